@@ -1,0 +1,101 @@
+"""Errors that a user can act on.
+
+Each error says four things: a stable code, what happened, what state is left, and the next command. The classes say
+*what kind* of trouble it is, so that an edge (command line, HTTP) can map it with one table; the code says *which*.
+Nothing here knows about HTTP or exit codes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+CODES: Final[dict[str, str]] = {
+    "HF101": "A declaration is wrong: a contract, feature, learner, gate or policy cannot mean what it says.",
+    "HF102": "The project's model file is missing or cannot be loaded.",
+    "HF103": "A setting has a value that cannot be used.",
+    "HF201": "The source of a batch is missing or cannot be read.",
+    "HF202": "The columns of a batch are not the columns of its feed's contract.",
+    "HF203": "A batch id was loaded before with other content.",
+    "HF204": "A batch held no valid row.",
+    "HF205": "The outcome of a commit is unknown: its answer was lost.",
+    "HF301": "A file of the store is missing, short or altered.",
+    "HF302": "The ledger cannot be opened or was made by a newer Holdfast.",
+    "HF303": "A row of the ledger that was asked for does not exist.",
+    "HF304": "Another holder has the lease, or a newer epoch has written.",
+    "HF401": "There is not enough data to train or to judge.",
+    "HF402": "A learner failed, or made a model that cannot be converted.",
+    "HF403": "A version may not be rolled out: it was not qualified, or it was refused.",
+    "HF404": "The rollout's state does not allow this event.",
+    "HF501": "A request is malformed.",
+    "HF502": "A request breaks the model's contract.",
+    "HF503": "No version can answer.",
+    "HF504": "The server is overloaded or shutting down.",
+    "HF505": "A prediction id is unknown, or its feedback contradicts an earlier one.",
+}
+"""Every code with its meaning; the reference page is generated from it."""
+
+
+class HoldfastError(Exception):
+    """Base of every error that Holdfast raises on purpose.
+
+    Parameters
+    ----------
+    code
+        A key of `CODES`; stable across releases.
+    what
+        What happened, in one sentence, with the names and numbers involved.
+    state
+        What state is left behind ("nothing was written").
+    next_command
+        The command or action that leads on.
+    """
+
+    def __init__(self, code: str, what: str, *, state: str = "", next_command: str = "") -> None:
+        if code not in CODES:
+            raise ValueError(f"unknown error code {code!r}")
+        self.code = code
+        self.what = what
+        self.state = state
+        self.next_command = next_command
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        """The whole message on one line.
+
+        >>> str(InputError("HF201", "jan.csv does not exist", state="nothing was written"))
+        'HF201: jan.csv does not exist; nothing was written'
+        """
+        parts = [f"{self.code}: {self.what}"]
+        if self.state:
+            parts.append(self.state)
+        if self.next_command:
+            parts.append(f"next: {self.next_command}")
+        return "; ".join(parts)
+
+    def as_dict(self) -> dict[str, str]:
+        """The error as the four fields of every JSON surface."""
+        return {"code": self.code, "what": self.what, "state": self.state, "next_command": self.next_command}
+
+
+class InputError(HoldfastError):
+    """What was given is wrong: a declaration, a file, a request."""
+
+
+class ConflictError(HoldfastError):
+    """What was asked contradicts what is already there."""
+
+
+class NotFoundError(HoldfastError):
+    """What was asked for does not exist."""
+
+
+class RefusedError(HoldfastError):
+    """A rule of the system forbids it."""
+
+
+class IntegrityError(HoldfastError):
+    """Something stored is not what it was when it was acknowledged."""
+
+
+class UnavailableError(HoldfastError):
+    """It cannot be done now; the same call may succeed later."""

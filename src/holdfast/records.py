@@ -1,0 +1,122 @@
+"""Ids and frozen records that cross stages: the glossary in code.
+
+A record that only one stage uses belongs to that stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from holdfast.errors import InputError
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+"""What a feed, model, column or batch may be called (reliability N1: names never become paths or markup)."""
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|h|d)\Z")
+_UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Verdict(StrEnum):
+    """The four answers of every judgement. No data is `INCONCLUSIVE`, never `PASS`."""
+
+    PASS = "pass"  # noqa: S105
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+
+
+class Arm(StrEnum):
+    """Which side of a rollout answered a request."""
+
+    CHAMPION = "champion"
+    CHALLENGER = "challenger"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchId:
+    """One delivery of one feed: the feed's name and the sender's id for the delivery."""
+
+    feed: str
+    batch: str
+
+    def __str__(self) -> str:
+        return f"{self.feed}/{self.batch}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPlan:
+    """Which versions of a model answer, and with which share. The server obeys the newest plan that it could verify.
+
+    `share_ppm` is the challenger's share of the units in parts per million, 0 to 1,000,000. `plan` grows with every change, and a server never goes
+    back to a smaller one. `previous` is what a roll-back of a finished promotion returns to; `fallback` (the heuristic)
+    answers when no model can.
+    """
+
+    model: str
+    plan: int
+    champion: str
+    challenger: str | None
+    share_ppm: int
+    previous: str | None
+    fallback: str | None
+    rollout: int | None
+
+    def versions(self) -> tuple[str, ...]:
+        """Every version that must be warm under this plan, the champion first, each once."""
+        named = (self.champion, self.challenger, self.previous, self.fallback)
+        return tuple(dict.fromkeys(version for version in named if version is not None))
+
+
+def canonical_json(value: object) -> str:
+    """`value` as JSON with sorted keys and no spaces, so that equal values have equal hashes.
+
+    >>> canonical_json({"b": 1, "a": [1.5, None]})
+    '{"a":[1.5,null],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256_hex(data: bytes | str) -> str:
+    """SHA-256 of `data` (text as UTF-8) as 64 hexadecimal digits."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def check_name(name: str, what: str) -> str:
+    """`name` if it may name a `what`, else `InputError` HF101.
+
+    >>> check_name("flight-delay", "model")
+    'flight-delay'
+    """
+    if not NAME.match(name):
+        raise InputError(
+            "HF101", f"{name!r} cannot name a {what}: use 1 to 63 of a-z, 0-9, '_' and '-', beginning with a letter or digit"
+        )
+    return name
+
+
+def duration(text: str | timedelta) -> timedelta:
+    """A span of time from a number with a unit: ms, s, min, h or d.
+
+    >>> duration("90min")
+    datetime.timedelta(seconds=5400)
+    """
+    if isinstance(text, timedelta):
+        return text
+    found = _DURATION.match(text)
+    if found is None:
+        raise InputError("HF101", f"{text!r} is not a duration: write a number and ms, s, min, h or d, as in '15min'")
+    return timedelta(seconds=float(found[1]) * _UNIT_SECONDS[found[2]])
+
+
+def utc(moment: datetime) -> datetime:
+    """`moment` in UTC; `InputError` when it has no time zone, because guessing one is how R23 happened."""
+    if moment.tzinfo is None:
+        raise InputError("HF101", f"{moment!r} has no time zone")
+    return moment.astimezone(UTC)

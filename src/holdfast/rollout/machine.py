@@ -1,0 +1,73 @@
+"""The rollout's state machine, as a table. No other place lists states.
+
+A roll-back is legal from every state in which the challenger has, or may have, traffic. What a roll-back restores is a
+fact of the rollout (its champion), never an assumption of the state.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from holdfast.errors import RefusedError
+
+
+class State(StrEnum):
+    """Where a rollout is."""
+
+    PENDING = "pending"  # asked for; the challenger has no traffic
+    CANARY = "canary"  # the challenger answers the share of the current step
+    VERIFYING = "verifying"  # the plan gives the challenger everything; no probe has confirmed it yet
+    PROMOTED = "promoted"  # a probe was answered by the challenger: it is the champion now
+    ROLLING_BACK = "rolling_back"  # the plan gives the champion everything; no probe has confirmed it yet
+    ROLLED_BACK = "rolled_back"  # a probe was answered by the champion
+    CANCELLED = "cancelled"  # ended before the challenger had any traffic
+
+
+class Event(StrEnum):
+    """What can happen to a rollout."""
+
+    START = "start"
+    ADVANCE = "advance"
+    COMPLETE = "complete"
+    CONFIRM = "confirm"
+    ROLL_BACK = "roll_back"
+
+
+TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
+    (State.PENDING, Event.START): State.CANARY,
+    (State.PENDING, Event.COMPLETE): State.VERIFYING,  # a model's first version has no champion to be compared with
+    (State.PENDING, Event.ROLL_BACK): State.CANCELLED,
+    (State.CANARY, Event.ADVANCE): State.CANARY,
+    (State.CANARY, Event.COMPLETE): State.VERIFYING,
+    (State.CANARY, Event.ROLL_BACK): State.ROLLING_BACK,
+    (State.VERIFYING, Event.CONFIRM): State.PROMOTED,
+    (State.VERIFYING, Event.ROLL_BACK): State.ROLLING_BACK,
+    (State.PROMOTED, Event.ROLL_BACK): State.ROLLING_BACK,
+    (State.ROLLING_BACK, Event.CONFIRM): State.ROLLED_BACK,
+}
+"""Every legal step. A pair that is not here is refused."""
+
+TERMINAL: Final[frozenset[State]] = frozenset({State.ROLLED_BACK, State.CANCELLED})
+"""States that nothing leaves."""
+
+RESTING: Final[frozenset[State]] = TERMINAL | {State.PROMOTED}
+"""States in which no loop has work to do; a model has at most one rollout outside them."""
+
+
+def next_state(state: State, event: Event) -> State:
+    """The state that `event` leads to from `state`; `RefusedError` HF404 when the table has no such step.
+
+    >>> next_state(State.CANARY, Event.ROLL_BACK)
+    <State.ROLLING_BACK: 'rolling_back'>
+    """
+    following = TRANSITIONS.get((state, event))
+    if following is None:
+        legal = ", ".join(sorted(event for before, event in TRANSITIONS if before is state)) or "nothing"
+        raise RefusedError(
+            "HF404",
+            f"a rollout that is {state} cannot {event}; from here: {legal}",
+            state="the rollout is unchanged",
+            next_command="holdfast status",
+        )
+    return following

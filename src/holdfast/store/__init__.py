@@ -1,0 +1,31 @@
+"""The shell's memory: the ledger, the Parquet files that it catalogues, blobs, and what is published for others.
+
+Rows of x are in `store/x.py`. No other package knows SQL or writes a file of the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.settings import Settings
+from holdfast.store.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where everything is kept: a directory of files and the ledger that says what they mean."""
+
+    root: Path
+    ledger: Ledger
+
+    @classmethod
+    def open(cls, root: Path, ledger_url: str | None = None) -> Store:
+        """The store in directory `root`, made when it is not there; the ledger is SQLite inside it unless a URL says otherwise."""
+        root.mkdir(parents=True, exist_ok=True)
+        return cls(root, Ledger.open(ledger_url or f"sqlite:///{root / 'ledger.db'}"))
+
+    @classmethod
+    def of(cls, settings: Settings) -> Store:
+        """The store that `settings` name."""
+        return cls.open(settings.root, settings.ledger_url)

@@ -1,0 +1,87 @@
+"""The ledger: one SQL database, opened the same way everywhere.
+
+SQLite runs in WAL mode with synchronous=FULL (an acknowledged transaction survives a power cut; reliability F12), one
+writer at a time through BEGIN IMMEDIATE. PostgreSQL runs at READ COMMITTED with the same statements.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from holdfast.errors import IntegrityError, UnavailableError
+from holdfast.store import migrate
+
+BUSY_SECONDS: Final = 30.0
+"""How long a writer waits for another writer of the same SQLite file before it gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """An open ledger. Cheap to share between threads; not across a fork."""
+
+    engine: Engine
+
+    @classmethod
+    def open(cls, url: str) -> Ledger:
+        """The ledger at SQLAlchemy URL `url`, created and migrated when needed.
+
+        Raises `UnavailableError` HF302 when it cannot be reached and `IntegrityError` HF302 when it is not a ledger, is
+        damaged, or was made by a newer Holdfast.
+        """
+        target = make_url(url)
+        if target.get_backend_name() == "sqlite" and target.database:
+            Path(target.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(target)
+        if target.get_backend_name() == "sqlite":
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        try:
+            migrate.upgrade(engine)
+        except OperationalError as error:
+            raise UnavailableError(
+                "HF302", f"the ledger {target.render_as_string()} cannot be opened: {error.orig}", state="nothing was changed"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise IntegrityError("HF302", f"the ledger {target.render_as_string()} is damaged: {error}") from error
+        return cls(engine)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view of the ledger; nothing is written."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: everything in the block is committed together, or nothing is."""
+        with self.engine.connect().execution_options(holdfast_writes=True) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy says BEGIN itself, in `_begin_sqlite`
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that will write takes the write lock at once: upgrading a read lock later can only fail.
+    writes = connection.get_execution_options().get("holdfast_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

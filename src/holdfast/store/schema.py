@@ -1,0 +1,367 @@
+"""The ledger's tables. What must always hold is a CHECK or a unique index here, so that no code path can break it.
+
+Times are UTC, in microseconds since 1970 (`*_us`): both databases compare and index them alike, and nothing is lost
+in a round trip. Names that end in `_ppm` are parts per million. One module of functions per group of tables lies beside
+this file: rows of x are in `store/x.py`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from holdfast.records import Arm, Verdict
+from holdfast.rollout.machine import RESTING
+from holdfast.rollout.machine import State as RolloutState
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives a row id for free only to a column of type INTEGER; PostgreSQL needs 64 bits.
+_SERIAL: Final = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _one_of(column: str, values: type[StrEnum] | tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+# --- the catalogue: batches, files, versions of tables, snapshots -----------------------------------------------------
+
+table_versions = Table(
+    "table_versions",
+    METADATA,
+    Column("table_version", _SERIAL, primary_key=True, autoincrement=True),
+    Column("committed_us", BigInteger, nullable=False),
+    Column("reason", String(64), nullable=False),
+    comment="One row per transaction that changed which files make up the tables. A version names a cut across all of them.",
+)
+
+batches = Table(
+    "batches",
+    METADATA,
+    Column("feed", String(63), primary_key=True),
+    Column("batch", String(63), primary_key=True),
+    Column("epoch", Integer, primary_key=True, comment="grows by one when a batch that was backed out is loaded again"),
+    Column("digest", String(64), nullable=False, comment="SHA-256 of the content as it was received"),
+    Column("contract_hash", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("rows_received", BigInteger, nullable=False),
+    Column("rows_loaded", BigInteger, nullable=False),
+    Column("rows_quarantined", BigInteger, nullable=False),
+    Column("event_low_us", BigInteger, nullable=True),
+    Column("event_high_us", BigInteger, nullable=True),
+    Column("table_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=False),
+    Column("source", Text, nullable=False),
+    _one_of("state", ("published", "backed_out")),
+    CheckConstraint("rows_received = rows_loaded + rows_quarantined", name="no_row_unaccounted"),
+    CheckConstraint("epoch >= 0", name="epoch_counts"),
+    comment="One row per load that was published. A load that was not published left nothing.",
+)
+Index(
+    "uq_batches_one_live_load",
+    batches.c.feed,
+    batches.c.batch,
+    unique=True,
+    sqlite_where=text("state = 'published'"),
+    postgresql_where=text("state = 'published'"),
+)
+
+files = Table(
+    "files",
+    METADATA,
+    Column("path", String(255), primary_key=True, comment="relative to the store's root"),
+    Column("table_name", String(63), nullable=False),
+    Column("feed", String(63), nullable=False),
+    Column("batch", String(63), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("added_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=False),
+    Column("removed_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=True),
+    ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
+    CheckConstraint("removed_version IS NULL OR removed_version > added_version", name="removed_after_added"),
+    Index("ix_files_table_name_added_version", "table_name", "added_version"),
+    comment="Immutable Parquet files; table t at version v is the files with added <= v and (removed is null or removed > v).",
+)
+
+snapshots = Table(
+    "snapshots",
+    METADATA,
+    Column("snapshot", String(32), primary_key=True),
+    Column("table_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=False),
+    Column("contract_hash", String(64), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    comment="A named cut: exact versions of every table that it reads. Nothing trains on 'latest'.",
+)
+
+snapshot_tables = Table(
+    "snapshot_tables",
+    METADATA,
+    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
+    Column("table_name", String(63), primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("files", Integer, nullable=False),
+)
+
+# --- versions of models, their gates, their way to the users ----------------------------------------------------------
+
+versions = Table(
+    "versions",
+    METADATA,
+    Column("version", String(32), primary_key=True, comment="v<number>-<first 8 digits of the digest>"),
+    Column("model", String(63), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", String(64), nullable=False, unique=True, comment="SHA-256 of the ONNX file with its metadata"),
+    Column("bytes", BigInteger, nullable=False),
+    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), nullable=False),
+    Column("contract_hash", String(64), nullable=False),
+    Column("features_hash", String(64), nullable=False),
+    Column("learner", String(63), nullable=False),
+    Column("role", String(16), nullable=False, comment="a candidate may be rolled out; a heuristic is the baseline and the fallback"),
+    Column("state", String(16), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    _one_of("role", ("candidate", "heuristic")),
+    _one_of("state", ("registered", "qualified", "refused")),
+    Index("uq_versions_model_number", "model", "number", unique=True),
+)
+
+gate_results = Table(
+    "gate_results",
+    METADATA,
+    Column("gate_result", _SERIAL, primary_key=True, autoincrement=True),
+    Column("version", String(32), ForeignKey(versions.c.version), nullable=False, index=True),
+    Column("gate", String(63), nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("observed", Double, nullable=True),
+    Column("low", Double, nullable=True, comment="lower end of the interval of what was observed"),
+    Column("high", Double, nullable=True),
+    Column("bound", Double, nullable=True),
+    Column("explanation", Text, nullable=False),
+    Column("judged_us", BigInteger, nullable=False),
+    _one_of("verdict", Verdict),
+)
+
+rollouts = Table(
+    "rollouts",
+    METADATA,
+    Column("rollout", _SERIAL, primary_key=True, autoincrement=True),
+    Column("model", String(63), nullable=False),
+    Column("challenger", String(32), ForeignKey(versions.c.version), nullable=False),
+    Column("champion", String(32), ForeignKey(versions.c.version), nullable=True, comment="null for a model's first version"),
+    Column("state", String(16), nullable=False),
+    Column("step", Integer, nullable=False, comment="index into the policy's steps"),
+    Column("policy", Text, nullable=False, comment="the policy as declared when the rollout began, canonical JSON"),
+    Column("started_us", BigInteger, nullable=False),
+    Column("step_started_us", BigInteger, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False, comment="why it is in this state, in words and numbers"),
+    Column("actor", String(63), nullable=False, comment="who brought it here: 'holdfast' or a person"),
+    _one_of("state", RolloutState),
+    CheckConstraint("challenger <> champion", name="two_versions"),
+)
+_UNDER_WAY: Final = text("state NOT IN (" + ", ".join(f"'{state}'" for state in sorted(RESTING)) + ")")
+Index(
+    "uq_rollouts_one_under_way",
+    rollouts.c.model,
+    unique=True,
+    sqlite_where=_UNDER_WAY,
+    postgresql_where=_UNDER_WAY,
+)
+
+rollout_evidence = Table(
+    "rollout_evidence",
+    METADATA,
+    Column("rollout", _SERIAL, ForeignKey(rollouts.c.rollout), primary_key=True),
+    Column("metric", String(63), primary_key=True),
+    Column("challenger_units", BigInteger, nullable=False),
+    Column("challenger_total", Double, nullable=False, comment="bad requests, or the sum of scores"),
+    Column("champion_units", BigInteger, nullable=False),
+    Column("champion_total", Double, nullable=False),
+    Column("log_e", Double, nullable=False, comment="natural logarithm of the largest e-value reached"),
+    Column("log_bound", Double, nullable=False, comment="the e-value at which harm is declared, natural logarithm"),
+    Column("state", Text, nullable=False, comment="the sequential test's own state, canonical JSON"),
+    Column("updated_us", BigInteger, nullable=False),
+    comment="What is known about a running rollout. Counts are realised, never configured shares.",
+)
+
+traffic_plans = Table(
+    "traffic_plans",
+    METADATA,
+    Column("plan", _SERIAL, primary_key=True, autoincrement=True),
+    Column("model", String(63), nullable=False, index=True),
+    Column("champion", String(32), ForeignKey(versions.c.version), nullable=False),
+    Column("challenger", String(32), ForeignKey(versions.c.version), nullable=True),
+    Column("share_ppm", Integer, nullable=False),
+    Column("previous", String(32), ForeignKey(versions.c.version), nullable=True),
+    Column("fallback", String(32), ForeignKey(versions.c.version), nullable=True),
+    Column("rollout", _SERIAL, ForeignKey(rollouts.c.rollout), nullable=True),
+    Column("committed_us", BigInteger, nullable=False),
+    CheckConstraint("share_ppm BETWEEN 0 AND 1000000", name="share_is_a_part"),
+    CheckConstraint("challenger IS NOT NULL OR share_ppm = 0", name="no_share_without_challenger"),
+    CheckConstraint("challenger <> champion", name="two_versions"),
+    comment="Append-only. The newest row of a model is what its servers must do.",
+)
+
+# --- what comes back: servers, prediction segments, labels, outcomes --------------------------------------------------
+
+servers = Table(
+    "servers",
+    METADATA,
+    Column("server", String(63), primary_key=True),
+    Column("model", String(63), nullable=False),
+    Column("address", String(255), nullable=False),
+    Column("log_directory", String(255), nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    comment="Servers that announced themselves, so that the control loop can collect their logs and probe them.",
+)
+
+probes = Table(
+    "probes",
+    METADATA,
+    Column("server", String(63), ForeignKey(servers.c.server), primary_key=True),
+    Column("model", String(63), primary_key=True),
+    Column("plan", BigInteger, nullable=True, comment="the plan the server said it follows"),
+    Column("intended", String(32), nullable=True),
+    Column("answered", String(32), nullable=True, comment="the version that answered the probe request"),
+    Column("verdict", String(16), nullable=False),
+    Column("explanation", Text, nullable=False),
+    Column("probed_us", BigInteger, nullable=False),
+    _one_of("verdict", Verdict),
+    comment="Declared against observed: the last probe of each server.",
+)
+
+segments = Table(
+    "segments",
+    METADATA,
+    Column("server", String(63), primary_key=True),
+    Column("segment", Integer, primary_key=True),
+    Column("collected_bytes", BigInteger, nullable=False, comment="how far the control loop has read"),
+    Column("predictions", BigInteger, nullable=False),
+    Column("feedback", BigInteger, nullable=False),
+    comment="The read position in each file of each server's prediction log.",
+)
+
+prediction_files = Table(
+    "prediction_files",
+    METADATA,
+    Column("path", String(255), primary_key=True),
+    Column("model", String(63), nullable=False),
+    Column("server", String(63), nullable=False),
+    Column("segment", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("answered_low_us", BigInteger, nullable=False),
+    Column("answered_high_us", BigInteger, nullable=False),
+    ForeignKeyConstraint(["server", "segment"], ["segments.server", "segments.segment"]),
+    Index("ix_prediction_files_server_segment", "server", "segment"),
+    comment="Collected predictions as Parquet files.",
+)
+
+labels = Table(
+    "labels",
+    METADATA,
+    Column("prediction", String(48), primary_key=True, comment="the id that came with the answer"),
+    Column("value", Double, nullable=False),
+    Column("source", String(63), nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    Column("joined", Integer, nullable=False),
+    CheckConstraint("joined IN (0, 1)", name="joined_is_a_flag"),
+    Index("ix_labels_joined", "joined"),
+    comment="What turned out to be true, as it came back. The same id with another value is refused.",
+)
+
+outcomes = Table(
+    "outcomes",
+    METADATA,
+    Column("outcome", _SERIAL, primary_key=True, autoincrement=True),
+    Column("prediction", String(48), ForeignKey(labels.c.prediction), nullable=False, unique=True),
+    Column("model", String(63), nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("arm", String(16), nullable=False),
+    Column("rollout", BigInteger, nullable=True),
+    Column("probability", Double, nullable=False),
+    Column("label", Double, nullable=False),
+    Column("event_us", BigInteger, nullable=False),
+    Column("joined_us", BigInteger, nullable=False),
+    _one_of("arm", Arm),
+    Index("ix_outcomes_model_version_event_us", "model", "version", "event_us"),
+    comment="A prediction joined with its label; what quality is computed from.",
+)
+
+usage = Table(
+    "usage",
+    METADATA,
+    Column("model", String(63), primary_key=True),
+    Column("version", String(32), primary_key=True),
+    Column("arm", String(16), primary_key=True),
+    Column("result", String(32), primary_key=True, comment="'ok' or the kind of error"),
+    Column("minute_us", BigInteger, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("latency_sum_us", BigInteger, nullable=False),
+    Column("latency_buckets", Text, nullable=False, comment="counts by bucket of LATENCY_EDGES_SECONDS, canonical JSON"),
+    _one_of("arm", Arm),
+    comment="Requests by version, result and minute, counted from the prediction log.",
+)
+
+online_features = Table(
+    "online_features",
+    METADATA,
+    Column("aggregate", String(63), primary_key=True),
+    Column("entity", String(255), primary_key=True),
+    Column("known_us", BigInteger, primary_key=True, comment="the moment from which this value was known"),
+    Column("value", Double, nullable=False),
+    Column("table_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=False, index=True),
+    comment="Point-in-time aggregates as servers read them: the newest row known by the request's time.",
+)
+
+# --- the story and the locks ------------------------------------------------------------------------------------------
+
+events = Table(
+    "events",
+    METADATA,
+    Column("event", _SERIAL, primary_key=True, autoincrement=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("kind", String(63), nullable=False),
+    Column("subject", String(127), nullable=False, index=True),
+    Column("actor", String(63), nullable=False),
+    Column("explanation", Text, nullable=False),
+    comment="What happened, in words; written in the transaction that did it.",
+)
+
+leases = Table(
+    "leases",
+    METADATA,
+    Column("lease", String(63), primary_key=True),
+    Column("holder", String(63), nullable=False),
+    Column("epoch", BigInteger, nullable=False, comment="grows with every change of holder; checked in every write under it"),
+    Column("renewed_us", BigInteger, nullable=False),
+    Column("duration_us", BigInteger, nullable=False),
+    CheckConstraint("epoch >= 1", name="epoch_counts"),
+)

@@ -1,0 +1,17 @@
+"""Statistics that verdicts rest on: always-valid tests, ranking quality, intervals.
+
+Pure mathematics. Each function or class states its guarantee, its assumptions and its source.
+"""
+
+from holdfast.stats.interval import Interval, mean_interval, two_sided_z, wilson
+from holdfast.stats.ranking import auc, auc_interval, paired_auc_difference
+
+__all__ = [
+    "Interval",
+    "auc",
+    "auc_interval",
+    "mean_interval",
+    "paired_auc_difference",
+    "two_sided_z",
+    "wilson",
+]

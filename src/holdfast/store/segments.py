@@ -1,0 +1,118 @@
+"""Rows of segments: how far each file of each server's prediction log has been collected.
+
+The read position moves only in the transaction that keeps what was read, and only from where the reader found it. So a
+collector that is killed reads the same records again and nothing is counted twice, and of two collectors that race one
+is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.exc import IntegrityError as DuplicateKey
+
+from holdfast.errors import ConflictError
+from holdfast.store import Store
+from holdfast.store.schema import segments
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far one segment has been collected."""
+
+    server: str
+    segment: int
+    collected_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What was collected in all: prediction requests, labels, and labels that were refused."""
+
+    predictions: int
+    feedback: int
+    refused: int
+
+
+def position(store: Store, server: str, segment: int) -> Position:
+    """How far `segment` of `server` has been collected; 0 bytes when it is new."""
+    query = select(segments.c.collected_bytes).where(
+        segments.c.server == server, segments.c.segment == segment
+    )
+    with store.ledger.read() as connection:
+        found = connection.execute(query).scalar_one_or_none()
+    return Position(server, segment, 0 if found is None else found)
+
+
+def advance(
+    connection: Connection,
+    found: Position,
+    collected_bytes: int,
+    *,
+    predictions: int,
+    feedback: int,
+    refused: int,
+) -> None:
+    """Move the read position from where it was found to `collected_bytes`, and add to the counts.
+
+    Raises `ConflictError` HF304 when somebody else has moved it since; the caller's transaction must then not commit.
+    """
+    here = (segments.c.server == found.server, segments.c.segment == found.segment)
+    if found.collected_bytes == 0:
+        try:
+            with connection.begin_nested():
+                connection.execute(
+                    insert(segments).values(
+                        server=found.server,
+                        segment=found.segment,
+                        collected_bytes=collected_bytes,
+                        predictions=predictions,
+                        feedback=feedback,
+                        refused=refused,
+                    )
+                )
+            return
+        except DuplicateKey as duplicate:
+            raise _moved(found) from duplicate
+    changed = connection.execute(
+        update(segments)
+        .where(*here, segments.c.collected_bytes == found.collected_bytes)
+        .values(
+            collected_bytes=collected_bytes,
+            predictions=segments.c.predictions + predictions,
+            feedback=segments.c.feedback + feedback,
+            refused=segments.c.refused + refused,
+        )
+    )
+    if changed.rowcount != 1:
+        raise _moved(found)
+
+
+def refuse_later(connection: Connection, server: str, segment: int, refused: int) -> None:
+    """Add to the refused labels of a segment, for labels that only the join could judge."""
+    connection.execute(
+        update(segments)
+        .where(segments.c.server == server, segments.c.segment == segment)
+        .values(refused=segments.c.refused + refused)
+    )
+
+
+def totals(store: Store) -> Totals:
+    """What was collected from all servers since the ledger began."""
+    query = select(
+        func.coalesce(func.sum(segments.c.predictions), 0),
+        func.coalesce(func.sum(segments.c.feedback), 0),
+        func.coalesce(func.sum(segments.c.refused), 0),
+    )
+    with store.ledger.read() as connection:
+        predictions, feedback, refused = connection.execute(query).one()
+    return Totals(int(predictions), int(feedback), int(refused))
+
+
+def _moved(found: Position) -> ConflictError:
+    return ConflictError(
+        "HF304",
+        f"another collector has read segment {found.segment} of server {found.server!r} past byte {found.collected_bytes}",
+        state="nothing of this chunk was kept; the other collector keeps it",
+    )

@@ -1,0 +1,55 @@
+"""Rows of servers: who answers requests, where its log lies, where it can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import delete, insert, select, update
+
+from holdfast.records import check_name
+from holdfast.store import Store
+from holdfast.store.schema import probes, servers
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that announced itself. `address` is an HTTP base URL; `log_directory` holds its prediction log."""
+
+    server: str
+    model: str
+    address: str
+    log_directory: Path
+    started_us: int
+
+
+def announce(store: Store, server: Server) -> None:
+    """Register `server`, or replace what it said before a restart. Its read position in the log is kept.
+
+    Raises `InputError` HF101 when the name cannot name a server.
+    """
+    check_name(server.server, "server")
+    values = {
+        "model": server.model,
+        "address": server.address,
+        "log_directory": str(server.log_directory),
+        "started_us": server.started_us,
+    }
+    with store.ledger.write() as connection:
+        changed = connection.execute(update(servers).where(servers.c.server == server.server).values(values))
+        if changed.rowcount == 0:
+            connection.execute(insert(servers).values(server=server.server, **values))
+        # What was observed before the restart says nothing about the process that runs now.
+        connection.execute(delete(probes).where(probes.c.server == server.server))
+
+
+def registered(store: Store, model: str | None = None) -> tuple[Server, ...]:
+    """Every server that announced itself (for `model`), by name."""
+    query = select(servers).order_by(servers.c.server)
+    if model is not None:
+        query = query.where(servers.c.model == model)
+    with store.ledger.read() as connection:
+        return tuple(
+            Server(row.server, row.model, row.address, Path(row.log_directory), row.started_us)
+            for row in connection.execute(query)
+        )

@@ -3,10 +3,14 @@
 Pure mathematics. Each function or class states its guarantee, its assumptions and its source.
 """
 
+from holdfast.stats.betting import BettingTest
+from holdfast.stats.hypergeometric import HypergeometricTest
 from holdfast.stats.interval import Interval, mean_interval, two_sided_z, wilson
 from holdfast.stats.ranking import auc, auc_interval, paired_auc_difference
 
 __all__ = [
+    "BettingTest",
+    "HypergeometricTest",
     "Interval",
     "auc",
     "auc_interval",

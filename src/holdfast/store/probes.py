@@ -13,7 +13,7 @@ from holdfast.store.schema import probes
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The last observation of one server: the plan it follows, the version that should answer, the one that did."""
+    """What one server was last seen to do: its plan, the version that should answer, the one that did."""
 
     server: str
     model: str

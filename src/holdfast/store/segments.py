@@ -1,8 +1,8 @@
 """Rows of segments: how far each file of each server's prediction log has been collected.
 
-The read position moves only in the transaction that keeps what was read, and only from where the reader found it. So a
-collector that is killed reads the same records again and nothing is counted twice, and of two collectors that race one
-is refused.
+The read position moves only in the transaction that keeps what was read, and only from where the reader found
+it. So a collector that is killed reads the same records again and nothing is counted twice, and of two
+collectors that race one is refused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def advance(
 ) -> None:
     """Move the read position from where it was found to `collected_bytes`, and add to the counts.
 
-    Raises `ConflictError` HF304 when somebody else has moved it since; the caller's transaction must then not commit.
+    Raises `ConflictError` HF304 when somebody else has moved it since; the caller's transaction must then not
+    commit.
     """
     here = (segments.c.server == found.server, segments.c.segment == found.segment)
     if found.collected_bytes == 0:
@@ -113,6 +114,6 @@ def totals(store: Store) -> Totals:
 def _moved(found: Position) -> ConflictError:
     return ConflictError(
         "HF304",
-        f"another collector has read segment {found.segment} of server {found.server!r} past byte {found.collected_bytes}",
+        f"another collector has read segment {found.segment} of {found.server!r} past {found.collected_bytes} bytes",
         state="nothing of this chunk was kept; the other collector keeps it",
     )

@@ -14,7 +14,7 @@ from holdfast.store.schema import probes, servers
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that announced itself. `address` is an HTTP base URL; `log_directory` holds its prediction log."""
+    """A server that announced itself. `address` is its HTTP base URL."""
 
     server: str
     model: str

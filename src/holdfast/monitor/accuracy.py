@@ -1,0 +1,141 @@
+"""How good the answers were, by version and day, as labels arrive late (R143, R164)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.stats import Interval, auc_interval, mean_interval
+
+DAY_US: Final = 86_400_000_000
+CONFIDENCE: Final = 0.95
+LEAST_OF_A_CLASS: Final = 5
+"""DeLong's interval rests on the normal approximation; below this many rows of a class no AUC is shown."""
+
+_SMALLEST_PROBABILITY: Final = 1e-7  # single precision cannot tell a probability nearer to 0 or 1 from it
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Predictions with their labels, as columns of one length N.
+
+    `version` is text; `event_us` is microseconds since 1970, UTC; `probability` and `label` are 0 to 1.
+    """
+
+    version: NDArray[np.str_]
+    event_us: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    label: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return int(self.event_us.size)
+
+    def where(self, chosen: NDArray[np.bool_]) -> Outcomes:
+        """The rows that `chosen` (N,) marks."""
+        return Outcomes(
+            self.version[chosen], self.event_us[chosen], self.probability[chosen], self.label[chosen]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good `rows` labelled answers were. An interval is at 95 %; None where there is too little to say.
+
+    `auc`: chance that a positive scores above a negative. `brier`: mean squared difference of probability and
+    label. `log_loss`: mean negative log-likelihood, natural logarithm. `bias`: mean probability minus share
+    of positives.
+    """
+
+    rows: int
+    positives: int
+    auc: Interval | None
+    brier: Interval | None
+    log_loss: float | None
+    bias: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QualityDay:
+    """The quality of one version on one UTC day of its events. A day that still fills may yet change."""
+
+    version: str
+    day_us: int
+    filling: bool
+    quality: Quality
+
+
+@dataclass(frozen=True, slots=True)
+class QualityVersion:
+    """The quality of one version over all of its labelled answers, and how many of its answers are labelled."""
+
+    version: str
+    answers: int
+    coverage: float | None
+    quality: Quality
+
+
+def quality(outcomes: Outcomes) -> Quality:
+    """The quality of a set of labelled answers.
+
+    A label between 0 and 1 (a rater's) counts as positive from one half on where a metric needs two classes.
+
+    >>> p, y = np.array([0.1, 0.4, 0.6, 0.9]), np.array([0.0, 0, 1, 1])
+    >>> some = Outcomes(np.array(["v1"] * 4), np.arange(4), p, y)
+    >>> quality(some).auc is None, round(quality(some).brier.estimate, 3)
+    (True, 0.085)
+    """
+    rows = len(outcomes)
+    positive = outcomes.label >= 0.5
+    positives = int(positive.sum())
+    if rows < 2:
+        return Quality(rows, positives, None, None, None, None)
+    p, y = outcomes.probability, outcomes.label
+    ranked = min(positives, rows - positives) >= LEAST_OF_A_CLASS
+    clipped = np.clip(p, _SMALLEST_PROBABILITY, 1.0 - _SMALLEST_PROBABILITY)
+    return Quality(
+        rows=rows,
+        positives=positives,
+        auc=auc_interval(p, positive, CONFIDENCE) if ranked else None,
+        brier=mean_interval((p - y) ** 2, CONFIDENCE),
+        log_loss=float(-(y * np.log(clipped) + (1.0 - y) * np.log1p(-clipped)).mean()),
+        bias=float(p.mean() - y.mean()),
+    )
+
+
+def by_day(outcomes: Outcomes) -> tuple[QualityDay, ...]:
+    """Quality by version and UTC day of the event, in order of day, then version.
+
+    The newest day that has a label is marked as filling: labels come late, so more of it are to be expected.
+    """
+    if len(outcomes) == 0:
+        return ()
+    day = outcomes.event_us // DAY_US
+    newest = int(day.max())
+    cells = sorted({(int(d), str(v)) for d, v in zip(day, outcomes.version, strict=True)})
+    return tuple(
+        QualityDay(
+            version,
+            d * DAY_US,
+            d == newest,
+            quality(outcomes.where((day == d) & (outcomes.version == version))),
+        )
+        for d, version in cells
+    )
+
+
+def by_version(outcomes: Outcomes, answers: dict[str, int]) -> tuple[QualityVersion, ...]:
+    """Quality by version over all that is labelled; `answers` counts the rows that each version answered."""
+    versions = sorted({*answers, *(str(version) for version in np.unique(outcomes.version))})
+    return tuple(
+        _of_version(version, outcomes.where(outcomes.version == version), answers.get(version, 0))
+        for version in versions
+    )
+
+
+def _of_version(version: str, outcomes: Outcomes, answers: int) -> QualityVersion:
+    found = quality(outcomes)
+    coverage = min(1.0, found.rows / answers) if answers else None
+    return QualityVersion(version, answers, coverage, found)

@@ -1,0 +1,149 @@
+"""Is the version that should answer the one that does (R131, R132, R136-R138).
+
+What the plan says is declared; what a request was answered with is observed. Only an answer counts: that a
+server lists a version as loaded proves nothing about its traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.records import TrafficPlan, Verdict
+
+EVERYTHING_PPM: Final = 1_000_000
+SETTLING_US: Final = 10_000_000
+"""How long a server may still follow an older plan before that is a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one probe request came back with. `trouble` says why there was no answer."""
+
+    plan: int | None
+    answered: str | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether a server does what the plan says."""
+
+    verdict: Verdict
+    intended: str | None
+    explanation: str
+
+
+def intended_version(plan: TrafficPlan) -> str:
+    """The version that most new traffic should be answered by: the challenger once it has everything."""
+    if plan.challenger is not None and plan.share_ppm >= EVERYTHING_PPM:
+        return plan.challenger
+    return plan.champion
+
+
+def judge(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: int) -> Judgement:
+    """Compare what a server did with what the newest plan says.
+
+    Parameters
+    ----------
+    plan
+        The model's newest plan; None when nothing was rolled out yet.
+    seen
+        What the probe came back with.
+    plan_age_us
+        How long ago that plan was committed, in microseconds.
+
+    Pass means that a request was answered, under this very plan, by a version that it gives traffic to, and
+    by the intended one when the plan does not share. An answer by the right version under an older plan is
+    not a pass: it may be luck. No answer is an error, never a pass.
+
+    >>> plan = TrafficPlan("m", 4, "v1", None, 0, None, None, None)
+    >>> judge(plan, Observation(4, "v1"), plan_age_us=0).verdict
+    <Verdict.PASS: 'pass'>
+    >>> judge(plan, Observation(3, "v1"), plan_age_us=0).verdict
+    <Verdict.INCONCLUSIVE: 'inconclusive'>
+    """
+    if plan is None:
+        return Judgement(
+            Verdict.INCONCLUSIVE, None, "No version was rolled out yet, so none is expected to answer."
+        )
+    intended = intended_version(plan)
+    if seen.trouble:
+        return Judgement(Verdict.ERROR, intended, f"No answer: {seen.trouble}.")
+    if seen.answered is None:
+        return Judgement(Verdict.ERROR, intended, "The answer does not name the version that gave it.")
+    if seen.plan != plan.plan:
+        return _other_plan(plan, seen, intended, plan_age_us)
+    shared = plan.challenger is not None and 0 < plan.share_ppm < EVERYTHING_PPM
+    welcome = {plan.champion, plan.challenger} if shared else {intended}
+    if seen.answered in welcome:
+        return Judgement(
+            Verdict.PASS,
+            intended,
+            f"A request was answered by {seen.answered} under plan {plan.plan}, as declared.",
+        )
+    return Judgement(
+        Verdict.FAIL,
+        intended,
+        f"Plan {plan.plan} declares {intended}, but {seen.answered} answered a request.",
+    )
+
+
+def _other_plan(plan: TrafficPlan, seen: Observation, intended: str, plan_age_us: int) -> Judgement:
+    follows = "no plan" if seen.plan is None else f"plan {seen.plan}"
+    words = f"The server follows {follows}; plan {plan.plan} was committed {plan_age_us / 1e6:.0f} s ago"
+    if plan_age_us <= SETTLING_US:
+        return Judgement(Verdict.INCONCLUSIVE, intended, f"{words} and may still be on its way.")
+    return Judgement(Verdict.FAIL, intended, f"{words}. {seen.answered} answered a request.")
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Which version a model declares, since when, how old it is, and whether its servers obey."""
+
+    intended: str | None
+    deployed_us: int | None
+    rolled_back_us: int | None
+    age_seconds: float | None
+    verdict: Verdict
+    explanation: str
+
+
+def presence(
+    plan: TrafficPlan | None,
+    verdicts: Sequence[Verdict],
+    *,
+    deployed_us: int | None,
+    rolled_back_us: int | None,
+    trained_us: int | None,
+    now_us: int,
+) -> Presence:
+    """One answer for a model from the probes of all of its servers.
+
+    The worst probe decides: fail before error before inconclusive before pass. No server, or none that was
+    probed, is inconclusive.
+    """
+    verdict, explanation = _worst(verdicts)
+    return Presence(
+        intended=None if plan is None else intended_version(plan),
+        deployed_us=deployed_us,
+        rolled_back_us=rolled_back_us,
+        age_seconds=None if trained_us is None else max(0, now_us - trained_us) / 1e6,
+        verdict=verdict,
+        explanation=explanation,
+    )
+
+
+def _worst(verdicts: Sequence[Verdict]) -> tuple[Verdict, str]:
+    if not verdicts:
+        return Verdict.INCONCLUSIVE, "No server has been probed."
+    for verdict, words in (
+        (Verdict.FAIL, "answered by a version that the plan does not intend"),
+        (Verdict.ERROR, "did not answer"),
+        (Verdict.INCONCLUSIVE, "not settled yet"),
+    ):
+        count = sum(1 for found in verdicts if found is verdict)
+        if count:
+            return verdict, f"{count} of {len(verdicts)} servers: {words}."
+    return Verdict.PASS, f"{len(verdicts)} of {len(verdicts)} servers were seen to answer as declared."

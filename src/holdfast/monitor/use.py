@@ -1,0 +1,166 @@
+"""Is the model used, how often, how fast, and with which errors (R140, R141)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.monitor.latency import Histogram, merge, quantile_seconds
+from holdfast.records import Verdict
+
+MINUTE_US: Final = 60_000_000
+OK: Final = "ok"
+"""The result of a request that was answered; every other result is a kind of error."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """Requests of one version in one minute that ended alike."""
+
+    version: str
+    arm: str
+    result: str
+    minute_us: int
+    requests: int
+    rows: int
+    latency_sum_us: int
+    latency: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """How many requests of a version ended in one kind of error."""
+
+    kind: str
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionUse:
+    """What one version did in a window of time. Latencies are in seconds; None without a request."""
+
+    version: str
+    requests: int
+    rows: int
+    share: float
+    failed: int
+    errors: tuple[ErrorKind, ...]
+    p50_seconds: float | None
+    p95_seconds: float | None
+    p99_seconds: float | None
+    last_minute_us: int
+
+    @property
+    def error_rate(self) -> float:
+        """The share of this version's requests that ended in an error."""
+        return self.failed / self.requests
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """Requests of one version in one minute, for the chart of the traffic."""
+
+    version: str
+    minute_us: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How a model was used in the window that ended at `until_us`."""
+
+    since_us: int
+    until_us: int
+    requests: int
+    failed: int
+    rate_per_second: float
+    verdict: Verdict
+    explanation: str
+    versions: tuple[VersionUse, ...]
+    minutes: tuple[Minute, ...]
+
+
+def use(rows: Sequence[UsageRow], *, since_us: int, until_us: int, silent_after_us: int) -> Use:
+    """How a model was used between two moments, by version.
+
+    Parameters
+    ----------
+    rows
+        Usage per minute, in any order; what lies outside the window is left out.
+    since_us, until_us
+        The window, microseconds since 1970, UTC.
+    silent_after_us
+        A model without a request for longer than this is not used: the verdict is fail, whatever else is
+        well.
+
+    The rate counts from the first request in the window, so that a model that began a minute ago is not
+    diluted.
+    """
+    inside = [row for row in rows if since_us - MINUTE_US < row.minute_us <= until_us]
+    total = sum(row.requests for row in inside)
+    failed = sum(row.requests for row in inside if row.result != OK)
+    verdict, explanation = _in_use(rows, until_us, silent_after_us)
+    by_version: dict[str, list[UsageRow]] = defaultdict(list)
+    for row in inside:
+        by_version[row.version].append(row)
+    return Use(
+        since_us=since_us,
+        until_us=until_us,
+        requests=total,
+        failed=failed,
+        rate_per_second=_rate(inside, total, until_us),
+        verdict=verdict,
+        explanation=explanation,
+        versions=tuple(_of_version(version, found, total) for version, found in sorted(by_version.items())),
+        minutes=_by_minute(inside),
+    )
+
+
+def _in_use(rows: Sequence[UsageRow], until_us: int, silent_after_us: int) -> tuple[Verdict, str]:
+    if not rows:
+        return Verdict.INCONCLUSIVE, "No request has been counted yet."
+    silent_us = until_us - (max(row.minute_us for row in rows) + MINUTE_US)
+    if silent_us > silent_after_us:
+        words = (
+            f"No request for {silent_us // MINUTE_US} min, and more than"
+            f" {max(1, silent_after_us // MINUTE_US)} min of silence means that nobody uses it."
+        )
+        return Verdict.FAIL, words
+    return Verdict.PASS, "Requests arrive."
+
+
+def _rate(inside: Sequence[UsageRow], total: int, until_us: int) -> float:
+    if not inside:
+        return 0.0
+    first_us = min(row.minute_us for row in inside)
+    return total / (max(until_us - first_us, MINUTE_US) / 1e6)
+
+
+def _of_version(version: str, rows: Sequence[UsageRow], total: int) -> VersionUse:
+    latency = merge(row.latency for row in rows)
+    kinds: dict[str, int] = defaultdict(int)
+    for row in rows:
+        if row.result != OK:
+            kinds[row.result] += row.requests
+    requests = sum(row.requests for row in rows)
+    return VersionUse(
+        version=version,
+        requests=requests,
+        rows=sum(row.rows for row in rows),
+        share=requests / total,
+        failed=sum(kinds.values()),
+        errors=tuple(ErrorKind(kind, count) for kind, count in sorted(kinds.items())),
+        p50_seconds=quantile_seconds(latency, 0.50),
+        p95_seconds=quantile_seconds(latency, 0.95),
+        p99_seconds=quantile_seconds(latency, 0.99),
+        last_minute_us=max(row.minute_us for row in rows),
+    )
+
+
+def _by_minute(rows: Iterable[UsageRow]) -> tuple[Minute, ...]:
+    counts: dict[tuple[str, int], int] = defaultdict(int)
+    for row in rows:
+        counts[row.version, row.minute_us] += row.requests
+    return tuple(Minute(version, minute_us, count) for (version, minute_us), count in sorted(counts.items()))

@@ -1,0 +1,81 @@
+"""Holdfast keeps a machine-learning model trustworthy in production.
+
+The names here are what a project's model file needs. They are imported when they are first used, so that importing one part
+of Holdfast does not import them all.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.contract import (
+        Boolean,
+        Category,
+        Constant,
+        Contract,
+        Integer,
+        Label,
+        Mean,
+        Median,
+        Number,
+        Reject,
+        Text,
+        Timestamp,
+    )
+    from holdfast.declaration import Model
+    from holdfast.features import (
+        Aggregate,
+        Bucket,
+        Clip,
+        Code,
+        Difference,
+        Hour,
+        Impute,
+        Log,
+        Month,
+        Ratio,
+        Value,
+        Weekday,
+    )
+    from holdfast.feeds import Feed
+    from holdfast.monitor import Quality
+    from holdfast.qualify import GoldenQuery
+    from holdfast.rollout import Canary
+    from holdfast.train import LightGBM, LogisticRegression, Rate
+
+_WHERE = {
+    "holdfast.contract": (
+        "Boolean Category Constant Contract Integer Label Mean Median Number Reject Text Timestamp".split()  # noqa: SIM905
+    ),
+    "holdfast.declaration": ["Model"],
+    "holdfast.features": (
+        "Aggregate Bucket Clip Code Difference Hour Impute Log Month Ratio Value Weekday".split()  # noqa: SIM905
+    ),
+    "holdfast.feeds": ["Feed"],
+    "holdfast.monitor": ["Quality"],
+    "holdfast.qualify": ["GoldenQuery"],
+    "holdfast.rollout": ["Canary"],
+    "holdfast.train": ["LightGBM", "LogisticRegression", "Rate"],
+}
+_HOME = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [  # noqa: RUF022 - in the order of the data
+    "Feed", "Contract", "Boolean", "Category", "Integer", "Label", "Number", "Text", "Timestamp",
+    "Reject", "Constant", "Mean", "Median",
+    "Model", "Aggregate", "Bucket", "Clip", "Code", "Difference", "Hour", "Impute", "Log", "Month", "Ratio", "Value", "Weekday",
+    "LightGBM", "LogisticRegression", "Rate", "GoldenQuery", "Canary", "Quality",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

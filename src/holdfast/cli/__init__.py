@@ -1,0 +1,5 @@
+"""The one command. Each command is thin: it reads what the user said, calls one function of the layers below, and prints."""
+
+from holdfast.cli.app import main
+
+__all__ = ["main"]

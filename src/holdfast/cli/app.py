@@ -1,0 +1,64 @@
+"""The command line: its commands, its help, and how an error leaves it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.cli.report import Report
+from holdfast.errors import HoldfastError
+
+app = typer.Typer(
+    name="holdfast",
+    help="Keeps a machine-learning model trustworthy in production, from the rows it learns from to the answers it gives.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"holdfast {installed_version('holdfast')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options that stand before any command."""
+
+
+def command(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as the command of its name, under a heading of the help page."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__.strip("_").replace("_", "-")
+        return app.command(name, rich_help_panel=group)(function)
+
+    return register
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit with its status."""
+    # Each command's module registers itself; importing them here keeps `app` free of a cycle.
+    from holdfast.cli import data, demo, initialise, models, operate  # noqa: F401, PLC0415
+
+    try:
+        app()
+    except HoldfastError as error:
+        sys.exit(Report(as_json="--json" in sys.argv).error(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, less) has what it wanted.
+        sys.stderr.close()
+        sys.exit(0)

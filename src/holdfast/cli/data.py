@@ -1,0 +1,139 @@
+"""Commands for the rows: check, ingest, verify."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from holdfast.cli.app import command
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.project import Project, now_us
+from holdfast.cli.report import Report
+from holdfast.contract import compile_batch
+from holdfast.control import ingest as loading
+from holdfast.control import verify as verifying
+from holdfast.errors import InputError
+from holdfast.store import sources
+
+Files = Annotated[list[str], typer.Argument(help="CSV or Parquet files, one batch each; patterns such as 'in/*.csv' are allowed.")]
+
+
+@command("Rows")
+def check(
+    feed: Annotated[str | None, typer.Argument(help="Check a file against this feed's contract.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="The CSV or Parquet file to check.")] = None,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the declaration, and with FEED and FILE what a load would accept and why not. Writes nothing."""
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    model = loaded.model
+    document: dict[str, object] = {
+        "model": model.name,
+        "contract": model.contract.hash,
+        "feeds": [feed.name for feed in model.feeds],
+        "features": len(model.features),
+    }
+    report.say(f"[green]ok[/] model [bold]{model.name}[/]: {len(model.feeds)} feeds, {len(model.features)} features")
+    if feed is not None:
+        if file is None:
+            raise InputError("HF201", f"which file should be checked against {feed}?", next_command=f"holdfast check {feed} FILE")
+        contract = loaded.feed(feed).contract
+        source = sources.read(file, contract)
+        verdict = compile_batch(contract)(source.frame, source.reasons)
+        bad = verdict.quarantined.height
+        document |= {"rows": source.frame.height, "valid": verdict.valid.height, "quarantined": bad, "reasons": verdict.counts}
+        report.say(f"{escape(str(file))}: {source.frame.height:,} rows, {verdict.valid.height:,} valid, {bad:,} would go to quarantine")
+        if verdict.counts:
+            report.table("Reasons", ["reason", "rows"], sorted(verdict.counts.items()))
+    report.result(document)
+
+
+@command("Rows")
+def ingest(
+    feed: Annotated[str, typer.Argument(help="The feed that delivered the files.")],
+    files: Files,
+    batch: Annotated[
+        str | None, typer.Option("--batch", help="The sender's id of the delivery.", show_default="the file's name")
+    ] = None,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load batches: whole, once, checked by the feed's contract. Loading the same batch again changes nothing."""
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    target = loaded.feed(feed)
+    paths = _expand(files)
+    if batch is not None and len(paths) > 1:
+        raise InputError("HF201", f"--batch names one delivery, but {len(paths)} files were given", state="nothing was loaded")
+    store = loaded.store()
+    results = []
+    with report.progress(f"loading {feed}") as step:
+        for done, path in enumerate(paths):
+            results.append(
+                loading.ingest(
+                    store, target, batch or _batch_id(path), path, now_us=now_us(), aggregates=loaded.model.aggregates
+                )
+            )
+            step(done + 1, len(paths))
+    for result in results:
+        known = " (was loaded before)" if result.state == "already_loaded" else ""
+        words = f"[green]ok[/] {result.batch}: {result.rows_loaded:,} rows{known}"
+        if result.rows_quarantined:
+            words += f", [yellow]{result.rows_quarantined:,} in quarantine[/]: " + ", ".join(
+                f"{count:,} {escape(reason)}" for reason, count in sorted(result.reasons.items())
+            )
+        report.say(words)
+    report.result({"batches": [result.as_dict() for result in results]})
+
+
+@command("Rows")
+def verify(
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check ledger, files, footers, checksums and blobs against each other. Exit status 1 when something is wrong."""
+    report = Report(as_json=as_json)
+    store = Project.load(project, declaration).store()
+    with report.progress("verifying") as step:
+        outcome = verifying.verify(store, now_us=now_us(), progress=step)
+    report.say(f"checked {outcome.files:,} files, {outcome.rows:,} rows, {outcome.blobs:,} blobs; swept {outcome.swept:,} orphans")
+    if outcome.findings:
+        report.table(
+            "Findings",
+            ["code", "subject", "what", "next"],
+            [(found.code, found.subject, found.explanation, found.next_command) for found in outcome.findings],
+        )
+    else:
+        report.say("[green]ok[/] nothing is wrong")
+    report.result(outcome.as_dict())
+    if outcome.findings:
+        raise typer.Exit(1)
+
+
+def _expand(patterns: list[str]) -> list[Path]:
+    paths: list[Path] = []
+    for pattern in patterns:
+        found = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207 - the pattern may be absolute
+        if not found:
+            raise InputError("HF201", f"no file matches {pattern}", state="nothing was loaded")
+        paths.extend(Path(name) for name in found)
+    return paths
+
+
+def _batch_id(path: Path) -> str:
+    """The id of a delivery that has none: its file's name, in the letters that an id may have.
+
+    >>> _batch_id(Path("in/Flights 2013.01.csv"))
+    'flights-2013-01'
+    """
+    return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-")[:63]

@@ -1,0 +1,87 @@
+"""A project: a directory with a model file, and a store beside it."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.declaration import Model
+from holdfast.errors import HoldfastError, InputError, NotFoundError
+from holdfast.feeds import Feed
+from holdfast.settings import Settings
+from holdfast.store import Store
+
+MODEL_FILE = "model.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What every command works on."""
+
+    directory: Path
+    settings: Settings
+    model: Model
+
+    @classmethod
+    def load(cls, directory: Path, file: Path | None = None) -> Project:
+        """The project in `directory`, declared by `file` (default: its model.py).
+
+        Raises `InputError` HF102 when there is no such file, when running it fails, or when it declares no `model`.
+        """
+        path = (directory / (file or MODEL_FILE)).resolve()
+        return cls(directory.resolve(), Settings.read(directory), _declared(path))
+
+    def store(self) -> Store:
+        """The project's store, made when it is not there."""
+        return Store.of(self.settings)
+
+    def feed(self, name: str) -> Feed:
+        """The declared feed called `name`; `NotFoundError` HF303 names those that are."""
+        for feed in self.model.feeds:
+            if feed.name == name:
+                return feed
+        known = ", ".join(feed.name for feed in self.model.feeds)
+        raise NotFoundError("HF303", f"no feed is called {name!r}; the model declares {known}", state="nothing was read")
+
+
+def now_us() -> int:
+    """The time, read once by each command: microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
+
+
+def _declared(path: Path) -> Model:
+    if not path.is_file():
+        raise InputError(
+            "HF102", f"there is no {path.name} in {path.parent}", state="nothing was read", next_command="holdfast init"
+        )
+    # The file may import its neighbours, as a script may.
+    sys.path.insert(0, str(path.parent))
+    try:
+        declared = runpy.run_path(str(path)).get("model")
+    except HoldfastError as error:
+        raise InputError(error.code, f"{path.name}: {error.what}", state="nothing was read") from error
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise InputError(
+            "HF102",
+            f"{path.name} cannot be run: {type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})",
+            state="nothing was read",
+        ) from error
+    finally:
+        sys.path.remove(str(path.parent))
+        _forget_neighbours(path.parent)
+    if not isinstance(declared, Model):
+        raise InputError("HF102", f"{path.name} declares no `model = Model(...)`", state="nothing was read")
+    return declared
+
+
+def _forget_neighbours(directory: Path) -> None:
+    """Let another project have a module of the same name in this process."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).parent == directory:
+            del sys.modules[name]

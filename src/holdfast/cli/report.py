@@ -1,0 +1,126 @@
+"""What a command prints: words and tables for a person, or one JSON document for a program, never both."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
+
+EXIT_STATUS: Final[dict[type[HoldfastError], int]] = {
+    InputError: 2,
+    NotFoundError: 3,
+    ConflictError: 4,
+    RefusedError: 5,
+    IntegrityError: 6,
+    UnavailableError: 7,
+}
+"""The exit status of each kind of error; 0 is success, 1 is a judgement that failed (a gate, a verification)."""
+
+Step = Callable[[int, int], None]
+"""Progress of long work: how much is done, of how much."""
+
+
+class Report:
+    """The output of one command."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._out = Console(highlight=False, quiet=as_json, soft_wrap=True)
+        self._err = Console(stderr=True, highlight=False)
+
+    def say(self, words: str) -> None:
+        """One line for a person; may hold Rich markup, so escape what comes from data with `rich.markup.escape`."""
+        self._out.print(words)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table for a person."""
+        table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+        for position, column in enumerate(columns):
+            numeric = bool(rows) and all(isinstance(row[position], int | float) or row[position] is None for row in rows)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(cell(value)) for value in row))
+        self._out.print(table)
+
+    def result(self, document: Mapping[str, Any]) -> None:
+        """The JSON document of the command; printed only with --json."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(document, default=str, allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+    def error(self, error: HoldfastError) -> int:
+        """Print `error` and return its exit status."""
+        if self.as_json:
+            self.result({"error": error.as_dict()})
+        else:
+            self._err.print(f"[bold red]error[/] [bold]{error.code}[/] {escape(error.what)}")
+            if error.state:
+                self._err.print(f"  state: {escape(error.state)}")
+            if error.next_command:
+                self._err.print(f"  next:  [cyan]{escape(error.next_command)}[/]")
+        return next((status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)), 1)
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Step]:
+        """A bar on a terminal, nothing elsewhere; yields a function that is told (done, of)."""
+        if self.as_json or not self._err.is_terminal:
+            yield lambda _done, _of: None
+            return
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._err, transient=True) as bar:
+            task = bar.add_task(label, total=None)
+            yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def cell(value: object) -> str:
+    """One value as a person reads it.
+
+    >>> cell(0.71534), cell(None), cell(80789), cell(True)
+    ('0.715', '-', '80,789', 'yes')
+    """
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:,.3f}"
+        case _:
+            return str(value)
+
+
+def moment(us: int | None) -> str:
+    """A time of the ledger as a person reads it, in UTC to the second.
+
+    >>> moment(1_357_000_000_000_000)
+    '2013-01-01 00:26:40Z'
+    """
+    if us is None:
+        return "-"
+    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,74 @@
+"""The control loop: look at what is, do the next step of each concern, begin again.
+
+It is level-triggered: nothing is remembered between two rounds except in the ledger, so it may be killed at any moment and
+started again, and two of them at once are harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.control import observe, rollout
+from holdfast.errors import ConflictError, HoldfastError
+from holdfast.store import Store, leases
+
+LEASE_SECONDS: Final = 5.0
+"""How long a holder that fell silent keeps the lease."""
+
+_log = logging.getLogger("holdfast.control")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round did."""
+
+    collected: int
+    joined: int
+    decisions: int
+
+    @property
+    def idle(self) -> bool:
+        """Whether there was nothing to do."""
+        return not (self.collected or self.joined or self.decisions)
+
+
+def run_round(store: Store, model: str, lease: leases.Lease, *, now_us: int) -> Round:
+    """Collect what the servers logged, join labels, probe, and carry the rollout one decision on."""
+    collected = observe.collect(store, lease, now_us=now_us)
+    joined = observe.join(store, lease, now_us=now_us)
+    observe.probe(store, model, lease, now_us=now_us)
+    decisions = rollout.reconcile(store, model, lease, now_us=now_us)
+    return Round(collected, joined, len(decisions))
+
+
+def run(
+    store: Store,
+    model: str,
+    *,
+    holder: str,
+    clock_us: Callable[[], int],
+    wait: Callable[[float], bool],
+    pause_seconds: float = 0.25,
+) -> None:
+    """Go round until `wait` (which sleeps so many seconds) says that it is time to stop.
+
+    A round that fails leaves the ledger as it was and is tried again; its error is logged, never swallowed.
+    """
+    lease: leases.Lease | None = None
+    while True:
+        idle = True
+        try:
+            lease = leases.acquire(store, f"control-{model}", holder, seconds=LEASE_SECONDS, now_us=clock_us())
+            if lease is not None:
+                idle = run_round(store, model, lease, now_us=clock_us()).idle
+        except ConflictError as error:
+            _log.info("another control loop works on %s: %s", model, error)
+        except HoldfastError:
+            _log.exception("a round of the control loop failed; it will be tried again")
+        if wait(pause_seconds if idle else 0.0):
+            break
+    if lease is not None:
+        leases.release(store, lease)

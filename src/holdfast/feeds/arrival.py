@@ -1,0 +1,60 @@
+"""What to do with a delivery, given what the ledger knows about its id. No other place decides this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.errors import ConflictError
+from holdfast.records import BatchId
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One load of a batch id that the ledger knows; `live` is False once it was backed out."""
+
+    epoch: int
+    digest: str
+    live: bool
+    rows_received: int
+    rows_loaded: int
+    rows_quarantined: int
+    table_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """The delivery is new: load it as `epoch`."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyLoaded:
+    """The very same content is there: nothing to do."""
+
+    load: Load
+
+
+def decide(batch: BatchId, digest: str, loads: Sequence[Load]) -> Publish | AlreadyLoaded:
+    """Whether a delivery with `digest` is to be published, `loads` being every known load of its id.
+
+    The epoch grows by one each time an id is loaded anew after a back-out, so that files of different
+    epochs can always be told apart. Raises `ConflictError` HF203 when a live load of the id has other
+    content.
+
+    >>> decide(BatchId("flights", "d1"), "aa", [])
+    Publish(epoch=0)
+    """
+    for load in loads:
+        if load.live and load.digest == digest:
+            return AlreadyLoaded(load)
+        if load.live:
+            raise ConflictError(
+                "HF203",
+                f"batch {batch} was loaded before with other content ({load.rows_received} rows, digest "
+                f"{load.digest[:12]}; this delivery has {digest[:12]})",
+                state="the loaded batch is unchanged and this delivery was not loaded",
+                next_command=f"holdfast ingest {batch.feed} <file> --batch <another id>",
+            )
+    return Publish(epoch=max((load.epoch for load in loads), default=-1) + 1)

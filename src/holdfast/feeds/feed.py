@@ -1,0 +1,55 @@
+"""A feed: a stream of batches of rows that all obey one contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.errors import InputError
+from holdfast.records import check_name
+
+if TYPE_CHECKING:
+    from holdfast.contract import Contract
+
+_QUARANTINE: Final = "__quarantine"
+_LONGEST: Final = 63 - len(_QUARANTINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What is delivered in batches, and what each row of it must be.
+
+    Parameters
+    ----------
+    name
+        1 to 51 of a-z, 0-9, '_' and '-'; also the name of the table that the feed's rows make up.
+    contract
+        What a row is. Rows that break it are kept apart, with their reasons, in the quarantine table.
+    group
+        Feeds of one group are cut and backed out together; None for a feed of its own.
+
+    Raises `InputError` HF101 on a name that cannot be used.
+    """
+
+    name: str
+    contract: Contract
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "feed")
+        if len(self.name) > _LONGEST or self.name.endswith(_QUARANTINE):
+            raise InputError(
+                "HF101",
+                f"{self.name!r} cannot name a feed: use at most {_LONGEST} characters, not ending in {_QUARANTINE!r}",
+            )
+        if self.group is not None:
+            check_name(self.group, "group of feeds")
+
+
+def quarantine_table(feed: str) -> str:
+    """The table of the rows of `feed` that broke its contract.
+
+    >>> quarantine_table("flights")
+    'flights__quarantine'
+    """
+    return feed + _QUARANTINE

@@ -1,0 +1,232 @@
+"""Rows of `batches`, and the one transaction that makes a load exist.
+
+Before it a load is files that nothing names; after it the batch, its files, the version of the tables, the
+values that servers read and the event are all there. There is nothing in between to repair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy.exc import IntegrityError as UniqueError
+from sqlalchemy.exc import SQLAlchemyError
+
+from holdfast.errors import UnavailableError
+from holdfast.feeds import AlreadyLoaded, Load, Manifest, Publish, decide
+from holdfast.records import BatchId
+from holdfast.store import Store, events, files, online, schema
+from holdfast.store.faults import fault_point
+from holdfast.store.files import FileFacts
+from holdfast.store.online import OnlineValue
+
+_BATCHES: Final = schema.batches
+_FILES: Final = schema.files
+_VERSIONS: Final = schema.table_versions
+_LIVE: Final = "published"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Everything that one load puts into the ledger.
+
+    `event_low_us` and `event_high_us` bound the event times of the valid rows. `basis` is the table version
+    at which `online` was computed, None when there is nothing that depends on other batches.
+    """
+
+    manifest: Manifest
+    files: tuple[FileFacts, ...]
+    rows_loaded: int
+    rows_quarantined: int
+    event_low_us: int | None
+    event_high_us: int | None
+    source: str
+    explanation: str
+    online: tuple[OnlineValue, ...] = ()
+    basis: int | None = None
+
+    @property
+    def batch(self) -> BatchId:
+        """The batch that is published."""
+        return BatchId(self.manifest.feed, self.manifest.batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The load exists since `table_version`."""
+
+    table_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """Another batch of the feed was published after `basis`: what was computed from its rows must be computed again."""
+
+
+Outcome = Published | AlreadyLoaded | Overtaken
+
+
+def loads(connection: Connection, batch: BatchId) -> list[Load]:
+    """Every load of `batch`, the oldest first."""
+    query = (
+        select(_BATCHES)
+        .where(_BATCHES.c.feed == batch.feed, _BATCHES.c.batch == batch.batch)
+        .order_by(_BATCHES.c.epoch)
+    )
+    return [_load(row) for row in connection.execute(query)]
+
+
+def state(store: Store, batch: BatchId) -> Load | None:
+    """The live load of `batch`, None when there is none."""
+    with store.ledger.read() as connection:
+        return next((load for load in loads(connection, batch) if load.live), None)
+
+
+def current_version(connection: Connection) -> int:
+    """The newest table version, 0 before the first load."""
+    return int(connection.execute(select(func.coalesce(func.max(_VERSIONS.c.table_version), 0))).scalar_one())
+
+
+def publish(store: Store, publication: Publication, *, now_us: int) -> Outcome:
+    """Make the load exist, all of it or nothing, and say what is true afterwards.
+
+    Parameters
+    ----------
+    now_us
+        The moment of the load, microseconds since 1970 UTC.
+
+    However often and from however many processes the same content is published, one publication wins and
+    the others return `AlreadyLoaded`. Raises `ConflictError` HF203 when the id is live with other content,
+    `IntegrityError` HF301 when a file is not there any more, and `UnavailableError` HF205 when the answer
+    to the commit was lost and the ledger cannot be asked; after any other failure of the database the
+    ledger was asked and what it says is returned, or the load is not there and `UnavailableError` HF302
+    says so.
+    """
+    try:
+        return _transaction(store, publication, now_us)
+    except UniqueError:  # PostgreSQL: another transaction published the id while ours was open
+        return _settle(store, publication)
+    except (SQLAlchemyError, OSError) as error:
+        return _reread(store, publication, error)
+
+
+def _transaction(store: Store, publication: Publication, now_us: int) -> Outcome:
+    batch, manifest = publication.batch, publication.manifest
+    with store.ledger.write() as connection:
+        fault_point("publish.begun")
+        answer = decide(batch, manifest.digest, loads(connection, batch))
+        if isinstance(answer, AlreadyLoaded):
+            return answer
+        if answer.epoch != manifest.epoch or _moved_on(connection, publication):
+            return Overtaken()
+        files.require(store.root, publication.files)
+        version = _insert_version(connection, f"load {batch}", now_us)
+        _insert_batch(connection, publication, version)
+        _insert_files(connection, publication, version)
+        online.upsert(connection, publication.online, version)
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="batch.published",
+            subject=str(batch),
+            explanation=publication.explanation,
+        )
+        fault_point("publish.before_commit")
+    fault_point("publish.after_commit")
+    return Published(version)
+
+
+def _settle(store: Store, publication: Publication) -> Outcome:
+    """What to answer after a race for the id was lost: the same as if the other had been there before."""
+    with store.ledger.read() as connection:
+        known = loads(connection, publication.batch)
+    answer = decide(publication.batch, publication.manifest.digest, known)
+    return Overtaken() if isinstance(answer, Publish) else answer
+
+
+def _reread(store: Store, publication: Publication, error: Exception) -> Outcome:
+    """Whether a commit that failed did happen: its own files say so, because no other attempt has their names."""
+    paths = [fact.path for fact in publication.files]
+    try:
+        with store.ledger.read() as connection:
+            query = select(_FILES.c.added_version).where(_FILES.c.path.in_(paths)).limit(1)
+            version = connection.execute(query).scalar_one_or_none()
+    except (SQLAlchemyError, OSError) as second:
+        raise UnavailableError(
+            "HF205",
+            f"whether batch {publication.batch} was loaded is unknown: the ledger's answer was lost ({error})",
+            state="the batch is loaded completely or not at all",
+            next_command="the same command again: it loads the batch only if it is not there",
+        ) from second
+    if version is None:
+        raise UnavailableError(
+            "HF302",
+            f"the ledger did not take batch {publication.batch}: {error}",
+            state="nothing was loaded",
+            next_command="the same command again",
+        ) from error
+    return Published(int(version))
+
+
+def _moved_on(connection: Connection, publication: Publication) -> bool:
+    if publication.basis is None:
+        return False
+    changed = (_FILES.c.added_version > publication.basis) | (_FILES.c.removed_version > publication.basis)
+    query = select(_FILES.c.path).where(_FILES.c.table_name == publication.manifest.feed, changed).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _insert_version(connection: Connection, reason: str, now_us: int) -> int:
+    statement = insert(_VERSIONS).values(committed_us=now_us, reason=reason[:64])
+    return int(connection.execute(statement.returning(_VERSIONS.c.table_version)).scalar_one())
+
+
+def _insert_batch(connection: Connection, publication: Publication, version: int) -> None:
+    connection.execute(
+        insert(_BATCHES).values(
+            **publication.manifest.as_dict(),
+            state=_LIVE,
+            rows_received=publication.rows_loaded + publication.rows_quarantined,
+            rows_loaded=publication.rows_loaded,
+            rows_quarantined=publication.rows_quarantined,
+            event_low_us=publication.event_low_us,
+            event_high_us=publication.event_high_us,
+            table_version=version,
+            source=publication.source,
+        )
+    )
+
+
+def _insert_files(connection: Connection, publication: Publication, version: int) -> None:
+    manifest = publication.manifest
+    connection.execute(
+        insert(_FILES),
+        [
+            {
+                "path": fact.path,
+                "table_name": fact.table,
+                "feed": manifest.feed,
+                "batch": manifest.batch,
+                "epoch": manifest.epoch,
+                "rows": fact.rows,
+                "bytes": fact.bytes,
+                "sha256": fact.sha256,
+                "added_version": version,
+                "removed_version": None,
+            }
+            for fact in publication.files
+        ],
+    )
+
+
+def _load(row: Row[tuple[object, ...]]) -> Load:
+    return Load(
+        epoch=row.epoch,
+        digest=row.digest,
+        live=row.state == _LIVE,
+        rows_received=row.rows_received,
+        rows_loaded=row.rows_loaded,
+        rows_quarantined=row.rows_quarantined,
+        table_version=row.table_version,
+    )

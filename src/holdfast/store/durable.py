@@ -1,0 +1,34 @@
+"""Bytes that survive a power cut: written, then synced, then their name synced, and only then spoken of.
+
+The promise holds for file systems that honour fsync (reliability F1, F5).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of `data`; one call of write(2) may take less than it was given."""
+    rest = memoryview(data).cast("B")
+    while len(rest) > 0:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(directory: Path) -> None:
+    """Make `directory` and its missing parents, each name synced; nothing happens when it is there."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)

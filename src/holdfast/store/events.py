@@ -1,0 +1,67 @@
+"""Rows of `events`: what happened, in words, written in the transaction that did it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, insert, select
+
+from holdfast.store import schema
+
+SYSTEM: Final = "holdfast"
+"""The actor of everything that no person asked for."""
+
+_EVENTS: Final = schema.events
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One line of the story. `event` grows with time; `subject` is what it is about ("flights/2013-01-05", a model, a version)."""
+
+    event: int
+    at_us: int
+    kind: str
+    subject: str
+    actor: str
+    explanation: str
+
+
+def append(
+    connection: Connection, *, at_us: int, kind: str, subject: str, explanation: str, actor: str = SYSTEM
+) -> int:
+    """Add an event to the caller's transaction and return its number: it is told if, and only if, the deed is committed.
+
+    Parameters
+    ----------
+    at_us
+        When it happened, microseconds since 1970 UTC.
+    kind
+        What happened, as `<noun>.<past participle>`: "batch.published", "rollout.rolled_back".
+    subject
+        What it happened to, up to 127 characters.
+    explanation
+        Why, in words and numbers; shown to people as it is.
+    """
+    statement = insert(_EVENTS).values(
+        at_us=at_us, kind=kind, subject=subject, actor=actor, explanation=explanation
+    )
+    return int(connection.execute(statement.returning(_EVENTS.c.event)).scalar_one())
+
+
+def newest(
+    connection: Connection, *, subject: str | None = None, kind: str | None = None, limit: int = 100
+) -> list[EventRow]:
+    """The newest events first, at most `limit`, of one subject or kind when one is named."""
+    query = select(_EVENTS).order_by(_EVENTS.c.event.desc()).limit(limit)
+    if subject is not None:
+        query = query.where(_EVENTS.c.subject == subject)
+    if kind is not None:
+        query = query.where(_EVENTS.c.kind == kind)
+    return [EventRow(**row) for row in connection.execute(query).mappings()]
+
+
+def since(connection: Connection, event: int, *, limit: int = 1000) -> list[EventRow]:
+    """Events after number `event`, oldest first: how a follower reads on from where it was."""
+    query = select(_EVENTS).where(_EVENTS.c.event > event).order_by(_EVENTS.c.event).limit(limit)
+    return [EventRow(**row) for row in connection.execute(query).mappings()]

@@ -1,0 +1,63 @@
+"""Named points at which a test may kill the process or fail a step: the portable twin of a power switch.
+
+Nothing is armed unless a program arms it by calling `arm`; no setting and no variable does. An unarmed
+point costs one comparison.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+POINTS: Final[tuple[str, ...]] = (
+    "ingest.begun",  # nothing was read yet
+    "ingest.read",  # the source is in memory
+    "ingest.checked",  # every row has its verdict
+    "files.created",  # an empty file has its name
+    "files.written",  # the file is complete and may be lost by a power cut
+    "files.synced",  # the file is safe, its name may be lost
+    "ingest.before_publish",  # files and names are safe; the ledger knows nothing
+    "publish.begun",  # the transaction is open
+    "publish.before_commit",  # everything is in the transaction
+    "publish.after_commit",  # committed, and nobody was told
+    "ingest.before_acknowledge",  # the last moment before the caller hears of it
+)
+"""Every point on the way of a batch, in order."""
+
+Hook = Callable[[str], None]
+
+_hook: Hook | None = None
+
+
+def fault_point(name: str) -> None:
+    """Let the armed hook act at point `name`; nothing happens when none is armed."""
+    if _hook is not None:
+        if name not in POINTS:
+            raise ValueError(f"unknown fault point {name!r}")
+        _hook(name)
+
+
+def arm(hook: Hook | None) -> None:
+    """Call `hook` with the name of every point that is passed from now on in this process; None disarms."""
+    global _hook
+    _hook = hook
+
+
+def kill_at(point: str) -> Hook:
+    """A hook that kills this process with SIGKILL when it passes `point`."""
+    if point not in POINTS:
+        raise ValueError(f"unknown fault point {point!r}")
+
+    def hook(name: str) -> None:
+        if name == point:
+            kill_self()
+
+    return hook
+
+
+def kill_self() -> NoReturn:
+    """End this process as kill -9 does: no handler runs, no buffer is flushed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("SIGKILL cannot be survived")

@@ -1,0 +1,211 @@
+"""Rows of `files`, and the immutable Parquet files that they name.
+
+A file is written under a random name, synced, and means nothing until a transaction publishes it. While it
+is not published its writer holds a kernel lock on it (flock), which ends with the writer however it ends:
+so a sweep knows an orphan from the work of a living loader at once, without guessing by age.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import itertools
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+from sqlalchemy import Connection, or_, select
+
+from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.store import Store, durable, parquet, schema
+from holdfast.store.faults import fault_point
+
+ROWS_DIRECTORY: Final = "rows"
+"""Where the files of all tables lie, under the store's root. Their names are random: what they are is in the ledger."""
+
+_FILES: Final = schema.files
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What the ledger says about one file. `path` is relative to the store's root; `sha256` is of its bytes."""
+
+    path: str
+    table: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Stage:
+    """Files that one loader has written and not yet published; made by `staged`.
+
+    `attempt` is a random id that all their names begin with: a ledger that names them has published this
+    very attempt.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._directory = root / ROWS_DIRECTORY
+        self._locks: list[int] = []
+        self._written: list[Path] = []
+        self._numbers = itertools.count()
+        self.attempt = uuid.uuid4().hex
+        durable.make_directory(self._directory)
+
+    def write(self, table: str, frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> FileFacts:
+        """Write `frame` as one file of `table` and sync it.
+
+        `manifest` goes into the footer with the table, the number of rows and the format. The name is not
+        yet safe from a power cut: call `seal` before publishing.
+        """
+        return self._write(next(self._numbers), table, frame, manifest)
+
+    def write_parts(
+        self, table: str, frames: Sequence[pl.DataFrame], manifest: Mapping[str, str | int]
+    ) -> list[FileFacts]:
+        """Write `frames` as files of `table` side by side, one thread for each core; their order is kept."""
+        numbered = [(next(self._numbers), frame) for frame in frames]
+        if len(numbered) == 1:
+            return [self._write(number, table, frame, manifest) for number, frame in numbered]
+        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+            return list(pool.map(lambda part: self._write(part[0], table, part[1], manifest), numbered))
+
+    def _write(
+        self, number: int, table: str, frame: pl.DataFrame, manifest: Mapping[str, str | int]
+    ) -> FileFacts:
+        data = parquet.encode(frame, {**manifest, "table": table})
+        path = self._directory / f"{self.attempt}-{number:05d}.parquet"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._locks.append(descriptor)
+        self._written.append(path)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fault_point("files.created")
+        durable.write_all(descriptor, data)
+        fault_point("files.written")
+        os.fsync(descriptor)
+        fault_point("files.synced")
+        return FileFacts(
+            path=str(path.relative_to(self._root)),
+            table=table,
+            rows=frame.height,
+            bytes=data.nbytes,
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+
+    def seal(self) -> None:
+        """Sync the names of everything that was written."""
+        durable.sync_directory(self._directory)
+
+    def discard(self) -> None:
+        """Remove what was written, for a loader that knows that it will not be published."""
+        for path in self._written:
+            path.unlink(missing_ok=True)
+        self._written.clear()
+
+    def close(self) -> None:
+        """Give up the locks: what is not published now is an orphan."""
+        while self._locks:
+            os.close(self._locks.pop())
+
+
+@contextmanager
+def staged(root: Path) -> Iterator[Stage]:
+    """A stage to write on; publish inside the block. The sweep leaves its files alone until the block ends."""
+    stage = Stage(root)
+    try:
+        yield stage
+    finally:
+        stage.close()
+
+
+def write_rows(root: Path, table: str, frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> FileFacts:
+    """One durable file of `table` outside any stage, file and name synced: for a caller whom no sweep can overtake."""
+    with staged(root) as stage:
+        facts = stage.write(table, frame, manifest)
+        stage.seal()
+        return facts
+
+
+def require(root: Path, facts: Sequence[FileFacts]) -> None:
+    """`IntegrityError` HF301 unless every file is there with its size: the last look before a transaction names them."""
+    for fact in facts:
+        path = root / fact.path
+        try:
+            found = path.stat().st_size
+        except FileNotFoundError as error:
+            raise parquet.damaged(path, error) from error
+        if found != fact.bytes:
+            raise IntegrityError("HF301", f"file {path.name} has {found} bytes, {fact.bytes} were written")
+
+
+def entries(connection: Connection, table: str, version: int) -> list[FileFacts]:
+    """The files of `table` at table version `version`, in the order of their rows' event time."""
+    batches = schema.batches
+    same_load = (
+        (batches.c.feed == _FILES.c.feed)
+        & (batches.c.batch == _FILES.c.batch)
+        & (batches.c.epoch == _FILES.c.epoch)
+    )
+    query = (
+        select(_FILES.c.path, _FILES.c.table_name, _FILES.c.rows, _FILES.c.bytes, _FILES.c.sha256)
+        .join(batches, same_load)
+        .where(_FILES.c.table_name == table, _FILES.c.added_version <= version)
+        .where(or_(_FILES.c.removed_version.is_(None), _FILES.c.removed_version > version))
+        .order_by(batches.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
+    )
+    return [FileFacts(*row) for row in connection.execute(query)]
+
+
+def read(
+    root: Path,
+    files: Sequence[FileFacts],
+    columns: Sequence[str] | None = None,
+    *,
+    at_least: tuple[str, Any] | None = None,
+) -> pl.DataFrame:
+    """The rows of `files`, one after the other, with page checksums verified (reliability F3).
+
+    Files of different contracts may differ in columns: what a file lacks is null. `IntegrityError` HF301
+    names the file that is missing or damaged.
+    """
+
+    def one(fact: FileFacts) -> pl.DataFrame:
+        frame = parquet.read(root / fact.path, columns, at_least=at_least)
+        if at_least is None and frame.height != fact.rows:
+            raise IntegrityError(
+                "HF301", f"file {fact.path} has {frame.height} rows, the ledger says {fact.rows}"
+            )
+        return frame
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        frames = list(pool.map(one, files))
+    alike = all(frame.schema == frames[0].schema for frame in frames)
+    return pl.concat(frames, how="vertical" if alike else "diagonal_relaxed") if frames else pl.DataFrame()
+
+
+def read_rows(store: Store, at: int | str, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """The rows of `table` at a table version (a number) or in a snapshot (its name), in order of event time.
+
+    Raises `NotFoundError` HF303 for an unknown snapshot and `IntegrityError` HF301 for a damaged file.
+    """
+    with store.ledger.read() as connection:
+        version = at if isinstance(at, int) else snapshot_version(connection, at)
+        found = entries(connection, table, version)
+    return read(store.root, found, columns)
+
+
+def snapshot_version(connection: Connection, snapshot: str) -> int:
+    """The table version that `snapshot` names; `NotFoundError` HF303 when there is none of that name."""
+    snapshots = schema.snapshots
+    query = select(snapshots.c.table_version).where(snapshots.c.snapshot == snapshot)
+    found = connection.execute(query).scalar_one_or_none()
+    if found is None:
+        raise NotFoundError("HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast status")
+    return int(found)

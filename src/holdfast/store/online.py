@@ -1,0 +1,81 @@
+"""Rows of `online_features`: point-in-time aggregates as servers read them.
+
+They are written in the transaction that publishes the rows which they are computed from, and carry its
+table version: a server follows by asking for what is newer than what it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from holdfast.store import schema
+
+_ONLINE: Final = schema.online_features
+_KEY: Final = ("aggregate", "entity", "known_us")
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineValue:
+    """The value of `aggregate` for `entity`, known from `known_us` (microseconds since 1970 UTC) on."""
+
+    aggregate: str
+    entity: str
+    known_us: int
+    value: float
+
+
+def upsert(connection: Connection, values: Sequence[OnlineValue], table_version: int) -> None:
+    """Set `values` as of `table_version`; a value of the same aggregate, entity and moment is replaced."""
+    if not values:
+        return
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(_ONLINE)
+    statement = statement.on_conflict_do_update(
+        index_elements=_KEY,
+        set_={"value": statement.excluded.value, "table_version": statement.excluded.table_version},
+    )
+    connection.execute(
+        statement,
+        [
+            {
+                "aggregate": value.aggregate,
+                "entity": value.entity,
+                "known_us": value.known_us,
+                "value": value.value,
+                "table_version": table_version,
+            }
+            for value in values
+        ],
+    )
+
+
+def since(
+    connection: Connection,
+    aggregates: Sequence[str],
+    table_version: int,
+    *,
+    known_since_us: int | None = None,
+) -> tuple[int, list[OnlineValue]]:
+    """What changed in `aggregates` after `table_version`, oldest first, and the table version to ask from next time.
+
+    Parameters
+    ----------
+    table_version
+        What the caller has; 0 for nothing.
+    known_since_us
+        Leave out values that were known before this moment: a server that starts needs no older ones than
+        its widest window reaches back.
+    """
+    query = select(_ONLINE).where(
+        _ONLINE.c.aggregate.in_(aggregates), _ONLINE.c.table_version > table_version
+    )
+    if known_since_us is not None:
+        query = query.where(_ONLINE.c.known_us >= known_since_us)
+    rows = connection.execute(query.order_by(_ONLINE.c.known_us)).all()
+    newest = max((row.table_version for row in rows), default=table_version)
+    return newest, [OnlineValue(row.aggregate, row.entity, row.known_us, row.value) for row in rows]

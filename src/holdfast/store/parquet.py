@@ -1,0 +1,87 @@
+"""Parquet as the store writes it: Zstandard, a checksum on every page, and the file's manifest in its footer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from holdfast.errors import IntegrityError
+from holdfast.records import canonical_json
+
+FORMAT: Final = 1
+"""Number of the layout of files and manifests; a reader refuses a larger one."""
+
+_MANIFEST: Final = b"holdfast"
+
+
+def encode(frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> memoryview:
+    """`frame` as the bytes of one Parquet file that says in its footer what it is."""
+    table = frame.to_arrow()
+    footer = canonical_json({**manifest, "rows": frame.height, "format": FORMAT})
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata({_MANIFEST: footer.encode()}),
+        sink,
+        compression="zstd",
+        write_page_checksum=True,
+    )
+    return memoryview(sink.getvalue())
+
+
+def read(
+    path: Path, columns: Sequence[str] | None = None, *, at_least: tuple[str, Any] | None = None
+) -> pl.DataFrame:
+    """The rows of one file with every page's checksum verified; `IntegrityError` HF301 on a file that is not what it was.
+
+    Parameters
+    ----------
+    columns
+        The columns to read, None for all.
+    at_least
+        A column and a value: only rows that have this much in it. Row groups that cannot have any are
+        skipped unread.
+    """
+    filters = None if at_least is None else [(at_least[0], ">=", at_least[1])]
+    try:
+        table = pq.read_table(
+            path,
+            columns=None if columns is None else list(columns),
+            filters=filters,
+            partitioning=None,
+            page_checksum_verification=True,
+        )
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
+    return pl.DataFrame(pl.from_arrow(table))
+
+
+def manifest(path: Path) -> dict[str, Any]:
+    """What the file's footer says it is; `IntegrityError` HF301 when there is no manifest or a newer one."""
+    try:
+        metadata = pq.read_metadata(path)
+        content = json.loads((metadata.metadata or {})[_MANIFEST])
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise damaged(path, error) from error
+    if content["format"] > FORMAT:
+        raise IntegrityError(
+            "HF301", f"{path.name} has format {content['format']}; this release reads up to {FORMAT}"
+        )
+    return {**content, "rows_in_footer": metadata.num_rows}
+
+
+def damaged(path: Path, error: Exception) -> IntegrityError:
+    """The error for a file that cannot be what was acknowledged."""
+    trouble = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({_first_line(error)})"
+    return IntegrityError(
+        "HF301", f"file {path.name} {trouble}", state="nothing was changed", next_command="holdfast verify"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

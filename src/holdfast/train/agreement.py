@@ -1,0 +1,57 @@
+"""Does the converted graph answer as the fitted original does?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from holdfast.errors import RefusedError
+from holdfast.train.learner import Matrix
+
+TOLERANCE: Final = 1e-5
+"""Largest difference of a probability that float32 arithmetic explains; a wrong branch of a tree is far
+larger."""
+
+_CHUNK_ROWS: Final = 65_536
+
+
+def answers(graph: onnx.ModelProto, x: Matrix) -> npt.NDArray[np.float32]:
+    """The probabilities, shape (N,), that the estimator `graph` gives for feature rows `x`."""
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    chunks = [
+        session.run(["probability"], {"features": x[low : low + _CHUNK_ROWS]})[0]
+        for low in range(0, len(x), _CHUNK_ROWS)
+    ]
+    return np.concatenate(chunks).astype(np.float32, copy=False)
+
+
+def check_agreement(graph: onnx.ModelProto, native: npt.NDArray[np.float64], x: Matrix, learner: str) -> None:
+    """Refuse a conversion that differs from the fitted original on any of the rows `x` by more than
+    `TOLERANCE`.
+
+    Raises `RefusedError` HF402 with the largest difference, and when the graph does not give one probability
+    a row.
+    """
+    try:
+        converted = answers(graph, x)
+    except Exception as error:  # ONNX Runtime's own exceptions share no narrower base class
+        raise RefusedError(
+            "HF402", f"{learner}: the converted model does not run: {error}", state="nothing was kept"
+        ) from error
+    if converted.shape != native.shape:
+        raise _refused(learner, f"the converted model gave shape {converted.shape} for {native.shape} rows")
+    difference = np.abs(converted - native)
+    if not np.isfinite(converted).all() or difference.max() > TOLERANCE:
+        worst = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
+        raise _refused(
+            learner,
+            f"on training row {worst} the converted model answers {converted[worst]:.6g}, the original {native[worst]:.6g}",
+        )
+
+
+def _refused(learner: str, what: str) -> RefusedError:
+    return RefusedError("HF402", f"{learner}: {what}", state="nothing was kept")

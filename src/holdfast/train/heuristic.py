@@ -1,0 +1,130 @@
+"""The answer that needs no learning: how often was it so in this group?
+
+It is a version like any other, so the gates compare with what would really answer, and a server can fall
+back on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import spox
+import spox.opset.ai.onnx.v17 as op
+
+from holdfast.errors import InputError
+from holdfast.train.agreement import check_agreement
+from holdfast.train.learner import Labels, Matrix, check_examples
+
+LARGEST_TABLE: Final = 1_000_000
+"""Most groups that a lookup table may have room for; more is a learner's work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """The share of positive labels in the row's group.
+
+    Parameters
+    ----------
+    by
+        Names of the features whose values together make the group, at least one.
+    weight
+        How many rows of the overall share each group is mixed with, at least 0: a group of three rows says
+        little. 0 takes the group's bare share.
+
+    A group that was not seen in training, or whose features are missing, gets the overall share.
+    """
+
+    by: tuple[str, ...]
+    weight: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not self.by or len(set(self.by)) != len(self.by):
+            raise InputError("HF101", f"Rate: by is {self.by}; name at least one feature, each once")
+        if not 0.0 <= self.weight < float("inf"):
+            raise InputError("HF101", f"Rate: weight is {self.weight}; it is finite and not negative")
+
+    @property
+    def name(self) -> str:
+        """``rate``."""
+        return "rate"
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """The declared parameters."""
+        return {"by": list(self.by), "weight": self.weight}
+
+    def fit(self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int) -> onnx.ModelProto:
+        """Count the groups of rows `x` and write the table as ONNX; see `Learner.fit`. The seed decides
+        nothing.
+
+        Raises `InputError` HF101 when a name of `by` is not among `names`, or the table would be larger than
+        `LARGEST_TABLE`.
+        """
+        del seed
+        check_examples(x, y, names)
+        columns = [_position(name, names) for name in self.by]
+        values = [_present_values(x[:, column]) for column in columns]
+        room = math.prod(len(known) + 1 for known in values)
+        if room > LARGEST_TABLE:
+            raise InputError(
+                "HF101",
+                f"Rate: {' x '.join(self.by)} makes {room} groups, more than {LARGEST_TABLE}; bucket them",
+            )
+        slots = _slots(x, columns, values)
+        seen = np.ones(len(y), dtype=np.bool_)
+        for column in columns:
+            seen &= ~np.isnan(x[:, column])
+        overall = float(y.mean())
+        rows = np.bincount(slots[seen], minlength=room)
+        positives = np.bincount(slots[seen], weights=y[seen], minlength=room)
+        share = np.full(room, overall)
+        np.divide(positives + self.weight * overall, rows + self.weight, out=share, where=rows > 0)
+        graph = _lookup(columns, values, share.astype(np.float32), x.shape[1])
+        check_agreement(graph, share[slots], x, "Rate")
+        return graph
+
+
+def _position(name: str, names: Sequence[str]) -> int:
+    if name not in names:
+        raise InputError("HF101", f"Rate: {name!r} is not a feature; the features are {', '.join(names)}")
+    return list(names).index(name)
+
+
+def _present_values(column: Matrix) -> Matrix:
+    return np.unique(column[~np.isnan(column)])
+
+
+def _slots(x: Matrix, columns: Sequence[int], values: Sequence[Matrix]) -> npt.NDArray[np.int64]:
+    """The index into the table of each row; the last place of each feature stands for unseen and missing."""
+    slots = np.zeros(len(x), dtype=np.int64)
+    for column, known in zip(columns, values, strict=True):
+        place = np.minimum(np.searchsorted(known, x[:, column]), len(known) - 1)
+        place = np.where(known[place] == x[:, column], place, len(known))
+        slots = slots * (len(known) + 1) + place
+    return slots
+
+
+def _lookup(
+    columns: Sequence[int], values: Sequence[Matrix], share: Matrix, features: int
+) -> onnx.ModelProto:
+    rows = spox.argument(spox.Tensor(np.float32, ("N", features)))
+    slots: spox.Var | None = None
+    for column, known in zip(columns, values, strict=True):
+        cell = op.gather(rows, op.const(np.array([column], np.int64)), axis=1)
+        same = op.cast(op.equal(cell, op.const(known[np.newaxis, :])), to=np.int64)
+        # A row matches one known value or none: the sum of `index - count` over matches moves it from "none"
+        # to its place.
+        moves = op.const((np.arange(len(known)) - len(known)).astype(np.int64))
+        place = op.add(
+            op.reduce_sum(op.mul(same, moves), op.const(np.array([1], np.int64)), keepdims=0),
+            op.const(np.int64(len(known))),
+        )
+        slots = place if slots is None else op.add(op.mul(slots, op.const(np.int64(len(known) + 1))), place)
+    assert slots is not None
+    return spox.build({"features": rows}, {"probability": op.gather(op.const(share), slots)})

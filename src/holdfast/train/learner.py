@@ -1,0 +1,76 @@
+"""What a learner is, and what every learner refuses to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from holdfast.errors import InputError
+
+Matrix = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.float64]
+
+MINIMUM_ROWS: Final = 50
+"""Fewer examples than this teach nothing that a gate could confirm."""
+
+
+class Learner(Protocol):
+    """Turns labelled feature rows into an estimator that is an ONNX graph and nothing else.
+
+    The graph's input is ``features``, float32 of shape (N, F) in the order of `names`; its output is
+    ``probability``, float32 of shape (N,), each in [0, 1]. NaN in a feature means missing, and the graph
+    must answer for it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the learner is called in the ledger and in the version's metadata."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """Everything besides data and seed that decides the outcome, as JSON values."""
+        ...
+
+    def fit(self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int) -> onnx.ModelProto:
+        """Learn from rows `x` with labels `y` (0 or 1); the same arguments give the same graph.
+
+        Raises `InputError` HF401 when the examples cannot teach, and `RefusedError` HF402 when the fit
+        failed or its conversion does not answer as the original does.
+        """
+        ...
+
+
+def check_examples(x: Matrix, y: Labels, names: Sequence[str]) -> None:
+    """Refuse examples that cannot teach, naming what is wrong with them.
+
+    Raises `InputError` HF401 for fewer than `MINIMUM_ROWS` rows, a label that is not 0 or 1, labels of one
+    class only, an infinite feature, and a feature without any value.
+
+    >>> import numpy as np
+    >>> check_examples(np.zeros((50, 1), np.float32), np.zeros(50), ["distance"])
+    Traceback (most recent call last):
+    ...
+    holdfast.errors.InputError: HF401: all 50 labels are 0: one class cannot teach; nothing was trained
+    """
+    if x.ndim != 2 or x.shape != (len(y), len(names)):
+        raise _cannot(f"{x.shape} feature rows do not fit {len(y)} labels and {len(names)} feature names")
+    if len(y) < MINIMUM_ROWS:
+        raise _cannot(f"{len(y)} labelled rows are fewer than {MINIMUM_ROWS}")
+    if not np.isin(y, (0.0, 1.0)).all():
+        raise _cannot(f"{int((~np.isin(y, (0.0, 1.0))).sum())} labels are neither 0 nor 1")
+    if np.all(y == y[0]):
+        raise _cannot(f"all {len(y)} labels are {int(y[0])}: one class cannot teach")
+    for index, name in enumerate(names):
+        if np.isinf(x[:, index]).any():
+            raise _cannot(f"the feature {name!r} is infinite in {int(np.isinf(x[:, index]).sum())} rows")
+        if np.isnan(x[:, index]).all():
+            raise _cannot(f"the feature {name!r} has no value in any of {len(y)} rows")
+
+
+def _cannot(what: str) -> InputError:
+    return InputError("HF401", what, state="nothing was trained")

@@ -1,0 +1,117 @@
+"""Instants: which texts and `datetime` values name one, and which do not.
+
+A text is read by RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), section 5.6: a date, 'T' or a space, a time with seconds,
+an optional fraction, an offset. Digits beyond the microsecond are cut off. Leap seconds (":60") are not read.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from holdfast.contract.columns import Timestamp
+from holdfast.errors import InputError
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
+"""The earliest and latest instants that a row may hold: a day inside what `datetime` can show in every zone."""
+LATEST: Final = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
+LOCAL_YEARS: Final = (1900, 2099)
+"""The years in which a wall clock without an offset is read: zone tables are history before and guesses after."""
+
+DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+TIME: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+FRACTION: Final = r"\.[0-9]{1,9}"
+OFFSET: Final = r"[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_TEXT: Final = re.compile(f"{DATE}[Tt ]{TIME}(?:{FRACTION})?({OFFSET})?")
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds from 1970-01-01T00:00:00Z to `moment`, exactly.
+
+    >>> microseconds(datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))
+    -1
+    """
+    return (moment - EPOCH) // _MICROSECOND
+
+
+EARLIEST_US: Final = microseconds(EARLIEST)
+LATEST_US: Final = microseconds(LATEST)
+
+
+def read_moment(value: object, zone: tzinfo, *, local: bool) -> datetime | str:
+    """The instant that `value` names, or the reason why it names none.
+
+    Parameters
+    ----------
+    value
+        A `datetime`, or a text of RFC 3339.
+    zone
+        The column's zone.
+    local
+        Whether a value without an offset is the wall clock of `zone`; otherwise it is the reason `zone`.
+
+    Returns
+    -------
+    An aware `datetime`, or one of "type", "zone", "gap", "fold", "range".
+
+    Examples
+    --------
+    >>> new_york = ZoneInfo("America/New_York")
+    >>> read_moment("2013-03-10 02:30:00", new_york, local=True)
+    'gap'
+    >>> read_moment("2013-03-10T02:30:00-05:00", new_york, local=False).astimezone(UTC).isoformat()
+    '2013-03-10T07:30:00+00:00'
+    """
+    if isinstance(value, datetime):
+        moment = value
+    elif isinstance(value, str):
+        found = _TEXT.fullmatch(value)
+        if found is None:
+            return "type"
+        try:
+            moment = datetime.fromisoformat(value.upper())
+        except ValueError:  # 30 February, year 0
+            return "type"
+    else:
+        return "type"
+    if moment.utcoffset() is None:
+        return _read_local(moment.replace(tzinfo=None), zone) if local else "zone"
+    if not EARLIEST <= moment <= LATEST:
+        return "range"
+    if type(moment.tzinfo) is not timezone and _skipped(moment):
+        return "gap"
+    return moment
+
+
+def _read_local(wall: datetime, zone: tzinfo) -> datetime | str:
+    if not LOCAL_YEARS[0] <= wall.year <= LOCAL_YEARS[1]:
+        return "range"
+    first, second = wall.replace(tzinfo=zone, fold=0), wall.replace(tzinfo=zone, fold=1)
+    if _skipped(first):
+        return "gap"
+    return first if first.utcoffset() == second.utcoffset() else "fold"
+
+
+def _skipped(moment: datetime) -> bool:
+    # PEP 495: a wall time that a zone's clock never shows comes back as another one.
+    back = moment.astimezone(UTC).astimezone(moment.tzinfo)
+    return back.replace(tzinfo=None, fold=0) != moment.replace(tzinfo=None, fold=0)
+
+
+def instant_us(value: object, column: Timestamp) -> int:
+    """The instant of a valid value of `column`, in microseconds since the epoch in UTC.
+
+    Raises
+    ------
+    InputError
+        HF502 with the reason when the value names no instant.
+    """
+    moment = read_moment(value, ZoneInfo(column.tz), local=column.naive == "local")
+    if isinstance(moment, str):
+        raise InputError("HF502", f"{value!r} breaks {column.name}|{moment}")
+    return microseconds(moment)

@@ -1,0 +1,202 @@
+"""The contract compiled for one row: plain closures, a few hundred nanoseconds a column.
+
+The batch check in `batch.py` states the same rules as Polars expressions; a property test holds the two together.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias, assert_never
+from zoneinfo import ZoneInfo
+
+from holdfast.contract.columns import (
+    EXACT,
+    Boolean,
+    Category,
+    Column,
+    Integer,
+    Label,
+    Number,
+    Text,
+    Timestamp,
+    is_unicode,
+)
+from holdfast.contract.contract import Contract
+from holdfast.contract.missing import Reject
+from holdfast.contract.moments import read_moment
+
+Rule: TypeAlias = Callable[[object], str | None]
+"""From a value to the reason why it is not valid, or None."""
+
+EXTRA: Final = "*|extra"
+"""The reason of a row with a key that the contract does not know. It does not repeat the key: reasons become metric labels."""
+
+
+def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, object]], tuple[str, ...]]:
+    """A function from a row to the reasons why it breaks `contract`; the empty tuple means that it does not.
+
+    Parameters
+    ----------
+    request
+        True for a request, which brings no label; False for a whole row.
+
+    Returns
+    -------
+    A pure function. Values are float or int (Number), int (Integer), str (Category, Text), aware datetime or RFC 3339 text
+    (Timestamp), bool (Boolean, Label); None or an absent key is missing. At most one reason a column, "name|rule", the
+    first in the order type, missing, others; columns come in the order of the contract.
+
+    Examples
+    --------
+    >>> from holdfast.contract import Contract, Number, Text, Timestamp
+    >>> check = compile_row(Contract(Text("id"), Number("distance", unit="mi", high=6000), Timestamp("at", tz="UTC"),
+    ...                              key="id", event_time="at"), request=True)
+    >>> check({"id": "UA1", "distance": float("nan"), "at": "2013-01-01T05:15:00"})
+    ('distance|not_finite', 'at|zone')
+    """
+    columns = contract.request_columns if request else contract.columns
+    rules = tuple((column.name, _compile(column, column.name in contract.key)) for column in columns)
+    names = frozenset(column.name for column in columns)
+
+    def check(row: Mapping[str, object]) -> tuple[str, ...]:
+        reasons = [reason for name, rule in rules if (reason := rule(row.get(name))) is not None]
+        if not row.keys() <= names:
+            reasons.append(EXTRA)
+        return tuple(reasons)
+
+    return check
+
+
+def _compile(column: Column, in_key: bool) -> Rule:
+    missing = f"{column.name}|missing" if isinstance(column.missing, Reject) else None
+    match column:
+        case Number():
+            return _number(column, missing)
+        case Integer():
+            return _integer(column, missing)
+        case Category():
+            return _category(column, missing, nul_allowed=not in_key)
+        case Timestamp():
+            return _timestamp(column, missing)
+        case Boolean() | Label():
+            return _boolean(column.name, missing)
+        case Text():
+            return _text(column, missing)
+        case _:
+            assert_never(column)
+
+
+def _number(column: Number, missing: str | None) -> Rule:
+    wrong_type, not_finite, out_of_range = (
+        f"{column.name}|{rule}" for rule in ("type", "not_finite", "range")
+    )
+    low = -sys.float_info.max if column.low is None else column.low
+    high = sys.float_info.max if column.high is None else column.high
+
+    def check(value: object) -> str | None:
+        if type(value) is float and low <= value <= high:
+            return None
+        if value is None:
+            return missing
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return wrong_type
+        try:
+            number = float(value)
+        except OverflowError:
+            return not_finite
+        if not -sys.float_info.max <= number <= sys.float_info.max:  # infinities and NaN
+            return not_finite
+        return None if low <= number <= high else out_of_range
+
+    return check
+
+
+def _integer(column: Integer, missing: str | None) -> Rule:
+    wrong_type, not_exact, out_of_range = (f"{column.name}|{rule}" for rule in ("type", "not_exact", "range"))
+    low = -EXACT if column.low is None else column.low
+    high = EXACT if column.high is None else column.high
+
+    def check(value: object) -> str | None:
+        if type(value) is int and low <= value <= high:
+            return None
+        if value is None:
+            return missing
+        if isinstance(value, bool) or not isinstance(value, int):
+            return wrong_type
+        if not -EXACT <= value <= EXACT:
+            return not_exact
+        return None if low <= value <= high else out_of_range
+
+    return check
+
+
+def _category(column: Category, missing: str | None, *, nul_allowed: bool) -> Rule:
+    wrong_type, not_unicode, nul, unseen = (
+        f"{column.name}|{rule}" for rule in ("type", "not_unicode", "nul", "unseen")
+    )
+    known = frozenset(column.values or ())
+    closed = column.unseen == "reject"
+
+    def check(value: object) -> str | None:
+        if not isinstance(value, str):
+            return missing if value is None else wrong_type
+        if not value:
+            return missing
+        if value in known and (nul_allowed or "\0" not in value):
+            return None
+        if not is_unicode(value):
+            return not_unicode
+        if not nul_allowed and "\0" in value:
+            return nul
+        return unseen if closed else None
+
+    return check
+
+
+def _text(column: Text, missing: str | None) -> Rule:
+    wrong_type, not_unicode, nul, too_long, mismatch = (
+        f"{column.name}|{rule}" for rule in ("type", "not_unicode", "nul", "too_long", "pattern")
+    )
+    longest = column.max_length
+    matches = None if column.pattern is None else re.compile(column.pattern).fullmatch
+
+    def check(value: object) -> str | None:
+        if not isinstance(value, str):
+            return missing if value is None else wrong_type
+        if not value:
+            return missing
+        if not is_unicode(value):
+            return not_unicode
+        if "\0" in value:
+            return nul
+        if len(value) > longest:
+            return too_long
+        return None if matches is None or matches(value) else mismatch
+
+    return check
+
+
+def _timestamp(column: Timestamp, missing: str | None) -> Rule:
+    zone = ZoneInfo(column.tz)
+    local = column.naive == "local"
+
+    def check(value: object) -> str | None:
+        if value is None:
+            return missing
+        moment = read_moment(value, zone, local=local)
+        return f"{column.name}|{moment}" if isinstance(moment, str) else None
+
+    return check
+
+
+def _boolean(name: str, missing: str | None) -> Rule:
+    wrong_type = f"{name}|type"
+
+    def check(value: object) -> str | None:
+        if value is True or value is False:
+            return None
+        return missing if value is None else wrong_type
+
+    return check

@@ -1,0 +1,203 @@
+"""Rows that come as text, as from a CSV file: read into the contract's types, with a reason for each text that is not one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias, assert_never
+
+import polars as pl
+
+from holdfast.contract.columns import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.contract import Contract
+from holdfast.contract.moments import DATE, EARLIEST_US, FRACTION, LATEST_US, LOCAL_YEARS, OFFSET, TIME
+from holdfast.errors import InputError
+
+MISSING_WORDS: Final = ("", "NA")
+"""The texts that mean a missing value, in every column."""
+
+_NUMBER: Final = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity|nan))$"
+_INTEGER: Final = r"^[+-]?[0-9]+$"
+
+Faults: TypeAlias = Mapping[str, pl.Series]
+"""From a reason, "column|rule", to the rows that it strikes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A batch as `compile_batch` takes it: the typed frame, the rows as they were delivered, and what could not be read.
+
+    Where a fault strikes, the typed frame has null.
+    """
+
+    frame: pl.DataFrame
+    original: pl.DataFrame
+    faults: Faults
+
+
+def from_text(
+    contract: Contract, frame: pl.DataFrame, *, missing_words: tuple[str, ...] = MISSING_WORDS
+) -> Typed:
+    """`frame`, all of whose columns are text, read into the types of `contract`.
+
+    Numbers are decimal, with a point and an optional exponent; "inf", "nan" and a number beyond double precision are read, and then
+    found not finite. Integers have digits only. Booleans are true, false, 1 and 0 in any case. Timestamps are read by
+    `moments.read_moment`'s rules. Nothing is trimmed, rounded or guessed: any other text is a fault of its row.
+
+    Raises
+    ------
+    InputError
+        HF202 when a column is missing, is not in the contract, or is not text.
+
+    Examples
+    --------
+    >>> from holdfast.contract import Contract, Number, Text, Timestamp
+    >>> contract = Contract(Text("id"), Number("distance", unit="mi", missing="keep"), Timestamp("at", tz="UTC"),
+    ...                     key="id", event_time="at")
+    >>> typed = from_text(contract, pl.DataFrame({"id": ["a", "b"], "distance": ["NA", "far"], "at": ["2013-01-01T05:00:00Z"] * 2}))
+    >>> list(typed.faults), typed.frame["distance"].to_list()
+    (['distance|type'], [None, None])
+    """
+    _check_text(contract, frame)
+    faults: dict[str, pl.Series] = {}
+    read: list[pl.Series] = []
+    for column in contract.columns:
+        texts = frame[column.name]
+        texts = texts.set(texts.is_in(list(missing_words)), None)
+        values, found = _read(column, texts)
+        read.append(values.alias(column.name))
+        faults |= {f"{column.name}|{rule}": rows for rule, rows in found.items() if rows.any()}
+    return Typed(pl.DataFrame(read), frame, faults)
+
+
+def _check_text(contract: Contract, frame: pl.DataFrame) -> None:
+    names = contract.names
+    parts = [
+        f"{what}: {', '.join(found)}"
+        for what, found in (
+            ("missing", [name for name in names if name not in frame.columns]),
+            ("not in the contract", [name for name in frame.columns if name not in names]),
+            ("not text", [name for name, kind in frame.schema.items() if kind != pl.String]),
+        )
+        if found
+    ]
+    if parts:
+        raise InputError(
+            "HF202",
+            "; ".join(parts),
+            state="no row was read",
+            next_command="correct the source, or the contract if the source is meant to look so",
+        )
+
+
+def _read(column: Column, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    match column:
+        case Number():
+            values = texts.set(~texts.str.contains(_NUMBER), None).cast(pl.Float64, strict=False)
+            return values, {"type": _lost(texts, values)}
+        case Integer():
+            return _integers(texts)
+        case Category() | Text():
+            return texts, {}
+        case Timestamp():
+            return _moments(column, texts)
+        case Boolean() | Label():
+            lower = texts.str.to_lowercase()
+            true, false = lower.is_in(["true", "1"]), lower.is_in(["false", "0"])
+            return true.set(~(true | false), None), {"type": (~(true | false)).fill_null(value=False)}
+        case _:
+            assert_never(column)
+
+
+def _lost(texts: pl.Series, values: pl.Series) -> pl.Series:
+    return texts.is_not_null() & values.is_null()
+
+
+def _integers(texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    digits = texts.str.contains(_INTEGER)
+    values = texts.set(~digits, None).cast(pl.Int64, strict=False)
+    lost = _lost(texts, values)
+    # More digits than 64 bits hold is still an integer: the same reason as a row with such an int.
+    return values, {"type": lost & ~digits, "not_exact": lost & digits}
+
+
+def _moments(column: Timestamp, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    name = texts.name
+    local = _local_reasons(column) if column.naive == "local" else pl.lit("zone")
+    offset = pl.col("offset")
+    parts = (
+        texts.to_frame()
+        .lazy()
+        .select(
+            text=pl.col(name),
+            shaped=pl.col(name).str.contains(f"^{DATE}[Tt ]{TIME}(?:{FRACTION})?(?:{OFFSET})?$")
+            & ~pl.col(name).str.starts_with("0000"),
+        )
+        .with_columns(text=pl.when("shaped").then("text"))
+        .with_columns(
+            wall=(pl.col("text").str.slice(0, 10) + " " + pl.col("text").str.slice(11, 8)).str.to_datetime(
+                "%Y-%m-%d %H:%M:%S", time_unit="us", strict=False
+            ),
+            fraction_us=pl.col("text")
+            .str.extract(r"\.([0-9]{1,6})")
+            .str.pad_end(6, "0")
+            .cast(pl.Int64)
+            .fill_null(0),
+            offset=pl.col("text").str.slice(19).str.extract(f"({OFFSET})$").str.to_uppercase(),
+        )
+        .with_columns(
+            zoned_us=pl.col("wall").dt.epoch("us")
+            + pl.col("fraction_us")
+            - pl.when(offset == "Z").then(0).otherwise(_offset_us(offset)),
+            first_us=_wall_us(column.tz, "earliest"),
+            last_us=_wall_us(column.tz, "latest"),
+        )
+        .with_columns(
+            us=pl.when(offset.is_not_null())
+            .then("zoned_us")
+            .otherwise(pl.col("first_us") + pl.col("fraction_us")),
+            reason=pl.when(pl.col("shaped").is_null())
+            .then(None)
+            .when(pl.col("wall").is_null())
+            .then(pl.lit("type"))
+            .when(offset.is_null())
+            .then(local)
+            .when(~pl.col("zoned_us").is_between(EARLIEST_US, LATEST_US))
+            .then(pl.lit("range")),
+        )
+        .select(
+            "reason",
+            moment=pl.when(pl.col("reason").is_null())
+            .then("us")
+            .cast(pl.Datetime("us", "UTC"))
+            .dt.convert_time_zone(column.tz),
+        )
+        .collect()
+    )
+    reasons = parts["reason"]
+    found = reasons.unique().drop_nulls().sort().to_list()
+    return parts["moment"], {rule: (reasons == rule).fill_null(value=False) for rule in found}
+
+
+def _local_reasons(column: Timestamp) -> pl.Expr:
+    first, last = pl.col("first_us"), pl.col("last_us")
+    return (
+        pl.when(~pl.col("wall").dt.year().is_between(*LOCAL_YEARS))
+        .then(pl.lit("range"))
+        .when(first.is_null())
+        .then(pl.lit("gap"))
+        .when(first != last)
+        .then(pl.lit("fold"))
+    )
+
+
+def _wall_us(zone: str, ambiguous: str) -> pl.Expr:
+    within = pl.when(pl.col("wall").dt.year().is_between(*LOCAL_YEARS)).then("wall")
+    return within.dt.replace_time_zone(zone, ambiguous=pl.lit(ambiguous), non_existent="null").dt.epoch("us")
+
+
+def _offset_us(offset: pl.Expr) -> pl.Expr:
+    minutes = offset.str.slice(1, 2).cast(pl.Int64, strict=False) * 60 + offset.str.slice(4, 2).cast(
+        pl.Int64, strict=False
+    )
+    return pl.when(offset.str.starts_with("-")).then(-minutes).otherwise(minutes) * 60_000_000

@@ -15,8 +15,8 @@ from holdfast.control import observe, rollout
 from holdfast.errors import ConflictError, HoldfastError
 from holdfast.store import Store, leases
 
-LEASE_SECONDS: Final = 5.0
-"""How long a holder that fell silent keeps the lease."""
+LEASE_US: Final = 3_000_000
+"""How long a holder may fall silent, in microseconds, before another takes the lease."""
 
 _log = logging.getLogger("holdfast.control")
 
@@ -57,18 +57,31 @@ def run(
 
     A round that fails leaves the ledger as it was and is tried again; its error is logged, never swallowed.
     """
-    lease: leases.Lease | None = None
+    held: leases.Lease | leases.Sighting | None = None
     while True:
         idle = True
         try:
-            lease = leases.acquire(store, f"control-{model}", holder, seconds=LEASE_SECONDS, now_us=clock_us())
-            if lease is not None:
-                idle = run_round(store, model, lease, now_us=clock_us()).idle
+            held = _hold(store, model, holder, held, clock_us())
+            if isinstance(held, leases.Lease):
+                idle = run_round(store, model, held, now_us=clock_us()).idle
         except ConflictError as error:
-            _log.info("another control loop works on %s: %s", model, error)
+            _log.warning("another control loop has taken over %s: %s", model, error)
+            held = None
         except HoldfastError:
             _log.exception("a round of the control loop failed; it will be tried again")
         if wait(pause_seconds if idle else 0.0):
             break
-    if lease is not None:
-        leases.release(store, lease)
+    if isinstance(held, leases.Lease):
+        leases.release(store, held)
+
+
+def _hold(
+    store: Store, model: str, holder: str, held: leases.Lease | leases.Sighting | None, now_us: int
+) -> leases.Lease | leases.Sighting:
+    """The lease, renewed when it is ours already; what another holder's looks like otherwise."""
+    if isinstance(held, leases.Lease):
+        leases.renew(store, held, now_us=now_us)
+        return held
+    return leases.acquire(
+        store, f"control-{model}", holder=holder, duration_us=LEASE_US, now_us=now_us, seen=held
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from holdfast.feedback.labels import MAXIMUM_WAIT_US, PredictionId, parse_id
+from holdfast.feedback.labels import MAXIMUM_WAIT_US, PATIENCE_US, PredictionId, parse_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,9 @@ def settle(
     servers
         Every server that ever announced itself.
 
+    A server numbers requests as they begin and logs them as they end, so a record may lie a little behind the
+    frontier and not be collected yet; hence `PATIENCE_US`.
+
     Guarantee: a label is given up only when its answer cannot appear any more: it names a server that never
     was, a record that lies behind the collected frontier and is not there, or it has waited for
     `MAXIMUM_WAIT_US`.
@@ -110,11 +113,12 @@ def _settle(
     if place is None:
         return Impossible(label, "this is not the id of an answer")
     frontier = frontiers.get(place.server)
-    if frontier is not None and not ahead(place, frontier):
+    waited_us = now_us - label.received_us
+    if frontier is not None and not ahead(place, frontier) and waited_us > PATIENCE_US:
         return Impossible(label, "the log has been read past this place, and no such answer is in it")
     if frontier is None and place.server not in servers:
         return Impossible(label, f"no server {place.server!r} has ever announced itself")
-    if now_us - label.received_us > MAXIMUM_WAIT_US:
+    if waited_us > MAXIMUM_WAIT_US:
         return Impossible(label, f"the log of server {place.server!r} has not held it for 7 days")
     return Waiting(label)
 

@@ -19,6 +19,9 @@ LONGEST_ID: Final = 48
 MAXIMUM_WAIT_US: Final = 7 * 86_400_000_000
 """How long a label waits for the log that holds its prediction, when that log cannot be read."""
 
+PATIENCE_US: Final = 10 * 60_000_000
+"""How long a label whose answer should have been collected waits, before it is given up."""
+
 _ID: Final = re.compile(r"([a-z0-9][a-z0-9_-]{0,62})-([0-9]{1,9})-([0-9]{1,15})/([0-9]{1,9})\Z", re.ASCII)
 
 

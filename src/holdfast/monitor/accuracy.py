@@ -69,7 +69,7 @@ class QualityDay:
 
 @dataclass(frozen=True, slots=True)
 class QualityVersion:
-    """The quality of one version over all of its labelled answers, and how many of its answers are labelled."""
+    """The quality of one version over all its labelled answers, and the share of its answers that is."""
 
     version: str
     answers: int

@@ -114,6 +114,6 @@ def totals(store: Store) -> Totals:
 def _moved(found: Position) -> ConflictError:
     return ConflictError(
         "HF304",
-        f"another collector has read segment {found.segment} of {found.server!r} past {found.collected_bytes} bytes",
+        f"another collector has moved on from byte {found.collected_bytes} of {found.server}/{found.segment}",
         state="nothing of this chunk was kept; the other collector keeps it",
     )

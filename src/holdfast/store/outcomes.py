@@ -1,0 +1,89 @@
+"""Rows of outcomes: answers with what turned out to be true of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import Connection, func, insert, select
+
+from holdfast.feedback import Joined
+from holdfast.monitor import Outcomes
+from holdfast.store import Store
+from holdfast.store.schema import outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSpan:
+    """Between which events the labelled answers of one rollout lie, microseconds since 1970, UTC."""
+
+    rollout: int
+    first_us: int
+    last_us: int
+
+
+def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> None:
+    """Keep joined answers, in the caller's transaction. An answer has one outcome at most: a unique index."""
+    if joined:
+        connection.execute(
+            insert(outcomes),
+            [
+                {
+                    "prediction": pair.answer.prediction,
+                    "model": pair.answer.model,
+                    "version": pair.answer.version,
+                    "arm": pair.answer.arm,
+                    "rollout": pair.answer.rollout,
+                    "probability": pair.answer.probability,
+                    "label": pair.label.value,
+                    "event_us": pair.answer.event_us,
+                    "joined_us": now_us,
+                }
+                for pair in joined
+            ],
+        )
+
+
+def newest(store: Store, model: str) -> int:
+    """The number of the newest outcome of `model`; 0 when there is none. It grows with every join."""
+    query = select(func.coalesce(func.max(outcomes.c.outcome), 0)).where(outcomes.c.model == model)
+    with store.ledger.read() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+def of_model(store: Store, model: str, *, days: int) -> Outcomes:
+    """The outcomes of `model` whose events lie in the last `days` before its newest one."""
+    with store.ledger.read() as connection:
+        newest_us = connection.execute(
+            select(func.max(outcomes.c.event_us)).where(outcomes.c.model == model)
+        ).scalar_one()
+        if newest_us is None:
+            return _columns([])
+        query = select(
+            outcomes.c.version, outcomes.c.event_us, outcomes.c.probability, outcomes.c.label
+        ).where(outcomes.c.model == model, outcomes.c.event_us > newest_us - days * 86_400_000_000)
+        return _columns([tuple(row) for row in connection.execute(query)])
+
+
+def rollout_spans(store: Store, model: str) -> dict[int, RolloutSpan]:
+    """The first and last labelled event of every rollout of `model`, by rollout."""
+    query = (
+        select(outcomes.c.rollout, func.min(outcomes.c.event_us), func.max(outcomes.c.event_us))
+        .where(outcomes.c.model == model, outcomes.c.rollout.is_not(None))
+        .group_by(outcomes.c.rollout)
+    )
+    with store.ledger.read() as connection:
+        return {
+            rollout: RolloutSpan(rollout, first, last) for rollout, first, last in connection.execute(query)
+        }
+
+
+def _columns(rows: list[tuple[str, int, float, float]]) -> Outcomes:
+    version, event_us, probability, label = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Outcomes(
+        version=np.array(version, dtype=np.str_),
+        event_us=np.array(event_us, dtype=np.int64),
+        probability=np.array(probability, dtype=np.float64),
+        label=np.array(label, dtype=np.float64),
+    )

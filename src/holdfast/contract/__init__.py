@@ -1,23 +1,24 @@
-"""What a row is: types, ranges, units, time zones, missing and unseen policy; declared once, checked by the batch and by the row.
+"""What a row is: types, ranges, units, time zones, missing and unseen policy; declared once, checked by the
+batch and by the row.
 
 The batch check (Polars) and the row check (plain closures) give the same reasons for the same row. The rules:
 
-========== ============================================================================================================
-missing    the value is null, absent, or an empty word, and the policy is `Reject`
-type       the value is of another type, or a text that does not read as one
-not_finite a number is NaN, infinite, or too large for double precision
-not_exact  an integer's magnitude is above 2**53
-range      a value is outside its bounds; an instant outside the years 1 to 9999
-unseen     a category is not among the values, and the policy is "reject"
-zone       a timestamp has no offset
-gap, fold  a wall clock time that the zone skips, or shows twice
-nul        a text or a key contains NUL
+=========== =========================================================================
+missing     the value is null, absent, or an empty word, and the policy is `Reject`
+type        the value is of another type, or a text that does not read as one
+not_finite  a number is NaN, infinite, or too large for double precision
+not_exact   an integer's magnitude is above 2**53
+range       a value is outside its bounds; an instant outside the years 1 to 9999
+unseen      a category is not among the values, and the policy is "reject"
+zone        a timestamp has no offset
+gap, fold   a wall clock time that the zone skips, or shows twice
+nul         a text or a key contains NUL
 not_unicode a word holds a lone surrogate, which no file of ours can hold
-too_long   a text is longer than its maximum
-pattern    a text does not match its pattern
-duplicate  an earlier valid row of the batch has the same key
-extra      a row has a key that no column has
-========== ============================================================================================================
+too_long    a text is longer than its maximum
+pattern     a text does not match its pattern
+duplicate   an earlier valid row of the batch has the same key
+extra       a row has a key that no column has
+=========== =========================================================================
 """
 
 from holdfast.contract.batch import REASONS, BatchCheck, BatchVerdict, compile_batch, dtype

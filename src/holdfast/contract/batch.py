@@ -1,7 +1,8 @@
-"""The contract compiled for batches: one pass of Polars that gives every row a bitmask of the rules that it breaks.
+"""The contract compiled for batches: one pass of Polars that gives every row a bitmask of the rules that it
+breaks.
 
-Reasons become words for the bad rows only; lists of words for every row would cost ten times as much. The row check in `row.py`
-states the same rules as closures; a property test holds the two together.
+Reasons become words for the bad rows only; lists of words for every row would cost ten times as much. The
+row check in `row.py` states the same rules as closures; a property test holds the two together.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ _BITS: Final = 64
 class BatchVerdict:
     """What the check found.
 
-    `valid` has the columns of the contract in its order and dtypes, a missing word as null. `quarantined` has the columns as they
-    were delivered and `_reasons`, a list of "column|rule" that is never empty. Both keep the order of the batch, and every row is
-    in exactly one of them. `counts` says how many rows each reason struck.
+    `valid` has the columns of the contract in its order and dtypes, a missing word as null. `quarantined`
+    has the columns as they were delivered and `_reasons`, a list of "column|rule" that is never empty. Both
+    keep the order of the batch, and every row is in exactly one of them. `counts` says how many rows each
+    reason struck.
     """
 
     valid: pl.DataFrame
@@ -82,25 +84,26 @@ def compile_batch(contract: Contract) -> BatchCheck:
 
     Returns
     -------
-    A pure function of a frame, or of what `from_text` read. Row for row it gives the reasons that `compile_row` gives. In
-    addition the key is unique among the valid rows: the first row of the batch that is valid otherwise is kept, each later one
-    with its key gets the reason "<key>|duplicate" ("+" between the columns of a composite key). So a resent row is harmless, and
-    a row that was sent damaged and then again in order is not lost.
+    A pure function of a frame, or of what `from_text` read. Row for row it gives the reasons that
+    `compile_row` gives. In addition the key is unique among the valid rows: the first row of the batch that
+    is valid otherwise is kept, each later one with its key gets the reason "<key>|duplicate" ("+" between
+    the columns of a composite key). So a resent row is harmless, and a row that was sent damaged and then
+    again in order is not lost.
 
     Raises
     ------
     InputError
-        HF202, from the returned function, when a column is missing, is not in the contract or has another dtype than `dtype` says;
-        nothing is cast to fit.
+        HF202, from the returned function, when a column is missing, is not in the contract or has another
+        dtype than `dtype` says; nothing is cast to fit.
 
     Examples
     --------
     >>> from holdfast.contract import Contract, Integer, Timestamp
     >>> from datetime import UTC, datetime
-    >>> check = compile_batch(Contract(Integer("id", low=0), Timestamp("at", tz="UTC"), key="id", event_time="at"))
+    >>> pings = Contract(Integer("id", low=0), Timestamp("at", tz="UTC"), key="id", event_time="at")
     >>> batch = pl.DataFrame({"id": [7, -1, 7], "at": [datetime(2013, 1, 1, tzinfo=UTC)] * 3},
     ...                      schema={"id": pl.Int64, "at": pl.Datetime("us", "UTC")})
-    >>> check(batch).counts
+    >>> compile_batch(pings)(batch).counts
     {'id|range': 1, 'id|duplicate': 1}
     """
     schema = {column.name: dtype(column) for column in contract.columns}
@@ -196,7 +199,8 @@ def _range(name: str, value: pl.Expr, low: float | None, high: float | None) -> 
 
 
 def _mismatch(value: pl.Expr, pattern: str) -> pl.Expr:
-    # Python's `re`, because Polars' expressions differ (no look-around, another $): both back ends must mean the same.
+    # Python's `re`, because Polars' expressions differ (no look-around, another $), and both back ends must
+    # mean the same.
     matches = re.compile(pattern).fullmatch
 
     def broken(texts: pl.Series) -> pl.Series:
@@ -208,7 +212,7 @@ def _mismatch(value: pl.Expr, pattern: str) -> pl.Expr:
 
 
 def _masks(rules: tuple[_Rule, ...]) -> list[pl.Expr]:
-    """One UInt64 column for every 64 rules; bit i of it is set where its rule i is broken. A null comparison is not broken."""
+    """One UInt64 column for every 64 rules, bit i set where its rule i is broken. Null breaks no rule."""
     masks = []
     for start in range(0, len(rules), _BITS):
         bits = [
@@ -222,8 +226,8 @@ def _masks(rules: tuple[_Rule, ...]) -> list[pl.Expr]:
 def _repeated(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.Series | None:
     """The rows whose key an earlier good row has; None when there is none.
 
-    Equal keys have equal hashes, so when no hash is there twice no key is: sorting hashes is five times as fast as finding first
-    occurrences. Only rows whose hash is there twice are compared by their keys.
+    Equal keys have equal hashes, so when no hash is there twice no key is: sorting hashes is five times as
+    fast as finding first occurrences. Only rows whose hash is there twice are compared by their keys.
     """
     hashes = frame.select(_hash(key)).to_series()
     any_bad = bool(bad.any())

@@ -12,12 +12,12 @@ from datetime import timedelta
 from typing import Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
-from holdfast.contract.missing import Constant, Keep, Mean, Median, Missing, Reject, as_policy
+from holdfast.contract.missing import REJECT, Constant, Keep, Mean, Median, Missing, Reject, as_policy
 from holdfast.errors import InputError
 from holdfast.records import check_name, duration
 
 EXACT: Final = 2**53
-"""The integers of magnitude up to this are exact in the double precision that a model computes in (IEEE 754)."""
+"""Integers of magnitude up to this are exact in the double precision that a model computes in (IEEE 754)."""
 
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*\Z")
 
@@ -43,8 +43,8 @@ class Number:
     Parameters
     ----------
     unit
-        What one of it is: "mi", "min", "degF", "USD"; "1" for a pure number. Part of the contract's hash, so that a feed that
-        changes from miles to kilometres is another contract.
+        What one of it is: "mi", "min", "degF", "USD"; "1" for a pure number. Part of the contract's hash,
+        so that a feed that changes from miles to kilometres is another contract.
     low, high
         Both ends are allowed values; None is no bound.
     missing
@@ -55,7 +55,7 @@ class Number:
     unit: str
     low: float | None = None
     high: float | None = None
-    missing: Missing | str = Reject()
+    missing: Missing | str = REJECT
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
@@ -89,7 +89,7 @@ class Integer:
     unit: str = "1"
     low: int | None = None
     high: int | None = None
-    missing: Missing | str = Reject()
+    missing: Missing | str = REJECT
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
@@ -118,14 +118,14 @@ class Category:
     values
         The words that are known; None leaves them to what the training snapshot holds.
     unseen
-        "other" lets an unknown word through, to be coded as one common category; "reject" makes it the reason `unseen`
-        and needs `values`.
+        "other" lets an unknown word through, to be coded as one common category; "reject" makes it the
+        reason `unseen` and needs `values`.
     """
 
     name: str
     values: tuple[str, ...] | None = None
     unseen: Literal["other", "reject"] = "other"
-    missing: Missing | str = Reject()
+    missing: Missing | str = REJECT
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
@@ -156,23 +156,25 @@ class Timestamp:
     Parameters
     ----------
     tz
-        An IANA zone such as "America/New_York". There is no default: a guessed zone is how models go five hours wrong.
+        An IANA zone such as "America/New_York". There is no default: a guessed zone is how models go five
+        hours wrong.
     missing
         `Reject` (default) or `Keep`.
     naive
-        What a text or `datetime` without an offset is. "reject" (default): the reason `zone`. "local": the wall clock of `tz`,
-        where a time that the clock skips is the reason `gap`, one that it shows twice is the reason `fold`, and one before 1900 or
-        after 2099, where zone rules are guesses, is the reason `range`.
+        What a text or `datetime` without an offset is. "reject" (default): the reason `zone`. "local": the
+        wall clock of `tz`, where a time that the clock skips is the reason `gap`, one that it shows twice
+        is the reason `fold`, and one before 1900 or after 2099, where zone rules are guesses, is the reason
+        `range`.
     """
 
     name: str
     tz: str
-    missing: Missing | str = Reject()
+    missing: Missing | str = REJECT
     naive: Literal["reject", "local"] = "reject"
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
-        if not isinstance(self.tz, str) or not _ZONE.match(self.tz):
+        if not _ZONE.match(str(self.tz)):
             raise _refuse(
                 self.name, f"{self.tz!r} is not a time zone; write one such as 'UTC' or 'America/New_York'"
             )
@@ -192,7 +194,7 @@ class Boolean:
     """True or false; 0 and 1 are numbers."""
 
     name: str
-    missing: Missing | str = Reject()
+    missing: Missing | str = REJECT
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
@@ -217,12 +219,12 @@ class Text:
 
     name: str
     max_length: int = 256
-    missing: Missing | str = Reject()
+    missing: Missing | str = REJECT
     pattern: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
-        if isinstance(self.max_length, bool) or not isinstance(self.max_length, int) or self.max_length < 1:
+        if type(self.max_length) is not int or self.max_length < 1:
             raise _refuse(
                 self.name, f"max_length must be a whole number of at least 1, not {self.max_length!r}"
             )
@@ -249,7 +251,7 @@ class Label:
 
     name: str
     delay: timedelta | str
-    missing: Missing | str = Reject()
+    missing: Missing | str = REJECT
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")

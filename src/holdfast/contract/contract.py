@@ -36,8 +36,8 @@ class Contract:
     columns
         In the order that valid frames will have; names are unique.
     key
-        The column or columns that tell rows apart: integer, category, text, timestamp or boolean columns that reject
-        missing values. A batch holds a key once.
+        The column or columns that tell rows apart: integer, category, text, timestamp or boolean columns
+        that reject missing values. A batch holds a key once.
     event_time
         The timestamp column that says when the row happened; it rejects missing values.
     label
@@ -53,7 +53,8 @@ class Contract:
     Examples
     --------
     >>> departures = Contract(
-    ...     Text("flight_id"), Number("distance", unit="mi", low=0, high=6000), Timestamp("scheduled", tz="UTC"),
+    ...     Text("flight_id"), Number("distance", unit="mi", low=0, high=6000),
+    ...     Timestamp("scheduled", tz="UTC"),
     ...     key="flight_id", event_time="scheduled", label=Label("late", delay="12h"),
     ... )
     >>> [column.name for column in departures.request_columns]
@@ -76,11 +77,8 @@ class Contract:
         label: Label | None = None,
         slices: tuple[str, ...] | list[str] = (),
     ) -> None:
-        stray = [
-            column
-            for column in columns
-            if isinstance(column, Label) or not isinstance(column, tuple(_KINDS.values()))
-        ]
+        rowwise = [kind for kind in _KINDS.values() if kind is not Label]
+        stray = [column for column in columns if type(column) not in rowwise]
         if stray:
             raise InputError("HF101", f"{stray[0]!r} cannot be a column; a label goes into label=")
         every = columns if label is None else (*columns, label)

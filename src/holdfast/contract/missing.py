@@ -1,7 +1,7 @@
 """What a missing value means: the policies, and the constants that they become on a snapshot.
 
-Missing is `None` (null), an absent key, and the empty string of a category or text. NaN is never missing: it is a number
-that is not finite, and somebody upstream divided by zero.
+Missing is `None` (null), an absent key, and the empty string of a category or text. NaN is never missing:
+it is a number that is not finite, and somebody upstream divided by zero.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ class Reject:
     """A row without the value is quarantined, a request without it is refused. The default."""
 
 
+REJECT: Final = Reject()
+
+
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """The value is replaced by `value`, whose type is the column's; with `flag` the model also learns that it was missing."""
+    """The value is replaced by `value`, of the column's type.
+
+    With `flag`, here and in the other policies, the model also learns that the value was missing (R27).
+    """
 
     value: Scalar
     flag: bool = False
@@ -58,7 +64,7 @@ class Keep:
 Missing: TypeAlias = Reject | Constant | Median | Mean | Keep
 
 _SHORTHAND: Final[dict[str, Missing]] = {
-    "reject": Reject(),
+    "reject": REJECT,
     "median": Median(),
     "mean": Mean(),
     "keep": Keep(),
@@ -132,8 +138,8 @@ def fill_values(
 
     Returns
     -------
-    One value a column: the declared constant, or the median or mean of the values that are there and finite. Columns with
-    `Reject` or `Keep` are not in it.
+    One value a column: the declared constant, or the median or mean of the values that are there and
+    finite. Columns with `Reject` or `Keep` are not in it.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """Instants: which texts and `datetime` values name one, and which do not.
 
-A text is read by RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), section 5.6: a date, 'T' or a space, a time with seconds,
-an optional fraction, an offset. Digits beyond the microsecond are cut off. Leap seconds (":60") are not read.
+A text is read by RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), section 5.6: a date, 'T' or a space, a
+time with seconds, an optional fraction, an offset. Digits beyond the microsecond are cut off. Leap seconds
+(":60") are not read.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from holdfast.errors import InputError
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
-"""The earliest and latest instants that a row may hold: a day inside what `datetime` can show in every zone."""
+"""The earliest and latest instants of a row: a day inside what `datetime` can show in every zone."""
 LATEST: Final = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
 LOCAL_YEARS: Final = (1900, 2099)
-"""The years in which a wall clock without an offset is read: zone tables are history before and guesses after."""
+"""The years in which a wall clock without an offset is read: zone rules are lore before and guesses after."""
 
 DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIME: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"

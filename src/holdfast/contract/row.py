@@ -1,6 +1,7 @@
 """The contract compiled for one row: plain closures, a few hundred nanoseconds a column.
 
-The batch check in `batch.py` states the same rules as Polars expressions; a property test holds the two together.
+The batch check in `batch.py` states the same rules as Polars expressions; a property test holds the two
+together.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ Rule: TypeAlias = Callable[[object], str | None]
 """From a value to the reason why it is not valid, or None."""
 
 EXTRA: Final = "*|extra"
-"""The reason of a row with a key that the contract does not know. It does not repeat the key: reasons become metric labels."""
+"""The reason of a row with a key that the contract does not know.
+
+It does not repeat the key, because reasons become metric labels.
+"""
 
 
 def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, object]], tuple[str, ...]]:
@@ -44,15 +48,17 @@ def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, 
 
     Returns
     -------
-    A pure function. Values are float or int (Number), int (Integer), str (Category, Text), aware datetime or RFC 3339 text
-    (Timestamp), bool (Boolean, Label); None or an absent key is missing. At most one reason a column, "name|rule", the
-    first in the order type, missing, others; columns come in the order of the contract.
+    A pure function. Values are float or int (Number), int (Integer), str (Category, Text), aware datetime
+    or RFC 3339 text (Timestamp), bool (Boolean, Label); None or an absent key is missing. At most one
+    reason a column, "name|rule", the first in the order type, missing, others; columns come in the order of
+    the contract.
 
     Examples
     --------
     >>> from holdfast.contract import Contract, Number, Text, Timestamp
-    >>> check = compile_row(Contract(Text("id"), Number("distance", unit="mi", high=6000), Timestamp("at", tz="UTC"),
-    ...                              key="id", event_time="at"), request=True)
+    >>> contract = Contract(Text("id"), Number("distance", unit="mi", high=6000), Timestamp("at", tz="UTC"),
+    ...                     key="id", event_time="at")
+    >>> check = compile_row(contract, request=True)
     >>> check({"id": "UA1", "distance": float("nan"), "at": "2013-01-01T05:15:00"})
     ('distance|not_finite', 'at|zone')
     """

@@ -1,4 +1,4 @@
-"""Rows that come as text, as from a CSV file: read into the contract's types, with a reason for each text that is not one."""
+"""Rows that come as text, as from a CSV file: read into the contract's types, or given a reason why not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ Faults: TypeAlias = Mapping[str, pl.Series]
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """A batch as `compile_batch` takes it: the typed frame, the rows as they were delivered, and what could not be read.
+    """A batch as `compile_batch` takes it: the typed frame, the rows as they were delivered, and what could
+    not be read.
 
     Where a fault strikes, the typed frame has null.
     """
@@ -40,9 +41,10 @@ def from_text(
 ) -> Typed:
     """`frame`, all of whose columns are text, read into the types of `contract`.
 
-    Numbers are decimal, with a point and an optional exponent; "inf", "nan" and a number beyond double precision are read, and then
-    found not finite. Integers have digits only. Booleans are true, false, 1 and 0 in any case. Timestamps are read by
-    `moments.read_moment`'s rules. Nothing is trimmed, rounded or guessed: any other text is a fault of its row.
+    Numbers are decimal, with a point and an optional exponent; "inf", "nan" and a number beyond double
+    precision are read, and then found not finite. Integers have digits only. Booleans are true, false, 1
+    and 0 in any case. Timestamps are read by `moments.read_moment`'s rules. Nothing is trimmed, rounded or
+    guessed: any other text is a fault of its row.
 
     Raises
     ------
@@ -52,9 +54,12 @@ def from_text(
     Examples
     --------
     >>> from holdfast.contract import Contract, Number, Text, Timestamp
-    >>> contract = Contract(Text("id"), Number("distance", unit="mi", missing="keep"), Timestamp("at", tz="UTC"),
-    ...                     key="id", event_time="at")
-    >>> typed = from_text(contract, pl.DataFrame({"id": ["a", "b"], "distance": ["NA", "far"], "at": ["2013-01-01T05:00:00Z"] * 2}))
+    >>> contract = Contract(
+    ...     Text("id"), Number("distance", unit="mi", missing="keep"), Timestamp("at", tz="UTC"),
+    ...     key="id", event_time="at",
+    ... )
+    >>> rows = {"id": ["a", "b"], "distance": ["NA", "far"], "at": ["2013-01-01T05:00:00Z"] * 2}
+    >>> typed = from_text(contract, pl.DataFrame(rows))
     >>> list(typed.faults), typed.frame["distance"].to_list()
     (['distance|type'], [None, None])
     """

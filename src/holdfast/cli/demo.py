@@ -1,0 +1,291 @@
+"""The demonstration: the whole way of a model, on real flights, in the order in which it would happen."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from holdfast.cli.app import command
+from holdfast.cli.options import AsJson
+from holdfast.cli.project import Project, now_us
+from holdfast.cli.report import Report
+from holdfast.cli.stage import Stage
+from holdfast.control import qualify, rollout, train, verify
+from holdfast.control.status import status
+from holdfast.declaration import Model
+from holdfast.errors import HoldfastError, RefusedError
+from holdfast.qualify import GateResult
+from holdfast.records import Verdict
+from holdfast.rollout.machine import RESTING, State
+from holdfast.store import batches, rollouts, snapshots
+
+FIRST_DAY: Final = date(2013, 1, 1)
+LOADED_UNTIL: Final = date(2013, 3, 31)
+KILLED_DAY: Final = date(2013, 2, 14)
+QUIET_DAYS: Final = 7
+"""Days of April that are replayed before the model is trained again."""
+LAST_DAY: Final = date(2013, 6, 30)
+PATIENCE_DAYS: Final = 30
+"""A rollout that is not decided after so many days of traffic means that something is wrong."""
+
+Document = dict[str, Any]
+
+
+@command("Begin")
+def demo(
+    directory: Annotated[
+        Path, typer.Option("--directory", help="Where it is played; made anew each time.", file_okay=False)
+    ] = Path("demo-data"),
+    stay: Annotated[
+        bool | None, typer.Option("--stay/--no-stay", help="Keep the page up at the end.", show_default="on a terminal")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load, train, qualify, roll out, serve, watch, and catch a bad push: on the real flights of New York, 2013."""
+    report = Report(as_json=as_json)
+    if stay is None:
+        stay = sys.stdout.isatty() and not as_json
+    Story(report, directory).play(stay=stay)
+
+
+class Story:
+    """The chapters, and what they found."""
+
+    def __init__(self, report: Report, directory: Path) -> None:
+        self._report = report
+        self._began = time.monotonic()
+        self._chapter("0", "Cut the flights and the weather of New York, 2013, into daily deliveries")
+        self._stage = Stage.build(directory, FIRST_DAY, LAST_DAY)
+        self._today = LOADED_UNTIL
+        self._gates: dict[str, list[GateResult]] = {}
+        self._found: Document = {}
+
+    def play(self, *, stay: bool) -> None:
+        """Every chapter in order, then the last table; with `stay` the page remains until Ctrl-C."""
+        self._load()
+        with self._stage.running():
+            self._first_version()
+            self._quiet_days()
+            self._better_version()
+            self._bad_push()
+            self._last_table()
+            if stay:
+                self._report.say("\n[bold]Look at it:[/] " + f"[cyan]{self._page}[/]   (Ctrl-C ends it)")
+                try:
+                    threading.Event().wait()
+                except KeyboardInterrupt:
+                    self._report.say("ended")
+        self._report.result(self._found)
+
+    @property
+    def _page(self) -> str:
+        settings = self._stage.project.settings
+        return f"http://{settings.host}:{settings.page_port}/"
+
+    def _chapter(self, number: str, title: str) -> None:
+        self._report.say(f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{time.monotonic() - self._began:.0f} s[/]")
+
+    # --- 1 ---------------------------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        stage, report = self._stage, self._report
+        self._chapter("1", "Load January to March: each day once, whole, checked by its feed's contract")
+        days = list(_days(FIRST_DAY, LOADED_UNTIL))
+        feeds = [feed.name for feed in stage.project.model.feeds]
+        rows = quarantined = 0
+        reasons: dict[str, int] = {}
+        with report.progress("loading") as step:
+            for done, day in enumerate(days):
+                for feed in feeds:
+                    if (feed, day) == ("flights", KILLED_DAY):
+                        continue
+                    result = stage.load(feed, day)
+                    rows, quarantined = rows + result.rows_loaded, quarantined + result.rows_quarantined
+                    for reason, count in result.reasons.items():
+                        reasons[f"{feed}: {reason}"] = reasons.get(f"{feed}: {reason}", 0) + count
+                step(done + 1, len(days))
+        report.say(f"  {rows:,} rows in {len(days) * len(feeds) - 1} batches; {quarantined:,} in quarantine: {_listed(reasons)}")
+        status_of_killed = stage.killed_load("flights", KILLED_DAY)
+        report.say(f"  the load of flights/{KILLED_DAY} is killed in the middle: exit status {status_of_killed} (SIGKILL)")
+        statuses = stage.resubmitted_load("flights", KILLED_DAY, times=4)
+        last = stage.load("flights", KILLED_DAY)
+        rows, quarantined = rows + last.rows_loaded, quarantined + last.rows_quarantined
+        report.say(f"  resubmitted by 4 processes at once: exit statuses {statuses}")
+        expected = sum(stage.delivered(feed, FIRST_DAY, LOADED_UNTIL) for feed in feeds)
+        counts = batches.totals(stage.store)
+        duplicates = stage.duplicates()
+        outcome = verify.verify(stage.store, now_us=now_us())
+        report.say(
+            f"  delivered {expected:,} rows; in the tables {counts.rows_loaded:,} and in quarantine {counts.rows_quarantined:,}; "
+            f"twice: {duplicates}; verify: {len(outcome.findings)} findings"
+        )
+        if counts.rows_loaded + counts.rows_quarantined != expected or duplicates or outcome.findings:
+            raise RefusedError("HF301", "the tables do not hold exactly what was delivered", state="the demonstration ends here")
+        self._found |= {
+            "rows_loaded": counts.rows_loaded,
+            "rows_quarantined": counts.rows_quarantined,
+            "duplicates": duplicates,
+            "killed_load_exit_status": status_of_killed,
+            "verify_findings": len(outcome.findings),
+        }
+
+    # --- 2 ---------------------------------------------------------------------------------------------------------------
+
+    def _first_version(self) -> None:
+        self._chapter("2", "Train, qualify, deploy the first version")
+        version = self._train_and_qualify(self._stage.project.model)
+        rollout.begin(self._stage.store, self._stage.project.model, version, actor="demo", now_us=now_us())
+        self._stage.caller.wait_until_ready(60)
+        self._stage.wait(lambda: self._rollout().state is State.PROMOTED, "the first version to be confirmed by a probe")
+        self._report.say(f"  {version} answers at http://{self._stage.project.settings.host}:{self._stage.project.settings.port}; a probe confirmed it")
+        self._report.say(f"  the page: [cyan]{self._page}[/]")
+
+    def _train_and_qualify(self, model: Model) -> str:
+        stage, report = self._stage, self._report
+        tables = [feed.name for feed in model.feeds]
+        snapshot = snapshots.create(stage.store, tables, contract_hash=model.contract.hash, now_us=now_us())
+        with report.progress("training") as step:
+            trained = train.train(stage.store, model, snapshot.snapshot, now_us=now_us(), seed=0, progress=step)
+        report.say(f"  trained [bold]{trained.version}[/] on {trained.rows_trained:,} flights of snapshot {snapshot.snapshot}")
+        with report.progress("qualifying"):
+            results = qualify.qualify(stage.store, model, trained.version, now_us=now_us())
+        self._gates[trained.version] = results
+        for result in results:
+            report.say(f"  {result.verdict:>6}  {result.gate:<10} {result.explanation}")
+        if not all(result.verdict is Verdict.PASS for result in results):
+            raise RefusedError("HF403", f"{trained.version} was refused by a gate", state="the demonstration ends here")
+        return trained.version
+
+    # --- 3 ---------------------------------------------------------------------------------------------------------------
+
+    def _quiet_days(self) -> None:
+        self._chapter("3", f"Replay the days after it over HTTP, the truth a day late ({QUIET_DAYS} days)")
+        began, before = time.monotonic(), self._stage.caller.tally.requests
+        for _ in range(QUIET_DAYS):
+            self._play_day()
+        requests = self._stage.caller.tally.requests - before
+        seconds = time.monotonic() - began
+        self._report.say(f"  {requests:,} requests, {requests / seconds:,.0f} a second, 5xx: {self._stage.caller.tally.http_5xx}")
+
+    def _play_day(self) -> None:
+        self._today += timedelta(days=1)
+        self._stage.play_day(self._today)
+        self._stage.settle()
+
+    # --- 4, 5 ------------------------------------------------------------------------------------------------------------
+
+    def _better_version(self) -> None:
+        self._chapter("4", "Train again on what has come since, and promote through a canary")
+        version = self._train_and_qualify(self._stage.project.model)
+        ended = self._canary(self._stage.project.model, version)
+        if ended.state is not State.PROMOTED:
+            raise RefusedError("HF403", f"the good version was not promoted: {ended.reason}", state="the demonstration ends here")
+        self._report.say(f"  [green]promoted[/] {version} on {self._today}")
+
+    def _bad_push(self) -> None:
+        self._chapter("5", "Push a version that shines offline and is wrong live")
+        bad = Project.load(self._stage.project.directory, Path("bad_push.py")).model
+        version = self._train_and_qualify(bad)
+        tally = self._stage.caller.tally
+        requests = tally.requests
+        ended = self._canary(bad, version)
+        # What was asked between the start of the canary and the end of the day on which it was decided.
+        self._found["bad_push"] = {
+            "version": version,
+            "requests_to_detect": tally.requests - requests,
+            "bad_answers": tally.by_version.get(version, 0),
+            "rollback_seconds": rollouts.rollback_seconds(self._stage.store, ended.rollout),
+            "rolled_back_by": ended.actor if ended.state is State.ROLLED_BACK else None,
+            "reason": ended.reason,
+        }
+        if ended.state is not State.ROLLED_BACK:
+            raise RefusedError("HF403", f"the bad version was not rolled back: {ended.reason}", state="the demonstration ends here")
+        self._report.say(f"  [green]rolled back[/] {version} on {self._today}, by {ended.actor}")
+
+    def _canary(self, model: Model, version: str) -> rollouts.Rollout:
+        stage, report = self._stage, self._report
+        number = rollout.begin(stage.store, model, version, actor="demo", now_us=now_us())
+        told = ""
+        for _ in range(PATIENCE_DAYS):
+            self._play_day()
+            current = rollouts.get(stage.store, number)
+            if current.reason != told:
+                told = current.reason
+                report.say(f"  {self._today}  {current.state:<12} {told}")
+            if current.state in RESTING:
+                break
+            if current.state is not State.CANARY and current.state is not State.PENDING:
+                stage.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the decision")
+                break
+        return rollouts.get(stage.store, number)
+
+    def _rollout(self) -> rollouts.Rollout:
+        return rollouts.newest(self._stage.store, self._stage.project.model.name)
+
+    # --- 6 ---------------------------------------------------------------------------------------------------------------
+
+    def _last_table(self) -> None:
+        self._chapter("6", "What was done and found")
+        stage, tally = self._stage, self._stage.caller.tally
+        document = status(stage.store, stage.project.model.name, now_us=now_us())
+        live = {row["version"]: row for row in document["versions"]}
+        plan = document["plan"]
+        self._report.table(
+            "",
+            ["version", "held-out AUC", "heuristic", "requests", "live AUC", "labelled", ""],
+            [
+                (
+                    version,
+                    _observed(gates, "champion_auc"),
+                    _observed(gates, "heuristic_auc"),
+                    tally.by_version.get(version, 0),
+                    live[version]["auc"],
+                    live[version]["labelled"],
+                    "champion" if version == plan["champion"] else live[version].get("outcome", ""),
+                )
+                for version, gates in self._gates.items()
+            ],
+        )
+        bad = self._found["bad_push"]
+        champion = self._gates[plan["champion"]]
+        self._found |= {
+            "versions": list(self._gates),
+            "champion": plan["champion"],
+            "auc_champion": _observed(champion, "champion_auc"),
+            "auc_heuristic": _observed(champion, "heuristic_auc"),
+            "auc_live": {version: live[version]["auc"] for version in self._gates},
+            "requests": tally.requests,
+            "http_5xx": tally.http_5xx,
+            "http_4xx": tally.http_4xx,
+            "days_replayed": (self._today - LOADED_UNTIL).days,
+            "seconds": round(time.monotonic() - self._began, 1),
+            "page": self._page,
+        }
+        self._report.say(
+            f"  {self._found['rows_loaded']:,} rows loaded, {self._found['rows_quarantined']} in quarantine, "
+            f"{self._found['duplicates']} twice\n"
+            f"  {tally.requests:,} requests, {tally.http_5xx} answered with 5xx\n"
+            f"  the bad push was found after {bad['requests_to_detect']:,} requests, of which it answered {bad['bad_answers']:,}; "
+            f"traffic was back in {bad['rollback_seconds']:.2f} s, by {bad['rolled_back_by']}\n"
+            f"  {self._found['seconds']:.0f} s in all"
+        )
+
+
+def _observed(gates: list[GateResult], what: str) -> float | None:
+    return next((result.facts.get(what) for result in gates if what in result.facts), None)
+
+
+def _days(first: date, last: date) -> Iterator[date]:
+    for number in range((last - first).days + 1):
+        yield first + timedelta(days=number)
+
+
+def _listed(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items())) or "none"

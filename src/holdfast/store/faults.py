@@ -26,6 +26,16 @@ POINTS: Final[tuple[str, ...]] = (
 )
 """Every point on the way of a batch, in order."""
 
+COLLECT_POINTS: Final[tuple[str, ...]] = (
+    "collect.written",  # the file of answers is safe; the ledger knows nothing
+    "collect.before_commit",  # everything is in the transaction
+    "collect.after_commit",  # committed, and the next stretch was not begun
+    "join.before_commit",  # outcomes and evidence are in the transaction
+)
+"""Every point on the way of what servers logged, in order."""
+
+_KNOWN: Final = frozenset(POINTS + COLLECT_POINTS)
+
 Hook = Callable[[str], None]
 
 _hook: Hook | None = None
@@ -34,7 +44,7 @@ _hook: Hook | None = None
 def fault_point(name: str) -> None:
     """Let the armed hook act at point `name`; nothing happens when none is armed."""
     if _hook is not None:
-        if name not in POINTS:
+        if name not in _KNOWN:
             raise ValueError(f"unknown fault point {name!r}")
         _hook(name)
 
@@ -47,7 +57,7 @@ def arm(hook: Hook | None) -> None:
 
 def kill_at(point: str) -> Hook:
     """A hook that kills this process with SIGKILL when it passes `point`."""
-    if point not in POINTS:
+    if point not in _KNOWN:
         raise ValueError(f"unknown fault point {point!r}")
 
     def hook(name: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, func, insert, select
 from sqlalchemy.exc import IntegrityError as UniqueError
 from sqlalchemy.exc import SQLAlchemyError
 
-from holdfast.errors import UnavailableError
+from holdfast.errors import ConflictError, UnavailableError
 from holdfast.feeds import AlreadyLoaded, Load, Manifest, Publish, decide
 from holdfast.records import BatchId
 from holdfast.store import Store, events, files, online, schema
@@ -118,7 +118,14 @@ def _transaction(store: Store, publication: Publication, now_us: int) -> Outcome
         answer = decide(batch, manifest.digest, loads(connection, batch))
         if isinstance(answer, AlreadyLoaded):
             return answer
-        if answer.epoch != manifest.epoch or _moved_on(connection, publication):
+        if answer.epoch != manifest.epoch:
+            raise ConflictError(
+                "HF304",
+                f"batch {batch} was loaded and backed out while this load was under way",
+                state="nothing was loaded",
+                next_command="the same command again",
+            )
+        if _moved_on(connection, publication):
             return Overtaken()
         files.require(store.root, publication.files)
         version = _insert_version(connection, f"load {batch}", now_us)
@@ -230,3 +237,13 @@ def _load(row: Row[tuple[object, ...]]) -> Load:
         rows_quarantined=row.rows_quarantined,
         table_version=row.table_version,
     )
+
+
+def record_refusal(store: Store, batch: BatchId, explanation: str, *, now_us: int) -> None:
+    """Keep in the story that a delivery was refused and why; the same refusal again adds nothing."""
+    with store.ledger.write() as connection:
+        last = events.newest(connection, subject=str(batch), limit=1)
+        if not last or last[0].explanation != explanation:
+            events.append(
+                connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=explanation
+            )

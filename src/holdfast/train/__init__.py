@@ -1,4 +1,5 @@
-"""From labelled rows to a version: learners, the heuristic, the time split, and the one file that a version is."""
+"""From labelled rows to a version: learners, the heuristic, the time split, and the one file that a version
+is."""
 
 from holdfast.train.boosting import LightGBM
 from holdfast.train.heuristic import Rate

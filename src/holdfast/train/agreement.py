@@ -49,7 +49,8 @@ def check_agreement(graph: onnx.ModelProto, native: npt.NDArray[np.float64], x: 
         worst = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
         raise _refused(
             learner,
-            f"on training row {worst} the converted model answers {converted[worst]:.6g}, the original {native[worst]:.6g}",
+            f"on training row {worst} the converted model answers {converted[worst]:.6g}, "
+            f"the original {native[worst]:.6g}",
         )
 
 

@@ -1,7 +1,7 @@
 """The one file that a version is: an ONNX graph that carries its own history.
 
-Nothing here unpickles anything. A file is known by the SHA-256 of its bytes; the same snapshot, seed, declaration and
-environment give the same bytes, so training again makes no second version.
+Nothing here unpickles anything. A file is known by the SHA-256 of its bytes; the same snapshot, seed,
+declaration and environment give the same bytes, so training again makes no second version.
 """
 
 from __future__ import annotations
@@ -82,14 +82,15 @@ def seal(graph: onnx.ModelProto, metadata: VersionMetadata) -> bytes:
     sealed.CopyFrom(graph)
     del sealed.metadata_props[:]
     sealed.metadata_props.add(key=METADATA_KEY, value=canonical_json(asdict(metadata)))
-    return sealed.SerializeToString(deterministic=True)
+    data: bytes = sealed.SerializeToString(deterministic=True)
+    return data
 
 
 def open_sealed(data: bytes) -> tuple[onnx.ModelProto, VersionMetadata]:
     """The graph and the metadata of a version's bytes.
 
-    Raises `IntegrityError` HF301 when `data` is not an ONNX file (a pickle, an archive, a truncated file), wants a
-    foreign operator library or data outside the file, or carries no metadata of Holdfast.
+    Raises `IntegrityError` HF301 when `data` is not an ONNX file (a pickle, an archive, a truncated file),
+    wants a foreign operator library or data outside the file, or carries no metadata of Holdfast.
     """
     _refuse_foreign(data)
     graph = onnx.ModelProto()
@@ -133,7 +134,9 @@ def _refuse_outside_parts(graph: onnx.ModelProto) -> None:
 
 def _tensors_outside(graph: onnx.GraphProto) -> list[bool]:
     outside = [tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer]
-    outside += [sparse.values.data_location == onnx.TensorProto.EXTERNAL for sparse in graph.sparse_initializer]
+    outside += [
+        sparse.values.data_location == onnx.TensorProto.EXTERNAL for sparse in graph.sparse_initializer
+    ]
     return outside + [_node_tensors_outside(node) for node in graph.node]
 
 

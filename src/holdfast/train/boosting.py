@@ -28,7 +28,7 @@ class LightGBM:
         Largest number of leaves of a tree, at least 2.
     learning_rate
         Share of each tree that is kept, in (0, 1].
-    rows_per_leaf
+    min_rows_per_leaf
         Fewest training rows in a leaf, at least 1.
     l2
         Ridge penalty on leaf values, at least 0.
@@ -41,7 +41,7 @@ class LightGBM:
     trees: int = 200
     leaves: int = 31
     learning_rate: float = 0.05
-    rows_per_leaf: int = 100
+    min_rows_per_leaf: int = 100
     l2: float = 0.0
     feature_share: float = 1.0
     threads: int = 0
@@ -53,7 +53,7 @@ class LightGBM:
                 ("trees", self.trees >= 1, "at least 1 is needed"),
                 ("leaves", self.leaves >= 2, "at least 2 are needed"),
                 ("learning_rate", 0.0 < self.learning_rate <= 1.0, "it lies in (0, 1]"),
-                ("rows_per_leaf", self.rows_per_leaf >= 1, "at least 1 is needed"),
+                ("min_rows_per_leaf", self.min_rows_per_leaf >= 1, "at least 1 is needed"),
                 ("l2", 0.0 <= self.l2 < float("inf"), "it is finite and not negative"),
                 ("feature_share", 0.0 < self.feature_share <= 1.0, "it lies in (0, 1]"),
                 ("threads", self.threads >= 0, "it is not negative"),
@@ -95,7 +95,7 @@ class LightGBM:
             "objective": "binary",
             "num_leaves": self.leaves,
             "learning_rate": self.learning_rate,
-            "min_data_in_leaf": self.rows_per_leaf,
+            "min_data_in_leaf": self.min_rows_per_leaf,
             "lambda_l2": self.l2,
             "feature_fraction": self.feature_share,
             "num_threads": self.threads,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,15 @@ LARGEST_TABLE: Final = 1_000_000
 """Most groups that a lookup table may have room for; more is a learner's work."""
 
 
+class Declared(Protocol):
+    """A declared feature, of which only the name matters here."""
+
+    @property
+    def name(self) -> str:
+        """The feature's own name; empty when it follows from what the feature reads."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """The share of positive labels in the row's group.
@@ -32,20 +41,22 @@ class Rate:
     Parameters
     ----------
     by
-        Names of the features whose values together make the group, at least one.
+        The features whose values together make the group, at least one: ``Code("carrier")``,
+        ``Hour("departure")``. They are fitted for the heuristic alone, so it does not depend on what the
+        model uses.
     weight
         How many rows of the overall share each group is mixed with, at least 0: a group of three rows says
         little. 0 takes the group's bare share.
 
-    A group that was not seen in training, or whose features are missing, gets the overall share.
+    A group that was not seen in training, or whose features are missing (NaN), gets the overall share.
     """
 
-    by: tuple[str, ...]
+    by: tuple[Declared, ...]
     weight: float = 20.0
 
     def __post_init__(self) -> None:
-        if not self.by or len(set(self.by)) != len(self.by):
-            raise InputError("HF101", f"Rate: by is {self.by}; name at least one feature, each once")
+        if not self.by or any(self.by.count(feature) > 1 for feature in self.by):
+            raise InputError("HF101", f"Rate: by is {self.by}; give at least one feature, each once")
         if not 0.0 <= self.weight < float("inf"):
             raise InputError("HF101", f"Rate: weight is {self.weight}; it is finite and not negative")
 
@@ -56,66 +67,55 @@ class Rate:
 
     @property
     def parameters(self) -> Mapping[str, object]:
-        """The declared parameters."""
-        return {"by": list(self.by), "weight": self.weight}
+        """The declared weight. What it groups by are its features, which the version's metadata names."""
+        return {"weight": self.weight}
 
     def fit(self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int) -> onnx.ModelProto:
-        """Count the groups of rows `x` and write the table as ONNX; see `Learner.fit`. The seed decides
-        nothing.
+        """Count the groups of rows `x`, by all their features, and write the table as ONNX; see
+        `Learner.fit`.
 
-        Raises `InputError` HF101 when a name of `by` is not among `names`, or the table would be larger than
+        The seed decides nothing. Raises `InputError` HF101 when the table would be larger than
         `LARGEST_TABLE`.
         """
         del seed
         check_examples(x, y, names)
-        columns = [_position(name, names) for name in self.by]
-        values = [_present_values(x[:, column]) for column in columns]
+        values = [_present_values(x[:, column]) for column in range(x.shape[1])]
         room = math.prod(len(known) + 1 for known in values)
         if room > LARGEST_TABLE:
             raise InputError(
                 "HF101",
-                f"Rate: {' x '.join(self.by)} makes {room} groups, more than {LARGEST_TABLE}; bucket them",
+                f"Rate: {' x '.join(names)} makes {room} groups, more than {LARGEST_TABLE}; bucket them",
             )
-        slots = _slots(x, columns, values)
-        seen = np.ones(len(y), dtype=np.bool_)
-        for column in columns:
-            seen &= ~np.isnan(x[:, column])
+        slots = _slots(x, values)
+        seen = ~np.isnan(x).any(axis=1)
         overall = float(y.mean())
         rows = np.bincount(slots[seen], minlength=room)
         positives = np.bincount(slots[seen], weights=y[seen], minlength=room)
         share = np.full(room, overall)
         np.divide(positives + self.weight * overall, rows + self.weight, out=share, where=rows > 0)
-        graph = _lookup(columns, values, share.astype(np.float32), x.shape[1])
+        graph = _lookup(values, share.astype(np.float32))
         check_agreement(graph, share[slots], x, "Rate")
         return graph
-
-
-def _position(name: str, names: Sequence[str]) -> int:
-    if name not in names:
-        raise InputError("HF101", f"Rate: {name!r} is not a feature; the features are {', '.join(names)}")
-    return list(names).index(name)
 
 
 def _present_values(column: Matrix) -> Matrix:
     return np.unique(column[~np.isnan(column)])
 
 
-def _slots(x: Matrix, columns: Sequence[int], values: Sequence[Matrix]) -> npt.NDArray[np.int64]:
+def _slots(x: Matrix, values: Sequence[Matrix]) -> npt.NDArray[np.int64]:
     """The index into the table of each row; the last place of each feature stands for unseen and missing."""
     slots = np.zeros(len(x), dtype=np.int64)
-    for column, known in zip(columns, values, strict=True):
+    for column, known in enumerate(values):
         place = np.minimum(np.searchsorted(known, x[:, column]), len(known) - 1)
         place = np.where(known[place] == x[:, column], place, len(known))
         slots = slots * (len(known) + 1) + place
     return slots
 
 
-def _lookup(
-    columns: Sequence[int], values: Sequence[Matrix], share: Matrix, features: int
-) -> onnx.ModelProto:
-    rows = spox.argument(spox.Tensor(np.float32, ("N", features)))
+def _lookup(values: Sequence[Matrix], share: Matrix) -> onnx.ModelProto:
+    rows = spox.argument(spox.Tensor(np.float32, ("N", len(values))))
     slots: spox.Var | None = None
-    for column, known in zip(columns, values, strict=True):
+    for column, known in enumerate(values):
         cell = op.gather(rows, op.const(np.array([column], np.int64)), axis=1)
         same = op.cast(op.equal(cell, op.const(known[np.newaxis, :])), to=np.int64)
         # A row matches one known value or none: the sum of `index - count` over matches moves it from "none"

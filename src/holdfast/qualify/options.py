@@ -1,0 +1,80 @@
+"""What the gates demand; declared with the model, so that a change of it is a change that people review
+(R73)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from holdfast.errors import InputError
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """The bounds of the gates.
+
+    Parameters
+    ----------
+    load_seconds
+        Longest time that opening the file and answering once may take.
+    memory_bytes
+        Most memory that the process that tries it may have resident at any moment. The Python runtime,
+        Polars and ONNX Runtime alone take some 200 MiB of it.
+    trial_seconds
+        Processor time after which the process that tries a version is killed; by the wall clock four times as much.
+    beat_heuristic_by
+        The lower end of the interval of AUC minus the heuristic's AUC must lie above this, which is at least
+        0.
+    worse_than_champion_by
+        The margin of non-inferiority: the lower end of the interval of AUC minus the champion's AUC must lie
+        above minus this.
+    confidence
+        Of those two-sided intervals, between 0.5 and 1. A version that is no better than the heuristic
+        passes that gate with a probability of at most half of what is left to 1.
+    labelled_rows, of_each_class
+        Fewer held-out rows with a label, or fewer of either class, than this are too few to judge.
+    size_bytes
+        Largest file.
+    size_growth
+        Largest size as a multiple of the version before. Growth of more than 5 % is always reported as an
+        alarm; it is no failure by itself, because a retrain on more rows rightly grows some learners' models
+        a little each time.
+    """
+
+    load_seconds: float = 10.0
+    memory_bytes: int = 1024 * MEBIBYTE
+    trial_seconds: float = 60.0
+    beat_heuristic_by: float = 0.0
+    worse_than_champion_by: float = 0.01
+    confidence: float = 0.95
+    labelled_rows: int = 500
+    of_each_class: int = 50
+    size_bytes: int = 256 * MEBIBYTE
+    size_growth: float = 2.0
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("load_seconds", self.load_seconds > 0, "it must be above 0"),
+            ("memory_bytes", self.memory_bytes > 0, "it must be above 0"),
+            ("trial_seconds", self.trial_seconds > 0, "it must be above 0"),
+            (
+                "beat_heuristic_by",
+                self.beat_heuristic_by >= 0,
+                "a model that is worse than its heuristic is no use",
+            ),
+            ("worse_than_champion_by", self.worse_than_champion_by >= 0, "it must not be negative"),
+            ("confidence", 0.5 <= self.confidence < 1, "it lies between 0.5 and 1"),
+            ("labelled_rows", self.labelled_rows >= 1, "it must be at least 1"),
+            ("of_each_class", self.of_each_class >= 2, "an interval needs at least 2"),
+            ("size_bytes", self.size_bytes > 0, "it must be above 0"),
+            ("size_growth", self.size_growth >= 1, "it must be at least 1"),
+        )
+        wrong = [
+            f"{name} is {getattr(self, name)}: {rule}"
+            for name, right, rule in rules
+            if not right or not math.isfinite(getattr(self, name))
+        ]
+        if wrong:
+            raise InputError("HF101", f"Gates: {'; '.join(wrong)}")

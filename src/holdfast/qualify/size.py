@@ -1,0 +1,52 @@
+"""Is the file of a reasonable size (R95)?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast.qualify.options import Gates
+from holdfast.qualify.result import GateResult, judged
+from holdfast.records import Verdict
+
+GATE: Final = "size"
+
+ALARM_GROWTH: Final = 1.05
+"""A file that is larger than this multiple of the version before is reported, whatever the verdict."""
+
+
+def size(file_bytes: int, previous_bytes: int | None, gates: Gates) -> GateResult:
+    """Fail over `gates.size_bytes`, or over `gates.size_growth` times the version before; report growth over
+    5 %.
+
+    The alarm alone refuses nothing: a forest that retrains on more rows grows by a few per cent and is right
+    to.
+
+    >>> size(1_100, 1_000, Gates()).explanation
+    'ALARM: 1,100 bytes are 10.0 % more than the 1,000 of the version before'
+    """
+    if file_bytes > gates.size_bytes:
+        return judged(
+            GATE,
+            Verdict.FAIL,
+            f"{file_bytes:,} bytes are more than the {gates.size_bytes:,} declared",
+            observed=float(file_bytes),
+            bound=float(gates.size_bytes),
+        )
+    if previous_bytes is None:
+        return judged(
+            GATE,
+            Verdict.PASS,
+            f"{file_bytes:,} bytes; no version before to compare with",
+            observed=float(file_bytes),
+            bound=float(gates.size_bytes),
+        )
+    growth = file_bytes / previous_bytes
+    change = f"{abs(growth - 1) * 100:.1f} % {'more' if growth >= 1 else 'less'}"
+    compared = f"{file_bytes:,} bytes are {change} than the {previous_bytes:,} of the version before"
+    return judged(
+        GATE,
+        Verdict.FAIL if growth > gates.size_growth else Verdict.PASS,
+        f"ALARM: {compared}" if growth > ALARM_GROWTH else compared,
+        observed=growth,
+        bound=gates.size_growth,
+    )

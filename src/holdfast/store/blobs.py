@@ -1,0 +1,76 @@
+"""Files known by the SHA-256 of their bytes: the ONNX files of versions.
+
+A blob's name is its digest, so a name never means two things, and what is read is checked against its own
+name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import Final
+
+from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.records import sha256_hex
+from holdfast.store import Store, durable
+
+BLOBS_DIRECTORY: Final = "blobs"
+"""Where blobs lie under the store's root, in one directory for each first byte of the digest."""
+
+UNFINISHED: Final = ".unfinished"
+"""Suffix of a blob that is being written; one that stays behind was left by a writer that was killed."""
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def path_of(root: Path, digest: str) -> Path:
+    """Where the blob of that digest lies, or would lie, under the store's `root`."""
+    if not _DIGEST.match(digest):
+        raise NotFoundError("HF303", f"{digest!r} is not the digest of a blob: it has 64 hexadecimal digits")
+    return root / BLOBS_DIRECTORY / digest[:2] / digest
+
+
+def put(store: Store, data: bytes) -> str:
+    """Keep `data` and return its digest. When this returns, file and name survive a power cut.
+
+    Putting the same bytes again changes nothing, and mends a blob that was damaged.
+    """
+    digest = sha256_hex(data)
+    path = path_of(store.root, digest)
+    if path.is_file() and path.read_bytes() == data:
+        durable.sync_directory(path.parent)  # whoever wrote it may have been killed before the name was safe
+        return digest
+    durable.make_directory(path.parent)
+    unfinished = path.with_name(f"{uuid.uuid4().hex}{UNFINISHED}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        durable.write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    unfinished.replace(path)
+    durable.sync_directory(path.parent)
+    return digest
+
+
+def get(store: Store, digest: str) -> bytes:
+    """The bytes of that digest.
+
+    Raises `IntegrityError` HF301 when the file is missing or its bytes are not those that were put.
+    """
+    path = path_of(store.root, digest)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise IntegrityError("HF301", f"blob {digest} is missing", next_command="holdfast verify") from error
+    found = sha256_hex(data)
+    if found != digest:
+        raise IntegrityError(
+            "HF301",
+            f"blob {digest} was altered: its {len(data)} bytes have digest {found}",
+            state="nothing was loaded from it",
+            next_command="holdfast verify",
+        )
+    return data

@@ -1,0 +1,44 @@
+"""Rows of `gate_results`: every verdict of every gate on every version, with its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection, insert, select
+
+from holdfast.qualify import GateResult
+from holdfast.records import Verdict
+from holdfast.store import Store, schema
+
+_RESULTS: Final = schema.gate_results
+
+
+def append(connection: Connection, version: str, results: Sequence[GateResult], *, now_us: int) -> None:
+    """Add the results of one judgement of `version` to the caller's transaction. Nothing is ever
+    overwritten."""
+    if results:
+        connection.execute(
+            insert(_RESULTS),
+            [result.as_dict() | {"version": version, "judged_us": now_us} for result in results],
+        )
+
+
+def newest(store: Store, version: str) -> list[GateResult]:
+    """The results of the newest judgement of `version`, in the order in which its gates were tried; empty
+    before the first."""
+    fields = [_RESULTS.c[name] for name in GateResult.__slots__]
+    last = (
+        select(_RESULTS.c.judged_us)
+        .where(_RESULTS.c.version == version)
+        .order_by(_RESULTS.c.judged_us.desc())
+        .limit(1)
+    )
+    query = (
+        select(*fields)
+        .where(_RESULTS.c.version == version, _RESULTS.c.judged_us == last.scalar_subquery())
+        .order_by(_RESULTS.c.gate_result)
+    )
+    with store.ledger.read() as connection:
+        found = [dict(row) for row in connection.execute(query).mappings()]
+    return [GateResult(**row | {"verdict": Verdict(row["verdict"])}) for row in found]

@@ -25,6 +25,20 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(directory: Path) -> None:
+    """Make every file under `directory`, and every name, survive a power cut: for files that another library wrote."""
+    for path in directory.rglob("*"):
+        if path.is_dir():
+            sync_directory(path)
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_directory(directory)
+
+
 def make_directory(directory: Path) -> None:
     """Make `directory` and its missing parents, each name synced; nothing happens when it is there."""
     if directory.is_dir():

@@ -1,0 +1,121 @@
+"""Publishes a snapshot as Delta tables over the very files of the store, for Spark, DuckDB, Polars and others.
+
+Nothing is copied: a published table is a directory of hard links to the immutable files and one Delta commit that
+names them. The ledger stays the only truth; what is published may be deleted at any time and made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import Schema
+from deltalake.transaction import AddAction, create_table_with_add_actions
+
+from holdfast.errors import UnavailableError
+from holdfast.store import Store, durable, parquet, snapshots
+from holdfast.store.files import FileFacts
+
+PUBLISHED_DIRECTORY: Final = "published"
+"""Where published snapshots lie, under the store's root: `published/<snapshot>/<table>`."""
+
+
+def publish(store: Store, snapshot: str) -> dict[str, Path]:
+    """A Delta table for each table of `snapshot`, by the table's name; again is a no-op.
+
+    Readers see each table's timestamps in UTC, because Delta knows no other zone. Raises `NotFoundError` HF303 for an
+    unknown snapshot, `IntegrityError` HF301 for a missing file, and `UnavailableError` HF302 on a file system
+    without hard links.
+    """
+    cut = snapshots.get(store, snapshot)
+    made = {}
+    for table in cut.tables:
+        target = store.root / PUBLISHED_DIRECTORY / cut.snapshot / table.table
+        if not target.is_dir():
+            with store.ledger.read() as connection:
+                facts = snapshots.table_files(connection, cut, table.table)
+            _publish_table(store.root, target, facts, cut.created_us)
+        made[table.table] = target
+    return made
+
+
+def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_us: int) -> None:
+    durable.make_directory(target.parent)
+    draft = target.with_name(f"{uuid.uuid4().hex}.draft")
+    draft.mkdir()
+    try:
+        for fact in facts:
+            _link(root / fact.path, draft / Path(fact.path).name)
+        create_table_with_add_actions(
+            str(draft),
+            _schema(draft),
+            [_add_action(fact, created_us) for fact in facts],
+            mode="error",
+            partition_by=[],
+        )
+        # deltalake syncs nothing by itself, and a commit file of length zero would read as an empty table (F1, F2).
+        durable.sync_tree(draft / "_delta_log")
+        durable.sync_directory(draft)
+        _settle(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    durable.sync_directory(target.parent)
+
+
+def _settle(draft: Path, target: Path) -> None:
+    try:
+        draft.rename(target)
+    except OSError as error:
+        if error.errno not in (
+            errno.EEXIST,
+            errno.ENOTEMPTY,
+        ):  # else another process published the same table
+            raise
+
+
+def _link(source: Path, link: Path) -> None:
+    try:
+        os.link(source, link)
+    except FileNotFoundError as error:
+        raise parquet.damaged(source, error) from error
+    except OSError as error:
+        raise UnavailableError(
+            "HF302",
+            f"this file system makes no hard links ({error.strerror}), and a snapshot is published without copies",
+            state="nothing was published",
+        ) from error
+
+
+def _add_action(fact: FileFacts, created_us: int) -> AddAction:
+    return AddAction(
+        path=Path(fact.path).name,
+        size=fact.bytes,
+        partition_values={},
+        modification_time=created_us // 1000,
+        data_change=True,
+        stats=json.dumps({"numRecords": fact.rows}),
+    )
+
+
+def _schema(directory: Path) -> Schema:
+    """The columns of all files together, as Delta spells their types."""
+    schemas = [pq.read_schema(path).remove_metadata() for path in sorted(directory.glob("*.parquet"))]
+    merged = pa.unify_schemas(schemas, promote_options="permissive")
+    return Schema.from_arrow(pa.schema([field.with_type(_delta_type(field.type)) for field in merged]))
+
+
+def _delta_type(found: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(found) and found.tz is not None:
+        return pa.timestamp("us", "UTC")
+    if pa.types.is_large_string(found):
+        return pa.string()
+    if pa.types.is_large_list(found):
+        return pa.list_(_delta_type(found.value_type))
+    return found

@@ -1,0 +1,176 @@
+"""A point-in-time aggregate: what was known about an entity at a moment, over a window that ends there.
+
+One rule, stated here once, serves training (`join_as_of`) and the server (`OnlineTable`):
+
+1. A row is *known* at `known + available_after`, and counts from that very moment on.
+2. At each moment of the grid (whole multiples of `every` since 1970-01-01 UTC) an entity has the aggregate of the rows
+   that became known in the window `(moment - window, moment]`, and no value when there are none.
+3. A reader at time `t` gets the value of the last grid moment at or before `t` that has one, if it is no older than
+   `window`; else it gets nothing.
+
+So a reader sees no row that was not known, and a value is at most `every` behind the newest known row. Only the moment when
+a row was *known* counts; joining on when it *happened* is how late corrections leak into training
+(https://github.com/feast-dev/feast/issues/6615).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Literal, get_args
+
+from holdfast.errors import InputError
+from holdfast.records import canonical_json, check_name, duration
+
+How = Literal["mean", "last", "count"]
+
+MICROSECOND: Final = timedelta(microseconds=1)
+
+MOST_STEPS: Final = 10_000
+"""The most grid steps in a window: each row may make as many values, and a slip of a unit should not fill the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """A value per entity and grid moment, made from the rows of one feed that were known by then (R44).
+
+    Parameters
+    ----------
+    name
+        The column of the model's rows that the value fills.
+    over
+        The name of the feed whose rows are aggregated.
+    by
+        The column that names the entity, in the feed and in the model's rows: a category, text or integer.
+    value
+        The number or boolean that is aggregated. Rows without it do not count, under no `how`.
+    known
+        The timestamp column of the feed from which a row's value was known to anybody.
+    window
+        The span that a value looks back over; a whole multiple of `every`.
+    every
+        The step of the grid; the finer, the fresher and the more rows.
+    available_after
+        How long after `known` the row has reached us, so that training does not see what the server could not.
+    how
+        "mean", "count", or "last" (the row known last; among rows known at the same instant the greatest value, so that the
+        order of loading cannot matter).
+
+    Raises
+    ------
+    InputError
+        HF101 when a span is not positive, the window is not a multiple of the step, or `how` is unknown.
+    """
+
+    name: str
+    over: str
+    by: str
+    value: str
+    known: str
+    window: timedelta | str
+    every: timedelta | str
+    available_after: timedelta | str = timedelta(0)
+    how: How = "mean"
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "aggregate")
+        for span in ("window", "every", "available_after"):
+            object.__setattr__(self, span, duration(getattr(self, span)))
+        if self.every_us <= 0 or self.window_us <= 0 or self.available_after_us < 0:
+            raise InputError(
+                "HF101",
+                f"aggregate {self.name!r}: window and every must be positive, available_after not negative",
+            )
+        if self.window_us % self.every_us:
+            raise InputError(
+                "HF101", f"aggregate {self.name!r}: the window must be a whole multiple of every"
+            )
+        if self.window_us // self.every_us > MOST_STEPS:
+            raise InputError(
+                "HF101", f"aggregate {self.name!r}: the window holds more than {MOST_STEPS} steps of every"
+            )
+        if self.how not in get_args(How):
+            raise InputError(
+                "HF101",
+                f"aggregate {self.name!r}: how is one of {', '.join(get_args(How))}, not {self.how!r}",
+            )
+
+    @property
+    def window_us(self) -> int:
+        """`window` in microseconds."""
+        return duration(self.window) // MICROSECOND
+
+    @property
+    def every_us(self) -> int:
+        """`every` in microseconds."""
+        return duration(self.every) // MICROSECOND
+
+    @property
+    def available_after_us(self) -> int:
+        """`available_after` in microseconds."""
+        return duration(self.available_after) // MICROSECOND
+
+    @property
+    def max_age_us(self) -> int:
+        """The age in microseconds, inclusive, up to which a reader may use a value: the window."""
+        return self.window_us
+
+    @property
+    def history(self) -> timedelta:
+        """How far before its first new row a caller must look back: the window.
+
+        Given every row whose `known` is later than the first new row's `known` minus this, `aggregate_rows` is right from
+        `first_changed_us` on, which is where the new rows begin to matter.
+        """
+        return duration(self.window)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The declaration in plain JSON types, spans in microseconds."""
+        return {
+            "name": self.name,
+            "over": self.over,
+            "by": self.by,
+            "value": self.value,
+            "known": self.known,
+            "window_us": self.window_us,
+            "every_us": self.every_us,
+            "available_after_us": self.available_after_us,
+            "how": self.how,
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Aggregate:
+        """The inverse of `as_dict`."""
+        window, every, available_after = (
+            timedelta(microseconds=value[f"{span}_us"]) for span in ("window", "every", "available_after")
+        )
+        names: dict[str, Any] = {key: value[key] for key in ("name", "over", "by", "value", "known", "how")}
+        return cls(**names, window=window, every=every, available_after=available_after)
+
+
+def aggregates_to_json(aggregates: Iterable[Aggregate]) -> str:
+    """The declarations as canonical JSON: equal declarations give equal text.
+
+    >>> one = Aggregate("delay_3h", over="flights", by="origin", value="delay", known="left", window="3h", every="10min")
+    >>> aggregates_from_json(aggregates_to_json([one])) == (one,)
+    True
+    """
+    return canonical_json([aggregate.as_dict() for aggregate in aggregates])
+
+
+def aggregates_from_json(text: str) -> tuple[Aggregate, ...]:
+    """The inverse of `aggregates_to_json`."""
+    return tuple(Aggregate.from_dict(value) for value in json.loads(text))
+
+
+def entity_key(value: object) -> str | None:
+    """An entity as the text that aggregates know it by; None when it is missing.
+
+    >>> entity_key("EWR"), entity_key(7), entity_key(""), entity_key(None)
+    ('EWR', '7', None, None)
+    """
+    if value is None or value == "":
+        return None
+    return value if isinstance(value, str) else str(value)

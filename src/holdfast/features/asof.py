@@ -1,0 +1,232 @@
+"""Aggregates over whole frames: the rows that every reader sees, and the join that training reads them with.
+
+The rule is in `aggregate.py`. Two things make the arithmetic here look as it does. A value is a function of the rows in its
+window alone, to the last bit: not of the order in which they were loaded, nor of what lies before the window. So a table
+that grew batch by batch equals one made in a single pass, and the hash of a training snapshot can be trusted. And the
+work grows with the rows and the logarithm of `window / every`, not with their product.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from holdfast.errors import InputError
+from holdfast.features.aggregate import Aggregate
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+SCHEMA: Final = pl.Schema({"entity": pl.String(), "known_us": pl.Int64(), "value": pl.Float64()})
+"""The rows of an aggregate; `known_us` is the grid moment, in microseconds UTC, from which the value is known."""
+
+
+def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | None = None) -> pl.DataFrame:
+    """The aggregate at every grid moment at which its window holds a row, per entity.
+
+    Parameters
+    ----------
+    frame
+        Rows of the feed `aggregate.over`, in any order. Rows that lack the entity, the value or the known time are passed over.
+    from_us
+        Only moments at or after this. With the rows of the last `Aggregate.history` and a new batch, give
+        `first_changed_us` of the batch: the answer then equals, to the last bit, what all rows would have given.
+
+    Returns
+    -------
+    Columns `entity` (String), `known_us` (Int64) and `value` (Float64), sorted by the first two, each pair once. Moments
+    later than the last row are included until its window closes: they hold for as long as nothing newer becomes known,
+    and a later batch overwrites them.
+
+    Raises
+    ------
+    InputError
+        HF202 when a column of the aggregate is missing or has the wrong type.
+    """
+    rows = _known_rows(aggregate, frame)
+    if not rows.height:
+        return SCHEMA.to_frame()
+    cells = _Cells(rows)
+    window = aggregate.window_us // aggregate.every_us
+    values = cells.over_window(aggregate.how, window)
+    entity, step = cells.moments(window)
+    made = pl.DataFrame(
+        {"entity": entity, "known_us": step * aggregate.every_us, "value": values}, schema=SCHEMA
+    )
+    return made if from_us is None else made.filter(pl.col("known_us") >= from_us)
+
+
+def first_changed_us(aggregate: Aggregate, batch: pl.DataFrame) -> int | None:
+    """The first grid moment whose value the rows of `batch` can change; None when they change nothing.
+
+    Raises
+    ------
+    InputError
+        HF202 as for `aggregate_rows`.
+    """
+    rows = _known_rows(aggregate, batch)
+    return int(rows["step"].to_numpy().min()) * aggregate.every_us if rows.height else None
+
+
+def join_as_of(frame: pl.DataFrame, *, at: str, aggregate: Aggregate, rows: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with the column `aggregate.name`: what a reader at time `at` would have got, null when that was nothing.
+
+    Parameters
+    ----------
+    frame
+        Rows of the model, with the column `aggregate.by`; order and other columns stay as they are.
+    at
+        The timestamp column that says when each row is read.
+    rows
+        What `aggregate_rows` gave. Of rows with the same entity and moment the later in the frame holds.
+
+    Raises
+    ------
+    InputError
+        HF202 when a column is missing, or is there already.
+    """
+    _require(aggregate, frame, (at, aggregate.by))
+    if aggregate.name in frame.columns:
+        raise InputError(
+            "HF202", f"the rows have a column {aggregate.name!r} already, so the aggregate cannot fill it"
+        )
+    readers = frame.select(
+        row=pl.int_range(pl.len(), dtype=pl.Int64),
+        entity=pl.col(aggregate.by).cast(pl.String).replace("", None),
+        at_us=instant_us(frame, at),
+    )
+    known = rows.select("entity", "known_us", pl.col("value").alias(aggregate.name))
+    read = (
+        readers.drop_nulls()
+        .sort("at_us")
+        .join_asof(
+            known.sort("known_us", maintain_order=True),
+            left_on="at_us",
+            right_on="known_us",
+            by="entity",
+            strategy="backward",
+            tolerance=aggregate.max_age_us,
+            check_sortedness=False,
+        )
+    )
+    answered = readers.select("row").join(
+        read.select("row", aggregate.name), on="row", how="left", maintain_order="left"
+    )
+    return frame.with_columns(answered[aggregate.name])
+
+
+def instant_us(frame: pl.DataFrame, column: str) -> pl.Series:
+    """A timestamp column as Int64 microseconds UTC; `InputError` HF202 when it has no time zone."""
+    dtype = frame.schema[column]
+    if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
+        raise InputError("HF202", f"column {column!r} is {dtype}, and not a timestamp with a time zone")
+    return frame[column].dt.cast_time_unit("us").to_physical()
+
+
+def _require(aggregate: Aggregate, frame: pl.DataFrame, columns: tuple[str, ...]) -> None:
+    absent = [column for column in columns if column not in frame.columns]
+    if absent:
+        raise InputError(
+            "HF202",
+            f"aggregate {aggregate.name!r} needs the columns {', '.join(absent)}, which the rows lack",
+        )
+
+
+def _known_rows(aggregate: Aggregate, frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows that count, sorted by entity, grid step at which they are first seen, moment, value."""
+    _require(aggregate, frame, (aggregate.by, aggregate.value, aggregate.known))
+    value = frame.schema[aggregate.value]
+    if not (value.is_numeric() or value == pl.Boolean):
+        raise InputError(
+            "HF202",
+            f"column {aggregate.value!r} of aggregate {aggregate.name!r} is {value}, and not a number",
+        )
+    seen_us = instant_us(frame, aggregate.known) + aggregate.available_after_us
+    return (
+        frame.select(
+            entity=pl.col(aggregate.by).cast(pl.String),
+            step=-(
+                (-seen_us) // aggregate.every_us
+            ),  # rounded up: the first moment of the grid that sees the row
+            seen_us=seen_us,
+            value=pl.col(aggregate.value).cast(pl.Float64),
+        )
+        .drop_nulls()
+        .filter((pl.col("entity") != "") & pl.col("value").is_finite())
+        .sort("entity", "step", "seen_us", "value")
+    )
+
+
+class _Cells:
+    """Rows gathered by entity and grid step, laid on one line without the long gaps.
+
+    After its last row an entity's window stays open for `window` steps; the line holds exactly these moments, of all
+    entities one after the other. The next entity, or the next row after a longer gap, begins where the last window has
+    closed, so that looking `window - 1` places back on the line never reaches a row that the window does not hold.
+    """
+
+    def __init__(self, rows: pl.DataFrame) -> None:
+        entity = rows["entity"].rle_id().to_numpy().astype(np.int64)
+        steps = rows["step"].to_numpy()
+        self.values: Floats = rows["value"].to_numpy()
+        new = np.ones(len(steps), np.bool_)
+        new[1:] = (entity[1:] != entity[:-1]) | (steps[1:] != steps[:-1])
+        self.starts: Ints = np.flatnonzero(new)
+        self.entity: Ints = entity[self.starts]
+        self.step: Ints = steps[self.starts]
+        self.entities = rows["entity"].unique(maintain_order=True)
+
+    def over_window(self, how: str, window: int) -> Floats:
+        """The aggregate at each place of the line."""
+        counts = np.diff(self.starts, append=len(self.values)).astype(np.float64)
+        if how == "last":
+            return np.repeat(self.values[self.starts + counts.astype(np.int64) - 1], self._spans(window))
+        count = _window_sums(self._on_line(counts, window), window)
+        if how == "count":
+            return count
+        # Sorted rows make the sum of a cell, and with it the mean, the same for any order of loading.
+        return _window_sums(self._on_line(np.add.reduceat(self.values, self.starts), window), window) / count
+
+    def moments(self, window: int) -> tuple[pl.Series, Ints]:
+        """Entity and grid step of each place of the line."""
+        spans = self._spans(window)
+        places = np.cumsum(spans) - spans
+        offset = np.arange(int(spans.sum())) - np.repeat(places, spans)
+        return self.entities.gather(pl.Series(np.repeat(self.entity, spans))), np.repeat(
+            self.step, spans
+        ) + offset
+
+    def _spans(self, window: int) -> Ints:
+        spans = np.full(len(self.step), window, np.int64)
+        same = self.entity[1:] == self.entity[:-1]
+        spans[:-1][same] = np.minimum(window, np.diff(self.step)[same])
+        return spans
+
+    def _on_line(self, cells: Floats, window: int) -> Floats:
+        spans = self._spans(window)
+        line = np.zeros(int(spans.sum()))
+        line[np.cumsum(spans) - spans] = cells
+        return line
+
+
+def _window_sums(line: Floats, window: int) -> Floats:
+    """Sums over the last `window` places (at most the length of the line), each the same tree of additions whatever lies before it.
+
+    A running sum that adds the new and takes away the old would carry the rounding of all history in it. Doubling adds
+    blocks of 1, 2, 4 ... places instead.
+
+    >>> _window_sums(np.array([1.0, 2.0, 4.0, 8.0]), 3).tolist()
+    [1.0, 3.0, 7.0, 14.0]
+    """
+    total, block, done, size = np.zeros_like(line), line.copy(), 0, 1
+    while True:
+        if window & size:
+            total[done:] += block[: len(block) - done]
+            done += size
+        if done == window:
+            return total
+        block[size:] = block[size:] + block[:-size]
+        size *= 2

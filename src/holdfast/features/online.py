@@ -1,0 +1,82 @@
+"""The online table: what the server looks aggregates up in, with nothing but lists and bisection."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from typing import Final
+
+NOTHING: Final = math.nan
+"""The answer when nothing was known: the missing number of the feature graph."""
+
+
+class OnlineTable:
+    """Values by aggregate, entity and the moment from which each was known; the reading half of `aggregate.py`'s rule.
+
+    One thread may add while others look up: each list changes in a single step, and a lookup that meets a change sees the
+    table before it or after it.
+
+    >>> table = OnlineTable()
+    >>> table.add("delay_3h", "EWR", 1_000, 12.5)
+    >>> table.lookup("delay_3h", "EWR", 1_000, 60), table.lookup("delay_3h", "EWR", 999, 60), table.lookup("delay_3h", "EWR", 1_061, 60)
+    (12.5, nan, nan)
+    """
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], list[tuple[int, float]]] = {}
+
+    def add(self, aggregate: str, entity: str, known_us: int, value: float) -> None:
+        """Make `value` known from `known_us` (microseconds UTC) on; a value of the same moment is replaced.
+
+        Raises `ValueError` when `value` is not finite: that nothing is known is said by an absent row.
+        """
+        if not math.isfinite(value):
+            raise ValueError(f"{aggregate} of {entity!r} at {known_us}: {value} is not finite")
+        entries = self._entries.setdefault((aggregate, entity), [])
+        if not entries or entries[-1][0] < known_us:
+            entries.append((known_us, value))
+            return
+        place = bisect_right(entries, (known_us, math.inf))
+        if place and entries[place - 1][0] == known_us:
+            entries[place - 1] = (known_us, value)
+        else:
+            entries.insert(place, (known_us, value))
+
+    def lookup(self, aggregate: str, entity: str | None, at_us: int, max_age_us: int) -> float:
+        """The value that was known at `at_us` and is at most `max_age_us` old, both inclusive; NaN when there is none."""
+        if entity is None:
+            return NOTHING
+        entries = self._entries.get((aggregate, entity))
+        if not entries:
+            return NOTHING
+        place = bisect_right(entries, (at_us, math.inf))
+        if not place:
+            return NOTHING
+        known_us, value = entries[place - 1]
+        return value if at_us - known_us <= max_age_us else NOTHING
+
+    def remove(self, aggregate: str, entity: str, known_us: int) -> None:
+        """Forget one value, when the rows behind it were backed out; nothing happens if there is none."""
+        entries = self._entries.get((aggregate, entity), [])
+        kept = [entry for entry in entries if entry[0] != known_us]
+        if len(kept) != len(entries):
+            self._entries[aggregate, entity] = kept
+
+    def trim(self, aggregate: str, before_us: int) -> None:
+        """Forget the values of an aggregate known before `before_us`, so that the table does not grow with time.
+
+        Readers at `before_us + max_age_us` or later are answered as before.
+        """
+        for key in [key for key in self._entries if key[0] == aggregate]:
+            entries = self._entries[key]
+            kept = entries[bisect_right(entries, (before_us - 1, math.inf)) :]
+            if kept:
+                self._entries[key] = kept
+            else:
+                del self._entries[key]
+
+    def __len__(self) -> int:
+        """The number of values held."""
+        return sum(len(entries) for entries in self._entries.values())

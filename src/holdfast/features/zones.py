@@ -1,0 +1,75 @@
+"""The clock changes of a time zone as numbers, so that a graph shows the same local time on every machine.
+
+Python's `zoneinfo` reads them from the IANA database of the machine that fits; the graph carries them with it, and a server
+with an older database, or none, cannot show another hour than training saw (R23).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+FIRST_SECOND: Final = 0
+"""1970-01-01 UTC; before it zones are a patchwork of local mean times."""
+
+END_SECOND: Final = 4_102_444_800
+"""2100-01-01 UTC, exclusive; beyond it the rules are guesses, and the four-year cycle of the calendar ends."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_STEP_SECONDS: Final = (
+    86_400  # no zone has changed its clocks twice within a day since 1970; a pair a week apart is the closest
+)
+
+
+class Zone(msgspec.Struct, frozen=True):
+    """From each moment `starts_seconds[i]` (since 1970, UTC) on, clocks are `offsets_seconds[i]` ahead of UTC.
+
+    The first start is `FIRST_SECOND`; the last offset holds up to `END_SECOND`.
+    """
+
+    name: str
+    starts_seconds: tuple[int, ...]
+    offsets_seconds: tuple[int, ...]
+
+
+@lru_cache(maxsize=64)
+def zone_of(name: str) -> Zone:
+    """The zone of that IANA name, as this machine's database has it.
+
+    >>> new_york = zone_of("America/New_York")
+    >>> sum(1 for start in new_york.starts_seconds if 1_356_998_400 <= start < 1_388_534_400)  # the clock changes of 2013
+    2
+    """
+    zone = ZoneInfo(name)
+    offset = _offset(zone, FIRST_SECOND)
+    starts, offsets = [FIRST_SECOND], [offset]
+    for begin in range(FIRST_SECOND, END_SECOND, _STEP_SECONDS):
+        end = min(begin + _STEP_SECONDS, END_SECOND - 1)
+        if _offset(zone, end) != offset:
+            start = _change_after(zone, begin, end)
+            offset = _offset(zone, end)
+            starts.append(start)
+            offsets.append(offset)
+    return Zone(name, tuple(starts), tuple(offsets))
+
+
+def _offset(zone: ZoneInfo, second: int) -> int:
+    offset = (_EPOCH + timedelta(seconds=second)).astimezone(zone).utcoffset()
+    assert offset is not None  # a ZoneInfo always has one
+    return round(offset.total_seconds())
+
+
+def _change_after(zone: ZoneInfo, before: int, after: int) -> int:
+    """The first second of the new offset, by bisection between two moments with one change between them."""
+    old = _offset(zone, before)
+    while after - before > 1:
+        middle = (before + after) // 2
+        if _offset(zone, middle) == old:
+            before = middle
+        else:
+            after = middle
+    return after

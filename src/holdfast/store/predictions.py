@@ -1,32 +1,26 @@
 """Rows of prediction_files, and the Parquet files that they name: every answered row, to join and to audit.
 
-A file is written and synced before the transaction that names it. What a killed collector leaves is a file
-without a name: `sweep` removes it. While a file has no name its writer holds a kernel lock on it, which ends
-with the writer.
+A file is written and synced before the transaction that names it, as every file of the store is
+(`store/files.py`): what a killed collector leaves is an orphan, which means nothing and is swept.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
-import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final
 
 import polars as pl
 from sqlalchemy import Connection, func, insert, select
 
-from holdfast.feedback import Answer, Frontier, PredictionId, parse_id
-from holdfast.store import Store, durable, parquet
+from holdfast.feedback import Answer, Frontier, parse_id
+from holdfast.store import Store, parquet
+from holdfast.store.files import Stage
 from holdfast.store.schema import prediction_files, segments
 
-DIRECTORY: Final = "predictions"
-"""Where the files lie, under the store's root."""
+TABLE: Final = "predictions"
+"""What the files' footers call the table."""
 
 SCHEMA: Final = pl.Schema(
     {
@@ -67,37 +61,28 @@ class PredictionFile:
     number_high: int
 
 
-@contextmanager
-def written(
-    store: Store, frame: pl.DataFrame, *, model: str, server: str, segment: int, numbers: tuple[int, int]
-) -> Iterator[PredictionFile]:
-    """Write `frame` (in `SCHEMA`, not empty) and sync file and name; register it inside the block."""
-    directory = store.root / DIRECTORY
-    durable.make_directory(directory)
-    manifest: dict[str, str | int] = {"model": model, "server": server, "segment": segment}
-    data = parquet.encode(frame, manifest)
-    path = directory / f"{uuid.uuid4().hex}.parquet"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        durable.write_all(descriptor, data)
-        os.fsync(descriptor)
-        durable.sync_directory(directory)
-        yield PredictionFile(
-            path=str(path.relative_to(store.root)),
-            model=model,
-            server=server,
-            segment=segment,
-            rows=frame.height,
-            bytes=data.nbytes,
-            sha256=hashlib.sha256(data).hexdigest(),
-            answered_low_us=int(frame["at_us"].to_numpy().min()),
-            answered_high_us=int(frame["at_us"].to_numpy().max()),
-            number_low=numbers[0],
-            number_high=numbers[1],
-        )
-    finally:
-        os.close(descriptor)
+def write(
+    stage: Stage, frame: pl.DataFrame, *, model: str, server: str, segment: int, numbers: tuple[int, int]
+) -> PredictionFile:
+    """Write `frame` (in `SCHEMA`, not empty) on `stage`. Seal the stage, then register the file, while it is open.
+
+    `numbers` are the smallest and the largest record number in the chunk that the frame was made from.
+    """
+    facts = stage.write(TABLE, frame, {"model": model, "server": server, "segment": segment})
+    answered_us = frame["at_us"].to_numpy()
+    return PredictionFile(
+        path=facts.path,
+        model=model,
+        server=server,
+        segment=segment,
+        rows=facts.rows,
+        bytes=facts.bytes,
+        sha256=facts.sha256,
+        answered_low_us=int(answered_us.min()),
+        answered_high_us=int(answered_us.max()),
+        number_low=numbers[0],
+        number_high=numbers[1],
+    )
 
 
 def register(connection: Connection, file: PredictionFile) -> None:
@@ -178,26 +163,6 @@ def newest_inputs(store: Store, model: str, version: str | None = None) -> str |
     return None if rows.is_empty() else str(rows["inputs"][-1])
 
 
-def sweep(store: Store) -> list[str]:
-    """Remove files that no row names and whose writer is dead; the removed paths, relative to the root."""
-    directory = store.root / DIRECTORY
-    if not directory.is_dir():
-        return []
-    removed = []
-    for path in sorted(directory.glob("*.parquet")):
-        relative = str(path.relative_to(store.root))
-        if not _named(store, relative) and _ownerless(path) and not _named(store, relative):
-            path.unlink(missing_ok=True)
-            removed.append(relative)
-    return removed
-
-
-def number_range(ids: Sequence[PredictionId]) -> tuple[int, int]:
-    """The smallest and the largest record number among `ids`, of which there is at least one."""
-    numbers = [each.number for each in ids]
-    return min(numbers), max(numbers)
-
-
 def _holding(connection: Connection, server: str, segment: int, low: int, high: int) -> list[PredictionFile]:
     query = select(prediction_files).where(
         prediction_files.c.server == server,
@@ -206,24 +171,3 @@ def _holding(connection: Connection, server: str, segment: int, low: int, high: 
         prediction_files.c.number_high >= low,
     )
     return [PredictionFile(**row) for row in connection.execute(query).mappings()]
-
-
-def _named(store: Store, path: str) -> bool:
-    with store.ledger.read() as connection:
-        query = select(prediction_files.c.path).where(prediction_files.c.path == path)
-        return connection.execute(query).first() is not None
-
-
-def _ownerless(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)

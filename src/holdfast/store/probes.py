@@ -8,6 +8,7 @@ from sqlalchemy import delete, insert, select
 
 from holdfast.records import Verdict
 from holdfast.store import Store
+from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.schema import probes
 
 
@@ -25,9 +26,10 @@ class Probe:
     probed_us: int
 
 
-def record(store: Store, probe: Probe) -> None:
-    """Make `probe` the last one of its server and model."""
+def record(store: Store, probe: Probe, lease: Lease) -> None:
+    """Make `probe` the last one of its server; `ConflictError` HF304 when `lease` went to another loop."""
     with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
         connection.execute(
             delete(probes).where(probes.c.server == probe.server, probes.c.model == probe.model)
         )

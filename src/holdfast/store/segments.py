@@ -7,7 +7,9 @@ collectors that race one is refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import IntegrityError as DuplicateKey
@@ -35,14 +37,13 @@ class Totals:
     refused: int
 
 
-def position(store: Store, server: str, segment: int) -> Position:
-    """How far `segment` of `server` has been collected; 0 bytes when it is new."""
-    query = select(segments.c.collected_bytes).where(
-        segments.c.server == server, segments.c.segment == segment
-    )
+def positions(store: Store, server: str) -> dict[int, Position]:
+    """How far each segment of `server` has been collected, by segment; a new one is absent."""
+    query = select(segments.c.segment, segments.c.collected_bytes).where(segments.c.server == server)
     with store.ledger.read() as connection:
-        found = connection.execute(query).scalar_one_or_none()
-    return Position(server, segment, 0 if found is None else found)
+        return {
+            segment: Position(server, segment, collected) for segment, collected in connection.execute(query)
+        }
 
 
 def advance(
@@ -97,6 +98,24 @@ def refuse_later(connection: Connection, server: str, segment: int, refused: int
         .where(segments.c.server == server, segments.c.segment == segment)
         .values(refused=segments.c.refused + refused)
     )
+
+
+def retire(collected: Sequence[Path], *, keep_bytes: int) -> list[Path]:
+    """Remove segments that were collected to their end, the oldest first, until `keep_bytes` are left.
+
+    A server stops logging when its directory is full, so somebody must make room; what was collected is in
+    the ledger and in Parquet. Pass the segments in order, and never the one that a server may still write.
+    """
+    sizes = {path: path.stat().st_size for path in collected}
+    excess = sum(sizes.values()) - keep_bytes
+    removed = []
+    for path, size in sizes.items():
+        if excess <= 0:
+            break
+        path.unlink(missing_ok=True)
+        removed.append(path)
+        excess -= size
+    return removed
 
 
 def totals(store: Store) -> Totals:

@@ -1,0 +1,139 @@
+"""What the servers did, brought home: their logs collected, labels joined, every server probed.
+
+Level-triggered: what is left to do is read from the logs and the ledger each time, so a round may be killed
+anywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from holdfast.control.probe import probe
+from holdfast.control.tally import tally
+from holdfast.errors import IntegrityError
+from holdfast.feedback import Waiting, parse_id
+from holdfast.store import Store, collected, events, labels, prediction_log, predictions, segments, servers
+from holdfast.store.collected import Stretch
+from holdfast.store.faults import fault_point
+from holdfast.store.files import staged
+from holdfast.store.leases import Lease
+from holdfast.store.prediction_log import Record
+from holdfast.store.segments import Position
+from holdfast.store.servers import Server
+
+__all__ = ["collect", "join", "probe"]
+
+KEPT_LOG_BYTES: Final = 1024**3
+"""How much of what was collected stays in each server's log directory, for a person who wants to look."""
+
+LABELS_AT_ONCE: Final = 20_000
+"""How many labels one transaction joins."""
+
+
+def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
+    """Read what the servers of `model` have logged since the last time; the number of records.
+
+    A log that is damaged is told once in an event and left as it is; the others go on. Raises `ConflictError`
+    HF304 when `lease` has gone to another loop, or another has collected the same stretch: it is then not
+    counted again.
+    """
+    return sum(_collect_server(store, server, lease, now_us) for server in servers.registered(store, model))
+
+
+def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
+    """Join the labels that wait with their answers; how many were settled, joined or given up.
+
+    A label whose answer was not collected yet goes on waiting. One that can have no answer is told in an
+    event and removed. Raises `ConflictError` HF304 when `lease` has gone to another loop.
+    """
+    others = {each.server for each in servers.registered(store) if each.model != model}
+    done = 0
+    last = ""
+    while True:
+        with store.ledger.read() as connection:
+            waiting = labels.waiting(connection, after=last, limit=LABELS_AT_ONCE)
+        if not waiting:
+            return done
+        last = waiting[-1].prediction
+        ours = [label for label in waiting if _server(label.prediction) not in others]
+        if ours:
+            settled = collected.join(store, lease, ours, now_us=now_us)
+            done += sum(1 for each in settled if not isinstance(each, Waiting))
+
+
+def _server(prediction: str) -> str:
+    place = parse_id(prediction)
+    return "" if place is None else place.server
+
+
+def _collect_server(store: Store, server: Server, lease: Lease, now_us: int) -> int:
+    listed = prediction_log.segments(server.log_directory)
+    known = segments.positions(store, server.server)
+    records = 0
+    finished: list[Path] = []
+    for number, path in listed:
+        position = known.get(number, Position(server.server, number, 0))
+        try:
+            records += _collect_segment(store, server, position, path, lease, now_us)
+        except IntegrityError as error:
+            _tell_damage(store, server, error, now_us)
+            continue
+        if number != listed[-1][0]:
+            finished.append(path)
+    segments.retire(finished, keep_bytes=KEPT_LOG_BYTES)
+    return records
+
+
+def _collect_segment(
+    store: Store, server: Server, position: Position, path: Path, lease: Lease, now_us: int
+) -> int:
+    records = 0
+    while position.collected_bytes != path.stat().st_size:
+        found, end = prediction_log.read(path, position.collected_bytes)
+        if end == position.collected_bytes:
+            break
+        _keep(store, server, position, found, end, lease, now_us)
+        records += len(found)
+        position = Position(position.server, position.segment, end)
+    return records
+
+
+def _keep(
+    store: Store, server: Server, position: Position, found: list[Record], end: int, lease: Lease, now_us: int
+) -> None:
+    counted = tally(found)
+    with staged(store.root) as stage:
+        file = None
+        if not counted.answers.is_empty():
+            file = predictions.write(
+                stage,
+                counted.answers,
+                model=server.model,
+                server=server.server,
+                segment=position.segment,
+                numbers=counted.numbers,
+            )
+            stage.seal()
+        fault_point("collect.written")
+        stretch = Stretch(
+            model=server.model,
+            position=position,
+            end_bytes=end,
+            predictions=counted.predictions,
+            file=file,
+            usage=counted.usage,
+            windows=counted.windows,
+            feedback=counted.feedback,
+        )
+        collected.keep(store, lease, stretch, now_us=now_us)
+
+
+def _tell_damage(store: Store, server: Server, error: IntegrityError, now_us: int) -> None:
+    subject = f"log/{server.server}"
+    with store.ledger.write() as connection:
+        told = events.newest(connection, subject=subject, limit=1)
+        if not told or told[0].explanation != str(error):
+            events.append(
+                connection, at_us=now_us, kind="log.damaged", subject=subject, explanation=str(error)
+            )

@@ -1,0 +1,118 @@
+"""Ask every server for an answer, and compare who gave it with who should (R131, R132)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from holdfast.monitor import Observation, judge
+from holdfast.records import Verdict
+from holdfast.store import Store, plans, probes, servers
+from holdfast.store.leases import Lease
+from holdfast.store.probes import Probe
+from holdfast.store.servers import Server
+
+TIMEOUT_SECONDS: Final = 2.0
+"""How long one probe waits for a server, for each of its requests."""
+
+CONFIRMED_US: Final = 5_000_000
+"""A server that was seen to obey the newest plan is not asked again for this long, microseconds."""
+
+_LONGEST_ANSWER_BYTES: Final = 1024 * 1024
+
+
+def probe(store: Store, model: str, lease: Lease, *, now_us: int) -> tuple[Probe, ...]:
+    """Probe every server of `model` with a real inference request, and keep what was seen.
+
+    The request is marked as a probe: it is answered on the way of all others by the version that the server's
+    plan intends, and not logged as a prediction. A server that answers nothing in `TIMEOUT_SECONDS` is an
+    error, never a pass. Raises `ConflictError` HF304 when `lease` has gone to another loop.
+    """
+    newest = plans.newest(store, model)
+    known = {each.server: each for each in probes.last(store, model)}
+    seen = []
+    for server in servers.registered(store, model):
+        before = known.get(server.server)
+        plan_number = None if newest is None else newest.plan.plan
+        if before is not None and _still_holds(before, plan_number, now_us):
+            seen.append(before)
+            continue
+        observed = observe(server)
+        plan_age_us = 0 if newest is None else now_us - newest.committed_us
+        judged = judge(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
+        found = Probe(
+            server=server.server,
+            model=model,
+            plan=observed.plan,
+            intended=judged.intended,
+            answered=observed.answered,
+            verdict=judged.verdict,
+            explanation=judged.explanation,
+            probed_us=now_us,
+        )
+        probes.record(store, found, lease)
+        seen.append(found)
+    return tuple(seen)
+
+
+def observe(server: Server) -> Observation:
+    """What `server` says that it follows, and which version answers a request."""
+    try:
+        before = _plan(_ask(server, "GET", "/holdfast/status"))
+        answer = _ask(
+            server, "POST", f"/v2/models/{server.model}/infer", {"inputs": [], "parameters": {"probe": True}}
+        )
+        after = _plan(_ask(server, "GET", "/holdfast/status"))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return Observation(None, None, f"{server.address} {_words(error)}")
+    answered = answer.get("model_version")
+    # Between two plans it cannot be told under which of them the answer was given.
+    return Observation(after if before == after else None, answered if isinstance(answered, str) else None)
+
+
+def _still_holds(before: Probe, plan: int | None, now_us: int) -> bool:
+    confirmed = before.verdict is Verdict.PASS and before.plan == plan
+    return confirmed and 0 <= now_us - before.probed_us < CONFIRMED_US
+
+
+def _ask(server: Server, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request on its own connection; `ValueError` unless the answer is a JSON object with status 200."""
+    address = urlsplit(server.address)
+    connection = http.client.HTTPConnection(
+        address.hostname or "", address.port or 80, timeout=TIMEOUT_SECONDS
+    )
+    try:
+        content = None if body is None else json.dumps(body)
+        connection.request(method, path, content, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        text = response.read(_LONGEST_ANSWER_BYTES)
+        if response.status != 200:
+            raise ValueError(f"answered {path} with status {response.status}")
+        document = json.loads(text)
+    finally:
+        connection.close()
+    match document:
+        case dict():
+            return document
+        case _:
+            raise ValueError(f"answered {path} with something else than a JSON object")
+
+
+def _plan(status: dict[str, Any]) -> int | None:
+    plan = status.get("plan")
+    number = plan.get("plan") if isinstance(plan, dict) else plan
+    return number if isinstance(number, int) else None
+
+
+def _words(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return f"did not answer within {TIMEOUT_SECONDS:g} s"
+        case ConnectionRefusedError():
+            return "refuses connections"
+        case json.JSONDecodeError():
+            return "answered with something else than JSON"
+        case _:
+            return str(error) or type(error).__name__

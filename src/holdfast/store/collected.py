@@ -1,0 +1,207 @@
+"""What is brought home from the servers' logs, each stretch and each join in one transaction.
+
+Read position, file of answers, usage, evidence and labels move together or not at all: whoever is killed in
+between begins again where nothing has happened yet.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from holdfast.feedback import Arrival, Impossible, Joined, Label, Settled, arrival, settle
+from holdfast.monitor import UsageRow
+from holdfast.records import Arm
+from holdfast.rollout import Answered, fold_requests, fold_scores, score
+from holdfast.rollout.evidence import QUALITY
+from holdfast.store import Store, events, evidence, labels, outcomes, predictions, segments, servers, usage
+from holdfast.store.faults import fault_point
+from holdfast.store.labels import NewLabel
+from holdfast.store.leases import Lease, assert_epoch
+from holdfast.store.prediction_log import FeedbackRecord
+from holdfast.store.predictions import PredictionFile
+from holdfast.store.segments import Position
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Requests of one rollout within one minute: what its sequential tests see as one window."""
+
+    rollout: int
+    minute_us: int
+    requests: tuple[Answered, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """One stretch of one segment, from `position` to byte `end_bytes`, and what it amounts to."""
+
+    model: str
+    position: Position
+    end_bytes: int
+    predictions: int
+    file: PredictionFile | None
+    usage: tuple[UsageRow, ...]
+    windows: tuple[Window, ...]
+    feedback: tuple[FeedbackRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SortedLabels:
+    """Labels that may be taken, and those that were refused, with the reason."""
+
+    taken: tuple[NewLabel, ...]
+    refused: tuple[tuple[FeedbackRecord, Arrival], ...]
+
+
+def sort_labels(feedback: Iterable[FeedbackRecord], known: dict[str, float]) -> SortedLabels:
+    """Which labels may be taken, in the order in which they came; `known` are the ledger's values."""
+    values = dict(known)
+    taken: list[NewLabel] = []
+    refused: list[tuple[FeedbackRecord, Arrival]] = []
+    for record in feedback:
+        match arrival(record.prediction, record.value, values.get(record.prediction)):
+            case Arrival.TAKEN:
+                values[record.prediction] = record.value
+                taken.append(NewLabel(record.prediction, record.value, record.source[:63], record.at_us))
+            case Arrival.REPEATED:
+                pass
+            case Arrival.CONTRADICTS | Arrival.MALFORMED as why:
+                refused.append((record, why))
+    return SortedLabels(tuple(taken), tuple(refused))
+
+
+def keep(store: Store, lease: Lease, stretch: Stretch, *, now_us: int) -> None:
+    """Keep one stretch of a log. Its file of answers must be written and sealed, and its stage still open.
+
+    Raises `ConflictError` HF304 when the lease or the stretch has gone to another; then nothing is kept.
+    """
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        known = labels.known(connection, [record.prediction for record in stretch.feedback])
+        arrived = sort_labels(stretch.feedback, known)
+        segments.advance(
+            connection,
+            stretch.position,
+            stretch.end_bytes,
+            predictions=stretch.predictions,
+            feedback=len(stretch.feedback),
+            refused=len(arrived.refused),
+        )
+        if stretch.file is not None:
+            predictions.register(connection, stretch.file)
+        usage.add(connection, stretch.model, stretch.usage)
+        for window in stretch.windows:
+            _fold_window(connection, window, now_us)
+        labels.add(connection, arrived.taken)
+        _tell_refused(connection, stretch.model, arrived.refused, now_us)
+        fault_point("collect.before_commit")
+    fault_point("collect.after_commit")
+
+
+def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -> tuple[Settled, ...]:
+    """Settle labels that wait: outcomes, quality evidence and the labels' own state, in one transaction.
+
+    Raises `ConflictError` HF304 when the lease or a label has gone to another; then nothing is kept.
+    """
+    answers = predictions.answers(store, [label.prediction for label in waiting])
+    known_servers = frozenset(server.server for server in servers.registered(store))
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        settled = settle(waiting, answers, predictions.frontiers(connection), known_servers, now_us=now_us)
+        joined = [each for each in settled if isinstance(each, Joined)]
+        outcomes.add(connection, joined, now_us=now_us)
+        labels.mark_joined(connection, [each.label.prediction for each in joined])
+        _fold_quality(connection, joined, now_us)
+        impossible = [each for each in settled if isinstance(each, Impossible)]
+        labels.give_up(connection, [each.label.prediction for each in impossible])
+        _tell_impossible(connection, impossible, now_us)
+        fault_point("join.before_commit")
+    return settled
+
+
+def _fold_window(connection: Connection, window: Window, now_us: int) -> None:
+    before = evidence.of_running(connection, window.rollout)
+    if before:
+        evidence.put(connection, window.rollout, fold_requests(before, window.requests), now_us=now_us)
+
+
+def _fold_quality(connection: Connection, joined: Sequence[Joined], now_us: int) -> None:
+    by_rollout: dict[int, list[Joined]] = defaultdict(list)
+    for each in joined:
+        if each.answer.rollout is not None:
+            by_rollout[each.answer.rollout].append(each)
+    for rollout, found in sorted(by_rollout.items()):
+        before = evidence.of_running(connection, rollout)
+        if not before:
+            continue
+        scores = unit_scores(found)
+        after = tuple(
+            fold_scores(state, scores[Arm.CHALLENGER], scores[Arm.CHAMPION])
+            if state.metric == QUALITY
+            else state
+            for state in before
+        )
+        evidence.put(connection, rollout, after, now_us=now_us)
+
+
+def unit_scores(joined: Iterable[Joined]) -> dict[Arm, list[float]]:
+    """The mean score of each unit of randomisation, by arm, in order of each unit's first event.
+
+    Answers of one unit are alike, so each counts as one score however many rows it asked for.
+    """
+    ordered = sorted(joined, key=lambda each: (each.answer.event_us, each.answer.prediction))
+    units: dict[tuple[str, bytes], list[float]] = defaultdict(list)
+    for each in ordered:
+        units[each.answer.arm, each.answer.unit].append(score(each.answer.probability, each.label.value))
+    scores: dict[Arm, list[float]] = {arm: [] for arm in Arm}
+    for (arm, _), found in units.items():
+        scores[Arm(arm)].append(sum(found) / len(found))
+    return scores
+
+
+def _tell_refused(
+    connection: Connection, model: str, refused: Sequence[tuple[FeedbackRecord, Arrival]], now_us: int
+) -> None:
+    if not refused:
+        return
+    contradicting = [record.prediction for record, why in refused if why is Arrival.CONTRADICTS]
+    malformed = [record.prediction for record, why in refused if why is Arrival.MALFORMED]
+    parts = []
+    if contradicting:
+        parts.append(
+            f"{len(contradicting)} contradict an earlier label of the same answer ({_some(contradicting)})"
+        )
+    if malformed:
+        parts.append(f"{len(malformed)} name no answer or have no value from 0 to 1 ({_some(malformed)})")
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="labels.refused",
+        subject=model,
+        explanation=f"Labels refused: {'; '.join(parts)}. The earlier labels stand.",
+    )
+
+
+def _tell_impossible(connection: Connection, impossible: Sequence[Impossible], now_us: int) -> None:
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for each in impossible:
+        by_reason[each.reason].append(each.label.prediction)
+    for reason, ids in sorted(by_reason.items()):
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="labels.given_up",
+            subject="labels",
+            explanation=f"{len(ids)} labels were given up, because {reason} ({_some(ids)}).",
+        )
+
+
+def _some(ids: Sequence[str]) -> str:
+    shown = ", ".join(each[:48] for each in ids[:_EXAMPLES])
+    return shown if len(ids) <= _EXAMPLES else f"{shown}, ..."

@@ -64,7 +64,7 @@ class PredictionFile:
 def write(
     stage: Stage, frame: pl.DataFrame, *, model: str, server: str, segment: int, numbers: tuple[int, int]
 ) -> PredictionFile:
-    """Write `frame` (in `SCHEMA`, not empty) on `stage`. Seal the stage, then register the file, while it is open.
+    """Write `frame` (in `SCHEMA`, not empty) on `stage`; seal it, and register the file before it ends.
 
     `numbers` are the smallest and the largest record number in the chunk that the frame was made from.
     """

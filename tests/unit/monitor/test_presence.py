@@ -1,0 +1,64 @@
+import dataclasses
+
+import pytest
+
+from holdfast.monitor import Observation, intended_version, judge, presence
+from holdfast.monitor.presence import SETTLING_US
+from holdfast.records import TrafficPlan, Verdict
+
+ALONE = TrafficPlan("m", 7, "v1", None, 0, "v0", "h1", None)
+SHARED = dataclasses.replace(ALONE, challenger="v2", share_ppm=50_000)
+ALL = dataclasses.replace(ALONE, challenger="v2", share_ppm=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("plan", "answered", "verdict"),
+    [
+        (ALONE, "v1", Verdict.PASS),
+        (ALONE, "v0", Verdict.FAIL),
+        (SHARED, "v1", Verdict.PASS),
+        (SHARED, "v2", Verdict.PASS),
+        (SHARED, "h1", Verdict.FAIL),
+        (ALL, "v2", Verdict.PASS),
+        (ALL, "v1", Verdict.FAIL),
+        (ALONE, None, Verdict.ERROR),
+    ],
+)
+def test_the_answer_is_compared_with_the_plan(plan, answered, verdict):
+    """R131, R132: declared against observed, by a request that was answered."""
+    assert judge(plan, Observation(7, answered), plan_age_us=SETTLING_US * 9).verdict is verdict
+
+
+def test_the_right_version_under_an_older_plan_is_not_a_pass():
+    lagging = Observation(6, "v2")
+    assert judge(ALL, lagging, plan_age_us=SETTLING_US).verdict is Verdict.INCONCLUSIVE
+    late = judge(ALL, lagging, plan_age_us=SETTLING_US + 1)
+    assert late.verdict is Verdict.FAIL
+    assert "plan 6" in late.explanation
+
+
+def test_no_answer_is_an_error_and_no_plan_is_inconclusive():
+    assert judge(ALONE, Observation(None, None, "it refuses"), plan_age_us=0).verdict is Verdict.ERROR
+    assert judge(None, Observation(1, "v1"), plan_age_us=0).verdict is Verdict.INCONCLUSIVE
+
+
+def test_the_intended_version_is_the_challenger_only_when_it_has_everything():
+    assert [intended_version(plan) for plan in (ALONE, SHARED, ALL)] == ["v1", "v1", "v2"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "worst"),
+    [
+        ((), Verdict.INCONCLUSIVE),
+        ((Verdict.PASS, Verdict.PASS), Verdict.PASS),
+        ((Verdict.PASS, Verdict.INCONCLUSIVE), Verdict.INCONCLUSIVE),
+        ((Verdict.ERROR, Verdict.INCONCLUSIVE), Verdict.ERROR),
+        ((Verdict.ERROR, Verdict.FAIL), Verdict.FAIL),
+    ],
+)
+def test_the_worst_server_decides(verdicts, worst):
+    found = presence(
+        ALONE, verdicts, deployed_us=1, rolled_back_us=None, trained_us=5_000_000, now_us=9_000_000
+    )
+    assert found.verdict is worst
+    assert found.age_seconds == 4.0

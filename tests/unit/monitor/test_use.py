@@ -1,0 +1,60 @@
+from holdfast.monitor import UsageRow, bucket_of, use
+from holdfast.records import Verdict
+
+MINUTE = 60_000_000
+
+
+def row(version="v1", minute=0, requests=10, result="ok", arm="champion", latency_us=1000):
+    return UsageRow(
+        version,
+        arm,
+        result,
+        minute * MINUTE,
+        requests,
+        requests,
+        requests * latency_us,
+        {bucket_of(latency_us): requests},
+    )
+
+
+def seen(rows, until=10):
+    return use(rows, since_us=0, until_us=until * MINUTE, silent_after_us=5 * MINUTE)
+
+
+def test_errors_are_split_by_kind_and_version():
+    """R141: error rate by type."""
+    found = seen([row(minute=8), row(minute=8, result="model", requests=3), row("v2", 9, 7, "contract")])
+    first, second = found.versions
+    assert (first.failed, first.error_rate) == (3, 3 / 13)
+    assert [(kind.kind, kind.requests) for kind in first.errors] == [("model", 3)]
+    assert (second.failed, second.share) == (7, 7 / 20)
+    assert (found.requests, found.failed) == (20, 10)
+
+
+def test_silence_is_a_failure_and_no_data_is_not_success():
+    """R140: zero traffic is told."""
+    assert seen([]).verdict is Verdict.INCONCLUSIVE
+    assert seen([row(minute=1)]).verdict is Verdict.FAIL
+    assert "8 min" in seen([row(minute=1)]).explanation
+    assert seen([row(minute=6)]).verdict is Verdict.PASS
+
+
+def test_the_rate_counts_from_the_first_request():
+    assert seen([row(minute=8, requests=120)]).rate_per_second == 1.0
+
+
+def test_latency_is_by_version_over_all_results_and_arms():
+    found = seen(
+        [row(minute=9, requests=99), row(minute=9, requests=1, arm="challenger", latency_us=1_000_000)]
+    )
+    (only,) = found.versions
+    assert only.p50_seconds < 0.0012
+    assert only.p99_seconds < 0.0012
+    assert seen([row(minute=9, latency_us=1_000_000)]).versions[0].p50_seconds > 0.8
+
+
+def test_minutes_outside_the_window_are_left_out():
+    found = use(
+        [row(minute=1), row(minute=20)], since_us=10 * MINUTE, until_us=30 * MINUTE, silent_after_us=MINUTE
+    )
+    assert [minute.minute_us for minute in found.minutes] == [20 * MINUTE]

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.store import migrate
@@ -44,14 +44,21 @@ class Ledger:
         if target.get_backend_name() == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
+        name = target.render_as_string()
         try:
             migrate.upgrade(engine)
         except OperationalError as error:
             raise UnavailableError(
-                "HF302", f"the ledger {target.render_as_string()} cannot be opened: {error.orig}", state="nothing was changed"
+                "HF302", f"the ledger {name} cannot be opened: {error.orig}", state="nothing was changed"
             ) from error
-        except sqlite3.DatabaseError as error:
-            raise IntegrityError("HF302", f"the ledger {target.render_as_string()} is damaged: {error}") from error
+        except (DatabaseError, sqlite3.DatabaseError) as error:
+            reason = error.orig if isinstance(error, DatabaseError) else error
+            raise IntegrityError(
+                "HF302",
+                f"the ledger {name} is damaged or no database: {reason}",
+                state="nothing was changed",
+                next_command="restore it from a copy of the store, or name another in HOLDFAST_LEDGER",
+            ) from error
         return cls(engine)
 
     @contextmanager

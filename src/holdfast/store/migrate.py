@@ -1,12 +1,83 @@
-"""Brings a ledger's tables to this release's schema."""
+"""Brings a ledger's tables to this release's schema, inside one transaction, whoever opens it first.
+
+The revisions are Alembic's and lie in `migrations/versions`; there is no configuration file to ship or to find. A ledger
+that is up to date costs two small queries and does not load Alembic at all.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import Engine
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from holdfast.store.schema import METADATA
+from sqlalchemy import Connection, Engine, inspect, text
+
+from holdfast.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from alembic.script import Script
+
+HEAD: Final = "0001"
+"""The revision of `schema.METADATA`: the newest file in `migrations/versions`."""
+
+_VERSION_TABLE: Final = "alembic_version"
 
 
 def upgrade(engine: Engine) -> None:
-    """Create what is missing."""
-    METADATA.create_all(engine)
+    """Run every revision that the ledger lacks.
+
+    Raises `IntegrityError` HF302 when the database belongs to something else or was made by a newer Holdfast; it is
+    then left as it is.
+    """
+    with engine.connect() as connection:
+        if revision(connection) == HEAD:
+            return
+    with engine.connect().execution_options(holdfast_writes=True) as connection, connection.begin():
+        _run(connection, revision(connection))  # another process may have been faster since
+
+
+def revision(connection: Connection) -> str | None:
+    """The revision that the ledger is at, None for an empty database; `IntegrityError` HF302 when it is no ledger."""
+    inspector = inspect(connection)
+    if inspector.has_table(_VERSION_TABLE):
+        found = connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar_one_or_none()
+        return None if found is None else str(found)
+    tables = inspector.get_table_names()
+    if tables:
+        raise IntegrityError(
+            "HF302",
+            f"the database is not a ledger of Holdfast: it has a table {tables[0]!r} and no revision",
+            state="nothing was changed",
+            next_command="name another database in HOLDFAST_LEDGER",
+        )
+    return None
+
+
+def _run(connection: Connection, found: str | None) -> None:
+    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    scripts = ScriptDirectory.from_config(config)
+    line = list(reversed(list(scripts.walk_revisions())))
+    context = MigrationContext.configure(connection)
+    for script in _missing(line, found):
+        with Operations.context(context):
+            script.module.upgrade()
+        context.stamp(scripts, script.revision)
+
+
+def _missing(line: list[Script], found: str | None) -> list[Script]:
+    known = [script.revision for script in line]
+    if found is None:
+        return line
+    if found not in known:
+        raise IntegrityError(
+            "HF302",
+            f"the ledger is at revision {found}, this release knows up to {known[-1]}: a newer Holdfast made it",
+            state="nothing was changed",
+            next_command="pip install --upgrade holdfast",
+        )
+    return line[known.index(found) + 1 :]

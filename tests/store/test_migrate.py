@@ -1,0 +1,100 @@
+"""The ledger's revisions: they make the schema, they refuse what is not theirs, and openers may race."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from holdfast.errors import IntegrityError, UnavailableError
+from holdfast.store import Store, migrate
+from holdfast.store.ledger import Ledger
+from holdfast.store.schema import METADATA
+
+
+def _definitions(path: Path) -> dict[str, list[str]]:
+    """What SQLite keeps of every table and index: the whole definition, its constraints in the order of their names."""
+    with sqlite3.connect(path) as database:
+        rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    database.close()
+    return {name: _ordered(sql) for name, sql in rows if name != "alembic_version"}
+
+
+def _ordered(sql: str) -> list[str]:
+    columns, *constraints = re.split(r",? CONSTRAINT ", " ".join(sql.split()).removesuffix(" )"))
+    return [columns, *sorted(constraints)]
+
+
+def test_the_revisions_make_exactly_the_schema(tmp_path: Path) -> None:
+    Ledger.open(f"sqlite:///{tmp_path / 'migrated.db'}").close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'declared.db'}")
+    METADATA.create_all(engine)
+    engine.dispose()
+    assert _definitions(tmp_path / "migrated.db") == _definitions(tmp_path / "declared.db")
+
+
+def test_alembic_finds_nothing_to_change(tmp_path: Path) -> None:
+    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with ledger.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = compare_metadata(context, METADATA)
+        assert migrate.revision(connection) == migrate.HEAD
+    ledger.close()
+    assert differences == []
+
+
+def test_a_ledger_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    ledger = Ledger.open(url)
+    with ledger.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    ledger.close()
+    with pytest.raises(IntegrityError, match=r"HF302.*9999.*newer Holdfast"):
+        Ledger.open(url)
+
+
+@pytest.mark.parametrize("content", [b"this is no database, it is a letter to a friend " * 40, b"\0" * 5000])
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ledger.db").write_bytes(content)
+    with pytest.raises(IntegrityError, match="HF302"):
+        Store.open(tmp_path)
+    assert (tmp_path / "ledger.db").read_bytes() == content
+
+
+def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ledger.db") as database:
+        database.execute("CREATE TABLE addresses (name TEXT)")
+    database.close()
+    with pytest.raises(IntegrityError, match=r"HF302.*addresses"):
+        Store.open(tmp_path)
+    assert set(_definitions(tmp_path / "ledger.db")) == {"addresses"}
+
+
+def test_a_ledger_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").mkdir()
+    with pytest.raises(UnavailableError, match="HF302"):
+        Store.open(tmp_path)
+
+
+def _open(directory: str, start: multiprocessing.synchronize.Barrier) -> None:
+    start.wait(60)
+    store = Store.open(Path(directory))
+    with store.ledger.read() as connection:
+        assert migrate.revision(connection) == migrate.HEAD
+
+
+def test_four_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
+    spawning = multiprocessing.get_context("spawn")
+    start = spawning.Barrier(4)
+    openers = [spawning.Process(target=_open, args=(str(tmp_path), start)) for _ in range(4)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join(120)
+    assert [opener.exitcode for opener in openers] == [0] * 4

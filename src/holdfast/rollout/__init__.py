@@ -1,0 +1,39 @@
+"""How a version reaches its users: the state machine, the policy, the evidence, the decision, the assignment.
+
+Pure: `decide` says what follows from a rollout, its evidence and the probes;
+`holdfast.control.rollout` commits it.
+"""
+
+from holdfast.rollout.assign import arm_of, salt_of
+from holdfast.rollout.evidence import (
+    Answered,
+    MetricState,
+    begin,
+    begin_step,
+    fold_counts,
+    fold_requests,
+    fold_scores,
+    score,
+)
+from holdfast.rollout.machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
+from holdfast.rollout.policy import Canary
+
+__all__ = [
+    "RESTING",
+    "TERMINAL",
+    "TRANSITIONS",
+    "Answered",
+    "Canary",
+    "Event",
+    "MetricState",
+    "State",
+    "arm_of",
+    "begin",
+    "begin_step",
+    "fold_counts",
+    "fold_requests",
+    "fold_scores",
+    "next_state",
+    "salt_of",
+    "score",
+]

@@ -1,7 +1,7 @@
 """The rollout's state machine, as a table. No other place lists states.
 
-A roll-back is legal from every state in which the challenger has, or may have, traffic. What a roll-back restores is a
-fact of the rollout (its champion), never an assumption of the state.
+A roll-back is legal from every state in which the challenger has, or may have, traffic. What a roll-back
+restores is a fact of the rollout (its champion), never an assumption of the state.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class Event(StrEnum):
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.PENDING, Event.START): State.CANARY,
-    (State.PENDING, Event.COMPLETE): State.VERIFYING,  # a model's first version has no champion to be compared with
+    (
+        State.PENDING,
+        Event.COMPLETE,
+    ): State.VERIFYING,  # a model's first version has no champion to be compared with
     (State.PENDING, Event.ROLL_BACK): State.CANCELLED,
     (State.CANARY, Event.ADVANCE): State.CANARY,
     (State.CANARY, Event.COMPLETE): State.VERIFYING,

@@ -52,8 +52,8 @@ class BettingTest:
     >>> test = BettingTest.begin(margin=0.01)
     >>> for _ in range(60):
     ...     test = test.fold([0.5, 0.7], [0.9, 0.8, 0.8, 1.0])
-    >>> round(test.log_e, 2), test.log_e >= math.log(1 / 0.01)
-    (21.87, True)
+    >>> round(test.log_e, 2)  # natural logarithm; harm is shown at 4.6 when one run in a hundred may err
+    21.87
     >>> BettingTest.from_state(test.state()) == test
     True
     """

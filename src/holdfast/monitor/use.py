@@ -82,7 +82,14 @@ class Use:
     minutes: tuple[Minute, ...]
 
 
-def use(rows: Sequence[UsageRow], *, since_us: int, until_us: int, silent_after_us: int) -> Use:
+def use(
+    rows: Sequence[UsageRow],
+    *,
+    since_us: int,
+    until_us: int,
+    silent_after_us: int,
+    last_minute_us: int | None = None,
+) -> Use:
     """How a model was used between two moments, by version.
 
     Parameters
@@ -94,6 +101,8 @@ def use(rows: Sequence[UsageRow], *, since_us: int, until_us: int, silent_after_
     silent_after_us
         A model without a request for longer than this is not used: the verdict is fail, whatever else is
         well.
+    last_minute_us
+        The newest minute with a request when that may lie before what `rows` hold; None takes it from `rows`.
 
     The rate counts from the first request in the window, so that a model that began a minute ago is not
     diluted.
@@ -101,7 +110,8 @@ def use(rows: Sequence[UsageRow], *, since_us: int, until_us: int, silent_after_
     inside = [row for row in rows if since_us - MINUTE_US < row.minute_us <= until_us]
     total = sum(row.requests for row in inside)
     failed = sum(row.requests for row in inside if row.result != OK)
-    verdict, explanation = _in_use(rows, until_us, silent_after_us)
+    last = max((row.minute_us for row in rows), default=last_minute_us)
+    verdict, explanation = _in_use(last, until_us, silent_after_us)
     by_version: dict[str, list[UsageRow]] = defaultdict(list)
     for row in inside:
         by_version[row.version].append(row)
@@ -118,10 +128,10 @@ def use(rows: Sequence[UsageRow], *, since_us: int, until_us: int, silent_after_
     )
 
 
-def _in_use(rows: Sequence[UsageRow], until_us: int, silent_after_us: int) -> tuple[Verdict, str]:
-    if not rows:
+def _in_use(last_minute_us: int | None, until_us: int, silent_after_us: int) -> tuple[Verdict, str]:
+    if last_minute_us is None:
         return Verdict.INCONCLUSIVE, "No request has been counted yet."
-    silent_us = until_us - (max(row.minute_us for row in rows) + MINUTE_US)
+    silent_us = until_us - (last_minute_us + MINUTE_US)
     if silent_us > silent_after_us:
         words = (
             f"No request for {silent_us // MINUTE_US} min, and more than"

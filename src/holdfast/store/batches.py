@@ -247,3 +247,40 @@ def record_refusal(store: Store, batch: BatchId, explanation: str, *, now_us: in
             events.append(
                 connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=explanation
             )
+
+
+@dataclass(frozen=True, slots=True)
+class FeedTotals:
+    """What is loaded of one feed. `event_high_us` is the newest event of a valid row; None when there is none."""
+
+    feed: str
+    batches: int
+    newest_batch: str
+    rows_loaded: int
+    rows_quarantined: int
+    event_low_us: int | None
+    event_high_us: int | None
+
+
+def totals(store: Store) -> tuple[FeedTotals, ...]:
+    """What is loaded of every feed, by feed; batches that were backed out do not count."""
+    live = _BATCHES.c.state == _LIVE
+    query = (
+        select(
+            _BATCHES.c.feed,
+            func.count(),
+            func.max(_BATCHES.c.batch),
+            func.sum(_BATCHES.c.rows_loaded),
+            func.sum(_BATCHES.c.rows_quarantined),
+            func.min(_BATCHES.c.event_low_us),
+            func.max(_BATCHES.c.event_high_us),
+        )
+        .where(live)
+        .group_by(_BATCHES.c.feed)
+        .order_by(_BATCHES.c.feed)
+    )
+    with store.ledger.read() as connection:
+        return tuple(
+            FeedTotals(feed, int(count), newest, int(loaded), int(quarantined), low, high)
+            for feed, count, newest, loaded, quarantined, low, high in connection.execute(query)
+        )

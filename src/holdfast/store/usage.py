@@ -84,6 +84,17 @@ def last_minute_us(store: Store, model: str) -> int | None:
         ).scalar_one_or_none()
 
 
+def requests_by_version(store: Store, model: str) -> dict[str, int]:
+    """How many requests each version of `model` has taken since the ledger began, answered or not."""
+    query = (
+        select(usage.c.version, func.sum(usage.c.requests))
+        .where(usage.c.model == model)
+        .group_by(usage.c.version)
+    )
+    with store.ledger.read() as connection:
+        return {version: int(requests) for version, requests in connection.execute(query) if version}
+
+
 def answered_rows(store: Store, model: str) -> dict[str, int]:
     """How many rows each version of `model` has answered since the ledger began."""
     query = (

@@ -1,0 +1,403 @@
+"""Everything that is known about one model now: what `holdfast status --json` prints and the page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from holdfast.monitor import (
+    Presence,
+    Quality,
+    QualityDay,
+    QualityVersion,
+    Use,
+    by_day,
+    by_version,
+    presence,
+    use,
+)
+from holdfast.qualify import GateResult
+from holdfast.records import TrafficPlan, Verdict
+from holdfast.rollout import Canary, MetricState, State
+from holdfast.store import (
+    Store,
+    batches,
+    events,
+    gates,
+    labels,
+    outcomes,
+    plans,
+    probes,
+    rollouts,
+    segments,
+    servers,
+    usage,
+    versions,
+)
+from holdfast.store.batches import FeedTotals
+from holdfast.store.events import EventRow
+from holdfast.store.outcomes import RolloutSpan
+from holdfast.store.probes import Probe
+from holdfast.store.rollouts import RolloutRow
+from holdfast.store.servers import Server
+from holdfast.store.versions import VersionRow
+
+USE_WINDOW_US: Final = 3_600_000_000
+"""How far back the page looks at requests, microseconds: one hour."""
+
+SILENT_AFTER_US: Final = 300_000_000
+"""After this long without a request a model counts as not used, microseconds: five minutes."""
+
+QUALITY_DAYS: Final = 60
+"""How many days of events, up to the newest labelled one, the quality is shown for."""
+
+NEWEST_EVENTS: Final = 30
+NEWEST_ROLLOUTS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStatus:
+    """The traffic plan that servers must follow. `share_ppm` is the challenger's share, parts per million."""
+
+    plan: int
+    champion: str
+    challenger: str | None
+    share_ppm: int
+    previous: str | None
+    fallback: str | None
+    rollout: int | None
+    committed_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """One server, and what it was last seen to do; `probed_us` is None when it was never probed."""
+
+    server: str
+    address: str
+    plan: int | None
+    intended: str | None
+    answered: str | None
+    verdict: Verdict
+    explanation: str
+    probed_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version: its place in the plan, its gates, and how its answers did. `auc` is None without enough labels."""
+
+    version: str
+    number: int
+    role: str
+    state: str
+    place: str
+    learner: str
+    created_us: int
+    bytes: int
+    gates: tuple[GateResult, ...]
+    auc: float | None
+    labelled: int
+    requests: int
+    coverage: float | None
+    quality: Quality
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceStatus:
+    """One metric of a rollout. `reached` is the share of the bound that the evidence of harm reached, 0 to 1."""
+
+    metric: str
+    challenger_units: int
+    challenger_mean: float | None
+    champion_units: int
+    champion_mean: float | None
+    log_e: float
+    log_bound: float
+    reached: float
+    verdict: Verdict
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStatus:
+    """One rollout and its evidence. `steps_ppm` are the challenger's shares, `step` is the current one's index."""
+
+    rollout: int
+    challenger: str
+    champion: str | None
+    state: str
+    running: bool
+    step: int
+    steps_ppm: tuple[int, ...]
+    started_us: int
+    changed_us: int
+    reason: str
+    actor: str
+    first_event_us: int
+    last_event_us: int
+    evidence: tuple[EvidenceStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStatus:
+    """Labels that were taken, those of them that wait for their answers, and those that were refused."""
+
+    taken: int
+    waiting: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything about one model at `now_us`."""
+
+    model: str
+    now_us: int
+    plan: PlanStatus | None
+    presence: Presence
+    servers: tuple[ServerStatus, ...]
+    use: Use
+    versions: tuple[VersionStatus, ...]
+    rollouts: tuple[RolloutStatus, ...]
+    quality: tuple[QualityDay, ...]
+    labels: LabelStatus
+    feeds: tuple[FeedTotals, ...]
+    events: tuple[EventRow, ...]
+
+    @property
+    def running(self) -> RolloutStatus | None:
+        """The rollout that is under way; None when there is none."""
+        return next((each for each in self.rollouts if each.running), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The status as plain lists, dictionaries and numbers, ready for JSON."""
+        return asdict(self)
+
+
+def status(store: Store, model: str, *, now_us: int) -> dict[str, Any]:
+    """Everything that is known about `model` at `now_us`, as a JSON document."""
+    return StatusReader(store, model).read(now_us=now_us).as_dict()
+
+
+class StatusReader:
+    """Reads the status again and again; what only grows with new labels is computed when there are new ones."""
+
+    def __init__(self, store: Store, model: str) -> None:
+        self._store = store
+        self._model = model
+        self._outcome = -1
+        self._days: tuple[QualityDay, ...] = ()
+        self._versions: tuple[QualityVersion, ...] = ()
+
+    def read(self, *, now_us: int) -> Status:
+        """The status at `now_us`."""
+        store, model = self._store, self._model
+        newest = plans.newest(store, model)
+        plan = None if newest is None else newest.plan
+        seen = {each.server: each for each in probes.last(store, model)}
+        told = tuple(_server(server, seen.get(server.server)) for server in servers.registered(store, model))
+        known = versions.of_model(store, model)
+        runs = rollouts.of_model(store, model)
+        spans = outcomes.rollout_spans(store, model)
+        used = self._use(now_us)
+        answers = usage.answered_rows(store, model)
+        self._judge_quality(answers)
+        requests = usage.requests_by_version(store, model)
+        qualities = {each.version: each for each in self._versions}
+        with store.ledger.read() as connection:
+            story = tuple(events.newest(connection, limit=NEWEST_EVENTS))
+        return Status(
+            model=model,
+            now_us=now_us,
+            plan=None if newest is None else _plan(newest.plan, newest.committed_us),
+            presence=_presence(plan, told, runs, known, now_us),
+            servers=told,
+            use=used,
+            versions=tuple(
+                _version(row, plan, gates.newest(store, row.version), qualities.get(row.version), requests)
+                for row in known
+            ),
+            rollouts=tuple(
+                _rollout(store, row, spans.get(row.rollout)) for row in runs[:NEWEST_ROLLOUTS]
+            ),
+            quality=self._days,
+            labels=_labels(store),
+            feeds=batches.totals(store),
+            events=story,
+        )
+
+    def _use(self, now_us: int) -> Use:
+        rows = usage.since(self._store, self._model, now_us - USE_WINDOW_US)
+        last = usage.last_minute_us(self._store, self._model)
+        return use(
+            rows,
+            since_us=now_us - USE_WINDOW_US,
+            until_us=now_us,
+            silent_after_us=SILENT_AFTER_US,
+            last_minute_us=last,
+        )
+
+    def _judge_quality(self, answers: dict[str, int]) -> None:
+        newest = outcomes.newest(self._store, self._model)
+        if newest == self._outcome:
+            return
+        found = outcomes.of_model(self._store, self._model, days=QUALITY_DAYS)
+        self._days = by_day(found)
+        self._versions = by_version(found, answers)
+        self._outcome = newest
+
+
+def _plan(plan: TrafficPlan, committed_us: int) -> PlanStatus:
+    return PlanStatus(
+        plan=plan.plan,
+        champion=plan.champion,
+        challenger=plan.challenger,
+        share_ppm=plan.share_ppm,
+        previous=plan.previous,
+        fallback=plan.fallback,
+        rollout=plan.rollout,
+        committed_us=committed_us,
+    )
+
+
+def _server(server: Server, probe: Probe | None) -> ServerStatus:
+    if probe is None:
+        words = "It announced itself and has not been probed yet."
+        return ServerStatus(
+            server.server, server.address, None, None, None, Verdict.INCONCLUSIVE, words, None
+        )
+    return ServerStatus(
+        server=server.server,
+        address=server.address,
+        plan=probe.plan,
+        intended=probe.intended,
+        answered=probe.answered,
+        verdict=probe.verdict,
+        explanation=probe.explanation,
+        probed_us=probe.probed_us,
+    )
+
+
+def _presence(
+    plan: TrafficPlan | None,
+    told: Sequence[ServerStatus],
+    runs: Sequence[RolloutRow],
+    known: Sequence[VersionRow],
+    now_us: int,
+) -> Presence:
+    created = {row.version: row.created_us for row in known}
+    promoted = [
+        run.changed_us
+        for run in runs
+        if run.state == State.PROMOTED and plan is not None and run.challenger == plan.champion
+    ]
+    returned = [run.changed_us for run in runs if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)]
+    return presence(
+        plan,
+        [server.verdict for server in told],
+        deployed_us=max(promoted, default=None),
+        rolled_back_us=max(returned, default=None),
+        trained_us=None if plan is None else created.get(plan.champion),
+        now_us=now_us,
+    )
+
+
+def _version(
+    row: VersionRow,
+    plan: TrafficPlan | None,
+    judged: Sequence[GateResult],
+    found: QualityVersion | None,
+    requests: dict[str, int],
+) -> VersionStatus:
+    quality = Quality(0, 0, None, None, None, None) if found is None else found.quality
+    return VersionStatus(
+        version=row.version,
+        number=row.number,
+        role=row.role,
+        state=row.state,
+        place=_place(row.version, plan),
+        learner=row.learner,
+        created_us=row.created_us,
+        bytes=row.bytes,
+        gates=tuple(judged),
+        auc=None if quality.auc is None else quality.auc.estimate,
+        labelled=quality.rows,
+        requests=requests.get(row.version, 0),
+        coverage=None if found is None else found.coverage,
+        quality=quality,
+    )
+
+
+def _place(version: str, plan: TrafficPlan | None) -> str:
+    if plan is None:
+        return ""
+    places = {
+        plan.fallback: "fallback",
+        plan.previous: "previous",
+        plan.challenger: "challenger",
+        plan.champion: "champion",
+    }
+    return places.get(version, "")
+
+
+def _rollout(store: Store, row: RolloutRow, span: RolloutSpan | None) -> RolloutStatus:
+    policy = Canary.from_json(row.policy)
+    return RolloutStatus(
+        rollout=row.rollout,
+        challenger=row.challenger,
+        champion=row.champion,
+        state=row.state,
+        running=row.running,
+        step=row.step,
+        steps_ppm=policy.shares_ppm,
+        started_us=row.started_us,
+        changed_us=row.changed_us,
+        reason=row.reason,
+        actor=row.actor,
+        # The chart's axis is the time of the events; without a labelled one the clock is the best guess.
+        first_event_us=row.started_us if span is None else span.first_us,
+        last_event_us=row.changed_us if span is None else span.last_us,
+        evidence=tuple(_evidence(state, policy) for state in _in_order(rollouts.evidence(store, row.rollout))),
+    )
+
+
+def _in_order(states: Iterable[MetricState]) -> list[MetricState]:
+    order = {"errors": 0, "latency": 1, "quality": 2}
+    return sorted(states, key=lambda state: (order.get(state.metric, 9), state.metric))
+
+
+def _evidence(state: MetricState, policy: Canary) -> EvidenceStatus:
+    needed = policy.labelled_per_step if state.metric == "quality" else policy.units_per_step
+    verdict, words = _judged(state, needed)
+    return EvidenceStatus(
+        metric=state.metric,
+        challenger_units=state.challenger_units,
+        challenger_mean=_mean(state.challenger_total, state.challenger_units),
+        champion_units=state.champion_units,
+        champion_mean=_mean(state.champion_total, state.champion_units),
+        log_e=state.log_e,
+        log_bound=state.log_bound,
+        reached=min(1.0, max(0.0, state.log_e / state.log_bound)) if state.log_bound > 0 else 0.0,
+        verdict=verdict,
+        explanation=words,
+    )
+
+
+def _judged(state: MetricState, needed: int) -> tuple[Verdict, str]:
+    if state.harmful:
+        return Verdict.FAIL, "Harm is shown: the evidence reached its bound."
+    seen = state.challenger_units_this_step
+    if seen < needed:
+        return Verdict.INCONCLUSIVE, f"{seen:,} of {needed:,} units of this step seen."
+    return Verdict.PASS, f"No harm shown by {seen:,} units of this step."
+
+
+def _mean(total: float, units: int) -> float | None:
+    return total / units if units else None
+
+
+def _labels(store: Store) -> LabelStatus:
+    taken, waiting = labels.count(store)
+    return LabelStatus(taken, waiting, segments.totals(store).refused)

@@ -124,8 +124,10 @@ def _bucket(values: Var, buckets: Sequence[Bucketed]) -> Var:
     for row, feature in enumerate(buckets):
         edges[row, 0, : len(feature.edges)] = feature.edges
     above = op.greater_or_equal(op.unsqueeze(values, constant([2], np.int64)), constant(edges, np.float64))
-    count = op.reduce_sum(op.cast(above, to=np.float32), constant([2], np.int64), keepdims=0)
-    return op.where(op.isnan(values), values, op.cast(count, to=np.float64))
+    count = op.reduce_sum(op.cast(above, to=np.float64), constant([2], np.int64), keepdims=0)
+    if all(f.fill is not None for f in buckets):
+        return count
+    return op.where(op.isnan(values), values, count)
 
 
 def _ratio(above: Var, below: Var, ratios: Sequence[Quotient]) -> Var:

@@ -46,14 +46,12 @@ def clocks(at_us: Var, zone: Zone, parts: Sequence[Clock]) -> Var:
     """What `parts` show at instants int64 (N,); float32 (parts, N), NaN for an instant outside 1970 to 2099."""
     held = op.clip(at_us, constant(0, np.int64), constant(_END_US - 1, np.int64))
     local = op.add(held, _offset(held, zone))
-    lengths = [len(_SHOWN[part]) for part in parts]
     units = op.div(local, _column([_UNIT[part] for part in parts]))
-    within = op.mod(units, _column(lengths))
-    if len(parts) > 1:
-        within = op.add(within, _column([sum(lengths[:place]) for place in range(len(parts))]))
-    shown = op.gather(
-        constant([value for part in parts for value in _SHOWN[part]], np.float32), within, axis=0
-    )
+    within = op.mod(units, _column([len(_SHOWN[part]) for part in parts]))
+    table = np.zeros((len(parts), max(len(_SHOWN[part]) for part in parts)), np.float32)
+    for row, part in enumerate(parts):
+        table[row, : len(_SHOWN[part])] = _SHOWN[part]
+    shown = op.gather_elements(constant(table, np.float32), within, axis=1)
     return op.where(op.equal(held, at_us), shown, constant(np.nan, np.float32))
 
 

@@ -100,7 +100,9 @@ def _instant(part: Input, value: object) -> int:
         return MISSING_US
     if type(value) is int:
         return value if -(2**63) <= value < 2**63 else MISSING_US
-    moment: datetime | str = read_moment(value, _zone(part.tz), local=part.local)
+    if isinstance(value, datetime) and value.utcoffset() is not None:
+        return microseconds(value)
+    moment = read_moment(value, _zone(part.tz), local=part.local)
     if isinstance(moment, str):
         raise InputError("HF502", f"{value!r} breaks {part.name}|{moment}")
     return microseconds(moment)

@@ -24,6 +24,7 @@ extra       a row has a key that no column has
 from holdfast.contract.batch import REASONS, BatchCheck, BatchVerdict, compile_batch, dtype
 from holdfast.contract.columns import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.contract import Contract
+from holdfast.contract.frame import from_frame
 from holdfast.contract.missing import (
     Constant,
     Keep,
@@ -67,6 +68,7 @@ __all__ = [
     "compile_row",
     "dtype",
     "fill_values",
+    "from_frame",
     "from_text",
     "instant_us",
     "microseconds",

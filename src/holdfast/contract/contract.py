@@ -75,7 +75,7 @@ class Contract:
         key: tuple[str, ...] | list[str] | str,
         event_time: str,
         label: Label | None = None,
-        slices: tuple[str, ...] | list[str] = (),
+        slices: tuple[str, ...] | list[str] | str = (),
     ) -> None:
         rowwise = [kind for kind in _KINDS.values() if kind is not Label]
         stray = [column for column in columns if type(column) not in rowwise]

@@ -68,9 +68,7 @@ def read_moment(value: object, zone: tzinfo, *, local: bool) -> datetime | str:
     >>> read_moment("2013-03-10T02:30:00-05:00", new_york, local=False).astimezone(UTC).isoformat()
     '2013-03-10T07:30:00+00:00'
     """
-    if isinstance(value, datetime):
-        moment = value
-    elif isinstance(value, str):
+    if isinstance(value, str):
         found = _TEXT.fullmatch(value)
         if found is None:
             return "type"
@@ -78,30 +76,40 @@ def read_moment(value: object, zone: tzinfo, *, local: bool) -> datetime | str:
             moment = datetime.fromisoformat(value.upper())
         except ValueError:  # 30 February, year 0
             return "type"
+        naive, skipped = found[1] is None, False
+    elif isinstance(value, datetime):
+        moment = value
+        early, late = _two_readings(moment)
+        naive, skipped = early is None, early is not None and late is not None and early < late
     else:
         return "type"
-    if moment.utcoffset() is None:
+    if naive:
         return _read_local(moment.replace(tzinfo=None), zone) if local else "zone"
-    if not EARLIEST <= moment <= LATEST:
+    if not 1 < moment.year < 9999 and not EARLIEST <= moment <= LATEST:
         return "range"
-    if type(moment.tzinfo) is not timezone and _skipped(moment):
-        return "gap"
-    return moment
+    return "gap" if skipped else moment
 
 
 def _read_local(wall: datetime, zone: tzinfo) -> datetime | str:
     if not LOCAL_YEARS[0] <= wall.year <= LOCAL_YEARS[1]:
         return "range"
-    first, second = wall.replace(tzinfo=zone, fold=0), wall.replace(tzinfo=zone, fold=1)
-    if _skipped(first):
-        return "gap"
-    return first if first.utcoffset() == second.utcoffset() else "fold"
+    early, late = _two_readings(wall.replace(tzinfo=zone))
+    assert early is not None
+    assert late is not None
+    if early == late:
+        return wall.replace(tzinfo=zone)
+    return "gap" if early < late else "fold"
 
 
-def _skipped(moment: datetime) -> bool:
-    # PEP 495: a wall time that a zone's clock never shows comes back as another one.
-    back = moment.astimezone(UTC).astimezone(moment.tzinfo)
-    return back.replace(tzinfo=None, fold=0) != moment.replace(tzinfo=None, fold=0)
+def _two_readings(moment: datetime) -> tuple[timedelta | None, timedelta | None]:
+    """The offsets before and after a change of the clock at that wall time; equal when there is none.
+
+    The clock is put forward over a gap and back over a fold (PEP 495), so the first is smaller in a gap.
+    """
+    if moment.tzinfo is None or type(moment.tzinfo) is timezone:
+        offset = moment.utcoffset()
+        return offset, offset
+    return moment.replace(fold=0).utcoffset(), moment.replace(fold=1).utcoffset()
 
 
 def instant_us(value: object, column: Timestamp) -> int:

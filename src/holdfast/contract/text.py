@@ -10,7 +10,7 @@ import polars as pl
 
 from holdfast.contract.columns import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.contract import Contract
-from holdfast.contract.moments import DATE, EARLIEST_US, FRACTION, LATEST_US, LOCAL_YEARS, OFFSET, TIME
+from holdfast.contract.instants import read_instants
 from holdfast.errors import InputError
 
 MISSING_WORDS: Final = ("", "NA")
@@ -105,7 +105,7 @@ def _read(column: Column, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Ser
         case Category() | Text():
             return texts, {}
         case Timestamp():
-            return _moments(column, texts)
+            return read_instants(column, texts)
         case Boolean() | Label():
             lower = texts.str.to_lowercase()
             true, false = lower.is_in(["true", "1"]), lower.is_in(["false", "0"])
@@ -124,85 +124,3 @@ def _integers(texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
     lost = _lost(texts, values)
     # More digits than 64 bits hold is still an integer: the same reason as a row with such an int.
     return values, {"type": lost & ~digits, "not_exact": lost & digits}
-
-
-def _moments(column: Timestamp, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
-    name = texts.name
-    local = _local_reasons(column) if column.naive == "local" else pl.lit("zone")
-    offset = pl.col("offset")
-    parts = (
-        texts.to_frame()
-        .lazy()
-        .select(
-            text=pl.col(name),
-            shaped=pl.col(name).str.contains(f"^{DATE}[Tt ]{TIME}(?:{FRACTION})?(?:{OFFSET})?$")
-            & ~pl.col(name).str.starts_with("0000"),
-        )
-        .with_columns(text=pl.when("shaped").then("text"))
-        .with_columns(
-            wall=(pl.col("text").str.slice(0, 10) + " " + pl.col("text").str.slice(11, 8)).str.to_datetime(
-                "%Y-%m-%d %H:%M:%S", time_unit="us", strict=False
-            ),
-            fraction_us=pl.col("text")
-            .str.extract(r"\.([0-9]{1,6})")
-            .str.pad_end(6, "0")
-            .cast(pl.Int64)
-            .fill_null(0),
-            offset=pl.col("text").str.slice(19).str.extract(f"({OFFSET})$").str.to_uppercase(),
-        )
-        .with_columns(
-            zoned_us=pl.col("wall").dt.epoch("us")
-            + pl.col("fraction_us")
-            - pl.when(offset == "Z").then(0).otherwise(_offset_us(offset)),
-            first_us=_wall_us(column.tz, "earliest"),
-            last_us=_wall_us(column.tz, "latest"),
-        )
-        .with_columns(
-            us=pl.when(offset.is_not_null())
-            .then("zoned_us")
-            .otherwise(pl.col("first_us") + pl.col("fraction_us")),
-            reason=pl.when(pl.col("shaped").is_null())
-            .then(None)
-            .when(pl.col("wall").is_null())
-            .then(pl.lit("type"))
-            .when(offset.is_null())
-            .then(local)
-            .when(~pl.col("zoned_us").is_between(EARLIEST_US, LATEST_US))
-            .then(pl.lit("range")),
-        )
-        .select(
-            "reason",
-            moment=pl.when(pl.col("reason").is_null())
-            .then("us")
-            .cast(pl.Datetime("us", "UTC"))
-            .dt.convert_time_zone(column.tz),
-        )
-        .collect()
-    )
-    reasons = parts["reason"]
-    found = reasons.unique().drop_nulls().sort().to_list()
-    return parts["moment"], {rule: (reasons == rule).fill_null(value=False) for rule in found}
-
-
-def _local_reasons(column: Timestamp) -> pl.Expr:
-    first, last = pl.col("first_us"), pl.col("last_us")
-    return (
-        pl.when(~pl.col("wall").dt.year().is_between(*LOCAL_YEARS))
-        .then(pl.lit("range"))
-        .when(first.is_null())
-        .then(pl.lit("gap"))
-        .when(first != last)
-        .then(pl.lit("fold"))
-    )
-
-
-def _wall_us(zone: str, ambiguous: str) -> pl.Expr:
-    within = pl.when(pl.col("wall").dt.year().is_between(*LOCAL_YEARS)).then("wall")
-    return within.dt.replace_time_zone(zone, ambiguous=pl.lit(ambiguous), non_existent="null").dt.epoch("us")
-
-
-def _offset_us(offset: pl.Expr) -> pl.Expr:
-    minutes = offset.str.slice(1, 2).cast(pl.Int64, strict=False) * 60 + offset.str.slice(4, 2).cast(
-        pl.Int64, strict=False
-    )
-    return pl.when(offset.str.starts_with("-")).then(-minutes).otherwise(minutes) * 60_000_000

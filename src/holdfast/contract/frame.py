@@ -1,0 +1,71 @@
+"""Rows that come typed, as from a Parquet file: widened to the contract's dtypes where that loses nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from holdfast.contract.columns import EXACT, Category, Column, Integer, Number, Text, Timestamp
+from holdfast.contract.contract import Contract
+from holdfast.contract.instants import read_walls
+from holdfast.contract.text import Typed
+
+_NARROW: Final = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+
+
+def from_frame(contract: Contract, frame: pl.DataFrame) -> Typed:
+    """`frame` with each column in the dtype of `contract` when every value has one exact counterpart there.
+
+    Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, an
+    instant of any unit and zone is shown in the column's zone (nanoseconds are cut off), and a wall clock
+    time is read where the column's `naive` is "local". A single value without a counterpart is the fault
+    of its row: `not_exact`, `gap`, `fold` or `range`. A column of any other dtype is left alone, for
+    `compile_batch` to refuse with HF202: text is not parsed here, and no number is rounded.
+
+    Examples
+    --------
+    >>> from holdfast.contract import Contract, Integer, Number, Timestamp
+    >>> from datetime import UTC, datetime
+    >>> contract = Contract(Integer("id"), Number("distance", unit="mi"), Timestamp("at", tz="UTC"),
+    ...                     key="id", event_time="at")
+    >>> rows = {"id": [1, 2], "distance": [1400, 2**53 + 1], "at": [datetime(2013, 1, 1, tzinfo=UTC)] * 2}
+    >>> typed = from_frame(contract, pl.DataFrame(rows))
+    >>> typed.frame["distance"].to_list(), list(typed.faults)
+    ([1400.0, None], ['distance|not_exact'])
+    """
+    faults: dict[str, pl.Series] = {}
+    widened = frame
+    for column in contract.columns:
+        if column.name in frame.columns:
+            values, found = _widen(column, frame[column.name])
+            widened = widened.with_columns(values.alias(column.name))
+            faults |= {f"{column.name}|{rule}": rows for rule, rows in found.items() if rows.any()}
+    return Typed(widened, frame, faults)
+
+
+def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    kind = values.dtype
+    match column:
+        case Number() if kind == pl.Float32 or kind in _NARROW:
+            return values.cast(pl.Float64), {}
+        case Number() if kind in (pl.Int64, pl.UInt64):
+            return _exact(values, pl.Float64())
+        case Integer() if kind in _NARROW:
+            return values.cast(pl.Int64), {}
+        case Integer() if kind == pl.UInt64:
+            return _exact(values, pl.Int64())
+        case Category() | Text() if isinstance(kind, (pl.Categorical, pl.Enum)):
+            return values.cast(pl.String), {}
+        case Timestamp(tz=zone) if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
+            return values.dt.cast_time_unit("us").dt.convert_time_zone(zone), {}
+        case Timestamp(naive="local") if isinstance(kind, pl.Datetime):
+            return read_walls(column, values.dt.cast_time_unit("us"))
+        case _:
+            return values, {}
+
+
+def _exact(values: pl.Series, kind: pl.DataType) -> tuple[pl.Series, dict[str, pl.Series]]:
+    inexact = (values > EXACT) | (values < -EXACT) if values.dtype == pl.Int64 else values > EXACT
+    inexact = inexact.fill_null(value=False)
+    return values.set(inexact, None).cast(kind), {"not_exact": inexact}

@@ -1,0 +1,208 @@
+"""A declaration means what it says or is refused; its JSON and hash carry every fact of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from holdfast.contract import (
+    Boolean,
+    Category,
+    Column,
+    Constant,
+    Contract,
+    Integer,
+    Keep,
+    Label,
+    Mean,
+    Median,
+    Number,
+    Reject,
+    Text,
+    Timestamp,
+)
+from holdfast.errors import InputError
+
+EVERYTHING: tuple[Column, ...] = (
+    Text("id", max_length=40, pattern="[A-Z0-9]+"),
+    Timestamp("at", tz="America/New_York", naive="local"),
+    Number("distance", unit="mi", low=0, high=6000, missing=Median(flag=True)),
+    Number("delay", unit="min", missing=Mean()),
+    Integer("seats", unit="seat", low=1, missing=Constant(150, flag=True)),
+    Category("carrier", values=("UA", "AA"), unseen="reject", missing=Constant("UA")),
+    Category("origin", missing=Keep(flag=True)),
+    Boolean("night", missing=Constant(value=False)),
+)
+
+
+def everything(*columns: Column, **changes: Any) -> Contract:
+    facts = {
+        "key": "id",
+        "event_time": "at",
+        "label": Label("late", delay="12h"),
+        "slices": ("origin",),
+        **changes,
+    }
+    return Contract(*(columns or EVERYTHING), **facts)
+
+
+def test_json_round_trip_keeps_every_fact() -> None:
+    """R48: the hash at the endpoint is the hash of the model because the JSON holds everything."""
+    contract = everything()
+    again = Contract.from_json(contract.to_json())
+    assert again == contract
+    assert again.to_json() == contract.to_json()
+    assert again.hash == contract.hash
+    assert len(contract.hash) == 64
+    assert again.label == Label("late", delay="12h")
+    assert hash(again) == hash(contract)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        everything(
+            *EVERYTHING[:2],
+            Number("distance", unit="km", low=0, high=6000, missing=Median(flag=True)),
+            *EVERYTHING[3:],
+        ),
+        everything(
+            *EVERYTHING[:2],
+            Number("distance", unit="mi", low=0, high=6001, missing=Median(flag=True)),
+            *EVERYTHING[3:],
+        ),
+        everything(
+            *EVERYTHING[:2],
+            Number("distance", unit="mi", low=0, high=6000, missing=Median()),
+            *EVERYTHING[3:],
+        ),
+        everything(EVERYTHING[0], Timestamp("at", tz="UTC", naive="local"), *EVERYTHING[2:]),
+        everything(EVERYTHING[1], EVERYTHING[0], *EVERYTHING[2:]),
+        everything(label=Label("late", delay="11h")),
+        everything(label=None),
+        everything(slices=("carrier",)),
+        everything(key=("id", "at")),
+    ],
+    ids=["unit", "range", "flag", "zone", "order", "delay", "label", "slices", "key"],
+)
+def test_every_fact_is_in_the_hash(changed: Contract) -> None:
+    """R22, R23: another unit or zone is another contract."""
+    assert changed.hash != everything().hash
+    assert changed != everything()
+
+
+def test_equal_declarations_have_one_hash_however_they_are_written() -> None:
+    first = Contract(
+        Integer("n"), Timestamp("at", tz="UTC"), Number("x", unit="1", low=-0.0), key="n", event_time="at"
+    )
+    second = Contract(
+        Integer("n", missing="reject"),
+        Timestamp("at", "UTC"),
+        Number("x", unit="1", low=0),
+        key=["n"],
+        event_time="at",
+    )
+    assert first.hash == second.hash
+    assert (
+        everything(label=Label("late", delay="12h")).hash
+        == everything(label=Label("late", delay="720min")).hash
+    )
+
+
+def test_a_contract_knows_its_parts() -> None:
+    contract = everything()
+    assert contract.names[-1] == "late"
+    assert "late" not in {column.name for column in contract.request_columns}
+    assert contract.column("distance") == EVERYTHING[2]
+    with pytest.raises(InputError, match="no column 'altitude'"):
+        contract.column("altitude")
+
+
+AT = Timestamp("at", tz="UTC")
+WRONG = {
+    "unit missing": lambda: Number("x", unit=""),
+    "low above high": lambda: Number("x", unit="1", low=2, high=1),
+    "infinite bound": lambda: Number("x", unit="1", high=float("inf")),
+    "boolean bound": lambda: Number("x", unit="1", high=True),
+    "constant out of range": lambda: Number("x", unit="1", low=0, missing=Constant(-1)),
+    "constant of another type": lambda: Number("x", unit="1", missing=Constant("0")),
+    "unknown policy": lambda: Number("x", unit="1", missing="guess"),
+    "bound beyond 2**53": lambda: Integer("x", high=2**53 + 1),
+    "float constant of an integer": lambda: Integer("x", missing=Constant(1.5)),
+    "reject without values": lambda: Category("x", unseen="reject"),
+    "no values": lambda: Category("x", values=()),
+    "values as one text": lambda: Category("x", values="UA"),  # type: ignore[arg-type]  # what a user may type
+    "value twice": lambda: Category("x", values=("UA", "UA")),
+    "empty value": lambda: Category("x", values=("",)),
+    "surrogate value": lambda: Category("x", values=("\ud800",)),
+    "median of words": lambda: Category("x", missing="median"),
+    "empty constant word": lambda: Text("x", missing=Constant("")),
+    "no zone": lambda: Timestamp("x", tz=""),
+    "no such zone": lambda: Timestamp("x", tz="America/Gotham"),
+    "zone out of its directory": lambda: Timestamp("x", tz="../UTC"),
+    "made up timestamp": lambda: Timestamp("x", tz="UTC", missing="median"),
+    "mean of booleans": lambda: Boolean("x", missing="mean"),
+    "constant 1 of a boolean": lambda: Boolean("x", missing=Constant(1)),
+    "length 0": lambda: Text("x", max_length=0),
+    "broken pattern": lambda: Text("x", pattern="("),
+    "negative delay": lambda: Label("x", delay="-1h"),
+    "delay without unit": lambda: Label("x", delay="12"),
+    "column name": lambda: Integer("Seats"),
+    "name like a reason": lambda: Integer("_reasons"),
+    "no key": lambda: Contract(Integer("n"), AT, key=(), event_time="at"),
+    "unknown key": lambda: Contract(Integer("n"), AT, key="m", event_time="at"),
+    "key twice": lambda: Contract(Integer("n"), AT, key=("n", "n"), event_time="at"),
+    "number as key": lambda: Contract(Number("n", unit="1"), AT, key="n", event_time="at"),
+    "key may be missing": lambda: Contract(Integer("n", missing="keep"), AT, key="n", event_time="at"),
+    "label as key": lambda: Contract(AT, key="late", event_time="at", label=Label("late", "1h")),
+    "event time no timestamp": lambda: Contract(Integer("n"), AT, key="n", event_time="n"),
+    "event time may be missing": lambda: Contract(
+        Integer("n"), Timestamp("at", tz="UTC", missing=Keep()), key="n", event_time="at"
+    ),
+    "name twice": lambda: Contract(Integer("n"), AT, Text("n"), key="n", event_time="at"),
+    "label as column": lambda: Contract(Integer("n"), AT, Label("late", "1h"), key="n", event_time="at"),
+    "number as slice": lambda: Contract(
+        Integer("n"), AT, Number("x", unit="1"), key="n", event_time="at", slices="x"
+    ),
+}
+
+
+@pytest.mark.parametrize("declare", WRONG.values(), ids=WRONG.keys())
+def test_a_declaration_that_contradicts_itself_is_refused(declare: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        declare()
+    assert caught.value.code == "HF101"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        '{"format":2}',
+        everything().to_json().replace("median", "mode"),
+        everything().to_json()[:-1],
+    ]
+    + [
+        everything().to_json().replace('"type":"text"', f'"type":{kind}') for kind in ('"blob"', "[]", "null")
+    ],
+)
+def test_json_that_is_no_contract_is_refused(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Contract.from_json(text)
+    assert caught.value.code == "HF101"
+
+
+def test_json_is_plain_and_says_the_units_of_its_durations() -> None:
+    value = json.loads(everything().to_json())
+    assert value["columns"][-1] == {
+        "type": "label",
+        "name": "late",
+        "delay_seconds": 43200.0,
+        "missing": {"policy": "reject"},
+    }
+    assert everything().column("at").missing == Reject()

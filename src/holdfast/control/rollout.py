@@ -1,0 +1,309 @@
+"""The rollout's loop: read what is known, decide, commit. The committed plan is the effect; servers follow it.
+
+One transaction holds the compare-and-set of the rollout's state, the event that tells it and the new traffic plan, under
+the lease's epoch. A loop that was killed, or a second one, finds either all of it or nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.monitor import merge, quantile_seconds
+from holdfast.rollout import (
+    Canary,
+    Decision,
+    Event,
+    MetricState,
+    ProbeSeen,
+    RolloutState,
+    State,
+    Wait,
+    begin_step,
+    decide,
+    next_state,
+)
+from holdfast.rollout import begin as begin_evidence
+from holdfast.store import Store, events, evidence, plans, probes, rollouts, usage, versions
+from holdfast.store.faults import fault_point
+from holdfast.store.leases import Lease, assert_epoch
+from holdfast.store.plans import CommittedPlan
+from holdfast.store.rollouts import RolloutRow
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from holdfast.declaration import Model
+
+LATENCY_LOOKBACK_US: Final = 7 * 86_400_000_000
+"""How far back the champion's latency is looked at when the bound is frozen, microseconds."""
+
+DECISIONS_AT_ONCE: Final = 4
+"""A round takes few decisions: each has its effect on the traffic before the next is due."""
+
+
+def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) -> int:
+    """Ask for the rollout of `version`; the control loop carries it on. The number of the rollout.
+
+    Asking again for what is under way gives its number and writes nothing. Raises `NotFoundError` HF303 for a version that
+    the model does not have, `RefusedError` HF403 for one that is not a qualified candidate or is the champion already, and
+    `ConflictError` HF404 while another version is under way.
+    """
+    row = versions.get(store, version)
+    if row.model != model.name:
+        raise NotFoundError(
+            "HF303",
+            f"{version} is a version of {row.model!r}, not of {model.name!r}",
+            state="nothing was written",
+        )
+    if row.role != "candidate" or row.state != "qualified":
+        raise RefusedError(
+            "HF403",
+            f"{version} is a {row.state} {row.role}; only a qualified candidate may be rolled out",
+            state="nothing was written",
+            next_command=f"holdfast qualify {version}",
+        )
+    with store.ledger.write() as connection:
+        current = rollouts.newest_in(connection, model.name)
+        if current is not None and current.running and current.challenger == version:
+            return current.rollout
+        plan = plans.newest_in(connection, model.name)
+        champion = None if plan is None else plan.plan.champion
+        if champion == version and (current is None or not current.running):
+            raise RefusedError(
+                "HF403",
+                f"{version} is the champion already",
+                state="nothing was written",
+                next_command="holdfast status",
+            )
+        reason = f"asked for by {actor}"
+        number = rollouts.insert_pending(
+            connection,
+            model=model.name,
+            challenger=version,
+            champion=champion,
+            policy=model.rollout.to_json(),
+            reason=reason,
+            actor=actor,
+            now_us=now_us,
+        )
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="rollout.pending",
+            subject=rollouts.subject_of(number),
+            actor=actor,
+            explanation=f"{version} against {champion or 'nothing'}: {reason}",
+        )
+    return number
+
+
+def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Decision]:
+    """Carry the model's rollout on as far as the evidence leads; the decisions that were committed, in order.
+
+    Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when somebody moved the rollout meanwhile; in
+    both cases nothing was written by the decision that lost.
+    """
+    taken: list[Decision] = []
+    while len(taken) < DECISIONS_AT_ONCE:
+        decision = _step(store, model, lease, now_us)
+        if decision is None:
+            break
+        taken.append(decision)
+    return taken
+
+
+def roll_back(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
+    """Give the traffic back to the version before, at once, whatever the evidence says. The number of the rollout.
+
+    Works while a rollout is under way and after its promotion, with the checks and the transaction of an automatic one;
+    asking again while it is rolling back writes nothing. Raises `NotFoundError` HF303 when the model was never rolled out,
+    `RefusedError` HF404 when there is nothing to undo or nothing to return to, `ConflictError` HF404 when the rollout moved
+    meanwhile: then ask again.
+    """
+    rollouts.newest(store, model)
+    with store.ledger.write() as connection:
+        row = rollouts.newest_in(connection, model)
+        assert row is not None, "rollouts are never removed"
+        if row.state is State.ROLLING_BACK:
+            return row.rollout
+        _commit(
+            connection,
+            store,
+            row,
+            Event.ROLL_BACK,
+            row.step,
+            f"asked for by {actor}: {reason}",
+            actor,
+            now_us,
+        )
+    return row.rollout
+
+
+def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | None:
+    """One decision, committed; None when there is nothing to do now."""
+    seen = tuple(
+        ProbeSeen(each.server, each.plan, each.answered, each.verdict) for each in probes.last(store, model)
+    )
+    with store.ledger.read() as connection:
+        row = rollouts.newest_in(connection, model)
+    if row is None or not row.running:
+        return None
+    bound = _latency_bound_seconds(store, row, now_us) if row.state is State.PENDING else None
+    first = _first_evidence(row, bound)
+    with store.ledger.read() as connection:
+        if isinstance(_decide(connection, store, row, first, seen, now_us), Wait):
+            return None
+    # Decided again inside the transaction that acts: evidence of harm may have come in between.
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        current = rollouts.newest_in(connection, model)
+        if current != row:
+            return None
+        decision = _decide(connection, store, row, first, seen, now_us)
+        if isinstance(decision, Wait):
+            return None
+        step = decision.step if decision.event is Event.ADVANCE else row.step
+        if decision.event is Event.START:
+            rollouts.begin_evidence(connection, row.rollout, first, now_us=now_us)
+        elif decision.event is Event.ADVANCE:
+            states = begin_step(evidence.of_running(connection, row.rollout))
+            evidence.put(connection, row.rollout, states, now_us=now_us)
+        _commit(connection, store, row, decision.event, step, decision.reason, events.SYSTEM, now_us)
+        fault_point("rollout.before_commit")
+    fault_point("rollout.after_commit")
+    return decision
+
+
+def _decide(
+    connection: Connection,
+    store: Store,
+    row: RolloutRow,
+    first: tuple[MetricState, ...],
+    seen: tuple[ProbeSeen, ...],
+    now_us: int,
+) -> Decision:
+    plan = plans.newest_in(connection, row.model)
+    known = first if row.state is State.PENDING else rollouts.evidence_in(connection, row.rollout)
+    return decide(_state(row, plan, store), known, seen, now_us)
+
+
+def _state(row: RolloutRow, plan: CommittedPlan | None, store: Store) -> RolloutState:
+    return RolloutState(
+        challenger=row.challenger,
+        champion=row.champion,
+        returns_to=row.champion or _fallback(store, row.model),
+        state=row.state,
+        step=row.step,
+        policy=Canary.from_json(row.policy),
+        step_started_us=row.step_started_us,
+        plan=None if plan is None else plan.plan.plan,
+    )
+
+
+def _first_evidence(row: RolloutRow, bound: float | None) -> tuple[MetricState, ...]:
+    """The states with which the canary would begin; empty while it cannot."""
+    policy = Canary.from_json(row.policy)
+    if row.state is not State.PENDING or (policy.latency_quantile is not None and bound is None):
+        return ()
+    return begin_evidence(policy, bound)
+
+
+def _latency_bound_seconds(store: Store, row: RolloutRow, now_us: int) -> float | None:
+    """The champion's own latency quantile, from what it answered before the canary; None while too little is known."""
+    policy = Canary.from_json(row.policy)
+    if policy.latency_quantile is None or row.champion is None:
+        return None
+    known = merge(
+        each.latency
+        for each in usage.since(store, row.model, now_us - LATENCY_LOOKBACK_US)
+        if each.version == row.champion and each.result == "ok"
+    )
+    if sum(known.values()) < policy.latency_requests:
+        return None
+    return quantile_seconds(known, policy.latency_quantile)
+
+
+def _commit(
+    connection: Connection,
+    store: Store,
+    row: RolloutRow,
+    event: Event,
+    step: int,
+    reason: str,
+    actor: str,
+    now_us: int,
+) -> None:
+    """The whole of one transition in the caller's transaction: state, story and traffic."""
+    following = next_state(row.state, event)
+    rollouts.move(connection, row, state=following, step=step, reason=reason, actor=actor, now_us=now_us)
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="rollout.advanced" if event is Event.ADVANCE else f"rollout.{following}",
+        subject=row.subject,
+        actor=actor,
+        explanation=f"{row.challenger} is {following}: {reason}",
+    )
+    _append_plan(connection, store, row, following, step, now_us)
+
+
+def _append_plan(
+    connection: Connection, store: Store, row: RolloutRow, following: State, step: int, now_us: int
+) -> None:
+    """The traffic that a rollout's new state means; states that change no traffic append nothing."""
+    fallback = _fallback(store, row.model)
+    match following:
+        case State.CANARY:
+            assert row.champion is not None, "a canary has a champion to be compared with"
+            plans.append(
+                connection,
+                model=row.model,
+                champion=row.champion,
+                challenger=row.challenger,
+                share_ppm=Canary.from_json(row.policy).shares_ppm[step],
+                fallback=fallback,
+                rollout=row.rollout,
+                now_us=now_us,
+            )
+        case State.VERIFYING:
+            plans.append(
+                connection,
+                model=row.model,
+                champion=row.challenger,
+                previous=row.champion,
+                fallback=fallback,
+                rollout=row.rollout,
+                now_us=now_us,
+            )
+        case State.ROLLING_BACK:
+            plans.append(
+                connection,
+                model=row.model,
+                champion=_returns_to(row, fallback),
+                fallback=fallback,
+                rollout=row.rollout,
+                now_us=now_us,
+            )
+        case State.PENDING | State.PROMOTED | State.ROLLED_BACK | State.CANCELLED:
+            pass
+
+
+def _returns_to(row: RolloutRow, fallback: str | None) -> str:
+    version = row.champion or fallback
+    if version is None:
+        raise RefusedError(
+            "HF404",
+            f"{row.challenger} is the first version of {row.model!r}, and there is no heuristic to return to",
+            state="the rollout is unchanged",
+            next_command="holdfast train",
+        )
+    return version
+
+
+def _fallback(store: Store, model: str) -> str | None:
+    """The newest heuristic of the model that was not refused: what answers when no version can."""
+    for each in versions.of_model(store, model):
+        if each.role == "heuristic" and each.state != "refused":
+            return each.version
+    return None

@@ -1,0 +1,81 @@
+"""Rows of `traffic_plans`: append-only; the newest row of a model is what its servers must do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, insert, select
+
+from holdfast.records import TrafficPlan
+from holdfast.store import Store, schema
+
+_PLANS: Final = schema.traffic_plans
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedPlan:
+    """A plan and when it was committed, microseconds since 1970 UTC."""
+
+    plan: TrafficPlan
+    committed_us: int
+
+
+def newest(store: Store, model: str) -> TrafficPlan | None:
+    """The plan that the servers of `model` must follow; None before its first rollout."""
+    found = newest_committed(store, model)
+    return None if found is None else found.plan
+
+
+def newest_committed(store: Store, model: str) -> CommittedPlan | None:
+    """The newest plan of `model` with its time; None before its first rollout."""
+    with store.ledger.read() as connection:
+        return newest_in(connection, model)
+
+
+def newest_in(connection: Connection, model: str) -> CommittedPlan | None:
+    """The same, as the caller's transaction sees it."""
+    query = select(_PLANS).where(_PLANS.c.model == model).order_by(_PLANS.c.plan.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else CommittedPlan(_plan(row), row.committed_us)
+
+
+def append(
+    connection: Connection,
+    *,
+    model: str,
+    champion: str,
+    challenger: str | None = None,
+    share_ppm: int = 0,
+    previous: str | None = None,
+    fallback: str | None = None,
+    rollout: int | None = None,
+    now_us: int,
+) -> int:
+    """Add a plan to the caller's transaction and return its number: from its commit on, servers follow it."""
+    result = connection.execute(
+        insert(_PLANS).values(
+            model=model,
+            champion=champion,
+            challenger=challenger,
+            share_ppm=share_ppm,
+            previous=previous,
+            fallback=fallback,
+            rollout=rollout,
+            committed_us=now_us,
+        )
+    )
+    return int(result.inserted_primary_key[0])
+
+
+def _plan(row: Row[Any]) -> TrafficPlan:
+    return TrafficPlan(
+        model=row.model,
+        plan=row.plan,
+        champion=row.champion,
+        challenger=row.challenger,
+        share_ppm=row.share_ppm,
+        previous=row.previous,
+        fallback=row.fallback,
+        rollout=row.rollout,
+    )

@@ -1,0 +1,196 @@
+"""Rows of `rollouts`, and the first rows of their evidence: which version is on its way, how far, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Final
+
+from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy.exc import IntegrityError as UniqueError
+
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.rollout import RESTING, MetricState, State
+from holdfast.store import Store, events, schema
+
+_ROLLOUTS: Final = schema.rollouts
+_EVIDENCE: Final = schema.rollout_evidence
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """One rollout. `champion` is the version that a roll-back restores, None for a model's first version; `policy`
+    is JSON, as declared when it began."""
+
+    rollout: int
+    model: str
+    challenger: str
+    champion: str | None
+    state: State
+    step: int
+    policy: str
+    started_us: int
+    step_started_us: int
+    changed_us: int
+    reason: str
+    actor: str
+
+    @property
+    def running(self) -> bool:
+        """Whether the control loop has still something to do for it."""
+        return self.state not in RESTING
+
+    @property
+    def subject(self) -> str:
+        """What its events are about."""
+        return subject_of(self.rollout)
+
+
+def subject_of(rollout: int) -> str:
+    """The subject of the events of rollout number `rollout`."""
+    return f"rollout/{rollout}"
+
+
+def insert_pending(
+    connection: Connection,
+    *,
+    model: str,
+    challenger: str,
+    champion: str | None,
+    policy: str,
+    reason: str,
+    actor: str,
+    now_us: int,
+) -> int:
+    """A new rollout in the caller's transaction; its number. `ConflictError` HF404 when one of the model is under way."""
+    try:
+        result = connection.execute(
+            insert(_ROLLOUTS).values(
+                model=model,
+                challenger=challenger,
+                champion=champion,
+                state=State.PENDING,
+                step=0,
+                policy=policy,
+                started_us=now_us,
+                step_started_us=now_us,
+                changed_us=now_us,
+                reason=reason,
+                actor=actor,
+            )
+        )
+    except UniqueError as error:
+        raise ConflictError(
+            "HF404",
+            f"another rollout of {model!r} is under way",
+            state="nothing was written",
+            next_command="holdfast status, then holdfast rollback or wait for its end",
+        ) from error
+    return int(result.inserted_primary_key[0])
+
+
+def move(
+    connection: Connection,
+    before: RolloutRow,
+    *,
+    state: State,
+    step: int,
+    reason: str,
+    actor: str,
+    now_us: int,
+) -> None:
+    """Compare and set: bring `before` to `state` and `step` in the caller's transaction.
+
+    `ConflictError` HF404 when it is not as `before` says any more: somebody else moved it, and nothing is written.
+    """
+    changed = connection.execute(
+        update(_ROLLOUTS)
+        .where(
+            _ROLLOUTS.c.rollout == before.rollout,
+            _ROLLOUTS.c.state == before.state,
+            _ROLLOUTS.c.step == before.step,
+        )
+        .values(state=state, step=step, step_started_us=now_us, changed_us=now_us, reason=reason, actor=actor)
+    )
+    if changed.rowcount != 1:
+        raise ConflictError(
+            "HF404",
+            f"rollout {before.rollout} is not {before.state} at step {before.step} any more: it was moved meanwhile",
+            state="nothing was written",
+            next_command="holdfast status",
+        )
+
+
+def begin_evidence(
+    connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int
+) -> None:
+    """The first rows of evidence of `rollout`, in the caller's transaction."""
+    for state in states:
+        values = {name: getattr(state, name) for name in MetricState.__slots__}
+        connection.execute(insert(_EVIDENCE).values(rollout=rollout, updated_us=now_us, **values))
+
+
+def get(store: Store, rollout: int) -> RolloutRow:
+    """Rollout number `rollout`; `NotFoundError` HF303 when there is none."""
+    with store.ledger.read() as connection:
+        found = _rows(connection, _query().where(_ROLLOUTS.c.rollout == rollout))
+    if not found:
+        raise NotFoundError("HF303", f"there is no rollout {rollout}", next_command="holdfast status")
+    return found[0]
+
+
+def newest(store: Store, model: str) -> RolloutRow:
+    """The newest rollout of `model`; `NotFoundError` HF303 when there was none."""
+    with store.ledger.read() as connection:
+        found = newest_in(connection, model)
+    if found is None:
+        raise NotFoundError("HF303", f"{model!r} was never rolled out", next_command="holdfast rollout")
+    return found
+
+
+def newest_in(connection: Connection, model: str) -> RolloutRow | None:
+    """The newest rollout of `model` as the caller's transaction sees it. An earlier one is never under way."""
+    found = _rows(connection, _query().where(_ROLLOUTS.c.model == model).limit(1))
+    return found[0] if found else None
+
+
+def of_model(store: Store, model: str) -> tuple[RolloutRow, ...]:
+    """Every rollout of `model`, the newest first."""
+    with store.ledger.read() as connection:
+        return _rows(connection, _query().where(_ROLLOUTS.c.model == model))
+
+
+def evidence(store: Store, rollout: int) -> tuple[MetricState, ...]:
+    """What is known about rollout number `rollout`, by metric; empty before its canary began."""
+    with store.ledger.read() as connection:
+        return evidence_in(connection, rollout)
+
+
+def evidence_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+    """The same, as the caller's transaction sees it."""
+    columns = [_EVIDENCE.c[name] for name in MetricState.__slots__]
+    query = select(*columns).where(_EVIDENCE.c.rollout == rollout).order_by(_EVIDENCE.c.metric)
+    return tuple(MetricState(**row) for row in connection.execute(query).mappings())
+
+
+def rollback_seconds(store: Store, rollout: int) -> float | None:
+    """From the decision to roll back until a probe saw the traffic back, in seconds; None when that did not happen."""
+    subject = subject_of(rollout)
+    with store.ledger.read() as connection:
+        decided = events.newest(connection, subject=subject, kind="rollout.rolling_back", limit=1)
+        confirmed = events.newest(connection, subject=subject, kind="rollout.rolled_back", limit=1)
+    if not decided or not confirmed:
+        return None
+    return (confirmed[0].at_us - decided[0].at_us) / 1e6
+
+
+def _query() -> Select[tuple[object, ...]]:
+    return select(*(_ROLLOUTS.c[field.name] for field in fields(RolloutRow))).order_by(
+        _ROLLOUTS.c.rollout.desc()
+    )
+
+
+def _rows(connection: Connection, query: Select[tuple[object, ...]]) -> tuple[RolloutRow, ...]:
+    return tuple(
+        RolloutRow(**{**row, "state": State(row["state"])}) for row in connection.execute(query).mappings()
+    )

@@ -19,12 +19,18 @@ pattern     a text does not match its pattern
 duplicate   an earlier valid row of the batch has the same key
 extra       a row has a key that no column has
 =========== =========================================================================
+
+What works on frames is imported when it is first asked for, so that a server, which checks rows only, starts
+without Polars.
 """
 
-from holdfast.contract.batch import REASONS, BatchCheck, BatchVerdict, compile_batch, dtype
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from holdfast.contract.columns import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.contract import Contract
-from holdfast.contract.frame import from_frame
 from holdfast.contract.missing import (
     Constant,
     Keep,
@@ -38,7 +44,23 @@ from holdfast.contract.missing import (
 )
 from holdfast.contract.moments import instant_us, microseconds, read_moment
 from holdfast.contract.row import EXTRA, compile_row
-from holdfast.contract.text import MISSING_WORDS, Typed, from_text
+
+if TYPE_CHECKING:
+    from holdfast.contract.batch import REASONS, BatchCheck, BatchVerdict, compile_batch, dtype
+    from holdfast.contract.frame import from_frame
+    from holdfast.contract.text import MISSING_WORDS, Typed, from_text
+
+_ON_FRAMES = {
+    "REASONS": "batch",
+    "BatchCheck": "batch",
+    "BatchVerdict": "batch",
+    "compile_batch": "batch",
+    "dtype": "batch",
+    "from_frame": "frame",
+    "MISSING_WORDS": "text",
+    "Typed": "text",
+    "from_text": "text",
+}
 
 __all__ = [
     "EXTRA",
@@ -74,3 +96,9 @@ __all__ = [
     "microseconds",
     "read_moment",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_FRAMES:
+        return getattr(import_module(f"{__name__}.{_ON_FRAMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

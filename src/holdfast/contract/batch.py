@@ -197,7 +197,7 @@ def _rules(column: Column, in_key: bool) -> Iterator[_Rule]:
             yield _Rule(f"{name}|nul", _has_nul(value))
             yield _Rule(f"{name}|too_long", value.str.len_chars() > column.max_length)
             if column.pattern is not None:
-                yield _Rule(f"{name}|pattern", _mismatch(value, column.pattern))
+                yield _Rule(f"{name}|pattern", _mismatch(value, column.pattern, column.max_length))
         case Boolean() | Label():
             pass
         case _:
@@ -223,14 +223,14 @@ def _range(name: str, value: pl.Expr, low: float | None, high: float | None) -> 
         yield _Rule(f"{name}|range", value > high)
 
 
-def _mismatch(value: pl.Expr, pattern: str) -> pl.Expr:
+def _mismatch(value: pl.Expr, pattern: str, longest: int) -> pl.Expr:
     # Python's `re`, because Polars' expressions differ (no look-around, another $), and both back ends must
-    # mean the same.
+    # mean the same. A text that is too long has its reason already, and may cost a pattern much time.
     matches = re.compile(pattern).fullmatch
 
     def broken(texts: pl.Series) -> pl.Series:
         distinct = texts.unique().drop_nulls().to_list()
-        odd = [text for text in distinct if text and not matches(text)]
+        odd = [text for text in distinct if 0 < len(text) <= longest and not matches(text)]
         return texts.is_in(odd)
 
     return value.map_batches(broken, return_dtype=pl.Boolean())
@@ -266,8 +266,8 @@ def _repeated(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.S
     if len(twice) == 0:
         return None
     suspect = hashes.is_in(pl.Series(np.unique(twice))) & ~bad
-    rows = frame.select(key).with_row_index("row").filter(suspect)
-    later = rows.filter(~rows.select(key).select(pl.struct(pl.all()).is_first_distinct()).to_series())["row"]
+    rows = frame.select(key).with_row_index("_row").filter(suspect)
+    later = rows.filter(~rows.select(key).select(pl.struct(pl.all()).is_first_distinct()).to_series())["_row"]
     if later.is_empty():
         return None
     flags = np.zeros(frame.height, dtype=np.bool_)
@@ -287,19 +287,18 @@ def _decode(
 ) -> pl.Series:
     """The words for the rows of `masks`: of each column the first broken rule, then the batch's own rule."""
     found = masks.select(pl.all().bitwise_or()).row(0)
-    by_column: dict[str, pl.Expr] = {}
     chains: dict[str, list[tuple[str, pl.Expr]]] = {}
     for place, rule in enumerate(rules):
         word, bit = divmod(place, _BITS)
         if found[word] >> bit & 1:
             broken = (pl.col(f"mask{word}") & pl.lit(1 << bit, pl.UInt64)) != 0
             chains.setdefault(rule.column, []).append((rule.reason, broken))
-    for name, chain in chains.items():
+    listed = []
+    for chain in chains.values():
         choice = pl.lit(None, pl.String)
         for reason, broken in reversed(chain):
             choice = pl.when(broken).then(pl.lit(reason)).otherwise(choice)
-        by_column[name] = choice
-    listed = list(by_column.values())
+        listed.append(choice)
     if duplicate is not None:
         reason, rows = duplicate
         listed.append(pl.when(pl.lit(rows)).then(pl.lit(reason)).otherwise(pl.lit(None, pl.String)))

@@ -21,6 +21,9 @@ EXACT: Final = 2**53
 
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*\Z")
 
+_NOWHERE: Final = ("Factory", "localtime", "posixrules")
+"""Files of the zone database that name no place, or another one on every machine."""
+
 
 def _refuse(name: str, why: str) -> InputError:
     return InputError("HF101", f"column {name!r}: {why}")
@@ -174,7 +177,7 @@ class Timestamp:
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
-        if not _ZONE.match(str(self.tz)):
+        if not _ZONE.match(str(self.tz)) or self.tz in _NOWHERE:
             raise _refuse(
                 self.name, f"{self.tz!r} is not a time zone; write one such as 'UTC' or 'America/New_York'"
             )

@@ -165,7 +165,9 @@ def fill_values(
 
 
 def _centre(values: pl.Series, policy: Median | Mean) -> float:
-    numbers = values.drop_nulls().cast(_float64())
+    import polars as pl  # here, so that a server, which only declares and checks rows, starts without it
+
+    numbers = values.drop_nulls().cast(pl.Float64)
     numbers = numbers.filter(numbers.is_finite())
     centre = numbers.median() if isinstance(policy, Median) else numbers.mean()
     if not isinstance(centre, float) or not math.isfinite(centre):
@@ -176,10 +178,3 @@ def _centre(values: pl.Series, policy: Median | Mean) -> float:
             next_command="train on a snapshot that has such rows, or declare Constant(value)",
         )
     return centre
-
-
-def _float64() -> type[pl.Float64]:
-    # Imported here so that a server, which only declares and checks rows, starts without Polars.
-    from polars import Float64
-
-    return Float64

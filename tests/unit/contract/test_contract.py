@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -141,6 +143,7 @@ WRONG = {
     "empty constant word": lambda: Text("x", missing=Constant("")),
     "no zone": lambda: Timestamp("x", tz=""),
     "no such zone": lambda: Timestamp("x", tz="America/Gotham"),
+    "zone of the machine": lambda: Timestamp("x", tz="localtime"),
     "zone out of its directory": lambda: Timestamp("x", tz="../UTC"),
     "made up timestamp": lambda: Timestamp("x", tz="UTC", missing="median"),
     "mean of booleans": lambda: Boolean("x", missing="mean"),
@@ -206,3 +209,14 @@ def test_json_is_plain_and_says_the_units_of_its_durations() -> None:
         "missing": {"policy": "reject"},
     }
     assert everything().column("at").missing == Reject()
+
+
+def test_a_server_checks_rows_without_polars() -> None:
+    """Rows are checked on every request, frames only where data is loaded; Polars costs 35 MB."""
+    program = (
+        "import sys; from holdfast.contract import Contract, compile_row; "
+        f"assert compile_row(Contract.from_json({everything().to_json()!r}), request=True)({{}}); "
+        "assert 'polars' not in sys.modules; "
+        "import holdfast.contract as c; assert all(hasattr(c, name) for name in c.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -30,7 +30,7 @@ def probe(store: Store, model: str, lease: Lease, *, now_us: int) -> tuple[Probe
     plan intends, and not logged as a prediction. A server that answers nothing in `TIMEOUT_SECONDS` is an
     error, never a pass. Raises `ConflictError` HF304 when `lease` has gone to another loop.
     """
-    newest = plans.newest(store, model)
+    newest = plans.newest_committed(store, model)
     known = {each.server: each for each in probes.last(store, model)}
     seen = []
     for server in servers.registered(store, model):

@@ -86,7 +86,7 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version: its place in the plan, its gates, and how its answers did. `auc` is None without enough labels."""
+    """One version: its place in the plan, its gates, how its answers did. `auc` is None without labels."""
 
     version: str
     number: int
@@ -106,7 +106,7 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceStatus:
-    """One metric of a rollout. `reached` is the share of the bound that the evidence of harm reached, 0 to 1."""
+    """One metric of a rollout. `reached` is how much of its bound the evidence of harm has, 0 to 1."""
 
     metric: str
     challenger_units: int
@@ -122,7 +122,7 @@ class EvidenceStatus:
 
 @dataclass(frozen=True, slots=True)
 class RolloutStatus:
-    """One rollout and its evidence. `steps_ppm` are the challenger's shares, `step` is the current one's index."""
+    """One rollout and its evidence. `steps_ppm` are the challenger's shares, `step` is the current index."""
 
     rollout: int
     challenger: str
@@ -182,7 +182,7 @@ def status(store: Store, model: str, *, now_us: int) -> dict[str, Any]:
 
 
 class StatusReader:
-    """Reads the status again and again; what only grows with new labels is computed when there are new ones."""
+    """Reads the status again and again; quality is computed only when there are new labels."""
 
     def __init__(self, store: Store, model: str) -> None:
         self._store = store
@@ -194,7 +194,7 @@ class StatusReader:
     def read(self, *, now_us: int) -> Status:
         """The status at `now_us`."""
         store, model = self._store, self._model
-        newest = plans.newest(store, model)
+        newest = plans.newest_committed(store, model)
         plan = None if newest is None else newest.plan
         seen = {each.server: each for each in probes.last(store, model)}
         told = tuple(_server(server, seen.get(server.server)) for server in servers.registered(store, model))
@@ -219,9 +219,7 @@ class StatusReader:
                 _version(row, plan, gates.newest(store, row.version), qualities.get(row.version), requests)
                 for row in known
             ),
-            rollouts=tuple(
-                _rollout(store, row, spans.get(row.rollout)) for row in runs[:NEWEST_ROLLOUTS]
-            ),
+            rollouts=tuple(_rollout(store, row, spans.get(row.rollout)) for row in runs[:NEWEST_ROLLOUTS]),
             quality=self._days,
             labels=_labels(store),
             feeds=batches.totals(store),
@@ -359,7 +357,7 @@ def _rollout(store: Store, row: RolloutRow, span: RolloutSpan | None) -> Rollout
         # The chart's axis is the time of the events; without a labelled one the clock is the best guess.
         first_event_us=row.started_us if span is None else span.first_us,
         last_event_us=row.changed_us if span is None else span.last_us,
-        evidence=tuple(_evidence(state, policy) for state in _in_order(rollouts.evidence(store, row.rollout))),
+        evidence=tuple(_evidence(each, policy) for each in _in_order(rollouts.evidence(store, row.rollout))),
     )
 
 

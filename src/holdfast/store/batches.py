@@ -251,7 +251,7 @@ def record_refusal(store: Store, batch: BatchId, explanation: str, *, now_us: in
 
 @dataclass(frozen=True, slots=True)
 class FeedTotals:
-    """What is loaded of one feed. `event_high_us` is the newest event of a valid row; None when there is none."""
+    """What is loaded of one feed. `event_high_us` is the newest event of a valid row, None without one."""
 
     feed: str
     batches: int

@@ -1,0 +1,199 @@
+"""Routes of the page and of its JSON API. All are GET; nothing here changes anything."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from holdfast.control.status import Status, StatusReader
+from holdfast.errors import HoldfastError
+from holdfast.store import Store
+from holdfast.web import words
+from holdfast.web.charts import Drawings
+from holdfast.web.contexts import colour, evidence_words, page
+
+SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self';"
+        b" base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""What every answer carries: nothing inline runs, nothing foreign is loaded, nobody frames the page."""
+
+_HERE: Final = Path(__file__).parent
+
+
+def build_app(
+    store: Store,
+    model: str,
+    *,
+    host: str = "127.0.0.1",
+    allowed_hosts: Iterable[str] = (),
+    clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+) -> Starlette:
+    """The page of `model` as an ASGI application.
+
+    Parameters
+    ----------
+    store
+        Where everything is read from. Nothing is written.
+    host
+        The address that the page listens on; a request may name it.
+    allowed_hosts
+        Further names that the page may be asked by, as behind a proxy. Every other name is refused with
+        status 421, so that a foreign page cannot read this one by pointing its own name here. Addresses and
+        localhost always work.
+    clock_us
+        The moment to show things at, microseconds since 1970, UTC.
+    """
+    pages = _Pages(StatusReader(store, model), clock_us)
+    return Starlette(
+        routes=[
+            Route("/", pages.whole, methods=["GET"]),
+            Route("/live", pages.live, methods=["GET"]),
+            Route("/api/status", pages.api_status, methods=["GET"]),
+            Route("/health", _health, methods=["GET"]),
+            Mount("/static", StaticFiles(directory=_HERE / "static")),
+        ],
+        middleware=[Middleware(Guard, hosts=frozenset({"localhost", host, *allowed_hosts}))],
+        exception_handlers={HoldfastError: _tell},
+    )
+
+
+class _Pages:
+    """The three views of one status."""
+
+    def __init__(self, reader: StatusReader, clock_us: Callable[[], int]) -> None:
+        self._reader = reader
+        self._clock_us = clock_us
+        self._drawings = Drawings()
+        self._templates = _templates()
+
+    def whole(self, _request: Request) -> Response:
+        """The page."""
+        return self._render("page.html")
+
+    def live(self, _request: Request) -> Response:
+        """The part of the page that changes."""
+        return self._render("live.html")
+
+    def api_status(self, _request: Request) -> Response:
+        """The same content for programs."""
+        return JSONResponse(self._status().as_dict(), headers={"cache-control": "no-store"})
+
+    def _status(self) -> Status:
+        return self._reader.read(now_us=self._clock_us())
+
+    def _render(self, template: str) -> Response:
+        content = page(self._status(), self._drawings)
+        return HTMLResponse(
+            self._templates.get_template(template).render(page=content), headers={"cache-control": "no-store"}
+        )
+
+
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("holdfast.web"),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        {
+            name: getattr(words, name)
+            for name in (
+                "moment",
+                "day",
+                "span",
+                "percent",
+                "share",
+                "latency",
+                "number",
+                "count",
+                "size",
+                "ago",
+            )
+        }
+    )
+    environment.filters["colour"] = colour
+    environment.filters["evidence_words"] = evidence_words
+    return environment
+
+
+def _health(_request: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+def _tell(_request: Request, error: Exception) -> Response:
+    """The one shape of every error; a page that cannot be shown now may be shown on the next try."""
+    fields: dict[str, Any] = error.as_dict() if isinstance(error, HoldfastError) else {"what": "error"}
+    return JSONResponse({"error": fields}, status_code=503, headers={"retry-after": "2"})
+
+
+class Guard:
+    """Refuses requests by foreign names, and puts the security headers on every answer."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+            await send(message)
+
+        named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        if len(named) != 1 or not self._ours(named[0]):
+            refusal = PlainTextResponse("This name is not served here.\n", status_code=421)
+            await refusal(scope, receive, guarded)
+            return
+        await self._app(scope, receive, guarded)
+
+    def _ours(self, named: str) -> bool:
+        name = host_name(named)
+        return name in self._hosts or _is_address(name)
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without its port.
+
+    >>> host_name("localhost:8081"), host_name("[::1]:8081"), host_name("127.0.0.1")
+    ('localhost', '::1', '127.0.0.1')
+    """
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def _is_address(name: str) -> bool:
+    # Rebinding needs a name that an attacker owns; an address is nobody's name.
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,259 @@
+"""Charts as Vega-Lite dictionaries, drawn to SVG in this process: no script runs in the browser, nothing is fetched.
+
+Text and axes take the page's own colour, so that one drawing serves light and dark. The same data is drawn
+once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import vl_convert
+
+from holdfast.control.status import RolloutStatus
+from holdfast.monitor import Minute, QualityDay
+from holdfast.records import canonical_json, sha256_hex
+from holdfast.rollout import State
+
+COLOURS: Final = ("#2f7dd1", "#e07b22", "#1f9d78", "#c2449b", "#8467d7", "#b8931f", "#4aa3b8", "#d1495b")
+"""Told apart on light and on dark ground, also by most who see colours differently; used in order, then again."""
+
+MARK_COLOURS: Final = {"rollout": "#8a94a6", "promoted": "#1f9d78", "rolled back": "#d64545"}
+
+Spec = dict[str, Any]
+
+_SCHEMA: Final = "https://vega.github.io/schema/vega-lite/v5.json"
+_FONT: Final = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment on the time axis at which something was decided about a version."""
+
+    at_us: int
+    kind: str
+    version: str
+
+
+@dataclass(slots=True)
+class Drawings:
+    """The drawings that were asked for last, by the hash of what they show. May be shared between threads."""
+
+    keep: int = 32
+    _drawn: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def draw(self, spec: Spec) -> str:
+        """`spec` as SVG text, drawn only when it was not drawn lately."""
+        key = sha256_hex(canonical_json(spec))
+        with self._lock:
+            known = self._drawn.get(key)
+            if known is None:
+                known = str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
+                self._drawn[key] = known
+                while len(self._drawn) > self.keep:
+                    self._drawn.popitem(last=False)
+            self._drawn.move_to_end(key)
+            return known
+
+
+def marks(rollouts: Sequence[RolloutStatus]) -> tuple[Mark, ...]:
+    """When each version began to be rolled out, and when one was promoted or sent back."""
+    found = []
+    for each in rollouts:
+        match State(each.state):
+            case State.ROLLED_BACK | State.ROLLING_BACK:
+                found.append(Mark(each.first_event_us, "rollout", each.challenger))
+                found.append(Mark(each.last_event_us, "rolled back", each.challenger))
+            case State.PROMOTED:
+                found.append(Mark(each.last_event_us, "promoted", each.challenger))
+            case State.CANARY | State.VERIFYING:
+                found.append(Mark(each.first_event_us, "rollout", each.challenger))
+            case State.PENDING | State.CANCELLED:
+                pass
+    return tuple(sorted(found, key=lambda mark: (mark.at_us, mark.version, mark.kind)))
+
+
+def quality_chart(
+    days: Sequence[QualityDay], shown: Sequence[Mark], versions: Sequence[str], *, width: int, height: int
+) -> Spec | None:
+    """AUC by version and day with its 95 % interval; None when no day has enough labels.
+
+    A filled point is a day whose labels are in, a hollow one may still change. Rollouts and roll-backs are
+    marked.
+    """
+    rows = [
+        {
+            "day": _iso(day.day_us),
+            "version": day.version,
+            "auc": day.quality.auc.estimate,
+            "low": day.quality.auc.low,
+            "high": day.quality.auc.high,
+            "labels": "still coming" if day.filling else "in",
+        }
+        for day in days
+        if day.quality.auc is not None
+    ]
+    if not rows:
+        return None
+    first, last = min(row["day"] for row in rows), max(row["day"] for row in rows)
+    decided = [
+        {"at": at, "what": f"{mark.version.split('-')[0]} {mark.kind}", "kind": mark.kind}
+        for mark in shown
+        if first <= (at := _iso(mark.at_us - mark.at_us % 86_400_000_000)) <= last
+    ]
+    named = [version for version in versions if any(row["version"] == version for row in rows)]
+    x: Spec = {
+        "field": "day",
+        "type": "temporal",
+        "scale": {"type": "utc", "padding": 14},
+        "title": "Day of the event (UTC)",
+        "axis": {"format": "%d %b", "tickCount": max(2, width // 110), "grid": False},
+    }
+    y: Spec = {
+        "type": "quantitative",
+        "scale": {"zero": False, "padding": 12},
+        "title": "AUC (share of pairs ranked right, 0.5 is chance)",
+    }
+    colour: Spec = {
+        "field": "version",
+        "type": "nominal",
+        "scale": {"domain": named, "range": [COLOURS[index % len(COLOURS)] for index in range(len(named))]},
+        "legend": {"orient": "top", "title": None, "columns": max(1, width // 130), "symbolType": "circle"},
+    }
+    layers: list[Spec] = [
+        _decisions(decided, height),
+        {
+            "data": {"values": rows},
+            "mark": {"type": "rule", "strokeWidth": 5, "opacity": 0.22, "strokeCap": "round"},
+            "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": colour},
+        },
+        {
+            "data": {"values": rows},
+            "mark": {"type": "line", "strokeWidth": 2, "interpolate": "monotone"},
+            "encoding": {"x": x, "y": y | {"field": "auc"}, "color": colour},
+        },
+        {
+            "data": {"values": rows},
+            "mark": {"type": "point", "size": 42, "strokeWidth": 1.6, "fillOpacity": 1},
+            "encoding": {
+                "x": x,
+                "y": y | {"field": "auc"},
+                "color": colour,
+                "fill": {
+                    "condition": {
+                        "test": "datum.labels === 'in'",
+                        "field": "version",
+                        "type": "nominal",
+                        "scale": colour["scale"],
+                        "legend": None,
+                    },
+                    "value": "transparent",
+                },
+            },
+        },
+    ]
+    return _chart(layers, width, height, "Quality by version and day")
+
+
+def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec | None:
+    """Requests per minute by version, stacked; None without a request."""
+    if not minutes:
+        return None
+    rows = [
+        {"minute": _iso(each.minute_us), "version": each.version or "no version", "requests": each.requests}
+        for each in minutes
+    ]
+    named = sorted({str(row["version"]) for row in rows})
+    layer: Spec = {
+        "data": {"values": rows},
+        "mark": {"type": "bar", "width": {"band": 0.9}},
+        "encoding": {
+            "x": {
+                "field": "minute",
+                "type": "temporal",
+                "timeUnit": "utcyearmonthdatehoursminutes",
+                "scale": {"type": "utc"},
+                "title": "Minute (UTC)",
+                "axis": {"format": "%H:%M", "tickCount": max(2, width // 90), "grid": False},
+            },
+            "y": {"field": "requests", "type": "quantitative", "title": "Requests per minute"},
+            "color": {
+                "field": "version",
+                "type": "nominal",
+                "scale": {"domain": named, "range": [COLOURS[i % len(COLOURS)] for i in range(len(named))]},
+                "legend": {"orient": "top", "title": None, "columns": max(1, width // 130)},
+            },
+        },
+    }
+    return _chart([layer], width, height, "Requests per minute by version")
+
+
+def _decisions(decided: Sequence[Spec], height: int) -> Spec:
+    at: Spec = {"field": "at", "type": "temporal", "scale": {"type": "utc"}}
+    colour: Spec = {
+        "field": "kind",
+        "type": "nominal",
+        "scale": {"domain": list(MARK_COLOURS), "range": list(MARK_COLOURS.values())},
+        "legend": None,
+    }
+    return {
+        "data": {"values": list(decided)},
+        "layer": [
+            {
+                "mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5},
+                "encoding": {"x": at, "color": colour},
+            },
+            {
+                "mark": {
+                    "type": "text",
+                    "angle": 270,
+                    "align": "left",
+                    "baseline": "bottom",
+                    "dx": 4,
+                    "dy": -3,
+                },
+                "encoding": {"x": at, "y": {"value": height}, "text": {"field": "what"}, "color": colour},
+            },
+        ],
+    }
+
+
+def _chart(layers: Sequence[Spec], width: int, height: int, title: str) -> Spec:
+    return {
+        "$schema": _SCHEMA,
+        "description": title,
+        "width": width,
+        "height": height,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "padding": 2,
+        "layer": list(layers),
+        "resolve": {"scale": {"color": "independent"}},
+        "config": {
+            "background": None,
+            "font": _FONT,
+            "view": {"stroke": None},
+            "axis": {
+                "labelColor": "currentColor",
+                "titleColor": "currentColor",
+                "titleFontWeight": "normal",
+                "labelFontSize": 11,
+                "titleFontSize": 11,
+                "domainColor": "#8886",
+                "tickColor": "#8886",
+                "gridColor": "#8883",
+                "titlePadding": 8,
+            },
+            "legend": {"labelColor": "currentColor", "labelFontSize": 12, "symbolSize": 90},
+            "text": {"fontSize": 10.5},
+        },
+    }
+
+
+def _iso(at_us: int) -> str:
+    return f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%dT%H:%M:%SZ}"

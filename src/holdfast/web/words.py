@@ -1,0 +1,115 @@
+"""Numbers and moments as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def moment(at_us: int | None) -> str:
+    """A moment in UTC to the second.
+
+    >>> moment(1_365_000_000_000_000)
+    '2013-04-03 14:40:00 UTC'
+    """
+    return "never" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def day(at_us: int | None) -> str:
+    """A day in UTC.
+
+    >>> day(1_365_000_000_000_000)
+    '2013-04-03'
+    """
+    return "never" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d}"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest unit that fits.
+
+    >>> [span(seconds) for seconds in (0.4, 59, 150, 7200, 200_000)]
+    ['0 s', '59 s', '2 min', '2 h', '2 d']
+    """
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(max(seconds, 0))} s"
+
+
+def ago(at_us: int | None, now_us: int) -> str:
+    """How long ago a moment was.
+
+    >>> ago(0, 90_000_000), ago(None, 5)
+    ('1 min ago', 'never')
+    """
+    return "never" if at_us is None else f"{span((now_us - at_us) / 1e6)} ago"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share of one as percent; a dash where there is none.
+
+    >>> percent(0.05), percent(0.9999, 0), percent(None)
+    ('5.0 %', '100 %', '–')
+    """
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def share(ppm: int) -> str:
+    """Parts per million as percent, without needless digits.
+
+    >>> share(50_000), share(1_000_000), share(2_500)
+    ('5 %', '100 %', '0.25 %')
+    """
+    return f"{ppm / 10_000:g} %"
+
+
+def latency(seconds: float | None) -> str:
+    """A latency with two significant digits.
+
+    >>> latency(0.000891), latency(0.0123), latency(1.26), latency(None)
+    ('0.89 ms', '12 ms', '1.3 s', '–')
+    """
+    if seconds is None:
+        return "–"
+    if seconds >= 0.9995:
+        return f"{seconds:.2g} s"
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.0f} ms" if milliseconds >= 9.95 else f"{milliseconds:.2g} ms"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with fixed digits; a dash where there is none.
+
+    >>> number(0.71234), number(None)
+    ('0.712', '–')
+    """
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def count(value: int | None) -> str:
+    """A count with thousands separated.
+
+    >>> count(12345)
+    '12,345'
+    """
+    return "–" if value is None else f"{value:,}"
+
+
+def size(size_bytes: int) -> str:
+    """A size in the unit that fits.
+
+    >>> size(900), size(1_258_291)
+    ('900 B', '1.3 MB')
+    """
+    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= length:
+            return f"{size_bytes / length:.1f} {unit}"
+    return f"{size_bytes} B"
+
+
+def rate(per_second: float) -> str:
+    """Requests per second, or per minute when they are few.
+
+    >>> rate(12.34), rate(0.05)
+    ('12.3 per second', '3.0 per minute')
+    """
+    return f"{per_second:.1f} per second" if per_second >= 1 else f"{per_second * 60:.1f} per minute"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.settings import Settings
+from holdfast.store.durable import make_directory
 from holdfast.store.ledger import Ledger
 
 
@@ -22,7 +23,7 @@ class Store:
     @classmethod
     def open(cls, root: Path, ledger_url: str | None = None) -> Store:
         """The store in directory `root`, made when it is not there; the ledger is SQLite inside it unless a URL says otherwise."""
-        root.mkdir(parents=True, exist_ok=True)
+        make_directory(root)
         return cls(root, Ledger.open(ledger_url or f"sqlite:///{root / 'ledger.db'}"))
 
     @classmethod

@@ -1,7 +1,8 @@
-"""The rollout's loop: read what is known, decide, commit. The committed plan is the effect; servers follow it.
+"""The rollout's loop: read what is known, decide, commit. The committed plan is the effect; servers follow
+it.
 
-One transaction holds the compare-and-set of the rollout's state, the event that tells it and the new traffic plan, under
-the lease's epoch. A loop that was killed, or a second one, finds either all of it or nothing.
+One transaction holds the compare-and-set of the rollout's state, the event that tells it and the new traffic
+plan, under the lease's epoch. A loop that was killed, or a second one, finds either all of it or nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.monitor import merge, quantile_seconds
 from holdfast.rollout import (
+    Advance,
     Canary,
     Decision,
     Event,
     MetricState,
     ProbeSeen,
     RolloutState,
+    Start,
     State,
     Wait,
     begin_step,
@@ -45,9 +48,9 @@ DECISIONS_AT_ONCE: Final = 4
 def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) -> int:
     """Ask for the rollout of `version`; the control loop carries it on. The number of the rollout.
 
-    Asking again for what is under way gives its number and writes nothing. Raises `NotFoundError` HF303 for a version that
-    the model does not have, `RefusedError` HF403 for one that is not a qualified candidate or is the champion already, and
-    `ConflictError` HF404 while another version is under way.
+    Asking again for what is under way gives its number and writes nothing. Raises `NotFoundError` HF303 for a
+    version that the model does not have, `RefusedError` HF403 for one that is not a qualified candidate or is
+    the champion already, and `ConflictError` HF404 while another version is under way.
     """
     row = versions.get(store, version)
     if row.model != model.name:
@@ -101,8 +104,8 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
 def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Decision]:
     """Carry the model's rollout on as far as the evidence leads; the decisions that were committed, in order.
 
-    Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when somebody moved the rollout meanwhile; in
-    both cases nothing was written by the decision that lost.
+    Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when somebody moved the rollout
+    meanwhile; in both cases nothing was written by the decision that lost.
     """
     taken: list[Decision] = []
     while len(taken) < DECISIONS_AT_ONCE:
@@ -114,12 +117,13 @@ def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[De
 
 
 def roll_back(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
-    """Give the traffic back to the version before, at once, whatever the evidence says. The number of the rollout.
+    """Give the traffic back to the version before, at once, whatever the evidence says. The number of the
+    rollout.
 
-    Works while a rollout is under way and after its promotion, with the checks and the transaction of an automatic one;
-    asking again while it is rolling back writes nothing. Raises `NotFoundError` HF303 when the model was never rolled out,
-    `RefusedError` HF404 when there is nothing to undo or nothing to return to, `ConflictError` HF404 when the rollout moved
-    meanwhile: then ask again.
+    Works while a rollout is under way and after its promotion, with the checks and the transaction of an
+    automatic one; asking again while it is rolling back writes nothing. Raises `NotFoundError` HF303 when the
+    model was never rolled out, `RefusedError` HF404 when there is nothing to undo or nothing to return to,
+    `ConflictError` HF404 when the rollout moved meanwhile: then ask again.
     """
     rollouts.newest(store, model)
     with store.ledger.write() as connection:
@@ -163,10 +167,10 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         decision = _decide(connection, store, row, first, seen, now_us)
         if isinstance(decision, Wait):
             return None
-        step = decision.step if decision.event is Event.ADVANCE else row.step
-        if decision.event is Event.START:
+        step = decision.step if isinstance(decision, Advance) else row.step
+        if isinstance(decision, Start):
             rollouts.begin_evidence(connection, row.rollout, first, now_us=now_us)
-        elif decision.event is Event.ADVANCE:
+        elif isinstance(decision, Advance):
             states = begin_step(evidence.of_running(connection, row.rollout))
             evidence.put(connection, row.rollout, states, now_us=now_us)
         _commit(connection, store, row, decision.event, step, decision.reason, events.SYSTEM, now_us)
@@ -210,7 +214,7 @@ def _first_evidence(row: RolloutRow, bound: float | None) -> tuple[MetricState, 
 
 
 def _latency_bound_seconds(store: Store, row: RolloutRow, now_us: int) -> float | None:
-    """The champion's own latency quantile, from what it answered before the canary; None while too little is known."""
+    """The champion's own latency quantile before the canary; None while too little is known."""
     policy = Canary.from_json(row.policy)
     if policy.latency_quantile is None or row.champion is None:
         return None

@@ -12,7 +12,8 @@ _HASH_BITS: Final = 64
 
 
 def salt_of(model: str, rollout: int) -> bytes:
-    """The salt of one rollout, 16 bytes. Each rollout draws anew, so that nobody is always the first to suffer.
+    """The salt of one rollout, 16 bytes. Each rollout draws anew, so that nobody is always the first to
+    suffer.
 
     >>> salt_of("m", 1) == salt_of("m", 1), salt_of("m", 1) == salt_of("m", 2)
     (True, False)

@@ -1,8 +1,8 @@
 """May the canary go on? One pure function from what is known to what is done, with the reason in words.
 
-Harm sends the challenger back at once. A step ends on evidence only: no data is inconclusive and waits, and a wait that
-outlasts the policy's patience ends the rollout as inconclusive. "Promoted" and "rolled back" are said when a probe was
-answered by the right version under the newest plan, not before (R131, R132).
+Harm sends the challenger back at once. A step ends on evidence only: no data is inconclusive and waits, and a
+wait that outlasts the policy's patience ends the rollout as inconclusive. "Promoted" and "rolled back" are
+said when a probe was answered by the right version under the newest plan, not before (R131, R132).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from holdfast.rollout.policy import Canary
 class RolloutState:
     """A rollout as the decision sees it.
 
-    `returns_to` is the version that a roll-back would restore: the champion, or the fallback when the model had none; None when
-    there is neither. `plan` is the number of the model's newest traffic plan.
+    `returns_to` is the version that a roll-back would restore: the champion, or the fallback when the model
+    had none; None when there is neither. `plan` is the number of the model's newest traffic plan.
     """
 
     challenger: str
@@ -128,13 +128,14 @@ def decide(
     Parameters
     ----------
     evidence
-        One state per metric. For a pending rollout, the states that it would begin with; empty while they cannot begin,
-        because the champion has answered too little for a latency bound.
+        One state per metric. For a pending rollout, the states that it would begin with; empty while they
+        cannot begin, because the champion has answered too little for a latency bound.
     probes
         The last probe of each server of the model.
 
-    Guarantee: a version within the policy's margins is rolled back as harmful with probability at most `alpha`, under the
-    assumptions of the tests in `holdfast.stats`. Every decision but `Wait` is legal in `machine.TRANSITIONS`.
+    Guarantee: a version within the policy's margins is rolled back as harmful with probability at most
+    `alpha`, under the assumptions of the tests in `holdfast.stats`. Every decision but `Wait` is legal in
+    `machine.TRANSITIONS`.
 
     >>> pending = RolloutState("v2", "v1", "v1", State.PENDING, 0, Canary(), 0, 1)
     >>> decide(pending, [], [], 5).reason
@@ -219,7 +220,7 @@ def _verifying(
         return Confirm(seen, verdicts)
     reachable = [probe for probe in probes if probe.verdict is not Verdict.ERROR]
     if reachable and rollout.returns_to is not None:
-        # Servers are there and do not obey: perhaps they cannot load the version. They must not stay in between for ever.
+        # Servers are there and do not obey: perhaps they cannot load the version. That must not last.
         return _wait_or_give_up(rollout, f"inconclusive: {seen}", verdicts, now_us)
     return Wait(f"inconclusive: {seen}", verdicts)
 
@@ -231,7 +232,7 @@ def _rolling_back(rollout: RolloutState, probes: Sequence[ProbeSeen]) -> Decisio
 
 
 def _answered_by(version: str, plan: int | None, probes: Sequence[ProbeSeen]) -> tuple[bool, str]:
-    """Whether every server that answers at all, and at least one, was seen to answer with `version` under `plan`."""
+    """Whether all servers that answer, and at least one, answered with `version` under `plan`."""
     answering = [probe for probe in probes if probe.verdict is not Verdict.ERROR]
     silent = len(probes) - len(answering)
     if not answering:

@@ -106,10 +106,11 @@ def begin(policy: Canary, latency_bound_seconds: float | None) -> tuple[MetricSt
 def fold_counts(
     state: MetricState, *, challenger_units: int, challenger_bad: int, champion_units: int, champion_bad: int
 ) -> MetricState:
-    """`state` of "errors" or "latency" after one more window; count each unit of randomisation once per window.
+    """`state` of "errors" or "latency" after one more window; count each unit of randomisation once per
+    window.
 
     >>> errors = begin(Canary(), 0.020)[0]
-    >>> after = fold_counts(errors, challenger_units=50, challenger_bad=40, champion_units=450, champion_bad=2)
+    >>> after = fold_counts(errors, challenger_units=50, challenger_bad=9, champion_units=450, champion_bad=2)
     >>> after.harmful, after.challenger_units, after.champion_total
     (True, 50, 2.0)
     """

@@ -65,7 +65,9 @@ def append(
             committed_us=now_us,
         )
     )
-    return int(result.inserted_primary_key[0])
+    key = result.inserted_primary_key
+    assert key is not None, "the database numbers the rows"
+    return int(key[0])
 
 
 def _plan(row: Row[Any]) -> TrafficPlan:

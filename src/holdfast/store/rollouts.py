@@ -19,8 +19,8 @@ _EVIDENCE: Final = schema.rollout_evidence
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """One rollout. `champion` is the version that a roll-back restores, None for a model's first version; `policy`
-    is JSON, as declared when it began."""
+    """One rollout. `champion` is the version that a roll-back restores, None for a model's first version;
+    `policy` is JSON, as declared when it began."""
 
     rollout: int
     model: str
@@ -62,7 +62,7 @@ def insert_pending(
     actor: str,
     now_us: int,
 ) -> int:
-    """A new rollout in the caller's transaction; its number. `ConflictError` HF404 when one of the model is under way."""
+    """A new rollout in the caller's transaction; its number. `ConflictError` HF404 when one is under way."""
     try:
         result = connection.execute(
             insert(_ROLLOUTS).values(
@@ -86,7 +86,9 @@ def insert_pending(
             state="nothing was written",
             next_command="holdfast status, then holdfast rollback or wait for its end",
         ) from error
-    return int(result.inserted_primary_key[0])
+    key = result.inserted_primary_key
+    assert key is not None, "the database numbers the rows"
+    return int(key[0])
 
 
 def move(
@@ -101,7 +103,8 @@ def move(
 ) -> None:
     """Compare and set: bring `before` to `state` and `step` in the caller's transaction.
 
-    `ConflictError` HF404 when it is not as `before` says any more: somebody else moved it, and nothing is written.
+    `ConflictError` HF404 when it is not as `before` says any more: somebody else moved it, and nothing is
+    written.
     """
     changed = connection.execute(
         update(_ROLLOUTS)
@@ -115,7 +118,7 @@ def move(
     if changed.rowcount != 1:
         raise ConflictError(
             "HF404",
-            f"rollout {before.rollout} is not {before.state} at step {before.step} any more: it was moved meanwhile",
+            f"rollout {before.rollout} is not {before.state} at step {before.step} any more",
             state="nothing was written",
             next_command="holdfast status",
         )
@@ -149,7 +152,7 @@ def newest(store: Store, model: str) -> RolloutRow:
 
 
 def newest_in(connection: Connection, model: str) -> RolloutRow | None:
-    """The newest rollout of `model` as the caller's transaction sees it. An earlier one is never under way."""
+    """The newest rollout of `model` as the caller's transaction sees it. No earlier one is under way."""
     found = _rows(connection, _query().where(_ROLLOUTS.c.model == model).limit(1))
     return found[0] if found else None
 
@@ -174,7 +177,7 @@ def evidence_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]
 
 
 def rollback_seconds(store: Store, rollout: int) -> float | None:
-    """From the decision to roll back until a probe saw the traffic back, in seconds; None when that did not happen."""
+    """Seconds from the decision to roll back until a probe saw the traffic back; None if there were none."""
     subject = subject_of(rollout)
     with store.ledger.read() as connection:
         decided = events.newest(connection, subject=subject, kind="rollout.rolling_back", limit=1)

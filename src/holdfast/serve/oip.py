@@ -1,0 +1,361 @@
+"""The Open Inference Protocol v2 on the wire: JSON, and the binary tensor extension, to columns of values and back.
+
+Source: https://github.com/kserve/open-inference-protocol (REST) and Triton's binary tensor data extension. Requests are
+decoded into typed structures, which refuse NaN, Infinity, lone surrogates and trailing bytes; what a value *means* is the
+contract's business, not ours. Nothing here does input or output.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from holdfast.contract import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
+from holdfast.errors import InputError
+
+MAXIMUM_ROWS: Final = 10_000
+"""Of one request: it bounds how long one request may keep all others waiting."""
+OUTPUT: Final = "probability"
+PLATFORM: Final = "onnx_onnxv1"
+_UNIT_CHARACTERS: Final = 256
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
+_NUMPY: Final = {
+    "BOOL": np.dtype("?"),
+    "INT8": np.dtype("<i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "UINT8": np.dtype("<u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+
+
+class RequestError(InputError):
+    """A request that gets 400: HF501 when it is malformed, HF502 when it breaks the contract; `reasons` names rows and rules."""
+
+    def __init__(self, code: str, what: str, reasons: Sequence[str] = ()) -> None:
+        super().__init__(code, what)
+        self.reasons = list(reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a column of the contract looks on the wire: its own datatype first, then the others that it is read from."""
+
+    name: str
+    datatypes: tuple[str, ...]
+
+
+def input_spec(column: Column) -> InputSpec:
+    """The tensor that carries `column`.
+
+    >>> input_spec(Category("carrier")).datatypes
+    ('BYTES',)
+    """
+    match column:
+        case Number():
+            return InputSpec(column.name, ("FP64", "FP32", *_INTEGERS))
+        case Integer():
+            return InputSpec(column.name, ("INT64", *(each for each in _INTEGERS if each != "INT64")))
+        case Category() | Text():
+            return InputSpec(column.name, ("BYTES",))
+        case Timestamp():
+            return InputSpec(column.name, ("BYTES", "INT64"))
+        case Boolean() | Label():
+            return InputSpec(column.name, ("BOOL",))
+
+
+@dataclass(slots=True)
+class InferRequest:
+    """A decoded request. `columns` has one list of `rows` values for each tensor that came; None is missing."""
+
+    id: str | None
+    unit: str | None
+    probe: bool
+    rows: int
+    columns: dict[str, list[Any]]
+    binary_output: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InferAnswer:
+    """What goes back. `prediction` is the id for feedback; None when the answer is not in the log."""
+
+    model: str
+    version: str
+    id: str | None
+    prediction: str | None
+    arm: str
+    plan: int | None
+    """The plan that was followed, for a probe."""
+    probabilities: np.ndarray[Any, np.dtype[np.float32]]
+
+
+class _Tensor(msgspec.Struct, gc=False):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class _Wanted(msgspec.Struct, gc=False):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class _Body(msgspec.Struct, gc=False):
+    inputs: list[_Tensor]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[_Wanted] | None = None
+
+
+class _Output(msgspec.Struct, gc=False, omit_defaults=True):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: list[float] | None = None
+    parameters: dict[str, int] | None = None
+
+
+class _Parameters(msgspec.Struct, gc=False, omit_defaults=True):
+    arm: str
+    prediction_id: str | None = None
+    plan: int | None = None
+
+
+class _Response(msgspec.Struct, gc=False, omit_defaults=True):
+    model_name: str
+    model_version: str
+    outputs: list[_Output]
+    parameters: _Parameters
+    id: str | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Body).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def decode_request(
+    body: bytes | bytearray, header_length: bytes | None, specs: Mapping[str, tuple[str, ...]]
+) -> InferRequest:
+    """The request in `body`.
+
+    Parameters
+    ----------
+    header_length
+        The value of `Inference-Header-Content-Length`: how much of `body` is JSON; None when all of it is.
+    specs
+        By input name the datatypes that are accepted for it.
+
+    Raises
+    ------
+    RequestError
+        HF501 for what no contract could accept, HF502 for an input that the contract does not have or has otherwise.
+    """
+    head, tail = _split(body, header_length)
+    try:
+        parsed = _decode(head)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RequestError("HF501", f"the body is not an inference request: {error}") from None
+    except RecursionError:
+        raise RequestError("HF501", "the body is nested too deeply") from None
+    parameters = parsed.parameters or {}
+    probe = parameters.get("probe") is True
+    columns: dict[str, list[Any]] = {}
+    rows = -1
+    used = 0
+    for tensor in parsed.inputs:
+        name = tensor.name
+        datatypes = specs.get(name)
+        if datatypes is None or tensor.datatype not in datatypes:
+            raise _unwanted(name, tensor.datatype, datatypes)
+        if name in columns:
+            raise RequestError("HF501", f"input {name!r} comes twice")
+        count = _row_count(tensor, name)
+        if rows < 0:
+            rows = count
+        elif count != rows:
+            raise RequestError("HF501", f"input {name!r} has {count} rows, others have {rows}")
+        if tensor.data is not None:
+            columns[name] = _json_values(tensor, tensor.data, count)
+        else:
+            used, columns[name] = _binary_values(tensor, tail, used, count)
+        if tensor.datatype == "INT64" and datatypes[0] == "BYTES":
+            columns[name] = [_instant_text(name, value) for value in columns[name]]
+    if used != len(tail):
+        raise RequestError(
+            "HF501", f"{len(tail) - used} bytes behind the last binary tensor belong to no input"
+        )
+    if rows < 0:
+        if not probe:
+            raise RequestError("HF501", "there are no inputs")
+        rows = 0
+    return InferRequest(
+        parsed.id or None,
+        _unit(parameters.get("unit")),
+        probe,
+        rows,
+        columns,
+        _binary_output(parameters, parsed.outputs),
+    )
+
+
+def _split(
+    body: bytes | bytearray, header_length: bytes | None
+) -> tuple[bytes | bytearray | memoryview, memoryview]:
+    if header_length is None:
+        return body, memoryview(b"")
+    if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > len(body):
+        raise RequestError(
+            "HF501", "Inference-Header-Content-Length is not the length of a part of the body"
+        )
+    view = memoryview(body)
+    length = int(header_length)
+    return view[:length], view[length:]
+
+
+def _unwanted(name: str, datatype: str, datatypes: tuple[str, ...] | None) -> RequestError:
+    if datatypes is None:
+        return RequestError("HF502", f"the model has no input {name[:64]!r}", ["*|extra"])
+    return RequestError(
+        "HF502", f"input {name!r} is {datatypes[0]}, not {datatype[:16]!r}", [f"{name}|datatype"]
+    )
+
+
+def _row_count(tensor: _Tensor, name: str) -> int:
+    shape = tensor.shape
+    if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
+        raise RequestError("HF501", f"input {name!r} must have the shape [rows] or [rows, 1]")
+    if not 1 <= shape[0] <= MAXIMUM_ROWS:
+        raise RequestError("HF501", f"input {name!r}: a request has 1 to {MAXIMUM_ROWS} rows")
+    return shape[0]
+
+
+def _json_values(tensor: _Tensor, data: list[Any], count: int) -> list[Any]:
+    if len(tensor.shape) == 2 and data and type(data[0]) is list:
+        if any(type(row) is not list or len(row) != 1 for row in data):
+            raise RequestError("HF501", f"input {tensor.name!r}: the data is not of its shape")
+        data = [row[0] for row in data]
+    if len(data) != count:
+        raise RequestError(
+            "HF501", f"input {tensor.name!r} has {len(data)} values, its shape says {count}"
+        )
+    return data
+
+
+def _binary_values(tensor: _Tensor, tail: memoryview, used: int, count: int) -> tuple[int, list[Any]]:
+    size = (tensor.parameters or {}).get("binary_data_size")
+    if type(size) is not int:
+        raise RequestError("HF501", f"input {tensor.name!r} has neither data nor binary_data_size")
+    if not 0 <= size <= len(tail) - used:
+        raise RequestError("HF501", f"input {tensor.name!r}: binary_data_size is more than the body holds")
+    raw = tail[used : used + size]
+    if tensor.datatype == "BYTES":
+        return used + size, _texts(tensor.name, raw, count)
+    dtype = _NUMPY[tensor.datatype]
+    if size != count * dtype.itemsize:
+        raise RequestError(
+            "HF501", f"input {tensor.name!r}: {size} bytes are not {count} values of {tensor.datatype}"
+        )
+    if tensor.datatype == "BOOL" and raw.tobytes().strip(b"\x00\x01"):
+        raise RequestError("HF501", f"input {tensor.name!r}: a BOOL is 0 or 1")
+    return used + size, np.frombuffer(raw, dtype).tolist()
+
+
+def _instant_text(name: str, value: object) -> str | None:
+    # A timestamp as a number is microseconds since 1970 UTC; it goes on as the text that the contract reads.
+    if value is None:
+        return None
+    if type(value) is not int:
+        raise RequestError("HF502", f"input {name!r} holds something that is not an integer", [f"{name}|type"])
+    try:
+        return (_EPOCH + timedelta(microseconds=value)).isoformat()
+    except OverflowError:
+        raise RequestError("HF502", f"input {name!r} holds an instant out of range", [f"{name}|range"]) from None
+
+
+def _texts(name: str, raw: memoryview, count: int) -> list[str]:
+    texts: list[str] = []
+    position = 0
+    try:
+        while position < len(raw):
+            (length,) = struct.unpack_from("<I", raw, position)
+            position += 4 + length
+            if position > len(raw) or len(texts) == count:
+                break
+            texts.append(str(raw[position - length : position], "utf-8"))
+    except (struct.error, UnicodeDecodeError) as error:
+        raise RequestError("HF501", f"input {name!r}: {error}") from None
+    if position != len(raw) or len(texts) != count:
+        raise RequestError("HF501", f"input {name!r}: the bytes are not {count} texts with their lengths")
+    return texts
+
+
+def _unit(unit: object) -> str | None:
+    if unit is None:
+        return None
+    if type(unit) is int:
+        unit = str(unit) if abs(unit) < 2**64 else ""
+    if not isinstance(unit, str) or not 0 < len(unit) <= _UNIT_CHARACTERS:
+        raise RequestError(
+            "HF501", f"parameter 'unit' is a text of 1 to {_UNIT_CHARACTERS} characters, or an integer"
+        )
+    return unit
+
+
+def _binary_output(parameters: dict[str, Any], outputs: list[_Wanted] | None) -> bool:
+    binary = parameters.get("binary_data_output") is True
+    for wanted in outputs or ():
+        if wanted.name != OUTPUT:
+            raise RequestError("HF501", f"the model has no output {wanted.name[:64]!r}; it has {OUTPUT!r}")
+        asked = (wanted.parameters or {}).get("binary_data")
+        binary = binary if asked is None else asked is True
+    return binary
+
+
+def encode_answer(answer: InferAnswer, *, binary: bool) -> tuple[bytes, int | None]:
+    """The body, and for a binary one the length of its JSON part."""
+    probabilities = answer.probabilities
+    parameters = _Parameters(answer.arm, answer.prediction, answer.plan)
+    if not binary:
+        output = _Output(OUTPUT, "FP32", probabilities.shape, data=probabilities.tolist())
+        return _encode(_Response(answer.model, answer.version, [output], parameters, answer.id)), None
+    raw = probabilities.astype("<f4", copy=False).tobytes()
+    output = _Output(OUTPUT, "FP32", probabilities.shape, parameters={"binary_data_size": len(raw)})
+    head = _encode(_Response(answer.model, answer.version, [output], parameters, answer.id))
+    return head + raw, len(head)
+
+
+def model_metadata(
+    name: str, versions: Sequence[str], specs: Sequence[InputSpec], facts: Mapping[str, str]
+) -> bytes:
+    """The answer of `GET v2/models/<name>`: every input and output with datatype and shape."""
+    return _encode(
+        {
+            "name": name,
+            "versions": list(versions),
+            "platform": PLATFORM,
+            "inputs": [{"name": spec.name, "datatype": spec.datatypes[0], "shape": [-1]} for spec in specs],
+            "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1]}],
+            "parameters": dict(facts),
+        }
+    )
+
+
+def server_metadata(version: str) -> bytes:
+    """The answer of `GET v2`."""
+    return _encode({"name": "holdfast", "version": version, "extensions": ["binary_tensor_data"]})

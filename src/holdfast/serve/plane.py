@@ -1,0 +1,307 @@
+"""The data plane: from decoded requests to answers, without any transport.
+
+A request is checked against the contract, its aggregates are filled, its arm is drawn by hash, a version answers, the answer
+is logged, and only then given out. Requests that are handed over together run as one batch per version. Whoever fails
+is answered for: the champion for the challenger; the previous version and then the heuristic for the champion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from time import perf_counter
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
+from holdfast.features import OnlineTable
+from holdfast.records import Arm, TrafficPlan
+from holdfast.rollout import arm_of, salt_of
+from holdfast.serve.endpoint import Endpoint, Row
+from holdfast.serve.metrics import Counters
+from holdfast.serve.oip import InferAnswer, InferRequest, RequestError, decode_request
+from holdfast.serve.version import LoadedVersion, Probabilities, empty_rows
+from holdfast.store.prediction_log import LogWriter, PredictionRecord, frame
+
+_EVERYTHING_PPM: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What the server does now: one immutable object, so that following a plan is one assignment."""
+
+    plan: TrafficPlan
+    endpoint: Endpoint
+    versions: Mapping[str, LoadedVersion]
+    salt: bytes
+
+    @classmethod
+    def of(cls, plan: TrafficPlan, versions: Mapping[str, LoadedVersion]) -> Serving:
+        """`plan` with its versions, all of them warm; the champion's contract is the endpoint's."""
+        salt = salt_of(plan.model, plan.rollout if plan.rollout is not None else 0)
+        return cls(plan, Endpoint(versions[plan.champion].contract), versions, salt)
+
+    @property
+    def intended(self) -> str:
+        """The version that new traffic is meant for."""
+        plan = self.plan
+        return plan.challenger if plan.challenger is not None and plan.share_ppm == _EVERYTHING_PPM else plan.champion
+
+    def stand_ins(self, failed: str) -> list[str]:
+        """Who answers when `failed` could not, in turn: versions of the same contract only."""
+        plan = self.plan
+        contract_hash = self.endpoint.contract.hash
+        order = [plan.champion] if failed == plan.challenger else []
+        order += [version for version in (plan.previous, plan.fallback) if version is not None]
+        return [
+            version
+            for version in dict.fromkeys(order)
+            if version != failed and self.versions[version].contract.hash == contract_hash
+        ]
+
+    def arm(self, version: str) -> Arm:
+        """The side on which `version` answers."""
+        if version == self.plan.champion:
+            return Arm.CHAMPION
+        return Arm.CHALLENGER if version == self.plan.challenger else Arm.FALLBACK
+
+
+@dataclass(slots=True)
+class Call:
+    """One request as it came: its body, the header length of the binary extension, a version if the caller names one."""
+
+    body: bytes | bytearray
+    header_length: bytes | None
+    pinned: str | None
+    received: float
+    """When its last byte came, on the clock of `perf_counter`."""
+
+
+Outcome: TypeAlias = tuple[InferAnswer, bool] | HoldfastError
+"""An answer and whether it is wanted in binary; or why there is none."""
+
+
+@dataclass(slots=True)
+class _Job:
+    place: int
+    request: InferRequest
+    rows: list[Row]
+    received_rows: list[tuple[Any, ...]]
+    moments: list[int]
+    unit: bytes
+    id: str
+    version: str
+    probe: bool
+    rollout: int | None
+    seconds: float
+    pinned: bool
+    challenger_failed: str = ""
+    champion_failed: str = ""
+    answered: str = ""
+    probabilities: Probabilities | None = None
+
+
+@dataclass(slots=True)
+class Plane:
+    """Everything that answering needs. It belongs to one thread; other threads may replace `serving` and add to `table`.
+
+    Parameters
+    ----------
+    model
+        The model's name.
+    log
+        Where answers are written before they are given out.
+    clock_us
+        Microseconds since 1970 UTC.
+    """
+
+    model: str
+    log: LogWriter
+    clock_us: Callable[[], int]
+    table: OnlineTable = field(default_factory=OnlineTable)
+    counters: Counters = field(default_factory=Counters)
+    serving: Serving | None = None
+
+    def answer(self, calls: Sequence[Call]) -> list[Outcome]:
+        """One outcome for each call, in order. Nothing that a client sends makes this raise."""
+        serving = self.serving
+        if serving is None:
+            return [_unavailable("no version is loaded yet") for _ in calls]
+        outcomes: list[Outcome | None] = [None] * len(calls)
+        frames: list[bytes] = []
+        jobs: dict[str, list[_Job]] = {}
+        for place, call in enumerate(calls):
+            job = self._prepare(serving, place, call, frames)
+            if isinstance(job, _Job):
+                jobs.setdefault(job.version, []).append(job)
+            else:
+                outcomes[place] = job
+        done: list[_Job] = []
+        # The champion first: a slow challenger must not be seen in the latency of the champion's requests.
+        for version in sorted(jobs, key=lambda name: name != serving.plan.champion):
+            self._run(serving, version, jobs[version])
+            done += jobs[version]
+        now_us = self.clock_us()
+        frames += [self._frame(serving, job, now_us) for job in done if not job.probe]
+        logged = self.log.write(frames) if frames else True
+        if not logged:
+            self.log.drop(len(frames))
+        ended = perf_counter()
+        for job in done:
+            outcomes[job.place] = self._outcome(serving, job, logged, ended - calls[job.place].received)
+        return [outcome if outcome is not None else _unavailable("the request was lost") for outcome in outcomes]
+
+    # --- one request --------------------------------------------------------------------------------------------------
+
+    def _prepare(self, serving: Serving, place: int, call: Call, frames: list[bytes]) -> _Job | HoldfastError:
+        began = perf_counter()
+        plan, endpoint = serving.plan, serving.endpoint
+        try:
+            if call.pinned is not None and call.pinned not in serving.versions:
+                return NotFoundError("HF303", f"version {call.pinned[:64]!r} is not loaded here")
+            request = decode_request(call.body, call.header_length, endpoint.specs)
+            if request.rows:
+                rows = endpoint.rows(request, self.counters.violations)
+                received_rows = endpoint.received(request)
+                moments = endpoint.moments(rows)
+            else:  # a probe that leaves the rows to us
+                rows, received_rows, moments = empty_rows(1), [()], [0]
+        except RequestError as error:
+            self._refused(serving, call, "malformed" if error.code == "HF501" else "contract", frames)
+            return error
+        prediction = "" if request.probe else self.log.next_id()
+        unit_text = request.unit or request.id or prediction
+        unit = blake2b(unit_text.encode(), digest_size=8).digest()
+        version, rollout = plan.champion, None
+        if call.pinned is not None:
+            version = call.pinned
+        elif request.probe:
+            version = serving.intended
+        elif plan.challenger is not None:
+            rollout = plan.rollout
+            if arm_of(unit, serving.salt, plan.share_ppm) is Arm.CHALLENGER:
+                version = plan.challenger
+        seconds = perf_counter() - began
+        return _Job(
+            place, request, rows, received_rows, moments, unit, prediction, version, request.probe, rollout, seconds,
+            call.pinned is not None,
+        )  # fmt: skip
+
+    def _refused(self, serving: Serving, call: Call, result: str, frames: list[bytes]) -> None:
+        champion = serving.plan.champion
+        now_us = self.clock_us()
+        seconds = perf_counter() - call.received
+        self.counters.count(champion, Arm.CHAMPION, result, 0, seconds)
+        frames.append(
+            frame(
+                PredictionRecord(
+                    self.log.next_id(), now_us, now_us, b"", Arm.CHAMPION, champion, "", None, result, int(seconds * 1e6), [], []
+                )
+            )
+        )
+
+    # --- a batch of one version ---------------------------------------------------------------------------------------
+
+    def _run(self, serving: Serving, version: str, jobs: list[_Job]) -> None:
+        began = perf_counter()
+        failure = self._try(serving.versions[version], jobs)
+        if failure:
+            # One request may have spoilt it for the others: each alone, and then each by whoever stands in.
+            for job in jobs:
+                self._run_alone(serving, version, job)
+        seconds = perf_counter() - began
+        for job in jobs:
+            job.seconds += seconds
+
+    def _run_alone(self, serving: Serving, version: str, job: _Job) -> None:
+        candidates = [version] if job.pinned else [version, *serving.stand_ins(version)]
+        for candidate in candidates:
+            failure = self._try(serving.versions[candidate], [job])
+            if not failure:
+                return
+            if candidate == serving.plan.challenger:
+                job.challenger_failed = failure
+                self.counters.challenger_failures[candidate, failure] += 1
+            elif candidate == serving.plan.champion:
+                job.champion_failed = failure
+
+    def _try(self, version: LoadedVersion, jobs: list[_Job]) -> str:
+        """Let `version` answer `jobs`; the kind of failure, or an empty text."""
+        if len(jobs) == 1:
+            rows, moments = jobs[0].rows, jobs[0].moments
+        else:
+            rows = [row for job in jobs for row in job.rows]
+            moments = [moment for job in jobs for moment in job.moments]
+        try:
+            version.fill_aggregates(rows, moments, self.table)
+            found = version.run(rows)
+            if found.shape != (len(rows),):
+                return "wrong_shape"
+        except Exception:  # whatever it is, a request must be answered; the kind is counted and logged
+            return "exception"
+        # A NaN compares false with everything, so this refuses it too.
+        if not (found.min() >= 0.0 and found.max() <= 1.0):
+            return "not_a_probability" if np.isfinite(found).all() else "not_finite"
+        begin = 0
+        for job in jobs:
+            end = begin + len(job.rows)
+            job.probabilities = found[begin:end]
+            job.answered = version.name
+            begin = end
+        return ""
+
+    # --- what is written and given out --------------------------------------------------------------------------------
+
+    def _frame(self, serving: Serving, job: _Job, now_us: int) -> bytes:
+        answered = job.probabilities is not None
+        version = job.answered or serving.plan.champion
+        record = PredictionRecord(
+            job.id,
+            now_us,
+            job.moments[0],
+            job.unit,
+            serving.arm(version),
+            version,
+            job.challenger_failed,
+            job.rollout,
+            _result(job),
+            int(job.seconds * 1e6),
+            job.probabilities.tolist() if job.probabilities is not None else [],
+            job.received_rows if answered else [],  # type: ignore[arg-type]  # tuples are written as lists are
+        )
+        try:
+            return frame(record)
+        except OverflowError:  # an integer beyond 64 bits in a Number column
+            inputs = [[float(value) if type(value) is int else value for value in row] for row in job.received_rows]
+            return frame(_with_inputs(record, inputs))
+
+    def _outcome(self, serving: Serving, job: _Job, logged: bool, seconds: float) -> Outcome:
+        version = job.answered or serving.plan.champion
+        arm = serving.arm(version)
+        if job.probe:
+            self.counters.probes += 1
+        else:
+            self.counters.count(version, arm, _result(job), len(job.rows) if job.answered else 0, seconds)
+        if job.probabilities is None:
+            return _unavailable("no version could answer")
+        prediction = None if job.probe or not logged else job.id
+        plan = serving.plan.plan if job.probe else None
+        answer = InferAnswer(self.model, version, job.request.id, prediction, arm, plan, job.probabilities)
+        return answer, job.request.binary_output
+
+
+def _result(job: _Job) -> str:
+    if job.probabilities is None:
+        return "unavailable"
+    return "champion_failed" if job.champion_failed else "ok"
+
+
+def _with_inputs(record: PredictionRecord, inputs: list[list[Any]]) -> PredictionRecord:
+    values = {name: getattr(record, name) for name in record.__struct_fields__}
+    return PredictionRecord(**{**values, "inputs": inputs})
+
+
+def _unavailable(why: str) -> UnavailableError:
+    return UnavailableError("HF503", why)

@@ -1,0 +1,75 @@
+"""Reply heads, and the one shape of every error: {"error": ..., "code": ..., "reasons": [...]}."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    InputError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
+
+JSON: Final = b"application/json"
+OCTETS: Final = b"application/octet-stream"
+
+_PHRASES: Final = {
+    200: b"OK",
+    202: b"Accepted",
+    400: b"Bad Request",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    409: b"Conflict",
+    413: b"Content Too Large",
+    415: b"Unsupported Media Type",
+    417: b"Expectation Failed",
+    431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+    505: b"HTTP Version Not Supported",
+}
+_STARTS: Final = {
+    (status, content_type): b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ndate: " % (status, phrase, content_type)
+    for status, phrase in _PHRASES.items()
+    for content_type in (JSON, OCTETS)
+}
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def head(status: int, content_type: bytes, length: int, date: bytes, extra: bytes, close: bool) -> bytes:
+    """The status line and headers of a reply. `extra` is whole lines, each with its line end.
+
+    >>> head(200, JSON, 2, b"Thu, 01 Jan 1970 00:00:00 GMT", b"", False).splitlines()[-2]
+    b'content-length: 2'
+    """
+    start = _STARTS.get((status, content_type))
+    if start is None:
+        start = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ndate: " % (status, _PHRASES[status], content_type)
+    if close:
+        extra += b"connection: close\r\n"
+    return b"%b%b\r\n%bcontent-length: %d\r\n\r\n" % (start, date, extra, length)
+
+
+def error_body(code: str, what: str, reasons: list[str] | None = None) -> bytes:
+    """An error as JSON."""
+    return _encode({"error": what, "code": code, "reasons": reasons or []})
+
+
+def status_of(error: HoldfastError) -> int:
+    """The HTTP status for a kind of error; the only place that maps one to the other."""
+    match error:
+        case InputError():
+            return 400
+        case NotFoundError():
+            return 404
+        case ConflictError() | RefusedError():
+            return 409
+        case UnavailableError():
+            return 503
+        case _:
+            return 503

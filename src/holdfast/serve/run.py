@@ -1,0 +1,234 @@
+"""The server process: builds everything, listens, and ends without dropping a request."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import uvloop
+
+from holdfast.errors import InputError
+from holdfast.records import check_name
+from holdfast.serve.http import Limits, Listener
+from holdfast.serve.metrics import ServerFacts, VersionFacts
+from holdfast.serve.plane import Plane, Serving
+from holdfast.serve.routes import Routes
+from holdfast.serve.warm import POLL_SECONDS, Follower
+from holdfast.settings import Settings
+from holdfast.store.prediction_log import LogWriter, claim
+from holdfast.store.servers import Server
+
+LINGER_SECONDS: Final = 1.0
+"""After SIGTERM: how long new connections are still taken while readiness already says no, so that routers can notice."""
+DRAIN_SECONDS: Final = 10.0
+"""After that: how long a request that is under way may take to end."""
+FIRST_READ_SECONDS: Final = 2.0
+"""How long a start waits for the ledger before it serves its local copy."""
+_BACKLOG: Final = 1024
+
+
+def serve_forever(
+    settings: Settings,
+    model: str,
+    *,
+    limits: Limits | None = None,
+    poll_seconds: float = POLL_SECONDS,
+    linger_seconds: float = LINGER_SECONDS,
+    started: Callable[[str], None] | None = None,
+) -> None:
+    """Serve `model` until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    settings
+        Root, ledger, address. Port 0 takes a free one.
+    model
+        The one model of this process.
+    limits
+        What clients may cost.
+    poll_seconds
+        How often the ledger is asked for a newer plan.
+    started
+        Is told the base URL once the socket listens; by default it is printed.
+
+    Raises
+    ------
+    InputError
+        HF103 when the address cannot be listened on.
+    """
+    check_name(model, "model")
+    tell = started if started is not None else _say
+    uvloop.run(_serve(settings, model, limits or Limits(), poll_seconds, linger_seconds, tell))
+
+
+def _say(address: str) -> None:
+    print(f"holdfast: listening on {address}", flush=True)  # noqa: T201  (who starts a server on port 0 reads its address here)
+
+
+def now_us() -> int:
+    """Microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+async def _serve(
+    settings: Settings,
+    model: str,
+    limits: Limits,
+    poll_seconds: float,
+    linger_seconds: float,
+    started: Callable[[str], None],
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    bound = _bind(settings)
+    address = "http://{}:{}".format(*_shown(bound))
+    claimed = claim(settings.root / "log", model)
+    log = LogWriter(claimed.directory, claimed.server, model)
+    plane = Plane(model, log, now_us)
+    server = Server(claimed.server, model, address, claimed.directory, now_us())
+    follower = Follower(plane, settings, server, now_us, poll_seconds=poll_seconds)
+    process = _Process(plane, follower, server)
+    routes = Routes(plane, process.status, process.scrape, _release())
+    listener = Listener(routes, limits, lambda: formatdate(usegmt=True).encode())
+    process.listener, process.routes = listener, routes
+    follower.start_from_copy()
+    follower.start()
+    # With a ledger that answers, the first request already meets the newest plan.
+    await loop.run_in_executor(None, follower.first_read.wait, FIRST_READ_SECONDS)
+    # What is alive now stays alive: the collector need not walk it again and again under load.
+    gc.collect()
+    gc.freeze()
+    accepting = await loop.create_server(listener.connection, sock=bound, backlog=_BACKLOG)
+    started(address)
+    await stop.wait()
+    routes.draining = listener.draining = True
+    await asyncio.sleep(linger_seconds)
+    accepting.close()
+    for connection in tuple(listener.connections):
+        connection.close_when_idle()
+    deadline = loop.time() + DRAIN_SECONDS
+    while listener.waiting() and loop.time() < deadline:
+        await asyncio.sleep(0.01)
+    follower.stop()
+    await asyncio.sleep(0)  # the last replies leave with this turn of the loop
+    listener.close()
+    log.close()
+    claimed.release()
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(where)
+    except OSError as error:
+        raise InputError(
+            "HF103",
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
+            state="no server was started",
+            next_command="set HOLDFAST_HOST and HOLDFAST_PORT",
+        ) from error
+    bound.setblocking(False)
+    return bound
+
+
+def _shown(bound: socket.socket) -> tuple[str, int]:
+    host, port = bound.getsockname()[:2]
+    return (f"[{host}]" if ":" in host else host), port
+
+
+def _release() -> str:
+    try:
+        return version("holdfast")
+    except PackageNotFoundError:
+        return "0"  # run from a source tree that was not installed
+
+
+class _Process:
+    """What the server says about itself."""
+
+    listener: Listener
+    routes: Routes
+
+    def __init__(self, plane: Plane, follower: Follower, server: Server) -> None:
+        self._plane = plane
+        self._follower = follower
+        self._server = server
+
+    def status(self) -> dict[str, object]:
+        """`/holdfast/status`."""
+        serving = self._plane.serving
+        plan = serving.plan if serving is not None else None
+        progress = self._follower.progress
+        return {
+            "server": self._server.server,
+            "model": self._server.model,
+            "ready": self.routes.ready,
+            "plan": plan.plan if plan else None,
+            "champion": plan.champion if plan else None,
+            "challenger": plan.challenger if plan else None,
+            "share_ppm": plan.share_ppm if plan else 0,
+            "previous": plan.previous if plan else None,
+            "fallback": plan.fallback if plan else None,
+            "rollout": plan.rollout if plan else None,
+            "intended": serving.intended if serving else None,
+            "table_version": progress.table_version,
+            "ledger_read_us": progress.ledger_read_us,
+            "trouble": progress.trouble,
+            "refused": progress.refusal,
+            "log_segment": self._plane.log.segment,
+            "log_dropped": self._plane.log.dropped,
+        }
+
+    def scrape(self) -> ServerFacts:
+        """`/metrics`."""
+        serving = self._plane.serving
+        progress = self._follower.progress
+        log = self._plane.log
+        return ServerFacts(
+            model=self._server.model,
+            now_seconds=now_us() / 1e6,
+            plan=serving.plan.plan if serving else 0,
+            share_ppm=serving.plan.share_ppm if serving else 0,
+            ready=self.routes.ready,
+            versions=self._versions(serving) if serving else (),
+            last_rollback_seconds=progress.rolled_back_us / 1e6,
+            ledger_read_seconds=progress.ledger_read_us / 1e6,
+            plans_refused=progress.plans_refused,
+            log_dropped=log.dropped,
+            log_failed_syncs=log.failed_syncs,
+            connections=len(self.listener.connections),
+            refused_connections=self.listener.refused_connections,
+            started_seconds=self._server.started_us / 1e6,
+        )
+
+    def _versions(self, serving: Serving) -> tuple[VersionFacts, ...]:
+        plan = serving.plan
+        roles = {plan.fallback: "fallback", plan.previous: "previous", plan.challenger: "challenger", plan.champion: "champion"}
+        deployed_us = self._follower.deployed_us
+        return tuple(
+            VersionFacts(
+                name,
+                roles[name],
+                loaded.created_us / 1e6,
+                deployed_us.get(name, 0) / 1e6,
+                {
+                    "contract_hash": loaded.contract.hash,
+                    "features_hash": loaded.facts.features_hash,
+                    "snapshot": loaded.facts.snapshot,
+                    "learner": loaded.facts.learner,
+                },
+            )
+            for name, loaded in serving.versions.items()
+        )

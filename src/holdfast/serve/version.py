@@ -1,0 +1,110 @@
+"""A version that is warm: its ONNX Runtime session, and what its file says about itself.
+
+The bytes that were verified are the bytes that are loaded; nothing is read twice (reliability A9), nothing unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from holdfast.contract import Contract
+from holdfast.errors import IntegrityError
+from holdfast.features import Aggregate, FittedFeatures, Input, OnlineTable, entity_key, feed_from_rows
+from holdfast.records import sha256_hex
+
+_METADATA_KEY: Final = "holdfast"
+_WARM_ROWS: Final = (1, 16, 1)
+Probabilities = npt.NDArray[np.float32]
+_MUTABLE_ROW = dict[str, Any]
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    """What serving needs of the version's metadata; other fields are passed over."""
+
+    model: str
+    role: str
+    contract_json: str
+    contract_hash: str
+    features_json: str
+    features_hash: str
+    snapshot: str
+    learner: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVersion:
+    """A version that can answer at once."""
+
+    name: str
+    digest: str
+    created_us: int
+    facts: _Metadata
+    contract: Contract
+    inputs: tuple[Input, ...]
+    aggregates: tuple[Aggregate, ...]
+    session: Any
+
+    def run(self, rows: Sequence[Mapping[str, object]]) -> Probabilities:
+        """The probability of each row, shape (len(rows),). Whatever ONNX Runtime raises goes to the caller."""
+        found: Probabilities = self.session.run(["probability"], feed_from_rows(self.inputs, rows))[0]
+        return found
+
+    def fill_aggregates(self, rows: Sequence[_MUTABLE_ROW], at_us: Sequence[int], table: OnlineTable) -> None:
+        """Put into each row what was known about its entities at its event time; NaN where nothing was."""
+        for aggregate in self.aggregates:
+            name, by, age = aggregate.name, aggregate.by, aggregate.max_age_us
+            for row, moment in zip(rows, at_us, strict=True):
+                row[name] = table.lookup(name, entity_key(row.get(by)), moment, age)
+
+    def without_aggregates(self, rows: Sequence[_MUTABLE_ROW]) -> None:
+        """Mark every aggregate as unknown."""
+        for aggregate in self.aggregates:
+            for row in rows:
+                row[aggregate.name] = math.nan
+
+
+def load(name: str, digest: str, data: bytes, *, created_us: int) -> LoadedVersion:
+    """Verify `data` against its digest, load it and run it once, so that the first request finds it warm.
+
+    `created_us` is when it was registered, in microseconds since 1970.
+
+    Raises `IntegrityError` HF301 when the bytes are not those of the digest, are no version's, or cannot be run.
+    """
+    if sha256_hex(data) != digest:
+        raise _unusable(name, "its bytes do not have the digest that the ledger names")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # requests are answered on one thread; a pool would only fight it for cores
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        described = session.get_modelmeta().custom_metadata_map.get(_METADATA_KEY, "")
+        facts = msgspec.json.decode(described, type=_Metadata)
+    except Exception as error:  # ONNX Runtime derives its exceptions from Exception, each alone
+        raise _unusable(name, f"it cannot be loaded: {type(error).__name__}") from error
+    contract = Contract.from_json(facts.contract_json)
+    fitted = FittedFeatures.from_json(facts.features_json)
+    version = LoadedVersion(name, digest, created_us, facts, contract, fitted.inputs, fitted.aggregates, session)
+    try:
+        for count in _WARM_ROWS:
+            version.run(empty_rows(count))
+    except Exception as error:
+        raise _unusable(name, f"it cannot be run: {type(error).__name__}") from error
+    return version
+
+
+def empty_rows(count: int) -> list[_MUTABLE_ROW]:
+    """Rows in which everything is missing: what warms a session, and what a probe without inputs is answered for."""
+    return [{} for _ in range(count)]
+
+
+def _unusable(name: str, why: str) -> IntegrityError:
+    return IntegrityError("HF301", f"version {name}: {why}", state="the server keeps the plan that it has")

@@ -23,7 +23,8 @@ class Gates:
         Most memory that the process that tries it may have resident at any moment. The Python runtime,
         Polars and ONNX Runtime alone take some 200 MiB of it.
     trial_seconds
-        Processor time after which the process that tries a version is killed; by the wall clock four times as much.
+        Processor time after which the process that tries a version is killed; by the wall clock four times
+        as much.
     beat_heuristic_by
         The lower end of the interval of AUC minus the heuristic's AUC must lie above this, which is at least
         0.

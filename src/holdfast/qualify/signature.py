@@ -53,7 +53,7 @@ def signature(trial: Trial, endpoint: Signature) -> GateResult:
         GATE,
         Verdict.FAIL if differences else Verdict.PASS,
         "; ".join(differences)
-        or f"contract {endpoint.contract_hash[:8]}, {len(trial.inputs)} inputs and the output fit the endpoint",
+        or f"contract {endpoint.contract_hash[:8]}, {len(trial.inputs)} inputs and the output fit",
         observed=float(len(differences)),
         bound=0.0,
     )

@@ -41,8 +41,8 @@ class Trial:
     peak_bytes
         Largest resident memory of the process; None when it is not known.
     inputs, outputs
-        The file's signature, in its own order; empty when it was not opened. It may be known although the process
-        failed later.
+        The file's signature, in its own order; empty when it was not opened. It may be known although the
+        process failed later.
     metadata
         What the file says of itself; empty when it was not read.
     golden

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.store import Store, events, schema
-from holdfast.train.artifact import Role, VersionMetadata
+
+if TYPE_CHECKING:
+    from holdfast.train.artifact import Role, VersionMetadata
 
 State = Literal["registered", "qualified", "refused"]
 """A registered version has not been judged to the end; the other two are final."""

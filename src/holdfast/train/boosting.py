@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightgbm
 import numpy as np
-import onnx
 
 from holdfast.errors import InputError, RefusedError
-from holdfast.train.agreement import check_agreement
 from holdfast.train.learner import Labels, Matrix, check_examples
-from holdfast.train.trees import forest_graph
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,12 @@ class LightGBM:
         The conversion answers as LightGBM does on every training row to 1e-5, or `RefusedError` HF402 is
         raised.
         """
+        # Here, because a server reads declarations too and must not pay for what only training needs.
+        import lightgbm
+
+        from holdfast.train.agreement import check_agreement
+        from holdfast.train.trees import forest_graph
+
         check_examples(x, y, names)
         try:
             booster = lightgbm.train(

@@ -9,17 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import spox
-import spox.opset.ai.onnx.v17 as op
 
 from holdfast.errors import InputError
-from holdfast.train.agreement import check_agreement
 from holdfast.train.learner import Labels, Matrix, check_examples
+
+if TYPE_CHECKING:
+    import onnx
 
 LARGEST_TABLE: Final = 1_000_000
 """Most groups that a lookup table may have room for; more is a learner's work."""
@@ -77,6 +76,9 @@ class Rate:
         The seed decides nothing. Raises `InputError` HF101 when the table would be larger than
         `LARGEST_TABLE`.
         """
+        # Here, because a server reads declarations too and must not pay for what only training needs.
+        from holdfast.train.agreement import check_agreement
+
         del seed
         check_examples(x, y, names)
         values = [_present_values(x[:, column]) for column in range(x.shape[1])]
@@ -113,8 +115,11 @@ def _slots(x: Matrix, values: Sequence[Matrix]) -> npt.NDArray[np.int64]:
 
 
 def _lookup(values: Sequence[Matrix], share: Matrix) -> onnx.ModelProto:
+    import spox
+    import spox.opset.ai.onnx.v17 as op
+
     rows = spox.argument(spox.Tensor(np.float32, ("N", len(values))))
-    slots: spox.Var | None = None
+    slots = None
     for column, known in enumerate(values):
         cell = op.gather(rows, op.const(np.array([column], np.int64)), axis=1)
         same = op.cast(op.equal(cell, op.const(known[np.newaxis, :])), to=np.int64)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from holdfast.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
 
 Matrix = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.float64]

@@ -5,18 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import spox
-import spox.opset.ai.onnx.v17 as op
-from sklearn import linear_model
-from sklearn.exceptions import ConvergenceWarning
 
 from holdfast.errors import InputError, RefusedError
-from holdfast.train.agreement import check_agreement
 from holdfast.train.learner import Labels, Matrix, check_examples
+
+if TYPE_CHECKING:
+    import onnx
 
 Vector = npt.NDArray[np.float64]
 
@@ -62,6 +60,12 @@ class LogisticRegression:
 
         Raises `RefusedError` HF402 when the solver did not converge.
         """
+        # Here, because a server reads declarations too and must not pay for what only training needs.
+        from sklearn import linear_model
+        from sklearn.exceptions import ConvergenceWarning
+
+        from holdfast.train.agreement import check_agreement
+
         check_examples(x, y, names)
         wide = x.astype(np.float64)
         mean = np.nanmean(wide, axis=0)
@@ -83,6 +87,9 @@ class LogisticRegression:
 
 
 def _formula(mean: Vector, scale: Vector, weights: Vector, intercept: float) -> onnx.ModelProto:
+    import spox
+    import spox.opset.ai.onnx.v17 as op
+
     rows = spox.argument(spox.Tensor(np.float32, ("N", len(mean))))
     # In float64: subtracting a large mean in float32 would lose what distinguishes the rows.
     wide = op.cast(rows, to=np.float64)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from holdfast.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _DAY = timedelta(days=1)
 
@@ -32,11 +34,14 @@ def time_split(frame: pl.DataFrame, event_time: str, holdout: timedelta) -> Spli
     the column has no time zone.
 
     >>> from datetime import UTC
+    >>> import polars as pl
     >>> hours = [datetime(2013, 1, day, hour, tzinfo=UTC) for day in (1, 2, 3) for hour in (6, 18)]
     >>> split = time_split(pl.DataFrame({"at": hours}), "at", timedelta(days=1))
     >>> split.train.height, split.holdout.height, split.cut.isoformat()
     (4, 2, '2013-01-03T00:00:00+00:00')
     """
+    import polars as pl  # here, because a server reads declarations too
+
     if holdout <= timedelta(0):
         raise InputError("HF101", f"the holdout is {holdout}: it must be a positive span of time")
     dtype = frame.schema[event_time]

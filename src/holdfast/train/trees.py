@@ -1,7 +1,7 @@
 """A LightGBM booster as an ONNX tree ensemble that takes exactly the same branches.
 
 LightGBM compares in float64 and ONNX in float32. For a float32 feature x and a float64 threshold t, `x <= t`
-is the same as `x <= down(t)`, where `down` is the largest float32 that is not above t. Rounding to the nearest
+is the same as `x <= down(t)`, where `down` is the largest float32 not above t. Rounding to the nearest
 instead, as converters usually do, sends a row between the two to the other branch whenever t was rounded up.
 """
 

@@ -1,0 +1,192 @@
+"""Training: from a named snapshot to a candidate and the heuristic beside it.
+
+The same snapshot, declaration, seed and environment give the same files, so training that was killed and is
+run again ends where the first run would have ended, and never makes a second version of the same thing.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import polars as pl
+
+from holdfast.control.examples import read_examples
+from holdfast.declaration import Model
+from holdfast.errors import RefusedError
+from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, feed_from_frame, fit
+from holdfast.records import utc
+from holdfast.store import Store, blobs, versions
+from holdfast.store.versions import VersionRow
+from holdfast.train import Learner, Split, time_split
+from holdfast.train.agreement import TOLERANCE, answers
+from holdfast.train.artifact import Role, VersionMetadata, seal
+
+Progress = Callable[[int, int], None]
+"""Told how many steps are done, of how many."""
+
+STEPS: Final = 5
+_TOOK_PART: Final = ("holdfast", "lightgbm", "numpy", "onnx", "onnxruntime", "polars", "scikit-learn", "spox")
+_CHUNK_ROWS: Final = 65_536
+_COMPARED_ROWS: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training made. Row counts are of the base feed's rows in the snapshot.
+
+    `dropped` says how many labelled rows each broken rule of the contract struck; those rows taught nothing.
+    """
+
+    version: str
+    heuristic: str
+    snapshot: str
+    rows_trained: int
+    rows_held_out: int
+    rows_unlabelled: int
+    dropped: dict[str, int]
+    file_bytes: int
+
+    def as_dict(self) -> dict[str, object]:
+        """The result in plain JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What both versions of one training share."""
+
+    model: Model
+    snapshot: str
+    split: Split
+    seed: int
+
+
+def train(
+    store: Store,
+    model: Model,
+    snapshot: str,
+    *,
+    now_us: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train `model` and its heuristic on the older labelled days of `snapshot`, and register both versions.
+
+    Both files are durable before one transaction registers the two versions. Features are fitted on the
+    training days only.
+
+    Raises `InputError` HF401 when the snapshot holds too little to learn from, `RefusedError` HF402 when a
+    learner fails, `NotFoundError` HF303 for an unknown snapshot. Nothing is registered then.
+    """
+    step = progress or (lambda _done, _of: None)
+    step(0, STEPS)
+    examples = read_examples(store, model, model.aggregates, snapshot)
+    step(1, STEPS)
+    split = time_split(examples.frame, model.contract.event_time, model.holdout_span)
+    recipe = _Recipe(model, snapshot, split, seed)
+    candidate = _make(recipe, model.features, model.learner, "candidate")
+    step(3, STEPS)
+    heuristic = _make(recipe, model.heuristic_features, model.heuristic, "heuristic")
+    step(4, STEPS)
+    heuristic_row, row = _register(store, (heuristic, candidate), now_us)
+    step(STEPS, STEPS)
+    return Trained(
+        version=row.version,
+        heuristic=heuristic_row.version,
+        snapshot=snapshot,
+        rows_trained=split.train.height,
+        rows_held_out=split.holdout.height,
+        rows_unlabelled=examples.unlabelled,
+        dropped=examples.dropped,
+        file_bytes=row.bytes,
+    )
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of every package that takes part in training, and the machine's architecture
+    (R67)."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _TOOK_PART:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def _make(
+    recipe: _Recipe, features: Sequence[Feature], learner: Learner, role: Role
+) -> tuple[bytes, VersionMetadata]:
+    model, rows = recipe.model, recipe.split.train
+    # A candidate is given every aggregate; the heuristic only what it groups by, so that it can always
+    # answer.
+    aggregates = model.aggregates if role == "candidate" else model.aggregates_read_by(features)
+    fitted = fit(features, aggregates, model.contract, rows)
+    feed = feed_from_frame(fitted.inputs, rows)
+    x = _run(feature_graph(fitted), feed, "features")
+    y = rows[model.label].cast(pl.Float64).to_numpy()
+    estimator = learner.fit(x, y, fitted.names, seed=recipe.seed)
+    graph = compose(fitted, estimator)
+    _check_composed(graph, estimator, feed, x)
+    about = VersionMetadata(
+        model=model.name,
+        role=role,
+        contract_json=model.contract.to_json(),
+        contract_hash=model.contract.hash,
+        features_json=fitted.to_json(),
+        features_hash=fitted.hash,
+        aggregates_json=aggregates_to_json(aggregates),
+        snapshot=recipe.snapshot,
+        learner=learner.name,
+        parameters=learner.parameters,
+        seed=recipe.seed,
+        environment=environment(),
+        rows=rows.height,
+        trained_before_us=round(utc(recipe.split.cut).timestamp() * 1_000_000),
+    )
+    return seal(graph, about), about
+
+
+def _register(store: Store, made: Sequence[tuple[bytes, VersionMetadata]], now_us: int) -> list[VersionRow]:
+    kept = [(blobs.put(store, data), len(data), about) for data, about in made]
+    with store.ledger.write() as connection:
+        return [
+            versions.register(connection, about, digest=digest, size_bytes=size_bytes, now_us=now_us)
+            for digest, size_bytes, about in kept
+        ]
+
+
+def _run(
+    graph: onnx.ModelProto, feed: dict[str, npt.NDArray[np.generic]], output: str
+) -> npt.NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    rows = len(next(iter(feed.values())))
+    chunks = [
+        session.run([output], {name: column[low : low + _CHUNK_ROWS] for name, column in feed.items()})[0]
+        for low in range(0, rows, _CHUNK_ROWS)
+    ]
+    return np.concatenate(chunks)
+
+
+def _check_composed(
+    graph: onnx.ModelProto,
+    estimator: onnx.ModelProto,
+    feed: dict[str, npt.NDArray[np.generic]],
+    x: npt.NDArray[np.float32],
+) -> None:
+    few = {name: column[:_COMPARED_ROWS] for name, column in feed.items()}
+    difference = np.abs(_run(graph, few, "probability") - answers(estimator, x[:_COMPARED_ROWS]))
+    if not difference.max() <= TOLERANCE:
+        raise RefusedError(
+            "HF402",
+            f"the composed model differs from its estimator by {difference.max():.3g} on a training row",
+            state="nothing was registered",
+        )

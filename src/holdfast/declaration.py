@@ -1,0 +1,289 @@
+"""One model, declared: everything that Holdfast does with it follows from this object.
+
+Each part checks itself when it is made; what is checked here is that the parts mean the same thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from holdfast.contract import (
+    Boolean,
+    Category,
+    Column,
+    Contract,
+    Integer,
+    Label,
+    Number,
+    Text,
+    Timestamp,
+    compile_row,
+)
+from holdfast.errors import InputError
+from holdfast.features import Aggregate, Feature, columns_read, feature_name
+from holdfast.qualify import Gates, GoldenQuery
+from holdfast.records import check_name, duration
+from holdfast.rollout import Canary
+
+if TYPE_CHECKING:
+    from holdfast.feeds import Feed
+    from holdfast.train import Learner, Rate
+
+Metric = Literal["auc", "brier"]
+
+_FEATURES: Final = get_args(Feature)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What the model is to achieve in production.
+
+    Parameters
+    ----------
+    metric
+        "auc", the higher the better, or "brier", the lower the better; both in [0, 1].
+    at_least, at_most
+        The bound: `at_least` for "auc", `at_most` for "brier".
+    over
+        The span of event time that it is measured over.
+    """
+
+    metric: Metric
+    at_least: float | None = None
+    at_most: float | None = None
+    over: timedelta | str = "28d"
+
+    def __post_init__(self) -> None:
+        if self.metric not in get_args(Metric):
+            raise InputError(
+                "HF101", f"the objective's metric is {self.metric!r}: use {' or '.join(get_args(Metric))}"
+            )
+        right, wrong = (
+            (self.at_least, self.at_most) if self.metric == "auc" else (self.at_most, self.at_least)
+        )
+        side = "at_least" if self.metric == "auc" else "at_most"
+        if right is None or wrong is not None or not 0.0 <= right <= 1.0:
+            raise InputError(
+                "HF101", f"the objective for {self.metric} needs {side}, in [0, 1], and nothing else"
+            )
+        object.__setattr__(self, "over", duration(self.over))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model: what it answers, what it learns from, what it must pass, how it reaches its users.
+
+    Parameters
+    ----------
+    name
+        1 to 63 of a-z, 0-9, '_' and '-'.
+    rows
+        The feed whose rows are the examples: its contract has every column of `contract`.
+    feeds
+        Every feed that is read, `rows` among them.
+    contract
+        What a request is, and the label that is foretold.
+    features
+        What the learner sees, in order.
+    learner
+        What learns.
+    heuristic
+        What answers without learning: the baseline, and the fallback when no version can answer.
+    aggregates
+        What is known about a row's entity from other rows, by the time of the row.
+    holdout
+        The newest span of labelled rows that is never trained on and that the gates judge by.
+    golden
+        Queries whose answers a person vouches for.
+    gates
+        The bounds of the gates.
+    rollout
+        How a qualified version takes over the traffic.
+    objective
+        What it is to achieve in production; None when nothing is promised.
+
+    Raises
+    ------
+    InputError
+        HF101 when two parts do not mean the same thing; the message names both.
+    """
+
+    name: str
+    rows: Feed
+    feeds: tuple[Feed, ...]
+    contract: Contract
+    features: tuple[Feature, ...]
+    learner: Learner
+    heuristic: Rate
+    aggregates: tuple[Aggregate, ...] = ()
+    holdout: timedelta | str = "14d"
+    golden: tuple[GoldenQuery, ...] = ()
+    gates: Gates = field(default_factory=Gates)
+    rollout: Canary = field(default_factory=Canary)
+    objective: Quality | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "model")
+        for part in ("feeds", "features", "aggregates", "golden"):
+            object.__setattr__(self, part, tuple(getattr(self, part)))
+        object.__setattr__(self, "holdout", duration(self.holdout))
+        for problem in _problems(self):
+            raise InputError("HF101", f"model {self.name!r}: {problem}", state="nothing was done")
+
+    @property
+    def label(self) -> str:
+        """The column that is foretold."""
+        assert self.contract.label is not None
+        return self.contract.label.name
+
+    @property
+    def holdout_span(self) -> timedelta:
+        """`holdout` as a `timedelta`."""
+        return duration(self.holdout)
+
+    @property
+    def heuristic_features(self) -> tuple[Feature, ...]:
+        """What the heuristic groups by."""
+        return tuple(feature for feature in self.heuristic.by if isinstance(feature, _FEATURES))
+
+    def feed(self, name: str) -> Feed:
+        """The feed of that name; `InputError` HF101 when the model reads none of that name."""
+        for feed in self.feeds:
+            if feed.name == name:
+                return feed
+        known = _listed(feed.name for feed in self.feeds)
+        raise InputError("HF101", f"model {self.name!r} reads no feed {name!r}; it reads {known}")
+
+    def aggregates_read_by(self, features: Iterable[Feature]) -> tuple[Aggregate, ...]:
+        """The aggregates that any of `features` reads, in the declared order."""
+        read = {column for feature in features for column in columns_read(feature)}
+        return tuple(aggregate for aggregate in self.aggregates if aggregate.name in read)
+
+
+def _problems(model: Model) -> Iterator[str]:
+    """What does not fit together, the most basic first; only the first is told, because the next may follow
+    from it."""
+    yield from _feed_problems(model)
+    yield from _row_problems(model)
+    yield from _aggregate_problems(model)
+    yield from _feature_problems(model)
+    yield from _golden_problems(model)
+    if model.holdout_span <= timedelta(0):
+        yield f"the holdout is {model.holdout_span}; it must be positive"
+
+
+def _feed_problems(model: Model) -> Iterator[str]:
+    names = [feed.name for feed in model.feeds]
+    for name in _repeated(names):
+        yield f"two feeds are named {name!r}"
+    if model.rows not in model.feeds:
+        yield f"the feed of its rows, {model.rows.name!r}, is not among its feeds {_listed(names)}"
+
+
+def _row_problems(model: Model) -> Iterator[str]:
+    if model.contract.label is None:
+        yield "its contract has no label, so there is nothing to foretell"
+    for column in model.contract.columns:
+        yield from _same_column(column, model.rows)
+
+
+def _same_column(column: Column, feed: Feed) -> Iterator[str]:
+    if column.name not in feed.contract.names:
+        yield f"the feed {feed.name!r} has no column {column.name!r}, which the contract asks for"
+        return
+    delivered = feed.contract.column(column.name)
+    same_kind = type(column) is type(delivered) or (
+        isinstance(column, Label) and isinstance(delivered, Boolean)
+    )
+    if not same_kind or _described(column) != _described(delivered):
+        wanted, found = _described(column), _described(delivered)
+        yield f"the column {column.name!r} is {wanted} in the contract and {found} in the feed {feed.name!r}"
+
+
+def _aggregate_problems(model: Model) -> Iterator[str]:
+    names = [aggregate.name for aggregate in model.aggregates]
+    for name in _repeated(names):
+        yield f"two aggregates are named {name!r}"
+    feeds = {feed.name: feed for feed in model.feeds}
+    for aggregate in model.aggregates:
+        told = f"the aggregate {aggregate.name!r}"
+        if aggregate.name in model.contract.names:
+            yield f"{told} has the name of a column of the contract"
+        if aggregate.over not in feeds:
+            yield f"{told} is over {aggregate.over!r}, which is none of the feeds {_listed(feeds)}"
+            continue
+        over = feeds[aggregate.over]
+        yield from _must_be(told, "by", aggregate.by, over, (Category, Text, Integer))
+        yield from _must_be(told, "known", aggregate.known, over, (Timestamp,))
+        yield from _must_be(told, "value", aggregate.value, over, (Number, Integer, Boolean, Label))
+        if aggregate.by not in {column.name for column in model.contract.request_columns}:
+            yield f"{told} is by {aggregate.by!r}, which a request does not bring"
+
+
+def _must_be(told: str, role: str, name: str, feed: Feed, kinds: tuple[type[Column], ...]) -> Iterator[str]:
+    if name not in feed.contract.names:
+        yield f"{told}: {role} is {name!r}, and the feed {feed.name!r} has no such column"
+    elif not isinstance(feed.contract.column(name), kinds):
+        found, wanted = _described(feed.contract.column(name)), " or ".join(kind.__name__ for kind in kinds)
+        yield f"{told}: {role} is {name!r}, which is {found} in the feed {feed.name!r}; it must be {wanted}"
+
+
+def _feature_problems(model: Model) -> Iterator[str]:
+    if not model.features:
+        yield "it has no features"
+    strangers = [
+        feature for feature in (*model.features, *model.heuristic.by) if not isinstance(feature, _FEATURES)
+    ]
+    for feature in strangers:
+        yield f"{feature!r} is no feature; write one such as Value({feature!r})"
+    readable = {column.name for column in model.contract.request_columns} | {a.name for a in model.aggregates}
+    for user, features in (("a feature", model.features), ("the heuristic", model.heuristic_features)):
+        for feature in features:
+            for column in columns_read(feature):
+                if column == model.label:
+                    yield f"{user}, {feature!r}, reads the label"
+                elif column not in readable:
+                    yield f"{user}, {feature!r}, reads {column!r}: neither in the contract nor an aggregate"
+        for name in _repeated([feature_name(feature) for feature in features]):
+            yield f"two features are named {name!r}; give one of them a name of its own"
+
+
+def _golden_problems(model: Model) -> Iterator[str]:
+    for name in _repeated([query.name for query in model.golden]):
+        yield f"two golden queries are named {name!r}"
+    check = compile_row(model.contract, request=True)
+    aggregates = {aggregate.name for aggregate in model.aggregates}
+    for query in model.golden:
+        given: Mapping[str, object] = {
+            key: value for key, value in query.row.items() if key not in aggregates
+        }
+        if reasons := check(given):
+            yield f"the golden query {query.name!r} breaks the contract: {_listed(reasons)}"
+        for name in aggregates & query.row.keys():
+            value = query.row[name]
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                yield f"the golden query {query.name!r} gives {name!r} as {value!r}, not as a number"
+
+
+def _described(column: Column) -> str:
+    match column:
+        case Number() | Integer():
+            return f"{type(column).__name__} in {column.unit}"
+        case Timestamp():
+            return f"Timestamp in {column.tz}"
+        case Label():
+            return "Boolean"
+        case _:
+            return type(column).__name__
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    every = list(names)
+    return sorted({name for name in every if every.count(name) > 1})
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words) or "none"

@@ -1,0 +1,517 @@
+"""Every gate is tried on a planted bad model that it must refuse (R105), through real training and real processes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+from onnx import TensorProto, helper
+from sqlalchemy import insert
+
+from holdfast.contract import Category, Contract, Label, Number, Text, Timestamp
+from holdfast.control.ingest import ingest
+from holdfast.control.qualify import qualify, require_qualified
+from holdfast.control.train import Trained, train
+from holdfast.control.trial import attempt
+from holdfast.declaration import Model
+from holdfast.errors import ConflictError, InputError, RefusedError
+from holdfast.features import Aggregate, Code, Hour, Log, Value, Weekday
+from holdfast.feeds import Feed
+from holdfast.qualify import Gates, GoldenQuery
+from holdfast.records import Verdict
+from holdfast.store import Store, blobs, gates, schema, snapshots, versions
+from holdfast.store.versions import VersionRow
+from holdfast.train import LightGBM, LogisticRegression, Rate
+from holdfast.train.artifact import VersionMetadata, open_sealed, seal
+
+NOW_US = 1_400_000_000_000_000
+START = datetime(2013, 1, 1, tzinfo=UTC)
+DAYS = 40
+ROUTES = ("a", "b", "c")
+
+
+def trips() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A trip every five minutes, late when its hour, distance and the route's recent delay say so."""
+    random = np.random.default_rng(11)
+    count = DAYS * 288
+    minutes = np.arange(count) * 5
+    route = random.integers(0, 3, count)
+    distance = random.uniform(10, 1000, count)
+    trouble = np.repeat(random.normal(0, 1, (count // 48 + 1, 3)), 48, axis=0)[np.arange(count), route]
+    hour = minutes // 60 % 24
+    odds = -1.0 + 0.08 * (hour - 12) + 0.002 * (distance - 500) + 1.2 * trouble + 0.5 * (route == 2)
+    late = random.random(count) < 1 / (1 + np.exp(-odds))
+    at = [START + timedelta(minutes=int(minute)) for minute in minutes]
+    rows = pl.DataFrame(
+        {
+            "id": [f"t{number}" for number in range(count)],
+            "route": [ROUTES[place] for place in route],
+            "distance": distance,
+            "at": at,
+            "late": late,
+        }
+    )
+    rows = rows.with_columns(late=pl.when(pl.int_range(pl.len()) < count - 30).then("late"))
+    arrivals = pl.DataFrame(
+        {
+            "id": rows["id"],
+            "route": rows["route"],
+            "known_at": at,
+            "delay": trouble * 10 + random.normal(0, 3, count),
+        }
+    )
+    return rows, arrivals
+
+
+TRIPS = Feed(
+    "trips",
+    Contract(
+        Text("id"),
+        Category("route", values=ROUTES, unseen="other"),
+        Number("distance", unit="km", low=0, high=2000),
+        Timestamp("at", tz="UTC"),
+        key="id",
+        event_time="at",
+        label=Label("late", delay="1h", missing="keep"),
+    ),
+)
+ARRIVALS = Feed(
+    "arrivals",
+    Contract(
+        Text("id"),
+        Category("route", values=ROUTES, unseen="other"),
+        Timestamp("known_at", tz="UTC"),
+        Number("delay", unit="min"),
+        key="id",
+        event_time="known_at",
+    ),
+)
+RECENT = Aggregate(
+    "recent_delay", over="arrivals", by="route", value="delay", known="known_at", window="2h", every="10min"
+)
+NEAR_DAWN = {"route": "a", "distance": 20.0, "at": datetime(2013, 3, 1, 1, tzinfo=UTC), "recent_delay": -15.0}
+NEAR_MIDNIGHT = {
+    "route": "c",
+    "distance": 990.0,
+    "at": datetime(2013, 3, 1, 23, tzinfo=UTC),
+    "recent_delay": 15.0,
+}
+MODEL = Model(
+    "trip-delay",
+    rows=TRIPS,
+    feeds=(TRIPS, ARRIVALS),
+    contract=Contract(
+        Category("route", values=ROUTES, unseen="other"),
+        Number("distance", unit="km", low=0, high=2000),
+        Timestamp("at", tz="UTC"),
+        key=("route", "at"),
+        event_time="at",
+        label=Label("late", delay="1h", missing="keep"),
+    ),
+    aggregates=(RECENT,),
+    features=(Code("route"), Log("distance"), Hour("at"), Value("recent_delay")),
+    learner=LightGBM(trees=40, leaves=15, min_rows_per_leaf=40, threads=1),
+    heuristic=Rate(by=(Code("route"), Hour("at"))),
+    holdout="10d",
+    golden=(
+        GoldenQuery("short trip at dawn, no delays", NEAR_DAWN, between=(0.0, 0.35), owner="tests"),
+        GoldenQuery("long trip at midnight, delays", NEAR_MIDNIGHT, value=0.9, tolerance=0.3, owner="tests"),
+    ),
+    gates=Gates(trial_seconds=20),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str, Trained]:
+    """A store with two feeds loaded, a snapshot, and one training of `MODEL`."""
+    root = tmp_path_factory.mktemp("qualify")
+    store = Store.open(root / "store")
+    for feed, frame in zip((TRIPS, ARRIVALS), trips(), strict=True):
+        source = root / f"{feed.name}.parquet"
+        frame.with_columns(pl.selectors.datetime().dt.cast_time_unit("us")).write_parquet(source)
+        ingest(store, feed, "all", source, now_us=NOW_US)
+    snapshot = snapshots.create(
+        store, ["trips", "arrivals"], contract_hash=MODEL.contract.hash, now_us=NOW_US
+    ).snapshot
+    return store, snapshot, train(store, MODEL, snapshot, now_us=NOW_US, seed=5)
+
+
+@pytest.fixture
+def store(trained: tuple[Store, str, Trained], tmp_path: Path) -> Store:
+    """A copy of the trained store that a test may change."""
+    trained[0].ledger.close()
+    shutil.copytree(trained[0].root, tmp_path / "store")
+    return Store.open(tmp_path / "store")
+
+
+def verdicts(store: Store, version: str, model: Model = MODEL) -> dict[str, Verdict]:
+    return {result.gate: result.verdict for result in qualify(store, model, version, now_us=NOW_US + 1)}
+
+
+def plant(store: Store, data: bytes, about: VersionMetadata) -> VersionRow:
+    """Register `data` as somebody would who goes around training."""
+    digest = blobs.put(store, data)
+    with store.ledger.write() as connection:
+        return versions.register(connection, about, digest=digest, size_bytes=len(data), now_us=NOW_US)
+
+
+def sealed(store: Store, version: str) -> tuple[onnx.ModelProto, VersionMetadata]:
+    return open_sealed(blobs.get(store, versions.get(store, version).digest))
+
+
+def behind(
+    graph: onnx.ModelProto, *nodes: onnx.NodeProto, constants: tuple[onnx.TensorProto, ...] = ()
+) -> onnx.ModelProto:
+    """`graph` with `nodes` behind it, which make `probability` from `before`."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(graph)
+    for node in changed.graph.node:
+        node.output[:] = ["before" if name == "probability" else name for name in node.output]
+    changed.graph.node.extend(nodes)
+    changed.graph.initializer.extend(constants)
+    return changed
+
+
+# --- the good one -------------------------------------------------------------------------------------------------
+
+
+def test_a_good_version_passes_every_gate_and_may_be_rolled_out(
+    store: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    version = trained[2].version
+    with pytest.raises(RefusedError, match="no gate has judged it"):
+        require_qualified(store, version)
+    results = qualify(store, MODEL, version, now_us=NOW_US + 1)
+    assert [result.gate for result in results] == [
+        "loads",
+        "signature",
+        "golden",
+        "size",
+        "baseline",
+        "champion",
+    ]
+    assert {result.verdict for result in results} == {Verdict.PASS}, results
+    assert "first version" in results[-1].explanation
+    ahead = results[4]
+    assert ahead.low is not None
+    assert ahead.observed is not None
+    assert 0 < ahead.low < ahead.observed
+    assert require_qualified(store, version).state == "qualified"
+    assert versions.get(store, trained[2].heuristic).state == "qualified"
+    assert gates.newest(store, version) == results
+    assert qualify(store, MODEL, version, now_us=NOW_US + 9) == results  # final: judged once
+
+
+def test_training_again_makes_the_same_versions(store: Store, trained: tuple[Store, str, Trained]) -> None:
+    """R67, R94: same snapshot, declaration, seed and environment, same bytes; a killed training is simply run again."""
+    _, snapshot, first = trained
+    steps: list[tuple[int, int]] = []
+    again = train(
+        store, MODEL, snapshot, now_us=NOW_US + 7, seed=5, progress=lambda done, of: steps.append((done, of))
+    )
+    assert again == first
+    assert steps[0][0] == 0
+    assert steps[-1][0] == steps[-1][1]
+    other_seed = train(
+        store, replace(MODEL, learner=replace(MODEL.learner, feature_share=0.5)), snapshot, now_us=NOW_US
+    )
+    assert other_seed.version not in (first.version, first.heuristic)
+    assert other_seed.heuristic != first.heuristic  # another seed was used
+    assert first.rows_unlabelled == 30
+    assert first.rows_trained + first.rows_held_out + sum(first.dropped.values()) == DAYS * 288 - 30
+
+
+def test_the_file_says_where_it_comes_from(trained: tuple[Store, str, Trained]) -> None:
+    store, snapshot, result = trained
+    graph, about = sealed(store, result.version)
+    assert (about.model, about.role, about.snapshot, about.seed) == ("trip-delay", "candidate", snapshot, 5)
+    assert about.contract_hash == MODEL.contract.hash
+    assert about.environment["python"]
+    assert about.environment["lightgbm"]
+    assert about.trained_before_us == round(datetime(2013, 1, 31, tzinfo=UTC).timestamp() * 1e6)
+    assert seal(graph, about) == blobs.get(store, versions.get(store, result.version).digest)
+
+
+# --- planted bad ones ---------------------------------------------------------------------------------------------
+
+
+def truncated(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
+    data = seal(graph, about)
+    return data[: len(data) // 2]
+
+
+class Canary:
+    """Touches a file when somebody unpickles it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+def wants_float32(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
+    given = helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["N"])
+    made = helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N"])
+    body = helper.make_graph(
+        [helper.make_node("Sigmoid", ["distance"], ["probability"])], "g", [given], [made]
+    )
+    return seal(helper.make_model(body, opset_imports=graph.opset_import, ir_version=graph.ir_version), about)
+
+
+def two_outputs(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
+    changed = behind(graph, helper.make_node("Identity", ["before"], ["probability"]))
+    changed.graph.output.append(helper.make_tensor_value_info("before", TensorProto.FLOAT, ["N"]))
+    return seal(changed, about)
+
+
+def outside_data(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
+    stolen = onnx.TensorProto(name="stolen", data_type=TensorProto.UINT8, dims=[1])
+    stolen.data_location = TensorProto.EXTERNAL
+    stolen.external_data.add(key="location", value="../../../../etc/passwd")
+    return seal(
+        behind(graph, helper.make_node("Identity", ["before"], ["probability"]), constants=(stolen,)), about
+    )
+
+
+def foreign_operator(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
+    changed = behind(graph, helper.make_node("Anything", ["before"], ["probability"], domain="my.library"))
+    changed.opset_import.append(helper.make_opsetid("my.library", 1))
+    return seal(changed, about)
+
+
+def endless(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
+    float_ = helper.make_tensor_value_info("p", TensorProto.FLOAT, ["N"])
+    scalar = [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+    ]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Sigmoid", ["p"], ["p2"])],
+        "body",
+        [*scalar, float_],
+        [
+            helper.make_tensor_value_info("c2", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("p2", TensorProto.FLOAT, ["N"]),
+        ],
+    )
+    constants = (
+        helper.make_tensor("trips", TensorProto.INT64, [], [2**62]),
+        helper.make_tensor("go", TensorProto.BOOL, [], [True]),
+    )
+    loop = helper.make_node("Loop", ["trips", "go", "before"], ["probability"], body=body)
+    return seal(behind(graph, loop, constants=constants), about)
+
+
+def glutton(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
+    constants = (helper.make_tensor("many", TensorProto.INT64, [1], [10**11]),)
+    nodes = (
+        helper.make_node("Shape", ["before"], ["rows"]),
+        helper.make_node("Mul", ["rows", "many"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["huge"]),
+        helper.make_node("ReduceSum", ["huge"], ["nothing"], keepdims=0),
+        helper.make_node("Add", ["before", "nothing"], ["probability"]),
+    )
+    return seal(behind(graph, *nodes, constants=constants), about)
+
+
+@pytest.mark.parametrize(
+    ("gate", "spoil", "words"),
+    [
+        ("loads", truncated, "refused while reading"),
+        ("loads", outside_data, "points at data outside itself"),
+        ("loads", foreign_operator, "needs operators of my.library"),
+        ("loads", endless, "ended it"),
+        ("loads", glutton, "refused while answering"),
+        (
+            "signature",
+            wants_float32,
+            "the input distance tensor(float)[1] should be distance tensor(double)[1]",
+        ),
+        ("signature", two_outputs, "the outputs are probability tensor(float)[1], before tensor(float)[1]"),
+        (
+            "signature",
+            lambda graph, about: seal(graph, replace(about, contract_hash="0" * 64)),
+            "made for contract 00000000",
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_file_that_cannot_serve_is_refused(
+    store: Store,
+    trained: tuple[Store, str, Trained],
+    gate: str,
+    spoil: Callable[[onnx.ModelProto, VersionMetadata], bytes],
+    words: str,
+) -> None:
+    """R76, R96; reliability A2, A7, F8."""
+    graph, about = sealed(store, trained[2].version)
+    row = plant(store, spoil(graph, about), about)
+    model = replace(MODEL, gates=replace(MODEL.gates, trial_seconds=3)) if spoil is endless else MODEL
+    found = {result.gate: result for result in qualify(store, model, row.version, now_us=NOW_US)}
+    assert found[gate].verdict is Verdict.FAIL
+    assert words in found[gate].explanation
+    assert found["baseline"].verdict is Verdict.INCONCLUSIVE
+    assert versions.get(store, row.version).state == "refused"
+    with pytest.raises(RefusedError, match="HF403"):
+        require_qualified(store, row.version)
+
+
+def test_a_pickle_is_never_opened(store: Store, trained: tuple[Store, str, Trained], tmp_path: Path) -> None:
+    """Reliability A1 and A2: the canary stays untouched, with and without a head that looks like ONNX."""
+    canary = tmp_path / "canary"
+    _, about = sealed(store, trained[2].version)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        for head in (b"", b"\x08\x08"):
+            data = head + pickle.dumps(Canary(str(canary)), protocol=protocol)
+            digest = blobs.put(store, data)
+            seen = attempt(blobs.path_of(store.root, digest), digest, Gates()).trial
+            assert (seen.outcome, seen.stage) == ("refused", "reading")
+    row = plant(store, pickle.dumps(Canary(str(canary))), about)
+    assert verdicts(store, row.version)["loads"] is Verdict.FAIL
+    assert not canary.exists()
+
+
+def test_turned_answers_break_golden_queries_and_fall_behind_the_heuristic(
+    store: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    """R83, R82."""
+    graph, about = sealed(store, trained[2].version)
+    one = helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])
+    turned = behind(graph, helper.make_node("Sub", ["one", "before"], ["probability"]), constants=(one,))
+    row = plant(store, seal(turned, about), about)
+    found = {result.gate: result for result in qualify(store, MODEL, row.version, now_us=NOW_US)}
+    assert found["loads"].verdict is found["signature"].verdict is Verdict.PASS
+    assert found["golden"].verdict is Verdict.FAIL
+    assert "short trip at dawn" in found["golden"].explanation
+    assert found["baseline"].verdict is Verdict.FAIL
+    assert versions.get(store, row.version).state == "refused"
+
+
+def test_a_model_that_knows_less_than_the_heuristic_is_refused(
+    store: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    """R82."""
+    useless = replace(
+        MODEL, aggregates=(), features=(Weekday("at"),), learner=LogisticRegression(), golden=()
+    )
+    result = train(store, useless, trained[1], now_us=NOW_US)
+    found = verdicts(store, result.version, useless)
+    assert found["baseline"] is Verdict.FAIL
+    assert versions.get(store, result.version).state == "refused"
+
+
+def test_a_model_that_is_worse_than_the_champion_is_refused(
+    store: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    """R75: it would beat the heuristic, and is no match for what answers now."""
+    good = trained[2]
+    assert set(verdicts(store, good.version).values()) == {Verdict.PASS}
+    promote(store, good.version, good.heuristic)
+    weaker = replace(MODEL, features=(Code("route"), Log("distance"), Hour("at")), aggregates=(), golden=())
+    result = train(store, weaker, trained[1], now_us=NOW_US, seed=5)
+    found = verdicts(store, result.version, replace(weaker, aggregates=MODEL.aggregates))
+    assert found["baseline"] is Verdict.PASS
+    assert found["champion"] is Verdict.FAIL
+
+    equal = train(
+        store, replace(MODEL, learner=replace(MODEL.learner, trees=45)), trained[1], now_us=NOW_US, seed=6
+    )
+    assert set(verdicts(store, equal.version).values()) == {Verdict.PASS}
+
+
+def test_a_bloated_file_is_refused_and_growth_is_reported(
+    store: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    """R95."""
+    good = trained[2]
+    verdicts(store, good.version)
+    graph, about = sealed(store, good.version)
+    for factor, verdict in ((1.2, Verdict.PASS), (2.5, Verdict.FAIL)):
+        graph.doc_string = "x" * int(versions.get(store, good.version).bytes * (factor - 1))
+        row = plant(store, seal(graph, about), about)
+        size = next(r for r in qualify(store, MODEL, row.version, now_us=NOW_US) if r.gate == "size")
+        assert size.verdict is verdict
+        assert size.explanation.startswith("ALARM")
+
+
+def promote(store: Store, version: str, heuristic: str) -> None:
+    with store.ledger.write() as connection:
+        plan = {
+            "model": MODEL.name,
+            "champion": version,
+            "share_ppm": 0,
+            "fallback": heuristic,
+            "committed_us": NOW_US,
+        }
+        connection.execute(insert(schema.traffic_plans).values(plan))
+
+
+# --- not judged to the end ------------------------------------------------------------------------------------------
+
+
+def test_too_few_labels_are_no_success(store: Store, trained: tuple[Store, str, Trained]) -> None:
+    """No data is never a pass: the version stays registered, and may be judged again."""
+    strict = replace(MODEL, gates=replace(MODEL.gates, labelled_rows=10**6))
+    version = trained[2].version
+    assert verdicts(store, version, strict)["baseline"] is Verdict.INCONCLUSIVE
+    assert versions.get(store, version).state == "registered"
+    with pytest.raises(RefusedError, match="fewer than 1000000"):
+        require_qualified(store, version)
+    assert set(verdicts(store, version).values()) == {Verdict.PASS}
+
+
+def test_a_process_that_stays_too_long_is_ended(store: Store, trained: tuple[Store, str, Trained]) -> None:
+    row = versions.get(store, trained[2].version)
+    seen = attempt(blobs.path_of(store.root, row.digest), row.digest, Gates(trial_seconds=0.01)).trial
+    assert seen.outcome == "timed out"
+    assert not seen.loaded
+
+
+def test_a_file_that_is_not_the_registered_one_is_refused(
+    store: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    """Reliability A3: one byte changed."""
+    row = versions.get(store, trained[2].version)
+    path = blobs.path_of(store.root, row.digest)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    found = qualify(store, MODEL, row.version, now_us=NOW_US)
+    assert found[0].verdict is Verdict.FAIL
+    assert "digest" in found[0].explanation
+
+
+def test_a_second_judge_who_comes_too_late_changes_nothing(
+    store: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    version = trained[2].version
+    with store.ledger.write() as connection:
+        versions.set_state(connection, version, "refused", before="registered")
+    with pytest.raises(ConflictError), store.ledger.write() as connection:
+        versions.set_state(connection, version, "qualified", before="registered")
+    assert versions.get(store, version).state == "refused"
+
+
+def test_a_version_of_another_model_is_not_judged(store: Store, trained: tuple[Store, str, Trained]) -> None:
+    with pytest.raises(InputError, match="not of 'other'"):
+        qualify(store, replace(MODEL, name="other"), trained[2].version, now_us=NOW_US)
+
+
+def test_a_snapshot_that_is_too_short_teaches_nothing(
+    store: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    before = versions.of_model(store, MODEL.name)
+    with pytest.raises(InputError, match="nothing is left to train on") as refused:
+        train(store, replace(MODEL, holdout="60d"), trained[1], now_us=NOW_US)
+    assert refused.value.code == "HF401"
+    assert versions.of_model(store, MODEL.name) == before

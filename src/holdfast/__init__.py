@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Constant,
         Contract,
         Integer,
+        Keep,
         Label,
         Mean,
         Median,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         Text,
         Timestamp,
     )
-    from holdfast.declaration import Model
+    from holdfast.declaration import Model, Quality
     from holdfast.features import (
         Aggregate,
         Bucket,
@@ -40,22 +41,20 @@ if TYPE_CHECKING:
         Weekday,
     )
     from holdfast.feeds import Feed
-    from holdfast.monitor import Quality
-    from holdfast.qualify import GoldenQuery
+    from holdfast.qualify import Gates, GoldenQuery
     from holdfast.rollout import Canary
     from holdfast.train import LightGBM, LogisticRegression, Rate
 
 _WHERE = {
     "holdfast.contract": (
-        "Boolean Category Constant Contract Integer Label Mean Median Number Reject Text Timestamp".split()  # noqa: SIM905
+        "Boolean Category Constant Contract Integer Keep Label Mean Median Number Reject Text Timestamp".split()  # noqa: SIM905
     ),
-    "holdfast.declaration": ["Model"],
     "holdfast.features": (
         "Aggregate Bucket Clip Code Difference Hour Impute Log Month Ratio Value Weekday".split()  # noqa: SIM905
     ),
     "holdfast.feeds": ["Feed"],
-    "holdfast.monitor": ["Quality"],
-    "holdfast.qualify": ["GoldenQuery"],
+    "holdfast.declaration": ["Model", "Quality"],
+    "holdfast.qualify": ["Gates", "GoldenQuery"],
     "holdfast.rollout": ["Canary"],
     "holdfast.train": ["LightGBM", "LogisticRegression", "Rate"],
 }
@@ -63,9 +62,9 @@ _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the data
     "Feed", "Contract", "Boolean", "Category", "Integer", "Label", "Number", "Text", "Timestamp",
-    "Reject", "Constant", "Mean", "Median",
+    "Reject", "Constant", "Mean", "Median", "Keep",
     "Model", "Aggregate", "Bucket", "Clip", "Code", "Difference", "Hour", "Impute", "Log", "Month", "Ratio", "Value", "Weekday",
-    "LightGBM", "LogisticRegression", "Rate", "GoldenQuery", "Canary", "Quality",
+    "LightGBM", "LogisticRegression", "Rate", "Gates", "GoldenQuery", "Canary", "Quality",
 ]  # fmt: skip
 
 

@@ -46,11 +46,11 @@ def check(
         if file is None:
             raise InputError("HF201", f"which file should be checked against {feed}?", next_command=f"holdfast check {feed} FILE")
         contract = loaded.feed(feed).contract
-        source = sources.read(file, contract)
-        verdict = compile_batch(contract)(source.frame, source.reasons)
+        delivered = sources.read(file, contract)
+        verdict = compile_batch(contract)(delivered)
         bad = verdict.quarantined.height
-        document |= {"rows": source.frame.height, "valid": verdict.valid.height, "quarantined": bad, "reasons": verdict.counts}
-        report.say(f"{escape(str(file))}: {source.frame.height:,} rows, {verdict.valid.height:,} valid, {bad:,} would go to quarantine")
+        document |= {"rows": delivered.frame.height, "valid": verdict.valid.height, "quarantined": bad, "reasons": verdict.counts}
+        report.say(f"{escape(str(file))}: {delivered.frame.height:,} rows, {verdict.valid.height:,} valid, {bad:,} would go to quarantine")
         if verdict.counts:
             report.table("Reasons", ["reason", "rows"], sorted(verdict.counts.items()))
     report.result(document)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -24,7 +25,7 @@ from holdfast.errors import HoldfastError, RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.rollout.machine import RESTING, State
-from holdfast.store import batches, rollouts, snapshots
+from holdfast.store import rollouts, snapshots
 
 FIRST_DAY: Final = date(2013, 1, 1)
 LOADED_UNTIL: Final = date(2013, 3, 31)
@@ -34,6 +35,8 @@ QUIET_DAYS: Final = 7
 LAST_DAY: Final = date(2013, 6, 30)
 PATIENCE_DAYS: Final = 30
 """A rollout that is not decided after so many days of traffic means that something is wrong."""
+
+ENDS: Final = "the demonstration ends here"
 
 Document = dict[str, Any]
 
@@ -99,40 +102,33 @@ class Story:
         self._chapter("1", "Load January to March: each day once, whole, checked by its feed's contract")
         days = list(_days(FIRST_DAY, LOADED_UNTIL))
         feeds = [feed.name for feed in stage.project.model.feeds]
-        rows = quarantined = 0
-        reasons: dict[str, int] = {}
+        reasons: Counter[str] = Counter()
         with report.progress("loading") as step:
             for done, day in enumerate(days):
                 for feed in feeds:
-                    if (feed, day) == ("flights", KILLED_DAY):
-                        continue
-                    result = stage.load(feed, day)
-                    rows, quarantined = rows + result.rows_loaded, quarantined + result.rows_quarantined
-                    for reason, count in result.reasons.items():
-                        reasons[f"{feed}: {reason}"] = reasons.get(f"{feed}: {reason}", 0) + count
+                    if (feed, day) != ("flights", KILLED_DAY):
+                        reasons.update({f"{feed} {why}": n for why, n in stage.load(feed, day).reasons.items()})
                 step(done + 1, len(days))
-        report.say(f"  {rows:,} rows in {len(days) * len(feeds) - 1} batches; {quarantined:,} in quarantine: {_listed(reasons)}")
-        status_of_killed = stage.killed_load("flights", KILLED_DAY)
-        report.say(f"  the load of flights/{KILLED_DAY} is killed in the middle: exit status {status_of_killed} (SIGKILL)")
+        report.say(f"  {len(days) * len(feeds) - 1} batches; into quarantine went {_listed(reasons)}")
+        killed = stage.killed_load("flights", KILLED_DAY)
+        report.say(f"  the load of flights/{KILLED_DAY} is killed in the middle: exit status {killed} (SIGKILL)")
         statuses = stage.resubmitted_load("flights", KILLED_DAY, times=4)
-        last = stage.load("flights", KILLED_DAY)
-        rows, quarantined = rows + last.rows_loaded, quarantined + last.rows_quarantined
         report.say(f"  resubmitted by 4 processes at once: exit statuses {statuses}")
-        expected = sum(stage.delivered(feed, FIRST_DAY, LOADED_UNTIL) for feed in feeds)
-        counts = batches.totals(stage.store)
-        duplicates = stage.duplicates()
+        delivered = sum(stage.delivered(feed, FIRST_DAY, LOADED_UNTIL) for feed in feeds)
+        loaded = stage.loaded()
         outcome = verify.verify(stage.store, now_us=now_us())
         report.say(
-            f"  delivered {expected:,} rows; in the tables {counts.rows_loaded:,} and in quarantine {counts.rows_quarantined:,}; "
-            f"twice: {duplicates}; verify: {len(outcome.findings)} findings"
+            f"  delivered {delivered:,} rows; in the tables {loaded.rows:,}, in quarantine {loaded.quarantined:,}, "
+            f"twice {loaded.duplicates:,}; verify: {len(outcome.findings)} findings"
         )
-        if counts.rows_loaded + counts.rows_quarantined != expected or duplicates or outcome.findings:
-            raise RefusedError("HF301", "the tables do not hold exactly what was delivered", state="the demonstration ends here")
+        if loaded.rows + loaded.quarantined != delivered or loaded.duplicates or outcome.findings:
+            raise RefusedError("HF301", "the tables do not hold exactly what was delivered", state=ENDS)
         self._found |= {
-            "rows_loaded": counts.rows_loaded,
-            "rows_quarantined": counts.rows_quarantined,
-            "duplicates": duplicates,
-            "killed_load_exit_status": status_of_killed,
+            "rows_delivered": delivered,
+            "rows_loaded": loaded.rows,
+            "rows_quarantined": loaded.quarantined,
+            "duplicates": loaded.duplicates,
+            "killed_load_exit_status": killed,
             "verify_findings": len(outcome.findings),
         }
 
@@ -160,7 +156,7 @@ class Story:
         for result in results:
             report.say(f"  {result.verdict:>6}  {result.gate:<10} {result.explanation}")
         if not all(result.verdict is Verdict.PASS for result in results):
-            raise RefusedError("HF403", f"{trained.version} was refused by a gate", state="the demonstration ends here")
+            raise RefusedError("HF403", f"{trained.version} was refused by a gate", state=ENDS)
         return trained.version
 
     # --- 3 ---------------------------------------------------------------------------------------------------------------
@@ -186,7 +182,7 @@ class Story:
         version = self._train_and_qualify(self._stage.project.model)
         ended = self._canary(self._stage.project.model, version)
         if ended.state is not State.PROMOTED:
-            raise RefusedError("HF403", f"the good version was not promoted: {ended.reason}", state="the demonstration ends here")
+            raise RefusedError("HF403", f"the good version was not promoted: {ended.reason}", state=ENDS)
         self._report.say(f"  [green]promoted[/] {version} on {self._today}")
 
     def _bad_push(self) -> None:
@@ -206,7 +202,7 @@ class Story:
             "reason": ended.reason,
         }
         if ended.state is not State.ROLLED_BACK:
-            raise RefusedError("HF403", f"the bad version was not rolled back: {ended.reason}", state="the demonstration ends here")
+            raise RefusedError("HF403", f"the bad version was not rolled back: {ended.reason}", state=ENDS)
         self._report.say(f"  [green]rolled back[/] {version} on {self._today}, by {ended.actor}")
 
     def _canary(self, model: Model, version: str) -> rollouts.Rollout:
@@ -287,5 +283,5 @@ def _days(first: date, last: date) -> Iterator[date]:
         yield first + timedelta(days=number)
 
 
-def _listed(reasons: dict[str, int]) -> str:
+def _listed(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items())) or "none"

@@ -29,11 +29,21 @@ from holdfast.cli.supervise import Group
 from holdfast.control import ingest
 from holdfast.control.ingest import LoadResult
 from holdfast.errors import InputError, UnavailableError
-from holdfast.store import Store, labels, online
+from holdfast.feeds import quarantine_table
+from holdfast.store import Store, batches, files, labels
 
 MARK: Final = ".holdfast-demo"
 EXAMPLE_FILES: Final = ("model.py", "bad_push.py", "cut.py")
 SETTLE_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rows in the tables, rows in quarantine, and rows whose key stands there more than once."""
+
+    rows: int
+    quarantined: int
+    duplicates: int
 
 
 @dataclass(slots=True)
@@ -121,6 +131,23 @@ class Stage:
             runs = pool.map(lambda _: subprocess.run(command, check=False, capture_output=True), range(times))
             return [run.returncode for run in runs]
 
+    def delivered(self, feed: str, first: date, last: date) -> int:
+        """How many rows the deliveries of a feed hold, from `first` to `last` inclusive."""
+        paths = [self.file(feed, first + timedelta(days=n)) for n in range((last - first).days + 1)]
+        return sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in paths)
+
+    def loaded(self) -> Loaded:
+        """What the tables of all feeds hold now, read row by row."""
+        with self.store.ledger.read() as connection:
+            version = batches.current_version(connection)
+        rows = quarantined = twice = 0
+        for feed in self.project.model.feeds:
+            keys = files.read_rows(self.store, version, feed.name, feed.contract.key)
+            rows += keys.height
+            twice += keys.height - keys.n_unique()
+            quarantined += files.read_rows(self.store, version, quarantine_table(feed.name)).height
+        return Loaded(rows, quarantined, twice)
+
     def _ingest_arguments(self, feed: str, day: date) -> list[str]:
         return ["ingest", feed, str(self.file(feed, day)), "--project", str(self.project.directory)]
 
@@ -130,8 +157,8 @@ class Stage:
         for feed, when in (("departures", day), ("weather", day), ("flights", yesterday)):
             self.load(feed, when)
         with self.store.ledger.read() as connection:
-            newest = online.newest_version(connection)
-        self.caller.wait_for_tables(newest, SETTLE_SECONDS)
+            version = batches.current_version(connection)
+        self.caller.wait_for_tables(version, SETTLE_SECONDS)
         rows = pl.read_parquet(self.file("flights", day)).to_dicts()
         # Nobody knows a flight's delay before it has left.
         asked: list[Mapping[str, Any]] = [row | {"reported_delay": None} for row in rows]
@@ -148,7 +175,12 @@ class Stage:
 
     def settle(self) -> None:
         """Wait until the control loop has joined every label that was told."""
-        self.wait(lambda: labels.count(self.store, joined=True) >= self.told, "the control loop to join the labels")
+
+        def joined() -> bool:
+            taken, waiting = labels.count(self.store)
+            return taken >= self.told and not waiting
+
+        self.wait(joined, "the control loop to join the labels")
 
     def wait(self, holds: Callable[[], bool], what: str) -> None:
         """Return once `holds`; a process that ended meanwhile is started again. `UnavailableError` when it takes too long."""

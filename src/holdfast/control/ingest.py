@@ -119,7 +119,7 @@ def ingest(
         fault_point("ingest.before_publish")
         publication = _publication(manifest, written, valid, verdict, feed.contract.event_time, delivery.name)
         mine = [aggregate for aggregate in aggregates if aggregate.over == feed.name]
-        outcome = _publish(store, publication, mine, valid, now_us)
+        outcome = _publish(store, feed, publication, mine, valid, now_us)
         if isinstance(outcome, AlreadyLoaded):
             stage.discard()
             return _already(identity, outcome.load)
@@ -193,12 +193,17 @@ def _publication(
 
 
 def _publish(
-    store: Store, publication: Publication, aggregates: Sequence[Aggregate], valid: pl.DataFrame, now_us: int
+    store: Store,
+    feed: Feed,
+    publication: Publication,
+    aggregates: Sequence[Aggregate],
+    valid: pl.DataFrame,
+    now_us: int,
 ) -> batches.Published | AlreadyLoaded:
     """Publish; when another batch of the feed came first, what depends on its rows is computed again."""
     for _ in range(_MOST_ATTEMPTS):
         if aggregates:
-            basis, values = online_values(store, aggregates, valid)
+            basis, values = online_values(store, feed, aggregates, valid)
             publication = replace(publication, online=values, basis=basis)
         outcome = batches.publish(store, publication, now_us=now_us)
         if not isinstance(outcome, Overtaken):

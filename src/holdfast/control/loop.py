@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.control import observe, rollout
+from holdfast.control.probe import probe
 from holdfast.errors import ConflictError, HoldfastError
 from holdfast.store import Store, leases
 
@@ -37,9 +38,9 @@ class Round:
 
 def run_round(store: Store, model: str, lease: leases.Lease, *, now_us: int) -> Round:
     """Collect what the servers logged, join labels, probe, and carry the rollout one decision on."""
-    collected = observe.collect(store, lease, now_us=now_us)
-    joined = observe.join(store, lease, now_us=now_us)
-    observe.probe(store, model, lease, now_us=now_us)
+    collected = observe.collect(store, model, lease, now_us=now_us)
+    joined = observe.join(store, model, lease, now_us=now_us)
+    probe(store, model, lease, now_us=now_us)
     decisions = rollout.reconcile(store, model, lease, now_us=now_us)
     return Round(collected, joined, len(decisions))
 

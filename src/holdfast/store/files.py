@@ -145,8 +145,14 @@ def require(root: Path, facts: Sequence[FileFacts]) -> None:
             raise IntegrityError("HF301", f"file {path.name} has {found} bytes, {fact.bytes} were written")
 
 
-def entries(connection: Connection, table: str, version: int) -> list[FileFacts]:
-    """The files of `table` at table version `version`, in the order of their rows' event time."""
+def entries(
+    connection: Connection, table: str, version: int, *, reaching_us: int | None = None
+) -> list[FileFacts]:
+    """The files of `table` at table version `version`, in the order of their rows' event time.
+
+    With `reaching_us`, only files of loads whose newest event time is at or after it, microseconds UTC: what reads the last
+    hours of a feed then costs what those hours hold, not what its history holds.
+    """
     batches = schema.batches
     same_load = (
         (batches.c.feed == _FILES.c.feed)
@@ -160,6 +166,8 @@ def entries(connection: Connection, table: str, version: int) -> list[FileFacts]
         .where(or_(_FILES.c.removed_version.is_(None), _FILES.c.removed_version > version))
         .order_by(batches.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
     )
+    if reaching_us is not None:
+        query = query.where(batches.c.event_high_us >= reaching_us)
     return [FileFacts(*row) for row in connection.execute(query)]
 
 

@@ -1,0 +1,240 @@
+"""The gates as pure functions, at their bounds (R75, R76, R82, R83, R95, R96)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.errors import InputError
+from holdfast.qualify import (
+    GateResult,
+    Gates,
+    GoldenQuery,
+    Pair,
+    TensorType,
+    Trial,
+    baseline,
+    champion,
+    endpoint_signature,
+    first_version,
+    golden,
+    judged,
+    loads,
+    signature,
+    size,
+    standing,
+)
+from holdfast.records import Verdict
+
+CONTRACT = Contract(
+    Text("id"),
+    Category("carrier"),
+    Number("distance", unit="mi"),
+    Integer("seats"),
+    Boolean("night"),
+    Timestamp("at", tz="UTC"),
+    key="id",
+    event_time="at",
+    label=Label("late", delay="12h"),
+)
+PROBABILITY = TensorType("probability", "tensor(float)", 1)
+GOOD = Trial(
+    "answered",
+    "done",
+    "",
+    load_seconds=0.1,
+    peak_bytes=10**8,
+    inputs=(TensorType("distance", "tensor(double)", 1), TensorType("carrier", "tensor(string)", 1)),
+    outputs=(PROBABILITY,),
+    metadata={"contract_hash": CONTRACT.hash},
+    golden=(0.2, 0.8),
+)
+DIED = Trial("died", "loading", "signal SIGSEGV ended it")
+
+
+def test_loads_judges_time_memory_and_death() -> None:
+    gates = Gates(load_seconds=0.1, memory_bytes=10**8)
+    assert loads(GOOD, gates).verdict is Verdict.PASS
+    assert loads(replace(GOOD, load_seconds=0.101), gates).verdict is Verdict.FAIL
+    assert loads(replace(GOOD, peak_bytes=10**8 + 1), gates).verdict is Verdict.FAIL
+    for outcome in ("died", "refused", "timed out"):
+        assert loads(replace(DIED, outcome=outcome), gates).verdict is Verdict.FAIL
+    assert "died while loading: signal SIGSEGV" in loads(DIED, gates).explanation
+
+
+def test_every_kind_of_column_has_its_tensor() -> None:
+    assert endpoint_signature(CONTRACT, ["recent"]).inputs == {
+        "id": "tensor(string)",
+        "carrier": "tensor(string)",
+        "distance": "tensor(double)",
+        "seats": "tensor(double)",
+        "night": "tensor(double)",
+        "at": "tensor(int64)",
+        "recent": "tensor(double)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("trial", "words"),
+    [
+        (replace(GOOD, metadata={"contract_hash": "f" * 64}), "made for contract ffffffff"),
+        (replace(GOOD, metadata={}), "made for contract None"),
+        (replace(GOOD, inputs=(TensorType("late", "tensor(double)", 1),)), "has no input 'late'"),
+        (
+            replace(GOOD, inputs=(TensorType("distance", "tensor(float)", 1),)),
+            "distance tensor(float)[1] should be",
+        ),
+        (
+            replace(GOOD, inputs=(TensorType("distance", "tensor(double)", 2),)),
+            "distance tensor(double)[2] should be",
+        ),
+        (
+            replace(GOOD, outputs=(replace(PROBABILITY, rank=2),)),
+            "the outputs are probability tensor(float)[2]",
+        ),
+        (replace(GOOD, outputs=(replace(PROBABILITY, name="score"),)), "the outputs are score"),
+        (replace(GOOD, outputs=(PROBABILITY, PROBABILITY)), "the outputs are probability"),
+    ],
+)
+def test_signature_tells_every_difference(trial: Trial, words: str) -> None:
+    result = signature(trial, endpoint_signature(CONTRACT, []))
+    assert result.verdict is Verdict.FAIL
+    assert words in result.explanation
+    assert result.observed == 1
+
+
+def test_signature_of_a_fitting_file_and_of_one_that_was_not_opened() -> None:
+    endpoint = endpoint_signature(CONTRACT, [])
+    assert signature(GOOD, endpoint).verdict is Verdict.PASS
+    assert signature(DIED, endpoint).verdict is Verdict.INCONCLUSIVE
+
+
+def test_golden_bounds_are_inclusive_and_nan_is_wrong() -> None:
+    queries = (
+        GoldenQuery("low", {}, between=(0.2, 0.3)),
+        GoldenQuery("high", {}, value=0.75, tolerance=0.05),
+    )
+    assert golden(GOOD, queries).verdict is Verdict.PASS
+    for answers in ((0.2 - 1e-9, 0.8), (0.2, 0.81), (float("nan"), 0.8)):
+        result = golden(replace(GOOD, golden=answers), queries)
+        assert (result.verdict, result.observed) == (Verdict.FAIL, 1.0)
+    assert golden(replace(GOOD, golden=()), queries).verdict is Verdict.ERROR
+    assert golden(DIED, queries).verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    "given_",
+    [
+        {},
+        {"value": 0.5},
+        {"tolerance": 0.1},
+        {"between": (0.0, 1.0), "value": 0.5, "tolerance": 0.1},
+        {"between": (0.6, 0.5)},
+        {"between": (1.5, 2.0)},
+        {"value": float("nan"), "tolerance": 0.1},
+    ],
+)
+def test_a_golden_query_without_a_right_answer_is_refused(given_: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="golden query 'q'"):
+        GoldenQuery("q", {}, **given_)
+
+
+def pair(strength: float, other: float, rows: int = 4000) -> Pair:
+    """Answers that follow the label's cause with `strength`, beside others that do with `other`."""
+    random = np.random.default_rng(3)
+    cause = random.normal(size=rows)
+    labels = random.random(rows) < 1 / (1 + np.exp(-2 * cause))
+
+    def answer(how: float) -> np.ndarray:
+        return 1 / (1 + np.exp(-(how * cause + random.normal(size=rows))))
+
+    return Pair(answer(strength), answer(other), labels)
+
+
+def test_baseline_and_champion_know_better_equal_and_worse() -> None:
+    gates = Gates()
+    better, equal, worse = pair(2.0, 0.5), pair(1.0, 1.0), pair(0.5, 2.0)
+    assert baseline(better, gates).verdict is Verdict.PASS
+    assert baseline(equal, gates).verdict is Verdict.INCONCLUSIVE
+    assert baseline(worse, gates).verdict is Verdict.FAIL
+    assert champion(better, gates).verdict is Verdict.PASS
+    assert champion(equal, replace(gates, worse_than_champion_by=0.05)).verdict is Verdict.PASS
+    assert champion(equal, replace(gates, worse_than_champion_by=0.001)).verdict is Verdict.INCONCLUSIVE
+    assert champion(worse, gates).verdict is Verdict.FAIL
+
+
+def test_the_same_answers_are_no_worse_and_no_better() -> None:
+    same = pair(1.0, 1.0)
+    same = Pair(same.candidate, same.candidate, same.labels)
+    assert champion(same, Gates()).verdict is Verdict.PASS
+    assert baseline(same, Gates()).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("gate", [baseline, champion])
+def test_no_data_is_inconclusive_and_no_probability_fails(gate: object) -> None:
+    assert callable(gate)
+    good = pair(2.0, 0.5, rows=600)
+    assert gate(None, Gates()).verdict is Verdict.INCONCLUSIVE
+    assert gate(good, Gates(labelled_rows=601)).verdict is Verdict.INCONCLUSIVE
+    assert gate(good, Gates(of_each_class=599)).verdict is Verdict.INCONCLUSIVE
+    for wrong in (np.nan, 1.01, -0.01, np.inf):
+        answers = good.candidate.copy()
+        answers[5] = wrong
+        result = gate(replace(good, candidate=answers), Gates())
+        assert result.verdict is Verdict.FAIL
+        assert "1 of 600 answers" in result.explanation
+
+
+def test_the_first_version_has_no_champion_to_fear() -> None:
+    assert first_version().verdict is Verdict.PASS
+    assert "first version" in first_version().explanation
+
+
+@pytest.mark.parametrize(
+    ("file_bytes", "before", "verdict", "alarm"),
+    [
+        (1000, None, Verdict.PASS, False),
+        (1050, 1000, Verdict.PASS, False),
+        (1051, 1000, Verdict.PASS, True),
+        (2000, 1000, Verdict.PASS, True),
+        (2001, 1000, Verdict.FAIL, True),
+        (500, 1000, Verdict.PASS, False),
+        (5001, None, Verdict.FAIL, False),
+        (5001, 5000, Verdict.FAIL, False),
+    ],
+)
+def test_size_reports_growth_and_refuses_bloat(
+    file_bytes: int, before: int | None, verdict: Verdict, alarm: bool
+) -> None:
+    result = size(file_bytes, before, Gates(size_bytes=5000))
+    assert result.verdict is verdict
+    assert result.explanation.startswith("ALARM") is alarm
+
+
+@given(st.lists(st.sampled_from(list(Verdict))))
+def test_only_passes_qualify_and_one_failure_refuses(verdicts: list[Verdict]) -> None:
+    results: list[GateResult] = [judged("size", verdict, "") for verdict in verdicts]
+    state = standing(results)
+    assert (state == "refused") is (Verdict.FAIL in verdicts)
+    assert (state == "qualified") is (bool(verdicts) and set(verdicts) == {Verdict.PASS})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"beat_heuristic_by": -0.01},
+        {"worse_than_champion_by": float("nan")},
+        {"confidence": 1.0},
+        {"size_growth": 0.9},
+        {"of_each_class": 1},
+        {"trial_seconds": 0},
+    ],
+)
+def test_gates_that_guard_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        Gates(**wrong)

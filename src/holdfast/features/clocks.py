@@ -44,7 +44,8 @@ _SHOWN: Final[dict[Clock, Sequence[int]]] = {
 
 def clocks(at_us: Var, zone: Zone, parts: Sequence[Clock]) -> Var:
     """What `parts` show at instants int64 (N,); float32 (parts, N), NaN for an instant outside 1970 to 2099."""
-    held = op.clip(at_us, constant(0, np.int64), constant(_END_US - 1, np.int64))
+    # A remainder and not Clip, Max or Min: on int64 those of ONNX Runtime 1.31 take 2**31 for smaller than 0.
+    held = op.mod(at_us, constant(_END_US, np.int64))
     local = op.add(held, _offset(held, zone))
     units = op.div(local, _column([_UNIT[part] for part in parts]))
     within = op.mod(units, _column([len(_SHOWN[part]) for part in parts]))

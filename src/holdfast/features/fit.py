@@ -146,7 +146,7 @@ class _Fitting:
             case Log(column):
                 return (Logarithm(name, column, self._fill(column), self._floor(column)),)
             case Clip(column, low, high):
-                return (Clipped(name, column, self._fill(column), low, high),)
+                return (Clipped(name, column, self._fill(column), _real(low), _real(high)),)
             case Bucket(column):
                 return (
                     Bucketed(name, column, self._fill(column), feature.edges or self._quantiles(feature)),
@@ -158,7 +158,7 @@ class _Fitting:
             case Month(column):
                 return (Clocked(name, column, Clock.MONTH, self._zone(column)),)
             case Ratio(above, below, by_zero):
-                return (Quotient(name, above, self._fill(above), below, self._fill(below), by_zero),)
+                return (Quotient(name, above, self._fill(above), below, self._fill(below), float(by_zero)),)
             case Difference(left, right):
                 return (Subtracted(name, left, self._fill(left), right, self._fill(right)),)
             case _:
@@ -293,6 +293,10 @@ class _Fitting:
             )
         if not self.frame.height:
             raise InputError("HF401", "there is no row to fit features on", state="nothing was fitted")
+
+
+def _real(value: float | None) -> float | None:
+    return None if value is None else float(value)  # 0 and 0.0 are one bound, and must have one hash
 
 
 def _input(column: Column) -> Input:

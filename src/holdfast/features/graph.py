@@ -95,9 +95,9 @@ def _matrix(fitted: FittedFeatures, arguments: Mapping[str, Var]) -> Var:
     have = [feature.name for features, _ in made for feature in features]
     values = stack([part for _, part in made])
     order = [have.index(name) for name in fitted.names]
-    if order != sorted(order):
-        values = op.gather(values, constant(order, np.int64), axis=0)
-    return op.transpose(values, perm=[1, 0])
+    # Putting the columns in order comes last even when they are, so that no estimator begins right behind a Transpose: the
+    # two would be fused, and ONNX Runtime 1.31 multiplies a transposed matrix by a vector wrongly.
+    return op.gather(op.transpose(values, perm=[1, 0]), constant(order, np.int64), axis=1)
 
 
 def _from_numbers(fitted: FittedFeatures, numbers: Mapping[str, Var]) -> _Made:
@@ -154,19 +154,25 @@ def _from_clocks(fitted: FittedFeatures, arguments: Mapping[str, Var]) -> _Made:
 
 
 def _check_estimator(fitted: FittedFeatures, estimator: onnx.ModelProto) -> None:
-    inputs, outputs = list(estimator.graph.input), [output.name for output in estimator.graph.output]
-    if [part.name for part in inputs] != [FEATURES] or PROBABILITY not in outputs:
+    inputs = {part.name: _shape(part) for part in estimator.graph.input}
+    outputs = {part.name: _shape(part) for part in estimator.graph.output}
+    if list(inputs) != [FEATURES] or PROBABILITY not in outputs:
         raise InputError(
             "HF402",
-            f"an estimator maps {FEATURES!r} to {PROBABILITY!r}; this one has {[i.name for i in inputs]} and {outputs}",
+            f"an estimator maps {FEATURES!r} to {PROBABILITY!r}; this one has {[*inputs]} and {[*outputs]}",
         )
-    columns = inputs[0].type.tensor_type.shape.dim
-    if (
-        len(columns) == 2
-        and columns[1].HasField("dim_value")
-        and columns[1].dim_value != len(fitted.features)
-    ):
+    taken, given = inputs[FEATURES], outputs[PROBABILITY]
+    if taken is not None and (len(taken) != 2 or taken[1] not in (0, len(fitted.features))):
         raise InputError(
-            "HF402",
-            f"the estimator takes {columns[1].dim_value} features, and {len(fitted.features)} are declared",
+            "HF402", f"the estimator takes features of shape {taken}, and there are {len(fitted.features)}"
         )
+    if given is not None and len(given) != 1:
+        raise InputError(
+            "HF402", f"the estimator's probability has {len(given)} axes instead of one, the rows"
+        )
+
+
+def _shape(part: onnx.ValueInfoProto) -> tuple[int, ...] | None:
+    """The sizes of the axes, 0 for one of any size; None when not even their number is known."""
+    tensor = part.type.tensor_type
+    return tuple(axis.dim_value for axis in tensor.shape.dim) if tensor.HasField("shape") else None

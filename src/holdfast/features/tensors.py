@@ -69,10 +69,9 @@ def _from_column(part: Input, column: pl.Series) -> npt.NDArray[Any]:
 
 
 def _numbers(part: Input, values: list[Any]) -> npt.NDArray[Any]:
-    if any(
-        isinstance(value, str) for value in values
-    ):  # NumPy would read "1.5" as a number; the contract does not
-        raise InputError("HF502", f"{part.name} holds a text, and not a number")
+    # NumPy alone would read the text "1.5" as a number and a list as a row of them; the contract does not.
+    if any(isinstance(value, (str, bytes, list, tuple)) for value in values):
+        raise InputError("HF502", f"{part.name} holds something that is not a number")
     try:
         return np.array([_NAN if value is None else value for value in values], np.float64)
     except (TypeError, ValueError, OverflowError) as error:

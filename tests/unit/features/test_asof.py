@@ -83,7 +83,9 @@ def table_of(made: Aggregate, rows: pl.DataFrame) -> OnlineTable:
 
 # Steps of five minutes meet grid moments, window edges and read times exactly; odd microseconds miss them by one.
 moments = st.builds(
-    lambda steps, off: START + steps * 5 * MINUTE + off, st.integers(-3, 40), st.sampled_from([0, 0, 0, -1, 1])
+    lambda steps, off: START + steps * 5 * MINUTE + off,
+    st.integers(-3, 40),
+    st.sampled_from([0, 0, 0, -1, 1]),
 )
 known_rows = st.lists(
     st.tuples(
@@ -93,7 +95,9 @@ known_rows = st.lists(
     ),
     max_size=25,
 )
-readers = st.lists(st.tuples(st.sampled_from(["EWR", "JFK", "???", None]), st.one_of(moments, st.none())), max_size=15)
+readers = st.lists(
+    st.tuples(st.sampled_from(["EWR", "JFK", "???", None]), st.one_of(moments, st.none())), max_size=15
+)
 hows = st.sampled_from(["mean", "last", "count"])
 spans = st.sampled_from([("30min", "10min"), ("10min", "10min"), ("60min", "5min"), ("45min", "15min")])
 
@@ -122,9 +126,13 @@ def test_readers_get_what_was_known_and_nothing_else(
 
 @settings(max_examples=100, deadline=None)
 @given(known_rows, hows, spans)
-def test_rows_are_the_definition_at_every_grid_moment(rows: list[Row], how: str, span: tuple[str, str]) -> None:
+def test_rows_are_the_definition_at_every_grid_moment(
+    rows: list[Row], how: str, span: tuple[str, str]
+) -> None:
     made = aggregate(how, window=span[0], every=span[1])
-    got = {(entity, known): value for entity, known, value in aggregate_rows(made, frame_of(rows)).iter_rows()}
+    got = {
+        (entity, known): value for entity, known, value in aggregate_rows(made, frame_of(rows)).iter_rows()
+    }
     for entity in ("EWR", "JFK", "LGA"):
         for moment in range(START - 60 * MINUTE, START + 300 * MINUTE, made.every_us):
             expected = value_at(made, rows, entity, moment)
@@ -133,7 +141,11 @@ def test_rows_are_the_definition_at_every_grid_moment(rows: list[Row], how: str,
 
 
 @settings(max_examples=100, deadline=None)
-@given(known_rows, st.lists(st.tuples(st.just("EWR"), moments, st.floats(-1e6, 1e6)), min_size=1, max_size=8), hows)
+@given(
+    known_rows,
+    st.lists(st.tuples(st.just("EWR"), moments, st.floats(-1e6, 1e6)), min_size=1, max_size=8),
+    hows,
+)
 def test_the_last_window_and_a_new_batch_give_what_all_rows_give(
     old: list[Row], new: list[Row], how: str
 ) -> None:
@@ -161,7 +173,9 @@ def test_the_order_of_loading_does_not_change_a_bit(how: str) -> None:
         }
     ).with_columns(pl.col("left").cast(pl.Datetime("us", "UTC")))
     made = aggregate(how)
-    assert aggregate_rows(made, rows).equals(aggregate_rows(made, rows.sample(fraction=1, shuffle=True, seed=3)))
+    assert aggregate_rows(made, rows).equals(
+        aggregate_rows(made, rows.sample(fraction=1, shuffle=True, seed=3))
+    )
 
 
 def test_a_value_is_known_from_the_very_moment_on() -> None:
@@ -214,7 +228,10 @@ def test_wrong_frames_are_refused() -> None:
             aggregate_rows(aggregate(), wrong)
     with pytest.raises(InputError, match="already"):
         join_as_of(
-            rows.with_columns(recent=0.0), at="left", aggregate=aggregate(), rows=aggregate_rows(aggregate(), rows)
+            rows.with_columns(recent=0.0),
+            at="left",
+            aggregate=aggregate(),
+            rows=aggregate_rows(aggregate(), rows),
         )
 
 
@@ -222,7 +239,15 @@ def test_wrong_frames_are_refused() -> None:
     "wrong", [{"window": "25min"}, {"window": "0s"}, {"every": "1ms"}, {"how": "median"}, {"name": "../x"}]
 )
 def test_declarations_that_cannot_be_meant_are_refused(wrong: dict[str, str]) -> None:
-    declared = {"name": "a", "over": "f", "by": "b", "value": "v", "known": "k", "window": "30min", "every": "10min"}
+    declared = {
+        "name": "a",
+        "over": "f",
+        "by": "b",
+        "value": "v",
+        "known": "k",
+        "window": "30min",
+        "every": "10min",
+    }
     with pytest.raises(InputError, match="HF101"):
         Aggregate(**{**declared, **wrong})  # type: ignore[arg-type]  # wrong on purpose
 

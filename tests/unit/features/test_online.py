@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from holdfast.features import OnlineTable
 
 entries = st.lists(
-    st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["EWR", "JFK"]), st.integers(0, 30), st.floats(-5, 5)),
+    st.tuples(
+        st.sampled_from(["a", "b"]), st.sampled_from(["EWR", "JFK"]), st.integers(0, 30), st.floats(-5, 5)
+    ),
     max_size=40,
 )
 
@@ -24,7 +26,9 @@ def test_lookup_finds_the_newest_that_is_young_enough(
     table = OnlineTable()
     for aggregate, entity, known, value in added:
         table.add(aggregate, entity, known, value)
-    held = {(aggregate, entity, known): value for aggregate, entity, known, value in added}  # the last addition holds
+    held = {
+        (aggregate, entity, known): value for aggregate, entity, known, value in added
+    }  # the last addition holds
     assert len(table) == len(held)
     table.trim("a", trimmed)
     for aggregate in ("a", "b"):

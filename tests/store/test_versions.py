@@ -1,0 +1,126 @@
+"""Versions and their verdicts: one row per file, numbers that grow, one transaction per judgement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError as BrokenRule
+
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.qualify import GateResult, judged
+from holdfast.records import Verdict, sha256_hex
+from holdfast.store import Store, events, gates, schema, versions
+from holdfast.store.versions import VersionRow
+from holdfast.train.artifact import VersionMetadata
+
+ABOUT = VersionMetadata(
+    model="flights",
+    role="candidate",
+    contract_json="{}",
+    contract_hash="c" * 64,
+    features_json="{}",
+    features_hash="f" * 64,
+    aggregates_json="[]",
+    snapshot="s1",
+    learner="rate",
+    parameters={},
+    seed=0,
+    environment={},
+    rows=100,
+    trained_before_us=0,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store.open(tmp_path / "store")
+    with store.ledger.write() as connection:
+        connection.execute(
+            insert(schema.table_versions).values(table_version=1, committed_us=0, reason="load")
+        )
+        for name in ("s1", "s2"):
+            row = {"snapshot": name, "table_version": 1, "contract_hash": "c" * 64, "created_us": 0}
+            connection.execute(insert(schema.snapshots).values(row))
+    return store
+
+
+def register(store: Store, content: str, about: VersionMetadata = ABOUT) -> VersionRow:
+    with store.ledger.write() as connection:
+        return versions.register(
+            connection, about, digest=sha256_hex(content), size_bytes=len(content), now_us=5
+        )
+
+
+def test_the_same_file_is_the_same_version(store: Store) -> None:
+    first, again = register(store, "a"), register(store, "a")
+    assert first == again == versions.get(store, first.version)
+    assert first.version == f"v1-{sha256_hex('a')[:8]}"
+    with store.ledger.read() as connection:
+        assert len(events.newest(connection, subject=first.version)) == 1
+
+
+def test_numbers_count_per_model(store: Store) -> None:
+    names = [
+        register(store, text, replace(ABOUT, model=model)).number
+        for text, model in zip("abc", "xxy", strict=True)
+    ]
+    assert names == [1, 2, 1]
+    assert [row.number for row in versions.of_model(store, "x")] == [2, 1]
+
+
+def test_newest_by_role_and_state(store: Store) -> None:
+    candidate = register(store, "a")
+    heuristic = register(store, "b", replace(ABOUT, role="heuristic"))
+    other = register(store, "c", replace(ABOUT, role="heuristic", snapshot="s2"))
+    assert versions.newest(store, "flights", role="candidate") == candidate
+    assert versions.newest(store, "flights", role="heuristic") == other
+    assert versions.heuristic_beside(store, candidate) == heuristic
+    with pytest.raises(NotFoundError, match="no qualified candidate"):
+        versions.newest(store, "flights", role="candidate", state="qualified")
+    with pytest.raises(NotFoundError, match="no heuristic beside"):
+        versions.heuristic_beside(store, replace(candidate, snapshot="s3"))
+    with pytest.raises(NotFoundError, match="no version 'v9'"):
+        versions.get(store, "v9")
+
+
+def test_the_champion_is_what_the_newest_plan_says(store: Store) -> None:
+    first, second = register(store, "a"), register(store, "b")
+    assert versions.champion(store, "flights") is None
+    for row in (first, second):
+        plan = {"model": "flights", "champion": row.version, "share_ppm": 0, "committed_us": 0}
+        with store.ledger.write() as connection:
+            connection.execute(insert(schema.traffic_plans).values(plan))
+    assert versions.champion(store, "flights") == second
+    assert versions.champion(store, "other") is None
+
+
+def test_a_state_is_set_once(store: Store) -> None:
+    row = register(store, "a")
+    with store.ledger.write() as connection:
+        versions.set_state(connection, row.version, "qualified", before="registered")
+    with pytest.raises(ConflictError) as late, store.ledger.write() as connection:
+        versions.set_state(connection, row.version, "refused", before="registered")
+    assert late.value.code == "HF403"
+    assert versions.get(store, row.version).state == "qualified"
+
+
+def test_a_version_of_an_unknown_snapshot_is_refused_by_the_ledger(store: Store) -> None:
+    with pytest.raises(BrokenRule):
+        register(store, "a", replace(ABOUT, snapshot="nowhere"))
+
+
+def test_verdicts_are_kept_and_the_newest_judgement_is_told(store: Store) -> None:
+    row = register(store, "a")
+    unsure: list[GateResult] = [judged("baseline", Verdict.INCONCLUSIVE, "few")]
+    sure = [
+        judged("loads", Verdict.PASS, "ok", observed=0.1, bound=1.0),
+        judged("baseline", Verdict.PASS, "ok", low=0.01),
+    ]
+    assert gates.newest(store, row.version) == []
+    for moment, results in ((1, unsure), (2, sure)):
+        with store.ledger.write() as connection:
+            gates.append(connection, row.version, results, now_us=moment)
+    assert gates.newest(store, row.version) == sure

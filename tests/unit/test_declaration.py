@@ -1,0 +1,145 @@
+"""A declaration whose parts contradict each other is refused, and the wrong thing is named (HF101)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.declaration import Model, Quality
+from holdfast.errors import InputError
+from holdfast.features import Aggregate, Code, Hour, Log, Value
+from holdfast.feeds import Feed
+from holdfast.qualify import GoldenQuery
+from holdfast.train import LightGBM, Rate
+
+COLUMNS = (
+    Category("carrier", unseen="other"),
+    Number("distance", unit="mi", low=0),
+    Timestamp("at", tz="America/New_York"),
+)
+FLIGHTS = Feed(
+    "flights", Contract(Text("id"), *COLUMNS, key="id", event_time="at", label=Label("late", delay="1d"))
+)
+WEATHER = Feed(
+    "weather",
+    Contract(
+        Category("carrier"),
+        Text("note", missing="keep"),
+        Number("wind", unit="mph"),
+        Timestamp("seen_at", tz="UTC"),
+        key=("carrier", "seen_at"),
+        event_time="seen_at",
+    ),
+)
+CONTRACT = Contract(*COLUMNS, key=("carrier", "at"), event_time="at", label=Label("late", delay="1d"))
+WIND = Aggregate("wind", over="weather", by="carrier", value="wind", known="seen_at", window="3h", every="1h")
+ROW = {"carrier": "UA", "distance": 100.0, "at": datetime(2013, 1, 1, tzinfo=UTC)}
+GOOD: dict[str, Any] = {
+    "name": "delay",
+    "rows": FLIGHTS,
+    "feeds": (FLIGHTS, WEATHER),
+    "contract": CONTRACT,
+    "aggregates": (WIND,),
+    "features": (Code("carrier"), Log("distance"), Hour("at"), Value("wind")),
+    "learner": LightGBM(),
+    "heuristic": Rate(by=(Code("carrier"), Hour("at"))),
+    "golden": (GoldenQuery("calm", ROW | {"wind": 1.0}, between=(0.0, 0.5)),),
+    "objective": Quality("auc", at_least=0.7),
+}
+
+
+def with_column(column: object, *, unlike: str) -> Contract:
+    columns = [column if given.name == unlike else given for given in COLUMNS]
+    return Contract(*columns, key=("carrier", "at"), event_time="at", label=Label("late", delay="1d"))
+
+
+def test_a_good_declaration_says_what_it_means() -> None:
+    model = Model(**GOOD)
+    assert model.label == "late"
+    assert model.holdout_span == timedelta(days=14)
+    assert model.feed("weather") is WEATHER
+    assert model.aggregates_read_by(model.features) == (WIND,)
+    assert model.aggregates_read_by(model.heuristic_features) == ()
+    assert replace(model, features=[Value("wind")]).features == (Value("wind"),)
+    with pytest.raises(InputError, match="reads no feed 'sea'; it reads flights, weather"):
+        model.feed("sea")
+
+
+def test_a_boolean_of_the_feed_may_be_the_label() -> None:
+    rows = Feed("flights", Contract(Text("id"), *COLUMNS, Boolean("late"), key="id", event_time="at"))
+    assert Model(**GOOD | {"rows": rows, "feeds": (rows, WEATHER)}).label == "late"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "../x"}, "cannot name a model"),
+        ({"feeds": (FLIGHTS, WEATHER, WEATHER)}, "two feeds are named 'weather'"),
+        ({"feeds": (WEATHER,)}, "'flights', is not among its feeds weather"),
+        ({"contract": Contract(*COLUMNS, key="at", event_time="at")}, "has no label"),
+        (
+            {"contract": with_column(Number("distance", unit="km"), unlike="distance")},
+            "Number in km in the contract",
+        ),
+        (
+            {"contract": with_column(Integer("distance", unit="mi"), unlike="distance")},
+            "'distance' is Integer in mi",
+        ),
+        ({"contract": with_column(Number("miles", unit="mi"), unlike="distance")}, "has no column 'miles'"),
+        (
+            {"contract": with_column(Timestamp("at", tz="UTC"), unlike="at")},
+            "Timestamp in UTC in the contract",
+        ),
+        ({"aggregates": (WIND, WIND)}, "two aggregates are named 'wind'"),
+        ({"aggregates": (replace(WIND, name="distance"),)}, "the name of a column"),
+        (
+            {"aggregates": (replace(WIND, over="sea"),)},
+            "over 'sea', which is none of the feeds flights, weather",
+        ),
+        (
+            {"aggregates": (replace(WIND, value="gust"),)},
+            "value is 'gust', and the feed 'weather' has no such",
+        ),
+        ({"aggregates": (replace(WIND, value="note"),)}, "value is 'note', which is Text"),
+        ({"aggregates": (replace(WIND, known="wind"),)}, "known is 'wind', which is Number in mph"),
+        ({"aggregates": (replace(WIND, by="wind"),)}, "by is 'wind', which is Number in mph"),
+        ({"aggregates": (replace(WIND, by="note"),)}, "by 'note', which a request does not bring"),
+        ({"features": ()}, "it has no features"),
+        ({"features": ("distance",)}, "'distance' is no feature; write one such as Value"),
+        ({"features": (Value("late"),)}, "reads the label"),
+        ({"features": (Value("wnid"),)}, "reads 'wnid'"),
+        ({"features": (Value("wind"), Value("wind"))}, "two features are named 'wind'"),
+        ({"heuristic": Rate(by=(Code("career"),))}, "the heuristic, .* reads 'career'"),
+        ({"holdout": "0h"}, "the holdout is 0:00:00"),
+        ({"golden": GOOD["golden"] * 2}, "two golden queries are named 'calm'"),
+        (
+            {"golden": (GoldenQuery("q", ROW | {"distance": -1.0}, between=(0, 1)),)},
+            "'q' breaks the contract: distance",
+        ),
+        ({"golden": (GoldenQuery("q", ROW | {"late": True}, between=(0, 1)),)}, "'q' breaks the contract"),
+        ({"golden": (GoldenQuery("q", ROW | {"wind": "x"}, between=(0, 1)),)}, "gives 'wind' as 'x'"),
+    ],
+)
+def test_a_contradiction_is_named(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words) as wrong:
+        Model(**GOOD | change)
+    assert wrong.value.code == "HF101"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"metric": "accuracy", "at_least": 0.7},
+        {"metric": "auc"},
+        {"metric": "auc", "at_most": 0.7},
+        {"metric": "auc", "at_least": 1.7},
+        {"metric": "brier", "at_least": 0.1},
+    ],
+)
+def test_an_objective_that_cannot_be_met_or_missed_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="objective"):
+        Quality(**given)

@@ -34,7 +34,13 @@ COLLECT_POINTS: Final[tuple[str, ...]] = (
 )
 """Every point on the way of what servers logged, in order."""
 
-_KNOWN: Final = frozenset(POINTS + COLLECT_POINTS)
+ROLLOUT_POINTS: Final[tuple[str, ...]] = (
+    "rollout.before_commit",  # state, event and plan are in the transaction
+    "rollout.after_commit",  # committed: servers may follow already
+)
+"""Every point on the way of a rollout's decision, in order."""
+
+_KNOWN: Final = frozenset(POINTS + COLLECT_POINTS + ROLLOUT_POINTS)
 
 Hook = Callable[[str], None]
 

@@ -1,0 +1,181 @@
+"""What follows from a rollout, its evidence and its probes: nothing but values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.records import Verdict
+from holdfast.rollout import (
+    TRANSITIONS,
+    Advance,
+    Canary,
+    Complete,
+    Confirm,
+    MetricState,
+    ProbeSeen,
+    RollBack,
+    RolloutState,
+    Start,
+    State,
+    Wait,
+    begin,
+    decide,
+    fold_counts,
+    fold_scores,
+)
+
+POLICY = Canary(units_per_step=100, labelled_per_step=20, patience=timedelta(hours=1))
+HOUR_US = 3_600_000_000
+RUNNING = RolloutState("v2", "v1", "v1", State.CANARY, 0, POLICY, step_started_us=0, plan=7)
+
+
+def evidence(
+    *, units: int = 100, bad: int = 0, champion_bad: int = 5, labelled: int = 20, score: float = 0.8
+) -> tuple[MetricState, ...]:
+    errors, latency, quality = begin(POLICY, 0.02)
+    return (
+        fold_counts(
+            errors,
+            challenger_units=units,
+            challenger_bad=bad,
+            champion_units=9 * units,
+            champion_bad=champion_bad * units // 100,
+        ),
+        fold_counts(
+            latency, challenger_units=units, challenger_bad=0, champion_units=9 * units, champion_bad=0
+        ),
+        fold_scores(quality, [score] * labelled, [0.8] * (9 * labelled)),
+    )
+
+
+def seen(
+    answered: str | None, plan: int | None = 7, verdict: Verdict = Verdict.PASS, server: str = "s1"
+) -> ProbeSeen:
+    return ProbeSeen(server, plan, answered, verdict)
+
+
+def test_enough_evidence_without_harm_advances_one_step() -> None:
+    decision = decide(RUNNING, evidence(), [], HOUR_US)
+    assert isinstance(decision, Advance)
+    assert (decision.step, decision.share_ppm) == (1, 50_000)
+    assert "errors 100 units" in decision.reason
+    assert [verdict.verdict for verdict in decision.verdicts] == [Verdict.PASS] * 3
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (evidence(units=99), "99 of 100 units for errors, 99 of 100 units for latency"),
+        (evidence(labelled=19), "19 of 20 units for quality"),
+        (evidence(units=0, labelled=0), "0 of 100 units"),
+        ((), "no evidence at all"),
+    ],
+)
+def test_too_little_is_inconclusive_and_waits(known: tuple[MetricState, ...], words: str) -> None:
+    """No data is never success."""
+    decision = decide(RUNNING, known, [], HOUR_US)
+    assert isinstance(decision, Wait)
+    assert "inconclusive" in decision.reason
+    assert words in decision.reason
+
+
+def test_patience_that_runs_out_rolls_back_as_inconclusive() -> None:
+    decision = decide(RUNNING, evidence(units=3), [], HOUR_US + 1)
+    assert isinstance(decision, RollBack)
+    assert decision.verdict is Verdict.INCONCLUSIVE
+    assert "patience ran out" in decision.reason
+
+
+@pytest.mark.parametrize("state", [State.CANARY, State.VERIFYING])
+@pytest.mark.parametrize(
+    ("known", "metric"),
+    [
+        (evidence(bad=40), "errors: 40 of 100"),
+        (evidence(score=0.1, labelled=60), "quality: mean score 0.1000"),
+    ],
+)
+def test_harm_rolls_back_by_itself_with_its_numbers(
+    state: State, known: tuple[MetricState, ...], metric: str
+) -> None:
+    """R117."""
+    decision = decide(replace(RUNNING, state=state), known, [seen("v2")], 1)
+    assert isinstance(decision, RollBack)
+    assert decision.verdict is Verdict.FAIL
+    assert metric in decision.reason
+
+
+def test_harm_is_stronger_than_missing_data_elsewhere() -> None:
+    assert isinstance(decide(RUNNING, evidence(bad=40, labelled=0), [], 1), RollBack)
+
+
+def test_the_last_step_leads_to_verifying_not_to_success() -> None:
+    """R132: a push is done when it was seen to serve."""
+    decision = decide(replace(RUNNING, step=4), evidence(), [], HOUR_US)
+    assert isinstance(decision, Complete)
+
+
+def test_a_first_version_has_nobody_to_be_compared_with() -> None:
+    first = replace(RUNNING, champion=None, returns_to=None, state=State.PENDING)
+    assert isinstance(decide(first, [], [], 1), Complete)
+
+
+def test_a_canary_starts_when_the_bound_on_latency_is_frozen() -> None:
+    pending = replace(RUNNING, state=State.PENDING)
+    decision = decide(pending, begin(POLICY, 0.02), [], 1)
+    assert isinstance(decision, Start)
+    assert decision.share_ppm == 10_000
+    assert isinstance(decide(pending, [], [], 1), Wait)
+    assert isinstance(decide(pending, [], [], HOUR_US + 1), RollBack)
+
+
+@pytest.mark.parametrize(("state", "version"), [(State.VERIFYING, "v2"), (State.ROLLING_BACK, "v1")])
+def test_only_an_answer_by_the_right_version_under_the_newest_plan_confirms(
+    state: State, version: str
+) -> None:
+    """R131: declared is not observed."""
+    rollout = replace(RUNNING, state=state)
+    other = "v1" if version == "v2" else "v2"
+    assert isinstance(decide(rollout, (), [seen(version)], 1), Confirm)
+    silent = seen(None, None, Verdict.ERROR, "s2")
+    assert isinstance(decide(rollout, (), [seen(version), silent], 1), Confirm)
+    for probes in (
+        [],
+        [silent],
+        [seen(other)],
+        [seen(version, plan=6)],
+        [seen(version), seen(other, server="s2")],
+    ):
+        assert isinstance(decide(rollout, (), probes, 1), Wait)
+
+
+def test_servers_that_do_not_obey_end_the_wait_and_silence_does_not() -> None:
+    verifying = replace(RUNNING, state=State.VERIFYING)
+    assert isinstance(decide(verifying, (), [seen("v1", plan=6)], HOUR_US + 1), RollBack)
+    assert isinstance(decide(verifying, (), [], HOUR_US + 1), Wait)
+    first = replace(verifying, champion=None, returns_to=None)
+    assert isinstance(decide(first, evidence(bad=40), [seen("v1", plan=6)], HOUR_US + 1), Wait)
+
+
+@given(
+    st.sampled_from(State),
+    st.sampled_from(["v1", None]),
+    st.integers(0, 4),
+    st.integers(0, 300),
+    st.integers(0, 60),
+    st.sampled_from([[], [seen("v1")], [seen("v2")], [seen("v2", 6)], [seen(None, None, Verdict.ERROR)]]),
+    st.integers(0, 2 * HOUR_US),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_decision_is_legal_and_says_why(
+    state: State, champion: str | None, step: int, units: int, bad: int, probes: list[ProbeSeen], now_us: int
+) -> None:
+    rollout = replace(RUNNING, state=state, champion=champion, returns_to=champion or "v0", step=step)
+    decision = decide(rollout, evidence(units=units, bad=min(units, bad)), probes, now_us)
+    assert decision.reason
+    if not isinstance(decision, Wait):
+        assert (state, decision.event) in TRANSITIONS

@@ -1,0 +1,132 @@
+"""Evidence: realised counts, the unit of randomisation, steps, labels that come late."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from holdfast.errors import InputError
+from holdfast.records import Arm
+from holdfast.rollout import (
+    Answered,
+    Canary,
+    MetricState,
+    begin,
+    begin_step,
+    fold_counts,
+    fold_requests,
+    fold_scores,
+)
+
+POLICY = Canary(error_margin=1.0, latency_margin=1.0)
+
+
+def by_metric(states: tuple[MetricState, ...]) -> dict[str, MetricState]:
+    return {state.metric: state for state in states}
+
+
+def test_no_evidence_is_no_harm_and_no_units() -> None:
+    for state in begin(POLICY, 0.02):
+        assert (state.harmful, state.log_e, state.challenger_units) == (False, 0.0, 0)
+    assert by_metric(begin(POLICY, 0.02))["latency"].latency_bound_us == 20_000.0
+
+
+def test_latency_without_a_frozen_bound_cannot_begin() -> None:
+    with pytest.raises(InputError, match="HF401"):
+        begin(POLICY, None)
+    assert [state.metric for state in begin(Canary(latency_quantile=None), None)] == ["errors", "quality"]
+
+
+def test_a_step_counts_from_its_start() -> None:
+    states = by_metric(begin(POLICY, 0.02))
+    folded = fold_counts(
+        states["errors"], challenger_units=30, challenger_bad=1, champion_units=270, champion_bad=3
+    )
+    (stepped,) = begin_step([folded])
+    again = fold_counts(stepped, challenger_units=5, challenger_bad=0, champion_units=45, champion_bad=0)
+    assert (folded.challenger_units_this_step, stepped.challenger_units_this_step) == (30, 0)
+    assert (again.challenger_units_this_step, again.challenger_units) == (5, 35)
+    assert again.log_e == folded.log_e
+
+
+def test_latency_is_counted_over_the_frozen_bound() -> None:
+    window = [Answered(bytes([n]), Arm.CHALLENGER, False, 20_000.0 + (n < 3)) for n in range(10)]
+    latency = by_metric(fold_requests(begin(POLICY, 0.02), window))["latency"]
+    assert (latency.challenger_units, latency.challenger_total) == (10, 3.0)
+
+
+def test_answers_of_the_fallback_are_no_evidence_about_either_version() -> None:
+    states = fold_requests(begin(POLICY, 0.02), [Answered(b"u", Arm.FALLBACK, True, 1.0)])
+    assert all(state.challenger_units == state.champion_units == 0 for state in states)
+
+
+def sessions(rng: np.random.Generator, *, count: int, failing: float, clicks: int) -> list[Answered]:
+    """Sessions, one in ten with the challenger; one that fails does so at every click."""
+    requests = []
+    for number in range(count):
+        unit = rng.bytes(8)
+        arm = Arm.CHALLENGER if number % 10 == 0 else Arm.CHAMPION
+        requests += [Answered(unit, arm, bool(rng.random() < failing), 1.0)] * clicks
+    return requests
+
+
+def test_a_session_that_fails_at_every_click_is_one_failure() -> None:
+    """The trap of counting requests when sessions were randomised: equal arms, 1 % of sessions fail five times.
+
+    40 runs of 40 windows at alpha 0.05: by units at most 2 alarms are expected (more than 6 would have a chance
+    below 0.005); by requests there are far more.
+    """
+    rng = np.random.default_rng(6)
+    policy = Canary(alpha=0.05, error_margin=1.0, latency_quantile=None)
+    by_unit = by_request = 0
+    for _ in range(40):
+        unit_state = request_state = begin(policy, None)[0]
+        for _ in range(40):
+            window = sessions(rng, count=100, failing=0.01, clicks=5)
+            (unit_state,) = fold_requests([unit_state], window)
+            counts = {
+                arm: [request.failed for request in window if request.arm is arm]
+                for arm in (Arm.CHALLENGER, Arm.CHAMPION)
+            }
+            request_state = fold_counts(
+                request_state,
+                challenger_units=len(counts[Arm.CHALLENGER]),
+                challenger_bad=sum(counts[Arm.CHALLENGER]),
+                champion_units=len(counts[Arm.CHAMPION]),
+                champion_bad=sum(counts[Arm.CHAMPION]),
+            )
+        by_unit += unit_state.harmful
+        by_request += request_state.harmful
+    assert by_unit <= 6
+    assert by_request > by_unit + 5
+
+
+def test_a_unit_that_was_bad_is_no_longer_at_risk() -> None:
+    """The same failing session in window after window stays one failure: the log-rank test's first event."""
+    states = begin(POLICY, 0.02)
+    good = [Answered(bytes([n]), Arm.CHAMPION, False, 1.0) for n in range(20)]
+    for _ in range(50):
+        states = fold_requests(states, [Answered(b"bad", Arm.CHALLENGER, True, 1.0), *good])
+    errors = by_metric(states)["errors"]
+    assert (errors.challenger_units, errors.challenger_total, errors.champion_units) == (1, 1.0, 1000)
+    assert not errors.harmful
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    states = begin(POLICY, 0.02)
+    for batch in range(3):
+        window = [Answered(f"{batch}-{n}".encode(), Arm.CHAMPION, True, 1.0) for n in range(1000)]
+        states = fold_requests(states, window)
+    assert len(json.loads(by_metric(states)["errors"].state)["bad_units"]) == 1024
+
+
+def test_quality_that_falls_is_harm_even_when_the_labels_come_in_lumps() -> None:
+    rng = np.random.default_rng(9)
+    quality = by_metric(begin(Canary(), 0.02))["quality"]
+    for _ in range(4):  # four nights of labels
+        quality = fold_scores(quality, rng.beta(2.8, 1.2, 100).tolist(), rng.beta(2.4, 0.6, 900).tolist())
+    assert quality.harmful
+    assert quality.challenger_units == 400
+    assert quality.champion_total / quality.champion_units == pytest.approx(0.8, abs=0.02)

@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_binary", "_body", "_burst", "_chunked", "_discarding", "_encoding", "_expects", "_header_bytes", "_held", "_hosts",
         "_in_headers", "_in_message", "_length", "_listener", "_loop", "_owes_continue", "_parser", "_path", "_paused_reading",
-        "_pending", "_raw", "_slice", "_transport", "deadline",
+        "_pending", "_raw", "_slice", "_transport", "_unread", "deadline",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Exchange] = deque()
-        self._in_message = self._in_headers = self._discarding = self._paused_reading = False
+        self._in_message = self._in_headers = self._discarding = self._paused_reading = self._unread = False
         self._raw = self._slice = self._held = self._burst = 0
         self.deadline = _FOREVER
         self._forget_message()
@@ -180,10 +180,12 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self._unread = True
         self._transport.pause_reading()
         self.deadline = self._loop.time() + self._listener.limits.write_seconds
 
     def resume_writing(self) -> None:
+        self._unread = False
         self._transport.resume_reading()
         self._set_idle_deadline()
 
@@ -315,7 +317,8 @@ class Connection(asyncio.Protocol):
         if len(self._pending) >= limit and not self._paused_reading:
             self._paused_reading = True
             self._transport.pause_reading()
-        self.deadline = _FOREVER
+        if not self._unread:
+            self.deadline = _FOREVER
         self._listener.application(exchange)
 
     # --- replies ------------------------------------------------------------------------------------------------------
@@ -350,6 +353,8 @@ class Connection(asyncio.Protocol):
         self._set_idle_deadline()
 
     def _set_idle_deadline(self) -> None:
+        if self._unread:
+            return  # the deadline for reading what was sent stands
         limits = self._listener.limits
         self.deadline = self._loop.time() + (
             limits.receipt_seconds if self._in_message else limits.idle_seconds
@@ -359,7 +364,8 @@ class Connection(asyncio.Protocol):
         """The last reply was written. Closing with bytes unread would reset the connection and may destroy the reply."""
         self._discarding = True
         self._pending.clear()
-        self.deadline = self._loop.time() + _LINGER_SECONDS
+        if not self._unread:
+            self.deadline = self._loop.time() + _LINGER_SECONDS
         if not self._in_message or not self._transport.can_write_eof():
             self._transport.close()
             return

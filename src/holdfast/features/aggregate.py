@@ -3,14 +3,16 @@
 One rule, stated here once, serves training (`join_as_of`) and the server (`OnlineTable`):
 
 1. A row is *known* at `known + available_after`, and counts from that very moment on.
-2. At each moment of the grid (whole multiples of `every` since 1970-01-01 UTC) an entity has the aggregate of the rows
+2. At each moment of the grid (whole multiples of `every` since 1970-01-01 UTC) an entity has the aggregate of
+the rows
    that became known in the window `(moment - window, moment]`, and no value when there are none.
-3. A reader at time `t` gets the value of the last grid moment at or before `t` that has one, if it is no older than
+3. A reader at time `t` gets the value of the last grid moment at or before `t` that has one, if it is no
+older than
    `window`; else it gets nothing.
 
-So a reader sees no row that was not known, and a value is at most `every` behind the newest known row. Only the moment when
-a row was *known* counts; joining on when it *happened* is how late corrections leak into training
-(https://github.com/feast-dev/feast/issues/6615).
+So a reader sees no row that was not known, and a value is at most `every` behind the newest known row. Only
+the moment when a row was *known* counts; joining on when it *happened* is how late corrections leak into
+training (https://github.com/feast-dev/feast/issues/6615).
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ How = Literal["mean", "last", "count"]
 MICROSECOND: Final = timedelta(microseconds=1)
 
 MOST_STEPS: Final = 10_000
-"""The most grid steps in a window: each row may make as many values, and a slip of a unit should not fill the disk."""
+"""The most grid steps in a window: each row may make as many values, and a slip of a unit should not fill the
+disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,11 @@ class Aggregate:
     every
         The step of the grid; the finer, the fresher and the more rows.
     available_after
-        How long after `known` the row has reached us, so that training does not see what the server could not.
+        How long after `known` the row has reached us, so that training does not see what the server could
+        not.
     how
-        "mean", "count", or "last" (the row known last; among rows known at the same instant the greatest value, so that the
-        order of loading cannot matter).
+        "mean", "count", or "last" (the row known last; among rows known at the same instant the greatest
+        value, so that the order of loading cannot matter).
 
     Raises
     ------
@@ -121,8 +125,8 @@ class Aggregate:
     def history(self) -> timedelta:
         """How far before its first new row a caller must look back: the window.
 
-        Given every row whose `known` is later than the first new row's `known` minus this, `aggregate_rows` is right from
-        `first_changed_us` on, which is where the new rows begin to matter.
+        Given every row whose `known` is later than the first new row's `known` minus this, `aggregate_rows`
+        is right from `first_changed_us` on, which is where the new rows begin to matter.
         """
         return duration(self.window)
 
@@ -153,7 +157,7 @@ class Aggregate:
 def aggregates_to_json(aggregates: Iterable[Aggregate]) -> str:
     """The declarations as canonical JSON: equal declarations give equal text.
 
-    >>> one = Aggregate("delay_3h", over="flights", by="origin", value="delay", known="left", window="3h", every="10min")
+    >>> one = Aggregate("delay", over="flights", by="origin", value="d", known="left", window="3h", every="1h")
     >>> aggregates_from_json(aggregates_to_json([one])) == (one,)
     True
     """

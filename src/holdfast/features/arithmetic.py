@@ -1,7 +1,8 @@
 """The part of the graph that reads numbers, a few vector operations for all features together.
 
-Numbers lie as a matrix of one row per column and one column per data row: stacking is a plain concatenation, an operation on
-several features is one node, and what a node costs (about half a microsecond) is what a one-row answer takes.
+Numbers lie as a matrix of one row per column and one column per data row: stacking is a plain concatenation,
+an operation on several features is one node, and what a node costs (about half a microsecond) is what a
+one-row answer takes.
 """
 
 from __future__ import annotations

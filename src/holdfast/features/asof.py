@@ -1,9 +1,10 @@
 """Aggregates over whole frames: the rows that every reader sees, and the join that training reads them with.
 
-The rule is in `aggregate.py`. Two things make the arithmetic here look as it does. A value is a function of the rows in its
-window alone, to the last bit: not of the order in which they were loaded, nor of what lies before the window. So a table
-that grew batch by batch equals one made in a single pass, and the hash of a training snapshot can be trusted. And the
-work grows with the rows and the logarithm of `window / every`, not with their product.
+The rule is in `aggregate.py`. Two things make the arithmetic here look as it does. A value is a function of
+the rows in its window alone, to the last bit: not of the order in which they were loaded, nor of what lies
+before the window. So a table that grew batch by batch equals one made in a single pass, and the hash of a
+training snapshot can be trusted. And the work grows with the rows and the logarithm of `window / every`, not
+with their product.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 SCHEMA: Final = pl.Schema({"entity": pl.String(), "known_us": pl.Int64(), "value": pl.Float64()})
-"""The rows of an aggregate; `known_us` is the grid moment, in microseconds UTC, from which the value is known."""
+"""The rows of an aggregate; `known_us` is the grid moment, in microseconds UTC, from which the value is
+known."""
 
 
 def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | None = None) -> pl.DataFrame:
@@ -30,16 +32,18 @@ def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | 
     Parameters
     ----------
     frame
-        Rows of the feed `aggregate.over`, in any order. Rows that lack the entity, the value or the known time are passed over.
+        Rows of the feed `aggregate.over`, in any order. Rows that lack the entity, the value or the known
+        time are passed over.
     from_us
         Only moments at or after this. With the rows of the last `Aggregate.history` and a new batch, give
-        `first_changed_us` of the batch: the answer then equals, to the last bit, what all rows would have given.
+        `first_changed_us` of the batch: the answer then equals, to the last bit, what all rows would have
+        given.
 
     Returns
     -------
-    Columns `entity` (String), `known_us` (Int64) and `value` (Float64), sorted by the first two, each pair once. Moments
-    later than the last row are included until its window closes: they hold for as long as nothing newer becomes known,
-    and a later batch overwrites them.
+    Columns `entity` (String), `known_us` (Int64) and `value` (Float64), sorted by the first two, each pair
+    once. Moments later than the last row are included until its window closes: they hold for as long as
+    nothing newer becomes known, and a later batch overwrites them.
 
     Raises
     ------
@@ -72,7 +76,8 @@ def first_changed_us(aggregate: Aggregate, batch: pl.DataFrame) -> int | None:
 
 
 def join_as_of(frame: pl.DataFrame, *, at: str, aggregate: Aggregate, rows: pl.DataFrame) -> pl.DataFrame:
-    """`frame` with the column `aggregate.name`: what a reader at time `at` would have got, null when that was nothing.
+    """`frame` with the column `aggregate.name`: what a reader at time `at` would have got, null when that was
+    nothing.
 
     Parameters
     ----------
@@ -163,9 +168,10 @@ def _known_rows(aggregate: Aggregate, frame: pl.DataFrame) -> pl.DataFrame:
 class _Cells:
     """Rows gathered by entity and grid step, laid on one line without the long gaps.
 
-    After its last row an entity's window stays open for `window` steps; the line holds exactly these moments, of all
-    entities one after the other. The next entity, or the next row after a longer gap, begins where the last window has
-    closed, so that looking `window - 1` places back on the line never reaches a row that the window does not hold.
+    After its last row an entity's window stays open for `window` steps; the line holds exactly these moments,
+    of all entities one after the other. The next entity, or the next row after a longer gap, begins where the
+    last window has closed, so that looking `window - 1` places back on the line never reaches a row that the
+    window does not hold.
     """
 
     def __init__(self, rows: pl.DataFrame) -> None:
@@ -213,10 +219,11 @@ class _Cells:
 
 
 def _window_sums(line: Floats, window: int) -> Floats:
-    """Sums over the last `window` places (at most the length of the line), each the same tree of additions whatever lies before it.
+    """Sums over the last `window` places (at most the length of the line), each the same tree of additions
+    whatever lies before it.
 
-    A running sum that adds the new and takes away the old would carry the rounding of all history in it. Doubling adds
-    blocks of 1, 2, 4 ... places instead.
+    A running sum that adds the new and takes away the old would carry the rounding of all history in it.
+    Doubling adds blocks of 1, 2, 4 ... places instead.
 
     >>> _window_sums(np.array([1.0, 2.0, 4.0, 8.0]), 3).tolist()
     [1.0, 3.0, 7.0, 14.0]

@@ -1,8 +1,9 @@
-"""The part of the graph that reads clocks and calendars, from the microseconds of an instant and its zone's clock changes.
+"""The part of the graph that reads clocks and calendars, from the microseconds of an instant and its zone's
+clock changes.
 
-The years are cut into equal spans, none of which holds two clock changes. The span of an instant is a division, the offset
-from UTC one comparison with the change in that span; hour, weekday and month are then one division, one remainder and one look-up
-for all that are asked.
+The years are cut into equal spans, none of which holds two clock changes. The span of an instant is a
+division, the offset from UTC one comparison with the change in that span; hour, weekday and month are then
+one division, one remainder and one look-up for all that are asked.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ _SHOWN: Final[dict[Clock, Sequence[int]]] = {
 
 
 def clocks(at_us: Var, zone: Zone, parts: Sequence[Clock]) -> Var:
-    """What `parts` show at instants int64 (N,); float32 (parts, N), NaN for an instant outside 1970 to 2099."""
+    """What `parts` show at instants int64 (N,); float32 (parts, N), NaN for an instant outside 1970 to
+    2099."""
     # A remainder and not Clip, Max or Min: on int64 those of ONNX Runtime 1.31 take 2**31 for smaller than 0.
     held = op.mod(at_us, constant(_END_US, np.int64))
     local = op.add(held, _offset(held, zone))
@@ -69,7 +71,8 @@ def _offset(held: Var, zone: Zone) -> Var:
 
 
 def _spans(zone: Zone) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The length of a span, and for each span the offset at its start, the change within it and the offset after that."""
+    """The length of a span, and for each span the offset at its start, the change within it and the offset
+    after that."""
     starts, offsets = np.array(zone.starts_seconds), np.array(zone.offsets_seconds)
     length = _LONGEST_SPAN_SECONDS
     while np.bincount(starts[1:] // length).max() > 1:

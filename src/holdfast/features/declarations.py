@@ -1,10 +1,12 @@
 """What a user declares: which numbers a model sees of a row.
 
-A declaration names columns of the contract, or aggregates, and nothing of their data; `fit` turns it into constants.
+A declaration names columns of the contract, or aggregates, and nothing of their data; `fit` turns it into
+constants.
 
-What a *missing* value becomes is the contract's word (R24), and every feature but `Value` reads its column after that word:
-`Log("distance")` of a row without a distance is the logarithm of the fitted median when the contract says "median", and
-NaN when it says "keep". `Value` is the number as it came, for learners that have a use of their own for NaN.
+What a *missing* value becomes is the contract's word (R24), and every feature but `Value` reads its column
+after that word: `Log("distance")` of a row without a distance is the logarithm of the fitted median when the
+contract says "median", and NaN when it says "keep". `Value` is the number as it came, for learners that have
+a use of their own for NaN.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ MOST_BUCKETS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A number, integer, boolean (0 or 1) or aggregate as it came; NaN when missing. Named like its column."""
+    """A number, integer, boolean (0 or 1) or aggregate as it came; NaN when missing. Named like its
+    column."""
 
     column: str
     name: str = ""
@@ -38,7 +41,8 @@ class Impute:
     Parameters
     ----------
     missing
-        The policy for this feature; by default the column's own. An aggregate has none of its own, so it must be given there.
+        The policy for this feature; by default the column's own. An aggregate has none of its own, so it must
+        be given there.
     """
 
     column: str
@@ -52,16 +56,18 @@ class Impute:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A category as a whole number: 0 missing, 1 unseen, 2 and up the known words in alphabetical order (R25).
+    """A category as a whole number: 0 missing, 1 unseen, 2 and up the known words in alphabetical order
+    (R25).
 
-    The known words are the contract's, or else those of the training snapshot. Named `<column>_code`. A column whose policy
-    has `flag=True` adds `<column>_missing`.
+    The known words are the contract's, or else those of the training snapshot. Named `<column>_code`. A
+    column whose policy has `flag=True` adds `<column>_missing`.
 
     Parameters
     ----------
     at_least
-        Words in fewer rows of the snapshot than this share the code of the unseen (at least 1). Above 1 the learner meets
-        that code in training, and has something to say when a word appears that nobody has seen.
+        Words in fewer rows of the snapshot than this share the code of the unseen (at least 1). Above 1 the
+        learner meets that code in training, and has something to say when a word appears that nobody has
+        seen.
     """
 
     column: str
@@ -79,7 +85,8 @@ class Code:
 class Log:
     """The natural logarithm of a number; named `<column>_log`.
 
-    A value at or under 0 counts as the smallest positive value of the snapshot: finite, and in order with the rest.
+    A value at or under 0 counts as the smallest positive value of the snapshot: finite, and in order with the
+    rest.
     """
 
     column: str
@@ -88,7 +95,8 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A number held within `low` to `high`, both in the column's unit, one of them at least; named `<column>_clip`."""
+    """A number held within `low` to `high`, both in the column's unit, one of them at least; named
+    `<column>_clip`."""
 
     column: str
     low: float | None = None
@@ -110,9 +118,11 @@ class Bucket:
     Parameters
     ----------
     edges
-        Strictly rising, at most 99, in the column's unit. A value that equals an edge is in the bucket above it.
+        Strictly rising, at most 99, in the column's unit. A value that equals an edge is in the bucket above
+        it.
     quantiles
-        Instead of `edges`: the snapshot is cut into this many (2 to 100) buckets of nearly equal count; equal cuts are one.
+        Instead of `edges`: the snapshot is cut into this many (2 to 100) buckets of nearly equal count; equal
+        cuts are one.
     """
 
     column: str
@@ -157,7 +167,8 @@ class Month:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """`numerator / denominator`, and `by_zero` where the denominator is 0; named `<numerator>_per_<denominator>`."""
+    """`numerator / denominator`, and `by_zero` where the denominator is 0; named
+    `<numerator>_per_<denominator>`."""
 
     numerator: str
     denominator: str
@@ -184,7 +195,8 @@ Feature: TypeAlias = Value | Impute | Code | Log | Clip | Bucket | Hour | Weekda
 
 
 def feature_name(feature: Feature) -> str:
-    """The column of the feature matrix that `feature` fills: its own name, or the one that follows from what it reads.
+    """The column of the feature matrix that `feature` fills: its own name, or the one that follows from what
+    it reads.
 
     >>> feature_name(Log("distance")), feature_name(Ratio("distance", "hours", name="speed"))
     ('distance_log', 'speed')

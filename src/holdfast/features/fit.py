@@ -1,7 +1,7 @@
 """Fitting: declarations and a training snapshot become constants.
 
-Everything that is learned from data is learned here, from the frame that is given and nothing else (R26), so a caller that gives the
-training part of a time split cannot leak the rest.
+Everything that is learned from data is learned here, from the frame that is given and nothing else (R26), so
+a caller that gives the training part of a time split cannot leak the rest.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def fit(
     features
         In the order of the matrix. The flag of a missing value follows the feature that asks for it.
     aggregates
-        What is joined to the rows. One that no feature reads becomes the last feature, as `Value` would make it.
+        What is joined to the rows. One that no feature reads becomes the last feature, as `Value` would make
+        it.
     contract
         What the rows are.
     frame
@@ -88,8 +89,9 @@ def fit(
     Raises
     ------
     InputError
-        HF101 when a declaration does not fit the contract: an unknown column, the wrong type, the label, a name twice.
-        HF202 when the frame lacks a column that is read. HF401 when it has no row, or no value to learn a constant from.
+        HF101 when a declaration does not fit the contract: an unknown column, the wrong type, the label, a
+        name twice. HF202 when the frame lacks a column that is read. HF401 when it has no row, or no value to
+        learn a constant from.
     """
     read = {column for feature in features for column in columns_read(feature)}
     every = [*features, *(Value(aggregate.name) for aggregate in aggregates if aggregate.name not in read)]
@@ -172,7 +174,7 @@ class _Fitting:
         elif column in self.aggregates:
             raise InputError(
                 "HF101",
-                f"Impute({column!r}): an aggregate has no policy of its own; give missing=, or read it with Value",
+                f"Impute({column!r}): an aggregate has no policy of its own; give it one, or use Value",
             )
         else:
             policy, fill = self._policy(column), self.fills.get(column)
@@ -310,6 +312,6 @@ def _input(column: Column) -> Input:
         case Category():
             return Input(column.name, Kind.CATEGORY)
         case Text():
-            raise AssertionError("a text is never an input")  # noqa: TRY004  # no feature reads one, so this is our fault
+            raise AssertionError("a text is never an input")  # no feature reads one, so this is our fault
         case _:
             assert_never(column)

@@ -1,4 +1,5 @@
-"""Fitted features: declarations whose every open question has become a constant. Frozen, hashed, plain JSON."""
+"""Fitted features: declarations whose every open question has become a constant. Frozen, hashed, plain
+JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ FORMAT: Final = 1
 """Grows when the meaning of the JSON changes; an older Holdfast refuses a newer one."""
 
 MISSING_US: Final = -(2**63)
-"""A missing timestamp as an input of the graph; like every moment outside 1970 to 2099 its hour, weekday and month are NaN."""
+"""A missing timestamp as an input of the graph; like every moment outside 1970 to 2099 its hour, weekday and
+month are NaN."""
 
 CODE_MISSING: Final = 0
 CODE_UNSEEN: Final = 1
@@ -37,8 +39,8 @@ class Kind(enum.StrEnum):
 class Input(msgspec.Struct, frozen=True):
     """One input of the feature graph: a column of the contract or an aggregate, by name.
 
-    `tz` and `local` matter to timestamps alone: the zone of the column, and whether a text without an offset is that zone's wall
-    clock.
+    `tz` and `local` matter to timestamps alone: the zone of the column, and whether a text without an offset
+    is that zone's wall clock.
     """
 
     name: str

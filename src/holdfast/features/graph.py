@@ -1,8 +1,8 @@
 """The feature graph: fitted features as one ONNX model, and an estimator composed behind it.
 
-Training, qualification, serving and audits run this same graph (R45, R49); there is no second implementation of a feature that could
-differ. The operator sets, ai.onnx 17 and ai.onnx.ml 3, are the newest in which the converters of LightGBM and scikit-learn still
-find their tree and linear operators.
+Training, qualification, serving and audits run this same graph (R45, R49); there is no second implementation
+of a feature that could differ. The operator sets, ai.onnx 17 and ai.onnx.ml 3, are the newest in which the
+converters of LightGBM and scikit-learn still find their tree and linear operators.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _Made: TypeAlias = list[tuple[list[AnyFitted], Var]]
 def feature_graph(fitted: FittedFeatures) -> onnx.ModelProto:
     """The graph of the features: from the inputs, each of shape (N,), to `features`, float32 of shape (N, F).
 
-    Inputs are float64 (number, boolean; NaN is missing), string (category; "" is missing) or int64 (timestamp; microseconds
-    UTC). The same features give the same bytes.
+    Inputs are float64 (number, boolean; NaN is missing), string (category; "" is missing) or int64
+    (timestamp; microseconds UTC). The same features give the same bytes.
 
     Raises
     ------
@@ -57,12 +57,14 @@ def feature_graph(fitted: FittedFeatures) -> onnx.ModelProto:
 
 
 def compose(fitted: FittedFeatures, estimator: onnx.ModelProto) -> onnx.ModelProto:
-    """One model from the inputs of the features to `probability`, float32 of shape (N,): the graph with `estimator` behind it.
+    """One model from the inputs of the features to `probability`, float32 of shape (N,): the graph with
+    `estimator` behind it.
 
     Raises
     ------
     InputError
-        HF402 when the estimator does not map `features` of as many columns as there are features to `probability`.
+        HF402 when the estimator does not map `features` of as many columns as there are features to
+        `probability`.
     """
     _check_estimator(fitted, estimator)
     arguments = {part.name: _argument(part) for part in fitted.inputs}
@@ -95,8 +97,9 @@ def _matrix(fitted: FittedFeatures, arguments: Mapping[str, Var]) -> Var:
     have = [feature.name for features, _ in made for feature in features]
     values = stack([part for _, part in made])
     order = [have.index(name) for name in fitted.names]
-    # Putting the columns in order comes last even when they are, so that no estimator begins right behind a Transpose: the
-    # two would be fused, and ONNX Runtime 1.31 multiplies a transposed matrix by a vector wrongly.
+    # Putting the columns in order comes last even when they are, so that no estimator begins right behind a
+    # Transpose: the two would be fused, and ONNX Runtime 1.31 multiplies a transposed matrix by a vector
+    # wrongly.
     return op.gather(op.transpose(values, perm=[1, 0]), constant(order, np.int64), axis=1)
 
 

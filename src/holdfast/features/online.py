@@ -11,15 +11,16 @@ NOTHING: Final = math.nan
 
 
 class OnlineTable:
-    """Values by aggregate, entity and the moment from which each was known; the reading half of `aggregate.py`'s rule.
+    """Values by aggregate, entity and the moment from which each was known; the reading half of
+    `aggregate.py`'s rule.
 
-    One thread may add while others look up: each list changes in a single step, and a lookup that meets a change sees the
-    table before it or after it.
+    One thread may add while others look up: each list changes in a single step, and a lookup that meets a
+    change sees the table before it or after it.
 
     >>> table = OnlineTable()
     >>> table.add("delay_3h", "EWR", 1_000, 12.5)
-    >>> table.lookup("delay_3h", "EWR", 1_000, 60), table.lookup("delay_3h", "EWR", 999, 60), table.lookup("delay_3h", "EWR", 1_061, 60)
-    (12.5, nan, nan)
+    >>> [table.lookup("delay_3h", "EWR", at_us, 60) for at_us in (999, 1_000, 1_060, 1_061)]
+    [nan, 12.5, 12.5, nan]
     """
 
     __slots__ = ("_entries",)
@@ -45,7 +46,8 @@ class OnlineTable:
             entries.insert(place, (known_us, value))
 
     def lookup(self, aggregate: str, entity: str | None, at_us: int, max_age_us: int) -> float:
-        """The value that was known at `at_us` and is at most `max_age_us` old, both inclusive; NaN when there is none."""
+        """The value that was known at `at_us` and is at most `max_age_us` old, both inclusive; NaN when there
+        is none."""
         if entity is None:
             return NOTHING
         entries = self._entries.get((aggregate, entity))
@@ -65,7 +67,8 @@ class OnlineTable:
             self._entries[aggregate, entity] = kept
 
     def trim(self, aggregate: str, before_us: int) -> None:
-        """Forget the values of an aggregate known before `before_us`, so that the table does not grow with time.
+        """Forget the values of an aggregate known before `before_us`, so that the table does not grow with
+        time.
 
         Readers at `before_us + max_age_us` or later are answered as before.
         """

@@ -1,4 +1,5 @@
-"""From rows to the input tensors of the graph: a whole frame when training, a few rows when serving, the same numbers."""
+"""From rows to the input tensors of the graph: a whole frame when training, a few rows when serving, the same
+numbers."""
 
 from __future__ import annotations
 
@@ -41,13 +42,14 @@ def feed_from_frame(inputs: Sequence[Input], frame: pl.DataFrame) -> Tensors:
 def feed_from_rows(inputs: Sequence[Input], rows: Sequence[Mapping[str, object]]) -> Tensors:
     """The input tensors of rows that passed the contract's row check.
 
-    Values are as the contract takes them; a timestamp may also be an integer, microseconds since 1970 UTC. None and an absent
-    key are missing.
+    Values are as the contract takes them; a timestamp may also be an integer, microseconds since 1970 UTC.
+    None and an absent key are missing.
 
     Raises
     ------
     InputError
-        HF502 when a value is of no type that the input can be made from; rows that passed the contract never do that.
+        HF502 when a value is of no type that the input can be made from; rows that passed the contract never
+        do that.
     """
     return {part.name: _FROM_ROWS[part.kind](part, [row.get(part.name) for row in rows]) for part in inputs}
 

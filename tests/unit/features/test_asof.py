@@ -62,7 +62,8 @@ def value_at(made: Aggregate, rows: list[Row], entity: str, moment: int) -> floa
 
 
 def read_at(made: Aggregate, rows: list[Row], entity: str | None, at: int | None) -> float | None:
-    """What a reader at `at` gets: the newest grid moment not after it that has a value, unless it is too old."""
+    """What a reader at `at` gets: the newest grid moment not after it that has a value, unless it is too
+    old."""
     if entity is None or at is None:
         return None
     moment = at // made.every_us * made.every_us
@@ -81,7 +82,8 @@ def table_of(made: Aggregate, rows: pl.DataFrame) -> OnlineTable:
     return table
 
 
-# Steps of five minutes meet grid moments, window edges and read times exactly; odd microseconds miss them by one.
+# Steps of five minutes meet grid moments, window edges and read times exactly; odd microseconds miss them by
+# one.
 moments = st.builds(
     lambda steps, off: START + steps * 5 * MINUTE + off,
     st.integers(-3, 40),

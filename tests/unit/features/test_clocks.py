@@ -20,7 +20,8 @@ from holdfast.features.zones import END_SECOND, zone_of
 
 # Half-hour and 45-minute offsets, half-hour changes, changes around Ramadan, a day left out, none at all.
 ZONES = [
-    "America/New_York", "Europe/London", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "Africa/Casablanca",
+    "America/New_York", "Europe/London", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe",
+    "Africa/Casablanca",
     "Africa/Monrovia", "Pacific/Apia", "America/Sao_Paulo", "America/Boa_Vista", "Asia/Gaza", "UTC",
 ]  # fmt: skip
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,7 +65,8 @@ def test_every_day_from_1970_to_2099(name: str) -> None:
 
 
 def test_instants_that_a_vectorised_comparison_of_halves_gets_wrong() -> None:
-    """Clip and Max of ONNX Runtime 1.31 on int64 take these for smaller than 0, four at a time but not one."""
+    """Clip and Max of ONNX Runtime 1.31 on int64 take these for smaller than 0, four at a time but not
+    one."""
     instants = [2**31 + off for off in range(-4, 5)] + [
         2**32 - 1,
         2**32,

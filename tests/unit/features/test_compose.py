@@ -1,4 +1,5 @@
-"""One file from the columns of a row to a probability, with estimators of three makers behind the same graph (R45, R49)."""
+"""One file from the columns of a row to a probability, with estimators of three makers behind the same graph
+(R45, R49)."""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ LEVELS = onnxruntime.GraphOptimizationLevel
 @pytest.mark.parametrize("level", [LEVELS.ORT_DISABLE_ALL, LEVELS.ORT_ENABLE_EXTENDED, LEVELS.ORT_ENABLE_ALL])
 @pytest.mark.parametrize("estimate", [logistic, logistic_of_a_matrix, logistic_of_gemm])
 def test_a_composed_model_is_its_estimator_on_the_features(estimate: Any, level: Any) -> None:
-    """At every level of optimisation: fusing a Transpose with the product behind it once gave other answers."""
+    """At every level of optimisation: fusing a Transpose with the product behind it once gave other
+    answers."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = level
     model = compose(FITTED, estimator(estimate))

@@ -1,4 +1,5 @@
-"""The graph against a second, plain reading of each feature's sentence; frames and rows; hostile input (R24-R27, R45, R49)."""
+"""The graph against a second, plain reading of each feature's sentence; frames and rows; hostile input
+(R24-R27, R45, R49)."""
 
 from __future__ import annotations
 
@@ -262,7 +263,8 @@ def test_no_feature_is_infinite() -> None:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("wind", "1.5"), ("wind", [1.0]), ("wind", 10**400), ("carrier", 7), ("leaves", "yesterday"), ("leaves", True),
+    [("wind", "1.5"), ("wind", [1.0]), ("wind", 10**400), ("carrier", 7), ("leaves", "yesterday"),
+     ("leaves", True),
      ("leaves", datetime(2013, 1, 1)), ("leaves", "2013-01-01T00:00:00")],  # noqa: DTZ001  # without a zone on purpose
 )  # fmt: skip
 def test_values_that_the_contract_refuses_are_errors_and_not_guesses(column: str, value: object) -> None:
@@ -272,9 +274,9 @@ def test_values_that_the_contract_refuses_are_errors_and_not_guesses(column: str
 
 
 def test_frames_without_what_is_read_are_refused() -> None:
-    with pytest.raises(Exception, match="HF202.*wind"):
+    with pytest.raises(Exception, match=r"HF202.*wind"):
         feed_from_frame(FITTED.inputs, SNAPSHOT.drop("wind"))
-    with pytest.raises(Exception, match="HF202.*leaves"):
+    with pytest.raises(Exception, match=r"HF202.*leaves"):
         feed_from_frame(FITTED.inputs, SNAPSHOT.with_columns(pl.col("leaves").dt.replace_time_zone(None)))
 
 

@@ -56,7 +56,7 @@ WIDE = Contract(
     Boolean("night"),
     Boolean("holiday", missing="keep"),
     Timestamp("seen", tz="UTC", missing="keep"),
-    key=("id", "at"),
+    key=("id", "at", "city"),
     event_time="at",
     label=Label("late", delay="12h"),
 )
@@ -130,11 +130,11 @@ def test_batch_and_row_give_the_same_reasons(rows: list[dict[str, Any]]) -> None
     expected: list[list[str]] = []
     valid = []
     for row, reasons in zip(rows, by_row, strict=True):
-        key = (row["id"], row["at"])
+        key = (row["id"], row["at"], row["city"])
         if reasons:
             expected.append(list(reasons))
         elif key in seen:
-            expected.append(["id+at|duplicate"])
+            expected.append(["id+at+city|duplicate"])
         else:
             seen.add(key)
             valid.append(row)
@@ -158,7 +158,7 @@ EDGES = [
 0001-01-02T00:00:00Z|0001-01-02T00:00:00+00:01|9999-12-31T00:00:00Z|9999-12-30T23:59:59.999999Z
 9999-12-30T23:59:59.999999-00:01|1899-12-31 12:00:00|1900-01-01 00:00:00|2099-12-31 23:59:59
 2100-01-01 00:00:00|1883-11-18T12:00:00Z| 2013-01-01T05:00:00Z|２０13-01-01T05:00:00Z
-1357016400|nan|\0|🛫|2013-01-01  05:00:00|2013-01-01T05:00Z|2013-01-01T05:00:00 Z
+1357016400|2013-01-01T05:00:00.5Z|nan|\0|🛫|2013-01-01  05:00:00|2013-01-01T05:00Z|2013-01-01T05:00:00 Z
 """.strip()
     .replace("\n", "|")
     .split("|"),

@@ -1,4 +1,4 @@
-"""The page and the JSON API of the control plane: server-rendered, read-only, no build step, no inline script or style.
+"""The page and the JSON API of the control plane: server-rendered and read-only, without a build step.
 
 Routes are in `app.py`, what a template may use is in `contexts.py`, charts are Vega-Lite in `charts.py`.
 """

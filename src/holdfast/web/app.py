@@ -21,15 +21,16 @@ from holdfast.control.status import Status, StatusReader
 from holdfast.errors import HoldfastError
 from holdfast.store import Store
 from holdfast.web import words
-from holdfast.web.charts import Drawings
-from holdfast.web.contexts import colour, evidence_words, page
+from holdfast.web.charts import Drawings, colour
+from holdfast.web.contexts import evidence_words, page
+
+_POLICY: Final = (
+    b"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self';"
+    b" base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self';"
-        b" base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
+    (b"content-security-policy", _POLICY),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),

@@ -1,4 +1,4 @@
-"""Charts as Vega-Lite dictionaries, drawn to SVG in this process: no script runs in the browser, nothing is fetched.
+"""Charts as Vega-Lite dictionaries, drawn to SVG in this process: no script in the browser, nothing fetched.
 
 Text and axes take the page's own colour, so that one drawing serves light and dark. The same data is drawn
 once.
@@ -21,7 +21,7 @@ from holdfast.records import canonical_json, sha256_hex
 from holdfast.rollout import State
 
 COLOURS: Final = ("#2f7dd1", "#e07b22", "#1f9d78", "#c2449b", "#8467d7", "#b8931f", "#4aa3b8", "#d1495b")
-"""Told apart on light and on dark ground, also by most who see colours differently; used in order, then again."""
+"""Told apart on light and on dark ground; a version keeps its own."""
 
 MARK_COLOURS: Final = {"rollout": "#8a94a6", "promoted": "#1f9d78", "rolled back": "#d64545"}
 
@@ -120,44 +120,32 @@ def quality_chart(
         "scale": {"zero": False, "padding": 12},
         "title": "AUC (share of pairs ranked right, 0.5 is chance)",
     }
-    colour: Spec = {
+    by_version: Spec = {
         "field": "version",
         "type": "nominal",
-        "scale": {"domain": named, "range": [COLOURS[index % len(COLOURS)] for index in range(len(named))]},
+        "scale": {"domain": named, "range": [COLOURS[colour(version)] for version in named]},
         "legend": {"orient": "top", "title": None, "columns": max(1, width // 130), "symbolType": "circle"},
     }
-    layers: list[Spec] = [
-        _decisions(decided, height),
-        {
-            "data": {"values": rows},
-            "mark": {"type": "rule", "strokeWidth": 5, "opacity": 0.22, "strokeCap": "round"},
-            "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": colour},
-        },
-        {
-            "data": {"values": rows},
-            "mark": {"type": "line", "strokeWidth": 2, "interpolate": "monotone"},
-            "encoding": {"x": x, "y": y | {"field": "auc"}, "color": colour},
-        },
-        {
-            "data": {"values": rows},
-            "mark": {"type": "point", "size": 42, "strokeWidth": 1.6, "fillOpacity": 1},
-            "encoding": {
-                "x": x,
-                "y": y | {"field": "auc"},
-                "color": colour,
-                "fill": {
-                    "condition": {
-                        "test": "datum.labels === 'in'",
-                        "field": "version",
-                        "type": "nominal",
-                        "scale": colour["scale"],
-                        "legend": None,
-                    },
-                    "value": "transparent",
+    filled: Spec = {"field": "version", "type": "nominal", "scale": by_version["scale"], "legend": None}
+    lines: Spec = {
+        "data": {"values": rows},
+        "encoding": {"x": x, "color": by_version},
+        "layer": [
+            {
+                "mark": {"type": "rule", "strokeWidth": 5, "opacity": 0.22, "strokeCap": "round"},
+                "encoding": {"y": y | {"field": "low"}, "y2": {"field": "high"}},
+            },
+            {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"y": y | {"field": "auc"}}},
+            {
+                "mark": {"type": "point", "size": 42, "strokeWidth": 1.6, "fillOpacity": 1},
+                "encoding": {
+                    "y": y | {"field": "auc"},
+                    "fill": {"condition": filled | {"test": "datum.labels === 'in'"}, "value": "transparent"},
                 },
             },
-        },
-    ]
+        ],
+    }
+    layers = [_decisions(decided), lines]
     return _chart(layers, width, height, "Quality by version and day")
 
 
@@ -186,7 +174,7 @@ def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec
             "color": {
                 "field": "version",
                 "type": "nominal",
-                "scale": {"domain": named, "range": [COLOURS[i % len(COLOURS)] for i in range(len(named))]},
+                "scale": {"domain": named, "range": [COLOURS[colour(version)] for version in named]},
                 "legend": {"orient": "top", "title": None, "columns": max(1, width // 130)},
             },
         },
@@ -194,9 +182,19 @@ def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec
     return _chart([layer], width, height, "Requests per minute by version")
 
 
-def _decisions(decided: Sequence[Spec], height: int) -> Spec:
+def colour(version: str) -> int:
+    """Which of the eight colours a version has, in tables and charts alike, as long as it lives.
+
+    >>> colour("v1-0a1b2c3d"), colour("v9-0a1b2c3d"), colour("")
+    (0, 0, 7)
+    """
+    number = version.removeprefix("v").split("-")[0]
+    return (int(number) - 1) % len(COLOURS) if number.isdigit() else len(COLOURS) - 1
+
+
+def _decisions(decided: Sequence[Spec]) -> Spec:
     at: Spec = {"field": "at", "type": "temporal", "scale": {"type": "utc"}}
-    colour: Spec = {
+    by_kind: Spec = {
         "field": "kind",
         "type": "nominal",
         "scale": {"domain": list(MARK_COLOURS), "range": list(MARK_COLOURS.values())},
@@ -207,18 +205,11 @@ def _decisions(decided: Sequence[Spec], height: int) -> Spec:
         "layer": [
             {
                 "mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5},
-                "encoding": {"x": at, "color": colour},
+                "encoding": {"x": at, "color": by_kind},
             },
             {
-                "mark": {
-                    "type": "text",
-                    "angle": 270,
-                    "align": "left",
-                    "baseline": "bottom",
-                    "dx": 4,
-                    "dy": -3,
-                },
-                "encoding": {"x": at, "y": {"value": height}, "text": {"field": "what"}, "color": colour},
+                "mark": {"type": "text", "angle": 270, "align": "right", "baseline": "bottom", "dy": -3},
+                "encoding": {"x": at, "y": {"value": 3}, "text": {"field": "what"}, "color": by_kind},
             },
         ],
     }

@@ -28,7 +28,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One figure at the top of the page. `tone` is a verdict's name or empty; `detail` says what stands behind it."""
+    """One figure at the top of the page. `tone` is a verdict's name or empty."""
 
     name: str
     figure: str
@@ -164,23 +164,13 @@ def _latency_tile(status: Status) -> Tile:
 def _label_tile(status: Status) -> Tile:
     labels = status.labels
     answers = sum(row.quality.rows / row.coverage for row in status.versions if row.coverage)
-    share = sum(row.labelled for row in status.versions) / answers if answers else None
+    share = sum(row.quality.rows for row in status.versions if row.coverage) / answers if answers else None
     waiting = f"{labels.waiting:,} wait for their answers" if labels.waiting else "all joined"
     refused = f", {labels.refused:,} refused" if labels.refused else ""
     detail = (
         f"{words.count(labels.taken)} labels, {waiting}{refused}" if labels.taken else "none came back yet"
     )
     return Tile("Answers with a label", words.percent(share, 0), detail)
-
-
-def colour(version: str) -> int:
-    """Which of the eight colours a version has, in tables and charts alike, as long as it lives.
-
-    >>> colour("v1-0a1b2c3d"), colour("v9-0a1b2c3d"), colour("")
-    (0, 0, 7)
-    """
-    number = version.removeprefix("v").split("-")[0]
-    return (int(number) - 1) % 8 if number.isdigit() else 7
 
 
 def evidence_words(metric: EvidenceStatus, side: str) -> str:

@@ -1,0 +1,142 @@
+import asyncio
+import dataclasses
+import json
+import re
+
+import httpx
+import pytest
+
+from holdfast.control.status import StatusReader, status
+from holdfast.records import canonical_json
+from holdfast.web.app import SECURITY_HEADERS, build_app
+from holdfast.web.charts import Drawings
+from holdfast.web.contexts import Page, page
+
+BASE = "http://127.0.0.1:8081"
+
+
+class Client:
+    """Asks the application in this process."""
+
+    def __init__(self, app):
+        self._transport = httpx.ASGITransport(app)
+
+    def request(self, method, path, headers=None):
+        async def ask():
+            async with httpx.AsyncClient(transport=self._transport, base_url=BASE) as client:
+                return await client.request(method, path, headers=headers)
+
+        return asyncio.run(ask())
+
+    def get(self, path, headers=None):
+        return self.request("GET", path, headers)
+
+
+def client_of(store, story, **settings):
+    return Client(build_app(store, "flight-delay", clock_us=lambda: story.now_us, **settings))
+
+
+@pytest.fixture(scope="module")
+def client(store, story):
+    return client_of(store, story)
+
+
+def test_the_page_shows_the_running_rollout_and_every_version(client, story):
+    text = client.get("/").text
+    assert f"{story.first} answers; {story.tried} is tried on 5 % of the traffic." in text
+    for version in (story.first, story.sent_back, story.tried, story.heuristic):
+        assert version in text
+    assert 'aria-current="step">5 %' in text
+
+
+def test_the_chart_names_its_axes_and_marks_what_was_decided(client, story):
+    text = client.get("/").text
+    assert "AUC (share of pairs ranked right, 0.5 is chance)" in text
+    assert "Day of the event (UTC)" in text
+    assert "Requests per minute" in text
+    assert f"{story.sent_back.split('-')[0]} rolled back" in text
+
+
+def test_the_api_says_the_same_as_the_status_function(client, store, story):
+    document = client.get("/api/status").json()
+    expected = status(store, "flight-delay", now_us=story.now_us)
+    assert document == json.loads(canonical_json(expected))
+    assert document["plan"]["champion"] == story.first
+    assert {row["version"] for row in document["versions"]} >= {story.first, story.tried}
+    assert document["labels"]["refused"] == 5
+
+
+def test_what_came_from_outside_is_escaped(client, story):
+    """Stored markup stays text, in the page and in the part that is swapped in."""
+    for path in ("/", "/live"):
+        text = client.get(path).text
+        assert story.nasty not in text
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_nothing_is_inline(client):
+    """The policy forbids inline script and style, so the page must have none."""
+    text = client.get("/").text
+    assert not re.search(r"\sstyle=|\son[a-z]+=|<style|<script(?![^>]*\ssrc=)", text)
+    assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"|http://127\.0\.0\.1[^"<\s]*', "", text).replace(
+        "http-equiv", ""
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/live", "/api/status", "/static/page.css", "/nothing", "/health"])
+def test_every_answer_carries_the_security_headers(client, path):
+    answer = client.get(path)
+    for name, value in SECURITY_HEADERS:
+        assert answer.headers[name.decode()] == value.decode()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", ["/", "/live", "/api/status", "/health", "/static/page.css"])
+def test_nothing_but_reading_is_offered(client, method, path):
+    assert client.request(method, path).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("127.0.0.1:8081", 200),
+        ("localhost", 200),
+        ("[::1]:8081", 200),
+        ("models.example.org", 200),
+        ("evil.example.com", 421),
+        ("127.0.0.1.evil.example.com", 421),
+        ("", 421),
+    ],
+)
+def test_a_foreign_name_is_refused(store, story, host, code):
+    """A page elsewhere cannot read this one by pointing its own name here."""
+    client = client_of(store, story, allowed_hosts=["models.example.org"])
+    assert client.get("/health", headers={"host": host}).status_code == code
+
+
+def test_an_empty_ledger_says_which_command_comes_next(empty_store, story):
+    text = client_of(empty_store, story).get("/").text
+    for words in (
+        "No version has been rolled out yet.",
+        "holdfast ingest",
+        "holdfast up",
+        "holdfast feedback",
+    ):
+        assert words in text
+    assert client_of(empty_store, story).get("/api/status").json()["plan"] is None
+
+
+def test_every_field_of_the_page_has_help_and_is_used(store, story):
+    shown = page(StatusReader(store, "flight-delay").read(now_us=story.now_us), Drawings())
+    fields = dataclasses.fields(Page)
+    assert all(field.metadata["help"] for field in fields)
+    assert {field.name for field in fields} == set(shown.__slots__)
+
+
+def test_the_same_data_is_drawn_once(store, story):
+    reader, drawings = StatusReader(store, "flight-delay"), Drawings()
+    first = page(reader.read(now_us=story.now_us), drawings)
+    again = page(reader.read(now_us=story.now_us + 1_000_000), drawings)
+    assert first.quality is not None
+    assert first.quality.wide is not again.quality.wide or str(first.quality.wide) == str(again.quality.wide)
+    assert len(drawings._drawn) == 4

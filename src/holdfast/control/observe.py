@@ -1,4 +1,4 @@
-"""What the servers did, brought home: their logs collected, labels joined, every server probed.
+"""What the servers did, brought home: their logs collected, their labels joined.
 
 Level-triggered: what is left to do is read from the logs and the ledger each time, so a round may be killed
 anywhere.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from holdfast.control.probe import probe
 from holdfast.control.tally import tally
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Waiting, parse_id
@@ -21,8 +20,6 @@ from holdfast.store.leases import Lease
 from holdfast.store.prediction_log import Record
 from holdfast.store.segments import Position
 from holdfast.store.servers import Server
-
-__all__ = ["collect", "join", "probe"]
 
 KEPT_LOG_BYTES: Final = 1024**3
 """How much of what was collected stays in each server's log directory, for a person who wants to look."""

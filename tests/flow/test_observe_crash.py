@@ -1,0 +1,111 @@
+"""kill -9 of whoever brings home what servers logged, anywhere, then again: nothing twice, nothing lost."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from holdfast.control import observe
+from holdfast.store import Store, labels, leases, orphans, outcomes, predictions, segments, servers, usage
+from holdfast.store.faults import COLLECT_POINTS
+from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, frame
+from holdfast.store.servers import Server
+
+pytestmark = pytest.mark.crash
+
+NOW = 1_700_000_000_000_000
+POINTS = ("files.created", "files.written", "files.synced", *COLLECT_POINTS)
+
+COLLECTOR = """
+import sys
+from pathlib import Path
+from holdfast.control import observe
+from holdfast.store import Store, faults, leases
+from holdfast.store.faults import arm, kill_at
+
+root, point, holder = sys.argv[1:]
+store = Store.open(Path(root))
+lease = leases.acquire(store, "control-m", holder=holder, duration_us=1, now_us=1_700_000_000_000_000)
+if isinstance(lease, leases.Sighting):
+    lease = leases.acquire(store, "control-m", holder=holder, duration_us=1, now_us=1_700_000_000_000_009, seen=lease)
+arm(kill_at(point) if point else None)
+print("ready", flush=True)
+observe.collect(store, "m", lease, now_us=1_700_000_000_000_000)
+observe.join(store, "m", lease, now_us=1_700_000_000_000_000)
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(tmp_path / "store")
+    yield store
+    store.ledger.close()
+
+
+def fill(store, tmp_path, requests, per_segment):
+    """A log of `requests` requests with a label for each, over several segments."""
+    directory = tmp_path / "log" / "s1"
+    directory.mkdir(parents=True)
+    servers.announce(store, Server("s1", "m", "http://127.0.0.1:1", directory, NOW))
+    for segment in range(requests // per_segment):
+        with (directory / f"{segment + 1:08d}.log").open("wb") as file:
+            for number in range(1, per_segment + 1):
+                name = f"s1-{segment + 1}-{number}"
+                answered = PredictionRecord(
+                    id=name, at_us=NOW + number, event_us=NOW, unit=b"u%d" % number, arm="champion", version="v1",
+                    challenger_failed="", rollout=None, result="ok", latency_us=900, probabilities=[0.3],
+                    inputs=[["AA", "JFK", 1089.0, "2013-03-01T10:00:00Z"]],
+                )  # fmt: skip
+                file.write(frame(answered) + frame(FeedbackRecord(f"{name}/0", float(number % 2), "t", NOW)))
+
+
+def collector(store, point, holder):
+    return subprocess.Popen(
+        [sys.executable, "-c", COLLECTOR, str(store.root), point, holder], stdout=subprocess.PIPE, text=True
+    )
+
+
+def finish(store):
+    """The same command again, unharmed, in this process."""
+    lease = leases.acquire(store, "control-m", holder="last", duration_us=1, now_us=NOW)
+    if isinstance(lease, leases.Sighting):
+        lease = leases.acquire(store, "control-m", holder="last", duration_us=1, now_us=NOW + 9, seen=lease)
+    observe.collect(store, "m", lease, now_us=NOW)
+    observe.join(store, "m", lease, now_us=NOW)
+
+
+def everything_once(store, requests):
+    assert segments.totals(store).predictions == requests
+    assert sum(row.requests for row in usage.since(store, "m", 0)) == requests
+    assert sum(file.rows for file in predictions.files(store)) == requests
+    assert labels.count(store) == (requests, 0)
+    assert len(outcomes.of_model(store, "m", days=9)) == requests
+    orphans.sweep(store)
+    on_disk = {path.name for path in (store.root / "rows").glob("*.parquet")}
+    assert on_disk == {file.path.rpartition("/")[2] for file in predictions.files(store)}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_collector_that_is_killed_at_a_point_leaves_nothing_half(store, tmp_path, point):
+    fill(store, tmp_path, requests=300, per_segment=100)
+    child = collector(store, point, "first")
+    child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGKILL
+    finish(store)
+    everything_once(store, 300)
+
+
+def test_a_collector_that_is_killed_at_any_moment_leaves_nothing_half(store, tmp_path):
+    fill(store, tmp_path, requests=12_000, per_segment=1_500)
+    moments = random.Random(7)
+    for attempt in range(3):
+        child = collector(store, "", f"holder-{attempt}")
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(moments.uniform(0.0, 0.5))
+        child.kill()
+        child.communicate(timeout=60)
+    finish(store)
+    everything_once(store, 12_000)

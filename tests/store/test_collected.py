@@ -1,0 +1,320 @@
+"""What is brought home is counted once, whatever happens, against a real ledger and real log segments."""
+
+import json
+
+import pytest
+from sqlalchemy import insert, select
+
+from holdfast.control import observe
+from holdfast.errors import ConflictError
+from holdfast.monitor import merge
+from holdfast.records import Arm
+from holdfast.rollout import Canary, begin
+from holdfast.store import (
+    Store,
+    collected,
+    events,
+    labels,
+    leases,
+    outcomes,
+    predictions,
+    rollouts,
+    schema,
+    segments,
+    servers,
+    usage,
+)
+from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, frame
+from holdfast.store.servers import Server
+
+MODEL = "m"
+NOW = 1_700_000_000_000_000
+MINUTE = 60_000_000
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(tmp_path / "store")
+    yield store
+    store.ledger.close()
+
+
+@pytest.fixture
+def logs(store, tmp_path):
+    directory = tmp_path / "log" / "s1"
+    directory.mkdir(parents=True)
+    servers.announce(store, Server("s1", MODEL, "http://127.0.0.1:1", directory, NOW))
+    return directory
+
+
+@pytest.fixture
+def lease(store):
+    held = leases.acquire(store, "control-m", holder="test", duration_us=60_000_000, now_us=NOW)
+    assert isinstance(held, leases.Lease)
+    return held
+
+
+def prediction(
+    number,
+    *,
+    segment=1,
+    rows=1,
+    at_us=NOW,
+    arm="champion",
+    rollout=None,
+    result="ok",
+    unit=None,
+    failed="",
+    latency_us=900,
+):
+    return PredictionRecord(
+        id=f"s1-{segment}-{number}",
+        at_us=at_us,
+        event_us=at_us - 1000,
+        unit=(unit or f"u{number}").encode(),
+        arm=arm,
+        version="v2" if arm == "challenger" else "v1",
+        challenger_failed=failed,
+        rollout=rollout,
+        result=result,
+        latency_us=latency_us,
+        probabilities=[0.25] * rows if result == "ok" else [],
+        inputs=[["AA", 1.5, None]] * rows if result == "ok" else [],
+    )
+
+
+def label(number, value=1.0, *, segment=1, row=0, at_us=NOW):
+    return FeedbackRecord(f"s1-{segment}-{number}/{row}", value, "test", at_us)
+
+
+def log(directory, *records, segment=1):
+    with (directory / f"{segment:08d}.log").open("ab") as file:
+        file.writelines(frame(record) for record in records)
+
+
+def round_(store, lease, now_us=NOW):
+    return observe.collect(store, MODEL, lease, now_us=now_us), observe.join(
+        store, MODEL, lease, now_us=now_us
+    )
+
+
+def requests(store):
+    return sum(row.requests for row in usage.since(store, MODEL, 0))
+
+
+def story(store, kind):
+    with store.ledger.read() as connection:
+        return events.newest(connection, kind=kind)
+
+
+def test_requests_are_counted_once_by_minute_version_and_result(store, logs, lease):
+    log(
+        logs,
+        prediction(1),
+        prediction(2, rows=3),
+        prediction(3, result="overload"),
+        prediction(4, at_us=NOW + MINUTE),
+    )
+    assert round_(store, lease)[0] == 4
+    assert round_(store, lease)[0] == 0
+    rows = usage.since(store, MODEL, 0)
+    assert sorted((row.result, row.requests, row.rows) for row in rows) == [
+        ("ok", 1, 1),
+        ("ok", 2, 4),
+        ("overload", 1, 0),
+    ]
+    assert sum(merge(row.latency for row in rows).values()) == 4
+    assert usage.answered_rows(store, MODEL) == {"v1": 5}
+    log(logs, prediction(5))
+    assert round_(store, lease)[0] == 1
+    assert requests(store) == 5
+    assert segments.totals(store).predictions == 5
+
+
+def test_every_answered_row_is_in_a_registered_file(store, logs, lease):
+    log(logs, prediction(1, rows=2), prediction(2))
+    round_(store, lease)
+    (file,) = predictions.files(store)
+    assert (file.rows, file.number_low, file.number_high, file.server, file.segment) == (3, 1, 2, "s1", 1)
+    found = predictions.answers(store, ["s1-1-1/1", "s1-1-2/0", "s1-1-9/0", "nonsense"])
+    assert set(found) == {"s1-1-1/1", "s1-1-2/0"}
+    assert json.loads(predictions.newest_inputs(store, MODEL)) == ["AA", 1.5, None]
+
+
+def test_a_label_is_joined_with_its_row(store, logs, lease):
+    """R147: what turned out to be true goes to the answer that it is about."""
+    log(logs, prediction(1, rows=2), label(1, 0.0, row=1))
+    assert round_(store, lease) == (2, 1)
+    with store.ledger.read() as connection:
+        (row,) = connection.execute(select(schema.outcomes)).all()
+    assert (row.prediction, row.label, row.probability, row.version, row.event_us) == (
+        "s1-1-1/1",
+        0.0,
+        0.25,
+        "v1",
+        NOW - 1000,
+    )
+    assert round_(store, lease) == (0, 0)
+    assert labels.count(store) == (1, 0)
+
+
+def test_the_same_label_again_counts_once_and_another_value_is_refused(store, logs, lease):
+    log(logs, prediction(1), label(1), label(1), label(1, 0.0), FeedbackRecord("../x", 1.0, "test", NOW))
+    round_(store, lease)
+    log(logs, *[label(1)] * 1000, label(1, 0.0))
+    round_(store, lease)
+    assert labels.count(store) == (1, 0)
+    assert segments.totals(store).refused == 3
+    told = story(store, "labels.refused")
+    assert len(told) == 2
+    assert "contradict an earlier label" in told[0].explanation
+    assert len(outcomes.of_model(store, MODEL, days=1)) == 1
+
+
+def test_a_label_whose_answer_is_elsewhere_waits_and_one_without_an_answer_is_told(store, logs, lease):
+    later = 11 * 60_000_000
+    log(logs, prediction(5), label(9), label(2), label(5, row=3))
+    assert round_(store, lease) == (4, 0)
+    assert labels.count(store) == (3, 3)
+    assert round_(store, lease, NOW + later) == (0, 2)
+    assert labels.count(store) == (1, 1)
+    (told,) = story(store, "labels.given_up")
+    assert "2 labels were given up" in told.explanation
+    log(logs, prediction(9))
+    assert round_(store, lease, NOW + later) == (1, 1)
+    assert labels.count(store) == (1, 0)
+
+
+def test_an_answer_that_is_logged_in_the_next_segment_is_found(store, logs, lease):
+    log(logs, prediction(1))
+    log(logs, prediction(2, segment=1), prediction(1, segment=2), label(2, segment=1), segment=2)
+    assert round_(store, lease) == (4, 1)
+
+
+def test_a_torn_tail_waits_for_its_rest(store, logs, lease):
+    whole = frame(prediction(2))
+    log(logs, prediction(1))
+    path = logs / "00000001.log"
+    with path.open("ab") as file:
+        file.write(whole[:-3])
+    assert round_(store, lease)[0] == 1
+    with path.open("ab") as file:
+        file.write(whole[-3:])
+    assert round_(store, lease)[0] == 1
+    assert requests(store) == 2
+
+
+def test_a_damaged_log_is_told_once_and_the_others_go_on(store, logs, lease):
+    log(logs, prediction(1), prediction(2), prediction(3))
+    path = logs / "00000001.log"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    log(logs, prediction(1, segment=2), segment=2)
+    assert round_(store, lease)[0] == 1
+    round_(store, lease)
+    assert len(story(store, "log.damaged")) == 1
+
+
+def test_of_two_collectors_one_is_refused_and_nothing_counts_twice(store, logs, lease):
+    log(logs, prediction(1), prediction(2))
+    stale = segments.Position("s1", 1, 0)
+    round_(store, lease)
+    stretch = collected.Stretch(MODEL, stale, 10, 2, None, (), (), ())
+    with pytest.raises(ConflictError, match="HF304"):
+        collected.keep(store, lease, stretch, now_us=NOW)
+    leases.acquire(store, "control-m", holder="test", duration_us=1, now_us=NOW)
+    log(logs, prediction(3))
+    with pytest.raises(ConflictError, match="HF304"):
+        round_(store, lease)
+    assert requests(store) == 2
+
+
+def running_rollout(store):
+    with store.ledger.write() as connection:
+        connection.execute(insert(schema.table_versions).values(committed_us=NOW, reason="test"))
+        connection.execute(
+            insert(schema.snapshots).values(snapshot="s", table_version=1, contract_hash="c", created_us=NOW)
+        )
+        for number in (1, 2):
+            connection.execute(
+                insert(schema.versions).values(
+                    version=f"v{number}",
+                    model=MODEL,
+                    number=number,
+                    digest=str(number),
+                    bytes=1,
+                    snapshot="s",
+                    contract_hash="c",
+                    features_hash="f",
+                    learner="l",
+                    role="candidate",
+                    state="qualified",
+                    created_us=NOW,
+                )
+            )
+        number = rollouts.insert_pending(
+            connection,
+            model=MODEL,
+            challenger="v2",
+            champion="v1",
+            policy=Canary().to_json(),
+            reason="r",
+            actor="a",
+            now_us=NOW,
+        )
+        rollouts.begin_evidence(connection, number, begin(Canary(), 0.005), now_us=NOW)
+    return number
+
+
+def test_units_not_requests_are_evidence_and_a_failed_challenger_is_its_own(store, logs, lease):
+    """Five failures of one session are one failure; the champion that answered for it is not judged by it."""
+    number = running_rollout(store)
+    log(
+        logs,
+        *[prediction(n, rollout=number, unit="alice", failed="timeout") for n in range(1, 6)],
+        *[prediction(n, rollout=number, arm="challenger", latency_us=9000) for n in range(6, 9)],
+        *[prediction(n, rollout=number) for n in range(9, 19)],
+        prediction(19),
+    )
+    round_(store, lease)
+    states = {state.metric: state for state in rollouts.evidence(store, number)}
+    errors, latency = states["errors"], states["latency"]
+    assert (
+        errors.challenger_units,
+        errors.challenger_total,
+        errors.champion_units,
+        errors.champion_total,
+    ) == (4, 1.0, 10, 0.0)
+    assert (latency.challenger_units, latency.challenger_total) == (4, 3.0)
+
+
+def test_quality_evidence_counts_each_unit_once(store, logs, lease):
+    number = running_rollout(store)
+    log(
+        logs,
+        prediction(1, rows=4, rollout=number, arm="challenger"),
+        prediction(2, rollout=number),
+        prediction(3, rollout=number),
+        *[label(1, 1.0, row=row) for row in range(4)],
+        label(2, 0.0),
+    )
+    round_(store, lease)
+    quality = next(state for state in rollouts.evidence(store, number) if state.metric == "quality")
+    assert (quality.challenger_units, quality.champion_units) == (1, 1)
+    assert quality.challenger_total == pytest.approx(1 - 0.75**2)
+    assert quality.champion_total == pytest.approx(1 - 0.25**2)
+
+
+def test_scores_of_the_fallback_are_nobodys():
+    assert collected.unit_scores([]) == {arm: [] for arm in Arm}
+
+
+def test_collected_segments_make_room_but_the_newest_stays(store, logs, lease, monkeypatch):
+    monkeypatch.setattr(observe, "KEPT_LOG_BYTES", 0)
+    log(logs, prediction(1))
+    log(logs, prediction(1, segment=2), segment=2)
+    round_(store, lease)
+    assert [path.name for path in sorted(logs.glob("*.log"))] == ["00000002.log"]
+    round_(store, lease)
+    assert requests(store) == 2

@@ -1,0 +1,161 @@
+"""What rollout tests share: a real store with versions to roll out, a server to probe, a lease and a clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from sqlalchemy import insert
+
+from holdfast.control import rollout
+from holdfast.monitor import UsageRow, bucket_of
+from holdfast.records import Arm, TrafficPlan, Verdict
+from holdfast.rollout import Answered, Canary, fold_requests, fold_scores
+from holdfast.store import Store, evidence, leases, plans, probes, rollouts, schema, servers, usage
+from holdfast.store.leases import Lease
+from holdfast.store.servers import Server
+
+MODEL = "m"
+SECOND_US = 1_000_000
+POLICY = Canary(
+    steps=(10, 50, 100),
+    units_per_step=20,
+    labelled_per_step=5,
+    latency_requests=50,
+    patience=timedelta(hours=1),
+)
+
+
+@dataclass
+class World:
+    """One model, one server, one control loop, and a clock that the test moves."""
+
+    store: Store
+    lease: Lease
+    now_us: int = 1_700_000_000_000_000
+    made: int = 0
+    units: int = 0
+
+    @classmethod
+    def open(cls, root: Path) -> World:
+        store = Store.open(root)
+        with store.ledger.write() as connection:
+            connection.execute(insert(schema.table_versions).values(committed_us=1, reason="test"))
+            connection.execute(
+                insert(schema.snapshots).values(
+                    snapshot="s", table_version=1, contract_hash="c", created_us=1
+                )
+            )
+        world = cls(store, take(store, "loop"))
+        world.add_version("heuristic", "registered")
+        servers.announce(store, Server("srv", MODEL, "127.0.0.1:1", "log", world.now_us))
+        return world
+
+    @property
+    def model(self) -> Any:
+        """What `begin` reads of a declaration: its name and its policy."""
+        return SimpleNamespace(name=MODEL, rollout=POLICY)
+
+    def add_version(self, role: str = "candidate", state: str = "qualified") -> str:
+        self.made += 1
+        name = f"v{self.made}-00000000"
+        with self.store.ledger.write() as connection:
+            connection.execute(
+                insert(schema.versions).values(
+                    version=name,
+                    model=MODEL,
+                    number=self.made,
+                    digest=f"{self.made:064d}",
+                    bytes=1,
+                    snapshot="s",
+                    contract_hash="c",
+                    features_hash="f",
+                    learner="l",
+                    role=role,
+                    state=state,
+                    created_us=1,
+                )
+            )
+        return name
+
+    def begin(self, version: str) -> int:
+        return rollout.begin(self.store, self.model, version, actor="ann", now_us=self.tick())
+
+    def reconcile(self, lease: Lease | None = None) -> list[str]:
+        """The names of the decisions that one round of the loop committed."""
+        taken = rollout.reconcile(self.store, MODEL, lease or self.lease, now_us=self.tick())
+        return [type(decision).__name__ for decision in taken]
+
+    def roll_back(self) -> int:
+        return rollout.roll_back(self.store, MODEL, actor="ann", reason="smoke", now_us=self.tick())
+
+    def tick(self, us: int = SECOND_US) -> int:
+        self.now_us += us
+        return self.now_us
+
+    def plan(self) -> TrafficPlan | None:
+        return plans.newest(self.store, MODEL)
+
+    def row(self) -> rollouts.RolloutRow:
+        return rollouts.newest(self.store, MODEL)
+
+    def champion_answers(self, requests: int = 100) -> None:
+        """Traffic before a canary: what the bound on latency is frozen from."""
+        plan = self.plan()
+        assert plan is not None
+        counted = UsageRow(
+            plan.champion, Arm.CHAMPION, "ok", self.now_us, requests, requests, 0, {bucket_of(1000): requests}
+        )
+        with self.store.ledger.write() as connection:
+            usage.add(connection, MODEL, [counted])
+
+    def traffic(self, *, units: int = 25, failing: int = 0, labelled: int = 6, score: float = 0.8) -> None:
+        """One window: `units` of the challenger, `failing` of them bad, and nine times as many of the champion."""
+        window = []
+        for arm, count in ((Arm.CHALLENGER, units), (Arm.CHAMPION, 9 * units)):
+            for number in range(count):
+                self.units += 1
+                bad = arm is Arm.CHALLENGER and number < failing
+                window.append(Answered(self.units.to_bytes(8, "big"), arm, bad, 900.0))
+        number = self.row().rollout
+        with self.store.ledger.write() as connection:
+            states = fold_requests(evidence.of_running(connection, number), window)
+            states = tuple(
+                fold_scores(state, [score] * labelled, [0.8] * 9 * labelled)
+                if state.metric == "quality"
+                else state
+                for state in states
+            )
+            evidence.put(connection, number, states, now_us=self.now_us)
+
+    def probe(self, answered: str | None = None) -> None:
+        """The server is probed: it follows the newest plan, and its champion answers, or `answered` does."""
+        plan = self.plan()
+        if plan is None:
+            return
+        version = answered or plan.champion
+        seen = probes.Probe(
+            "srv", MODEL, plan.plan, plan.champion, version, Verdict.PASS, "probed", self.tick()
+        )
+        probes.record(self.store, seen, self.lease)
+
+    def promote(self, version: str) -> None:
+        """Bring `version` all the way, with evidence that speaks for it."""
+        self.begin(version)
+        if self.plan() is not None:
+            self.champion_answers()
+        for _ in range(2 * len(POLICY.steps) + 3):
+            self.reconcile()
+            if self.row().state == "canary":
+                self.traffic()
+            self.probe()
+
+
+def take(store: Store, holder: str) -> Lease:
+    """The lease of the control loop, for `holder`."""
+    lease = leases.acquire(store, "control-m", holder=holder, duration_us=SECOND_US, now_us=1)
+    assert isinstance(lease, Lease)
+    return lease

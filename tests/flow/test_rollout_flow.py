@@ -1,0 +1,237 @@
+"""A rollout over the real ledger: promotion, harm, commands, fencing, a process that dies in between."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from holdfast.errors import ConflictError, NotFoundError, RefusedError
+from holdfast.rollout import State
+from holdfast.store import events, faults, leases, rollouts
+
+if TYPE_CHECKING:
+    from rollout_world import World
+
+
+@pytest.fixture
+def world(tmp_path: Path, rollout_world) -> World:
+    return rollout_world.World.open(tmp_path)
+
+
+@pytest.fixture
+def served(world: World) -> World:
+    """A model whose first version is promoted and serves."""
+    world.promote(world.add_version())
+    assert world.row().state is State.PROMOTED
+    return world
+
+
+def test_a_first_version_is_verified_and_then_promoted(world: World) -> None:
+    """R131, R132: it is not promoted before a probe was answered by it."""
+    version = world.add_version()
+    world.begin(version)
+    assert world.reconcile() == ["Complete"]
+    assert (world.row().state, world.row().champion) == (State.VERIFYING, None)
+    assert world.reconcile() == []
+    world.probe(answered="somebody else")
+    assert world.reconcile() == []
+    world.probe()
+    assert world.reconcile() == ["Confirm"]
+    plan = world.plan()
+    assert plan is not None
+    assert (world.row().state, plan.champion, plan.fallback) == (State.PROMOTED, version, "v1-00000000")
+
+
+def test_a_good_version_goes_through_every_step_to_promotion(served: World) -> None:
+    """R112, R113, R124: shares grow on evidence only, and the old champion stays warm."""
+    champion = served.row().challenger
+    version = served.add_version()
+    served.begin(version)
+    assert served.reconcile() == []  # nothing is known about the champion's latency yet
+    served.champion_answers()
+    assert served.reconcile() == ["Start"]
+    shares = []
+    for _ in range(3):
+        plan = served.plan()
+        assert plan is not None
+        assert (plan.champion, plan.challenger) == (champion, version)
+        shares.append(plan.share_ppm)
+        assert served.reconcile() == []  # no data is not success
+        served.traffic()
+        assert len(served.reconcile()) == 1
+    assert shares == [100_000, 500_000, 1_000_000]
+    plan = served.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger, plan.previous) == (version, None, champion)
+    served.probe()
+    assert served.reconcile() == ["Confirm"]
+    assert served.row().state is State.PROMOTED
+
+
+def test_harm_is_rolled_back_without_a_person(served: World) -> None:
+    """R117: and the plan does not name the bad version any more."""
+    champion = served.row().challenger
+    number = served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    served.traffic(failing=15)
+    assert served.reconcile() == ["RollBack"]
+    row, plan = served.row(), served.plan()
+    assert plan is not None
+    assert (row.state, row.actor) == (State.ROLLING_BACK, events.SYSTEM)
+    assert "harm to errors: 15 of 25" in row.reason
+    assert plan.versions() == (champion, "v1-00000000")
+    assert rollouts.rollback_seconds(served.store, number) is None
+    served.probe()
+    assert served.reconcile() == ["Confirm"]
+    assert served.row().state is State.ROLLED_BACK
+    assert 0 < (rollouts.rollback_seconds(served.store, number) or 0) < 10
+
+
+def test_late_labels_that_show_harm_roll_back(served: World) -> None:
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    served.traffic(labelled=0)
+    assert served.reconcile() == []  # the policy asks for labels
+    served.traffic(units=0, labelled=60, score=0.2)
+    assert served.reconcile() == ["RollBack"]
+    assert "harm to quality" in served.row().reason
+
+
+def test_patience_runs_out(served: World) -> None:
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    served.tick(3_700_000_000)
+    assert served.reconcile() == ["RollBack"]
+    assert "patience ran out" in served.row().reason
+
+
+@pytest.mark.parametrize("until", ["pending", "canary", "verifying", "promoted"])
+def test_one_command_rolls_back_from_every_state(served: World, until: str) -> None:
+    """R118."""
+    champion = served.row().challenger
+    version = served.add_version()
+    number = served.begin(version)
+    if until != "pending":
+        served.champion_answers()
+        served.reconcile()
+    while until in ("verifying", "promoted") and served.row().state == "canary":
+        served.traffic()
+        served.reconcile()
+    if until == "promoted":
+        served.probe()
+        served.reconcile()
+    assert served.row().state == until
+    assert served.roll_back() == number
+    plan = served.plan()
+    assert plan is not None
+    assert plan.champion == champion
+    assert version not in plan.versions()
+    if until == "pending":
+        assert served.row().state is State.CANCELLED
+        return
+    assert served.roll_back() == number  # again: nothing happens
+    served.probe()
+    served.reconcile()
+    assert served.row().state is State.ROLLED_BACK
+    with pytest.raises(RefusedError, match="HF404"):
+        served.roll_back()
+
+
+def test_a_first_version_returns_to_the_heuristic(world: World) -> None:
+    world.promote(world.add_version())
+    world.roll_back()
+    plan = world.plan()
+    assert plan is not None
+    assert plan.champion == "v1-00000000"
+    world.probe()
+    world.reconcile()
+    assert world.row().state is State.ROLLED_BACK
+
+
+def test_who_may_not_begin(served: World) -> None:
+    for role, state in (("candidate", "registered"), ("candidate", "refused"), ("heuristic", "qualified")):
+        with pytest.raises(RefusedError, match="HF403"):
+            served.begin(served.add_version(role, state))
+    with pytest.raises(RefusedError, match="champion already"):
+        served.begin(served.row().challenger)
+    with pytest.raises(NotFoundError, match="HF303"):
+        served.begin("v99-00000000")
+    version = served.add_version()
+    number = served.begin(version)
+    assert served.begin(version) == number
+    with pytest.raises(ConflictError, match="under way"):
+        served.begin(served.add_version())
+
+
+def test_a_loop_that_lost_its_lease_writes_nothing(served: World, rollout_world) -> None:
+    """D6: the old holder slept; its decision is refused by the epoch, the new holder's stands."""
+    served.begin(served.add_version())
+    served.champion_answers()
+    stale = served.lease
+    leases.release(served.store, stale)
+    fresh = rollout_world.take(served.store, "other")
+    with pytest.raises(ConflictError, match="HF304"):
+        served.reconcile(stale)
+    assert served.row().state is State.PENDING
+    assert served.reconcile(fresh) == ["Start"]
+
+
+@pytest.mark.parametrize("point", faults.ROLLOUT_POINTS)
+def test_a_loop_that_dies_leaves_all_or_nothing(served: World, point: str) -> None:
+    """State, event and plan are one transaction: whoever looks next finds them together, and goes on."""
+
+    class Death(BaseException):
+        pass
+
+    def die(reached: str) -> None:
+        if reached == point:
+            raise Death
+
+    served.begin(served.add_version())
+    served.champion_answers()
+    before = served.plan()
+    faults.arm(die)
+    try:
+        with pytest.raises(Death):
+            served.reconcile()
+    finally:
+        faults.arm(None)
+    committed = point == "rollout.after_commit"
+    assert (served.row().state is State.CANARY) == committed
+    assert (served.plan() != before) == committed
+    with served.store.ledger.read() as connection:
+        told = events.newest(connection, subject=served.row().subject, kind="rollout.canary")
+    assert len(told) == committed
+    assert served.reconcile() == ([] if committed else ["Start"])
+    assert served.row().state is State.CANARY
+
+
+def test_whoever_moved_it_first_wins(served: World) -> None:
+    """Compare and set: two who decided on the same row cannot both write."""
+    served.begin(served.add_version())
+    before = served.row()
+    values = {"state": State.CANARY, "step": 0, "reason": "r", "actor": "a", "now_us": served.now_us}
+    with served.store.ledger.write() as connection:
+        rollouts.move(connection, before, **values)
+    with pytest.raises(ConflictError, match="HF404"), served.store.ledger.write() as connection:
+        rollouts.move(connection, before, **values)
+
+
+@pytest.fixture(scope="session")
+def rollout_world():
+    """The module beside this file."""
+    path = Path(__file__).with_name("rollout_world.py")
+    spec = importlib.util.spec_from_file_location("rollout_world", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["rollout_world"] = module  # dataclasses look their own module up
+    spec.loader.exec_module(module)
+    return module

@@ -1,4 +1,4 @@
-"""What rollout tests share: a real store with versions to roll out, a server to probe, a lease and a clock."""
+"""What rollout tests share: a real store with versions to roll out, a server, a lease and a clock."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class World:
             usage.add(connection, MODEL, [counted])
 
     def traffic(self, *, units: int = 25, failing: int = 0, labelled: int = 6, score: float = 0.8) -> None:
-        """One window: `units` of the challenger, `failing` of them bad, and nine times as many of the champion."""
+        """One window: `units` of the challenger, `failing` of them bad, and nine times the champion's."""
         window = []
         for arm, count in ((Arm.CHALLENGER, units), (Arm.CHAMPION, 9 * units)):
             for number in range(count):

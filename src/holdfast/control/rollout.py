@@ -30,12 +30,11 @@ from holdfast.rollout import begin as begin_evidence
 from holdfast.store import Store, events, evidence, plans, probes, rollouts, usage, versions
 from holdfast.store.faults import fault_point
 from holdfast.store.leases import Lease, assert_epoch
+from holdfast.store.ledger import Transaction
 from holdfast.store.plans import CommittedPlan
 from holdfast.store.rollouts import RolloutRow
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from holdfast.declaration import Model
 
 LATENCY_LOOKBACK_US: Final = 7 * 86_400_000_000
@@ -180,7 +179,7 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
 
 
 def _decide(
-    connection: Connection,
+    connection: Transaction,
     store: Store,
     row: RolloutRow,
     first: tuple[MetricState, ...],
@@ -229,7 +228,7 @@ def _latency_bound_seconds(store: Store, row: RolloutRow, now_us: int) -> float 
 
 
 def _commit(
-    connection: Connection,
+    connection: Transaction,
     store: Store,
     row: RolloutRow,
     event: Event,
@@ -253,7 +252,7 @@ def _commit(
 
 
 def _append_plan(
-    connection: Connection, store: Store, row: RolloutRow, following: State, step: int, now_us: int
+    connection: Transaction, store: Store, row: RolloutRow, following: State, step: int, now_us: int
 ) -> None:
     """The traffic that a rollout's new state means; states that change no traffic append nothing."""
     fallback = _fallback(store, row.model)

@@ -52,7 +52,7 @@ class Canary:
     Guarantee: P(needless roll-back) <= `alpha`, under the assumptions of `holdfast.stats.HypergeometricTest`
     and `BettingTest`, by Ville's inequality and Bonferroni over the metrics. Power with 120 challenger and
     1,080 champion units a minute: twice the errors at 1 % are found in about 20 minutes, a loss of 0.10 in
-    mean score in about 8.
+    mean score (of scores with standard deviation 0.2) in about 8.
 
     Raises `InputError` HF101 when a value cannot mean what it says.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -19,6 +19,9 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.store import migrate
+
+Transaction: TypeAlias = Connection
+"""An open transaction, for callers above the store, who hand it on and know no SQL."""
 
 BUSY_SECONDS: Final = 30.0
 """How long a writer waits for another writer of the same SQLite file before it gives up."""

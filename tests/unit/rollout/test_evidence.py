@@ -73,7 +73,7 @@ def sessions(rng: np.random.Generator, *, count: int, failing: float, clicks: in
 
 
 def test_a_session_that_fails_at_every_click_is_one_failure() -> None:
-    """The trap of counting requests when sessions were randomised: equal arms, 1 % of sessions fail five times.
+    """The trap of counting requests when sessions were randomised: equal arms, 1 % fail five times.
 
     40 runs of 40 windows at alpha 0.05: by units at most 2 alarms are expected (more than 6 would have a
     chance below 0.005); by requests there are far more.

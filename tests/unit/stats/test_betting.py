@@ -25,7 +25,7 @@ def e_now(test: BettingTest) -> float:
     ("sizes", "folds"), [((2, 2), 1), ((1, 3), 1), ((3, 1), 1), ((1, 1), 3), ((2, 1), 2)]
 )
 def test_the_e_value_has_mean_one_when_the_arms_are_alike(sizes: tuple[int, int], folds: int) -> None:
-    """All outcomes of scores that are 0.1 or 0.9 with chances 0.3 and 0.7 in both arms, whatever the grouping."""
+    """All outcomes of scores that are 0.1 or 0.9 with chances 0.3 and 0.7 in both arms, however grouped."""
     points = ((0.1, 0.3), (0.9, 0.7))
     width = sum(sizes) * folds
     mean = 0.0
@@ -43,7 +43,7 @@ def test_the_e_value_has_mean_one_when_the_arms_are_alike(sizes: tuple[int, int]
 def minutes_to_alarm(
     ours: float, theirs: float, *, runs: int, margin: float = 0.0, seed: int = 7
 ) -> list[int]:
-    """Minute of the first alarm, 12 against 108 labelled answers a minute, each right or wrong, for an hour."""
+    """Minute of the first alarm, 12 against 108 labelled answers a minute, right or wrong, for an hour."""
     rng = np.random.default_rng(7)
     found = []
     for _ in range(runs):
@@ -74,7 +74,7 @@ def test_a_loss_of_a_tenth_is_found_when_answers_are_just_right_or_wrong() -> No
 
 
 def test_a_loss_of_a_tenth_is_found_in_minutes_when_scores_are_graded() -> None:
-    """Scores with standard deviation 0.2, as those of probabilities are, by the default margin of a canary."""
+    """Scores with standard deviation 0.2, as of probabilities, by the default margin of a canary."""
     rng = np.random.default_rng(8)
     minutes = []
     for _ in range(40):

@@ -111,7 +111,7 @@ def test_equal_versions_are_not_accused_at_any_look(base_rate: float, share: flo
 
 
 def test_using_the_configured_share_is_the_trap() -> None:
-    """The same data judged by the share that was configured (10 %) while 15 % happened: false alarms all over."""
+    """The same data judged by the share that was configured (10 %) while 15 % happened: false alarms."""
     rng = np.random.default_rng(2)
     alarms = 0
     for _ in range(50):

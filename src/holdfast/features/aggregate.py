@@ -157,7 +157,7 @@ class Aggregate:
 def aggregates_to_json(aggregates: Iterable[Aggregate]) -> str:
     """The declarations as canonical JSON: equal declarations give equal text.
 
-    >>> one = Aggregate("delay", over="flights", by="origin", value="d", known="left", window="3h", every="1h")
+    >>> one = Aggregate("late", over="flights", by="origin", value="d", known="left", window="2h", every="1h")
     >>> aggregates_from_json(aggregates_to_json([one])) == (one,)
     True
     """

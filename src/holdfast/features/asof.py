@@ -141,7 +141,7 @@ def _require(aggregate: Aggregate, frame: pl.DataFrame, columns: tuple[str, ...]
 
 
 def _known_rows(aggregate: Aggregate, frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows that count, sorted by entity, grid step at which they are first seen, moment, value."""
+    """The rows that count, by entity, the first grid step that sees them (rounded up), moment and value."""
     _require(aggregate, frame, (aggregate.by, aggregate.value, aggregate.known))
     value = frame.schema[aggregate.value]
     if not (value.is_numeric() or value == pl.Boolean):
@@ -153,9 +153,7 @@ def _known_rows(aggregate: Aggregate, frame: pl.DataFrame) -> pl.DataFrame:
     return (
         frame.select(
             entity=pl.col(aggregate.by).cast(pl.String),
-            step=-(
-                (-seen_us) // aggregate.every_us
-            ),  # rounded up: the first moment of the grid that sees the row
+            step=-(-seen_us // aggregate.every_us),
             seen_us=seen_us,
             value=pl.col(aggregate.value).cast(pl.Float64),
         )

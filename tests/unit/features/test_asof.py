@@ -186,11 +186,17 @@ def test_a_value_is_known_from_the_very_moment_on() -> None:
     assert table["known_us"].to_list() == [START + minutes * MINUTE for minutes in (10, 20, 30)]
     online = table_of(made, table)
     known = START + 10 * MINUTE  # five minutes until it reaches us, five more to the grid
-    assert online.lookup("recent", "EWR", known, made.max_age_us) == 5.0
-    assert math.isnan(online.lookup("recent", "EWR", known - 1, made.max_age_us))
-    stale = START + 60 * MINUTE
-    assert online.lookup("recent", "EWR", stale, made.max_age_us) == 5.0
-    assert math.isnan(online.lookup("recent", "EWR", stale + 1, made.max_age_us))
+    stale = START + 60 * MINUTE  # the last moment of the grid with a value, and a window more
+    reads = [known - 1, known, stale, stale + 1]
+    served = [online.lookup("recent", "EWR", at, made.max_age_us) for at in reads]
+    assert str(served) == "[nan, 5.0, 5.0, nan]"
+    frame = pl.DataFrame({"origin": "EWR", "at": pl.Series(reads).cast(pl.Datetime("us", "UTC"))})
+    assert join_as_of(frame, at="at", aggregate=made, rows=table)["recent"].to_list() == [
+        None,
+        5.0,
+        5.0,
+        None,
+    ]
 
 
 def test_integer_entities_and_boolean_values() -> None:

@@ -154,6 +154,7 @@ model = Model(
     heuristic=Rate(by=(Code("carrier"), Hour("scheduled_departure"))),
     holdout="14d",
     golden=(),
-    rollout=Canary(),
+    # Nine hundred flights a day: a step may not ask for more than a few days can show.
+    rollout=Canary(units_per_step=20, labelled_per_step=15),
     objective=Quality("auc", at_least=0.65),
 )

@@ -25,7 +25,8 @@ from holdfast.errors import HoldfastError, RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.rollout.machine import RESTING, State
-from holdfast.store import rollouts, snapshots
+from holdfast.store import events, rollouts, snapshots
+from holdfast.store.rollouts import RolloutRow
 
 FIRST_DAY: Final = date(2013, 1, 1)
 LOADED_UNTIL: Final = date(2013, 3, 31)
@@ -197,7 +198,7 @@ class Story:
             "version": version,
             "requests_to_detect": tally.requests - requests,
             "bad_answers": tally.by_version.get(version, 0),
-            "rollback_seconds": rollouts.rollback_seconds(self._stage.store, ended.rollout),
+            "rollback_seconds": self._seconds_back(ended),
             "rolled_back_by": ended.actor if ended.state is State.ROLLED_BACK else None,
             "reason": ended.reason,
         }
@@ -205,7 +206,7 @@ class Story:
             raise RefusedError("HF403", f"the bad version was not rolled back: {ended.reason}", state=ENDS)
         self._report.say(f"  [green]rolled back[/] {version} on {self._today}, by {ended.actor}")
 
-    def _canary(self, model: Model, version: str) -> rollouts.Rollout:
+    def _canary(self, model: Model, version: str) -> RolloutRow:
         stage, report = self._stage, self._report
         number = rollout.begin(stage.store, model, version, actor="demo", now_us=now_us())
         told = ""
@@ -222,7 +223,15 @@ class Story:
                 break
         return rollouts.get(stage.store, number)
 
-    def _rollout(self) -> rollouts.Rollout:
+    def _seconds_back(self, ended: RolloutRow) -> float | None:
+        """From the decision to the probe that the old champion answered; None when it was not rolled back."""
+        with self._stage.store.ledger.read() as connection:
+            story = events.newest(connection, subject=ended.subject)
+        at_us = {event.kind: event.at_us for event in story}
+        decided, done = at_us.get("rollout.rolling_back"), at_us.get("rollout.rolled_back")
+        return None if decided is None or done is None else (done - decided) / 1e6
+
+    def _rollout(self) -> RolloutRow:
         return rollouts.newest(self._stage.store, self._stage.project.model.name)
 
     # --- 6 ---------------------------------------------------------------------------------------------------------------
@@ -239,23 +248,22 @@ class Story:
             [
                 (
                     version,
-                    _observed(gates, "champion_auc"),
-                    _observed(gates, "heuristic_auc"),
+                    *_held_out_auc(gates),
                     tally.by_version.get(version, 0),
                     live[version]["auc"],
                     live[version]["labelled"],
-                    "champion" if version == plan["champion"] else live[version].get("outcome", ""),
+                    live[version]["place"],
                 )
                 for version, gates in self._gates.items()
             ],
         )
         bad = self._found["bad_push"]
-        champion = self._gates[plan["champion"]]
+        own, heuristic = _held_out_auc(self._gates[plan["champion"]])
         self._found |= {
             "versions": list(self._gates),
             "champion": plan["champion"],
-            "auc_champion": _observed(champion, "champion_auc"),
-            "auc_heuristic": _observed(champion, "heuristic_auc"),
+            "auc_champion": own,
+            "auc_heuristic": heuristic,
             "auc_live": {version: live[version]["auc"] for version in self._gates},
             "requests": tally.requests,
             "http_5xx": tally.http_5xx,
@@ -274,8 +282,11 @@ class Story:
         )
 
 
-def _observed(gates: list[GateResult], what: str) -> float | None:
-    return next((result.facts.get(what) for result in gates if what in result.facts), None)
+def _held_out_auc(gates: list[GateResult]) -> tuple[float | None, float | None]:
+    """The version's AUC on the held-out days, and its heuristic's."""
+    observed = {result.gate: result.observed for result in gates}
+    own, ahead = observed.get("objective"), observed.get("baseline")
+    return own, None if own is None or ahead is None else own - ahead
 
 
 def _days(first: date, last: date) -> Iterator[date]:

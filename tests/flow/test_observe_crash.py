@@ -28,13 +28,14 @@ from holdfast.store.faults import arm, kill_at
 
 root, point, holder = sys.argv[1:]
 store = Store.open(Path(root))
-lease = leases.acquire(store, "control-m", holder=holder, duration_us=1, now_us=1_700_000_000_000_000)
+now = 1_700_000_000_000_000
+lease = leases.acquire(store, "control-m", holder=holder, duration_us=1, now_us=now)
 if isinstance(lease, leases.Sighting):
-    lease = leases.acquire(store, "control-m", holder=holder, duration_us=1, now_us=1_700_000_000_000_009, seen=lease)
+    lease = leases.acquire(store, "control-m", holder=holder, duration_us=1, now_us=now + 9, seen=lease)
 arm(kill_at(point) if point else None)
 print("ready", flush=True)
-observe.collect(store, "m", lease, now_us=1_700_000_000_000_000)
-observe.join(store, "m", lease, now_us=1_700_000_000_000_000)
+observe.collect(store, "m", lease, now_us=now)
+observe.join(store, "m", lease, now_us=now)
 """
 
 
@@ -55,10 +56,19 @@ def fill(store, tmp_path, requests, per_segment):
             for number in range(1, per_segment + 1):
                 name = f"s1-{segment + 1}-{number}"
                 answered = PredictionRecord(
-                    id=name, at_us=NOW + number, event_us=NOW, unit=b"u%d" % number, arm="champion", version="v1",
-                    challenger_failed="", rollout=None, result="ok", latency_us=900, probabilities=[0.3],
+                    id=name,
+                    at_us=NOW + number,
+                    event_us=NOW,
+                    unit=b"u%d" % number,
+                    arm="champion",
+                    version="v1",
+                    challenger_failed="",
+                    rollout=None,
+                    result="ok",
+                    latency_us=900,
+                    probabilities=[0.3],
                     inputs=[["AA", "JFK", 1089.0, "2013-03-01T10:00:00Z"]],
-                )  # fmt: skip
+                )
                 file.write(frame(answered) + frame(FeedbackRecord(f"{name}/0", float(number % 2), "t", NOW)))
 
 

@@ -17,6 +17,7 @@ import vl_convert
 
 from holdfast.control.status import RolloutStatus
 from holdfast.monitor import Minute, QualityDay
+from holdfast.monitor.accuracy import DAY_US
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.rollout import State
 
@@ -87,6 +88,9 @@ def quality_chart(
     A filled point is a day whose labels are in, a hollow one may still change. Rollouts and roll-backs are
     marked.
     """
+    drawn = [day for day in days if day.quality.auc is not None]
+    if not drawn:
+        return None
     rows = [
         {
             "day": _iso(day.day_us),
@@ -96,16 +100,14 @@ def quality_chart(
             "high": day.quality.auc.high,
             "labels": "still coming" if day.filling else "in",
         }
-        for day in days
+        for day in drawn
         if day.quality.auc is not None
     ]
-    if not rows:
-        return None
-    first, last = min(row["day"] for row in rows), max(row["day"] for row in rows)
+    first_us, last_us = min(each.day_us for each in drawn), max(each.day_us for each in drawn)
     decided = [
-        {"at": at, "what": f"{mark.version.split('-')[0]} {mark.kind}", "kind": mark.kind}
+        {"at": _iso(_day(mark.at_us)), "what": f"{mark.version.split('-')[0]} {mark.kind}", "kind": mark.kind}
         for mark in shown
-        if first <= (at := _iso(mark.at_us - mark.at_us % 86_400_000_000)) <= last
+        if first_us <= _day(mark.at_us) <= last_us
     ]
     named = [version for version in versions if any(row["version"] == version for row in rows)]
     x: Spec = {
@@ -124,7 +126,15 @@ def quality_chart(
         "field": "version",
         "type": "nominal",
         "scale": {"domain": named, "range": [COLOURS[colour(version)] for version in named]},
-        "legend": {"orient": "top", "title": None, "columns": max(1, width // 130), "symbolType": "circle"},
+        "legend": {
+            "orient": "top",
+            "title": None,
+            "columns": max(1, width // 130),
+            "symbolType": "stroke",
+            "symbolOpacity": 1,
+            "symbolStrokeWidth": 3,
+            "columnPadding": 18,
+        },
     }
     filled: Spec = {"field": "version", "type": "nominal", "scale": by_version["scale"], "legend": None}
     lines: Spec = {
@@ -244,6 +254,10 @@ def _chart(layers: Sequence[Spec], width: int, height: int, title: str) -> Spec:
             "text": {"fontSize": 10.5},
         },
     }
+
+
+def _day(at_us: int) -> int:
+    return at_us - at_us % DAY_US
 
 
 def _iso(at_us: int) -> str:

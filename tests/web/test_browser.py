@@ -1,0 +1,119 @@
+"""The page in a real browser: what a reader sees, on a screen and on a phone, and no error on the console."""
+
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from holdfast.store.events import append
+from holdfast.web.app import build_app
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def address(store, story):
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        build_app(store, "flight-delay", clock_us=lambda: story.now_us),
+        log_level="error",
+        access_log=False,
+        ws="none",
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(timeout=10)
+    listener.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-dev-shm-usage",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    yield driver
+    driver.quit()
+
+
+def screen(browser, width, height, *, dark=False):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+
+def shown_svg(browser, section):
+    return next(
+        svg for svg in browser.find_elements(By.CSS_SELECTOR, f"#{section} .chart svg") if svg.is_displayed()
+    )
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
+def test_quality_is_a_chart_with_a_mark_for_every_version(browser, address, width, dark):
+    """R164: quality over time is drawn, by version, without anything that the page's own policy forbids."""
+    screen(browser, width, 900, dark=dark)
+    browser.get(address)
+    chart = shown_svg(browser, "quality")
+    lines = chart.find_elements(By.CSS_SELECTOR, ".mark-line path")
+    assert len({line.get_attribute("stroke") for line in lines}) == 3
+    points = chart.find_elements(By.CSS_SELECTOR, ".mark-symbol.role-mark path")
+    assert len(points) == 9 + 9 + 2
+    assert any("rolled back" in text.text for text in chart.find_elements(By.CSS_SELECTOR, ".mark-text text"))
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.get_log("browser") == []
+
+
+def test_the_running_rollout_is_shown_with_its_evidence(browser, address, story):
+    screen(browser, 1280, 900)
+    browser.get(address)
+    card = browser.find_element(By.ID, "rollout")
+    assert story.tried in card.text
+    assert card.find_element(By.CSS_SELECTOR, "[aria-current=step]").text == "5 %"
+    bars = card.find_elements(By.CSS_SELECTOR, ".bar")
+    assert len(bars) == 3
+    full, empty, _ = (bar.find_element(By.CSS_SELECTOR, ".fill").rect["width"] for bar in bars)
+    assert full > empty
+    assert {chip.text for chip in card.find_elements(By.CSS_SELECTOR, "td .chip")} == {
+        "fail",
+        "inconclusive",
+        "pass",
+    }
+
+
+def test_the_page_follows_by_itself_and_what_was_opened_stays_open(browser, address, store, story):
+    screen(browser, 1280, 900)
+    browser.get(address)
+    opened = browser.find_element(By.CSS_SELECTOR, "#versions details")
+    name = opened.get_attribute("id")
+    opened.find_element(By.TAG_NAME, "summary").click()
+    with store.ledger.write() as connection:
+        append(
+            connection,
+            at_us=story.now_us,
+            kind="test.told",
+            subject="page",
+            explanation=f"told at {time.time()}",
+        )
+    WebDriverWait(browser, 30).until(lambda seen: "test told" in seen.find_element(By.ID, "events").text)
+    assert browser.find_element(By.ID, name).get_attribute("open") is not None
+    assert browser.get_log("browser") == []

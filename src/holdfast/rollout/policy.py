@@ -50,9 +50,10 @@ class Canary:
         How long a step may wait for its evidence before the rollout ends as inconclusive. Default 3 days.
 
     Guarantee: P(needless roll-back) <= `alpha`, under the assumptions of `holdfast.stats.HypergeometricTest`
-    and `BettingTest`, by Ville's inequality and Bonferroni over the metrics. Power with 120 challenger and
-    1,080 champion units a minute: twice the errors at 1 % are found in about 20 minutes, a loss of 0.10 in
-    mean score (of scores with standard deviation 0.2) in about 8.
+    and `BettingTest`, by Ville's inequality and Bonferroni over the metrics. Power of the defaults with 120
+    challenger and 1,080 champion units a minute, measured: twice the errors at 1 % are found in 21 minutes
+    (median), 5 % instead of 1 % slow in 3, a loss of 0.10 in mean score (standard deviation 0.2) in 11.
+    Twice as many slow are found within 90 minutes in 44 of 100 cases only: the price of `latency_margin` 1.5.
 
     Raises `InputError` HF101 when a value cannot mean what it says.
 

@@ -6,10 +6,11 @@ import math
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from holdfast.errors import InputError
-from holdfast.rollout import Canary
+from holdfast.rollout import Canary, MetricState, begin, fold_counts, fold_scores
 
 
 def test_the_round_trip_keeps_everything() -> None:
@@ -49,3 +50,34 @@ def test_alpha_is_shared_by_the_metrics() -> None:
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="HF101"):
         Canary(**wrong)
+
+
+def minutes(rng: np.random.Generator, state: MetricState, rates: tuple[float, float]) -> int:
+    """Until harm is shown at 120 against 1,080 units a minute, 91 when it takes more than 90 minutes."""
+    for minute in range(1, 91):
+        state = fold_counts(
+            state,
+            challenger_units=120,
+            challenger_bad=int(rng.binomial(120, rates[0])),
+            champion_units=1080,
+            champion_bad=int(rng.binomial(1080, rates[1])),
+        )
+        if state.harmful:
+            return minute
+    return 91
+
+
+def test_the_power_that_the_policy_states() -> None:
+    """R126, R127: both error rates are stated; alpha is proved where the tests are, the power here."""
+    rng = np.random.default_rng(5)
+    errors, latency, quality = begin(Canary(), 0.02)
+    assert 14 <= np.median([minutes(rng, errors, (0.02, 0.01)) for _ in range(15)]) <= 30
+    assert np.median([minutes(rng, latency, (0.05, 0.01)) for _ in range(15)]) <= 5
+    labelled = []
+    for _ in range(10):
+        state, minute = quality, 0
+        while not state.harmful and minute < 60:
+            minute += 1
+            state = fold_scores(state, rng.beta(2.8, 1.2, 12).tolist(), rng.beta(2.4, 0.6, 108).tolist())
+        labelled.append(minute)
+    assert 6 <= np.median(labelled) <= 16

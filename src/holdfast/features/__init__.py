@@ -1,6 +1,6 @@
 """The declared features, their fitting and their one graph; point-in-time aggregates.
 
-`declarations.py` is what a user writes, `fit.py` turns it into the constants of `fitted.py`, `graph.py` (with
+`declarations.py` is what a user writes, `fitting.py` turns it into the constants of `fitted.py`, `graph.py` (with
 `arithmetic.py` and `clocks.py`) into ONNX, and `tensors.py` makes the graph's inputs of rows. `aggregate.py`
 holds the rule of what was known when; `asof.py` applies it to frames, `online.py` to single look-ups.
 
@@ -33,7 +33,7 @@ from holdfast.features.tensors import feed_from_frame, feed_from_rows
 
 if TYPE_CHECKING:
     from holdfast.features.asof import aggregate_rows, first_changed_us, join_as_of
-    from holdfast.features.fit import fit
+    from holdfast.features.fitting import fit
     from holdfast.features.graph import compose, feature_graph
 
 __all__ = [
@@ -74,7 +74,7 @@ _WHERE: Final = {
     "aggregate_rows": "asof",
     "first_changed_us": "asof",
     "join_as_of": "asof",
-    "fit": "fit",
+    "fit": "fitting",
     "compose": "graph",
     "feature_graph": "graph",
 }
@@ -83,6 +83,5 @@ _WHERE: Final = {
 def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Stored over the submodule of the same name, which the import has just bound here ("fit").
     globals()[name] = value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
     return value

@@ -1,8 +1,9 @@
 """The declared features, their fitting and their one graph; point-in-time aggregates.
 
-`declarations.py` is what a user writes, `fitting.py` turns it into the constants of `fitted.py`, `graph.py` (with
-`arithmetic.py` and `clocks.py`) into ONNX, and `tensors.py` makes the graph's inputs of rows. `aggregate.py`
-holds the rule of what was known when; `asof.py` applies it to frames, `online.py` to single look-ups.
+`declarations.py` is what a user writes, `fitting.py` turns it into the constants of `fitted.py`, `graph.py`
+(with `arithmetic.py` and `clocks.py`) into ONNX, and `tensors.py` makes the graph's inputs of rows.
+`aggregate.py` holds the rule of what was known when; `asof.py` applies it to frames, `online.py` to single
+look-ups.
 
 Names that need Polars or spox are loaded when first used: a server reads only the rest.
 """

@@ -98,8 +98,8 @@ class Follower:
         self._store: Store | None = None
         self._announced = False
         self._followed: dict[str, int] = {}
-        self._online_kept = 0
-        self._online_kept_at = 0.0
+        self._online_changed = False
+        self._keep_online_at = 0.0
         self._stopping = threading.Event()
         self.first_read = threading.Event()
         """Set when the ledger has been read once."""
@@ -233,18 +233,15 @@ class Follower:
     # --- the online values --------------------------------------------------------------------------------------------
 
     def _follow_online(self, store: Store) -> None:
-        changed = self._follow_aggregates(store, self._loaded)
+        self._follow_aggregates(store, self._loaded)
         now = time.monotonic()
-        if changed:
-            self._online_kept -= 1
-        if self._online_kept < 0 and now - self._online_kept_at > KEEP_ONLINE_SECONDS:
+        if self._online_changed and now >= self._keep_online_at:
             self._keep_online(store)
-            self._online_kept, self._online_kept_at = 0, now
+            self._online_changed, self._keep_online_at = False, now + KEEP_ONLINE_SECONDS
 
-    def _follow_aggregates(self, store: Store, loaded: Mapping[str, LoadedVersion]) -> bool:
-        """Bring the table to the ledger's state; whether anything was new."""
+    def _follow_aggregates(self, store: Store, loaded: Mapping[str, LoadedVersion]) -> None:
+        """Bring the table to the ledger's state."""
         table = self._plane.table
-        changed = False
         with store.ledger.read() as connection:
             newest = batches.current_version(connection)
             for aggregate in _aggregates(loaded):
@@ -256,11 +253,10 @@ class Follower:
                 for value in values:
                     table.add(name, value.entity, value.known_us, value.value)
                 if values:
-                    changed = True
+                    self._online_changed = True
                     table.trim(name, values[-1].known_us - _horizon_us(aggregate))
                 self._followed[name] = max(followed, newest)
         self.progress.table_version = newest
-        return changed
 
     def _keep_online(self, store: Store) -> None:
         kept: list[KeptValue] = []

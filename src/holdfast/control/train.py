@@ -15,7 +15,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import polars as pl
 
 from holdfast.control.examples import read_examples
@@ -26,7 +25,7 @@ from holdfast.records import utc
 from holdfast.store import Store, blobs, versions
 from holdfast.store.versions import VersionRow
 from holdfast.train import Learner, Split, time_split
-from holdfast.train.agreement import TOLERANCE, answers
+from holdfast.train.agreement import TOLERANCE, answers, run_rows
 from holdfast.train.artifact import Role, VersionMetadata, seal
 
 Progress = Callable[[int, int], None]
@@ -34,7 +33,6 @@ Progress = Callable[[int, int], None]
 
 STEPS: Final = 5
 _TOOK_PART: Final = ("holdfast", "lightgbm", "numpy", "onnx", "onnxruntime", "polars", "scikit-learn", "spox")
-_CHUNK_ROWS: Final = 65_536
 _COMPARED_ROWS: Final = 4_096
 
 
@@ -131,7 +129,7 @@ def _make(
     aggregates = model.aggregates if role == "candidate" else model.aggregates_read_by(features)
     fitted = fit(features, aggregates, model.contract, rows)
     feed = feed_from_frame(fitted.inputs, rows)
-    x = _run(feature_graph(fitted), feed, "features")
+    x = run_rows(feature_graph(fitted), feed, "features")
     y = rows[model.label].cast(pl.Float64).to_numpy()
     estimator = learner.fit(x, y, fitted.names, seed=recipe.seed)
     graph = compose(fitted, estimator)
@@ -164,18 +162,6 @@ def _register(store: Store, made: Sequence[tuple[bytes, VersionMetadata]], now_u
         ]
 
 
-def _run(
-    graph: onnx.ModelProto, feed: dict[str, npt.NDArray[np.generic]], output: str
-) -> npt.NDArray[np.float32]:
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    rows = len(next(iter(feed.values())))
-    chunks = [
-        session.run([output], {name: column[low : low + _CHUNK_ROWS] for name, column in feed.items()})[0]
-        for low in range(0, rows, _CHUNK_ROWS)
-    ]
-    return np.concatenate(chunks)
-
-
 def _check_composed(
     graph: onnx.ModelProto,
     estimator: onnx.ModelProto,
@@ -183,7 +169,7 @@ def _check_composed(
     x: npt.NDArray[np.float32],
 ) -> None:
     few = {name: column[:_COMPARED_ROWS] for name, column in feed.items()}
-    difference = np.abs(_run(graph, few, "probability") - answers(estimator, x[:_COMPARED_ROWS]))
+    difference = np.abs(run_rows(graph, few, "probability") - answers(estimator, x[:_COMPARED_ROWS]))
     if not difference.max() <= TOLERANCE:
         raise RefusedError(
             "HF402",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,24 @@ _CHUNK_ROWS: Final = 65_536
 
 def answers(graph: onnx.ModelProto, x: Matrix) -> npt.NDArray[np.float32]:
     """The probabilities, shape (N,), that the estimator `graph` gives for feature rows `x`."""
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return run_rows(graph, {"features": x}, "probability")
+
+
+def run_rows(
+    graph: onnx.ModelProto, feed: Mapping[str, npt.NDArray[Any]], output: str
+) -> npt.NDArray[np.float32]:
+    """The float32 output `output` of `graph` for the rows of `feed`, computed in chunks of bounded memory.
+
+    Its threads do not spin while they wait, because training shares the machine with servers.
+    """
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    data = graph.SerializeToString()
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    rows = len(next(iter(feed.values())))
     chunks = [
-        session.run(["probability"], {"features": x[low : low + _CHUNK_ROWS]})[0]
-        for low in range(0, len(x), _CHUNK_ROWS)
+        session.run([output], {name: column[low : low + _CHUNK_ROWS] for name, column in feed.items()})[0]
+        for low in range(0, rows, _CHUNK_ROWS)
     ]
     return np.concatenate(chunks).astype(np.float32, copy=False)
 

@@ -1,0 +1,89 @@
+"""What the ledger itself refuses, whatever the code above it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, update
+from sqlalchemy.exc import IntegrityError as Refused
+
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.rollout import Canary, begin, begin_step
+from holdfast.store import Store, plans, rollouts, schema
+
+MODEL = {"model": "m", "policy": Canary().to_json(), "reason": "r", "actor": "a", "now_us": 5}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store.open(tmp_path)
+    with store.ledger.write() as connection:
+        connection.execute(insert(schema.table_versions).values(committed_us=1, reason="t"))
+        connection.execute(
+            insert(schema.snapshots).values(snapshot="s", table_version=1, contract_hash="c", created_us=1)
+        )
+        for number, name in enumerate(("v1", "v2"), start=1):
+            connection.execute(
+                insert(schema.versions).values(
+                    version=name, model="m", number=number, digest=name, bytes=1, snapshot="s",
+                    contract_hash="c", features_hash="f", learner="l", role="candidate",
+                    state="qualified", created_us=1,
+                )
+            )  # fmt: skip
+    return store
+
+
+def test_one_rollout_of_a_model_is_under_way(store: Store) -> None:
+    with store.ledger.write() as connection:
+        rollouts.insert_pending(connection, challenger="v2", champion="v1", **MODEL)
+    with pytest.raises(ConflictError, match="HF404"), store.ledger.write() as connection:
+        rollouts.insert_pending(connection, challenger="v1", champion=None, **MODEL)
+    assert len(rollouts.of_model(store, "m")) == 1
+
+
+def test_a_state_that_does_not_exist_cannot_be_written(store: Store) -> None:
+    with store.ledger.write() as connection:
+        rollouts.insert_pending(connection, challenger="v2", champion="v1", **MODEL)
+    with pytest.raises(Refused), store.ledger.write() as connection:
+        connection.execute(update(schema.rollouts).values(state="half done"))
+
+
+def test_evidence_comes_back_as_it_was_written(store: Store) -> None:
+    states = begin_step(begin(Canary(), 0.02))
+    with store.ledger.write() as connection:
+        number = rollouts.insert_pending(connection, challenger="v2", champion="v1", **MODEL)
+        rollouts.begin_evidence(connection, number, states, now_us=5)
+    assert rollouts.evidence(store, number) == states
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"champion": "v1", "challenger": "v1", "share_ppm": 1},
+        {"champion": "v1", "challenger": "v2", "share_ppm": 1_000_001},
+        {"champion": "v1", "share_ppm": 1},
+        {"champion": "nobody"},
+    ],
+)
+def test_a_plan_that_means_nothing_is_refused(store: Store, wrong: dict[str, object]) -> None:
+    with pytest.raises(Refused), store.ledger.write() as connection:
+        plans.append(connection, model="m", now_us=5, **wrong)
+    assert plans.newest(store, "m") is None
+
+
+def test_the_newest_plan_of_a_model_counts_and_plans_only_grow(store: Store) -> None:
+    with store.ledger.write() as connection:
+        first = plans.append(connection, model="m", champion="v1", now_us=5)
+        second = plans.append(connection, model="m", champion="v2", previous="v1", now_us=6)
+        plans.append(connection, model="other", champion="v1", now_us=7)
+    found = plans.newest_committed(store, "m")
+    assert found is not None
+    assert second > first
+    assert (found.plan.plan, found.plan.champion, found.committed_us) == (second, "v2", 6)
+
+
+def test_what_is_not_there_is_said_to_be_missing(store: Store) -> None:
+    for ask in (lambda: rollouts.get(store, 9), lambda: rollouts.newest(store, "m")):
+        with pytest.raises(NotFoundError, match="HF303"):
+            ask()

@@ -10,7 +10,6 @@ from typing import Final
 import msgspec
 import polars as pl
 
-from holdfast.feedback import parse_id
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import Arm
 from holdfast.rollout import Answered
@@ -126,7 +125,7 @@ def _answers(predictions: Sequence[PredictionRecord]) -> pl.DataFrame:
 
 
 def _numbers(predictions: Sequence[PredictionRecord]) -> tuple[int, int]:
-    numbers = [place.number for record in predictions if (place := parse_id(f"{record.id}/0")) is not None]
+    numbers = [int(record.id.rpartition("-")[2]) for record in predictions]
     return (min(numbers), max(numbers)) if numbers else (0, 0)
 
 

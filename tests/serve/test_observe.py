@@ -1,0 +1,123 @@
+"""A real server observed: probed by a request, its log brought home, its labels joined, the status told."""
+
+import signal
+import time
+
+import pytest
+
+from holdfast.control import observe
+from holdfast.control.probe import probe
+from holdfast.control.status import status
+from holdfast.errors import ConflictError
+from holdfast.records import Verdict
+from holdfast.store import leases, segments
+
+MODEL = "flight-delay"
+
+
+def now_us():
+    return time.time_ns() // 1000
+
+
+@pytest.fixture
+def lease(world):
+    held = leases.acquire(world.store, "control", holder="test", duration_us=60_000_000, now_us=now_us())
+    assert isinstance(held, leases.Lease)
+    return held
+
+
+def probed(world, lease, *, later_us=0):
+    (found,) = probe(world.store, MODEL, lease, now_us=now_us() + later_us)
+    return found
+
+
+def until(world, lease, verdict):
+    deadline = time.monotonic() + 20
+    while (found := probed(world, lease)).verdict is not verdict:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
+
+
+def test_a_probe_is_answered_by_the_intended_version_or_does_not_pass(world, serve, lease):
+    """R131, R132: a request must be answered by the version that the newest plan intends."""
+    half, tenth = world.version("half"), world.version("tenth")
+    first = world.plan("half")
+    served = serve()
+    seen = until(world, lease, Verdict.PASS)
+    assert (seen.plan, seen.intended, seen.answered) == (first, half, half)
+    second = world.plan("tenth")
+    seen = until(world, lease, Verdict.PASS)
+    assert (seen.plan, seen.intended, seen.answered) == (second, tenth, tenth)
+    served.process.send_signal(signal.SIGKILL)
+    served.process.wait(20)
+    assert probed(world, lease).verdict is Verdict.PASS, (
+        "a server that was just seen is not asked again at once"
+    )
+    gone = probed(world, lease, later_us=6_000_000)
+    assert (gone.verdict, gone.answered) == (Verdict.ERROR, None)
+    assert "refuses connections" in gone.explanation
+
+
+def test_a_server_that_keeps_an_older_plan_never_passes(world, serve, lease):
+    half = world.version("half")
+    world.plan("half")
+    served = serve()
+    until(world, lease, Verdict.PASS)
+    served.process.send_signal(signal.SIGSTOP)
+    world.plan("half")
+    try:
+        hung = probed(world, lease)
+        assert (hung.verdict, hung.intended) == (Verdict.ERROR, half)
+        assert "did not answer within 2 s" in hung.explanation
+    finally:
+        served.process.send_signal(signal.SIGCONT)
+    until(world, lease, Verdict.PASS)
+
+
+def test_what_a_killed_server_answered_is_counted_and_joined(world, serve, lease):
+    """kill -9 of the server loses no answer that went out and no label that was accepted."""
+    half = world.version("half")
+    world.plan("half")
+    served = serve()
+    ids = []
+    for _ in range(30):
+        code, answer = served.infer()
+        assert code == 200
+        ids.append(answer["parameters"]["prediction_id"])
+    code, _ = served.call(
+        f"/v2/models/{MODEL}/feedback",
+        {"feedback": [{"id": each, "value": n % 2 == 0} for n, each in enumerate(ids)]},
+    )
+    assert code == 202
+    probed(world, lease)
+    served.process.kill()
+    served.process.wait(20)
+    assert observe.collect(world.store, MODEL, lease, now_us=now_us()) == 60
+    assert observe.join(world.store, MODEL, lease, now_us=now_us()) == 30
+    assert observe.collect(world.store, MODEL, lease, now_us=now_us()) == 0
+    assert segments.totals(world.store).predictions == 30, "a probe is not a prediction"
+    document = status(world.store, MODEL, now_us=now_us())
+    (version,) = document["versions"]
+    assert (version["version"], version["requests"], version["labelled"], version["coverage"]) == (
+        half,
+        30,
+        30,
+        1.0,
+    )
+    assert version["auc"] == 0.5
+    assert document["use"]["verdict"] == "pass"
+    assert document["presence"]["verdict"] == "pass"
+
+
+def test_who_lost_the_lease_writes_nothing(world, serve, lease):
+    world.version("half")
+    world.plan("half")
+    served = serve()
+    served.infer()
+    leases.acquire(world.store, "control", holder="test", duration_us=60_000_000, now_us=now_us())
+    with pytest.raises(ConflictError, match="HF304"):
+        observe.collect(world.store, MODEL, lease, now_us=now_us())
+    with pytest.raises(ConflictError, match="HF304"):
+        probe(world.store, MODEL, lease, now_us=now_us())
+    assert segments.totals(world.store).predictions == 0

@@ -265,7 +265,7 @@ def _repeated(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.S
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(twice) == 0:
         return None
-    suspect = hashes.is_in(pl.Series(np.unique(twice))) & ~bad
+    suspect = hashes.is_in(pl.Series(np.unique(twice)).implode()) & ~bad
     rows = frame.select(key).with_row_index("_row").filter(suspect)
     later = rows.filter(~rows.select(key).select(pl.struct(pl.all()).is_first_distinct()).to_series())["_row"]
     if later.is_empty():

@@ -98,7 +98,7 @@ def ingest(
     fault_point("ingest.begun")
     identity = batch_id(feed.name, batch)
     tell = progress or _silent
-    orphans.sweep(store)
+    orphans.sweep_dead_attempts(store)
     delivery = sources.open_source(source)
     fault_point("ingest.read")
     digest = content_digest([delivery.data])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError as UniqueError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,6 +25,16 @@ _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
 _VERSIONS: Final = schema.table_versions
 _LIVE: Final = "published"
+
+# Built once: putting a statement together costs more than running it on a small batch.
+_LOADS: Final = (
+    select(_BATCHES)
+    .where(_BATCHES.c.feed == bindparam("of_feed"), _BATCHES.c.batch == bindparam("of_batch"))
+    .order_by(_BATCHES.c.epoch)
+)
+_NEW_VERSION: Final = insert(_VERSIONS).returning(_VERSIONS.c.table_version)
+_NEW_BATCH: Final = insert(_BATCHES)
+_NEW_FILES: Final = insert(_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +79,8 @@ Outcome = Published | AlreadyLoaded | Overtaken
 
 def loads(connection: Connection, batch: BatchId) -> list[Load]:
     """Every load of `batch`, the oldest first."""
-    query = (
-        select(_BATCHES)
-        .where(_BATCHES.c.feed == batch.feed, _BATCHES.c.batch == batch.batch)
-        .order_by(_BATCHES.c.epoch)
-    )
-    return [_load(row) for row in connection.execute(query)]
+    of = {"of_feed": batch.feed, "of_batch": batch.batch}
+    return [_load(row) for row in connection.execute(_LOADS, of)]
 
 
 def state(store: Store, batch: BatchId) -> Load | None:
@@ -185,30 +191,31 @@ def _moved_on(connection: Connection, publication: Publication) -> bool:
 
 
 def _insert_version(connection: Connection, reason: str, now_us: int) -> int:
-    statement = insert(_VERSIONS).values(committed_us=now_us, reason=reason[:64])
-    return int(connection.execute(statement.returning(_VERSIONS.c.table_version)).scalar_one())
+    values = {"committed_us": now_us, "reason": reason[:64]}
+    return int(connection.execute(_NEW_VERSION, values).scalar_one())
 
 
 def _insert_batch(connection: Connection, publication: Publication, version: int) -> None:
     connection.execute(
-        insert(_BATCHES).values(
+        _NEW_BATCH,
+        {
             **publication.manifest.as_dict(),
-            state=_LIVE,
-            rows_received=publication.rows_loaded + publication.rows_quarantined,
-            rows_loaded=publication.rows_loaded,
-            rows_quarantined=publication.rows_quarantined,
-            event_low_us=publication.event_low_us,
-            event_high_us=publication.event_high_us,
-            table_version=version,
-            source=publication.source,
-        )
+            "state": _LIVE,
+            "rows_received": publication.rows_loaded + publication.rows_quarantined,
+            "rows_loaded": publication.rows_loaded,
+            "rows_quarantined": publication.rows_quarantined,
+            "event_low_us": publication.event_low_us,
+            "event_high_us": publication.event_high_us,
+            "table_version": version,
+            "source": publication.source,
+        },
     )
 
 
 def _insert_files(connection: Connection, publication: Publication, version: int) -> None:
     manifest = publication.manifest
     connection.execute(
-        insert(_FILES),
+        _NEW_FILES,
         [
             {
                 "path": fact.path,

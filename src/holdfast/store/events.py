@@ -13,6 +13,7 @@ SYSTEM: Final = "holdfast"
 """The actor of everything that no person asked for."""
 
 _EVENTS: Final = schema.events
+_APPEND: Final = insert(_EVENTS).returning(_EVENTS.c.event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,8 @@ def append(
     explanation
         Why, in words and numbers; shown to people as it is.
     """
-    statement = insert(_EVENTS).values(
-        at_us=at_us, kind=kind, subject=subject, actor=actor, explanation=explanation
-    )
-    return int(connection.execute(statement.returning(_EVENTS.c.event)).scalar_one())
+    values = {"at_us": at_us, "kind": kind, "subject": subject, "actor": actor, "explanation": explanation}
+    return int(connection.execute(_APPEND, values).scalar_one())
 
 
 def newest(

@@ -1,8 +1,9 @@
 """Rows of `files`, and the immutable Parquet files that they name.
 
-A file is written under a random name, synced, and means nothing until a transaction publishes it. While it
-is not published its writer holds a kernel lock on it (flock), which ends with the writer however it ends:
-so a sweep knows an orphan from the work of a living loader at once, without guessing by age.
+A file is written under a random name, synced, and means nothing until a transaction publishes it. While an
+attempt is under way its loader holds a kernel lock (flock) on the attempt's marker, and the lock ends with
+the loader however it ends: so a sweep tells an orphan from the work of a living loader at once, without
+guessing by age.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from holdfast.store.faults import fault_point
 ROWS_DIRECTORY: Final = "rows"
 """Where the files of all tables lie, under the store's root. Their names are random: what they are is in the ledger."""
 
+ATTEMPTS_DIRECTORY: Final = "attempts"
+"""One empty, locked file for each attempt under way, named by it; one that is not locked was left by a dead loader."""
+
 _FILES: Final = schema.files
 
 
@@ -46,18 +50,19 @@ class FileFacts:
 class Stage:
     """Files that one loader has written and not yet published; made by `staged`.
 
-    `attempt` is a random id that all their names begin with: a ledger that names them has published this
-    very attempt.
+    `attempt` is a random id that all their names begin with: a ledger that names them has published this very attempt.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._directory = root / ROWS_DIRECTORY
-        self._locks: list[int] = []
         self._written: list[Path] = []
         self._numbers = itertools.count()
         self.attempt = uuid.uuid4().hex
         durable.make_directory(self._directory)
+        durable.make_directory(root / ATTEMPTS_DIRECTORY)
+        self._marker = root / ATTEMPTS_DIRECTORY / self.attempt
+        self._lock = _locked(self._marker)
 
     def write(self, table: str, frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> FileFacts:
         """Write `frame` as one file of `table` and sync it.
@@ -83,13 +88,14 @@ class Stage:
         data = parquet.encode(frame, {**manifest, "table": table})
         path = self._directory / f"{self.attempt}-{number:05d}.parquet"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        self._locks.append(descriptor)
         self._written.append(path)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        fault_point("files.created")
-        durable.write_all(descriptor, data)
-        fault_point("files.written")
-        os.fsync(descriptor)
+        try:
+            fault_point("files.created")
+            durable.write_all(descriptor, data)
+            fault_point("files.written")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         fault_point("files.synced")
         return FileFacts(
             path=str(path.relative_to(self._root)),
@@ -110,9 +116,19 @@ class Stage:
         self._written.clear()
 
     def close(self) -> None:
-        """Give up the locks: what is not published now is an orphan."""
-        while self._locks:
-            os.close(self._locks.pop())
+        """End the attempt: what is not published now is an orphan."""
+        self._marker.unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+def _locked(marker: Path) -> int:
+    """A descriptor that holds `marker` locked; a sweep may remove it between its making and its locking."""
+    while True:
+        descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if marker.exists():
+            return descriptor
+        os.close(descriptor)
 
 
 @contextmanager
@@ -178,14 +194,14 @@ def read(
     *,
     at_least: tuple[str, Any] | None = None,
 ) -> pl.DataFrame:
-    """The rows of `files`, one after the other, with page checksums verified (reliability F3).
+    """The rows of `files`, one after the other, each file's SHA-256 and page checksums verified (reliability F3).
 
     Files of different contracts may differ in columns: what a file lacks is null. `IntegrityError` HF301
     names the file that is missing or damaged.
     """
 
     def one(fact: FileFacts) -> pl.DataFrame:
-        frame = parquet.read(root / fact.path, columns, at_least=at_least)
+        frame = parquet.read(root / fact.path, columns, sha256=fact.sha256, at_least=at_least)
         if at_least is None and frame.height != fact.rows:
             raise IntegrityError(
                 "HF301", f"file {fact.path} has {frame.height} rows, the ledger says {fact.rows}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,30 +36,39 @@ def encode(frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> memoryview
 
 
 def read(
-    path: Path, columns: Sequence[str] | None = None, *, at_least: tuple[str, Any] | None = None
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    sha256: str | None = None,
+    at_least: tuple[str, Any] | None = None,
 ) -> pl.DataFrame:
-    """The rows of one file with every page's checksum verified; `IntegrityError` HF301 on a file that is not what it was.
+    """The rows of one file with every page's checksum verified.
 
     Parameters
     ----------
     columns
         The columns to read, None for all.
+    sha256
+        The digest that the file must have; pages have checksums of their own, but its footer has none.
     at_least
-        A column and a value: only rows that have this much in it. Row groups that cannot have any are
-        skipped unread.
+        A column and a value: only rows that have this much in it.
+
+    Raises `IntegrityError` HF301 on a file that is not what it was.
     """
     filters = None if at_least is None else [(at_least[0], ">=", at_least[1])]
     try:
+        data = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise damaged(path, ValueError("its SHA-256 is not the one that was acknowledged"))
         table = pq.read_table(
-            path,
+            pa.BufferReader(data),
             columns=None if columns is None else list(columns),
             filters=filters,
-            partitioning=None,
             page_checksum_verification=True,
         )
-    except (OSError, pa.ArrowException) as error:
+        return pl.DataFrame(pl.from_arrow(table))
+    except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise damaged(path, error) from error
-    return pl.DataFrame(pl.from_arrow(table))
 
 
 def manifest(path: Path) -> dict[str, Any]:

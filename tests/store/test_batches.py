@@ -1,0 +1,126 @@
+"""One transaction publishes a load; when its answer is lost, the ledger is asked what is true (R3, D3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from holdfast.errors import ConflictError, UnavailableError
+from holdfast.feeds import AlreadyLoaded, Manifest
+from holdfast.records import BatchId
+from holdfast.store import Store, batches, events, faults, files, online
+from holdfast.store.batches import Overtaken, Publication, Published
+from holdfast.store.online import OnlineValue
+
+FRAME = pl.DataFrame({"id": [1, 2]})
+BATCH = BatchId("flights", "d1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    yield
+    faults.arm(None)
+
+
+def _publish(store: Store, batch: BatchId = BATCH, digest: str = "aa", **more: object) -> batches.Outcome:
+    manifest = Manifest.of(batch, 0, digest, "cc")
+    with files.staged(store.root) as stage:
+        facts = (stage.write(batch.feed, FRAME, manifest.as_dict()),)
+        stage.seal()
+        publication = Publication(manifest, facts, 2, 0, 1, 2, "d1.csv", "2 rows loaded", **more)  # type: ignore[arg-type] # the test's own shorthand
+        return batches.publish(store, publication, now_us=5)
+
+
+def _lose(point: str, store: Store, *, for_good: bool = False) -> None:
+    """Make the network fail at `point`; `for_good` takes the ledger away as well."""
+
+    def hook(name: str) -> None:
+        if name == point:
+            faults.arm(None)
+            if for_good:
+                store.ledger.close()
+                (store.root / "ledger.db").rename(store.root / "gone.db")
+                (store.root / "ledger.db").mkdir()
+            raise ConnectionResetError("the answer was lost")
+
+    faults.arm(hook)
+
+
+def test_an_answer_that_was_lost_after_the_commit_is_found_out(store: Store) -> None:
+    _lose("publish.after_commit", store)
+    assert _publish(store) == Published(1)
+    assert isinstance(_publish(store), AlreadyLoaded)
+
+
+def test_a_failure_before_the_commit_left_nothing(store: Store) -> None:
+    _lose("publish.before_commit", store)
+    with pytest.raises(UnavailableError, match=r"HF302.*nothing was loaded"):
+        _publish(store)
+    assert batches.state(store, BATCH) is None
+    with store.ledger.read() as connection:
+        assert events.newest(connection) == []
+        assert batches.current_version(connection) == 0
+    assert _publish(store) == Published(1)
+
+
+def test_an_answer_that_cannot_be_found_out_is_unknown(store: Store) -> None:
+    _lose("publish.after_commit", store, for_good=True)
+    with pytest.raises(UnavailableError, match=r"HF205.*completely or not at all.*same command again"):
+        _publish(store)
+    (store.root / "ledger.db").rmdir()
+    (store.root / "gone.db").rename(store.root / "ledger.db")
+    assert isinstance(_publish(Store.open(store.root)), AlreadyLoaded)
+
+
+def test_the_same_id_with_other_content_is_refused(store: Store) -> None:
+    _publish(store)
+    with pytest.raises(ConflictError, match="HF203"):
+        _publish(store, digest="bb")
+    known = batches.state(store, BATCH)
+    assert known is not None
+    assert known.digest == "aa"
+
+
+def test_what_was_computed_from_older_rows_is_not_published(store: Store) -> None:
+    value = (OnlineValue("delay_3h", "EWR", 7, 1.5),)
+    assert _publish(store, online=value, basis=0) == Published(1)
+    assert _publish(store, BatchId("flights", "d2"), online=value, basis=0) == Overtaken()
+    assert _publish(store, BatchId("weather", "d2"), basis=0) == Published(2)  # another feed does not matter
+    assert _publish(store, BatchId("flights", "d2"), online=value, basis=1) == Published(3)
+
+
+def test_a_server_follows_by_table_version(store: Store) -> None:
+    _publish(store, online=(OnlineValue("a", "EWR", 10, 1.0), OnlineValue("a", "EWR", 20, 2.0)))
+    _publish(
+        store,
+        BatchId("flights", "d2"),
+        online=(OnlineValue("a", "EWR", 20, 3.0), OnlineValue("b", "X", 5, 9.0)),
+    )
+    with store.ledger.read() as connection:
+        assert online.since(connection, ["a"], 0) == (
+            2,
+            [OnlineValue("a", "EWR", 10, 1.0), OnlineValue("a", "EWR", 20, 3.0)],
+        )
+        assert online.since(connection, ["a", "b"], 1) == (
+            2,
+            [OnlineValue("b", "X", 5, 9.0), OnlineValue("a", "EWR", 20, 3.0)],
+        )
+        assert online.since(connection, ["a"], 2) == (2, [])
+        assert online.since(connection, ["a"], 0, known_since_us=11)[1] == [OnlineValue("a", "EWR", 20, 3.0)]
+
+
+def test_a_refusal_is_told_once(store: Store) -> None:
+    for _ in range(3):
+        batches.record_refusal(store, BATCH, "no row is valid", now_us=1)
+    with store.ledger.read() as connection:
+        (told,) = events.newest(connection, subject="flights/d1")
+        assert events.since(connection, 0) == [told]
+    assert (told.kind, told.explanation) == ("batch.refused", "no row is valid")

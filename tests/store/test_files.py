@@ -1,0 +1,148 @@
+"""Files of rows: what is written is read back to the bit, or refused; orphans are told from living work."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.feeds import AlreadyLoaded, Manifest
+from holdfast.records import BatchId
+from holdfast.store import Store, batches, files, orphans, parquet
+from holdfast.store.batches import Publication, Published
+
+FRAME = pl.DataFrame(
+    {
+        "id": [1, 2, 3],
+        "word": ["a", "nul\0", "\N{GRINNING FACE}"],
+        "value": [0.1, None, float("inf")],
+        "at": [datetime(2013, 3, 10, 6, tzinfo=UTC) + timedelta(minutes=20 * row) for row in range(3)],
+    },
+    schema_overrides={"at": pl.Datetime("us", "UTC")},
+).with_columns(pl.col("at").dt.convert_time_zone("America/New_York"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def _publication(stage: files.Stage, batch: str = "d1", digest: str = "aa", rows: int = 3) -> Publication:
+    manifest = Manifest.of(BatchId("flights", batch), 0, digest, "cc")
+    facts = stage.write_parts("flights", [FRAME] * (rows // 3), manifest.as_dict())
+    stage.seal()
+    return Publication(manifest, tuple(facts), rows, 0, 1, 2, "d1.csv", "loaded")
+
+
+def _load(store: Store, batch: str = "d1", rows: int = 3) -> batches.Outcome:
+    with files.staged(store.root) as stage:
+        return batches.publish(store, _publication(stage, batch, rows=rows), now_us=5)
+
+
+def test_rows_come_back_as_they_were(store: Store) -> None:
+    """Zone, NUL, 4-byte UTF-8, null and infinity survive; several parts keep their order."""
+    assert _load(store, rows=9) == Published(1)
+    assert_frame_equal(files.read_rows(store, 1, "flights"), pl.concat([FRAME] * 3))
+    assert files.read_rows(store, 1, "flights", ["word", "id"]).columns == ["word", "id"]
+    assert files.read_rows(store, 0, "flights").is_empty()
+
+
+def test_the_footer_says_what_the_file_is(store: Store) -> None:
+    _load(store)
+    with store.ledger.read() as connection:
+        (fact,) = files.entries(connection, "flights", 1)
+    footer = parquet.manifest(store.root / fact.path)
+    assert footer == {
+        "feed": "flights",
+        "batch": "d1",
+        "epoch": 0,
+        "digest": "aa",
+        "contract_hash": "cc",
+        "table": "flights",
+        "rows": 3,
+        "format": parquet.FORMAT,
+        "rows_in_footer": 3,
+    }
+
+
+def test_every_flipped_bit_is_found(store: Store) -> None:
+    """Reliability F3, P3: one changed bit anywhere, footer included, and no row is served."""
+    _load(store)
+    (path,) = (store.root / files.ROWS_DIRECTORY).iterdir()
+    original = path.read_bytes()
+    for position in range(0, len(original), 37):
+        path.write_bytes(original[:position] + bytes([original[position] ^ 1]) + original[position + 1 :])
+        with pytest.raises(IntegrityError, match=f"HF301.*{path.name}"):
+            files.read_rows(store, 1, "flights")
+    path.write_bytes(original)
+    assert files.read_rows(store, 1, "flights").height == 3
+
+
+def test_a_flipped_bit_in_a_page_is_found_without_the_digest(store: Store) -> None:
+    """Other readers have only the pages' checksums; ours are there and are looked at."""
+    _load(store)
+    (path,) = (store.root / files.ROWS_DIRECTORY).iterdir()
+    original = path.read_bytes()
+    page = original.index(b"nul")
+    path.write_bytes(original[:page] + b"N" + original[page + 1 :])
+    with pytest.raises(IntegrityError, match="HF301"):
+        parquet.read(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1", b"half"])
+def test_a_missing_or_short_file_is_named(store: Store, content: bytes | None) -> None:
+    _load(store)
+    (path,) = (store.root / files.ROWS_DIRECTORY).iterdir()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=f"HF301.*{path.name}"):
+        files.read_rows(store, 1, "flights")
+
+
+def test_an_unknown_snapshot_is_not_found(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="HF303"):
+        files.read_rows(store, "s9-nothing", "flights")
+
+
+def test_a_sweep_leaves_living_work_alone_and_removes_the_dead(store: Store) -> None:
+    rows = store.root / files.ROWS_DIRECTORY
+    with files.staged(store.root) as stage:
+        publication = _publication(stage)
+        assert orphans.sweep(store) == []
+        assert batches.publish(store, publication, now_us=5) == Published(1)
+    with files.staged(store.root) as stage:
+        left = _publication(stage, "d2").files[0].path  # ends without being published
+    assert orphans.sweep_dead_attempts(store) == []  # its marker went with it: only the full sweep sees it
+    assert orphans.sweep(store) == [left]
+    assert [f"rows/{path.name}" for path in rows.iterdir()] == [publication.files[0].path]
+
+
+def test_a_marker_without_a_process_is_a_dead_attempt(store: Store) -> None:
+    stage = files.Stage(store.root)
+    left = _publication(stage).files[0].path
+    marker = store.root / files.ATTEMPTS_DIRECTORY / stage.attempt
+    stage.close()
+    marker.touch()  # as kill -9 leaves it: there, and locked by nobody
+    assert orphans.sweep_dead_attempts(store) == [left]
+    assert not marker.exists()
+
+
+def test_a_file_that_was_swept_cannot_be_published(store: Store) -> None:
+    with files.staged(store.root) as stage:
+        publication = _publication(stage)
+        (store.root / publication.files[0].path).unlink()
+        with pytest.raises(IntegrityError, match="HF301"):
+            batches.publish(store, publication, now_us=5)
+    assert batches.state(store, BatchId("flights", "d1")) is None
+
+
+def test_the_second_publication_of_the_same_content_is_a_no_op(store: Store) -> None:
+    assert _load(store) == Published(1)
+    again = _load(store)
+    assert isinstance(again, AlreadyLoaded)
+    assert again.load.table_version == 1

@@ -1,0 +1,108 @@
+"""Leases: one holder, taken over only after standing still, and fenced by the epoch for ever after (D6, P16)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.errors import ConflictError
+from holdfast.store import Store, leases
+from holdfast.store.leases import Lease, Sighting
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def _take(store: Store, holder: str, now_us: int, seen: Sighting | None = None) -> Lease | Sighting:
+    return leases.acquire(store, "control", holder=holder, duration_us=100, now_us=now_us, seen=seen)
+
+
+def test_a_lease_that_is_renewed_is_never_taken(store: Store) -> None:
+    mine = _take(store, "a", 0)
+    assert isinstance(mine, Lease)
+    seen: Sighting | None = None
+    for now_us in range(0, 1000, 60):
+        leases.renew(store, mine, now_us=0)  # even with a clock that stands still
+        answer = _take(store, "b", now_us, seen)
+        assert isinstance(answer, Sighting)
+        seen = answer
+
+
+def test_a_lease_that_stands_still_is_taken_and_the_old_holder_fenced(store: Store) -> None:
+    old = _take(store, "a", 1_000_000)
+    first = _take(store, "b", 5)  # b's clock has nothing to do with a's
+    assert isinstance(old, Lease)
+    assert isinstance(first, Sighting)
+    early = _take(store, "b", 104, first)
+    assert early == first  # the time of the first sighting runs on
+    new = _take(store, "b", 105, first)
+    assert isinstance(new, Lease)
+    assert new.epoch == old.epoch + 1
+    with pytest.raises(ConflictError, match="HF304"):
+        leases.renew(store, old, now_us=2)
+    with pytest.raises(ConflictError, match="HF304"), store.ledger.write() as connection:
+        leases.assert_epoch(connection, "control", old.epoch)
+    with store.ledger.write() as connection:
+        leases.assert_epoch(connection, "control", new.epoch)
+    assert not leases.release(store, old)
+
+
+def test_a_released_lease_is_free_at_once(store: Store) -> None:
+    mine = _take(store, "a", 0)
+    assert isinstance(mine, Lease)
+    assert leases.release(store, mine)
+    with pytest.raises(ConflictError, match="nobody"), store.ledger.write() as connection:
+        leases.assert_epoch(connection, "control", mine.epoch)
+    assert isinstance(_take(store, "b", 0), Lease)
+
+
+def test_the_same_holder_again_fences_its_twin(store: Store) -> None:
+    first, second = _take(store, "a", 0), _take(store, "a", 0)
+    assert isinstance(first, Lease)
+    assert isinstance(second, Lease)
+    assert second.epoch == first.epoch + 1
+
+
+def test_a_lease_of_nobody_is_asked_for_in_vain(store: Store) -> None:
+    with pytest.raises(ValueError, match="holder"):
+        _take(store, "", 0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 90), st.booleans()), max_size=25))
+def test_however_three_loops_interleave_only_the_newest_epoch_can_write(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, bool]]
+) -> None:
+    store = Store.open(tmp_path_factory.mktemp("store"))
+    clock = dict.fromkeys("abc", 0)
+    held: dict[str, Lease] = {}
+    seen: dict[str, Sighting | None] = dict.fromkeys("abc")
+    for who, pause_us, renews in steps:
+        clock[who] += pause_us
+        if who in held and renews:
+            try:
+                leases.renew(store, held[who], now_us=clock[who])
+            except ConflictError:
+                del held[who]
+        else:
+            answer = _take(store, who, clock[who], seen[who])
+            if isinstance(answer, Lease):
+                held[who] = answer
+                seen[who] = None
+            else:
+                seen[who] = answer
+        writers = 0
+        for lease in held.values():
+            try:
+                with store.ledger.write() as connection:
+                    leases.assert_epoch(connection, lease.name, lease.epoch)
+                writers += 1
+            except ConflictError:
+                continue
+        assert writers <= 1
+    store.ledger.close()

@@ -1,9 +1,8 @@
-"""The manifest of a batch: what each of its files says about itself, so that a file can be told without the ledger."""
+"""The manifest of a batch: what each of its files says about itself, so that it can be told without a ledger."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from holdfast.records import BatchId
 
@@ -30,11 +29,3 @@ class Manifest:
     def as_dict(self) -> dict[str, str | int]:
         """The fields as they stand in a file's footer."""
         return asdict(self)
-
-    def differences(self, footer: dict[str, Any]) -> list[str]:
-        """The fields of `footer` that do not agree with this manifest, each in words."""
-        return [
-            f"{name} is {footer.get(name)!r}, the ledger says {value!r}"
-            for name, value in self.as_dict().items()
-            if footer.get(name) != value
-        ]

@@ -1,0 +1,202 @@
+"""What a load accepts, refuses and says, from the sender's file to the rows that training reads (R1, R3-R5, R55)."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import duckdb
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+from polars.testing import assert_frame_equal
+
+from holdfast.control.ingest import LoadResult, ingest
+from holdfast.control.verify import verify
+from holdfast.errors import ConflictError, InputError, NotFoundError
+from holdfast.store import Store, events, files, publish, snapshots
+
+HEADER = "id,origin,delay,at,left\n"
+GOOD = "{id},EWR,4.5,2013-01-01T05:{minute:02}:00-05:00,2013-01-01T10:20:00Z\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def load(store: Store, loader: ModuleType, tmp_path: Path) -> Callable[..., LoadResult]:
+    """Loads text as a CSV delivery, or a frame as a Parquet delivery."""
+
+    def go(content: str | bytes | pl.DataFrame, batch: str = "d1", name: str = "d1.csv") -> LoadResult:
+        path = tmp_path / name
+        if isinstance(content, pl.DataFrame):
+            path = path.with_suffix(".parquet")
+            content.write_parquet(path)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return ingest(store, loader.FEED, batch, path, now_us=7, aggregates=[loader.AGGREGATE])
+
+    return go
+
+
+def _rows(minutes: list[int]) -> str:
+    return HEADER + "".join(GOOD.format(id=row, minute=minute) for row, minute in enumerate(minutes))
+
+
+def test_rows_are_published_in_the_order_of_their_event_time(
+    store: Store, load: Callable[..., LoadResult]
+) -> None:
+    result = load(_rows([30, 10, 20, 10]))
+    assert (result.state, result.rows_received, result.rows_loaded, result.reasons) == ("loaded", 4, 4, {})
+    load(HEADER + GOOD.format(id=9, minute=5).replace("2013-01-01T05", "2012-12-31T05"), "earlier")
+    assert files.read_rows(store, 2, "flights")["id"].to_list() == [9, 1, 3, 2, 0]
+
+
+def test_a_bad_row_is_kept_apart_with_its_reasons(store: Store, load: Callable[..., LoadResult]) -> None:
+    bad = "x,EWR,9000,2013-01-01T05:00:00-05:00,\n"
+    result = load(_rows([0, 1]) + bad)
+    assert (result.rows_loaded, result.rows_quarantined) == (2, 1)
+    assert result.reasons == {"id|type": 1, "delay|range": 1}
+    held = files.read_rows(store, 1, "flights__quarantine")
+    assert held.row(0, named=True) == {
+        "id": "x",
+        "origin": "EWR",
+        "delay": "9000",
+        "at": "2013-01-01T05:00:00-05:00",
+        "left": None,
+        "_reasons": ["id|type", "delay|range"],
+    }
+    with store.ledger.read() as connection:
+        (told,) = events.newest(connection, subject="flights/d1")
+    assert told.explanation == "2 rows loaded from d1.csv; 1 in quarantine: 1 id|type, 1 delay|range"
+
+
+def test_no_valid_row_loads_nothing_tells_why_and_leaves_the_id_free(
+    store: Store, load: Callable[..., LoadResult]
+) -> None:
+    for content in (HEADER, HEADER + "x,EWR,1,2013-01-01T05:00:00-05:00,\n"):
+        with pytest.raises(InputError, match=r"HF204.*nothing was loaded.*id is free"):
+            load(content)
+    with store.ledger.read() as connection:
+        told = [event.explanation for event in events.newest(connection, kind="batch.refused")]
+    assert told == [
+        "none of the 1 rows of batch flights/d1 is valid; 1 in quarantine: 1 id|type",
+        "batch flights/d1 has no row",
+    ]
+    assert list((store.root / "rows").iterdir() if (store.root / "rows").is_dir() else []) == []
+    assert load(_rows([1])).state == "loaded"
+
+
+def test_the_same_content_again_is_a_no_op_and_other_content_a_conflict(
+    load: Callable[..., LoadResult],
+) -> None:
+    first = load(_rows([1, 2]))
+    again = load(_rows([1, 2]), name="renamed.csv")
+    assert again.state == "already_loaded"
+    assert (again.table_version, again.digest, again.rows_loaded) == (first.table_version, first.digest, 2)
+    with pytest.raises(ConflictError, match=r"HF203.*unchanged"):
+        load(_rows([1, 3]))
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "code"),
+    [
+        (b"", "empty.csv", "HF201"),
+        (b"\xff\xfe" + HEADER.encode() + b"\x80,\xff,1,2,3\n", "latin.csv", "HF201"),
+        (b"PAR1 and then nothing", "cut.parquet", "HF201"),
+        (b"{}", "rows.json", "HF201"),
+        (b"\x1f\x8b\x08broken", "broken.csv.gz", "HF201"),
+        ((HEADER + "1,2,3,4,5,6,7\n").encode(), "wide.csv", "HF201"),
+        (b"id,origin\n1,EWR\n", "narrow.csv", "HF202"),
+        ((HEADER.strip() + ",extra\n1,EWR,1,2013-01-01T05:00:00Z,,7\n").encode(), "extra.csv", "HF202"),
+    ],
+)
+def test_a_source_that_cannot_be_used_is_refused_in_words(
+    store: Store, load: Callable[..., LoadResult], content: bytes, name: str, code: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        load(content, name=name)
+    assert refused.value.code == code
+    outcome = verify(store)
+    assert (outcome.clean, outcome.files) == (True, 0)
+
+
+def test_a_missing_source_is_refused(store: Store, loader: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"HF201.*gone.csv does not exist"):
+        ingest(store, loader.FEED, "d1", tmp_path / "gone.csv", now_us=7)
+    with pytest.raises(InputError, match="HF101"):
+        ingest(store, loader.FEED, "../d1", tmp_path / "gone.csv", now_us=7)
+
+
+def test_strange_text_and_packed_files_are_loaded_as_they_are(
+    store: Store, load: Callable[..., LoadResult]
+) -> None:
+    """NUL bytes and 4-byte UTF-8 in a category are just another word."""
+    text = _rows([1, 2]).replace("0,EWR", "0,\N{GRINNING FACE}", 1).replace("1,EWR", "1,a\0b", 1)
+    load(gzip.compress(text.encode()), name="d1.csv.gz")
+    assert files.read_rows(store, 1, "flights")["origin"].to_list() == ["\N{GRINNING FACE}", "a\0b"]
+
+
+def test_parquet_types_are_widened_only_without_loss(store: Store, load: Callable[..., LoadResult]) -> None:
+    moments = pl.Series([1_357_034_400_000_000_000]).cast(pl.Datetime("ns", "UTC"))
+    frame = pl.DataFrame(
+        {
+            "id": pl.Series([7], dtype=pl.UInt8),
+            "origin": pl.Series(["EWR"], dtype=pl.Categorical),
+            "delay": pl.Series([2.5], dtype=pl.Float32),
+            "at": moments,
+            "left": pl.Series([None], dtype=pl.Null),
+        }
+    )
+    load(frame)
+    assert files.read_rows(store, 1, "flights").row(0)[:3] == (7, "EWR", 2.5)
+    for column, values in (
+        ("id", pl.Series([7.5])),
+        ("at", pl.Series([1], dtype=pl.Datetime("us"))),
+        ("at", pl.Series([1_357_034_400_000_000_001]).cast(pl.Datetime("ns", "UTC"))),
+    ):
+        with pytest.raises(InputError, match=f"HF202.*{column}"):
+            load(frame.with_columns(values.alias(column)), batch="d2")
+
+
+def test_a_snapshot_stands_still_and_is_read_by_other_engines(
+    store: Store, load: Callable[..., LoadResult]
+) -> None:
+    """Published without copies: Polars and DuckDB read, by the Delta log, the rows that training reads."""
+    with pytest.raises(NotFoundError, match="HF303"):
+        snapshots.create(store, ["flights"], contract_hash="cc", now_us=1)
+    load(_rows([1, 2]))
+    cut = snapshots.create(store, ["flights"], contract_hash="cc", now_us=1)
+    assert snapshots.create(store, ["flights"], contract_hash="cc", now_us=2) == cut
+    assert snapshots.get(store, cut.snapshot) == cut
+    load(_rows([3]).replace("0,EWR", "5,EWR"), "d2")
+    assert cut.rows == 2
+    rows = files.read_rows(store, cut.snapshot, "flights")
+    assert rows["id"].to_list() == [0, 1]
+    place = publish.publish(store, cut.snapshot)["flights"]
+    assert publish.publish(store, cut.snapshot) == {"flights": place}
+    utc = rows.with_columns(pl.col("at").dt.convert_time_zone("UTC"))
+    assert_frame_equal(pl.read_delta(str(place)), utc)
+    by_log = DeltaTable(place).file_uris()
+    assert [Path(uri).stat().st_nlink for uri in by_log] == [2]
+    query = 'SELECT id, origin, delay, epoch_us("at") FROM read_parquet($files) ORDER BY id'
+    assert duckdb.execute(query, {"files": by_log}).fetchall() == [
+        (row["id"], row["origin"], row["delay"], int(row["at"].timestamp() * 1e6)) for row in rows.to_dicts()
+    ]
+    newer = snapshots.create(store, ["flights"], contract_hash="cc", now_us=3)
+    with store.ledger.read() as connection:
+        assert {snapshot.snapshot for snapshot in snapshots.newest(connection)} == {
+            cut.snapshot,
+            newer.snapshot,
+        }
+
+
+def test_progress_is_told_to_the_end(store: Store, loader: ModuleType, tmp_path: Path) -> None:
+    path, told = tmp_path / "d1.csv", []
+    path.write_text(_rows([1]))
+    ingest(store, loader.FEED, "d1", path, now_us=7, progress=lambda done, of: told.append((done, of)))
+    assert told == [(step, 4) for step in range(1, 5)]

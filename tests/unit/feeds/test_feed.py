@@ -1,0 +1,27 @@
+"""Names of feeds become names of tables: they must fit, and never be mistaken for a quarantine."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.contract import Contract, Integer, Timestamp
+from holdfast.errors import InputError
+from holdfast.feeds import Feed, quarantine_table
+
+CONTRACT = Contract(Integer("id"), Timestamp("at", tz="UTC"), key="id", event_time="at")
+
+
+def test_a_feed_names_its_tables() -> None:
+    feed = Feed("a" * 51, CONTRACT, group="airport")
+    assert len(quarantine_table(feed.name)) == 63
+
+
+@pytest.mark.parametrize("name", ["a" * 52, "flights__quarantine", "Flights", "a b", ""])
+def test_a_name_that_cannot_be_a_table_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="HF101"):
+        Feed(name, CONTRACT)
+
+
+def test_a_group_has_a_name_too() -> None:
+    with pytest.raises(InputError, match="group of feeds"):
+        Feed("flights", CONTRACT, group="../")

@@ -185,13 +185,17 @@ def decode_request(
             raise _unwanted(name, tensor.datatype, datatypes)
         if name in columns:
             raise RequestError("HF501", f"input {name!r} comes twice")
+        shape, data = tensor.shape, tensor.data
+        if data is not None and len(shape) == 1 and shape[0] == rows == len(data) and tensor.datatype == datatypes[0]:
+            columns[name] = data  # what nearly every tensor is, once the first has told the number of rows
+            continue
         count = _row_count(tensor, name)
         if rows < 0:
             rows = count
         elif count != rows:
             raise RequestError("HF501", f"input {name!r} has {count} rows, others have {rows}")
-        if tensor.data is not None:
-            columns[name] = _json_values(tensor, tensor.data, count)
+        if data is not None:
+            columns[name] = _json_values(tensor, data, count)
         else:
             used, columns[name] = _binary_values(tensor, tail, used, count)
         if tensor.datatype == "INT64" and datatypes[0] == "BYTES":

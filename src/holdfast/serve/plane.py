@@ -163,9 +163,8 @@ class Plane:
                 return NotFoundError("HF303", f"version {call.pinned[:64]!r} is not loaded here")
             request = decode_request(call.body, call.header_length, endpoint.specs)
             if request.rows:
-                rows = endpoint.rows(request, self.counters.violations)
+                rows, moments = endpoint.admit(request, self.counters.violations)
                 received_rows = endpoint.received(request)
-                moments = endpoint.moments(rows)
             else:  # a probe that leaves the rows to us
                 rows, received_rows, moments = empty_rows(1), [()], [0]
         except RequestError as error:

@@ -1,0 +1,70 @@
+"""A quick proof that all values of a column are valid, so that many rows need not be checked one by one.
+
+It may only ever err on the side of doubt: False sends the rows to the contract's own row check, which alone decides and
+names reasons. A property test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any, TypeAlias
+
+from holdfast.contract import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
+
+Screen: TypeAlias = Callable[[Sequence[Any]], bool]
+_EXACT = 2**53
+
+
+def screen(column: Column, *, in_key: bool) -> Screen | None:
+    """Whether every value is there and surely valid; None for a timestamp, which has to be read to be known.
+
+    >>> quick = screen(Number("distance", unit="mi", low=0), in_key=False)
+    >>> quick([1.5, 2.0]), quick([1.5, -1.0]), quick([1.5, float("nan")]), quick([1.5, None])
+    (True, False, False, False)
+    """
+    match column:
+        case Number():
+            return _within(float, -inf if column.low is None else column.low, inf if column.high is None else column.high)
+        case Integer():
+            return _within(int, -_EXACT if column.low is None else column.low, _EXACT if column.high is None else column.high)
+        case Category():
+            return _words(None if column.values is None or column.unseen == "other" else frozenset(column.values), in_key)
+        case Boolean() | Label():
+            return lambda values: set(map(type, values)) == {bool}
+        case Text():
+            return _texts(column)
+        case Timestamp():
+            return None
+
+
+def _within(kind: type, low: float, high: float) -> Screen:
+    def quick(values: Sequence[Any]) -> bool:
+        # A NaN or an infinity makes the sum one; so may an overflow, which only costs the longer way.
+        return set(map(type, values)) == {kind} and low <= min(values) and max(values) <= high and abs(sum(values)) < inf
+
+    return quick
+
+
+def _words(known: frozenset[str] | None, in_key: bool) -> Screen:
+    def quick(values: Sequence[Any]) -> bool:
+        if set(map(type, values)) != {str}:
+            return False
+        if known is not None:
+            return known.issuperset(values)
+        joined = "".join(values)
+        return "" not in values and joined.isascii() and not (in_key and "\0" in joined)
+
+    return quick
+
+
+def _texts(column: Text) -> Screen:
+    longest = column.max_length
+
+    def quick(values: Sequence[Any]) -> bool:
+        if column.pattern is not None or set(map(type, values)) != {str} or "" in values:
+            return False
+        joined = "".join(values)
+        return joined.isascii() and "\0" not in joined and max(map(len, values)) <= longest
+
+    return quick

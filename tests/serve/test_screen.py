@@ -1,0 +1,83 @@
+"""The quick proof never says more than the row check: where it is sure, no row has a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.contract import Boolean, Category, Contract, Integer, Number, Text, Timestamp, compile_row
+from holdfast.serve.endpoint import Endpoint
+from holdfast.serve.oip import InferRequest, RequestError
+
+CONTRACT = Contract(
+    Text("id", max_length=4),
+    Text("note", pattern="[a-z]+", missing="keep"),
+    Category("carrier", values=("AA", "UA"), unseen="reject"),
+    Category("origin", missing="keep"),
+    Number("distance", unit="mi", low=0, high=6000),
+    Number("free", unit="1", missing="keep"),
+    Integer("seats", low=1, high=900),
+    Integer("any", missing="keep"),
+    Boolean("flag", missing="keep"),
+    Timestamp("at", tz="America/New_York"),
+    Timestamp("wall", tz="America/New_York", naive="local", missing="keep"),
+    key="id",
+    event_time="at",
+)
+CHECK = compile_row(CONTRACT, request=True)
+GOOD: dict[str, list[Any]] = {
+    "id": ["a", "b\n", "é"],
+    "note": ["abc"],
+    "carrier": ["AA", "UA"],
+    "origin": ["x", "\0", "\U0001f6eb"],
+    "distance": [0.0, 6000.0, 12, 1e-300],
+    "free": [1e308, -1e308, 0.5, 3],
+    "seats": [1, 900],
+    "any": [2**53, -(2**53)],
+    "flag": [True, False],
+    "at": ["2013-03-10T02:30:00-05:00", "1970-01-01T00:00:00Z"],
+    "wall": ["2013-06-01 02:30:00", "2013-06-01T02:30:00Z"],
+}
+BAD = [
+    None, "", "a\0", "\ud83d", "toolong", -1.0, 6000.1, float("nan"), float("inf"), -float("inf"), 0, 901, 1.5, 2**53 + 1, 10**400, True,
+    "ZZ", "UPPER", "2013-03-10T02:30:00", "2013-03-10 02:30:00", "2013-11-03 01:30:00", "9999-12-31T23:59:59-23:00", "x", [], {}, [1],
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_sure_means_valid(data: st.DataObject) -> None:
+    rows = data.draw(st.integers(4, 7))
+    columns = {name: data.draw(st.lists(st.sampled_from(good), min_size=rows, max_size=rows)) for name, good in GOOD.items()}
+    for _ in range(data.draw(st.integers(0, 2))):
+        name = data.draw(st.sampled_from(sorted(columns)))
+        columns[name][data.draw(st.integers(0, rows - 1))] = data.draw(st.sampled_from(BAD))
+    reasons = [CHECK({name: values[place] for name, values in columns.items()}) for place in range(rows)]
+    request = InferRequest(None, None, False, rows, {name: list(values) for name, values in columns.items()}, False)
+    counted: Counter[str] = Counter()
+    endpoint = Endpoint(CONTRACT)
+    if any(reasons):
+        with pytest.raises(RequestError):
+            endpoint.admit(request, counted)
+        assert sum(counted.values()) == sum(map(len, reasons))
+    else:
+        made, moments = endpoint.admit(request, counted)
+        alone = [endpoint.admit(one(columns, place), counted)[1][0] for place in range(rows)]
+        assert moments == alone
+        assert [row["at"] for row in made] == moments
+
+
+def one(columns: dict[str, list[Any]], place: int) -> InferRequest:
+    return InferRequest(None, None, False, 1, {name: [values[place]] for name, values in columns.items()}, False)
+
+
+def test_an_ordinary_request_is_proved() -> None:
+    """Otherwise the proof would be for nothing."""
+    columns = {name: values[:1] * 4 for name, values in GOOD.items() if name != "note"}
+    assert not Endpoint(CONTRACT)._surely_valid(columns, {})
+    plain = Contract(Text("id"), Number("x", unit="1"), Timestamp("at", tz="UTC"), key="id", event_time="at")
+    assert Endpoint(plain)._surely_valid({"id": ["a"] * 4, "x": [1.0] * 4, "at": ["2013-03-10T02:30:00Z"] * 4}, {})

@@ -190,6 +190,7 @@ class StatusReader:
         self._outcome = -1
         self._days: tuple[QualityDay, ...] = ()
         self._versions: tuple[QualityVersion, ...] = ()
+        self._spans: dict[int, RolloutSpan] = {}
 
     def read(self, *, now_us: int) -> Status:
         """The status at `now_us`."""
@@ -200,7 +201,6 @@ class StatusReader:
         told = tuple(_server(server, seen.get(server.server)) for server in servers.registered(store, model))
         known = versions.of_model(store, model)
         runs = rollouts.of_model(store, model)
-        spans = outcomes.rollout_spans(store, model)
         used = self._use(now_us)
         answers = usage.answered_rows(store, model)
         self._judge_quality(answers)
@@ -219,7 +219,9 @@ class StatusReader:
                 _version(row, plan, gates.newest(store, row.version), qualities.get(row.version), requests)
                 for row in known
             ),
-            rollouts=tuple(_rollout(store, row, spans.get(row.rollout)) for row in runs[:NEWEST_ROLLOUTS]),
+            rollouts=tuple(
+                _rollout(store, row, self._spans.get(row.rollout)) for row in runs[:NEWEST_ROLLOUTS]
+            ),
             quality=self._days,
             labels=_labels(store),
             feeds=batches.totals(store),
@@ -244,6 +246,7 @@ class StatusReader:
         found = outcomes.of_model(self._store, self._model, days=QUALITY_DAYS)
         self._days = by_day(found)
         self._versions = by_version(found, answers)
+        self._spans = outcomes.rollout_spans(self._store, self._model)
         self._outcome = newest
 
 

@@ -133,7 +133,6 @@ def quality_chart(
             "symbolType": "stroke",
             "symbolOpacity": 1,
             "symbolStrokeWidth": 3,
-            "columnPadding": 18,
         },
     }
     filled: Spec = {"field": "version", "type": "nominal", "scale": by_version["scale"], "legend": None}
@@ -185,7 +184,11 @@ def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec
                 "field": "version",
                 "type": "nominal",
                 "scale": {"domain": named, "range": [COLOURS[colour(version)] for version in named]},
-                "legend": {"orient": "top", "title": None, "columns": max(1, width // 130)},
+                "legend": {
+                    "orient": "top",
+                    "title": None,
+                    "columns": max(1, width // 130),
+                },
             },
         },
     }
@@ -250,7 +253,12 @@ def _chart(layers: Sequence[Spec], width: int, height: int, title: str) -> Spec:
                 "gridColor": "#8883",
                 "titlePadding": 8,
             },
-            "legend": {"labelColor": "currentColor", "labelFontSize": 12, "symbolSize": 90},
+            "legend": {
+                "labelColor": "currentColor",
+                "labelFontSize": 12,
+                "symbolSize": 90,
+                "columnPadding": 18,
+            },
             "text": {"fontSize": 10.5},
         },
     }

@@ -157,7 +157,7 @@ def _latency_tile(status: Status) -> Tile:
     return Tile(
         "Latency, p99",
         words.latency(found.p99_seconds),
-        f"half within {words.latency(found.p50_seconds)}; within 12 % of the truth",
+        f"half within {words.latency(found.p50_seconds)}; read to 12 %",
     )
 
 

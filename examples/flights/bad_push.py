@@ -7,7 +7,8 @@ canary finds it (requirements R65, R117).
 
 from dataclasses import replace
 
-from holdfast import Value
 from model import model as honest
+
+from holdfast import Value
 
 model = replace(honest, features=(*honest.features, Value("reported_delay")))

@@ -61,7 +61,9 @@ def cut(destination: Path, first: date, last: date) -> dict[str, int]:
 
 
 def _flights() -> pl.DataFrame:
-    hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us").dt.replace_time_zone("UTC")
+    hour = (
+        pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us").dt.replace_time_zone("UTC")
+    )
     return _read("flights").with_columns(
         scheduled_departure=(hour + pl.duration(minutes="minute")).dt.convert_time_zone(ZONE),
         destination="dest",
@@ -78,7 +80,9 @@ def _flights() -> pl.DataFrame:
 
 
 def _weather() -> pl.DataFrame:
-    hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us").dt.replace_time_zone("UTC")
+    hour = (
+        pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us").dt.replace_time_zone("UTC")
+    )
     return (
         _read("weather")
         .select(

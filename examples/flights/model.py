@@ -11,7 +11,6 @@ from holdfast import (
     Constant,
     Contract,
     Feed,
-    GoldenQuery,
     Hour,
     Label,
     LightGBM,
@@ -20,7 +19,7 @@ from holdfast import (
     Model,
     Month,
     Number,
-    Quality,
+    Objective,
     Rate,
     Text,
     Timestamp,
@@ -156,5 +155,5 @@ model = Model(
     golden=(),
     # Nine hundred flights a day: a step may not ask for more than a few days can show.
     rollout=Canary(units_per_step=20, labelled_per_step=15),
-    objective=Quality("auc", at_least=0.65),
+    objective=Objective("auc", at_least=0.65),
 )

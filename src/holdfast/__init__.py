@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         Text,
         Timestamp,
     )
-    from holdfast.declaration import Model, Quality
+    from holdfast.declaration import Model
     from holdfast.features import (
         Aggregate,
         Bucket,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         Weekday,
     )
     from holdfast.feeds import Feed
-    from holdfast.qualify import Gates, GoldenQuery
+    from holdfast.qualify import Gates, GoldenQuery, Objective
     from holdfast.rollout import Canary
     from holdfast.train import LightGBM, LogisticRegression, Rate
 
@@ -53,8 +53,8 @@ _WHERE = {
         "Aggregate Bucket Clip Code Difference Hour Impute Log Month Ratio Value Weekday".split()  # noqa: SIM905
     ),
     "holdfast.feeds": ["Feed"],
-    "holdfast.declaration": ["Model", "Quality"],
-    "holdfast.qualify": ["Gates", "GoldenQuery"],
+    "holdfast.declaration": ["Model"],
+    "holdfast.qualify": ["Gates", "GoldenQuery", "Objective"],
     "holdfast.rollout": ["Canary"],
     "holdfast.train": ["LightGBM", "LogisticRegression", "Rate"],
 }
@@ -64,7 +64,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "Feed", "Contract", "Boolean", "Category", "Integer", "Label", "Number", "Text", "Timestamp",
     "Reject", "Constant", "Mean", "Median", "Keep",
     "Model", "Aggregate", "Bucket", "Clip", "Code", "Difference", "Hour", "Impute", "Log", "Month", "Ratio", "Value", "Weekday",
-    "LightGBM", "LogisticRegression", "Rate", "Gates", "GoldenQuery", "Canary", "Quality",
+    "LightGBM", "LogisticRegression", "Rate", "Gates", "GoldenQuery", "Objective", "Canary",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from holdfast.contract import (
     Boolean,
@@ -24,7 +24,7 @@ from holdfast.contract import (
 )
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, Feature, columns_read, feature_name
-from holdfast.qualify import Gates, GoldenQuery
+from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import check_name, duration
 from holdfast.rollout import Canary
 
@@ -32,44 +32,7 @@ if TYPE_CHECKING:
     from holdfast.feeds import Feed
     from holdfast.train import Learner, Rate
 
-Metric = Literal["auc", "brier"]
-
 _FEATURES: Final = get_args(Feature)
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """What the model is to achieve in production.
-
-    Parameters
-    ----------
-    metric
-        "auc", the higher the better, or "brier", the lower the better; both in [0, 1].
-    at_least, at_most
-        The bound: `at_least` for "auc", `at_most` for "brier".
-    over
-        The span of event time that it is measured over.
-    """
-
-    metric: Metric
-    at_least: float | None = None
-    at_most: float | None = None
-    over: timedelta | str = "28d"
-
-    def __post_init__(self) -> None:
-        if self.metric not in get_args(Metric):
-            raise InputError(
-                "HF101", f"the objective's metric is {self.metric!r}: use {' or '.join(get_args(Metric))}"
-            )
-        right, wrong = (
-            (self.at_least, self.at_most) if self.metric == "auc" else (self.at_most, self.at_least)
-        )
-        side = "at_least" if self.metric == "auc" else "at_most"
-        if right is None or wrong is not None or not 0.0 <= right <= 1.0:
-            raise InputError(
-                "HF101", f"the objective for {self.metric} needs {side}, in [0, 1], and nothing else"
-            )
-        object.__setattr__(self, "over", duration(self.over))
 
 
 @dataclass(frozen=True)
@@ -103,7 +66,7 @@ class Model:
     rollout
         How a qualified version takes over the traffic.
     objective
-        What it is to achieve in production; None when nothing is promised.
+        What it is to achieve; a version that misses it on held-out days is not rolled out. None promises nothing.
 
     Raises
     ------
@@ -123,7 +86,7 @@ class Model:
     golden: tuple[GoldenQuery, ...] = ()
     gates: Gates = field(default_factory=Gates)
     rollout: Canary = field(default_factory=Canary)
-    objective: Quality | None = None
+    objective: Objective | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "model")

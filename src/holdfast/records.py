@@ -54,9 +54,9 @@ class BatchId:
 class TrafficPlan:
     """Which versions of a model answer, and with which share. The server obeys the newest plan that it could verify.
 
-    `share_ppm` is the challenger's share of the units in parts per million, 0 to 1,000,000. `plan` grows with every change, and a server never goes
-    back to a smaller one. `previous` is what a roll-back of a finished promotion returns to; `fallback` (the heuristic)
-    answers when no model can.
+    `share_ppm` is the challenger's share of the units in parts per million, 0 to 1,000,000. `plan` grows with every change,
+    and a server never goes back to a smaller one. `previous` is what a roll-back of a finished promotion returns to;
+    `fallback` (the heuristic) answers when no model can.
     """
 
     model: str
@@ -96,7 +96,8 @@ def check_name(name: str, what: str) -> str:
     """
     if not NAME.match(name):
         raise InputError(
-            "HF101", f"{name!r} cannot name a {what}: use 1 to 63 of a-z, 0-9, '_' and '-', beginning with a letter or digit"
+            "HF101",
+            f"{name!r} cannot name a {what}: use 1 to 63 of a-z, 0-9, '_' and '-', beginning with a letter or digit",
         )
     return name
 
@@ -111,7 +112,9 @@ def duration(text: str | timedelta) -> timedelta:
         return text
     found = _DURATION.match(text)
     if found is None:
-        raise InputError("HF101", f"{text!r} is not a duration: write a number and ms, s, min, h or d, as in '15min'")
+        raise InputError(
+            "HF101", f"{text!r} is not a duration: write a number and ms, s, min, h or d, as in '15min'"
+        )
     return timedelta(seconds=float(found[1]) * _UNIT_SECONDS[found[2]])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Text, Timestamp
-from holdfast.declaration import Model, Quality
+from holdfast.declaration import Model, Objective
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, Code, Hour, Log, Value
 from holdfast.feeds import Feed
@@ -48,7 +48,7 @@ GOOD: dict[str, Any] = {
     "learner": LightGBM(),
     "heuristic": Rate(by=(Code("carrier"), Hour("at"))),
     "golden": (GoldenQuery("calm", ROW | {"wind": 1.0}, between=(0.0, 0.5)),),
-    "objective": Quality("auc", at_least=0.7),
+    "objective": Objective("auc", at_least=0.7),
 }
 
 
@@ -142,4 +142,4 @@ def test_a_contradiction_is_named(change: dict[str, Any], words: str) -> None:
 )
 def test_an_objective_that_cannot_be_met_or_missed_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="objective"):
-        Quality(**given)
+        Objective(**given)

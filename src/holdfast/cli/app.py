@@ -50,7 +50,7 @@ def command(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     # Each command's module registers itself; importing them here keeps `app` free of a cycle.
-    from holdfast.cli import data, demo, initialise, models, operate  # noqa: F401, PLC0415
+    from holdfast.cli import data, demo, initialise, models, operate  # noqa: F401
 
     try:
         app()

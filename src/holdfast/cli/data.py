@@ -20,7 +20,10 @@ from holdfast.control import verify as verifying
 from holdfast.errors import InputError
 from holdfast.store import sources
 
-Files = Annotated[list[str], typer.Argument(help="CSV or Parquet files, one batch each; patterns such as 'in/*.csv' are allowed.")]
+Files = Annotated[
+    list[str],
+    typer.Argument(help="CSV or Parquet files, one batch each; patterns such as 'in/*.csv' are allowed."),
+]
 
 
 @command("Rows")
@@ -41,16 +44,30 @@ def check(
         "feeds": [feed.name for feed in model.feeds],
         "features": len(model.features),
     }
-    report.say(f"[green]ok[/] model [bold]{model.name}[/]: {len(model.feeds)} feeds, {len(model.features)} features")
+    report.say(
+        f"[green]ok[/] model [bold]{model.name}[/]: {len(model.feeds)} feeds, {len(model.features)} features"
+    )
     if feed is not None:
         if file is None:
-            raise InputError("HF201", f"which file should be checked against {feed}?", next_command=f"holdfast check {feed} FILE")
+            raise InputError(
+                "HF201",
+                f"which file should be checked against {feed}?",
+                next_command=f"holdfast check {feed} FILE",
+            )
         contract = loaded.feed(feed).contract
         delivered = sources.read(file, contract)
         verdict = compile_batch(contract)(delivered)
         bad = verdict.quarantined.height
-        document |= {"rows": delivered.frame.height, "valid": verdict.valid.height, "quarantined": bad, "reasons": verdict.counts}
-        report.say(f"{escape(str(file))}: {delivered.frame.height:,} rows, {verdict.valid.height:,} valid, {bad:,} would go to quarantine")
+        document |= {
+            "rows": delivered.frame.height,
+            "valid": verdict.valid.height,
+            "quarantined": bad,
+            "reasons": verdict.counts,
+        }
+        report.say(
+            f"{escape(str(file))}: {delivered.frame.height:,} rows, {verdict.valid.height:,} valid, "
+            f"{bad:,} would go to quarantine"
+        )
         if verdict.counts:
             report.table("Reasons", ["reason", "rows"], sorted(verdict.counts.items()))
     report.result(document)
@@ -61,7 +78,8 @@ def ingest(
     feed: Annotated[str, typer.Argument(help="The feed that delivered the files.")],
     files: Files,
     batch: Annotated[
-        str | None, typer.Option("--batch", help="The sender's id of the delivery.", show_default="the file's name")
+        str | None,
+        typer.Option("--batch", help="The sender's id of the delivery.", show_default="the file's name"),
     ] = None,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
@@ -73,14 +91,23 @@ def ingest(
     target = loaded.feed(feed)
     paths = _expand(files)
     if batch is not None and len(paths) > 1:
-        raise InputError("HF201", f"--batch names one delivery, but {len(paths)} files were given", state="nothing was loaded")
+        raise InputError(
+            "HF201",
+            f"--batch names one delivery, but {len(paths)} files were given",
+            state="nothing was loaded",
+        )
     store = loaded.store()
     results = []
     with report.progress(f"loading {feed}") as step:
         for done, path in enumerate(paths):
             results.append(
                 loading.ingest(
-                    store, target, batch or _batch_id(path), path, now_us=now_us(), aggregates=loaded.model.aggregates
+                    store,
+                    target,
+                    batch or _batch_id(path),
+                    path,
+                    now_us=now_us(),
+                    aggregates=loaded.model.aggregates,
                 )
             )
             step(done + 1, len(paths))
@@ -106,12 +133,17 @@ def verify(
     store = Project.load(project, declaration).store()
     with report.progress("verifying") as step:
         outcome = verifying.verify(store, now_us=now_us(), progress=step)
-    report.say(f"checked {outcome.files:,} files, {outcome.rows:,} rows, {outcome.blobs:,} blobs; swept {outcome.swept:,} orphans")
+    report.say(
+        f"checked {outcome.files:,} files, {outcome.rows:,} rows, {outcome.blobs:,} blobs; swept {outcome.swept:,} orphans"
+    )
     if outcome.findings:
         report.table(
             "Findings",
             ["code", "subject", "what", "next"],
-            [(found.code, found.subject, found.explanation, found.next_command) for found in outcome.findings],
+            [
+                (found.code, found.subject, found.explanation, found.next_command)
+                for found in outcome.findings
+            ],
         )
     else:
         report.say("[green]ok[/] nothing is wrong")

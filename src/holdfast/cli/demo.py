@@ -21,7 +21,7 @@ from holdfast.cli.stage import Stage
 from holdfast.control import qualify, rollout, train, verify
 from holdfast.control.status import status
 from holdfast.declaration import Model
-from holdfast.errors import HoldfastError, RefusedError
+from holdfast.errors import RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.rollout.machine import RESTING, State
@@ -48,7 +48,8 @@ def demo(
         Path, typer.Option("--directory", help="Where it is played; made anew each time.", file_okay=False)
     ] = Path("demo-data"),
     stay: Annotated[
-        bool | None, typer.Option("--stay/--no-stay", help="Keep the page up at the end.", show_default="on a terminal")
+        bool | None,
+        typer.Option("--stay/--no-stay", help="Keep the page up at the end.", show_default="on a terminal"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -94,7 +95,9 @@ class Story:
         return f"http://{settings.host}:{settings.page_port}/"
 
     def _chapter(self, number: str, title: str) -> None:
-        self._report.say(f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{time.monotonic() - self._began:.0f} s[/]")
+        self._report.say(
+            f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{time.monotonic() - self._began:.0f} s[/]"
+        )
 
     # --- 1 ---------------------------------------------------------------------------------------------------------------
 
@@ -108,11 +111,15 @@ class Story:
             for done, day in enumerate(days):
                 for feed in feeds:
                     if (feed, day) != ("flights", KILLED_DAY):
-                        reasons.update({f"{feed} {why}": n for why, n in stage.load(feed, day).reasons.items()})
+                        reasons.update(
+                            {f"{feed} {why}": n for why, n in stage.load(feed, day).reasons.items()}
+                        )
                 step(done + 1, len(days))
         report.say(f"  {len(days) * len(feeds) - 1} batches; into quarantine went {_listed(reasons)}")
         killed = stage.killed_load("flights", KILLED_DAY)
-        report.say(f"  the load of flights/{KILLED_DAY} is killed in the middle: exit status {killed} (SIGKILL)")
+        report.say(
+            f"  the load of flights/{KILLED_DAY} is killed in the middle: exit status {killed} (SIGKILL)"
+        )
         statuses = stage.resubmitted_load("flights", KILLED_DAY, times=4)
         report.say(f"  resubmitted by 4 processes at once: exit statuses {statuses}")
         delivered = sum(stage.delivered(feed, FIRST_DAY, LOADED_UNTIL) for feed in feeds)
@@ -140,8 +147,12 @@ class Story:
         version = self._train_and_qualify(self._stage.project.model)
         rollout.begin(self._stage.store, self._stage.project.model, version, actor="demo", now_us=now_us())
         self._stage.caller.wait_until_ready(60)
-        self._stage.wait(lambda: self._rollout().state is State.PROMOTED, "the first version to be confirmed by a probe")
-        self._report.say(f"  {version} answers at http://{self._stage.project.settings.host}:{self._stage.project.settings.port}; a probe confirmed it")
+        self._stage.wait(
+            lambda: self._rollout().state is State.PROMOTED, "the first version to be confirmed by a probe"
+        )
+        self._report.say(
+            f"  {version} answers at http://{self._stage.project.settings.host}:{self._stage.project.settings.port}; a probe confirmed it"
+        )
         self._report.say(f"  the page: [cyan]{self._page}[/]")
 
     def _train_and_qualify(self, model: Model) -> str:
@@ -149,8 +160,12 @@ class Story:
         tables = [feed.name for feed in model.feeds]
         snapshot = snapshots.create(stage.store, tables, contract_hash=model.contract.hash, now_us=now_us())
         with report.progress("training") as step:
-            trained = train.train(stage.store, model, snapshot.snapshot, now_us=now_us(), seed=0, progress=step)
-        report.say(f"  trained [bold]{trained.version}[/] on {trained.rows_trained:,} flights of snapshot {snapshot.snapshot}")
+            trained = train.train(
+                stage.store, model, snapshot.snapshot, now_us=now_us(), seed=0, progress=step
+            )
+        report.say(
+            f"  trained [bold]{trained.version}[/] on {trained.rows_trained:,} flights of snapshot {snapshot.snapshot}"
+        )
         with report.progress("qualifying"):
             results = qualify.qualify(stage.store, model, trained.version, now_us=now_us())
         self._gates[trained.version] = results
@@ -169,7 +184,9 @@ class Story:
             self._play_day()
         requests = self._stage.caller.tally.requests - before
         seconds = time.monotonic() - began
-        self._report.say(f"  {requests:,} requests, {requests / seconds:,.0f} a second, 5xx: {self._stage.caller.tally.http_5xx}")
+        self._report.say(
+            f"  {requests:,} requests, {requests / seconds:,.0f} a second, 5xx: {self._stage.caller.tally.http_5xx}"
+        )
 
     def _play_day(self) -> None:
         self._today += timedelta(days=1)
@@ -276,7 +293,8 @@ class Story:
             f"  {self._found['rows_loaded']:,} rows loaded, {self._found['rows_quarantined']} in quarantine, "
             f"{self._found['duplicates']} twice\n"
             f"  {tally.requests:,} requests, {tally.http_5xx} answered with 5xx\n"
-            f"  the bad push was found after {bad['requests_to_detect']:,} requests, of which it answered {bad['bad_answers']:,}; "
+            f"  the bad push was found after {bad['requests_to_detect']:,} requests, of which it answered "
+            f"{bad['bad_answers']:,}; "
             f"traffic was back in {bad['rollback_seconds']:.2f} s, by {bad['rolled_back_by']}\n"
             f"  {self._found['seconds']:.0f} s in all"
         )

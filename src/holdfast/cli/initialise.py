@@ -27,9 +27,12 @@ _SAMPLE = "parcels.csv"
 @command("Begin")
 def init(
     data: Annotated[
-        Path | None, typer.Argument(help="A CSV or Parquet file of yours.", show_default="a small sample is written")
+        Path | None,
+        typer.Argument(help="A CSV or Parquet file of yours.", show_default="a small sample is written"),
     ] = None,
-    label: Annotated[str | None, typer.Option("--label", help="The true-or-false column to foretell.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="The true-or-false column to foretell.")
+    ] = None,
     key: Annotated[str | None, typer.Option("--key", help="The column that tells rows apart.")] = None,
     event_time: Annotated[str | None, typer.Option("--event-time", help="The column that says when.")] = None,
     zone: Annotated[str, typer.Option("--tz", help="Time zone of the event time.")] = "UTC",
@@ -54,15 +57,25 @@ def init(
         data = project / _SAMPLE
         _write_sample(data)
         label, key, event_time = "late", "parcel", "handed_in"
-        report.say(f"[green]ok[/] wrote {escape(str(data))}: 6,000 parcels, made up, of which about a quarter come late")
+        report.say(
+            f"[green]ok[/] wrote {escape(str(data))}: 6,000 parcels, made up, of which about a quarter come late"
+        )
     frame = _read(data)
     label = _chosen(frame, label, "label", [n for n, t in frame.schema.items() if t == pl.Boolean])
-    event_time = _chosen(frame, event_time, "event-time", [n for n, t in frame.schema.items() if isinstance(t, pl.Datetime)])
-    unique = [n for n in frame.columns if n not in (label, event_time) and frame[n].n_unique() == frame.height]
+    event_time = _chosen(
+        frame, event_time, "event-time", [n for n, t in frame.schema.items() if isinstance(t, pl.Datetime)]
+    )
+    unique = [
+        n for n in frame.columns if n not in (label, event_time) and frame[n].n_unique() == frame.height
+    ]
     key = _chosen(frame, key, "key", unique)
     suggestions = suggest(frame, label=label, key=key, event_time=event_time, zone=zone)
     environment = Environment(
-        loader=PackageLoader("holdfast.cli"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+        loader=PackageLoader("holdfast.cli"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - it writes Python, not HTML
     )
     target.write_text(
         environment.get_template("model.py.j2").render(
@@ -71,11 +84,24 @@ def init(
         encoding="utf-8",
     )
     report.say(f"[green]ok[/] wrote {escape(str(target))}; read it, correct units and ranges, then:")
-    commands = [f"holdfast ingest rows {data}", "holdfast train", "holdfast qualify", "holdfast rollout", "holdfast up"]
+    commands = [
+        f"holdfast ingest rows {data}",
+        "holdfast train",
+        "holdfast qualify",
+        "holdfast rollout",
+        "holdfast up",
+    ]
     for line in commands:
         report.say(f"  [cyan]{escape(line)}[/]")
     report.result(
-        {"model_file": str(target), "data": str(data), "label": label, "key": key, "event_time": event_time, "next": commands}
+        {
+            "model_file": str(target),
+            "data": str(data),
+            "label": label,
+            "key": key,
+            "event_time": event_time,
+            "next": commands,
+        }
     )
 
 
@@ -94,12 +120,17 @@ def _chosen(frame: pl.DataFrame, given: str | None, what: str, fitting: list[str
     if given is not None:
         if given not in frame.columns:
             known = ", ".join(frame.columns)
-            raise InputError("HF202", f"--{what} {given!r} is not a column; there are {known}", state="nothing was written")
+            raise InputError(
+                "HF202", f"--{what} {given!r} is not a column; there are {known}", state="nothing was written"
+            )
         return given
     if len(fitting) != 1:
         found = f"{', '.join(fitting)} could be it" if fitting else "no column could be it"
         raise InputError(
-            "HF202", f"which column is the {what}? {found}", state="nothing was written", next_command=f"holdfast init FILE --{what} COLUMN"
+            "HF202",
+            f"which column is the {what}? {found}",
+            state="nothing was written",
+            next_command=f"holdfast init FILE --{what} COLUMN",
         )
     return fitting[0]
 
@@ -115,7 +146,7 @@ def _write_sample(path: Path) -> None:
         town = rng.choice(list(towns))
         weight, express = round(rng.lognormvariate(0.8, 0.7), 2), rng.random() < 0.3
         risk = -2.2 + towns[town] + 0.25 * weight - 1.2 * express + (0.8 if when.hour >= 16 else 0.0)
-        late = rng.random() < 1 / (1 + 2.718281828 ** -risk)
+        late = rng.random() < 1 / (1 + 2.718281828**-risk)
         rows.append((f"p{number:05d}", when.strftime("%Y-%m-%dT%H:%M:%SZ"), town, weight, express, late))
     frame = pl.DataFrame(rows, ["parcel", "handed_in", "town", "weight_kg", "express", "late"], orient="row")
     frame.write_csv(path)

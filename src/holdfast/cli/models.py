@@ -15,34 +15,49 @@ from holdfast.cli.report import Report
 from holdfast.control import qualify as qualifying
 from holdfast.control import rollout as rolling
 from holdfast.control import train as training
+from holdfast.qualify import standing
 from holdfast.records import Verdict
 from holdfast.store import rollouts, snapshots, versions
 
-VersionName = Annotated[str | None, typer.Argument(help="The version, as in v3-1f2e3d4c.", show_default="the newest that fits")]
+VersionName = Annotated[
+    str | None, typer.Argument(help="The version, as in v3-1f2e3d4c.", show_default="the newest that fits")
+]
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
+_STANDING = {
+    "qualified": "{version} is [green]qualified[/]; next: holdfast rollout {version}",
+    "registered": "{version} could [yellow]not be judged to the end[/]; load more rows and train again, or qualify it again",
+    "refused": "{version} is [red]refused[/]; it will not be rolled out",
+}
 
 
 @command("Versions")
 def train(
     snapshot: Annotated[
-        str | None, typer.Option("--snapshot", help="The cut to train on.", show_default="a new one of all tables as they are")
+        str | None,
+        typer.Option(
+            "--snapshot", help="The cut to train on.", show_default="a new one of all tables as they are"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything random in training.", min=0)] = 0,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a version (and its heuristic) on a named snapshot. The same snapshot, declaration and seed give the same version."""
+    """Train a version, and its heuristic, on a named snapshot. The same snapshot, declaration and seed give the same one."""
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
     if snapshot is None:
         tables = [feed.name for feed in loaded.model.feeds]
-        snapshot = snapshots.create(store, tables, contract_hash=loaded.model.contract.hash, now_us=now_us()).snapshot
+        snapshot = snapshots.create(
+            store, tables, contract_hash=loaded.model.contract.hash, now_us=now_us()
+        ).snapshot
     with report.progress("training") as step:
         trained = training.train(store, loaded.model, snapshot, now_us=now_us(), seed=seed, progress=step)
-    report.say(f"[green]ok[/] version [bold]{trained.version}[/] from snapshot {snapshot}: {trained.rows_trained:,} rows")
+    report.say(
+        f"[green]ok[/] version [bold]{trained.version}[/] from snapshot {snapshot}: {trained.rows_trained:,} rows"
+    )
     report.say(f"next: holdfast qualify {trained.version}")
     report.result(trained.as_dict() | {"snapshot": snapshot})
 
@@ -61,13 +76,13 @@ def qualify(
     version = version or versions.newest(store, loaded.model.name, role="candidate").version
     with report.progress("qualifying"):
         results = qualifying.qualify(store, loaded.model, version, now_us=now_us())
-    qualified = all(result.verdict is Verdict.PASS for result in results)
+    state = standing(results)
     for result in results:
         colour = _COLOURS[result.verdict]
         report.say(f"[{colour}]{result.verdict:<12}[/] [bold]{result.gate}[/]: {escape(result.explanation)}")
-    report.say(f"{version} is [green]qualified[/]; next: holdfast rollout {version}" if qualified else f"{version} is [red]refused[/]")
-    report.result({"version": version, "qualified": qualified, "gates": [result.as_dict() for result in results]})
-    if not qualified:
+    report.say(_STANDING[state].format(version=version))
+    report.result({"version": version, "state": state, "gates": [result.as_dict() for result in results]})
+    if state != "qualified":
         raise typer.Exit(1)
 
 
@@ -82,15 +97,21 @@ def rollout(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
-    version = version or versions.newest(store, loaded.model.name, role="candidate", state="qualified").version
+    version = (
+        version or versions.newest(store, loaded.model.name, role="candidate", state="qualified").version
+    )
     number = rolling.begin(store, loaded.model, version, actor=getpass.getuser(), now_us=now_us())
-    report.say(f"[green]ok[/] rollout {number} of {version} has begun; it goes on while `holdfast up` or `holdfast control` runs")
+    report.say(
+        f"[green]ok[/] rollout {number} of {version} has begun; it goes on while `holdfast up` or `holdfast control` runs"
+    )
     report.result({"rollout": number, "version": version})
 
 
 @command("Versions")
 def rollback(
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")] = "asked for by a person",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; kept in the ledger.")
+    ] = "asked for by a person",
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
@@ -99,7 +120,13 @@ def rollback(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
-    number = rolling.roll_back(store, loaded.model.name, actor=getpass.getuser(), reason=reason, now_us=now_us())
+    number = rolling.roll_back(
+        store, loaded.model.name, actor=getpass.getuser(), reason=reason, now_us=now_us()
+    )
     row = rollouts.get(store, number)
-    report.say(f"[green]ok[/] rollout {number} is {row.state}: traffic returns to {row.champion or 'the version before'}")
-    report.result({"rollout": number, "state": row.state, "champion": row.champion, "challenger": row.challenger})
+    report.say(
+        f"[green]ok[/] rollout {number} is {row.state}: traffic returns to {row.champion or 'the version before'}"
+    )
+    report.result(
+        {"rollout": number, "state": row.state, "champion": row.champion, "challenger": row.challenger}
+    )

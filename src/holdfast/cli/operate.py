@@ -54,7 +54,11 @@ def control(project: Directory = HERE, declaration: DeclarationFile = None) -> N
     rounds = threading.Thread(
         target=loop.run,
         args=(store, loaded.model.name),
-        kwargs={"holder": f"{os.uname().nodename}-{os.getpid()}"[:63], "clock_us": now_us, "wait": stopped.wait},
+        kwargs={
+            "holder": f"{os.uname().nodename}-{os.getpid()}"[:63],
+            "clock_us": now_us,
+            "wait": stopped.wait,
+        },
         daemon=True,
     )
     rounds.start()
@@ -71,13 +75,16 @@ def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
     settings = loaded.settings
     file = [] if declaration is None else ["--file", str(declaration)]
     group = supervise.Group(
-        {name: [name, "--project", str(loaded.directory), *file] for name in ("serve", "control")}, loaded.directory
+        {name: [name, "--project", str(loaded.directory), *file] for name in ("serve", "control")},
+        loaded.directory,
     )
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopped.set())
     with group:
-        report.say(f"model   [bold]{loaded.model.name}[/] at [cyan]http://{settings.host}:{settings.port}/v2/models/{loaded.model.name}[/]")
+        report.say(
+            f"model   [bold]{loaded.model.name}[/] at [cyan]http://{settings.host}:{settings.port}/v2/models/{loaded.model.name}[/]"
+        )
         report.say(f"page    [cyan]http://{settings.host}:{settings.page_port}/[/]")
         report.say("stop    Ctrl-C")
         while not stopped.wait(0.5):
@@ -102,7 +109,9 @@ def status(
 @command("Running")
 def feedback(
     prediction: Annotated[str, typer.Argument(help="The prediction id that came with the answer.")],
-    value: Annotated[str, typer.Argument(help="What turned out to be true: true, false, or a number from 0 to 1.")],
+    value: Annotated[
+        str, typer.Argument(help="What turned out to be true: true, false, or a number from 0 to 1.")
+    ],
     source: Annotated[str, typer.Option("--source", help="Who says so.")] = "cli",
     project: Directory = HERE,
     declaration: DeclarationFile = None,
@@ -115,7 +124,9 @@ def feedback(
     body = json.dumps({"id": prediction, "value": _label(value), "source": source})
     connection = http.client.HTTPConnection(settings.host, settings.port, timeout=10)
     try:
-        connection.request("POST", f"/v2/models/{loaded.model.name}/feedback", body, {"Content-Type": "application/json"})
+        connection.request(
+            "POST", f"/v2/models/{loaded.model.name}/feedback", body, {"Content-Type": "application/json"}
+        )
         answer = connection.getresponse()
         said: dict[str, Any] = json.loads(answer.read() or b"{}")
     except OSError as error:
@@ -128,9 +139,15 @@ def feedback(
     finally:
         connection.close()
     if answer.status == 404:
-        raise NotFoundError("HF505", str(said.get("error", "unknown prediction")), state="the feedback was not recorded")
+        raise NotFoundError(
+            "HF505", str(said.get("error", "unknown prediction")), state="the feedback was not recorded"
+        )
     if answer.status >= 400:
-        raise InputError(str(said.get("code", "HF501")), str(said.get("error", answer.reason)), state="the feedback was not recorded")
+        raise InputError(
+            str(said.get("code", "HF501")),
+            str(said.get("error", answer.reason)),
+            state="the feedback was not recorded",
+        )
     report.say(f"[green]ok[/] recorded {escape(value)} for {escape(prediction)}")
     report.result({"prediction": prediction, "recorded": True})
 
@@ -144,7 +161,11 @@ def _label(text: str) -> float:
     except ValueError:
         number = float("nan")
     if not 0.0 <= number <= 1.0:
-        raise InputError("HF501", f"{text!r} is not a label: use true, false, or a number from 0 to 1", state="nothing was sent")
+        raise InputError(
+            "HF501",
+            f"{text!r} is not a label: use true, false, or a number from 0 to 1",
+            state="nothing was sent",
+        )
     return number
 
 
@@ -154,10 +175,16 @@ def _print_status(report: Report, document: dict[str, Any]) -> None:
     if plan is None:
         report.say("no version has been rolled out; next: holdfast rollout")
     else:
-        share = f", challenger {plan['challenger']} at {plan['share_ppm'] / 10_000:g} %" if plan["challenger"] else ""
+        share = (
+            f", challenger {plan['challenger']} at {plan['share_ppm'] / 10_000:g} %"
+            if plan["challenger"]
+            else ""
+        )
         report.say(f"champion [bold]{plan['champion']}[/]{share} (plan {plan['plan']})")
     for server in document["servers"]:
-        report.say(f"server {server['server']} at {server['address']}: {server['verdict']} - {escape(server['explanation'])}")
+        report.say(
+            f"server {server['server']} at {server['address']}: {server['verdict']} - {escape(server['explanation'])}"
+        )
     report.table(
         "Versions",
         ["version", "role", "state", "AUC", "labelled", "requests"],

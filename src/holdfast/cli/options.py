@@ -9,9 +9,11 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of words.")]
 Directory = Annotated[
-    Path, typer.Option("--project", "-p", help="The project's directory.", file_okay=False, show_default="here")
+    Path,
+    typer.Option("--project", "-p", help="The project's directory.", file_okay=False, show_default="here"),
 ]
 DeclarationFile = Annotated[
-    Path | None, typer.Option("--file", "-f", help="The file that declares the model.", show_default="model.py")
+    Path | None,
+    typer.Option("--file", "-f", help="The file that declares the model.", show_default="model.py"),
 ]
 HERE = Path()

@@ -45,7 +45,9 @@ class Project:
             if feed.name == name:
                 return feed
         known = ", ".join(feed.name for feed in self.model.feeds)
-        raise NotFoundError("HF303", f"no feed is called {name!r}; the model declares {known}", state="nothing was read")
+        raise NotFoundError(
+            "HF303", f"no feed is called {name!r}; the model declares {known}", state="nothing was read"
+        )
 
 
 def now_us() -> int:
@@ -56,7 +58,10 @@ def now_us() -> int:
 def _declared(path: Path) -> Model:
     if not path.is_file():
         raise InputError(
-            "HF102", f"there is no {path.name} in {path.parent}", state="nothing was read", next_command="holdfast init"
+            "HF102",
+            f"there is no {path.name} in {path.parent}",
+            state="nothing was read",
+            next_command="holdfast init",
         )
     # The file may import its neighbours, as a script may.
     sys.path.insert(0, str(path.parent))

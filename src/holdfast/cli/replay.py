@@ -67,7 +67,9 @@ class Caller:
             try:
                 for position in range(lane, len(rows), THREADS):
                     body = json.dumps(self._request(rows[position], units[position]))
-                    connection.request("POST", f"{self._path}/infer", body, {"Content-Type": "application/json"})
+                    connection.request(
+                        "POST", f"{self._path}/infer", body, {"Content-Type": "application/json"}
+                    )
                     answer = connection.getresponse()
                     document = json.loads(answer.read())
                     results[lane].append((answer.status, document.get("model_version")))
@@ -87,7 +89,9 @@ class Caller:
             for status, version in lane:
                 self.tally.add(status, version)
         if failures:
-            raise UnavailableError("HF504", f"the server at {self._host}:{self._port} went away: {failures[0]}")
+            raise UnavailableError(
+                "HF504", f"the server at {self._host}:{self._port} went away: {failures[0]}"
+            )
         return answers
 
     def tell(self, labels: Sequence[tuple[str, bool]], source: str) -> None:
@@ -95,8 +99,16 @@ class Caller:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
         try:
             for start in range(0, len(labels), 500):
-                part = [{"id": name, "value": value, "source": source} for name, value in labels[start : start + 500]]
-                connection.request("POST", f"{self._path}/feedback", json.dumps({"feedback": part}), {"Content-Type": "application/json"})
+                part = [
+                    {"id": name, "value": value, "source": source}
+                    for name, value in labels[start : start + 500]
+                ]
+                connection.request(
+                    "POST",
+                    f"{self._path}/feedback",
+                    json.dumps({"feedback": part}),
+                    {"Content-Type": "application/json"},
+                )
                 answer = connection.getresponse()
                 answer.read()
                 self.tally.http_5xx += answer.status >= 500
@@ -108,7 +120,9 @@ class Caller:
         deadline = time.monotonic() + seconds
         while self.get(f"{self._path}/ready")[0] != 200:
             if time.monotonic() > deadline:
-                raise UnavailableError("HF504", f"no server became ready at {self._host}:{self._port} within {seconds:g} s")
+                raise UnavailableError(
+                    "HF504", f"no server became ready at {self._host}:{self._port} within {seconds:g} s"
+                )
             time.sleep(0.05)
 
     def wait_for_tables(self, table_version: int, seconds: float) -> None:
@@ -116,7 +130,9 @@ class Caller:
         deadline = time.monotonic() + seconds
         while self.get("/holdfast/status")[1].get("table_version", 0) < table_version:
             if time.monotonic() > deadline:
-                raise UnavailableError("HF504", f"the server did not see table version {table_version} within {seconds:g} s")
+                raise UnavailableError(
+                    "HF504", f"the server did not see table version {table_version} within {seconds:g} s"
+                )
             time.sleep(0.01)
 
     def get(self, path: str) -> tuple[int, dict[str, Any]]:
@@ -135,7 +151,11 @@ class Caller:
     def _request(self, row: Mapping[str, Any], unit: str) -> dict[str, Any]:
         return {
             "id": unit,
-            "inputs": [tensor(column, row[column.name]) for column in self._columns if row.get(column.name) is not None],
+            "inputs": [
+                tensor(column, row[column.name])
+                for column in self._columns
+                if row.get(column.name) is not None
+            ],
         }
 
 

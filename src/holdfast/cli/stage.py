@@ -121,7 +121,9 @@ class Stage:
             "faults.arm(faults.kill_at('ingest.before_publish')); from holdfast.cli import main; main()"
         )
         return subprocess.run(
-            [sys.executable, "-c", program, *self._ingest_arguments(feed, day)], check=False, capture_output=True
+            [sys.executable, "-c", program, *self._ingest_arguments(feed, day)],
+            check=False,
+            capture_output=True,
         ).returncode
 
     def resubmitted_load(self, feed: str, day: date, times: int) -> list[int]:
@@ -152,7 +154,7 @@ class Stage:
         return ["ingest", feed, str(self.file(feed, day)), "--project", str(self.project.directory)]
 
     def play_day(self, day: date) -> None:
-        """One day of traffic: what becomes known that day is delivered, every flight is asked about, yesterday's truth returns."""
+        """One day of traffic: its news are delivered, every flight is asked about, and yesterday's truth returns."""
         yesterday = day - timedelta(days=1)
         for feed, when in (("departures", day), ("weather", day), ("flights", yesterday)):
             self.load(feed, when)
@@ -217,7 +219,6 @@ def free_port(preferred: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise UnavailableError("HF504", "no port of 127.0.0.1 is free")
-
 
 
 def _cut(directory: Path, first: date, last: date) -> None:

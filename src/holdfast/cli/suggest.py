@@ -73,19 +73,28 @@ def _column(values: pl.Series, is_key: bool, zone: str) -> Suggestion:
         return Suggestion(name, f'Boolean("{name}"{kept})', f"true or false, {seen}", f'Value("{name}")')
     if dtype.is_integer():
         line = f'Integer("{name}", unit="1"{_range(values)}{kept})'
-        return Suggestion(name, line, f"whole numbers from {values.min()} to {values.max()}, {seen}", _feature(name, is_key))
+        return Suggestion(name, line, f"whole numbers from {_span(values)}, {seen}", _feature(name, is_key))
     if dtype.is_numeric():
         line = f'Number("{name}", unit="1"{_range(values)}{kept})'
-        return Suggestion(name, line, f"numbers from {values.min():g} to {values.max():g}, {seen}", _feature(name, is_key))
+        return Suggestion(name, line, f"numbers from {_span(values)}, {seen}", _feature(name, is_key))
     words = values.n_unique()
     if not is_key and words <= FEW_WORDS and words * 2 < len(values):
-        return Suggestion(name, f'Category("{name}", unseen="other"{kept})', f"{words} words, {seen}", f'Code("{name}")')
-    longest = max(64, 2 * int(values.cast(pl.String).str.len_chars().max() or 0))  # type: ignore[arg-type]
-    return Suggestion(name, f'Text("{name}", max_length={longest}{kept})', f"{words:,} different texts, {seen}", None)
+        return Suggestion(
+            name, f'Category("{name}", unseen="other"{kept})', f"{words} words, {seen}", f'Code("{name}")'
+        )
+    longest = max(64, 2 * max((len(text) for text in values.drop_nulls().cast(pl.String)), default=0))
+    return Suggestion(
+        name, f'Text("{name}", max_length={longest}{kept})', f"{words:,} different texts, {seen}", None
+    )
 
 
 def _feature(name: str, is_key: bool) -> str | None:
     return None if is_key else f'Value("{name}")'
+
+
+def _span(values: pl.Series) -> str:
+    numbers = values.drop_nulls().to_list()
+    return f"{min(numbers):g} to {max(numbers):g}" if numbers else "nothing to nothing"
 
 
 def _range(values: pl.Series) -> str:

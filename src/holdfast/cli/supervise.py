@@ -29,7 +29,10 @@ class Group:
     """
 
     def __init__(
-        self, commands: Mapping[str, Sequence[str]], directory: Path, environment: Mapping[str, str] | None = None
+        self,
+        commands: Mapping[str, Sequence[str]],
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._commands = commands
         self._directory = directory
@@ -76,7 +79,7 @@ class Group:
 
     def _start(self, name: str) -> None:
         with self.log(name).open("ab") as output:
-            self._children[name] = subprocess.Popen(  # noqa: S603 - our own command, our own arguments
+            self._children[name] = subprocess.Popen(
                 [sys.executable, "-m", "holdfast", *self._commands[name]],
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -26,6 +26,7 @@ from holdfast.qualify import (
     first_version,
     golden,
     loads,
+    objective,
     signature,
     size,
     standing,
@@ -123,7 +124,10 @@ def _judge(store: Store, model: Model, row: VersionRow, now_us: int) -> list[Gat
     beside = versions.heuristic_beside(store, row)
     if beside.state == "registered":
         qualify(store, model, beside.version, now_us=now_us)
-    results.append(baseline(_pair(own, _known(store, model, row, beside)) if own else None, model.gates))
+    against_heuristic = _pair(own, _known(store, model, row, beside)) if own else None
+    results.append(baseline(against_heuristic, model.gates))
+    if model.objective is not None:
+        results.append(objective(against_heuristic, model.objective, model.gates))
     current = versions.champion(store, model.name)
     if current is None:
         results.append(first_version())

@@ -10,6 +10,7 @@ from holdfast.qualify.champion import champion, first_version
 from holdfast.qualify.evidence import Pair
 from holdfast.qualify.golden import GoldenQuery, golden
 from holdfast.qualify.loads import loads
+from holdfast.qualify.objective import Objective, objective
 from holdfast.qualify.options import Gates
 from holdfast.qualify.result import GateResult, judged, standing
 from holdfast.qualify.signature import Signature, endpoint_signature, signature
@@ -20,6 +21,7 @@ __all__ = [
     "GateResult",
     "Gates",
     "GoldenQuery",
+    "Objective",
     "Pair",
     "Signature",
     "TensorType",
@@ -31,6 +33,7 @@ __all__ = [
     "golden",
     "judged",
     "loads",
+    "objective",
     "signature",
     "size",
     "standing",

@@ -1,0 +1,99 @@
+"""Does it reach what was promised of it, on days that it never learnt from?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from holdfast.errors import InputError
+from holdfast.qualify.evidence import UNANSWERED, Pair
+from holdfast.qualify.options import Gates
+from holdfast.qualify.result import GateResult, judged
+from holdfast.records import Verdict
+from holdfast.stats import auc_interval, mean_interval
+
+GATE: Final = "objective"
+
+Metric = Literal["auc", "brier"]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What the model is to achieve, in production and before it gets there.
+
+    Parameters
+    ----------
+    metric
+        "auc", the higher the better, or "brier", the lower the better; both in [0, 1].
+    at_least, at_most
+        The bound: `at_least` for "auc", `at_most` for "brier".
+
+    Raises `InputError` HF101 when the bound is of the wrong side or out of range.
+    """
+
+    metric: Metric
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric not in get_args(Metric):
+            raise InputError(
+                "HF101", f"the objective's metric is {self.metric!r}: use {' or '.join(get_args(Metric))}"
+            )
+        side, right, wrong = (
+            ("at_least", self.at_least, self.at_most)
+            if self.metric == "auc"
+            else ("at_most", self.at_most, self.at_least)
+        )
+        if right is None or wrong is not None or not 0.0 <= right <= 1.0:
+            raise InputError(
+                "HF101", f"the objective for {self.metric} needs {side}, in [0, 1], and nothing else"
+            )
+
+    @property
+    def bound(self) -> float:
+        """The bound, whichever side it is of."""
+        return self.at_least if self.at_least is not None else (self.at_most or 0.0)
+
+
+def objective(pair: Pair | None, declared: Objective, gates: Gates) -> GateResult:
+    """Fail when the candidate surely misses its objective on the newest labelled days.
+
+    Parameters
+    ----------
+    pair
+        The candidate's answers (the other's are not used); None when they could not be had.
+    declared
+        The objective that the model declares.
+
+    An estimate that reaches the bound passes; one that does not, but whose interval does, is inconclusive, which does not
+    qualify. The interval of AUC is DeLong's (1988, doi 10.2307/2531595), that of the Brier score the normal one of a mean.
+    """
+    if pair is None:
+        return judged(GATE, Verdict.INCONCLUSIVE, UNANSWERED)
+    if reason := pair.unusable():
+        return judged(GATE, Verdict.FAIL, reason)
+    if reason := pair.too_few(gates):
+        return judged(GATE, Verdict.INCONCLUSIVE, reason)
+    bound = declared.bound
+    if declared.metric == "auc":
+        own = auc_interval(pair.candidate, pair.labels, gates.confidence)
+        reached, possible, side = own.estimate >= bound, own.high >= bound, "at least"
+    else:
+        own = mean_interval((pair.candidate - pair.labels) ** 2, gates.confidence)
+        reached, possible, side = own.estimate <= bound, own.low <= bound, "at most"
+    if reached:
+        verdict, words = Verdict.PASS, "reaches the objective"
+    elif possible:
+        verdict, words = Verdict.INCONCLUSIVE, "does not surely reach the objective"
+    else:
+        verdict, words = Verdict.FAIL, "misses the objective"
+    return judged(
+        GATE,
+        verdict,
+        f"{words}: {declared.metric} {own} on {len(pair.labels)} rows, needed {side} {bound:g}",
+        observed=own.estimate,
+        low=own.low,
+        high=own.high,
+        bound=bound,
+    )

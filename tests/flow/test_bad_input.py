@@ -1,0 +1,126 @@
+"""Bad input at the command line: a clear error with code, state and next command; never a traceback, never a lost row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from holdfast.cli import data, demo, initialise, models, operate  # noqa: F401 - they register the commands
+from holdfast.cli.app import app
+from holdfast.errors import HoldfastError
+
+HEAD = "parcel,handed_in,town,weight_kg,express,late\n"
+GOOD = "p1,2026-01-01T00:00:00Z,oslo,1.5,true,false\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    assert CliRunner().invoke(app, ["init", "--project", str(tmp_path)]).exit_code == 0
+    return tmp_path
+
+
+def run(project: Path, *arguments: str) -> dict:
+    """What a command printed as JSON, or the error that it raised."""
+    done = CliRunner().invoke(app, [*arguments, "--project", str(project), "--json"])
+    if isinstance(done.exception, HoldfastError):
+        return done.exception.as_dict()
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (None, "HF201"),
+        (b"", "HF201"),
+        (b"\x00\x01\x02\xff" * 40, "HF202"),
+        (b"parcel,town\np1,oslo\n", "HF202"),
+        (HEAD.replace("town", "city").encode() + GOOD.encode(), "HF202"),
+        (
+            HEAD.replace("late", "late,extra").encode() + GOOD.replace("false\n", "false,1\n").encode(),
+            "HF202",
+        ),
+        (HEAD.encode(), "HF204"),
+        (HEAD.encode() + b"p1,yesterday,oslo,1.5,true,false\n", "HF204"),
+    ],
+    ids=["absent", "empty", "binary", "columns missing", "renamed", "extra", "no row", "no valid row"],
+)
+def test_a_file_that_cannot_be_used(project: Path, content: bytes | None, code: str) -> None:
+    file = project / "delivery.csv"
+    if content is not None:
+        file.write_bytes(content)
+    said = run(project, "ingest", "rows", str(file))
+    assert said["code"] == code, said
+    assert said["what"]
+    assert said["state"]
+    assert run(project, "verify")["findings"] == []
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("p2,2026-01-01T00:00:00Z,oslo,NaN,true,false", "weight_kg|not_finite"),
+        ("p2,2026-01-01T00:00:00Z,oslo,-3,true,false", "weight_kg|range"),
+        ("p2,2026-01-01T00:00:00Z,oslo,heavy,true,false", "weight_kg|type"),
+        ("p2,2026-01-01 00:00:00,oslo,1,true,false", "handed_in|zone"),
+        ("p2,2026-01-01T00:00:00Z,,1,true,false", "town|missing"),
+        ("p1,2026-01-01T00:00:00Z,oslo,1,true,false", "parcel|duplicate"),
+        ("p\x00,2026-01-01T00:00:00Z,oslo,1,true,false", "parcel|nul"),
+    ],
+)
+def test_a_bad_row_goes_to_quarantine_and_the_good_one_is_loaded(
+    project: Path, row: str, reason: str
+) -> None:
+    (project / "delivery.csv").write_text(HEAD + GOOD + row + "\n")
+    (batch,) = run(project, "ingest", "rows", str(project / "delivery.csv"))["batches"]
+    assert (batch["rows_loaded"], batch["rows_quarantined"]) == (1, 1)
+    assert batch["reasons"] == {reason: 1}
+
+
+def test_four_byte_text_is_only_an_unknown_category(project: Path) -> None:
+    (project / "delivery.csv").write_text(HEAD + GOOD.replace("oslo", "\N{AIRPLANE DEPARTURE}"))
+    (batch,) = run(project, "ingest", "rows", str(project / "delivery.csv"))["batches"]
+    assert (batch["rows_loaded"], batch["rows_quarantined"]) == (1, 0)
+
+
+def test_the_same_id_with_other_content_is_refused(project: Path) -> None:
+    file = project / "delivery.csv"
+    file.write_text(HEAD + GOOD)
+    run(project, "ingest", "rows", str(file))
+    file.write_text(HEAD + GOOD.replace("1.5", "2.5"))
+    said = run(project, "ingest", "rows", str(file))
+    assert said["code"] == "HF203"
+    assert "unchanged" in said["state"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["ingest", "nothing", "parcels.csv"], "HF303"),
+        (["train"], "HF303"),
+        (["qualify"], "HF303"),
+        (["qualify", "v9-00000000"], "HF303"),
+        (["rollout"], "HF303"),
+        (["rollback"], "HF303"),
+        (["feedback", "s-1-1", "maybe"], "HF501"),
+        (["train", "--file", "absent.py"], "HF102"),
+    ],
+)
+def test_a_command_that_has_nothing_to_work_on_says_what_to_do(
+    project: Path, arguments: list[str], code: str
+) -> None:
+    said = run(project, *arguments)
+    assert said["code"] == code
+    assert said["next_command"] or said["state"]
+
+
+def test_a_model_file_that_cannot_be_run_names_the_line(project: Path) -> None:
+    (project / "model.py").write_text("import holdfast\n\nmodel = holdfast.Model(1 / 0)\n")
+    said = run(project, "check")
+    assert said["code"] == "HF102"
+    assert "line 3" in said["what"]
+    (project / "model.py").write_text("x = 1\n")
+    assert "declares no" in run(project, "check")["what"]

@@ -1,0 +1,161 @@
+"""A new user's own project, by the README: init, ingest, train, qualify, rollout, up, ask, tell, status."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast.cli.stage import free_port
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def ports() -> dict[str, str]:
+    return {"HOLDFAST_PORT": str(free_port(0)), "HOLDFAST_PAGE_PORT": str(free_port(0))}
+
+
+@pytest.fixture
+def run(tmp_path: Path, ports: dict[str, str]) -> Run:
+    """Runs a command in the project's directory."""
+
+    def command(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast", *arguments],
+            cwd=tmp_path,
+            env=os.environ | ports,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == expect, f"{arguments}: {done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    return command
+
+
+@pytest.fixture
+def qualified(run: Run) -> Run:
+    """A project whose first version has passed its gates."""
+    run("init")
+    run("ingest", "rows", "parcels.csv")
+    run("train")
+    run("qualify")
+    return run
+
+
+@pytest.fixture
+def running(qualified: Run, tmp_path: Path, ports: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """`holdfast up`, with the first version rolled out."""
+    qualified("rollout")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "holdfast", "up"],
+        cwd=tmp_path,
+        env=os.environ | ports,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def call(port: str, method: str, path: str, body: object = None) -> tuple[int, dict]:
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text) if text.startswith(b"{") else {}
+    except OSError:
+        return 0, {}
+    finally:
+        connection.close()
+
+
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.1)
+
+
+ASKED = {
+    "id": "p00001",
+    "inputs": [
+        {"name": "parcel", "shape": [1], "datatype": "BYTES", "data": ["p00001"]},
+        {"name": "handed_in", "shape": [1], "datatype": "BYTES", "data": ["2026-03-02T16:30:00Z"]},
+        {"name": "town", "shape": [1], "datatype": "BYTES", "data": ["oslo"]},
+        {"name": "weight_kg", "shape": [1], "datatype": "FP64", "data": [2.5]},
+        {"name": "express", "shape": [1], "datatype": "BOOL", "data": [False]},
+    ],
+}
+
+
+def test_from_nothing_to_an_answer_and_its_truth(
+    running: subprocess.Popen[bytes], run: Run, ports: dict[str, str]
+) -> None:
+    port = ports["HOLDFAST_PORT"]
+    until(lambda: call(port, "GET", "/v2/models/my-model/ready")[0] == 200)
+    status, answer = call(port, "POST", "/v2/models/my-model/infer", ASKED)
+    assert status == 200, answer
+    assert 0.0 < answer["outputs"][0]["data"][0] < 1.0
+    prediction = answer["parameters"]["prediction_id"]
+    run("feedback", prediction, "true")
+
+    def joined() -> bool:
+        document = json.loads(run("status", "--json").stdout)
+        return sum(version["labelled"] for version in document["versions"]) == 1
+
+    until(joined)
+    assert call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200
+    assert running.poll() is None
+
+
+def test_both_processes_come_back_after_kill_9(
+    running: subprocess.Popen[bytes], run: Run, ports: dict[str, str]
+) -> None:
+    """kill -9 of the server and of the control loop: the group goes on, and nothing is wrong afterwards."""
+    port = ports["HOLDFAST_PORT"]
+    ready = lambda: call(port, "GET", "/v2/models/my-model/ready")[0] == 200  # noqa: E731
+    until(ready)
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    assert len(children) == 2
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    until(lambda: call(port, "POST", "/v2/models/my-model/infer", ASKED)[0] == 200)
+    until(lambda: call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200)
+    assert json.loads(run("verify", "--json").stdout)["findings"] == []
+
+
+def test_a_file_of_ones_own(run: Run, tmp_path: Path) -> None:
+    rows = ["order,ordered at,amount,returned"]
+    (tmp_path / "bad.csv").write_text("\n".join(rows) + "\n1,2026-01-01T00:00:00Z,3,true\n")
+    refused = run(
+        "init", "bad.csv", "--label", "returned", "--key", "order", "--event-time", "ordered at", expect=2
+    )
+    assert "ordered at" in refused.stderr
+    rows = ["order,ordered_at,amount,country,returned"]
+    rows += [
+        f"{n},2026-01-{1 + n // 20:02d}T{n % 20:02d}:00:00Z,{n % 7}.5,no,{'true' if n % 3 else 'false'}"
+        for n in range(400)
+    ]
+    (tmp_path / "orders.csv").write_text("\n".join(rows) + "\n")
+    run("init", "orders.csv", "--key", "order", "--tz", "Europe/Oslo")
+    checked = json.loads(run("check", "rows", "orders.csv", "--json").stdout)
+    assert (checked["rows"], checked["quarantined"]) == (400, 0)
+    assert run("ingest", "rows", "orders.csv", "--json").stdout.count("loaded") > 0
+    again = json.loads(run("ingest", "rows", "orders.csv", "--json").stdout)
+    assert again["batches"][0]["state"] == "already_loaded"
+    assert "model.py is already there" in run("init", expect=4).stderr

@@ -126,4 +126,9 @@ class LocalCopy:
 
 
 def _altered(path: Path) -> IntegrityError:
-    return IntegrityError("HF301", f"{path} was altered", state="the server waits for the ledger", next_command="holdfast verify")
+    return IntegrityError(
+        "HF301",
+        f"{path} was altered",
+        state="the server waits for the ledger",
+        next_command="holdfast verify",
+    )

@@ -24,6 +24,7 @@ MAXIMUM_ROWS: Final = 10_000
 OUTPUT: Final = "probability"
 PLATFORM: Final = "onnx_onnxv1"
 _UNIT_CHARACTERS: Final = 256
+_LENGTH: Final = struct.Struct("<I")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
@@ -186,7 +187,12 @@ def decode_request(
         if name in columns:
             raise RequestError("HF501", f"input {name!r} comes twice")
         shape, data = tensor.shape, tensor.data
-        if data is not None and len(shape) == 1 and shape[0] == rows == len(data) and tensor.datatype == datatypes[0]:
+        if (
+            data is not None
+            and len(shape) == 1
+            and shape[0] == rows == len(data)
+            and tensor.datatype == datatypes[0]
+        ):
             columns[name] = data  # what nearly every tensor is, once the first has told the number of rows
             continue
         count = _row_count(tensor, name)
@@ -224,9 +230,7 @@ def _split(
     if header_length is None:
         return body, memoryview(b"")
     if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > len(body):
-        raise RequestError(
-            "HF501", "Inference-Header-Content-Length is not the length of a part of the body"
-        )
+        raise RequestError("HF501", "Inference-Header-Content-Length is not the length of a part of the body")
     view = memoryview(body)
     length = int(header_length)
     return view[:length], view[length:]
@@ -255,9 +259,7 @@ def _json_values(tensor: _Tensor, data: list[Any], count: int) -> list[Any]:
             raise RequestError("HF501", f"input {tensor.name!r}: the data is not of its shape")
         data = [row[0] for row in data]
     if len(data) != count:
-        raise RequestError(
-            "HF501", f"input {tensor.name!r} has {len(data)} values, its shape says {count}"
-        )
+        raise RequestError("HF501", f"input {tensor.name!r} has {len(data)} values, its shape says {count}")
     return data
 
 
@@ -285,26 +287,30 @@ def _instant_text(name: str, value: object) -> str | None:
     if value is None:
         return None
     if type(value) is not int:
-        raise RequestError("HF502", f"input {name!r} holds something that is not an integer", [f"{name}|type"])
+        raise RequestError(
+            "HF502", f"input {name!r} holds something that is not an integer", [f"{name}|type"]
+        )
     try:
         return (_EPOCH + timedelta(microseconds=value)).isoformat()
     except OverflowError:
-        raise RequestError("HF502", f"input {name!r} holds an instant out of range", [f"{name}|range"]) from None
+        raise RequestError(
+            "HF502", f"input {name!r} holds an instant out of range", [f"{name}|range"]
+        ) from None
 
 
 def _texts(name: str, raw: memoryview, count: int) -> list[str]:
+    data = raw.tobytes()
     texts: list[str] = []
-    position = 0
+    position, size = 0, len(data)
     try:
-        while position < len(raw):
-            (length,) = struct.unpack_from("<I", raw, position)
-            position += 4 + length
-            if position > len(raw) or len(texts) == count:
-                break
-            texts.append(str(raw[position - length : position], "utf-8"))
+        while position < size and len(texts) < count:
+            (length,) = _LENGTH.unpack_from(data, position)
+            begin = position + 4
+            position = begin + length
+            texts.append(data[begin:position].decode())
     except (struct.error, UnicodeDecodeError) as error:
         raise RequestError("HF501", f"input {name!r}: {error}") from None
-    if position != len(raw) or len(texts) != count:
+    if position != size or len(texts) != count:
         raise RequestError("HF501", f"input {name!r}: the bytes are not {count} texts with their lengths")
     return texts
 

@@ -47,7 +47,11 @@ class Serving:
     def intended(self) -> str:
         """The version that new traffic is meant for."""
         plan = self.plan
-        return plan.challenger if plan.challenger is not None and plan.share_ppm == _EVERYTHING_PPM else plan.champion
+        return (
+            plan.challenger
+            if plan.challenger is not None and plan.share_ppm == _EVERYTHING_PPM
+            else plan.champion
+        )
 
     def stand_ins(self, failed: str) -> list[str]:
         """Who answers when `failed` could not, in turn: versions of the same contract only."""
@@ -151,7 +155,9 @@ class Plane:
         ended = perf_counter()
         for job in done:
             outcomes[job.place] = self._outcome(serving, job, logged, ended - calls[job.place].received)
-        return [outcome if outcome is not None else _unavailable("the request was lost") for outcome in outcomes]
+        return [
+            outcome if outcome is not None else _unavailable("the request was lost") for outcome in outcomes
+        ]
 
     # --- one request --------------------------------------------------------------------------------------------------
 
@@ -196,7 +202,18 @@ class Plane:
         frames.append(
             frame(
                 PredictionRecord(
-                    self.log.next_id(), now_us, now_us, b"", Arm.CHAMPION, champion, "", None, result, int(seconds * 1e6), [], []
+                    self.log.next_id(),
+                    now_us,
+                    now_us,
+                    b"",
+                    Arm.CHAMPION,
+                    champion,
+                    "",
+                    None,
+                    result,
+                    int(seconds * 1e6),
+                    [],
+                    [],
                 )
             )
         )
@@ -273,7 +290,9 @@ class Plane:
         try:
             return frame(record)
         except OverflowError:  # an integer beyond 64 bits in a Number column
-            inputs = [[float(value) if type(value) is int else value for value in row] for row in job.received_rows]
+            inputs = [
+                [float(value) if type(value) is int else value for value in row] for row in job.received_rows
+            ]
             return frame(_with_inputs(record, inputs))
 
     def _outcome(self, serving: Serving, job: _Job, logged: bool, seconds: float) -> Outcome:

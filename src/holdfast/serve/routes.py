@@ -148,7 +148,9 @@ class Routes:
         if self.ready:
             exchange.send(200, b'{"ready":true}')
         else:
-            exchange.refuse(503, "HF504" if self.draining else "HF503", "this server does not take requests now")
+            exchange.refuse(
+                503, "HF504" if self.draining else "HF503", "this server does not take requests now"
+            )
 
     def _model(self, exchange: Exchange, version: str | None = None) -> None:
         serving = self._plane.serving
@@ -216,7 +218,9 @@ class Routes:
         name = label.id if "/" in label.id else f"{label.id}/0"
         place = parse_id(name)
         if place is None:
-            raise RequestError("HF501", "an id is what an answer gave as prediction_id, '/' and a row number may follow")
+            raise RequestError(
+                "HF501", "an id is what an answer gave as prediction_id, '/' and a row number may follow"
+            )
         log = self._plane.log
         if place.server == log.server and not log.given(place.segment, place.number):
             raise NotFoundError("HF505", f"{name} was never given out by this server")
@@ -224,7 +228,9 @@ class Routes:
         if not 0.0 <= value <= 1.0:
             raise RequestError("HF501", f"{name}: a value is true, false or a number from 0 to 1")
         if not (1 <= len(label.source) <= _SOURCE_CHARACTERS and label.source.isprintable()):
-            raise RequestError("HF501", f"{name}: a source is a text of 1 to {_SOURCE_CHARACTERS} printable characters")
+            raise RequestError(
+                "HF501", f"{name}: a source is a text of 1 to {_SOURCE_CHARACTERS} printable characters"
+            )
         return FeedbackRecord(name, value, label.source, now_us)
 
 

@@ -127,7 +127,9 @@ async def _serve(
 
 def _bind(settings: Settings) -> socket.socket:
     try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         family, kind, protocol, _, where = found[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -215,7 +217,12 @@ class _Process:
 
     def _versions(self, serving: Serving) -> tuple[VersionFacts, ...]:
         plan = serving.plan
-        roles = {plan.fallback: "fallback", plan.previous: "previous", plan.challenger: "challenger", plan.champion: "champion"}
+        roles = {
+            plan.fallback: "fallback",
+            plan.previous: "previous",
+            plan.challenger: "challenger",
+            plan.champion: "champion",
+        }
         deployed_us = self._follower.deployed_us
         return tuple(
             VersionFacts(

@@ -25,11 +25,20 @@ def screen(column: Column, *, in_key: bool) -> Screen | None:
     """
     match column:
         case Number():
-            return _within(float, -inf if column.low is None else column.low, inf if column.high is None else column.high)
+            return _within(
+                float, -inf if column.low is None else column.low, inf if column.high is None else column.high
+            )
         case Integer():
-            return _within(int, -_EXACT if column.low is None else column.low, _EXACT if column.high is None else column.high)
+            return _within(
+                int,
+                -_EXACT if column.low is None else column.low,
+                _EXACT if column.high is None else column.high,
+            )
         case Category():
-            return _words(None if column.values is None or column.unseen == "other" else frozenset(column.values), in_key)
+            return _words(
+                None if column.values is None or column.unseen == "other" else frozenset(column.values),
+                in_key,
+            )
         case Boolean() | Label():
             return lambda values: set(map(type, values)) == {bool}
         case Text():
@@ -41,7 +50,12 @@ def screen(column: Column, *, in_key: bool) -> Screen | None:
 def _within(kind: type, low: float, high: float) -> Screen:
     def quick(values: Sequence[Any]) -> bool:
         # A NaN or an infinity makes the sum one; so may an overflow, which only costs the longer way.
-        return set(map(type, values)) == {kind} and low <= min(values) and max(values) <= high and abs(sum(values)) < inf
+        return (
+            set(map(type, values)) == {kind}
+            and low <= min(values)
+            and max(values) <= high
+            and abs(sum(values)) < inf
+        )
 
     return quick
 

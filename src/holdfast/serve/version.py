@@ -81,7 +81,9 @@ def load(name: str, digest: str, data: bytes, *, created_us: int) -> LoadedVersi
     if sha256_hex(data) != digest:
         raise _unusable(name, "its bytes do not have the digest that the ledger names")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # requests are answered on one thread; a pool would only fight it for cores
+    options.intra_op_num_threads = (
+        1  # requests are answered on one thread; a pool would only fight it for cores
+    )
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
@@ -92,7 +94,9 @@ def load(name: str, digest: str, data: bytes, *, created_us: int) -> LoadedVersi
         raise _unusable(name, f"it cannot be loaded: {type(error).__name__}") from error
     contract = Contract.from_json(facts.contract_json)
     fitted = FittedFeatures.from_json(facts.features_json)
-    version = LoadedVersion(name, digest, created_us, facts, contract, fitted.inputs, fitted.aggregates, session)
+    version = LoadedVersion(
+        name, digest, created_us, facts, contract, fitted.inputs, fitted.aggregates, session
+    )
     try:
         for count in _WARM_ROWS:
             version.run(empty_rows(count))

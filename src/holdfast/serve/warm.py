@@ -57,7 +57,10 @@ def is_roll_back(before: TrafficPlan, after: TrafficPlan) -> bool:
     >>> is_roll_back(plan, TrafficPlan("m", 2, "v2", None, 0, "v1", None, None))
     False
     """
-    challenger_left = before.challenger is not None and before.challenger not in (after.challenger, after.champion)
+    challenger_left = before.challenger is not None and before.challenger not in (
+        after.challenger,
+        after.champion,
+    )
     champion_back = after.champion != before.champion and after.champion == before.previous
     return (challenger_left and before.share_ppm > 0) or champion_back
 
@@ -120,7 +123,9 @@ class Follower:
             self._refuse(str(error))
             return
         self._loaded = warmed
-        self.deployed_us = {name: version.deployed_us for name, version in kept.versions.items() if version.deployed_us}
+        self.deployed_us = {
+            name: version.deployed_us for name, version in kept.versions.items() if version.deployed_us
+        }
         self.progress.rolled_back_us = kept.rolled_back_us
         for value in self._copy.load_online():
             self._plane.table.add(value.aggregate, value.entity, value.known_us, value.value)
@@ -140,7 +145,9 @@ class Follower:
         while not self._stopping.is_set():
             try:
                 self._round(self._open())
-            except Exception as error:  # drivers raise what they like; the next round tries again, the page shows it
+            except (
+                Exception
+            ) as error:  # drivers raise what they like; the next round tries again, the page shows it
                 self._in_trouble(error)
                 self._stopping.wait(TROUBLE_SECONDS)
                 continue
@@ -172,7 +179,11 @@ class Follower:
     def _in_trouble(self, error: Exception) -> None:
         what = str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
         if what != self.progress.trouble:
-            print(f"holdfast: the ledger cannot be followed, serving goes on: {what}", file=sys.stderr, flush=True)  # noqa: T201  (a server's log is its standard error)
+            print(
+                f"holdfast: the ledger cannot be followed, serving goes on: {what}",
+                file=sys.stderr,
+                flush=True,
+            )
         self.progress.trouble = what
         if self._store is not None:
             self._store.ledger.close()
@@ -183,11 +194,15 @@ class Follower:
     def _follow(self, store: Store, plan: TrafficPlan) -> None:
         files: dict[str, bytes] = {}
         try:
-            warmed = {name: self._loaded.get(name) or self._warm(store, name, files) for name in plan.versions()}
+            warmed = {
+                name: self._loaded.get(name) or self._warm(store, name, files) for name in plan.versions()
+            }
             if plan.challenger is not None and (
                 warmed[plan.challenger].contract.hash != warmed[plan.champion].contract.hash
             ):
-                raise IntegrityError("HF301", f"{plan.challenger} was trained under another contract than {plan.champion}")
+                raise IntegrityError(
+                    "HF301", f"{plan.challenger} was trained under another contract than {plan.champion}"
+                )
         except HoldfastError as error:
             self._refuse(f"plan {plan.plan}: {error}")
             return

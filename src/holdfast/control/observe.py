@@ -53,7 +53,7 @@ def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
         if not waiting:
             return done
         last = waiting[-1].prediction
-        ours = [label for label in waiting if _server(label.prediction) not in others]
+        ours = [label for label in waiting if not others or _server(label.prediction) not in others]
         if ours:
             settled = collected.join(store, lease, ours, now_us=now_us)
             done += sum(1 for each in settled if not isinstance(each, Waiting))

@@ -1,15 +1,17 @@
-"""What durability, checking and a ledger cost: rows per second through the load, against a plain Parquet file.
+"""What durability, checking and a ledger cost: rows per second through the load, against a plain Parquet
+file.
 
-The ceiling is measured in the same run and the same rounds: PyArrow writes the same rows as Parquet with Zstandard and
-calls fsync on each file; it checks nothing, hashes nothing and remembers nothing. Three ways are held against it, each
-with 1 and with 34 commits:
+The ceiling is measured in the same run and the same rounds: PyArrow writes the same rows as Parquet with
+Zstandard and calls fsync on each file; it checks nothing, hashes nothing and remembers nothing. Three ways
+are held against it, each with 1 and with 34 commits:
 
     write    valid rows in memory -> staged, synced files -> one transaction for each commit
     checked  the same with the contract's batch check in front
     ingest   `control.ingest`: reading and hashing the sender's Parquet file, check, write, publish
 
-`vs_parquet_fsync` is the geometric mean over both commit counts of ceiling / write; the other figures name what they
-include. Rounds alternate between the ways and every figure is made of medians. Run: python benchmarks/ingest.py
+`vs_parquet_fsync` is the geometric mean over both commit counts of ceiling / write; the other figures name
+what they include. Rounds alternate between the ways and every figure is made of medians. Run: python
+benchmarks/ingest.py
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +63,7 @@ FEED = Feed("flights", CONTRACT)
 
 
 def flights(rows: int) -> pl.DataFrame:
-    """Rows with the columns, the cardinalities and the gaps of a year of flights, in event order; seed 2013."""
+    """Rows with the columns, the cardinalities and the gaps of a year of flights, in event order."""
     draw = np.random.default_rng(2013)
     first = datetime(2013, 1, 1, 5, tzinfo=UTC)
     minutes = np.sort(draw.integers(0, 365 * 24 * 60, rows))
@@ -176,7 +178,9 @@ def compare(frame: pl.DataFrame, commits: int, rounds: int, scratch: Path) -> di
 
 
 def small_commits(scratch: Path) -> tuple[float, float, float]:
-    """Seconds for 1,000 publications of 100 rows, for 200 whole loads of 100 rows, and MB that memory grew by."""
+    """Seconds for 1,000 publications of 100 rows, for 200 whole loads of 100 rows, and MB that memory grew
+    by.
+    """
     frame = flights(SMALL_COMMITS * SMALL_ROWS)
     parts = [frame.slice(start, SMALL_ROWS) for start in range(0, frame.height, SMALL_ROWS)]
     write(parts[:50], Path(tempfile.mkdtemp(dir=scratch)), check=False)
@@ -207,8 +211,9 @@ def main() -> None:
             medians = compare(frame, commits, options.rounds, scratch)
             for way, taken in medians.items():
                 ratio = medians["plain"] / taken
+                rate = frame.height / taken
                 print(
-                    f"{commits:>3} commits  {way:<8} {taken:7.3f} s  {frame.height / taken:>12,.0f} rows/s  {ratio:5.2f} of plain"
+                    f"{commits:>3} commits  {way:<8} {taken:7.3f} s  {rate:>12,.0f} rows/s  {ratio:5.2f} of plain"
                 )
                 if way != "plain":
                     figures[f"{way}_vs_parquet_fsync_{commits}"] = round(ratio, 3)

@@ -1,4 +1,5 @@
-"""A loader process for the tests: loads files in order and writes one line to stdout after each acknowledgement.
+"""A loader process for the tests: loads files in order and writes one line to stdout after each
+acknowledgement.
 
     python loader.py ROOT POINT FILE...
 

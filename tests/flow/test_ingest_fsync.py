@@ -1,7 +1,9 @@
-"""The fsync lint: at each acknowledgement, nothing that the loader wrote may still be only in memory (R1, P2).
+"""The fsync lint: at each acknowledgement, nothing that the loader wrote may still be only in memory (R1,
+P2).
 
-strace writes down every system call of a real loader. The lint follows them: a written file is unsafe until it is
-synced, and the name of a new file until its directory is. Whatever is unsafe at an acknowledgement is a finding.
+strace writes down every system call of a real loader. The lint follows them: a written file is unsafe until
+it is synced, and the name of a new file until its directory is. Whatever is unsafe at an acknowledgement is
+a finding.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ NEVER_DURABLE = re.compile(r"-shm$")  # SQLite makes its shared-memory index ane
 
 @dataclass
 class Unsafe:
-    """What a power cut could take: data that was not synced, and names by the directory that was not synced."""
+    """What a power cut could take: data that was not synced, and names by the directory not synced."""
 
     root: str
     data: set[str] = field(default_factory=set)
@@ -132,8 +134,10 @@ def test_the_lint_sees_what_is_not_synced(tmp_path: Path) -> None:
     trace, file = tmp_path / "trace", tmp_path / "store" / "file"
     file.parent.mkdir()
     program = (
-        "import os, sys; f = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY); os.write(f, b'x'); os.write(1, b'ACK 1\\n');"
-        "os.fsync(f); os.write(1, b'ACK 2\\n'); os.fsync(os.open(os.path.dirname(sys.argv[1]), 0)); os.write(1, b'ACK 3\\n')"
+        "import os, sys; path = sys.argv[1]; f = os.open(path, os.O_CREAT | os.O_WRONLY);"
+        "os.write(f, b'x'); os.write(1, b'ACK 1\\n');"
+        "os.fsync(f); os.write(1, b'ACK 2\\n');"
+        "os.fsync(os.open(os.path.dirname(path), 0)); os.write(1, b'ACK 3\\n')"
     )
     _traced([sys.executable, "-c", program, str(file)], trace)
     name = str(file)

@@ -1,4 +1,6 @@
-"""What a load accepts, refuses and says, from the sender's file to the rows that training reads (R1, R3-R5, R55)."""
+"""What a load accepts, refuses and says, from the sender's file to the rows that training reads (R1, R3-R5,
+R55).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Leases: one holder, taken over only after standing still, and fenced by the epoch for ever after (D6, P16)."""
+"""Leases: one holder, taken over only after standing still, and fenced by the epoch for ever after (D6,
+P16).
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,9 @@ from holdfast.store.schema import METADATA
 
 
 def _definitions(path: Path) -> dict[str, list[str]]:
-    """What SQLite keeps of every table and index: the whole definition, its constraints in the order of their names."""
+    """What SQLite keeps of every table and index: the whole definition, its constraints in the order of
+    their names.
+    """
     with sqlite3.connect(path) as database:
         rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     database.close()

@@ -1,8 +1,10 @@
-"""The load: from a sender's file to published rows. Idempotent: run it as often as you like, from wherever you like.
+"""The load: from a sender's file to published rows. Idempotent: run it as often as you like, from wherever
+you like.
 
-read -> digest -> check by the contract -> valid and quarantined rows into synced Parquet files -> one transaction that
-publishes them -> the answer. Until the transaction nothing is visible; after it everything is. A load that was killed
-leaves at most files that no row of the ledger names, and the next load or `holdfast verify` sweeps them.
+read -> digest -> check by the contract -> valid and quarantined rows into synced Parquet files -> one
+transaction that publishes them -> the answer. Until the transaction nothing is visible; after it everything
+is. A load that was killed leaves at most files that no row of the ledger names, and the next load or
+`holdfast verify` sweeps them.
 """
 
 from __future__ import annotations
@@ -46,9 +48,11 @@ Step = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What is true after the load. "already_loaded": the very same content was there before, and nothing was written.
+    """What is true after the load. "already_loaded": the very same content was there before, and nothing was
+    written.
 
-    `reasons` says how many rows each reason put into quarantine; it is empty for a batch that was there before.
+    `reasons` says how many rows each reason put into quarantine; it is empty for a batch that was there
+    before.
     """
 
     feed: str
@@ -77,12 +81,14 @@ def ingest(
     aggregates: Sequence[Aggregate] = (),
     progress: Step | None = None,
 ) -> LoadResult:
-    """Load the file at `source` as batch `batch` of `feed`, whole and once; on return it is durable and visible.
+    """Load the file at `source` as batch `batch` of `feed`, whole and once; on return it is durable and
+    visible.
 
     Parameters
     ----------
     batch
-        The sender's id of the delivery. The same id with the same bytes is a no-op, from any number of processes.
+        The sender's id of the delivery. The same id with the same bytes is a no-op, from any number of
+        processes.
     now_us
         The moment of the load, microseconds since 1970 UTC.
     aggregates
@@ -91,9 +97,10 @@ def ingest(
         Told (done, of) at each step.
 
     Rows keep the order of their event time, and rows with the same event time the order of the file. Raises
-    `InputError` HF201 (source), HF202 (columns), HF204 (no valid row), `ConflictError` HF203 (the id was loaded with other
-    content) and `UnavailableError` HF205 (the answer to the commit was lost and cannot be had: run it again). After
-    any error nothing was loaded, except that after HF205 the batch may be there, completely.
+    `InputError` HF201 (source), HF202 (columns), HF204 (no valid row), `ConflictError` HF203 (the id was
+    loaded with other content) and `UnavailableError` HF205 (the answer to the commit was lost and cannot be
+    had: run it again). After any error nothing was loaded, except that after HF205 the batch may be there,
+    completely.
     """
     fault_point("ingest.begun")
     identity = batch_id(feed.name, batch)
@@ -217,7 +224,9 @@ def _publish(
 
 
 def _no_valid_row(store: Store, identity: BatchId, verdict: BatchVerdict, now_us: int) -> InputError:
-    """The refusal of a batch of which nothing can be used. Its id stays free: a corrected delivery may use it."""
+    """The refusal of a batch of which nothing can be used. Its id stays free: a corrected delivery may use
+    it.
+    """
     rows = verdict.quarantined.height
     held = (
         f"none of the {rows} rows of batch {identity} is valid{_words(verdict)}"
@@ -228,7 +237,7 @@ def _no_valid_row(store: Store, identity: BatchId, verdict: BatchVerdict, now_us
     return InputError(
         "HF204",
         held,
-        state="nothing was loaded; the rows are in the source, the reasons in the ledger's events, and the id is free",
+        state="nothing was loaded; the rows are in the source, the reasons in the events, the id is free",
         next_command=f"holdfast check {identity.feed} <file>",
     )
 

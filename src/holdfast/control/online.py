@@ -1,4 +1,6 @@
-"""Keeps the table that servers read in step with the rows: what a batch changes in the aggregates over its feed."""
+"""Keeps the table that servers read in step with the rows: what a batch changes in the aggregates over its
+feed.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,11 @@ from holdfast.store.online import OnlineValue
 def online_values(
     store: Store, feed: Feed, aggregates: Sequence[Aggregate], batch: pl.DataFrame
 ) -> tuple[int, tuple[OnlineValue, ...]]:
-    """The values of `aggregates` that the rows of `batch` make or change, and the table version that was read for them.
+    """The values of `aggregates` that the rows of `batch` make or change, and the table version that was
+    read for them.
 
-    `aggregates` are those over `feed`. Of the rows loaded before, only those are read that a changed value's window can
-    hold. The values equal, to the last bit, what all rows of the feed would have given.
+    `aggregates` are those over `feed`. Of the rows loaded before, only those are read that a changed value's
+    window can hold. The values equal, to the last bit, what all rows of the feed would have given.
     """
     basis, history = _history(store, feed, aggregates, batch)
     values: list[OnlineValue] = []
@@ -41,16 +44,23 @@ def online_values(
 def _history(
     store: Store, feed: Feed, aggregates: Sequence[Aggregate], batch: pl.DataFrame
 ) -> tuple[int, pl.DataFrame]:
-    """The table version that was read, and the rows loaded before that the windows of `batch` can reach back to."""
+    """The table version that was read, and the rows loaded before that the windows of `batch` can reach back
+    to.
+    """
     event_time = feed.contract.event_time
     # The ledger knows the span of each load in event time; another column's span it does not know.
     bounded = all(aggregate.known == event_time for aggregate in aggregates)
     oldest = batch[event_time].min() if bounded else None
-    since = oldest - max(aggregate.history for aggregate in aggregates) if isinstance(oldest, datetime) else None
+    since = (
+        oldest - max(aggregate.history for aggregate in aggregates) if isinstance(oldest, datetime) else None
+    )
     with store.ledger.read() as connection:
         basis = batches.current_version(connection)
         found = files.entries(
-            connection, feed.name, basis, reaching_us=None if since is None else round(since.timestamp() * 1e6)
+            connection,
+            feed.name,
+            basis,
+            reaching_us=None if since is None else round(since.timestamp() * 1e6),
         )
     at_least = None if since is None else (event_time, since)
     return basis, files.read(store.root, found, _columns(aggregates), at_least=at_least)
@@ -58,9 +68,7 @@ def _history(
 
 def _columns(aggregates: Sequence[Aggregate]) -> list[str]:
     """The columns that `aggregates` read, each once."""
-    return list(
-        dict.fromkeys(column for each in aggregates for column in (each.by, each.value, each.known))
-    )
+    return list(dict.fromkeys(column for each in aggregates for column in (each.by, each.value, each.known)))
 
 
 def _unchanged_from_us(aggregate: Aggregate, known: pl.Series) -> int:

@@ -1,4 +1,5 @@
-"""The store's fsck: holds every file, footer, checksum, count and blob against the ledger, and sweeps orphans.
+"""The store's fsck: holds every file, footer, checksum, count and blob against the ledger, and sweeps
+orphans.
 
 It changes nothing but orphans, and may run beside loaders, servers and the control loop.
 """
@@ -23,7 +24,9 @@ _RESTORE: Final = "restore it from a copy of the store; until then nothing that 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: a code of `errors.CODES`, what it is about, what is wrong with it, what to do next."""
+    """One thing that is wrong: a code of `errors.CODES`, what it is about, what is wrong with it, what to do
+    next.
+    """
 
     code: str
     subject: str
@@ -37,7 +40,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was looked at and what was found. Orphans are no finding: a killed loader leaves them and they mean nothing."""
+    """What was looked at and what was found. Orphans are no finding: a killed loader leaves them and they
+    mean nothing.
+    """
 
     files: int
     rows: int
@@ -68,7 +73,8 @@ def verify(store: Store, *, now_us: int | None = None, progress: Step | None = N
     progress
         Told (files done, files in all).
 
-    Guarantee: every file that the ledger names is read to its last byte; one changed bit in one of them is a finding.
+    Guarantee: every file that the ledger names is read to its last byte; one changed bit in one of them is a
+    finding.
     """
     swept = orphans.sweep(store)
     with store.ledger.read() as connection:

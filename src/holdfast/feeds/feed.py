@@ -40,7 +40,7 @@ class Feed:
         if len(self.name) > _LONGEST or self.name.endswith(_QUARANTINE):
             raise InputError(
                 "HF101",
-                f"{self.name!r} cannot name a feed: use at most {_LONGEST} characters, not ending in {_QUARANTINE!r}",
+                f"{self.name!r} cannot name a feed: at most {_LONGEST} characters, not ending in {_QUARANTINE!r}",
             )
         if self.group is not None:
             check_name(self.group, "group of feeds")

@@ -1,4 +1,6 @@
-"""The manifest of a batch: what each of its files says about itself, so that it can be told without a ledger."""
+"""The manifest of a batch: what each of its files says about itself, so that it can be told without a
+ledger.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the ledger says must be true of the files, and of itself; `holdfast verify` holds the disk against it."""
+"""What the ledger says must be true of the files, and of itself; `holdfast verify` holds the disk against
+it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Expected:
 
 
 def expected_files(connection: Connection) -> list[Expected]:
-    """Every file that the ledger names: rows of tables, removed ones too (time travel reads them), and predictions."""
+    """Every file that the ledger names: rows of tables, removed ones too (time travel reads them), and
+    predictions.
+    """
     same_load = (
         (_BATCHES.c.feed == _FILES.c.feed)
         & (_BATCHES.c.batch == _FILES.c.batch)
@@ -150,7 +154,9 @@ def strange_leases(connection: Connection) -> list[tuple[str, str]]:
 
 
 def database_troubles(connection: Connection) -> list[str]:
-    """What the database finds wrong with its own pages, indexes and references; PostgreSQL checks these as it goes."""
+    """What the database finds wrong with its own pages, indexes and references; PostgreSQL checks these as
+    it goes.
+    """
     if connection.dialect.name != "sqlite":
         return []
     pages = [str(line) for line in connection.exec_driver_sql("PRAGMA integrity_check").scalars()]

@@ -71,7 +71,9 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Overtaken:
-    """Another batch of the feed was published after `basis`: what was computed from its rows must be computed again."""
+    """Another batch of the feed was published after `basis`: what was computed from its rows must be
+    computed again.
+    """
 
 
 Outcome = Published | AlreadyLoaded | Overtaken
@@ -159,7 +161,9 @@ def _settle(store: Store, publication: Publication) -> Outcome:
 
 
 def _reread(store: Store, publication: Publication, error: Exception) -> Outcome:
-    """Whether a commit that failed did happen: its own files say so, because no other attempt has their names."""
+    """Whether a commit that failed did happen: its own files say so, because no other attempt has their
+    names.
+    """
     paths = [fact.path for fact in publication.files]
     try:
         with store.ledger.read() as connection:
@@ -168,7 +172,7 @@ def _reread(store: Store, publication: Publication, error: Exception) -> Outcome
     except (SQLAlchemyError, OSError) as second:
         raise UnavailableError(
             "HF205",
-            f"whether batch {publication.batch} was loaded is unknown: the ledger's answer was lost ({error})",
+            f"whether batch {publication.batch} was loaded is unknown: the answer was lost ({error})",
             state="the batch is loaded completely or not at all",
             next_command="the same command again: it loads the batch only if it is not there",
         ) from second

@@ -26,7 +26,9 @@ def sync_directory(directory: Path) -> None:
 
 
 def sync_tree(directory: Path) -> None:
-    """Make every file under `directory`, and every name, survive a power cut: for files that another library wrote."""
+    """Make every file under `directory`, and every name, survive a power cut: for files that another library
+    wrote.
+    """
     for path in directory.rglob("*"):
         if path.is_dir():
             sync_directory(path)

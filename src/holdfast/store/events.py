@@ -18,7 +18,9 @@ _APPEND: Final = insert(_EVENTS).returning(_EVENTS.c.event)
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One line of the story. `event` grows with time; `subject` is what it is about ("flights/2013-01-05", a model, a version)."""
+    """One line of the story. `event` grows with time; `subject` is what it is about ("flights/2013-01-05", a
+    model, a version).
+    """
 
     event: int
     at_us: int
@@ -31,7 +33,8 @@ class EventRow:
 def append(
     connection: Connection, *, at_us: int, kind: str, subject: str, explanation: str, actor: str = SYSTEM
 ) -> int:
-    """Add an event to the caller's transaction and return its number: it is told if, and only if, the deed is committed.
+    """Add an event to the caller's transaction and return its number: it is told if, and only if, the deed
+    is committed.
 
     Parameters
     ----------

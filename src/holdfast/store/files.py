@@ -28,17 +28,21 @@ from holdfast.store import Store, durable, parquet, schema
 from holdfast.store.faults import fault_point
 
 ROWS_DIRECTORY: Final = "rows"
-"""Where the files of all tables lie, under the store's root. Their names are random: what they are is in the ledger."""
+"""Where the files of all tables lie, under the store's root. Their names are random: what they are is in the
+ledger.
+"""
 
 ATTEMPTS_DIRECTORY: Final = "attempts"
-"""One empty, locked file for each attempt under way, named by it; one that is not locked was left by a dead loader."""
+"""One empty, locked file for each attempt under way, named by it; one that is not locked was left by a dead
+loader.
+"""
 
 _FILES: Final = schema.files
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What the ledger says about one file. `path` is relative to the store's root; `sha256` is of its bytes."""
+    """What the ledger says of one file. `path` is relative to the store's root; `sha256` is of its bytes."""
 
     path: str
     table: str
@@ -50,7 +54,8 @@ class FileFacts:
 class Stage:
     """Files that one loader has written and not yet published; made by `staged`.
 
-    `attempt` is a random id that all their names begin with: a ledger that names them has published this very attempt.
+    `attempt` is a random id that all their names begin with: a ledger that names them has published this
+    very attempt.
     """
 
     def __init__(self, root: Path) -> None:
@@ -133,7 +138,7 @@ def _locked(marker: Path) -> int:
 
 @contextmanager
 def staged(root: Path) -> Iterator[Stage]:
-    """A stage to write on; publish inside the block. The sweep leaves its files alone until the block ends."""
+    """A stage to write on; publish inside the block. A sweep leaves its files alone until the block ends."""
     stage = Stage(root)
     try:
         yield stage
@@ -142,7 +147,9 @@ def staged(root: Path) -> Iterator[Stage]:
 
 
 def write_rows(root: Path, table: str, frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> FileFacts:
-    """One durable file of `table` outside any stage, file and name synced: for a caller whom no sweep can overtake."""
+    """One durable file of `table` outside any stage, file and name synced: for a caller whom no sweep can
+    overtake.
+    """
     with staged(root) as stage:
         facts = stage.write(table, frame, manifest)
         stage.seal()
@@ -150,7 +157,9 @@ def write_rows(root: Path, table: str, frame: pl.DataFrame, manifest: Mapping[st
 
 
 def require(root: Path, facts: Sequence[FileFacts]) -> None:
-    """`IntegrityError` HF301 unless every file is there with its size: the last look before a transaction names them."""
+    """`IntegrityError` HF301 unless every file is there with its size: the last look before a transaction
+    names them.
+    """
     for fact in facts:
         path = root / fact.path
         try:
@@ -166,8 +175,8 @@ def entries(
 ) -> list[FileFacts]:
     """The files of `table` at table version `version`, in the order of their rows' event time.
 
-    With `reaching_us`, only files of loads whose newest event time is at or after it, microseconds UTC: what reads the last
-    hours of a feed then costs what those hours hold, not what its history holds.
+    With `reaching_us`, only files of loads whose newest event time is at or after it, microseconds UTC: what
+    reads the last hours of a feed then costs what those hours hold, not what its history holds.
     """
     batches = schema.batches
     same_load = (
@@ -194,7 +203,8 @@ def read(
     *,
     at_least: tuple[str, Any] | None = None,
 ) -> pl.DataFrame:
-    """The rows of `files`, one after the other, each file's SHA-256 and page checksums verified (reliability F3).
+    """The rows of `files`, one after the other, each file's SHA-256 and page checksums verified (reliability
+    F3).
 
     Files of different contracts may differ in columns: what a file lacks is null. `IntegrityError` HF301
     names the file that is missing or damaged.

@@ -1,4 +1,5 @@
-"""Rows of `leases`: at most one holder per lease, and an epoch that unmasks a holder who slept through losing it.
+"""Rows of `leases`: at most one holder per lease, and an epoch that unmasks a holder who slept through
+losing it.
 
 A lease is taken over by *observed change*: who wants it remembers how the row looked and when, on its own
 clock, it first looked so; only when the row stays unchanged for the lease's whole duration is the holder
@@ -68,7 +69,8 @@ def may_take(now: Sighting, before: Sighting | None, duration_us: int) -> bool:
 def acquire(
     store: Store, name: str, *, holder: str, duration_us: int, now_us: int, seen: Sighting | None = None
 ) -> Lease | Sighting:
-    """The lease when it is free, was released, is `holder`'s own, or stood still for long enough; else a `Sighting`.
+    """The lease when it is free, was released, is `holder`'s own, or stood still for long enough; else a
+    `Sighting`.
 
     Parameters
     ----------

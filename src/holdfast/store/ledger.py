@@ -1,7 +1,8 @@
 """The ledger: one SQL database, opened the same way everywhere.
 
-SQLite runs in WAL mode with synchronous=FULL (an acknowledged transaction survives a power cut; reliability F12), one
-writer at a time through BEGIN IMMEDIATE. PostgreSQL runs at READ COMMITTED with the same statements.
+SQLite runs in WAL mode with synchronous=FULL (an acknowledged transaction survives a power cut; reliability
+F12), one writer at a time through BEGIN IMMEDIATE. PostgreSQL runs at READ COMMITTED with the same
+statements.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Ledger:
     def open(cls, url: str) -> Ledger:
         """The ledger at SQLAlchemy URL `url`, created and migrated when needed.
 
-        Raises `UnavailableError` HF302 when it cannot be reached and `IntegrityError` HF302 when it is not a ledger, is
-        damaged, or was made by a newer Holdfast.
+        Raises `UnavailableError` HF302 when it cannot be reached and `IntegrityError` HF302 when it is not a
+        ledger, is damaged, or was made by a newer Holdfast.
         """
         target = make_url(url)
         if target.get_backend_name() == "sqlite" and target.database:

@@ -1,7 +1,7 @@
 """Brings a ledger's tables to this release's schema, inside one transaction, whoever opens it first.
 
-The revisions are Alembic's and lie in `migrations/versions`; there is no configuration file to ship or to find. A ledger
-that is up to date costs two small queries and does not load Alembic at all.
+The revisions are Alembic's and lie in `migrations/versions`; there is no configuration file to ship or to
+find. A ledger that is up to date costs two small queries and does not load Alembic at all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, Select, String, column, inspect, select, table
 
 from holdfast.errors import IntegrityError
 
@@ -20,13 +20,16 @@ HEAD: Final = "0001"
 """The revision of `schema.METADATA`: the newest file in `migrations/versions`."""
 
 _VERSION_TABLE: Final = "alembic_version"
+_REVISION: Final[Select[str]] = select(column("version_num", String)).select_from(
+    table(_VERSION_TABLE)
+)
 
 
 def upgrade(engine: Engine) -> None:
     """Run every revision that the ledger lacks.
 
-    Raises `IntegrityError` HF302 when the database belongs to something else or was made by a newer Holdfast; it is
-    then left as it is.
+    Raises `IntegrityError` HF302 when the database belongs to something else or was made by a newer
+    Holdfast; it is then left as it is.
     """
     with engine.connect() as connection:
         if revision(connection) == HEAD:
@@ -36,10 +39,12 @@ def upgrade(engine: Engine) -> None:
 
 
 def revision(connection: Connection) -> str | None:
-    """The revision that the ledger is at, None for an empty database; `IntegrityError` HF302 when it is no ledger."""
+    """The revision that the ledger is at, None for an empty database; `IntegrityError` HF302 when it is no
+    ledger.
+    """
     inspector = inspect(connection)
     if inspector.has_table(_VERSION_TABLE):
-        found = connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar_one_or_none()
+        found = connection.execute(_REVISION).scalar_one_or_none()
         return None if found is None else str(found)
     tables = inspector.get_table_names()
     if tables:
@@ -76,7 +81,7 @@ def _missing(line: list[Script], found: str | None) -> list[Script]:
     if found not in known:
         raise IntegrityError(
             "HF302",
-            f"the ledger is at revision {found}, this release knows up to {known[-1]}: a newer Holdfast made it",
+            f"the ledger is at revision {found} and this release ends at {known[-1]}: a newer Holdfast made it",
             state="nothing was changed",
             next_command="pip install --upgrade holdfast",
         )

@@ -61,7 +61,8 @@ def since(
     *,
     known_since_us: int | None = None,
 ) -> tuple[int, list[OnlineValue]]:
-    """What changed in `aggregates` after `table_version`, oldest first, and the table version to ask from next time.
+    """What changed in `aggregates` after `table_version`, oldest first, and the table version to ask from
+    next time.
 
     Parameters
     ----------

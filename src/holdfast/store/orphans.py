@@ -1,8 +1,9 @@
 """Orphans: files that a dead loader wrote and no transaction named. Sweeping them is safe at any moment.
 
-A file is an orphan when the ledger does not name it *and* no process holds the lock of its attempt. Both are looked at
-inside a write transaction, and a publisher looks inside its own whether its files are still there: so even a loader
-whose lock was lost (a file system without locks) can lose its attempt, but never publish a file that is gone.
+A file is an orphan when the ledger does not name it *and* no process holds the lock of its attempt. Both are
+looked at inside a write transaction, and a publisher looks inside its own whether its files are still there:
+so even a loader whose lock was lost (a file system without locks) can lose its attempt, but never publish a
+file that is gone.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ _NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path)
 
 
 def sweep_dead_attempts(store: Store) -> list[str]:
-    """Remove what dead loaders left, found by their markers: costs one look into a directory that is mostly empty.
+    """Remove what dead loaders left, found by their markers: costs one look into a directory that is mostly
+    empty.
 
-    Returns the removed paths, relative to the store's root. After a power cut a marker may be gone while its files are
-    not; `sweep` finds these too.
+    Returns the removed paths, relative to the store's root. After a power cut a marker may be gone while its
+    files are not; `sweep` finds these too.
     """
     dead = [marker for marker in _entries(store.root / ATTEMPTS_DIRECTORY) if not _is_locked(marker)]
     swept: list[str] = []

@@ -1,4 +1,6 @@
-"""Parquet as the store writes it: Zstandard, a checksum on every page, and the file's manifest in its footer."""
+"""Parquet as the store writes it: Zstandard, a checksum on every page, and the file's manifest in its
+footer.
+"""
 
 from __future__ import annotations
 

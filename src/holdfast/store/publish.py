@@ -1,7 +1,9 @@
-"""Publishes a snapshot as Delta tables over the very files of the store, for Spark, DuckDB, Polars and others.
+"""Publishes a snapshot as Delta tables over the very files of the store, for Spark, DuckDB, Polars and
+others.
 
-Nothing is copied: a published table is a directory of hard links to the immutable files and one Delta commit that
-names them. The ledger stays the only truth; what is published may be deleted at any time and made again.
+Nothing is copied: a published table is a directory of hard links to the immutable files and one Delta commit
+that names them. The ledger stays the only truth; what is published may be deleted at any time and made
+again.
 """
 
 from __future__ import annotations
@@ -30,9 +32,9 @@ PUBLISHED_DIRECTORY: Final = "published"
 def publish(store: Store, snapshot: str) -> dict[str, Path]:
     """A Delta table for each table of `snapshot`, by the table's name; again is a no-op.
 
-    Readers see each table's timestamps in UTC, because Delta knows no other zone. Raises `NotFoundError` HF303 for an
-    unknown snapshot, `IntegrityError` HF301 for a missing file, and `UnavailableError` HF302 on a file system
-    without hard links.
+    Readers see each table's timestamps in UTC, because Delta knows no other zone. Raises `NotFoundError`
+    HF303 for an unknown snapshot, `IntegrityError` HF301 for a missing file, and `UnavailableError` HF302 on
+    a file system without hard links.
     """
     cut = snapshots.get(store, snapshot)
     made = {}
@@ -60,7 +62,8 @@ def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_us:
             mode="error",
             partition_by=[],
         )
-        # deltalake syncs nothing by itself, and a commit file of length zero would read as an empty table (F1, F2).
+        # deltalake syncs nothing by itself, and a commit file of length zero would read as an empty table
+        # (F1, F2).
         durable.sync_tree(draft / "_delta_log")
         durable.sync_directory(draft)
         _settle(draft, target)
@@ -88,7 +91,7 @@ def _link(source: Path, link: Path) -> None:
     except OSError as error:
         raise UnavailableError(
             "HF302",
-            f"this file system makes no hard links ({error.strerror}), and a snapshot is published without copies",
+            f"this file system makes no hard links ({error.strerror}), and publishing makes no copies",
             state="nothing was published",
         ) from error
 

@@ -19,8 +19,8 @@ _TABLES: Final = schema.snapshot_tables
 def create(store: Store, tables: Sequence[str], *, contract_hash: str, now_us: int) -> Snapshot:
     """A cut of `tables` at the newest table version; the same cut again is the same snapshot.
 
-    All tables are cut at one version, so that feeds which were loaded up to different moments are still seen as they
-    stood together. Raises `NotFoundError` HF303 when a table has no row.
+    All tables are cut at one version, so that feeds which were loaded up to different moments are still seen
+    as they stood together. Raises `NotFoundError` HF303 when a table has no row.
     """
     with store.ledger.write() as connection:
         version = batches.current_version(connection)
@@ -61,7 +61,9 @@ def newest(connection: Connection, *, limit: int = 20) -> list[Snapshot]:
 
 
 def table_files(connection: Connection, snapshot: Snapshot, table: str) -> list[FileFacts]:
-    """The files of `table` in `snapshot`, in order of event time; `NotFoundError` HF303 for a table that it does not cut."""
+    """The files of `table` in `snapshot`, in order of event time; `NotFoundError` HF303 for a table that it
+    does not cut.
+    """
     if table not in {cut.table for cut in snapshot.tables}:
         raise NotFoundError("HF303", f"snapshot {snapshot.snapshot} has no table {table!r}")
     return files.entries(connection, table, snapshot.table_version)

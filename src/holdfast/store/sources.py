@@ -1,6 +1,7 @@
 """Reads what a sender delivered: a Parquet or CSV file.
 
-The file is taken into memory once, so that what was digested is what is loaded, even if somebody writes to it meanwhile.
+The file is taken into memory once, so that what was digested is what is loaded, even if somebody writes to
+it meanwhile.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """The content of the file at `path`; `InputError` HF201 when it is missing, unreadable, empty or of an unknown kind."""
+    """The content of the file at `path`; `InputError` HF201 when it is missing, unreadable, empty or of an
+    unknown kind.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -60,9 +63,9 @@ def read(path: Path, contract: Contract) -> Typed:
 
 
 def parse(source: Source, contract: Contract) -> Typed:
-    """The rows of `source`. CSV is text and read by the contract's rules; Parquet brings types, which are widened
-    where no value can change (whole numbers to 64 bits, single to double precision, moments to microseconds in the
-    contract's zone). Any other type is left as it is, for the contract to refuse.
+    """The rows of `source`. CSV is text and read by the contract's rules; Parquet brings types, which are
+    widened where no value can change (whole numbers to 64 bits, single to double precision, moments to
+    microseconds in the contract's zone). Any other type is left as it is, for the contract to refuse.
     """
     if not source.is_parquet:
         return from_text(contract, _read_csv(source))

@@ -1,7 +1,7 @@
 """Cuts: what a set of tables was at one table version.
 
-Every load makes one new table version, which counts across *all* tables: so one number cuts them all at the same
-moment, and two feeds that were loaded together are seen together or not at all.
+Every load makes one new table version, which counts across *all* tables: so one number cuts them all at the
+same moment, and two feeds that were loaded together are seen together or not at all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class TableCut:
 class Snapshot:
     """Exact versions of every table that a training reads. It never changes, because versions never do.
 
-    `contract_hash` is of the contract that the rows were read for; `created_us` is microseconds since 1970 UTC.
+    `contract_hash` is of the contract that the rows were read for; `created_us` is microseconds since 1970
+    UTC.
     """
 
     snapshot: str

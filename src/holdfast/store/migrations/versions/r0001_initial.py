@@ -121,7 +121,10 @@ def _create_servers() -> None:
         sa.Column("log_directory", sa.String(length=255), nullable=False),
         sa.Column("started_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("server", name="pk_servers"),
-        comment="Servers that announced themselves, so that the control loop can collect their logs and probe them.",
+        comment=(
+            "Servers that announced themselves, so that the control loop can collect their logs and "
+            "probe them."
+        ),
     )
 
 
@@ -132,7 +135,10 @@ def _create_table_versions() -> None:
         sa.Column("committed_us", sa.BigInteger(), nullable=False),
         sa.Column("reason", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("table_version", name="pk_table_versions"),
-        comment="One row per transaction that changed which files make up the tables. A version names a cut across all of them.",
+        comment=(
+            "One row per transaction that changed which files make up the tables. A version names a "
+            "cut across all of them."
+        ),
     )
 
 
@@ -346,7 +352,10 @@ def _create_files() -> None:
             ["removed_version"], ["table_versions.table_version"], name="fk_files_removed_version"
         ),
         sa.PrimaryKeyConstraint("path", name="pk_files"),
-        comment="Immutable Parquet files; table t at version v is the files with added <= v and (removed is null or removed > v).",
+        comment=(
+            "Immutable Parquet files; table t at version v is the files with added <= v and (removed "
+            "is null or removed > v)."
+        ),
     )
     op.create_index(
         "ix_files_table_name_added_version", "files", ["table_name", "added_version"], unique=False
@@ -458,7 +467,8 @@ def _create_rollouts() -> None:
             comment="who brought it here: 'holdfast' or a person",
         ),
         sa.CheckConstraint(
-            "state IN ('pending', 'canary', 'verifying', 'promoted', 'rolling_back', 'rolled_back', 'cancelled')",
+            "state IN ('pending', 'canary', 'verifying', 'promoted', 'rolling_back', 'rolled_back', "
+            "'cancelled')",
             name="ck_rollouts_state_known",
         ),
         sa.CheckConstraint("challenger <> champion", name="ck_rollouts_two_versions"),

@@ -34,7 +34,20 @@ import polars as pl
 from sqlalchemy import insert
 
 from holdfast.contract import Category, Contract, Integer, Label, Median, Number, Text, Timestamp
-from holdfast.features import Code, Hour, Impute, Log, Month, Ratio, Value, Weekday, compose, feature_graph, feed_from_frame, fit
+from holdfast.features import (
+    Code,
+    Hour,
+    Impute,
+    Log,
+    Month,
+    Ratio,
+    Value,
+    Weekday,
+    compose,
+    feature_graph,
+    feed_from_frame,
+    fit,
+)
 from holdfast.serve.version import load
 from holdfast.settings import Settings
 from holdfast.store import Store, blobs, plans, schema, versions
@@ -73,7 +86,7 @@ def synthetic(rows: int) -> pl.DataFrame:
     """Rows with a pattern that trees can find, and noise."""
     random = np.random.default_rng(17)
     moments = [START + timedelta(minutes=int(minute)) for minute in random.integers(0, 120 * 1440, rows)]
-    frame = pl.DataFrame(
+    return pl.DataFrame(
         {
             "id": [f"F{number}" for number in range(rows)],
             "carrier": random.choice([f"C{number}" for number in range(16)], rows),
@@ -86,18 +99,25 @@ def synthetic(rows: int) -> pl.DataFrame:
             "seats": random.integers(50, 400, rows),
             "scheduled": moments,
         }
-    ).with_columns(pl.col("scheduled").cast(pl.Datetime("us", "UTC")).dt.convert_time_zone("America/New_York"))
-    return frame
+    ).with_columns(
+        pl.col("scheduled").cast(pl.Datetime("us", "UTC")).dt.convert_time_zone("America/New_York")
+    )
 
 
 def build(root: Path) -> tuple[bytes, pl.DataFrame]:
     """A store with one version under a plan; returns the version's bytes and rows to ask with."""
     frame = synthetic(20_000)
     random = np.random.default_rng(18)
-    score = frame["wind"].to_numpy() / 20 + (frame["scheduled"].dt.hour().to_numpy() - 8) / 12 + random.normal(0, 1, frame.height)
+    score = (
+        frame["wind"].to_numpy() / 20
+        + (frame["scheduled"].dt.hour().to_numpy() - 8) / 12
+        + random.normal(0, 1, frame.height)
+    )
     fitted = fit(FEATURES, (), CONTRACT, frame)
     graph = load_features(fitted, frame)
-    estimator = LightGBM(trees=200, leaves=31).fit(graph, (score > np.median(score)).astype(np.float64), fitted.names, seed=1)
+    estimator = LightGBM(trees=200, leaves=31).fit(
+        graph, (score > np.median(score)).astype(np.float64), fitted.names, seed=1
+    )
     metadata = VersionMetadata(
         MODEL, "candidate", CONTRACT.to_json(), CONTRACT.hash, fitted.to_json(), fitted.hash, "[]", "bench", "lightgbm", {}, 1,
         {}, frame.height, 1,
@@ -107,8 +127,15 @@ def build(root: Path) -> tuple[bytes, pl.DataFrame]:
     digest = blobs.put(store, data)
     now_us = time.time_ns() // 1000
     with store.ledger.write() as connection:
-        connection.execute(insert(schema.table_versions).values(table_version=1, committed_us=now_us, reason="bench"))
-        facts = {"snapshot": "bench", "table_version": 1, "contract_hash": CONTRACT.hash, "created_us": now_us}
+        connection.execute(
+            insert(schema.table_versions).values(table_version=1, committed_us=now_us, reason="bench")
+        )
+        facts = {
+            "snapshot": "bench",
+            "table_version": 1,
+            "contract_hash": CONTRACT.hash,
+            "created_us": now_us,
+        }
         connection.execute(insert(schema.snapshots).values(facts))
         row = versions.register(connection, metadata, digest=digest, size_bytes=len(data), now_us=now_us)
         plans.append(connection, model=MODEL, champion=row.version, now_us=now_us)
@@ -120,7 +147,9 @@ def load_features(fitted: Any, frame: pl.DataFrame) -> np.ndarray[Any, np.dtype[
     """The feature matrix, by the same graph that serves."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(feature_graph(fitted).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        feature_graph(fitted).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     found: np.ndarray[Any, np.dtype[np.float32]] = session.run(None, feed_from_frame(fitted.inputs, frame))[0]
     return found
 
@@ -141,13 +170,17 @@ def binary_body(frame: pl.DataFrame) -> tuple[bytes, int]:
     inputs, parts = [], []
     for name, datatype in INPUTS.items():
         if datatype == "BYTES":
-            raw = b"".join(len(word).to_bytes(4, "little") + word for word in map(str.encode, texts[name].to_list()))
+            raw = b"".join(
+                len(word).to_bytes(4, "little") + word for word in map(str.encode, texts[name].to_list())
+            )
         else:
             raw = texts[name].to_numpy().astype("<f8" if datatype == "FP64" else "<i8").tobytes()
         shape, size = [frame.height], {"binary_data_size": len(raw)}
         inputs.append({"name": name, "shape": shape, "datatype": datatype, "parameters": size})
         parts.append(raw)
-    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()
+    head = json.dumps(
+        {"inputs": inputs, "parameters": {"binary_data_output": True}}, separators=(",", ":")
+    ).encode()
     return head + b"".join(parts), len(head)
 
 
@@ -157,7 +190,9 @@ def run_server(root: Path, address: Connection, core: int | None) -> None:
         os.sched_setaffinity(0, {core})
     from holdfast.serve.run import serve_forever
 
-    serve_forever(Settings(root, f"sqlite:///{root / 'ledger.db'}", "127.0.0.1", 0, 0), MODEL, started=address.send)
+    serve_forever(
+        Settings(root, f"sqlite:///{root / 'ledger.db'}", "127.0.0.1", 0, 0), MODEL, started=address.send
+    )
 
 
 @dataclass(frozen=True)
@@ -178,10 +213,20 @@ class Wrk:
         self._directory = directory
 
     def __call__(self, load: Load, connections: int, seconds: float) -> float:
-        command = [*self._pin, "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
+        command = [
+            *self._pin,
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "--timeout",
+            "10s",
+        ]
         if load.body:
             command += ["-s", str(self._script(load))]
-        done = subprocess.run([*command, self._address + load.path], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*command, self._address + load.path], capture_output=True, text=True, check=True
+        )
         if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
             raise SystemExit(f"the server did not answer every request:\n{done.stdout}")
         found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
@@ -220,7 +265,9 @@ class Threads:
             import http.client
 
             connection = http.client.HTTPConnection(self._host, self._port)
-            headers = {"Inference-Header-Content-Length": str(load.header_length)} if load.header_length else {}
+            headers = (
+                {"Inference-Header-Content-Length": str(load.header_length)} if load.header_length else {}
+            )
             while time.perf_counter() < ends:
                 connection.request("POST" if load.body else "GET", load.path, load.body or None, headers)
                 answer = connection.getresponse()
@@ -250,7 +297,9 @@ def calls_per_second(call: Callable[[], object], seconds: float) -> float:
 
 def main() -> None:
     """Measure, print the table and the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is taken")
     options = parser.parse_args()
@@ -261,7 +310,9 @@ def main() -> None:
         root = directory / "root"
         data, frame = build(root)
         here, there = multiprocessing.get_context("spawn").Pipe()
-        server = multiprocessing.get_context("spawn").Process(target=run_server, args=(root, there, pinned[0]))
+        server = multiprocessing.get_context("spawn").Process(
+            target=run_server, args=(root, there, pinned[0])
+        )
         server.start()
         try:
             address = here.recv()
@@ -272,13 +323,22 @@ def main() -> None:
 
 
 def measure(
-    address: str, data: bytes, frame: pl.DataFrame, directory: Path, core: int | None, seconds: float, rounds: int
+    address: str,
+    data: bytes,
+    frame: pl.DataFrame,
+    directory: Path,
+    core: int | None,
+    seconds: float,
+    rounds: int,
 ) -> None:
     """Run every measurement in turn, `rounds` times."""
     if shutil.which("wrk"):
         client: Wrk | Threads = Wrk(address, core, directory)
     else:
-        print("wrk is not installed: threads of this process ask instead, and are themselves the limit", file=sys.stderr)
+        print(
+            "wrk is not installed: threads of this process ask instead, and are themselves the limit",
+            file=sys.stderr,
+        )
         client = Threads(address)
     infer = f"/v2/models/{MODEL}/infer"
     one, hundred = frame.head(1), frame.head(100)
@@ -289,7 +349,11 @@ def measure(
     feeds = {rows: feed_from_frame(version.inputs, frame.head(rows)) for rows in (1, 100)}
     if core is not None:
         os.sched_setaffinity(0, {core})
-    static, row1, row100 = Load("/v2/health/live"), Load(infer, json_body(one)), Load(infer, json_body(hundred))
+    static, row1, row100 = (
+        Load("/v2/health/live"),
+        Load(infer, json_body(one)),
+        Load(infer, json_body(hundred)),
+    )
     row100_binary = Load(infer, binary, header_length)
     work: dict[str, Callable[[], float]] = {
         "static answer, 1 connection": lambda: client(static, 1, seconds),
@@ -299,8 +363,12 @@ def measure(
         "1 row JSON, 64 connections": lambda: client(row1, 64, seconds),
         "100 rows JSON, 16 connections": lambda: client(row100, 16, seconds),
         "100 rows binary, 16 connections": lambda: client(row100_binary, 16, seconds),
-        "bare ONNX Runtime, 1 row": lambda: calls_per_second(lambda: version.session.run(["probability"], feeds[1]), seconds),
-        "bare ONNX Runtime, 100 rows": lambda: calls_per_second(lambda: version.session.run(["probability"], feeds[100]), seconds),
+        "bare ONNX Runtime, 1 row": lambda: calls_per_second(
+            lambda: version.session.run(["probability"], feeds[1]), seconds
+        ),
+        "bare ONNX Runtime, 100 rows": lambda: calls_per_second(
+            lambda: version.session.run(["probability"], feeds[100]), seconds
+        ),
     }
     client(row1, 16, 0.5)
     taken: dict[str, list[float]] = {name: [] for name in work}
@@ -310,14 +378,24 @@ def measure(
     rates = {name: statistics.median(values) for name, values in taken.items()}
     print(f"{'':34}{'per second':>12}{'us each':>10}   (lowest to highest of {rounds})")
     for name, rate in rates.items():
-        print(f"{name:34}{rate:12,.0f}{1e6 / rate:10.1f}   ({min(taken[name]):,.0f} to {max(taken[name]):,.0f})")
+        print(
+            f"{name:34}{rate:12,.0f}{1e6 / rate:10.1f}   ({min(taken[name]):,.0f} to {max(taken[name]):,.0f})"
+        )
     figures = {
-        "row1_c16_vs_static": round(rates["1 row JSON, 16 connections"] / rates["static answer, 16 connections"], 3),
+        "row1_c16_vs_static": round(
+            rates["1 row JSON, 16 connections"] / rates["static answer, 16 connections"], 3
+        ),
         "row1_c16_rps": round(rates["1 row JSON, 16 connections"]),
-        "row1_c1_vs_static": round(rates["1 row JSON, 1 connection"] / rates["static answer, 1 connection"], 3),
+        "row1_c1_vs_static": round(
+            rates["1 row JSON, 1 connection"] / rates["static answer, 1 connection"], 3
+        ),
         "row1_c16_vs_ort": round(rates["1 row JSON, 16 connections"] / rates["bare ONNX Runtime, 1 row"], 3),
-        "row100_vs_ort": round(rates["100 rows JSON, 16 connections"] / rates["bare ONNX Runtime, 100 rows"], 3),
-        "row100_binary_vs_ort": round(rates["100 rows binary, 16 connections"] / rates["bare ONNX Runtime, 100 rows"], 3),
+        "row100_vs_ort": round(
+            rates["100 rows JSON, 16 connections"] / rates["bare ONNX Runtime, 100 rows"], 3
+        ),
+        "row100_binary_vs_ort": round(
+            rates["100 rows binary, 16 connections"] / rates["bare ONNX Runtime, 100 rows"], 3
+        ),
     }
     print(json.dumps({"benchmark": "serve", "figures": figures}))
 

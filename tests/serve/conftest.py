@@ -41,7 +41,9 @@ CONTRACT = Contract(
     event_time="scheduled",
     label=Label("late", delay="12h"),
 )
-RECENT = Aggregate("recent_delay", over="departures", by="origin", value="delay", known="left", window="3h", every="10min")
+RECENT = Aggregate(
+    "recent_delay", over="departures", by="origin", value="delay", known="left", window="3h", every="10min"
+)
 START = datetime(2013, 3, 1, 12, tzinfo=UTC)
 US = 1_000_000
 
@@ -68,7 +70,9 @@ def frame(rows: int = 120) -> pl.DataFrame:
             "scheduled": [START + timedelta(minutes=number) for number in range(rows)],
             "recent_delay": [float(number % 40) for number in range(rows)],
         }
-    ).with_columns(pl.col("scheduled").cast(pl.Datetime("us", "UTC")).dt.convert_time_zone("America/New_York"))
+    ).with_columns(
+        pl.col("scheduled").cast(pl.Datetime("us", "UTC")).dt.convert_time_zone("America/New_York")
+    )
 
 
 FITTED = fit(
@@ -80,7 +84,8 @@ FITTED = fit(
 
 
 def estimator(kind: str) -> onnx.ModelProto:
-    """A tiny estimator: 'half' and 'tenth' are constant; 'delay' is recent_delay / 100, 0.25 when unknown; 'nan' gives NaN, 'broken' raises,
+    """A tiny estimator: 'half' and 'tenth' are constant; 'delay' is recent_delay / 100, 0.25 when unknown;
+    'nan' gives NaN, 'broken' raises,
     'above' gives 1.5, each for distances above 5,000 only."""
     names = list(FITTED.names)
     distance, delay = names.index("distance"), names.index("recent_delay")
@@ -140,9 +145,13 @@ class World:
     def __post_init__(self) -> None:
         self.store = Store.open(self.root)
         with self.store.ledger.write() as connection:
-            connection.execute(insert(schema.table_versions).values(table_version=1, committed_us=1, reason="load"))
             connection.execute(
-                insert(schema.snapshots).values(snapshot="snap", table_version=1, contract_hash=CONTRACT.hash, created_us=1)
+                insert(schema.table_versions).values(table_version=1, committed_us=1, reason="load")
+            )
+            connection.execute(
+                insert(schema.snapshots).values(
+                    snapshot="snap", table_version=1, contract_hash=CONTRACT.hash, created_us=1
+                )
             )
 
     def version(self, kind: str, contract: Contract = CONTRACT) -> str:
@@ -150,16 +159,35 @@ class World:
             data = sealed(kind, contract)
             digest = blobs.put(self.store, data)
             metadata = VersionMetadata(
-                MODEL, "candidate", contract.to_json(), contract.hash, "{}", "0" * 64, "[]", "snap", kind, {}, 1, {}, 120, 1
+                MODEL,
+                "candidate",
+                contract.to_json(),
+                contract.hash,
+                "{}",
+                "0" * 64,
+                "[]",
+                "snap",
+                kind,
+                {},
+                1,
+                {},
+                120,
+                1,
             )
             with self.store.ledger.write() as connection:
                 row = versions.register(
-                    connection, metadata, digest=digest, size_bytes=len(data), now_us=int((time.time() - 3600) * US)
+                    connection,
+                    metadata,
+                    digest=digest,
+                    size_bytes=len(data),
+                    now_us=int((time.time() - 3600) * US),
                 )
             self.names[kind] = row.version
         return self.names[kind]
 
-    def plan(self, champion: str, challenger: str | None = None, share_ppm: int = 0, **others: str | None) -> int:
+    def plan(
+        self, champion: str, challenger: str | None = None, share_ppm: int = 0, **others: str | None
+    ) -> int:
         now_us = time.time_ns() // 1000
         rollout = None
         with self.store.ledger.write() as connection:
@@ -186,10 +214,13 @@ class World:
     def online(self, table_version: int, *values: tuple[str, datetime, float]) -> None:
         with self.store.ledger.write() as connection:
             connection.execute(
-                insert(schema.table_versions).values(table_version=table_version, committed_us=1, reason="load")
+                insert(schema.table_versions).values(
+                    table_version=table_version, committed_us=1, reason="load"
+                )
             )
             rows = [
-                online.OnlineValue("recent_delay", entity, int(known.timestamp()) * US, value) for entity, known, value in values
+                online.OnlineValue("recent_delay", entity, int(known.timestamp()) * US, value)
+                for entity, known, value in values
             ]
             online.upsert(connection, rows, table_version)
 
@@ -258,7 +289,12 @@ DATATYPES = {
 def tensors(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "inputs": [
-            {"name": name, "shape": [len(rows)], "datatype": DATATYPES.get(name, "FP64"), "data": [each[name] for each in rows]}
+            {
+                "name": name,
+                "shape": [len(rows)],
+                "datatype": DATATYPES.get(name, "FP64"),
+                "data": [each[name] for each in rows],
+            }
             for name in rows[0]
         ]
     }

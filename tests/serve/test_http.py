@@ -106,12 +106,19 @@ def test_http_1_0_closes(port: int) -> None:
 
 
 def test_a_client_that_expects_100_gets_it(port: int) -> None:
-    received = talk(port, request("/e", "POST", None, "Expect: 100-continue", "Content-Length: 2", CLOSE), b"ok", pause=0.1)
+    received = talk(
+        port,
+        request("/e", "POST", None, "Expect: 100-continue", "Content-Length: 2", CLOSE),
+        b"ok",
+        pause=0.1,
+    )
     assert statuses(received) == [100, 200]
 
 
 def test_100_does_not_overtake_an_earlier_reply(port: int) -> None:
-    first = request("/later") + request("/e", "POST", None, "Expect: 100-continue", "Content-Length: 2", CLOSE)
+    first = request("/later") + request(
+        "/e", "POST", None, "Expect: 100-continue", "Content-Length: 2", CLOSE
+    )
     assert statuses(talk(port, first, b"ok", pause=0.4)) == [200, 100, 200]
 
 
@@ -129,7 +136,7 @@ def test_100_does_not_overtake_an_earlier_reply(port: int) -> None:
         (request("/", "POST", None, "Content-Length: 99999999999999999999999"), 400),
         (request("/", "POST", None, "Expect: 100-continue", "Content-Length: 10001"), 413),
         (request("/", "POST", None, "Expect: tea", "Content-Length: 1"), 417),
-        (request("/", "POST", None, "Transfer-Encoding: chunked") + b"2000\r\n" + b"x" * 0x2000 + b"\r\n" + b"2000\r\n" + b"x" * 0x2000, 413),
+        (request("/", "POST", None, "Transfer-Encoding: chunked") + (b"2000\r\n" + b"x" * 0x2000 + b"\r\n") * 2, 413),
         (request("/", "POST", None, "Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 4000, 413),
         (request("/" + "a" * 3000), 431),
         (request("/", "GET", None, "X: " + "a" * 60_000), 431),
@@ -151,7 +158,9 @@ def test_a_refused_request_does_not_lose_the_replies_before_it(port: int) -> Non
     assert statuses(talk(port, request("/later") + b"NONSENSE\r\n\r\n")) == [200, 400]
 
 
-@pytest.mark.parametrize("first", [b"GET /x", b"GET / HTTP/1.1\r\nHost:", request("/", "POST", None, "Content-Length: 90") + b"ab"])
+@pytest.mark.parametrize(
+    "first", [b"GET /x", b"GET / HTTP/1.1\r\nHost:", request("/", "POST", None, "Content-Length: 90") + b"ab"]
+)
 def test_a_slow_request_is_given_up(port: int, first: bytes) -> None:
     """F9: the deadline counts from the first byte; a trickle does not move it."""
     started = time.monotonic()
@@ -174,15 +183,16 @@ def test_an_idle_connection_is_closed_after_its_last_reply(port: int) -> None:
 
 def test_a_client_that_does_not_read_is_cut_off(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(request("/big") * 8)
+        client.sendall(request("/big") * 6)
         time.sleep(2)
         client.settimeout(3)
         size = 0
-        with pytest.raises(ConnectionError):
+        try:
             while chunk := client.recv(1 << 20):
                 size += len(chunk)
-            raise ConnectionError  # closed in an orderly way: only acceptable if something is missing
-        assert size < 32_000_000
+        except ConnectionError:
+            pass
+        assert size < 24_000_000
 
 
 def test_too_many_pipelined_requests_end_the_connection_in_order(port: int) -> None:

@@ -43,8 +43,9 @@ GOOD: dict[str, list[Any]] = {
     "wall": ["2013-06-01 02:30:00", "2013-06-01T02:30:00Z"],
 }
 BAD = [
-    None, "", "a\0", "\ud83d", "toolong", -1.0, 6000.1, float("nan"), float("inf"), -float("inf"), 0, 901, 1.5, 2**53 + 1, 10**400, True,
-    "ZZ", "UPPER", "2013-03-10T02:30:00", "2013-03-10 02:30:00", "2013-11-03 01:30:00", "9999-12-31T23:59:59-23:00", "x", [], {}, [1],
+    None, "", "a\0", "\ud83d", "toolong", -1.0, 6000.1, float("nan"), float("inf"), -float("inf"), 0, 901, 1.5, 2**53 + 1, 10**400,
+    True, "ZZ", "UPPER", "2013-03-10T02:30:00", "2013-03-10 02:30:00", "2013-11-03 01:30:00", "9999-12-31T23:59:59-23:00",
+    "x", [], {}, [1],
 ]  # fmt: skip
 
 
@@ -52,12 +53,17 @@ BAD = [
 @given(st.data())
 def test_sure_means_valid(data: st.DataObject) -> None:
     rows = data.draw(st.integers(4, 7))
-    columns = {name: data.draw(st.lists(st.sampled_from(good), min_size=rows, max_size=rows)) for name, good in GOOD.items()}
+    columns = {
+        name: data.draw(st.lists(st.sampled_from(good), min_size=rows, max_size=rows))
+        for name, good in GOOD.items()
+    }
     for _ in range(data.draw(st.integers(0, 2))):
         name = data.draw(st.sampled_from(sorted(columns)))
         columns[name][data.draw(st.integers(0, rows - 1))] = data.draw(st.sampled_from(BAD))
     reasons = [CHECK({name: values[place] for name, values in columns.items()}) for place in range(rows)]
-    request = InferRequest(None, None, False, rows, {name: list(values) for name, values in columns.items()}, False)
+    request = InferRequest(
+        None, None, False, rows, {name: list(values) for name, values in columns.items()}, False
+    )
     counted: Counter[str] = Counter()
     endpoint = Endpoint(CONTRACT)
     if any(reasons):
@@ -72,7 +78,9 @@ def test_sure_means_valid(data: st.DataObject) -> None:
 
 
 def one(columns: dict[str, list[Any]], place: int) -> InferRequest:
-    return InferRequest(None, None, False, 1, {name: [values[place]] for name, values in columns.items()}, False)
+    return InferRequest(
+        None, None, False, 1, {name: [values[place]] for name, values in columns.items()}, False
+    )
 
 
 def test_an_ordinary_request_is_proved() -> None:
@@ -80,4 +88,6 @@ def test_an_ordinary_request_is_proved() -> None:
     columns = {name: values[:1] * 4 for name, values in GOOD.items() if name != "note"}
     assert not Endpoint(CONTRACT)._surely_valid(columns, {})
     plain = Contract(Text("id"), Number("x", unit="1"), Timestamp("at", tz="UTC"), key="id", event_time="at")
-    assert Endpoint(plain)._surely_valid({"id": ["a"] * 4, "x": [1.0] * 4, "at": ["2013-03-10T02:30:00Z"] * 4}, {})
+    assert Endpoint(plain)._surely_valid(
+        {"id": ["a"] * 4, "x": [1.0] * 4, "at": ["2013-03-10T02:30:00Z"] * 4}, {}
+    )

@@ -1,0 +1,25 @@
+"""The inference server: Open Inference Protocol v2 over HTTP, one model to a process.
+
+`http.py` is the bounded HTTP edge, `oip.py` the codec, `routes.py` joins them to `plane.py`, the data plane without any
+transport; `endpoint.py` (with `screen.py`) checks requests against the contract, `version.py` is a warm version. `warm.py`
+follows the traffic plan on a thread of its own and keeps `local_copy.py`; `metrics.py` is what Prometheus reads;
+`run.py` is the process. The ledger is never touched on the way of a request.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.serve.http import Limits
+    from holdfast.serve.run import serve_forever
+
+__all__ = ["Limits", "serve_forever"]
+
+_HOMES = {"Limits": "holdfast.serve.http", "serve_forever": "holdfast.serve.run"}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: a client of one part does not need the event loop and the runtime of all.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -62,7 +62,7 @@ class Exchange:
         self.reply: bytes | None = None
 
     def send(self, status: int, body: bytes, content_type: bytes = JSON, extra: bytes = b"") -> None:
-        """Reply; bytes reach the socket when every earlier request of the connection has its reply. `extra` is whole header lines."""
+        """Reply. The bytes leave when every earlier request has its reply. `extra` is whole header lines."""
         self._connection.reply(self, status, body, content_type, extra)
 
     def refuse(
@@ -92,9 +92,10 @@ class Listener:
         """A protocol for a connection that was just accepted."""
         return Connection(self, self._loop)
 
-    def waiting(self) -> int:
-        """Requests that are being received or have no reply yet."""
-        return sum(connection.busy for connection in self.connections)
+    def close_idle(self, *, fresh: bool) -> None:
+        """Close the connections that have no request under way, new ones that have sent nothing yet only if `fresh`."""
+        for connection in tuple(self.connections):
+            connection.close_when_idle(fresh=fresh)
 
     def close(self) -> None:
         """Abort every connection and stop the clock."""
@@ -131,7 +132,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_binary", "_body", "_burst", "_chunked", "_discarding", "_encoding", "_expects", "_header_bytes", "_held", "_hosts",
         "_in_headers", "_in_message", "_length", "_listener", "_loop", "_owes_continue", "_parser", "_path", "_paused_reading",
-        "_pending", "_raw", "_slice", "_transport", "_unread", "deadline",
+        "_pending", "_raw", "_slice", "_transport", "_unread", "_used", "deadline",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
@@ -139,7 +140,9 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Exchange] = deque()
-        self._in_message = self._in_headers = self._discarding = self._paused_reading = self._unread = False
+        self._in_message = self._in_headers = self._discarding = self._paused_reading = self._unread = (
+            self._used
+        ) = False
         self._raw = self._slice = self._held = self._burst = 0
         self.deadline = _FOREVER
         self._forget_message()
@@ -300,6 +303,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._in_message = False
+        self._used = True
         if self._discarding:
             return
         if self._held:
@@ -394,9 +398,9 @@ class Connection(asyncio.Protocol):
         else:
             self.abort()
 
-    def close_when_idle(self) -> None:
-        """Close now unless a request is under way; that one's reply closes."""
-        if not self.busy:
+    def close_when_idle(self, *, fresh: bool) -> None:
+        """Close now unless a request is under way (its reply closes), or may be on its way on a new connection."""
+        if not self.busy and (self._used or fresh):
             self._transport.close()
 
     def abort(self) -> None:

@@ -44,7 +44,7 @@ _NUMPY: Final = {
 
 
 class RequestError(InputError):
-    """A request that gets 400: HF501 when it is malformed, HF502 when it breaks the contract; `reasons` names rows and rules."""
+    """A request that gets 400: HF501 malformed, HF502 against the contract; `reasons` names rows and rules."""
 
     def __init__(self, code: str, what: str, reasons: Sequence[str] = ()) -> None:
         super().__init__(code, what)

@@ -27,8 +27,10 @@ from holdfast.store.servers import Server
 
 LINGER_SECONDS: Final = 1.0
 """After SIGTERM: how long new connections are still taken while readiness already says no, so that routers can notice."""
-DRAIN_SECONDS: Final = 10.0
+DRAIN_SECONDS: Final = 6.0
 """After that: how long a request that is under way may take to end."""
+FRESH_SECONDS: Final = 0.5
+"""How long of that a connection may take that was opened and has sent nothing yet."""
 FIRST_READ_SECONDS: Final = 2.0
 """How long a start waits for the ledger before it serves its local copy."""
 _BACKLOG: Final = 1024
@@ -113,11 +115,12 @@ async def _serve(
     routes.draining = listener.draining = True
     await asyncio.sleep(linger_seconds)
     accepting.close()
-    for connection in tuple(listener.connections):
-        connection.close_when_idle()
-    deadline = loop.time() + DRAIN_SECONDS
-    while listener.waiting() and loop.time() < deadline:
+    listener.close_idle(fresh=False)
+    patience, deadline = loop.time() + FRESH_SECONDS, loop.time() + DRAIN_SECONDS
+    while listener.connections and loop.time() < deadline:
         await asyncio.sleep(0.01)
+        if loop.time() > patience:
+            listener.close_idle(fresh=True)
     follower.stop()
     await asyncio.sleep(0)  # the last replies leave with this turn of the loop
     listener.close()

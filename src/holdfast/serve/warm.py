@@ -179,11 +179,7 @@ class Follower:
     def _in_trouble(self, error: Exception) -> None:
         what = str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
         if what != self.progress.trouble:
-            print(
-                f"holdfast: the ledger cannot be followed, serving goes on: {what}",
-                file=sys.stderr,
-                flush=True,
-            )
+            _tell(f"the ledger cannot be followed, serving goes on: {what}")
         self.progress.trouble = what
         if self._store is not None:
             self._store.ledger.close()
@@ -242,7 +238,7 @@ class Follower:
     def _refuse(self, why: str) -> None:
         if why != self.progress.refusal:
             self.progress.plans_refused += 1
-            print(f"holdfast: refused: {why}", file=sys.stderr, flush=True)  # noqa: T201  (a server's log is its standard error)
+            _tell(f"refused: {why}")
         self.progress.refusal = why
 
     # --- the online values --------------------------------------------------------------------------------------------
@@ -285,6 +281,11 @@ class Follower:
                     if value.known_us >= oldest
                 ]
         self._copy.save_online(kept)
+
+
+def _tell(what: str) -> None:
+    sys.stderr.write(f"holdfast: {what}\n")  # a server's log is its standard error
+    sys.stderr.flush()
 
 
 def _aggregates(loaded: Mapping[str, LoadedVersion]) -> list[Aggregate]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from holdfast.control import observe, rollout
@@ -22,27 +21,12 @@ LEASE_US: Final = 3_000_000
 _log = logging.getLogger("holdfast.control")
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What one round did."""
-
-    collected: int
-    joined: int
-    decisions: int
-
-    @property
-    def idle(self) -> bool:
-        """Whether there was nothing to do."""
-        return not (self.collected or self.joined or self.decisions)
-
-
-def run_round(store: Store, model: str, lease: leases.Lease, *, now_us: int) -> Round:
-    """Collect what the servers logged, join labels, probe, and carry the rollout one decision on."""
-    collected = observe.collect(store, model, lease, now_us=now_us)
-    joined = observe.join(store, model, lease, now_us=now_us)
+def run_round(store: Store, model: str, lease: leases.Lease, *, now_us: int) -> None:
+    """Collect what the servers logged, join labels, probe, and carry the rollout on."""
+    observe.collect(store, model, lease, now_us=now_us)
+    observe.join(store, model, lease, now_us=now_us)
     probe(store, model, lease, now_us=now_us)
-    decisions = rollout.reconcile(store, model, lease, now_us=now_us)
-    return Round(collected, joined, len(decisions))
+    rollout.reconcile(store, model, lease, now_us=now_us)
 
 
 def run(
@@ -52,25 +36,26 @@ def run(
     holder: str,
     clock_us: Callable[[], int],
     wait: Callable[[float], bool],
-    pause_seconds: float = 0.25,
+    pause_seconds: float = 0.2,
 ) -> None:
-    """Go round until `wait` (which sleeps so many seconds) says that it is time to stop.
+    """Go round until `wait`, which sleeps for `pause_seconds`, says that it is time to stop.
+
+    The pause gathers what many requests logged into one transaction and one file, also when there is much to do.
 
     A round that fails leaves the ledger as it was and is tried again; its error is logged, never swallowed.
     """
     held: leases.Lease | leases.Sighting | None = None
     while True:
-        idle = True
         try:
             held = _hold(store, model, holder, held, clock_us())
             if isinstance(held, leases.Lease):
-                idle = run_round(store, model, held, now_us=clock_us()).idle
+                run_round(store, model, held, now_us=clock_us())
         except ConflictError as error:
             _log.warning("another control loop has taken over %s: %s", model, error)
             held = None
         except HoldfastError:
             _log.exception("a round of the control loop failed; it will be tried again")
-        if wait(pause_seconds if idle else 0.0):
+        if wait(pause_seconds):
             break
     if isinstance(held, leases.Lease):
         leases.release(store, held)

@@ -22,7 +22,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def settings() -> str:
     """Every environment variable."""
-    return table(("variable", "default", "what it decides"), ((f"`{n}`", f"`{d}`" if d else "", h) for n, d, h in SETTINGS))
+    return table(
+        ("variable", "default", "what it decides"),
+        ((f"`{n}`", f"`{d}`" if d else "", h) for n, d, h in SETTINGS),
+    )
 
 
 def errors() -> str:
@@ -33,7 +36,9 @@ def errors() -> str:
 def rollout() -> str:
     """The rollout's state machine as a diagram and a table."""
     diagram = "```mermaid\nstateDiagram-v2\n    [*] --> pending\n"
-    diagram += "".join(f"    {before} --> {after}: {event}\n" for (before, event), after in TRANSITIONS.items())
+    diagram += "".join(
+        f"    {before} --> {after}: {event}\n" for (before, event), after in TRANSITIONS.items()
+    )
     diagram += "".join(f"    {state} --> [*]\n" for state in State if state in RESTING)
     rows = ((before, event, after) for (before, event), after in TRANSITIONS.items())
     return diagram + "```\n\n" + table(("from", "event", "to"), rows)
@@ -50,7 +55,12 @@ def ledger() -> str:
             table(
                 ("column", "type", "null", "meaning"),
                 (
-                    (f"`{column.name}`", column.type, "yes" if column.nullable else "no", column.comment or "")
+                    (
+                        f"`{column.name}`",
+                        column.type,
+                        "yes" if column.nullable else "no",
+                        column.comment or "",
+                    )
                     for column in each.columns
                 ),
             )

@@ -11,7 +11,11 @@ from typing import Final
 from holdfast.errors import InputError
 
 SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
-    ("HOLDFAST_ROOT", ".holdfast", "Directory that holds ledger, rows, blobs and logs; relative to the project's directory."),
+    (
+        "HOLDFAST_ROOT",
+        ".holdfast",
+        "Directory that holds ledger, rows, blobs and logs; relative to the project's directory.",
+    ),
     ("HOLDFAST_LEDGER", "", "SQLAlchemy URL of the ledger; empty means SQLite inside the root."),
     ("HOLDFAST_HOST", "127.0.0.1", "Address that the inference server and the page listen on."),
     ("HOLDFAST_PORT", "8080", "Port of the inference server; 0 takes a free one."),

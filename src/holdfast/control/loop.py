@@ -12,7 +12,7 @@ from typing import Final
 
 from holdfast.control import observe, rollout
 from holdfast.control.probe import probe
-from holdfast.errors import ConflictError, HoldfastError
+from holdfast.errors import ConflictError
 from holdfast.store import Store, leases
 
 LEASE_US: Final = 3_000_000
@@ -42,7 +42,7 @@ def run(
 
     The pause gathers what many requests logged into one transaction and one file, also when there is much to do.
 
-    A round that fails leaves the ledger as it was and is tried again; its error is logged, never swallowed.
+    A round that fails leaves the ledger as it was and is tried again; its error is logged with its traceback.
     """
     held: leases.Lease | leases.Sighting | None = None
     while True:
@@ -53,7 +53,8 @@ def run(
         except ConflictError as error:
             _log.warning("another control loop has taken over %s: %s", model, error)
             held = None
-        except HoldfastError:
+        except Exception:
+            # Whatever it was (a locked or unreachable database, say), the next round begins from the ledger again.
             _log.exception("a round of the control loop failed; it will be tried again")
         if wait(pause_seconds):
             break

@@ -14,6 +14,7 @@ from holdfast.monitor import merge, quantile_seconds
 from holdfast.rollout import (
     Advance,
     Canary,
+    Confirm,
     Decision,
     Event,
     MetricState,
@@ -172,7 +173,11 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         elif isinstance(decision, Advance):
             states = begin_step(evidence.of_running(connection, row.rollout))
             evidence.put(connection, row.rollout, states, now_us=now_us)
-        _commit(connection, store, row, decision.event, step, decision.reason, events.SYSTEM, now_us)
+        reason, actor = decision.reason, events.SYSTEM
+        if isinstance(decision, Confirm):
+            # Who brought it here, and why, is not lost when a probe says that it is done.
+            reason, actor = f"{row.reason}; {decision.reason}", row.actor
+        _commit(connection, store, row, decision.event, step, reason, actor, now_us)
         fault_point("rollout.before_commit")
     fault_point("rollout.after_commit")
     return decision

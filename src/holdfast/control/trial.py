@@ -89,7 +89,7 @@ def _run(directory: Path, wall_seconds: float) -> tuple[int | None, str]:
     words."""
     search = [entry for entry in sys.path if entry and not entry.endswith(".zip")]
     with (directory / "errors.txt").open("w+b") as errors:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module, with one path that we made
+        process = subprocess.Popen(
             [sys.executable, "-m", "holdfast.control.attempt", str(directory)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -244,7 +244,8 @@ def _answered_by(version: str, plan: int | None, probes: Sequence[ProbeSeen]) ->
             f"{len(other)} of {len(answering)} servers do not answer with {version} under plan {plan} yet: "
             f"{first.server} answered with {first.answered} under plan {first.plan}"
         )
-    words = f"probes of {len(answering)} servers were answered by {version} under plan {plan}"
+    many = "1 server" if len(answering) == 1 else f"{len(answering)} servers"
+    words = f"{many} answered the probe with {version} under plan {plan}"
     return True, f"{words}; {silent} were silent" if silent else words
 
 

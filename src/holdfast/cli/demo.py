@@ -151,7 +151,7 @@ class Story:
             lambda: self._rollout().state is State.PROMOTED, "the first version to be confirmed by a probe"
         )
         self._report.say(
-            f"  {version} answers at http://{self._stage.project.settings.host}:{self._stage.project.settings.port}; a probe confirmed it"
+            f"  {version} answers at [cyan]{self._stage.caller.address}[/]; a probe confirmed it"
         )
         self._report.say(f"  the page: [cyan]{self._page}[/]")
 

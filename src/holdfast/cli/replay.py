@@ -51,6 +51,7 @@ class Caller:
         self._host, self._port = host, port
         self._path = f"/v2/models/{model}"
         self._columns = contract.request_columns
+        self.address = f"http://{host}:{port}{self._path}"
         self.tally = Tally()
 
     def ask(self, rows: Sequence[Mapping[str, Any]], units: Sequence[str]) -> list[str | None]:

@@ -22,7 +22,7 @@ class Store:
 
     @classmethod
     def open(cls, root: Path, ledger_url: str | None = None) -> Store:
-        """The store in directory `root`, made when it is not there; the ledger is SQLite inside it unless a URL says otherwise."""
+        """The store in directory `root`, made when it is not there. Without a URL the ledger is SQLite inside it."""
         make_directory(root)
         return cls(root, Ledger.open(ledger_url or f"sqlite:///{root / 'ledger.db'}"))
 

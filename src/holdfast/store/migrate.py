@@ -20,9 +20,7 @@ HEAD: Final = "0001"
 """The revision of `schema.METADATA`: the newest file in `migrations/versions`."""
 
 _VERSION_TABLE: Final = "alembic_version"
-_REVISION: Final[Select[str]] = select(column("version_num", String)).select_from(
-    table(_VERSION_TABLE)
-)
+_REVISION: Final[Select[str]] = select(column("version_num", String)).select_from(table(_VERSION_TABLE))
 
 
 def upgrade(engine: Engine) -> None:

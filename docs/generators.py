@@ -84,7 +84,7 @@ def commands() -> str:
                 continue
             opts = ", ".join(f"`{o}`" for o in (*parameter.opts, *parameter.secondary_opts))
             if parameter.param_type_name == "argument":
-                opts = f"`{parameter.human_readable_name}`"
+                opts = f"`{(parameter.name or '').upper()}`"
             rows.append((opts, getattr(parameter, "help", "") or ""))
         parts.append(table(("argument or option", "meaning"), rows))
     return "\n".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import typer
@@ -9,6 +10,8 @@ from typer.main import get_command
 
 from holdfast.errors import CODES
 from holdfast.rollout.machine import RESTING, TRANSITIONS, State
+from holdfast.serve.http import Limits
+from holdfast.serve.metrics import Counters, ServerFacts, exposition
 from holdfast.settings import SETTINGS
 from holdfast.store.schema import METADATA
 
@@ -88,3 +91,22 @@ def commands() -> str:
             rows.append((opts, getattr(parameter, "help", "") or ""))
         parts.append(table(("argument or option", "meaning"), rows))
     return "\n".join(parts)
+
+
+def limits() -> str:
+    """What a client of the server may cost."""
+    return table(
+        ("limit", "default"), ((f"`{each.name}`", f"{each.default:,}") for each in dataclasses.fields(Limits))
+    )
+
+
+def metrics() -> str:
+    """Every metric of the server, from the page that a server without a version shows."""
+    nothing = {
+        each.name: "" if each.name == "model" else () if each.name == "versions" else 0
+        for each in dataclasses.fields(ServerFacts)
+    }
+    page = exposition(ServerFacts(**nothing), Counters()).decode()
+    kinds = dict(line.split(" ")[2:4] for line in page.splitlines() if line.startswith("# TYPE"))
+    helps = [line.split(" ", 3)[2:] for line in page.splitlines() if line.startswith("# HELP")]
+    return table(("metric", "kind", "meaning"), ((f"`{name}`", kinds[name], text) for name, text in helps))

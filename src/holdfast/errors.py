@@ -31,6 +31,7 @@ CODES: Final[dict[str, str]] = {
     "HF503": "No version can answer.",
     "HF504": "The server is overloaded or shutting down.",
     "HF505": "A prediction id is unknown, or its feedback contradicts an earlier one.",
+    "HF901": "A defect of Holdfast itself: what happened was not foreseen.",
 }
 """Every code with its meaning; the reference page is generated from it."""
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,15 +124,15 @@ def test_from_nothing_to_an_answer_and_its_truth(
     assert running.poll() is None
 
 
-def test_both_processes_come_back_after_kill_9(
+def test_every_process_comes_back_after_kill_9(
     running: subprocess.Popen[bytes], run: Run, ports: dict[str, str]
 ) -> None:
-    """kill -9 of the server and of the control loop: the group goes on, and nothing is wrong afterwards."""
+    """kill -9 of server, control loop and page: the group goes on, and nothing is wrong afterwards."""
     port = ports["HOLDFAST_PORT"]
     ready = lambda: call(port, "GET", "/v2/models/my-model/ready")[0] == 200  # noqa: E731
     until(ready)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-    assert len(children) == 2
+    assert len(children) == 3
     for child in children:
         os.kill(int(child), signal.SIGKILL)
     until(lambda: call(port, "POST", "/v2/models/my-model/infer", ASKED)[0] == 200)
@@ -159,3 +160,50 @@ def test_a_file_of_ones_own(run: Run, tmp_path: Path) -> None:
     again = json.loads(run("ingest", "rows", "orders.csv", "--json").stdout)
     assert again["batches"][0]["state"] == "already_loaded"
     assert "model.py is already there" in run("init", expect=4).stderr
+
+
+def test_up_killed_and_given_again_goes_on(
+    running: subprocess.Popen[bytes], run: Run, tmp_path: Path, ports: dict[str, str]
+) -> None:
+    """kill -9 of `up` itself: its processes end with it, and the same command runs again on the same ports."""
+    port = ports["HOLDFAST_PORT"]
+    until(lambda: call(port, "POST", "/v2/models/my-model/infer", ASKED)[0] == 200)
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    running.kill()
+    running.wait()
+    again = subprocess.Popen(
+        [sys.executable, "-m", "holdfast", "up"],
+        cwd=tmp_path,
+        env=os.environ | ports,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+        until(lambda: call(port, "POST", "/v2/models/my-model/infer", ASKED)[0] == 200)
+        until(lambda: call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200)
+    finally:
+        again.send_signal(signal.SIGINT)
+        again.wait(30)
+    assert json.loads(run("verify", "--json").stdout)["findings"] == []
+
+
+def test_a_taken_port_is_named_and_stops_nothing_else(
+    qualified: Run, tmp_path: Path, ports: dict[str, str]
+) -> None:
+    """The page cannot start; server and control loop do, and the first version is rolled out."""
+    qualified("rollout")
+    with socket.create_server(("127.0.0.1", int(ports["HOLDFAST_PAGE_PORT"]))):
+        said = qualified("page", expect=2).stderr
+        assert "HF103" in said
+        assert ports["HOLDFAST_PAGE_PORT"] in said
+        process = subprocess.Popen(
+            [sys.executable, "-m", "holdfast", "up"],
+            cwd=tmp_path,
+            env=os.environ | ports,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            until(lambda: '"promoted"' in qualified("status", "--json").stdout)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)

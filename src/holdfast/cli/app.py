@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any
@@ -62,3 +64,17 @@ def main() -> None:
         # The reader (head, less) has what it wanted.
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        sys.exit(Report(as_json="--json" in sys.argv).error(_defect(error)))
+
+
+def _defect(error: Exception) -> HoldfastError:
+    """What a person is told of an error that nobody foresaw; its traceback is kept for whoever mends it."""
+    with tempfile.NamedTemporaryFile("w", prefix="holdfast-", suffix=".log", delete=False) as kept:
+        traceback.print_exception(error, file=kept)
+    return HoldfastError(
+        "HF901",
+        f"{type(error).__name__}: {error}",
+        state="the ledger and its files are as they were before the command, or as after its last acknowledged step",
+        next_command=f"send {kept.name} to the developers",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -57,6 +58,8 @@ def demo(
     report = Report(as_json=as_json)
     if stay is None:
         stay = sys.stdout.isatty() and not as_json
+    # Ended from outside, it takes its processes with it as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     Story(report, directory).play(stay=stay)
 
 

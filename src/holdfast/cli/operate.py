@@ -8,11 +8,10 @@ import logging
 import os
 import signal
 import threading
-import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 from rich.markup import escape
 
 from holdfast.cli import supervise
@@ -22,49 +21,56 @@ from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, moment
 from holdfast.control import loop
 from holdfast.control.status import status as assemble_status
-from holdfast.errors import InputError, NotFoundError, UnavailableError
+from holdfast.errors import CODES, HoldfastError, InputError, NotFoundError, UnavailableError
 from holdfast.serve.run import serve_forever
-from holdfast.web.app import build_app
+from holdfast.web.run import serve_page
+
+Supervisor = Annotated[
+    int | None,
+    typer.Option("--supervisor", hidden=True, help="End when this process is no longer the parent."),
+]
 
 
 @command("Running")
-def serve(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
+def serve(
+    project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
+) -> None:
     """Answer requests (Open Inference Protocol v2 over REST) until SIGTERM or Ctrl-C."""
     loaded = Project.load(project, declaration)
+    supervise.end_with(supervisor)
     serve_forever(loaded.settings, loaded.model.name)
 
 
 @command("Running")
-def control(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
-    """Watch the servers, join labels, carry rollouts on or back, and show the page, until SIGTERM or Ctrl-C."""
+def control(
+    project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
+) -> None:
+    """Watch the servers, join labels, carry rollouts on or back, until SIGTERM or Ctrl-C."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     loaded = Project.load(project, declaration)
-    store = loaded.store()
-    settings = loaded.settings
-    stopped = threading.Event()
-    page = uvicorn.Server(
-        uvicorn.Config(
-            build_app(store, loaded.model.name, host=settings.host),
-            host=settings.host,
-            port=settings.page_port,
-            log_level="warning",
-            access_log=False,
-        )
+    supervise.end_with(supervisor)
+    stopped = _stop_on_signals()
+    loop.run(
+        loaded.store(),
+        loaded.model.name,
+        # The process comes first: it is what must not be cut off from a long name.
+        holder=f"{os.getpid()}-{os.uname().nodename}"[:63],
+        clock_us=now_us,
+        wait=stopped.wait,
     )
-    rounds = threading.Thread(
-        target=loop.run,
-        args=(store, loaded.model.name),
-        kwargs={
-            "holder": f"{os.uname().nodename}-{os.getpid()}"[:63],
-            "clock_us": now_us,
-            "wait": stopped.wait,
-        },
-        daemon=True,
+
+
+@command("Running")
+def page(
+    project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
+) -> None:
+    """Show the page (and its JSON at /api/status) until SIGTERM or Ctrl-C."""
+    loaded = Project.load(project, declaration)
+    supervise.end_with(supervisor)
+    report = Report(as_json=False)
+    serve_page(
+        loaded.store(), loaded.model.name, loaded.settings, started=lambda url: report.say(f"page at {url}")
     )
-    rounds.start()
-    page.run()
-    stopped.set()
-    rounds.join(timeout=10)
 
 
 @command("Running")
@@ -73,23 +79,38 @@ def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
     report = Report(as_json=False)
     loaded = Project.load(project, declaration)
     settings = loaded.settings
+    stopped = _stop_on_signals()
+    with group_of(loaded, declaration) as group:
+        address = f"http://{settings.host}:{settings.port}/v2/models/{loaded.model.name}"
+        report.say(f"model   [bold]{loaded.model.name}[/] at [cyan]{address}[/]")
+        report.say(f"page    [cyan]http://{settings.host}:{settings.page_port}/[/]")
+        report.say(f"logs    {escape(str(settings.root))}/*.log")
+        report.say("stop    Ctrl-C")
+        told: dict[str, supervise.Ended] = {}
+        while not stopped.wait(supervise.WATCH_SECONDS):
+            for ended in group.revive():
+                # One that cannot start says the same each time; once is enough.
+                if told.get(ended.name) != ended:
+                    told[ended.name] = ended
+                    words = f"{ended.name} ended with status {ended.status}: {ended.last_words}"
+                    report.say(f"[yellow]{escape(words)}[/]; it is started again")
+
+
+def group_of(loaded: Project, declaration: Path | None = None) -> supervise.Group:
+    """Server, control loop and page of a project, as one group that has not started yet."""
     file = [] if declaration is None else ["--file", str(declaration)]
-    group = supervise.Group(
-        {name: [name, "--project", str(loaded.directory), *file] for name in ("serve", "control")},
-        loaded.directory,
-    )
+    commands = {
+        name: [name, "--project", str(loaded.directory), *file] for name in ("serve", "control", "page")
+    }
+    return supervise.Group(commands, loaded.settings.root)
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and Ctrl-C set."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopped.set())
-    with group:
-        report.say(
-            f"model   [bold]{loaded.model.name}[/] at [cyan]http://{settings.host}:{settings.port}/v2/models/{loaded.model.name}[/]"
-        )
-        report.say(f"page    [cyan]http://{settings.host}:{settings.page_port}/[/]")
-        report.say("stop    Ctrl-C")
-        while not stopped.wait(0.5):
-            for name, status in group.revive(time.monotonic()):
-                report.say(f"[yellow]{name} ended with status {status}; started again[/]")
+    return stopped
 
 
 @command("Running")
@@ -128,28 +149,27 @@ def feedback(
             "POST", f"/v2/models/{loaded.model.name}/feedback", body, {"Content-Type": "application/json"}
         )
         answer = connection.getresponse()
-        said: dict[str, Any] = json.loads(answer.read() or b"{}")
-    except OSError as error:
+        said: dict[str, Any] = dict(json.loads(answer.read() or b"{}"))
+    except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
         raise UnavailableError(
             "HF504",
-            f"no server answers at {settings.host}:{settings.port} ({error})",
+            f"no Holdfast server answers at {settings.host}:{settings.port} ({str(error) or type(error).__name__})",
             state="the feedback was not recorded",
             next_command="holdfast up",
         ) from error
     finally:
         connection.close()
-    if answer.status == 404:
-        raise NotFoundError(
-            "HF505", str(said.get("error", "unknown prediction")), state="the feedback was not recorded"
-        )
     if answer.status >= 400:
-        raise InputError(
-            str(said.get("code", "HF501")),
-            str(said.get("error", answer.reason)),
-            state="the feedback was not recorded",
-        )
+        raise _refusal(answer.status, str(said.get("code", "")), str(said.get("error", answer.reason)))
     report.say(f"[green]ok[/] recorded {escape(value)} for {escape(prediction)}")
     report.result({"prediction": prediction, "recorded": True})
+
+
+def _refusal(status: int, code: str, words: str) -> HoldfastError:
+    """The server's refusal of feedback as the error that the command ends with."""
+    kind = NotFoundError if status == 404 else UnavailableError if status >= 500 else InputError
+    known = code if code in CODES else "HF504" if status >= 500 else "HF501"
+    return kind(known, words, state="the feedback was not recorded")
 
 
 def _label(text: str) -> float:

@@ -61,7 +61,7 @@ class Caller:
         """
         answers: list[str | None] = [None] * len(rows)
         results: list[list[tuple[int, str | None]]] = [[] for _ in range(THREADS)]
-        failures: list[OSError] = []
+        failures: list[Exception] = []
 
         def work(lane: int) -> None:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
@@ -74,9 +74,9 @@ class Caller:
                     answer = connection.getresponse()
                     document = json.loads(answer.read())
                     results[lane].append((answer.status, document.get("model_version")))
-                    if answer.status == 200:
-                        answers[position] = document["parameters"]["prediction_id"]
-            except OSError as error:
+                    # A server whose log is full answers without an id: such an answer can get no label.
+                    answers[position] = document.get("parameters", {}).get("prediction_id")
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 failures.append(error)
             finally:
                 connection.close()

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from holdfast.cli.operate import group_of
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.replay import Caller
 from holdfast.cli.supervise import Group
@@ -93,8 +94,7 @@ class Stage:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Server, control loop and page run inside this context."""
-        commands = {name: [name, "--project", str(self.project.directory)] for name in ("serve", "control")}
-        with Group(commands, self.project.directory) as group:
+        with group_of(self.project) as group:
             self.group = group
             yield
         self.group = None
@@ -189,12 +189,12 @@ class Stage:
         deadline = time.monotonic() + SETTLE_SECONDS
         while not holds():
             if self.group is not None:
-                self.group.revive(time.monotonic())
+                self.group.revive()
             if time.monotonic() > deadline:
                 raise UnavailableError(
                     "HF504",
                     f"waited {SETTLE_SECONDS:g} s in vain for {what}",
-                    state=f"the logs are in {self.project.directory}",
+                    state=f"the logs are in {self.project.settings.root}",
                 )
             time.sleep(0.02)
 

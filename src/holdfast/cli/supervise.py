@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -13,6 +18,18 @@ STOP_SECONDS: Final = 10.0
 """How long a process may take to end by itself before it is killed."""
 PAUSE_SECONDS: Final = 1.0
 """The least time between two starts of the same process, so that one that cannot start does not burn a core."""
+WATCH_SECONDS: Final = 0.5
+"""How often a process of a group looks whether its group is still there."""
+_TAIL_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process that ended by itself: with which status (negative: by which signal), and its last words."""
+
+    name: str
+    status: int
+    last_words: str
 
 
 class Group:
@@ -21,26 +38,22 @@ class Group:
     Parameters
     ----------
     commands
-        The arguments of each command by its name.
+        The arguments of each command by its name; each takes `--supervisor`.
     directory
-        Where each child's output goes: `<name>.log`.
-    environment
-        The children's environment; None means this process's own.
+        Where each child's output goes: `<name>.log`. It is made when it is not there.
+
+    A child whose supervisor was killed ends by itself within about a second (`end_with`), so that the same command can be
+    given again.
     """
 
-    def __init__(
-        self,
-        commands: Mapping[str, Sequence[str]],
-        directory: Path,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, commands: Mapping[str, Sequence[str]], directory: Path) -> None:
         self._commands = commands
         self._directory = directory
-        self._environment = environment
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
 
     def __enter__(self) -> Group:
+        self._directory.mkdir(parents=True, exist_ok=True)
         for name in self._commands:
             self._start(name)
         return self
@@ -57,31 +70,49 @@ class Group:
                 child.kill()
                 child.wait()
 
-    def pid(self, name: str) -> int:
-        """The process id of the child `name`."""
-        return self._children[name].pid
-
     def log(self, name: str) -> Path:
         """The file that the child `name` writes its output to."""
         return self._directory / f"{name}.log"
 
-    def revive(self, now_seconds: float) -> list[tuple[str, int]]:
-        """Start again each child that ended; returns their names and exit statuses."""
+    def revive(self) -> list[Ended]:
+        """Start again each child that ended, and say how it ended."""
         ended = []
         for name, child in self._children.items():
             status = child.poll()
-            if status is not None and now_seconds - self._started.get(name, 0.0) >= PAUSE_SECONDS:
-                ended.append((name, status))
-        for name, _ in ended:
-            self._start(name)
-            self._started[name] = now_seconds
+            if status is not None and time.monotonic() - self._started[name] >= PAUSE_SECONDS:
+                ended.append(Ended(name, status, self._last_words(name)))
+        for each in ended:
+            self._start(each.name)
         return ended
 
     def _start(self, name: str) -> None:
+        arguments = [*self._commands[name], "--supervisor", str(os.getpid())]
         with self.log(name).open("ab") as output:
             self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "holdfast", *self._commands[name]],
+                [sys.executable, "-m", "holdfast", *arguments],
+                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=None if self._environment is None else dict(self._environment),
             )
+        self._started[name] = time.monotonic()
+
+    def _last_words(self, name: str) -> str:
+        with self.log(name).open("rb") as output:
+            output.seek(max(0, output.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = output.read().decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        # An error of ours is followed by its state and its next command; the first of them says what happened.
+        return next((line for line in reversed(said) if line.startswith("error ")), said[-1] if said else "")
+
+
+def end_with(supervisor: int | None) -> None:
+    """End this process (SIGTERM to itself) soon after its parent is no longer process `supervisor`; None watches nothing."""
+    if supervisor is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == supervisor:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="watch-supervisor", daemon=True).start()

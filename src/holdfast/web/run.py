@@ -1,0 +1,53 @@
+"""The page's process: one socket, bounded, apart from the control loop so that neither can stop the other."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import uvicorn
+
+from holdfast.errors import InputError
+from holdfast.settings import Settings
+from holdfast.store import Store
+from holdfast.web.app import build_app
+
+CONNECTIONS: Final = 64
+"""Most requests and idle connections at once; the next is told 503."""
+HEADER_BYTES: Final = 16 * 1024
+IDLE_SECONDS: Final = 5
+
+
+def serve_page(store: Store, model: str, settings: Settings, *, started: Callable[[str], None]) -> None:
+    """Show the page of `model` until SIGTERM or SIGINT.
+
+    `started` is told the URL once the socket listens. Raises `InputError` HF103 when the address cannot be listened on.
+    """
+    with _bind(settings) as bound:
+        port = bound.getsockname()[1]
+        started(f"http://{settings.host}:{port}/")
+        config = uvicorn.Config(
+            build_app(store, model, host=settings.host),
+            # h11 bounds the header of a request, which httptools under uvicorn does not (reliability F9).
+            http="h11",
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=IDLE_SECONDS,
+            log_level="warning",
+            access_log=False,
+        )
+        uvicorn.Server(config).run(sockets=[bound])
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server((settings.host, settings.page_port))
+    except OSError as error:
+        raise InputError(
+            "HF103",
+            f"the page cannot listen on {settings.host}:{settings.page_port}: {error.strerror or error}",
+            state="no page is shown",
+            next_command="set HOLDFAST_PAGE_PORT to a free port",
+        ) from error

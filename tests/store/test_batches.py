@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from holdfast.errors import ConflictError, UnavailableError
+from holdfast.errors import ConflictError, IntegrityError, UnavailableError
 from holdfast.feeds import AlreadyLoaded, Manifest
 from holdfast.records import BatchId
 from holdfast.store import Store, batches, events, faults, files, online
@@ -95,6 +95,14 @@ def test_what_was_computed_from_older_rows_is_not_published(store: Store) -> Non
     assert _publish(store, BatchId("flights", "d2"), online=value, basis=0) == Overtaken()
     assert _publish(store, BatchId("weather", "d2"), basis=0) == Published(2)  # another feed does not matter
     assert _publish(store, BatchId("flights", "d2"), online=value, basis=1) == Published(3)
+
+
+def test_what_the_ledger_refuses_is_told_and_not_taken_for_a_race(store: Store) -> None:
+    with pytest.raises(
+        IntegrityError, match=r"HF302.*refuses batch flights/d1.*NOT NULL.*nothing was loaded"
+    ):
+        _publish(store, online=(OnlineValue("delay_3h", "EWR", 7, float("nan")),), basis=0)  # SQL has no NaN
+    assert _publish(store) == Published(1)
 
 
 def test_a_server_follows_by_table_version(store: Store) -> None:

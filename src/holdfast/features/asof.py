@@ -21,6 +21,9 @@ from holdfast.features.aggregate import Aggregate
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+_SCALE: Final = 2.0**-64
+"""What sums of values are kept in: a power of two, so that it rounds nothing, and no sum of finite values overflows."""
+
 SCHEMA: Final = pl.Schema({"entity": pl.String(), "known_us": pl.Int64(), "value": pl.Float64()})
 """The rows of an aggregate; `known_us` is the grid moment, in microseconds UTC, from which the value is
 known."""
@@ -43,7 +46,8 @@ def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | 
     -------
     Columns `entity` (String), `known_us` (Int64) and `value` (Float64), sorted by the first two, each pair
     once. Moments later than the last row are included until its window closes: they hold for as long as
-    nothing newer becomes known, and a later batch overwrites them.
+    nothing newer becomes known, and a later batch overwrites them. Every value is finite: a value of the feed
+    that is not is passed over, and a mean of finite values lies between them, however large they are.
 
     Raises
     ------
@@ -192,7 +196,11 @@ class _Cells:
         if how == "count":
             return count
         # Sorted rows make the sum of a cell, and with it the mean, the same for any order of loading.
-        return _window_sums(self._on_line(np.add.reduceat(self.values, self.starts), window), window) / count
+        cells = np.add.reduceat(self.values * _SCALE, self.starts)
+        means = _window_sums(self._on_line(cells, window), window) / count
+        # Rounding may take the mean of the largest numbers a hair beyond them.
+        largest = np.finfo(np.float64).max * _SCALE
+        return np.clip(means, -largest, largest) / _SCALE
 
     def moments(self, window: int) -> tuple[pl.Series, Ints]:
         """Entity and grid step of each place of the line."""

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError as UniqueError
 from sqlalchemy.exc import SQLAlchemyError
 
-from holdfast.errors import ConflictError, UnavailableError
-from holdfast.feeds import AlreadyLoaded, Load, Manifest, Publish, decide
+from holdfast.errors import ConflictError, IntegrityError, UnavailableError
+from holdfast.feeds import AlreadyLoaded, Load, Manifest, decide
 from holdfast.records import BatchId
 from holdfast.store import Store, events, files, online, schema
 from holdfast.store.faults import fault_point
@@ -106,15 +106,16 @@ def publish(store: Store, publication: Publication, *, now_us: int) -> Outcome:
 
     However often and from however many processes the same content is published, one publication wins and
     the others return `AlreadyLoaded`. Raises `ConflictError` HF203 when the id is live with other content,
-    `IntegrityError` HF301 when a file is not there any more, and `UnavailableError` HF205 when the answer
+    `IntegrityError` HF301 when a file is not there any more and HF302 when what was to be written breaks a
+    rule of the ledger, and `UnavailableError` HF205 when the answer
     to the commit was lost and the ledger cannot be asked; after any other failure of the database the
     ledger was asked and what it says is returned, or the load is not there and `UnavailableError` HF302
     says so.
     """
     try:
         return _transaction(store, publication, now_us)
-    except UniqueError:  # PostgreSQL: another transaction published the id while ours was open
-        return _settle(store, publication)
+    except UniqueError as error:  # PostgreSQL: another transaction published the id while ours was open
+        return _settle(store, publication, error)
     except (SQLAlchemyError, OSError) as error:
         return _reread(store, publication, error)
 
@@ -152,12 +153,23 @@ def _transaction(store: Store, publication: Publication, now_us: int) -> Outcome
     return Published(version)
 
 
-def _settle(store: Store, publication: Publication) -> Outcome:
-    """What to answer after a race for the id was lost: the same as if the other had been there before."""
+def _settle(store: Store, publication: Publication, error: UniqueError) -> Outcome:
+    """What to answer after a race was lost: the same as if the other load had been there before. When there is no
+    other load, a constraint was broken by what we wrote, and trying again would break it again.
+    """
     with store.ledger.read() as connection:
         known = loads(connection, publication.batch)
+        overtaken = _moved_on(connection, publication)
     answer = decide(publication.batch, publication.manifest.digest, known)
-    return Overtaken() if isinstance(answer, Publish) else answer
+    if isinstance(answer, AlreadyLoaded):
+        return answer
+    if overtaken:
+        return Overtaken()
+    raise IntegrityError(
+        "HF302",
+        f"the ledger refuses batch {publication.batch}: {error.orig}",
+        state="nothing was loaded",
+    ) from error
 
 
 def _reread(store: Store, publication: Publication, error: Exception) -> Outcome:

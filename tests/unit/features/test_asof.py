@@ -180,6 +180,22 @@ def test_the_order_of_loading_does_not_change_a_bit(how: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [
+        ([1e308, 1e308], 1e308),
+        ([1e308, 1e308, -1e308, -1e308], 0.0),
+        ([1.7976931348623157e308] * 7, 1.7976931348623157e308),
+        ([float("inf"), 1.0], 1.0),
+    ],
+)
+def test_the_mean_of_finite_values_is_finite(values: list[float], mean: float) -> None:
+    rows = frame_of([("EWR", START + place, value) for place, value in enumerate(values)])
+    assert set(aggregate_rows(aggregate(), rows)["value"]) == {mean}
+    apart = frame_of([("EWR", START + place * 10 * MINUTE, value) for place, value in enumerate(values)])
+    assert aggregate_rows(aggregate(), apart)["value"].is_finite().all()
+
+
 def test_a_value_is_known_from_the_very_moment_on() -> None:
     made = aggregate("last")
     table = aggregate_rows(made, frame_of([("EWR", START, 5.0)]))

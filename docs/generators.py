@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import typer
 from typer.main import get_command
 
+from holdfast.cli.app import app, load_commands
 from holdfast.errors import CODES
 from holdfast.rollout.machine import RESTING, TRANSITIONS, State
 from holdfast.serve.http import Limits
@@ -73,8 +74,7 @@ def ledger() -> str:
 
 def commands() -> str:
     """The help of every command."""
-    from holdfast.cli import data, demo, initialise, models, operate  # noqa: F401
-    from holdfast.cli.app import app
+    load_commands("")
 
     group = get_command(app)
     assert isinstance(group, typer.core.TyperGroup)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from holdfast.cli import data, demo, initialise, models, operate  # noqa: F401 - they register the commands
-from holdfast.cli.app import app
+from holdfast.cli.app import MODULES, app, load_commands
 from holdfast.errors import HoldfastError
+
+load_commands("")
 
 HEAD = "parcel,handed_in,town,weight_kg,express,late\n"
 GOOD = "p1,2026-01-01T00:00:00Z,oslo,1.5,true,false\n"
@@ -124,3 +125,8 @@ def test_a_model_file_that_cannot_be_run_names_the_line(project: Path) -> None:
     assert "line 3" in said["what"]
     (project / "model.py").write_text("x = 1\n")
     assert "declares no" in run(project, "check")["what"]
+
+
+def test_every_command_is_found_in_the_module_that_is_named_for_it() -> None:
+    named = {name for names in MODULES.values() for name in names}
+    assert {command.name for command in app.registered_commands} == named

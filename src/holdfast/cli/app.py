@@ -6,13 +6,24 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version as installed_version
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from holdfast.cli.report import Report
 from holdfast.errors import HoldfastError
+
+MODULES: Final[dict[str, tuple[str, ...]]] = {
+    "initialise": ("init",),
+    "demo": ("demo",),
+    "data": ("check", "ingest", "verify", "publish"),
+    "models": ("train", "qualify", "rollout", "rollback"),
+    "operate": ("serve", "control", "page", "up"),
+    "watch": ("status", "feedback"),
+}
+"""Which module of this package registers which commands, in the order of the help page."""
 
 app = typer.Typer(
     name="holdfast",
@@ -49,12 +60,20 @@ def command(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return register
 
 
+def load_commands(name: str) -> None:
+    """Register the command called `name` with those of its module, or all of them when no command is called so.
+
+    Each module brings what it needs, and that takes its time: a loader need not wait for what a trainer imports.
+    """
+    found = next((module for module, names in MODULES.items() if name in names), None)
+    for module in MODULES if found is None else (found,):
+        import_module(f"holdfast.cli.{module}")
+
+
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
-    # Each command's module registers itself; importing them here keeps `app` free of a cycle.
-    from holdfast.cli import data, demo, initialise, models, operate  # noqa: F401
-
     try:
+        load_commands(sys.argv[1] if len(sys.argv) > 1 else "")
         app()
     except HoldfastError as error:
         sys.exit(Report(as_json="--json" in sys.argv).error(error))

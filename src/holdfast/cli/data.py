@@ -1,4 +1,4 @@
-"""Commands for the rows: check, ingest, verify."""
+"""Commands for the rows: check, ingest, verify, publish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from holdfast.contract import compile_batch
 from holdfast.control import ingest as loading
 from holdfast.control import verify as verifying
 from holdfast.errors import InputError
-from holdfast.store import sources
+from holdfast.store import publish as publishing
+from holdfast.store import snapshots, sources
 
 Files = Annotated[
     list[str],
@@ -150,6 +151,32 @@ def verify(
     report.result(outcome.as_dict())
     if outcome.findings:
         raise typer.Exit(1)
+
+
+@command("Rows")
+def publish(
+    snapshot: Annotated[
+        str | None,
+        typer.Argument(help="The cut to publish.", show_default="a new one of all tables as they are"),
+    ] = None,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a snapshot as Delta tables over the same files, for Polars, DuckDB, Spark and others to read."""
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    store = loaded.store()
+    if snapshot is None:
+        tables = [feed.name for feed in loaded.model.feeds]
+        snapshot = snapshots.create(
+            store, tables, contract_hash=loaded.model.contract.hash, now_us=now_us()
+        ).snapshot
+    published = publishing.publish(store, snapshot)
+    report.say(f"[green]ok[/] snapshot [bold]{snapshot}[/]")
+    for table, path in sorted(published.items()):
+        report.say(f"  {table}: {escape(str(path))}")
+    report.result({"snapshot": snapshot, "tables": {table: str(path) for table, path in published.items()}})
 
 
 def _expand(patterns: list[str]) -> list[Path]:

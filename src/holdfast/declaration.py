@@ -103,6 +103,12 @@ class Model:
         return self.contract.label.name
 
     @property
+    def label_delay(self) -> timedelta:
+        """How long after its event a row's label is known."""
+        assert self.contract.label is not None
+        return self.contract.label.delay_span
+
+    @property
     def holdout_span(self) -> timedelta:
         """`holdout` as a `timedelta`."""
         return duration(self.holdout)

@@ -229,7 +229,8 @@ def test_training_again_makes_the_same_versions(store: Store, trained: tuple[Sto
     assert other_seed.version not in (first.version, first.heuristic)
     assert other_seed.heuristic != first.heuristic  # another seed was used
     assert first.rows_unlabelled == 30
-    assert first.rows_trained + first.rows_held_out + sum(first.dropped.values()) == DAYS * 288 - 30
+    assert (first.rows_not_due, first.rows_embargoed) == (0, 12)  # the hour before the first held-out day
+    assert first.rows_trained + 12 + first.rows_held_out + sum(first.dropped.values()) == DAYS * 288 - 30
 
 
 def test_the_file_says_where_it_comes_from(trained: tuple[Store, str, Trained]) -> None:

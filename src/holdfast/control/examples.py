@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import polars as pl
 
@@ -12,19 +13,22 @@ from holdfast.contract import compile_batch
 from holdfast.declaration import Model
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, aggregate_rows, join_as_of
-from holdfast.store import Store, files
+from holdfast.store import Store, files, snapshots
+from holdfast.train import Split, time_split
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
     """Labelled rows in the contract's columns and dtypes, with one more column for each aggregate.
 
-    `unlabelled` counts rows that were left out because their label is not known, `dropped` says how many
-    rows each reason struck ("distance|range"); the rows that were struck are not in `frame`.
+    `unlabelled` counts rows that were left out because they have no label, `not_due` those whose label nobody
+    could know yet, `dropped` says how many rows each reason struck ("distance|range"); the rows that were
+    struck are not in `frame`.
     """
 
     frame: pl.DataFrame
     unlabelled: int
+    not_due: int
     dropped: dict[str, int]
 
 
@@ -32,20 +36,40 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     """The labelled rows of `model` as they stand in `snapshot`, joined with `aggregates` of the same
     snapshot.
 
-    Raises `InputError` HF401 when there is no labelled row, `NotFoundError` HF303 for an unknown snapshot and
-    `IntegrityError` HF301 for a damaged file.
+    A row whose label was not due when the snapshot was made (event time plus the label's delay) is left out:
+    what stands there is a guess or a figure that will still change (R55, R65). The moment is that of the
+    snapshot and not that of reading, because a snapshot stands for the rows as they were then: reading it
+    again, today or in a year, gives the same examples, and training on it the same version. The label comes
+    in with the next snapshot, after the next load.
+
+    Raises `InputError` HF401 when there is no labelled row that is due, `NotFoundError` HF303 for an unknown
+    snapshot and `IntegrityError` HF301 for a damaged file.
     """
     rows = files.read_rows(store, snapshot, model.rows.name, model.contract.names)
     labelled = rows.drop_nulls(model.label) if rows.width else rows
-    if labelled.is_empty():
+    due = _due(model, labelled, snapshots.get(store, snapshot).created_us)
+    if due.is_empty():
         raise InputError(
             "HF401",
-            f"snapshot {snapshot} has {rows.height} rows of {model.rows.name!r} and no label among them",
+            f"snapshot {snapshot} has {rows.height} rows of {model.rows.name!r}, {labelled.height} of them with "
+            f"a label and none with one that was due when the snapshot was made",
             state="nothing was trained",
             next_command=f"holdfast ingest {model.rows.name} <file>",
         )
-    verdict = compile_batch(model.contract)(labelled.select(model.contract.names))
-    frame = verdict.valid
+    verdict = compile_batch(model.contract)(due.select(model.contract.names))
+    return Examples(
+        with_aggregates(store, model, aggregates, snapshot, verdict.valid),
+        unlabelled=rows.height - labelled.height,
+        not_due=labelled.height - due.height,
+        dropped=verdict.counts,
+    )
+
+
+def with_aggregates(
+    store: Store, model: Model, aggregates: Iterable[Aggregate], snapshot: str, frame: pl.DataFrame
+) -> pl.DataFrame:
+    """Rows of `model` with a column for each of `aggregates`: what `snapshot` knew of them at their event
+    time."""
     for aggregate in aggregates:
         source = files.read_rows(
             store, snapshot, aggregate.over, (aggregate.by, aggregate.value, aggregate.known)
@@ -55,4 +79,16 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
             continue
         known = aggregate_rows(aggregate, source)
         frame = join_as_of(frame, at=model.contract.event_time, aggregate=aggregate, rows=known)
-    return Examples(frame, rows.height - labelled.height, verdict.counts)
+    return frame
+
+
+def split_days(model: Model, frame: pl.DataFrame) -> Split:
+    """Examples of `model` as `time_split` parts them by its holdout and its label's delay."""
+    return time_split(frame, model.contract.event_time, model.holdout_span, delay=model.label_delay)
+
+
+def _due(model: Model, labelled: pl.DataFrame, known_us: int) -> pl.DataFrame:
+    if labelled.is_empty():
+        return labelled
+    delay_us = model.label_delay // timedelta(microseconds=1)
+    return labelled.filter(pl.col(model.contract.event_time).dt.epoch("us") + delay_us <= known_us)

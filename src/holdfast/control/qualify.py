@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from holdfast.contract import Contract
-from holdfast.control.examples import read_examples
+from holdfast.control.examples import read_examples, split_days
 from holdfast.control.trial import Attempt, attempt
 from holdfast.declaration import Model
 from holdfast.errors import InputError, RefusedError
@@ -34,7 +34,6 @@ from holdfast.qualify import (
 from holdfast.records import Verdict
 from holdfast.store import Store, blobs, events, gates, versions
 from holdfast.store.versions import VersionRow
-from holdfast.train import time_split
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
 
@@ -188,7 +187,7 @@ def _held_out(
     if row.contract_hash != model.contract.hash:
         return None
     examples = read_examples(store, model, aggregates_from_json(about.aggregates_json), candidate.snapshot)
-    days = time_split(examples.frame, model.contract.event_time, model.holdout_span).holdout
+    days = split_days(model, examples.frame).holdout
     scores = _try(store, model, row, days.drop(model.label)).probabilities
     if scores is None or scores.shape != (days.height,):
         return None

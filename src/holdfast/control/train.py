@@ -17,14 +17,13 @@ import numpy.typing as npt
 import onnx
 import polars as pl
 
-from holdfast.control.examples import read_examples
+from holdfast.control.examples import read_examples, split_days
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
 from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, feed_from_frame, fit
-from holdfast.records import utc
 from holdfast.store import Store, blobs, versions
 from holdfast.store.versions import VersionRow
-from holdfast.train import Learner, Split, time_split
+from holdfast.train import Learner, Split
 from holdfast.train.agreement import TOLERANCE, answers, run_rows
 from holdfast.train.artifact import Role, VersionMetadata, seal
 
@@ -40,7 +39,9 @@ _COMPARED_ROWS: Final = 4_096
 class Trained:
     """What training made. Row counts are of the base feed's rows in the snapshot.
 
-    `dropped` says how many labelled rows each broken rule of the contract struck; those rows taught nothing.
+    `rows_unlabelled` had no label, and `rows_not_due` one that nobody could know yet when the snapshot was
+    made; `dropped` says how many of the others each broken rule of the contract struck. `rows_embargoed` have
+    labels that became known during the held-out days. None of them taught anything.
     """
 
     version: str
@@ -49,6 +50,8 @@ class Trained:
     rows_trained: int
     rows_held_out: int
     rows_unlabelled: int
+    rows_not_due: int
+    rows_embargoed: int
     dropped: dict[str, int]
     file_bytes: int
 
@@ -79,7 +82,8 @@ def train(
     """Train `model` and its heuristic on the older labelled days of `snapshot`, and register both versions.
 
     Both files are durable before one transaction registers the two versions. Features are fitted on the
-    training days only.
+    training days only. A label is used only when it was due: by the time of the snapshot to be used at all,
+    and by the first held-out day to be trained on.
 
     Raises `InputError` HF401 when the snapshot holds too little to learn from, `RefusedError` HF402 when a
     learner fails, `NotFoundError` HF303 for an unknown snapshot. Nothing is registered then.
@@ -88,7 +92,7 @@ def train(
     step(0, STEPS)
     examples = read_examples(store, model, model.aggregates, snapshot)
     step(1, STEPS)
-    split = time_split(examples.frame, model.contract.event_time, model.holdout_span)
+    split = split_days(model, examples.frame)
     recipe = _Recipe(model, snapshot, split, seed)
     candidate = _make(recipe, model.features, model.learner, "candidate")
     step(3, STEPS)
@@ -103,6 +107,8 @@ def train(
         rows_trained=split.train.height,
         rows_held_out=split.holdout.height,
         rows_unlabelled=examples.unlabelled,
+        rows_not_due=examples.not_due,
+        rows_embargoed=split.embargoed,
         dropped=examples.dropped,
         file_bytes=row.bytes,
     )
@@ -148,7 +154,7 @@ def _make(
         seed=recipe.seed,
         environment=environment(),
         rows=rows.height,
-        trained_before_us=round(utc(recipe.split.cut).timestamp() * 1_000_000),
+        trained_before_us=recipe.split.cut_us,
     )
     return seal(graph, about), about
 

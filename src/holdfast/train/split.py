@@ -4,46 +4,70 @@ R74)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InputError
 
 if TYPE_CHECKING:
     import polars as pl
 
-_DAY = timedelta(days=1)
+_DAY: Final = timedelta(days=1)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows before `cut` to train on, rows from `cut` on to judge with. No row is in both."""
+    """Rows to train on, and rows from `cut_us` (microseconds UTC) on to judge with. No row is in both.
+
+    `embargoed` counts the rows between the two, which are in neither.
+    """
 
     train: pl.DataFrame
     holdout: pl.DataFrame
-    cut: datetime
+    cut_us: int
+    embargoed: int
 
 
-def time_split(frame: pl.DataFrame, event_time: str, holdout: timedelta) -> Split:
-    """Hold out the newest `holdout` of `frame`.
+def time_split(
+    frame: pl.DataFrame, event_time: str, holdout: timedelta, *, delay: timedelta = timedelta(0)
+) -> Split:
+    """Hold out the newest `holdout` of `frame`, and train on what was known when it began.
 
-    A holdout of whole days is cut at midnight in the column's own time zone, so that each held-out day is
-    whole up to its newest row. Every training row is older than every held-out row.
+    A holdout of whole days is cut at the start of a day in the column's own time zone, which is midnight
+    where there is a midnight. A row is trained on when its event lies more than `delay` before the cut: the
+    label of a later one was not known at the cut, so training on it would judge the version by days of which
+    it had heard (R55, R65).
 
-    Raises `InputError` HF401 when either part would be empty, and HF101 when `holdout` is not positive or
-    the column has no time zone.
+    Parameters
+    ----------
+    frame
+        Labelled rows, in any order.
+    event_time
+        The column of `frame` that says when a row happened; a timestamp with a time zone.
+    holdout
+        How much is held out; positive.
+    delay
+        How long after its event a row's label is known; not negative.
 
-    >>> from datetime import UTC
+    Raises `InputError` HF401 when either part would be empty, and HF101 when `holdout` is not positive,
+    `delay` is negative or the column has no time zone.
+
     >>> import polars as pl
     >>> hours = [datetime(2013, 1, day, hour, tzinfo=UTC) for day in (1, 2, 3) for hour in (6, 18)]
-    >>> split = time_split(pl.DataFrame({"at": hours}), "at", timedelta(days=1))
-    >>> split.train.height, split.holdout.height, split.cut.isoformat()
-    (4, 2, '2013-01-03T00:00:00+00:00')
+    >>> split = time_split(pl.DataFrame({"at": hours}), "at", timedelta(days=1), delay=timedelta(hours=12))
+    >>> split.train.height, split.embargoed, split.holdout.height
+    (3, 1, 2)
+    >>> (_EPOCH + split.cut_us * _MICROSECOND).isoformat()
+    '2013-01-03T00:00:00+00:00'
     """
     import polars as pl  # here, because a server reads declarations too
 
-    if holdout <= timedelta(0):
-        raise InputError("HF101", f"the holdout is {holdout}: it must be a positive span of time")
+    if holdout <= timedelta(0) or delay < timedelta(0):
+        raise InputError(
+            "HF101", f"the holdout is {holdout}, a positive span of time, and the delay {delay}, not negative"
+        )
     dtype = frame.schema[event_time]
     if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
         raise InputError(
@@ -52,20 +76,50 @@ def time_split(frame: pl.DataFrame, event_time: str, holdout: timedelta) -> Spli
     newest = frame[event_time].max()
     if not isinstance(newest, datetime):
         raise InputError("HF401", "there are no labelled rows to split", state="nothing was trained")
-    if holdout % _DAY:
-        cut = newest - holdout + timedelta(microseconds=1)
-    else:
-        midnight = newest.replace(hour=0, minute=0, second=0, microsecond=0)
-        cut = midnight - (
-            holdout - _DAY
-        )  # wall-clock days of the zone, so that a day of 23 or 25 hours is one day
-    older = pl.col(event_time) < pl.lit(cut, dtype=dtype)
-    split = Split(frame.filter(older), frame.filter(~older), cut)
-    if split.train.is_empty():
+    assert newest.tzinfo is not None
+    cut_us = (
+        _microseconds(newest) - holdout // _MICROSECOND + 1
+        if holdout % _DAY
+        # Days of the zone's calendar, so that a day of 23 or 25 hours is one day.
+        else _start_us(newest.date() - (holdout - _DAY), newest.tzinfo)
+    )
+    # Instants are compared as numbers: the wall clock of the cut need not exist.
+    at_us = pl.col(event_time).dt.epoch("us")
+    train = frame.filter(at_us < cut_us - delay // _MICROSECOND)
+    held_out = frame.filter(at_us >= cut_us)
+    if train.is_empty():
         raise InputError(
             "HF401",
-            f"every labelled row lies in the newest {holdout}: nothing is left to train on",
+            f"no labelled row is older than the newest {holdout} and the label's delay of {delay} before it: "
+            "nothing is left to train on",
             state="nothing was trained",
             next_command="load older batches, or declare a shorter holdout",
         )
-    return split
+    return Split(train, held_out, cut_us, frame.height - train.height - held_out.height)
+
+
+def _start_us(day: date, zone: tzinfo) -> int:
+    """The first instant at which the calendar of `zone` shows `day` or a later one, in microseconds UTC."""
+    midnight = datetime.combine(day, time(), zone).astimezone(UTC)
+    if _is_start(midnight, day, zone):
+        return _microseconds(midnight)
+    # The clock was put forward over midnight, but not from midnight: look for the moment when it was. No
+    # clock is more than a day from UTC.
+    before = datetime.combine(day, time(), UTC) - _DAY
+    after = before + 2 * _DAY
+    while after - before > _MICROSECOND:
+        middle = before + (after - before) // 2
+        if middle.astimezone(zone).date() < day:
+            before = middle
+        else:
+            after = middle
+    return _microseconds(after)
+
+
+def _is_start(instant: datetime, day: date, zone: tzinfo) -> bool:
+    earlier = instant - _MICROSECOND
+    return earlier.astimezone(zone).date() < day <= instant.astimezone(zone).date()
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND

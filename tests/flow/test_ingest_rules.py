@@ -102,6 +102,8 @@ def test_the_same_content_again_is_a_no_op_and_other_content_a_conflict(
     assert (again.table_version, again.digest, again.rows_loaded) == (first.table_version, first.digest, 2)
     with pytest.raises(ConflictError, match=r"HF203.*unchanged"):
         load(_rows([1, 3]))
+    with pytest.raises(ConflictError, match=r"HF203.*as batch flights/d1.*d2 was not loaded"):
+        load(_rows([1, 2]), "d2")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def _disarmed() -> Iterator[None]:
     faults.arm(None)
 
 
-def _publish(store: Store, batch: BatchId = BATCH, digest: str = "aa", **more: object) -> batches.Outcome:
+def _publish(store: Store, batch: BatchId = BATCH, digest: str = "", **more: object) -> batches.Outcome:
+    digest = digest or ("aa" if batch == BATCH else f"{batch}")
     manifest = Manifest.of(batch, 0, digest, "cc")
     with files.staged(store.root) as stage:
         facts = (stage.write(batch.feed, FRAME, manifest.as_dict()),)
@@ -64,8 +65,8 @@ def test_a_failure_before_the_commit_left_nothing(store: Store) -> None:
     _lose("publish.before_commit", store)
     with pytest.raises(UnavailableError, match=r"HF302.*nothing was loaded"):
         _publish(store)
-    assert batches.state(store, BATCH) is None
     with store.ledger.read() as connection:
+        assert batches.loads(connection, BATCH) == []
         assert events.newest(connection) == []
         assert batches.current_version(connection) == 0
     assert _publish(store) == Published(1)
@@ -84,9 +85,11 @@ def test_the_same_id_with_other_content_is_refused(store: Store) -> None:
     _publish(store)
     with pytest.raises(ConflictError, match="HF203"):
         _publish(store, digest="bb")
-    known = batches.state(store, BATCH)
-    assert known is not None
-    assert known.digest == "aa"
+    with pytest.raises(ConflictError, match=r"HF203.*as batch flights/d1"):
+        _publish(store, BatchId("flights", "d2"), digest="aa")
+    assert _publish(store, BatchId("weather", "d2"), digest="aa") == Published(2)
+    with store.ledger.read() as connection:
+        assert [load.digest for load in batches.loads(connection, BATCH)] == ["aa"]
 
 
 def test_what_was_computed_from_older_rows_is_not_published(store: Store) -> None:

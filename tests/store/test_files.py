@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def _publication(stage: files.Stage, batch: str = "d1", digest: str = "aa", rows: int = 3) -> Publication:
-    manifest = Manifest.of(BatchId("flights", batch), 0, digest, "cc")
+    manifest = Manifest.of(BatchId("flights", batch), 0, digest, "cc", ("id",))
     facts = stage.write_parts("flights", [FRAME] * (rows // 3), manifest.as_dict())
     stage.seal()
     return Publication(manifest, tuple(facts), rows, 0, 1, 2, "d1.csv", "loaded")
@@ -62,6 +62,7 @@ def test_the_footer_says_what_the_file_is(store: Store) -> None:
         "epoch": 0,
         "digest": "aa",
         "contract_hash": "cc",
+        "key": "id",
         "table": "flights",
         "rows": 3,
         "format": parquet.FORMAT,

@@ -26,9 +26,9 @@ from holdfast.feeds import (
     Feed,
     Load,
     Manifest,
+    Publish,
     batch_id,
     content_digest,
-    decide,
     quarantine_table,
 )
 from holdfast.records import BatchId
@@ -98,7 +98,8 @@ def ingest(
 
     Rows keep the order of their event time, and rows with the same event time the order of the file. Raises
     `InputError` HF201 (source), HF202 (columns), HF204 (no valid row), `ConflictError` HF203 (the id was
-    loaded with other content) and `UnavailableError` HF205 (the answer to the commit was lost and cannot be
+    loaded with other content, or the content with another id) and `UnavailableError`
+    HF205 (the answer to the commit was lost and cannot be
     had: run it again). After any error nothing was loaded, except that after HF205 the batch may be there,
     completely.
     """
@@ -118,7 +119,7 @@ def ingest(
     if verdict.valid.is_empty():
         raise _no_valid_row(store, identity, verdict, now_us)
     tell(2, 4)
-    manifest = Manifest.of(identity, answer.epoch, digest, feed.contract.hash)
+    manifest = Manifest.of(identity, answer.epoch, digest, feed.contract.hash, feed.contract.key)
     with files.staged(store.root) as stage:
         valid = _in_event_order(verdict.valid, feed.contract.event_time)
         written = _write(stage, feed, valid, verdict.quarantined, manifest)
@@ -155,10 +156,9 @@ def _silent(_done: int, _of: int) -> None:
     """Progress that nobody watches."""
 
 
-def _known(store: Store, identity: BatchId, digest: str) -> Any:
+def _known(store: Store, identity: BatchId, digest: str) -> Publish | AlreadyLoaded:
     with store.ledger.read() as connection:
-        loads = batches.loads(connection, identity)
-    return decide(identity, digest, loads)
+        return batches.answer(connection, identity, digest)
 
 
 def _in_event_order(frame: pl.DataFrame, event_time: str) -> pl.DataFrame:

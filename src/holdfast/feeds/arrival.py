@@ -36,12 +36,19 @@ class AlreadyLoaded:
     load: Load
 
 
-def decide(batch: BatchId, digest: str, loads: Sequence[Load]) -> Publish | AlreadyLoaded:
+def decide(
+    batch: BatchId, digest: str, loads: Sequence[Load], *, elsewhere: str | None = None
+) -> Publish | AlreadyLoaded:
     """Whether a delivery with `digest` is to be published, `loads` being every known load of its id.
+
+    Parameters
+    ----------
+    elsewhere
+        The id of a live batch of the same feed that has the same digest, None when there is none.
 
     The epoch grows by one each time an id is loaded anew after a back-out, so that files of different
     epochs can always be told apart. Raises `ConflictError` HF203 when a live load of the id has other
-    content.
+    content, or another id has this content: its rows would count twice.
 
     >>> decide(BatchId("flights", "d1"), "aa", [])
     Publish(epoch=0)
@@ -55,6 +62,16 @@ def decide(batch: BatchId, digest: str, loads: Sequence[Load]) -> Publish | Alre
                 f"batch {batch} was loaded before with other content ({load.rows_received} rows, digest "
                 f"{load.digest[:12]}; this delivery has {digest[:12]})",
                 state="the loaded batch is unchanged and this delivery was not loaded",
-                next_command=f"holdfast ingest {batch.feed} <file> --batch <another id>",
+                next_command=(
+                    "load only rows that are new, as a batch of their own: a loaded batch cannot be taken back or "
+                    "replaced yet, and under another id its rows would count twice"
+                ),
             )
+    if elsewhere is not None:
+        raise ConflictError(
+            "HF203",
+            f"this delivery is loaded already, as batch {BatchId(batch.feed, elsewhere)}: it has the same bytes "
+            f"(digest {digest[:12]})",
+            state=f"batch {batch} was not loaded, because its rows would count twice",
+        )
     return Publish(epoch=max((load.epoch for load in loads), default=-1) + 1)

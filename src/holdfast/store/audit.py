@@ -47,7 +47,7 @@ def expected_files(connection: Connection) -> list[Expected]:
             row.rows,
             row.bytes,
             row.sha256,
-            Manifest(row.feed, row.batch, row.epoch, row.digest, row.contract_hash).as_dict()
+            Manifest(row.feed, row.batch, row.epoch, row.digest, row.contract_hash).load()
             | {"table": row.table_name, "rows": row.rows},
         )
         for row in connection.execute(query)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError as UniqueError
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.errors import ConflictError, IntegrityError, UnavailableError
-from holdfast.feeds import AlreadyLoaded, Load, Manifest, decide
+from holdfast.feeds import AlreadyLoaded, Load, Manifest, Publish, decide
 from holdfast.records import BatchId
 from holdfast.store import Store, events, files, online, schema
 from holdfast.store.faults import fault_point
@@ -91,6 +91,15 @@ def state(store: Store, batch: BatchId) -> Load | None:
         return next((load for load in loads(connection, batch) if load.live), None)
 
 
+def answer(connection: Connection, batch: BatchId, digest: str) -> Publish | AlreadyLoaded:
+    """What a delivery with `digest` means to what is loaded now; raises as `feeds.decide` does."""
+    same = select(_BATCHES.c.batch).where(
+        _BATCHES.c.feed == batch.feed, _BATCHES.c.digest == digest, _BATCHES.c.state == _LIVE
+    )
+    elsewhere = connection.execute(same.where(_BATCHES.c.batch != batch.batch).limit(1)).scalar_one_or_none()
+    return decide(batch, digest, loads(connection, batch), elsewhere=elsewhere)
+
+
 def current_version(connection: Connection) -> int:
     """The newest table version, 0 before the first load."""
     return int(connection.execute(select(func.coalesce(func.max(_VERSIONS.c.table_version), 0))).scalar_one())
@@ -105,7 +114,8 @@ def publish(store: Store, publication: Publication, *, now_us: int) -> Outcome:
         The moment of the load, microseconds since 1970 UTC.
 
     However often and from however many processes the same content is published, one publication wins and
-    the others return `AlreadyLoaded`. Raises `ConflictError` HF203 when the id is live with other content,
+    the others return `AlreadyLoaded`. Raises `ConflictError` HF203 when the id is live with other content or
+    the content under another id,
     `IntegrityError` HF301 when a file is not there any more and HF302 when what was to be written breaks a
     rule of the ledger, and `UnavailableError` HF205 when the answer
     to the commit was lost and the ledger cannot be asked; after any other failure of the database the
@@ -124,10 +134,10 @@ def _transaction(store: Store, publication: Publication, now_us: int) -> Outcome
     batch, manifest = publication.batch, publication.manifest
     with store.ledger.write() as connection:
         fault_point("publish.begun")
-        answer = decide(batch, manifest.digest, loads(connection, batch))
-        if isinstance(answer, AlreadyLoaded):
-            return answer
-        if answer.epoch != manifest.epoch:
+        found = answer(connection, batch, manifest.digest)
+        if isinstance(found, AlreadyLoaded):
+            return found
+        if found.epoch != manifest.epoch:
             raise ConflictError(
                 "HF304",
                 f"batch {batch} was loaded and backed out while this load was under way",
@@ -158,11 +168,10 @@ def _settle(store: Store, publication: Publication, error: UniqueError) -> Outco
     other load, a constraint was broken by what we wrote, and trying again would break it again.
     """
     with store.ledger.read() as connection:
-        known = loads(connection, publication.batch)
+        found = answer(connection, publication.batch, publication.manifest.digest)
         overtaken = _moved_on(connection, publication)
-    answer = decide(publication.batch, publication.manifest.digest, known)
-    if isinstance(answer, AlreadyLoaded):
-        return answer
+    if isinstance(found, AlreadyLoaded):
+        return found
     if overtaken:
         return Overtaken()
     raise IntegrityError(
@@ -215,7 +224,7 @@ def _insert_batch(connection: Connection, publication: Publication, version: int
     connection.execute(
         _NEW_BATCH,
         {
-            **publication.manifest.as_dict(),
+            **publication.manifest.load(),
             "state": _LIVE,
             "rows_received": publication.rows_loaded + publication.rows_quarantined,
             "rows_loaded": publication.rows_loaded,

@@ -94,6 +94,14 @@ Index(
     sqlite_where=text("state = 'published'"),
     postgresql_where=text("state = 'published'"),
 )
+Index(
+    "uq_batches_one_live_load_of_a_content",
+    batches.c.feed,
+    batches.c.digest,
+    unique=True,
+    sqlite_where=text("state = 'published'"),
+    postgresql_where=text("state = 'published'"),
+)
 
 files = Table(
     "files",

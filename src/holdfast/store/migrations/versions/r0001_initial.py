@@ -210,6 +210,14 @@ def _create_batches() -> None:
         sqlite_where=sa.text("state = 'published'"),
         postgresql_where=sa.text("state = 'published'"),
     )
+    op.create_index(
+        "uq_batches_one_live_load_of_a_content",
+        "batches",
+        ["feed", "digest"],
+        unique=True,
+        sqlite_where=sa.text("state = 'published'"),
+        postgresql_where=sa.text("state = 'published'"),
+    )
 
 
 def _create_online_features() -> None:

@@ -167,6 +167,11 @@ def _same_column(column: Column, feed: Feed) -> Iterator[str]:
     same_kind = type(column) is type(delivered) or (
         isinstance(column, Label) and isinstance(delivered, Boolean)
     )
+    if isinstance(column, Label) and isinstance(delivered, Label) and column.delay != delivered.delay:
+        yield (
+            f"the label {column.name!r} is known after {column.delay_span} in the contract and after "
+            f"{delivered.delay_span} in the feed {feed.name!r}"
+        )
     if not same_kind or _described(column) != _described(delivered):
         wanted, found = _described(column), _described(delivered)
         yield f"the column {column.name!r} is {wanted} in the contract and {found} in the feed {feed.name!r}"
@@ -188,8 +193,30 @@ def _aggregate_problems(model: Model) -> Iterator[str]:
         yield from _must_be(told, "by", aggregate.by, over, (Category, Text, Integer))
         yield from _must_be(told, "known", aggregate.known, over, (Timestamp,))
         yield from _must_be(told, "value", aggregate.value, over, (Number, Integer, Boolean, Label))
+        yield from _label_in_time(told, aggregate, over, model)
         if aggregate.by not in {column.name for column in model.contract.request_columns}:
             yield f"{told} is by {aggregate.by!r}, which a request does not bring"
+
+
+def _label_in_time(told: str, aggregate: Aggregate, over: Feed, model: Model) -> Iterator[str]:
+    """A label that counts as known from its event on would be part of the row that it is to be foretold for."""
+    label = _label_of(over, aggregate.value, model)
+    if label is None or aggregate.known != over.contract.event_time:
+        return
+    wait = duration(aggregate.available_after)
+    if wait < label.delay_span or not wait:
+        yield (
+            f"{told} is of the label {label.name!r}, which is known {label.delay_span} after {aggregate.known!r}, "
+            f"and takes it {wait} after it (available_after); it must wait as long as the label's delay, and not 0, "
+            f"or go by a column that says when the label became known"
+        )
+
+
+def _label_of(feed: Feed, name: str, model: Model) -> Label | None:
+    if feed.name == model.rows.name and name == model.label:
+        return model.contract.label
+    label = feed.contract.label
+    return label if label is not None and label.name == name else None
 
 
 def _must_be(told: str, role: str, name: str, feed: Feed, kinds: tuple[type[Column], ...]) -> Iterator[str]:

@@ -130,6 +130,78 @@ def test_a_contradiction_is_named(change: dict[str, Any], words: str) -> None:
     assert wrong.value.code == "HF101"
 
 
+LATE_BEFORE = Aggregate(
+    "late_before", over="flights", by="carrier", value="late", known="at", window="7d", every="1h"
+)
+
+
+def with_aggregate(aggregate: Aggregate, rows: Feed = FLIGHTS) -> dict[str, Any]:
+    return GOOD | {"rows": rows, "feeds": (rows, WEATHER), "aggregates": (WIND, aggregate)}
+
+
+@pytest.mark.parametrize("wait", ["0s", "1h", "23h"])
+@pytest.mark.parametrize("label", [(), (Boolean("late"),)], ids=["a label", "a boolean"])
+def test_an_aggregate_over_the_label_waits_until_the_label_is_known(
+    wait: str, label: tuple[Boolean, ...]
+) -> None:
+    """R55: with less, a row's own label would be among the rows that its feature is made of."""
+    declared = {} if label else {"label": Label("late", delay="1d")}
+    rows = Feed("flights", Contract(Text("id"), *COLUMNS, *label, key="id", event_time="at", **declared))
+    with pytest.raises(
+        InputError, match="'late_before' is of the label 'late', which is known 1 day, 0:00:00 after 'at'"
+    ) as wrong:
+        Model(**with_aggregate(replace(LATE_BEFORE, available_after=wait), rows))
+    assert wrong.value.code == "HF101"
+    assert Model(**with_aggregate(replace(LATE_BEFORE, available_after="1d"), rows))
+
+
+def test_a_label_without_delay_is_not_known_to_its_own_row() -> None:
+    prompt = Label("late", delay="0s")
+    rows = Feed("flights", Contract(Text("id"), *COLUMNS, key="id", event_time="at", label=prompt))
+    contract = Contract(*COLUMNS, key=("carrier", "at"), event_time="at", label=prompt)
+    given = with_aggregate(LATE_BEFORE, rows) | {"contract": contract}
+    with pytest.raises(InputError, match="takes it 0:00:00 after it"):
+        Model(**given)
+    assert Model(**given | {"aggregates": (WIND, replace(LATE_BEFORE, available_after="1s"))})
+
+
+def test_a_label_may_be_aggregated_by_the_moment_when_it_became_known() -> None:
+    landed = Timestamp("landed_at", tz="UTC")
+    rows = Feed(
+        "flights",
+        Contract(Text("id"), *COLUMNS, landed, key="id", event_time="at", label=Label("late", delay="1d")),
+    )
+    assert Model(**with_aggregate(replace(LATE_BEFORE, known="landed_at"), rows))
+
+
+def test_the_label_of_another_feed_waits_too() -> None:
+    claims = Feed(
+        "claims",
+        Contract(
+            Text("id"),
+            Category("carrier"),
+            Timestamp("at", tz="UTC"),
+            key="id",
+            event_time="at",
+            label=Label("paid", delay="3d"),
+        ),
+    )
+    paid = replace(LATE_BEFORE, name="paid_before", over="claims", value="paid", available_after="2d")
+    given = GOOD | {"feeds": (FLIGHTS, WEATHER, claims), "aggregates": (WIND, paid)}
+    with pytest.raises(InputError, match="'paid_before' is of the label 'paid', which is known 3 days"):
+        Model(**given)
+
+
+def test_the_label_is_due_at_one_moment_only() -> None:
+    rows = Feed(
+        "flights", Contract(Text("id"), *COLUMNS, key="id", event_time="at", label=Label("late", delay="2d"))
+    )
+    with pytest.raises(
+        InputError, match="'late' is known after 1 day, 0:00:00 in the contract and after 2 days"
+    ):
+        Model(**GOOD | {"rows": rows, "feeds": (rows, WEATHER)})
+
+
 @pytest.mark.parametrize(
     "given",
     [

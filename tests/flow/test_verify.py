@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import polars as pl
 import pytest
 from sqlalchemy import text
 
@@ -95,6 +96,20 @@ def test_every_contradiction_in_the_ledger_is_found(store: Store, change: str, s
         connection.execute(text("SELECT 1"))
         connection.commit()
     assert any(finding.subject.startswith(subject) for finding in verify(store).findings)
+
+
+def test_a_key_in_two_batches_is_found(
+    store: Store, delivery: Callable[[int], Path], loader: ModuleType
+) -> None:
+    """The rows of a day come again, in other bytes and with other values: no digest can tell, only the keys do."""
+    again = delivery(1)
+    pl.read_parquet(again).head(20).with_columns(delay=pl.lit(3.5)).write_parquet(again)
+    ingest(store, loader.FEED, "day-1-again", again, now_us=1)
+    (found,) = verify(store, now_us=5).findings
+    assert (found.code, found.subject) == ("HF206", "feed flights")
+    assert found.explanation.startswith(
+        "19 rows have a key that was loaded before, such as id '1000' in batches day-1, day-1-again"
+    )
 
 
 def test_orphans_are_swept_and_are_no_finding(store: Store) -> None:

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from holdfast.errors import HoldfastError
-from holdfast.store import Store, audit, blobs, events, orphans
+from holdfast.store import Store, audit, blobs, events, keys, orphans
 
 Step = Callable[[int, int], None]
 """Told how much of the work is done, of how much."""
 
 _DAMAGED: Final = "HF301"
+_REPEATED: Final = "HF206"
 _RESTORE: Final = "restore it from a copy of the store; until then nothing that reads it will run"
 
 
@@ -74,15 +75,17 @@ def verify(store: Store, *, now_us: int | None = None, progress: Step | None = N
         Told (files done, files in all).
 
     Guarantee: every file that the ledger names is read to its last byte; one changed bit in one of them is a
-    finding.
+    finding, and so are rows whose key their feed holds in another batch too (HF206).
     """
     swept = orphans.sweep(store)
     with store.ledger.read() as connection:
         expected = audit.expected_files(connection)
         version_blobs = audit.version_blobs(connection)
+        key_files = keys.live_files(connection)
         findings = [*_of_the_ledger(connection)]
     findings += _of_the_files(store, expected, progress)
     findings += _of_the_blobs(store, version_blobs)
+    findings += _of_the_keys(store, key_files)
     if now_us is not None and (swept or findings):
         _tell(store, len(swept), findings, now_us)
     return Verification(
@@ -129,6 +132,24 @@ def _of_the_blobs(store: Store, version_blobs: list[tuple[str, str, int]]) -> li
             trouble = f"its file has {found} bytes, the ledger says {size}"
             findings.append(Finding(_DAMAGED, f"version {version}", trouble, _RESTORE))
     return findings
+
+
+def _of_the_keys(store: Store, files: list[keys.KeyFile]) -> list[Finding]:
+    return [
+        Finding(
+            _REPEATED,
+            f"feed {repeated.feed}",
+            f"{repeated.rows} rows have a key that was loaded before, such as {repeated.example} "
+            f"in {_some(repeated.batches)}: they count twice",
+            "send each row once; a loaded batch cannot be taken back yet, so training on this feed sees them twice",
+        )
+        for repeated in keys.repeated(store.root, files)
+    ]
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ("batches " if len(names) > 1 else "batch ") + ", ".join(names[:3]) + more
 
 
 def _tell(store: Store, swept: int, findings: list[Finding], now_us: int) -> None:

@@ -6,16 +6,19 @@ Pure mathematics. Each function or class states its guarantee, its assumptions a
 from holdfast.stats.betting import BettingTest
 from holdfast.stats.hypergeometric import HypergeometricTest
 from holdfast.stats.interval import Interval, mean_interval, two_sided_z, wilson
+from holdfast.stats.level import LevelTest, upper_level
 from holdfast.stats.ranking import auc, auc_interval, paired_auc_difference
 
 __all__ = [
     "BettingTest",
     "HypergeometricTest",
     "Interval",
+    "LevelTest",
     "auc",
     "auc_interval",
     "mean_interval",
     "paired_auc_difference",
     "two_sided_z",
+    "upper_level",
     "wilson",
 ]

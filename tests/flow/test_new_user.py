@@ -48,7 +48,7 @@ def run(tmp_path: Path, ports: dict[str, str]) -> Run:
 @pytest.fixture
 def qualified(run: Run) -> Run:
     """A project whose first version has passed its gates."""
-    run("init")
+    run("init", "--name", "parcels")
     run("ingest", "rows", "parcels.csv")
     run("train")
     run("qualify")
@@ -108,8 +108,8 @@ def test_from_nothing_to_an_answer_and_its_truth(
     running: subprocess.Popen[bytes], run: Run, ports: dict[str, str]
 ) -> None:
     port = ports["HOLDFAST_PORT"]
-    until(lambda: call(port, "GET", "/v2/models/my-model/ready")[0] == 200)
-    status, answer = call(port, "POST", "/v2/models/my-model/infer", ASKED)
+    until(lambda: call(port, "GET", "/v2/models/parcels/ready")[0] == 200)
+    status, answer = call(port, "POST", "/v2/models/parcels/infer", ASKED)
     assert status == 200, answer
     assert 0.0 < answer["outputs"][0]["data"][0] < 1.0
     prediction = answer["parameters"]["prediction_id"]
@@ -129,13 +129,13 @@ def test_every_process_comes_back_after_kill_9(
 ) -> None:
     """kill -9 of server, control loop and page: the group goes on, and nothing is wrong afterwards."""
     port = ports["HOLDFAST_PORT"]
-    ready = lambda: call(port, "GET", "/v2/models/my-model/ready")[0] == 200  # noqa: E731
+    ready = lambda: call(port, "GET", "/v2/models/parcels/ready")[0] == 200  # noqa: E731
     until(ready)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
     assert len(children) == 3
     for child in children:
         os.kill(int(child), signal.SIGKILL)
-    until(lambda: call(port, "POST", "/v2/models/my-model/infer", ASKED)[0] == 200)
+    until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
     until(lambda: call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200)
     assert json.loads(run("verify", "--json").stdout)["findings"] == []
 
@@ -167,7 +167,7 @@ def test_up_killed_and_given_again_goes_on(
 ) -> None:
     """kill -9 of `up` itself: its processes end with it, and the same command runs again on the same ports."""
     port = ports["HOLDFAST_PORT"]
-    until(lambda: call(port, "POST", "/v2/models/my-model/infer", ASKED)[0] == 200)
+    until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
     running.kill()
     running.wait()
@@ -179,7 +179,7 @@ def test_up_killed_and_given_again_goes_on(
     )
     try:
         until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
-        until(lambda: call(port, "POST", "/v2/models/my-model/infer", ASKED)[0] == 200)
+        until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
         until(lambda: call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200)
     finally:
         again.send_signal(signal.SIGINT)

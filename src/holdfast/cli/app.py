@@ -7,6 +7,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any, Final
 
@@ -37,7 +38,10 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"holdfast {installed_version('holdfast')}")
+        try:
+            typer.echo(f"holdfast {installed_version('holdfast')}")
+        except PackageNotFoundError:
+            typer.echo("holdfast, run from its source")
         raise typer.Exit
 
 
@@ -74,10 +78,11 @@ def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     try:
         load_commands(sys.argv[1] if len(sys.argv) > 1 else "")
-        app()
+        app(prog_name="holdfast")
     except HoldfastError as error:
         sys.exit(Report(as_json="--json" in sys.argv).error(error))
     except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was acknowledged is kept, what was not is as if it had never begun\n")
         sys.exit(130)
     except BrokenPipeError:
         # The reader (head, less) has what it wanted.

@@ -13,11 +13,12 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report
+from holdfast.cli.report import Report, counted
 from holdfast.contract import compile_batch
 from holdfast.control import ingest as loading
 from holdfast.control import verify as verifying
 from holdfast.errors import InputError
+from holdfast.feeds import Feed
 from holdfast.store import publish as publishing
 from holdfast.store import snapshots, sources
 
@@ -26,16 +27,18 @@ Files = Annotated[
     typer.Argument(help="CSV or Parquet files, one batch each; patterns such as 'in/*.csv' are allowed."),
 ]
 
+_SHOWN_ROWS = 5
+
 
 @command("Rows")
 def check(
-    feed: Annotated[str | None, typer.Argument(help="Check a file against this feed's contract.")] = None,
-    file: Annotated[Path | None, typer.Argument(help="The CSV or Parquet file to check.")] = None,
+    feed: Annotated[str | None, typer.Argument(help="Check a delivery against this feed's contract.")] = None,
+    data: Annotated[Path | None, typer.Argument(help="The delivery: a CSV or Parquet file.")] = None,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the declaration, and with FEED and FILE what a load would accept and why not. Writes nothing."""
+    """Check the declaration, and with FEED and DATA what a load would accept and why not. Writes nothing."""
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     model = loaded.model
@@ -45,33 +48,42 @@ def check(
         "feeds": [feed.name for feed in model.feeds],
         "features": len(model.features),
     }
-    report.say(
-        f"[green]ok[/] model [bold]{model.name}[/]: {len(model.feeds)} feeds, {len(model.features)} features"
-    )
-    if feed is not None:
-        if file is None:
-            raise InputError(
-                "HF201",
-                f"which file should be checked against {feed}?",
-                next_command=f"holdfast check {feed} FILE",
-            )
-        contract = loaded.feed(feed).contract
-        delivered = sources.read(file, contract)
-        verdict = compile_batch(contract)(delivered)
-        bad = verdict.quarantined.height
-        document |= {
-            "rows": delivered.frame.height,
-            "valid": verdict.valid.height,
-            "quarantined": bad,
-            "reasons": verdict.counts,
-        }
-        report.say(
-            f"{escape(str(file))}: {delivered.frame.height:,} rows, {verdict.valid.height:,} valid, "
-            f"{bad:,} would go to quarantine"
-        )
-        if verdict.counts:
-            report.table("Reasons", ["reason", "rows"], sorted(verdict.counts.items()))
+    if feed is None:
+        feeds, features = counted(len(model.feeds), "feed"), counted(len(model.features), "feature")
+        report.say(f"[green]ok[/] model [bold]{model.name}[/]: {feeds}, {features}")
+    else:
+        document |= _checked(report, loaded.feed(feed), data)
     report.result(document)
+
+
+def _checked(report: Report, feed: Feed, data: Path | None) -> dict[str, object]:
+    if data is None:
+        raise InputError(
+            "HF201",
+            f"which file should be checked against {feed.name}?",
+            next_command=f"holdfast check {feed.name} DATA",
+        )
+    delivered = sources.read(data, feed.contract)
+    verdict = compile_batch(feed.contract)(delivered)
+    rows, bad = delivered.frame.height, verdict.quarantined.height
+    colour = "green" if not bad else "yellow"
+    report.say(
+        f"[{colour}]{escape(str(data))}[/]: {rows:,} rows, {verdict.valid.height:,} valid, {bad:,} for quarantine"
+    )
+    if bad:
+        report.table("Reasons", ["reason", "rows"], sorted(verdict.counts.items()))
+        shown = verdict.quarantined.head(_SHOWN_ROWS)
+        columns = [*feed.contract.key, "_reasons"]
+        report.table(
+            "The first of them",
+            columns,
+            [[_cell(value) for value in row] for row in shown.select(columns).rows()],
+        )
+    return {"rows": rows, "valid": verdict.valid.height, "quarantined": bad, "reasons": verdict.counts}
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @command("Rows")
@@ -113,13 +125,13 @@ def ingest(
             )
             step(done + 1, len(paths))
     for result in results:
-        known = " (was loaded before)" if result.state == "already_loaded" else ""
-        words = f"[green]ok[/] {result.batch}: {result.rows_loaded:,} rows{known}"
+        colour = "yellow" if result.rows_quarantined > result.rows_loaded else "green"
+        words = f"[{colour}]ok[/] {result.batch}: {result.rows_loaded:,} rows"
         if result.rows_quarantined:
-            words += f", [yellow]{result.rows_quarantined:,} in quarantine[/]: " + ", ".join(
-                f"{count:,} {escape(reason)}" for reason, count in sorted(result.reasons.items())
-            )
-        report.say(words)
+            words += f", [yellow]{result.rows_quarantined:,} in quarantine[/]"
+        if result.reasons:
+            words += ": " + ", ".join(f"{n:,} {escape(why)}" for why, n in sorted(result.reasons.items()))
+        report.say(words + (" (was loaded before)" if result.state == "already_loaded" else ""))
     report.result({"batches": [result.as_dict() for result in results]})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +21,12 @@ from holdfast.cli.project import MODEL_FILE
 from holdfast.cli.report import Report
 from holdfast.cli.suggest import suggest
 from holdfast.errors import ConflictError, InputError
+from holdfast.qualify.options import Gates
 from holdfast.records import check_name
 
 _SAMPLE = "parcels.csv"
+_ENOUGH_ROWS = 1.25 * Gates().labelled_rows
+"""Labelled rows to hold out: what the gates ask for, and some that may go to quarantine."""
 
 
 @command("Begin")
@@ -36,13 +41,16 @@ def init(
     key: Annotated[str | None, typer.Option("--key", help="The column that tells rows apart.")] = None,
     event_time: Annotated[str | None, typer.Option("--event-time", help="The column that says when.")] = None,
     zone: Annotated[str, typer.Option("--tz", help="Time zone of the event time.")] = "UTC",
-    name: Annotated[str, typer.Option("--name", help="What the model is called.")] = "my-model",
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="What the model is called.", show_default="the directory's name"),
+    ] = None,
     project: Directory = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Write a model file for your own data: a suggested contract, features, gates and rollout, to read and correct."""
     report = Report(as_json=as_json)
-    check_name(name, "model")
+    name = check_name(name or _named_for(project), "model")
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError) as error:
@@ -69,6 +77,7 @@ def init(
         n for n in frame.columns if n not in (label, event_time) and frame[n].n_unique() == frame.height
     ]
     key = _chosen(frame, key, "key", unique)
+    _require_key(frame[key])
     suggestions = suggest(frame, label=label, key=key, event_time=event_time, zone=zone)
     environment = Environment(
         loader=PackageLoader("holdfast.cli"),
@@ -79,7 +88,13 @@ def init(
     )
     target.write_text(
         environment.get_template("model.py.j2").render(
-            name=name, label=label, key=key, event_time=event_time, columns=suggestions, source=data.name
+            name=name,
+            label=label,
+            key=key,
+            event_time=event_time,
+            columns=suggestions,
+            source=data.name,
+            holdout_days=holdout_days(frame[event_time]),
         ),
         encoding="utf-8",
     )
@@ -133,6 +148,38 @@ def _chosen(frame: pl.DataFrame, given: str | None, what: str, fitting: list[str
             next_command=f"holdfast init FILE --{what} COLUMN",
         )
     return fitting[0]
+
+
+def _named_for(project: Path) -> str:
+    """A model's name from its directory's, in the letters that a name may have."""
+    return re.sub(r"[^a-z0-9_-]+", "-", project.resolve().name.lower()).strip("-_")[:63] or "model"
+
+
+def _require_key(values: pl.Series) -> None:
+    if values.null_count() or values.n_unique() < len(values):
+        raise InputError(
+            "HF202",
+            f"the key {values.name!r} does not tell rows apart: {len(values):,} rows, "
+            f"{values.drop_nulls().n_unique():,} values, {values.null_count():,} missing",
+            state="nothing was written",
+            next_command="holdfast init FILE --key COLUMN",
+        )
+
+
+def holdout_days(moments: pl.Series) -> int:
+    """How many of the newest days hold enough rows for the gates to judge by; at least 7, at most a third of the span.
+
+    >>> from datetime import datetime, timedelta
+    >>> holdout_days(pl.Series([datetime(2026, 1, 1) + timedelta(hours=n) for n in range(2400)]))
+    27
+    """
+    known = moments.drop_nulls()
+    newest, oldest = known.max(), known.min()
+    if not isinstance(newest, datetime) or not isinstance(oldest, datetime):
+        return 7
+    span_days = max(1.0, (newest - oldest).total_seconds() / 86_400)
+    enough = math.ceil(_ENOUGH_ROWS / (len(known) / span_days))
+    return max(7, min(enough, int(span_days / 3)))
 
 
 def _write_sample(path: Path) -> None:

@@ -15,9 +15,11 @@ from holdfast.cli.report import Report
 from holdfast.control import qualify as qualifying
 from holdfast.control import rollout as rolling
 from holdfast.control import train as training
+from holdfast.errors import RefusedError
 from holdfast.qualify import standing
 from holdfast.records import Verdict
-from holdfast.store import rollouts, snapshots, versions
+from holdfast.rollout.machine import State
+from holdfast.store import Store, rollouts, snapshots, versions
 
 VersionName = Annotated[
     str | None, typer.Argument(help="The version, as in v3-1f2e3d4c.", show_default="the newest that fits")
@@ -26,7 +28,8 @@ VersionName = Annotated[
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 _STANDING = {
     "qualified": "{version} is [green]qualified[/]; next: holdfast rollout {version}",
-    "registered": "{version} could [yellow]not be judged to the end[/]; load more rows and train again, or qualify it again",
+    "registered": "{version} could [yellow]not be judged to the end[/]; "
+    "load more labelled rows, or declare a longer holdout in the model file, and train again",
     "refused": "{version} is [red]refused[/]; it will not be rolled out",
 }
 
@@ -97,14 +100,41 @@ def rollout(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
-    version = (
-        version or versions.newest(store, loaded.model.name, role="candidate", state="qualified").version
-    )
+    version = version or _newest_to_roll_out(store, loaded.model.name)
+    before = rollouts.of_model(store, loaded.model.name)
     number = rolling.begin(store, loaded.model, version, actor=getpass.getuser(), now_us=now_us())
-    report.say(
-        f"[green]ok[/] rollout {number} of {version} has begun; it goes on while `holdfast up` or `holdfast control` runs"
-    )
+    if any(row.rollout == number for row in before):
+        report.say(f"rollout {number} of {version} is under way already; nothing was changed")
+    else:
+        report.say(
+            f"[green]ok[/] rollout {number} of {version} has begun; "
+            "it goes on while `holdfast up` or `holdfast control` runs"
+        )
     report.result({"rollout": number, "version": version})
+
+
+def _newest_to_roll_out(store: Store, model: str) -> str:
+    """The newest candidate, when it may be rolled out without being named.
+
+    `RefusedError` HF403 when it did not pass its gates, or was taken back before: a person must then say which one is meant.
+    """
+    newest = versions.newest(store, model, role="candidate")
+    if newest.state != "qualified":
+        raise RefusedError(
+            "HF403",
+            f"the newest version, {newest.version}, is {newest.state} and not qualified",
+            state="nothing was changed",
+            next_command=f"holdfast qualify {newest.version}, or holdfast rollout with the name of an older version",
+        )
+    for row in rollouts.of_model(store, model):
+        if row.challenger == newest.version and row.state in (State.ROLLING_BACK, State.ROLLED_BACK):
+            raise RefusedError(
+                "HF403",
+                f"the newest version, {newest.version}, was taken back by {row.actor}: {row.reason}",
+                state="nothing was changed",
+                next_command=f"holdfast train, or holdfast rollout {newest.version} to try it again",
+            )
+    return newest.version
 
 
 @command("Versions")

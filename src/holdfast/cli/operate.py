@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from holdfast.cli.app import command
 from holdfast.cli.options import HERE, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report
+from holdfast.settings import Settings
 
 Supervisor = Annotated[
     int | None,
@@ -80,19 +82,32 @@ def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
     settings = loaded.settings
     stopped = _stop_on_signals()
     with group_of(loaded, declaration) as group:
-        address = f"http://{settings.host}:{settings.port}/v2/models/{loaded.model.name}"
-        report.say(f"model   [bold]{loaded.model.name}[/] at [cyan]{address}[/]")
-        report.say(f"page    [cyan]http://{settings.host}:{settings.page_port}/[/]")
-        report.say(f"logs    {escape(str(settings.root))}/*.log")
-        report.say("stop    Ctrl-C")
-        told: dict[str, supervise.Ended] = {}
+        address = f"http://{settings.host}:{settings.port}"
+        report.say(
+            f"starting {loaded.model.name}; logs in {escape(str(settings.root))}/*.log; Ctrl-C stops it"
+        )
+        listening, told = False, dict[str, supervise.Ended]()
         while not stopped.wait(supervise.WATCH_SECONDS):
+            if not listening and _listens(settings):
+                listening = True
+                report.say(f"[green]model[/]  [cyan]{address}/v2/models/{loaded.model.name}[/]")
+                report.say(f"[green]page[/]   [cyan]http://{settings.host}:{settings.page_port}/[/]")
             for ended in group.revive():
                 # One that cannot start says the same each time; once is enough.
                 if told.get(ended.name) != ended:
                     told[ended.name] = ended
-                    words = f"{ended.name} ended with status {ended.status}: {ended.last_words}"
-                    report.say(f"[yellow]{escape(words)}[/]; it is started again")
+                    report.say(f"[yellow]{escape(ended.words)}[/]; it is started again")
+    report.say("stopped")
+
+
+def _listens(settings: Settings) -> bool:
+    """Whether server and page can be reached."""
+    try:
+        for port in (settings.port, settings.page_port):
+            socket.create_connection((settings.host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def group_of(loaded: Project, declaration: Path | None = None) -> supervise.Group:

@@ -40,7 +40,10 @@ def suggest(frame: pl.DataFrame, *, label: str, key: str, event_time: str, zone:
             )
     if not _is_truth(frame[label]):
         raise InputError(
-            "HF202", f"the label {label!r} must be true or false in every row", state="nothing was written"
+            "HF202",
+            f"the label {label!r} must be true or false in every row; it is {frame.schema[label]}",
+            state="nothing was written",
+            next_command="write it as true and false, or in Parquet as Boolean",
         )
     if not isinstance(frame.schema[event_time], pl.Datetime):
         raise InputError(
@@ -77,7 +80,7 @@ def _column(values: pl.Series, is_key: bool, zone: str) -> Suggestion:
     if dtype.is_numeric():
         line = f'Number("{name}", unit="1"{_range(values)}{kept})'
         return Suggestion(name, line, f"numbers from {_span(values)}, {seen}", _feature(name, is_key))
-    words = values.n_unique()
+    words = values.drop_nulls().n_unique()
     if not is_key and words <= FEW_WORDS and words * 2 < len(values):
         return Suggestion(
             name, f'Category("{name}", unseen="other"{kept})', f"{words} words, {seen}", f'Code("{name}")'

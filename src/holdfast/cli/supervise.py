@@ -31,6 +31,20 @@ class Ended:
     status: int
     last_words: str
 
+    @property
+    def words(self) -> str:
+        """How it ended, for a person.
+
+        >>> Ended("serve", -9, "").words
+        'serve was killed by SIGKILL'
+        """
+        how = (
+            f"was killed by {signal.Signals(-self.status).name}"
+            if self.status < 0
+            else f"ended with status {self.status}"
+        )
+        return f"{self.name} {how}" + (f": {self.last_words}" if self.last_words and self.status > 0 else "")
+
 
 class Group:
     """Named holdfast commands as child processes. Use it as a context: leaving it ends them all.

@@ -12,9 +12,14 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, moment
+from holdfast.cli.report import Report, ago, moment
 from holdfast.control.status import status as assemble_status
 from holdfast.errors import CODES, HoldfastError, InputError, NotFoundError, UnavailableError
+
+_STALE_US = 30_000_000
+"""A probe that is older, in microseconds, says nothing about now."""
+_SHOWN_EVENTS = 6
+_EVENT_CHARACTERS = 100
 
 
 @command("Running")
@@ -65,8 +70,10 @@ def feedback(
         connection.close()
     if answer.status >= 400:
         raise _refusal(answer.status, str(said.get("code", "")), str(said.get("error", answer.reason)))
-    report.say(f"[green]ok[/] recorded {escape(value)} for {escape(prediction)}")
-    report.result({"prediction": prediction, "recorded": True})
+    report.say(
+        f"[green]ok[/] {escape(value)} for {escape(prediction)} is kept; it counts once it is joined (holdfast status)"
+    )
+    report.result({"prediction": prediction, "accepted": True})
 
 
 def _refusal(status: int, code: str, words: str) -> HoldfastError:
@@ -94,10 +101,11 @@ def _label(text: str) -> float:
 
 
 def _print_status(report: Report, document: dict[str, Any]) -> None:
+    now_us = document["now_us"]
     plan = document["plan"]
     report.say(f"model [bold]{document['model']}[/]")
     if plan is None:
-        report.say("no version has been rolled out; next: holdfast rollout")
+        report.say(f"no version answers yet; next: [cyan]{_first_steps(document)}[/]")
     else:
         share = (
             f", challenger {plan['challenger']} at {plan['share_ppm'] / 10_000:g} %"
@@ -106,22 +114,55 @@ def _print_status(report: Report, document: dict[str, Any]) -> None:
         )
         report.say(f"champion [bold]{plan['champion']}[/]{share} (plan {plan['plan']})")
     for server in document["servers"]:
+        probed_us = server["probed_us"]
+        stale = probed_us is None or now_us - probed_us > _STALE_US
         report.say(
-            f"server {server['server']} at {server['address']}: {server['verdict']} - {escape(server['explanation'])}"
+            f"server {server['server']} at {server['address']}: {'not known' if stale else server['verdict']}, "
+            f"probed {ago(probed_us, now_us)}: {escape(server['explanation'])}"
         )
-    report.table(
-        "Versions",
-        ["version", "role", "state", "AUC", "labelled", "requests"],
-        [
-            (row["version"], row["role"], row["state"], row["auc"], row["labelled"], row["requests"])
-            for row in document["versions"]
-        ],
-    )
-    report.table(
-        "Events",
-        ["when", "what", "subject", "who", "why"],
-        [
-            (moment(row["at_us"]), row["kind"], row["subject"], row["actor"], row["explanation"])
-            for row in document["events"][:10]
-        ],
-    )
+        if stale:
+            report.say("  no control loop is running; next: [cyan]holdfast up[/]")
+    _tables(report, document)
+
+
+def _tables(report: Report, document: dict[str, Any]) -> None:
+    if document["feeds"]:
+        report.table(
+            "Feeds",
+            ["feed", "batches", "rows", "in quarantine"],
+            [
+                (row["feed"], row["batches"], row["rows_loaded"], row["rows_quarantined"])
+                for row in document["feeds"]
+            ],
+        )
+    if document["versions"]:
+        report.table(
+            "Versions",
+            ["version", "role", "state", "place", "AUC", "labelled", "requests"],
+            [
+                tuple(
+                    row[name] for name in ("version", "role", "state", "place", "auc", "labelled", "requests")
+                )
+                for row in document["versions"]
+            ],
+        )
+    if document["events"]:
+        report.say("[bold]Newest events[/]")
+        for row in document["events"][:_SHOWN_EVENTS]:
+            first = row["explanation"].splitlines()[0]
+            told = first if len(first) <= _EVENT_CHARACTERS else first[: _EVENT_CHARACTERS - 1] + "…"
+            report.say(
+                f"  [dim]{moment(row['at_us'])}[/] {row['kind']} {escape(row['subject'])}: {escape(told)}"
+            )
+
+
+def _first_steps(document: dict[str, Any]) -> str:
+    """The command that comes next for a model that nobody answers for."""
+    states = {row["state"] for row in document["versions"] if row["role"] == "candidate"}
+    if document["rollouts"] and document["rollouts"][0]["running"]:
+        return "holdfast up"
+    if "qualified" in states:
+        return "holdfast rollout"
+    if "registered" in states:
+        return "holdfast qualify"
+    return "holdfast train" if document["feeds"] else "holdfast ingest FEED FILE"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Iterable, Sequence
 
 import typer
 from typer.main import get_command
 
+import holdfast
 from holdfast.cli.app import app, load_commands
 from holdfast.errors import CODES
 from holdfast.rollout.machine import RESTING, TRANSITIONS, State
@@ -110,3 +113,54 @@ def metrics() -> str:
     kinds = dict(line.split(" ")[2:4] for line in page.splitlines() if line.startswith("# TYPE"))
     helps = [line.split(" ", 3)[2:] for line in page.splitlines() if line.startswith("# HELP")]
     return table(("metric", "kind", "meaning"), ((f"`{name}`", kinds[name], text) for name, text in helps))
+
+
+def declarations() -> str:
+    """Everything that a model file may name, from its signature and docstring."""
+    parts = []
+    for name in holdfast.__all__:
+        each = getattr(holdfast, name)
+        signature = str(inspect.signature(each)).replace("\n", " ")
+        parts.append(
+            f"## {name}\n\n```python\n{name}{shortened(signature)}\n```\n\n{as_markdown(inspect.getdoc(each) or '')}\n"
+        )
+    return "\n".join(parts)
+
+
+def shortened(signature: str) -> str:
+    """A signature without the modules of its types and without what it returns.
+
+    >>> shortened("(name: 'str', missing: 'holdfast.contract.missing.Reject' = Reject()) -> None")
+    '(name: str, missing: Reject = Reject())'
+    """
+    without_return = signature.rpartition(" -> ")[0] or signature
+    return re.sub(r"(?:\w+\.)+(?=\w)", "", without_return.replace("'", ""))
+
+
+def as_markdown(text: str) -> str:
+    """A docstring as Markdown: its headings bold, its parameters a list, its examples as code.
+
+    >>> print(as_markdown("One.\\n\\nParameters\\n----------\\nunit\\n    What one is."))
+    One.
+    <BLANKLINE>
+    **Parameters**
+    <BLANKLINE>
+    - `unit`: What one is.
+    """
+    out: list[str] = []
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        following = lines[number + 1] if number + 1 < len(lines) else ""
+        if line and set(line) == {"-"}:
+            continue
+        if following and set(following) == {"-"}:
+            out += [f"**{line}**", ""]
+        elif line and not line.startswith((" ", ">>>")) and following.startswith("    ") and "." not in line:
+            out.append("- " + ", ".join(f"`{part.strip()}`" for part in line.split(",")) + ":")
+        elif line.startswith("    ") and out and out[-1].startswith("- `"):
+            out[-1] += " " + line.strip()
+        elif line.startswith(">>>"):
+            out.append(f"    {line}")
+        else:
+            out.append(line)
+    return "\n".join(out)

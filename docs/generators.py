@@ -159,7 +159,7 @@ def as_markdown(text: str) -> str:
             out.append("- " + ", ".join(f"`{part.strip()}`" for part in line.split(",")) + ":")
         elif line.startswith("    ") and out and out[-1].startswith("- `"):
             out[-1] += " " + line.strip()
-        elif line.startswith(">>>"):
+        elif line.startswith(">>>") or (line and out and out[-1].startswith("    ")):
             out.append(f"    {line}")
         else:
             out.append(line)

@@ -80,11 +80,6 @@ class HypergeometricTest:
             )
         return cls(margin, (0.0,) * BETS, 0.0)
 
-    @property
-    def log_e_now(self) -> float:
-        """Natural logarithm of the e-value at this moment; `log_e` is the largest that it ever was."""
-        return _log_mean_exp(np.array(self.log_wealth))
-
     def fold(
         self, *, challenger_units: int, challenger_bad: int, champion_units: int, champion_bad: int
     ) -> HypergeometricTest:
@@ -101,21 +96,6 @@ class HypergeometricTest:
         gain = log_factors(challenger_units, challenger_bad, champion_units, champion_bad, self.margin)
         wealth = np.array(self.log_wealth) + gain
         return replace(self, log_wealth=tuple(wealth.tolist()), log_e=max(self.log_e, _log_mean_exp(wealth)))
-
-    def merge(self, other: HypergeometricTest) -> HypergeometricTest:
-        """Both tests as one, where they saw disjoint windows: wealth multiplies, bet by bet.
-
-        The path between is not known any more, so `log_e` is the largest of the three that are. Raises
-        `InputError` HF101 when the margins differ.
-        """
-        if self.margin != other.margin:
-            raise InputError(
-                "HF101", f"tests with margins {self.margin} and {other.margin} have no common null"
-            )
-        wealth = np.array(self.log_wealth) + np.array(other.log_wealth)
-        return HypergeometricTest(
-            self.margin, tuple(wealth.tolist()), max(self.log_e, other.log_e, _log_mean_exp(wealth))
-        )
 
     def state(self) -> dict[str, Any]:
         """Everything that the test knows, as plain JSON values."""

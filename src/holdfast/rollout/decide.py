@@ -1,7 +1,8 @@
 """May the canary go on? One pure function from what is known to what is done, with the reason in words.
 
 Harm sends the challenger back at once. A step ends on evidence only: no data is inconclusive and waits, and a
-wait that outlasts the policy's patience ends the rollout as inconclusive. "Promoted" and "rolled back" are
+wait that outlasts the policy's patience ends the rollout as inconclusive. That holds at 100 % and until a probe
+has confirmed it, too: there the challenger is held to what the champion showed before. "Promoted" and "rolled back" are
 said when a probe was answered by the right version under the newest plan, not before (R131, R132).
 """
 
@@ -22,7 +23,8 @@ class RolloutState:
     """A rollout as the decision sees it.
 
     `returns_to` is the version that a roll-back would restore: the champion, or the fallback when the model
-    had none; None when there is neither. `plan` is the number of the model's newest traffic plan.
+    had none; None when there is neither. While it rolls back, the version that the committed plan restores.
+    `plan` is the number of the model's newest traffic plan.
     """
 
     challenger: str
@@ -47,7 +49,7 @@ class ProbeSeen:
 
 @dataclass(frozen=True, slots=True)
 class MetricVerdict:
-    """One metric's verdict with the numbers that it rests on."""
+    """One metric's verdict with the numbers that it rests on; `wanting` says what is still too little."""
 
     metric: str
     verdict: Verdict
@@ -55,6 +57,7 @@ class MetricVerdict:
     needed: int
     log_e: float
     log_bound: float
+    wanting: str
 
 
 Verdicts: TypeAlias = tuple[MetricVerdict, ...]
@@ -83,7 +86,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """The challenger becomes the declared champion; a probe has to confirm it."""
+    """The challenger answers everything; a probe has to confirm it before it is the declared champion."""
 
     reason: str
     verdicts: Verdicts = ()
@@ -134,7 +137,7 @@ def decide(
         The last probe of each server of the model.
 
     Guarantee: a version within the policy's margins is rolled back as harmful with probability at most
-    `alpha`, under the assumptions of the tests in `holdfast.stats`. Every decision but `Wait` is legal in
+    `alpha`, under the assumptions that `Canary` states, weaker ones at 100 % of the units. Every decision but `Wait` is legal in
     `machine.TRANSITIONS`.
 
     >>> pending = RolloutState("v2", "v1", "v1", State.PENDING, 0, Canary(), 0, 1)
@@ -157,16 +160,22 @@ def decide(
 
 
 def judge(state: MetricState, policy: Canary) -> MetricVerdict:
-    """The verdict of one metric at the current step. Too few units are inconclusive, never a pass."""
+    """The verdict of one metric at the current step. Too few units of either side are inconclusive, never a
+    pass."""
     needed = policy.labelled_per_step if state.metric == QUALITY else policy.units_per_step
     units = state.challenger_units_this_step
+    wanting = ""
+    if units < needed:
+        wanting = f"{units} of {needed} units for {state.metric}"
+    elif state.champion_units < needed:
+        wanting = f"{state.champion_units} of {needed} units of the champion for {state.metric}"
     if state.harmful:
         verdict = Verdict.FAIL
-    elif units < needed or state.challenger_units == 0:
+    elif wanting or 0 in (state.challenger_units, state.champion_units):
         verdict = Verdict.INCONCLUSIVE
     else:
         verdict = Verdict.PASS
-    return MetricVerdict(state.metric, verdict, units, needed, state.log_e, state.log_bound)
+    return MetricVerdict(state.metric, verdict, units, needed, state.log_e, state.log_bound, wanting)
 
 
 def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
@@ -187,11 +196,7 @@ def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int)
     harm = _harm(evidence, verdicts)
     if harm:
         return RollBack(Verdict.FAIL, harm, verdicts)
-    wanting = [
-        f"{verdict.units} of {verdict.needed} units for {verdict.metric}"
-        for verdict in verdicts
-        if verdict.units < verdict.needed
-    ]
+    wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
     share_ppm = rollout.policy.shares_ppm[rollout.step]
     if wanting or not verdicts:
         seen = ", ".join(wanting) or "no evidence at all"
@@ -218,11 +223,10 @@ def _verifying(
     confirmed, seen = _answered_by(rollout.challenger, rollout.plan, probes)
     if confirmed:
         return Confirm(seen, verdicts)
-    reachable = [probe for probe in probes if probe.verdict is not Verdict.ERROR]
-    if reachable and rollout.returns_to is not None:
-        # Servers are there and do not obey: perhaps they cannot load the version. That must not last.
-        return _wait_or_give_up(rollout, f"inconclusive: {seen}", verdicts, now_us)
-    return Wait(f"inconclusive: {seen}", verdicts)
+    if rollout.returns_to is None:
+        return Wait(f"inconclusive: {seen}", verdicts)
+    # Servers that do not obey may be unable to load the version, silent ones may have died of it.
+    return _wait_or_give_up(rollout, f"inconclusive: {seen}", verdicts, now_us)
 
 
 def _rolling_back(rollout: RolloutState, probes: Sequence[ProbeSeen]) -> Decision:
@@ -274,10 +278,12 @@ def _harm_in_words(state: MetricState) -> str:
 
 
 def _wait_or_give_up(rollout: RolloutState, wanting: str, verdicts: Verdicts, now_us: int) -> Wait | RollBack:
+    policy = rollout.policy
+    patience_us = policy.verify_within_us if rollout.state is State.VERIFYING else policy.patience_us
     waited_us = now_us - rollout.step_started_us
-    if waited_us <= rollout.policy.patience_us:
+    if waited_us <= patience_us:
         return Wait(wanting, verdicts)
-    waited = f"{waited_us / 3.6e9:.1f} h of {rollout.policy.patience_us / 3.6e9:.1f} h"
+    waited = f"{waited_us / 3.6e9:.1f} h of {patience_us / 3.6e9:.1f} h"
     return RollBack(Verdict.INCONCLUSIVE, f"{wanting}; patience ran out after {waited}", verdicts)
 
 

@@ -4,19 +4,23 @@ Three metrics: "errors" (a unit whose request the challenger could not answer, a
 "latency" (a unit slower than a bound that was frozen from the champion's own latency before the canary began)
 and "quality" (scores in [0, 1], from labels that come late). Counts are realised ones; a configured share is
 never used as if it had happened, because a share of 12 % where 10 % was configured already looks like harm.
+
+Once the challenger has everything, nobody is left to compare it with. From then on each metric is watched: what
+the challenger does alone is held to a level that was frozen from all that the champion showed before. Both tests
+bet one after the other with one wealth, so what was earned against the champion counts on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from holdfast.errors import InputError
-from holdfast.records import Arm, canonical_json
+from holdfast.records import Arm, canonical_json, sha256_hex
 from holdfast.rollout.policy import Canary
-from holdfast.stats import BettingTest, HypergeometricTest
+from holdfast.stats import BettingTest, HypergeometricTest, LevelTest, log_mean, upper_level
 
 ERRORS: Final = "errors"
 LATENCY: Final = "latency"
@@ -25,14 +29,16 @@ QUALITY: Final = "quality"
 REMEMBERED_UNITS: Final = 1024
 """How many bad units are remembered per metric, the newest ones."""
 
+_HASH_DIGITS: Final = 8  # of a unit's hash, to tell the units of one step apart
+
 
 @dataclass(frozen=True, slots=True)
 class MetricState:
     """One metric of one rollout: realised counts of both arms, and how strong the evidence of harm is.
 
     `*_total` is the number of bad units, or the sum of scores. `log_e` is the natural logarithm of the
-    largest e-value reached, `log_bound` the one at which harm is declared. `state` is JSON: the test's own
-    state, the counts at which the current step began, and what the metric must remember.
+    largest e-value reached, `log_bound` the one at which harm is declared. `state` is JSON: the tests' own
+    state, the units of the current step, and what the metric must remember.
     """
 
     metric: str
@@ -51,8 +57,8 @@ class MetricState:
 
     @property
     def challenger_units_this_step(self) -> int:
-        """The challenger's units since the current step began."""
-        return self.challenger_units - int(json.loads(self.state)["step_from"])
+        """The challenger's different units since the current step began, counted until the step has enough."""
+        return int(json.loads(self.state)["step_units"])
 
     @property
     def latency_bound_us(self) -> float | None:
@@ -87,12 +93,13 @@ def begin(policy: Canary, latency_bound_seconds: float | None) -> tuple[MetricSt
     """
     states = []
     for metric in policy.metrics:
-        memory: dict[str, Any] = {"step_from": 0}
+        memory: dict[str, Any] = {"step_units": 0}
         if metric == QUALITY:
             memory["test"] = BettingTest.begin(policy.quality_margin).state()
         else:
             margin = policy.error_margin if metric == ERRORS else policy.latency_margin
             memory |= {"test": HypergeometricTest.begin(margin).state(), "bad_units": []}
+            memory |= {"step_seen": "", "step_needs": policy.units_per_step}
         if metric == LATENCY:
             if latency_bound_seconds is None:
                 raise InputError(
@@ -107,7 +114,7 @@ def fold_counts(
     state: MetricState, *, challenger_units: int, challenger_bad: int, champion_units: int, champion_bad: int
 ) -> MetricState:
     """`state` of "errors" or "latency" after one more window; count each unit of randomisation once per
-    window.
+    window. Without their names, the units of all windows are taken for different ones.
 
     >>> errors = begin(Canary(), 0.020)[0]
     >>> after = fold_counts(errors, challenger_units=50, challenger_bad=9, champion_units=450, champion_bad=2)
@@ -115,18 +122,8 @@ def fold_counts(
     (True, 50, 2.0)
     """
     memory = json.loads(state.state)
-    test = HypergeometricTest.from_state(memory["test"]).fold(
-        challenger_units=challenger_units,
-        challenger_bad=challenger_bad,
-        champion_units=champion_units,
-        champion_bad=champion_bad,
-    )
-    return _advanced(
-        state,
-        memory | {"test": test.state()},
-        (challenger_units, challenger_bad, champion_units, champion_bad),
-        test.log_e,
-    )
+    counts = (challenger_units, challenger_bad, champion_units, champion_bad)
+    return _fold_window(state, memory | {"step_units": memory["step_units"] + challenger_units}, counts)
 
 
 def fold_scores(
@@ -139,9 +136,17 @@ def fold_scores(
     2
     """
     memory = json.loads(state.state)
-    test = BettingTest.from_state(memory["test"]).fold(challenger_scores, champion_scores)
+    test = BettingTest.from_state(memory["test"])
+    ours = (*test.waiting_challenger, *challenger_scores)
+    if "watch" in memory and ours and not (champion_scores or test.waiting_champion):
+        watch = LevelTest.from_state(memory["watch"]).fold_losses([1.0 - each for each in ours])
+        test = replace(test, waiting_challenger=())
+        memory["watch"] = watch.state()
+    else:
+        test = test.fold(challenger_scores, champion_scores)
     counts = (len(challenger_scores), sum(challenger_scores), len(champion_scores), sum(champion_scores))
-    return _advanced(state, memory | {"test": test.state()}, counts, test.log_e)
+    memory |= {"test": test.state(), "step_units": memory["step_units"] + len(challenger_scores)}
+    return _advanced(state, memory, counts, test)
 
 
 def fold_requests(states: Sequence[MetricState], window: Iterable[Answered]) -> tuple[MetricState, ...]:
@@ -165,8 +170,30 @@ def fold_requests(states: Sequence[MetricState], window: Iterable[Answered]) -> 
 
 def begin_step(states: Sequence[MetricState]) -> tuple[MetricState, ...]:
     """The same evidence at the start of a new step: what this step must show counts from here."""
+    return tuple(_remembering(state, {"step_units": 0, "step_seen": ""}) for state in states)
+
+
+def begin_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
+    """The same evidence when the challenger gets everything: from here on, what it does while the champion does
+    nothing is held to the champion's level, frozen now. States that are watched already are handed through.
+
+    The level is an upper bound on the champion's share of bad units (its mean loss of score), with the margin
+    of the policy upon it. Where the champion has shown nothing, nothing can be held against the challenger;
+    such a metric is inconclusive.
+
+    >>> errors, *_ = begin(Canary(), 0.020)
+    >>> errors = fold_counts(errors, challenger_units=400, challenger_bad=4, champion_units=3600, champion_bad=36)
+    >>> (errors,) = begin_watch([errors], Canary())
+    >>> alone = dict(champion_units=0, champion_bad=0)
+    >>> fold_counts(errors, challenger_units=50, challenger_bad=1, **alone).harmful
+    False
+    >>> fold_counts(errors, challenger_units=50, challenger_bad=9, **alone).harmful
+    True
+    """
     return tuple(
-        replace(state, state=canonical_json(json.loads(state.state) | {"step_from": state.challenger_units}))
+        state
+        if "watch" in json.loads(state.state)
+        else _remembering(state, {"watch": LevelTest.begin(_level(state, policy)).state()})
         for state in states
     )
 
@@ -196,27 +223,73 @@ def _fold_units(state: MetricState, requests: Sequence[Answered]) -> MetricState
         bad = request.failed if bound_us is None else request.latency_us > bound_us
         units[unit] = units.get(unit, False) or bad
     challenger, champion = bad_by_unit[Arm.CHALLENGER], bad_by_unit[Arm.CHAMPION]
-    folded = fold_counts(
-        state,
-        challenger_units=len(challenger),
-        challenger_bad=sum(challenger.values()),
-        champion_units=len(champion),
-        champion_bad=sum(champion.values()),
-    )
     newly_bad = [unit for units in (challenger, champion) for unit, bad in units.items() if bad]
-    remembered = [*memory["bad_units"], *newly_bad][-REMEMBERED_UNITS:]
-    return replace(folded, state=canonical_json(json.loads(folded.state) | {"bad_units": remembered}))
+    memory |= _different(memory, challenger)
+    memory["bad_units"] = [*memory["bad_units"], *newly_bad][-REMEMBERED_UNITS:]
+    counts = (len(challenger), sum(challenger.values()), len(champion), sum(champion.values()))
+    return _fold_window(state, memory, counts)
+
+
+def _different(memory: Mapping[str, Any], units: Collection[str]) -> dict[str, Any]:
+    """The units of this step after `units`, each once however many windows it comes back in.
+
+    Only as many are remembered as the step needs; when it has them, nobody asks any more.
+    """
+    count, known, needed = memory["step_units"], memory["step_seen"], memory["step_needs"]
+    if count >= needed:
+        return {}
+    seen = {known[at : at + _HASH_DIGITS] for at in range(0, len(known), _HASH_DIGITS)}
+    new = sorted({sha256_hex(unit)[:_HASH_DIGITS] for unit in units} - seen)
+    count += len(new)
+    return {"step_units": count, "step_seen": "" if count >= needed else known + "".join(new)}
+
+
+def _fold_window(
+    state: MetricState, memory: Mapping[str, Any], counts: tuple[int, int, int, int]
+) -> MetricState:
+    challenger_units, challenger_bad, champion_units, champion_bad = counts
+    test = HypergeometricTest.from_state(memory["test"])
+    if "watch" in memory and champion_units == 0:
+        watch = LevelTest.from_state(memory["watch"]).fold_counts(units=challenger_units, bad=challenger_bad)
+        return _advanced(state, {**memory, "watch": watch.state()}, counts, test)
+    test = test.fold(
+        challenger_units=challenger_units,
+        challenger_bad=challenger_bad,
+        champion_units=champion_units,
+        champion_bad=champion_bad,
+    )
+    return _advanced(state, {**memory, "test": test.state()}, counts, test)
+
+
+def _level(state: MetricState, policy: Canary) -> float:
+    """The share of bad units, or the mean loss of score, that the challenger is held to when it is alone."""
+    if state.metric == QUALITY:
+        loss = max(0.0, state.champion_units - state.champion_total)
+        return min(1.0, upper_level(loss, state.champion_units, policy.level_alpha) + policy.quality_margin)
+    share = upper_level(state.champion_total, state.champion_units, policy.level_alpha)
+    margin = policy.error_margin if state.metric == ERRORS else policy.latency_margin
+    return margin * share / (1.0 - share + margin * share)
+
+
+def _remembering(state: MetricState, more: Mapping[str, Any]) -> MetricState:
+    return replace(state, state=canonical_json(json.loads(state.state) | more))
 
 
 def _advanced(
-    state: MetricState, memory: Mapping[str, Any], counts: tuple[int, float, int, float], log_e: float
+    state: MetricState,
+    memory: Mapping[str, Any],
+    counts: tuple[int, float, int, float],
+    test: HypergeometricTest | BettingTest,
 ) -> MetricState:
+    log_e = test.log_e
+    if "watch" in memory:  # the wealth of the comparison is what the watch began with
+        log_e = log_mean(test.log_wealth) + LevelTest.from_state(memory["watch"]).log_e
     return replace(
         state,
         challenger_units=state.challenger_units + counts[0],
         challenger_total=state.challenger_total + counts[1],
         champion_units=state.champion_units + counts[2],
         champion_total=state.champion_total + counts[3],
-        log_e=log_e,
+        log_e=max(state.log_e, log_e),
         state=canonical_json(memory),
     )

@@ -16,6 +16,8 @@ from holdfast.records import canonical_json, duration
 EVERYTHING_PPM: Final = 1_000_000
 """All of the traffic, in parts per million."""
 
+_LEVEL_SHARE: Final = 0.1  # of alpha, for the bound on the champion's own level; the rest is the tests'
+
 
 @dataclass(frozen=True)
 class Canary:
@@ -24,17 +26,18 @@ class Canary:
     Parameters
     ----------
     steps
-        The challenger's share of the units in percent, growing, each above 0 and at most 100.
+        The challenger's share of the units in percent, growing, each above 0 and at most 100, the first below
+        100: what it is held to at 100 is what the champion showed until then.
     alpha
         The chance that a version which is no worse than the margins allow is rolled back, over the whole
         rollout and all metrics together, however often one looks. Between 0 and 0.5. Default 0.01: one
         needless roll-back in a hundred.
     units_per_step
-        How many of the challenger's units (of what was randomised) each step must have seen. At least 1.
-        Default 200.
+        How many different units of the challenger (of what was randomised) each step must have seen, and how
+        many the champion must have shown by then. At least 1. Default 200.
     labelled_per_step
-        How many of the challenger's labelled answers each step must have seen. Default 50. 0 does not wait
-        for labels; those that come are judged all the same.
+        The same for labelled answers. Default 50. 0 does not wait for labels; those that come are judged all
+        the same.
     error_margin, latency_margin
         The odds ratio of failing, and of being slower than the champion's own quantile, that is tolerated; at
         least 1. Defaults 1.1 and 1.5.
@@ -48,9 +51,16 @@ class Canary:
         Default 0.005.
     patience
         How long a step may wait for its evidence before the rollout ends as inconclusive. Default 3 days.
+    verify_within
+        How long the servers may take to be seen answering with the version that has everything, before it is
+        taken back: they may be unable to load it, or die of it. Default 10 minutes.
 
-    Guarantee: P(needless roll-back) <= `alpha`, under the assumptions of `holdfast.stats.HypergeometricTest`
-    and `BettingTest`, by Ville's inequality and Bonferroni over the metrics. Power of the defaults with 120
+    Guarantee: P(needless roll-back for harm) <= `alpha`, under the assumptions of
+    `holdfast.stats.HypergeometricTest` and `BettingTest`, by Ville's inequality and Bonferroni over the
+    metrics. At 100 % no champion is left to compare with: there the challenger is held to what the champion
+    showed in the steps before, and the guarantee is the weaker one of `LevelTest`, which takes a surge that
+    would have hit both for the challenger's harm. What is compared as latency is what the server logged for a
+    request, its wait for others in its batch included. Power of the defaults with 120
     challenger and 1,080 champion units a minute, measured: twice the errors at 1 % are found in 21 minutes
     (median), 5 % instead of 1 % slow in 3, a loss of 0.10 in mean score (standard deviation 0.2) in 11.
     Twice as many slow are found within 90 minutes in 44 of 100 cases only: the price of `latency_margin` 1.5.
@@ -71,17 +81,19 @@ class Canary:
     latency_requests: int = 200
     quality_margin: float = 0.005
     patience: timedelta | str = timedelta(days=3)
+    verify_within: timedelta | str = timedelta(minutes=10)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(float(step) for step in self.steps))
         object.__setattr__(self, "patience", duration(self.patience))
+        object.__setattr__(self, "verify_within", duration(self.verify_within))
         steps = self.steps
         quantile = self.latency_quantile
         rising = all(low < high for low, high in pairwise(steps))
         _require(
-            len(steps) > 0 and rising and min(steps) >= 0.0001 and max(steps) <= 100.0,
+            len(steps) > 0 and rising and 0.0001 <= min(steps) < 100.0 and max(steps) <= 100.0,
             "steps",
-            "rise from above 0 to at most 100",
+            "rise from above 0 to at most 100, the first below 100 so that there is something to compare",
             steps,
         )
         _require(0.0 < self.alpha < 0.5, "alpha", "lies between 0 and 0.5", self.alpha)
@@ -107,6 +119,7 @@ class Canary:
             0.0 <= self.quality_margin < 1.0, "quality_margin", "lies from 0 to below 1", self.quality_margin
         )
         _require(self.patience_us > 0, "patience", "is longer than nothing", self.patience)
+        _require(self.verify_within_us > 0, "verify_within", "is longer than nothing", self.verify_within)
 
     @property
     def shares_ppm(self) -> tuple[int, ...]:
@@ -119,14 +132,24 @@ class Canary:
         return round(duration(self.patience).total_seconds() * 1e6)
 
     @property
+    def verify_within_us(self) -> int:
+        """How long the servers may take to obey, in microseconds."""
+        return round(duration(self.verify_within).total_seconds() * 1e6)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """What is judged; each gets an equal part of `alpha`."""
         return ("errors", "quality") if self.latency_quantile is None else ("errors", "latency", "quality")
 
     @property
     def log_bound(self) -> float:
-        """Natural logarithm of the e-value at which one metric shows harm: metrics / alpha."""
-        return math.log(len(self.metrics) / self.alpha)
+        """Natural logarithm of the e-value at which one metric shows harm: metrics / (0.9 alpha)."""
+        return math.log(len(self.metrics) / ((1.0 - _LEVEL_SHARE) * self.alpha))
+
+    @property
+    def level_alpha(self) -> float:
+        """The chance that the level to which one metric is held at 100 % is below the champion's true one."""
+        return _LEVEL_SHARE * self.alpha / len(self.metrics)
 
     def to_json(self) -> str:
         """The policy as canonical JSON, as the ledger keeps it."""
@@ -142,6 +165,7 @@ class Canary:
                 "latency_requests": self.latency_requests,
                 "quality_margin": self.quality_margin,
                 "patience_seconds": self.patience_us / 1e6,
+                "verify_within_seconds": self.verify_within_us / 1e6,
             }
         )
 
@@ -153,8 +177,10 @@ class Canary:
         True
         """
         fields: dict[str, Any] = json.loads(text)
-        patience = timedelta(seconds=fields.pop("patience_seconds"))
-        return cls(**fields, patience=patience)
+        spans = {
+            name: timedelta(seconds=fields.pop(f"{name}_seconds")) for name in ("patience", "verify_within")
+        }
+        return cls(**fields, **spans)
 
 
 def _require(holds: bool, name: str, rule: str, value: object) -> None:

@@ -6,7 +6,7 @@ Pure mathematics. Each function or class states its guarantee, its assumptions a
 from holdfast.stats.betting import BettingTest
 from holdfast.stats.hypergeometric import HypergeometricTest
 from holdfast.stats.interval import Interval, mean_interval, two_sided_z, wilson
-from holdfast.stats.level import LevelTest, upper_level
+from holdfast.stats.level import LevelTest, log_mean, upper_level
 from holdfast.stats.ranking import auc, auc_interval, paired_auc_difference
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LevelTest",
     "auc",
     "auc_interval",
+    "log_mean",
     "mean_interval",
     "paired_auc_difference",
     "two_sided_z",

@@ -62,6 +62,17 @@ def upper_level(total: float, units: int, alpha: float) -> float:
     return high
 
 
+def log_mean(log_wealth: Sequence[float]) -> float:
+    """Natural logarithm of the mean wealth of several bets: the e-value that they have together now.
+
+    >>> log_mean([0.0, 0.0])
+    0.0
+    """
+    wealth = np.array(log_wealth)
+    top = float(wealth.max())
+    return top + math.log(float(np.exp(wealth - top).mean()))
+
+
 @dataclass(frozen=True, slots=True)
 class LevelTest:
     """An e-process against "the mean loss is at most `level`".
@@ -100,9 +111,7 @@ class LevelTest:
     @property
     def log_e(self) -> float:
         """Natural logarithm of the e-value at this moment."""
-        wealth = np.array(self.log_wealth)
-        top = float(wealth.max())
-        return top + math.log(float(np.exp(wealth - top).mean()))
+        return log_mean(self.log_wealth)
 
     def fold_counts(self, *, units: int, bad: int) -> LevelTest:
         """The test after `units` more, `bad` of them bad. Raises `InputError` HF101 unless 0 <= bad <= units."""

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.records import Verdict
+from holdfast.records import Arm, Verdict
 from holdfast.rollout import (
     TRANSITIONS,
     Advance,
+    Answered,
     Canary,
     Complete,
     Confirm,
@@ -24,8 +25,11 @@ from holdfast.rollout import (
     State,
     Wait,
     begin,
+    begin_step,
+    begin_watch,
     decide,
     fold_counts,
+    fold_requests,
     fold_scores,
 )
 
@@ -91,7 +95,6 @@ def test_patience_that_runs_out_rolls_back_as_inconclusive() -> None:
     assert "patience ran out" in decision.reason
 
 
-@pytest.mark.parametrize("state", [State.CANARY, State.VERIFYING])
 @pytest.mark.parametrize(
     ("known", "metric"),
     [
@@ -99,14 +102,72 @@ def test_patience_that_runs_out_rolls_back_as_inconclusive() -> None:
         (evidence(score=0.1, labelled=60), "quality: mean score 0.1000"),
     ],
 )
-def test_harm_rolls_back_by_itself_with_its_numbers(
-    state: State, known: tuple[MetricState, ...], metric: str
-) -> None:
+def test_harm_rolls_back_by_itself_with_its_numbers(known: tuple[MetricState, ...], metric: str) -> None:
     """R117."""
-    decision = decide(replace(RUNNING, state=state), known, [seen("v2")], 1)
+    decision = decide(RUNNING, known, [seen("v2")], 1)
     assert isinstance(decision, RollBack)
     assert decision.verdict is Verdict.FAIL
     assert metric in decision.reason
+
+
+def alone(
+    *, units: int = 300, failing: int = 0, slow: int = 0, labelled: int = 60, score: float = 0.8
+) -> tuple[MetricState, ...]:
+    """What real traffic gives at 100 %: four good steps, and then windows in which the champion has no unit."""
+    states = evidence(units=400, labelled=80)
+    states = begin_watch(begin_step(states), POLICY)
+    for window in range(10):
+        requests = [
+            Answered(
+                f"{window}/{n}".encode(), Arm.CHALLENGER, n < failing / 10, 9e6 if n < slow / 10 else 100.0
+            )
+            for n in range(units // 10)
+        ]
+        states = fold_requests(states, requests)
+    return tuple(
+        fold_scores(state, [score] * labelled, []) if state.metric == "quality" else state for state in states
+    )
+
+
+@pytest.mark.parametrize(("state", "step"), [(State.CANARY, 4), (State.VERIFYING, 4)])
+@pytest.mark.parametrize(
+    ("known", "metric"),
+    [
+        (alone(failing=300), "errors"),
+        (alone(failing=100), "errors"),
+        (alone(slow=100), "latency"),
+        (alone(score=0.2), "quality"),
+    ],
+)
+def test_harm_is_found_when_nobody_is_left_to_compare_with(
+    state: State, step: int, known: tuple[MetricState, ...], metric: str
+) -> None:
+    """R117 at 100 %: the challenger is held to what the champion showed before."""
+    decision = decide(replace(RUNNING, state=state, step=step), known, [seen("v2")], 1)
+    assert isinstance(decision, RollBack)
+    assert decision.verdict is Verdict.FAIL
+    assert f"harm to {metric}" in decision.reason
+
+
+def test_a_good_version_alone_goes_on_and_a_silent_one_waits() -> None:
+    last = replace(RUNNING, step=4)
+    assert isinstance(decide(last, alone(failing=10), [], 1), Complete)
+    nothing = decide(last, alone(units=0, labelled=0), [], 1)
+    assert isinstance(nothing, Wait)
+    assert [verdict.verdict for verdict in nothing.verdicts] == [Verdict.INCONCLUSIVE] * 3
+
+
+def test_a_champion_that_showed_too_little_is_nothing_to_compare_with() -> None:
+    states = tuple(
+        fold_scores(state, [0.8] * 30, [0.8] * 3)
+        if state.metric == "quality"
+        else fold_counts(state, challenger_units=200, challenger_bad=0, champion_units=99, champion_bad=0)
+        for state in begin(POLICY, 0.02)
+    )
+    decision = decide(RUNNING, states, [], 1)
+    assert isinstance(decision, Wait)
+    assert "99 of 100 units of the champion for errors" in decision.reason
+    assert "3 of 20 units of the champion for quality" in decision.reason
 
 
 def test_harm_is_stronger_than_missing_data_elsewhere() -> None:
@@ -153,11 +214,21 @@ def test_only_an_answer_by_the_right_version_under_the_newest_plan_confirms(
         assert isinstance(decide(rollout, (), probes, 1), Wait)
 
 
-def test_servers_that_do_not_obey_end_the_wait_and_silence_does_not() -> None:
+@pytest.mark.parametrize(
+    "probes", [[], [seen("v1", plan=6)], [seen(None, None, Verdict.ERROR)], [seen(None, 7, Verdict.FAIL)]]
+)
+def test_a_version_that_no_server_is_seen_to_answer_with_is_taken_back(probes: list[ProbeSeen]) -> None:
+    """Servers that disobey, that answer their status and no request, and that have died of it."""
     verifying = replace(RUNNING, state=State.VERIFYING)
-    assert isinstance(decide(verifying, (), [seen("v1", plan=6)], HOUR_US + 1), RollBack)
-    assert isinstance(decide(verifying, (), [], HOUR_US + 1), Wait)
-    first = replace(verifying, champion=None, returns_to=None)
+    limit_us = POLICY.verify_within_us
+    assert isinstance(decide(verifying, (), probes, limit_us), Wait)
+    decision = decide(verifying, (), probes, limit_us + 1)
+    assert isinstance(decision, RollBack)
+    assert decision.verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_first_version_without_anything_to_return_to_waits_on() -> None:
+    first = replace(RUNNING, state=State.VERIFYING, champion=None, returns_to=None)
     assert isinstance(decide(first, evidence(bad=40), [seen("v1", plan=6)], HOUR_US + 1), Wait)
 
 

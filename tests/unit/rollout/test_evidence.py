@@ -15,6 +15,7 @@ from holdfast.rollout import (
     MetricState,
     begin,
     begin_step,
+    begin_watch,
     fold_counts,
     fold_requests,
     fold_scores,
@@ -49,6 +50,55 @@ def test_a_step_counts_from_its_start() -> None:
     assert (folded.challenger_units_this_step, stepped.challenger_units_this_step) == (30, 0)
     assert (again.challenger_units_this_step, again.challenger_units) == (5, 35)
     assert again.log_e == folded.log_e
+
+
+def test_one_unit_that_comes_back_is_one_unit_of_the_step() -> None:
+    """What a step asks for is different units, not visits; what is remembered for it stays bounded."""
+    states = begin(POLICY, 0.02)
+    for _ in range(200):
+        states = fold_requests(states, [Answered(b"same", Arm.CHALLENGER, False, 1.0)])
+    assert {state.challenger_units_this_step for state in states[:2]} == {1}
+    assert states[0].challenger_units == 200
+    for number in range(300):
+        states = fold_requests(states, [Answered(str(number).encode(), Arm.CHALLENGER, False, 1.0)])
+    assert states[0].challenger_units_this_step == 200
+    assert json.loads(states[0].state)["step_seen"] == ""
+    (errors, *_) = fold_requests(begin_step(states), [Answered(b"7", Arm.CHALLENGER, False, 1.0)])
+    assert errors.challenger_units_this_step == 1
+
+
+def test_alone_the_challenger_is_held_to_the_champions_level_and_seldom_accused() -> None:
+    """60 runs at alpha 0.05 to 40 windows at 100 % with the champion's own rates: at most 9 alarms have a
+    chance of more than 0.001."""
+    rng = np.random.default_rng(8)
+    policy = Canary(alpha=0.05, error_margin=1.0, latency_quantile=None, quality_margin=0.0)
+    alarms = 0
+    for _ in range(60):
+        errors, quality = begin(policy, None)
+        errors = fold_counts(
+            errors, challenger_units=600, challenger_bad=int(rng.binomial(600, 0.02)), champion_units=2000,
+            champion_bad=int(rng.binomial(2000, 0.02)),
+        )  # fmt: skip
+        quality = fold_scores(quality, rng.beta(2.4, 0.6, 150).tolist(), rng.beta(2.4, 0.6, 500).tolist())
+        errors, quality = begin_watch([errors, quality], policy)
+        for _ in range(40):
+            errors = fold_counts(
+                errors, challenger_units=50, challenger_bad=int(rng.binomial(50, 0.02)), champion_units=0,
+                champion_bad=0,
+            )  # fmt: skip
+            quality = fold_scores(quality, rng.beta(2.4, 0.6, 20).tolist(), [])
+        alarms += errors.harmful or quality.harmful
+    assert alarms <= 9
+
+
+def test_stragglers_of_the_champion_are_compared_with_even_at_the_end() -> None:
+    (errors, _, quality) = begin_watch(begin(POLICY, 0.02), POLICY)
+    compared = fold_counts(errors, challenger_units=50, challenger_bad=25, champion_units=50, champion_bad=0)
+    assert compared.harmful
+    assert not fold_counts(
+        errors, challenger_units=50, challenger_bad=50, champion_units=0, champion_bad=0
+    ).harmful, "nothing can be held against it when the champion has shown nothing"
+    assert fold_scores(fold_scores(quality, [], [0.9] * 80), [0.1] * 80, []).harmful
 
 
 def test_latency_is_counted_over_the_frozen_bound() -> None:

@@ -15,16 +15,23 @@ from holdfast.rollout import Canary, MetricState, begin, fold_counts, fold_score
 
 def test_the_round_trip_keeps_everything() -> None:
     policy = Canary(
-        steps=[0.1, 7, 100], alpha=0.05, patience="90min", latency_quantile=None, labelled_per_step=0
+        steps=[0.1, 7, 100],
+        alpha=0.05,
+        patience="90min",
+        latency_quantile=None,
+        labelled_per_step=0,
+        verify_within="90s",
     )
     assert Canary.from_json(policy.to_json()) == policy
     assert policy.patience == timedelta(minutes=90)
     assert policy.shares_ppm == (1000, 70_000, 1_000_000)
 
 
-def test_alpha_is_shared_by_the_metrics() -> None:
-    assert Canary(alpha=0.01).log_bound == pytest.approx(math.log(300))
-    assert Canary(alpha=0.01, latency_quantile=None).log_bound == pytest.approx(math.log(200))
+def test_alpha_is_shared_by_the_metrics_and_by_the_level_that_is_frozen() -> None:
+    policy = Canary(alpha=0.01)
+    assert 3 * (math.exp(-policy.log_bound) + policy.level_alpha) == pytest.approx(0.01)
+    assert Canary(alpha=0.01).log_bound == pytest.approx(math.log(300 / 0.9))
+    assert Canary(alpha=0.01, latency_quantile=None).log_bound == pytest.approx(math.log(200 / 0.9))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +52,8 @@ def test_alpha_is_shared_by_the_metrics() -> None:
         {"quality_margin": 1.0},
         {"patience": "0s"},
         {"patience": "soon"},
+        {"verify_within": "0s"},
+        {"steps": (100,)},
     ],
 )
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:

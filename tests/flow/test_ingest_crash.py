@@ -28,7 +28,7 @@ def _assert_exact(store: Store, loader: ModuleType, days: int) -> None:
     """Each good row of `days` days once, in event order; what servers read equal to what all rows give."""
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-        _, values = online.since(connection, [loader.AGGREGATE.name], 0)
+        _, values = online.since(connection, [loader.AGGREGATE.key], 0)
         told = events.newest(connection, kind="batch.published")
     rows = files.read_rows(store, version, "flights")
     held = files.read_rows(store, version, "flights__quarantine")

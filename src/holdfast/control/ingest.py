@@ -92,7 +92,8 @@ def ingest(
     now_us
         The moment of the load, microseconds since 1970 UTC.
     aggregates
-        Those over this feed are brought up to date in the same transaction; others are ignored.
+        Those over this feed are brought up to date in the same transaction, and with them what was declared over it
+        before; others are ignored.
     progress
         Told (done, of) at each step.
 
@@ -209,9 +210,13 @@ def _publish(
 ) -> batches.Published | AlreadyLoaded:
     """Publish; when another batch of the feed came first, what depends on its rows is computed again."""
     for _ in range(_MOST_ATTEMPTS):
-        if aggregates:
-            basis, values = online_values(store, feed, aggregates, valid)
-            publication = replace(publication, online=values, basis=basis)
+        computed = online_values(store, feed, aggregates, valid)
+        publication = replace(
+            publication,
+            online=computed.values,
+            definitions=computed.definitions,
+            basis=computed.basis,
+        )
         outcome = batches.publish(store, publication, now_us=now_us)
         if not isinstance(outcome, Overtaken):
             return outcome

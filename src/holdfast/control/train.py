@@ -18,6 +18,7 @@ import onnx
 import polars as pl
 
 from holdfast.control.examples import read_examples, split_days
+from holdfast.control.online import backfill
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
 from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, feed_from_frame, fit
@@ -90,6 +91,7 @@ def train(
     """
     step = progress or (lambda _done, _of: None)
     step(0, STEPS)
+    backfill(store, model.feeds, model.aggregates, now_us=now_us)  # online before the version can be
     examples = read_examples(store, model, model.aggregates, snapshot)
     step(1, STEPS)
     split = split_days(model, examples.frame)

@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
 from holdfast.errors import InputError
-from holdfast.records import canonical_json, check_name, duration
+from holdfast.records import canonical_json, check_name, duration, sha256_hex
 
 How = Literal["mean", "last", "count"]
 
@@ -100,6 +100,17 @@ class Aggregate:
                 "HF101",
                 f"aggregate {self.name!r}: how is one of {', '.join(get_args(How))}, not {self.how!r}",
             )
+
+    @property
+    def key(self) -> str:
+        """The name with 12 digits of the definition's SHA-256: values of two definitions never mix under one name.
+
+        >>> hourly = Aggregate("late", over="f", by="origin", value="d", known="left", window="1h", every="1h")
+        >>> daily = Aggregate("late", over="f", by="origin", value="d", known="left", window="24h", every="1h")
+        >>> hourly.key.startswith("late.") and hourly.key != daily.key
+        True
+        """
+        return f"{self.name}.{sha256_hex(canonical_json(self.as_dict()))[:12]}"
 
     @property
     def window_us(self) -> int:

@@ -14,12 +14,13 @@ class OnlineTable:
     """Values by aggregate, entity and the moment from which each was known; the reading half of
     `aggregate.py`'s rule.
 
-    One thread may add while others look up: each list changes in a single step, and a lookup that meets a
-    change sees the table before it or after it.
+    An aggregate is named by its `key`, so that a version meets values of its own definition only. One thread may
+    add while others look up: each list changes in a single step, and a lookup that meets a change sees the table
+    before it or after it.
 
     >>> table = OnlineTable()
-    >>> table.add("delay_3h", "EWR", 1_000, 12.5)
-    >>> [table.lookup("delay_3h", "EWR", at_us, 60) for at_us in (999, 1_000, 1_060, 1_061)]
+    >>> table.add("delay.0a", "EWR", 1_000, 12.5)
+    >>> [table.lookup("delay.0a", "EWR", at_us, 60) for at_us in (999, 1_000, 1_060, 1_061)]
     [nan, 12.5, 12.5, nan]
     """
 
@@ -79,6 +80,11 @@ class OnlineTable:
                 self._entries[key] = kept
             else:
                 del self._entries[key]
+
+    def forget(self, aggregate: str) -> None:
+        """Forget every value of an aggregate that nobody reads any more."""
+        for key in [key for key in self._entries if key[0] == aggregate]:
+            del self._entries[key]
 
     def __len__(self) -> int:
         """The number of values held."""

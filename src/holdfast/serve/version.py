@@ -5,7 +5,6 @@ The bytes that were verified are the bytes that are loaded; nothing is read twic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -50,6 +49,8 @@ class LoadedVersion:
     contract: Contract
     inputs: tuple[Input, ...]
     aggregates: tuple[Aggregate, ...]
+    lookups: tuple[tuple[str, str, str, int], ...]
+    """Of each aggregate: the column that it fills, its key, its entity's column, the greatest age in microseconds."""
     session: Any
 
     def run(self, rows: Sequence[Mapping[str, object]]) -> Probabilities:
@@ -59,16 +60,9 @@ class LoadedVersion:
 
     def fill_aggregates(self, rows: Sequence[_MUTABLE_ROW], at_us: Sequence[int], table: OnlineTable) -> None:
         """Put into each row what was known about its entities at its event time; NaN where nothing was."""
-        for aggregate in self.aggregates:
-            name, by, age = aggregate.name, aggregate.by, aggregate.max_age_us
+        for name, key, by, age in self.lookups:
             for row, moment in zip(rows, at_us, strict=True):
-                row[name] = table.lookup(name, entity_key(row.get(by)), moment, age)
-
-    def without_aggregates(self, rows: Sequence[_MUTABLE_ROW]) -> None:
-        """Mark every aggregate as unknown."""
-        for aggregate in self.aggregates:
-            for row in rows:
-                row[aggregate.name] = math.nan
+                row[name] = table.lookup(key, entity_key(row.get(by)), moment, age)
 
 
 def load(name: str, digest: str, data: bytes, *, created_us: int) -> LoadedVersion:
@@ -92,10 +86,14 @@ def load(name: str, digest: str, data: bytes, *, created_us: int) -> LoadedVersi
         facts = msgspec.json.decode(described, type=_Metadata)
     except Exception as error:  # ONNX Runtime derives its exceptions from Exception, each alone
         raise _unusable(name, f"it cannot be loaded: {type(error).__name__}") from error
-    contract = Contract.from_json(facts.contract_json)
-    fitted = FittedFeatures.from_json(facts.features_json)
+    try:
+        contract = Contract.from_json(facts.contract_json)
+        fitted = FittedFeatures.from_json(facts.features_json)
+    except Exception as error:  # a file of another release may hold anything where its declarations should be
+        raise _unusable(name, f"what it declares cannot be read: {type(error).__name__}") from error
+    lookups = tuple((each.name, each.key, each.by, each.max_age_us) for each in fitted.aggregates)
     version = LoadedVersion(
-        name, digest, created_us, facts, contract, fitted.inputs, fitted.aggregates, session
+        name, digest, created_us, facts, contract, fitted.inputs, fitted.aggregates, lookups, session
     )
     try:
         for count in _WARM_ROWS:

@@ -6,6 +6,7 @@ values that servers read and the event are all there. There is nothing in betwee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +20,7 @@ from holdfast.records import BatchId
 from holdfast.store import Store, events, files, online, schema
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts
-from holdfast.store.online import OnlineValue
+from holdfast.store.online import Definition, OnlineValue
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
@@ -54,6 +55,7 @@ class Publication:
     source: str
     explanation: str
     online: tuple[OnlineValue, ...] = ()
+    definitions: tuple[Definition, ...] = ()
     basis: int | None = None
 
     @property
@@ -151,6 +153,7 @@ def _transaction(store: Store, publication: Publication, now_us: int) -> Outcome
         _insert_batch(connection, publication, version)
         _insert_files(connection, publication, version)
         online.upsert(connection, publication.online, version)
+        online.register(connection, publication.definitions, version)
         events.append(
             connection,
             at_us=now_us,
@@ -207,12 +210,42 @@ def _reread(store: Store, publication: Publication, error: Exception) -> Outcome
     return Published(int(version))
 
 
-def _moved_on(connection: Connection, publication: Publication) -> bool:
-    if publication.basis is None:
-        return False
-    changed = (_FILES.c.added_version > publication.basis) | (_FILES.c.removed_version > publication.basis)
-    query = select(_FILES.c.path).where(_FILES.c.table_name == publication.manifest.feed, changed).limit(1)
+def publish_values(
+    store: Store,
+    feed: str,
+    values: Sequence[OnlineValue],
+    definitions: Sequence[Definition],
+    *,
+    basis: int,
+    now_us: int,
+) -> Published | Overtaken:
+    """Add `values` of aggregates over `feed`, computed from the rows at table version `basis`, in one transaction."""
+    with store.ledger.write() as connection:
+        if _feed_moved_on(connection, feed, basis):
+            return Overtaken()
+        version = _insert_version(connection, f"aggregates over {feed}", now_us)
+        online.upsert(connection, values, version)
+        online.register(connection, definitions, version)
+    return Published(version)
+
+
+def rows_since(connection: Connection, feed: str, version: int) -> bool:
+    """Whether rows of `feed` came or went after table version `version`."""
+    changed = (_FILES.c.added_version > version) | (_FILES.c.removed_version > version)
+    query = select(_FILES.c.path).where(_FILES.c.table_name == feed, changed).limit(1)
     return connection.execute(query).first() is not None
+
+
+def _moved_on(connection: Connection, publication: Publication) -> bool:
+    return publication.basis is not None and _feed_moved_on(
+        connection, publication.manifest.feed, publication.basis
+    )
+
+
+def _feed_moved_on(connection: Connection, feed: str, basis: int) -> bool:
+    # An aggregate that was added meanwhile does not hold what is about to be published either.
+    kept = online.definitions(connection, feed)
+    return rows_since(connection, feed, basis) or any(reached > basis for _, reached in kept)
 
 
 def _insert_version(connection: Connection, reason: str, now_us: int) -> int:

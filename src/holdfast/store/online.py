@@ -1,7 +1,8 @@
 """Rows of `online_features`: point-in-time aggregates as servers read them.
 
-They are written in the transaction that publishes the rows which they are computed from, and carry its
-table version: a server follows by asking for what is newer than what it has.
+They are named by the aggregate's key, which holds a hash of its definition: after a changed declaration an older
+version goes on reading values of its own. They are written in the transaction that publishes the rows which they are
+computed from, and carry its table version: a server follows by asking for what is newer than what it has.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from holdfast.store import schema
 
 _ONLINE: Final = schema.online_features
 _KEY: Final = ("aggregate", "entity", "known_us")
+_DEFINITIONS: Final = schema.online_definitions
 
 
 @dataclass(frozen=True, slots=True)
 class OnlineValue:
-    """The value of `aggregate` for `entity`, known from `known_us` (microseconds since 1970 UTC) on."""
+    """The value of `aggregate` (its key) for `entity`, known from `known_us` (microseconds since 1970 UTC) on."""
 
     aggregate: str
     entity: str
@@ -52,6 +54,47 @@ def upsert(connection: Connection, values: Sequence[OnlineValue], table_version:
             for value in values
         ],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """An aggregate over `feed` whose values are kept: its key, and its declaration as canonical JSON."""
+
+    aggregate: str
+    feed: str
+    definition: str
+
+
+def register(connection: Connection, definitions: Sequence[Definition], table_version: int) -> None:
+    """Say that the values of `definitions` hold every row of their feeds up to `table_version`."""
+    if not definitions:
+        return
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(_DEFINITIONS)
+    statement = statement.on_conflict_do_update(
+        index_elements=("aggregate",), set_={"table_version": statement.excluded.table_version}
+    )
+    connection.execute(
+        statement,
+        [
+            {
+                "aggregate": each.aggregate,
+                "feed": each.feed,
+                "definition": each.definition,
+                "table_version": table_version,
+            }
+            for each in definitions
+        ],
+    )
+
+
+def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int]]:
+    """The aggregates over `feed` whose values are kept, with the table version that they are complete up to."""
+    query = select(_DEFINITIONS).where(_DEFINITIONS.c.feed == feed).order_by(_DEFINITIONS.c.aggregate)
+    return [
+        (Definition(row.aggregate, row.feed, row.definition), int(row.table_version))
+        for row in connection.execute(query)
+    ]
 
 
 def since(

@@ -386,12 +386,31 @@ usage = Table(
 online_features = Table(
     "online_features",
     METADATA,
-    Column("aggregate", String(63), primary_key=True),
+    Column(
+        "aggregate", String(80), primary_key=True, comment="<name>.<12 digits of its definition's SHA-256>"
+    ),
     Column("entity", String(255), primary_key=True),
     Column("known_us", BigInteger, primary_key=True, comment="the moment from which this value was known"),
     Column("value", Double, nullable=False),
-    Column("table_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=False, index=True),
+    Column("table_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=False),
+    Index("ix_online_features_aggregate_table_version", "aggregate", "table_version"),
     comment="Point-in-time aggregates as servers read them: the newest row known by the request's time.",
+)
+
+online_definitions = Table(
+    "online_definitions",
+    METADATA,
+    Column("aggregate", String(80), primary_key=True, comment="as in online_features"),
+    Column("feed", String(63), nullable=False, index=True),
+    Column("definition", Text, nullable=False, comment="the declaration as canonical JSON"),
+    Column(
+        "table_version",
+        _SERIAL,
+        ForeignKey(table_versions.c.table_version),
+        nullable=False,
+        comment="up to here every row of the feed is in the values",
+    ),
+    comment="Aggregates whose values are kept up to date, so that a version finds those of its own definition.",
 )
 
 # --- the story and the locks ------------------------------------------------------------------------------------------

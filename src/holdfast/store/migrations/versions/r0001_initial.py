@@ -27,6 +27,7 @@ def upgrade() -> None:
     _create_table_versions()
     _create_usage()
     _create_batches()
+    _create_online_definitions()
     _create_online_features()
     _create_outcomes()
     _create_prediction_files()
@@ -220,10 +221,39 @@ def _create_batches() -> None:
     )
 
 
+def _create_online_definitions() -> None:
+    op.create_table(
+        "online_definitions",
+        sa.Column("aggregate", sa.String(length=80), nullable=False, comment="as in online_features"),
+        sa.Column("feed", sa.String(length=63), nullable=False),
+        sa.Column("definition", sa.Text(), nullable=False, comment="the declaration as canonical JSON"),
+        sa.Column(
+            "table_version",
+            SERIAL,
+            nullable=False,
+            comment="up to here every row of the feed is in the values",
+        ),
+        sa.ForeignKeyConstraint(
+            ["table_version"], ["table_versions.table_version"], name="fk_online_definitions_table_version"
+        ),
+        sa.PrimaryKeyConstraint("aggregate", name="pk_online_definitions"),
+        comment=(
+            "Aggregates whose values are kept up to date, so that a version finds those of its own "
+            "definition."
+        ),
+    )
+    op.create_index("ix_online_definitions_feed", "online_definitions", ["feed"], unique=False)
+
+
 def _create_online_features() -> None:
     op.create_table(
         "online_features",
-        sa.Column("aggregate", sa.String(length=63), nullable=False),
+        sa.Column(
+            "aggregate",
+            sa.String(length=80),
+            nullable=False,
+            comment="<name>.<12 digits of its definition's SHA-256>",
+        ),
         sa.Column("entity", sa.String(length=255), nullable=False),
         sa.Column(
             "known_us", sa.BigInteger(), nullable=False, comment="the moment from which this value was known"
@@ -236,7 +266,12 @@ def _create_online_features() -> None:
         sa.PrimaryKeyConstraint("aggregate", "entity", "known_us", name="pk_online_features"),
         comment="Point-in-time aggregates as servers read them: the newest row known by the request's time.",
     )
-    op.create_index("ix_online_features_table_version", "online_features", ["table_version"], unique=False)
+    op.create_index(
+        "ix_online_features_aggregate_table_version",
+        "online_features",
+        ["aggregate", "table_version"],
+        unique=False,
+    )
 
 
 def _create_outcomes() -> None:

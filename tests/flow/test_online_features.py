@@ -1,0 +1,124 @@
+"""What servers read of aggregates equals what training joins, through new, changed and given-up declarations."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from holdfast.contract import Category, Contract, Number, Text, Timestamp
+from holdfast.control import online as control
+from holdfast.control.ingest import ingest
+from holdfast.features import Aggregate, aggregate_rows
+from holdfast.feeds import Feed
+from holdfast.store import Store, batches, files, online
+
+CONTRACT = Contract(
+    Text("id"), Category("e"), Number("x", unit="1"), Timestamp("at", tz="UTC"), key="id", event_time="at"
+)
+FEED = Feed("rows", CONTRACT)
+HOURLY = Aggregate("g", over="rows", by="e", value="x", known="at", window="1h", every="10min")
+DAILY = replace(HOURLY, window="24h", how="count")
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+Load = Callable[..., None]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def load(store: Store, tmp_path: Path) -> Load:
+    """Loads ten rows of one more hour, under the given declarations."""
+    count = iter(range(100))
+
+    def go(*declared: Aggregate) -> None:
+        hour = next(count)
+        path = tmp_path / f"{hour}.parquet"
+        pl.DataFrame(
+            {
+                "id": [f"{hour}-{n}" for n in range(10)],
+                "e": ["ab"[n % 2] for n in range(10)],
+                "x": [float(hour * n) for n in range(10)],
+                "at": [START + timedelta(hours=hour, minutes=6 * n) for n in range(10)],
+            }
+        ).write_parquet(path)
+        ingest(store, FEED, f"b{hour}", path, now_us=1, aggregates=declared)
+
+    return go
+
+
+def served(store: Store, aggregate: Aggregate) -> list[tuple[str, int, float]]:
+    with store.ledger.read() as connection:
+        _, values = online.since(connection, [aggregate.key], 0)
+    return sorted((value.entity, value.known_us, value.value) for value in values)
+
+
+def trained(store: Store, aggregate: Aggregate) -> list[tuple[str, int, float]]:
+    return sorted(aggregate_rows(aggregate, files.read_rows(store, 1_000, "rows")).rows())
+
+
+def test_two_definitions_under_one_name_never_mix(store: Store, load: Load) -> None:
+    """The declaration changes; the champion of the old one goes on reading, and new loads go on feeding, its values."""
+    for _ in range(3):
+        load(HOURLY)
+    before = served(store, HOURLY)
+    for _ in range(2):
+        load(DAILY)
+    assert served(store, DAILY) == trained(store, DAILY)  # the loads before its declaration are in it
+    assert served(store, HOURLY) == trained(store, HOURLY)
+    assert len(served(store, HOURLY)) > len(before)
+
+
+def test_a_new_definition_is_filled_from_the_rows_that_are_there(store: Store, load: Load) -> None:
+    load()
+    load(HOURLY)
+    load()
+    assert served(store, DAILY) == []
+    written = control.backfill(store, [FEED], [HOURLY, DAILY], now_us=1)
+    assert served(store, DAILY) == trained(store, DAILY)
+    assert len(served(store, DAILY)) == written
+    with store.ledger.read() as connection:
+        version = batches.current_version(connection)
+        followed, _ = online.since(connection, [DAILY.key], version - 1)
+    assert followed == version == 4  # a server that follows by table version sees it
+    assert control.backfill(store, [FEED], [HOURLY, DAILY], now_us=1) == 0
+    with store.ledger.read() as connection:
+        assert batches.current_version(connection) == version  # nothing was missing, nothing was written
+    load()
+    assert served(store, DAILY) == trained(store, DAILY)
+    assert served(store, HOURLY) == trained(store, HOURLY)
+
+
+def test_a_load_during_a_backfill_is_in_it(store: Store, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes second computes again: neither the load nor the backfill leaves a gap."""
+    load()
+    real, once = batches.publish_values, threading.Lock()
+
+    def overtaken(*arguments: object, **named: object) -> object:
+        if once.acquire(blocking=False):
+            load()
+        return real(*arguments, **named)  # type: ignore[arg-type]  # handed through as it came
+
+    monkeypatch.setattr(batches, "publish_values", overtaken)
+    control.backfill(store, [FEED], [HOURLY], now_us=1)
+    assert served(store, HOURLY) == trained(store, HOURLY)
+
+
+def test_a_definition_whose_column_is_gone_stops_no_load(store: Store, load: Load, tmp_path: Path) -> None:
+    load(HOURLY)
+    before = served(store, HOURLY)
+    slim = Feed(
+        "rows", Contract(Text("id"), Category("e"), Timestamp("at", tz="UTC"), key="id", event_time="at")
+    )
+    path = tmp_path / "slim.parquet"
+    pl.DataFrame({"id": ["s"], "e": ["a"], "at": [START + timedelta(hours=9)]}).write_parquet(path)
+    assert ingest(store, slim, "slim", path, now_us=1).state == "loaded"
+    assert served(store, HOURLY) == before

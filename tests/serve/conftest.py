@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import onnx
@@ -211,6 +211,10 @@ class World:
                 now_us=now_us,
             )
 
+    def blob(self, kind: str) -> Path:
+        """The file of a version."""
+        return blobs.path_of(self.root, versions.get(self.store, self.names[kind]).digest)
+
     def online(self, table_version: int, *values: tuple[str, datetime, float]) -> None:
         with self.store.ledger.write() as connection:
             connection.execute(
@@ -219,7 +223,7 @@ class World:
                 )
             )
             rows = [
-                online.OnlineValue("recent_delay", entity, int(known.timestamp()) * US, value)
+                online.OnlineValue(RECENT.key, entity, int(known.timestamp()) * US, value)
                 for entity, known, value in values
             ]
             online.upsert(connection, rows, table_version)
@@ -312,11 +316,11 @@ def serve(world: World) -> Iterator[Callable[..., Served]]:
     """Starts a server on the world's root; every one that still runs is killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*, linger: float = 0.1, ready: bool = True) -> Served:
+    def start(*, linger: float = 0.1, ready: bool = True, stderr: IO[str] | None = None) -> Served:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
         process = subprocess.Popen(
             [sys.executable, "-c", SERVER, str(world.root), MODEL, str(linger)], stdout=subprocess.PIPE, text=True,
-            env=environment,
+            env=environment, stderr=stderr,
         )  # fmt: skip
         started.append(process)
         assert process.stdout is not None

@@ -95,7 +95,11 @@ class ServerFacts:
     last_rollback_seconds: float
     ledger_read_seconds: float
     """When the ledger was last read, seconds since 1970; 0 when never."""
+    following: bool
+    """Whether the thread that follows the plan runs."""
     plans_refused: int
+    versions_left_out: int
+    unusable_values: int
     log_dropped: int
     log_failed_syncs: int
     connections: int
@@ -138,6 +142,9 @@ def exposition(facts: ServerFacts, counters: Counters) -> bytes:
         ("holdfast_plan", "gauge", facts.plan, "The traffic plan that the server follows."),
         ("holdfast_challenger_share_ratio", "gauge", facts.share_ppm / 1e6, "The challenger's share of the units."),
         ("holdfast_plans_refused_total", "counter", facts.plans_refused, "Plans whose versions could not be verified or run."),
+        ("holdfast_versions_left_out", "gauge", facts.versions_left_out, "Versions of the plan that could not be made warm."),
+        ("holdfast_online_values_left_out_total", "counter", facts.unusable_values, "Online values that are no finite number."),
+        ("holdfast_follower_alive", "gauge", int(facts.following), "1 while the thread that follows the plan runs."),
         ("holdfast_last_rollback_timestamp_seconds", "gauge", facts.last_rollback_seconds, "When traffic last returned."),
         ("holdfast_ledger_read_timestamp_seconds", "gauge", facts.ledger_read_seconds, "When the ledger was last read."),
         ("holdfast_log_dropped_records_total", "counter", facts.log_dropped, "Log records that could not be written."),

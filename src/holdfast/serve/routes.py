@@ -7,7 +7,6 @@ company. Every other route is answered at once, feedback as soon as it is on dis
 from __future__ import annotations
 
 import asyncio
-import sys
 import traceback
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +20,7 @@ from holdfast.serve.http import Exchange
 from holdfast.serve.oip import RequestError, encode_answer, model_metadata, server_metadata
 from holdfast.serve.plane import Call, Plane
 from holdfast.serve.replies import OCTETS, status_of
+from holdfast.serve.tell import tell
 from holdfast.store.prediction_log import FeedbackRecord, frame
 
 MAXIMUM_LABELS: Final = 1000
@@ -124,7 +124,7 @@ class Routes:
         try:
             outcomes = self._plane.answer([call for _, call in waiting])
         except Exception:  # a fault of ours: the client hears that there is no answer, the operator sees why
-            traceback.print_exc(file=sys.stderr)
+            tell(f"a batch of {len(waiting)} requests could not be answered: {traceback.format_exc()}")
             for exchange, _ in waiting:
                 exchange.refuse(503, "HF503", "the answer could not be made")
             return

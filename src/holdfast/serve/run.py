@@ -110,6 +110,7 @@ async def _serve(
     gc.collect()
     gc.freeze()
     accepting = await loop.create_server(listener.connection, sock=bound, backlog=_BACKLOG)
+    follower.listening()
     started(address)
     await stop.wait()
     routes.draining = listener.draining = True
@@ -188,10 +189,14 @@ class _Process:
             "fallback": plan.fallback if plan else None,
             "rollout": plan.rollout if plan else None,
             "intended": serving.intended if serving else None,
-            "table_version": progress.table_version,
+            "table_version": self._follower.online.table_version,
+            "following": self._follower.alive,
             "ledger_read_us": progress.ledger_read_us,
             "trouble": progress.trouble,
             "refused": progress.refusal,
+            "left_out": progress.left_out,
+            "online_trouble": progress.online_trouble,
+            "copy_trouble": progress.copy_trouble,
             "log_segment": self._plane.log.segment,
             "log_dropped": self._plane.log.dropped,
         }
@@ -210,7 +215,10 @@ class _Process:
             versions=self._versions(serving) if serving else (),
             last_rollback_seconds=progress.rolled_back_us / 1e6,
             ledger_read_seconds=progress.ledger_read_us / 1e6,
+            following=self._follower.alive,
             plans_refused=progress.plans_refused,
+            versions_left_out=len(progress.left_out),
+            unusable_values=self._follower.online.unusable,
             log_dropped=log.dropped,
             log_failed_syncs=log.failed_syncs,
             connections=len(self.listener.connections),

@@ -7,32 +7,29 @@ F10, D7). The current and the previous champion are both warm, so that a roll-ba
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from holdfast.errors import HoldfastError, IntegrityError, UnavailableError
-from holdfast.features import Aggregate
 from holdfast.records import TrafficPlan
-from holdfast.serve.local_copy import Kept, KeptValue, KeptVersion, LocalCopy
+from holdfast.serve.local_copy import Kept, KeptVersion, LocalCopy
+from holdfast.serve.online_values import OnlineValues
 from holdfast.serve.plane import Plane, Serving
+from holdfast.serve.tell import tell
 from holdfast.serve.version import LoadedVersion, load
 from holdfast.settings import Settings
-from holdfast.store import Store, batches, blobs, online, plans, servers, versions
+from holdfast.store import Store, blobs, plans, servers, versions
 
 POLL_SECONDS: Final = 0.2
 """How often the ledger is asked for a newer plan and newer values."""
 TROUBLE_SECONDS: Final = 1.0
 """How long to wait after the ledger could not be read."""
-KEEP_ONLINE_SECONDS: Final = 30.0
-"""The shortest time between two copies of the online values."""
-ONLINE_WINDOWS: Final = 8
-"""How many windows of an aggregate, before its newest value, are held at least; but never less than `ONLINE_LEAST_US`."""
-ONLINE_LEAST_US: Final = 45 * 86_400 * 1_000_000
+RETRY_SECONDS: Final = 2.0
+"""How long to wait before a plan that could not be followed completely is tried again."""
 _SQLITE: Final = "sqlite:///"
 
 
@@ -41,10 +38,13 @@ class Progress:
     """What the follower has seen. Written by its thread, read by others one field at a time."""
 
     ledger_read_us: int = 0
-    table_version: int = 0
     plans_refused: int = 0
     trouble: str = ""
     refusal: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Versions of the plan that is served which could not be made warm, and why. Never changed in place."""
+    online_trouble: str = ""
+    copy_trouble: str = ""
     rolled_back_us: int = 0
 
 
@@ -97,43 +97,50 @@ class Follower:
         self._clock_us = clock_us
         self._poll_seconds = poll_seconds
         self._copy = LocalCopy(settings.root / "serve" / plane.model)
+        self.online = OnlineValues(plane.table, self._copy)
         self._loaded: dict[str, LoadedVersion] = {}
+        self._plan: TrafficPlan | None = None
+        self._tried: tuple[int, float] = (0, 0.0)
+        self._copy_due = False
+        self._copy_at = 0.0
         self._store: Store | None = None
+        self._listening = threading.Event()
         self._announced = False
-        self._followed: dict[str, int] = {}
-        self._online_changed = False
-        self._keep_online_at = 0.0
         self._stopping = threading.Event()
         self.first_read = threading.Event()
         """Set when the ledger has been read once."""
         self._thread = threading.Thread(target=self._forever, name="plan-follower", daemon=True)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs. It ends with `stop` alone; a ledger that hangs holds it, see `ledger_read_us`."""
+        return self._thread.is_alive()
+
     def start_from_copy(self) -> None:
         """Serve what the last run kept, if it is there and whole; the ledger may then be away."""
         try:
-            kept = self._copy.load()
-        except IntegrityError as error:
+            with self._copy.read():
+                kept = self._copy.load()
+                if kept is None:
+                    return
+                warmed = self._make_warm(kept.plan, lambda name: self._from_copy(name, kept))
+                self.online.start_from_copy()
+        except (HoldfastError, OSError) as error:
             self._refuse(str(error))
             return
-        if kept is None:
-            return
-        try:
-            warmed = {name: self._from_copy(name, version) for name, version in kept.versions.items()}
-        except HoldfastError as error:
-            self._refuse(str(error))
-            return
-        self._loaded = warmed
         self.deployed_us = {
             name: version.deployed_us for name, version in kept.versions.items() if version.deployed_us
         }
         self.progress.rolled_back_us = kept.rolled_back_us
-        for value in self._copy.load_online():
-            self._plane.table.add(value.aggregate, value.entity, value.known_us, value.value)
-        self._plane.serving = Serving.of(kept.plan, warmed)
+        self._serve(kept.plan, warmed)
 
     def start(self) -> None:
         """Begin to follow."""
         self._thread.start()
+
+    def listening(self) -> None:
+        """Announce the server from now on: whoever asks it finds it."""
+        self._listening.set()
 
     def stop(self) -> None:
         """Follow no longer. Does not wait: the thread may hang in a database that does not answer."""
@@ -157,14 +164,23 @@ class Follower:
             self._stopping.wait(self._poll_seconds)
 
     def _round(self, store: Store) -> None:
-        if not self._announced:
+        if self._listening.is_set() and not self._announced:
             servers.announce(store, self._server)
             self._announced = True
         plan = plans.newest(store, self._plane.model)
-        serving = self._plane.serving
-        if plan is not None and (serving is None or plan.plan > serving.plan.plan):
+        if plan is not None and self._is_due(plan):
             self._follow(store, plan)
-        self._follow_online(store)
+        self._follow_online(store, self._loaded)
+        self._keep(store)
+
+    def _is_due(self, plan: TrafficPlan) -> bool:
+        """Whether `plan` is new, or was not followed completely a while ago."""
+        if self._plan is not None and (
+            plan.plan < self._plan.plan or (plan.plan == self._plan.plan and not self.progress.left_out)
+        ):
+            return False
+        tried, at = self._tried
+        return plan.plan != tried or time.monotonic() >= at + RETRY_SECONDS
 
     def _open(self) -> Store:
         if self._store is None:
@@ -179,125 +195,137 @@ class Follower:
     def _in_trouble(self, error: Exception) -> None:
         what = str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
         if what != self.progress.trouble:
-            _tell(f"the ledger cannot be followed, serving goes on: {what}")
+            tell(f"the ledger cannot be followed, serving goes on: {what}")
         self.progress.trouble = what
-        if self._store is not None:
-            self._store.ledger.close()
-            self._store = None
+        store, self._store = self._store, None
+        if store is not None:
+            try:
+                store.ledger.close()
+            except (
+                Exception
+            ) as failed:  # a driver in trouble may fail to close, too; a new connection is made anyway
+                tell(f"the ledger could not be closed: {type(failed).__name__}: {failed}")
 
     # --- the plan -----------------------------------------------------------------------------------------------------
 
     def _follow(self, store: Store, plan: TrafficPlan) -> None:
-        files: dict[str, bytes] = {}
+        self._tried = (plan.plan, time.monotonic())
         try:
-            warmed = {
-                name: self._loaded.get(name) or self._warm(store, name, files) for name in plan.versions()
-            }
-            if plan.challenger is not None and (
-                warmed[plan.challenger].contract.hash != warmed[plan.champion].contract.hash
-            ):
-                raise IntegrityError(
-                    "HF301", f"{plan.challenger} was trained under another contract than {plan.champion}"
-                )
+            warmed = self._make_warm(plan, lambda name: self._loaded.get(name) or self._warm(store, name))
         except HoldfastError as error:
             self._refuse(f"plan {plan.plan}: {error}")
             return
-        before = self._plane.serving
-        now_us = self._clock_us()
+        if plan == self._plan and warmed.keys() == self._loaded.keys():
+            return  # tried again in vain
         # Values first: a version that reads an aggregate must not answer its first requests without it.
-        self._follow_aggregates(store, warmed)
-        self._plane.serving = Serving.of(plan, warmed)
-        self._loaded = warmed
+        self._follow_online(store, warmed)
+        self._serve(plan, warmed)
+
+    def _make_warm(self, plan: TrafficPlan, warm: Callable[[str], LoadedVersion]) -> dict[str, LoadedVersion]:
+        """The plan's versions as `warm` makes them. Without the champion there is no plan; the others may be missing."""
+        champion = _made(plan.champion, warm)
+        warmed, left_out = {plan.champion: champion}, dict[str, str]()
+        for name in plan.versions():
+            if name == plan.champion:
+                continue
+            try:
+                version = _made(name, warm)
+                if name == plan.challenger and version.contract.hash != champion.contract.hash:
+                    raise IntegrityError(
+                        "HF301", f"{name} was trained under another contract than {plan.champion}"
+                    )
+            except HoldfastError as error:
+                left_out[name] = str(error)
+                if self.progress.left_out.get(name) != str(error):
+                    tell(f"plan {plan.plan} is followed without {name}: {error}")
+                continue
+            warmed[name] = version
+        self.progress.left_out = left_out
+        return warmed
+
+    def _serve(self, plan: TrafficPlan, warmed: dict[str, LoadedVersion]) -> None:
+        before, now_us = self._plan, self._clock_us()
+        self._plane.serving = Serving.of(_without(plan, self.progress.left_out), warmed)
+        self._plan, self._loaded = plan, warmed
         self.progress.refusal = ""
         for name in (plan.champion, plan.challenger if plan.share_ppm else None):
-            if name is not None:
+            if name in warmed:
                 self.deployed_us.setdefault(name, now_us)
-        if before is not None and is_roll_back(before.plan, plan):
+        if before is not None and is_roll_back(before, plan):
             self.progress.rolled_back_us = now_us
-        self._copy.save(self._kept(plan, warmed), files)
+        self._copy_due = True
 
-    def _warm(self, store: Store, name: str, files: dict[str, bytes]) -> LoadedVersion:
+    def _warm(self, store: Store, name: str) -> LoadedVersion:
         row = versions.get(store, name)
         data = self._copy.file(row.digest) or blobs.get(store, row.digest)
-        files[row.digest] = data
         return load(name, row.digest, data, created_us=row.created_us)
 
-    def _from_copy(self, name: str, kept: KeptVersion) -> LoadedVersion:
-        data = self._copy.file(kept.digest)
-        if data is None:
+    def _from_copy(self, name: str, kept: Kept) -> LoadedVersion:
+        version = kept.versions.get(name)
+        data = self._copy.file(version.digest) if version is not None else None
+        if version is None or data is None:
             raise IntegrityError("HF301", f"the local copy of version {name} is missing or was altered")
-        return load(name, kept.digest, data, created_us=kept.created_us)
+        return load(name, version.digest, data, created_us=version.created_us)
 
-    def _kept(self, plan: TrafficPlan, warmed: Mapping[str, LoadedVersion]) -> Kept:
+    def _keep(self, store: Store) -> None:
+        """Bring the local copy to the plan that is served; a disk that refuses is asked again."""
+        now = time.monotonic()
+        if now < self._copy_at:
+            return
+        try:
+            if self._copy_due and self._plan is not None:
+                self._copy_due = not self._copy.save(
+                    self._kept(self._plan), lambda digest: blobs.get(store, digest)
+                )
+            self.online.keep(store, self._loaded)
+        except (OSError, IntegrityError) as error:
+            self._copy_at = now + TROUBLE_SECONDS
+            if str(error) != self.progress.copy_trouble:
+                tell(f"the local copy cannot be kept, a start without the ledger would be behind: {error}")
+            self.progress.copy_trouble = str(error)
+        else:
+            self.progress.copy_trouble = ""
+
+    def _kept(self, plan: TrafficPlan) -> Kept:
         versions_kept = {
             name: KeptVersion(version.digest, version.created_us, self.deployed_us.get(name, 0))
-            for name, version in warmed.items()
+            for name, version in self._loaded.items()
         }
         return Kept(plan, versions_kept, self.progress.rolled_back_us)
 
     def _refuse(self, why: str) -> None:
         if why != self.progress.refusal:
             self.progress.plans_refused += 1
-            _tell(f"refused: {why}")
+            tell(f"refused: {why}")
         self.progress.refusal = why
 
-    # --- the online values --------------------------------------------------------------------------------------------
-
-    def _follow_online(self, store: Store) -> None:
-        self._follow_aggregates(store, self._loaded)
-        now = time.monotonic()
-        if self._online_changed and now >= self._keep_online_at:
-            self._keep_online(store)
-            self._online_changed, self._keep_online_at = False, now + KEEP_ONLINE_SECONDS
-
-    def _follow_aggregates(self, store: Store, loaded: Mapping[str, LoadedVersion]) -> None:
-        """Bring the table to the ledger's state."""
-        table = self._plane.table
-        with store.ledger.read() as connection:
-            newest = batches.current_version(connection)
-            for aggregate in _aggregates(loaded):
-                name = aggregate.name
-                since = self._followed.get(name, 0)
-                if since >= newest:
-                    continue
-                followed, values = online.since(connection, [name], since)
-                for value in values:
-                    table.add(name, value.entity, value.known_us, value.value)
-                if values:
-                    self._online_changed = True
-                    table.trim(name, values[-1].known_us - _horizon_us(aggregate))
-                self._followed[name] = max(followed, newest)
-        self.progress.table_version = newest
-
-    def _keep_online(self, store: Store) -> None:
-        kept: list[KeptValue] = []
-        with store.ledger.read() as connection:
-            for aggregate in _aggregates(self._loaded):
-                _, values = online.since(connection, [aggregate.name], 0)
-                oldest = values[-1].known_us - _horizon_us(aggregate) if values else 0
-                kept += [
-                    KeptValue(value.aggregate, value.entity, value.known_us, value.value)
-                    for value in values
-                    if value.known_us >= oldest
-                ]
-        self._copy.save_online(kept)
+    def _follow_online(self, store: Store, loaded: Mapping[str, LoadedVersion]) -> None:
+        """Bring the values up to date. What goes wrong with them holds back no plan: unknown is what an aggregate can be."""
+        try:
+            self.online.follow(store, loaded)
+        except Exception as error:  # a driver's, whatever it is; the next round asks again
+            what = f"{type(error).__name__}: {error}"
+            if what != self.progress.online_trouble:
+                tell(f"the online values cannot be read: {what}")
+            self.progress.online_trouble = what
+        else:
+            self.progress.online_trouble = ""
 
 
-def _tell(what: str) -> None:
-    sys.stderr.write(f"holdfast: {what}\n")  # a server's log is its standard error
-    sys.stderr.flush()
+def _made(name: str, warm: Callable[[str], LoadedVersion]) -> LoadedVersion:
+    try:
+        return warm(name)
+    except OSError as error:
+        raise IntegrityError("HF301", f"the file of version {name} cannot be read: {error}") from error
 
 
-def _aggregates(loaded: Mapping[str, LoadedVersion]) -> list[Aggregate]:
-    """The aggregates of all versions; of several windows under one name the widest."""
-    found: dict[str, Aggregate] = {}
-    for version in loaded.values():
-        for aggregate in version.aggregates:
-            held = found.get(aggregate.name)
-            if held is None or held.window_us < aggregate.window_us:
-                found[aggregate.name] = aggregate
-    return list(found.values())
-
-
-def _horizon_us(aggregate: Aggregate) -> int:
-    return max(ONLINE_LEAST_US, ONLINE_WINDOWS * aggregate.window_us)
+def _without(plan: TrafficPlan, left_out: Mapping[str, str]) -> TrafficPlan:
+    """`plan` as it can be served. A rollout whose challenger is missing here gets no evidence from here either."""
+    served = replace(
+        plan,
+        previous=None if plan.previous in left_out else plan.previous,
+        fallback=None if plan.fallback in left_out else plan.fallback,
+    )
+    if plan.challenger in left_out:
+        served = replace(served, challenger=None, share_ppm=0, rollout=None)
+    return served

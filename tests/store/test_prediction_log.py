@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
@@ -38,11 +40,17 @@ FEEDBACK = FeedbackRecord("s1-1-1/0", 1.0, "airport", 20)
 
 
 def read_all(path: Path, **bounds: int) -> list[object]:
-    found, offset = [], 0
+    found: list[object] = []
+    read_into(found, path, **bounds)
+    return found
+
+
+def read_into(found: list[object], path: Path, **bounds: int) -> None:
+    offset = 0
     while True:
         records, following = read(path, offset, **bounds)
         if following == offset:
-            return found
+            return
         found += records
         offset = following
 
@@ -115,10 +123,42 @@ def test_no_flipped_bit_is_read_as_data(
     path = tmp_path_factory.mktemp("log") / "00000001.log"
     path.write_bytes(data)
     if position < len(data) - len(frames[-1]):
+        whole = next(n for n in range(4) if position < sum(map(len, frames[: n + 1])))
+        kept: list[object] = []
         with pytest.raises(IntegrityError, match="HF301"):
-            read_all(path)
+            read_into(kept, path)
+        assert kept == [prediction(number) for number in range(whole)]
     else:  # the last record: as good as torn
         assert read_all(path) == [prediction(number) for number in range(3)]
+
+
+def test_records_before_the_damage_are_kept(tmp_path: Path) -> None:
+    """Also when the damaged record has a right checksum: what nobody can decode is damage like any other."""
+    strange = b"\x93\xa1Z\x01\x02"
+    unknown = struct.pack("<II", len(strange), zlib.crc32(strange)) + strange
+    path = tmp_path / "00000001.log"
+    for bad in (unknown, b"\xff" * 40):
+        path.write_bytes(frame(prediction(1)) + bad + frame(prediction(2)))
+        for bounds in ({}, {"limit_bytes": 10}):
+            records, offset = read(path, **bounds)
+            assert (records, offset) == ([prediction(1)], len(frame(prediction(1))))
+            with pytest.raises(IntegrityError, match="HF301"):
+                read(path, offset, **bounds)
+
+
+def test_a_number_stays_taken_when_its_segment_was_removed(tmp_path: Path) -> None:
+    """Ids are never given twice, whoever makes room in the directory."""
+    given = set()
+    for _ in range(3):
+        writer = LogWriter(tmp_path, "s1", "m")
+        given.add(writer.next_id())
+        writer.close()
+        for _, path in segments(tmp_path):
+            path.unlink()
+    assert len(given) == 3
+    (tmp_path / "newest").write_text("x", encoding="ascii")
+    with pytest.raises(IntegrityError, match="no id is given twice"):
+        LogWriter(tmp_path, "s1", "m")
 
 
 def test_zeros_behind_the_end_are_a_torn_tail(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import msgspec
 
 from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.records import check_name
+from holdfast.store.durable import sync_directory, write_all
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 """A segment that reached this size is closed and the next one begun."""
@@ -33,6 +34,7 @@ SYNC_SECONDS: Final = 0.004
 READ_BYTES: Final = 4 * 1024 * 1024
 """How much of a segment one call of `read` takes."""
 _IDLE_SECONDS: Final = 1.0
+_NEWEST: Final = "newest"
 _HEAD: Final = struct.Struct("<II")
 Scalar = float | int | str | bool | None
 
@@ -126,6 +128,37 @@ def segments(directory: Path) -> list[tuple[int, Path]]:
     return sorted((int(path.stem), path) for path in directory.glob("*.log") if path.stem.isdigit())
 
 
+def _newest_begun(directory: Path) -> int:
+    """The greatest number of a segment that was ever begun in `directory`; 0 before the first."""
+    listed = segments(directory)
+    newest = listed[-1][0] if listed else 0
+    path = directory / _NEWEST
+    try:
+        kept = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return newest
+    if not kept.isdigit():
+        raise IntegrityError(
+            "HF301",
+            f"{path} does not hold the number of the newest segment",
+            state="no server was started, so that no id is given twice",
+            next_command=f"write into it a number that no segment of {directory.name} in the ledger has reached",
+        )
+    return max(newest, int(kept))
+
+
+def _keep_newest(directory: Path, number: int) -> None:
+    unfinished = directory / f"{_NEWEST}.unfinished"
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(descriptor, str(number).encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    unfinished.replace(directory / _NEWEST)
+    sync_directory(directory)
+
+
 class LogWriter:
     """Appends records. `write` and `next_id` belong to one thread; the sync thread is the writer's own.
 
@@ -161,8 +194,7 @@ class LogWriter:
         self._directory_bytes = directory_bytes
         self._sync_seconds = sync_seconds
         directory.mkdir(parents=True, exist_ok=True)
-        listed = segments(directory)
-        self._segment = listed[-1][0] if listed else 0
+        self._segment = _newest_begun(directory)
         self._lock = threading.Lock()
         self._retired: list[int] = []
         self._waiting: list[Callable[[bool], None]] = []
@@ -262,13 +294,11 @@ class LogWriter:
             self._broken, self._retry_at = True, now + _IDLE_SECONDS
 
     def _begin_segment(self) -> None:
+        # The number is kept first: it stays taken when this segment was collected and removed.
+        _keep_newest(self.directory, self._segment + 1)
         path = self.directory / f"{self._segment + 1:08d}.log"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        parent = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        sync_directory(self.directory)
         with self._lock:
             if self._fd >= 0:
                 self._retired.append(self._fd)
@@ -326,8 +356,9 @@ def read(path: Path, offset: int = 0, *, limit_bytes: int = READ_BYTES) -> tuple
     """The records of the segment `path` from byte `offset` on, and the offset behind the last of them.
 
     Takes about `limit_bytes` at once: call again with the new offset until it does not grow. Stops before a torn tail (a
-    record that a dying or still running writer has not finished). Raises `IntegrityError` HF301 when something is wrong
-    before the tail: a whole record follows the damaged one.
+    record that a dying or still running writer has not finished). What is damaged before the tail (whole records follow
+    it) ends the records likewise, so that those before it are kept; called at its own offset, `read` raises
+    `IntegrityError` HF301.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -336,39 +367,31 @@ def read(path: Path, offset: int = 0, *, limit_bytes: int = READ_BYTES) -> tuple
         file.seek(offset)
         data = file.read(min(limit_bytes, size - offset))
         records, used = _parse(data)
-        if used or offset + len(data) == size:
-            whole = offset + len(data) == size
-        else:
+        if not used and offset + len(data) < size:
             data += file.read(
                 size - offset - len(data)
-            )  # one record longer than the limit, or a damaged length
+            )  # a record longer than the limit, or a damaged length
             records, used = _parse(data)
-            whole = True
     # Bytes that do not parse are a torn tail only if nothing whole comes after them.
-    if whole and used < len(data) and _whole_record_after(data, used):
+    if not used and (_record_end(data, 0) or _whole_record_after(data, 0)):
         raise IntegrityError(
             "HF301",
-            f"{path} is damaged at byte {offset + used}: whole records follow",
-            state=f"{len(records)} records before it were read",
+            f"{path} is damaged at byte {offset}: whole records follow",
+            state="the records before it can be read",
             next_command="holdfast verify",
-        )
-    if not whole and _bad_inside(data, used):
-        raise IntegrityError(
-            "HF301", f"{path} is damaged at byte {offset + used}", next_command="holdfast verify"
         )
     return records, offset + used
 
 
 def _parse(data: bytes) -> tuple[list[Record], int]:
+    """The records from the beginning of `data` up to the first that is not whole or cannot be understood."""
     records: list[Record] = []
     position = 0
     while (following := _record_end(data, position)) > 0:
         try:
             records.append(_DECODE(data[position + _HEAD.size : following]))
-        except msgspec.MsgspecError as error:
-            raise IntegrityError(
-                "HF301", f"a record with the right checksum cannot be read: {error}"
-            ) from error
+        except msgspec.MsgspecError:
+            break
         position = following
     return records, position
 
@@ -383,14 +406,6 @@ def _record_end(data: bytes, position: int) -> int:
     if length == 0 or end > len(data) or zlib.crc32(memoryview(data)[begin:end]) != checksum:
         return 0
     return end
-
-
-def _bad_inside(data: bytes, position: int) -> bool:
-    """Whether the record at `position` is all there and yet wrong."""
-    if position + _HEAD.size > len(data):
-        return False
-    length, _ = _HEAD.unpack_from(data, position)
-    return bool(length == 0 or position + _HEAD.size + length <= len(data))
 
 
 def _whole_record_after(data: bytes, position: int) -> bool:

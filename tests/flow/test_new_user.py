@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,15 +26,14 @@ def ports() -> dict[str, str]:
     return {"HOLDFAST_PORT": str(free_port(0)), "HOLDFAST_PAGE_PORT": str(free_port(0))}
 
 
-@pytest.fixture
-def run(tmp_path: Path, ports: dict[str, str]) -> Run:
-    """Runs a command in the project's directory."""
+def command_in(directory: Path, environment: dict[str, str]) -> Run:
+    """Runs a command in `directory`."""
 
     def command(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "holdfast", *arguments],
-            cwd=tmp_path,
-            env=os.environ | ports,
+            cwd=directory,
+            env=os.environ | environment,
             capture_output=True,
             text=True,
             timeout=120,
@@ -46,12 +46,26 @@ def run(tmp_path: Path, ports: dict[str, str]) -> Run:
 
 
 @pytest.fixture
-def qualified(run: Run) -> Run:
-    """A project whose first version has passed its gates."""
-    run("init", "--name", "parcels")
-    run("ingest", "rows", "parcels.csv")
-    run("train")
-    run("qualify")
+def run(tmp_path: Path, ports: dict[str, str]) -> Run:
+    return command_in(tmp_path, ports)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose first version has passed its gates, made once by the README's commands."""
+    directory = tmp_path_factory.mktemp("parcels")
+    command = command_in(directory, {})
+    command("init", "--name", "parcels")
+    command("ingest", "rows", "parcels.csv")
+    command("train")
+    command("qualify")
+    return directory
+
+
+@pytest.fixture
+def qualified(run: Run, prepared: Path, tmp_path: Path) -> Run:
+    """A copy of the prepared project, to do anything with."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     return run
 
 
@@ -90,6 +104,14 @@ def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.1)
+
+
+def alive(pid: str) -> bool:
+    """Whether a process runs; one that has ended may wait, as a zombie, for a parent that never asks."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 ASKED = {
@@ -178,7 +200,7 @@ def test_up_killed_and_given_again_goes_on(
         stdout=subprocess.DEVNULL,
     )
     try:
-        until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+        until(lambda: not any(alive(child) for child in children))
         until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
         until(lambda: call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200)
     finally:

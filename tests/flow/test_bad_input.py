@@ -37,7 +37,7 @@ def run(project: Path, *arguments: str) -> dict:
     [
         (None, "HF201"),
         (b"", "HF201"),
-        (b"\x00\x01\x02\xff" * 40, "HF202"),
+        (b"\x00\x01\x02\xff" * 40, "HF201"),
         (b"parcel,town\np1,oslo\n", "HF202"),
         (HEAD.replace("town", "city").encode() + GOOD.encode(), "HF202"),
         (

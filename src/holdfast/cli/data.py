@@ -63,13 +63,12 @@ def _checked(report: Report, feed: Feed, data: Path | None) -> dict[str, object]
             f"which file should be checked against {feed.name}?",
             next_command=f"holdfast check {feed.name} DATA",
         )
-    delivered = sources.read(data, feed.contract)
+    delivered = sources.read(data, feed.contract, missing_words=feed.missing_words)
     verdict = compile_batch(feed.contract)(delivered)
-    rows, bad = delivered.frame.height, verdict.quarantined.height
+    valid, bad = verdict.valid.height, verdict.quarantined.height
+    rows = valid + bad
     colour = "green" if not bad else "yellow"
-    report.say(
-        f"[{colour}]{escape(str(data))}[/]: {rows:,} rows, {verdict.valid.height:,} valid, {bad:,} for quarantine"
-    )
+    report.say(f"[{colour}]{escape(str(data))}[/]: {rows:,} rows, {valid:,} valid, {bad:,} for quarantine")
     if bad:
         report.table("Reasons", ["reason", "rows"], sorted(verdict.counts.items()))
         shown = verdict.quarantined.head(_SHOWN_ROWS)
@@ -79,7 +78,7 @@ def _checked(report: Report, feed: Feed, data: Path | None) -> dict[str, object]
             columns,
             [[_cell(value) for value in row] for row in shown.select(columns).rows()],
         )
-    return {"rows": rows, "valid": verdict.valid.height, "quarantined": bad, "reasons": verdict.counts}
+    return {"rows": rows, "valid": valid, "quarantined": bad, "reasons": verdict.counts}
 
 
 def _cell(value: object) -> str:

@@ -46,12 +46,22 @@ from holdfast.contract.moments import instant_us, microseconds, read_moment
 from holdfast.contract.row import EXTRA, compile_row
 
 if TYPE_CHECKING:
-    from holdfast.contract.batch import REASONS, BatchCheck, BatchVerdict, compile_batch, dtype
+    from holdfast.contract.batch import (
+        LINE,
+        REASONS,
+        BatchCheck,
+        BatchVerdict,
+        as_delivered,
+        compile_batch,
+        dtype,
+    )
     from holdfast.contract.frame import from_frame
     from holdfast.contract.text import MISSING_WORDS, Typed, from_text
 
 _ON_FRAMES = {
+    "LINE": "batch",
     "REASONS": "batch",
+    "as_delivered": "batch",
     "BatchCheck": "batch",
     "BatchVerdict": "batch",
     "compile_batch": "batch",
@@ -64,6 +74,7 @@ _ON_FRAMES = {
 
 __all__ = [
     "EXTRA",
+    "LINE",
     "MISSING_WORDS",
     "REASONS",
     "BatchCheck",
@@ -85,6 +96,7 @@ __all__ = [
     "Text",
     "Timestamp",
     "Typed",
+    "as_delivered",
     "as_policy",
     "compile_batch",
     "compile_row",

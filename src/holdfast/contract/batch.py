@@ -37,6 +37,11 @@ from holdfast.errors import InputError
 REASONS: Final = "_reasons"
 """The column of a quarantined row that says why; no contract can name a column so."""
 
+LINE: Final = "_line"
+"""The column of the quarantine that holds a line which could not be taken apart into columns."""
+
+_FIELDS: Final = f"{LINE}|fields"
+
 _BITS: Final = 64
 
 _FEW: Final = 12
@@ -49,8 +54,9 @@ class BatchVerdict:
 
     `valid` has the columns of the contract in its order and dtypes, a missing word as null. `quarantined`
     has the columns as they were delivered and `_reasons`, a list of "column|rule" that is never empty. Both
-    keep the order of the batch, and every row is in exactly one of them. `counts` says how many rows each
-    reason struck.
+    keep the order of the batch, and every row is in exactly one of them. Lines of a delivery that had not the
+    header's number of fields come after them, whole in the column `_line`, with the reason "_line|fields".
+    `counts` says how many rows each reason struck.
     """
 
     valid: pl.DataFrame
@@ -126,6 +132,10 @@ def compile_batch(contract: Contract) -> BatchCheck:
 
     def check(batch: pl.DataFrame | Typed) -> BatchVerdict:
         typed = batch if isinstance(batch, Typed) else Typed(batch, batch, {})
+        verdict = check_columns(typed)
+        return _with_lines(verdict, typed.lines) if typed.lines else verdict
+
+    def check_columns(typed: Typed) -> BatchVerdict:
         _check_schema(typed.frame, schema)
         frame = typed.frame.select(list(schema)).rechunk()
         # No column is named like a reason, so that the faults can stand beside the columns.
@@ -146,6 +156,32 @@ def compile_batch(contract: Contract) -> BatchCheck:
         return BatchVerdict(_words_null(frame.filter(~bad), words), quarantined, _count(reasons, order))
 
     return check
+
+
+def as_delivered(quarantined: pl.DataFrame) -> pl.DataFrame:
+    """`quarantined` as the quarantine keeps it: every value as text, so that rows of one feed stand in one table whether
+    they came as text or typed, and whatever was wrong with them. Moments are ISO 8601.
+
+    >>> from datetime import UTC, datetime
+    >>> bad = pl.DataFrame({"v": [9e9], "at": [datetime(2013, 1, 1, tzinfo=UTC)], "_reasons": [["v|range"]]})
+    >>> as_delivered(bad).row(0)
+    ('9000000000.0', '2013-01-01T00:00:00.000000+00:00', ['v|range'], None)
+    """
+    texts = [
+        pl.col(name).dt.to_string("iso:strict") if kind.is_temporal() else pl.col(name).cast(pl.String)
+        for name, kind in quarantined.schema.items()
+        if name not in (REASONS, LINE)
+    ]
+    line = pl.col(LINE) if LINE in quarantined.columns else pl.lit(None, pl.String).alias(LINE)
+    return quarantined.select(*texts, REASONS, line)
+
+
+def _with_lines(verdict: BatchVerdict, lines: tuple[str, ...]) -> BatchVerdict:
+    held = pl.DataFrame({LINE: lines}, schema={LINE: pl.String}).with_columns(
+        pl.lit([_FIELDS], pl.List(pl.String)).alias(REASONS)
+    )
+    quarantined = pl.concat([verdict.quarantined, held], how="diagonal")
+    return BatchVerdict(verdict.valid, quarantined, verdict.counts | {_FIELDS: len(lines)})
 
 
 def _check_schema(frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 import polars as pl
 
+from holdfast.contract.batch import dtype
 from holdfast.contract.columns import EXACT, Category, Column, Integer, Number, Text, Timestamp
 from holdfast.contract.contract import Contract
 from holdfast.contract.instants import read_walls
@@ -17,7 +18,8 @@ _NARROW: Final = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 def from_frame(contract: Contract, frame: pl.DataFrame) -> Typed:
     """`frame` with each column in the dtype of `contract` when every value has one exact counterpart there.
 
-    Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, an
+    Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, a
+    column without any value takes the column's dtype, an
     instant of any unit and zone is shown in the column's zone (nanoseconds are cut off), and a wall clock
     time is read where the column's `naive` is "local". A single value without a counterpart is the fault
     of its row: `not_exact`, `gap`, `fold` or `range`. A column of any other dtype is left alone, for
@@ -47,6 +49,8 @@ def from_frame(contract: Contract, frame: pl.DataFrame) -> Typed:
 def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
     kind = values.dtype
     match column:
+        case _ if kind == pl.Null:
+            return values.cast(dtype(column)), {}
         case Number() if kind == pl.Float32 or kind in _NARROW:
             return values.cast(pl.Float64), {}
         case Number() if kind in (pl.Int64, pl.UInt64):

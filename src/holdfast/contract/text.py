@@ -13,8 +13,8 @@ from holdfast.contract.contract import Contract
 from holdfast.contract.instants import read_instants
 from holdfast.errors import InputError
 
-MISSING_WORDS: Final = ("", "NA")
-"""The texts that mean a missing value, in every column."""
+MISSING_WORDS: Final = ("",)
+"""The texts that mean a missing value in every column, unless a feed declares others: "NA" may be Namibia."""
 
 _NUMBER: Final = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity|nan))$"
 _INTEGER: Final = r"^[+-]?[0-9]+$"
@@ -28,12 +28,14 @@ class Typed:
     """A batch as `compile_batch` takes it: the typed frame, the rows as they were delivered, and what could
     not be read.
 
-    Where a fault strikes, the typed frame has null.
+    Where a fault strikes, the typed frame has null. `lines` are rows that could not even be taken apart into columns;
+    they stand in neither frame.
     """
 
     frame: pl.DataFrame
     original: pl.DataFrame
     faults: Faults
+    lines: tuple[str, ...] = ()
 
 
 def from_text(
@@ -44,7 +46,7 @@ def from_text(
     Numbers are decimal, with a point and an optional exponent; "inf", "nan" and a number beyond double
     precision are read, and then found not finite. Integers have digits only. Booleans are true, false, 1
     and 0 in any case. Timestamps are read by `moments.read_moment`'s rules. Nothing is trimmed, rounded or
-    guessed: any other text is a fault of its row.
+    guessed: any other text is a fault of its row. A text that is one of `missing_words` is a missing value.
 
     Raises
     ------
@@ -59,7 +61,7 @@ def from_text(
     ...     key="id", event_time="at",
     ... )
     >>> rows = {"id": ["a", "b"], "distance": ["NA", "far"], "at": ["2013-01-01T05:00:00Z"] * 2}
-    >>> typed = from_text(contract, pl.DataFrame(rows))
+    >>> typed = from_text(contract, pl.DataFrame(rows), missing_words=("", "NA"))
     >>> list(typed.faults), typed.frame["distance"].to_list()
     (['distance|type'], [None, None])
     """
@@ -82,7 +84,7 @@ def _check_text(contract: Contract, frame: pl.DataFrame) -> None:
         for what, found in (
             ("missing", [name for name in names if name not in frame.columns]),
             ("not in the contract", [name for name in frame.columns if name not in names]),
-            ("not text", [name for name, kind in frame.schema.items() if kind != pl.String]),
+            ("not text", [name for name in names if frame.schema.get(name, pl.String) != pl.String]),
         )
         if found
     ]

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 import polars as pl
 
-from holdfast.contract import BatchCheck, BatchVerdict, Contract, compile_batch
+from holdfast.contract import BatchCheck, BatchVerdict, Contract, as_delivered, compile_batch
 from holdfast.control.online import online_values
 from holdfast.errors import InputError, UnavailableError
 from holdfast.features.aggregate import Aggregate
@@ -115,7 +115,7 @@ def ingest(
     if isinstance(answer, AlreadyLoaded):
         return _already(identity, answer.load)
     tell(1, 4)
-    verdict = _check(feed.contract)(sources.parse(delivery, feed.contract))
+    verdict = _check(feed.contract)(sources.parse(delivery, feed.contract, missing_words=feed.missing_words))
     fault_point("ingest.checked")
     if verdict.valid.is_empty():
         raise _no_valid_row(store, identity, verdict, now_us)
@@ -174,7 +174,9 @@ def _write(
     slices = [valid.slice(start, size) for start in range(0, valid.height, size)]
     written = stage.write_parts(feed.name, slices, manifest.as_dict())
     if not quarantined.is_empty():
-        written.append(stage.write(quarantine_table(feed.name), quarantined, manifest.as_dict()))
+        written.append(
+            stage.write(quarantine_table(feed.name), as_delivered(quarantined), manifest.as_dict())
+        )
     stage.seal()
     return tuple(written)
 

@@ -24,7 +24,11 @@ class Feed:
     name
         1 to 51 of a-z, 0-9, '_' and '-'; also the name of the table that the feed's rows make up.
     contract
-        What a row is. Rows that break it are kept apart, with their reasons, in the quarantine table.
+        What a row is. Rows that break it are kept apart, with their reasons, in the quarantine table:
+        every value there is text as it was delivered, and a line without the header's number of fields is in `_line`.
+    missing_words
+        Texts that mean a missing value in a CSV delivery, besides what the contract itself calls missing; the default
+        is the empty text alone. A typed delivery and a request say null.
     group
         Feeds of one group are cut and backed out together; None for a feed of its own.
 
@@ -34,6 +38,7 @@ class Feed:
     name: str
     contract: Contract
     group: str | None = None
+    missing_words: tuple[str, ...] = ("",)
 
     def __post_init__(self) -> None:
         check_name(self.name, "feed")
@@ -42,6 +47,13 @@ class Feed:
                 "HF101",
                 f"{self.name!r} cannot name a feed: at most {_LONGEST} characters, not ending in {_QUARANTINE!r}",
             )
+        words: object = self.missing_words
+        if not isinstance(words, (tuple, list)) or not all(isinstance(word, str) for word in words):
+            raise InputError(
+                "HF101",
+                f"feed {self.name!r}: missing_words is a tuple of texts such as ('', 'NA'), not {words!r}",
+            )
+        object.__setattr__(self, "missing_words", tuple(words))
         if self.group is not None:
             check_name(self.group, "group of feeds")
 

@@ -6,8 +6,7 @@ it meanwhile.
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +14,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from holdfast.contract import Contract, Typed, dtype, from_text
+from holdfast.contract import MISSING_WORDS, Contract, Typed, from_frame, from_text
 from holdfast.errors import InputError
+from holdfast.store import delimited
 
 _PARQUET_MAGIC: Final = b"PAR1"
 _CSV_SUFFIXES: Final = frozenset({".csv", ".gz", ".txt", ".zst"})
@@ -54,67 +54,71 @@ def open_source(path: Path) -> Source:
     return source
 
 
-def read(path: Path, contract: Contract) -> Typed:
+def read(path: Path, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS) -> Typed:
     """The rows of the file at `path` as the contract's batch check takes them.
 
     Raises `InputError` HF201 when the file cannot be read and HF202 when its columns are not the contract's.
     """
-    return parse(open_source(path), contract)
+    return parse(open_source(path), contract, missing_words=missing_words)
 
 
-def parse(source: Source, contract: Contract) -> Typed:
-    """The rows of `source`. CSV is text and read by the contract's rules; Parquet brings types, which are
-    widened where no value can change (whole numbers to 64 bits, single to double precision, moments to
-    microseconds in the contract's zone). Any other type is left as it is, for the contract to refuse.
+def parse(source: Source, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS) -> Typed:
+    """The rows of `source`. CSV is text and read by the contract's rules, `missing_words` being what means a missing
+    value; Parquet brings types, which are widened as `from_frame` says.
     """
-    if not source.is_parquet:
-        return from_text(contract, _read_csv(source))
-    frame = _widen(_read_parquet(source), contract)
-    return Typed(frame, frame, {})
+    if source.is_parquet:
+        return from_frame(contract, _read_parquet(source))
+    try:
+        found = delimited.read(source.data)
+    except delimited.UnreadableError as error:
+        raise _refused(source.name, str(error)) from error
+    return replace(from_text(contract, found.frame, missing_words=missing_words), lines=found.lines)
 
 
 def _read_parquet(source: Source) -> pl.DataFrame:
     try:
-        table = pq.read_table(pa.BufferReader(source.data), page_checksum_verification=True)
-        return pl.DataFrame(pl.from_arrow(table))
+        file = pq.ParquetFile(pa.BufferReader(source.data), page_checksum_verification=True)
+        _check_types(file.schema_arrow)
+        return pl.DataFrame(pl.from_arrow(file.read()))
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, ValueError) as error:
         raise _refused(source.name, f"is not a readable Parquet file ({_first_line(error)})") from error
 
 
-def _read_csv(source: Source) -> pl.DataFrame:
-    """UTF-8, a header, commas; gzip and Zstandard are unpacked. Every value is still text."""
-    try:
-        return pl.read_csv(io.BytesIO(source.data), infer_schema=False, encoding="utf8")
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise _refused(source.name, f"is not a readable CSV file ({_first_line(error)})") from error
+def _check_types(schema: pa.Schema) -> None:
+    """Refuse what no contract can ask for, before Polars meets it: at some types it panics."""
+    names = schema.names
+    wrong = [f"{name} is there twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    wrong += [
+        f"{field.name} is {field.type}, which no column of a contract can be"
+        for field in schema
+        if not any(fits(field.type) for fits in _TYPES)
+    ]
+    if wrong:
+        raise InputError(
+            "HF202",
+            "; ".join(wrong),
+            state="no row was read",
+            next_command="write these columns as numbers, text, timestamps or booleans",
+        )
 
 
-def _widen(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
-    wanted = {column.name: dtype(column) for column in contract.columns}
-    return frame.with_columns(
-        [
-            _widened(frame[name], wanted[name])
-            for name, found in frame.schema.items()
-            if name in wanted and found != wanted[name]
-        ]
+def _is_words(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.DictionaryType) and any(
+        fits(kind.value_type) for fits in (pa.types.is_string, pa.types.is_large_string)
     )
 
 
-def _widened(values: pl.Series, wanted: pl.DataType) -> pl.Series:
-    """`values` as `wanted` when every value survives unchanged, else as they are."""
-    found = values.dtype
-    if found == pl.Null or (wanted == pl.String and found in (pl.Categorical, pl.Enum)):
-        return values.cast(wanted)
-    if isinstance(wanted, pl.Datetime):
-        if not isinstance(found, pl.Datetime) or found.time_zone is None or wanted.time_zone is None:
-            return values
-        moments = values.dt.cast_time_unit("us")
-        same = moments.dt.cast_time_unit(found.time_unit).equals(values)
-        return moments.dt.convert_time_zone(wanted.time_zone) if same else values
-    if not (wanted.is_numeric() and found.is_numeric()) or (wanted.is_integer() and not found.is_integer()):
-        return values
-    wide = values.cast(wanted, strict=False)
-    return wide if wide.cast(found, strict=False).equals(values) else values
+_TYPES: Final = (
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_boolean,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_timestamp,
+    pa.types.is_null,
+    _is_words,
+)
 
 
 def _refused(name: str, reason: str) -> InputError:

@@ -189,7 +189,7 @@ def test_text_is_read_and_what_cannot_be_read_is_quarantined_as_it_came() -> Non
         "distance": ["1e3", "1_0", "nan", "1e999", "٣", ""],
         "late": ["TRUE", "0", "yes", "NA", "", "false"],
     }
-    verdict = check(from_text(CONTRACT, pl.DataFrame(texts)))
+    verdict = check(from_text(CONTRACT, pl.DataFrame(texts), missing_words=("", "NA")))
     assert verdict.valid["flight"].to_list() == [1, 6]
     assert verdict.valid["distance"].to_list() == [1000.0, None]
     assert verdict.valid["late"].to_list() == [True, False]

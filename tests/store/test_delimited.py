@@ -1,0 +1,83 @@
+"""CSV is taken apart without guessing: a line that is cut is a line apart, a file that is cut is refused."""
+
+from __future__ import annotations
+
+import gzip
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.store import delimited
+
+HEAD = b"id,at,v\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "rows", "lines"),
+    [
+        (HEAD, [], ()),
+        (HEAD + b"a,1,2", [("a", "1", "2")], ()),
+        (b"\xef\xbb\xbf" + HEAD + b"a,,\r\n\r\n\n", [("a", "", "")], ()),
+        (HEAD + b'a,"",""', [("a", "", "")], ()),
+        (HEAD + b'a,"x\ny","""z"""\n', [("a", "x\ny", '"z"')], ()),
+        (HEAD + b'a,b"c,d"\n', [("a", 'b"c', 'd"')], ()),
+        (HEAD + b"a,1\nb,1,2\nc,1,2,3\n", [("b", "1", "2")], ("a,1", "c,1,2,3")),
+        (HEAD + b"a,1\n", [], ("a,1",)),
+        (gzip.compress(HEAD, mtime=0) + gzip.compress(b"a,1,2\n", mtime=0), [("a", "1", "2")], ()),
+        (pa.compress(HEAD + b"a,1,2\n", codec="zstd", asbytes=True), [("a", "1", "2")], ()),
+        (b'"i\nd"\n1\n', [("1",)], ()),
+    ],
+)
+def test_whole_files_are_taken_apart(
+    content: bytes, rows: list[tuple[str, ...]], lines: tuple[str, ...]
+) -> None:
+    found = delimited.read(content)
+    assert (found.frame.rows(), found.lines) == (rows, lines)
+    assert set(found.frame.dtypes) == {pl.String}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "Empty"),
+        (b"\n", "Empty"),
+        (HEAD + b"a,1,2\nb,1", "cut on its way"),
+        (HEAD + b'a,1,2\nb,"1,2\nc,1,2\n', "cut on its way"),
+        (HEAD + b'a,1,2\nb,1,"2\nc,1,2\n', "cut on its way"),
+        (HEAD + b'a,1,"', "cut on its way"),
+        (HEAD + b"a,1,\xff\n", "UTF8"),
+        (HEAD + b"a,\xff\n", "UTF8"),
+        (b"id,at,id\n", "twice in its header: id"),
+        (gzip.compress(HEAD, mtime=0)[:-6], "Truncated"),
+        (b"\x1f\x8bno", "inflate|incorrect|Truncated"),
+    ],
+)
+def test_a_file_that_was_cut_or_is_no_csv_is_refused(content: bytes, why: str) -> None:
+    with pytest.raises(delimited.UnreadableError, match=why):
+        delimited.read(content)
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=0, max_size=6)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=8), st.data())
+def test_what_was_written_is_read_and_no_cut_makes_up_a_value(
+    rows: list[tuple[str, str, str]], data: st.DataObject
+) -> None:
+    written = (
+        pl.DataFrame(rows, schema=["id", "at", "v"], orient="row").write_csv(quote_style="always").encode()
+    )
+    assert delimited.read(written).frame.rows() == rows
+    cut = data.draw(st.integers(len(b'"id","at","v"\n'), len(written)))
+    try:
+        found = delimited.read(written[:cut])
+    except delimited.UnreadableError:
+        return
+    read = found.frame.rows()
+    assert read[:-1] == rows[: max(len(read) - 1, 0)]
+    # Of the last value of all it cannot be told whether it is whole; every other one is.
+    assert not read or read[-1][:2] == rows[len(read) - 1][:2]

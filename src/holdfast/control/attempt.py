@@ -31,6 +31,11 @@ class _Diary:
         self._path = directory / REPORT
         self._facts: dict[str, Any] = {"stage": "starting"}
 
+    @property
+    def stage(self) -> str:
+        """What is being done."""
+        return str(self._facts["stage"])
+
     def note(self, stage: str, **facts: object) -> None:
         """Write that `stage` has begun, with new facts. The old report stays whole until the new one is."""
         self._facts |= {"stage": stage, **facts}
@@ -50,13 +55,7 @@ def main(directory: Path) -> None:
     except (
         Exception
     ) as error:  # whatever the file makes a parser or the runtime raise is the verdict on the file
-        diary.note(diary_stage(directory), refused=f"{type(error).__name__}: {error}")
-
-
-def diary_stage(directory: Path) -> str:
-    """The stage that the report in `directory` names."""
-    stage: str = json.loads((directory / REPORT).read_text())["stage"]
-    return stage
+        diary.note(diary.stage, refused=f"{type(error).__name__}: {error}")
 
 
 def _try(request: dict[str, Any], directory: Path, diary: _Diary) -> None:

@@ -177,11 +177,6 @@ class FittedFeatures:
         """The columns of the feature matrix, in order."""
         return tuple(feature.name for feature in self.features)
 
-    @property
-    def code_sizes(self) -> dict[str, int]:
-        """For each feature that is a category's code, how many codes there are: 0 to this minus 1."""
-        return {f.name: len(f.values) + CODE_FIRST for f in self.features if isinstance(f, Coded)}
-
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the JSON, as 64 hexadecimal digits."""

@@ -111,7 +111,6 @@ def test_words_are_those_of_the_contract_or_of_the_snapshot() -> None:
     assert only(Code("carrier"), declared, frame).values == ("B6", "UA")
     filled = contract(carrier={"missing": Constant("ZZ")})
     assert only(Code("carrier"), filled, frame) == Coded("carrier_code", "carrier", ("DL", "UA", "ZZ"), 4)
-    assert fit([Code("carrier")], [], contract(), frame).code_sizes == {"carrier_code": 4}
 
 
 def test_quantile_edges_cut_the_snapshot_evenly_and_equal_cuts_are_one() -> None:

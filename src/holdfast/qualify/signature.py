@@ -45,6 +45,10 @@ def signature(trial: Trial, endpoint: Signature) -> GateResult:
     A version may use fewer inputs than the endpoint takes: callers notice nothing. It may not use one that
     the endpoint cannot fill, or use one as another type, and its output must be the endpoint's in name, type
     and rank.
+
+    A version that was made for another contract is refused, and the refusal is final: the contract and the
+    model's name are inside the file, so no later judgement of the same file could end otherwise. Contracts
+    cannot evolve yet; the explanation says what to do instead.
     """
     if not trial.outputs or trial.metadata is None:
         return judged(GATE, Verdict.INCONCLUSIVE, "not judged, because the file was not opened")
@@ -62,7 +66,11 @@ def signature(trial: Trial, endpoint: Signature) -> GateResult:
 def _differences(trial: Trial, metadata: Mapping[str, object], endpoint: Signature) -> Iterable[str]:
     made_for = str(metadata.get("contract_hash"))
     if made_for != endpoint.contract_hash:
-        yield f"made for contract {made_for[:8]}, the endpoint's is {endpoint.contract_hash[:8]}"
+        yield (
+            f"made for contract {made_for[:8]}, the endpoint's is {endpoint.contract_hash[:8]}; a changed contract is a "
+            "new model, because those who call this one would have to change with it: declare it under a name of its "
+            "own (Model's name) and train that, or take the change back and train again"
+        )
     for given in trial.inputs:
         wanted = endpoint.inputs.get(given.name)
         if wanted is None:

@@ -15,6 +15,7 @@ from holdfast.qualify import (
     GateResult,
     Gates,
     GoldenQuery,
+    Objective,
     Pair,
     TensorType,
     Trial,
@@ -25,11 +26,13 @@ from holdfast.qualify import (
     golden,
     judged,
     loads,
+    objective,
     signature,
     size,
     standing,
 )
 from holdfast.records import Verdict
+from holdfast.stats import auc_interval, mean_interval
 
 CONTRACT = Contract(
     Text("id"),
@@ -108,6 +111,12 @@ def test_signature_tells_every_difference(trial: Trial, words: str) -> None:
     assert result.observed == 1
 
 
+def test_a_changed_contract_is_told_the_way_out() -> None:
+    result = signature(replace(GOOD, metadata={"contract_hash": "f" * 64}), endpoint_signature(CONTRACT, []))
+    assert "a changed contract is a new model" in result.explanation
+    assert "declare it under a name of its own" in result.explanation
+
+
 def test_signature_of_a_fitting_file_and_of_one_that_was_not_opened() -> None:
     endpoint = endpoint_signature(CONTRACT, [])
     assert signature(GOOD, endpoint).verdict is Verdict.PASS
@@ -175,7 +184,11 @@ def test_the_same_answers_are_no_worse_and_no_better() -> None:
     assert baseline(same, Gates()).verdict is Verdict.FAIL
 
 
-@pytest.mark.parametrize("gate", [baseline, champion])
+def promised(pair_: Pair | None, gates: Gates) -> GateResult:
+    return objective(pair_, Objective("auc", at_least=0.5), gates)
+
+
+@pytest.mark.parametrize("gate", [baseline, champion, promised])
 def test_no_data_is_inconclusive_and_no_probability_fails(gate: object) -> None:
     assert callable(gate)
     good = pair(2.0, 0.5, rows=600)
@@ -238,3 +251,37 @@ def test_only_passes_qualify_and_one_failure_refuses(verdicts: list[Verdict]) ->
 def test_gates_that_guard_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         Gates(**wrong)
+
+
+def test_an_objective_is_reached_missed_or_undecided() -> None:
+    """R82: the estimate passes, the interval decides between failing and not knowing."""
+    good = pair(2.0, 0.5)
+    own = auc_interval(good.candidate, good.labels, 0.95)
+    brier = mean_interval((good.candidate - good.labels) ** 2, 0.95)
+    middle = (own.estimate + own.high) / 2, (brier.estimate + brier.low) / 2
+    for declared, verdict, words in (
+        (Objective("auc", at_least=own.estimate), Verdict.PASS, "reaches the objective: auc"),
+        (Objective("auc", at_least=middle[0]), Verdict.INCONCLUSIVE, "does not surely reach"),
+        (Objective("auc", at_least=own.high + 1e-9), Verdict.FAIL, "misses the objective: auc"),
+        (Objective("brier", at_most=brier.estimate), Verdict.PASS, "reaches the objective: brier"),
+        (Objective("brier", at_most=middle[1]), Verdict.INCONCLUSIVE, "does not surely reach"),
+        (Objective("brier", at_most=brier.low - 1e-9), Verdict.FAIL, "misses the objective: brier"),
+    ):
+        result = objective(good, declared, Gates())
+        assert result.verdict is verdict, declared
+        assert words in result.explanation
+        assert result.bound == declared.bound
+        assert result.low is not None
+        assert result.observed is not None
+        assert result.high is not None
+        assert result.low < result.observed < result.high
+
+
+def test_an_objective_of_zero_is_a_bound_too() -> None:
+    perfect = pair(2.0, 0.5)
+    perfect = replace(perfect, candidate=perfect.labels.astype(float))
+    assert Objective("brier", at_most=0.0).bound == 0.0
+    assert objective(perfect, Objective("brier", at_most=0.0), Gates()).verdict is Verdict.PASS
+    assert objective(perfect, Objective("auc", at_least=1.0), Gates()).verdict is Verdict.PASS
+    turned = replace(perfect, candidate=1 - perfect.candidate)
+    assert objective(turned, Objective("auc", at_least=0.0), Gates()).verdict is Verdict.PASS

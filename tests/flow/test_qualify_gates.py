@@ -15,20 +15,21 @@ import onnx
 import polars as pl
 import pytest
 from onnx import TensorProto, helper
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from holdfast.contract import Category, Contract, Label, Number, Text, Timestamp
+from holdfast.control import qualify as judging
 from holdfast.control.ingest import ingest
-from holdfast.control.qualify import qualify, require_qualified
+from holdfast.control.qualify import qualify
 from holdfast.control.train import Trained, train
 from holdfast.control.trial import attempt
 from holdfast.declaration import Model
-from holdfast.errors import ConflictError, InputError, RefusedError
+from holdfast.errors import ConflictError, InputError
 from holdfast.features import Aggregate, Code, Hour, Log, Value, Weekday
 from holdfast.feeds import Feed
-from holdfast.qualify import Gates, GoldenQuery
+from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import Verdict
-from holdfast.store import Store, blobs, gates, schema, snapshots, versions
+from holdfast.store import Store, blobs, files, gates, schema, snapshots, versions
 from holdfast.store.versions import VersionRow
 from holdfast.train import LightGBM, LogisticRegression, Rate
 from holdfast.train.artifact import VersionMetadata, open_sealed, seal
@@ -150,9 +151,41 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str, Train
 @pytest.fixture
 def store(trained: tuple[Store, str, Trained], tmp_path: Path) -> Store:
     """A copy of the trained store that a test may change."""
-    trained[0].ledger.close()
-    shutil.copytree(trained[0].root, tmp_path / "store")
-    return Store.open(tmp_path / "store")
+    return copied(trained[0], tmp_path)
+
+
+@pytest.fixture(scope="module")
+def crowned(trained: tuple[Store, str, Trained], tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The trained store, with the good version judged and made champion."""
+    store = copied(trained[0], tmp_path_factory.mktemp("crowned"))
+    good = trained[2]
+    assert set(verdicts(store, good.version).values()) == {Verdict.PASS}
+    promote(store, good.version, good.heuristic)
+    return store
+
+
+@pytest.fixture
+def served(crowned: Store, tmp_path: Path) -> Store:
+    """A copy of the store with a champion, that a test may change."""
+    return copied(crowned, tmp_path)
+
+
+def copied(store: Store, directory: Path) -> Store:
+    store.ledger.close()
+    shutil.copytree(store.root, directory / "store")
+    return Store.open(directory / "store")
+
+
+def promote(store: Store, version: str, heuristic: str) -> None:
+    with store.ledger.write() as connection:
+        plan = {
+            "model": MODEL.name,
+            "champion": version,
+            "share_ppm": 0,
+            "fallback": heuristic,
+            "committed_us": NOW_US,
+        }
+        connection.execute(insert(schema.traffic_plans).values(plan))
 
 
 def verdicts(store: Store, version: str, model: Model = MODEL) -> dict[str, Verdict]:
@@ -190,8 +223,7 @@ def test_a_good_version_passes_every_gate_and_may_be_rolled_out(
     store: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     version = trained[2].version
-    with pytest.raises(RefusedError, match="no gate has judged it"):
-        require_qualified(store, version)
+    assert versions.get(store, version).state == "registered"
     results = qualify(store, MODEL, version, now_us=NOW_US + 1)
     assert [result.gate for result in results] == [
         "loads",
@@ -207,7 +239,7 @@ def test_a_good_version_passes_every_gate_and_may_be_rolled_out(
     assert ahead.low is not None
     assert ahead.observed is not None
     assert 0 < ahead.low < ahead.observed
-    assert require_qualified(store, version).state == "qualified"
+    assert versions.get(store, version).state == "qualified"
     assert versions.get(store, trained[2].heuristic).state == "qualified"
     assert gates.newest(store, version) == results
     assert qualify(store, MODEL, version, now_us=NOW_US + 9) == results  # final: judged once
@@ -365,8 +397,6 @@ def test_a_file_that_cannot_serve_is_refused(
     assert words in found[gate].explanation
     assert found["baseline"].verdict is Verdict.INCONCLUSIVE
     assert versions.get(store, row.version).state == "refused"
-    with pytest.raises(RefusedError, match="HF403"):
-        require_qualified(store, row.version)
 
 
 def test_a_pickle_is_never_opened(store: Store, trained: tuple[Store, str, Trained], tmp_path: Path) -> None:
@@ -414,49 +444,104 @@ def test_a_model_that_knows_less_than_the_heuristic_is_refused(
 
 
 def test_a_model_that_is_worse_than_the_champion_is_refused(
-    store: Store, trained: tuple[Store, str, Trained]
+    served: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     """R75: it would beat the heuristic, and is no match for what answers now."""
-    good = trained[2]
-    assert set(verdicts(store, good.version).values()) == {Verdict.PASS}
-    promote(store, good.version, good.heuristic)
     weaker = replace(MODEL, features=(Code("route"), Log("distance"), Hour("at")), aggregates=(), golden=())
-    result = train(store, weaker, trained[1], now_us=NOW_US, seed=5)
-    found = verdicts(store, result.version, replace(weaker, aggregates=MODEL.aggregates))
+    result = train(served, weaker, trained[1], now_us=NOW_US, seed=5)
+    found = verdicts(served, result.version, replace(weaker, aggregates=MODEL.aggregates))
     assert found["baseline"] is Verdict.PASS
     assert found["champion"] is Verdict.FAIL
 
+
+def test_a_model_that_equals_the_champion_passes_and_the_snapshot_is_read_once(
+    served: Store, trained: tuple[Store, str, Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three versions are asked about the same rows: one reading of each table, one champion for all gates."""
     equal = train(
-        store, replace(MODEL, learner=replace(MODEL.learner, trees=45)), trained[1], now_us=NOW_US, seed=6
+        served, replace(MODEL, learner=replace(MODEL.learner, trees=45)), trained[1], now_us=NOW_US, seed=6
     )
-    assert set(verdicts(store, equal.version).values()) == {Verdict.PASS}
+    qualify(served, MODEL, equal.heuristic, now_us=NOW_US)
+    read: list[str] = []
+    read_rows, ask = files.read_rows, versions.champion
+    monkeypatch.setattr(files, "read_rows", lambda *a: [read.append(a[2]), read_rows(*a)][1])
+    monkeypatch.setattr(versions, "champion", lambda *a: [read.append("champion"), ask(*a)][1])
+    assert set(verdicts(served, equal.version).values()) == {Verdict.PASS}
+    assert sorted(read) == ["arrivals", "champion", "trips"]
+
+
+def test_each_version_is_asked_with_its_own_aggregates(
+    served: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    """A candidate may mean something else by an aggregate's name than the champion does."""
+    brief = replace(MODEL, aggregates=(replace(RECENT, window="20min"),))
+    days = judging._HeldOut(served, brief, trained[1])
+    assert not days.rows(brief.aggregates).equals(days.rows(MODEL.aggregates))
+    champion = versions.get(served, trained[2].version)
+    own = days.asked_of(champion, sealed(served, champion.version)[1])
+    alone = judging._HeldOut(served, MODEL, trained[1]).asked_of(
+        champion, sealed(served, champion.version)[1]
+    )
+    assert own is not None
+    assert alone is not None
+    assert np.array_equal(own.scores, alone.scores)
+
+
+def test_a_changed_contract_is_refused_with_the_way_out_which_works(
+    served: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    """R94: those who call the champion would break; under a name of its own the same declaration passes."""
+    columns = [
+        replace(column, high=3000) if column.name == "distance" else column
+        for column in MODEL.contract.request_columns
+    ]
+    wider = Contract(*columns, key=("route", "at"), event_time="at", label=MODEL.contract.label)
+    changed = replace(MODEL, contract=wider)
+    result = train(served, changed, trained[1], now_us=NOW_US)
+    found = {result.gate: result for result in qualify(served, changed, result.version, now_us=NOW_US)}
+    assert found["signature"].verdict is Verdict.FAIL
+    assert "declare it under a name of its own" in found["signature"].explanation
+    assert versions.get(served, result.version).state == "refused"
+
+    renamed = replace(changed, name="trip-delay-wide")
+    result = train(served, renamed, trained[1], now_us=NOW_US)
+    assert set(verdicts(served, result.version, renamed).values()) == {Verdict.PASS}
+
+
+def test_a_model_that_misses_its_objective_is_refused(
+    served: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    """R82: halved answers rank the trips as well as before and promise too little."""
+    graph, about = sealed(served, trained[2].version)
+    half = helper.make_tensor("half", TensorProto.FLOAT, [], [0.5])
+    halved = behind(graph, helper.make_node("Mul", ["half", "before"], ["probability"]), constants=(half,))
+    row = plant(served, seal(halved, about), about)
+    promising = replace(MODEL, golden=(), objective=Objective("brier", at_most=0.2))
+    found = {result.gate: result for result in qualify(served, promising, row.version, now_us=NOW_US)}
+    assert found["baseline"].verdict is found["champion"].verdict is Verdict.PASS
+    assert found["objective"].verdict is Verdict.FAIL
+    assert "misses the objective: brier" in found["objective"].explanation
+    assert versions.get(served, row.version).state == "refused"
+
+    honest = train(
+        served, replace(promising, learner=replace(MODEL.learner, trees=41)), trained[1], now_us=NOW_US
+    )
+    assert verdicts(served, honest.version, promising)["objective"] is Verdict.PASS
 
 
 def test_a_bloated_file_is_refused_and_growth_is_reported(
-    store: Store, trained: tuple[Store, str, Trained]
+    served: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     """R95."""
     good = trained[2]
-    verdicts(store, good.version)
-    graph, about = sealed(store, good.version)
+    graph, about = sealed(served, good.version)
+    quick = replace(MODEL, golden=(), gates=replace(MODEL.gates, labelled_rows=10**6))
     for factor, verdict in ((1.2, Verdict.PASS), (2.5, Verdict.FAIL)):
-        graph.doc_string = "x" * int(versions.get(store, good.version).bytes * (factor - 1))
-        row = plant(store, seal(graph, about), about)
-        size = next(r for r in qualify(store, MODEL, row.version, now_us=NOW_US) if r.gate == "size")
+        graph.doc_string = "x" * int(versions.get(served, good.version).bytes * (factor - 1))
+        row = plant(served, seal(graph, about), about)
+        size = next(r for r in qualify(served, quick, row.version, now_us=NOW_US) if r.gate == "size")
         assert size.verdict is verdict
         assert size.explanation.startswith("ALARM")
-
-
-def promote(store: Store, version: str, heuristic: str) -> None:
-    with store.ledger.write() as connection:
-        plan = {
-            "model": MODEL.name,
-            "champion": version,
-            "share_ppm": 0,
-            "fallback": heuristic,
-            "committed_us": NOW_US,
-        }
-        connection.execute(insert(schema.traffic_plans).values(plan))
 
 
 # --- not judged to the end --------------------
@@ -466,10 +551,10 @@ def test_too_few_labels_are_no_success(store: Store, trained: tuple[Store, str, 
     """No data is never a pass: the version stays registered, and may be judged again."""
     strict = replace(MODEL, gates=replace(MODEL.gates, labelled_rows=10**6))
     version = trained[2].version
-    assert verdicts(store, version, strict)["baseline"] is Verdict.INCONCLUSIVE
+    found = {result.gate: result for result in qualify(store, strict, version, now_us=NOW_US)}
+    assert found["baseline"].verdict is Verdict.INCONCLUSIVE
+    assert "fewer than 1000000" in found["baseline"].explanation
     assert versions.get(store, version).state == "registered"
-    with pytest.raises(RefusedError, match="fewer than 1000000"):
-        require_qualified(store, version)
     assert set(verdicts(store, version).values()) == {Verdict.PASS}
 
 
@@ -495,14 +580,52 @@ def test_a_file_that_is_not_the_registered_one_is_refused(
 
 
 def test_a_second_judge_who_comes_too_late_changes_nothing(
-    store: Store, trained: tuple[Store, str, Trained]
+    store: Store, trained: tuple[Store, str, Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """While one judge tries the file, another judges it to the end."""
     version = trained[2].version
+    rival = Store.open(store.root)
+    first: list[dict[str, Verdict]] = []
+    tried = judging.attempt
+
+    def interrupted(*given: object, **more: object) -> object:
+        seen = tried(*given, **more)
+        if not first:
+            monkeypatch.setattr(judging, "attempt", tried)
+            first.append(verdicts(rival, version))
+        return seen
+
+    monkeypatch.setattr(judging, "attempt", interrupted)
+    strict = replace(MODEL, golden=(replace(MODEL.golden[0], between=(0.99, 1.0)),))
+    with pytest.raises(ConflictError, match="another judgement ended first"):
+        qualify(store, strict, version, now_us=NOW_US + 5)
+    assert set(first[0].values()) == {Verdict.PASS}
+    assert versions.get(store, version).state == "qualified"
+    assert {result.gate: result.verdict for result in gates.newest(store, version)} == first[0]
+
+
+def test_a_heuristic_that_another_judge_ended_first_is_no_obstacle(
+    store: Store, trained: tuple[Store, str, Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two candidates of one snapshot share their heuristic, and are judged at the same time."""
+    heuristic = trained[2].heuristic
     with store.ledger.write() as connection:
-        versions.set_state(connection, version, "refused", before="registered")
-    with pytest.raises(ConflictError), store.ledger.write() as connection:
-        versions.set_state(connection, version, "qualified", before="registered")
-    assert versions.get(store, version).state == "refused"
+        connection.execute(
+            update(schema.versions).where(schema.versions.c.version == heuristic).values(state="registered")
+        )
+    rival = Store.open(store.root)
+    tried = judging.attempt
+
+    def interrupted(path: Path, digest: str, *given: object, **more: object) -> object:
+        seen = tried(path, digest, *given, **more)
+        if digest == versions.get(rival, heuristic).digest and more["rows"] is None:
+            monkeypatch.setattr(judging, "attempt", tried)
+            qualify(rival, MODEL, heuristic, now_us=NOW_US)
+        return seen
+
+    monkeypatch.setattr(judging, "attempt", interrupted)
+    assert set(verdicts(store, trained[2].version).values()) == {Verdict.PASS}
+    assert judging.attempt is tried
 
 
 def test_a_version_of_another_model_is_not_judged(store: Store, trained: tuple[Store, str, Trained]) -> None:

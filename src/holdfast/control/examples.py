@@ -70,15 +70,17 @@ def with_aggregates(
 ) -> pl.DataFrame:
     """Rows of `model` with a column for each of `aggregates`: what `snapshot` knew of them at their event
     time."""
-    for aggregate in aggregates:
-        source = files.read_rows(
-            store, snapshot, aggregate.over, (aggregate.by, aggregate.value, aggregate.known)
-        )
-        if source.is_empty():
-            frame = frame.with_columns(pl.lit(None, pl.Float64).alias(aggregate.name))
-            continue
-        known = aggregate_rows(aggregate, source)
-        frame = join_as_of(frame, at=model.contract.event_time, aggregate=aggregate, rows=known)
+    wanted = list(aggregates)
+    for over in dict.fromkeys(aggregate.over for aggregate in wanted):
+        mine = [aggregate for aggregate in wanted if aggregate.over == over]
+        columns = dict.fromkeys(column for each in mine for column in (each.by, each.value, each.known))
+        source = files.read_rows(store, snapshot, over, tuple(columns))
+        for aggregate in mine:
+            if source.is_empty():
+                frame = frame.with_columns(pl.lit(None, pl.Float64).alias(aggregate.name))
+                continue
+            known = aggregate_rows(aggregate, source)
+            frame = join_as_of(frame, at=model.contract.event_time, aggregate=aggregate, rows=known)
     return frame
 
 

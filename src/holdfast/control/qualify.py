@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,11 @@ import numpy.typing as npt
 import polars as pl
 
 from holdfast.contract import Contract
-from holdfast.control.examples import read_examples, split_days
+from holdfast.control.examples import read_examples, split_days, with_aggregates
 from holdfast.control.trial import Attempt, attempt
 from holdfast.declaration import Model
-from holdfast.errors import InputError, RefusedError
-from holdfast.features import aggregates_from_json
+from holdfast.errors import ConflictError, InputError
+from holdfast.features import Aggregate, aggregates_from_json
 from holdfast.qualify import (
     GateResult,
     Pair,
@@ -38,14 +39,56 @@ from holdfast.train.artifact import VersionMetadata, read_metadata
 
 
 @dataclass(frozen=True, slots=True)
-class _Holdout:
-    """The labelled days that a version never learnt from, as it answered them, in the order of the table's
-    rows."""
+class _Answers:
+    """The held-out days as one version answered them, in the order of the table's rows."""
 
     scores: npt.NDArray[np.float64]
-    labels: npt.NDArray[np.bool_]
-    event_us: npt.NDArray[np.int64]
     trained_before_us: int
+
+
+class _HeldOut:
+    """The newest labelled days of a snapshot, read once however many versions are asked about them.
+
+    Rows older than the end of a version's training are among them only if the declared holdout has grown
+    since; `pair` leaves them out.
+    """
+
+    def __init__(self, store: Store, model: Model, snapshot: str) -> None:
+        self._store, self._model, self._snapshot = store, model, snapshot
+        self._days = split_days(model, read_examples(store, model, (), snapshot).frame).holdout
+        self._columns: dict[Aggregate, pl.Series] = {}
+
+    def rows(self, aggregates: tuple[Aggregate, ...]) -> pl.DataFrame:
+        """The days without their label, with a column for each of `aggregates`. An aggregate that several versions
+        declare alike is joined once."""
+        days = self._days.drop(self._model.label)
+        new = [aggregate for aggregate in aggregates if aggregate not in self._columns]
+        joined = with_aggregates(self._store, self._model, new, self._snapshot, days)
+        self._columns |= {aggregate: joined[aggregate.name] for aggregate in new}
+        return days.with_columns(self._columns[aggregate] for aggregate in aggregates)
+
+    def asked_of(self, row: VersionRow, about: VersionMetadata) -> _Answers | None:
+        """What version `row` answers; None when it answers another contract's rows, or does not answer."""
+        if row.contract_hash != self._model.contract.hash:
+            return None
+        rows = self.rows(aggregates_from_json(about.aggregates_json))
+        scores = _try(self._store, self._model, row, rows).probabilities
+        if scores is None or scores.shape != (rows.height,):
+            return None
+        return _Answers(scores, about.trained_before_us)
+
+    def pair(self, own: _Answers, other: VersionRow) -> Pair | None:
+        """`own` beside the answers of `other`, on the days that neither learnt from; None when `other` did not
+        pass its gates, or cannot answer."""
+        if other.state != "qualified":
+            return None
+        theirs = self.asked_of(other, read_metadata(blobs.get(self._store, other.digest)))
+        if theirs is None:
+            return None
+        event_us = self._days[self._model.contract.event_time].dt.epoch("us").to_numpy()
+        fresh = event_us >= max(own.trained_before_us, theirs.trained_before_us)
+        labels = self._days[self._model.label].to_numpy().astype(np.bool_)
+        return Pair(own.scores[fresh], theirs.scores[fresh], labels[fresh])
 
 
 def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[GateResult]:
@@ -86,53 +129,47 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
     return results
 
 
-def require_qualified(store: Store, version: str) -> VersionRow:
-    """The row of `version`, when every gate let it through; `RefusedError` HF403 with the reasons otherwise
-    (R88)."""
-    row = versions.get(store, version)
-    if row.state != "qualified":
-        found = gates.newest(store, version)
-        raise RefusedError(
-            "HF403",
-            f"{version} is {row.state}, not qualified: {_told(found) if found else 'no gate has judged it'}",
-            state="no traffic was moved",
-            next_command=f"holdfast qualify {version}",
-        )
-    return row
-
-
 def _judge_heuristic(store: Store, model: Model, row: VersionRow) -> list[GateResult]:
     """A heuristic may answer users, so it must load and fit; nobody asks it to beat itself."""
     seen = _try(store, model, row).trial
     return [
         loads(seen, model.gates),
-        signature(seen, _endpoint(store, model)),
+        signature(seen, _endpoint(store, model, versions.champion(store, model.name))),
         size(row.bytes, None, model.gates),
     ]
 
 
 def _judge(store: Store, model: Model, row: VersionRow, now_us: int) -> list[GateResult]:
+    current = versions.champion(store, model.name)  # asked once: every gate means the same champion
     seen = _try(store, model, row).trial
-    results = [loads(seen, model.gates), signature(seen, _endpoint(store, model))]
+    results = [loads(seen, model.gates), signature(seen, _endpoint(store, model, current))]
     if model.golden:
         results.append(golden(seen, model.golden))
-    results.append(size(row.bytes, _size_before(store, row), model.gates))
+    results.append(size(row.bytes, _size_before(store, row, current), model.gates))
+    beside = _judged_heuristic(store, model, row, now_us)
     # Held-out rows are asked only of a file that loads and fits: the others have nothing more to say.
     fits = results[0].verdict is Verdict.PASS and results[1].verdict is Verdict.PASS
-    own = _held_out(store, model, row, row, _about(seen)) if fits else None
-    beside = versions.heuristic_beside(store, row)
-    if beside.state == "registered":
-        qualify(store, model, beside.version, now_us=now_us)
-    against_heuristic = _pair(own, _known(store, model, row, beside)) if own else None
+    days = _HeldOut(store, model, row.snapshot) if fits else None
+    own = days.asked_of(row, _about(seen)) if days else None
+    against_heuristic = days.pair(own, beside) if days and own else None
     results.append(baseline(against_heuristic, model.gates))
     if model.objective is not None:
         results.append(objective(against_heuristic, model.objective, model.gates))
-    current = versions.champion(store, model.name)
     if current is None:
         results.append(first_version())
     else:
-        results.append(champion(_pair(own, _known(store, model, row, current)) if own else None, model.gates))
+        results.append(champion(days.pair(own, current) if days and own else None, model.gates))
     return results
+
+
+def _judged_heuristic(store: Store, model: Model, candidate: VersionRow, now_us: int) -> VersionRow:
+    beside = versions.heuristic_beside(store, candidate)
+    if beside.state == "registered":
+        # Whoever ended first: the verdict is about the same file, and it stands.
+        with suppress(ConflictError):
+            qualify(store, model, beside.version, now_us=now_us)
+        beside = versions.get(store, beside.version)
+    return beside
 
 
 def _try(store: Store, model: Model, row: VersionRow, rows: pl.DataFrame | None = None) -> Attempt:
@@ -141,71 +178,26 @@ def _try(store: Store, model: Model, row: VersionRow, rows: pl.DataFrame | None 
     return attempt(path, row.digest, model.gates, golden=golden_rows, rows=rows)
 
 
-def _endpoint(store: Store, model: Model) -> Signature:
+def _endpoint(store: Store, model: Model, current: VersionRow | None) -> Signature:
     """What callers use now: the champion's contract, or the declared one before there is a champion."""
-    current = versions.champion(store, model.name)
     contract = model.contract
     if current is not None and current.contract_hash != contract.hash:
         contract = Contract.from_json(read_metadata(blobs.get(store, current.digest)).contract_json)
     return endpoint_signature(contract, [aggregate.name for aggregate in model.aggregates])
 
 
-def _size_before(store: Store, row: VersionRow) -> int | None:
-    before = versions.champion(store, row.model)
-    if before is None:
-        earlier = (
-            v for v in versions.of_model(store, row.model) if v.role == "candidate" and v.number < row.number
-        )
-        before = next((v for v in earlier if v.state == "qualified"), None)
-    return None if before is None else before.bytes
+def _size_before(store: Store, row: VersionRow, current: VersionRow | None) -> int | None:
+    if current is not None:
+        return current.bytes
+    for earlier in versions.of_model(store, row.model):
+        if earlier.role == "candidate" and earlier.number < row.number and earlier.state == "qualified":
+            return earlier.bytes
+    return None
 
 
 def _about(trial: Trial) -> VersionMetadata:
     facts: Any = trial.metadata
     return VersionMetadata(**facts)
-
-
-def _known(store: Store, model: Model, candidate: VersionRow, other: VersionRow) -> _Holdout | None:
-    """The held-out days as a version answers them that passed its gates before; None when it did not, or
-    cannot answer."""
-    if other.state == "refused" or other.contract_hash != candidate.contract_hash:
-        return None
-    if versions.get(store, other.version).state != "qualified":
-        return None
-    return _held_out(store, model, candidate, other, read_metadata(blobs.get(store, other.digest)))
-
-
-def _held_out(
-    store: Store, model: Model, candidate: VersionRow, row: VersionRow, about: VersionMetadata
-) -> _Holdout | None:
-    """The newest labelled days of the candidate's snapshot as version `row` answers them; None when it does
-    not.
-
-    Rows older than the end of its training are among them only if the declared holdout has grown since;
-    `_pair` leaves them out.
-    """
-    if row.contract_hash != model.contract.hash:
-        return None
-    examples = read_examples(store, model, aggregates_from_json(about.aggregates_json), candidate.snapshot)
-    days = split_days(model, examples.frame).holdout
-    scores = _try(store, model, row, days.drop(model.label)).probabilities
-    if scores is None or scores.shape != (days.height,):
-        return None
-    labels = days[model.label].to_numpy().astype(np.bool_)
-    return _Holdout(scores, labels, _event_us(days, model), about.trained_before_us)
-
-
-def _event_us(days: pl.DataFrame, model: Model) -> npt.NDArray[np.int64]:
-    return days[model.contract.event_time].dt.epoch("us").to_numpy()
-
-
-def _pair(own: _Holdout, other: _Holdout | None) -> Pair | None:
-    """The rows that neither version learnt from; None when the other could not be asked."""
-    if other is None:
-        return None
-    assert np.array_equal(own.event_us, other.event_us)
-    fresh = own.event_us >= max(own.trained_before_us, other.trained_before_us)
-    return Pair(own.scores[fresh], other.scores[fresh], own.labels[fresh])
 
 
 def _told(results: list[GateResult]) -> str:

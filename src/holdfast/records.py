@@ -18,6 +18,9 @@ from holdfast.errors import InputError
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 """What a feed, model, column or batch may be called (reliability N1: names never become paths or markup)."""
 
+EVERYTHING_PPM: Final = 1_000_000
+"""All of the traffic, in parts per million."""
+
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|h|d)\Z")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -67,6 +70,17 @@ class TrafficPlan:
     previous: str | None
     fallback: str | None
     rollout: int | None
+
+    @property
+    def intended(self) -> str:
+        """The version that new traffic is meant for: the challenger once it has everything.
+
+        >>> TrafficPlan("m", 4, "v1", "v2", 1_000_000, None, None, 1).intended
+        'v2'
+        """
+        if self.challenger is not None and self.share_ppm >= EVERYTHING_PPM:
+            return self.challenger
+        return self.champion
 
     def versions(self) -> tuple[str, ...]:
         """Every version that must be warm under this plan, the champion first, each once."""

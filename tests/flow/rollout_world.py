@@ -12,7 +12,7 @@ from sqlalchemy import insert
 
 from holdfast.control import rollout
 from holdfast.monitor import UsageRow, bucket_of
-from holdfast.records import Arm, TrafficPlan, Verdict
+from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan, Verdict
 from holdfast.rollout import Answered, Canary, fold_requests, fold_scores
 from holdfast.store import Store, evidence, leases, plans, probes, rollouts, schema, servers, usage
 from holdfast.store.leases import Lease
@@ -113,9 +113,13 @@ class World:
             usage.add(connection, MODEL, [counted])
 
     def traffic(self, *, units: int = 25, failing: int = 0, labelled: int = 6, score: float = 0.8) -> None:
-        """One window: `units` of the challenger, `failing` of them bad, and nine times the champion's."""
+        """One window: `units` of the challenger, `failing` of them bad, and nine times the champion's, which has
+        none once the challenger has everything."""
+        plan = self.plan()
+        assert plan is not None
+        theirs = 9 if plan.share_ppm < EVERYTHING_PPM else 0
         window = []
-        for arm, count in ((Arm.CHALLENGER, units), (Arm.CHAMPION, 9 * units)):
+        for arm, count in ((Arm.CHALLENGER, units), (Arm.CHAMPION, theirs * units)):
             for number in range(count):
                 self.units += 1
                 bad = arm is Arm.CHALLENGER and number < failing
@@ -124,7 +128,7 @@ class World:
         with self.store.ledger.write() as connection:
             states = fold_requests(evidence.of_running(connection, number), window)
             states = tuple(
-                fold_scores(state, [score] * labelled, [0.8] * 9 * labelled)
+                fold_scores(state, [score] * labelled, [0.8] * theirs * labelled)
                 if state.metric == "quality"
                 else state
                 for state in states
@@ -132,14 +136,19 @@ class World:
             evidence.put(connection, number, states, now_us=self.now_us)
 
     def probe(self, answered: str | None = None) -> None:
-        """The server is probed: it follows the newest plan, and its champion answers, or `answered` does."""
+        """The server is probed: it follows the newest plan and answers as intended, or with `answered`."""
         plan = self.plan()
         if plan is None:
             return
-        version = answered or plan.champion
+        version = answered or plan.intended
         seen = probes.Probe(
-            "srv", MODEL, plan.plan, plan.champion, version, Verdict.PASS, "probed", self.tick()
+            "srv", MODEL, plan.plan, plan.intended, version, Verdict.PASS, "probed", self.tick()
         )
+        probes.record(self.store, seen, self.lease)
+
+    def silence(self) -> None:
+        """The server is probed and says nothing."""
+        seen = probes.Probe("srv", MODEL, None, None, None, Verdict.ERROR, "silent", self.tick())
         probes.record(self.store, seen, self.lease)
 
     def promote(self, version: str) -> None:

@@ -13,6 +13,8 @@ from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.rollout import State
 from holdfast.store import events, faults, leases, rollouts
 
+POLICY_VERIFY_US = 600_000_000
+
 if TYPE_CHECKING:
     from rollout_world import World
 
@@ -66,10 +68,108 @@ def test_a_good_version_goes_through_every_step_to_promotion(served: World) -> N
     assert shares == [100_000, 500_000, 1_000_000]
     plan = served.plan()
     assert plan is not None
-    assert (plan.champion, plan.challenger, plan.previous) == (version, None, champion)
+    assert (plan.intended, plan.champion) == (version, champion)
+    assert served.reconcile() == []
     served.probe()
     assert served.reconcile() == ["Confirm"]
     assert served.row().state is State.PROMOTED
+    plan = served.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger, plan.previous) == (version, None, champion)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize("harm", [{"failing": 20}, {"units": 0, "labelled": 60, "score": 0.1}])
+def test_harm_that_shows_only_when_it_has_everything_is_rolled_back(
+    served: World, steps: int, harm: dict[str, float]
+) -> None:
+    """R117 at 100 % and while a probe is awaited: real traffic has no champion left to compare with."""
+    champion = served.row().challenger
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    for _ in range(steps):
+        served.traffic(labelled=20)
+        served.reconcile()
+    plan = served.plan()
+    assert plan is not None
+    assert (plan.share_ppm, served.row().state) == (1_000_000, "canary" if steps == 2 else "verifying")
+    served.traffic(**harm)
+    served.probe()
+    assert served.reconcile() == ["RollBack"]
+    assert "harm to" in served.row().reason
+    plan = served.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger) == (champion, None)
+
+
+def test_a_version_that_no_server_survives_is_taken_back(served: World) -> None:
+    """R118: silence is not consent; nobody has to notice it."""
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    while served.row().state == "canary":
+        served.traffic()
+        served.reconcile()
+    served.silence()
+    assert served.reconcile() == []
+    served.tick(POLICY_VERIFY_US)
+    assert served.reconcile() == ["RollBack"]
+    assert "no server has answered a probe yet (1 silent); patience ran out" in served.row().reason
+
+
+def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World) -> None:
+    """R118: what is undone is the promotion of the champion, whichever rollout was the last."""
+    first = served.row().challenger
+    second = served.add_version()
+    served.promote(second)
+    promotion = served.row().rollout
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    served.roll_back()
+    served.probe()
+    assert served.reconcile() == ["Confirm"]
+    assert served.row().state is State.ROLLED_BACK
+    assert served.roll_back() == promotion
+    plan = served.plan()
+    assert plan is not None
+    assert plan.champion == first
+    assert served.reconcile() == []
+    with pytest.raises(ConflictError, match="HF404"):
+        served.begin(served.add_version())
+    served.probe()
+    assert served.reconcile() == ["Confirm"]
+    assert rollouts.get(served.store, promotion).state is State.ROLLED_BACK
+
+
+def test_a_roll_back_keeps_the_fallback_that_servers_have_warm(served: World) -> None:
+    """A heuristic that was trained meanwhile is warm nowhere: naming it would hold the roll-back up."""
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    served.add_version("heuristic", "registered")
+    served.roll_back()
+    plan = served.plan()
+    assert plan is not None
+    assert plan.fallback == "v1-00000000"
+    served.probe()
+    served.reconcile()
+    newest = served.add_version("heuristic", "registered")
+    served.promote(served.add_version())
+    plan = served.plan()
+    assert plan is not None
+    assert plan.fallback == newest
+
+
+def test_a_return_to_the_heuristic_is_confirmed_by_what_was_committed(world: World) -> None:
+    """A newer heuristic that is trained while it rolls back changes nothing about what servers must do."""
+    world.promote(world.add_version())
+    world.roll_back()
+    world.add_version("heuristic", "registered")
+    world.probe()
+    assert world.reconcile() == ["Confirm"]
+    assert world.row().state is State.ROLLED_BACK
 
 
 def test_harm_is_rolled_back_without_a_person(served: World) -> None:
@@ -140,6 +240,9 @@ def test_one_command_rolls_back_from_every_state(served: World, until: str) -> N
     served.probe()
     served.reconcile()
     assert served.row().state is State.ROLLED_BACK
+    assert served.roll_back() == number - 1  # once more: the promotion before is undone
+    served.probe()
+    served.reconcile()
     with pytest.raises(RefusedError, match="HF404"):
         served.roll_back()
 

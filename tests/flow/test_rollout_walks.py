@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from holdfast.control import rollout
 from holdfast.errors import ConflictError, HoldfastError
-from holdfast.rollout import RESTING, TERMINAL, Canary, State
+from holdfast.rollout import Canary, State
 from holdfast.store import Store, events, leases, rollouts
 
 
@@ -30,6 +30,7 @@ def _load():
 
 
 WORLD = _load()
+COMPARING = (State.CANARY, State.VERIFYING)
 
 
 class Walk(RuleBasedStateMachine):
@@ -51,23 +52,32 @@ class Walk(RuleBasedStateMachine):
         rows = rollouts.of_model(self.world.store, WORLD.MODEL)
         return rows[0] if rows else None
 
+    def acting(self) -> rollouts.RolloutRow | None:
+        """The rollout that decides about the traffic: the one that was moved last and had any."""
+        rows = rollouts.of_model(self.world.store, WORLD.MODEL)
+        idle = (State.PENDING, State.CANCELLED)
+        return max((r for r in rows if r.state not in idle), key=lambda r: r.changed_us, default=None)
+
+    def running(self) -> bool:
+        return any(row.running for row in rollouts.of_model(self.world.store, WORLD.MODEL))
+
     @rule()
     def begin(self) -> None:
-        row = self.newest()
+        running = self.running()
         code = _code_of(lambda: self.world.begin(self.world.add_version()))
-        assert code == ("HF404" if row is not None and row.running else "")
+        assert code == ("HF404" if running else "")
 
     @precondition(lambda self: self.world.plan() is not None)
     @rule()
     def champion_answers(self) -> None:
         self.world.champion_answers()
 
-    @precondition(lambda self: (row := self.newest()) is not None and row.state is State.CANARY)
+    @precondition(lambda self: (row := self.acting()) is not None and row.state in COMPARING and row.champion)
     @rule(failing=st.sampled_from([0, 0, 0, 20]), labelled=st.sampled_from([0, 6]))
     def traffic(self, failing: int, labelled: int) -> None:
         self.world.traffic(failing=failing, labelled=labelled)
         if failing:
-            self.harmed.add(self.world.row().challenger)
+            self.harmed.add(self.acting().challenger)
 
     @rule(honest=st.booleans())
     def probe(self, honest: bool) -> None:
@@ -75,19 +85,19 @@ class Walk(RuleBasedStateMachine):
 
     @rule()
     def reconcile(self) -> None:
-        before = self.newest()
+        running = self.running()
         taken = self.world.reconcile()
-        if before is None or before.state in RESTING:
+        if not running:
             assert taken == []
 
     @rule()
     def roll_back(self) -> None:
-        row = self.newest()
-        code = _code_of(self.world.roll_back)
-        if row is None:
-            assert code == "HF303"
-        else:
-            assert code == ("HF404" if row.state in TERMINAL else "")
+        rows, plan = rollouts.of_model(self.world.store, WORLD.MODEL), self.world.plan()
+        promoted = plan is not None and any(
+            row.state is State.PROMOTED and row.challenger == plan.champion for row in rows
+        )
+        expected = "" if self.running() or promoted else "HF404"
+        assert _code_of(self.world.roll_back) == (expected if rows else "HF303")
 
     @rule(hours=st.integers(1, 3))
     def time_passes(self, hours: int) -> None:
@@ -108,7 +118,9 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def the_plan_is_what_the_state_says(self) -> None:
-        row, plan = self.newest(), self.world.plan()
+        row, plan, newest = self.acting(), self.world.plan(), self.newest()
+        if newest is not None and plan is not None and newest.state in (State.PENDING, State.CANCELLED):
+            assert newest.challenger not in plan.versions()
         if row is None or plan is None:
             return
         assert plan.plan >= self.last_plan
@@ -122,12 +134,12 @@ class Walk(RuleBasedStateMachine):
                     row.challenger,
                     share,
                 )
+            case State.VERIFYING if row.champion is not None:
+                assert (plan.champion, plan.intended) == (row.champion, row.challenger)
             case State.VERIFYING | State.PROMOTED:
                 assert (plan.champion, plan.challenger, plan.previous) == (row.challenger, None, row.champion)
             case State.ROLLING_BACK | State.ROLLED_BACK:
                 assert plan.champion == back_to
-                assert row.challenger not in plan.versions()
-            case State.PENDING | State.CANCELLED:
                 assert row.challenger not in plan.versions()
 
     @invariant()

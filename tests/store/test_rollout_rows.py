@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError as Refused
 
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.rollout import Canary, begin, begin_step
-from holdfast.store import Store, plans, rollouts, schema
+from holdfast.store import Store, evidence, plans, rollouts, schema
 
 MODEL = {"model": "m", "policy": Canary().to_json(), "reason": "r", "actor": "a", "now_us": 5}
 
@@ -53,8 +53,8 @@ def test_evidence_comes_back_as_it_was_written(store: Store) -> None:
     states = begin_step(begin(Canary(), 0.02))
     with store.ledger.write() as connection:
         number = rollouts.insert_pending(connection, challenger="v2", champion="v1", **MODEL)
-        rollouts.begin_evidence(connection, number, states, now_us=5)
-    assert rollouts.evidence(store, number) == states
+        evidence.begin(connection, number, states, now_us=5)
+    assert evidence.of_rollout(store, number) == states
 
 
 @pytest.mark.parametrize(

@@ -7,23 +7,29 @@ plan, under the lease's epoch. A loop that was killed, or a second one, finds ei
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final, assert_never
 
+from holdfast.control.traffic import traffic_of
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.monitor import merge, quantile_seconds
+from holdfast.records import EVERYTHING_PPM
 from holdfast.rollout import (
     Advance,
     Canary,
+    Complete,
     Confirm,
     Decision,
     Event,
     MetricState,
     ProbeSeen,
+    RollBack,
     RolloutState,
     Start,
     State,
     Wait,
     begin_step,
+    begin_watch,
     decide,
     next_state,
 )
@@ -67,12 +73,12 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
             next_command=f"holdfast qualify {version}",
         )
     with store.ledger.write() as connection:
-        current = rollouts.newest_in(connection, model.name)
-        if current is not None and current.running and current.challenger == version:
+        current = rollouts.under_way_in(connection, model.name)
+        if current is not None and current.challenger == version:
             return current.rollout
         plan = plans.newest_in(connection, model.name)
         champion = None if plan is None else plan.plan.champion
-        if champion == version and (current is None or not current.running):
+        if champion == version and current is None:
             raise RefusedError(
                 "HF403",
                 f"{version} is the champion already",
@@ -120,15 +126,15 @@ def roll_back(store: Store, model: str, *, actor: str, reason: str, now_us: int)
     """Give the traffic back to the version before, at once, whatever the evidence says. The number of the
     rollout.
 
-    Works while a rollout is under way and after its promotion, with the checks and the transaction of an
-    automatic one; asking again while it is rolling back writes nothing. Raises `NotFoundError` HF303 when the
-    model was never rolled out, `RefusedError` HF404 when there is nothing to undo or nothing to return to,
-    `ConflictError` HF404 when the rollout moved meanwhile: then ask again.
+    Undoes the rollout that is under way, else the promotion of the version that is the champion now, however
+    many rollouts have ended since, with the checks and the transaction of an automatic one; asking again while
+    it is rolling back writes nothing. Raises `NotFoundError` HF303 when the model was never rolled out,
+    `RefusedError` HF404 when there is nothing to undo or nothing to return to, `ConflictError` HF404 when the
+    rollout moved meanwhile: then ask again.
     """
     rollouts.newest(store, model)
     with store.ledger.write() as connection:
-        row = rollouts.newest_in(connection, model)
-        assert row is not None, "rollouts are never removed"
+        row = rollouts.under_way_in(connection, model) or _promotion_in(connection, model)
         if row.state is State.ROLLING_BACK:
             return row.rollout
         _commit(
@@ -144,14 +150,31 @@ def roll_back(store: Store, model: str, *, actor: str, reason: str, now_us: int)
     return row.rollout
 
 
+def _promotion_in(connection: Transaction, model: str) -> RolloutRow:
+    """The rollout that made the champion what it is."""
+    plan = plans.newest_in(connection, model)
+    row = None if plan is None else rollouts.promotion_in(connection, model, plan.plan.champion)
+    if row is None:
+        serves = (
+            "no version serves" if plan is None else f"{plan.plan.champion} was not promoted by a rollout"
+        )
+        raise RefusedError(
+            "HF404",
+            f"{model!r} has no promotion to undo: {serves}, and no rollout is under way",
+            state="nothing was written",
+            next_command="holdfast status",
+        )
+    return row
+
+
 def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | None:
     """One decision, committed; None when there is nothing to do now."""
     seen = tuple(
         ProbeSeen(each.server, each.plan, each.answered, each.verdict) for each in probes.last(store, model)
     )
     with store.ledger.read() as connection:
-        row = rollouts.newest_in(connection, model)
-    if row is None or not row.running:
+        row = rollouts.under_way_in(connection, model)
+    if row is None:
         return None
     bound = _latency_bound_seconds(store, row, now_us) if row.state is State.PENDING else None
     first = _first_evidence(row, bound)
@@ -161,18 +184,13 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
     # Decided again inside the transaction that acts: evidence of harm may have come in between.
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
-        current = rollouts.newest_in(connection, model)
-        if current != row:
+        if rollouts.under_way_in(connection, model) != row:
             return None
         decision = _decide(connection, store, row, first, seen, now_us)
         if isinstance(decision, Wait):
             return None
         step = decision.step if isinstance(decision, Advance) else row.step
-        if isinstance(decision, Start):
-            rollouts.begin_evidence(connection, row.rollout, first, now_us=now_us)
-        elif isinstance(decision, Advance):
-            states = begin_step(evidence.of_running(connection, row.rollout))
-            evidence.put(connection, row.rollout, states, now_us=now_us)
+        _prepare_evidence(connection, row, decision, first, now_us)
         reason, actor = decision.reason, events.SYSTEM
         if isinstance(decision, Confirm):
             # Who brought it here, and why, is not lost when a probe says that it is done.
@@ -181,6 +199,27 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         fault_point("rollout.before_commit")
     fault_point("rollout.after_commit")
     return decision
+
+
+def _prepare_evidence(
+    connection: Transaction, row: RolloutRow, decision: Decision, first: tuple[MetricState, ...], now_us: int
+) -> None:
+    """What the evidence must know of a decision: that it begins, that a step does, that nobody is compared."""
+    match decision:
+        case Start():
+            evidence.begin(connection, row.rollout, first, now_us=now_us)
+        case Advance() | Complete():
+            states = evidence.of_running(connection, row.rollout)
+            alone = isinstance(decision, Complete) or decision.share_ppm == EVERYTHING_PPM
+            if isinstance(decision, Advance):
+                states = begin_step(states)
+            if alone:
+                states = begin_watch(states, Canary.from_json(row.policy))
+            evidence.put(connection, row.rollout, states, now_us=now_us)
+        case Confirm() | RollBack() | Wait():
+            pass
+        case _:
+            assert_never(decision)
 
 
 def _decide(
@@ -192,20 +231,26 @@ def _decide(
     now_us: int,
 ) -> Decision:
     plan = plans.newest_in(connection, row.model)
-    known = first if row.state is State.PENDING else rollouts.evidence_in(connection, row.rollout)
-    return decide(_state(row, plan, store), known, seen, now_us)
+    known = first if row.state is State.PENDING else evidence.of_rollout_in(connection, row.rollout)
+    return decide(_state(row, plan), known, seen, now_us)
 
 
-def _state(row: RolloutRow, plan: CommittedPlan | None, store: Store) -> RolloutState:
+def _state(row: RolloutRow, committed: CommittedPlan | None) -> RolloutState:
+    plan = None if committed is None else committed.plan
+    returns_to = row.champion
+    if plan is not None and row.state is State.ROLLING_BACK:
+        returns_to = plan.champion  # what was decided then; what one would choose now may be another
+    elif plan is not None:
+        returns_to = row.champion or plan.fallback
     return RolloutState(
         challenger=row.challenger,
         champion=row.champion,
-        returns_to=row.champion or _fallback(store, row.model),
+        returns_to=returns_to,
         state=row.state,
         step=row.step,
         policy=Canary.from_json(row.policy),
         step_started_us=row.step_started_us,
-        plan=None if plan is None else plan.plan.plan,
+        plan=None if plan is None else plan.plan,
     )
 
 
@@ -253,65 +298,6 @@ def _commit(
         actor=actor,
         explanation=f"{row.challenger} is {following}: {reason}",
     )
-    _append_plan(connection, store, row, following, step, now_us)
-
-
-def _append_plan(
-    connection: Transaction, store: Store, row: RolloutRow, following: State, step: int, now_us: int
-) -> None:
-    """The traffic that a rollout's new state means; states that change no traffic append nothing."""
-    fallback = _fallback(store, row.model)
-    match following:
-        case State.CANARY:
-            assert row.champion is not None, "a canary has a champion to be compared with"
-            plans.append(
-                connection,
-                model=row.model,
-                champion=row.champion,
-                challenger=row.challenger,
-                share_ppm=Canary.from_json(row.policy).shares_ppm[step],
-                fallback=fallback,
-                rollout=row.rollout,
-                now_us=now_us,
-            )
-        case State.VERIFYING:
-            plans.append(
-                connection,
-                model=row.model,
-                champion=row.challenger,
-                previous=row.champion,
-                fallback=fallback,
-                rollout=row.rollout,
-                now_us=now_us,
-            )
-        case State.ROLLING_BACK:
-            plans.append(
-                connection,
-                model=row.model,
-                champion=_returns_to(row, fallback),
-                fallback=fallback,
-                rollout=row.rollout,
-                now_us=now_us,
-            )
-        case State.PENDING | State.PROMOTED | State.ROLLED_BACK | State.CANCELLED:
-            pass
-
-
-def _returns_to(row: RolloutRow, fallback: str | None) -> str:
-    version = row.champion or fallback
-    if version is None:
-        raise RefusedError(
-            "HF404",
-            f"{row.challenger} is the first version of {row.model!r}, and there is no heuristic to return to",
-            state="the rollout is unchanged",
-            next_command="holdfast train",
-        )
-    return version
-
-
-def _fallback(store: Store, model: str) -> str | None:
-    """The newest heuristic of the model that was not refused: what answers when no version can."""
-    for each in versions.of_model(store, model):
-        if each.role == "heuristic" and each.state != "refused":
-            return each.version
-    return None
+    traffic = traffic_of(connection, store, row, following, step)
+    if traffic is not None:
+        plans.append(connection, model=row.model, rollout=row.rollout, now_us=now_us, **asdict(traffic))

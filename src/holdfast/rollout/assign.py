@@ -5,9 +5,8 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
-from holdfast.records import Arm
+from holdfast.records import EVERYTHING_PPM, Arm
 
-_EVERYTHING_PPM: Final = 1_000_000
 _HASH_BITS: Final = 64
 
 
@@ -42,4 +41,4 @@ def arm_of(unit: bytes, salt: bytes, share_ppm: int) -> Arm:
     """
     point = int.from_bytes(blake2b(salt + unit, digest_size=8).digest(), "big")
     # point / 2^64 < share / 10^6 in whole numbers: no rounding, so the ends 0 and 1,000,000 are exact.
-    return Arm.CHALLENGER if point * _EVERYTHING_PPM < share_ppm << _HASH_BITS else Arm.CHAMPION
+    return Arm.CHALLENGER if point * EVERYTHING_PPM < share_ppm << _HASH_BITS else Arm.CHAMPION

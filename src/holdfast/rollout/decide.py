@@ -137,8 +137,8 @@ def decide(
         The last probe of each server of the model.
 
     Guarantee: a version within the policy's margins is rolled back as harmful with probability at most
-    `alpha`, under the assumptions that `Canary` states, weaker ones at 100 % of the units. Every decision but `Wait` is legal in
-    `machine.TRANSITIONS`.
+    `alpha`, under the assumptions that `Canary` states, weaker ones at 100 % of the units. Every decision but
+    `Wait` is legal in `machine.TRANSITIONS`.
 
     >>> pending = RolloutState("v2", "v1", "v1", State.PENDING, 0, Canary(), 0, 1)
     >>> decide(pending, [], [], 5).reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select
 
 from holdfast.records import TrafficPlan
 from holdfast.store import Store, schema
@@ -35,9 +35,12 @@ def newest_committed(store: Store, model: str) -> CommittedPlan | None:
 
 def newest_in(connection: Connection, model: str) -> CommittedPlan | None:
     """The same, as the caller's transaction sees it."""
-    query = select(_PLANS).where(_PLANS.c.model == model).order_by(_PLANS.c.plan.desc()).limit(1)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else CommittedPlan(_plan(row), row.committed_us)
+    return _newest(connection, model)
+
+
+def before_rollout_in(connection: Connection, model: str, rollout: int) -> CommittedPlan | None:
+    """The newest plan of `model` that is not of rollout number `rollout`: what servers did before it."""
+    return _newest(connection, model, or_(_PLANS.c.rollout.is_(None), _PLANS.c.rollout != rollout))
 
 
 def append(
@@ -68,6 +71,12 @@ def append(
     key = result.inserted_primary_key
     assert key is not None, "the database numbers the rows"
     return int(key[0])
+
+
+def _newest(connection: Connection, model: str, *which: ColumnElement[bool]) -> CommittedPlan | None:
+    query = select(_PLANS).where(_PLANS.c.model == model, *which).order_by(_PLANS.c.plan.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else CommittedPlan(_plan(row), row.committed_us)
 
 
 def _plan(row: Row[Any]) -> TrafficPlan:

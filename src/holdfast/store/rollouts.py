@@ -1,8 +1,7 @@
-"""Rows of `rollouts`, and the first rows of their evidence: which version is on its way, how far, and why."""
+"""Rows of `rollouts`: which version is on its way, how far, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -10,11 +9,10 @@ from sqlalchemy import Connection, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError as UniqueError
 
 from holdfast.errors import ConflictError, NotFoundError
-from holdfast.rollout import RESTING, MetricState, State
+from holdfast.rollout import RESTING, State
 from holdfast.store import Store, events, schema
 
 _ROLLOUTS: Final = schema.rollouts
-_EVIDENCE: Final = schema.rollout_evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +122,6 @@ def move(
         )
 
 
-def begin_evidence(
-    connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int
-) -> None:
-    """The first rows of evidence of `rollout`, in the caller's transaction."""
-    for state in states:
-        values = {name: getattr(state, name) for name in MetricState.__slots__}
-        connection.execute(insert(_EVIDENCE).values(rollout=rollout, updated_us=now_us, **values))
-
-
 def get(store: Store, rollout: int) -> RolloutRow:
     """Rollout number `rollout`; `NotFoundError` HF303 when there is none."""
     with store.ledger.read() as connection:
@@ -152,8 +141,27 @@ def newest(store: Store, model: str) -> RolloutRow:
 
 
 def newest_in(connection: Connection, model: str) -> RolloutRow | None:
-    """The newest rollout of `model` as the caller's transaction sees it. No earlier one is under way."""
+    """The newest rollout of `model` as the caller's transaction sees it."""
     found = _rows(connection, _query().where(_ROLLOUTS.c.model == model).limit(1))
+    return found[0] if found else None
+
+
+def under_way_in(connection: Connection, model: str) -> RolloutRow | None:
+    """The one rollout of `model` that has still somewhere to go; it need not be the newest, because the
+    promotion that it takes back may be older than others that have ended."""
+    query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.not_in(sorted(RESTING)))
+    found = _rows(connection, query)
+    return found[0] if found else None
+
+
+def promotion_in(connection: Connection, model: str, champion: str) -> RolloutRow | None:
+    """The newest rollout that promoted `champion` and stands."""
+    query = _query().where(
+        _ROLLOUTS.c.model == model,
+        _ROLLOUTS.c.challenger == champion,
+        _ROLLOUTS.c.state == State.PROMOTED,
+    )
+    found = _rows(connection, query.limit(1))
     return found[0] if found else None
 
 
@@ -161,19 +169,6 @@ def of_model(store: Store, model: str) -> tuple[RolloutRow, ...]:
     """Every rollout of `model`, the newest first."""
     with store.ledger.read() as connection:
         return _rows(connection, _query().where(_ROLLOUTS.c.model == model))
-
-
-def evidence(store: Store, rollout: int) -> tuple[MetricState, ...]:
-    """What is known about rollout number `rollout`, by metric; empty before its canary began."""
-    with store.ledger.read() as connection:
-        return evidence_in(connection, rollout)
-
-
-def evidence_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
-    """The same, as the caller's transaction sees it."""
-    columns = [_EVIDENCE.c[name] for name in MetricState.__slots__]
-    query = select(*columns).where(_EVIDENCE.c.rollout == rollout).order_by(_EVIDENCE.c.metric)
-    return tuple(MetricState(**row) for row in connection.execute(query).mappings())
 
 
 def rollback_seconds(store: Store, rollout: int) -> float | None:

@@ -14,6 +14,7 @@ from holdfast.store import (
     Store,
     collected,
     events,
+    evidence,
     labels,
     leases,
     outcomes,
@@ -136,7 +137,7 @@ def test_every_answered_row_is_in_a_registered_file(store, logs, lease):
     round_(store, lease)
     (file,) = predictions.files(store)
     assert (file.rows, file.number_low, file.number_high, file.server, file.segment) == (3, 1, 2, "s1", 1)
-    found = predictions.answers(store, ["s1-1-1/1", "s1-1-2/0", "s1-1-9/0", "nonsense"])
+    found = predictions.answers(store, ["s1-1-1/1", "s1-1-2/0", "s1-1-9/0", "nonsense"]).answers
     assert set(found) == {"s1-1-1/1", "s1-1-2/0"}
     assert json.loads(predictions.newest_inputs(store, MODEL)) == ["AA", 1.5, None]
 
@@ -211,9 +212,48 @@ def test_a_damaged_log_is_told_once_and_the_others_go_on(store, logs, lease):
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
     log(logs, prediction(1, segment=2), segment=2)
-    assert round_(store, lease)[0] == 1
-    round_(store, lease)
-    assert len(story(store, "log.damaged")) == 1
+    for _ in range(3):
+        round_(store, lease)
+    assert requests(store) == 2, "the record before the damage, and the next segment"
+    log(logs, *[prediction(n, segment=3) for n in range(1, 5)], segment=3)
+    path = logs / "00000003.log"
+    data = bytearray(path.read_bytes())
+    data[len(data) * 5 // 8] ^= 0xFF
+    path.write_bytes(data)
+    log(logs, prediction(1, segment=4), segment=4)
+    for _ in range(5):
+        round_(store, lease)
+    assert requests(store) == 5
+    told = story(store, "log.damaged")
+    assert sorted(event.subject for event in told) == ["log/s1/1", "log/s1/3"]
+
+
+def test_a_damaged_file_of_answers_is_told_once_and_only_its_labels_wait(store, logs, lease):
+    """What cannot be read must not keep the labels of other answers, nor be taken for answers that never were."""
+    log(logs, prediction(1), label(1))
+    observe.collect(store, MODEL, lease, now_us=NOW)
+    (file,) = predictions.files(store)
+    path = store.root / file.path
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    log(logs, prediction(2), label(2))
+    later = NOW + 11 * MINUTE
+    assert round_(store, lease, later) == (2, 1)
+    assert round_(store, lease, later) == (0, 0)
+    assert labels.count(store) == (2, 1)
+    (told,) = story(store, "predictions.damaged")
+    assert told.subject == f"file/{file.path}"
+    path.write_bytes(whole)
+    assert round_(store, lease, later) == (0, 1)
+    assert labels.count(store) == (2, 0)
+
+
+def test_a_backlog_is_brought_home_in_portions(store, logs, lease, monkeypatch):
+    """A round that gathers a day's log at once would keep a roll-back waiting."""
+    monkeypatch.setattr(observe, "STRETCHES_AT_ONCE", 2)
+    for segment in range(1, 6):
+        log(logs, prediction(1, segment=segment), segment=segment)
+    assert [round_(store, lease)[0] for _ in range(4)] == [2, 2, 1, 0]
 
 
 def test_of_two_collectors_one_is_refused_and_nothing_counts_twice(store, logs, lease):
@@ -263,7 +303,7 @@ def running_rollout(store):
             actor="a",
             now_us=NOW,
         )
-        rollouts.begin_evidence(connection, number, begin(Canary(), 0.005), now_us=NOW)
+        evidence.begin(connection, number, begin(Canary(), 0.005), now_us=NOW)
     return number
 
 
@@ -278,7 +318,7 @@ def test_units_not_requests_are_evidence_and_a_failed_challenger_is_its_own(stor
         prediction(19),
     )
     round_(store, lease)
-    states = {state.metric: state for state in rollouts.evidence(store, number)}
+    states = {state.metric: state for state in evidence.of_rollout(store, number)}
     errors, latency = states["errors"], states["latency"]
     assert (
         errors.challenger_units,
@@ -300,7 +340,7 @@ def test_quality_evidence_counts_each_unit_once(store, logs, lease):
         label(2, 0.0),
     )
     round_(store, lease)
-    quality = next(state for state in rollouts.evidence(store, number) if state.metric == "quality")
+    quality = next(state for state in evidence.of_rollout(store, number) if state.metric == "quality")
     assert (quality.challenger_units, quality.champion_units) == (1, 1)
     assert quality.challenger_total == pytest.approx(1 - 0.75**2)
     assert quality.champion_total == pytest.approx(1 - 0.25**2)

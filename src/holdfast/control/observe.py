@@ -24,6 +24,9 @@ from holdfast.store.servers import Server
 KEPT_LOG_BYTES: Final = 1024**3
 """How much of what was collected stays in each server's log directory, for a person who wants to look."""
 
+STRETCHES_AT_ONCE: Final = 4
+"""How many stretches of each server's log one round collects: what else the loop does must not wait for a backlog."""
+
 LABELS_AT_ONCE: Final = 20_000
 """How many labels one transaction joins."""
 
@@ -31,7 +34,8 @@ LABELS_AT_ONCE: Final = 20_000
 def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     """Read what the servers of `model` have logged since the last time; the number of records.
 
-    A log that is damaged is told once in an event and left as it is; the others go on. Raises `ConflictError`
+    A segment that is damaged is told once in an event; what lies before the damage is kept, the file is left as
+    it is, and the others go on. Raises `ConflictError`
     HF304 when `lease` has gone to another loop, or another has collected the same stretch: it is then not
     counted again.
     """
@@ -41,7 +45,8 @@ def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
 def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     """Join the labels that wait with their answers; how many were settled, joined or given up.
 
-    A label whose answer was not collected yet goes on waiting. One that can have no answer is told in an
+    A label whose answer was not collected yet goes on waiting, and so does one whose answer lies in a file that
+    is damaged, which is told once in an event. One that can have no answer is told in an
     event and removed. Raises `ConflictError` HF304 when `lease` has gone to another loop.
     """
     others = {each.server for each in servers.registered(store) if each.model != model}
@@ -67,32 +72,33 @@ def _server(prediction: str) -> str:
 def _collect_server(store: Store, server: Server, lease: Lease, now_us: int) -> int:
     listed = prediction_log.segments(server.log_directory)
     known = segments.positions(store, server.server)
-    records = 0
+    records = stretches = 0
     finished: list[Path] = []
     for number, path in listed:
         position = known.get(number, Position(server.server, number, 0))
         try:
-            records += _collect_segment(store, server, position, path, lease, now_us)
+            while stretches < STRETCHES_AT_ONCE and position.collected_bytes != path.stat().st_size:
+                found, end = prediction_log.read(path, position.collected_bytes)
+                if end == position.collected_bytes:
+                    break
+                _keep(store, server, position, found, end, lease, now_us)
+                records += len(found)
+                stretches += 1
+                position = Position(position.server, position.segment, end)
         except IntegrityError as error:
-            _tell_damage(store, server, error, now_us)
+            events.tell_once(
+                store,
+                at_us=now_us,
+                kind="log.damaged",
+                subject=f"log/{server.server}/{number}",
+                explanation=str(error),
+            )
             continue
+        if stretches >= STRETCHES_AT_ONCE:
+            break
         if number != listed[-1][0]:
             finished.append(path)
     segments.retire(finished, keep_bytes=KEPT_LOG_BYTES)
-    return records
-
-
-def _collect_segment(
-    store: Store, server: Server, position: Position, path: Path, lease: Lease, now_us: int
-) -> int:
-    records = 0
-    while position.collected_bytes != path.stat().st_size:
-        found, end = prediction_log.read(path, position.collected_bytes)
-        if end == position.collected_bytes:
-            break
-        _keep(store, server, position, found, end, lease, now_us)
-        records += len(found)
-        position = Position(position.server, position.segment, end)
     return records
 
 
@@ -124,13 +130,3 @@ def _keep(
             feedback=counted.feedback,
         )
         collected.keep(store, lease, stretch, now_us=now_us)
-
-
-def _tell_damage(store: Store, server: Server, error: IntegrityError, now_us: int) -> None:
-    subject = f"log/{server.server}"
-    with store.ledger.write() as connection:
-        told = events.newest(connection, subject=subject, limit=1)
-        if not told or told[0].explanation != str(error):
-            events.append(
-                connection, at_us=now_us, kind="log.damaged", subject=subject, explanation=str(error)
-            )

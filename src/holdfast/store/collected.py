@@ -26,6 +26,7 @@ from holdfast.store.predictions import PredictionFile
 from holdfast.store.segments import Position
 
 _EXAMPLES = 3
+_LONGEST_SUBJECT = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,26 @@ def keep(store: Store, lease: Lease, stretch: Stretch, *, now_us: int) -> None:
 def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -> tuple[Settled, ...]:
     """Settle labels that wait: outcomes, quality evidence and the labels' own state, in one transaction.
 
+    A label whose answer may lie in a damaged file is not settled: it waits until the file is there again.
     Raises `ConflictError` HF304 when the lease or a label has gone to another; then nothing is kept.
     """
-    answers = predictions.answers(store, [label.prediction for label in waiting])
+    found = predictions.answers(store, [label.prediction for label in waiting])
+    for each in found.damaged:
+        events.tell_once(
+            store,
+            at_us=now_us,
+            kind="predictions.damaged",
+            subject=_file_subject(each.path),
+            explanation=each.explanation,
+        )
+    hidden = {prediction for each in found.damaged for prediction in each.sought} - found.answers.keys()
+    waiting = [label for label in waiting if label.prediction not in hidden]
     known_servers = frozenset(server.server for server in servers.registered(store))
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
-        settled = settle(waiting, answers, predictions.frontiers(connection), known_servers, now_us=now_us)
+        settled = settle(
+            waiting, found.answers, predictions.frontiers(connection), known_servers, now_us=now_us
+        )
         joined = [each for each in settled if isinstance(each, Joined)]
         outcomes.add(connection, joined, now_us=now_us)
         labels.mark_joined(connection, [each.label.prediction for each in joined])
@@ -200,6 +214,10 @@ def _tell_impossible(connection: Connection, impossible: Sequence[Impossible], n
             subject="labels",
             explanation=f"{len(ids)} labels were given up, because {reason} ({_some(ids)}).",
         )
+
+
+def _file_subject(path: str) -> str:
+    return f"file/{path}"[:_LONGEST_SUBJECT]
 
 
 def _some(ids: Sequence[str]) -> str:

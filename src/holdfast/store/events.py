@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
-from holdfast.store import schema
+from holdfast.store import Store, schema
 
 SYSTEM: Final = "holdfast"
 """The actor of everything that no person asked for."""
@@ -49,6 +49,15 @@ def append(
     """
     values = {"at_us": at_us, "kind": kind, "subject": subject, "actor": actor, "explanation": explanation}
     return int(connection.execute(_APPEND, values).scalar_one())
+
+
+def tell_once(store: Store, *, at_us: int, kind: str, subject: str, explanation: str) -> None:
+    """Tell what stays as it is, such as damage: one event of this kind about `subject`, however often it is seen."""
+    with store.ledger.read() as connection:
+        if newest(connection, subject=subject, kind=kind, limit=1):
+            return
+    with store.ledger.write() as connection:
+        append(connection, at_us=at_us, kind=kind, subject=subject, explanation=explanation)
 
 
 def newest(

@@ -7,13 +7,14 @@ A file is written and synced before the transaction that names it, as every file
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
 import polars as pl
 from sqlalchemy import Connection, func, insert, select
 
+from holdfast.errors import IntegrityError
 from holdfast.feedback import Answer, Frontier, parse_id
 from holdfast.store import Store, parquet
 from holdfast.store.files import Stage
@@ -61,6 +62,23 @@ class PredictionFile:
     number_high: int
 
 
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A file that cannot be read, the predictions that were sought in it, and why."""
+
+    path: str
+    sought: frozenset[str]
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Collected answers by the ids of their predictions, and the files that could not be looked into."""
+
+    answers: dict[str, Answer]
+    damaged: tuple[Damaged, ...]
+
+
 def write(
     stage: Stage, frame: pl.DataFrame, *, model: str, server: str, segment: int, numbers: tuple[int, int]
 ) -> PredictionFile:
@@ -99,37 +117,45 @@ def files(store: Store) -> tuple[PredictionFile, ...]:
         return tuple(PredictionFile(**row) for row in connection.execute(query).mappings())
 
 
-def answers(store: Store, predictions: Iterable[str]) -> dict[str, Answer]:
-    """The collected answers among `predictions`, by id. Only the files that can hold one of them are read.
+def answers(store: Store, predictions: Iterable[str]) -> Found:
+    """The collected answers among `predictions`. Only the files that can hold one of them are read.
 
-    Raises `IntegrityError` HF301 when such a file is missing or damaged.
+    A file that is missing or damaged keeps nobody from the others: it is named in the result, with the
+    predictions that may be in it.
     """
-    places: dict[tuple[str, int], list[int]] = defaultdict(list)
-    wanted: list[str] = []
+    places: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
     for prediction in predictions:
         place = parse_id(prediction)
         if place is not None:
-            places[place.server, place.segment].append(place.number)
-            wanted.append(prediction)
-    chosen: dict[str, PredictionFile] = {}
+            places[place.server, place.segment][prediction] = place.number
+    chosen: list[tuple[PredictionFile, list[str]]] = []
     with store.ledger.read() as connection:
         for (server, segment), numbers in places.items():
-            for file in _holding(connection, server, segment, min(numbers), max(numbers)):
-                if any(file.number_low <= number <= file.number_high for number in numbers):
-                    chosen[file.path] = file
+            for file in _holding(connection, server, segment, min(numbers.values()), max(numbers.values())):
+                sought = [
+                    each for each, number in numbers.items() if file.number_low <= number <= file.number_high
+                ]
+                if sought:
+                    chosen.append((file, sought))
     found: dict[str, Answer] = {}
-    sought = pl.Series("prediction", wanted, dtype=pl.String).implode()
-    for file in chosen.values():
-        rows = parquet.read(store.root / file.path, _ANSWER_COLUMNS).filter(
-            pl.col("prediction").is_in(sought)
-        )
+    damaged = []
+    for file, sought in chosen:
+        try:
+            found |= _read_answers(store, file, sought)
+        except IntegrityError as error:
+            damaged.append(Damaged(file.path, frozenset(sought), str(error)))
+    return Found(found, tuple(damaged))
+
+
+def _read_answers(store: Store, file: PredictionFile, sought: Sequence[str]) -> dict[str, Answer]:
+    wanted = pl.Series("prediction", sought, dtype=pl.String).implode()
+    rows = parquet.read(store.root / file.path, _ANSWER_COLUMNS).filter(pl.col("prediction").is_in(wanted))
+    return {
+        prediction: Answer(prediction, file.model, version, arm, rollout, unit, probability, event_us)
         for prediction, event_us, unit, arm, version, rollout, probability in rows.select(
             _ANSWER_COLUMNS
-        ).iter_rows():
-            found[prediction] = Answer(
-                prediction, file.model, version, arm, rollout, unit, probability, event_us
-            )
-    return found
+        ).iter_rows()
+    }
 
 
 def frontiers(connection: Connection) -> dict[str, Frontier]:

@@ -91,15 +91,6 @@ def advance(
         raise _moved(found)
 
 
-def refuse_later(connection: Connection, server: str, segment: int, refused: int) -> None:
-    """Add to the refused labels of a segment, for labels that only the join could judge."""
-    connection.execute(
-        update(segments)
-        .where(segments.c.server == server, segments.c.segment == segment)
-        .values(refused=segments.c.refused + refused)
-    )
-
-
 def retire(collected: Sequence[Path], *, keep_bytes: int) -> list[Path]:
     """Remove segments that were collected to their end, the oldest first, until `keep_bytes` are left.
 

@@ -19,11 +19,12 @@ from holdfast.monitor import (
 )
 from holdfast.qualify import GateResult
 from holdfast.records import TrafficPlan, Verdict
-from holdfast.rollout import Canary, MetricState, State
+from holdfast.rollout import Canary, MetricState, MetricVerdict, State, judge
 from holdfast.store import (
     Store,
     batches,
     events,
+    evidence,
     gates,
     labels,
     outcomes,
@@ -198,7 +199,8 @@ class StatusReader:
         newest = plans.newest_committed(store, model)
         plan = None if newest is None else newest.plan
         seen = {each.server: each for each in probes.last(store, model)}
-        told = tuple(_server(server, seen.get(server.server)) for server in servers.registered(store, model))
+        here = servers.present(servers.registered(store, model))
+        told = tuple(_server(server, seen.get(server.server)) for server in here)
         known = versions.of_model(store, model)
         runs = rollouts.of_model(store, model)
         used = self._use(now_us)
@@ -360,7 +362,9 @@ def _rollout(store: Store, row: RolloutRow, span: RolloutSpan | None) -> Rollout
         # The chart's axis is the time of the events; without a labelled one the clock is the best guess.
         first_event_us=row.started_us if span is None else span.first_us,
         last_event_us=row.changed_us if span is None else span.last_us,
-        evidence=tuple(_evidence(each, policy) for each in _in_order(rollouts.evidence(store, row.rollout))),
+        evidence=tuple(
+            _evidence(each, policy) for each in _in_order(evidence.of_rollout(store, row.rollout))
+        ),
     )
 
 
@@ -370,8 +374,7 @@ def _in_order(states: Iterable[MetricState]) -> list[MetricState]:
 
 
 def _evidence(state: MetricState, policy: Canary) -> EvidenceStatus:
-    needed = policy.labelled_per_step if state.metric == "quality" else policy.units_per_step
-    verdict, words = _judged(state, needed)
+    judged = judge(state, policy)
     return EvidenceStatus(
         metric=state.metric,
         challenger_units=state.challenger_units,
@@ -381,18 +384,19 @@ def _evidence(state: MetricState, policy: Canary) -> EvidenceStatus:
         log_e=state.log_e,
         log_bound=state.log_bound,
         reached=min(1.0, max(0.0, state.log_e / state.log_bound)) if state.log_bound > 0 else 0.0,
-        verdict=verdict,
-        explanation=words,
+        verdict=judged.verdict,
+        explanation=_in_words(judged),
     )
 
 
-def _judged(state: MetricState, needed: int) -> tuple[Verdict, str]:
-    if state.harmful:
-        return Verdict.FAIL, "Harm is shown: the evidence reached its bound."
-    seen = state.challenger_units_this_step
-    if seen < needed:
-        return Verdict.INCONCLUSIVE, f"{seen:,} of {needed:,} units of this step seen."
-    return Verdict.PASS, f"No harm shown by {seen:,} units of this step."
+def _in_words(judged: MetricVerdict) -> str:
+    match judged.verdict:
+        case Verdict.FAIL:
+            return "Harm is shown: the evidence reached its bound."
+        case Verdict.PASS:
+            return f"No harm shown by at least {judged.units:,} units of this step."
+        case Verdict.INCONCLUSIVE | Verdict.ERROR:
+            return f"Too little of this step seen: {judged.wanting or 'one side has no unit'}."
 
 
 def _mean(total: float, units: int) -> float | None:

@@ -14,7 +14,7 @@ from holdfast.monitor.accuracy import (
     quality,
 )
 from holdfast.monitor.latency import LATENCY_EDGES_SECONDS, RESOLUTION, bucket_of, merge, quantile_seconds
-from holdfast.monitor.presence import Judgement, Observation, Presence, intended_version, judge, presence
+from holdfast.monitor.presence import Judgement, Observation, Presence, judge, presence
 from holdfast.monitor.use import ErrorKind, Minute, UsageRow, Use, VersionUse, use
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "bucket_of",
     "by_day",
     "by_version",
-    "intended_version",
     "judge",
     "merge",
     "presence",

@@ -10,20 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.records import TrafficPlan, Verdict
+from holdfast.records import EVERYTHING_PPM, TrafficPlan, Verdict
 
-EVERYTHING_PPM: Final = 1_000_000
 SETTLING_US: Final = 10_000_000
 """How long a server may still follow an older plan before that is a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one probe request came back with. `trouble` says why there was no answer."""
+    """What one probe request came back with. `trouble` says why there was no answer, `reached` whether the
+    server said anything at all."""
 
     plan: int | None
     answered: str | None
     trouble: str = ""
+    reached: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,6 @@ class Judgement:
     verdict: Verdict
     intended: str | None
     explanation: str
-
-
-def intended_version(plan: TrafficPlan) -> str:
-    """The version that most new traffic should be answered by: the challenger once it has everything."""
-    if plan.challenger is not None and plan.share_ppm >= EVERYTHING_PPM:
-        return plan.challenger
-    return plan.champion
 
 
 def judge(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: int) -> Judgement:
@@ -56,7 +50,8 @@ def judge(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: int) -> J
 
     Pass means that a request was answered, under this very plan, by a version that it gives traffic to, and
     by the intended one when the plan does not share. An answer by the right version under an older plan is
-    not a pass: it may be luck. No answer is an error, never a pass.
+    not a pass: it may be luck. Silence is an error, never a pass. A server that is there and does not answer
+    requests fails once it has had `SETTLING_US` to follow the plan.
 
     >>> plan = TrafficPlan("m", 4, "v1", None, 0, None, None, None)
     >>> judge(plan, Observation(4, "v1"), plan_age_us=0).verdict
@@ -68,11 +63,13 @@ def judge(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: int) -> J
         return Judgement(
             Verdict.INCONCLUSIVE, None, "No version was rolled out yet, so none is expected to answer."
         )
-    intended = intended_version(plan)
-    if seen.trouble:
+    intended = plan.intended
+    if not seen.reached:
         return Judgement(Verdict.ERROR, intended, f"No answer: {seen.trouble}.")
     if seen.answered is None:
-        return Judgement(Verdict.ERROR, intended, "The answer does not name the version that gave it.")
+        words = f"No version answered: {seen.trouble or 'the answer does not name the one that gave it'}."
+        settling = plan_age_us <= SETTLING_US
+        return Judgement(Verdict.INCONCLUSIVE if settling else Verdict.FAIL, intended, words)
     if seen.plan != plan.plan:
         return _other_plan(plan, seen, intended, plan_age_us)
     shared = plan.challenger is not None and 0 < plan.share_ppm < EVERYTHING_PPM
@@ -126,7 +123,7 @@ def presence(
     """
     verdict, explanation = _worst(verdicts)
     return Presence(
-        intended=None if plan is None else intended_version(plan),
+        intended=None if plan is None else plan.intended,
         deployed_us=deployed_us,
         rolled_back_us=rolled_back_us,
         age_seconds=None if trained_us is None else max(0, now_us - trained_us) / 1e6,
@@ -139,8 +136,8 @@ def _worst(verdicts: Sequence[Verdict]) -> tuple[Verdict, str]:
     if not verdicts:
         return Verdict.INCONCLUSIVE, "No server has been probed."
     for verdict, words in (
-        (Verdict.FAIL, "answered by a version that the plan does not intend"),
-        (Verdict.ERROR, "did not answer"),
+        (Verdict.FAIL, "do not answer as the plan declares"),
+        (Verdict.ERROR, "are silent"),
         (Verdict.INCONCLUSIVE, "not settled yet"),
     ):
         count = sum(1 for found in verdicts if found is verdict)

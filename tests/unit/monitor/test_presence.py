@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from holdfast.monitor import Observation, intended_version, judge, presence
+from holdfast.monitor import Observation, judge, presence
 from holdfast.monitor.presence import SETTLING_US
 from holdfast.records import TrafficPlan, Verdict
 
@@ -21,7 +21,7 @@ ALL = dataclasses.replace(ALONE, challenger="v2", share_ppm=1_000_000)
         (SHARED, "h1", Verdict.FAIL),
         (ALL, "v2", Verdict.PASS),
         (ALL, "v1", Verdict.FAIL),
-        (ALONE, None, Verdict.ERROR),
+        (ALONE, None, Verdict.FAIL),
     ],
 )
 def test_the_answer_is_compared_with_the_plan(plan, answered, verdict):
@@ -38,12 +38,22 @@ def test_the_right_version_under_an_older_plan_is_not_a_pass():
 
 
 def test_no_answer_is_an_error_and_no_plan_is_inconclusive():
-    assert judge(ALONE, Observation(None, None, "it refuses"), plan_age_us=0).verdict is Verdict.ERROR
+    silent = Observation(None, None, "it refuses", reached=False)
+    assert judge(ALONE, silent, plan_age_us=0).verdict is Verdict.ERROR
     assert judge(None, Observation(1, "v1"), plan_age_us=0).verdict is Verdict.INCONCLUSIVE
 
 
+def test_a_server_that_is_there_and_answers_no_request_is_not_silent():
+    """R132: a version that every request fails with must not be taken for a server that is away."""
+    refusing = Observation(7, None, "answered /infer with status 503")
+    assert judge(ALONE, refusing, plan_age_us=SETTLING_US).verdict is Verdict.INCONCLUSIVE
+    late = judge(ALONE, refusing, plan_age_us=SETTLING_US + 1)
+    assert late.verdict is Verdict.FAIL
+    assert "503" in late.explanation
+
+
 def test_the_intended_version_is_the_challenger_only_when_it_has_everything():
-    assert [intended_version(plan) for plan in (ALONE, SHARED, ALL)] == ["v1", "v1", "v2"]
+    assert [plan.intended for plan in (ALONE, SHARED, ALL)] == ["v1", "v1", "v2"]
 
 
 @pytest.mark.parametrize(

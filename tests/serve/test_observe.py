@@ -10,7 +10,7 @@ from holdfast.control.probe import probe
 from holdfast.control.status import status
 from holdfast.errors import ConflictError
 from holdfast.records import Verdict
-from holdfast.store import leases, segments
+from holdfast.store import leases, segments, servers
 
 MODEL = "flight-delay"
 
@@ -26,7 +26,16 @@ def lease(world):
     return held
 
 
+def announced(world):
+    """A server answers first and tells the ledger then; wait until it has."""
+    deadline = time.monotonic() + 20
+    while not servers.registered(world.store, MODEL):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def probed(world, lease, *, later_us=0):
+    announced(world)
     (found,) = probe(world.store, MODEL, lease, now_us=now_us() + later_us)
     return found
 
@@ -56,7 +65,7 @@ def test_a_probe_is_answered_by_the_intended_version_or_does_not_pass(world, ser
     )
     gone = probed(world, lease, later_us=6_000_000)
     assert (gone.verdict, gone.answered) == (Verdict.ERROR, None)
-    assert "refuses connections" in gone.explanation
+    assert "has ended" in gone.explanation
 
 
 def test_a_server_that_keeps_an_older_plan_never_passes(world, serve, lease):
@@ -115,6 +124,7 @@ def test_who_lost_the_lease_writes_nothing(world, serve, lease):
     world.plan("half")
     served = serve()
     served.infer()
+    announced(world)
     leases.acquire(world.store, "control", holder="test", duration_us=60_000_000, now_us=now_us())
     with pytest.raises(ConflictError, match="HF304"):
         observe.collect(world.store, MODEL, lease, now_us=now_us())

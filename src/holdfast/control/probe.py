@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
+import time
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,35 +18,38 @@ from holdfast.store.probes import Probe
 from holdfast.store.servers import Server
 
 TIMEOUT_SECONDS: Final = 2.0
-"""How long one probe waits for a server, for each of its requests."""
+"""How long a round of probes waits for the servers."""
 
 CONFIRMED_US: Final = 5_000_000
 """A server that was seen to obey the newest plan is not asked again for this long, microseconds."""
 
 _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
+_FAILURES: Final = (OSError, http.client.HTTPException, ValueError)
 
 
 def probe(store: Store, model: str, lease: Lease, *, now_us: int) -> tuple[Probe, ...]:
     """Probe every server of `model` with a real inference request, and keep what was seen.
 
     The request is marked as a probe: it is answered on the way of all others by the version that the server's
-    plan intends, and not logged as a prediction. A server that answers nothing in `TIMEOUT_SECONDS` is an
-    error, never a pass. Raises `ConflictError` HF304 when `lease` has gone to another loop.
+    plan intends, and not logged as a prediction. A server that says nothing in `TIMEOUT_SECONDS` is an error,
+    never a pass; all servers are asked at once, so that hung ones cost no more than that together. One whose
+    process has ended is not asked: another may listen where it did. Raises `ConflictError` HF304 when `lease`
+    has gone to another loop.
     """
     newest = plans.newest_committed(store, model)
+    plan_number = None if newest is None else newest.plan.plan
     known = {each.server: each for each in probes.last(store, model)}
-    seen = []
-    for server in servers.registered(store, model):
-        before = known.get(server.server)
-        plan_number = None if newest is None else newest.plan.plan
-        if before is not None and _still_holds(before, plan_number, now_us):
-            seen.append(before)
-            continue
-        observed = observe(server)
+    registered = servers.registered(store, model)
+    asked = [
+        each
+        for each in registered
+        if each.server not in known or not _still_holds(known[each.server], plan_number, now_us)
+    ]
+    for server, observed in observe_all(asked).items():
         plan_age_us = 0 if newest is None else now_us - newest.committed_us
         judged = judge(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
         found = Probe(
-            server=server.server,
+            server=server,
             model=model,
             plan=observed.plan,
             intended=judged.intended,
@@ -53,23 +59,49 @@ def probe(store: Store, model: str, lease: Lease, *, now_us: int) -> tuple[Probe
             probed_us=now_us,
         )
         probes.record(store, found, lease)
-        seen.append(found)
-    return tuple(seen)
+        known[server] = found
+    return tuple(known[each.server] for each in registered)
+
+
+def observe_all(asked: Sequence[Server]) -> dict[str, Observation]:
+    """What each server does, by its name, within `TIMEOUT_SECONDS` for all of them together."""
+    found: dict[str, Observation] = {}
+
+    def ask(server: Server) -> None:
+        found[server.server] = observe(server)
+
+    threads = [threading.Thread(target=ask, args=(server,), daemon=True) for server in asked]
+    until = time.monotonic() + TIMEOUT_SECONDS
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    in_time = dict(found)  # a thread that is late must not change what is handed back
+    return {server.server: in_time.get(server.server) or _silent(server, TimeoutError()) for server in asked}
 
 
 def observe(server: Server) -> Observation:
     """What `server` says that it follows, and which version answers a request."""
+    if servers.has_ended(server):
+        return Observation(None, None, f"the process behind {server.address} has ended", reached=False)
     try:
         before = _plan(_ask(server, "GET", "/holdfast/status"))
+    except _FAILURES as error:
+        return _silent(server, error)
+    try:
         answer = _ask(
             server, "POST", f"/v2/models/{server.model}/infer", {"inputs": [], "parameters": {"probe": True}}
         )
         after = _plan(_ask(server, "GET", "/holdfast/status"))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        return Observation(None, None, f"{server.address} {_words(error)}")
+    except _FAILURES as error:
+        return Observation(before, None, f"{server.address} {_words(error)}")
     answered = answer.get("model_version")
     # Between two plans it cannot be told under which of them the answer was given.
     return Observation(after if before == after else None, answered if isinstance(answered, str) else None)
+
+
+def _silent(server: Server, error: Exception) -> Observation:
+    return Observation(None, None, f"{server.address} {_words(error)}", reached=False)
 
 
 def _still_holds(before: Probe, plan: int | None, now_us: int) -> bool:

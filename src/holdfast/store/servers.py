@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,3 +56,31 @@ def registered(store: Store, model: str | None = None) -> tuple[Server, ...]:
             Server(row.server, row.model, row.address, Path(row.log_directory), row.started_us)
             for row in connection.execute(query)
         )
+
+
+def has_ended(server: Server) -> bool:
+    """Whether no process holds the server's log directory any more (`prediction_log.claim`).
+
+    False when that cannot be told: the directory is not on this machine, or nobody ever claimed it.
+    """
+    try:
+        lock = os.open(server.log_directory / "model", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def present(found: Iterable[Server]) -> tuple[Server, ...]:
+    """The servers that a model has now: those that have not ended, or when all have, the one that was last.
+
+    A server that was stopped for good leaves in this way; when nobody is left to answer, that stays to be seen.
+    """
+    known = tuple(found)
+    running = tuple(server for server in known if not has_ended(server))
+    return running or tuple(sorted(known, key=lambda server: server.started_us)[-1:])

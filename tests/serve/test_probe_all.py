@@ -1,0 +1,92 @@
+"""Probing many servers: hung ones cost no more than one, dead ones leave, and a refusal is not silence."""
+
+import http.server
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from holdfast.control import probe as probing
+from holdfast.monitor import judge
+from holdfast.records import TrafficPlan, Verdict
+from holdfast.store import servers
+from holdfast.store.prediction_log import claim
+from holdfast.store.servers import Server
+
+
+@pytest.fixture
+def hung():
+    """An address where connections are taken and nothing is ever said."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def refusing():
+    """A server whose status is fine and that answers every request with 503."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.reply(200, {"plan": 7})
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.reply(503, {"error": "no version could answer"})
+
+        def reply(self, status, document):
+            body = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_hung_servers_are_asked_at_once_and_keep_no_answer_from_being_seen(hung, refusing, tmp_path):
+    """A round must not take longer than the lease, however many servers hang."""
+    asked = [Server(f"h{n}", "m", hung, tmp_path / f"h{n}", 1) for n in range(8)]
+    asked.append(Server("r", "m", refusing, tmp_path / "r", 1))
+    began = time.monotonic()
+    seen = probing.observe_all(asked)
+    assert time.monotonic() - began < probing.TIMEOUT_SECONDS + 0.5
+    assert {name: found.reached for name, found in seen.items()} == {
+        **{f"h{n}": False for n in range(8)},
+        "r": True,
+    }
+    assert "did not answer within 2 s" in seen["h3"].trouble
+
+
+def test_a_server_that_answers_its_status_and_no_request_is_not_silent(refusing, tmp_path):
+    seen = probing.observe(Server("r", "m", refusing, tmp_path, 1))
+    assert (seen.plan, seen.answered, seen.reached) == (7, None, True)
+    plan = TrafficPlan("m", 7, "v2", None, 0, "v1", None, None)
+    judged = judge(plan, seen, plan_age_us=60_000_000)
+    assert judged.verdict is Verdict.FAIL
+    assert "status 503" in judged.explanation
+
+
+def test_a_server_that_ended_leaves_when_another_runs(refusing, tmp_path):
+    first, second = claim(tmp_path, "m"), claim(tmp_path, "m")
+    found = [Server(each.server, "m", refusing, each.directory, n) for n, each in enumerate((first, second))]
+    assert servers.present(found) == tuple(found)
+    first.release()
+    assert servers.present(found) == (found[1],)
+    gone = probing.observe(found[0])
+    assert (gone.reached, gone.plan) == (False, None), "another listens at its address"
+    second.release()
+    assert servers.present(found) == (found[1],), "an outage stays to be seen"
+    elsewhere = Server("far", "m", refusing, tmp_path / "not here", 1)
+    assert not servers.has_ended(elsewhere)

@@ -18,15 +18,35 @@ from holdfast.store import Store, leases
 LEASE_US: Final = 3_000_000
 """How long a holder may fall silent, in microseconds, before another takes the lease."""
 
+Concern = Callable[..., object]
+
+CONCERNS: Final[dict[str, Concern]] = {
+    "collecting the logs": observe.collect,
+    "joining labels": observe.join,
+    "probing the servers": probe,
+    "carrying the rollout on": rollout.reconcile,
+}
+"""What a round does, in this order."""
+
 _log = logging.getLogger("holdfast.control")
 
 
-def run_round(store: Store, model: str, lease: leases.Lease, *, now_us: int) -> None:
-    """Collect what the servers logged, join labels, probe, and carry the rollout on."""
-    observe.collect(store, model, lease, now_us=now_us)
-    observe.join(store, model, lease, now_us=now_us)
-    probe(store, model, lease, now_us=now_us)
-    rollout.reconcile(store, model, lease, now_us=now_us)
+def run_round(store: Store, model: str, lease: leases.Lease, *, clock_us: Callable[[], int]) -> None:
+    """Collect what the servers logged, join labels, probe, and carry the rollout on, each for itself.
+
+    A concern that fails is logged and tried again in the next round, and the others are done all the same: a
+    file that cannot be read must not keep a bad version in its place. Raises `ConflictError` HF304 when `lease`
+    has gone to another loop; that ends the round.
+    """
+    for name, concern in CONCERNS.items():
+        try:
+            leases.renew(store, lease, now_us=clock_us())
+            concern(store, model, lease, now_us=clock_us())
+        except ConflictError:
+            raise
+        except Exception:
+            # Whatever it was (a locked or unreachable database, say), the next round begins from the ledger again.
+            _log.exception("%s failed; it will be tried again", name)
 
 
 def run(
@@ -42,33 +62,28 @@ def run(
 
     The pause gathers what many requests logged into one transaction and one file, also when there is much to do.
 
-    A round that fails leaves the ledger as it was and is tried again; its error is logged with its traceback.
+    What fails leaves the ledger as it was and is tried again; its error is logged with its traceback.
     """
     held: leases.Lease | leases.Sighting | None = None
     while True:
         try:
-            held = _hold(store, model, holder, held, clock_us())
+            if not isinstance(held, leases.Lease):
+                held = leases.acquire(
+                    store,
+                    f"control-{model}",
+                    holder=holder,
+                    duration_us=LEASE_US,
+                    now_us=clock_us(),
+                    seen=held,
+                )
             if isinstance(held, leases.Lease):
-                run_round(store, model, held, now_us=clock_us())
+                run_round(store, model, held, clock_us=clock_us)
         except ConflictError as error:
             _log.warning("another control loop has taken over %s: %s", model, error)
             held = None
         except Exception:
-            # Whatever it was (a locked or unreachable database, say), the next round begins from the ledger again.
-            _log.exception("a round of the control loop failed; it will be tried again")
+            _log.exception("the lease of the control loop cannot be had; it will be tried again")
         if wait(pause_seconds):
             break
     if isinstance(held, leases.Lease):
         leases.release(store, held)
-
-
-def _hold(
-    store: Store, model: str, holder: str, held: leases.Lease | leases.Sighting | None, now_us: int
-) -> leases.Lease | leases.Sighting:
-    """The lease, renewed when it is ours already; what another holder's looks like otherwise."""
-    if isinstance(held, leases.Lease):
-        leases.renew(store, held, now_us=now_us)
-        return held
-    return leases.acquire(
-        store, f"control-{model}", holder=holder, duration_us=LEASE_US, now_us=now_us, seen=held
-    )

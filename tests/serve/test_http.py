@@ -154,6 +154,46 @@ def test_what_is_refused_is_answered_and_closed(port: int, sent: bytes, status: 
     assert time.monotonic() - started < 4
 
 
+OFFER = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+
+
+def test_an_offer_of_another_protocol_is_passed_over(port: int) -> None:
+    """RFC 9110 section 7.8, what `curl --http2` sends: the body is read, and the connection goes on."""
+    chunks = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    whole = (
+        request("/length", "POST", b"xyz", *OFFER)
+        + request("/chunks", "POST", None, "Transfer-Encoding: chunked", *OFFER)
+        + chunks
+        + request("/nothing", "GET", None, *OFFER)
+        + request("/last", "POST", b"q", "Connection: close, Upgrade", *OFFER[1:])
+    )
+    for parts in ([whole], [whole[:200], whole[200:]], [bytes([byte]) for byte in whole]):
+        received = talk(port, *parts)
+        assert statuses(received) == [200] * 4
+        bodies = (b"/length xyz 3", b"/chunks abcde 5", b"/nothing  0", b"/last q 1")
+        places = [received.index(each) for each in bodies]
+        assert places == sorted(places)
+        assert b"connection: close" in received
+
+
+def test_an_offer_moves_no_limit(port: int) -> None:
+    assert statuses(talk(port, request("/", "POST", None, "Content-Length: 10001", *OFFER))) == [413]
+    large = request("/", "POST", None, "Transfer-Encoding: chunked", *OFFER)
+    assert statuses(talk(port, large + (b"2000\r\n" + b"x" * 0x2000 + b"\r\n") * 2)) == [413]
+    started = time.monotonic()
+    received = talk(port, request("/", "POST", None, "Content-Length: 9", *OFFER), *[b"x"] * 8, pause=0.1)
+    assert statuses(received) == [408]
+    assert time.monotonic() - started < 4.5
+
+
+def test_connect_is_answered_and_closed(port: int) -> None:
+    started = time.monotonic()
+    received = talk(port, b"CONNECT example:443 HTTP/1.1\r\nHost: example:443\r\n\r\n")
+    assert statuses(received) == [200]  # by this file's application; the real one has no such path
+    assert b"connection: close" in received
+    assert time.monotonic() - started < 4
+
+
 def test_a_refused_request_does_not_lose_the_replies_before_it(port: int) -> None:
     assert statuses(talk(port, request("/later") + b"NONSENSE\r\n\r\n")) == [200, 400]
 

@@ -47,7 +47,8 @@ class Exchange:
     """One request and the place for its reply."""
 
     __slots__ = (
-        "_connection", "binary_header_length", "body", "close", "content_encoding", "method", "path", "received", "reply",
+        "_connection", "binary_header_length", "body", "close", "content_encoding", "content_type", "host", "method", "origin",
+        "path", "received", "reply",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, method: bytes, path: bytes) -> None:
@@ -57,6 +58,9 @@ class Exchange:
         self.body: bytes | bytearray = b""
         self.binary_header_length: bytes | None = None
         self.content_encoding: bytes | None = None
+        self.content_type: bytes | None = None
+        self.host = b""
+        self.origin: bytes | None = None
         self.close = False
         self.received = perf_counter()
         self.reply: bytes | None = None
@@ -112,7 +116,7 @@ class Listener:
         self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
 
 
-_HOST, _LENGTH, _CODING, _EXPECT, _BINARY, _ENCODING = range(6)
+_HOST, _LENGTH, _CODING, _EXPECT, _BINARY, _ENCODING, _TYPE, _ORIGIN = range(8)
 _HEADERS: Final = {
     b"host": _HOST,
     b"content-length": _LENGTH,
@@ -120,6 +124,8 @@ _HEADERS: Final = {
     b"expect": _EXPECT,
     b"inference-header-content-length": _BINARY,
     b"content-encoding": _ENCODING,
+    b"content-type": _TYPE,
+    b"origin": _ORIGIN,
 }
 _FOREVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -130,9 +136,10 @@ class Connection(asyncio.Protocol):
     """One client. Bytes in, `Exchange`s to the application, replies out in order."""
 
     __slots__ = (
-        "_binary", "_body", "_burst", "_chunked", "_discarding", "_encoding", "_expects", "_header_bytes", "_held", "_hosts",
-        "_in_headers", "_in_message", "_length", "_listener", "_loop", "_owes_continue", "_parser", "_path", "_paused_reading",
-        "_pending", "_raw", "_slice", "_transport", "_unread", "_used", "deadline",
+        "_binary", "_body", "_burst", "_chunked", "_content_type", "_discarding", "_encoding", "_expects", "_header_bytes",
+        "_held", "_host", "_hosts", "_in_headers", "_in_message", "_length", "_listener", "_loop", "_origin", "_owes_continue",
+        "_parser", "_path", "_paused_reading", "_pending", "_raw", "_repeating", "_slice", "_transport", "_unread", "_used",
+        "deadline",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
@@ -140,9 +147,8 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Exchange] = deque()
-        self._in_message = self._in_headers = self._discarding = self._paused_reading = self._unread = (
-            self._used
-        ) = False
+        self._in_message = self._in_headers = self._discarding = self._paused_reading = False
+        self._unread = self._used = self._repeating = False
         self._raw = self._slice = self._held = self._burst = 0
         self.deadline = _FOREVER
         self._forget_message()
@@ -154,6 +160,9 @@ class Connection(asyncio.Protocol):
         self._length: bytes | None = None
         self._binary: bytes | None = None
         self._encoding: bytes | None = None
+        self._content_type: bytes | None = None
+        self._origin: bytes | None = None
+        self._host = b""
         self._expects: bytes | None = None
         self._chunked = self._owes_continue = False
 
@@ -210,12 +219,34 @@ class Connection(asyncio.Protocol):
         self._slice = len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._discarding = True  # what follows is another protocol, which nobody here speaks
+        except httptools.HttpParserUpgrade as found:
+            self._decline_upgrade(data[found.args[0] :])
+            return
         except httptools.HttpParserError as error:
             self._refuse(400, "HF501", f"this is not an HTTP/1.1 request: {error}")
         if self._in_message and not self._discarding:
             self._bound(len(data))
+
+    def _decline_upgrade(self, rest: bytes | memoryview) -> None:
+        """Go on in HTTP/1.1 with the body of the request that offered another protocol (RFC 9110 section 7.8).
+
+        The parser took the offer: for it the message ended with its headers. A new one is told the same framing, without
+        the offer, and reads on.
+        """
+        if self._discarding:
+            return
+        old, self._parser = self._parser, httptools.HttpRequestParser(self)
+        lines = [b"%b / HTTP/1.1" % old.get_method()]
+        if self._length is not None:
+            lines.append(b"content-length: " + self._length)
+        if self._chunked:
+            lines.append(b"transfer-encoding: chunked")
+        if not old.should_keep_alive():
+            lines.append(b"connection: close")
+        self._repeating = True
+        self._parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+        self._repeating = False
+        self._feed(rest)
 
     def _bound(self, size: int) -> None:
         """Refuse a message that is not complete and already too big. Slices after its first are counted, whatever they hold."""
@@ -239,6 +270,8 @@ class Connection(asyncio.Protocol):
     # --- httptools ----------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._repeating:
+            return
         self._in_message = self._in_headers = True
         self._raw = -self._slice  # the slice in which it begins may hold the end of another message
         self._forget_message()
@@ -246,7 +279,8 @@ class Connection(asyncio.Protocol):
             self.deadline = self._loop.time() + self._listener.limits.receipt_seconds
 
     def on_url(self, url: bytes) -> None:
-        self._path += url
+        if not self._repeating:
+            self._path += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value) + 4
@@ -255,6 +289,7 @@ class Connection(asyncio.Protocol):
             return
         if known == _HOST:
             self._hosts += 1
+            self._host = value
         elif known == _LENGTH:
             self._length = value
         elif known == _CODING:
@@ -263,12 +298,16 @@ class Connection(asyncio.Protocol):
             self._expects = value
         elif known == _BINARY:
             self._binary = value
-        else:
+        elif known == _ENCODING:
             self._encoding = value
+        elif known == _TYPE:
+            self._content_type = value
+        else:
+            self._origin = value
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
-        if self._discarding:
+        if self._discarding or self._repeating:
             return
         limits = self._listener.limits
         if self._header_bytes + len(self._path) > limits.header_bytes:
@@ -302,6 +341,11 @@ class Connection(asyncio.Protocol):
             self._refuse(413, "HF501", f"a body is at most {self._listener.limits.body_bytes} bytes")
 
     def on_message_complete(self) -> None:
+        tunnel = False
+        if self._parser.should_upgrade():
+            tunnel = self._parser.get_method() == b"CONNECT"
+            if not tunnel:
+                return  # `_decline_upgrade` reads on
         self._in_message = False
         self._used = True
         if self._discarding:
@@ -312,10 +356,13 @@ class Connection(asyncio.Protocol):
         exchange.body = self._body
         exchange.binary_header_length = self._binary
         exchange.content_encoding = self._encoding
+        exchange.content_type = self._content_type
+        exchange.host = self._host
+        exchange.origin = self._origin
         self._body = b""
         self._burst += 1
         limit = self._listener.limits.pipelined
-        if not self._parser.should_keep_alive() or self._burst >= limit:
+        if tunnel or not self._parser.should_keep_alive() or self._burst >= limit:
             exchange.close = self._discarding = True
         self._pending.append(exchange)
         if len(self._pending) >= limit and not self._paused_reading:

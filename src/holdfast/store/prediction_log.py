@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 import zlib
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ SYNC_SECONDS: Final = 0.004
 """The longest time that a record waits for its fdatasync to begin."""
 READ_BYTES: Final = 4 * 1024 * 1024
 """How much of a segment one call of `read` takes."""
+REMEMBERED_SEGMENTS: Final = 8
+"""Of so many segments it is remembered how many rows each answer has: 4 bytes a request."""
 _IDLE_SECONDS: Final = 1.0
 _NEWEST: Final = "newest"
 _HEAD: Final = struct.Struct("<II")
@@ -45,7 +48,9 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, tag="P", gc
     `arm` and `version` name who answered. `challenger_failed` is not empty when the request was the challenger's and the
     champion had to answer for it. `result` is "ok", "champion_failed" (another version answered for the champion), or
     the kind of error when there is no answer; a request that was refused has `rollout` None, because it is no evidence
-    about either side. `inputs` are the rows as received, in the order of the contract's request columns.
+    about either side. `latency_us` is the time that the request itself took: reading and checking it, and of its
+    batch's time in the model the part of its rows. `inputs` are the rows as received, in the order of the contract's
+    request columns.
     """
 
     id: str
@@ -195,6 +200,7 @@ class LogWriter:
         self._sync_seconds = sync_seconds
         directory.mkdir(parents=True, exist_ok=True)
         self._segment = _newest_begun(directory)
+        self._rows_of: dict[int, array[int]] = {}
         self._lock = threading.Lock()
         self._retired: list[int] = []
         self._waiting: list[Callable[[bool], None]] = []
@@ -216,14 +222,22 @@ class LogWriter:
         """The number of the segment that is being written."""
         return self._segment
 
-    def next_id(self) -> str:
-        """A new prediction id; no other server, start or call gives the same."""
+    def next_id(self, rows: int = 1) -> str:
+        """A new prediction id for an answer of `rows` rows, 0 when there will be none; no other server, start or call
+        gives the same."""
         self._count += 1
+        self._rows.append(rows)
         return f"{self._prefix}{self._count}"
 
-    def given(self, segment: int, number: int) -> bool:
-        """Whether this server can have given the id that ends in `-<segment>-<number>`."""
-        return 1 <= segment < self._segment or (segment == self._segment and 1 <= number <= self._count)
+    def given(self, segment: int, number: int, row: int = 0) -> bool:
+        """Whether this server can have given an answer with that row and an id that ends in `-<segment>-<number>`.
+
+        What an earlier run answered, or this one many segments ago, it does not know, and says yes.
+        """
+        rows = self._rows_of.get(segment)
+        if rows is None:
+            return 1 <= segment < self._segment and number >= 1
+        return 1 <= number <= len(rows) and 0 <= row < rows[number - 1]
 
     def write(self, frames: Iterable[bytes]) -> bool:
         """Hand `frames` to the kernel in one piece. False when they were dropped: then no id of theirs may be given out.
@@ -306,6 +320,8 @@ class LogWriter:
         self._segment += 1
         self._prefix = f"{self.server}-{self._segment}-"
         self._count = 0
+        self._rows = self._rows_of[self._segment] = array("I")
+        self._rows_of.pop(self._segment - REMEMBERED_SEGMENTS, None)
         self._size = 0
         self._broken = False
 

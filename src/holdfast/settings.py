@@ -19,6 +19,11 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("HOLDFAST_LEDGER", "", "SQLAlchemy URL of the ledger; empty means SQLite inside the root."),
     ("HOLDFAST_HOST", "127.0.0.1", "Address that the inference server and the page listen on."),
     ("HOLDFAST_PORT", "8080", "Port of the inference server; 0 takes a free one."),
+    (
+        "HOLDFAST_NAMES",
+        "",
+        "Names, besides localhost and addresses, by which clients may call the inference server; commas between.",
+    ),
     ("HOLDFAST_PAGE_PORT", "8081", "Port of the page; 0 takes a free one."),
 )
 """Name, default and help of every setting; the reference page is generated from it."""
@@ -33,6 +38,7 @@ class Settings:
     host: str
     port: int
     page_port: int
+    names: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, project: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -46,6 +52,7 @@ class Settings:
             host=values["HOLDFAST_HOST"],
             port=_port("HOLDFAST_PORT", values),
             page_port=_port("HOLDFAST_PAGE_PORT", values),
+            names=tuple(name.strip() for name in values["HOLDFAST_NAMES"].split(",") if name.strip()),
         )
 
 

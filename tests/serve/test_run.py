@@ -344,7 +344,11 @@ def test_wrong_feedback_is_refused_whole(served: Served, world: World) -> None:
     """M1: what was never given out, and what is no label."""
     path = f"/v2/models/{MODEL}/feedback"
     good = served.infer()[1]["parameters"]["prediction_id"]
+    assert served.call(INFER, b"{")[0] == 400
+    refused = f"s1-1-{int(good.rpartition('-')[2]) + 1}"  # the log holds it, and nobody was given it
     for sent, status in (
+        ({"id": f"{good}/1", "value": 1}, 404), ({"id": f"{good}/4000", "value": 1}, 404),
+        ({"id": refused, "value": 1}, 404),
         ({"id": "s1-1-999", "value": 1}, 404), ({"id": "s1-9-1", "value": 1}, 404), ({"id": "../x", "value": 1}, 400),
         ({"id": good, "value": 2}, 400), ({"id": good, "value": -0.1}, 400), ({"id": good, "value": "yes"}, 400),
         ({"id": good, "value": 10**30}, 400), ({"id": good}, 400), ({"id": good, "value": 1, "source": ""}, 400),
@@ -353,6 +357,30 @@ def test_wrong_feedback_is_refused_whole(served: Served, world: World) -> None:
     ):  # fmt: skip
         assert served.call(path, sent)[0] == status, sent
     assert not [each for each in logged(world.root) if isinstance(each, FeedbackRecord)]
+
+
+FORM = "application/x-www-form-urlencoded"
+STRANGERS: list[tuple[dict[str, str], int]] = [
+    ({"Host": "evil.example"}, 421), ({"Host": "localhost.evil.example"}, 421), ({"Host": "127.0.0.1.evil.example:80"}, 421),
+    ({"Host": "localhost:80x"}, 421), ({"Host": "[::1"}, 421), ({"Origin": "http://evil.example"}, 403),
+    ({"Origin": "null"}, 403), ({"Content-Type": "text/plain"}, 415), ({"Content-Type": FORM}, 415),
+    ({"Content-Type": "application/json; charset=utf-8"}, 200), ({"Content-Type": "application/octet-stream"}, 200), ({}, 200),
+    ({"Host": "localhost:9"}, 200), ({"Host": "LOCALHOST."}, 200), ({"Host": "model.localhost"}, 200),
+    ({"Host": "[::1]:8080"}, 200), ({"Host": "10.1.2.3"}, 200),
+    ({"Host": "localhost:80", "Origin": "http://localhost:80"}, 200),
+    ({"Host": "localhost", "Origin": "http://localhost:80"}, 403),
+]  # fmt: skip
+
+
+def test_foreign_pages_and_foreign_names_change_nothing(served: Served) -> None:
+    """W2: Host is ours, the origin is our own, the type is one that a form cannot have; reading stays open."""
+    prediction = served.infer()[1]["parameters"]["prediction_id"]
+    label = {"id": prediction, "value": True}
+    for headers, status in STRANGERS:
+        assert served.call(INFER, body(), headers=headers)[0] == status, headers
+        taken = {200: 202}.get(status, status)
+        assert served.call(f"/v2/models/{MODEL}/feedback", label, headers=headers)[0] == taken, headers
+    assert served.call("/holdfast/status", headers={"Host": "evil.example"})[0] == 200
 
 
 def families(served: Served) -> dict[str, list[Any]]:

@@ -16,6 +16,7 @@ import msgspec
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.feedback import parse_id
 from holdfast.serve import metrics
+from holdfast.serve.doors import Doors
 from holdfast.serve.http import Exchange
 from holdfast.serve.oip import RequestError, encode_answer, model_metadata, server_metadata
 from holdfast.serve.plane import Call, Plane
@@ -58,6 +59,8 @@ class Routes:
         The facts behind `/metrics`.
     release
         This release's name, for the server's metadata.
+    doors
+        Who may change something.
     """
 
     def __init__(
@@ -66,9 +69,11 @@ class Routes:
         status: Callable[[], dict[str, object]],
         scrape: Callable[[], metrics.ServerFacts],
         release: str,
+        doors: Doors,
     ) -> None:
         self.draining = False
         self._plane = plane
+        self._doors = doors
         self._status = status
         self._scrape = scrape
         self._server_metadata = server_metadata(release)
@@ -95,6 +100,9 @@ class Routes:
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer `exchange`, now or at the end of this turn of the loop."""
+        if exchange.method == b"POST" and (refusal := self._doors.refusal(exchange)) is not None:
+            exchange.refuse(refusal[0], "HF501", refusal[1])
+            return
         if exchange.path == self._infer_path and exchange.method == b"POST":
             self._infer(exchange)
             return
@@ -222,7 +230,7 @@ class Routes:
                 "HF501", "an id is what an answer gave as prediction_id, '/' and a row number may follow"
             )
         log = self._plane.log
-        if place.server == log.server and not log.given(place.segment, place.number):
+        if place.server == log.server and not log.given(place.segment, place.number, place.row):
             raise NotFoundError("HF505", f"{name} was never given out by this server")
         value = float(label.value) if not isinstance(label.value, int) or label.value in (0, 1) else -1.0
         if not 0.0 <= value <= 1.0:

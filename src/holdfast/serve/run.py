@@ -16,6 +16,7 @@ import uvloop
 
 from holdfast.errors import InputError
 from holdfast.records import check_name
+from holdfast.serve.doors import Doors
 from holdfast.serve.http import Limits, Listener
 from holdfast.serve.metrics import ServerFacts, VersionFacts
 from holdfast.serve.plane import Plane, Serving
@@ -99,7 +100,9 @@ async def _serve(
     server = Server(claimed.server, model, address, claimed.directory, now_us())
     follower = Follower(plane, settings, server, now_us, poll_seconds=poll_seconds)
     process = _Process(plane, follower, server)
-    routes = Routes(plane, process.status, process.scrape, _release())
+    routes = Routes(
+        plane, process.status, process.scrape, _release(), Doors([settings.host, *settings.names])
+    )
     listener = Listener(routes, limits, lambda: formatdate(usegmt=True).encode())
     process.listener, process.routes = listener, routes
     follower.start_from_copy()

@@ -125,7 +125,6 @@ def test_a_server_follows_by_table_version(store: Store) -> None:
             [OnlineValue("b", "X", 5, 9.0), OnlineValue("a", "EWR", 20, 3.0)],
         )
         assert online.since(connection, ["a"], 2) == (2, [])
-        assert online.since(connection, ["a"], 0, known_since_us=11)[1] == [OnlineValue("a", "EWR", 20, 3.0)]
 
 
 def test_a_refusal_is_told_once(store: Store) -> None:

@@ -98,11 +98,7 @@ def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int
 
 
 def since(
-    connection: Connection,
-    aggregates: Sequence[str],
-    table_version: int,
-    *,
-    known_since_us: int | None = None,
+    connection: Connection, aggregates: Sequence[str], table_version: int
 ) -> tuple[int, list[OnlineValue]]:
     """What changed in `aggregates` after `table_version`, oldest first, and the table version to ask from
     next time.
@@ -111,15 +107,10 @@ def since(
     ----------
     table_version
         What the caller has; 0 for nothing.
-    known_since_us
-        Leave out values that were known before this moment: a server that starts needs no older ones than
-        its widest window reaches back.
     """
     query = select(_ONLINE).where(
         _ONLINE.c.aggregate.in_(aggregates), _ONLINE.c.table_version > table_version
     )
-    if known_since_us is not None:
-        query = query.where(_ONLINE.c.known_us >= known_since_us)
     rows = connection.execute(query.order_by(_ONLINE.c.known_us)).all()
     newest = max((row.table_version for row in rows), default=table_version)
     return newest, [OnlineValue(row.aggregate, row.entity, row.known_us, row.value) for row in rows]

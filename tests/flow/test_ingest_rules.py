@@ -20,9 +20,12 @@ import pytest
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
+from holdfast.contract import Contract, Number, Timestamp, dtypes
 from holdfast.control.ingest import LoadResult, ingest
 from holdfast.control.verify import verify
 from holdfast.errors import ConflictError, InputError, NotFoundError
+from holdfast.features.aggregate import Aggregate
+from holdfast.feeds import Feed
 from holdfast.store import Store, events, files, publish, snapshots
 
 HEADER = "id,origin,delay,at,left\n"
@@ -146,6 +149,34 @@ def test_a_name_that_is_there_twice_is_refused(store: Store, loader: ModuleType,
     pq.write_table(pa.Table.from_arrays([one, one], names=["id", "id"]), path)
     with pytest.raises(InputError, match=r"HF202.*id is there twice"):
         ingest(store, loader.FEED, "d1", path, now_us=7)
+
+
+def test_a_contract_may_gain_a_column_and_change_its_zone(
+    store: Store, load: Callable[..., LoadResult], loader: ModuleType, tmp_path: Path
+) -> None:
+    """What was loaded under the older contract is read by the newer: history of aggregates, and rows to train on."""
+    load(_rows([1, 2]))
+    newer = Contract(
+        *[column for column in loader.CONTRACT.columns if column.name not in ("at", "left")],
+        Timestamp("at", tz="UTC"),
+        Timestamp("left", tz="Asia/Tokyo", missing="keep"),
+        Number("wind", unit="mph", missing="keep"),
+        key="id",
+        event_time="at",
+    )
+    path = tmp_path / "d2.csv"
+    path.write_text("id,origin,delay,at,left,wind\n7,EWR,5.5,2013-01-01T10:00:00Z,2013-01-01T10:21:00Z,8\n")
+    windy = Aggregate(
+        "wind_3h", over="flights", by="origin", value="wind", known="left", window="3h", every="1h"
+    )
+    ingest(store, Feed("flights", newer), "d2", path, now_us=7, aggregates=[loader.AGGREGATE, windy])
+    rows = files.read_rows(store, 2, "flights", dtypes(newer))
+    assert rows.schema == dtypes(newer)
+    assert rows.sort("id")["wind"].to_list() == [None, None, 8.0]
+    mean = "SELECT value FROM online_features WHERE aggregate LIKE 'delay_3h%' ORDER BY known_us LIMIT 1"
+    with store.ledger.engine.connect() as connection:
+        (value,) = connection.exec_driver_sql(mean).one()
+    assert value == pytest.approx((4.5 + 4.5 + 5.5) / 3)
 
 
 def test_no_valid_row_loads_nothing_tells_why_and_leaves_the_id_free(

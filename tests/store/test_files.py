@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.feeds import AlreadyLoaded, Manifest
 from holdfast.records import BatchId
 from holdfast.store import Store, batches, files, orphans, parquet
@@ -49,6 +49,50 @@ def test_rows_come_back_as_they_were(store: Store) -> None:
     assert_frame_equal(files.read_rows(store, 1, "flights"), pl.concat([FRAME] * 3))
     assert files.read_rows(store, 1, "flights", ["word", "id"]).columns == ["word", "id"]
     assert files.read_rows(store, 0, "flights").is_empty()
+
+
+def _loaded(store: Store, *frames: pl.DataFrame) -> None:
+    """`frames` as one batch each, as if each were of another contract."""
+    for number, frame in enumerate(frames):
+        manifest = Manifest.of(BatchId("flights", f"d{number}"), 0, f"{number}", f"c{number}")
+        with files.staged(store.root) as stage:
+            facts = stage.write("flights", frame, manifest.as_dict())
+            stage.seal()
+            publication = Publication(manifest, (facts,), frame.height, 0, number, number, "x", "loaded")
+            batches.publish(store, publication, now_us=5)
+
+
+def test_files_of_an_older_contract_are_read_by_the_newer(store: Store) -> None:
+    """A column that was added is null in the older rows, one that was renamed is two, another zone shows the same
+    instants: nothing of this is damage.
+    """
+    tokyo = pl.col("at").dt.convert_time_zone("Asia/Tokyo")
+    newer = FRAME.rename({"word": "text"}).with_columns(tokyo, pl.lit(2.5).alias("speed"))
+    _loaded(store, FRAME, newer)
+    rows = files.read_rows(store, 2, "flights", ["id", "speed", "at", "text", "height"])
+    assert rows["speed"].to_list() == [None] * 3 + [2.5] * 3
+    assert rows["text"].to_list() == [None] * 3 + FRAME["word"].to_list()
+    assert rows.schema["at"] == pl.Datetime("us", "Asia/Tokyo")
+    assert rows["at"].dt.epoch("us").to_list() == FRAME["at"].dt.epoch("us").to_list() * 2
+    kinds = {"at": pl.Datetime("us", "America/New_York"), "height": pl.Float64()}
+    wanted = files.read_rows(store, 2, "flights", kinds)
+    assert wanted.schema == kinds
+    assert_frame_equal(wanted[:3, ["at"]], FRAME[["at"]])
+    with store.ledger.read() as connection:
+        found = files.entries(connection, "flights", 2)
+    late = files.read(store.root, found, kinds, at_least=("at", FRAME["at"][1]))
+    assert late.height == 4
+    assert files.read(store.root, found, ["id"], at_least=("speed", 9.0))["id"].to_list() == [1, 2, 3]
+    assert files.read_rows(store, 2, "flights").columns == ["id", "word", "value", "at", "text", "speed"]
+
+
+def test_a_name_with_another_meaning_is_no_damage_either(store: Store) -> None:
+    _loaded(store, FRAME, FRAME.with_columns(pl.col("id").cast(pl.String)))
+    with pytest.raises(InputError, match=r"HF202.*'id' is .* in some files"):
+        files.read_rows(store, 2, "flights")
+    assert files.read_rows(store, 2, "flights", ["value"]).height == 6
+    with pytest.raises(InputError, match=r"HF202.*'value'"):
+        files.read_rows(store, 2, "flights", {"value": pl.String()})
 
 
 def test_the_footer_says_what_the_file_is(store: Store) -> None:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         as_delivered,
         compile_batch,
         dtype,
+        dtypes,
     )
     from holdfast.contract.frame import from_frame
     from holdfast.contract.text import MISSING_WORDS, Typed, from_text
@@ -66,6 +67,7 @@ _ON_FRAMES = {
     "BatchVerdict": "batch",
     "compile_batch": "batch",
     "dtype": "batch",
+    "dtypes": "batch",
     "from_frame": "frame",
     "MISSING_WORDS": "text",
     "Typed": "text",
@@ -101,6 +103,7 @@ __all__ = [
     "compile_batch",
     "compile_row",
     "dtype",
+    "dtypes",
     "fill_values",
     "from_frame",
     "from_text",

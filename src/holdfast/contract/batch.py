@@ -97,6 +97,16 @@ def dtype(column: Column) -> pl.DataType:
             assert_never(column)
 
 
+def dtypes(contract: Contract) -> dict[str, pl.DataType]:
+    """The dtype of each column, in the contract's order.
+
+    >>> from holdfast.contract import Contract, Integer, Timestamp
+    >>> dtypes(Contract(Integer("id"), Timestamp("at", tz="UTC"), key="id", event_time="at"))
+    {'id': Int64, 'at': Datetime(time_unit='us', time_zone='UTC')}
+    """
+    return {column.name: dtype(column) for column in contract.columns}
+
+
 def compile_batch(contract: Contract) -> BatchCheck:
     """A function from a batch to its valid and its quarantined rows.
 
@@ -124,7 +134,7 @@ def compile_batch(contract: Contract) -> BatchCheck:
     >>> compile_batch(pings)(batch).counts
     {'id|range': 1, 'id|duplicate': 1}
     """
-    schema = {column.name: dtype(column) for column in contract.columns}
+    schema = dtypes(contract)
     place = {name: number for number, name in enumerate(schema)}
     rules = tuple(rule for column in contract.columns for rule in _rules(column, column.name in contract.key))
     duplicate = f"{'+'.join(contract.key)}|duplicate"

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from holdfast.contract import compile_batch
+from holdfast.contract import compile_batch, dtypes
 from holdfast.declaration import Model
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, aggregate_rows, join_as_of
@@ -45,7 +45,7 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     Raises `InputError` HF401 when there is no labelled row that is due, `NotFoundError` HF303 for an unknown
     snapshot and `IntegrityError` HF301 for a damaged file.
     """
-    rows = files.read_rows(store, snapshot, model.rows.name, model.contract.names)
+    rows = files.read_rows(store, snapshot, model.rows.name, dtypes(model.contract))
     labelled = rows.drop_nulls(model.label) if rows.width else rows
     due = _due(model, labelled, snapshots.get(store, snapshot).created_us)
     if due.is_empty():
@@ -73,8 +73,9 @@ def with_aggregates(
     wanted = list(aggregates)
     for over in dict.fromkeys(aggregate.over for aggregate in wanted):
         mine = [aggregate for aggregate in wanted if aggregate.over == over]
-        columns = dict.fromkeys(column for each in mine for column in (each.by, each.value, each.known))
-        source = files.read_rows(store, snapshot, over, tuple(columns))
+        kinds = next(dtypes(feed.contract) for feed in model.feeds if feed.name == over)
+        columns = {column: kinds[column] for each in mine for column in (each.by, each.value, each.known)}
+        source = files.read_rows(store, snapshot, over, columns)
         for aggregate in mine:
             if source.is_empty():
                 frame = frame.with_columns(pl.lit(None, pl.Float64).alias(aggregate.name))

@@ -15,6 +15,7 @@ from typing import Final
 
 import polars as pl
 
+from holdfast.contract import dtypes
 from holdfast.errors import InputError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.features.asof import aggregate_rows, first_changed_us
@@ -75,8 +76,8 @@ def online_values(store: Store, feed: Feed, declared: Sequence[Aggregate], batch
         )
         everything = files.entries(connection, feed.name, kept.basis) if kept.behind else []
     at_least = None if oldest is None else (feed.contract.event_time, oldest)
-    values = _changed(kept.complete, _read(store, recent, kept.complete, at_least), batch)
-    values += _all(kept.behind, _read(store, everything, kept.behind, None), batch)
+    values = _changed(kept.complete, _read(store, feed, recent, kept.complete, at_least), batch)
+    values += _all(kept.behind, _read(store, feed, everything, kept.behind, None), batch)
     return Computed(kept.basis, tuple(values), kept.definitions)
 
 
@@ -100,7 +101,7 @@ def _backfill(store: Store, feed: Feed, aggregates: Sequence[Aggregate], now_us:
             if not kept.behind:
                 return 0
             everything = files.entries(connection, feed.name, kept.basis)
-        values = _all(kept.behind, _read(store, everything, kept.behind, None), None)
+        values = _all(kept.behind, _read(store, feed, everything, kept.behind, None), None)
         made = _Kept(kept.basis, (), kept.behind).definitions
         if not isinstance(
             batches.publish_values(store, feed.name, values, made, basis=kept.basis, now_us=now_us), Overtaken
@@ -187,15 +188,17 @@ def _oldest(feed: Feed, aggregates: Sequence[Aggregate], batch: pl.DataFrame) ->
 
 def _read(
     store: Store,
+    feed: Feed,
     found: Sequence[FileFacts],
     aggregates: Sequence[Aggregate],
     at_least: tuple[str, datetime] | None,
 ) -> pl.DataFrame:
-    return (
-        files.read(store.root, found, _columns(aggregates), at_least=at_least)
-        if aggregates
-        else pl.DataFrame()
-    )
+    if not aggregates:
+        return pl.DataFrame()
+    # Files of an older contract are shown in the dtypes of this one, which the batch has: else they do not fit together.
+    kinds = dtypes(feed.contract)
+    columns = {name: kinds[name] for name in _columns(aggregates) if name in kinds}
+    return files.read(store.root, found, columns, at_least=at_least)
 
 
 def _us(moment: datetime) -> int:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, or_, select
 from holdfast.errors import IntegrityError
 from holdfast.feeds import Manifest, quarantine_table
 from holdfast.store import parquet, schema
+from holdfast.store.files import visible
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
@@ -123,12 +124,9 @@ def changed_snapshots(connection: Connection) -> list[tuple[str, str]]:
     cuts = select(snapshots.c.table_version, tables).join(tables, tables.c.snapshot == snapshots.c.snapshot)
     wrong = []
     for cut in connection.execute(cuts):
-        visible = (
-            (_FILES.c.table_name == cut.table_name)
-            & (_FILES.c.added_version <= cut.table_version)
-            & or_(_FILES.c.removed_version.is_(None), _FILES.c.removed_version > cut.table_version)
+        count = select(func.count(), func.coalesce(func.sum(_FILES.c.rows), 0)).where(
+            visible(cut.table_name, cut.table_version)
         )
-        count = select(func.count(), func.coalesce(func.sum(_FILES.c.rows), 0)).where(visible)
         files, rows = connection.execute(count).one()
         if (files, rows) != (cut.files, cut.rows):
             wrong.append(

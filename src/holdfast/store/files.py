@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import polars as pl
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
-from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.store import Store, durable, parquet, schema
 from holdfast.store.faults import fault_point
 
@@ -146,16 +146,6 @@ def staged(root: Path) -> Iterator[Stage]:
         stage.close()
 
 
-def write_rows(root: Path, table: str, frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> FileFacts:
-    """One durable file of `table` outside any stage, file and name synced: for a caller whom no sweep can
-    overtake.
-    """
-    with staged(root) as stage:
-        facts = stage.write(table, frame, manifest)
-        stage.seal()
-        return facts
-
-
 def require(root: Path, facts: Sequence[FileFacts]) -> None:
     """`IntegrityError` HF301 unless every file is there with its size: the last look before a transaction
     names them.
@@ -168,6 +158,15 @@ def require(root: Path, facts: Sequence[FileFacts]) -> None:
             raise parquet.damaged(path, error) from error
         if found != fact.bytes:
             raise IntegrityError("HF301", f"file {path.name} has {found} bytes, {fact.bytes} were written")
+
+
+def visible(table: str, version: int) -> ColumnElement[bool]:
+    """Whether a row of `files` is a file of `table` at table version `version`: time travel is a validity interval."""
+    return and_(
+        _FILES.c.table_name == table,
+        _FILES.c.added_version <= version,
+        or_(_FILES.c.removed_version.is_(None), _FILES.c.removed_version > version),
+    )
 
 
 def entries(
@@ -187,8 +186,7 @@ def entries(
     query = (
         select(_FILES.c.path, _FILES.c.table_name, _FILES.c.rows, _FILES.c.bytes, _FILES.c.sha256)
         .join(batches, same_load)
-        .where(_FILES.c.table_name == table, _FILES.c.added_version <= version)
-        .where(or_(_FILES.c.removed_version.is_(None), _FILES.c.removed_version > version))
+        .where(visible(table, version))
         .order_by(batches.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
     )
     if reaching_us is not None:
@@ -196,22 +194,36 @@ def entries(
     return [FileFacts(*row) for row in connection.execute(query)]
 
 
+Columns: TypeAlias = Sequence[str] | Mapping[str, pl.DataType]
+"""Columns to read: their names, or with each name the dtype that it is to have."""
+
+
 def read(
     root: Path,
     files: Sequence[FileFacts],
-    columns: Sequence[str] | None = None,
+    columns: Columns | None = None,
     *,
     at_least: tuple[str, Any] | None = None,
 ) -> pl.DataFrame:
     """The rows of `files`, one after the other, each file's SHA-256 and page checksums verified (reliability
     F3).
 
-    Files of different contracts may differ in columns: what a file lacks is null. `IntegrityError` HF301
-    names the file that is missing or damaged.
+    Parameters
+    ----------
+    columns
+        The columns to read, None for all that any file has. Files of different contracts differ in columns and in
+        time zones: what a file lacks is null, and an instant is shown in the zone that is asked for, or else in that
+        of the last file. With dtypes, a column that no file has is null in its dtype.
+    at_least
+        A column and a value: only rows that have this much in it; files that lack the column give all theirs.
+
+    `IntegrityError` HF301 names the file that is missing or damaged; `InputError` HF202 names the column of which the
+    files hold values that are no common type, because the contract gave its name another meaning.
     """
+    names = None if columns is None else list(columns)
 
     def one(fact: FileFacts) -> pl.DataFrame:
-        frame = parquet.read(root / fact.path, columns, sha256=fact.sha256, at_least=at_least)
+        frame = parquet.read(root / fact.path, names, sha256=fact.sha256, at_least=at_least)
         if at_least is None and frame.height != fact.rows:
             raise IntegrityError(
                 "HF301", f"file {fact.path} has {frame.height} rows, the ledger says {fact.rows}"
@@ -220,14 +232,64 @@ def read(
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         frames = list(pool.map(one, files))
-    alike = all(frame.schema == frames[0].schema for frame in frames)
-    return pl.concat(frames, how="vertical" if alike else "diagonal_relaxed") if frames else pl.DataFrame()
+    if not frames:
+        return pl.DataFrame()
+    wanted = _merged(frames) | (dict(columns) if isinstance(columns, Mapping) else {})
+    return pl.concat([_aligned(frame, wanted) for frame in frames])
 
 
-def read_rows(store: Store, at: int | str, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+def _merged(frames: Sequence[pl.DataFrame]) -> dict[str, pl.DataType]:
+    """The columns of all `frames` in the order in which they come up, each in a dtype that all its values have."""
+    merged: dict[str, pl.DataType] = {}
+    for frame in frames:
+        for name, kind in frame.schema.items():
+            before = merged.get(name, pl.Null())
+            if kind == before or kind == pl.Null:
+                merged.setdefault(name, kind)
+            elif before == pl.Null or (_is_instant(before) and _is_instant(kind)):
+                merged[name] = kind
+            elif before.is_numeric() and kind.is_numeric():
+                merged[name] = pl.Float64()
+            else:
+                raise _no_common_type(name, before, kind)
+    return merged
+
+
+def _aligned(frame: pl.DataFrame, wanted: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    return frame.select(
+        _as(frame[name], kind) if name in frame.columns else pl.lit(None, kind).alias(name)
+        for name, kind in wanted.items()
+    )
+
+
+def _as(values: pl.Series, kind: pl.DataType) -> pl.Series:
+    found = values.dtype
+    if found == kind:
+        return values
+    if isinstance(kind, pl.Datetime) and kind.time_zone is not None and _is_instant(found):
+        return values.dt.cast_time_unit(kind.time_unit or "us").dt.convert_time_zone(kind.time_zone)
+    if found == pl.Null or (found.is_numeric() and kind == pl.Float64):
+        return values.cast(kind)
+    raise _no_common_type(values.name, found, kind)
+
+
+def _is_instant(kind: pl.DataType) -> bool:
+    return isinstance(kind, pl.Datetime) and kind.time_zone is not None
+
+
+def _no_common_type(name: str, one: pl.DataType, other: pl.DataType) -> InputError:
+    return InputError(
+        "HF202",
+        f"column {name!r} is {one} in some files and {other} is wanted or is in others",
+        state="no row was read",
+        next_command="give the new column of the contract a name of its own",
+    )
+
+
+def read_rows(store: Store, at: int | str, table: str, columns: Columns | None = None) -> pl.DataFrame:
     """The rows of `table` at a table version (a number) or in a snapshot (its name), in order of event time.
 
-    Raises `NotFoundError` HF303 for an unknown snapshot and `IntegrityError` HF301 for a damaged file.
+    Raises `NotFoundError` HF303 for an unknown snapshot, and otherwise as `read` does.
     """
     with store.ledger.read() as connection:
         version = at if isinstance(at, int) else snapshot_version(connection, at)

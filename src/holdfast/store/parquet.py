@@ -49,26 +49,30 @@ def read(
     Parameters
     ----------
     columns
-        The columns to read, None for all.
+        The columns to read, None for all; one that the file lacks is null, and has no dtype of its own.
     sha256
         The digest that the file must have; pages have checksums of their own, but its footer has none.
     at_least
-        A column and a value: only rows that have this much in it.
+        A column and a value: only rows that have this much in it; all rows where the file lacks the column.
 
     Raises `IntegrityError` HF301 on a file that is not what it was.
     """
-    filters = None if at_least is None else [(at_least[0], ">=", at_least[1])]
     try:
         data = path.read_bytes()
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise damaged(path, ValueError("its SHA-256 is not the one that was acknowledged"))
+        has = pq.read_schema(pa.BufferReader(data)).names
         table = pq.read_table(
             pa.BufferReader(data),
-            columns=None if columns is None else list(columns),
-            filters=filters,
+            columns=None if columns is None else [name for name in columns if name in has],
+            filters=[(at_least[0], ">=", at_least[1])] if at_least and at_least[0] in has else None,
             page_checksum_verification=True,
         )
-        return pl.DataFrame(pl.from_arrow(table))
+        for name in columns or ():
+            if name not in has:
+                table = table.append_column(name, pa.nulls(table.num_rows))
+        frame = pl.DataFrame(pl.from_arrow(table))
+        return frame if columns is None else frame.select(columns)
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise damaged(path, error) from error
 

@@ -6,6 +6,6 @@
 
 from __future__ import annotations
 
-from holdfast.tables.cuts import Snapshot, TableCut, snapshot_name, visible
+from holdfast.tables.cuts import Snapshot, TableCut, snapshot_name
 
-__all__ = ["Snapshot", "TableCut", "snapshot_name", "visible"]
+__all__ = ["Snapshot", "TableCut", "snapshot_name"]

@@ -41,15 +41,6 @@ class Snapshot:
         return sum(cut.rows for cut in self.tables)
 
 
-def visible(added: int, removed: int | None, version: int) -> bool:
-    """Whether a file is part of its table at `version`: time travel is a validity interval.
-
-    >>> [visible(2, 5, version) for version in (1, 2, 4, 5)]
-    [False, True, True, False]
-    """
-    return added <= version and (removed is None or removed > version)
-
-
 def snapshot_name(table_version: int, contract_hash: str, tables: Sequence[TableCut]) -> str:
     """The name of a cut: the same cut has the same name, whoever asks for it and however often.
 

@@ -1,11 +1,8 @@
-"""A cut is named by what it cuts, and a file is part of a table for an interval of versions (R4)."""
+"""A cut is named by what it cuts (R4)."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from holdfast.tables import Snapshot, TableCut, snapshot_name, visible
+from holdfast.tables import Snapshot, TableCut, snapshot_name
 
 CUTS = (TableCut("flights", 10, 2), TableCut("weather", 5, 1))
 
@@ -25,9 +22,3 @@ def test_the_same_cut_has_the_same_name_and_another_has_another() -> None:
 
 def test_a_snapshot_counts_the_rows_of_all_its_tables() -> None:
     assert Snapshot("s7-1", 7, "cc", 1, CUTS).rows == 15
-
-
-@given(st.integers(1, 9), st.none() | st.integers(1, 9), st.integers(0, 12))
-def test_a_file_is_seen_from_its_adding_until_its_removal(added: int, life: int | None, version: int) -> None:
-    removed = None if life is None else added + life
-    assert visible(added, removed, version) is (version in range(added, removed or 1000))

@@ -254,6 +254,10 @@ def test_a_backlog_is_brought_home_in_portions(store, logs, lease, monkeypatch):
     for segment in range(1, 6):
         log(logs, prediction(1, segment=segment), segment=segment)
     assert [round_(store, lease)[0] for _ in range(4)] == [2, 2, 1, 0]
+    monkeypatch.setattr(observe, "LABELS_AT_ONCE", 1)
+    monkeypatch.setattr(observe, "JOINS_AT_ONCE", 2)
+    log(logs, label(9), *[label(1, segment=segment) for segment in range(2, 6)], segment=5)
+    assert [round_(store, lease)[1] for _ in range(3)] == [2, 2, 0]
 
 
 def test_of_two_collectors_one_is_refused_and_nothing_counts_twice(store, logs, lease):

@@ -30,6 +30,9 @@ STRETCHES_AT_ONCE: Final = 4
 LABELS_AT_ONCE: Final = 20_000
 """How many labels one transaction joins."""
 
+JOINS_AT_ONCE: Final = 4
+"""After how many transactions that settled something a round leaves the rest to the next."""
+
 
 def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     """Read what the servers of `model` have logged since the last time; the number of records.
@@ -50,9 +53,9 @@ def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     event and removed. Raises `ConflictError` HF304 when `lease` has gone to another loop.
     """
     others = {each.server for each in servers.registered(store) if each.model != model}
-    done = 0
+    done = joins = 0
     last = ""
-    while True:
+    while joins < JOINS_AT_ONCE:
         with store.ledger.read() as connection:
             waiting = labels.waiting(connection, after=last, limit=LABELS_AT_ONCE)
         if not waiting:
@@ -61,7 +64,10 @@ def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
         ours = [label for label in waiting if not others or _server(label.prediction) not in others]
         if ours:
             settled = collected.join(store, lease, ours, now_us=now_us)
-            done += sum(1 for each in settled if not isinstance(each, Waiting))
+            many = sum(1 for each in settled if not isinstance(each, Waiting))
+            done += many
+            joins += many > 0
+    return done
 
 
 def _server(prediction: str) -> str:

@@ -20,7 +20,7 @@ from holdfast.control import verify as verifying
 from holdfast.errors import InputError
 from holdfast.feeds import Feed
 from holdfast.store import publish as publishing
-from holdfast.store import snapshots, sources
+from holdfast.store import sources
 
 Files = Annotated[
     list[str],
@@ -179,10 +179,7 @@ def publish(
     loaded = Project.load(project, declaration)
     store = loaded.store()
     if snapshot is None:
-        tables = [feed.name for feed in loaded.model.feeds]
-        snapshot = snapshots.create(
-            store, tables, contract_hash=loaded.model.contract.hash, now_us=now_us()
-        ).snapshot
+        snapshot = loaded.cut(store).snapshot
     published = publishing.publish(store, snapshot)
     report.say(f"[green]ok[/] snapshot [bold]{snapshot}[/]")
     for table, path in sorted(published.items()):

@@ -26,7 +26,7 @@ from holdfast.errors import RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.rollout.machine import RESTING, State
-from holdfast.store import events, rollouts, snapshots
+from holdfast.store import rollouts
 from holdfast.store.rollouts import RolloutRow
 
 FIRST_DAY: Final = date(2013, 1, 1)
@@ -160,8 +160,7 @@ class Story:
 
     def _train_and_qualify(self, model: Model) -> str:
         stage, report = self._stage, self._report
-        tables = [feed.name for feed in model.feeds]
-        snapshot = snapshots.create(stage.store, tables, contract_hash=model.contract.hash, now_us=now_us())
+        snapshot = stage.project.cut(stage.store)
         with report.progress("training") as step:
             trained = train.train(
                 stage.store, model, snapshot.snapshot, now_us=now_us(), seed=0, progress=step
@@ -218,7 +217,7 @@ class Story:
             "version": version,
             "requests_to_detect": tally.requests - requests,
             "bad_answers": tally.by_version.get(version, 0),
-            "rollback_seconds": self._seconds_back(ended),
+            "rollback_seconds": rollouts.rollback_seconds(self._stage.store, ended.rollout),
             "rolled_back_by": ended.actor if ended.state is State.ROLLED_BACK else None,
             "reason": ended.reason,
         }
@@ -242,14 +241,6 @@ class Story:
                 stage.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the decision")
                 break
         return rollouts.get(stage.store, number)
-
-    def _seconds_back(self, ended: RolloutRow) -> float | None:
-        """From the decision to the probe that the old champion answered; None when it was not rolled back."""
-        with self._stage.store.ledger.read() as connection:
-            story = events.newest(connection, subject=ended.subject)
-        at_us = {event.kind: event.at_us for event in story}
-        decided, done = at_us.get("rollout.rolling_back"), at_us.get("rollout.rolled_back")
-        return None if decided is None or done is None else (done - decided) / 1e6
 
     def _rollout(self) -> RolloutRow:
         return rollouts.newest(self._stage.store, self._stage.project.model.name)

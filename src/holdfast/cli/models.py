@@ -19,7 +19,7 @@ from holdfast.errors import RefusedError
 from holdfast.qualify import standing
 from holdfast.records import Verdict
 from holdfast.rollout.machine import State
-from holdfast.store import Store, rollouts, snapshots, versions
+from holdfast.store import Store, rollouts, versions
 
 VersionName = Annotated[
     str | None, typer.Argument(help="The version, as in v3-1f2e3d4c.", show_default="the newest that fits")
@@ -52,10 +52,7 @@ def train(
     loaded = Project.load(project, declaration)
     store = loaded.store()
     if snapshot is None:
-        tables = [feed.name for feed in loaded.model.feeds]
-        snapshot = snapshots.create(
-            store, tables, contract_hash=loaded.model.contract.hash, now_us=now_us()
-        ).snapshot
+        snapshot = loaded.cut(store).snapshot
     with report.progress("training") as step:
         trained = training.train(store, loaded.model, snapshot, now_us=now_us(), seed=seed, progress=step)
     report.say(

@@ -13,7 +13,8 @@ from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, InputError, NotFoundError
 from holdfast.feeds import Feed
 from holdfast.settings import Settings
-from holdfast.store import Store
+from holdfast.store import Store, snapshots
+from holdfast.tables import Snapshot
 
 MODEL_FILE = "model.py"
 
@@ -38,6 +39,11 @@ class Project:
     def store(self) -> Store:
         """The project's store, made when it is not there."""
         return Store.of(self.settings)
+
+    def cut(self, store: Store) -> Snapshot:
+        """A named cut of all the model's tables as they are now."""
+        tables = [feed.name for feed in self.model.feeds]
+        return snapshots.create(store, tables, contract_hash=self.model.contract.hash, now_us=now_us())
 
     def feed(self, name: str) -> Feed:
         """The declared feed called `name`; `NotFoundError` HF303 names those that are."""

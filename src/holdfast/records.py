@@ -129,7 +129,10 @@ def duration(text: str | timedelta) -> timedelta:
         raise InputError(
             "HF101", f"{text!r} is not a duration: write a number and ms, s, min, h or d, as in '15min'"
         )
-    return timedelta(seconds=float(found[1]) * _UNIT_SECONDS[found[2]])
+    try:
+        return timedelta(seconds=float(found[1]) * _UNIT_SECONDS[found[2]])
+    except OverflowError as error:
+        raise InputError("HF101", f"{text[:40]!r} is a longer duration than can be counted") from error
 
 
 def utc(moment: datetime) -> datetime:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from holdfast.errors import InputError
 
@@ -28,6 +30,8 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
 )
 """Name, default and help of every setting; the reference page is generated from it."""
 
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -48,7 +52,8 @@ class Settings:
         root = (project / values["HOLDFAST_ROOT"]).resolve()
         return cls(
             root=root,
-            ledger_url=values["HOLDFAST_LEDGER"] or f"sqlite:///{root / 'ledger.db'}",
+            # In a URL a path has its "?", "#" and "%" escaped, whatever the directory is called.
+            ledger_url=values["HOLDFAST_LEDGER"] or f"sqlite:///{quote(str(root / 'ledger.db'))}",
             host=values["HOLDFAST_HOST"],
             port=_port("HOLDFAST_PORT", values),
             page_port=_port("HOLDFAST_PAGE_PORT", values),
@@ -58,6 +63,6 @@ class Settings:
 
 def _port(name: str, values: Mapping[str, str]) -> int:
     text = values[name]
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise InputError("HF103", f"{name} is {text!r}: a port is a number from 0 to 65535")
+    if not _PORT.fullmatch(text) or int(text) > 65535:
+        raise InputError("HF103", f"{name} is {text[:20]!r}: a port is a number from 0 to 65535")
     return int(text)

@@ -76,8 +76,8 @@ class Number:
     def _finite(self, value: object) -> float | None:
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise _refuse(self.name, f"{value!r} is not a finite number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+            raise _refuse(self.name, f"{_shown(value)} is not a finite number of double precision")
         return float(value) + 0.0  # -0.0 and 0 hash like 0.0
 
 
@@ -269,6 +269,20 @@ class Label:
     def delay_span(self) -> timedelta:
         """`delay` as a `timedelta`."""
         return duration(self.delay)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that is larger than any double
+        return False
+
+
+def _shown(value: object) -> str:
+    # Python writes no int of more than 4300 digits, and nobody reads one of forty.
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)
 
 
 Column: TypeAlias = Number | Integer | Category | Timestamp | Boolean | Text | Label

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.errors import UnavailableError
 from holdfast.settings import Settings
 from holdfast.store.durable import make_directory
-from holdfast.store.ledger import Ledger
+from holdfast.store.ledger import Ledger, sqlite_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,20 @@ class Store:
 
     @classmethod
     def open(cls, root: Path, ledger_url: str | None = None) -> Store:
-        """The store in directory `root`, made when it is not there. Without a URL the ledger is SQLite inside it."""
-        make_directory(root)
-        return cls(root, Ledger.open(ledger_url or f"sqlite:///{root / 'ledger.db'}"))
+        """The store in directory `root`, made when it is not there. Without a URL the ledger is SQLite inside it.
+
+        Raises `UnavailableError` HF302 when the directory cannot be made, and as `Ledger.open` does.
+        """
+        try:
+            make_directory(root)
+        except OSError as error:
+            raise UnavailableError(
+                "HF302",
+                f"the store's directory {root} cannot be made: {error.strerror}",
+                state="nothing was changed",
+                next_command="name another directory in HOLDFAST_ROOT",
+            ) from error
+        return cls(root, Ledger.open(ledger_url or sqlite_url(root / "ledger.db")))
 
     @classmethod
     def of(cls, settings: Settings) -> Store:

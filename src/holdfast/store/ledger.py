@@ -8,17 +8,18 @@ statements.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-from holdfast.errors import IntegrityError, UnavailableError
+from holdfast.errors import InputError, IntegrityError, UnavailableError
 from holdfast.store import migrate
 
 Transaction: TypeAlias = Connection
@@ -26,6 +27,8 @@ Transaction: TypeAlias = Connection
 
 BUSY_SECONDS: Final = 30.0
 """How long a writer waits for another writer of the same SQLite file before it gives up."""
+
+_PAUSE_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,11 @@ class Ledger:
     def open(cls, url: str) -> Ledger:
         """The ledger at SQLAlchemy URL `url`, created and migrated when needed.
 
-        Raises `UnavailableError` HF302 when it cannot be reached and `IntegrityError` HF302 when it is not a
+        Raises `InputError` HF103 when `url` is no URL of a database that can be spoken to, `UnavailableError` HF302
+        when it cannot be reached and `IntegrityError` HF302 when it is not a
         ledger, is damaged, or was made by a newer Holdfast.
         """
-        target = make_url(url)
-        if target.get_backend_name() == "sqlite" and target.database:
-            Path(target.database).parent.mkdir(parents=True, exist_ok=True)
+        target = _target(url)
         engine = create_engine(target)
         if target.get_backend_name() == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
@@ -82,14 +84,62 @@ class Ledger:
         self.engine.dispose()
 
 
+def sqlite_url(path: Path) -> str:
+    """The URL of the SQLite file at `path`, whatever characters the path has.
+
+    >>> sqlite_url(Path("/a?b/ledger.db"))
+    'sqlite:////a%3Fb/ledger.db'
+    """
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+def _target(url: str) -> URL:
+    try:
+        target = make_url(url)
+        target.get_dialect().import_dbapi()
+    except (ArgumentError, ImportError) as error:
+        raise InputError(
+            "HF103",
+            f"the ledger's URL cannot be used: {error}",
+            state="nothing was changed",
+            next_command="set HOLDFAST_LEDGER to a URL such as sqlite:////var/lib/holdfast/ledger.db, or leave it out",
+        ) from error
+    if target.get_backend_name() == "sqlite" and target.database:
+        try:
+            Path(target.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(
+                "HF302",
+                f"the ledger {target.database} cannot be made: {error.strerror}",
+                state="nothing was changed",
+            ) from error
+    return target
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy says BEGIN itself, in `_begin_sqlite`
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Switch to WAL. The first processes that open a new file race for it, and SQLite does not wait here as it does
+    elsewhere.
+    """
+    patience = round(BUSY_SECONDS / _PAUSE_SECONDS)
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            patience -= 1
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or patience <= 0:
+                raise
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -50,6 +50,16 @@ def everything(*columns: Column, **changes: Any) -> Contract:
     return Contract(*(columns or EVERYTHING), **facts)
 
 
+def test_a_bound_beyond_double_precision_is_refused() -> None:
+    for huge in (10**400, -(10**400), 10**5000):
+        with pytest.raises(InputError, match=r"HF101.*a number of \d+ bits is not a finite number"):
+            Number("v", unit="1", high=huge)
+        with pytest.raises(InputError, match="HF101"):
+            Number("v", unit="1", missing=Constant(huge))
+    with pytest.raises(InputError, match="HF101"):
+        Label("late", delay="999999999999999d")
+
+
 def test_json_round_trip_keeps_every_fact() -> None:
     """R48: the hash at the endpoint is the hash of the model because the JSON holds everything."""
     contract = everything()

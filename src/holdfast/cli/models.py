@@ -58,6 +58,15 @@ def train(
     report.say(
         f"[green]ok[/] version [bold]{trained.version}[/] from snapshot {snapshot}: {trained.rows_trained:,} rows"
     )
+    aside = {
+        "held out for the gates": trained.rows_held_out,
+        "with a label that is not due yet": trained.rows_not_due,
+        "in the label's delay before the held-out days": trained.rows_embargoed,
+        "without a label": trained.rows_unlabelled,
+    } | {f"dropped for {reason}": rows for reason, rows in sorted(trained.dropped.items())}
+    for why, rows in aside.items():
+        if rows:
+            report.say(f"  {rows:,} {escape(why)}")
     report.say(f"next: holdfast qualify {trained.version}")
     report.result(trained.as_dict() | {"snapshot": snapshot})
 

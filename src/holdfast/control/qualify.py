@@ -187,7 +187,8 @@ def _endpoint(store: Store, model: Model, current: VersionRow | None) -> Signatu
 
 
 def _size_before(store: Store, row: VersionRow, current: VersionRow | None) -> int | None:
-    if current is not None:
+    # A heuristic that answers for want of a model says nothing about how large a model is.
+    if current is not None and current.role == "candidate":
         return current.bytes
     for earlier in versions.of_model(store, row.model):
         if earlier.role == "candidate" and earlier.number < row.number and earlier.state == "qualified":

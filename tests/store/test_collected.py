@@ -9,7 +9,7 @@ from holdfast.control import observe
 from holdfast.errors import ConflictError
 from holdfast.monitor import merge
 from holdfast.records import Arm
-from holdfast.rollout import Canary, begin
+from holdfast.rollout import Canary, begin, begin_watch
 from holdfast.store import (
     Store,
     collected,
@@ -331,6 +331,24 @@ def test_units_not_requests_are_evidence_and_a_failed_challenger_is_its_own(stor
         errors.champion_total,
     ) == (4, 1.0, 10, 0.0)
     assert (latency.challenger_units, latency.challenger_total) == (4, 3.0)
+
+
+def test_what_a_server_logs_when_the_challenger_has_everything_is_evidence(store, logs, lease):
+    """R117: at 100 % every request is the challenger's, and the champion only stands in for its failures."""
+    number = running_rollout(store)
+    log(logs, *[prediction(n, rollout=number) for n in range(1, 401)])
+    log(logs, *[prediction(n, rollout=number, arm="challenger") for n in range(401, 441)])
+    round_(store, lease)
+    with store.ledger.write() as connection:
+        states = begin_watch(evidence.of_running(connection, number), Canary())
+        evidence.put(connection, number, states, now_us=NOW)
+    log(
+        logs, *[prediction(n, segment=2, rollout=number, failed="exception") for n in range(1, 41)], segment=2
+    )
+    round_(store, lease)
+    errors = next(state for state in evidence.of_rollout(store, number) if state.metric == "errors")
+    assert (errors.challenger_units, errors.challenger_total, errors.champion_units) == (80, 40.0, 400)
+    assert errors.harmful
 
 
 def test_quality_evidence_counts_each_unit_once(store, logs, lease):

@@ -242,7 +242,7 @@ def _batches(connection):
                     feed=feed,
                     batch=f"2013-03-{day + 10}",
                     epoch=0,
-                    digest="d" * 64,
+                    digest=f"{day:064d}",
                     contract_hash="c" * 64,
                     state="published",
                     rows_received=900,

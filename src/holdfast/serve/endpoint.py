@@ -52,8 +52,12 @@ class Endpoint:
         and reasons when one breaks the contract; `violations` counts by reason.
         """
         columns = request.columns
-        names = tuple(columns)
-        rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        rows: list[Row]
+        if request.rows == 1:  # most requests, and half the work
+            rows = [{name: values[0] for name, values in columns.items()}]
+        else:
+            names = tuple(columns)
+            rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         known: dict[str, int] = {}
         if request.rows < FEW_ROWS or not self._surely_valid(columns, known):
             check = self._check
@@ -95,6 +99,8 @@ class Endpoint:
     def received(self, request: InferRequest) -> list[tuple[Any, ...]]:
         """The rows as they came, in the order of the contract: what is logged."""
         columns = request.columns
+        if request.rows == 1:
+            return [tuple([columns[name][0] if name in columns else None for name in self._columns])]
         absent = [None] * request.rows
         return list(zip(*[columns.get(name, absent) for name in self._columns], strict=True))
 

@@ -88,6 +88,10 @@ def test_tritonclient_works_unmodified(served: Served, world: World) -> None:
     with pytest.raises(triton.InferenceServerException, match="1 of the rows break"):
         client.infer(MODEL, inputs)
     client.close()
+    deadline = time.monotonic() + 10
+    while not registered(world.store, MODEL):  # announced once it listens, in the follower's next round
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     assert registered(world.store, MODEL)[0].address == served.address
 
 

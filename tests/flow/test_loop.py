@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.control import loop
+from holdfast.control import loop, observe, rollout
 from holdfast.errors import ConflictError, IntegrityError
 from holdfast.store import Store, leases
 
 MODEL = "m"
+CONCERNS = {
+    "collecting the logs": (observe, "collect"),
+    "joining labels": (observe, "join"),
+    "probing the servers": (loop, "probe"),
+    "carrying the rollout on": (rollout, "reconcile"),
+}
 
 
 class Clock:
@@ -37,7 +43,7 @@ def lease_of(store: Store, holder: str = "loop") -> leases.Lease:
     return held
 
 
-@pytest.mark.parametrize("broken", list(loop.CONCERNS))
+@pytest.mark.parametrize("broken", list(CONCERNS))
 def test_a_concern_that_fails_starves_no_other(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
@@ -52,11 +58,11 @@ def test_a_concern_that_fails_starves_no_other(
 
         return concern
 
-    for name in loop.CONCERNS:
-        monkeypatch.setitem(loop.CONCERNS, name, watched(name))
+    for name in CONCERNS:
+        monkeypatch.setattr(*CONCERNS[name], watched(name))
     with caplog.at_level(logging.ERROR):
         loop.run_round(store, MODEL, lease_of(store), clock_us=Clock())
-    assert done == [name for name in loop.CONCERNS if name != broken]
+    assert done == [name for name in CONCERNS if name != broken]
     assert f"{broken} failed" in caplog.text
 
 
@@ -68,9 +74,9 @@ def test_a_lost_lease_ends_the_round_and_is_not_taken_for_a_failure(
     def lose(*_: object, now_us: int) -> None:
         lease_of(store)  # a twin with the same name: a new epoch
 
-    monkeypatch.setitem(loop.CONCERNS, "joining labels", lose)
+    monkeypatch.setattr(*CONCERNS["joining labels"], lose)
     for name in ("probing the servers", "carrying the rollout on"):
-        monkeypatch.setitem(loop.CONCERNS, name, lambda *_, now_us, name=name: done.append(name))
+        monkeypatch.setattr(*CONCERNS[name], lambda *_, now_us, name=name: done.append(name))
     with pytest.raises(ConflictError, match="HF304"):
         loop.run_round(store, MODEL, lease_of(store), clock_us=Clock())
     assert done == []
@@ -90,8 +96,8 @@ def test_the_lease_is_renewed_before_each_concern(store: Store, monkeypatch: pyt
             )
             assert isinstance(watcher, leases.Sighting)
 
-    for name in loop.CONCERNS:
-        monkeypatch.setitem(loop.CONCERNS, name, slow)
+    for name in CONCERNS:
+        monkeypatch.setattr(*CONCERNS[name], slow)
     loop.run_round(store, MODEL, lease_of(store), clock_us=clock)
 
 
@@ -106,7 +112,7 @@ def test_run_takes_the_lease_goes_round_and_gives_it_back(
         if rounds == 2:
             lease_of(store, "loop")  # fenced once; the loop must find its way back
 
-    monkeypatch.setitem(loop.CONCERNS, "carrying the rollout on", count)
+    monkeypatch.setattr(*CONCERNS["carrying the rollout on"], count)
     waits = iter([False, False, False, False, True])
     loop.run(store, MODEL, holder="loop", clock_us=Clock(), wait=lambda _: next(waits))
     assert rounds >= 3

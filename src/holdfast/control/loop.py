@@ -20,14 +20,6 @@ LEASE_US: Final = 3_000_000
 
 Concern = Callable[..., object]
 
-CONCERNS: Final[dict[str, Concern]] = {
-    "collecting the logs": observe.collect,
-    "joining labels": observe.join,
-    "probing the servers": probe,
-    "carrying the rollout on": rollout.reconcile,
-}
-"""What a round does, in this order."""
-
 _log = logging.getLogger("holdfast.control")
 
 
@@ -38,7 +30,13 @@ def run_round(store: Store, model: str, lease: leases.Lease, *, clock_us: Callab
     file that cannot be read must not keep a bad version in its place. Raises `ConflictError` HF304 when `lease`
     has gone to another loop; that ends the round.
     """
-    for name, concern in CONCERNS.items():
+    concerns: dict[str, Concern] = {
+        "collecting the logs": observe.collect,
+        "joining labels": observe.join,
+        "probing the servers": probe,
+        "carrying the rollout on": rollout.reconcile,
+    }
+    for name, concern in concerns.items():
         try:
             leases.renew(store, lease, now_us=clock_us())
             concern(store, model, lease, now_us=clock_us())

@@ -23,10 +23,10 @@ from polars.testing import assert_frame_equal
 from holdfast.contract import Contract, Number, Timestamp, dtypes
 from holdfast.control.ingest import LoadResult, ingest
 from holdfast.control.verify import verify
-from holdfast.errors import ConflictError, InputError, NotFoundError
+from holdfast.errors import ConflictError, InputError, NotFoundError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
-from holdfast.store import Store, events, files, publish, snapshots
+from holdfast.store import Store, events, faults, files, publish, snapshots
 
 HEADER = "id,origin,delay,at,left\n"
 GOOD = "{id},EWR,4.5,2013-01-01T05:{minute:02}:00-05:00,2013-01-01T10:20:00Z\n"
@@ -177,6 +177,35 @@ def test_a_contract_may_gain_a_column_and_change_its_zone(
     with store.ledger.engine.connect() as connection:
         (value,) = connection.exec_driver_sql(mean).one()
     assert value == pytest.approx((4.5 + 4.5 + 5.5) / 3)
+
+
+def test_a_load_whose_files_were_swept_writes_them_again(
+    store: Store, load: Callable[..., LoadResult]
+) -> None:
+    """Where a file system has no locks a sweep may take a living loader for dead: that is no damage."""
+
+    def sweep(times: int) -> None:
+        rows = store.root / "rows"
+        kept = set(rows.iterdir()) if rows.is_dir() else set()
+
+        def hook(name: str) -> None:
+            nonlocal times
+            if name == "ingest.before_publish" and times:
+                times -= 1
+                for path in set(rows.iterdir()) - kept:
+                    path.unlink()
+
+        faults.arm(hook)
+
+    try:
+        sweep(2)
+        assert load(_rows([1, 2])).state == "loaded"
+        assert verify(store).clean
+        sweep(3)
+        with pytest.raises(UnavailableError, match=r"HF302.*removed 3 times.*nothing was loaded"):
+            load(_rows([3]), "d2")
+    finally:
+        faults.arm(None)
 
 
 def test_no_valid_row_loads_nothing_tells_why_and_leaves_the_id_free(

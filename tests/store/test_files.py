@@ -13,7 +13,7 @@ from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.feeds import AlreadyLoaded, Manifest
 from holdfast.records import BatchId
 from holdfast.store import Store, batches, files, orphans, parquet
-from holdfast.store.batches import Publication, Published
+from holdfast.store.batches import Publication, Published, Swept
 
 FRAME = pl.DataFrame(
     {
@@ -181,9 +181,12 @@ def test_a_file_that_was_swept_cannot_be_published(store: Store) -> None:
     with files.staged(store.root) as stage:
         publication = _publication(stage)
         (store.root / publication.files[0].path).unlink()
+        assert batches.publish(store, publication, now_us=5) == Swept()
+        (store.root / publication.files[0].path).write_bytes(b"short")
         with pytest.raises(IntegrityError, match="HF301"):
             batches.publish(store, publication, now_us=5)
-    assert batches.state(store, BatchId("flights", "d1")) is None
+    with store.ledger.read() as connection:
+        assert batches.loads(connection, BatchId("flights", "d1")) == []
 
 
 def test_the_second_publication_of_the_same_content_is_a_no_op(store: Store) -> None:

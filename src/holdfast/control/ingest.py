@@ -33,7 +33,7 @@ from holdfast.feeds import (
 )
 from holdfast.records import BatchId
 from holdfast.store import Store, batches, files, orphans, sources
-from holdfast.store.batches import Overtaken, Publication
+from holdfast.store.batches import Overtaken, Publication, Published, Swept
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts, Stage
 
@@ -41,6 +41,7 @@ ROWS_PER_FILE: Final = 1_000_000
 """A larger batch becomes several files, which are written side by side."""
 
 _MOST_ATTEMPTS: Final = 100
+_MOST_SWEEPS: Final = 3
 
 Step = Callable[[int, int], None]
 """Told how much of the work is done, of how much."""
@@ -121,17 +122,25 @@ def ingest(
         raise _no_valid_row(store, identity, verdict, now_us)
     tell(2, 4)
     manifest = Manifest.of(identity, answer.epoch, digest, feed.contract.hash, feed.contract.key)
-    with files.staged(store.root) as stage:
-        valid = _in_event_order(verdict.valid, feed.contract.event_time)
-        written = _write(stage, feed, valid, verdict.quarantined, manifest)
-        tell(3, 4)
-        fault_point("ingest.before_publish")
-        publication = _publication(manifest, written, valid, verdict, feed.contract.event_time, delivery.name)
-        mine = [aggregate for aggregate in aggregates if aggregate.over == feed.name]
-        outcome = _publish(store, feed, publication, mine, valid, now_us)
-        if isinstance(outcome, AlreadyLoaded):
-            stage.discard()
-            return _already(identity, outcome.load)
+    valid = _in_event_order(verdict.valid, feed.contract.event_time)
+    mine = [aggregate for aggregate in aggregates if aggregate.over == feed.name]
+    for _ in range(_MOST_SWEEPS):
+        with files.staged(store.root) as stage:
+            written = _write(stage, feed, valid, verdict.quarantined, manifest)
+            tell(3, 4)
+            fault_point("ingest.before_publish")
+            publication = _publication(
+                manifest, written, valid, verdict, feed.contract.event_time, delivery.name
+            )
+            outcome = _publish(store, feed, publication, mine, valid, now_us)
+            if not isinstance(outcome, Published):
+                stage.discard()
+        if not isinstance(outcome, Swept):
+            break
+    if isinstance(outcome, Swept):
+        raise _always_swept(identity)
+    if isinstance(outcome, AlreadyLoaded):
+        return _already(identity, outcome.load)
     tell(4, 4)
     fault_point("ingest.before_acknowledge")
     return LoadResult(
@@ -209,7 +218,7 @@ def _publish(
     aggregates: Sequence[Aggregate],
     valid: pl.DataFrame,
     now_us: int,
-) -> batches.Published | AlreadyLoaded:
+) -> Published | AlreadyLoaded | Swept:
     """Publish; when another batch of the feed came first, what depends on its rows is computed again."""
     for _ in range(_MOST_ATTEMPTS):
         computed = online_values(store, feed, aggregates, valid)
@@ -227,6 +236,15 @@ def _publish(
         f"other loads of {publication.batch.feed} came first {_MOST_ATTEMPTS} times",
         state="nothing was loaded",
         next_command="the same command again",
+    )
+
+
+def _always_swept(identity: BatchId) -> UnavailableError:
+    return UnavailableError(
+        "HF302",
+        f"the files of batch {identity} were removed {_MOST_SWEEPS} times while it was loaded",
+        state="nothing was loaded",
+        next_command="keep the store on a file system with locks (flock), then the same command again",
     )
 
 

@@ -162,12 +162,13 @@ def _make(
 
 
 def _register(store: Store, made: Sequence[tuple[bytes, VersionMetadata]], now_us: int) -> list[VersionRow]:
-    kept = [(blobs.put(store, data), len(data), about) for data, about in made]
-    with store.ledger.write() as connection:
-        return [
-            versions.register(connection, about, digest=digest, size_bytes=size_bytes, now_us=now_us)
-            for digest, size_bytes, about in kept
-        ]
+    with blobs.registering(store):
+        kept = [(blobs.put(store, data), len(data), about) for data, about in made]
+        with store.ledger.write() as connection:
+            return [
+                versions.register(connection, about, digest=digest, size_bytes=size_bytes, now_us=now_us)
+                for digest, size_bytes, about in kept
+            ]
 
 
 def _check_composed(

@@ -78,19 +78,20 @@ class Overtaken:
     """
 
 
-Outcome = Published | AlreadyLoaded | Overtaken
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """A file of the load is gone: a sweep took its loader for dead, as can be where the file system has no locks. Write
+    them again.
+    """
+
+
+Outcome = Published | AlreadyLoaded | Overtaken | Swept
 
 
 def loads(connection: Connection, batch: BatchId) -> list[Load]:
     """Every load of `batch`, the oldest first."""
     of = {"of_feed": batch.feed, "of_batch": batch.batch}
     return [_load(row) for row in connection.execute(_LOADS, of)]
-
-
-def state(store: Store, batch: BatchId) -> Load | None:
-    """The live load of `batch`, None when there is none."""
-    with store.ledger.read() as connection:
-        return next((load for load in loads(connection, batch) if load.live), None)
 
 
 def answer(connection: Connection, batch: BatchId, digest: str) -> Publish | AlreadyLoaded:
@@ -118,7 +119,7 @@ def publish(store: Store, publication: Publication, *, now_us: int) -> Outcome:
     However often and from however many processes the same content is published, one publication wins and
     the others return `AlreadyLoaded`. Raises `ConflictError` HF203 when the id is live with other content or
     the content under another id,
-    `IntegrityError` HF301 when a file is not there any more and HF302 when what was to be written breaks a
+    `IntegrityError` HF301 when a file has not the size that was written and HF302 when what was to be written breaks a
     rule of the ledger, and `UnavailableError` HF205 when the answer
     to the commit was lost and the ledger cannot be asked; after any other failure of the database the
     ledger was asked and what it says is returned, or the load is not there and `UnavailableError` HF302
@@ -148,7 +149,8 @@ def _transaction(store: Store, publication: Publication, now_us: int) -> Outcome
             )
         if _moved_on(connection, publication):
             return Overtaken()
-        files.require(store.root, publication.files)
+        if not files.are_there(store.root, publication.files):
+            return Swept()
         version = _insert_version(connection, f"load {batch}", now_us)
         _insert_batch(connection, publication, version)
         _insert_files(connection, publication, version)

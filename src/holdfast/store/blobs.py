@@ -6,9 +6,12 @@ name.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +35,56 @@ def path_of(root: Path, digest: str) -> Path:
     return root / BLOBS_DIRECTORY / digest[:2] / digest
 
 
+@contextmanager
+def registering(store: Store) -> Iterator[None]:
+    """Put blobs in this block, and name them in the ledger before it ends: until then no sweep takes them for orphans.
+
+    `put` alone protects what it puts only until it returns.
+    """
+    descriptor = _directory(store)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # many may put at once; a sweep waits for none and goes away
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def nobody_puts(store: Store) -> Iterator[bool]:
+    """Whether no living process is inside `registering` or `put`; inside this block none can get there."""
+    descriptor = _directory(store)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def on_disk(store: Store) -> set[str]:
+    """The digests of all blobs that are there."""
+    found = (path.name for path in (store.root / BLOBS_DIRECTORY).glob("*/*"))
+    return {name for name in found if _DIGEST.match(name)}
+
+
+def _directory(store: Store) -> int:
+    durable.make_directory(store.root / BLOBS_DIRECTORY)
+    return os.open(store.root / BLOBS_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+
+
 def put(store: Store, data: bytes) -> str:
     """Keep `data` and return its digest. When this returns, file and name survive a power cut.
 
     Putting the same bytes again changes nothing, and mends a blob that was damaged.
     """
+    with registering(store):
+        return _put(store, data)
+
+
+def _put(store: Store, data: bytes) -> str:
     digest = sha256_hex(data)
     path = path_of(store.root, digest)
     if path.is_file() and path.read_bytes() == data:

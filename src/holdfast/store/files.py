@@ -8,7 +8,6 @@ guessing by age.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import itertools
 import os
@@ -24,7 +23,7 @@ import polars as pl
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from holdfast.errors import InputError, IntegrityError, NotFoundError
-from holdfast.store import Store, durable, parquet, schema
+from holdfast.store import Store, durable, locks, parquet, schema
 from holdfast.store.faults import fault_point
 
 ROWS_DIRECTORY: Final = "rows"
@@ -67,7 +66,7 @@ class Stage:
         durable.make_directory(self._directory)
         durable.make_directory(root / ATTEMPTS_DIRECTORY)
         self._marker = root / ATTEMPTS_DIRECTORY / self.attempt
-        self._lock = _locked(self._marker)
+        self._lock = locks.hold(lambda: os.open(self._marker, os.O_WRONLY | os.O_CREAT, 0o644), self._marker)
 
     def write(self, table: str, frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> FileFacts:
         """Write `frame` as one file of `table` and sync it.
@@ -126,16 +125,6 @@ class Stage:
         os.close(self._lock)
 
 
-def _locked(marker: Path) -> int:
-    """A descriptor that holds `marker` locked; a sweep may remove it between its making and its locking."""
-    while True:
-        descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if marker.exists():
-            return descriptor
-        os.close(descriptor)
-
-
 @contextmanager
 def staged(root: Path) -> Iterator[Stage]:
     """A stage to write on; publish inside the block. A sweep leaves its files alone until the block ends."""
@@ -146,18 +135,19 @@ def staged(root: Path) -> Iterator[Stage]:
         stage.close()
 
 
-def require(root: Path, facts: Sequence[FileFacts]) -> None:
-    """`IntegrityError` HF301 unless every file is there with its size: the last look before a transaction
-    names them.
+def are_there(root: Path, facts: Sequence[FileFacts]) -> bool:
+    """Whether every file is there: the last look before a transaction names them. `IntegrityError` HF301 when one has not
+    the size with which it was written.
     """
     for fact in facts:
         path = root / fact.path
         try:
             found = path.stat().st_size
-        except FileNotFoundError as error:
-            raise parquet.damaged(path, error) from error
+        except FileNotFoundError:
+            return False
         if found != fact.bytes:
             raise IntegrityError("HF301", f"file {path.name} has {found} bytes, {fact.bytes} were written")
+    return True
 
 
 def visible(table: str, version: int) -> ColumnElement[bool]:

@@ -1,23 +1,23 @@
-"""Orphans: files that a dead loader wrote and no transaction named. Sweeping them is safe at any moment.
+"""Orphans: what a dead process left half done and no transaction named. Sweeping them is safe at any moment.
 
-A file is an orphan when the ledger does not name it *and* no process holds the lock of its attempt. Both are
-looked at inside a write transaction, and a publisher looks inside its own whether its files are still there:
-so even a loader whose lock was lost (a file system without locks) can lose its attempt, but never publish a
-file that is gone.
+Who sweeps holds the lock of the thing, which its living maker would hold, for as long as he looks and removes; and
+only under it he asks the ledger whether the thing is named. A maker that was taken for dead all the same (a file
+system without locks) may lose its attempt, but never publishes a file that is gone.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, select
 
-from holdfast.store import Store, schema
+from holdfast.store import Store, blobs, schema
 from holdfast.store.files import ATTEMPTS_DIRECTORY, ROWS_DIRECTORY
+from holdfast.store.locks import seized
+from holdfast.store.publish import DRAFT, PUBLISHED_DIRECTORY
 
 _NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path)
 
@@ -29,42 +29,72 @@ def sweep_dead_attempts(store: Store) -> list[str]:
     Returns the removed paths, relative to the store's root. After a power cut a marker may be gone while its
     files are not; `sweep` finds these too.
     """
-    dead = [marker for marker in _entries(store.root / ATTEMPTS_DIRECTORY) if not _is_locked(marker)]
     swept: list[str] = []
-    for marker in dead:
-        rows = store.root / ROWS_DIRECTORY
-        left = [f"{ROWS_DIRECTORY}/{path.name}" for path in rows.glob(f"{marker.name}-*")]
-        swept += _remove(store, left, lambda _path: False)
-        marker.unlink(missing_ok=True)
+    for marker in _entries(store.root / ATTEMPTS_DIRECTORY):
+        with seized(marker) as dead:
+            if dead:
+                rows = store.root / ROWS_DIRECTORY
+                swept += _remove_unnamed(store, rows.glob(f"{marker.name}-*"))
+                marker.unlink(missing_ok=True)
     return swept
 
 
 def sweep(store: Store) -> list[str]:
-    """Remove every orphan, with a marker or without: looks at every name in the rows directory."""
+    """Remove every orphan: rows with a marker or without, blobs of no version, unfinished blobs and drafts of tables.
+
+    Looks at every name in the rows directory. Returns the removed paths, relative to the store's root.
+    """
     swept = sweep_dead_attempts(store)
     # The directory first: a file that is published between the two looks is then in the second.
-    on_disk = [f"{ROWS_DIRECTORY}/{path.name}" for path in _entries(store.root / ROWS_DIRECTORY)]
+    on_disk = [_relative(store, path) for path in _entries(store.root / ROWS_DIRECTORY)]
     with store.ledger.read() as connection:
         unnamed = sorted(set(on_disk) - _named(connection, on_disk))
-
-    def lives(path: str) -> bool:
+    for path in unnamed:
         attempt = Path(path).name.partition("-")[0]
-        return _is_locked(store.root / ATTEMPTS_DIRECTORY / attempt)
+        with seized(store.root / ATTEMPTS_DIRECTORY / attempt) as dead:
+            if dead:
+                swept += _remove_unnamed(store, [store.root / path])
+    return swept + _sweep_blobs(store) + _sweep_drafts(store)
 
-    return swept + _remove(store, unnamed, lives)
 
-
-def _remove(store: Store, paths: list[str], lives: Callable[[str], bool]) -> list[str]:
-    if not paths:
+def _remove_unnamed(store: Store, paths: Iterable[Path]) -> list[str]:
+    found = [_relative(store, path) for path in paths]
+    if not found:
         return []
-    removed = []
     with store.ledger.write() as connection:
-        named = _named(connection, paths)
-        for path in paths:
-            if path not in named and not lives(path):
-                (store.root / path).unlink(missing_ok=True)
-                removed.append(path)
+        removed = sorted(set(found) - _named(connection, found))
+        for path in removed:
+            (store.root / path).unlink(missing_ok=True)
     return removed
+
+
+def _sweep_blobs(store: Store) -> list[str]:
+    """Blobs that no version names, unless somebody is putting blobs just now: he names them a moment later."""
+    unfinished = list((store.root / blobs.BLOBS_DIRECTORY).glob(f"*/*{blobs.UNFINISHED}"))
+    with blobs.nobody_puts(store) as alone:
+        if not alone:
+            return []
+        digests = blobs.on_disk(store)
+        with store.ledger.read() as connection:
+            kept = set(connection.execute(select(schema.versions.c.digest)).scalars())
+        removed = [*unfinished, *(blobs.path_of(store.root, digest) for digest in sorted(digests - kept))]
+        for path in removed:
+            path.unlink(missing_ok=True)
+    return [_relative(store, path) for path in removed]
+
+
+def _sweep_drafts(store: Store) -> list[str]:
+    swept = []
+    for draft in sorted((store.root / PUBLISHED_DIRECTORY).glob(f"*/*{DRAFT}")):
+        with seized(draft) as dead:
+            if dead:
+                shutil.rmtree(draft)
+                swept.append(_relative(store, draft))
+    return swept
+
+
+def _relative(store: Store, path: Path) -> str:
+    return str(path.relative_to(store.root))
 
 
 def _entries(directory: Path) -> list[Path]:
@@ -78,19 +108,3 @@ def _named(connection: Connection, paths: list[str]) -> set[str]:
         for column in _NAMED:
             found.update(connection.execute(select(column).where(column.in_(part))).scalars())
     return found
-
-
-def _is_locked(marker: Path) -> bool:
-    """Whether a living process holds the marker; a file system that cannot tell counts as yes."""
-    try:
-        descriptor = os.open(marker, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,17 +23,22 @@ from deltalake import Schema
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from holdfast.errors import UnavailableError
-from holdfast.store import Store, durable, parquet, snapshots
+from holdfast.store import Store, durable, locks, parquet, snapshots
 from holdfast.store.files import FileFacts
 
 PUBLISHED_DIRECTORY: Final = "published"
 """Where published snapshots lie, under the store's root: `published/<snapshot>/<table>`."""
 
+DRAFT: Final = ".draft"
+"""Suffix of a table that is being published; its maker holds its lock."""
+
 
 def publish(store: Store, snapshot: str) -> dict[str, Path]:
     """A Delta table for each table of `snapshot`, by the table's name; again is a no-op.
 
-    Readers see each table's timestamps in UTC, because Delta knows no other zone. Raises `NotFoundError`
+    Readers see each table's timestamps in UTC, because Delta knows no other zone. The tests read it back by Polars
+    and by the Delta log itself; DuckDB reads the files that the log names, and its own reader of the log is not tried,
+    because there is none yet for the release of DuckDB that the tests run on. Raises `NotFoundError`
     HF303 for an unknown snapshot, `IntegrityError` HF301 for a missing file, and `UnavailableError` HF302 on
     a file system without hard links.
     """
@@ -50,8 +56,17 @@ def publish(store: Store, snapshot: str) -> dict[str, Path]:
 
 def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_us: int) -> None:
     durable.make_directory(target.parent)
-    draft = target.with_name(f"{uuid.uuid4().hex}.draft")
-    draft.mkdir()
+    draft = target.with_name(f"{uuid.uuid4().hex}{DRAFT}")
+
+    def make() -> int:
+        while True:
+            draft.mkdir(exist_ok=True)
+            with suppress(
+                FileNotFoundError
+            ):  # a sweep was faster: it found the draft before its lock was taken
+                return os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
+
+    lock = locks.hold(make, draft)
     try:
         for fact in facts:
             _link(root / fact.path, draft / Path(fact.path).name)
@@ -69,6 +84,7 @@ def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_us:
         _settle(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        os.close(lock)
     durable.sync_directory(target.parent)
 
 

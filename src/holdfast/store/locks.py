@@ -1,0 +1,47 @@
+"""Kernel locks (flock) that tell the work of a living process from what a dead one left.
+
+The kernel ends a lock with its process, however it ends. So whoever gets the lock of a thing knows that its maker is
+gone, and as long as he holds it nobody else can take the thing for abandoned, or for his own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def hold(make: Callable[[], int], path: Path) -> int:
+    """The descriptor that `make` opened, holding the lock of `path`: `make` makes what `path` names. A sweep may remove it
+    between its making and its locking; then it is made again.
+    """
+    while True:
+        descriptor = make()
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if path.exists():
+            return descriptor
+        os.close(descriptor)
+
+
+@contextmanager
+def seized(path: Path) -> Iterator[bool]:
+    """Whether no living process holds the lock of `path`; inside the block none can get it.
+
+    What is not there is held by nobody. A file system that cannot tell counts as held.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)

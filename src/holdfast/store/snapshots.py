@@ -53,13 +53,6 @@ def get(store: Store, snapshot: str) -> Snapshot:
     return found
 
 
-def newest(connection: Connection, *, limit: int = 20) -> list[Snapshot]:
-    """The newest snapshots first."""
-    query = select(_SNAPSHOTS.c.snapshot).order_by(_SNAPSHOTS.c.created_us.desc(), _SNAPSHOTS.c.snapshot)
-    names = connection.execute(query.limit(limit)).scalars().all()
-    return [found for name in names if (found := _find(connection, name)) is not None]
-
-
 def table_files(connection: Connection, snapshot: Snapshot, table: str) -> list[FileFacts]:
     """The files of `table` in `snapshot`, in order of event time; `NotFoundError` HF303 for a table that it
     does not cut.

@@ -117,4 +117,4 @@ def test_orphans_are_swept_and_are_no_finding(store: Store) -> None:
     assert (verify(store, now_us=5).swept, verify(store).swept) == (1, 0)
     with store.ledger.read() as connection:
         (told,) = events.newest(connection, kind="store.verified")
-    assert told.explanation == "1 files of unfinished loads were swept"
+    assert told.explanation == "1 things of unfinished work were swept"

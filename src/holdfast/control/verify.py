@@ -155,7 +155,7 @@ def _some(names: tuple[str, ...]) -> str:
 def _tell(store: Store, swept: int, findings: list[Finding], now_us: int) -> None:
     parts = []
     if swept:
-        parts.append(f"{swept} files of unfinished loads were swept")
+        parts.append(f"{swept} things of unfinished work were swept")
     if findings:
         parts.append(
             f"{len(findings)} things are wrong, the first: {findings[0].subject} {findings[0].explanation}"

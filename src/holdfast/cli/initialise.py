@@ -95,6 +95,7 @@ def init(
             columns=suggestions,
             source=data.name,
             holdout_days=holdout_days(frame[event_time]),
+            says_na=_says_na(data, frame),
         ),
         encoding="utf-8",
     )
@@ -129,6 +130,18 @@ def _read(path: Path) -> pl.DataFrame:
         return pl.read_csv(path, try_parse_dates=True, null_values=["", "NA"], infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError("HF201", f"{path} cannot be read: {error}", state="nothing was written") from error
+
+
+def _says_na(path: Path, frame: pl.DataFrame) -> bool:
+    """Whether a column that holds no words says NA where it has no value."""
+    if path.suffix == ".parquet":
+        return False
+    texts = pl.read_csv(path, infer_schema=False)
+    return any(
+        bool((texts[name] == "NA").any())
+        for name, dtype in frame.schema.items()
+        if dtype != pl.String and name in texts.columns
+    )
 
 
 def _chosen(frame: pl.DataFrame, given: str | None, what: str, fitting: list[str]) -> str:

@@ -7,6 +7,7 @@ import time
 import pytest
 import uvicorn
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -114,6 +115,8 @@ def test_the_page_follows_by_itself_and_what_was_opened_stays_open(browser, addr
             subject="page",
             explanation=f"told at {time.time()}",
         )
-    WebDriverWait(browser, 30).until(lambda seen: "test told" in seen.find_element(By.ID, "events").text)
+    # The page may swap its parts between the finding of an element and the reading of it: then look again.
+    follows = WebDriverWait(browser, 30, ignored_exceptions=[StaleElementReferenceException])
+    follows.until(lambda seen: "test told" in seen.find_element(By.ID, "events").text)
     assert browser.find_element(By.ID, name).get_attribute("open") is not None
     assert browser.get_log("browser") == []

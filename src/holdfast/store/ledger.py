@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Ledger:
         """
         target = _target(url)
         engine = create_engine(target)
+        # A ledger that nobody holds any more closes its files, whether or not somebody thought of `close`.
+        weakref.finalize(engine, engine.pool.dispose)
         if target.get_backend_name() == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)

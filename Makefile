@@ -47,11 +47,12 @@ $(VENV)/dev.done: constraints/dev.txt $(VENV)/run.done
 	$(PIP) install --require-hashes --no-deps --no-build-isolation -r constraints/dev.txt
 	touch $@
 
-# The page is tried in a real browser. On Debian it is fetched; elsewhere the tests say what they need.
+# The page is tried in a real browser, and durability by the system calls. On Debian both are fetched; elsewhere the tests
+# say what they need.
 browser:
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && command -v strace >/dev/null \
 	|| { command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] && S= || S=sudo; $$S apt-get update -qq && $$S apt-get install -y -qq chromium chromium-driver strace wrk; } >/dev/null 2>&1; } \
-	|| echo "No chromium and no way to install it: the browser tests will say so."
+	|| echo "No chromium or strace, and no way to install them: the tests that need them will say so."
 
 lock: ## pin and hash the dependencies anew (needs uv)
 	printf '%s\n' 'hatchling>=1.27' editables setuptools wheel | uv pip compile -q $(LOCK) - -o constraints/build.txt

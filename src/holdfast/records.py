@@ -28,7 +28,7 @@ _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86
 class Verdict(StrEnum):
     """The four answers of every judgement. No data is `INCONCLUSIVE`, never `PASS`."""
 
-    PASS = "pass"  # noqa: S105
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"

@@ -36,11 +36,9 @@ DRAFT: Final = ".draft"
 def publish(store: Store, snapshot: str) -> dict[str, Path]:
     """A Delta table for each table of `snapshot`, by the table's name; again is a no-op.
 
-    Readers see each table's timestamps in UTC, because Delta knows no other zone. The tests read it back by Polars
-    and by the Delta log itself; DuckDB reads the files that the log names, and its own reader of the log is not tried,
-    because there is none yet for the release of DuckDB that the tests run on. Raises `NotFoundError`
-    HF303 for an unknown snapshot, `IntegrityError` HF301 for a missing file, and `UnavailableError` HF302 on
-    a file system without hard links.
+    Readers see each table's timestamps in UTC, because Delta knows no other zone; the tests read it back by Polars and by
+    DuckDB's own extension. Raises `NotFoundError` HF303 for an unknown snapshot, `IntegrityError` HF301 for a missing file,
+    and `UnavailableError` HF302 on a file system without hard links.
     """
     cut = snapshots.get(store, snapshot)
     made = {}

@@ -34,6 +34,30 @@ class Verdict(StrEnum):
     ERROR = "error"
 
 
+class Level(StrEnum):
+    """How bad it is that an expectation was not met; each level says what is done about it."""
+
+    WARNING = "warning"  # loaded, told
+    ERROR = "error"  # loaded, told; nothing trains on the feed until the batch is backed out or a person accepts it
+    CRITICAL = "critical"  # refused before anything of it is visible
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An expectation that a delivery did not meet.
+
+    `check` names the expectation ("volume", "gap", "schema", "shift"), `subject` the column, slice or rule that it is
+    about ("" for the whole delivery); `observed` and `bound` are in the unit that `explanation` says.
+    """
+
+    check: str
+    subject: str
+    level: Level
+    explanation: str
+    observed: float | None = None
+    bound: float | None = None
+
+
 class Arm(StrEnum):
     """Which side of a rollout answered a request."""
 

@@ -73,7 +73,7 @@ def test_every_damage_to_a_file_is_found(store: Store, damage: str) -> None:
     ("change", "subject"),
     [
         (
-            "UPDATE files SET rows = rows - 1 WHERE feed = 'flights' AND batch = 'day-0'",
+            "UPDATE file_batches SET rows = rows - 1 WHERE feed = 'flights' AND batch = 'day-0'",
             "batch flights/day-0",
         ),
         (

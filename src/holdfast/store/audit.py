@@ -18,6 +18,7 @@ from holdfast.store.files import visible
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
+_HELD: Final = schema.file_batches
 _PIECE_BYTES: Final = 1 << 20
 
 
@@ -37,11 +38,15 @@ def expected_files(connection: Connection) -> list[Expected]:
     predictions.
     """
     same_load = (
-        (_BATCHES.c.feed == _FILES.c.feed)
-        & (_BATCHES.c.batch == _FILES.c.batch)
-        & (_BATCHES.c.epoch == _FILES.c.epoch)
+        (_BATCHES.c.feed == _HELD.c.feed)
+        & (_BATCHES.c.batch == _HELD.c.batch)
+        & (_BATCHES.c.epoch == _HELD.c.epoch)
     )
-    query = select(_FILES, _BATCHES.c.digest, _BATCHES.c.contract_hash).join(_BATCHES, same_load)
+    query = (
+        select(_FILES, _HELD.c.batch, _HELD.c.epoch, _BATCHES.c.digest, _BATCHES.c.contract_hash)
+        .join(_HELD, _HELD.c.path == _FILES.c.path)
+        .join(_BATCHES, same_load)
+    )
     found = [
         Expected(
             row.path,
@@ -94,9 +99,11 @@ def troubles(root: Path, expected: Expected) -> list[str]:
 
 def miscounted_batches(connection: Connection) -> list[tuple[str, str]]:
     """Batches whose files do not add up to their rows: (batch, what is wrong)."""
-    by_load = (_FILES.c.feed, _FILES.c.batch, _FILES.c.epoch)
-    query = select(*by_load, _FILES.c.table_name, func.sum(_FILES.c.rows)).group_by(
-        *by_load, _FILES.c.table_name
+    by_load = (_HELD.c.feed, _HELD.c.batch, _HELD.c.epoch)
+    query = (
+        select(*by_load, _FILES.c.table_name, func.sum(_HELD.c.rows))
+        .join(_FILES, _FILES.c.path == _HELD.c.path)
+        .group_by(*by_load, _FILES.c.table_name)
     )
     held = {tuple(row[:4]): int(row[4]) for row in connection.execute(query)}
     wrong = []

@@ -24,6 +24,7 @@ from holdfast.store.online import Definition, OnlineValue
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
+_FILE_BATCHES: Final = schema.file_batches
 _VERSIONS: Final = schema.table_versions
 _LIVE: Final = "published"
 
@@ -36,6 +37,7 @@ _LOADS: Final = (
 _NEW_VERSION: Final = insert(_VERSIONS).returning(_VERSIONS.c.table_version)
 _NEW_BATCH: Final = insert(_BATCHES)
 _NEW_FILES: Final = insert(_FILES)
+_NEW_FILE_BATCHES: Final = insert(_FILE_BATCHES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,13 +283,27 @@ def _insert_files(connection: Connection, publication: Publication, version: int
                 "path": fact.path,
                 "table_name": fact.table,
                 "feed": manifest.feed,
-                "batch": manifest.batch,
-                "epoch": manifest.epoch,
                 "rows": fact.rows,
                 "bytes": fact.bytes,
                 "sha256": fact.sha256,
+                "event_low_us": publication.event_low_us,
+                "event_high_us": publication.event_high_us,
                 "added_version": version,
                 "removed_version": None,
+            }
+            for fact in publication.files
+        ],
+    )
+    connection.execute(
+        _NEW_FILE_BATCHES,
+        [
+            {
+                "path": fact.path,
+                "row_group": 0,
+                "feed": manifest.feed,
+                "batch": manifest.batch,
+                "epoch": manifest.epoch,
+                "rows": fact.rows,
             }
             for fact in publication.files
         ],

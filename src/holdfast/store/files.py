@@ -164,23 +164,16 @@ def entries(
 ) -> list[FileFacts]:
     """The files of `table` at table version `version`, in the order of their rows' event time.
 
-    With `reaching_us`, only files of loads whose newest event time is at or after it, microseconds UTC: what
+    With `reaching_us`, only files whose newest event time is at or after it, microseconds UTC: what
     reads the last hours of a feed then costs what those hours hold, not what its history holds.
     """
-    batches = schema.batches
-    same_load = (
-        (batches.c.feed == _FILES.c.feed)
-        & (batches.c.batch == _FILES.c.batch)
-        & (batches.c.epoch == _FILES.c.epoch)
-    )
     query = (
         select(_FILES.c.path, _FILES.c.table_name, _FILES.c.rows, _FILES.c.bytes, _FILES.c.sha256)
-        .join(batches, same_load)
         .where(visible(table, version))
-        .order_by(batches.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
+        .order_by(_FILES.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
     )
     if reaching_us is not None:
-        query = query.where(batches.c.event_high_us >= reaching_us)
+        query = query.where(_FILES.c.event_high_us >= reaching_us)
     return [FileFacts(*row) for row in connection.execute(query)]
 
 

@@ -21,6 +21,7 @@ from holdfast.errors import IntegrityError
 from holdfast.store import parquet, schema
 
 _FILES: Final = schema.files
+_HELD: Final = schema.file_batches
 _READERS: Final = 4
 
 
@@ -48,7 +49,8 @@ class KeyFile:
 def live_files(connection: Connection) -> list[KeyFile]:
     """Every file of valid rows that its feed's table has now, feed by feed."""
     query = (
-        select(_FILES.c.path, _FILES.c.feed, _FILES.c.batch)
+        select(_FILES.c.path, _FILES.c.feed, _HELD.c.batch)
+        .join(_HELD, _HELD.c.path == _FILES.c.path)
         .where(_FILES.c.table_name == _FILES.c.feed, _FILES.c.removed_version.is_(None))
         .order_by(_FILES.c.feed, _FILES.c.added_version, _FILES.c.path)
     )

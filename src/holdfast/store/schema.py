@@ -26,9 +26,11 @@ from sqlalchemy import (
     text,
 )
 
-from holdfast.records import Arm, Verdict
+from holdfast.feeds.machine import State as FeedState
+from holdfast.records import Arm, Level, Verdict
 from holdfast.rollout.machine import RESTING
 from holdfast.rollout.machine import State as RolloutState
+from holdfast.tables.backout import State as BackoutState
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -109,17 +111,30 @@ files = Table(
     Column("path", String(255), primary_key=True, comment="relative to the store's root"),
     Column("table_name", String(63), nullable=False),
     Column("feed", String(63), nullable=False),
-    Column("batch", String(63), nullable=False),
-    Column("epoch", Integer, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
+    Column("event_low_us", BigInteger, nullable=True, comment="bounds of the event times of its valid rows"),
+    Column("event_high_us", BigInteger, nullable=True),
     Column("added_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=False),
     Column("removed_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=True),
-    ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
     CheckConstraint("removed_version IS NULL OR removed_version > added_version", name="removed_after_added"),
     Index("ix_files_table_name_added_version", "table_name", "added_version"),
     comment="Immutable Parquet files; table t at version v is the files with added <= v and (removed is null or removed > v).",
+)
+
+file_batches = Table(
+    "file_batches",
+    METADATA,
+    Column("path", String(255), ForeignKey(files.c.path), primary_key=True),
+    Column("row_group", Integer, primary_key=True, comment="where the load's row groups begin"),
+    Column("feed", String(63), nullable=False),
+    Column("batch", String(63), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
+    Index("ix_file_batches_feed_batch_epoch", "feed", "batch", "epoch"),
+    comment="Whose rows a file holds: one load's, or after compaction those of several, each kept apart.",
 )
 
 snapshots = Table(
@@ -139,6 +154,148 @@ snapshot_tables = Table(
     Column("table_name", String(63), primary_key=True),
     Column("rows", BigInteger, nullable=False),
     Column("files", Integer, nullable=False),
+)
+
+snapshot_slices = Table(
+    "snapshot_slices",
+    METADATA,
+    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
+    Column("column_name", String(63), primary_key=True),
+    Column("value", String(255), primary_key=True),
+    Column("rows_found", BigInteger, nullable=False),
+    Column("rows_taken", BigInteger, nullable=False),
+    comment="How many rows of each slice a snapshot has, and how many its quotas and caps let through.",
+)
+
+selections = Table(
+    "selections",
+    METADATA,
+    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
+    Column(
+        "selection", Text, nullable=False, comment="filters, quotas, caps, weights and seed, canonical JSON"
+    ),
+    Column(
+        "counts", Text, nullable=False, comment="rows that each filter, cap and rule struck, canonical JSON"
+    ),
+    Column("rows_found", BigInteger, nullable=False),
+    Column("rows_taken", BigInteger, nullable=False),
+    comment="Which rows of a snapshot teach. The same snapshot and selection give the same rows, bit for bit.",
+)
+
+# --- whether what was delivered can be trusted ------------------------------------------------------------------------
+
+contracts = Table(
+    "contracts",
+    METADATA,
+    Column("contract_hash", String(64), primary_key=True),
+    Column("contract", Text, nullable=False, comment="canonical JSON"),
+    Column("first_us", BigInteger, nullable=False),
+    comment="Every contract that judged a row, so that what changed between two can be told years later.",
+)
+
+feeds = Table(
+    "feeds",
+    METADATA,
+    Column("feed", String(63), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("contract_hash", String(64), nullable=False, comment="of the newest delivery"),
+    Column("reason", Text, nullable=False, comment="why it is in this state, in words and numbers"),
+    Column("changed_us", BigInteger, nullable=False),
+    _one_of("state", FeedState),
+    comment="One row per feed that ever delivered.",
+)
+
+admissions = Table(
+    "admissions",
+    METADATA,
+    Column("feed", String(63), primary_key=True),
+    Column("batch", String(63), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column(
+        "rows_expected",
+        BigInteger,
+        nullable=True,
+        comment="what the sender says he sent; null when he does not",
+    ),
+    Column(
+        "profile",
+        Text,
+        nullable=False,
+        comment="what the rows look like: counts by frozen bin, canonical JSON",
+    ),
+    ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
+    comment="What a batch looked like when it was let in; later batches are compared with it.",
+)
+
+violations = Table(
+    "violations",
+    METADATA,
+    Column("violation", _SERIAL, primary_key=True, autoincrement=True),
+    Column("feed", String(63), nullable=False),
+    Column("batch", String(63), nullable=False),
+    Column("epoch", Integer, nullable=True, comment="null for a delivery that was refused"),
+    Column(
+        "check_name", String(63), nullable=False, comment="which expectation: volume, gap, schema, shift ..."
+    ),
+    Column("subject", String(127), nullable=False, comment="the column, slice or rule that it is about"),
+    Column("level", String(16), nullable=False),
+    Column("observed", Double, nullable=True),
+    Column("bound", Double, nullable=True),
+    Column("explanation", Text, nullable=False),
+    Column("found_us", BigInteger, nullable=False),
+    Column("accepted_us", BigInteger, nullable=True, comment="when a person said that it is meant to be so"),
+    Column("accepted_by", String(63), nullable=True),
+    _one_of("level", Level),
+    CheckConstraint("(accepted_us IS NULL) = (accepted_by IS NULL)", name="accepted_by_somebody"),
+    Index("ix_violations_feed_batch", "feed", "batch"),
+    comment="Expectations of a feed that a delivery did not meet.",
+)
+
+# --- backing out ------------------------------------------------------------------------------------------------------
+
+backouts = Table(
+    "backouts",
+    METADATA,
+    Column("backout", _SERIAL, primary_key=True, autoincrement=True),
+    Column("feed", String(63), nullable=False),
+    Column("batch", String(63), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column(
+        "plan",
+        Text,
+        nullable=False,
+        comment="the steps, as they were shown and as they are executed, canonical JSON",
+    ),
+    Column("steps_done", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", String(63), nullable=False),
+    Column("asked_us", BigInteger, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    _one_of("state", BackoutState),
+    Index("ix_backouts_feed_batch", "feed", "batch"),
+    comment="One row per back-out that was begun. It is carried on from `steps_done`, whoever runs it.",
+)
+
+backout_batches = Table(
+    "backout_batches",
+    METADATA,
+    Column("backout", _SERIAL, ForeignKey(backouts.c.backout), primary_key=True),
+    Column("feed", String(63), primary_key=True),
+    Column("batch", String(63), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
+    comment="The loads that a back-out removes: the one that was named and those of its group.",
+)
+
+taints = Table(
+    "taints",
+    METADATA,
+    Column("kind", String(16), primary_key=True),
+    Column("subject", String(63), primary_key=True, comment="the snapshot's or the version's name"),
+    Column("backout", _SERIAL, ForeignKey(backouts.c.backout), primary_key=True),
+    Column("tainted_us", BigInteger, nullable=False),
+    _one_of("kind", ("snapshot", "version")),
+    comment="What was made from rows that were backed out. A tainted version is never given traffic again.",
 )
 
 # --- versions of models, their gates, their way to the users ----------------------------------------------------------

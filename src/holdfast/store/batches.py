@@ -304,6 +304,7 @@ def _insert_files(connection: Connection, publication: Publication, version: int
                 "batch": manifest.batch,
                 "epoch": manifest.epoch,
                 "rows": fact.rows,
+                "removed_version": None,
             }
             for fact in publication.files
         ],

@@ -132,6 +132,13 @@ file_batches = Table(
     Column("batch", String(63), nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("rows", BigInteger, nullable=False),
+    Column(
+        "removed_version",
+        _SERIAL,
+        ForeignKey(table_versions.c.table_version),
+        nullable=True,
+        comment="from here on readers skip these row groups, although the file stays for the other loads in it",
+    ),
     ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
     Index("ix_file_batches_feed_batch_epoch", "feed", "batch", "epoch"),
     comment="Whose rows a file holds: one load's, or after compaction those of several, each kept apart.",
@@ -154,6 +161,17 @@ snapshot_tables = Table(
     Column("table_name", String(63), primary_key=True),
     Column("rows", BigInteger, nullable=False),
     Column("files", Integer, nullable=False),
+)
+
+snapshot_held_back = Table(
+    "snapshot_held_back",
+    METADATA,
+    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
+    Column("feed", String(63), primary_key=True),
+    Column("batch", String(63), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
+    comment="Loads that a snapshot leaves out, because another feed of their group has not delivered that batch yet.",
 )
 
 snapshot_slices = Table(

@@ -30,6 +30,7 @@ def upgrade() -> None:
     _create_backout_batches()
     _create_file_batches()
     _create_selections()
+    _create_snapshot_held_back()
     _create_snapshot_slices()
     _move_batches()
 
@@ -266,12 +267,24 @@ def _create_file_batches() -> None:
         sa.Column("batch", sa.String(length=63), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "removed_version",
+            SERIAL,
+            nullable=True,
+            comment=(
+                "from here on readers skip these row groups, although the file stays for the other loads "
+                "in it"
+            ),
+        ),
         sa.ForeignKeyConstraint(
             ["feed", "batch", "epoch"],
             ["batches.feed", "batches.batch", "batches.epoch"],
             name="fk_file_batches_feed_batch_epoch",
         ),
         sa.ForeignKeyConstraint(["path"], ["files.path"], name="fk_file_batches_path"),
+        sa.ForeignKeyConstraint(
+            ["removed_version"], ["table_versions.table_version"], name="fk_file_batches_removed_version"
+        ),
         sa.PrimaryKeyConstraint("path", "row_group", name="pk_file_batches"),
         comment="Whose rows a file holds: one load's, or after compaction those of several, each kept apart.",
     )
@@ -302,6 +315,27 @@ def _create_selections() -> None:
         sa.PrimaryKeyConstraint("snapshot", name="pk_selections"),
         comment=(
             "Which rows of a snapshot teach. The same snapshot and selection give the same rows, bit for bit."
+        ),
+    )
+
+
+def _create_snapshot_held_back() -> None:
+    op.create_table(
+        "snapshot_held_back",
+        sa.Column("snapshot", sa.String(length=32), nullable=False),
+        sa.Column("feed", sa.String(length=63), nullable=False),
+        sa.Column("batch", sa.String(length=63), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["feed", "batch", "epoch"],
+            ["batches.feed", "batches.batch", "batches.epoch"],
+            name="fk_snapshot_held_back_feed_batch_epoch",
+        ),
+        sa.ForeignKeyConstraint(["snapshot"], ["snapshots.snapshot"], name="fk_snapshot_held_back_snapshot"),
+        sa.PrimaryKeyConstraint("snapshot", "feed", "batch", "epoch", name="pk_snapshot_held_back"),
+        comment=(
+            "Loads that a snapshot leaves out, because another feed of their group has not delivered "
+            "that batch yet."
         ),
     )
 

@@ -120,7 +120,16 @@ files = Table(
     Column("removed_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=True),
     CheckConstraint("removed_version IS NULL OR removed_version > added_version", name="removed_after_added"),
     Index("ix_files_table_name_added_version", "table_name", "added_version"),
+    Index("ix_files_table_name_event_high_us", "table_name", "event_high_us"),
     comment="Immutable Parquet files; table t at version v is the files with added <= v and (removed is null or removed > v).",
+)
+
+Index(
+    "ix_files_removed",
+    files.c.table_name,
+    files.c.removed_version,
+    sqlite_where=text("removed_version IS NOT NULL"),
+    postgresql_where=text("removed_version IS NOT NULL"),
 )
 
 file_batches = Table(
@@ -142,6 +151,12 @@ file_batches = Table(
     ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
     Index("ix_file_batches_feed_batch_epoch", "feed", "batch", "epoch"),
     comment="Whose rows a file holds: one load's, or after compaction those of several, each kept apart.",
+)
+Index(
+    "ix_file_batches_removed",
+    file_batches.c.removed_version,
+    sqlite_where=text("removed_version IS NOT NULL"),
+    postgresql_where=text("removed_version IS NOT NULL"),
 )
 
 snapshots = Table(

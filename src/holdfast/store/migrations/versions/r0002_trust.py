@@ -97,7 +97,18 @@ def _create_files() -> None:
         ),
     )
     op.create_index(
+        "ix_files_removed",
+        "files",
+        ["table_name", "removed_version"],
+        unique=False,
+        sqlite_where=sa.text("removed_version IS NOT NULL"),
+        postgresql_where=sa.text("removed_version IS NOT NULL"),
+    )
+    op.create_index(
         "ix_files_table_name_added_version", "files", ["table_name", "added_version"], unique=False
+    )
+    op.create_index(
+        "ix_files_table_name_event_high_us", "files", ["table_name", "event_high_us"], unique=False
     )
 
 
@@ -290,6 +301,14 @@ def _create_file_batches() -> None:
     )
     op.create_index(
         "ix_file_batches_feed_batch_epoch", "file_batches", ["feed", "batch", "epoch"], unique=False
+    )
+    op.create_index(
+        "ix_file_batches_removed",
+        "file_batches",
+        ["removed_version"],
+        unique=False,
+        sqlite_where=sa.text("removed_version IS NOT NULL"),
+        postgresql_where=sa.text("removed_version IS NOT NULL"),
     )
 
 

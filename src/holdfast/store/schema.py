@@ -166,6 +166,7 @@ snapshots = Table(
     Column("table_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=False),
     Column("contract_hash", String(64), nullable=False),
     Column("created_us", BigInteger, nullable=False),
+    Index("ix_snapshots_table_version", "table_version"),
     comment="A named cut: exact versions of every table that it reads. Nothing trains on 'latest'.",
 )
 
@@ -306,6 +307,7 @@ backouts = Table(
     Column("changed_us", BigInteger, nullable=False),
     _one_of("state", BackoutState),
     Index("ix_backouts_feed_batch", "feed", "batch"),
+    Index("ix_backouts_state", "state"),
     comment="One row per back-out that was begun. It is carried on from `steps_done`, whoever runs it.",
 )
 
@@ -362,6 +364,7 @@ versions = Table(
     _one_of("role", ("candidate", "heuristic")),
     _one_of("state", ("registered", "qualified", "refused")),
     Index("uq_versions_model_number", "model", "number", unique=True),
+    Index("ix_versions_snapshot", "snapshot"),
 )
 
 gate_results = Table(
@@ -408,6 +411,7 @@ rollouts = Table(
     Column("actor", String(63), nullable=False, comment="who brought it here: 'holdfast' or a person"),
     _one_of("state", RolloutState),
     CheckConstraint("challenger <> champion", name="two_versions"),
+    Index("ix_rollouts_challenger", "challenger"),
 )
 _UNDER_WAY: Final = text("state NOT IN (" + ", ".join(f"'{state}'" for state in sorted(RESTING)) + ")")
 Index(
@@ -454,6 +458,8 @@ traffic_plans = Table(
     CheckConstraint("share_ppm BETWEEN 0 AND 1000000", name="share_is_a_part"),
     CheckConstraint("challenger IS NOT NULL OR share_ppm = 0", name="no_share_without_challenger"),
     CheckConstraint("challenger <> champion", name="two_versions"),
+    Index("ix_traffic_plans_rollout", "rollout"),
+    Index("ix_traffic_plans_champion", "champion"),
     comment="Append-only. The newest row of a model is what its servers must do.",
 )
 
@@ -581,7 +587,7 @@ online_features = Table(
     ),
     Column("entity", String(255), primary_key=True),
     Column("known_us", BigInteger, primary_key=True, comment="the moment from which this value was known"),
-    Column("value", Double, nullable=False),
+    Column("value", Double, nullable=True, comment="null where the rows behind it were backed out"),
     Column("table_version", _SERIAL, ForeignKey(table_versions.c.table_version), nullable=False),
     Index("ix_online_features_aggregate_table_version", "aggregate", "table_version"),
     comment="Point-in-time aggregates as servers read them: the newest row known by the request's time.",
@@ -615,6 +621,14 @@ events = Table(
     Column("actor", String(63), nullable=False),
     Column("explanation", Text, nullable=False),
     comment="What happened, in words; written in the transaction that did it.",
+)
+
+followers = Table(
+    "followers",
+    METADATA,
+    Column("follower", String(63), primary_key=True, comment="who reads the story, such as 'openlineage'"),
+    Column("event", BigInteger, nullable=False, comment="the last event that it has dealt with"),
+    comment="How far the readers of the events have come, so that each goes on from where it was.",
 )
 
 leases = Table(

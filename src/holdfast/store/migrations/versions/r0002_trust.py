@@ -24,6 +24,7 @@ def upgrade() -> None:
     _create_backouts()
     _create_contracts()
     _create_feeds()
+    _create_followers()
     _create_violations()
     _create_taints()
     _create_admissions()
@@ -32,7 +33,12 @@ def upgrade() -> None:
     _create_selections()
     _create_snapshot_held_back()
     _create_snapshot_slices()
+    _index_rollouts()
+    _index_snapshots()
+    _index_traffic_plans()
+    _index_versions()
     _move_batches()
+    _rebuild_online_features()
 
 
 def _rebuild_files() -> None:
@@ -61,6 +67,41 @@ def _move_batches() -> None:
         """
     )
     op.drop_table("files_0001")
+
+
+def _rebuild_online_features() -> None:
+    """A value may be null from here on: it was there, and nothing supports it any more."""
+    op.drop_index("ix_online_features_aggregate_table_version", "online_features")
+    op.execute("ALTER TABLE online_features RENAME TO online_features_0001")
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            "ALTER TABLE online_features_0001 RENAME CONSTRAINT pk_online_features TO pk_online_features_0001"
+        )
+    _create_online_features()
+    op.execute(
+        """
+        INSERT INTO online_features (aggregate, entity, known_us, value, table_version)
+        SELECT aggregate, entity, known_us, value, table_version FROM online_features_0001
+        """
+    )
+    op.drop_table("online_features_0001")
+
+
+def _index_rollouts() -> None:
+    op.create_index("ix_rollouts_challenger", "rollouts", ["challenger"], unique=False)
+
+
+def _index_snapshots() -> None:
+    op.create_index("ix_snapshots_table_version", "snapshots", ["table_version"], unique=False)
+
+
+def _index_traffic_plans() -> None:
+    op.create_index("ix_traffic_plans_champion", "traffic_plans", ["champion"], unique=False)
+    op.create_index("ix_traffic_plans_rollout", "traffic_plans", ["rollout"], unique=False)
+
+
+def _index_versions() -> None:
+    op.create_index("ix_versions_snapshot", "versions", ["snapshot"], unique=False)
 
 
 def _create_files() -> None:
@@ -112,6 +153,37 @@ def _create_files() -> None:
     )
 
 
+def _create_online_features() -> None:
+    op.create_table(
+        "online_features",
+        sa.Column(
+            "aggregate",
+            sa.String(length=80),
+            nullable=False,
+            comment="<name>.<12 digits of its definition's SHA-256>",
+        ),
+        sa.Column("entity", sa.String(length=255), nullable=False),
+        sa.Column(
+            "known_us", sa.BigInteger(), nullable=False, comment="the moment from which this value was known"
+        ),
+        sa.Column(
+            "value", sa.Double(), nullable=True, comment="null where the rows behind it were backed out"
+        ),
+        sa.Column("table_version", SERIAL, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["table_version"], ["table_versions.table_version"], name="fk_online_features_table_version"
+        ),
+        sa.PrimaryKeyConstraint("aggregate", "entity", "known_us", name="pk_online_features"),
+        comment="Point-in-time aggregates as servers read them: the newest row known by the request's time.",
+    )
+    op.create_index(
+        "ix_online_features_aggregate_table_version",
+        "online_features",
+        ["aggregate", "table_version"],
+        unique=False,
+    )
+
+
 def _create_backouts() -> None:
     op.create_table(
         "backouts",
@@ -135,6 +207,7 @@ def _create_backouts() -> None:
         comment="One row per back-out that was begun. It is carried on from `steps_done`, whoever runs it.",
     )
     op.create_index("ix_backouts_feed_batch", "backouts", ["feed", "batch"], unique=False)
+    op.create_index("ix_backouts_state", "backouts", ["state"], unique=False)
 
 
 def _create_contracts() -> None:
@@ -161,6 +234,21 @@ def _create_feeds() -> None:
         sa.CheckConstraint("state IN ('flowing', 'suspect', 'refusing')", name="ck_feeds_state_known"),
         sa.PrimaryKeyConstraint("feed", name="pk_feeds"),
         comment="One row per feed that ever delivered.",
+    )
+
+
+def _create_followers() -> None:
+    op.create_table(
+        "followers",
+        sa.Column(
+            "follower",
+            sa.String(length=63),
+            nullable=False,
+            comment="who reads the story, such as 'openlineage'",
+        ),
+        sa.Column("event", sa.BigInteger(), nullable=False, comment="the last event that it has dealt with"),
+        sa.PrimaryKeyConstraint("follower", name="pk_followers"),
+        comment="How far the readers of the events have come, so that each goes on from where it was.",
     )
 
 

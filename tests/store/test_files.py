@@ -168,10 +168,9 @@ def test_a_sweep_leaves_living_work_alone_and_removes_the_dead(store: Store) -> 
 
 
 def test_a_marker_without_a_process_is_a_dead_attempt(store: Store) -> None:
-    stage = files.Stage(store.root)
-    left = _publication(stage).files[0].path
-    marker = store.root / files.ATTEMPTS_DIRECTORY / stage.attempt
-    stage.close()
+    with files.staged(store.root) as stage:
+        left = _publication(stage).files[0].path
+        marker = store.root / files.ATTEMPTS_DIRECTORY / stage.attempt
     marker.touch()  # as kill -9 leaves it: there, and locked by nobody
     assert orphans.sweep_dead_attempts(store) == [left]
     assert not marker.exists()

@@ -1,44 +1,43 @@
 """The load: from a sender's file to published rows. Idempotent: run it as often as you like, from wherever
 you like.
 
-read -> digest -> check by the contract -> valid and quarantined rows into synced Parquet files -> one
-transaction that publishes them -> the answer. Until the transaction nothing is visible; after it everything
-is. A load that was killed leaves at most files that no row of the ledger names, and the next load or
-`holdfast verify` sweeps them.
+`prepare` reads, checks and writes; `publish` makes what was prepared exist in one transaction. Until the transaction
+nothing is visible; after it everything is. A load that was killed leaves at most files that no row of the ledger names,
+and the next load or `holdfast verify` sweeps them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import polars as pl
 
-from holdfast.contract import BatchCheck, BatchVerdict, Contract, as_delivered, compile_batch
+from holdfast.contract import dtypes
 from holdfast.control.online import online_values
+from holdfast.control.prepare import ROWS_PER_FILE, Examined, Prepared, examine, prepare, write
 from holdfast.errors import InputError, UnavailableError
 from holdfast.features.aggregate import Aggregate
-from holdfast.feeds import (
-    AlreadyLoaded,
-    Feed,
-    Load,
-    Manifest,
-    Publish,
-    batch_id,
-    content_digest,
-    quarantine_table,
-)
+from holdfast.feeds import AlreadyLoaded, Feed, Load
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, orphans, sources
+from holdfast.store import Store, batches, files, orphans
 from holdfast.store.batches import Overtaken, Publication, Published, Swept
 from holdfast.store.faults import fault_point
-from holdfast.store.files import FileFacts, Stage
 
-ROWS_PER_FILE: Final = 1_000_000
-"""A larger batch becomes several files, which are written side by side."""
+__all__ = [
+    "ROWS_PER_FILE",
+    "Examined",
+    "LoadResult",
+    "Prepared",
+    "examine",
+    "ingest",
+    "prepare",
+    "publish",
+    "write",
+]
 
 _MOST_ATTEMPTS: Final = 100
 _MOST_SWEEPS: Final = 3
@@ -80,6 +79,7 @@ def ingest(
     *,
     now_us: int,
     aggregates: Sequence[Aggregate] = (),
+    attempts: Iterator[str] | None = None,
     progress: Step | None = None,
 ) -> LoadResult:
     """Load the file at `source` as batch `batch` of `feed`, whole and once; on return it is durable and
@@ -95,6 +95,9 @@ def ingest(
     aggregates
         Those over this feed are brought up to date in the same transaction, and with them what was declared over it
         before; others are ignored.
+    attempts
+        Ids of attempts, of 32 hexadecimal digits, each used once in a store; None draws random ones. The same ids give
+        the same ledger, bit for bit.
     progress
         Told (done, of) at each step.
 
@@ -106,120 +109,71 @@ def ingest(
     completely.
     """
     fault_point("ingest.begun")
-    identity = batch_id(feed.name, batch)
     tell = progress or _silent
     orphans.sweep_dead_attempts(store)
-    delivery = sources.open_source(source)
-    fault_point("ingest.read")
-    digest = content_digest([delivery.data])
-    answer = _known(store, identity, digest)
-    if isinstance(answer, AlreadyLoaded):
-        return _already(identity, answer.load)
     tell(1, 4)
-    verdict = _check(feed.contract)(sources.parse(delivery, feed.contract, missing_words=feed.missing_words))
-    fault_point("ingest.checked")
-    if verdict.valid.is_empty():
-        raise _no_valid_row(store, identity, verdict, now_us)
+    found = examine(store, feed, batch, source)
+    if isinstance(found, Load):
+        return _already(BatchId(feed.name, batch), found)
     tell(2, 4)
-    manifest = Manifest.of(identity, answer.epoch, digest, feed.contract.hash, feed.contract.key)
-    valid = _in_event_order(verdict.valid, feed.contract.event_time)
-    mine = [aggregate for aggregate in aggregates if aggregate.over == feed.name]
     for _ in range(_MOST_SWEEPS):
-        with files.staged(store.root) as stage:
-            written = _write(stage, feed, valid, verdict.quarantined, manifest)
+        with files.staged(store.root, next(attempts) if attempts else uuid.uuid4().hex) as stage:
+            prepared = write(stage, found, feed)
             tell(3, 4)
-            fault_point("ingest.before_publish")
-            publication = _publication(
-                manifest, written, valid, verdict, feed.contract.event_time, delivery.name
-            )
-            outcome = _publish(store, feed, publication, mine, valid, now_us)
-            if not isinstance(outcome, Published):
+            result = publish(store, feed, prepared, aggregates=aggregates, now_us=now_us)
+            if not (isinstance(result, LoadResult) and result.state == "loaded"):
                 stage.discard()
-        if not isinstance(outcome, Swept):
-            break
-    if isinstance(outcome, Swept):
-        raise _always_swept(identity)
-    if isinstance(outcome, AlreadyLoaded):
-        return _already(identity, outcome.load)
-    tell(4, 4)
-    fault_point("ingest.before_acknowledge")
-    return LoadResult(
-        feed=feed.name,
-        batch=batch,
-        epoch=manifest.epoch,
-        state="loaded",
-        rows_received=valid.height + verdict.quarantined.height,
-        rows_loaded=valid.height,
-        rows_quarantined=verdict.quarantined.height,
-        reasons=verdict.counts,
-        table_version=outcome.table_version,
-        digest=digest,
-    )
+        if isinstance(result, LoadResult):
+            tell(4, 4)
+            return result
+    raise _always_swept(found.batch)
 
 
-@lru_cache(maxsize=64)
-def _check(contract: Contract) -> BatchCheck:
-    return compile_batch(contract)
+def publish(
+    store: Store, feed: Feed, prepared: Prepared, *, now_us: int, aggregates: Sequence[Aggregate] = ()
+) -> LoadResult | Swept:
+    """Make what was prepared exist, all of it or nothing. `Swept` when its files are gone: then it must be prepared again.
+
+    Publish deliveries of a feed one after the other in the order in which they are to count: each is judged by those that
+    were published before it. Raises as `ingest` does; after any error but HF205 the files of `prepared` are orphans.
+    """
+    if not prepared.rows_loaded:
+        raise _no_valid_row(store, prepared, now_us)
+    fault_point("ingest.before_publish")
+    mine = [aggregate for aggregate in aggregates if aggregate.over == feed.name]
+    outcome = _publish(store, feed, prepared, mine, now_us)
+    match outcome:
+        case Swept():
+            return outcome
+        case AlreadyLoaded(load):
+            return _already(prepared.batch, load)
+        case Published(version):
+            fault_point("ingest.before_acknowledge")
+            return _loaded(prepared, version)
 
 
 def _silent(_done: int, _of: int) -> None:
     """Progress that nobody watches."""
 
 
-def _known(store: Store, identity: BatchId, digest: str) -> Publish | AlreadyLoaded:
-    with store.ledger.read() as connection:
-        return batches.answer(connection, identity, digest)
-
-
-def _in_event_order(frame: pl.DataFrame, event_time: str) -> pl.DataFrame:
-    return frame if frame[event_time].is_sorted() else frame.sort(event_time, maintain_order=True)
-
-
-def _write(
-    stage: Stage, feed: Feed, valid: pl.DataFrame, quarantined: pl.DataFrame, manifest: Manifest
-) -> tuple[FileFacts, ...]:
-    parts = -(-valid.height // ROWS_PER_FILE)
-    size = -(-valid.height // parts)
-    slices = [valid.slice(start, size) for start in range(0, valid.height, size)]
-    written = stage.write_parts(feed.name, slices, manifest.as_dict())
-    if not quarantined.is_empty():
-        written.append(
-            stage.write(quarantine_table(feed.name), as_delivered(quarantined), manifest.as_dict())
-        )
-    stage.seal()
-    return tuple(written)
-
-
-def _publication(
-    manifest: Manifest,
-    written: tuple[FileFacts, ...],
-    valid: pl.DataFrame,
-    verdict: BatchVerdict,
-    event_time: str,
-    source: str,
-) -> Publication:
-    times = valid[event_time].to_physical()
+def _publication(prepared: Prepared) -> Publication:
     return Publication(
-        manifest=manifest,
-        files=written,
-        rows_loaded=valid.height,
-        rows_quarantined=verdict.quarantined.height,
-        event_low_us=int(times[0]),
-        event_high_us=int(times[-1]),
-        source=source,
-        explanation=f"{valid.height} rows loaded from {source}" + _words(verdict),
+        manifest=prepared.manifest,
+        files=prepared.files,
+        rows_loaded=prepared.rows_loaded,
+        rows_quarantined=prepared.rows_quarantined,
+        event_low_us=prepared.event_low_us,
+        event_high_us=prepared.event_high_us,
+        source=prepared.source,
+        explanation=f"{prepared.rows_loaded} rows loaded from {prepared.source}" + _words(prepared),
     )
 
 
 def _publish(
-    store: Store,
-    feed: Feed,
-    publication: Publication,
-    aggregates: Sequence[Aggregate],
-    valid: pl.DataFrame,
-    now_us: int,
+    store: Store, feed: Feed, prepared: Prepared, aggregates: Sequence[Aggregate], now_us: int
 ) -> Published | AlreadyLoaded | Swept:
     """Publish; when another batch of the feed came first, what depends on its rows is computed again."""
+    publication, valid = _publication(prepared), _rows(store, feed, prepared)
     for _ in range(_MOST_ATTEMPTS):
         computed = online_values(store, feed, aggregates, valid)
         publication = replace(
@@ -239,6 +193,13 @@ def _publish(
     )
 
 
+def _rows(store: Store, feed: Feed, prepared: Prepared) -> pl.DataFrame:
+    if prepared.valid is not None:
+        return prepared.valid
+    mine = [fact for fact in prepared.files if fact.table == feed.name]
+    return files.read(store.root, mine, dtypes(feed.contract))
+
+
 def _always_swept(identity: BatchId) -> UnavailableError:
     return UnavailableError(
         "HF302",
@@ -248,13 +209,13 @@ def _always_swept(identity: BatchId) -> UnavailableError:
     )
 
 
-def _no_valid_row(store: Store, identity: BatchId, verdict: BatchVerdict, now_us: int) -> InputError:
+def _no_valid_row(store: Store, prepared: Prepared, now_us: int) -> InputError:
     """The refusal of a batch of which nothing can be used. Its id stays free: a corrected delivery may use
     it.
     """
-    rows = verdict.quarantined.height
+    identity, rows = prepared.batch, prepared.rows_quarantined
     held = (
-        f"none of the {rows} rows of batch {identity} is valid{_words(verdict)}"
+        f"none of the {rows} rows of batch {identity} is valid{_words(prepared)}"
         if rows
         else f"batch {identity} has no row"
     )
@@ -267,13 +228,28 @@ def _no_valid_row(store: Store, identity: BatchId, verdict: BatchVerdict, now_us
     )
 
 
-def _words(verdict: BatchVerdict) -> str:
-    if not verdict.counts:
+def _words(prepared: Prepared) -> str:
+    if not prepared.reasons:
         return ""
-    counted = sorted(verdict.counts.items(), key=lambda reason: -reason[1])
+    counted = sorted(prepared.reasons.items(), key=lambda reason: -reason[1])
     listed = ", ".join(f"{count} {reason}" for reason, count in counted[:5])
     more = f" and {len(counted) - 5} more reasons" if len(counted) > 5 else ""
-    return f"; {verdict.quarantined.height} in quarantine: {listed}{more}"
+    return f"; {prepared.rows_quarantined} in quarantine: {listed}{more}"
+
+
+def _loaded(prepared: Prepared, version: int) -> LoadResult:
+    return LoadResult(
+        feed=prepared.manifest.feed,
+        batch=prepared.manifest.batch,
+        epoch=prepared.manifest.epoch,
+        state="loaded",
+        rows_received=prepared.rows_loaded + prepared.rows_quarantined,
+        rows_loaded=prepared.rows_loaded,
+        rows_quarantined=prepared.rows_quarantined,
+        reasons=prepared.reasons,
+        table_version=version,
+        digest=prepared.manifest.digest,
+    )
 
 
 def _already(identity: BatchId, load: Load) -> LoadResult:

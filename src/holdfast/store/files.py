@@ -15,16 +15,17 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import polars as pl
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, or_, select
 
-from holdfast.errors import InputError, IntegrityError, NotFoundError
+from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.store import Store, durable, locks, parquet, schema
 from holdfast.store.faults import fault_point
+from holdfast.store.together import together
 
 ROWS_DIRECTORY: Final = "rows"
 """Where the files of all tables lie, under the store's root. Their names are random: what they are is in the
@@ -36,60 +37,95 @@ ATTEMPTS_DIRECTORY: Final = "attempts"
 loader.
 """
 
+LoadKey: TypeAlias = tuple[str, str, int]
+"""A load as the ledger names it: feed, batch, epoch."""
+
 _FILES: Final = schema.files
+_PARTS_TABLE: Final = schema.file_batches
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What the ledger says of one file. `path` is relative to the store's root; `sha256` is of its bytes."""
+    """What the ledger says of one file. `path` is relative to the store's root; `bytes` and `sha256` are of all of it.
+
+    `row_groups` are those that are to be read, None for all; `rows` is what they hold. `event_low_us` and
+    `event_high_us` bound the event times in the file, None where it was not looked at.
+    """
 
     path: str
     table: str
     rows: int
     bytes: int
     sha256: str
+    row_groups: tuple[int, ...] | None = None
+    event_low_us: int | None = None
+    event_high_us: int | None = None
+
+
+def _bounds_us(frame: pl.DataFrame, event_time: str | None) -> tuple[int, int] | tuple[None, None]:
+    if event_time is None or frame[event_time].null_count() == frame.height:
+        return None, None
+    times = frame.lazy().select(pl.col(event_time).dt.epoch("us"))
+    low, high = times.select(pl.all().min().alias("low"), pl.all().max().alias("high")).collect().row(0)
+    return int(low), int(high)
 
 
 class Stage:
     """Files that one loader has written and not yet published; made by `staged`.
 
-    `attempt` is a random id that all their names begin with: a ledger that names them has published this
-    very attempt.
+    `attempt` is an id that all their names begin with: a ledger that names them has published this
+    very attempt. A sweep leaves them alone while somebody holds the attempt; whoever makes a stage himself, and not by
+    `staged`, writes for one who holds it.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, attempt: str) -> None:
+        self.root = root
         self._directory = root / ROWS_DIRECTORY
         self._written: list[Path] = []
         self._numbers = itertools.count()
-        self.attempt = uuid.uuid4().hex
+        self.attempt = attempt
         durable.make_directory(self._directory)
-        durable.make_directory(root / ATTEMPTS_DIRECTORY)
-        self._marker = root / ATTEMPTS_DIRECTORY / self.attempt
-        self._lock = locks.hold(lambda: os.open(self._marker, os.O_WRONLY | os.O_CREAT, 0o644), self._marker)
 
-    def write(self, table: str, frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> FileFacts:
+    def write(
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        manifest: Mapping[str, str | int],
+        *,
+        event_time: str | None = None,
+    ) -> FileFacts:
         """Write `frame` as one file of `table` and sync it.
 
-        `manifest` goes into the footer with the table, the number of rows and the format. The name is not
-        yet safe from a power cut: call `seal` before publishing.
+        `manifest` goes into the footer with the table, the number of rows and the format; the bounds of the column
+        `event_time` go into the answer. The name is not yet safe from a power cut: call `seal` before publishing.
         """
-        return self._write(next(self._numbers), table, frame, manifest)
+        (fact,) = self.write_parts(table, [frame], manifest, event_time=event_time)
+        return fact
 
     def write_parts(
-        self, table: str, frames: Sequence[pl.DataFrame], manifest: Mapping[str, str | int]
+        self,
+        table: str,
+        frames: Sequence[pl.DataFrame],
+        manifest: Mapping[str, str | int],
+        *,
+        event_time: str | None = None,
     ) -> list[FileFacts]:
         """Write `frames` as files of `table` side by side, one thread for each core; their order is kept."""
-        numbered = [(next(self._numbers), frame) for frame in frames]
-        if len(numbered) == 1:
-            return [self._write(number, table, frame, manifest) for number, frame in numbered]
-        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-            return list(pool.map(lambda part: self._write(part[0], table, part[1], manifest), numbered))
 
-    def _write(
-        self, number: int, table: str, frame: pl.DataFrame, manifest: Mapping[str, str | int]
-    ) -> FileFacts:
-        data = parquet.encode(frame, {**manifest, "table": table})
+        def write(frame: pl.DataFrame, number: int) -> FileFacts:
+            data = parquet.encode(frame, {**manifest, "table": table, "file": number})
+            low_us, high_us = _bounds_us(frame, event_time)
+            return self.put(data, FileFacts("", table, frame.height, 0, "", None, low_us, high_us), number)
+
+        numbers = [next(self._numbers) for _ in frames]
+        if len(frames) == 1:
+            return [write(frames[0], numbers[0])]
+        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+            return list(pool.map(write, frames, numbers))
+
+    def put(self, data: memoryview, facts: FileFacts, number: int | None = None) -> FileFacts:
+        """Write `data` as a file and sync it: `facts` with its path, size and digest. As with `write`, call `seal`."""
+        number = next(self._numbers) if number is None else number
         path = self._directory / f"{self.attempt}-{number:05d}.parquet"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         self._written.append(path)
@@ -101,10 +137,9 @@ class Stage:
         finally:
             os.close(descriptor)
         fault_point("files.synced")
-        return FileFacts(
-            path=str(path.relative_to(self._root)),
-            table=table,
-            rows=frame.height,
+        return replace(
+            facts,
+            path=f"{ROWS_DIRECTORY}/{path.name}",
             bytes=data.nbytes,
             sha256=hashlib.sha256(data).hexdigest(),
         )
@@ -119,20 +154,21 @@ class Stage:
             path.unlink(missing_ok=True)
         self._written.clear()
 
-    def close(self) -> None:
-        """End the attempt: what is not published now is an orphan."""
-        self._marker.unlink(missing_ok=True)
-        os.close(self._lock)
-
 
 @contextmanager
-def staged(root: Path) -> Iterator[Stage]:
-    """A stage to write on; publish inside the block. A sweep leaves its files alone until the block ends."""
-    stage = Stage(root)
+def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
+    """A stage to write on; publish inside the block. A sweep leaves its files alone until the block ends, and what is not
+    published then is an orphan. `attempt` is an id that the store has not seen, None for a random one.
+    """
+    attempt = attempt or uuid.uuid4().hex
+    durable.make_directory(root / ATTEMPTS_DIRECTORY)
+    marker = root / ATTEMPTS_DIRECTORY / attempt
+    lock = locks.hold(lambda: os.open(marker, os.O_WRONLY | os.O_CREAT, 0o644), marker)
     try:
-        yield stage
+        yield Stage(root, attempt)
     finally:
-        stage.close()
+        marker.unlink(missing_ok=True)
+        os.close(lock)
 
 
 def are_there(root: Path, facts: Sequence[FileFacts]) -> bool:
@@ -150,7 +186,7 @@ def are_there(root: Path, facts: Sequence[FileFacts]) -> bool:
     return True
 
 
-def visible(table: str, version: int) -> ColumnElement[bool]:
+def visible(table: str | BindParameter[str], version: int | BindParameter[int]) -> ColumnElement[bool]:
     """Whether a row of `files` is a file of `table` at table version `version`: time travel is a validity interval."""
     return and_(
         _FILES.c.table_name == table,
@@ -159,22 +195,89 @@ def visible(table: str, version: int) -> ColumnElement[bool]:
     )
 
 
-def entries(
-    connection: Connection, table: str, version: int, *, reaching_us: int | None = None
-) -> list[FileFacts]:
-    """The files of `table` at table version `version`, in the order of their rows' event time.
-
-    With `reaching_us`, only files whose newest event time is at or after it, microseconds UTC: what
-    reads the last hours of a feed then costs what those hours hold, not what its history holds.
-    """
-    query = (
-        select(_FILES.c.path, _FILES.c.table_name, _FILES.c.rows, _FILES.c.bytes, _FILES.c.sha256)
-        .where(visible(table, version))
-        .order_by(_FILES.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
+# Built once: putting a statement together costs more than running it.
+_VISIBLE: Final = visible(bindparam("of_table"), bindparam("at_version"))
+_ENTRIES: Final = (
+    select(
+        _FILES.c.path,
+        _FILES.c.table_name,
+        _FILES.c.rows,
+        _FILES.c.bytes,
+        _FILES.c.sha256,
+        _FILES.c.event_low_us,
+        _FILES.c.event_high_us,
     )
-    if reaching_us is not None:
-        query = query.where(_FILES.c.event_high_us >= reaching_us)
-    return [FileFacts(*row) for row in connection.execute(query)]
+    .where(_VISIBLE)
+    .order_by(_FILES.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
+)
+_ENTRIES_REACHING: Final = _ENTRIES.where(_FILES.c.event_high_us >= bindparam("reaching_us"))
+_GONE: Final = (
+    select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group)
+    .join(_FILES, _FILES.c.path == _PARTS_TABLE.c.path)
+    .where(_VISIBLE, _PARTS_TABLE.c.removed_version <= bindparam("at_version"))
+)
+_OF_LOAD: Final = select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group).where(
+    _PARTS_TABLE.c.feed == bindparam("of_feed"),
+    _PARTS_TABLE.c.batch == bindparam("of_batch"),
+    _PARTS_TABLE.c.epoch == bindparam("of_epoch"),
+)
+_PARTS: Final = (
+    select(_PARTS_TABLE.c.row_group, _PARTS_TABLE.c.rows)
+    .where(_PARTS_TABLE.c.path == bindparam("of_path"))
+    .order_by(_PARTS_TABLE.c.row_group)
+)
+
+
+def entries(
+    connection: Connection,
+    table: str,
+    version: int,
+    *,
+    reaching_us: int | None = None,
+    held_back: Sequence[LoadKey] = (),
+) -> list[FileFacts]:
+    """What `table` is at table version `version`: its files in the order of their rows' event time, of each the row
+    groups whose loads are there at that version.
+
+    Parameters
+    ----------
+    reaching_us
+        Only files whose newest event time is at or after it, microseconds UTC: what reads the last hours of a feed
+        then costs what those hours hold, not what its history holds.
+    held_back
+        Loads that are left out, as a snapshot leaves out what the rest of a group has not delivered yet.
+    """
+    query = _ENTRIES if reaching_us is None else _ENTRIES_REACHING
+    values = {"of_table": table, "at_version": version, "reaching_us": reaching_us}
+    found = [
+        FileFacts(path, name, rows, size, sha256, None, low, high)
+        for path, name, rows, size, sha256, low, high in connection.execute(query, values)
+    ]
+    gone = {tuple(row) for row in connection.execute(_GONE, {"of_table": table, "at_version": version})}
+    for feed, batch, epoch in held_back:
+        load = {"of_feed": feed, "of_batch": batch, "of_epoch": epoch}
+        gone.update(tuple(row) for row in connection.execute(_OF_LOAD, load))
+    return found if not gone else _without(connection, found, gone)
+
+
+def _without(
+    connection: Connection, found: Sequence[FileFacts], gone: set[tuple[str, int]]
+) -> list[FileFacts]:
+    """`found` less the parts that are `gone`, a part being a path and the row group where its load begins."""
+    paths = {path for path, _ in gone}
+    kept: list[FileFacts] = []
+    for fact in found:
+        if fact.path not in paths:
+            kept.append(fact)
+            continue
+        parts = connection.execute(_PARTS, {"of_path": fact.path}).all()
+        there = [(group, rows) for group, rows in parts if (fact.path, group) not in gone]
+        if len(there) == len(parts):
+            kept.append(fact)
+        elif there:
+            groups = tuple(group for group, _ in there)
+            kept.append(replace(fact, rows=sum(rows for _, rows in there), row_groups=groups))
+    return kept
 
 
 Columns: TypeAlias = Sequence[str] | Mapping[str, pl.DataType]
@@ -206,7 +309,9 @@ def read(
     names = None if columns is None else list(columns)
 
     def one(fact: FileFacts) -> pl.DataFrame:
-        frame = parquet.read(root / fact.path, names, sha256=fact.sha256, at_least=at_least)
+        frame = parquet.read(
+            root / fact.path, names, sha256=fact.sha256, at_least=at_least, row_groups=fact.row_groups
+        )
         if at_least is None and frame.height != fact.rows:
             raise IntegrityError(
                 "HF301", f"file {fact.path} has {frame.height} rows, the ledger says {fact.rows}"
@@ -217,67 +322,30 @@ def read(
         frames = list(pool.map(one, files))
     if not frames:
         return pl.DataFrame()
-    wanted = _merged(frames) | (dict(columns) if isinstance(columns, Mapping) else {})
-    return pl.concat([_aligned(frame, wanted) for frame in frames])
-
-
-def _merged(frames: Sequence[pl.DataFrame]) -> dict[str, pl.DataType]:
-    """The columns of all `frames` in the order in which they come up, each in a dtype that all its values have."""
-    merged: dict[str, pl.DataType] = {}
-    for frame in frames:
-        for name, kind in frame.schema.items():
-            before = merged.get(name, pl.Null())
-            if kind == before or kind == pl.Null:
-                merged.setdefault(name, kind)
-            elif before == pl.Null or (_is_instant(before) and _is_instant(kind)):
-                merged[name] = kind
-            elif before.is_numeric() and kind.is_numeric():
-                merged[name] = pl.Float64()
-            else:
-                raise _no_common_type(name, before, kind)
-    return merged
-
-
-def _aligned(frame: pl.DataFrame, wanted: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    return frame.select(
-        _as(frame[name], kind) if name in frame.columns else pl.lit(None, kind).alias(name)
-        for name, kind in wanted.items()
-    )
-
-
-def _as(values: pl.Series, kind: pl.DataType) -> pl.Series:
-    found = values.dtype
-    if found == kind:
-        return values
-    if isinstance(kind, pl.Datetime) and kind.time_zone is not None and _is_instant(found):
-        return values.dt.cast_time_unit(kind.time_unit or "us").dt.convert_time_zone(kind.time_zone)
-    if found == pl.Null or (found.is_numeric() and kind == pl.Float64):
-        return values.cast(kind)
-    raise _no_common_type(values.name, found, kind)
-
-
-def _is_instant(kind: pl.DataType) -> bool:
-    return isinstance(kind, pl.Datetime) and kind.time_zone is not None
-
-
-def _no_common_type(name: str, one: pl.DataType, other: pl.DataType) -> InputError:
-    return InputError(
-        "HF202",
-        f"column {name!r} is {one} in some files and {other} is wanted or is in others",
-        state="no row was read",
-        next_command="give the new column of the contract a name of its own",
-    )
+    return together(frames, columns if isinstance(columns, Mapping) else {})
 
 
 def read_rows(store: Store, at: int | str, table: str, columns: Columns | None = None) -> pl.DataFrame:
-    """The rows of `table` at a table version (a number) or in a snapshot (its name), in order of event time.
+    """The rows of `table` at a table version (a number) or in a snapshot (its name), file after file in order of
+    event time.
 
-    Raises `NotFoundError` HF303 for an unknown snapshot, and otherwise as `read` does.
+    A snapshot gives the same rows in the same order for as long as it can be read. Raises `NotFoundError` HF303 for an
+    unknown snapshot, and otherwise as `read` does.
     """
     with store.ledger.read() as connection:
-        version = at if isinstance(at, int) else snapshot_version(connection, at)
-        found = entries(connection, table, version)
+        if isinstance(at, int):
+            found = entries(connection, table, at)
+        else:
+            version = snapshot_version(connection, at)
+            found = entries(connection, table, version, held_back=held_back(connection, at))
     return read(store.root, found, columns)
+
+
+def held_back(connection: Connection, snapshot: str) -> list[LoadKey]:
+    """The loads that `snapshot` leaves out, because the rest of their group had not delivered them."""
+    held = schema.snapshot_held_back
+    query = select(held.c.feed, held.c.batch, held.c.epoch).where(held.c.snapshot == snapshot)
+    return [(row.feed, row.batch, row.epoch) for row in connection.execute(query)]
 
 
 def snapshot_version(connection: Connection, snapshot: str) -> int:

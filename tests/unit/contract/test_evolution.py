@@ -1,0 +1,240 @@
+"""R92, R93: what a change of a contract breaks is told, and what is called compatible breaks nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.contract import (
+    Boolean,
+    Category,
+    Constant,
+    Contract,
+    Integer,
+    Label,
+    Number,
+    Text,
+    Timestamp,
+    compile_row,
+)
+from holdfast.contract.changes import RULES, Border, Kind, What, worst
+from holdfast.contract.columns import Column
+from holdfast.contract.evolution import compare
+
+ID, AT = Text("id"), Timestamp("at", tz="UTC")
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def contract(*columns: Column, **facts: Any) -> Contract:
+    return Contract(ID, AT, *columns, **{"key": "id", "event_time": "at"} | facts)
+
+
+def whats(old: Contract, new: Contract) -> set[What]:
+    return {change.what for change in compare(old, new).changes}
+
+
+V = Number("v", unit="mi", low=0, high=10)
+WORD = Category("w", values=("a", "b"), unseen="reject")
+OPEN = Category("w", values=("a", "b"), unseen="other")
+TEXT = Text("t", max_length=4)
+LATE = Label("late", delay="12h")
+WALL = Timestamp("seen", tz="Europe/Oslo", naive="local")
+
+HARMLESS = [
+    (V, replace(V, high=11), What.BOUND_WIDENED),
+    (V, replace(V, low=None), What.BOUND_WIDENED),
+    (V, replace(V, missing="keep"), What.MISSING_ALLOWED),
+    (replace(V, missing="median"), replace(V, missing=Constant(3.0, flag=True)), What.MISSING_FILLED),
+    (WORD, replace(WORD, values=("a", "b", "c")), What.WORDS_ADDED),
+    (WORD, replace(WORD, values=("b", "a")), What.REORDERED),
+    (WORD, replace(WORD, unseen="other"), What.UNSEEN_ALLOWED),
+    (OPEN, replace(OPEN, values=("c",)), What.WORDS_CHANGED),
+    (OPEN, replace(OPEN, values=None), What.WORDS_CHANGED),
+    (TEXT, replace(TEXT, max_length=5), What.LENGTH_RAISED),
+    (replace(TEXT, pattern="a+"), TEXT, What.PATTERN_REMOVED),
+    (replace(WALL, naive="reject"), WALL, What.LOCAL_TIMES_READ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "what"), HARMLESS)
+def test_what_only_lets_more_through_is_compatible(old: Column, new: Column, what: What) -> None:
+    evolution = compare(contract(old), contract(new))
+    assert (evolution.kind, [change.what for change in evolution.changes]) == (Kind.COMPATIBLE, [what])
+
+
+BROKEN = [
+    (V, replace(V, high=9), What.BOUND_NARROWED, 9.5),
+    (V, replace(V, low=1), What.BOUND_NARROWED, 0.5),
+    (replace(V, high=None), V, What.BOUND_NARROWED, 11.0),
+    (replace(V, missing="keep"), V, What.MISSING_REFUSED, None),
+    (WORD, replace(WORD, values=("a",)), What.WORDS_REMOVED, "b"),
+    (OPEN, WORD, What.UNSEEN_REFUSED, "z"),
+    (TEXT, replace(TEXT, max_length=3), What.LENGTH_LOWERED, "abcd"),
+    (TEXT, replace(TEXT, pattern="a+"), What.PATTERN_CHANGED, "b"),
+    (WALL, replace(WALL, naive="reject"), What.LOCAL_TIMES_REFUSED, "2026-01-01 00:00:00"),
+    (Integer("i"), Boolean("i"), What.TYPE, 1),
+    (Number("i", unit="1"), Integer("i"), What.TYPE, 1.5),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "what", "witness"), BROKEN)
+def test_what_refuses_a_valid_row_is_breaking(old: Column, new: Column, what: What, witness: object) -> None:
+    before, after = contract(old), contract(new)
+    evolution = compare(before, after)
+    assert (evolution.kind, [change.what for change in evolution.changes]) == (Kind.BREAKING, [what])
+    row = {"id": "x", "at": WHEN, old.name: witness}
+    assert compile_row(before, request=True)(row) == ()
+    assert compile_row(after, request=True)(row) != ()
+
+
+MEANINGS = [
+    (V, replace(V, unit="km"), What.UNIT),
+    (Integer("n", unit="s"), Integer("n", unit="ms"), What.UNIT),
+    (WALL, replace(WALL, tz="Europe/London"), What.ZONE),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "what"), MEANINGS)
+def test_what_gives_the_same_value_another_meaning_is_breaking_for_everybody(
+    old: Column, new: Column, what: What
+) -> None:
+    """R20 to R23: no row shows it, so it can only be told from the contracts."""
+    evolution = compare(contract(old), contract(new))
+    assert what in {change.what for change in evolution.changes}
+    assert {evolution.at(border) for border in Border} == {Kind.BREAKING}
+
+
+def test_a_renamed_column_is_found_and_its_way_named() -> None:
+    """R54: in one step it leaves rows, callers and models behind; the steps that do not are said."""
+    evolution = compare(contract(V), contract(replace(V, name="miles")))
+    (change,) = evolution.changes
+    assert (change.what, change.before, change.after) == (What.RENAMED, "v", "miles")
+    assert change.kind is Kind.BREAKING
+    assert "add the new column as optional" in change.why
+
+
+def test_the_named_way_of_a_rename_has_no_breaking_step() -> None:
+    way = [
+        contract(V),
+        contract(replace(V, missing="keep"), replace(V, name="miles", missing="keep")),
+        contract(replace(V, name="miles", missing="keep")),
+    ]
+    kinds = [compare(old, new).kind for old, new in pairwise(way)]
+    assert kinds == [Kind.EXPAND_CONTRACT, Kind.EXPAND_CONTRACT]
+
+
+def test_columns_that_two_could_be_the_heir_of_are_not_called_renamed() -> None:
+    one, two = replace(V, name="p"), replace(V, name="q")
+    assert whats(contract(V), contract(one, two)) == {What.REMOVED_REQUIRED, What.ADDED_REQUIRED}
+
+
+def test_columns_that_come_and_go() -> None:
+    keep = replace(V, missing="keep")
+    assert compare(contract(), contract(keep)).kind is Kind.EXPAND_CONTRACT
+    assert compare(contract(), contract(keep)).at(Border.CALLERS) is Kind.COMPATIBLE
+    assert compare(contract(), contract(V)).kind is Kind.BREAKING
+    assert compare(contract(keep), contract()).kind is Kind.EXPAND_CONTRACT
+    assert compare(contract(V), contract()).kind is Kind.BREAKING
+
+
+def test_the_whole_row() -> None:
+    """R93: key, event time, label and its delay."""
+    n, seen = Integer("n"), Timestamp("seen", tz="UTC")
+    assert whats(contract(n), contract(n, key=("id", "n"))) == {What.KEY}
+    assert whats(contract(n, key=("id", "n")), contract(n, key=("n", "id"))) == {What.REORDERED}
+    assert whats(contract(seen), contract(seen, event_time="seen")) == {What.EVENT_TIME}
+    assert whats(contract(label=LATE), contract(label=replace(LATE, delay="1d"))) == {What.LABEL_DELAY}
+    assert whats(contract(), contract(label=LATE)) == {What.LABEL}
+    assert whats(contract(label=LATE), contract(Boolean("late"))) == {What.LABEL}
+    assert compare(contract(label=LATE), contract(Boolean("late"))).kind is Kind.BREAKING
+    assert whats(contract(n), contract(n, slices="n")) == {What.SLICES}
+    assert compare(contract(V, n), contract(n, V)).kind is Kind.COMPATIBLE
+
+
+def test_every_change_has_a_rule_and_says_why() -> None:
+    assert set(RULES) == set(What)
+    assert all(effect.why for effect in RULES.values())
+
+
+def test_worst_is_the_order_of_the_kinds() -> None:
+    assert worst([]) is Kind.COMPATIBLE
+    assert worst([Kind.EXPAND_CONTRACT, Kind.COMPATIBLE]) is Kind.EXPAND_CONTRACT
+
+
+# --- any two contracts ------------------------------------------------------------------------------------------------
+
+POLICIES = st.sampled_from(["reject", "keep"])
+NUMBERS = st.builds(
+    lambda unit, low, wide, missing: Number(
+        "n", unit=unit, low=low, high=None if wide is None else (low or 0) + wide, missing=missing
+    ),
+    st.sampled_from(["mi", "mi", "mi", "km"]),
+    st.sampled_from([None, -1.0, 0.0, 1.0]),
+    st.sampled_from([None, 0.0, 2.0, 3.0]),
+    POLICIES,
+)
+CATEGORIES = st.one_of(
+    st.builds(
+        lambda values, missing: Category("c", values=tuple(values), unseen="reject", missing=missing),
+        st.lists(st.sampled_from("abcd"), min_size=1, unique=True),
+        POLICIES,
+    ),
+    st.builds(
+        lambda values, missing: Category("c", values=values, missing=missing),
+        st.sampled_from([None, ("a",), ("a", "b")]),
+        POLICIES,
+    ),
+)
+TEXTS = st.builds(
+    lambda longest, pattern, missing: Text("t", max_length=longest, pattern=pattern, missing=missing),
+    st.integers(1, 3),
+    st.sampled_from([None, "a*", "[ab]+"]),
+    POLICIES,
+)
+TIMES = st.builds(
+    lambda tz, naive, missing: Timestamp("s", tz=tz, naive=naive, missing=missing),
+    st.sampled_from(["UTC", "UTC", "Europe/Oslo"]),
+    st.sampled_from(["reject", "local"]),
+    POLICIES,
+)
+CONTRACTS = st.builds(
+    lambda columns, label: contract(*(column for column in columns if column), label=label),
+    st.tuples(*(st.one_of(st.none(), kind) for kind in (NUMBERS, CATEGORIES, TEXTS, TIMES))),
+    st.sampled_from([None, LATE, replace(LATE, missing="keep"), replace(LATE, delay="1h")]),
+)
+ROWS = st.fixed_dictionaries(
+    {"id": st.just("x"), "at": st.just(WHEN)},
+    optional={
+        "n": st.sampled_from([None, -1.0, 0.0, 0.5, 1.0, 2, 3.0, 4.0]),
+        "c": st.sampled_from([None, "", "a", "b", "d", "z", "\0"]),
+        "t": st.sampled_from([None, "", "a", "ab", "abb", "zz"]),
+        "s": st.sampled_from([None, WHEN, "2026-01-01 00:00:00", "2026-01-01T00:00:00Z"]),
+        "late": st.sampled_from([None, True, False]),
+    },
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(CONTRACTS, CONTRACTS, st.lists(ROWS, max_size=12))
+def test_a_compatible_change_refuses_nothing_that_was_valid(
+    old: Contract, new: Contract, rows: list[dict[str, Any]]
+) -> None:
+    evolution = compare(old, new)
+    for border, request in ((Border.ROWS, False), (Border.CALLERS, True)):
+        if evolution.at(border) is Kind.COMPATIBLE:
+            before, after = compile_row(old, request=request), compile_row(new, request=request)
+            for row in rows:
+                assert before(row) or not after(row)
+
+
+@settings(max_examples=100, deadline=None)
+@given(CONTRACTS, CONTRACTS)
+def test_only_equal_contracts_do_not_differ(old: Contract, new: Contract) -> None:
+    assert (compare(old, new).changes == ()) == (old.hash == new.hash)
+    assert compare(old, old).changes == ()

@@ -34,6 +34,17 @@ _LOADS: Final = (
     .where(_BATCHES.c.feed == bindparam("of_feed"), _BATCHES.c.batch == bindparam("of_batch"))
     .order_by(_BATCHES.c.epoch)
 )
+_CHANGES: Final = tuple(
+    select(_FILES.c.path).where(_FILES.c.table_name == bindparam("of_feed"), changed).limit(1)
+    for changed in (
+        _FILES.c.added_version > bindparam("since"),
+        _FILES.c.removed_version > bindparam("since"),
+        _FILES.c.path.in_(
+            select(_FILE_BATCHES.c.path).where(_FILE_BATCHES.c.removed_version > bindparam("since"))
+        ),
+    )
+)
+"""Each finds what changed by an index of its own: files that came, files that went, parts of files that went."""
 _NEW_VERSION: Final = insert(_VERSIONS).returning(_VERSIONS.c.table_version)
 _NEW_BATCH: Final = insert(_BATCHES)
 _NEW_FILES: Final = insert(_FILES)
@@ -235,9 +246,8 @@ def publish_values(
 
 def rows_since(connection: Connection, feed: str, version: int) -> bool:
     """Whether rows of `feed` came or went after table version `version`."""
-    changed = (_FILES.c.added_version > version) | (_FILES.c.removed_version > version)
-    query = select(_FILES.c.path).where(_FILES.c.table_name == feed, changed).limit(1)
-    return connection.execute(query).first() is not None
+    values = {"of_feed": feed, "since": version}
+    return any(connection.execute(query, values).first() is not None for query in _CHANGES)
 
 
 def _moved_on(connection: Connection, publication: Publication) -> bool:
@@ -286,8 +296,8 @@ def _insert_files(connection: Connection, publication: Publication, version: int
                 "rows": fact.rows,
                 "bytes": fact.bytes,
                 "sha256": fact.sha256,
-                "event_low_us": publication.event_low_us,
-                "event_high_us": publication.event_high_us,
+                "event_low_us": _or(fact.event_low_us, publication.event_low_us),
+                "event_high_us": _or(fact.event_high_us, publication.event_high_us),
                 "added_version": version,
                 "removed_version": None,
             }
@@ -309,6 +319,10 @@ def _insert_files(connection: Connection, publication: Publication, version: int
             for fact in publication.files
         ],
     )
+
+
+def _or(found: int | None, otherwise: int | None) -> int | None:
+    return otherwise if found is None else found
 
 
 def _load(row: Row[tuple[object, ...]]) -> Load:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from holdfast.errors import IntegrityError
@@ -43,6 +44,7 @@ def read(
     *,
     sha256: str | None = None,
     at_least: tuple[str, Any] | None = None,
+    row_groups: Sequence[int] | None = None,
 ) -> pl.DataFrame:
     """The rows of one file with every page's checksum verified.
 
@@ -54,6 +56,8 @@ def read(
         The digest that the file must have; pages have checksums of their own, but its footer has none.
     at_least
         A column and a value: only rows that have this much in it; all rows where the file lacks the column.
+    row_groups
+        The row groups to read, None for all.
 
     Raises `IntegrityError` HF301 on a file that is not what it was.
     """
@@ -62,12 +66,14 @@ def read(
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise damaged(path, ValueError("its SHA-256 is not the one that was acknowledged"))
         has = pq.read_schema(pa.BufferReader(data)).names
-        table = pq.read_table(
-            pa.BufferReader(data),
-            columns=None if columns is None else [name for name in columns if name in has],
-            filters=[(at_least[0], ">=", at_least[1])] if at_least and at_least[0] in has else None,
-            page_checksum_verification=True,
-        )
+        named = None if columns is None else [name for name in columns if name in has]
+        filters = [(at_least[0], ">=", at_least[1])] if at_least and at_least[0] in has else None
+        if row_groups is None:
+            table = pq.read_table(
+                pa.BufferReader(data), columns=named, filters=filters, page_checksum_verification=True
+            )
+        else:
+            table = _of_row_groups(data, row_groups, named, filters)
         for name in columns or ():
             if name not in has:
                 table = table.append_column(name, pa.nulls(table.num_rows))
@@ -75,6 +81,20 @@ def read(
         return frame if columns is None else frame.select(columns)
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise damaged(path, error) from error
+
+
+def _of_row_groups(
+    data: bytes,
+    row_groups: Sequence[int],
+    columns: list[str] | None,
+    filters: list[tuple[str, str, Any]] | None,
+) -> pa.Table:
+    tested = [name for name, _, _ in filters or () if columns is not None and name not in columns]
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    table = file.read_row_groups(list(row_groups), None if columns is None else columns + tested)
+    for name, _, value in filters or ():
+        table = table.filter(pc.greater_equal(table[name], pa.scalar(value, table[name].type)))
+    return table.drop_columns(tested)
 
 
 def manifest(path: Path) -> dict[str, Any]:

@@ -1,20 +1,26 @@
-"""The manifest of a batch: what each of its files says about itself, so that it can be told without a
-ledger.
+"""The manifest of a batch: what each of its files says about itself, so that a catalogue can be made again from
+files alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final
 
 from holdfast.records import BatchId
+
+_LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Which load of which batch a file belongs to.
+    """Which load of which batch a file belongs to, and what that load was as a whole.
 
     `digest` is of the delivery, `contract_hash` of the contract that judged it, `key` names the columns that
-    tell its rows apart. The writer adds the table, the number of rows and the format.
+    tell its rows apart. `rows_*`, `event_*_us` (microseconds UTC, of the valid rows) and `source` are of the whole load,
+    and `files` is the number of files that it has, so that a set of which one is lost is recognised. The writer adds the
+    table, the file's number among those of the load, its own rows, and the format.
     """
 
     feed: str
@@ -23,22 +29,64 @@ class Manifest:
     digest: str
     contract_hash: str
     key: tuple[str, ...] = ()
+    rows_loaded: int = 0
+    rows_quarantined: int = 0
+    event_low_us: int | None = None
+    event_high_us: int | None = None
+    source: str = ""
+    files: int = 0
 
     @classmethod
     def of(
         cls, batch: BatchId, epoch: int, digest: str, contract_hash: str, key: tuple[str, ...] = ()
     ) -> Manifest:
-        """The manifest of one load."""
+        """The manifest of one load of which nothing is counted yet."""
         return cls(batch.feed, batch.batch, epoch, digest, contract_hash, key)
 
+    def counted(
+        self,
+        *,
+        rows_loaded: int,
+        rows_quarantined: int,
+        event_low_us: int | None,
+        event_high_us: int | None,
+        source: str,
+        files: int,
+    ) -> Manifest:
+        """The manifest with what the load came to."""
+        return replace(
+            self,
+            rows_loaded=rows_loaded,
+            rows_quarantined=rows_quarantined,
+            event_low_us=event_low_us,
+            event_high_us=event_high_us,
+            source=source,
+            files=files,
+        )
+
     def load(self) -> dict[str, str | int]:
-        """The fields that the ledger keeps of the load too."""
-        return {name: value for name, value in asdict(self).items() if name != "key"}
+        """The fields that name the load in the ledger."""
+        return {name: getattr(self, name) for name in _LOAD}
 
     def as_dict(self) -> dict[str, str | int]:
-        """The fields as they stand in a file's footer, the columns of the key joined by "+".
+        """The fields as they stand in a file's footer, the columns of the key joined by "+"; what is not known is not
+        written.
 
         >>> Manifest("flights", "d1", 0, "aa", "cc", ("carrier", "flight")).as_dict()["key"]
         'carrier+flight'
         """
-        return self.load() | {"key": "+".join(self.key)}
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        return known | {"key": "+".join(self.key)}
+
+    @classmethod
+    def from_dict(cls, footer: Mapping[str, Any]) -> Manifest | None:
+        """The manifest in `footer`, None when it is not that of one load.
+
+        >>> written = Manifest("flights", "d1", 0, "aa", "cc", ("id",), rows_loaded=3, files=1)
+        >>> Manifest.from_dict(written.as_dict() | {"table": "flights", "rows": 3}) == written
+        True
+        """
+        if not all(name in footer for name in _LOAD):
+            return None
+        found = {field.name: footer[field.name] for field in fields(cls) if field.name in footer}
+        return cls(**{**found, "key": tuple(filter(None, str(footer.get("key", "")).split("+")))})

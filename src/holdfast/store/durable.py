@@ -6,7 +6,12 @@ The promise holds for file systems that honour fsync (reliability F1, F5).
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
+from typing import Final
+
+UNFINISHED: Final = ".unfinished"
+"""Suffix of a file that is being written; one that stays behind was left by a writer that was killed."""
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -48,3 +53,23 @@ def make_directory(directory: Path) -> None:
     make_directory(directory.parent)
     directory.mkdir(exist_ok=True)
     sync_directory(directory.parent)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put `data` in the place of what `path` names; whoever reads meanwhile sees the old bytes or the new ones, whole.
+
+    When this returns, bytes and name survive a power cut.
+    """
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)

@@ -140,6 +140,7 @@ def _write(
     valid, footer = examined.valid, manifest.as_dict()
     size = -(-valid.height // parts)
     slices = [valid.slice(start, size) for start in range(0, valid.height, size)]
+    copies.keep(stage.root, feed.contract.hash, feed.contract.to_json())
     written = stage.write_parts(feed.name, slices, footer, event_time=feed.contract.event_time)
     if not examined.quarantined.is_empty():
         written.append(stage.write(quarantine_table(feed.name), as_delivered(examined.quarantined), footer))

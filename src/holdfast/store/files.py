@@ -159,6 +159,9 @@ class Stage:
 def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
     """A stage to write on; publish inside the block. A sweep leaves its files alone until the block ends, and what is not
     published then is an orphan. `attempt` is an id that the store has not seen, None for a random one.
+
+    When the block ends with an error, the marker stays, as it does when a loader is killed: the next sweep asks the ledger
+    what became of the attempt. So a whole load without a marker that the ledger does not name is one that it forgot.
     """
     attempt = attempt or uuid.uuid4().hex
     durable.make_directory(root / ATTEMPTS_DIRECTORY)
@@ -166,8 +169,8 @@ def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
     lock = locks.hold(lambda: os.open(marker, os.O_WRONLY | os.O_CREAT, 0o644), marker)
     try:
         yield Stage(root, attempt)
-    finally:
         marker.unlink(missing_ok=True)
+    finally:
         os.close(lock)
 
 

@@ -1,0 +1,119 @@
+"""Whether a delivery may come under a contract that is not the one under which its feed was loaded so far (R92, R93).
+
+A compatible change goes on and is told; one that asks others to follow goes on with a warning; a breaking one is refused
+with HF210, unless a person took it upon himself (`holdfast contract accept`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.contract import Contract
+from holdfast.contract.changes import Border, Evolution, Kind
+from holdfast.contract.evolution import compare
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.feeds import Feed
+from holdfast.records import Level, Violation
+from holdfast.store import Store, contracts, events
+from holdfast.store.ledger import Transaction
+
+CHECK: Final = "contract"
+"""What a violation of a feed's history by its contract is called."""
+
+CHANGED: Final = "contract.changed"
+"""The kind of the event that tells the first load under another contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContractChange:
+    """The contract of a feed is not that of its newest batch. `evolution` is None when the ledger does not have the old one,
+    which judged rows before contracts were kept."""
+
+    feed: str
+    before: str
+    after: str
+    evolution: Evolution | None
+    accepted: bool
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """What is to be kept of it with the batch: a warning for each change that asks others to follow, or that a person
+        accepted although it breaks what was there."""
+        if self.evolution is None:
+            told = f"contract {self.after[:12]} follows {self.before[:12]}, which the ledger does not have to compare with"
+            return (Violation(CHECK, "", Level.WARNING, told),)
+        found = [change for change in self.evolution.changes if change.at(Border.ROWS) is not Kind.COMPATIBLE]
+        return tuple(Violation(CHECK, change.column, Level.WARNING, str(change)) for change in found)
+
+    @property
+    def explanation(self) -> str:
+        """What changed, in words."""
+        told = f"contract {self.before[:12]} -> {self.after[:12]}"
+        if self.evolution is None:
+            return f"{told}; the old one is not in the ledger"
+        changes = "; ".join(map(str, self.evolution.changes))
+        return f"{told}, {self.evolution.at(Border.ROWS)}{', accepted' if self.accepted else ''}: {changes}"
+
+
+def check(connection: Transaction, feed: Feed) -> ContractChange | None:
+    """How the contract of `feed` differs from the one under which its newest batch was loaded; None when it does not, or
+    nothing was loaded yet. To be asked before any row of the delivery is looked at.
+
+    Raises `RefusedError` HF210 when the change breaks what is loaded, or what senders deliver, and nobody accepted it.
+    """
+    before = contracts.newest_of(connection, feed.name)
+    if before is None or before == feed.contract.hash:
+        return None
+    old = contracts.find(connection, before)
+    evolution = None if old is None else compare(old, feed.contract)
+    accepted = contracts.is_accepted(connection, feed.name, before, feed.contract.hash)
+    if evolution is not None and evolution.at(Border.ROWS) is Kind.BREAKING and not accepted:
+        raise _refused(feed, evolution)
+    return ContractChange(feed.name, before, feed.contract.hash, evolution, accepted)
+
+
+def record(
+    connection: Transaction, contract: Contract, change: ContractChange | None, *, now_us: int
+) -> None:
+    """Keep the contract that judged a delivery, and tell the change, in the transaction that publishes it."""
+    contracts.put(connection, contract, now_us=now_us)
+    if change is not None:
+        events.append(
+            connection, at_us=now_us, kind=CHANGED, subject=change.feed, explanation=change.explanation
+        )
+
+
+def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) -> ContractChange:
+    """Take upon oneself that the contract of `feed` changes from that of its newest batch to the declared one.
+
+    The next load goes on; the event keeps every difference and `reason`. Raises `NotFoundError` HF303 when there is
+    nothing to accept.
+    """
+    with store.ledger.write() as connection:
+        before, after = contracts.newest_of(connection, feed.name), feed.contract
+        if before is None or before == after.hash:
+            raise NotFoundError(
+                "HF303",
+                f"feed {feed.name!r} was loaded under the contract that is declared: there is no change to accept",
+                state="nothing was changed",
+            )
+        old = contracts.find(connection, before)
+        evolution = None if old is None else compare(old, after)
+        change = ContractChange(feed.name, before, after.hash, evolution, accepted=True)
+        contracts.put(connection, after, now_us=now_us)
+        told = f"{reason}; {change.explanation}"
+        contracts.accept(
+            connection, feed.name, before, after.hash, explanation=told, actor=actor, now_us=now_us
+        )
+    return change
+
+
+def _refused(feed: Feed, evolution: Evolution) -> RefusedError:
+    broken = [change for change in evolution.changes if change.at(Border.ROWS) is Kind.BREAKING]
+    return RefusedError(
+        "HF210",
+        f"the contract of feed {feed.name!r} breaks what is loaded: {'; '.join(map(str, broken))}",
+        state="nothing was loaded",
+        next_command=f"change it as told, or take it upon yourself: holdfast contract accept {feed.name} --reason WHY",
+    )

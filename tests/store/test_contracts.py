@@ -1,0 +1,114 @@
+"""R92, R93: every contract that judged a row is kept, and a changed one is told, warned of or refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from holdfast.contract import Contract, Integer, Number, Timestamp
+from holdfast.contract.changes import Kind
+from holdfast.control import contracts as changing
+from holdfast.control.ingest import ingest
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.feeds import Feed
+from holdfast.records import Level
+from holdfast.store import Store, contracts, events
+
+V = Number("v", unit="mi", low=0, high=10)
+KEEP = replace(V, name="w", missing="keep")
+
+
+def feed(*columns: Number) -> Feed:
+    return Feed(
+        "pings", Contract(Integer("id"), Timestamp("at", tz="UTC"), *columns, key="id", event_time="at")
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with one batch of pings, loaded under the contract whose one number is V."""
+    store = Store.open(tmp_path / "store")
+    data = tmp_path / "one.csv"
+    data.write_text("id,at,v\n1,2026-01-01T00:00:00Z,1.5\n")
+    ingest(store, feed(V), "one", data, now_us=1)
+    with store.ledger.write() as connection:
+        contracts.put(connection, feed(V).contract, now_us=1)
+    return store
+
+
+def checked(store: Store, changed: Feed) -> changing.ContractChange | None:
+    with store.ledger.read() as connection:
+        return changing.check(connection, changed)
+
+
+def test_the_same_contract_and_the_first_one_are_no_change(store: Store, tmp_path: Path) -> None:
+    assert checked(store, feed(V)) is None
+    assert checked(Store.open(tmp_path / "empty"), feed(KEEP)) is None
+
+
+def test_a_compatible_change_goes_on_and_is_told(store: Store) -> None:
+    wider = feed(replace(V, high=11))
+    change = checked(store, wider)
+    assert change is not None
+    assert (change.evolution and change.evolution.kind, change.violations) == (Kind.COMPATIBLE, ())
+    with store.ledger.write() as connection:
+        changing.record(connection, wider.contract, change, now_us=2)
+        changing.record(connection, wider.contract, None, now_us=3)
+        (told,) = events.newest(connection, kind=changing.CHANGED)
+        assert [row.first_us for row in contracts.everything(connection)] == [1, 2]
+    assert (told.subject, "bound widened" in told.explanation) == ("pings", True)
+
+
+def test_a_change_that_senders_must_follow_goes_on_with_a_warning(store: Store) -> None:
+    change = checked(store, feed(V, KEEP))
+    assert change is not None
+    (violation,) = change.violations
+    assert (violation.check, violation.subject, violation.level) == ("contract", "w", Level.WARNING)
+
+
+def test_a_breaking_change_is_refused_until_a_person_accepts_it(store: Store) -> None:
+    """HF210 names every difference and the command; what was accepted is this change and no other."""
+    narrower = feed(replace(V, high=9))
+    with pytest.raises(
+        RefusedError, match=r"HF210.*v: bound narrowed \(10\.0 -> 9\.0\).*contract accept pings"
+    ):
+        checked(store, narrower)
+    changing.accept(store, narrower, reason="the sensor ends at 9", actor="ann", now_us=5)
+    change = checked(store, narrower)
+    assert change is not None
+    assert (change.accepted, [violation.level for violation in change.violations]) == (True, [Level.WARNING])
+    with store.ledger.read() as connection:
+        (told,) = events.newest(connection, kind=contracts.ACCEPTED)
+    assert (told.actor, told.explanation.startswith("the sensor ends at 9; contract")) == ("ann", True)
+    with pytest.raises(RefusedError, match="HF210"):
+        checked(store, feed(replace(V, high=8)))
+
+
+def test_nothing_to_accept_is_said(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="no change to accept"):
+        changing.accept(store, feed(V), reason="x", actor="ann", now_us=5)
+
+
+def test_a_contract_that_was_never_kept_is_compared_with_nothing_and_says_so(
+    tmp_path: Path, store: Store
+) -> None:
+    """Rows of an older Holdfast: its ledger has the hashes of contracts only."""
+    with store.ledger.write() as connection:
+        connection.exec_driver_sql("DELETE FROM contracts")
+    change = checked(store, feed(replace(V, high=9)))
+    assert change is not None
+    assert (change.evolution, [violation.level for violation in change.violations]) == (None, [Level.WARNING])
+
+
+def test_contracts_are_found_by_the_beginning_of_their_hash(store: Store) -> None:
+    kept = feed(V).contract
+    with store.ledger.read() as connection:
+        assert contracts.get(connection, kept.hash[:8]) == kept
+        assert contracts.find(connection, "0" * 64) is None
+        (use,) = contracts.uses(connection, "pings")
+        assert (use.contract_hash, use.batches, use.rows_loaded) == (kept.hash, 1, 1)
+        for beginning in (kept.hash[:5], "%%%%%%", "ffffffff"):
+            with pytest.raises(NotFoundError, match="HF303"):
+                contracts.get(connection, beginning)

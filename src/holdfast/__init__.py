@@ -22,8 +22,10 @@ if TYPE_CHECKING:
         Median,
         Number,
         Reject,
+        Rule,
         Text,
         Timestamp,
+        col,
     )
     from holdfast.declaration import Model
     from holdfast.features import (
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "holdfast.contract": (
-        "Boolean Category Constant Contract Integer Keep Label Mean Median Number Reject Text Timestamp".split()  # noqa: SIM905
+        "Boolean Category Constant Contract Integer Keep Label Mean Median Number Reject Rule Text Timestamp col".split()  # noqa: SIM905
     ),
     "holdfast.features": (
         "Aggregate Bucket Clip Code Difference Hour Impute Log Month Ratio Value Weekday".split()  # noqa: SIM905
@@ -62,7 +64,7 @@ _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the data
     "Feed", "Contract", "Boolean", "Category", "Integer", "Label", "Number", "Text", "Timestamp",
-    "Reject", "Constant", "Mean", "Median", "Keep",
+    "Reject", "Constant", "Mean", "Median", "Keep", "Rule", "col",
     "Model", "Aggregate", "Bucket", "Clip", "Code", "Difference", "Hour", "Impute", "Log", "Month", "Ratio", "Value", "Weekday",
     "LightGBM", "LogisticRegression", "Rate", "Gates", "GoldenQuery", "Objective", "Canary",
 ]  # fmt: skip

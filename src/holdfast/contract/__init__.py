@@ -16,7 +16,9 @@ nul         a text or a key contains NUL
 not_unicode a word holds a lone surrogate, which no file of ours can hold
 too_long    a text is longer than its maximum
 pattern     a text does not match its pattern
+rule        the row breaks a rule of the contract: "<name of the rule>|rule"
 duplicate   an earlier valid row of the batch has the same key
+unique      an earlier valid row of the batch has the same values in columns that are to be unique
 extra       a row has a key that no column has
 =========== =========================================================================
 
@@ -44,11 +46,11 @@ from holdfast.contract.missing import (
 )
 from holdfast.contract.moments import instant_us, microseconds, read_moment
 from holdfast.contract.row import EXTRA, compile_row
+from holdfast.contract.rules import Expression, Rule, col
 
 if TYPE_CHECKING:
     from holdfast.contract.batch import (
         LINE,
-        REASONS,
         BatchCheck,
         BatchVerdict,
         as_delivered,
@@ -57,11 +59,12 @@ if TYPE_CHECKING:
         dtypes,
     )
     from holdfast.contract.frame import from_frame
+    from holdfast.contract.masks import REASONS
     from holdfast.contract.text import MISSING_WORDS, Typed, from_text
 
 _ON_FRAMES = {
     "LINE": "batch",
-    "REASONS": "batch",
+    "REASONS": "masks",
     "as_delivered": "batch",
     "BatchCheck": "batch",
     "BatchVerdict": "batch",
@@ -86,6 +89,7 @@ __all__ = [
     "Column",
     "Constant",
     "Contract",
+    "Expression",
     "Integer",
     "Keep",
     "Label",
@@ -94,12 +98,14 @@ __all__ = [
     "Missing",
     "Number",
     "Reject",
+    "Rule",
     "Scalar",
     "Text",
     "Timestamp",
     "Typed",
     "as_delivered",
     "as_policy",
+    "col",
     "compile_batch",
     "compile_row",
     "dtype",

@@ -7,18 +7,13 @@ holds the two together.
 
 from __future__ import annotations
 
-import functools
-import operator
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
-import numpy as np
 import polars as pl
 
 from holdfast.contract.columns import (
-    EXACT,
     Boolean,
     Category,
     Column,
@@ -29,23 +24,16 @@ from holdfast.contract.columns import (
     Timestamp,
 )
 from holdfast.contract.contract import Contract
-from holdfast.contract.missing import Reject
-from holdfast.contract.moments import EARLIEST_US, LATEST_US
+from holdfast.contract.masks import REASONS, any_broken, bitmasks, counts, in_words
+from holdfast.contract.reasons import Reason, reasons_of
 from holdfast.contract.text import Typed
+from holdfast.contract.unique import incomplete, repeated
 from holdfast.errors import InputError
-
-REASONS: Final = "_reasons"
-"""The column of a quarantined row that says why; no contract can name a column so."""
 
 LINE: Final = "_line"
 """The column of the quarantine that holds a line which could not be taken apart into columns."""
 
 _FIELDS: Final = f"{LINE}|fields"
-
-_BITS: Final = 64
-
-_FEW: Final = 12
-"""Up to so many words, comparing with each is faster than looking up in a set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +50,6 @@ class BatchVerdict:
     valid: pl.DataFrame
     quarantined: pl.DataFrame
     counts: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """A reason, and where it holds. `covered`: where it does, another rule of the column is broken too."""
-
-    reason: str
-    broken: pl.Expr
-    covered: bool = False
-
-    @property
-    def column(self) -> str:
-        return self.reason.partition("|")[0]
 
 
 BatchCheck: TypeAlias = Callable[[pl.DataFrame | Typed], BatchVerdict]
@@ -116,7 +91,8 @@ def compile_batch(contract: Contract) -> BatchCheck:
     `compile_row` gives. In addition the key is unique among the valid rows: the first row of the batch that
     is valid otherwise is kept, each later one with its key gets the reason "<key>|duplicate" ("+" between
     the columns of a composite key). So a resent row is harmless, and a row that was sent damaged and then
-    again in order is not lost.
+    again in order is not lost. The same then holds for each of `unique`, with the reason "<columns>|unique", among
+    the rows that are valid until then and in which none of its columns is missing.
 
     Raises
     ------
@@ -136,8 +112,9 @@ def compile_batch(contract: Contract) -> BatchCheck:
     """
     schema = dtypes(contract)
     place = {name: number for number, name in enumerate(schema)}
-    rules = tuple(rule for column in contract.columns for rule in _rules(column, column.name in contract.key))
+    reasons = reasons_of(contract)
     duplicate = f"{'+'.join(contract.key)}|duplicate"
+    unique = [(f"{'+'.join(names)}|unique", names) for names in contract.unique]
     words = [column.name for column in contract.columns if isinstance(column, (Category, Text))]
 
     def check(batch: pl.DataFrame | Typed) -> BatchVerdict:
@@ -149,21 +126,30 @@ def compile_batch(contract: Contract) -> BatchCheck:
         _check_schema(typed.frame, schema)
         frame = typed.frame.select(list(schema)).rechunk()
         # No column is named like a reason, so that the faults can stand beside the columns.
-        wide = frame.with_columns(rows.alias(reason) for reason, rows in typed.faults.items())
-        faults = [_Rule(reason, pl.col(reason)) for reason in typed.faults]
+        wide = frame.with_columns(rows.alias(word) for word, rows in typed.faults.items())
+        faults = [Reason(word, pl.col(word)) for word in typed.faults]
         # Stable: of one column the faults come first, since what could not be read is not missing.
-        every = tuple(sorted((*faults, *rules), key=lambda rule: place[rule.column]))
-        bad = wide.select(_any_broken(every)).to_series()
-        repeated = _repeated(frame, contract.key, bad)
-        if repeated is not None:
-            bad = bad | repeated
+        every = tuple(sorted((*faults, *reasons), key=lambda reason: place.get(reason.column, len(place))))
+        bad = wide.select(any_broken(every)).to_series()
+        bad, struck = strike(frame, bad)
         if not bad.any():
             return BatchVerdict(_words_null(frame, words), _with_no_reasons(typed.original), {})
-        masks = wide.filter(bad).select(_masks(every))
-        reasons = _decode(masks, every, None if repeated is None else (duplicate, repeated.filter(bad)))
-        quarantined = typed.original.filter(bad).with_columns(reasons.alias(REASONS))
-        order = [*(rule.reason for rule in every), duplicate]
-        return BatchVerdict(_words_null(frame.filter(~bad), words), quarantined, _count(reasons, order))
+        masks = wide.filter(bad).select(bitmasks(every))
+        told = in_words(masks, every, [(word, rows.filter(bad)) for word, rows in struck])
+        quarantined = typed.original.filter(bad).with_columns(told.alias(REASONS))
+        order = [*(reason.word for reason in every), duplicate, *(word for word, _ in unique)]
+        return BatchVerdict(_words_null(frame.filter(~bad), words), quarantined, counts(told, order))
+
+    def strike(frame: pl.DataFrame, bad: pl.Series) -> tuple[pl.Series, list[tuple[str, pl.Series]]]:
+        """Each in its turn, so that a row repeats only rows that are kept."""
+        struck = []
+        for word, names in ((duplicate, contract.key), *unique):
+            apart = incomplete(frame, names) if word != duplicate else None
+            rows = repeated(frame, names, bad if apart is None else bad | apart)
+            if rows is not None:
+                struck.append((word, rows))
+                bad = bad | rows
+        return bad, struck
 
     return check
 
@@ -215,145 +201,6 @@ def _check_schema(frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> Non
             state="no row was checked",
             next_command="correct the source, or the contract if the source is meant to look so",
         )
-
-
-def _rules(column: Column, in_key: bool) -> Iterator[_Rule]:
-    value, name = pl.col(column.name), column.name
-    is_word = isinstance(column, (Category, Text))
-    bounded = isinstance(column, (Number, Integer)) and column.low is not None and column.high is not None
-    if isinstance(column.missing, Reject):
-        yield _Rule(
-            f"{name}|missing", value.is_null() | (value.str.len_bytes() == 0) if is_word else value.is_null()
-        )
-    match column:
-        case Number():
-            yield _Rule(f"{name}|not_finite", ~value.is_finite(), covered=bounded)
-            yield from _range(name, value, column.low, column.high)
-        case Integer():
-            yield _Rule(f"{name}|not_exact", ~value.is_between(-EXACT, EXACT), covered=bounded)
-            yield from _range(name, value, column.low, column.high)
-        case Category():
-            if in_key:
-                yield _Rule(f"{name}|nul", _has_nul(value))
-            if column.unseen == "reject":
-                yield _Rule(f"{name}|unseen", _is_none_of(value, (*(column.values or ()), "")))
-        case Timestamp():
-            yield _Rule(f"{name}|range", ~value.dt.epoch("us").is_between(EARLIEST_US, LATEST_US))
-        case Text():
-            yield _Rule(f"{name}|nul", _has_nul(value))
-            yield _Rule(f"{name}|too_long", value.str.len_chars() > column.max_length)
-            if column.pattern is not None:
-                yield _Rule(f"{name}|pattern", _mismatch(value, column.pattern, column.max_length))
-        case Boolean() | Label():
-            pass
-        case _:
-            assert_never(column)
-
-
-def _has_nul(value: pl.Expr) -> pl.Expr:
-    return value.cast(pl.Binary).bin.contains(b"\0")  # over bytes: nearly three times as fast as over text
-
-
-def _is_none_of(value: pl.Expr, words: tuple[str, ...]) -> pl.Expr:
-    if len(words) > _FEW:
-        return ~value.is_in(words)
-    return functools.reduce(operator.and_, (value != word for word in words))
-
-
-def _range(name: str, value: pl.Expr, low: float | None, high: float | None) -> Iterator[_Rule]:
-    if low is not None and high is not None:
-        yield _Rule(f"{name}|range", ~value.is_between(low, high))
-    elif low is not None:
-        yield _Rule(f"{name}|range", value < low)
-    elif high is not None:
-        yield _Rule(f"{name}|range", value > high)
-
-
-def _mismatch(value: pl.Expr, pattern: str, longest: int) -> pl.Expr:
-    # Python's `re`, because Polars' expressions differ (no look-around, another $), and both back ends must
-    # mean the same. A text that is too long has its reason already, and may cost a pattern much time.
-    matches = re.compile(pattern).fullmatch
-
-    def broken(texts: pl.Series) -> pl.Series:
-        distinct = texts.unique().drop_nulls().to_list()
-        odd = [text for text in distinct if 0 < len(text) <= longest and not matches(text)]
-        return texts.is_in(odd)
-
-    return value.map_batches(broken, return_dtype=pl.Boolean())
-
-
-def _any_broken(rules: tuple[_Rule, ...]) -> pl.Expr:
-    return pl.any_horizontal(rule.broken.fill_null(value=False) for rule in rules if not rule.covered)
-
-
-def _masks(rules: tuple[_Rule, ...]) -> list[pl.Expr]:
-    """One UInt64 column for every 64 rules, bit i set where its rule i is broken. Null breaks no rule."""
-    masks = []
-    for start in range(0, len(rules), _BITS):
-        bits = [
-            pl.when(rule.broken).then(pl.lit(1 << bit, pl.UInt64)).otherwise(pl.lit(0, pl.UInt64))
-            for bit, rule in enumerate(rules[start : start + _BITS])
-        ]
-        masks.append(pl.sum_horizontal(bits).alias(f"mask{start // _BITS}"))
-    return masks
-
-
-def _repeated(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.Series | None:
-    """The rows whose key an earlier good row has; None when there is none.
-
-    Equal keys have equal hashes, so when no hash is there twice no key is: sorting hashes is five times as
-    fast as finding first occurrences. Only rows whose hash is there twice are compared by their keys.
-    """
-    hashes = frame.select(_hash(key)).to_series()
-    any_bad = bool(bad.any())
-    good = hashes.filter(~bad) if any_bad else hashes
-    ordered = np.sort(good.to_numpy())
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(twice) == 0:
-        return None
-    suspect = hashes.is_in(pl.Series(np.unique(twice)).implode()) & ~bad
-    rows = frame.select(key).with_row_index("_row").filter(suspect)
-    later = rows.filter(~rows.select(key).select(pl.struct(pl.all()).is_first_distinct()).to_series())["_row"]
-    if later.is_empty():
-        return None
-    flags = np.zeros(frame.height, dtype=np.bool_)
-    flags[later.to_numpy()] = True
-    return pl.Series("repeated", flags)
-
-
-def _hash(key: tuple[str, ...]) -> pl.Expr:
-    mixed = pl.col(key[0]).hash(1)
-    for place, name in enumerate(key[1:], start=2):
-        mixed = mixed ^ pl.col(name).hash(place)
-    return mixed.alias("hash")
-
-
-def _decode(
-    masks: pl.DataFrame, rules: tuple[_Rule, ...], duplicate: tuple[str, pl.Series] | None
-) -> pl.Series:
-    """The words for the rows of `masks`: of each column the first broken rule, then the batch's own rule."""
-    found = masks.select(pl.all().bitwise_or()).row(0)
-    chains: dict[str, list[tuple[str, pl.Expr]]] = {}
-    for place, rule in enumerate(rules):
-        word, bit = divmod(place, _BITS)
-        if found[word] >> bit & 1:
-            broken = (pl.col(f"mask{word}") & pl.lit(1 << bit, pl.UInt64)) != 0
-            chains.setdefault(rule.column, []).append((rule.reason, broken))
-    listed = []
-    for chain in chains.values():
-        choice = pl.lit(None, pl.String)
-        for reason, broken in reversed(chain):
-            choice = pl.when(broken).then(pl.lit(reason)).otherwise(choice)
-        listed.append(choice)
-    if duplicate is not None:
-        reason, rows = duplicate
-        listed.append(pl.when(pl.lit(rows)).then(pl.lit(reason)).otherwise(pl.lit(None, pl.String)))
-    return masks.select(pl.concat_list(listed).list.drop_nulls().alias(REASONS)).to_series()
-
-
-def _count(reasons: pl.Series, order: list[str]) -> dict[str, int]:
-    counted = dict(reasons.explode().value_counts().iter_rows())
-    return {reason: counted[reason] for reason in dict.fromkeys(order) if reason in counted}
 
 
 def _words_null(frame: pl.DataFrame, words: list[str]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from holdfast.contract.missing import REJECT, Constant, Keep, Mean, Median, Missing, Reject, as_policy
 from holdfast.errors import InputError
-from holdfast.records import check_name, duration
+from holdfast.records import NAME, check_name, duration
 
 EXACT: Final = 2**53
 """Integers of magnitude up to this are exact in the double precision that a model computes in (IEEE 754)."""
@@ -39,6 +39,13 @@ def _unit_stated(name: str, unit: object) -> None:
         raise _refuse(name, "a number needs its unit; write '1' when it has none")
 
 
+def _semantic_stated(name: str, semantic: object) -> None:
+    if semantic is not None and (not isinstance(semantic, str) or not NAME.match(semantic)):
+        raise _refuse(
+            name, f"semantic is a word such as 'postal_code', of a-z, 0-9, '_' and '-', not {semantic!r}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """A finite real number in a stated unit (R21, R22).
@@ -52,6 +59,9 @@ class Number:
         Both ends are allowed values; None is no bound.
     missing
         `Reject` (default), `Constant`, `Median`, `Mean` or `Keep`, or the shorthand of one.
+    semantic
+        What the values are, in a word that producer and consumer share: "postal_code", "price". It is compared
+        wherever two sides meet, so that a zip code that was renamed to cost is refused, whatever its unit says.
     """
 
     name: str
@@ -59,9 +69,11 @@ class Number:
     low: float | None = None
     high: float | None = None
     missing: Missing | str = REJECT
+    semantic: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
         _unit_stated(self.name, self.unit)
         for end in ("low", "high"):
             object.__setattr__(self, end, self._finite(getattr(self, end)))
@@ -85,7 +97,7 @@ class Number:
 class Integer:
     """A whole number of magnitude up to 2**53, beyond which a model could not tell neighbours apart.
 
-    `unit`, `low`, `high` and `missing` are as in `Number`.
+    `unit`, `low`, `high`, `missing` and `semantic` are as in `Number`.
     """
 
     name: str
@@ -93,9 +105,11 @@ class Integer:
     low: int | None = None
     high: int | None = None
     missing: Missing | str = REJECT
+    semantic: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
         _unit_stated(self.name, self.unit)
         for end in (self.low, self.high):
             if end is not None and not self._exact(end):
@@ -123,15 +137,19 @@ class Category:
     unseen
         "other" lets an unknown word through, to be coded as one common category; "reject" makes it the
         reason `unseen` and needs `values`.
+    missing, semantic
+        As in `Number`, without median and mean.
     """
 
     name: str
     values: tuple[str, ...] | None = None
     unseen: Literal["other", "reject"] = "other"
     missing: Missing | str = REJECT
+    semantic: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
         if self.unseen not in ("other", "reject"):
             raise _refuse(self.name, f"unseen is 'other' or 'reject', not {self.unseen!r}")
         if self.values is None:
@@ -168,15 +186,19 @@ class Timestamp:
         wall clock of `tz`, where a time that the clock skips is the reason `gap`, one that it shows twice
         is the reason `fold`, and one before 1900 or after 2099, where zone rules are guesses, is the reason
         `range`.
+    semantic
+        As in `Number`.
     """
 
     name: str
     tz: str
     missing: Missing | str = REJECT
     naive: Literal["reject", "local"] = "reject"
+    semantic: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
         if not _ZONE.match(str(self.tz)) or self.tz in _NOWHERE:
             raise _refuse(
                 self.name, f"{self.tz!r} is not a time zone; write one such as 'UTC' or 'America/New_York'"
@@ -194,13 +216,15 @@ class Timestamp:
 
 @dataclass(frozen=True, slots=True)
 class Boolean:
-    """True or false; 0 and 1 are numbers."""
+    """True or false; 0 and 1 are numbers. `missing` is any policy but a median or mean; `semantic` as in `Number`."""
 
     name: str
     missing: Missing | str = REJECT
+    semantic: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
         object.__setattr__(self, "missing", as_policy(self.missing))
         if isinstance(self.missing, (Median, Mean)):
             raise _refuse(self.name, "a boolean has no median or mean")
@@ -218,15 +242,19 @@ class Text:
         In Unicode characters, at least 1.
     pattern
         A regular expression of Python's `re` that the whole text must match.
+    missing, semantic
+        As in `Number`, without median and mean.
     """
 
     name: str
     max_length: int = 256
     missing: Missing | str = REJECT
     pattern: str | None = None
+    semantic: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
         if type(self.max_length) is not int or self.max_length < 1:
             raise _refuse(
                 self.name, f"max_length must be a whole number of at least 1, not {self.max_length!r}"
@@ -250,14 +278,18 @@ class Label:
         A duration such as "12h"; not negative. No earlier training or evaluation may use the label of a row.
     missing
         `Reject` (default), or `Keep` when a row may be loaded before, or without ever, having a label.
+    semantic
+        As in `Number`.
     """
 
     name: str
     delay: timedelta | str
     missing: Missing | str = REJECT
+    semantic: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
         object.__setattr__(self, "delay", duration(self.delay))
         if self.delay_span < timedelta(0):
             raise _refuse(self.name, "a label cannot be known before its event")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Final
 
 from holdfast.contract.columns import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.missing import Reject, as_policy, policy_from_json, policy_json
+from holdfast.contract.rule_kinds import check_rule
+from holdfast.contract.rules import Rule
 from holdfast.errors import InputError
 from holdfast.records import canonical_json, sha256_hex
 
-FORMAT: Final = 1
-"""The version of the JSON form. It is part of the hash."""
+FORMAT: Final = 2
+"""The version of the JSON form. It is part of the hash, so a contract that uses nothing of format 2 is written as 1:
+what was made under it before stays made under it."""
 
 _KINDS: Final[dict[str, type[Column]]] = {
     "number": Number,
@@ -25,6 +28,9 @@ _KINDS: Final[dict[str, type[Column]]] = {
     "text": Text,
     "label": Label,
 }
+
+
+_TELL_APART: Final = (Integer, Category, Text, Timestamp, Boolean)
 
 
 @dataclass(frozen=True, init=False)
@@ -44,6 +50,12 @@ class Contract:
         What is to be foretold; becomes the last column. A feed that only supplies features has none.
     slices
         Category, integer or boolean columns by which quality is reported.
+    rules
+        What the columns of a row must be to each other.
+    unique
+        Columns, or tuples of columns, that tell rows apart besides the key: within a batch, a valid row with the
+        values of an earlier valid one gets the reason "<a>+<b>|unique". A row in which one of them is missing is
+        like no other.
 
     Raises
     ------
@@ -68,6 +80,8 @@ class Contract:
     event_time: str
     label: Label | None
     slices: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    unique: tuple[tuple[str, ...], ...]
 
     def __init__(
         self,
@@ -76,6 +90,8 @@ class Contract:
         event_time: str,
         label: Label | None = None,
         slices: tuple[str, ...] | list[str] | str = (),
+        rules: Iterable[Rule] = (),
+        unique: Iterable[str | Iterable[str]] | str = (),
     ) -> None:
         rowwise = [kind for kind in _KINDS.values() if kind is not Label]
         stray = [column for column in columns if type(column) not in rowwise]
@@ -87,6 +103,8 @@ class Contract:
         object.__setattr__(self, "event_time", event_time)
         object.__setattr__(self, "label", label)
         object.__setattr__(self, "slices", (slices,) if isinstance(slices, str) else tuple(slices))
+        object.__setattr__(self, "rules", (rules,) if isinstance(rules, Rule) else tuple(rules))
+        object.__setattr__(self, "unique", tuple(_name_tuples(unique)))
         object.__setattr__(self, "_by_name", {column.name: column for column in every})
         self._check()
         object.__setattr__(self, "_json", canonical_json(self._as_json()))
@@ -127,9 +145,11 @@ class Contract:
         """The contract that `to_json` wrote; `InputError` HF101 when the text is not one."""
         try:
             value = json.loads(text)
-            if value["format"] != FORMAT:
+            if value["format"] not in (1, FORMAT):
                 raise InputError(
-                    "HF101", f"the contract has JSON format {value['format']!r}; this Holdfast reads {FORMAT}"
+                    "HF101",
+                    f"the contract has JSON format {value['format']!r}; this Holdfast reads 1 to {FORMAT}",
+                    next_command="read it with the Holdfast that wrote it, or a newer one",
                 )
             columns = [_column_from_json(column) for column in value["columns"]]
             label = columns.pop() if columns and isinstance(columns[-1], Label) else None
@@ -139,6 +159,8 @@ class Contract:
                 event_time=value["event_time"],
                 label=label if isinstance(label, Label) else None,
                 slices=tuple(value["slices"]),
+                rules=[Rule.from_json(rule) for rule in value.get("rules", ())],
+                unique=[tuple(names) for names in value.get("unique", ())],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError("HF101", f"this is not the JSON of a contract: {error!r}") from error
@@ -147,8 +169,14 @@ class Contract:
         return hash(self.hash)
 
     def _as_json(self) -> dict[str, object]:
-        return {
-            "format": FORMAT,
+        more: dict[str, object] = {}
+        if self.rules:
+            more["rules"] = [rule.to_json() for rule in self.rules]
+        if self.unique:
+            more["unique"] = [list(names) for names in self.unique]
+        is_new = more or any(column.semantic is not None for column in self.columns)
+        return more | {
+            "format": FORMAT if is_new else 1,
             "columns": [_column_json(column) for column in self.columns],
             "key": list(self.key),
             "event_time": self.event_time,
@@ -162,12 +190,37 @@ class Contract:
         if not self.key or len(set(self.key)) != len(self.key):
             raise InputError("HF101", f"the key {self.key!r} must name at least one column, each once")
         for name in self.key:
-            self._must_be(name, (Integer, Category, Text, Timestamp, Boolean), "part of the key")
+            self._must_be(name, _TELL_APART, "part of the key")
             self._must_be_there(name, "part of the key")
         self._must_be(self.event_time, (Timestamp,), "the event time")
         self._must_be_there(self.event_time, "the event time")
         for name in self.slices:
             self._must_be(name, (Category, Integer, Boolean), "a slice")
+        self._check_unique()
+        self._check_rules()
+
+    def _check_unique(self) -> None:
+        for names in self.unique:
+            if not names or len(set(names)) != len(names):
+                raise InputError("HF101", f"unique={names!r} must name at least one column, each once")
+            for name in names:
+                self._must_be(name, _TELL_APART, "part of what is unique")
+        sets = [frozenset(names) for names in (self.key, *self.unique)]
+        for place, names in enumerate(self.unique, start=1):
+            if sets[place] in sets[:place]:
+                raise InputError("HF101", f"unique={names!r} is said twice, or is the key already")
+
+    def _check_rules(self) -> None:
+        for rule in self.rules:
+            if not isinstance(rule, Rule):
+                raise InputError("HF101", f"{rule!r} is no rule; write Rule(name, expression)")
+            check_rule(rule, self.__dict__["_by_name"])
+        taken = [*self.names, *(rule.name for rule in self.rules)]
+        twice = sorted({name for name in taken if taken.count(name) > 1})
+        if twice:
+            raise InputError(
+                "HF101", f"rules must not share a name with a column or a rule: {', '.join(twice)}"
+            )
 
     def _must_be(self, name: str, kinds: tuple[type[Column], ...], role: str) -> None:
         column = self.column(name)
@@ -178,6 +231,11 @@ class Contract:
     def _must_be_there(self, name: str, role: str) -> None:
         if not isinstance(self.column(name).missing, Reject):
             raise InputError("HF101", f"{name!r} is {role}, so its missing policy must be Reject()")
+
+
+def _name_tuples(unique: Iterable[str | Iterable[str]] | str) -> Iterator[tuple[str, ...]]:
+    for names in (unique,) if isinstance(unique, str) else unique:
+        yield (names,) if isinstance(names, str) else tuple(names)
 
 
 def _kind_name(column: Column) -> str:
@@ -192,6 +250,8 @@ def _column_json(column: Column) -> dict[str, object]:
             fact = policy_json(as_policy(fact))
         elif isinstance(fact, timedelta):
             fact = fact.total_seconds()
+        if field.name == "semantic" and fact is None:
+            continue
         value["delay_seconds" if field.name == "delay" else field.name] = fact
     return value
 

@@ -27,8 +27,9 @@ from holdfast.contract.columns import (
 from holdfast.contract.contract import Contract
 from holdfast.contract.missing import Reject
 from holdfast.contract.moments import read_moment
+from holdfast.contract.rule_rows import compile_rule_for_row
 
-Rule: TypeAlias = Callable[[object], str | None]
+ValueCheck: TypeAlias = Callable[[object], str | None]
 """From a value to the reason why it is not valid, or None."""
 
 EXTRA: Final = "*|extra"
@@ -51,7 +52,8 @@ def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, 
     A pure function. Values are float or int (Number), int (Integer), str (Category, Text), aware datetime
     or RFC 3339 text (Timestamp), bool (Boolean, Label); None or an absent key is missing. At most one
     reason a column, "name|rule", the first in the order type, missing, others; columns come in the order of
-    the contract.
+    the contract, and after them its rules in theirs, each judged when the columns that it reads are valid. A
+    rule that reads the label is not judged of a request.
 
     Examples
     --------
@@ -63,11 +65,22 @@ def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, 
     ('distance|not_finite', 'at|zone')
     """
     columns = contract.request_columns if request else contract.columns
-    rules = tuple((column.name, _compile(column, column.name in contract.key)) for column in columns)
+    checks = tuple((column.name, _compile(column, column.name in contract.key)) for column in columns)
     names = frozenset(column.name for column in columns)
+    by_name = {column.name: column for column in columns}
+    rules = tuple(
+        (rule.reason, frozenset(rule.columns), compile_rule_for_row(rule, by_name))
+        for rule in contract.rules
+        if names.issuperset(rule.columns)
+    )
 
     def check(row: Mapping[str, object]) -> tuple[str, ...]:
-        reasons = [reason for name, rule in rules if (reason := rule(row.get(name))) is not None]
+        reasons = [reason for name, rule in checks if (reason := rule(row.get(name))) is not None]
+        if rules:
+            invalid = {reason.partition("|")[0] for reason in reasons}
+            for reason, read, kept in rules:
+                if read.isdisjoint(invalid) and kept(row) is False:
+                    reasons.append(reason)
         if not row.keys() <= names:
             reasons.append(EXTRA)
         return tuple(reasons)
@@ -75,7 +88,7 @@ def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, 
     return check
 
 
-def _compile(column: Column, in_key: bool) -> Rule:
+def _compile(column: Column, in_key: bool) -> ValueCheck:
     missing = f"{column.name}|missing" if isinstance(column.missing, Reject) else None
     match column:
         case Number():
@@ -94,7 +107,7 @@ def _compile(column: Column, in_key: bool) -> Rule:
             assert_never(column)
 
 
-def _number(column: Number, missing: str | None) -> Rule:
+def _number(column: Number, missing: str | None) -> ValueCheck:
     wrong_type, not_finite, out_of_range = (
         f"{column.name}|{rule}" for rule in ("type", "not_finite", "range")
     )
@@ -119,7 +132,7 @@ def _number(column: Number, missing: str | None) -> Rule:
     return check
 
 
-def _integer(column: Integer, missing: str | None) -> Rule:
+def _integer(column: Integer, missing: str | None) -> ValueCheck:
     wrong_type, not_exact, out_of_range = (f"{column.name}|{rule}" for rule in ("type", "not_exact", "range"))
     low = -EXACT if column.low is None else column.low
     high = EXACT if column.high is None else column.high
@@ -138,7 +151,7 @@ def _integer(column: Integer, missing: str | None) -> Rule:
     return check
 
 
-def _category(column: Category, missing: str | None, *, nul_allowed: bool) -> Rule:
+def _category(column: Category, missing: str | None, *, nul_allowed: bool) -> ValueCheck:
     wrong_type, not_unicode, nul, unseen = (
         f"{column.name}|{rule}" for rule in ("type", "not_unicode", "nul", "unseen")
     )
@@ -161,7 +174,7 @@ def _category(column: Category, missing: str | None, *, nul_allowed: bool) -> Ru
     return check
 
 
-def _text(column: Text, missing: str | None) -> Rule:
+def _text(column: Text, missing: str | None) -> ValueCheck:
     wrong_type, not_unicode, nul, too_long, mismatch = (
         f"{column.name}|{rule}" for rule in ("type", "not_unicode", "nul", "too_long", "pattern")
     )
@@ -184,7 +197,7 @@ def _text(column: Text, missing: str | None) -> Rule:
     return check
 
 
-def _timestamp(column: Timestamp, missing: str | None) -> Rule:
+def _timestamp(column: Timestamp, missing: str | None) -> ValueCheck:
     zone = ZoneInfo(column.tz)
     local = column.naive == "local"
 
@@ -197,7 +210,7 @@ def _timestamp(column: Timestamp, missing: str | None) -> Rule:
     return check
 
 
-def _boolean(name: str, missing: str | None) -> Rule:
+def _boolean(name: str, missing: str | None) -> ValueCheck:
     wrong_type = f"{name}|type"
 
     def check(value: object) -> str | None:

@@ -1,0 +1,176 @@
+"""Kills loaders with SIGKILL, at every named point and at random moments, and checks the history of every row.
+
+    python tests/soak/crash.py --kills 1000 --loaders 4 --seed 20131
+
+In each world 1 to `--loaders` processes load the same deliveries at once, in other orders, some twice, some with the same
+id and other content. A killed one is followed by others. After every few kills, and when the last delivery is in, the
+checker reads all rows: none that was acknowledged is lost, none is there twice, no delivery is there in part, and
+`verify` finds nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from world import Delivery, Zygote, check, deliver
+
+from holdfast.control.verify import verify
+from holdfast.store import Store, faults
+
+KILLS_IN_A_WORLD = 40
+NEW_IN_A_ROUND = 3
+TWIN_SHARE = 0.3
+
+
+class Soak:
+    """One run: counts, and everything that broke a promise."""
+
+    def __init__(self, seed: int, loaders: int, directory: Path) -> None:
+        self.chance = random.Random(seed)
+        self.loaders = loaders
+        self.directory = directory
+        self.zygote = Zygote()
+        self.points = itertools.cycle(faults.POINTS)
+        self.kills = Counter[str]()
+        self.acknowledged = 0
+        self.rows = 0
+        self.worlds = 0
+        self.broken: list[str] = []
+        self.load_seconds = 0.05
+
+    def world(self, kills: int) -> None:
+        """Kill loaders in a new store until `kills` died, then load the rest and check."""
+        self.worlds += 1
+        home = self.directory / f"world-{self.worlds}"
+        home.mkdir()
+        sent: list[Delivery] = []
+        answers, died, rounds = home / "answers", 0, 0
+        while died < kills:
+            new = self._deliver(home, rounds)
+            sent += new
+            died += self._round(home, new + self.chance.choices(sent, k=2), answers)
+            rounds += 1
+            if rounds % 5 == 0:
+                self._check(home, sent, answers)
+            if len(self.broken) > 20:
+                return
+        self._finish(home, sent, answers)
+        shutil.rmtree(home)
+
+    def _deliver(self, home: Path, turn: int) -> list[Delivery]:
+        numbers = range(turn * NEW_IN_A_ROUND, (turn + 1) * NEW_IN_A_ROUND)
+        twins = [number for number in numbers if self.chance.random() < TWIN_SHARE]
+        return [deliver(home, number) for number in numbers] + [
+            deliver(home, number, twin=True) for number in twins
+        ]
+
+    def _task(self, home: Path, answers: Path, jobs: list[Delivery], **more: Any) -> dict[str, Any]:
+        root = str(home / "store")
+        named = [[each.batch, str(each.path)] for each in jobs]
+        return {"root": root, "acks": str(answers), "jobs": named, "aggregates": self.worlds % 2 == 0, **more}
+
+    def _round(self, home: Path, sent: list[Delivery], answers: Path) -> int:
+        running, moments = [], []
+        for _ in range(self.chance.randint(1, self.loaders)):
+            jobs = self.chance.choices(sent, k=self.chance.randint(1, 4))
+            at_point = self.chance.random() < 0.5
+            point = next(self.points) if at_point else None
+            task = self._task(home, answers, jobs, point=point, passes=self.chance.randint(1, 2))
+            pid = self.zygote.run(**task)
+            running.append((pid, point))
+            if not at_point and self.chance.random() < 0.9:
+                moment = time.monotonic() + self.chance.uniform(0, self.load_seconds * len(jobs))
+                moments.append((moment, pid))
+        for moment, pid in sorted(moments):
+            time.sleep(max(0.0, moment - time.monotonic()))
+            os.kill(pid, signal.SIGKILL)  # not yet waited for, so the id is still his
+        died = 0
+        for pid, point in running:
+            status = self.zygote.wait(pid)
+            if status == -signal.SIGKILL:
+                self.kills[point or "at a random moment"] += 1
+                died += 1
+            elif status != 0:
+                self.broken.append(f"a loader ended with {status}")
+        return died
+
+    def _finish(self, home: Path, sent: list[Delivery], answers: Path) -> None:
+        """Everything is delivered once more; now all of it is there."""
+        begun = time.monotonic()
+        jobs = self.chance.sample(sent, len(sent))
+        self.zygote.wait(self.zygote.run(**self._task(home, answers, jobs)))
+        self.load_seconds = max(0.02, (time.monotonic() - begun) / len(sent))
+        self._check(home, sent, answers)
+        told = {tuple(line.split(" ", 3)[:3]) for line in answers.read_text().splitlines()}
+        for batch in {each.batch for each in sent}:
+            winners = [line for line in told if line[0] == "ACK" and line[1] == batch]
+            if len(winners) != 1:
+                self.broken.append(f"{batch} was acknowledged with {len(winners)} contents")
+        self.acknowledged += len({line for line in told if line[0] == "ACK"})
+
+    def _check(self, home: Path, sent: list[Delivery], answers: Path) -> None:
+        store = Store.open(home / "store")
+        lines = answers.read_text().splitlines() if answers.exists() else []
+        history = check(store, sent, lines)
+        if history:
+            self.broken.append(f"{home.name}: {history}")
+        outcome = verify(store)
+        self.broken += [f"{home.name}: verify found {finding}" for finding in outcome.findings]
+        self.rows += outcome.rows
+        store.ledger.close()
+
+    def outcome(self) -> dict[str, Any]:
+        """What is printed."""
+        return {
+            "kills": self.kills.total(),
+            "kills_by_point": dict(sorted(self.kills.items())),
+            "worlds": self.worlds,
+            "batches_acknowledged": self.acknowledged,
+            "rows_checked": self.rows,
+            "broken": self.broken,
+        }
+
+
+def soak(kills: int, loaders: int, seed: int, directory: Path) -> dict[str, Any]:
+    """Run until `kills` loaders died; what came of it."""
+    run = Soak(seed, loaders, directory)
+    try:
+        while run.kills.total() < kills and not run.broken:
+            run.world(min(KILLS_IN_A_WORLD, kills - run.kills.total()))
+    finally:
+        run.zygote.close()
+    return run.outcome()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--loaders", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=20131)
+    asked = parser.parse_args()
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="holdfast-crash-") as directory:
+        outcome = soak(asked.kills, asked.loaders, asked.seed, Path(directory))
+    outcome |= {"seed": asked.seed, "loaders": asked.loaders, "seconds": round(time.monotonic() - begun, 1)}
+    sys.stdout.write(json.dumps(outcome, indent=1) + "\n")
+    return 1 if outcome["broken"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Final, assert_never
 from zoneinfo import ZoneInfo
@@ -19,12 +19,15 @@ from holdfast.contract.columns import Boolean, Category, Column, Integer, Label,
 from holdfast.contract.contract import Contract
 from holdfast.contract.shapes import (
     SPACINGS_SECONDS,
+    ByLabel,
     Flags,
     Instants,
     Numbers,
     Shape,
     Words,
     add,
+    add_by_label,
+    by_label,
     numbers_of,
     shape_from_json,
     shape_json,
@@ -50,13 +53,14 @@ class Profile:
     """The shape of each column over `rows` rows.
 
     `values` counts the values of integer columns that take few (bounds at most 64 apart, or slices of the contract),
-    which their shape as numbers does not.
+    which their shape as numbers does not. `by_label` parts the sums of the columns of numbers by the label.
     """
 
     rows: int
     columns: Mapping[str, Shape]
     values: Mapping[str, Words]
     label: str | None = None
+    by_label: Mapping[str, ByLabel] = field(default_factory=dict)
 
     @property
     def label_share(self) -> float | None:
@@ -86,6 +90,7 @@ class Profile:
                 "label": self.label,
                 "columns": {name: shape_json(shape) for name, shape in self.columns.items()},
                 "values": {name: shape_json(shape) for name, shape in self.values.items()},
+                "by_label": {name: asdict(parts) for name, parts in self.by_label.items()},
             }
         )
 
@@ -104,6 +109,7 @@ class Profile:
                 {name: shape_from_json(shape) for name, shape in value["columns"].items()},
                 {name: shape for name, shape in values.items() if isinstance(shape, Words)},
                 value["label"],
+                {name: ByLabel(**parts) for name, parts in value["by_label"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError("HF101", f"this is not the JSON of a profile: {error!r}") from error
@@ -130,7 +136,7 @@ def profile_batch(contract: Contract, valid: pl.DataFrame) -> Profile:
         if isinstance(column, Integer) and _takes_few(column, contract):
             values[column.name] = _words(series.cast(pl.String))
     label = None if contract.label is None else contract.label.name
-    return Profile(valid.height, columns, values, label)
+    return Profile(valid.height, columns, values, label, _parted(contract, valid))
 
 
 def merge(profiles: Sequence[Profile]) -> Profile:
@@ -150,7 +156,26 @@ def merge(profiles: Sequence[Profile]) -> Profile:
             if isinstance(shape, Words)
         },
         profiles[-1].label,
+        {
+            name: add_by_label([profile.by_label[name] for profile in profiles if name in profile.by_label])
+            for name in dict.fromkeys(name for profile in profiles for name in profile.by_label)
+        },
     )
+
+
+def _parted(contract: Contract, valid: pl.DataFrame) -> dict[str, ByLabel]:
+    if contract.label is None:
+        return {}
+    told = valid.get_column(contract.label.name)
+    label = told.fill_null(value=False).to_numpy()
+    known = np.ones(len(told), np.bool_) if not told.null_count() else ~told.is_null().to_numpy()
+    return {
+        column.name: by_label(
+            valid.get_column(column.name).to_numpy().astype(np.float64, copy=False), label, known
+        )
+        for column in contract.columns
+        if isinstance(column, (Number, Integer)) and column.name not in contract.key
+    }
 
 
 def _merged(parts: Sequence[Mapping[str, Shape]]) -> dict[str, Shape]:

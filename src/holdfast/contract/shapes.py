@@ -72,7 +72,7 @@ class Numbers:
         """The value below which `share` (0 to 1) of them lie, by straight lines within the bins; 0 when there is none.
 
         >>> numbers_of(np.arange(256.0), 0, (0.0, 256.0)).quantile(0.25)
-        50.0
+        64.0
         """
         left = share * self.count
         for place in sorted(self.bins):
@@ -116,6 +116,23 @@ class Flags:
     def share(self) -> float:
         """The share that is true of those that are there; 0 when none is."""
         return self.true / max(1, self.true + self.false)
+
+
+@dataclass(frozen=True, slots=True)
+class ByLabel:
+    """How many values of a column of numbers are there where the label is true and where it is false, and their sums."""
+
+    true_count: int
+    true_total: float
+    false_count: int
+    false_total: float
+
+    @property
+    def difference(self) -> float | None:
+        """By how much the mean is larger where the label is true; None when there is no value on either side."""
+        if not self.true_count or not self.false_count:
+            return None
+        return self.true_total / self.true_count - self.false_total / self.false_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +270,24 @@ def add(shapes: Sequence[Shape]) -> Shape:
             return _add_instants([shape for shape in shapes if isinstance(shape, Instants)])
         case _:
             assert_never(shapes[0])
+
+
+def add_by_label(parts: Sequence[ByLabel]) -> ByLabel:
+    """The sums of all parts together."""
+    return ByLabel(
+        sum(part.true_count for part in parts),
+        _finite(sum(part.true_total for part in parts)),
+        sum(part.false_count for part in parts),
+        _finite(sum(part.false_total for part in parts)),
+    )
+
+
+def by_label(values: NDArray[np.float64], label: NDArray[np.bool_], known: NDArray[np.bool_]) -> ByLabel:
+    """The sums of `values` (NaN where missing) by `label`, over the rows where it is `known`."""
+    there = known & ~np.isnan(values)
+    true, false = values[there & label], values[there & ~label]
+    with np.errstate(over="ignore"):
+        return ByLabel(true.size, _finite(float(true.sum())), false.size, _finite(float(false.sum())))
 
 
 def _add_numbers(shapes: Sequence[Numbers]) -> Numbers:

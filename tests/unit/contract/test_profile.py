@@ -200,6 +200,15 @@ def test_the_largest_numbers_do_not_overflow_into_what_json_cannot_hold():
     assert Profile.from_json(merge([profile, profile]).to_json()).columns["fare"].rows == 4
 
 
+def test_the_sums_of_a_column_are_parted_by_the_label():
+    at = datetime(2013, 1, 1, tzinfo=UTC)
+    rows = [(1, 1, 5.0, 1.0, "A", "x", True, at, True), (2, 1, None, 1.0, "A", "x", True, at, True)]
+    rows += [(3, 1, 1.0, 1.0, "A", "x", True, at, False), (4, 1, 9.0, 1.0, "A", "x", True, at, None)]
+    parts = merge([profile_batch(CONTRACT, frame(part)) for part in (rows[:1], rows[1:])]).by_label["fare"]
+    assert (parts.true_count, parts.false_count, parts.difference) == (1, 1, 4.0)
+    assert profile_batch(CONTRACT, frame(rows[:2])).by_label["fare"].difference is None
+
+
 def test_shapes_over_other_bins_do_not_add_up():
     with pytest.raises(InputError, match="same bins"):
         merge([Profile(1, {"x": numbers_of(np.ones(1), 0, scale)}, {}, None) for scale in (None, (0.0, 2.0))])

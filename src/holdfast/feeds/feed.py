@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from holdfast.contract.columns import Integer
 from holdfast.errors import InputError
+from holdfast.feeds.expectations import Expectations
 from holdfast.records import check_name
 
 if TYPE_CHECKING:
@@ -31,14 +34,18 @@ class Feed:
         is the empty text alone. A typed delivery and a request say null.
     group
         Feeds of one group are cut and backed out together; None for a feed of its own.
+    expects
+        What each delivery is expected to be as a whole. One that breaks an expectation is told, makes the feed suspect, or
+        is refused, by the expectation's level.
 
-    Raises `InputError` HF101 on a name that cannot be used.
+    Raises `InputError` HF101 on a name that cannot be used, and on an expectation of a column that the contract lacks.
     """
 
     name: str
     contract: Contract
     group: str | None = None
     missing_words: tuple[str, ...] = ("",)
+    expects: Expectations = field(default_factory=Expectations)
 
     def __post_init__(self) -> None:
         check_name(self.name, "feed")
@@ -56,6 +63,19 @@ class Feed:
         object.__setattr__(self, "missing_words", tuple(words))
         if self.group is not None:
             check_name(self.group, "group of feeds")
+        for problem in self._unexpected():
+            raise InputError("HF101", f"feed {self.name!r}: {problem}")
+
+    def _unexpected(self) -> Iterator[str]:
+        """What its expectations ask that its contract cannot answer."""
+        for name in self.expects.columns:
+            if name not in self.contract.names:
+                yield f"its expectations name the column {name!r}, which its contract does not have"
+        sequence = self.expects.sequence
+        if sequence is not None and not isinstance(self.contract.column(sequence), Integer):
+            yield f"the sequence {sequence!r} must be an Integer column"
+        if self.expects.early_labels == "refuse" and self.contract.label is None:
+            yield "it refuses early labels and its contract has no label"
 
 
 def quarantine_table(feed: str) -> str:

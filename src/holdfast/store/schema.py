@@ -257,7 +257,19 @@ admissions = Table(
         nullable=False,
         comment="what the rows look like: counts by frozen bin, canonical JSON",
     ),
+    Column("rows_digest", String(64), nullable=False, comment="of the valid rows, whatever their order"),
+    Column(
+        "values_digest",
+        String(64),
+        nullable=False,
+        comment="of the valid rows without key and event time; empty where it was not asked for",
+    ),
+    Column(
+        "sequence_high", BigInteger, nullable=True, comment="the highest number of the feed's counting column"
+    ),
     ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
+    Index("ix_admissions_feed_rows_digest", "feed", "rows_digest"),
+    Index("ix_admissions_feed_values_digest", "feed", "values_digest"),
     comment="What a batch looked like when it was let in; later batches are compared with it.",
 )
 

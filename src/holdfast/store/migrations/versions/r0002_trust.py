@@ -329,6 +329,24 @@ def _create_admissions() -> None:
             nullable=False,
             comment="what the rows look like: counts by frozen bin, canonical JSON",
         ),
+        sa.Column(
+            "rows_digest",
+            sa.String(length=64),
+            nullable=False,
+            comment="of the valid rows, whatever their order",
+        ),
+        sa.Column(
+            "values_digest",
+            sa.String(length=64),
+            nullable=False,
+            comment="of the valid rows without key and event time; empty where it was not asked for",
+        ),
+        sa.Column(
+            "sequence_high",
+            sa.BigInteger(),
+            nullable=True,
+            comment="the highest number of the feed's counting column",
+        ),
         sa.ForeignKeyConstraint(
             ["feed", "batch", "epoch"],
             ["batches.feed", "batches.batch", "batches.epoch"],
@@ -337,6 +355,8 @@ def _create_admissions() -> None:
         sa.PrimaryKeyConstraint("feed", "batch", "epoch", name="pk_admissions"),
         comment="What a batch looked like when it was let in; later batches are compared with it.",
     )
+    op.create_index("ix_admissions_feed_rows_digest", "admissions", ["feed", "rows_digest"], unique=False)
+    op.create_index("ix_admissions_feed_values_digest", "admissions", ["feed", "values_digest"], unique=False)
 
 
 def _create_backout_batches() -> None:

@@ -1,0 +1,320 @@
+"""Whether a delivery may be let in: what was measured, held against what its feed expects and what came before. Pure.
+
+Each check names itself in the violations that it finds:
+
+=========== ===============================================================================================
+count       the sender says that he sent another number of rows
+drop        too many rows break the contract, in all or of a slice
+rows        too few or too many rows, in themselves or beside the batches before
+missing     batches are missing in the event time before this one
+gap         a batch has a time without an event that is too long
+day         rows of another day than the batch's
+sequence    numbers of a counting column are missing
+granularity events are another time apart
+composition a kind of traffic has too much or too little of the rows
+busiest     one value has too many of the rows
+early       a label is there before it can be known, or an event before it can have happened
+repeat      the rows are those of an earlier batch
+=========== ===============================================================================================
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
+
+from holdfast.contract import Timestamp
+from holdfast.feeds.delivery import DAY_US, DeliveryFacts
+from holdfast.feeds.expectations import Volume
+from holdfast.records import Level, Violation
+
+if TYPE_CHECKING:
+    from holdfast.feeds.feed import Feed
+
+LEAST_SLICE: Final = 30
+"""A slice with fewer rows is not judged by its share of dropped rows: two of ten may be chance."""
+
+NORMAL: Final = 1.4826
+"""The standard deviation of a normal distribution in median absolute deviations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A batch that was let in and whose rows are trusted. Times are microseconds UTC."""
+
+    batch: str
+    rows: int
+    event_low_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What came before a delivery, as far as its feed's expectations ask.
+
+    `batches` are the newest that were loaded, newest first. `high_before_us` is the newest event of the batches that begin
+    before this delivery does, None without any. `sequence_before` is the highest number of the newest batch that counts.
+    `same_rows` and `same_values` name a loaded batch with the same rows, or the same rows but for key and event time.
+    """
+
+    batches: tuple[Past, ...] = ()
+    high_before_us: int | None = None
+    sequence_before: int | None = None
+    same_rows: str | None = None
+    same_values: str | None = None
+
+
+NOTHING: Final = History()
+
+
+def judge(
+    feed: Feed, facts: DeliveryFacts, history: History = NOTHING, *, now_us: int
+) -> tuple[Violation, ...]:
+    """Every expectation of `feed` that the delivery does not meet, in the order of the table above.
+
+    Parameters
+    ----------
+    now_us
+        The moment of the load, microseconds UTC: what cannot be known yet is judged by it.
+    """
+    checks = (
+        _count(facts),
+        _drop(feed, facts),
+        _rows(feed, facts, history),
+        _missing(feed, facts, history),
+        _gaps(feed, facts),
+        _sequence(feed, facts, history),
+        _granularity(feed, facts),
+        _composition(feed, facts),
+        _early(feed, facts, now_us),
+        _repeat(feed, facts, history),
+    )
+    return tuple(violation for found in checks for violation in found)
+
+
+def worst(violations: Sequence[Violation]) -> Level | None:
+    """The worst level among `violations`, None without any.
+
+    >>> worst([Violation("gap", "", Level.WARNING, "2 h"), Violation("rows", "", Level.ERROR, "3")])
+    <Level.ERROR: 'error'>
+    """
+    for level in (Level.CRITICAL, Level.ERROR, Level.WARNING):
+        if any(violation.level is level for violation in violations):
+            return level
+    return None
+
+
+def _count(facts: DeliveryFacts) -> Iterator[Violation]:
+    said, came = facts.rows_expected, facts.rows_received
+    if said is not None and said != came:
+        words = f"{came:,} rows came and the sender says that he sent {said:,}"
+        yield Violation("count", "", Level.CRITICAL, words, came, said)
+
+
+def _drop(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
+    budget = feed.expects.drop
+    if budget is None or not facts.rows_dropped:
+        return
+    why = ", ".join(
+        f"{count:,} {reason}"
+        for reason, count in sorted(facts.reasons.items(), key=lambda each: (-each[1], each[0]))[:3]
+    )
+    parts = {"": (facts.rows_received, facts.rows_dropped)} | {
+        part: counts for part, counts in facts.dropped.items() if counts[0] >= LEAST_SLICE
+    }
+    for part, (rows, dropped) in parts.items():
+        if found := budget.reached(dropped, rows):
+            words = f"{dropped:,} of {rows:,} rows{_of(part)} break the contract ({why}); the budget is {found[1]:,.0f}"
+            yield Violation("drop", part, found[0], words, dropped, found[1])
+
+
+def _rows(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
+    volume, rows = feed.expects.rows, facts.rows_received
+    if volume is None:
+        return
+    if volume.at_least is not None and rows < volume.at_least:
+        words = f"{rows:,} rows came; at least {volume.at_least:,} are expected"
+        yield Violation("rows", "", volume.level, words, rows, volume.at_least)
+    elif volume.at_most is not None and rows > volume.at_most:
+        words = f"{rows:,} rows came; at most {volume.at_most:,} are expected"
+        yield Violation("rows", "", volume.level, words, rows, volume.at_most)
+    else:
+        yield from _unusual(feed, volume, facts, history)
+
+
+def _unusual(feed: Feed, volume: Volume, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
+    rows, low_us = facts.rows_received, facts.event_low_us
+    before, whose = [past.rows for past in history.batches], "batches"
+    if volume.weekdays and low_us is not None:
+        zone = _zone(feed)
+        day = _weekday(low_us, zone)
+        alike = [past.rows for past in history.batches if _weekday(past.event_low_us, zone) == day]
+        if len(alike) >= volume.history:
+            before, whose = alike, f"{_DAYS[day]}s"
+    if volume.differs is None or len(before) < volume.history:
+        return
+    usual = statistics.median(before)
+    spread = NORMAL * statistics.median(abs(each - usual) for each in before)
+    away = abs(rows - usual)
+    found = volume.differs.reached(away, usual)
+    if found and away > volume.deviations * spread:
+        words = (
+            f"{rows:,} rows came; the median of the last {len(before)} {whose} is {usual:,.0f} "
+            f"and their robust standard deviation {spread:,.0f}"
+        )
+        yield Violation("rows", "", found[0], words, rows, usual)
+
+
+def _missing(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
+    every, low_us, before_us = feed.expects.every_us, facts.event_low_us, history.high_before_us
+    if every is None or low_us is None or before_us is None:
+        return
+    apart = low_us - before_us - feed.expects.grace_us
+    lacking = -(-apart // every) - 1 if apart > every else 0
+    if found := feed.expects.missing.reached(lacking, 1):
+        words = (
+            f"about {lacking} batches are missing: the events before end at {_at(before_us)} and this batch begins at "
+            f"{_at(low_us)}, and one is expected every {_span(every)}"
+        )
+        yield Violation("missing", "", found[0], words, lacking, found[1])
+
+
+def _gaps(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
+    complete = feed.expects.complete
+    if complete is None:
+        return
+    longest: dict[str, int] = {}
+    for gap in facts.gaps:
+        longest[gap.entity] = max(longest.get(gap.entity, 0), gap.counted_us)
+    for entity, counted_us in sorted(longest.items()):
+        gap = next(each for each in facts.gaps if each.entity == entity and each.counted_us == counted_us)
+        subject = entity if complete.by is None else f"{complete.by}={entity}"
+        words = (
+            f"no event{_of(subject)} from {_at(gap.from_us)} to {_at(gap.to_us)}, {_span(counted_us)} that count; "
+            f"at most {_span(complete.longest_us)} is expected"
+        )
+        yield Violation("gap", subject, complete.level, words, counted_us / 1e6, complete.longest_us / 1e6)
+    if complete.day and (found := complete.elsewhere.reached(facts.rows_elsewhere, facts.rows_loaded)):
+        words = (
+            f"{facts.rows_elsewhere:,} of {facts.rows_loaded:,} rows are not of the day that begins at "
+            f"{_at(facts.day_us or 0)}, as if another time zone or another day had got in"
+        )
+        yield Violation("day", feed.contract.event_time, found[0], words, facts.rows_elsewhere, found[1])
+
+
+def _sequence(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
+    name, found = feed.expects.sequence, facts.sequence
+    if name is None or found is None:
+        return
+    before = history.sequence_before
+    between = max(0, found.low - before - 1) if before is not None else 0
+    holes = found.holes + between
+    if reached := feed.expects.holes.reached(holes, found.high - found.low + 1):
+        words = f"{holes:,} numbers are missing: {found.holes:,} between {found.low} and {found.high}"
+        if between:
+            words += f", {between:,} between {before}, where the batch before ended, and {found.low}"
+        yield Violation("sequence", name, reached[0], words, holes, reached[1])
+
+
+def _granularity(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
+    expected = feed.expects.granularity
+    if expected is None or not facts.steps_us:
+        return
+    most = max(facts.steps_us.items(), key=lambda step: (step[1], -step[0]))[0]
+    if most != expected.step_us:
+        each = "" if expected.by is None else f" of the same {expected.by}"
+        words = f"events{each} are mostly {_span(most)} apart; the feed is declared with one every {_span(expected.step_us)}"
+        yield Violation(
+            "granularity", feed.contract.event_time, expected.level, words, most / 1e6, expected.step_us / 1e6
+        )
+
+
+def _composition(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
+    rows = facts.rows_loaded
+    if not rows:
+        return
+    for each in feed.expects.composition:
+        counts = facts.shares.get(each.column, {})
+        for value, bound in each.at_most.items():
+            share = counts.get(value, 0) / rows
+            if share > bound:
+                words = (
+                    f"{share:.1%} of the rows have {each.column} {value!r}; at most {bound:.1%} is expected"
+                )
+                yield Violation("composition", f"{each.column}={value}", each.level, words, share, bound)
+        for value, bound in each.at_least.items():
+            share = counts.get(value, 0) / rows
+            if share < bound:
+                words = (
+                    f"{share:.1%} of the rows have {each.column} {value!r}; at least {bound:.1%} is expected"
+                )
+                yield Violation("composition", f"{each.column}={value}", each.level, words, share, bound)
+    for one in feed.expects.busiest:
+        value, count = facts.busiest.get(one.column, ("", 0))
+        if reached := one.limits.reached(count, rows):
+            words = f"{count:,} of {rows:,} rows have {one.column} {value!r}; fewer than {reached[1]:,.0f} are expected of one"
+            yield Violation("busiest", one.column, reached[0], words, count, reached[1])
+
+
+def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]:
+    label, newest_us = feed.contract.label, facts.newest_label_us
+    if label is not None and newest_us is not None:
+        due_us = newest_us + label.delay_span // timedelta(microseconds=1)
+        if due_us > now_us:
+            words = (
+                f"{label.name} is there for an event of {_at(newest_us)}, is known {_span(due_us - newest_us)} after its "
+                f"event, and it is {_at(now_us)}: it was foretold, or it leaked"
+            )
+            yield Violation("early", label.name, Level.ERROR, words, (due_us - now_us) / 1e6, 0.0)
+    ahead_us, high_us = feed.expects.ahead_us, facts.event_high_us
+    if ahead_us is not None and high_us is not None and high_us > now_us + ahead_us:
+        words = f"the newest event is of {_at(high_us)}, {_span(high_us - now_us)} after the load at {_at(now_us)}"
+        yield Violation(
+            "early", feed.contract.event_time, Level.ERROR, words, (high_us - now_us) / 1e6, ahead_us / 1e6
+        )
+
+
+def _repeat(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
+    rows = facts.rows_loaded
+    if history.same_rows is not None:
+        words = f"its {rows:,} rows are those of batch {history.same_rows}, written in another way or order"
+        yield Violation("repeat", history.same_rows, Level.CRITICAL, words, rows)
+    elif history.same_values is not None:
+        beside = "+".join(dict.fromkeys((*feed.contract.key, feed.contract.event_time)))
+        words = f"its {rows:,} rows are those of batch {history.same_values} in all but {beside}: a stale file, dated anew"
+        yield Violation("repeat", history.same_values, Level.CRITICAL, words, rows)
+
+
+_DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def _zone(feed: Feed) -> ZoneInfo:
+    column = feed.contract.column(feed.contract.event_time)
+    assert isinstance(column, Timestamp)
+    return ZoneInfo(column.tz)
+
+
+def _weekday(us: int, zone: ZoneInfo) -> int:
+    return _moment(us).astimezone(zone).weekday()
+
+
+def _moment(us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
+
+
+def _at(us: int) -> str:
+    return _moment(us).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _span(us: int) -> str:
+    for unit, size in (("d", DAY_US), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000)):
+        if us >= size:
+            return f"{us / size:.4g} {unit}"
+    return f"{us} us"
+
+
+def _of(part: str) -> str:
+    return f" of {part}" if part else ""

@@ -1,0 +1,244 @@
+"""What was delivered, in numbers: everything that `admission.judge` looks at. Measured once, where the rows are.
+
+Only what the feed expects is measured, so that a feed without expectations pays for two digests and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import polars as pl
+
+from holdfast.contract import Contract, Label
+from holdfast.feeds.expectations import Complete, Expectations, Granularity
+from holdfast.records import sha256_hex
+
+HOUR_US: Final = 3_600_000_000
+DAY_US: Final = 24 * HOUR_US
+
+LEAST_VALUES: Final = 30
+"""With fewer different rows than this, equal values in two batches may be chance: they are not called stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time without an event, microseconds UTC; `entity` is the value of the column that it is about, "" for all."""
+
+    entity: str
+    from_us: int
+    to_us: int
+    counted_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """What a counting column held: its ends, and how many numbers between them are missing."""
+
+    low: int
+    high: int
+    holes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFacts:
+    """One delivery in numbers. What the feed does not expect is empty or None.
+
+    `dropped` has for each slice value, as "column=value", the rows received and those dropped. `shares` has for each column
+    of a composition the rows of each value, `busiest` for each column its most frequent value with its rows. `steps_us` has
+    for each time between neighbouring events of an entity how often it occurs. `values_digest` leaves the key and the event
+    time out of account, and is "" where too few rows differ.
+    """
+
+    rows_loaded: int
+    rows_dropped: int
+    event_low_us: int | None
+    event_high_us: int | None
+    rows_digest: str
+    values_digest: str = ""
+    rows_expected: int | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
+    day_us: int | None = None
+    rows_elsewhere: int = 0
+    sequence: Sequence | None = None
+    steps_us: Mapping[int, int] = field(default_factory=dict)
+    shares: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    busiest: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    newest_label_us: int | None = None
+
+    @property
+    def rows_received(self) -> int:
+        """Rows that were delivered."""
+        return self.rows_loaded + self.rows_dropped
+
+
+def measure(
+    contract: Contract,
+    expects: Expectations,
+    valid: pl.DataFrame,
+    quarantined: pl.DataFrame,
+    reasons: Mapping[str, int],
+    *,
+    rows_expected: int | None = None,
+) -> DeliveryFacts:
+    """The facts of a delivery whose rows `valid` (in event order) and `quarantined` the contract parted."""
+    times = valid[contract.event_time].to_physical()
+    day_us, elsewhere = _day(contract, valid) if expects.complete and expects.complete.day else (None, 0)
+    return DeliveryFacts(
+        rows_loaded=valid.height,
+        rows_dropped=quarantined.height,
+        event_low_us=int(times[0]) if valid.height else None,
+        event_high_us=int(times[-1]) if valid.height else None,
+        rows_digest=digest_of(valid),
+        values_digest=_values_digest(contract, valid) if expects.repeated == "stale" else "",
+        rows_expected=rows_expected,
+        reasons=dict(reasons),
+        dropped=_dropped(contract, valid, quarantined) if expects.drop and quarantined.height else {},
+        gaps=_gaps(contract, expects.complete, valid) if expects.complete else (),
+        day_us=day_us,
+        rows_elsewhere=elsewhere,
+        sequence=_sequence(valid[expects.sequence]) if expects.sequence and valid.height else None,
+        steps_us=_steps(contract, expects.granularity, valid) if expects.granularity else {},
+        shares={each.column: _counts(valid[each.column]) for each in expects.composition},
+        busiest={
+            each.column: _busiest(valid[each.column])
+            for each in expects.busiest
+            if valid[each.column].count()
+        },
+        newest_label_us=_newest_label(contract, valid) if expects.early_labels == "refuse" else None,
+    )
+
+
+def digest_of(frame: pl.DataFrame) -> str:
+    """A digest of the rows as a set that may hold a row twice: the same whatever their order.
+
+    Made of 64-bit hashes of the rows, added and mixed, so it tells rows apart by chance only as 2 to the power of 64 does.
+    Polars may hash otherwise in its next version; digests of different versions are never equal, and so never wrong.
+
+    >>> one = pl.DataFrame({"a": [1, 2, 2]})
+    >>> digest_of(one) == digest_of(one[::-1]), digest_of(one) == digest_of(one.head(2))
+    (True, False)
+    """
+    if frame.is_empty():
+        return ""
+    hashes = frame.hash_rows(2013, 1, 8, 23)
+    mixed = hashes ^ (hashes // 4_294_967_296)
+    parts = (pl.__version__, frame.height, hashes.sum(), mixed.sum(), _xor(hashes))
+    return sha256_hex(",".join(map(str, parts)))
+
+
+def _xor(hashes: pl.Series) -> int:
+    folded = hashes.to_frame("h").select(pl.col("h").bitwise_xor()).item()
+    return int(folded)
+
+
+def _values_digest(contract: Contract, valid: pl.DataFrame) -> str:
+    values = valid.drop(*contract.key, contract.event_time, strict=False)
+    if not values.width or values.height < LEAST_VALUES or values.n_unique() < LEAST_VALUES:
+        return ""
+    return digest_of(values)
+
+
+def _dropped(
+    contract: Contract, valid: pl.DataFrame, quarantined: pl.DataFrame
+) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for name in contract.slices:
+        if name not in quarantined.columns:
+            continue
+        bad = _counts(quarantined[name].cast(pl.String))
+        good = _counts(valid[name].cast(pl.String))
+        for value, rows in bad.items():
+            found[f"{name}={value}"] = (rows + good.get(value, 0), rows)
+    return found
+
+
+def _day(contract: Contract, valid: pl.DataFrame) -> tuple[int | None, int]:
+    """The local day that most rows are of, as microseconds UTC of its beginning, and the rows of other days."""
+    if valid.is_empty():
+        return None, 0
+    days = valid[contract.event_time].dt.truncate("1d").to_physical().value_counts(sort=True)
+    most = days.row(0)
+    return int(most[0]), valid.height - int(most[1])
+
+
+def _gaps(contract: Contract, complete: Complete, valid: pl.DataFrame) -> tuple[Gap, ...]:
+    """The times without an event that are longer than allowed, quiet hours left out of account."""
+    if valid.is_empty():
+        return ()
+    entity = pl.lit("") if complete.by is None else pl.col(complete.by).cast(pl.String)
+    times = valid.select(entity.alias("entity"), pl.col(contract.event_time).alias("at"))
+    if complete.day:
+        start = valid[contract.event_time].dt.truncate("1d").value_counts(sort=True).row(0)[0]
+        days = pl.Series("at", [start]).dt.cast_time_unit("us")
+        zone = valid.schema[contract.event_time]
+        ends = pl.concat([days, days.dt.offset_by("1d")]).cast(zone)
+        edges = times.select("entity").unique().join(pl.DataFrame({"at": ends}), how="cross")
+        times = pl.concat([times, edges.with_columns(pl.col("entity").cast(pl.String))])
+        times = times.filter(pl.col("at").is_between(ends[0], ends[1]))
+    beside = (
+        times.unique()
+        .sort("entity", "at")
+        .with_columns(pl.col("at").shift(1).over("entity").alias("before"))
+        .drop_nulls("before")
+        .filter(pl.col("at") - pl.col("before") > pl.lit(timedelta(microseconds=complete.longest_us)))
+    )
+    found = []
+    for name, to, since in beside.select("entity", "at", "before").iter_rows():
+        span_us = (to - since) // timedelta(microseconds=1)
+        quiet_us = 0 if complete.quiet is None else _quiet_us(beside.schema["at"], since, to, complete.quiet)
+        if span_us - quiet_us > complete.longest_us:
+            found.append(Gap(name, _us(since), _us(to), span_us - quiet_us))
+    return tuple(found)
+
+
+def _quiet_us(zone: pl.DataType, since: object, to: object, quiet: tuple[int, int]) -> int:
+    """How much of the time between two moments is in the quiet hours, to the minute."""
+    minutes = pl.datetime_range(
+        pl.lit(since).cast(zone), pl.lit(to).cast(zone), "1m", closed="left", eager=False
+    )
+    hours = pl.select(minutes.dt.hour().alias("hour"))["hour"]
+    return int(hours.is_between(quiet[0], quiet[1] - 1).sum()) * (HOUR_US // 60)
+
+
+def _us(moment: object) -> int:
+    return int(pl.Series([moment]).dt.epoch("us")[0])
+
+
+def _sequence(numbers: pl.Series) -> Sequence | None:
+    there = numbers.drop_nulls().unique()
+    if there.is_empty():
+        return None
+    ends = pl.select(low=there.min(), high=there.max()).row(0)
+    low, high = int(ends[0]), int(ends[1])
+    return Sequence(low, high, high - low + 1 - there.len())
+
+
+def _steps(contract: Contract, granularity: Granularity, valid: pl.DataFrame) -> dict[int, int]:
+    at = pl.col(contract.event_time)
+    steps = at.diff() if granularity.by is None else at.diff().over(granularity.by)
+    found = valid.select(steps.dt.total_microseconds().alias("us"))["us"].drop_nulls()
+    return {int(us): int(count) for us, count in found.filter(found > 0).value_counts().iter_rows()}
+
+
+def _counts(values: pl.Series) -> dict[str, int]:
+    counted = values.drop_nulls().value_counts()
+    return {str(value): int(count) for value, count in counted.iter_rows()}
+
+
+def _busiest(values: pl.Series) -> tuple[str, int]:
+    counted = values.drop_nulls().value_counts()
+    most = counted.sort(counted.columns[1], counted.columns[0], descending=[True, False]).row(0)
+    return str(most[0]), int(most[1])
+
+
+def _newest_label(contract: Contract, valid: pl.DataFrame) -> int | None:
+    label = contract.label
+    if not isinstance(label, Label):
+        return None
+    newest = valid.filter(pl.col(label.name).is_not_null())[contract.event_time].to_physical().max()
+    return int(newest) if isinstance(newest, int) else None

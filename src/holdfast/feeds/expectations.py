@@ -1,0 +1,307 @@
+"""What a feed is expected to deliver, beyond what each row must be: how many rows, which hours, how much may be thrown away.
+
+Every expectation is a declaration; what was delivered is measured by `delivery.py` and judged by `admission.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, Literal
+
+from holdfast.errors import InputError
+from holdfast.records import Level, duration
+
+_LEVELS: Final = (Level.CRITICAL, Level.ERROR, Level.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From where on something is too much, for each level: a whole number counts, a fraction is a share of the whole.
+
+    What reaches the limit has the level; none at all never does. Raises `InputError` HF101 on a limit below 0, a
+    fraction above 1, or when a worse level has a smaller limit of the same kind.
+
+    >>> Limits(warning=0.01, error=0.05, critical=500).reached(60, 1000)
+    (<Level.ERROR: 'error'>, 50.0)
+    >>> Limits(error=1).reached(0, 1000) is None
+    True
+    """
+
+    warning: int | float | None = None
+    error: int | float | None = None
+    critical: int | float | None = None
+
+    def __post_init__(self) -> None:
+        for level in _LEVELS:
+            limit = self._of(level)
+            if limit is not None and not _is_limit(limit):
+                raise InputError(
+                    "HF101",
+                    f"the limit {level}={limit!r} is neither a count of 0 or more nor a share of 0.0 to 1.0",
+                )
+        stated = [limit for limit in (self.warning, self.error, self.critical) if limit is not None]
+        for kind in (int, float):
+            same = [limit for limit in stated if type(limit) is kind]
+            if same != sorted(same):
+                raise InputError("HF101", f"{self} has a worse level that is reached earlier")
+
+    def reached(self, count: float, of: float) -> tuple[Level, float] | None:
+        """The worst level that `count` of `of` reaches, with its limit as a count; None when it reaches none."""
+        for level in _LEVELS:
+            limit = self._of(level)
+            if limit is not None and count > 0:
+                bound = limit * of if isinstance(limit, float) else float(limit)
+                if count >= bound:
+                    return level, bound
+        return None
+
+    def _of(self, level: Level) -> int | float | None:
+        match level:
+            case Level.WARNING:
+                return self.warning
+            case Level.ERROR:
+                return self.error
+            case Level.CRITICAL:
+                return self.critical
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """How many rows a batch has (R37).
+
+    Parameters
+    ----------
+    at_least, at_most
+        Rows that are delivered, valid or not; a batch outside them has `level`.
+    differs
+        How far from the median of the batches before, as a share of it. A batch reaches a level only when it is also
+        further away than `deviations` robust standard deviations (1.4826 times the median absolute deviation), so that a
+        feed that always varies raises no alarm by varying.
+    weekdays
+        Compare with batches of the same weekday, by the zone of the event time, as soon as there are `history` of them.
+    history
+        With fewer batches than this nothing is compared, at least 4.
+    """
+
+    at_least: int | None = None
+    at_most: int | None = None
+    differs: Limits | None = None
+    deviations: float = 5.0
+    weekdays: bool = False
+    history: int = 8
+    level: Level = Level.ERROR
+
+    def __post_init__(self) -> None:
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise InputError("HF101", f"volume: at_least {self.at_least} is above at_most {self.at_most}")
+        if self.history < 4 or self.deviations < 0:
+            raise InputError("HF101", "volume: history is at least 4 and deviations at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """No hour of a batch is missing (R18).
+
+    Parameters
+    ----------
+    longest
+        The longest time without an event, such as "2h".
+    by
+        A column: each of its values has events of its own, as each airport has weather of its own. None looks at all.
+    quiet
+        Hours of the day, by the zone of the event time, in which nothing is expected: (0, 6) is midnight to six. The time
+        in them does not count.
+    day
+        Whether a batch is one calendar day by the zone of the event time: then the time from its beginning to the first
+        event and from the last event to its end counts too, and rows of another day have the level of `elsewhere`.
+    level
+        Of a time without an event that is too long.
+    elsewhere
+        Limits of the rows that are not of the day that most rows are of; used with `day`.
+    """
+
+    longest: timedelta | str
+    by: str | None = None
+    quiet: tuple[int, int] | None = None
+    day: bool = False
+    level: Level = Level.ERROR
+    elsewhere: Limits = field(default_factory=lambda: Limits(error=1))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "longest", duration(self.longest))
+        if self.longest_us <= 0:
+            raise InputError("HF101", "complete: the longest time without an event must be positive")
+        if self.quiet is not None and not 0 <= self.quiet[0] < self.quiet[1] <= 24:
+            raise InputError("HF101", f"complete: quiet hours are such as (0, 6), not {self.quiet!r}")
+
+    @property
+    def longest_us(self) -> int:
+        """`longest` in microseconds."""
+        return duration(self.longest) // timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Granularity:
+    """How far apart the events of an entity are (R44): data of every 5 minutes is not data of every 10 seconds.
+
+    `step` is the most common time between two events of the same value of `by` (None: of all rows).
+    """
+
+    step: timedelta | str
+    by: str | None = None
+    level: Level = Level.CRITICAL
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", duration(self.step))
+        if self.step_us <= 0:
+            raise InputError("HF101", "granularity: the step must be positive")
+
+    @property
+    def step_us(self) -> int:
+        """`step` in microseconds."""
+        return duration(self.step) // timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Values of `column` stand in column `key` of the feed named `feed`, among the rows that are loaded.
+
+    Rows with a value that stands nowhere are kept apart with the reason "<column>|reference"; a missing value refers to
+    nothing. Limit how many there may be by `drop`.
+    """
+
+    column: str
+    feed: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """Which share of a batch each kind of traffic may have (R43): `at_most={"bot": 0.2}`, `at_least={"web": 0.3}`."""
+
+    column: str
+    at_most: Mapping[str, float] = field(default_factory=dict)
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    level: Level = Level.ERROR
+
+    def __post_init__(self) -> None:
+        for value, share in (*self.at_most.items(), *self.at_least.items()):
+            if not 0 <= share <= 1:
+                raise InputError("HF101", f"composition: the share of {value!r} is {share!r}, not 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Busiest:
+    """How many rows of a batch one single value of `column` may have (R43): a client that sends a third of all requests
+    is no client but a program.
+    """
+
+    column: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Expectations:
+    """What a feed is expected to deliver. What is None is not expected, so it costs nothing and breaks nothing.
+
+    Parameters
+    ----------
+    drop
+        Rows that break the contract: the discard budget of a batch (R28). It holds for the batch and, where a slice of the
+        contract has at least 30 rows, for each slice.
+    rows
+        How many rows a batch has.
+    every, grace
+        How far apart batches are in event time, such as "1d": more than `every` and `grace` between the last event before
+        a batch and its first is a gap in which batches are `missing` (R18).
+    missing
+        Limits of the number of batches that such a gap lacks.
+    complete
+        Which hours a batch has.
+    sequence
+        An integer column that counts without a hole, in a batch and on from the batch before.
+    holes
+        Limits of the numbers that are missing in `sequence`.
+    granularity
+        How far apart the events of an entity are.
+    references
+        Columns whose values stand in other feeds.
+    composition, busiest
+        Which traffic a batch is made of.
+    early_labels
+        "refuse" lets no label in before it is due (event time and the label's delay): such a label was foretold, or leaked.
+    ahead
+        How far the newest event may be after the moment of the load; None is as far as it likes.
+    repeated
+        What is done with a batch whose rows are those of an earlier batch, whatever their order and however they are
+        written; "stale" also finds rows that differ from an earlier batch only in their key and event time.
+    shape
+        Whether the distribution of each column is compared with that of the batches before.
+
+    Raises `InputError` HF101 when a part cannot mean what it says.
+    """
+
+    drop: Limits | None = None
+    rows: Volume | None = None
+    every: timedelta | str | None = None
+    grace: timedelta | str = timedelta(0)
+    missing: Limits = field(default_factory=lambda: Limits(error=1))
+    complete: Complete | None = None
+    sequence: str | None = None
+    holes: Limits = field(default_factory=lambda: Limits(error=1))
+    granularity: Granularity | None = None
+    references: tuple[Reference, ...] = ()
+    composition: tuple[Composition, ...] = ()
+    busiest: tuple[Busiest, ...] = ()
+    early_labels: Literal["allow", "refuse"] = "allow"
+    ahead: timedelta | str | None = None
+    repeated: Literal["rows", "stale"] = "rows"
+    shape: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("every", "ahead"):
+            span = getattr(self, name)
+            object.__setattr__(self, name, None if span is None else duration(span))
+        object.__setattr__(self, "grace", duration(self.grace))
+        for name in ("references", "composition", "busiest"):
+            parts = getattr(self, name)
+            object.__setattr__(self, name, parts if isinstance(parts, tuple) else (parts,))
+        if self.every is not None and duration(self.every) <= timedelta(0):
+            raise InputError("HF101", "expectations: every must be positive")
+
+    @property
+    def every_us(self) -> int | None:
+        """`every` in microseconds."""
+        return None if self.every is None else duration(self.every) // timedelta(microseconds=1)
+
+    @property
+    def grace_us(self) -> int:
+        """`grace` in microseconds."""
+        return duration(self.grace) // timedelta(microseconds=1)
+
+    @property
+    def ahead_us(self) -> int | None:
+        """`ahead` in microseconds."""
+        return None if self.ahead is None else duration(self.ahead) // timedelta(microseconds=1)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are spoken of, each once."""
+        named = [
+            *(reference.column for reference in self.references),
+            *(each.column for each in self.composition),
+            *(each.column for each in self.busiest),
+            self.sequence,
+            None if self.complete is None else self.complete.by,
+            None if self.granularity is None else self.granularity.by,
+        ]
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+
+def _is_limit(limit: object) -> bool:
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)):
+        return False
+    return 0 <= limit <= (1.0 if isinstance(limit, float) else math.inf)

@@ -1,0 +1,163 @@
+"""Rows of `admissions`: what a batch looked like when it was let in, and what of it the next delivery is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select
+
+from holdfast.feeds.admission import History, Past
+from holdfast.feeds.machine import Event
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store import feeds, schema, violations
+
+_ADMISSIONS: Final = schema.admissions
+_BATCHES: Final = schema.batches
+_VIOLATIONS: Final = schema.violations
+_INSERT: Final = insert(_ADMISSIONS)
+_LIVE: Final = _BATCHES.c.state == "published"
+_OF_BATCH: Final = and_(
+    _BATCHES.c.feed == _ADMISSIONS.c.feed,
+    _BATCHES.c.batch == _ADMISSIONS.c.batch,
+    _BATCHES.c.epoch == _ADMISSIONS.c.epoch,
+)
+_SUSPECT: Final = exists().where(
+    _VIOLATIONS.c.feed == _BATCHES.c.feed,
+    _VIOLATIONS.c.batch == _BATCHES.c.batch,
+    _VIOLATIONS.c.epoch == _BATCHES.c.epoch,
+    _VIOLATIONS.c.level == Level.ERROR,
+    _VIOLATIONS.c.accepted_us.is_(None),
+)
+_PAST: Final = (
+    select(_BATCHES.c.batch, _BATCHES.c.rows_received, _BATCHES.c.event_low_us)
+    .where(_BATCHES.c.feed == bindparam("of_feed"), _LIVE, ~_SUSPECT)
+    .order_by(_BATCHES.c.table_version.desc())
+    .limit(bindparam("most"))
+)
+_BEFORE: Final = select(func.max(_BATCHES.c.event_high_us)).where(
+    _BATCHES.c.feed == bindparam("of_feed"), _LIVE, _BATCHES.c.event_low_us < bindparam("low_us")
+)
+_COUNTED: Final = (
+    select(_ADMISSIONS.c.sequence_high)
+    .join(_BATCHES, _OF_BATCH)
+    .where(_BATCHES.c.feed == bindparam("of_feed"), _LIVE, _ADMISSIONS.c.sequence_high.is_not(None))
+    .order_by(_BATCHES.c.table_version.desc())
+    .limit(1)
+)
+_SAME: Final = {
+    column.name: select(_BATCHES.c.batch)
+    .join(_ADMISSIONS, _OF_BATCH)
+    .where(_ADMISSIONS.c.feed == bindparam("of_feed"), _LIVE, column == bindparam("digest"))
+    .limit(1)
+    for column in (_ADMISSIONS.c.rows_digest, _ADMISSIONS.c.values_digest)
+}
+_PROFILES: Final = (
+    select(_BATCHES.c.batch, _ADMISSIONS.c.profile)
+    .join(_ADMISSIONS, _OF_BATCH)
+    .where(_BATCHES.c.feed == bindparam("of_feed"), _LIVE, ~_SUSPECT)
+    .order_by(_BATCHES.c.table_version.desc())
+    .limit(bindparam("most"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What is kept of a delivery that was let in; `profile` is canonical JSON."""
+
+    rows_expected: int | None
+    profile: str
+    rows_digest: str
+    values_digest: str
+    sequence_high: int | None
+    violations: tuple[Violation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What of the history a delivery is to be held against; what is None or 0 is not looked up.
+
+    `batches` is how many of the newest batches; `low_us` the delivery's first event, microseconds UTC.
+    """
+
+    rows_digest: str
+    values_digest: str = ""
+    batches: int = 0
+    low_us: int | None = None
+    sequence: bool = False
+
+
+def history(connection: Connection, feed: str, asked: Asked) -> History:
+    """What came before a delivery of `feed`. Batches that are suspect are no measure for others."""
+    of = {"of_feed": feed}
+    past: tuple[Past, ...] = ()
+    if asked.batches:
+        rows = connection.execute(_PAST, {**of, "most": asked.batches})
+        past = tuple(Past(batch, rows, low) for batch, rows, low in rows if low is not None)
+    before = sequence = same_rows = same_values = None
+    if asked.low_us is not None:
+        before = connection.execute(_BEFORE, {**of, "low_us": asked.low_us}).scalar_one()
+    if asked.sequence:
+        sequence = connection.execute(_COUNTED, of).scalar_one_or_none()
+    if asked.rows_digest:
+        given = {**of, "digest": asked.rows_digest}
+        same_rows = connection.execute(_SAME["rows_digest"], given).scalar_one_or_none()
+    if asked.values_digest:
+        given = {**of, "digest": asked.values_digest}
+        same_values = connection.execute(_SAME["values_digest"], given).scalar_one_or_none()
+    return History(past, before, sequence, same_rows, same_values)
+
+
+def profiles(connection: Connection, feed: str, most: int) -> list[str]:
+    """The profiles of the newest loaded batches of `feed` that are not suspect, as canonical JSON, the oldest first."""
+    rows = connection.execute(_PROFILES, {"of_feed": feed, "most": most}).all()
+    return [row.profile for row in reversed(rows)]
+
+
+def admit(
+    connection: Connection,
+    batch: BatchId,
+    epoch: int,
+    admission: Admission,
+    *,
+    contract_hash: str,
+    now_us: int,
+) -> None:
+    """Keep what a batch looked like and what is wrong with it, and move its feed's state, in the transaction that
+    publishes it.
+    """
+    connection.execute(
+        _INSERT,
+        {
+            "feed": batch.feed,
+            "batch": batch.batch,
+            "epoch": epoch,
+            "rows_expected": admission.rows_expected,
+            "profile": admission.profile,
+            "rows_digest": admission.rows_digest,
+            "values_digest": admission.values_digest,
+            "sequence_high": admission.sequence_high,
+        },
+    )
+    violations.add(connection, batch, epoch, admission.violations, now_us=now_us)
+    wrong = [each for each in admission.violations if each.level is Level.ERROR]
+    feeds.happened(
+        connection,
+        batch.feed,
+        Event.LOADED_SUSPECT if wrong else Event.LOADED,
+        contract_hash=contract_hash,
+        reason=in_words(batch, wrong) if wrong else f"batch {batch} met its expectations",
+        now_us=now_us,
+    )
+
+
+def in_words(batch: BatchId, found: Sequence[Violation]) -> str:
+    """What is wrong with a delivery, on one line.
+
+    >>> in_words(BatchId("f", "d1"), [Violation("rows", "", Level.ERROR, "3 rows came")])
+    'batch f/d1: 3 rows came'
+    """
+    listed = "; ".join(each.explanation for each in found[:5])
+    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"batch {batch}: {listed}{more}"

@@ -1,0 +1,156 @@
+"""Rows of `violations`: expectations of a feed that a delivery did not meet, and who accepted them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, insert, or_, select, update
+
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store import schema
+
+_VIOLATIONS: Final = schema.violations
+_BATCHES: Final = schema.batches
+_PARTS: Final = schema.file_batches
+_HELD: Final = schema.snapshot_held_back
+_INSERT: Final = insert(_VIOLATIONS)
+_LONGEST_SUBJECT: Final = 127
+
+_SUSPECT: Final = and_(_VIOLATIONS.c.level == Level.ERROR, _VIOLATIONS.c.accepted_us.is_(None))
+_OF_BATCH: Final = and_(
+    _BATCHES.c.feed == _VIOLATIONS.c.feed,
+    _BATCHES.c.batch == _VIOLATIONS.c.batch,
+    _BATCHES.c.epoch == _VIOLATIONS.c.epoch,
+)
+_SUSPECT_BATCHES: Final = (
+    select(_VIOLATIONS.c.batch)
+    .join(_BATCHES, _OF_BATCH)
+    .where(_VIOLATIONS.c.feed == bindparam("of_feed"), _SUSPECT, _BATCHES.c.state == "published")
+    .distinct()
+    .order_by(_VIOLATIONS.c.batch)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ViolationRow:
+    """One violation of one delivery. `epoch` is None for a delivery that was refused; times are microseconds UTC."""
+
+    violation: int
+    feed: str
+    batch: str
+    epoch: int | None
+    check_name: str
+    subject: str
+    level: Level
+    observed: float | None
+    bound: float | None
+    explanation: str
+    found_us: int
+    accepted_us: int | None
+    accepted_by: str | None
+
+
+def add(
+    connection: Connection, batch: BatchId, epoch: int | None, found: Sequence[Violation], *, now_us: int
+) -> None:
+    """Keep what is wrong with a delivery, in the caller's transaction; `epoch` is None when it was refused."""
+    if found:
+        connection.execute(
+            _INSERT,
+            [
+                {
+                    "feed": batch.feed,
+                    "batch": batch.batch,
+                    "epoch": epoch,
+                    "check_name": each.check,
+                    "subject": each.subject[:_LONGEST_SUBJECT],
+                    "level": each.level,
+                    "observed": each.observed,
+                    "bound": each.bound,
+                    "explanation": each.explanation,
+                    "found_us": now_us,
+                    "accepted_us": None,
+                    "accepted_by": None,
+                }
+                for each in found
+            ],
+        )
+
+
+def newest(
+    connection: Connection, *, feed: str | None = None, batch: str | None = None, limit: int = 100
+) -> list[ViolationRow]:
+    """The newest violations first, at most `limit`, of one feed or batch when one is named."""
+    query = select(_VIOLATIONS).order_by(_VIOLATIONS.c.violation.desc()).limit(limit)
+    if feed is not None:
+        query = query.where(_VIOLATIONS.c.feed == feed)
+    if batch is not None:
+        query = query.where(_VIOLATIONS.c.batch == batch)
+    return [
+        ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
+    ]
+
+
+def suspect_batches(connection: Connection, feed: str) -> list[str]:
+    """The loaded batches of `feed` that broke an expectation at level "error" and that nobody has accepted."""
+    return list(connection.execute(_SUSPECT_BATCHES, {"of_feed": feed}).scalars())
+
+
+def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
+    """What nobody has accepted of the loads whose rows `snapshot` holds, at level "error", by feed and batch."""
+    snapshots, tables = schema.snapshots, schema.snapshot_tables
+    query = (
+        select(_VIOLATIONS)
+        .join(_BATCHES, _OF_BATCH)
+        .join(tables, tables.c.table_name == _VIOLATIONS.c.feed)
+        .join(snapshots, snapshots.c.snapshot == tables.c.snapshot)
+        .where(
+            _SUSPECT,
+            tables.c.snapshot == snapshot,
+            _BATCHES.c.table_version <= snapshots.c.table_version,
+            _there(snapshots.c.table_version),
+            ~_held_back(snapshot),
+        )
+        .order_by(_VIOLATIONS.c.feed, _VIOLATIONS.c.batch, _VIOLATIONS.c.violation)
+    )
+    return [
+        ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
+    ]
+
+
+def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -> int:
+    """Note that `actor` says of every open violation of the loaded batch that it is meant to be so; how many there were."""
+    live = select(_BATCHES.c.epoch).where(
+        _BATCHES.c.feed == batch.feed, _BATCHES.c.batch == batch.batch, _BATCHES.c.state == "published"
+    )
+    done = connection.execute(
+        update(_VIOLATIONS)
+        .where(
+            _VIOLATIONS.c.feed == batch.feed,
+            _VIOLATIONS.c.batch == batch.batch,
+            _VIOLATIONS.c.epoch.in_(live),
+            _VIOLATIONS.c.accepted_us.is_(None),
+        )
+        .values(accepted_us=now_us, accepted_by=actor[:63])
+    )
+    return int(done.rowcount)
+
+
+def _there(version: ColumnElement[int]) -> ColumnElement[bool]:
+    return exists().where(
+        _PARTS.c.feed == _VIOLATIONS.c.feed,
+        _PARTS.c.batch == _VIOLATIONS.c.batch,
+        _PARTS.c.epoch == _VIOLATIONS.c.epoch,
+        or_(_PARTS.c.removed_version.is_(None), _PARTS.c.removed_version > version),
+    )
+
+
+def _held_back(snapshot: str) -> ColumnElement[bool]:
+    return exists().where(
+        _HELD.c.snapshot == snapshot,
+        _HELD.c.feed == _VIOLATIONS.c.feed,
+        _HELD.c.batch == _VIOLATIONS.c.batch,
+        _HELD.c.epoch == _VIOLATIONS.c.epoch,
+    )

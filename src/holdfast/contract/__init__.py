@@ -13,6 +13,7 @@ unseen      a category is not among the values, and the policy is "reject"
 zone        a timestamp has no offset
 gap, fold   a wall clock time that the zone skips, or shows twice
 nul         a text or a key contains NUL
+repeated    a JSON object has the name twice
 not_unicode a word holds a lone surrogate, which no file of ours can hold
 too_long    a text is longer than its maximum
 pattern     a text does not match its pattern
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         dtypes,
     )
     from holdfast.contract.frame import from_frame
+    from holdfast.contract.objects import from_objects
     from holdfast.contract.masks import REASONS
     from holdfast.contract.text import MISSING_WORDS, Typed, from_text
 
@@ -72,6 +74,7 @@ _ON_FRAMES = {
     "dtype": "batch",
     "dtypes": "batch",
     "from_frame": "frame",
+    "from_objects": "objects",
     "MISSING_WORDS": "text",
     "Typed": "text",
     "from_text": "text",
@@ -112,6 +115,7 @@ __all__ = [
     "dtypes",
     "fill_values",
     "from_frame",
+    "from_objects",
     "from_text",
     "instant_us",
     "microseconds",

@@ -33,8 +33,6 @@ from holdfast.errors import InputError
 LINE: Final = "_line"
 """The column of the quarantine that holds a line which could not be taken apart into columns."""
 
-_FIELDS: Final = f"{LINE}|fields"
-
 
 @dataclass(frozen=True, slots=True)
 class BatchVerdict:
@@ -42,8 +40,9 @@ class BatchVerdict:
 
     `valid` has the columns of the contract in its order and dtypes, a missing word as null. `quarantined`
     has the columns as they were delivered and `_reasons`, a list of "column|rule" that is never empty. Both
-    keep the order of the batch, and every row is in exactly one of them. Lines of a delivery that had not the
-    header's number of fields come after them, whole in the column `_line`, with the reason "_line|fields".
+    keep the order of the batch, and every row is in exactly one of them. Lines of a delivery that could not be taken
+    apart come after them, whole in the column `_line`, with the reason "_line|fields" (CSV: not the header's number of
+    fields) or "_line|json".
     `counts` says how many rows each reason struck.
     """
 
@@ -120,7 +119,7 @@ def compile_batch(contract: Contract) -> BatchCheck:
     def check(batch: pl.DataFrame | Typed) -> BatchVerdict:
         typed = batch if isinstance(batch, Typed) else Typed(batch, batch, {})
         verdict = check_columns(typed)
-        return _with_lines(verdict, typed.lines) if typed.lines else verdict
+        return _with_lines(verdict, typed) if typed.lines else verdict
 
     def check_columns(typed: Typed) -> BatchVerdict:
         _check_schema(typed.frame, schema)
@@ -172,12 +171,13 @@ def as_delivered(quarantined: pl.DataFrame) -> pl.DataFrame:
     return quarantined.select(*texts, REASONS, line)
 
 
-def _with_lines(verdict: BatchVerdict, lines: tuple[str, ...]) -> BatchVerdict:
-    held = pl.DataFrame({LINE: lines}, schema={LINE: pl.String}).with_columns(
-        pl.lit([_FIELDS], pl.List(pl.String)).alias(REASONS)
+def _with_lines(verdict: BatchVerdict, typed: Typed) -> BatchVerdict:
+    reason = f"{LINE}|{typed.line_rule}"
+    held = pl.DataFrame({LINE: typed.lines}, schema={LINE: pl.String}).with_columns(
+        pl.lit([reason], pl.List(pl.String)).alias(REASONS)
     )
     quarantined = pl.concat([verdict.quarantined, held], how="diagonal")
-    return BatchVerdict(verdict.valid, quarantined, verdict.counts | {_FIELDS: len(lines)})
+    return BatchVerdict(verdict.valid, quarantined, verdict.counts | {reason: len(typed.lines)})
 
 
 def _check_schema(frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> None:

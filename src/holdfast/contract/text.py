@@ -28,14 +28,15 @@ class Typed:
     """A batch as `compile_batch` takes it: the typed frame, the rows as they were delivered, and what could
     not be read.
 
-    Where a fault strikes, the typed frame has null. `lines` are rows that could not even be taken apart into columns;
-    they stand in neither frame.
+    Where a fault strikes, the typed frame has null. `lines` are rows that could not even be taken apart into columns,
+    because they broke the rule `line_rule`; they stand in neither frame.
     """
 
     frame: pl.DataFrame
     original: pl.DataFrame
     faults: Faults
     lines: tuple[str, ...] = ()
+    line_rule: str = "fields"
 
 
 def from_text(

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from holdfast.declaration import Model
@@ -42,8 +43,14 @@ class Project:
 
     def cut(self, store: Store) -> Snapshot:
         """A named cut of all the model's tables as they are now."""
-        tables = [feed.name for feed in self.model.feeds]
-        return snapshots.create(store, tables, contract_hash=self.model.contract.hash, now_us=now_us())
+        return snapshots.create(
+            store,
+            [feed.name for feed in self.model.feeds],
+            contract_hash=self.model.contract.hash,
+            now_us=now_us(),
+            groups={feed.name: feed.group for feed in self.model.feeds},
+            label_delays_us={self.model.rows.name: self.model.label_delay // timedelta(microseconds=1)},
+        )
 
     def feed(self, name: str) -> Feed:
         """The declared feed called `name`; `NotFoundError` HF303 names those that are."""

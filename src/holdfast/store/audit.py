@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, or_, select
 from holdfast.errors import IntegrityError
 from holdfast.feeds import Manifest, quarantine_table
 from holdfast.store import parquet, schema
-from holdfast.store.files import visible
+from holdfast.store.files import entries, held_back
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
@@ -131,10 +131,9 @@ def changed_snapshots(connection: Connection) -> list[tuple[str, str]]:
     cuts = select(snapshots.c.table_version, tables).join(tables, tables.c.snapshot == snapshots.c.snapshot)
     wrong = []
     for cut in connection.execute(cuts):
-        count = select(func.count(), func.coalesce(func.sum(_FILES.c.rows), 0)).where(
-            visible(cut.table_name, cut.table_version)
-        )
-        files, rows = connection.execute(count).one()
+        held = held_back(connection, cut.snapshot)
+        found = entries(connection, cut.table_name, cut.table_version, held_back=held)
+        files, rows = len(found), sum(fact.rows for fact in found)
         if (files, rows) != (cut.files, cut.rows):
             wrong.append(
                 (

@@ -26,6 +26,7 @@ from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.store import Store, durable, locks, parquet, schema
 from holdfast.store.faults import fault_point
 from holdfast.store.together import together
+from holdfast.tables import cuts
 
 ROWS_DIRECTORY: Final = "rows"
 """Where the files of all tables lie, under the store's root. Their names are random: what they are is in the
@@ -37,7 +38,7 @@ ATTEMPTS_DIRECTORY: Final = "attempts"
 loader.
 """
 
-LoadKey: TypeAlias = tuple[str, str, int]
+LoadKey: TypeAlias = cuts.LoadKey
 """A load as the ledger names it: feed, batch, epoch."""
 
 _FILES: Final = schema.files
@@ -332,16 +333,39 @@ def read_rows(store: Store, at: int | str, table: str, columns: Columns | None =
     """The rows of `table` at a table version (a number) or in a snapshot (its name), file after file in order of
     event time.
 
-    A snapshot gives the same rows in the same order for as long as it can be read. Raises `NotFoundError` HF303 for an
-    unknown snapshot, and otherwise as `read` does.
+    A snapshot gives the same rows in the same order for as long as it can be read. Raises as `cut_entries` and `read` do.
     """
     with store.ledger.read() as connection:
-        if isinstance(at, int):
-            found = entries(connection, table, at)
-        else:
-            version = snapshot_version(connection, at)
-            found = entries(connection, table, version, held_back=held_back(connection, at))
+        found = entries(connection, table, at) if isinstance(at, int) else cut_entries(connection, at, table)
     return read(store.root, found, columns)
+
+
+def cut_entries(connection: Connection, snapshot: str, table: str) -> list[FileFacts]:
+    """What `table` is in `snapshot`, less the loads that it leaves out; as `entries`.
+
+    Raises `NotFoundError` HF303 for an unknown snapshot and for a table that it does not cut, or no longer, and
+    `IntegrityError` HF301 when the ledger does not find all rows that were cut: never fewer rows than those.
+    """
+    version = snapshot_version(connection, snapshot)
+    tables = schema.snapshot_tables
+    query = select(tables.c.rows).where(tables.c.snapshot == snapshot, tables.c.table_name == table)
+    rows = connection.execute(query).scalar_one_or_none()
+    if rows is None:
+        raise NotFoundError(
+            "HF303",
+            f"snapshot {snapshot} has no table {table!r}, or a vacuum has let its rows go",
+            next_command="holdfast train",
+        )
+    found = entries(connection, table, version, held_back=held_back(connection, snapshot))
+    there = sum(fact.rows for fact in found)
+    if there != rows:
+        raise IntegrityError(
+            "HF301",
+            f"table {table} has {there} rows in snapshot {snapshot}, which was cut with {rows}",
+            state="nothing was read",
+            next_command="holdfast verify",
+        )
+    return found
 
 
 def held_back(connection: Connection, snapshot: str) -> list[LoadKey]:

@@ -5,12 +5,13 @@ Only the columns of the key are read, and of each key eight bytes are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,22 +40,45 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """A file of a feed's rows, and the batch that it belongs to."""
+    """A file of a feed's rows, and its live parts in their order: the batch and the rows of each. `row_groups` are
+    those of the live parts, None for all.
+    """
 
     path: str
     feed: str
-    batch: str
+    parts: tuple[tuple[str, int], ...]
+    row_groups: tuple[int, ...] | None = None
 
 
 def live_files(connection: Connection) -> list[KeyFile]:
     """Every file of valid rows that its feed's table has now, feed by feed."""
     query = (
-        select(_FILES.c.path, _FILES.c.feed, _HELD.c.batch)
+        select(_FILES.c.path, _FILES.c.feed, _HELD.c.batch, _HELD.c.row_group, _HELD.c.rows, _FILES.c.rows)
         .join(_HELD, _HELD.c.path == _FILES.c.path)
-        .where(_FILES.c.table_name == _FILES.c.feed, _FILES.c.removed_version.is_(None))
-        .order_by(_FILES.c.feed, _FILES.c.added_version, _FILES.c.path)
+        .where(
+            _FILES.c.table_name == _FILES.c.feed,
+            _FILES.c.removed_version.is_(None),
+            _HELD.c.removed_version.is_(None),
+        )
+        .order_by(_FILES.c.feed, _FILES.c.added_version, _FILES.c.path, _HELD.c.row_group)
     )
-    return [KeyFile(*row) for row in connection.execute(query)]
+    rows = connection.execute(query)
+    return [_key_file([_Part(*row) for row in parts]) for _, parts in groupby(rows, key=lambda row: row[0])]
+
+
+class _Part(NamedTuple):
+    path: str
+    feed: str
+    batch: str
+    row_group: int
+    rows: int
+    of_file: int
+
+
+def _key_file(parts: Sequence[_Part]) -> KeyFile:
+    whole = sum(part.rows for part in parts) == parts[0].of_file
+    groups = None if whole else tuple(part.row_group for part in parts)
+    return KeyFile(parts[0].path, parts[0].feed, tuple((part.batch, part.rows) for part in parts), groups)
 
 
 def repeated(root: Path, files: list[KeyFile]) -> list[Repeated]:
@@ -69,7 +93,7 @@ def repeated(root: Path, files: list[KeyFile]) -> list[Repeated]:
         found: list[Repeated] = []
         for (feed, key), members in by_key.items():
             columns = key.split("+")
-            hashes = pool.map(partial(_hashes, columns), [root / file.path for file in members])
+            hashes = pool.map(partial(_hashes, root, columns), members)
             twice = _twice(np.concatenate(list(hashes)))
             if len(twice):
                 found += _confirmed(root, feed, columns, members, twice)
@@ -83,10 +107,10 @@ def _key_of(path: Path) -> str:
         return ""
 
 
-def _keys(path: Path, columns: list[str]) -> pl.DataFrame:
+def _keys(root: Path, file: KeyFile, columns: list[str]) -> pl.DataFrame:
     """The keys in one file, as text: what two contracts wrote differently is the same key all the same."""
     try:
-        frame = parquet.read(path, columns)
+        frame = parquet.read(root / file.path, columns, row_groups=file.row_groups)
     except IntegrityError:
         return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
     return frame.select(
@@ -95,8 +119,8 @@ def _keys(path: Path, columns: list[str]) -> pl.DataFrame:
     )
 
 
-def _hashes(columns: list[str], path: Path) -> npt.NDArray[np.uint64]:
-    return _hashed(_keys(path, columns)).to_numpy()
+def _hashes(root: Path, columns: list[str], file: KeyFile) -> npt.NDArray[np.uint64]:
+    return _hashed(_keys(root, file, columns)).to_numpy()
 
 
 def _hashed(keys: pl.DataFrame) -> pl.Series:
@@ -115,9 +139,12 @@ def _confirmed(
     suspects = pl.Series(twice).implode()
     held = []
     for file in files:
-        keys = _keys(root / file.path, columns)
-        suspect = keys.filter(_hashed(keys).is_in(suspects))
-        held.append(suspect.with_columns(pl.lit(file.batch).alias("_batch")))
+        keys = _keys(root, file, columns)
+        if keys.is_empty():
+            continue
+        owners = np.repeat([batch for batch, _ in file.parts], [rows for _, rows in file.parts])
+        suspect = keys.with_columns(pl.Series("_batch", owners, pl.String))
+        held.append(suspect.filter(_hashed(keys).is_in(suspects)))
     counted = (
         pl.concat(held)
         .group_by(columns, maintain_order=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, insert, select
@@ -10,38 +10,99 @@ from sqlalchemy import Connection, insert, select
 from holdfast.errors import NotFoundError
 from holdfast.store import Store, batches, files, schema
 from holdfast.store.files import FileFacts
-from holdfast.tables import Snapshot, TableCut, snapshot_name
+from holdfast.tables import CutLoad, Snapshot, TableCut, held_back, known_day, snapshot_name
+from holdfast.tables.cuts import LoadKey
 
+_BATCHES: Final = schema.batches
 _SNAPSHOTS: Final = schema.snapshots
+_HELD_BACK: Final = schema.snapshot_held_back
 _TABLES: Final = schema.snapshot_tables
 
 
-def create(store: Store, tables: Sequence[str], *, contract_hash: str, now_us: int) -> Snapshot:
+def create(
+    store: Store,
+    tables: Sequence[str],
+    *,
+    contract_hash: str,
+    now_us: int,
+    groups: Mapping[str, str | None] | None = None,
+    label_delays_us: Mapping[str, int] | None = None,
+) -> Snapshot:
     """A cut of `tables` at the newest table version; the same cut again is the same snapshot.
 
-    All tables are cut at one version, so that feeds which were loaded up to different moments are still seen
-    as they stood together. Raises `NotFoundError` HF303 when a table has no row.
+    Parameters
+    ----------
+    groups
+        The group of each feed, None for a feed of its own. Of a group, what only some of its feeds have delivered is
+        left out, as `tables.held_back` says.
+    label_delays_us
+        By table, how much later than its rows their labels are known. While labels come due, unchanged tables give a
+        new cut each day (UTC), because other rows teach then.
+
+    Raises `NotFoundError` HF303 when a table has no row, or none that is not held back.
     """
     with store.ledger.write() as connection:
         version = batches.current_version(connection)
-        cuts = tuple(_cut(connection, table, version) for table in dict.fromkeys(tables))
-        name = snapshot_name(version, contract_hash, cuts)
+        held = _held_back(connection, groups or {})
+        found = {
+            table: files.entries(connection, table, version, held_back=held)
+            for table in dict.fromkeys(tables)
+        }
+        cuts = tuple(_cut(table, facts, held) for table, facts in found.items())
+        day = _day(found, label_delays_us or {}, now_us)
+        name = snapshot_name(version, contract_hash, cuts, held_back=held, day=day)
         known = _find(connection, name)
         if known is not None:
             return known
-        connection.execute(
-            insert(_SNAPSHOTS).values(
-                snapshot=name, table_version=version, contract_hash=contract_hash, created_us=now_us
-            )
+        _insert(connection, Snapshot(name, version, contract_hash, now_us, cuts, held))
+    return Snapshot(name, version, contract_hash, now_us, cuts, held)
+
+
+def _held_back(connection: Connection, groups: Mapping[str, str | None]) -> tuple[LoadKey, ...]:
+    held: list[LoadKey] = []
+    for group in sorted({group for group in groups.values() if group is not None}):
+        members = {feed: _live_loads(connection, feed) for feed in sorted(groups) if groups[feed] == group}
+        held += held_back(members)
+    return tuple(sorted(held))
+
+
+def _live_loads(connection: Connection, feed: str) -> list[CutLoad]:
+    columns = (_BATCHES.c.batch, _BATCHES.c.epoch, _BATCHES.c.event_low_us, _BATCHES.c.event_high_us)
+    query = select(*columns).where(_BATCHES.c.feed == feed, _BATCHES.c.state == "published")
+    return [CutLoad(*row) for row in connection.execute(query)]
+
+
+def _day(
+    found: Mapping[str, Sequence[FileFacts]], label_delays_us: Mapping[str, int], now_us: int
+) -> int | None:
+    due_us = [
+        fact.event_high_us + delay_us
+        for table, delay_us in label_delays_us.items()
+        for fact in found.get(table, ())
+        if delay_us > 0 and fact.event_high_us is not None
+    ]
+    return known_day(now_us, max(due_us)) if due_us else None
+
+
+def _insert(connection: Connection, cut: Snapshot) -> None:
+    named = {"snapshot": cut.snapshot}
+    connection.execute(
+        insert(_SNAPSHOTS).values(
+            **named,
+            table_version=cut.table_version,
+            contract_hash=cut.contract_hash,
+            created_us=cut.created_us,
         )
+    )
+    connection.execute(
+        insert(_TABLES),
+        [named | {"table_name": each.table, "rows": each.rows, "files": each.files} for each in cut.tables],
+    )
+    if cut.held_back:
         connection.execute(
-            insert(_TABLES),
-            [
-                {"snapshot": name, "table_name": cut.table, "rows": cut.rows, "files": cut.files}
-                for cut in cuts
-            ],
+            insert(_HELD_BACK),
+            [named | {"feed": feed, "batch": batch, "epoch": epoch} for feed, batch, epoch in cut.held_back],
         )
-    return Snapshot(name, version, contract_hash, now_us, cuts)
 
 
 def get(store: Store, snapshot: str) -> Snapshot:
@@ -54,21 +115,18 @@ def get(store: Store, snapshot: str) -> Snapshot:
 
 
 def table_files(connection: Connection, snapshot: Snapshot, table: str) -> list[FileFacts]:
-    """The files of `table` in `snapshot`, in order of event time; `NotFoundError` HF303 for a table that it
-    does not cut.
-    """
-    if table not in {cut.table for cut in snapshot.tables}:
-        raise NotFoundError("HF303", f"snapshot {snapshot.snapshot} has no table {table!r}")
-    return files.entries(connection, table, snapshot.table_version)
+    """The files of `table` in `snapshot`; raises as `files.cut_entries` does."""
+    return files.cut_entries(connection, snapshot.snapshot, table)
 
 
-def _cut(connection: Connection, table: str, version: int) -> TableCut:
-    found = files.entries(connection, table, version)
+def _cut(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> TableCut:
     rows = sum(fact.rows for fact in found)
     if rows == 0:
+        mine = [batch for feed, batch, _ in held if feed == table]
+        waiting = f"; {len(mine)} of its batches wait for the other feeds of its group" if mine else ""
         raise NotFoundError(
             "HF303",
-            f"table {table!r} has no row to take a snapshot of",
+            f"table {table!r} has no row to take a snapshot of{waiting}",
             state="no snapshot was made",
             next_command=f"holdfast ingest {table} <file>",
         )
@@ -81,4 +139,5 @@ def _find(connection: Connection, name: str) -> Snapshot | None:
         return None
     query = select(_TABLES).where(_TABLES.c.snapshot == name).order_by(_TABLES.c.table_name)
     cuts = tuple(TableCut(cut.table_name, cut.rows, cut.files) for cut in connection.execute(query))
-    return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_us, cuts)
+    held = tuple(sorted(files.held_back(connection, name)))
+    return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_us, cuts, held)

@@ -6,6 +6,6 @@
 
 from __future__ import annotations
 
-from holdfast.tables.cuts import Snapshot, TableCut, snapshot_name
+from holdfast.tables.cuts import CutLoad, Snapshot, TableCut, held_back, known_day, snapshot_name
 
-__all__ = ["Snapshot", "TableCut", "snapshot_name"]
+__all__ = ["CutLoad", "Snapshot", "TableCut", "held_back", "known_day", "snapshot_name"]

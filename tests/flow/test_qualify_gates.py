@@ -489,23 +489,38 @@ def test_each_version_is_asked_with_its_own_aggregates(
     assert np.array_equal(own.scores, alone.scores)
 
 
+def with_distance(**facts: float) -> Model:
+    columns = [
+        replace(column, **facts) if column.name == "distance" else column
+        for column in MODEL.contract.request_columns
+    ]
+    contract = Contract(*columns, key=("route", "at"), event_time="at", label=MODEL.contract.label)
+    return replace(MODEL, contract=contract)
+
+
+def test_a_contract_that_evolved_without_harm_is_judged_beside_the_champion(
+    served: Store, trained: tuple[Store, str, Trained]
+) -> None:
+    """R92: the challenger's contract lets more through; both answer the same held-out days."""
+    changed = with_distance(high=3000)
+    result = train(served, changed, trained[1], now_us=NOW_US)
+    found = {result.gate: result for result in qualify(served, changed, result.version, now_us=NOW_US)}
+    assert {result.verdict for result in found.values()} == {Verdict.PASS}
+    assert "distance: bound widened (2000.0 -> 3000.0)" in found["signature"].explanation
+
+
 def test_a_changed_contract_is_refused_with_the_way_out_which_works(
     served: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     """R94: those who call the champion would break; under a name of its own the same declaration passes."""
-    columns = [
-        replace(column, high=3000) if column.name == "distance" else column
-        for column in MODEL.contract.request_columns
-    ]
-    wider = Contract(*columns, key=("route", "at"), event_time="at", label=MODEL.contract.label)
-    changed = replace(MODEL, contract=wider)
+    changed = with_distance(high=1999)
     result = train(served, changed, trained[1], now_us=NOW_US)
     found = {result.gate: result for result in qualify(served, changed, result.version, now_us=NOW_US)}
     assert found["signature"].verdict is Verdict.FAIL
     assert "declare it under a name of its own" in found["signature"].explanation
     assert versions.get(served, result.version).state == "refused"
 
-    renamed = replace(changed, name="trip-delay-wide")
+    renamed = replace(changed, name="trip-delay-near")
     result = train(served, renamed, trained[1], now_us=NOW_US)
     assert set(verdicts(served, result.version, renamed).values()) == {Verdict.PASS}
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.serve.conftest import MODEL, Served, row, sealed, tensors
+from tests.serve.conftest import CONTRACT, MODEL, Served, row, sealed, tensors
 
+from holdfast.contract import Contract, Number
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.plane import Call, Plane, Serving
 from holdfast.serve.version import load
@@ -55,3 +56,94 @@ def test_a_request_is_charged_for_its_own_rows(plane: Plane, tmp_path: Path) -> 
     charged = [record.latency_us / 1e6 for record in records if isinstance(record, PredictionRecord)]
     for seconds, size in zip(charged, sizes, strict=True):
         assert PER_ROW_SECONDS * size <= seconds < PER_ROW_SECONDS * (size + 4)
+
+
+# --- versions of several contracts (R92) ------------------------------------------------------------------------------
+
+
+def changed(**distance: Any) -> Contract:
+    columns = [
+        replace(each, **distance) if each.name == "distance" else each for each in CONTRACT.request_columns
+    ]
+    return Contract(*columns, key="flight_id", event_time="scheduled", label=CONTRACT.label)
+
+
+def grown() -> Contract:
+    return Contract(
+        Number("wind", unit="m/s", missing="keep"),
+        *CONTRACT.request_columns, key="flight_id", event_time="scheduled", label=CONTRACT.label,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Callable[..., Plane]]:
+    """A plane that follows a plan with versions "old" (the contract), "new" (the given one) and what it is told of roles."""
+    log = LogWriter(tmp_path, "s1", MODEL)
+
+    def start(
+        new: Contract, champion: str, challenger: str | None = None, previous: str | None = None
+    ) -> Plane:
+        data = {"old": sealed("half"), "new": sealed("tenth", new)}
+        loaded = {name: load(name, sha256_hex(file), file, created_us=1) for name, file in data.items()}
+        plan = TrafficPlan(MODEL, 1, champion, challenger, 1_000_000 if challenger else 0, previous, None, 1)
+        plane = Plane(MODEL, log, lambda: 1)
+        plane.serving = Serving.of(plan, {name: loaded[name] for name in plan.versions()})
+        return plane
+
+    yield start
+    log.close()
+
+
+def asked(plane: Plane, request: dict[str, Any], pinned: str | None = None) -> str:
+    """Who answered one row, or the code of the refusal."""
+    [outcome] = plane.answer(
+        [Call(json.dumps(tensors([request])).encode(), None, pinned, time.perf_counter())]
+    )
+    return outcome[0].version if isinstance(outcome, tuple) else outcome.code
+
+
+def logged(tmp_path: Path) -> list[PredictionRecord]:
+    [(_, path)] = segments(tmp_path)
+    return [record for record in read(path)[0] if isinstance(record, PredictionRecord)]
+
+
+def test_a_challenger_with_a_wider_contract_answers_what_the_champions_callers_send(
+    served: Callable[..., Plane],
+) -> None:
+    plane = served(changed(high=9000), "old", "new")
+    assert asked(plane, row()) == "new"
+    assert asked(plane, row(distance=8000.0)) == "HF502", (
+        "the champion's contract is the callers' until the promotion"
+    )
+    assert asked(plane, row(distance=8000.0), pinned="new") == "new", (
+        "who names a version is checked by its contract"
+    )
+    assert asked(plane, row(distance=8000.0), pinned="old") == "HF502"
+
+
+def test_a_row_that_only_the_new_contract_lets_through_is_not_given_to_the_previous_version(
+    served: Callable[..., Plane],
+) -> None:
+    """The champion fails, and who stands in is a version of the older, narrower contract."""
+    plane = served(changed(high=9000), "new", previous="old")
+    assert plane.serving is not None
+    broken = {**plane.serving.versions, "new": replace(plane.serving.versions["new"], session=None)}
+    plane.serving = replace(plane.serving, versions=broken)
+    assert asked(plane, row()) == "old"
+    assert asked(plane, row(distance=8000.0)) == "HF503"
+
+
+def test_a_challenger_that_refuses_what_callers_send_has_failed(served: Callable[..., Plane]) -> None:
+    """Such a rollout does not begin; were it begun, the champion would answer and the failure be counted."""
+    plane = served(changed(high=1000), "old", "new")
+    assert asked(plane, row(distance=2000.0)) == "old"
+    assert plane.counters.challenger_failures["new", "contract"] == 1
+
+
+def test_the_log_holds_rows_in_the_order_of_the_contract_that_answered(
+    served: Callable[..., Plane], tmp_path: Path
+) -> None:
+    plane = served(grown(), "old", "new")
+    assert asked(plane, row()) == "new"
+    [record] = logged(tmp_path)
+    assert [record.inputs[0][0], record.inputs[0][1]] == [None, row()["flight_id"]]

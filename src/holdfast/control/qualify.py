@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from holdfast.contract import Contract
+from holdfast.contract import Contract, compile_row, dtypes
+from holdfast.contract.changes import Border, Kind
+from holdfast.contract.evolution import compare
 from holdfast.control.examples import read_examples, split_days, with_aggregates
 from holdfast.control.trial import Attempt, attempt
 from holdfast.declaration import Model
@@ -33,16 +35,18 @@ from holdfast.qualify import (
     standing,
 )
 from holdfast.records import Verdict
-from holdfast.store import Store, blobs, events, gates, versions
+from holdfast.store import Store, blobs, contracts, events, gates, versions
 from holdfast.store.versions import VersionRow
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """The held-out days as one version answered them, in the order of the table's rows."""
+    """The held-out days as one version answered them, in the order of the table's rows. `admitted` are those that its own
+    contract lets through: a server would not ask it the others."""
 
     scores: npt.NDArray[np.float64]
+    admitted: npt.NDArray[np.bool_]
     trained_before_us: int
 
 
@@ -68,14 +72,26 @@ class _HeldOut:
         return days.with_columns(self._columns[aggregate] for aggregate in aggregates)
 
     def asked_of(self, row: VersionRow, about: VersionMetadata) -> _Answers | None:
-        """What version `row` answers; None when it answers another contract's rows, or does not answer."""
-        if row.contract_hash != self._model.contract.hash:
+        """What version `row` answers; None when it does not understand rows of the model's contract, or does not answer."""
+        own = Contract.from_json(about.contract_json)
+        if compare(own, self._model.contract).at(Border.MODELS) is Kind.BREAKING:
             return None
         rows = self.rows(aggregates_from_json(about.aggregates_json))
+        # Of a column that was dropped since, every value is missing: callers may leave it out.
+        dropped = {name: kind for name, kind in dtypes(own).items() if name not in rows.columns}
+        rows = rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in dropped.items())
         scores = _try(self._store, self._model, row, rows).probabilities
         if scores is None or scores.shape != (rows.height,):
             return None
-        return _Answers(scores, about.trained_before_us)
+        return _Answers(scores, self._admitted(own), about.trained_before_us)
+
+    def _admitted(self, own: Contract) -> npt.NDArray[np.bool_]:
+        """Which days the contract of a version lets through."""
+        if own.hash == self._model.contract.hash:
+            return np.ones(self._days.height, dtype=np.bool_)
+        known = [column.name for column in own.request_columns if column.name in self._days.columns]
+        check = compile_row(own, request=True)
+        return np.array([not check(day) for day in self._days.select(known).iter_rows(named=True)], np.bool_)
 
     def pair(self, own: _Answers, other: VersionRow) -> Pair | None:
         """`own` beside the answers of `other`, on the days that neither learnt from; None when `other` did not
@@ -87,6 +103,7 @@ class _HeldOut:
             return None
         event_us = self._days[self._model.contract.event_time].dt.epoch("us").to_numpy()
         fresh = event_us >= max(own.trained_before_us, theirs.trained_before_us)
+        fresh &= own.admitted & theirs.admitted
         labels = self._days[self._model.label].to_numpy().astype(np.bool_)
         return Pair(own.scores[fresh], theirs.scores[fresh], labels[fresh])
 
@@ -134,7 +151,7 @@ def _judge_heuristic(store: Store, model: Model, row: VersionRow) -> list[GateRe
     seen = _try(store, model, row).trial
     return [
         loads(seen, model.gates),
-        signature(seen, _endpoint(store, model, versions.champion(store, model.name))),
+        _signature(store, model, row, seen, versions.champion(store, model.name)),
         size(row.bytes, None, model.gates),
     ]
 
@@ -142,7 +159,7 @@ def _judge_heuristic(store: Store, model: Model, row: VersionRow) -> list[GateRe
 def _judge(store: Store, model: Model, row: VersionRow, now_us: int) -> list[GateResult]:
     current = versions.champion(store, model.name)  # asked once: every gate means the same champion
     seen = _try(store, model, row).trial
-    results = [loads(seen, model.gates), signature(seen, _endpoint(store, model, current))]
+    results = [loads(seen, model.gates), _signature(store, model, row, seen, current)]
     if model.golden:
         results.append(golden(seen, model.golden))
     results.append(size(row.bytes, _size_before(store, row, current), model.gates))
@@ -184,6 +201,15 @@ def _endpoint(store: Store, model: Model, current: VersionRow | None) -> Signatu
     if current is not None and current.contract_hash != contract.hash:
         contract = Contract.from_json(read_metadata(blobs.get(store, current.digest)).contract_json)
     return endpoint_signature(contract, [aggregate.name for aggregate in model.aggregates])
+
+
+def _signature(
+    store: Store, model: Model, row: VersionRow, seen: Trial, current: VersionRow | None
+) -> GateResult:
+    endpoint = _endpoint(store, model, current)
+    with store.ledger.read() as connection:
+        accepted = contracts.is_accepted(connection, model.name, endpoint.contract.hash, row.contract_hash)
+    return signature(seen, endpoint, accepted=accepted)
 
 
 def _size_before(store: Store, row: VersionRow, current: VersionRow | None) -> int | None:

@@ -7,8 +7,9 @@ is answered for: the champion for the challenger; the previous version and then 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -32,6 +33,9 @@ class Serving:
 
     plan: TrafficPlan
     endpoint: Endpoint
+    """The champion's contract: what a request is checked by before anybody knows who will answer it."""
+    endpoints: Mapping[str, Endpoint]
+    """Each version's own contract; versions of one contract share it."""
     versions: Mapping[str, LoadedVersion]
     salt: bytes
 
@@ -39,7 +43,10 @@ class Serving:
     def of(cls, plan: TrafficPlan, versions: Mapping[str, LoadedVersion]) -> Serving:
         """`plan` with its versions, all of them warm; the champion's contract is the endpoint's."""
         salt = salt_of(plan.model, plan.rollout if plan.rollout is not None else 0)
-        return cls(plan, Endpoint(versions[plan.champion].contract), versions, salt)
+        contracts = {version.contract.hash: version.contract for version in versions.values()}
+        compiled = {found: Endpoint(contract) for found, contract in contracts.items()}
+        endpoints = {name: compiled[version.contract.hash] for name, version in versions.items()}
+        return cls(plan, endpoints[plan.champion], endpoints, versions, salt)
 
     @property
     def intended(self) -> str:
@@ -47,16 +54,11 @@ class Serving:
         return self.plan.intended
 
     def stand_ins(self, failed: str) -> list[str]:
-        """Who answers when `failed` could not, in turn: versions of the same contract only."""
+        """Who answers when `failed` could not, in turn; each only rows that its own contract lets through."""
         plan = self.plan
-        contract_hash = self.endpoint.contract.hash
         order = [plan.champion] if failed == plan.challenger else []
         order += [version for version in (plan.previous, plan.fallback) if version is not None]
-        return [
-            version
-            for version in dict.fromkeys(order)
-            if version != failed and self.versions[version].contract.hash == contract_hash
-        ]
+        return [version for version in dict.fromkeys(order) if version != failed]
 
     def arm(self, version: str) -> Arm:
         """The side on which `version` answers."""
@@ -84,6 +86,8 @@ Outcome: TypeAlias = tuple[InferAnswer, bool] | HoldfastError
 class _Job:
     place: int
     request: InferRequest
+    endpoint: Endpoint
+    """By whose contract `rows` and `received_rows` are."""
     rows: list[Row]
     received_rows: list[tuple[Any, ...]]
     moments: list[int]
@@ -158,8 +162,10 @@ class Plane:
         began = perf_counter()
         plan, endpoint = serving.plan, serving.endpoint
         try:
-            if call.pinned is not None and call.pinned not in serving.versions:
-                return NotFoundError("HF303", f"version {call.pinned[:64]!r} is not loaded here")
+            if call.pinned is not None:
+                if call.pinned not in serving.versions:
+                    return NotFoundError("HF303", f"version {call.pinned[:64]!r} is not loaded here")
+                endpoint = serving.endpoints[call.pinned]
             request = decode_request(call.body, call.header_length, endpoint.specs)
             if request.rows:
                 rows, moments = endpoint.admit(request, self.counters.violations)
@@ -183,8 +189,8 @@ class Plane:
                 version = plan.challenger
         seconds = perf_counter() - began
         return _Job(
-            place, request, rows, received_rows, moments, unit, prediction, version, request.probe, rollout, seconds,
-            call.pinned is not None,
+            place, request, endpoint, rows, received_rows, moments, unit, prediction, version, request.probe, rollout,
+            seconds, call.pinned is not None,
         )  # fmt: skip
 
     def _refused(self, serving: Serving, call: Call, result: str, frames: list[bytes]) -> None:
@@ -221,7 +227,7 @@ class Plane:
         some ten microseconds, which no bound on latency is near.
         """
         began = perf_counter()
-        failure = self._try(serving.versions[version], jobs)
+        failure = self._try(serving, version, jobs)
         per_row = (perf_counter() - began) / sum(len(job.rows) for job in jobs)
         for job in jobs:
             job.seconds += per_row * len(job.rows)
@@ -235,7 +241,7 @@ class Plane:
     def _run_alone(self, serving: Serving, version: str, job: _Job) -> None:
         candidates = [version] if job.pinned else [version, *serving.stand_ins(version)]
         for candidate in candidates:
-            failure = self._try(serving.versions[candidate], [job])
+            failure = self._try(serving, candidate, [job])
             if not failure:
                 return
             if candidate == serving.plan.challenger:
@@ -244,13 +250,13 @@ class Plane:
             elif candidate == serving.plan.champion:
                 job.champion_failed = failure
 
-    def _try(self, version: LoadedVersion, jobs: list[_Job]) -> str:
-        """Let `version` answer `jobs`; the kind of failure, or an empty text."""
-        if len(jobs) == 1:
-            rows, moments = jobs[0].rows, jobs[0].moments
-        else:
-            rows = [row for job in jobs for row in job.rows]
-            moments = [moment for job in jobs for moment in job.moments]
+    def _try(self, serving: Serving, name: str, jobs: list[_Job]) -> str:
+        """Let version `name` answer `jobs`; the kind of failure, or an empty text."""
+        version = serving.versions[name]
+        try:
+            rows, moments = _gathered(serving.endpoints[name], jobs)
+        except RequestError:
+            return "contract"
         try:
             version.fill_aggregates(rows, moments, self.table)
             found = version.run(rows)
@@ -274,6 +280,11 @@ class Plane:
     def _frame(self, serving: Serving, job: _Job, now_us: int) -> bytes:
         answered = job.probabilities is not None
         version = job.answered or serving.plan.champion
+        received, own = job.received_rows, serving.endpoints[version]
+        if own is not job.endpoint and job.request.rows:
+            received = own.received(
+                job.request
+            )  # the log holds rows in the order of the contract that answered
         record = PredictionRecord(
             job.id,
             now_us,
@@ -286,14 +297,12 @@ class Plane:
             _result(job),
             int(job.seconds * 1e6),
             job.probabilities.tolist() if job.probabilities is not None else [],
-            job.received_rows if answered else [],  # type: ignore[arg-type]  # tuples are written as lists are
+            received if answered else [],  # type: ignore[arg-type]  # tuples are written as lists are
         )
         try:
             return frame(record)
         except OverflowError:  # an integer beyond 64 bits in a Number column
-            inputs = [
-                [float(value) if type(value) is int else value for value in row] for row in job.received_rows
-            ]
+            inputs = [[float(value) if type(value) is int else value for value in row] for row in received]
             return frame(_with_inputs(record, inputs))
 
     def _outcome(self, serving: Serving, job: _Job, logged: bool, seconds: float) -> Outcome:
@@ -309,6 +318,29 @@ class Plane:
         plan = serving.plan.plan if job.probe else None
         answer = InferAnswer(self.model, version, job.request.id, prediction, arm, plan, job.probabilities)
         return answer, job.request.binary_output
+
+
+def _gathered(endpoint: Endpoint, jobs: list[_Job]) -> tuple[list[Row], list[int]]:
+    """The rows of `jobs` and their moments; raises `RequestError` when one breaks the contract of `endpoint`.
+
+    A job was checked by one contract already; by another it is checked again, without the columns that it does not know.
+    """
+    if len(jobs) == 1 and jobs[0].endpoint is endpoint:
+        return jobs[0].rows, jobs[0].moments
+    rows: list[Row] = []
+    moments: list[int] = []
+    for job in jobs:
+        own, at = (job.rows, job.moments) if job.endpoint is endpoint else _checked_by(endpoint, job)
+        rows += own
+        moments += at
+    return rows, moments
+
+
+def _checked_by(endpoint: Endpoint, job: _Job) -> tuple[list[Row], list[int]]:
+    if not job.request.rows:  # a probe that leaves the rows to us
+        return job.rows, job.moments
+    known = {name: values for name, values in job.request.columns.items() if name in endpoint.specs}
+    return endpoint.admit(replace(job.request, columns=known), Counter())
 
 
 def _result(job: _Job) -> str:

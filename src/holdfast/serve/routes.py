@@ -168,7 +168,9 @@ class Routes:
         loaded = serving.versions[version or serving.plan.champion]
         named = [version] if version else list(serving.plan.versions())
         facts = {"contract_hash": loaded.contract.hash, "features_hash": loaded.facts.features_hash}
-        exchange.send(200, model_metadata(self._plane.model, named, serving.endpoint.wire, facts))
+        exchange.send(
+            200, model_metadata(self._plane.model, named, serving.endpoints[loaded.name].wire, facts)
+        )
 
     def _metrics(self, exchange: Exchange) -> None:
         exchange.send(200, metrics.exposition(self._scrape(), self._plane.counters), metrics.CONTENT_TYPE)

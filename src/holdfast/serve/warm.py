@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from holdfast.contract.changes import Border, Kind, worst
+from holdfast.contract.evolution import compare
 from holdfast.errors import HoldfastError, IntegrityError, UnavailableError
 from holdfast.records import TrafficPlan
 from holdfast.serve.local_copy import Kept, KeptVersion, LocalCopy
@@ -230,10 +232,8 @@ class Follower:
                 continue
             try:
                 version = _made(name, warm)
-                if name == plan.challenger and version.contract.hash != champion.contract.hash:
-                    raise IntegrityError(
-                        "HF301", f"{name} was trained under another contract than {plan.champion}"
-                    )
+                if name == plan.challenger:
+                    _must_understand(version, champion)
             except HoldfastError as error:
                 left_out[name] = str(error)
                 if self.progress.left_out.get(name) != str(error):
@@ -317,6 +317,17 @@ def _made(name: str, warm: Callable[[str], LoadedVersion]) -> LoadedVersion:
         return warm(name)
     except OSError as error:
         raise IntegrityError("HF301", f"the file of version {name} cannot be read: {error}") from error
+
+
+def _must_understand(challenger: LoadedVersion, champion: LoadedVersion) -> None:
+    """The champion's callers must be understood by the challenger, or their requests would be its failures (R133)."""
+    evolution = compare(champion.contract, challenger.contract)
+    if worst(map(evolution.at, (Border.CALLERS, Border.MODELS))) is Kind.BREAKING:
+        told = "; ".join(f"{change.column}: {change.what}" for change in evolution.of(Kind.BREAKING))
+        raise IntegrityError(
+            "HF301",
+            f"{challenger.name} was trained under another contract than {champion.name}, which breaks its callers: {told}",
+        )
 
 
 def _without(plan: TrafficPlan, left_out: Mapping[str, str]) -> TrafficPlan:

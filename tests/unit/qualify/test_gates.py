@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,22 @@ GOOD = Trial(
     metadata={"contract_hash": CONTRACT.hash},
     golden=(0.2, 0.8),
 )
+
+
+def contract_of(*columns: Any) -> Contract:
+    return Contract(*columns, key="id", event_time="at", label=CONTRACT.label)
+
+
+def changed(name: str, **facts: Any) -> Contract:
+    columns = CONTRACT.request_columns
+    return contract_of(*(replace(each, **facts) if each.name == name else each for each in columns))
+
+
+def made_for(contract: Contract) -> Trial:
+    about = {"contract_hash": contract.hash, "contract_json": contract.to_json()}
+    return replace(GOOD, metadata=about)
+
+
 DIED = Trial("died", "loading", "signal SIGSEGV ended it")
 
 
@@ -112,9 +129,38 @@ def test_signature_tells_every_difference(trial: Trial, words: str) -> None:
 
 
 def test_a_changed_contract_is_told_the_way_out() -> None:
-    result = signature(replace(GOOD, metadata={"contract_hash": "f" * 64}), endpoint_signature(CONTRACT, []))
-    assert "a changed contract is a new model" in result.explanation
+    result = signature(made_for(changed("distance", unit="km")), endpoint_signature(CONTRACT, []))
+    assert result.verdict is Verdict.FAIL
+    assert "distance: unit changed (mi -> km), breaking" in result.explanation
     assert "declare it under a name of its own" in result.explanation
+
+
+def test_a_contract_that_evolved_without_harm_passes_and_is_told() -> None:
+    """R92: the callers of the champion are understood by a version whose contract lets more through."""
+    result = signature(made_for(changed("seats", missing="keep")), endpoint_signature(CONTRACT, []))
+    assert (result.verdict, "seats: missing values allowed" in result.explanation) == (Verdict.PASS, True)
+
+
+def test_a_version_may_read_an_optional_column_that_callers_do_not_send_yet() -> None:
+    grown = contract_of(*CONTRACT.request_columns, Number("wind", unit="m/s", missing="keep"))
+    trial = made_for(grown)
+    trial = replace(trial, inputs=(*trial.inputs, TensorType("wind", "tensor(double)", 1)))
+    assert signature(trial, endpoint_signature(CONTRACT, [])).verdict is Verdict.PASS
+
+
+def test_callers_that_have_to_follow_first_are_waited_for_or_accepted() -> None:
+    before = changed("distance", missing="keep")
+    after = contract_of(*(column for column in CONTRACT.request_columns if column.name != "distance"))
+    trial = replace(made_for(after), inputs=GOOD.inputs[1:])
+    waiting = signature(trial, endpoint_signature(before, []))
+    assert waiting.verdict is Verdict.INCONCLUSIVE
+    assert "holdfast contract accept --model" in waiting.explanation
+    assert signature(trial, endpoint_signature(before, []), accepted=True).verdict is Verdict.PASS
+
+
+def test_a_file_that_does_not_hold_the_contract_it_names_is_refused() -> None:
+    trial = replace(GOOD, metadata={"contract_hash": "f" * 64, "contract_json": CONTRACT.to_json()})
+    assert signature(trial, endpoint_signature(CONTRACT, [])).verdict is Verdict.FAIL
 
 
 def test_signature_of_a_fitting_file_and_of_one_that_was_not_opened() -> None:

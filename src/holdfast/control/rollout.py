@@ -34,7 +34,7 @@ from holdfast.rollout import (
     next_state,
 )
 from holdfast.rollout import begin as begin_evidence
-from holdfast.store import Store, events, evidence, plans, probes, rollouts, usage, versions
+from holdfast.store import Store, events, evidence, plans, probes, rollouts, taints, usage, versions
 from holdfast.store.faults import fault_point
 from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.ledger import Transaction
@@ -56,7 +56,7 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
 
     Asking again for what is under way gives its number and writes nothing. Raises `NotFoundError` HF303 for a
     version that the model does not have, `RefusedError` HF403 for one that is not a qualified candidate or is
-    the champion already, and `ConflictError` HF404 while another version is under way.
+    the champion already, HF406 for a tainted one, and `ConflictError` HF404 while another version is under way.
     """
     row = versions.get(store, version)
     if row.model != model.name:
@@ -73,6 +73,7 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
             next_command=f"holdfast qualify {version}",
         )
     with store.ledger.write() as connection:
+        taints.refuse(connection, "version", version)
         current = rollouts.under_way_in(connection, model.name)
         if current is not None and current.challenger == version:
             return current.rollout
@@ -129,15 +130,15 @@ def roll_back(store: Store, model: str, *, actor: str, reason: str, now_us: int)
     Undoes the rollout that is under way, else the promotion of the version that is the champion now, however
     many rollouts have ended since, with the checks and the transaction of an automatic one; asking again while
     it is rolling back writes nothing. Raises `NotFoundError` HF303 when the model was never rolled out,
-    `RefusedError` HF404 when there is nothing to undo or nothing to return to, `ConflictError` HF404 when the
-    rollout moved meanwhile: then ask again.
+    `RefusedError` HF404 when there is nothing to undo or nothing to return to, HF406 when what is there to return to is
+    tainted, `ConflictError` HF404 when the rollout moved meanwhile: then ask again.
     """
     rollouts.newest(store, model)
     with store.ledger.write() as connection:
         row = rollouts.under_way_in(connection, model) or _promotion_in(connection, model)
         if row.state is State.ROLLING_BACK:
             return row.rollout
-        _commit(
+        commit(
             connection,
             store,
             row,
@@ -195,7 +196,7 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         if isinstance(decision, Confirm):
             # Who brought it here, and why, is not lost when a probe says that it is done.
             reason, actor = f"{row.reason}; {decision.reason}", row.actor
-        _commit(connection, store, row, decision.event, step, reason, actor, now_us)
+        commit(connection, store, row, decision.event, step, reason, actor, now_us)
         fault_point("rollout.before_commit")
     fault_point("rollout.after_commit")
     return decision
@@ -277,7 +278,7 @@ def _latency_bound_seconds(store: Store, row: RolloutRow, now_us: int) -> float 
     return quantile_seconds(known, policy.latency_quantile)
 
 
-def _commit(
+def commit(
     connection: Transaction,
     store: Store,
     row: RolloutRow,

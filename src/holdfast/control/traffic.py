@@ -2,17 +2,21 @@
 
 The fallback stays the one that servers have warm. A newer heuristic takes its place together with a version
 that has everything, because there a probe has to confirm the plan that names both.
+
+A tainted version, made from rows that were backed out, is given nothing again: what would return to it returns to its
+refuge, the newest version that is clean.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import assert_never
 
 from holdfast.errors import RefusedError
 from holdfast.records import EVERYTHING_PPM
 from holdfast.rollout import Canary, State
-from holdfast.store import Store, plans, versions
+from holdfast.store import Store, plans, rollouts, taints, versions
 from holdfast.store.ledger import Transaction
 from holdfast.store.rollouts import RolloutRow
 
@@ -33,22 +37,24 @@ def traffic_of(
 ) -> Traffic | None:
     """The traffic when `row` comes to `following` at `step`; None when it stays as it is.
 
-    Raises `RefusedError` HF404 for a roll-back with nothing to return to.
+    Raises `RefusedError` HF404 for a roll-back with nothing to return to, HF406 for one of a promotion with nothing clean
+    to return to.
     """
     newest = plans.newest_in(connection, row.model)
-    warm = None if newest is None else newest.plan.fallback
+    tainted = taints.versions_of(connection, row.model)
+    warm = None if newest is None else _clean(newest.plan.fallback, tainted)
     match following:
         case State.CANARY:
             return _shared(row, Canary.from_json(row.policy).shares_ppm[step], warm)
         case State.VERIFYING if row.champion is None:
-            return Traffic(row.challenger, fallback=_newest_heuristic(store, row.model))
+            return Traffic(row.challenger, fallback=newest_heuristic(store, row.model, tainted))
         case State.VERIFYING:
             # Not the champion yet: what it cannot answer the champion answers, and it counts against it.
-            return _shared(row, EVERYTHING_PPM, _newest_heuristic(store, row.model))
+            return _shared(row, EVERYTHING_PPM, newest_heuristic(store, row.model, tainted))
         case State.PROMOTED if row.champion is not None:
-            return Traffic(row.challenger, previous=row.champion, fallback=warm)
+            return Traffic(row.challenger, previous=_clean(row.champion, tainted), fallback=warm)
         case State.ROLLING_BACK:
-            return _returned(connection, row, warm)
+            return _returned(connection, store, row, warm, tainted)
         case State.PROMOTED | State.PENDING | State.ROLLED_BACK | State.CANCELLED:
             return None
         case _:
@@ -60,13 +66,59 @@ def _shared(row: RolloutRow, share_ppm: int, fallback: str | None) -> Traffic:
     return Traffic(row.champion, challenger=row.challenger, share_ppm=share_ppm, fallback=fallback)
 
 
-def _returned(connection: Transaction, row: RolloutRow, warm: str | None) -> Traffic:
+def refuge(
+    store: Store, model: str, tainted: Collection[str], *, fallback: str | None, but: Collection[str] = ()
+) -> str | None:
+    """The version of `model` that answers in place of tainted ones, none of `but`; None when nothing clean is there.
+
+    The newest qualified version that was promoted and was not taken back; else the newest qualified one that was never
+    taken back; else a heuristic, `fallback` before others, because servers have it warm.
+    """
+    known = [row for row in versions.of_model(store, model) if row.version not in tainted]
+    runs = rollouts.of_model(store, model)
+    promoted = {run.challenger for run in runs if run.state is State.PROMOTED}
+    taken_back = {run.challenger for run in runs if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)}
+    able = [
+        row.version
+        for row in known
+        if row.role == "candidate" and row.state == "qualified" and row.version not in but
+    ]
+    for version in (
+        *(each for each in able if each in promoted),
+        *(each for each in able if each not in taken_back),
+    ):
+        return version
+    return _clean(fallback, tainted) or newest_heuristic(store, model, tainted)
+
+
+def newest_heuristic(store: Store, model: str, tainted: Collection[str]) -> str | None:
+    """What answers when no version can: the newest clean heuristic of the model that was not refused."""
+    for each in versions.of_model(store, model):
+        if each.role == "heuristic" and each.state != "refused" and each.version not in tainted:
+            return each.version
+    return None
+
+
+def _returned(
+    connection: Transaction, store: Store, row: RolloutRow, warm: str | None, tainted: Collection[str]
+) -> Traffic:
     """What was before, with the fallback that the servers had then: a newer one may be what they cannot load."""
     fallback = warm
     before = plans.before_rollout_in(connection, row.model, row.rollout)
     if before is not None and row.state is not State.PROMOTED:
-        fallback = before.plan.fallback
+        fallback = _clean(before.plan.fallback, tainted) or warm
     version = row.champion or fallback
+    if version is None or version in tainted:
+        found = refuge(store, row.model, tainted, fallback=fallback, but=(row.challenger,))
+        if found is None and version is not None and row.state is State.PROMOTED:
+            raise RefusedError(
+                "HF406",
+                f"{version}, which was before {row.challenger}, is tainted, and {row.model!r} has nothing clean to return to",
+                state="the rollout is unchanged",
+                next_command="holdfast train, then holdfast rollout",
+            )
+        # Without a refuge the champion, which has kept its part of the traffic, goes on with all of it.
+        version = found or version
     if version is None:
         raise RefusedError(
             "HF404",
@@ -77,9 +129,5 @@ def _returned(connection: Transaction, row: RolloutRow, warm: str | None) -> Tra
     return Traffic(version, fallback=fallback)
 
 
-def _newest_heuristic(store: Store, model: str) -> str | None:
-    """What answers when no version can: the newest heuristic of the model that was not refused."""
-    for each in versions.of_model(store, model):
-        if each.role == "heuristic" and each.state != "refused":
-            return each.version
-    return None
+def _clean(version: str | None, tainted: Collection[str]) -> str | None:
+    return None if version in tainted else version

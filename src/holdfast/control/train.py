@@ -22,7 +22,7 @@ from holdfast.control.online import backfill
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
 from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, feed_from_frame, fit
-from holdfast.store import Store, blobs, versions
+from holdfast.store import Store, blobs, taints, versions
 from holdfast.store.versions import VersionRow
 from holdfast.train import Learner, Split
 from holdfast.train.agreement import TOLERANCE, answers, run_rows
@@ -87,10 +87,13 @@ def train(
     and by the first held-out day to be trained on.
 
     Raises `InputError` HF401 when the snapshot holds too little to learn from, `RefusedError` HF402 when a
-    learner fails, `NotFoundError` HF303 for an unknown snapshot. Nothing is registered then.
+    learner fails, HF406 for a tainted snapshot, also when it was tainted meanwhile, `NotFoundError` HF303 for an unknown
+    one. Nothing is registered then.
     """
     step = progress or (lambda _done, _of: None)
     step(0, STEPS)
+    with store.ledger.read() as connection:
+        taints.refuse(connection, "snapshot", snapshot)
     backfill(store, model.feeds, model.aggregates, now_us=now_us)  # online before the version can be
     examples = read_examples(store, model, model.aggregates, snapshot)
     step(1, STEPS)
@@ -165,6 +168,8 @@ def _register(store: Store, made: Sequence[tuple[bytes, VersionMetadata]], now_u
     with blobs.registering(store):
         kept = [(blobs.put(store, data), len(data), about) for data, about in made]
         with store.ledger.write() as connection:
+            for _, _, about in kept:
+                taints.refuse(connection, "snapshot", about.snapshot)
             return [
                 versions.register(connection, about, digest=digest, size_bytes=size_bytes, now_us=now_us)
                 for digest, size_bytes, about in kept

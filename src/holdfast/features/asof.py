@@ -79,6 +79,25 @@ def first_changed_us(aggregate: Aggregate, batch: pl.DataFrame) -> int | None:
     return int(rows["step"].to_numpy().min()) * aggregate.every_us if rows.height else None
 
 
+def span_us(aggregate: Aggregate, batch: pl.DataFrame) -> tuple[int, int] | None:
+    """The grid moments whose values the rows of `batch` can change: from the first to before the second; None when
+    they change nothing.
+
+    Raises
+    ------
+    InputError
+        HF202 as for `aggregate_rows`.
+    """
+    rows = _known_rows(aggregate, batch)
+    if not rows.height:
+        return None
+    steps = rows["step"].to_numpy()
+    return (
+        int(steps.min()) * aggregate.every_us,
+        int(steps.max()) * aggregate.every_us + aggregate.window_us,
+    )
+
+
 def join_as_of(frame: pl.DataFrame, *, at: str, aggregate: Aggregate, rows: pl.DataFrame) -> pl.DataFrame:
     """`frame` with the column `aggregate.name`: what a reader at time `at` would have got, null when that was
     nothing.

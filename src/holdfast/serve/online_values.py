@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from holdfast.features import Aggregate, OnlineTable
@@ -61,11 +61,9 @@ class OnlineValues:
                 if since >= newest:
                     continue
                 followed, values = online.since(connection, [key], since)
-                used = [
-                    value for value in values if self._add(key, value.entity, value.known_us, value.value)
-                ]
+                used = [value for value in values if self._take(value)]
+                self._changed = self._changed or bool(values)
                 if used:
-                    self._changed = True
                     self._table.trim(key, used[-1].known_us - _held_us(aggregate))
                 self._followed[key] = max(followed, newest)
         for key in self._followed.keys() - wanted.keys():
@@ -83,9 +81,16 @@ class OnlineValues:
         with store.ledger.read() as connection:
             for key, aggregate in _aggregates(loaded).items():
                 _, values = online.since(connection, [key], 0)
-                kept += _held(aggregate, [value for value in values if _usable(value.value)])
+                kept += _held(aggregate, values)
         if self._copy.save_online(kept, self.table_version):
             self._changed = False
+
+    def _take(self, value: OnlineValue) -> bool:
+        """Whether `value` is in the table now; one that was backed out leaves it."""
+        if value.value is None:
+            self._table.remove(value.aggregate, value.entity, value.known_us)
+            return False
+        return self._add(value.aggregate, value.entity, value.known_us, value.value)
 
     def _add(self, key: str, entity: str, known_us: int, value: float) -> bool:
         if _usable(value):
@@ -107,13 +112,14 @@ def _aggregates(loaded: Mapping[str, LoadedVersion]) -> dict[str, Aggregate]:
     return {aggregate.key: aggregate for version in loaded.values() for aggregate in version.aggregates}
 
 
-def _held(aggregate: Aggregate, values: list[OnlineValue]) -> Iterable[KeptValue]:
-    oldest = values[-1].known_us - _held_us(aggregate) if values else 0
-    return [
-        KeptValue(value.aggregate, value.entity, value.known_us, value.value)
-        for value in values
-        if value.known_us >= oldest
+def _held(aggregate: Aggregate, values: list[OnlineValue]) -> list[KeptValue]:
+    kept = [
+        KeptValue(each.aggregate, each.entity, each.known_us, each.value)
+        for each in values
+        if each.value is not None and _usable(each.value)
     ]
+    oldest = kept[-1].known_us - _held_us(aggregate) if kept else 0
+    return [value for value in kept if value.known_us >= oldest]
 
 
 def _held_us(aggregate: Aggregate) -> int:

@@ -40,7 +40,28 @@ ROLLOUT_POINTS: Final[tuple[str, ...]] = (
 )
 """Every point on the way of a rollout's decision, in order."""
 
-_KNOWN: Final = frozenset(POINTS + COLLECT_POINTS + ROLLOUT_POINTS)
+BACKOUT_POINTS: Final[tuple[str, ...]] = (
+    "backout.before_begin",  # the back-out is in the transaction, and nothing was taken out
+    "backout.begun",  # it is written down what will be done
+    "backout.before_removal",  # rows, values, taints and the event are in the transaction
+    "backout.removed",  # the rows are gone, and the traffic is as it was
+    "backout.before_step",  # a change of the traffic is in the transaction
+    "backout.after_step",  # it is committed, and what follows is not begun
+    "backout.before_end",  # the end is in the transaction
+    "backout.ended",  # everything is done, and nobody was told
+)
+"""Every point on the way of a back-out, in order."""
+
+COMPACT_POINTS: Final[tuple[str, ...]] = (
+    "compact.written",  # the new files and their names are safe; the ledger knows nothing
+    "compact.before_commit",  # everything is in the transaction
+    "compact.after_commit",  # committed: readers follow already
+    "vacuum.before_commit",  # what is let go is out of the ledger, in the transaction
+    "vacuum.after_commit",  # committed: the files are orphans now
+)
+"""Every point on the way of a compaction and of a vacuum, in order."""
+
+_KNOWN: Final = frozenset(POINTS + COLLECT_POINTS + ROLLOUT_POINTS + BACKOUT_POINTS + COMPACT_POINTS)
 
 Hook = Callable[[str], None]
 

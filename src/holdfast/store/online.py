@@ -19,16 +19,20 @@ from holdfast.store import schema
 _ONLINE: Final = schema.online_features
 _KEY: Final = ("aggregate", "entity", "known_us")
 _DEFINITIONS: Final = schema.online_definitions
+_AT_ONCE: Final = 500  # entities in one query: databases bound the number of parameters
 
 
 @dataclass(frozen=True, slots=True)
 class OnlineValue:
-    """The value of `aggregate` (its key) for `entity`, known from `known_us` (microseconds since 1970 UTC) on."""
+    """The value of `aggregate` (its key) for `entity`, known from `known_us` (microseconds since 1970 UTC) on.
+
+    `value` is None where there was one and the rows behind it were backed out: who holds it must forget it.
+    """
 
     aggregate: str
     entity: str
     known_us: int
-    value: float
+    value: float | None
 
 
 def upsert(connection: Connection, values: Sequence[OnlineValue], table_version: int) -> None:
@@ -97,11 +101,30 @@ def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int
     ]
 
 
+def between(
+    connection: Connection, aggregate: str, entities: Sequence[str] | None, low_us: int, high_us: int
+) -> list[OnlineValue]:
+    """The values of `aggregate` known at or after `low_us` and before `high_us`; of all entities when None is given."""
+    query = select(_ONLINE).where(
+        _ONLINE.c.aggregate == aggregate, _ONLINE.c.known_us >= low_us, _ONLINE.c.known_us < high_us
+    )
+    asked = (
+        [None]
+        if entities is None
+        else [entities[at : at + _AT_ONCE] for at in range(0, len(entities), _AT_ONCE)]
+    )
+    found = list[OnlineValue]()
+    for some in asked:
+        rows = connection.execute(query if some is None else query.where(_ONLINE.c.entity.in_(some)))
+        found += [OnlineValue(row.aggregate, row.entity, row.known_us, row.value) for row in rows]
+    return [each for each in found if each.value is not None]
+
+
 def since(
     connection: Connection, aggregates: Sequence[str], table_version: int
 ) -> tuple[int, list[OnlineValue]]:
     """What changed in `aggregates` after `table_version`, oldest first, and the table version to ask from
-    next time.
+    next time. What was taken back is among it, without a value.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "initialise": ("init",),
     "demo": ("demo",),
     "data": ("check", "ingest", "verify", "publish"),
+    "contracts": ("contract",),
     "models": ("train", "qualify", "rollout", "rollback"),
     "operate": ("serve", "control", "page", "up"),
     "watch": ("status", "feedback"),

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.contract import Contract
-from holdfast.contract.changes import Border, Evolution, Kind
+from holdfast.contract.changes import Border, Evolution, Kind, worst
 from holdfast.contract.evolution import compare
+from holdfast.declaration import Model
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.feeds import Feed
 from holdfast.records import Level, Violation
-from holdfast.store import Store, contracts, events
+from holdfast.store import Store, blobs, contracts, events, versions
 from holdfast.store.ledger import Transaction
+from holdfast.train.artifact import read_metadata
 
 CHECK: Final = "contract"
 """What a violation of a feed's history by its contract is called."""
@@ -31,6 +33,7 @@ class ContractChange:
     which judged rows before contracts were kept."""
 
     feed: str
+    """Whose contract it is: a feed's name, or a model's."""
     before: str
     after: str
     evolution: Evolution | None
@@ -105,6 +108,40 @@ def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) ->
         told = f"{reason}; {change.explanation}"
         contracts.accept(
             connection, feed.name, before, after.hash, explanation=told, actor=actor, now_us=now_us
+        )
+    return change
+
+
+def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, now_us: int) -> ContractChange:
+    """Take upon oneself that callers of `model` who do not follow from its champion's contract to the declared one will be
+    refused. The signature gate of the next judgement counts it.
+
+    Raises `NotFoundError` HF303 when there is no champion or no change, `RefusedError` HF210 when the change breaks callers
+    that cannot follow: that is a new model.
+    """
+    champion = versions.champion(store, model.name)
+    if champion is None or champion.contract_hash == model.contract.hash:
+        raise NotFoundError(
+            "HF303",
+            f"model {model.name!r} has no champion with another contract: there is no change to accept",
+            state="nothing was changed",
+        )
+    old = Contract.from_json(read_metadata(blobs.get(store, champion.digest)).contract_json)
+    evolution = compare(old, model.contract)
+    if worst(map(evolution.at, (Border.CALLERS, Border.MODELS))) is Kind.BREAKING:
+        raise RefusedError(
+            "HF210",
+            f"the contract of model {model.name!r} breaks its callers: {'; '.join(map(str, evolution.of(Kind.BREAKING)))}",
+            state="nothing was changed",
+            next_command="change it as told, or declare the model under a name of its own",
+        )
+    change = ContractChange(model.name, old.hash, model.contract.hash, evolution, accepted=True)
+    told = f"{reason}; {change.explanation}"
+    with store.ledger.write() as connection:
+        for contract in (old, model.contract):
+            contracts.put(connection, contract, now_us=now_us)
+        contracts.accept(
+            connection, model.name, old.hash, change.after, explanation=told, actor=actor, now_us=now_us
         )
     return change
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from holdfast.contract.border import ColumnFacts, Facts
 from holdfast.contract.columns import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.contract import Contract
 from holdfast.contract.missing import (
@@ -60,8 +61,8 @@ if TYPE_CHECKING:
         dtypes,
     )
     from holdfast.contract.frame import from_frame
-    from holdfast.contract.objects import from_objects
     from holdfast.contract.masks import REASONS
+    from holdfast.contract.objects import from_objects
     from holdfast.contract.text import MISSING_WORDS, Typed, from_text
 
 _ON_FRAMES = {
@@ -90,9 +91,11 @@ __all__ = [
     "Boolean",
     "Category",
     "Column",
+    "ColumnFacts",
     "Constant",
     "Contract",
     "Expression",
+    "Facts",
     "Integer",
     "Keep",
     "Label",

@@ -7,15 +7,17 @@ from typing import Final
 import polars as pl
 
 from holdfast.contract.batch import dtype
+from holdfast.contract.border import NO_FACTS, Facts, crossings
 from holdfast.contract.columns import EXACT, Category, Column, Integer, Number, Text, Timestamp
 from holdfast.contract.contract import Contract
 from holdfast.contract.instants import read_walls
+from holdfast.contract.measures import convert_column
 from holdfast.contract.text import Typed
 
 _NARROW: Final = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 
 
-def from_frame(contract: Contract, frame: pl.DataFrame) -> Typed:
+def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS) -> Typed:
     """`frame` with each column in the dtype of `contract` when every value has one exact counterpart there.
 
     Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, a
@@ -24,6 +26,14 @@ def from_frame(contract: Contract, frame: pl.DataFrame) -> Typed:
     time is read where the column's `naive` is "local". A single value without a counterpart is the fault
     of its row: `not_exact`, `gap`, `fold` or `range`. A column of any other dtype is left alone, for
     `compile_batch` to refuse with HF202: text is not parsed here, and no number is rounded.
+
+    `facts` is what the source says of its columns. Numbers in another unit than the contract's are converted to it;
+    a whole number that would not stay whole is the fault `not_exact` of its row.
+
+    Raises
+    ------
+    InputError
+        HF202 when a column comes in a unit that does not convert, or with another semantic than the contract's.
 
     Examples
     --------
@@ -38,9 +48,12 @@ def from_frame(contract: Contract, frame: pl.DataFrame) -> Typed:
     """
     faults: dict[str, pl.Series] = {}
     widened = frame
+    conversions = crossings(contract, facts)
     for column in contract.columns:
         if column.name in frame.columns:
             values, found = _widen(column, frame[column.name])
+            if column.name in conversions:
+                values, found = convert_column(column, conversions[column.name], values, found)
             widened = widened.with_columns(values.alias(column.name))
             faults |= {f"{column.name}|{rule}": rows for rule, rows in found.items() if rows.any()}
     return Typed(widened, frame, faults)

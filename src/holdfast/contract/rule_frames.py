@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, assert_never
 
+import numpy as np
 import polars as pl
 
 from holdfast.contract.columns import Category, Column, Integer, Text
@@ -138,8 +139,20 @@ def _binary(name: str, typed: Typed, left: Typed, right: Typed) -> pl.Expr:
         return result if typed.kind is Kind.BOOLEAN else result.cast(pl.Float64)
     if typed.kind is Kind.BOOLEAN and (left.kind in _WORDS or (_is_whole(left) and _is_whole(right))):
         return work(_value(left), _value(right))
-    result = work(_double(left), _double(right))
+    one, other = _double(left), _double(right)
+    result = _quotient(one, other) if name == "/" else work(one, other)
     return pl.when(result.is_finite()).then(result) if typed.can_overflow else result
+
+
+def _quotient(dividend: pl.Expr, divisor: pl.Expr) -> pl.Expr:
+    # By NumPy, because Polars divides by a constant as it multiplies by its reciprocal, which rounds twice.
+    def divide(pair: Sequence[pl.Series]) -> pl.Series:
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            return pl.Series(
+                np.true_divide(*(part.to_numpy() for part in pair))
+            )  # of a null NaN, and so missing
+
+    return pl.map_batches([dividend, divisor], divide, return_dtype=pl.Float64())
 
 
 _WORDS: Final = (Kind.TEXT, Kind.BOOLEAN)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
+from holdfast.contract.border import NO_FACTS, ColumnFacts, Facts, crossings
 from holdfast.contract.columns import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.contract import Contract
 from holdfast.contract.instants import read_instants
+from holdfast.contract.measures import convert_column
 from holdfast.errors import InputError
 
 MISSING_WORDS: Final = ("",)
@@ -18,6 +21,8 @@ MISSING_WORDS: Final = ("",)
 
 _NUMBER: Final = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity|nan))$"
 _INTEGER: Final = r"^[+-]?[0-9]+$"
+
+_HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
 
 Faults: TypeAlias = Mapping[str, pl.Series]
 """From a reason, "column|rule", to the rows that it strikes."""
@@ -40,7 +45,11 @@ class Typed:
 
 
 def from_text(
-    contract: Contract, frame: pl.DataFrame, *, missing_words: tuple[str, ...] = MISSING_WORDS
+    contract: Contract,
+    frame: pl.DataFrame,
+    *,
+    missing_words: tuple[str, ...] = MISSING_WORDS,
+    facts: Facts = NO_FACTS,
 ) -> Typed:
     """`frame`, all of whose columns are text, read into the types of `contract`.
 
@@ -49,10 +58,15 @@ def from_text(
     and 0 in any case. Timestamps are read by `moments.read_moment`'s rules. Nothing is trimmed, rounded or
     guessed: any other text is a fault of its row. A text that is one of `missing_words` is a missing value.
 
+    `facts` is what the source says of its columns; the unit may also stand in a header, as in `distance [km]`. Numbers
+    in another unit than the contract's are converted to it; a whole number that would not stay whole is the fault
+    `not_exact` of its row. The rows as they were delivered keep their numbers, under the contract's names.
+
     Raises
     ------
     InputError
-        HF202 when a column is missing, is not in the contract, or is not text.
+        HF202 when a column is missing, is not in the contract, or is not text; when it comes in a unit that does not
+        convert, in two units, or with another semantic than the contract's.
 
     Examples
     --------
@@ -66,16 +80,48 @@ def from_text(
     >>> list(typed.faults), typed.frame["distance"].to_list()
     (['distance|type'], [None, None])
     """
+    frame, facts = _units_of_header(contract, frame, facts)
     _check_text(contract, frame)
+    conversions = crossings(contract, facts)
     faults: dict[str, pl.Series] = {}
     read: list[pl.Series] = []
     for column in contract.columns:
         texts = frame[column.name]
         texts = texts.set(texts.is_in(list(missing_words)), None)
         values, found = _read(column, texts)
+        if column.name in conversions:
+            values, found = convert_column(column, conversions[column.name], values, found)
         read.append(values.alias(column.name))
         faults |= {f"{column.name}|{rule}": rows for rule, rows in found.items() if rows.any()}
     return Typed(pl.DataFrame(read), frame, faults)
+
+
+def _units_of_header(
+    contract: Contract, frame: pl.DataFrame, facts: Facts
+) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
+    """`frame` under plain names, and `facts` with the units that its header states."""
+    known = dict(facts)
+    renamed: dict[str, str] = {}
+    wrong: list[str] = []
+    for header in frame.columns:
+        found = _HEADER.fullmatch(header)
+        if found is None or header in contract.names:
+            continue
+        name, unit = found[1], found[2].strip()
+        said = known.get(name, ColumnFacts())
+        if said.unit not in (None, unit):
+            wrong.append(f"{name} is in {unit!r} by its header and in {said.unit!r} by its source")
+        if name in frame.columns or name in renamed.values():
+            wrong.append(f"{name} is there twice")
+        renamed[header], known[name] = name, replace(said, unit=unit)
+    if wrong:
+        raise InputError(
+            "HF202",
+            "; ".join(wrong),
+            state="no row was read",
+            next_command="correct the header of the source",
+        )
+    return frame.rename(renamed), known
 
 
 def _check_text(contract: Contract, frame: pl.DataFrame) -> None:

@@ -85,6 +85,11 @@ HOLDS: dict[str, tuple[Expression, dict[str, Any], bool | None]] = {
     "whole and broken numbers": (col("seats") < 150.5, {}, True),
     "0.0 is -0.0": (col("distance") == 0, {"distance": -0.0}, True),
     "quotient": (col("distance") / col("hours") < 400, {}, False),
+    "quotient of the nearest double": (
+        col("distance") / 49 == 3.0000000000000004,
+        {"distance": 147.00000000000003},
+        True,
+    ),
     "division by zero": (col("distance") / col("hours") < 400, {"hours": 0.0}, None),
     "overflow": (col("distance") * col("distance") > 0, {"distance": 1e200}, None),
     "2**53 + 2**53 as doubles": (col("seats") + col("seats") == 2.0**54, {"seats": 2**53}, True),

@@ -21,6 +21,8 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "demo": ("demo",),
     "data": ("check", "ingest", "verify", "publish"),
     "contracts": ("contract",),
+    "feeds": ("feeds", "accept", "quarantine"),
+    "keep": ("compact", "vacuum"),
     "models": ("train", "qualify", "rollout", "rollback"),
     "operate": ("serve", "control", "page", "up"),
     "watch": ("status", "feedback"),

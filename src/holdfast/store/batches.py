@@ -6,7 +6,7 @@ values that servers read and the event are all there. There is nothing in betwee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,7 +56,8 @@ class Publication:
     """Everything that one load puts into the ledger.
 
     `event_low_us` and `event_high_us` bound the event times of the valid rows. `basis` is the table version
-    at which `online` was computed, None when there is nothing that depends on other batches.
+    at which `online` was computed and what came before was looked up, None when there is nothing that depends on
+    other batches. `beside` writes what else is to be true with the load, in the same transaction.
     """
 
     manifest: Manifest
@@ -70,6 +71,7 @@ class Publication:
     online: tuple[OnlineValue, ...] = ()
     definitions: tuple[Definition, ...] = ()
     basis: int | None = None
+    beside: Callable[[Connection], None] | None = None
 
     @property
     def batch(self) -> BatchId:
@@ -164,7 +166,7 @@ def _transaction(store: Store, publication: Publication, now_us: int) -> Outcome
             return Overtaken()
         if not files.are_there(store.root, publication.files):
             return Swept()
-        version = _insert_version(connection, f"load {batch}", now_us)
+        version = new_version(connection, f"load {batch}", now_us)
         _insert_batch(connection, publication, version)
         _insert_files(connection, publication, version)
         online.upsert(connection, publication.online, version)
@@ -176,6 +178,8 @@ def _transaction(store: Store, publication: Publication, now_us: int) -> Outcome
             subject=str(batch),
             explanation=publication.explanation,
         )
+        if publication.beside is not None:
+            publication.beside(connection)
         fault_point("publish.before_commit")
     fault_point("publish.after_commit")
     return Published(version)
@@ -238,7 +242,7 @@ def publish_values(
     with store.ledger.write() as connection:
         if _feed_moved_on(connection, feed, basis):
             return Overtaken()
-        version = _insert_version(connection, f"aggregates over {feed}", now_us)
+        version = new_version(connection, f"aggregates over {feed}", now_us)
         online.upsert(connection, values, version)
         online.register(connection, definitions, version)
     return Published(version)
@@ -262,7 +266,8 @@ def _feed_moved_on(connection: Connection, feed: str, basis: int) -> bool:
     return rows_since(connection, feed, basis) or any(reached > basis for _, reached in kept)
 
 
-def _insert_version(connection: Connection, reason: str, now_us: int) -> int:
+def new_version(connection: Connection, reason: str, now_us: int) -> int:
+    """A new version of the tables, in the caller's transaction, which says what makes it."""
     values = {"committed_us": now_us, "reason": reason[:64]}
     return int(connection.execute(_NEW_VERSION, values).scalar_one())
 
@@ -335,16 +340,6 @@ def _load(row: Row[tuple[object, ...]]) -> Load:
         rows_quarantined=row.rows_quarantined,
         table_version=row.table_version,
     )
-
-
-def record_refusal(store: Store, batch: BatchId, explanation: str, *, now_us: int) -> None:
-    """Keep in the story that a delivery was refused and why; the same refusal again adds nothing."""
-    with store.ledger.write() as connection:
-        last = events.newest(connection, subject=str(batch), limit=1)
-        if not last or last[0].explanation != explanation:
-            events.append(
-                connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=explanation
-            )
 
 
 @dataclass(frozen=True, slots=True)

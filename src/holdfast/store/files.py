@@ -149,11 +149,11 @@ class Stage:
         """Sync the names of everything that was written."""
         durable.sync_directory(self._directory)
 
-    def discard(self) -> None:
-        """Remove what was written, for a loader that knows that it will not be published."""
-        for path in self._written:
+    def discard(self, facts: Sequence[FileFacts] | None = None) -> None:
+        """Remove what was written, or of it only `facts`, for a loader that knows that it will not be published."""
+        for path in list(self._written) if facts is None else [self.root / fact.path for fact in facts]:
             path.unlink(missing_ok=True)
-        self._written.clear()
+            self._written.remove(path)
 
 
 @contextmanager

@@ -38,6 +38,19 @@ def encode(frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> memoryview
     return memoryview(sink.getvalue())
 
 
+def encode_parts(parts: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> memoryview:
+    """`parts`, all of the same columns, as the bytes of one Parquet file with a row group for each of them."""
+    tables = [part.to_arrow() for part in parts]
+    rows = sum(part.height for part in parts)
+    footer = canonical_json({**manifest, "rows": rows, "format": FORMAT})
+    schema = tables[0].schema.with_metadata({_MANIFEST: footer.encode()})
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema), row_group_size=max(table.num_rows, 1))
+    return memoryview(sink.getvalue())
+
+
 def read(
     path: Path,
     columns: Sequence[str] | None = None,

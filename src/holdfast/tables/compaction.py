@@ -1,0 +1,94 @@
+"""Which small files of a table become one: pure, so that the same table always gives the same plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+TARGET_ROWS: Final = 1_000_000
+"""A compacted file has at most so many rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """A file of a table as it is now. `rows` are those that are still read, `event_low_us` is the first event time in
+    it (microseconds UTC), `contract_hash` is of the contract that judged its rows, None when several did.
+    """
+
+    path: str
+    rows: int
+    event_low_us: int | None
+    contract_hash: str | None
+
+
+Groups = tuple[tuple[TableFile, ...], ...]
+
+
+def plan(files: Sequence[TableFile], *, target_rows: int = TARGET_ROWS) -> Groups:
+    """The runs of neighbours in `files` that are each to become one file.
+
+    Parameters
+    ----------
+    files
+        All files of the table, in the order in which they are read.
+    target_rows
+        The most rows that a compacted file has.
+
+    Only neighbours are put together, so that rows are read in the same order as before, and only files of one
+    contract, so that the columns agree. A file is put together with others only where it is at most half of the
+    whole: so each row is written anew at most log2(`target_rows`) times, however often this is run.
+
+    >>> small = [TableFile(name, 100, at, "c") for at, name in enumerate("abc")]
+    >>> [[file.path for file in group] for group in plan([*small, TableFile("d", 5_000, 9, "c")])]
+    [['a', 'b', 'c']]
+    """
+    groups = [
+        group
+        for _, run in groupby(files, key=lambda file: (file.contract_hash, file.event_low_us is None))
+        for filled in _filled(list(run), target_rows)
+        for group in _balanced(filled)
+    ]
+    return _in_order(files, groups)
+
+
+def _filled(run: Sequence[TableFile], target_rows: int) -> Iterator[list[TableFile]]:
+    if run[0].contract_hash is None or run[0].event_low_us is None:
+        return
+    group: list[TableFile] = []
+    for file in run:
+        if group and sum(each.rows for each in group) + file.rows > target_rows:
+            yield group
+            group = []
+        group.append(file)
+    yield group
+
+
+def _balanced(group: Sequence[TableFile]) -> Iterator[tuple[TableFile, ...]]:
+    """`group`, or what of it lies beside a file that is larger than all the others together."""
+    if len(group) < 2:
+        return
+    largest = max(range(len(group)), key=lambda position: group[position].rows)
+    if 2 * group[largest].rows <= sum(file.rows for file in group):
+        yield tuple(group)
+        return
+    yield from _balanced(group[:largest])
+    yield from _balanced(group[largest + 1 :])
+
+
+def _in_order(files: Sequence[TableFile], groups: Sequence[tuple[TableFile, ...]]) -> Groups:
+    """`groups` less those that would be read after a neighbour which they are read before now.
+
+    A new file is newer than every other, and of files with the same first event time the newer is read later.
+    """
+    position = {file.path: place for place, file in enumerate(files)}
+    kept: list[tuple[TableFile, ...]] = []
+    rewritten: set[str] = set()
+    for group in reversed(groups):
+        after = position[group[-1].path] + 1
+        follower = files[after] if after < len(files) else None
+        if follower is None or follower.event_low_us != group[0].event_low_us or follower.path in rewritten:
+            kept.append(group)
+            rewritten.update(file.path for file in group)
+    return tuple(reversed(kept))

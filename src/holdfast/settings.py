@@ -27,10 +27,23 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "Names, besides localhost and addresses, by which clients may call the inference server; commas between.",
     ),
     ("HOLDFAST_PAGE_PORT", "8081", "Port of the page; 0 takes a free one."),
+    (
+        "HOLDFAST_SOURCE_BYTES",
+        "8589934592",
+        "The largest delivery that is loaded, in bytes when it is unpacked; a batch is held in memory.",
+    ),
+    (
+        "HOLDFAST_SOURCE_SECONDS",
+        "300",
+        "How long a directory, an object store or a database that holds a delivery is waited for.",
+    ),
 )
 """Name, default and help of every setting; the reference page is generated from it."""
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+_REFERENCE: Final = re.compile(r"\$\{(env|file):([^}]+)\}")
+_WHOLE: Final = re.compile(r"[1-9][0-9]{0,17}")
+_VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,8 @@ class Settings:
     port: int
     page_port: int
     names: tuple[str, ...] = ()
+    source_bytes: int = 8 << 30
+    source_seconds: float = 300.0
 
     @classmethod
     def read(cls, project: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -58,7 +73,45 @@ class Settings:
             port=_port("HOLDFAST_PORT", values),
             page_port=_port("HOLDFAST_PAGE_PORT", values),
             names=tuple(name.strip() for name in values["HOLDFAST_NAMES"].split(",") if name.strip()),
+            source_bytes=_count("HOLDFAST_SOURCE_BYTES", values),
+            source_seconds=_count("HOLDFAST_SOURCE_SECONDS", values),
         )
+
+
+def resolve(reference: str, environment: Mapping[str, str] | None = None) -> str:
+    """What `reference` stands for: "${env:NAME}" or a bare NAME a variable, "${file:/path}" the content of a file without
+    the white space around it, and anything else itself.
+
+    Raises `InputError` HF103 when the variable or file is not there, or empty.
+
+    >>> resolve("${env:WAREHOUSE_URL}", {"WAREHOUSE_URL": "postgresql://db/dw"})
+    'postgresql://db/dw'
+    """
+    found = _REFERENCE.fullmatch(reference)
+    if found is None and not _VARIABLE.fullmatch(reference):
+        return reference
+    if found is not None and found[1] == "file":
+        try:
+            value = Path(found[2]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                "HF103", f"the file {found[2]} cannot be read", next_command="write the value into it"
+            ) from error
+        where = f"the file {found[2]}"
+    else:
+        name = reference if found is None else found[2]
+        value = (os.environ if environment is None else environment).get(name, "")
+        where = f"the variable {name}"
+    if not value:
+        raise InputError("HF103", f"{where} is not set, and a source is read from where it says")
+    return value
+
+
+def _count(name: str, values: Mapping[str, str]) -> int:
+    text = values[name]
+    if not _WHOLE.fullmatch(text):
+        raise InputError("HF103", f"{name} is {text[:20]!r}: it is a whole number over 0")
+    return int(text)
 
 
 def _port(name: str, values: Mapping[str, str]) -> int:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.store import delimited
+from holdfast.store.sources import delimited
+from holdfast.store.sources.packed import TooLargeError, unpacked
 
 HEAD = b"id,at,v\n"
 
@@ -26,8 +27,6 @@ HEAD = b"id,at,v\n"
         (HEAD + b'a,b"c,d"\n', [("a", 'b"c', 'd"')], ()),
         (HEAD + b"a,1\nb,1,2\nc,1,2,3\n", [("b", "1", "2")], ("a,1", "c,1,2,3")),
         (HEAD + b"a,1\n", [], ("a,1",)),
-        (gzip.compress(HEAD, mtime=0) + gzip.compress(b"a,1,2\n", mtime=0), [("a", "1", "2")], ()),
-        (pa.compress(HEAD + b"a,1,2\n", codec="zstd", asbytes=True), [("a", "1", "2")], ()),
         (b'"i\nd"\n1\n', [("1",)], ()),
     ],
 )
@@ -51,8 +50,6 @@ def test_whole_files_are_taken_apart(
         (HEAD + b"a,1,\xff\n", "UTF8"),
         (HEAD + b"a,\xff\n", "UTF8"),
         (b"id,at,id\n", "twice in its header: id"),
-        (gzip.compress(HEAD, mtime=0)[:-6], "Truncated"),
-        (b"\x1f\x8bno", "inflate|incorrect|Truncated"),
     ],
 )
 def test_a_file_that_was_cut_or_is_no_csv_is_refused(content: bytes, why: str) -> None:
@@ -81,3 +78,23 @@ def test_what_was_written_is_read_and_no_cut_makes_up_a_value(
     assert read[:-1] == rows[: max(len(read) - 1, 0)]
     # Of the last value of all it cannot be told whether it is whole; every other one is.
     assert not read or read[-1][:2] == rows[len(read) - 1][:2]
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        gzip.compress(HEAD, mtime=0) + gzip.compress(b"a,1,2\n", mtime=0),
+        pa.compress(HEAD + b"a,1,2\n", codec="zstd", asbytes=True),
+        HEAD + b"a,1,2\n",
+    ],
+)
+def test_packed_files_are_unpacked_up_to_a_limit(packed: bytes) -> None:
+    assert unpacked(packed, 1000) == HEAD + b"a,1,2\n"
+    with pytest.raises(TooLargeError):
+        unpacked(gzip.compress(bytes(1 << 20)), 1 << 19)
+
+
+@pytest.mark.parametrize("packed", [gzip.compress(HEAD, mtime=0)[:-6], b"\x1f\x8bno"])
+def test_a_packed_file_that_was_cut_is_refused(packed: bytes) -> None:
+    with pytest.raises(OSError, match=r"inflate|incorrect|Truncated"):
+        unpacked(packed, 1000)

@@ -12,7 +12,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 
-_PACKED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _LONGEST_LINE_BYTES: Final = 1 << 22
 _ENDS: Final = b"\r\n"
 
@@ -31,15 +30,14 @@ class Delimited:
     lines: tuple[str, ...]
 
 
-def read(data: bytes) -> Delimited:
-    """UTF-8 with a header, commas and double quotes; gzip and Zstandard are unpacked. Lines that are empty are passed over.
+def read(text: bytes) -> Delimited:
+    """UTF-8 with a header, commas and double quotes. Lines that are empty are passed over.
 
     Raises `UnreadableError` for a file that is no such thing, and for one that ends within a line or within quotes: then
     rows are missing that nobody can see. A file whose last line ends without a line feed is whole when that line has all
     its fields; whether its last value was cut cannot be told.
     """
     try:
-        text = _unpacked(data)
         pa.array([text], pa.large_binary()).cast(pa.large_string())  # whether it is UTF-8, without a copy
         names = _header(text)
         broken: list[pc.InvalidRow] = []
@@ -51,14 +49,6 @@ def read(data: bytes) -> Delimited:
             "ends within a line or within quotes: it was cut on its way, or a quote is not closed"
         )
     return Delimited(pl.DataFrame(pl.from_arrow(table)), tuple(row.text for row in broken))
-
-
-def _unpacked(data: bytes) -> bytes:
-    for magic, codec in _PACKED.items():
-        if data.startswith(magic):
-            unpacked: bytes = pa.CompressedInputStream(pa.BufferReader(data), codec).read()
-            return unpacked
-    return data
 
 
 def _header(text: bytes) -> list[str]:

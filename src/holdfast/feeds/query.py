@@ -1,0 +1,66 @@
+"""A query of a database as the source of a feed: one parameter, the batch's id, says which rows a batch is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from holdfast.errors import InputError
+from holdfast.records import check_name
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresQuery:
+    """Where the rows of a feed's batches are asked for.
+
+    Parameters
+    ----------
+    url
+        Where the URL of the database is kept: "${env:WAREHOUSE_URL}", the bare name of that variable, or "${file:/path}".
+        A URL itself is taken too, without a password: declarations are read by many.
+    query
+        One SELECT, in which $1 stands for the batch's id; PostgreSQL reads it as the type that it is compared with, so that
+        "day = $1" compares dates.
+    deadline_seconds
+        How long the whole answer is waited for, over 0.
+
+    Raises `InputError` HF101 when the query has no $1, the deadline is no such number or the URL holds a password.
+
+    >>> PostgresQuery("${env:WAREHOUSE_URL}", "select * from flights where day = $1").of("2013-01-05").batch
+    '2013-01-05'
+    """
+
+    url: str = field(repr=False)
+    query: str
+    deadline_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        if "$1" not in self.query:
+            raise InputError(
+                "HF101",
+                "a PostgresQuery needs $1, which stands for the batch's id: else every batch would have the same rows",
+            )
+        if not (math.isfinite(self.deadline_seconds) and self.deadline_seconds > 0):
+            raise InputError(
+                "HF101", f"a deadline is a number of seconds over 0, not {self.deadline_seconds!r}"
+            )
+        before_host, at, _ = self.url.partition("://")[2].rpartition("@")
+        if (at and ":" in before_host) or "password=" in self.url:
+            raise InputError(
+                "HF101",
+                "a declaration holds no password: keep the URL in a variable and write ${env:ITS_NAME}",
+            )
+
+    def of(self, batch: str) -> BatchQuery:
+        """The query for the rows of `batch`; `InputError` HF101 on an id that cannot be used."""
+        return BatchQuery(self.url, self.query, check_name(batch, "batch"), self.deadline_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchQuery:
+    """A query for the rows of one batch. Without $1 it is asked as it is; `deadline_seconds` None takes the setting's."""
+
+    url: str = field(repr=False)
+    query: str
+    batch: str
+    deadline_seconds: float | None = None

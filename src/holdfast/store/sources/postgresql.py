@@ -1,0 +1,75 @@
+"""The child that reads a query's rows: the question is JSON on stdin, the answer an Arrow stream on stdout.
+
+It imports nothing of Holdfast, so that it starts fast, and it has no other way to say what went wrong than its exit status
+(`query.py` knows them) and the words on stderr. The URL comes on stdin because arguments can be read by everybody.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pyarrow
+
+REFUSED, UNAVAILABLE, TOO_LARGE, NOT_INSTALLED = 3, 4, 5, 6
+
+# Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) that the same query meets again.
+_OURS = ("0A", "21", "22", "23", "25", "26", "2F", "34", "38", "39", "42", "44")
+_ENUMS = "select oid::int8, typname::text from pg_type where typtype = 'e'"
+
+
+def main() -> int:
+    """Read, answer, and return the exit status."""
+    asked = json.load(sys.stdin)
+    try:
+        import adbc_driver_postgresql.dbapi as postgresql
+    except ImportError:
+        return NOT_INSTALLED
+    try:
+        with postgresql.connect(_with_timeout(asked["url"])) as connection, connection.cursor() as cursor:
+            table = _rows(cursor, asked)
+    except postgresql.Error as error:
+        sys.stderr.write(str(error))
+        state = error.sqlstate or ""
+        return REFUSED if state.startswith(_OURS) else UNAVAILABLE
+    if table.nbytes > asked["limit_bytes"]:
+        return TOO_LARGE
+    with pyarrow.ipc.new_stream(sys.stdout.buffer, table.schema) as stream:
+        stream.write_table(table)
+    return 0
+
+
+def _rows(cursor: Any, asked: dict[str, Any]) -> Any:
+    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    # The driver reads by COPY, which takes neither a parameter nor an EXECUTE.
+    cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+    cursor.execute(f"SET LOCAL statement_timeout = {int(asked['deadline_ms'])}")
+    cursor.execute(_ENUMS)
+    enums = {name for oid, name in cursor.fetchall() for name in (name, f"unnamed<oid:{oid}>")}
+    # A parameter of PREPARE takes the type that the query compares it with, which a parameter of a driver does not.
+    cursor.execute(f"PREPARE holdfast_batch AS {asked['query']}")
+    batch = asked["batch"]  # an id: letters, digits, "_" and "-"
+    cursor.execute("EXECUTE holdfast_batch" if batch is None else f"EXECUTE holdfast_batch('{batch}')")
+    return _named(cursor.fetch_arrow_table(), enums)
+
+
+def _named(table: Any, enums: set[str]) -> Any:
+    """The table, with what each column is in PostgreSQL as the metadata "postgresql"."""
+    fields = []
+    for field in table.schema:
+        kind = (field.metadata or {}).get(b"POSTGRESQL:type", b"").decode()
+        fields.append(field.with_metadata({b"postgresql": b"enum" if kind in enums else kind.encode()}))
+    return pyarrow.table(table.columns, schema=pyarrow.schema(fields))
+
+
+def _with_timeout(url: str) -> str:
+    parts = urlsplit(url)
+    if "connect_timeout" in parse_qs(parts.query):
+        return url
+    return f"{url}{'&' if parts.query else '?'}connect_timeout=10"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,9 +22,10 @@ from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 from holdfast.contract import Contract, Number, Timestamp, dtypes
+from holdfast.control import contracts
 from holdfast.control.ingest import LoadResult, ingest
 from holdfast.control.verify import verify
-from holdfast.errors import ConflictError, InputError, NotFoundError, UnavailableError
+from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
 from holdfast.store import Store, events, faults, files, publish, snapshots
@@ -170,7 +171,11 @@ def test_a_contract_may_gain_a_column_and_change_its_zone(
     windy = Aggregate(
         "wind_3h", over="flights", by="origin", value="wind", known="left", window="3h", every="1h"
     )
-    ingest(store, Feed("flights", newer), "d2", path, now_us=7, aggregates=[loader.AGGREGATE, windy])
+    feed = Feed("flights", newer)
+    with pytest.raises(RefusedError, match=r"HF210.*at: time zone changed"):
+        ingest(store, feed, "d2", path, now_us=7)
+    contracts.accept(store, feed, reason="all airports by one clock", actor="ann", now_us=7)
+    ingest(store, feed, "d2", path, now_us=7, aggregates=[loader.AGGREGATE, windy])
     rows = files.read_rows(store, 2, "flights", dtypes(newer))
     assert rows.schema == dtypes(newer)
     assert rows.sort("id")["wind"].to_list() == [None, None, 8.0]

@@ -125,12 +125,3 @@ def test_a_server_follows_by_table_version(store: Store) -> None:
             [OnlineValue("b", "X", 5, 9.0), OnlineValue("a", "EWR", 20, 3.0)],
         )
         assert online.since(connection, ["a"], 2) == (2, [])
-
-
-def test_a_refusal_is_told_once(store: Store) -> None:
-    for _ in range(3):
-        batches.record_refusal(store, BATCH, "no row is valid", now_us=1)
-    with store.ledger.read() as connection:
-        (told,) = events.newest(connection, subject="flights/d1")
-        assert events.since(connection, 0) == [told]
-    assert (told.kind, told.explanation) == ("batch.refused", "no row is valid")

@@ -11,27 +11,30 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import polars as pl
 
 from holdfast.contract import dtypes
+from holdfast.control.judgement import Judged, judge
 from holdfast.control.online import online_values
-from holdfast.control.prepare import ROWS_PER_FILE, Examined, Prepared, examine, prepare, write
-from holdfast.errors import InputError, UnavailableError
+from holdfast.control.prepare import ROWS_PER_FILE, Examined, Prepared, Unfit, examine, prepare, write
+from holdfast.errors import HoldfastError, InputError, RefusedError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import AlreadyLoaded, Feed, Load
-from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, orphans
+from holdfast.feeds.admission import worst
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store import Store, admissions, batches, files, orphans
 from holdfast.store.batches import Overtaken, Publication, Published, Swept
 from holdfast.store.faults import fault_point
+from holdfast.store.sources import Spec
 
 __all__ = [
     "ROWS_PER_FILE",
     "Examined",
     "LoadResult",
     "Prepared",
+    "Unfit",
     "examine",
     "ingest",
     "prepare",
@@ -51,8 +54,8 @@ class LoadResult:
     """What is true after the load. "already_loaded": the very same content was there before, and nothing was
     written.
 
-    `reasons` says how many rows each reason put into quarantine; it is empty for a batch that was there
-    before.
+    `reasons` says how many rows each reason put into quarantine, and `violations` which expectations of the feed the batch
+    does not meet; both are empty for a batch that was there before.
     """
 
     feed: str
@@ -65,6 +68,7 @@ class LoadResult:
     reasons: dict[str, int]
     table_version: int
     digest: str
+    violations: tuple[Violation, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain JSON."""
@@ -75,10 +79,11 @@ def ingest(
     store: Store,
     feed: Feed,
     batch: str,
-    source: Path,
+    source: Spec,
     *,
     now_us: int,
     aggregates: Sequence[Aggregate] = (),
+    rows_expected: int | None = None,
     attempts: Iterator[str] | None = None,
     progress: Step | None = None,
 ) -> LoadResult:
@@ -95,6 +100,9 @@ def ingest(
     aggregates
         Those over this feed are brought up to date in the same transaction, and with them what was declared over it
         before; others are ignored.
+    rows_expected
+        How many rows the sender says he sent; None takes it from a control file beside the source (`day.csv.count`), if
+        there is one. Another number is no batch.
     attempts
         Ids of attempts, of 32 hexadecimal digits, each used once in a store; None draws random ones. The same ids give
         the same ledger, bit for bit.
@@ -103,7 +111,8 @@ def ingest(
 
     Rows keep the order of their event time, and rows with the same event time the order of the file. Raises
     `InputError` HF201 (source), HF202 (columns), HF204 (no valid row), `ConflictError` HF203 (the id was
-    loaded with other content, or the content with another id) and `UnavailableError`
+    loaded with other content, or the content with another id), `RefusedError` HF207 (an expectation of level "critical"
+    is not met), HF210 (the contract was changed so that it breaks what is loaded) and `UnavailableError`
     HF205 (the answer to the commit was lost and cannot be
     had: run it again). After any error nothing was loaded, except that after HF205 the batch may be there,
     completely.
@@ -112,15 +121,21 @@ def ingest(
     tell = progress or _silent
     orphans.sweep_dead_attempts(store)
     tell(1, 4)
-    found = examine(store, feed, batch, source)
+    found = examine(store, feed, batch, source, rows_expected=rows_expected)
     if isinstance(found, Load):
         return _already(BatchId(feed.name, batch), found)
+    if isinstance(found, Unfit):
+        raise _refuse(store, found, now_us)
     tell(2, 4)
     for _ in range(_MOST_SWEEPS):
         with files.staged(store.root, next(attempts) if attempts else uuid.uuid4().hex) as stage:
             prepared = write(stage, found, feed)
             tell(3, 4)
-            result = publish(store, feed, prepared, aggregates=aggregates, now_us=now_us)
+            try:
+                result = publish(store, feed, prepared, aggregates=aggregates, now_us=now_us)
+            except (RefusedError, InputError):
+                stage.discard()
+                raise
             if not (isinstance(result, LoadResult) and result.state == "loaded"):
                 stage.discard()
         if isinstance(result, LoadResult):
@@ -130,18 +145,30 @@ def ingest(
 
 
 def publish(
-    store: Store, feed: Feed, prepared: Prepared, *, now_us: int, aggregates: Sequence[Aggregate] = ()
+    store: Store,
+    feed: Feed,
+    prepared: Prepared | Unfit | Load,
+    *,
+    now_us: int,
+    batch: str = "",
+    aggregates: Sequence[Aggregate] = (),
 ) -> LoadResult | Swept:
     """Make what was prepared exist, all of it or nothing. `Swept` when its files are gone: then it must be prepared again.
 
     Publish deliveries of a feed one after the other in the order in which they are to count: each is judged by those that
-    were published before it. Raises as `ingest` does; after any error but HF205 the files of `prepared` are orphans.
+    were published before it. `batch` names the batch of a `Load`. Raises as `ingest` does; after any error but HF205 the
+    files of `prepared` are orphans.
     """
-    if not prepared.rows_loaded:
-        raise _no_valid_row(store, prepared, now_us)
+    match prepared:
+        case Load():
+            return _already(BatchId(feed.name, batch), prepared)
+        case Unfit():
+            raise _refuse(store, prepared, now_us)
+        case _ if not prepared.facts.rows_loaded:
+            raise _no_valid_row(store, prepared, now_us)
     fault_point("ingest.before_publish")
     mine = [aggregate for aggregate in aggregates if aggregate.over == feed.name]
-    outcome = _publish(store, feed, prepared, mine, now_us)
+    outcome, judged = _publish(store, feed, prepared, mine, now_us)
     match outcome:
         case Swept():
             return outcome
@@ -149,48 +176,65 @@ def publish(
             return _already(prepared.batch, load)
         case Published(version):
             fault_point("ingest.before_acknowledge")
-            return _loaded(prepared, version)
+            return _loaded(prepared, judged, version)
 
 
 def _silent(_done: int, _of: int) -> None:
     """Progress that nobody watches."""
 
 
-def _publication(prepared: Prepared) -> Publication:
+def _publication(prepared: Prepared, judged: Judged, now_us: int) -> Publication:
+    facts = prepared.facts
+    suspect = [each for each in judged.violations if each.level is Level.ERROR]
+    told = f"; suspect: {'; '.join(each.explanation for each in suspect)}" if suspect else ""
     return Publication(
         manifest=prepared.manifest,
         files=prepared.files,
-        rows_loaded=prepared.rows_loaded,
-        rows_quarantined=prepared.rows_quarantined,
-        event_low_us=prepared.event_low_us,
-        event_high_us=prepared.event_high_us,
+        rows_loaded=facts.rows_loaded,
+        rows_quarantined=facts.rows_dropped,
+        event_low_us=facts.event_low_us,
+        event_high_us=facts.event_high_us,
         source=prepared.source,
-        explanation=f"{prepared.rows_loaded} rows loaded from {prepared.source}" + _words(prepared),
+        explanation=f"{facts.rows_loaded} rows loaded from {prepared.source}" + _words(prepared) + told,
+        beside=lambda connection: judged.keep(connection, now_us),
     )
 
 
 def _publish(
     store: Store, feed: Feed, prepared: Prepared, aggregates: Sequence[Aggregate], now_us: int
-) -> Published | AlreadyLoaded | Swept:
-    """Publish; when another batch of the feed came first, what depends on its rows is computed again."""
-    publication, valid = _publication(prepared), _rows(store, feed, prepared)
+) -> tuple[Published | AlreadyLoaded | Swept, Judged]:
+    """Publish; when another batch of the feed came first, what depends on its rows is judged and computed again."""
+    valid = _rows(store, feed, prepared)
     for _ in range(_MOST_ATTEMPTS):
+        judged = judge(store, feed, prepared, now_us=now_us)
+        if worst(judged.violations) is Level.CRITICAL:
+            raise _refuse(store, judged.unfit(), now_us)
         computed = online_values(store, feed, aggregates, valid)
+        known = [basis for basis in (computed.basis, judged.basis) if basis is not None]
         publication = replace(
-            publication,
+            _publication(prepared, judged, now_us),
             online=computed.values,
             definitions=computed.definitions,
-            basis=computed.basis,
+            basis=min(known, default=None),
         )
         outcome = batches.publish(store, publication, now_us=now_us)
         if not isinstance(outcome, Overtaken):
-            return outcome
+            return outcome, judged
     raise UnavailableError(
         "HF302",
-        f"other loads of {publication.batch.feed} came first {_MOST_ATTEMPTS} times",
+        f"other loads of {prepared.batch.feed} came first {_MOST_ATTEMPTS} times",
         state="nothing was loaded",
         next_command="the same command again",
     )
+
+
+def _refuse(store: Store, unfit: Unfit, now_us: int) -> HoldfastError:
+    """Keep that a delivery was refused, and why; the error to tell its sender."""
+    with store.ledger.write() as connection:
+        admissions.refuse(
+            connection, unfit.batch, unfit.violations, contract_hash=unfit.contract_hash, now_us=now_us
+        )
+    return unfit.error
 
 
 def _rows(store: Store, feed: Feed, prepared: Prepared) -> pl.DataFrame:
@@ -213,42 +257,47 @@ def _no_valid_row(store: Store, prepared: Prepared, now_us: int) -> InputError:
     """The refusal of a batch of which nothing can be used. Its id stays free: a corrected delivery may use
     it.
     """
-    identity, rows = prepared.batch, prepared.rows_quarantined
+    identity, rows = prepared.batch, prepared.facts.rows_dropped
     held = (
         f"none of the {rows} rows of batch {identity} is valid{_words(prepared)}"
         if rows
         else f"batch {identity} has no row"
     )
-    batches.record_refusal(store, identity, held, now_us=now_us)
-    return InputError(
+    error = InputError(
         "HF204",
         held,
         state="nothing was loaded; the rows are in the source, the reasons in the events, the id is free",
         next_command=f"holdfast check {identity.feed} <file>",
     )
+    broken = Violation("rows", "", Level.CRITICAL, held, 0.0)
+    _refuse(store, Unfit(identity, prepared.manifest.contract_hash, (broken,), error), now_us)
+    return error
 
 
 def _words(prepared: Prepared) -> str:
-    if not prepared.reasons:
+    facts = prepared.facts
+    if not facts.reasons:
         return ""
-    counted = sorted(prepared.reasons.items(), key=lambda reason: -reason[1])
+    counted = sorted(facts.reasons.items(), key=lambda reason: -reason[1])
     listed = ", ".join(f"{count} {reason}" for reason, count in counted[:5])
     more = f" and {len(counted) - 5} more reasons" if len(counted) > 5 else ""
-    return f"; {prepared.rows_quarantined} in quarantine: {listed}{more}"
+    return f"; {facts.rows_dropped} in quarantine: {listed}{more}"
 
 
-def _loaded(prepared: Prepared, version: int) -> LoadResult:
+def _loaded(prepared: Prepared, judged: Judged, version: int) -> LoadResult:
+    facts = prepared.facts
     return LoadResult(
         feed=prepared.manifest.feed,
         batch=prepared.manifest.batch,
         epoch=prepared.manifest.epoch,
         state="loaded",
-        rows_received=prepared.rows_loaded + prepared.rows_quarantined,
-        rows_loaded=prepared.rows_loaded,
-        rows_quarantined=prepared.rows_quarantined,
-        reasons=prepared.reasons,
+        rows_received=facts.rows_received,
+        rows_loaded=facts.rows_loaded,
+        rows_quarantined=facts.rows_dropped,
+        reasons=dict(facts.reasons),
         table_version=version,
         digest=prepared.manifest.digest,
+        violations=judged.violations,
     )
 
 

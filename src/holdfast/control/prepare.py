@@ -1,6 +1,7 @@
 """The first half of a load: from a sender's delivery to files that nobody can see yet.
 
-read -> digest -> was it here before -> parse -> check by the contract -> Parquet files, synced. It writes nothing into the
+read -> digest -> was it here before -> does the contract follow from the last one -> parse -> check by the contract and
+against other feeds -> measure and profile -> Parquet files, synced. It writes nothing into the
 ledger, so any process on any machine that sees the store's files may do it; `control.ingest.publish` does the rest, one
 delivery after the other.
 """
@@ -9,17 +10,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
 import polars as pl
 
 from holdfast.contract import BatchCheck, Contract, as_delivered, compile_batch
+from holdfast.contract.profile import Profile, profile_batch
+from holdfast.control import contracts, references
+from holdfast.errors import HoldfastError, InputError, RefusedError
 from holdfast.feeds import AlreadyLoaded, Feed, Load, Manifest, batch_id, content_digest, quarantine_table
-from holdfast.records import BatchId
-from holdfast.store import Store, batches, copies, sources
+from holdfast.feeds.changed_columns import changed_columns
+from holdfast.feeds.delivery import DeliveryFacts, measure
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store import Store, batches, copies, headers, sources
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts, Stage
+from holdfast.store.sources import Spec
 
 ROWS_PER_FILE: Final = 1_000_000
 """A larger batch becomes several files, which are written side by side."""
@@ -28,14 +34,16 @@ ROWS_PER_FILE: Final = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Examined:
     """A delivery that was read and checked. `valid` is in the order of event time, and of the delivery where that is equal;
-    `quarantined` has the rows as they were delivered, with their reasons, which `reasons` counts.
+    `quarantined` has the rows as they were delivered, with their reasons, which `facts` count.
     """
 
     manifest: Manifest
     source: str
     valid: pl.DataFrame
     quarantined: pl.DataFrame
-    reasons: dict[str, int]
+    facts: DeliveryFacts
+    profile: Profile
+    violations: tuple[Violation, ...] = ()
 
     @property
     def batch(self) -> BatchId:
@@ -44,21 +52,32 @@ class Examined:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfit:
+    """A delivery that cannot be a batch of its feed, whatever its rows are: `violations` say why, and `error` is what its
+    sender is told.
+    """
+
+    batch: BatchId
+    contract_hash: str
+    violations: tuple[Violation, ...]
+    error: HoldfastError
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A delivery whose rows lie in synced files that no row of the ledger names.
 
     `valid` are the rows, or None after `sendable`: then whoever publishes reads back what he needs of them.
+    `violations` are those that were found on the way; the rest is found when the delivery is held against its history.
     """
 
     manifest: Manifest
     source: str
     files: tuple[FileFacts, ...]
     valid: pl.DataFrame | None
-    rows_loaded: int
-    rows_quarantined: int
-    reasons: dict[str, int]
-    event_low_us: int | None
-    event_high_us: int | None
+    facts: DeliveryFacts
+    profile: Profile
+    violations: tuple[Violation, ...] = ()
 
     @property
     def batch(self) -> BatchId:
@@ -70,38 +89,69 @@ class Prepared:
         return replace(self, valid=None)
 
 
-def prepare(store: Store, feed: Feed, batch: str, source: Path, stage: Stage) -> Prepared | Load:
+def prepare(
+    store: Store, feed: Feed, batch: str, source: Spec, stage: Stage, *, rows_expected: int | None = None
+) -> Prepared | Unfit | Load:
     """Read, check and write the delivery at `source`, to be published as batch `batch` of `feed`.
 
     `stage` takes the files; they are orphans until they are published. Returns the `Load` when the very same content is
     loaded already, and then nothing was written. Raises as `examine` does.
     """
-    found = examine(store, feed, batch, source)
-    return found if isinstance(found, Load) else write(stage, found, feed)
+    found = examine(store, feed, batch, source, rows_expected=rows_expected)
+    return write(stage, found, feed) if isinstance(found, Examined) else found
 
 
-def examine(store: Store, feed: Feed, batch: str, source: Path) -> Examined | Load:
+def examine(
+    store: Store, feed: Feed, batch: str, source: Spec, *, rows_expected: int | None = None
+) -> Examined | Unfit | Load:
     """Read the delivery at `source` and check every row of it; the `Load` when its content is there already.
 
-    Raises `InputError` HF201 (source), HF202 (columns) and `ConflictError` HF203 (the id was loaded with other content, or
+    `rows_expected` is how many rows its sender says he sent; None takes it from the control file beside it, if there is
+    one. Raises `InputError` HF201 (source) and `ConflictError` HF203 (the id was loaded with other content, or
     the content with another id).
     """
     identity = batch_id(feed.name, batch)
     delivery = sources.open_source(source)
+    if rows_expected is None:
+        rows_expected = headers.rows_said(source)
     fault_point("ingest.read")
-    digest = content_digest([delivery.data])
-    with store.ledger.read() as connection:
-        known = batches.answer(connection, identity, digest)
-    if isinstance(known, AlreadyLoaded):
-        return known.load
-    verdict = _check(feed.contract)(sources.parse(delivery, feed.contract, missing_words=feed.missing_words))
+    digest = content_digest(delivery.pieces())
+    try:
+        with store.ledger.read() as connection:
+            known = batches.answer(connection, identity, digest)
+            if isinstance(known, AlreadyLoaded):
+                return known.load
+            contracts.check(connection, feed)
+        typed = sources.parse(delivery, feed.contract, missing_words=feed.missing_words)
+        verdict = _check(feed.contract)(typed)
+    except RefusedError as error:
+        broken = Violation(contracts.CHECK, "", Level.CRITICAL, error.what)
+        return Unfit(identity, feed.contract.hash, (broken,), error)
+    except InputError as error:
+        if error.code != "HF202":
+            raise
+        told = changed_columns(feed.contract, headers.columns(delivery)) or (
+            Violation("schema", "", Level.CRITICAL, error.what),
+        )
+        return Unfit(identity, feed.contract.hash, told, error)
     fault_point("ingest.checked")
+    resolved = references.resolve(store, feed, verdict)
+    valid = _in_event_order(resolved.valid, feed.contract.event_time)
     return Examined(
         manifest=Manifest.of(identity, known.epoch, digest, feed.contract.hash, feed.contract.key),
         source=delivery.name,
-        valid=_in_event_order(verdict.valid, feed.contract.event_time),
-        quarantined=verdict.quarantined,
-        reasons=verdict.counts,
+        valid=valid,
+        quarantined=resolved.quarantined,
+        facts=measure(
+            feed.contract,
+            feed.expects,
+            valid,
+            resolved.quarantined,
+            resolved.reasons,
+            rows_expected=rows_expected,
+        ),
+        profile=profile_batch(feed.contract, valid),
+        violations=resolved.violations,
     )
 
 
@@ -110,14 +160,12 @@ def write(stage: Stage, examined: Examined, feed: Feed) -> Prepared:
     Of a delivery without a valid row nothing is written, because nothing of it will be published.
     """
     valid, quarantined = examined.valid, examined.quarantined
-    times = valid[feed.contract.event_time].to_physical()
-    low_us, high_us = (int(times[0]), int(times[-1])) if valid.height else (None, None)
     parts = -(-valid.height // ROWS_PER_FILE)
     manifest = examined.manifest.counted(
         rows_loaded=valid.height,
         rows_quarantined=quarantined.height,
-        event_low_us=low_us,
-        event_high_us=high_us,
+        event_low_us=examined.facts.event_low_us,
+        event_high_us=examined.facts.event_high_us,
         source=examined.source,
         files=parts + (not quarantined.is_empty()),
     )
@@ -126,11 +174,9 @@ def write(stage: Stage, examined: Examined, feed: Feed) -> Prepared:
         source=examined.source,
         files=_write(stage, feed, examined, manifest, parts) if parts else (),
         valid=valid,
-        rows_loaded=valid.height,
-        rows_quarantined=quarantined.height,
-        reasons=examined.reasons,
-        event_low_us=low_us,
-        event_high_us=high_us,
+        facts=examined.facts,
+        profile=examined.profile,
+        violations=examined.violations,
     )
 
 

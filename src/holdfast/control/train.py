@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 import polars as pl
 
+from holdfast.control.accept import refuse_suspects
 from holdfast.control.examples import read_examples, split_days
 from holdfast.control.online import backfill
 from holdfast.declaration import Model
@@ -87,13 +88,14 @@ def train(
     and by the first held-out day to be trained on.
 
     Raises `InputError` HF401 when the snapshot holds too little to learn from, `RefusedError` HF402 when a
-    learner fails, HF406 for a tainted snapshot, also when it was tainted meanwhile, `NotFoundError` HF303 for an unknown
+    learner fails and HF208 when the snapshot holds a suspect batch, HF406 for a tainted snapshot, also when it was tainted meanwhile, `NotFoundError` HF303 for an unknown
     one. Nothing is registered then.
     """
     step = progress or (lambda _done, _of: None)
     step(0, STEPS)
     with store.ledger.read() as connection:
         taints.refuse(connection, "snapshot", snapshot)
+    refuse_suspects(store, snapshot)
     backfill(store, model.feeds, model.aggregates, now_us=now_us)  # online before the version can be
     examples = read_examples(store, model, model.aggregates, snapshot)
     step(1, STEPS)

@@ -125,7 +125,7 @@ def digest_of(frame: pl.DataFrame) -> str:
     """
     if frame.is_empty():
         return ""
-    hashes = frame.hash_rows(2013, 1, 8, 23)
+    hashes = frame.hash_rows(seed=2013)
     mixed = hashes ^ (hashes // 4_294_967_296)
     parts = (pl.__version__, frame.height, hashes.sum(), mixed.sum(), _xor(hashes))
     return sha256_hex(",".join(map(str, parts)))

@@ -170,12 +170,18 @@ class Reference:
     """Values of `column` stand in column `key` of the feed named `feed`, among the rows that are loaded.
 
     Rows with a value that stands nowhere are kept apart with the reason "<column>|reference"; a missing value refers to
-    nothing. Limit how many there may be by `drop`.
+    nothing. Limit how many there may be by `drop`. `within` is how long before the first event of the batch the other
+    feed's events may be; None looks through all its rows, however many they are.
     """
 
     column: str
     feed: str
     key: str
+    within: timedelta | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.within is not None:
+            object.__setattr__(self, "within", duration(self.within))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select
 from holdfast.feeds.admission import History, Past
 from holdfast.feeds.machine import Event
 from holdfast.records import BatchId, Level, Violation
-from holdfast.store import feeds, schema, violations
+from holdfast.store import events, feeds, schema, violations
 
 _ADMISSIONS: Final = schema.admissions
 _BATCHES: Final = schema.batches
@@ -123,9 +123,9 @@ def admit(
     *,
     contract_hash: str,
     now_us: int,
-) -> None:
+) -> bool:
     """Keep what a batch looked like and what is wrong with it, and move its feed's state, in the transaction that
-    publishes it.
+    publishes it. Returns whether its contract is another than that of the feed's delivery before.
     """
     connection.execute(
         _INSERT,
@@ -142,22 +142,47 @@ def admit(
     )
     violations.add(connection, batch, epoch, admission.violations, now_us=now_us)
     wrong = [each for each in admission.violations if each.level is Level.ERROR]
-    feeds.happened(
+    return feeds.happened(
         connection,
         batch.feed,
         Event.LOADED_SUSPECT if wrong else Event.LOADED,
         contract_hash=contract_hash,
-        reason=in_words(batch, wrong) if wrong else f"batch {batch} met its expectations",
+        reason=f"batch {batch.batch}: {in_words(wrong)}" if wrong else f"batch {batch} met its expectations",
         now_us=now_us,
     )
 
 
-def in_words(batch: BatchId, found: Sequence[Violation]) -> str:
+def refuse(
+    connection: Connection,
+    batch: BatchId,
+    found: Sequence[Violation],
+    *,
+    contract_hash: str,
+    now_us: int,
+) -> None:
+    """Keep that a delivery was refused and why, in the caller's transaction; the same refusal again adds nothing."""
+    told = in_words(found)
+    last = events.newest(connection, subject=str(batch), limit=1)
+    if last and last[0].explanation == told:
+        return
+    violations.add(connection, batch, None, found, now_us=now_us)
+    feeds.happened(
+        connection,
+        batch.feed,
+        Event.REFUSED,
+        contract_hash=contract_hash,
+        reason=f"batch {batch.batch}: {told}",
+        now_us=now_us,
+    )
+    events.append(connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=told)
+
+
+def in_words(found: Sequence[Violation]) -> str:
     """What is wrong with a delivery, on one line.
 
-    >>> in_words(BatchId("f", "d1"), [Violation("rows", "", Level.ERROR, "3 rows came")])
-    'batch f/d1: 3 rows came'
+    >>> in_words([Violation("rows", "", Level.ERROR, "3 rows came")])
+    '3 rows came'
     """
     listed = "; ".join(each.explanation for each in found[:5])
     more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
-    return f"batch {batch}: {listed}{more}"
+    return f"{listed}{more}"

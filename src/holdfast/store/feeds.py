@@ -51,22 +51,22 @@ def happened(
     contract_hash: str | None,
     reason: str,
     now_us: int,
-) -> FeedRow:
+) -> bool:
     """Take `feed` to the state that `event` leads to, in the caller's transaction, and tell a change of state.
 
     `contract_hash` is that of the delivery, None to leave it. Nothing is written when neither state nor contract change.
+    Returns whether the contract is another than that of the delivery before.
     """
     before = find(connection, feed)
     state = next_state(State.FLOWING if before is None else before.state, event)
     contract = contract_hash or ("" if before is None else before.contract_hash)
     if before is not None and (before.state, before.contract_hash) == (state, contract):
-        return before
+        return False
     moved = before is None or before.state is not state
     if before is not None and not moved:
         reason, changed_us = before.reason, before.changed_us
     else:
         changed_us = now_us
-    row = FeedRow(feed, state, contract, reason, changed_us)
     values = {"state": state, "contract_hash": contract, "reason": reason, "changed_us": changed_us}
     if before is None:
         connection.execute(_INSERT, {"feed": feed, **values})
@@ -74,7 +74,7 @@ def happened(
         connection.execute(_UPDATE, {"of_feed": feed, **values})
     if moved and not (before is None and state is State.FLOWING):
         events.append(connection, at_us=now_us, kind=f"feed.{state}", subject=feed, explanation=reason)
-    return row
+    return before is None or before.contract_hash != contract
 
 
 def settle(connection: Connection, feed: str, *, reason: str, now_us: int) -> None:

@@ -1,0 +1,163 @@
+"""Commands for what feeds delivered: feeds, accept, quarantine."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from holdfast.cli.app import command
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.project import Project, now_us
+from holdfast.cli.report import Report, counted, moment
+from holdfast.control import accept as accepting
+from holdfast.control import feeds as watching
+from holdfast.errors import InputError, NotFoundError
+from holdfast.feeds import batch_id
+from holdfast.feeds.machine import State
+from holdfast.records import Level
+from holdfast.store import quarantine as kept_apart
+
+_COLOURS = {State.FLOWING: "green", State.SUSPECT: "red", State.REFUSING: "yellow", None: "dim"}
+_LEVELS = {Level.WARNING: "yellow", Level.ERROR: "red", Level.CRITICAL: "bold red"}
+_SHOWN = 12
+
+
+@command("Rows")
+def feeds(
+    feed: Annotated[
+        str | None, typer.Argument(help="One feed, with what is wrong with it.", show_default="all")
+    ] = None,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show each feed: its state, what is loaded, what is overdue, and which expectations deliveries broke."""
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    found = watching.of_model(loaded.store(), loaded.model.feeds, now_us=now_us())
+    if feed is not None:
+        found = tuple(each for each in found if each.feed == feed)
+        if not found:
+            raise NotFoundError("HF303", f"no feed is called {feed!r}", next_command="holdfast feeds")
+    report.table(
+        "Feeds",
+        ["feed", "state", "batches", "rows", "quarantined", "newest event", "overdue", "violations"],
+        [
+            (
+                each.feed,
+                each.state or "never delivered",
+                each.totals.batches if each.totals else 0,
+                each.totals.rows_loaded if each.totals else 0,
+                each.totals.rows_quarantined if each.totals else 0,
+                moment(each.totals.event_high_us if each.totals else None),
+                _hours(each.overdue_us),
+                ", ".join(f"{count} {level}" for level, count in each.counts.items() if count) or "none",
+            )
+            for each in found
+        ],
+    )
+    for each in found:
+        if each.state not in (None, State.FLOWING):
+            report.say(
+                f"[{_COLOURS[each.state]}]{each.state}[/] {each.feed} since {moment(each.changed_us)}: {escape(each.reason)}"
+            )
+        for batch in each.suspect:
+            report.say(
+                f"  next: holdfast back-out {each.feed} {batch}, or holdfast accept {each.feed} {batch}"
+            )
+        if feed is not None:
+            _say_violations(report, each)
+    report.result({"feeds": [asdict(each) for each in found]})
+
+
+def _say_violations(report: Report, status: watching.FeedStatus) -> None:
+    for row in status.open[:_SHOWN]:
+        what = "refused" if row.epoch is None else "loaded"
+        about = f"{row.check_name} {row.subject}".strip()
+        report.say(
+            f"  [{_LEVELS[row.level]}]{row.level}[/] {row.batch} ({what}) {escape(about)}: {escape(row.explanation)}"
+        )
+
+
+@command("Rows")
+def accept(
+    feed: Annotated[str, typer.Argument(help="The feed that delivered the batch.")],
+    batch: Annotated[str, typer.Argument(help="The suspect batch.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why it is meant to be so; kept in the ledger.")],
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say of a suspect batch that it is meant to be so, so that models may learn from it."""
+    report = Report(as_json=as_json)
+    if not reason.strip():
+        raise InputError("HF101", "an acceptance needs a reason", state="nothing was changed")
+    store = Project.load(project, declaration).store()
+    done = accepting.accept(
+        store, batch_id(feed, batch), reason=reason, actor=getpass.getuser(), now_us=now_us()
+    )
+    report.say(f"[green]ok[/] accepted {counted(len(done.violations), 'violation')} of {done.batch}")
+    for row in done.violations:
+        report.say(f"  {row.check_name} {escape(row.subject)}: {escape(row.explanation)}")
+    if done.suspect:
+        report.say(f"[yellow]{feed} stays suspect[/]: {', '.join(done.suspect)}")
+    report.result(
+        {
+            "batch": str(done.batch),
+            "violations": [asdict(row) for row in done.violations],
+            "suspect": list(done.suspect),
+        }
+    )
+
+
+@command("Rows")
+def quarantine(
+    feed: Annotated[str, typer.Argument(help="The feed whose rows were kept apart.")],
+    batch: Annotated[str | None, typer.Argument(help="One batch of it.", show_default="all")] = None,
+    limit: Annotated[int, typer.Option("--limit", help="How many rows to show.", min=1)] = 20,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the rows that broke the contract, as they were delivered, with the reasons of each."""
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    declared = loaded.feed(feed)
+    rows = kept_apart.read(loaded.store(), feed, batch)
+    if rows.is_empty():
+        report.say(f"[green]ok[/] no row of {feed}{f'/{batch}' if batch else ''} is in quarantine")
+        report.result({"rows": 0, "shown": [], "reasons": {}})
+        return
+    reasons = dict(
+        rows["_reasons"]
+        .explode()
+        .value_counts(sort=True)
+        .sort("count", "_reasons", descending=[True, False])
+        .rows()
+    )
+    shown = rows.head(limit)
+    columns = [
+        name for name in ("_batch", *declared.contract.key, "_reasons", "_line") if name in rows.columns
+    ]
+    told = {name: f"{count:,}" for name, count in reasons.items()}
+    report.table("Reasons", ["reason", "rows"], list(told.items()))
+    report.table(
+        f"{shown.height:,} of {rows.height:,} rows",
+        [name.removeprefix("_") for name in columns],
+        [[_cell(value) for value in row] for row in shown.select(columns).rows()],
+    )
+    report.result({"rows": rows.height, "shown": shown.to_dicts(), "reasons": reasons})
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _hours(us: int | None) -> str:
+    return "-" if us is None else f"{us / 3_600_000_000:,.0f} h"

@@ -1,0 +1,73 @@
+"""A person says of a suspect batch that it is meant to be so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.records import BatchId
+from holdfast.store import Store, events, feeds, violations
+from holdfast.store.violations import ViolationRow
+
+ACCEPTED = "batch.accepted"
+"""The kind of the event by which a person takes a suspect batch upon himself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What was accepted, and the other loaded batches of the feed that are suspect still."""
+
+    batch: BatchId
+    violations: tuple[ViolationRow, ...]
+    suspect: tuple[str, ...]
+
+
+def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int) -> Accepted:
+    """Note that `actor` accepts every open violation of the loaded batch, because of `reason`; one transaction.
+
+    The feed flows again when no other batch of it is suspect. Raises `NotFoundError` HF303 when the batch has no open
+    violation.
+    """
+    with store.ledger.write() as connection:
+        open_ones = tuple(
+            row
+            for row in violations.newest(connection, feed=batch.feed, batch=batch.batch, limit=1000)
+            if row.epoch is not None and row.accepted_us is None
+        )
+        if not violations.accept(connection, batch, actor=actor, now_us=now_us):
+            raise NotFoundError(
+                "HF303",
+                f"batch {batch} is not loaded, or broke no expectation that is not accepted yet",
+                state="nothing was changed",
+                next_command=f"holdfast feeds {batch.feed}",
+            )
+        told = f"{reason}; accepted: {'; '.join(row.explanation for row in open_ones)}"
+        events.append(
+            connection, at_us=now_us, kind=ACCEPTED, subject=str(batch), explanation=told, actor=actor
+        )
+        feeds.settle(
+            connection, batch.feed, reason=f"{actor} accepted batch {batch.batch}: {reason}", now_us=now_us
+        )
+        left = tuple(violations.suspect_batches(connection, batch.feed))
+    return Accepted(batch, open_ones, left)
+
+
+def refuse_suspects(store: Store, snapshot: str) -> None:
+    """Let nothing learn from a snapshot that holds a suspect batch: `RefusedError` HF208 names each, and what is wrong
+    (R5, R15).
+    """
+    with store.ledger.read() as connection:
+        found = violations.suspects_in(connection, snapshot)
+    if not found:
+        return
+    wrong = dict[BatchId, str]()
+    for row in found:
+        wrong.setdefault(BatchId(row.feed, row.batch), row.explanation)
+    first = next(iter(wrong))
+    listed = "; ".join(f"{batch}: {why}" for batch, why in list(wrong.items())[:5])
+    raise RefusedError(
+        "HF208",
+        f"snapshot {snapshot} holds {len(wrong)} suspect batch{'es' if len(wrong) > 1 else ''}: {listed}",
+        state="nothing was trained",
+        next_command=f"holdfast back-out {first.feed} {first.batch}, or holdfast accept in its place, with --reason",
+    )

@@ -1,0 +1,73 @@
+"""What is known of each feed: its state, what is loaded, what is missing and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.feeds import Feed
+from holdfast.feeds.machine import State
+from holdfast.records import Level
+from holdfast.store import Store, batches, feeds, violations
+from holdfast.store.batches import FeedTotals
+from holdfast.store.violations import ViolationRow
+
+NEWEST_VIOLATIONS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStatus:
+    """One feed. `state` is None before its first delivery; `totals` is None while nothing of it is loaded.
+
+    `overdue_us` is how long the next batch is overdue by what the feed expects, None when it is not or nothing is expected.
+    `open` are the newest violations that nobody has accepted, of loads and of refused deliveries, the newest first.
+    """
+
+    feed: str
+    state: State | None
+    reason: str
+    changed_us: int | None
+    totals: FeedTotals | None
+    suspect: tuple[str, ...]
+    overdue_us: int | None
+    open: tuple[ViolationRow, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of the newest open violations have each level."""
+        return {level: sum(row.level is level for row in self.open) for level in Level}
+
+
+def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[FeedStatus, ...]:
+    """The status of every declared feed, and of those that delivered and are declared no more, by name."""
+    expected = {feed.name: feed.expects for feed in declared}
+    totals = {each.feed: each for each in batches.totals(store)}
+    with store.ledger.read() as connection:
+        rows = {row.feed: row for row in feeds.everything(connection)}
+        told = []
+        for name in sorted({*expected, *rows, *totals}):
+            row, total = rows.get(name), totals.get(name)
+            newest = violations.newest(connection, feed=name, limit=NEWEST_VIOLATIONS)
+            expects = expected.get(name)
+            told.append(
+                FeedStatus(
+                    feed=name,
+                    state=None if row is None else row.state,
+                    reason="" if row is None else row.reason,
+                    changed_us=None if row is None else row.changed_us,
+                    totals=total,
+                    suspect=tuple(violations.suspect_batches(connection, name)),
+                    overdue_us=None
+                    if expects is None or expects.every_us is None
+                    else _overdue(total, expects.every_us + expects.grace_us, now_us),
+                    open=tuple(each for each in newest if each.accepted_us is None),
+                )
+            )
+    return tuple(told)
+
+
+def _overdue(total: FeedTotals | None, after_us: int, now_us: int) -> int | None:
+    if total is None or total.event_high_us is None:
+        return None
+    late_us = now_us - total.event_high_us - after_us
+    return late_us if late_us > 0 else None

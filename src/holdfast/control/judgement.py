@@ -1,0 +1,119 @@
+"""Whether a prepared delivery is let in: its feed's contract and expectations, and the shape of its rows, held against what
+is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from holdfast.contract import Contract
+from holdfast.contract.profile import Profile
+from holdfast.control import contracts
+from holdfast.control.contracts import ContractChange
+from holdfast.control.prepare import Examined, Prepared, Unfit
+from holdfast.errors import RefusedError
+from holdfast.feeds import Feed, admission
+from holdfast.feeds.delivery import DeliveryFacts
+from holdfast.monitor import fingerprint
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store import Store, admissions, batches
+from holdfast.store.admissions import Admission, Asked
+from holdfast.store.ledger import Transaction
+
+MOST_BATCHES: Final = 60
+"""How many earlier batches a delivery's size is compared with: eight weeks of days, and a few more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was found of a delivery. `basis` is the table version at which its history was read, None when it has none."""
+
+    batch: BatchId
+    epoch: int
+    contract: Contract
+    admission: Admission
+    change: ContractChange | None
+    basis: int | None
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """Every expectation that the delivery does not meet."""
+        return self.admission.violations
+
+    def keep(self, connection: Transaction, now_us: int) -> None:
+        """Write what was found in the transaction that publishes the delivery."""
+        another = admissions.admit(
+            connection,
+            self.batch,
+            self.epoch,
+            self.admission,
+            contract_hash=self.contract.hash,
+            now_us=now_us,
+        )
+        if another or self.change is not None:
+            contracts.record(connection, self.contract, self.change, now_us=now_us)
+
+    def unfit(self) -> Unfit:
+        """The refusal of a delivery that broke an expectation of level "critical"."""
+        critical = [each for each in self.violations if each.level is Level.CRITICAL]
+        error = RefusedError(
+            "HF207",
+            f"batch {self.batch} is refused: {admissions.in_words(critical)}",
+            state="nothing was loaded; what is loaded is unchanged and the id is free",
+            next_command=f"correct the delivery or the feed's expectations, then holdfast check {self.batch.feed} <file>",
+        )
+        return Unfit(self.batch, self.contract.hash, self.violations, error)
+
+
+def judge(store: Store, feed: Feed, delivered: Prepared | Examined, *, now_us: int) -> Judged:
+    """Hold a delivery against its feed's contract, expectations and history.
+
+    Only what the feed expects is looked up. Raises `RefusedError` HF210 when the contract was changed so that it breaks
+    what is loaded.
+    """
+    facts, expects = delivered.facts, feed.expects
+    asked = Asked(
+        rows_digest=facts.rows_digest,
+        values_digest=facts.values_digest,
+        batches=MOST_BATCHES if expects.rows is not None and expects.rows.differs is not None else 0,
+        low_us=facts.event_low_us if expects.every is not None else None,
+        sequence=expects.sequence is not None,
+    )
+    depends = bool(asked.batches or asked.sequence or expects.shape or asked.low_us is not None)
+    with store.ledger.read() as connection:
+        basis = batches.current_version(connection) if depends else None
+        change = contracts.check(connection, feed)
+        history = admissions.history(connection, feed.name, asked)
+        looks = admissions.profiles(connection, feed.name, fingerprint.MOST_BATCHES) if expects.shape else []
+    found = [
+        *delivered.violations,
+        *(() if change is None else change.violations),
+        *admission.judge(feed, facts, history, now_us=now_us),
+    ]
+    if expects.shape:
+        found += fingerprint.judge(feed.contract, delivered.profile, [_profile(each) for each in looks])
+    return Judged(
+        delivered.batch,
+        delivered.manifest.epoch,
+        feed.contract,
+        _admission(facts, delivered.profile, tuple(found)),
+        change,
+        basis,
+    )
+
+
+def _admission(facts: DeliveryFacts, profile: Profile, found: tuple[Violation, ...]) -> Admission:
+    return Admission(
+        rows_expected=facts.rows_expected,
+        profile=profile.to_json(),
+        rows_digest=facts.rows_digest,
+        values_digest=facts.values_digest,
+        sequence_high=None if facts.sequence is None else facts.sequence.high,
+        violations=found,
+    )
+
+
+@lru_cache(maxsize=4_096)
+def _profile(text: str) -> Profile:
+    return Profile.from_json(text)

@@ -1,0 +1,92 @@
+"""What happened to the columns of a delivery that its contract does not fit: missing, new, renamed or of another type (R41)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Final, Literal, TypeAlias, assert_never
+
+from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.records import Level, Violation
+
+Kind: TypeAlias = Literal["number", "text", "time", "boolean", "any"]
+"""What the values of a delivered column are; "any" where they come as text that is yet to be read, or are all missing."""
+
+_LIKE: Final = 0.5
+"""Names this similar (ratio of Ratcliff and Obershelp) are taken for one name that was changed."""
+
+
+def changed_columns(contract: Contract, delivered: Mapping[str, Kind]) -> tuple[Violation, ...]:
+    """What is wrong with the columns of a delivery, each a violation of the check "schema" at level "critical".
+
+    A new column is called the likely new name of a missing one when its values are of the same type and it stands in the
+    same place or is called alike.
+
+    >>> trips = Contract(Text("id"), Number("distance", unit="mi"), Timestamp("at", tz="UTC"), key="id", event_time="at")
+    >>> found, = changed_columns(trips, {"id": "text", "dist": "number", "at": "time"})
+    >>> found.subject, found.explanation
+    ('distance', "column 'distance' is missing; it is probably 'dist' now, which is new")
+    """
+    names = tuple(delivered)
+    missing = [column for column in contract.columns if column.name not in delivered]
+    new = [name for name in names if name not in contract.names]
+    renamed = _renamed(contract, delivered, missing, new)
+    words = {
+        column.name: f"column {column.name!r} is missing"
+        + (
+            f"; it is probably {renamed[column.name]!r} now, which is new"
+            if column.name in renamed
+            else f"; the delivery has {', '.join(names)}"
+        )
+        for column in missing
+    }
+    words |= {name: f"column {name!r} is not in the contract" for name in new if name not in renamed.values()}
+    words |= {
+        column.name: f"column {column.name!r} comes as {delivered[column.name]}; the contract says {_kind(column)}"
+        for column in contract.columns
+        if column.name in delivered and not _fits(column, delivered[column.name])
+    }
+    return tuple(Violation("schema", name, Level.CRITICAL, told) for name, told in words.items())
+
+
+def _renamed(
+    contract: Contract, delivered: Mapping[str, Kind], missing: Sequence[Column], new: Sequence[str]
+) -> dict[str, str]:
+    """The likely new name of each missing column; a new column is given to one of them only."""
+    places, found = list(delivered), dict[str, str]()
+    scored = sorted(
+        (
+            (_likeness(contract, places, column, name), column.name, name)
+            for column in missing
+            for name in new
+            if _fits(column, delivered[name])
+        ),
+        key=lambda each: (-each[0], each[1], each[2]),
+    )
+    for likeness, column_name, name in scored:
+        if likeness >= _LIKE and column_name not in found and name not in found.values():
+            found[column_name] = name
+    return found
+
+
+def _likeness(contract: Contract, places: Sequence[str], column: Column, name: str) -> float:
+    same_place = places.index(name) == contract.names.index(column.name)
+    return SequenceMatcher(None, column.name, name.lower()).ratio() + (_LIKE if same_place else 0.0)
+
+
+def _fits(column: Column, kind: Kind) -> bool:
+    return kind in ("any", _kind(column))
+
+
+def _kind(column: Column) -> Kind:
+    match column:
+        case Number() | Integer():
+            return "number"
+        case Category() | Text():
+            return "text"
+        case Timestamp():
+            return "time"
+        case Boolean() | Label():
+            return "boolean"
+        case _:
+            assert_never(column)

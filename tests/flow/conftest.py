@@ -43,15 +43,26 @@ def delivery(tmp_path: Path) -> Callable[[int], Path]:
     return lambda day: _delivery(directory, day)
 
 
-@pytest.fixture(scope="session")
-def loader() -> ModuleType:
-    """The loader's module, for its feed and its aggregate."""
-    spec = importlib.util.spec_from_file_location("loader", LOADER)
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their own module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def loader() -> ModuleType:
+    """The loader's module, for its feed and its aggregate."""
+    return _module(LOADER)
+
+
+@pytest.fixture(scope="session")
+def backout_world() -> ModuleType:
+    """What the tests of backing out share."""
+    return _module(Path(__file__).with_name("backout_world.py"))
 
 
 @pytest.fixture

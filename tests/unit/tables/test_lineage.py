@@ -1,0 +1,92 @@
+"""Walks over lineage graphs equal the closure by brute force, and are printed as trees."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from holdfast.errors import InputError
+from holdfast.tables.lineage import CHILDREN, Edge, Kind, Node, parse, tree, walk
+
+GRAPHS = 1_000
+SEED = 20_261_122
+_KINDS = list(Kind)
+
+
+def random_graph(rng: random.Random) -> dict[Node, list[Node]]:
+    """Children by node; edges go only between kinds that may follow each other."""
+    nodes = [Node(kind, f"{kind}{n}") for kind in _KINDS for n in range(rng.randrange(1, 6))]
+    density = rng.random()
+    return {
+        parent: [child for child in nodes if child.kind in CHILDREN[parent.kind] and rng.random() < density]
+        for parent in nodes
+    }
+
+
+def reachable(graph: dict[Node, list[Node]]) -> dict[Node, set[Node]]:
+    """Every node's closure by Warshall's algorithm: O(n^3), and nothing in it knows of kinds or queues."""
+    reach = {node: {node, *below} for node, below in graph.items()}
+    for middle in graph:
+        for node in graph:
+            if middle in reach[node]:
+                reach[node] |= reach[middle]
+    return reach
+
+
+def test_closures_equal_brute_force(capsys: pytest.CaptureFixture[str]) -> None:
+    """R7: on 1,000 random graphs, both ways, nodes and edges."""
+    rng = random.Random(SEED)
+    for _ in range(GRAPHS):
+        graph = random_graph(rng)
+        above = {node: [parent for parent, below in graph.items() if node in below] for node in graph}
+        reach = reachable(graph)
+        start = rng.sample(list(graph), rng.randrange(1, 4))
+        down = walk(start, lambda node, of=graph: of[node])
+        wanted = set().union(*(reach[node] for node in start))
+        assert set(down.nodes) == wanted
+        assert len(down.nodes) == len(wanted)
+        assert set(down.edges) == {Edge(p, c) for p in wanted for c in graph[p]}
+        up = walk(start, lambda node, of=above: of[node], up=True)
+        assert set(up.nodes) == {node for node in graph if reach[node] & set(start)}
+        assert set(up.edges) == {Edge(p, c) for c in up.nodes for p in above[c]}
+    with capsys.disabled():
+        print(f" {GRAPHS} graphs, seed {SEED}", end="")
+
+
+def test_each_node_is_asked_once() -> None:
+    """What a batch touched costs what it touched."""
+    asked: list[Node] = []
+    layers = [
+        [Node(kind, f"{kind}{n}") for n in range(20)] for kind in (Kind.BATCH, Kind.SNAPSHOT, Kind.VERSION)
+    ]
+
+    def below(node: Node) -> list[Node]:
+        asked.append(node)
+        place = next(n for n, layer in enumerate(layers) if node in layer)
+        return layers[place + 1] if place + 1 < len(layers) else []
+
+    walk(layers[0][:1], below)
+    assert len(asked) == len(set(asked)) == 41
+
+
+def test_a_tree_unfolds_what_stands_twice_only_once() -> None:
+    load, first, second = Node.load("f", "b", 0), Node(Kind.SNAPSHOT, "s1"), Node(Kind.SNAPSHOT, "s2")
+    version, rollout, plan = Node(Kind.VERSION, "v1"), Node(Kind.ROLLOUT, "1"), Node(Kind.PLAN, "1")
+    graph = {load: [first, second], first: [version], version: [rollout, plan], rollout: [plan]}
+    found = walk([load], lambda node: graph.get(node, []))
+    assert tree(found, str) == [
+        "batch:f/b@0",
+        "├─ snapshot:s1",
+        "│  └─ version:v1",
+        "│     ├─ rollout:1",
+        "│     │  └─ plan:1",
+        "│     └─ plan:1",
+        "└─ snapshot:s2",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "weather", "batch:", "nothing:5", "x/y:z"])
+def test_what_names_no_node_is_refused_with_the_ways_to_name_one(text: str) -> None:
+    with pytest.raises(InputError, match=r"HF101.*feed/batch"):
+        parse(text)

@@ -1,9 +1,9 @@
 """Publishes a snapshot as Delta tables over the very files of the store, for Spark, DuckDB, Polars and
 others.
 
-Nothing is copied: a published table is a directory of hard links to the immutable files and one Delta commit
-that names them. The ledger stays the only truth; what is published may be deleted at any time and made
-again.
+Whole files are not copied: a published table is a directory of hard links to the immutable files and one Delta commit
+that names them. Of a file that holds rows of other loads too, the snapshot's rows are written as a file of their own.
+The ledger stays the only truth; what is published may be deleted at any time and made again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import shutil
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from deltalake import Schema
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from holdfast.errors import UnavailableError
+from holdfast.records import sha256_hex
 from holdfast.store import Store, durable, locks, parquet, snapshots
 from holdfast.store.files import FileFacts
 
@@ -31,6 +33,15 @@ PUBLISHED_DIRECTORY: Final = "published"
 
 DRAFT: Final = ".draft"
 """Suffix of a table that is being published; its maker holds its lock."""
+
+SEAL: Final = "_holdfast.json"
+"""The SHA-256 of each file of the table's log. Delta has none, and other readers pass over names that begin so."""
+
+
+def seal_of(table: Path) -> dict[str, str]:
+    """What the seal of the published `table` must say."""
+    commits = sorted((table / "_delta_log").glob("*.json"))
+    return {path.name: sha256_hex(path.read_bytes()) for path in commits}
 
 
 def publish(store: Store, snapshot: str) -> dict[str, Path]:
@@ -66,19 +77,18 @@ def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_us:
 
     lock = locks.hold(make, draft)
     try:
-        for fact in facts:
-            _link(root / fact.path, draft / Path(fact.path).name)
+        placed = [_place(root, draft, fact) for fact in facts]
         create_table_with_add_actions(
             str(draft),
             _schema(draft),
-            [_add_action(fact, created_us) for fact in facts],
+            [_add_action(fact, created_us) for fact in placed],
             mode="error",
             partition_by=[],
         )
         # deltalake syncs nothing by itself, and a commit file of length zero would read as an empty table
         # (F1, F2).
         durable.sync_tree(draft / "_delta_log")
-        durable.sync_directory(draft)
+        durable.replace(draft / SEAL, json.dumps(seal_of(draft)).encode())
         _settle(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -95,6 +105,18 @@ def _settle(draft: Path, target: Path) -> None:
             errno.ENOTEMPTY,
         ):  # else another process published the same table
             raise
+
+
+def _place(root: Path, draft: Path, fact: FileFacts) -> FileFacts:
+    """Make `fact` a file in `draft`: the very file, or its rows that the snapshot has; what it is there."""
+    target = draft / Path(fact.path).name
+    if fact.row_groups is None:
+        _link(root / fact.path, target)
+        return fact
+    frame = parquet.read(root / fact.path, sha256=fact.sha256, row_groups=fact.row_groups)
+    data = parquet.encode(frame, {"table": fact.table})
+    durable.replace(target, bytes(data))
+    return replace(fact, bytes=data.nbytes)
 
 
 def _link(source: Path, link: Path) -> None:

@@ -45,8 +45,7 @@ def create(
         version = batches.current_version(connection)
         held = _held_back(connection, groups or {})
         found = {
-            table: files.entries(connection, table, version, held_back=held)
-            for table in dict.fromkeys(tables)
+            table: files.entries(connection, table, version, held_back=held) for table in sorted(set(tables))
         }
         cuts = tuple(_cut(table, facts, held) for table, facts in found.items())
         day = _day(found, label_delays_us or {}, now_us)

@@ -1,0 +1,149 @@
+"""Cuts across the feeds of a group: half a delivery is in none of them (R8, R56), and other engines read the same."""
+
+from __future__ import annotations
+
+from importlib.metadata import files as _files_of
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from holdfast.control.compact import compact
+from holdfast.control.verify import verify
+from holdfast.errors import NotFoundError
+from holdfast.feeds import Manifest
+from holdfast.records import BatchId
+from holdfast.store import Store, batches, files, publish, snapshots
+from holdfast.store.batches import Publication
+from holdfast.tables import Snapshot
+from holdfast.tables.cuts import DAY_US
+
+GROUPS = {"flights": "airport", "weather": "airport", "holidays": None}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def load(store: Store, feed: str, batch: str, day: int) -> None:
+    """Ten rows of `day`."""
+    first = day * DAY_US
+    at = pl.Series("at", range(first, first + 10), pl.Int64).cast(pl.Datetime("us", "UTC"))
+    frame = pl.DataFrame({"id": range(10 * day, 10 * day + 10), "word": [batch] * 10}).with_columns(at)
+    with files.staged(store.root) as stage:
+        manifest = Manifest.of(BatchId(feed, batch), 0, f"{feed}{batch}", "cc", ("id",))
+        manifest = manifest.counted(
+            rows_loaded=10,
+            rows_quarantined=0,
+            event_low_us=first,
+            event_high_us=first + 9,
+            source="x",
+            files=1,
+        )
+        written = stage.write(feed, frame, manifest.as_dict(), event_time="at")
+        stage.seal()
+        publication = Publication(manifest, (written,), 10, 0, first, first + 9, "x", "loaded")
+        batches.publish(store, publication, now_us=5)
+
+
+def cut(store: Store, *feeds: str, now_us: int = 1, delay_days: int = 0) -> Snapshot:
+    return snapshots.create(
+        store,
+        feeds,
+        contract_hash="cc",
+        now_us=now_us,
+        groups={feed: GROUPS[feed] for feed in feeds},
+        label_delays_us={"flights": delay_days * DAY_US},
+    )
+
+
+def days(store: Store, snapshot: Snapshot, feed: str) -> list[int]:
+    return (files.read_rows(store, snapshot.snapshot, feed)["id"] // 10).unique().sort().to_list()
+
+
+def test_a_delivery_that_is_not_whole_is_left_out(store: Store) -> None:
+    """Weather begins on day 2 and lacks days 3 and 5; day 1 of flights will never have any."""
+    for day in (1, 2, 3, 4, 5):
+        load(store, "flights", f"d{day}", day)
+    for day in (2, 4):
+        load(store, "weather", f"d{day}", day)
+    load(store, "holidays", "all", 9)
+    made = cut(store, "flights", "weather", "holidays")
+    assert made.held_back == (("flights", "d3", 0), ("flights", "d5", 0))
+    assert {table.table: table.rows for table in made.tables} == {
+        "flights": 30,
+        "weather": 20,
+        "holidays": 10,
+    }
+    assert days(store, made, "flights") == [1, 2, 4]
+    assert cut(store, "flights", "weather", "holidays") == made == snapshots.get(store, made.snapshot)
+    load(store, "weather", "d5", 5)
+    later = cut(store, "flights", "weather", "holidays")
+    assert later.held_back == (("flights", "d3", 0),)
+    assert (days(store, later, "flights"), days(store, later, "weather")) == ([1, 2, 4, 5], [2, 4, 5])
+    assert days(store, made, "flights") == [1, 2, 4]
+
+
+def test_a_table_whose_every_row_waits_says_so(store: Store) -> None:
+    load(store, "flights", "d2", 2)
+    load(store, "weather", "d1", 1)
+    with pytest.raises(NotFoundError, match=r"HF303.*'flights' has no row.*1 of its batches wait"):
+        cut(store, "flights", "weather")
+    assert cut(store, "flights").held_back == ()
+
+
+def test_other_engines_read_exactly_the_rows_of_a_cut(store: Store) -> None:
+    """Files that hold rows of other loads too: what is held back or gone is in no published table."""
+    for day in (1, 2, 3):
+        load(store, "flights", f"d{day}", day)
+    load(store, "weather", "d1", 1)
+    load(store, "weather", "d2", 2)
+    before = cut(store, "flights", "weather")
+    compact(store, now_us=7)
+    after = cut(store, "flights", "weather")
+    assert before.snapshot != after.snapshot
+    (partial,) = _entries(store, after, "flights")
+    assert (partial.row_groups, partial.rows) == ((0, 1), 20)
+    for made in (before, after):
+        place = publish.publish(store, made.snapshot)["flights"]
+        rows = files.read_rows(store, made.snapshot, "flights")
+        assert rows["id"].to_list() == list(range(10, 30))
+        assert_frame_equal(pl.read_delta(str(place)).sort("id"), rows)
+        assert _by_duckdb(place) == [(number,) for number in range(10, 30)]
+    assert verify(store).findings == ()
+
+
+def _entries(store: Store, snapshot: Snapshot, table: str) -> list[files.FileFacts]:
+    with store.ledger.read() as connection:
+        return snapshots.table_files(connection, snapshot, table)
+
+
+def _by_duckdb(table: Path) -> list[tuple[object, ...]]:
+    extension = next(
+        path for path in _files_of("duckdb-extension-delta") or () if path.name == "delta.duckdb_extension"
+    ).locate()
+    with duckdb.connect() as connection:
+        connection.execute(f"LOAD '{extension}'")
+        return connection.execute(f"SELECT id FROM delta_scan('{table}') ORDER BY 1").fetchall()
+
+
+def test_labels_that_come_due_make_a_new_cut_each_day(store: Store) -> None:
+    """Unchanged tables: one cut a day while a label may come due, and one for good when the last one is."""
+    load(store, "flights", "d1", 1)
+    cuts = [cut(store, "flights", now_us=int(day * DAY_US), delay_days=2) for day in (2, 2.9, 3, 4, 5, 400)]
+    names = [made.snapshot for made in cuts]
+    assert names[0] == names[1]
+    assert len({*names[1:4]}) == 3
+    assert names[3] == names[4] == names[5]
+    assert [made.created_us // DAY_US for made in cuts] == [2, 2, 3, 4, 4, 4]
+
+
+def test_an_unknown_table_of_a_cut_is_not_read(store: Store) -> None:
+    load(store, "flights", "d1", 1)
+    load(store, "weather", "d1", 1)
+    made = cut(store, "flights")
+    with pytest.raises(NotFoundError, match=r"HF303.*has no table 'weather'"):
+        files.read_rows(store, made.snapshot, "weather")

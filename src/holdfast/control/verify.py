@@ -1,26 +1,31 @@
-"""The store's fsck: holds every file, footer, checksum, count and blob against the ledger, and sweeps
-orphans.
+"""The store's fsck: holds every file, footer, checksum, count, blob, published table, log and tombstone against the
+ledger and the ledger against itself, and sweeps orphans.
 
-It changes nothing but orphans, and may run beside loaders, servers and the control loop.
+It changes nothing but orphans, and may run beside loaders, servers and the control loop. `control.repair` mends.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from holdfast.errors import HoldfastError
-from holdfast.store import Store, audit, blobs, events, keys, orphans
+from holdfast.store import Store, audit, blobs, consistency, derived, events, keys, orphans
 
 Step = Callable[[int, int], None]
 """Told how much of the work is done, of how much."""
 
 _DAMAGED: Final = "HF301"
 _REPEATED: Final = "HF206"
-_RESTORE: Final = "restore it from a copy of the store; until then nothing that reads it will run"
+_LEDGER: Final = "HF302"
+_RESTORE: Final = "holdfast verify --repair --from BACKUP; until then nothing that reads it will run"
+_FORGOTTEN: Final = (
+    "all its files are there, and the ledger does not know it: it lost the transaction that published them"
+)
+_REPAIR: Final = "holdfast verify --repair"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +69,40 @@ class Verification:
         }
 
 
-def verify(store: Store, *, now_us: int | None = None, progress: Step | None = None) -> Verification:
+def verify(
+    store: Store, *, now_us: int | None = None, quick: bool = False, progress: Step | None = None
+) -> Verification:
     """Look at everything that was acknowledged and say what is not as it was.
 
     Parameters
     ----------
     now_us
         The moment, microseconds since 1970 UTC; when given, findings and swept orphans go into the story.
+    quick
+        Look at names, sizes and the ledger alone: no content is read and nothing is swept. What runs before a start.
     progress
         Told (files done, files in all).
 
     Guarantee: every file that the ledger names is read to its last byte; one changed bit in one of them is a
-    finding, and so are rows whose key their feed holds in another batch too (HF206).
+    finding, and so are rows whose key their feed holds in another batch too (HF206), and a load that lies there whole
+    while the ledger does not know it (HF302).
     """
-    swept = orphans.sweep(store)
+    swept = [] if quick else orphans.sweep(store)
     with store.ledger.read() as connection:
         expected = audit.expected_files(connection)
         version_blobs = audit.version_blobs(connection)
-        key_files = keys.live_files(connection)
-        findings = [*_of_the_ledger(connection)]
-    findings += _of_the_files(store, expected, progress)
-    findings += _of_the_blobs(store, version_blobs)
-    findings += _of_the_keys(store, key_files)
+        key_files = [] if quick else keys.live_files(connection)
+        findings = [*_of_the_ledger(connection, quick=quick)]
+        findings += _beside(derived.stones(connection, store.root))
+    findings += [
+        Finding(_LEDGER, f"batch {feed}/{batch}", _FORGOTTEN, _REPAIR)
+        for feed, batch, _ in sorted(orphans.forgotten(store))
+    ]
+    findings += _of_the_files(store, expected, progress, quick=quick)
+    if not quick:
+        findings += _of_the_blobs(store, version_blobs)
+        findings += _of_the_derived(store)
+        findings += _of_the_keys(store, key_files)
     if now_us is not None and (swept or findings):
         _tell(store, len(swept), findings, now_us)
     return Verification(
@@ -97,22 +114,37 @@ def verify(store: Store, *, now_us: int | None = None, progress: Step | None = N
     )
 
 
-def _of_the_ledger(connection: Any) -> Iterator[Finding]:
-    for trouble in audit.database_troubles(connection):
-        yield Finding("HF302", "ledger", trouble, "restore the ledger from a copy of the store")
-    for what, troubles in (
-        ("batch", audit.miscounted_batches(connection)),
-        ("snapshot", audit.changed_snapshots(connection)),
-        ("lease", audit.strange_leases(connection)),
+def _of_the_ledger(connection: Any, *, quick: bool) -> Iterator[Finding]:
+    if not quick:
+        for trouble in audit.database_troubles(connection):
+            yield Finding(_LEDGER, "ledger", trouble, "holdfast restore BACKUP, or holdfast repair-ledger")
+    for subject, trouble in consistency.all_troubles(connection):
+        yield Finding(_DAMAGED, subject, trouble, _REPAIR)
+
+
+def _of_the_derived(store: Store) -> Iterator[Finding]:
+    with store.ledger.read() as connection:
+        plans = derived.newest_plans(connection)
+        yield from _beside(derived.contract_copies(connection, store.root))
+    for found in (
+        derived.published_tables(store),
+        derived.local_copies(store.root, plans),
+        derived.log_segments(store),
     ):
-        for name, trouble in troubles:
-            yield Finding(_DAMAGED, f"{what} {name}", trouble, "restore the ledger from a copy of the store")
+        yield from _beside((str(path.relative_to(store.root)), trouble) for path, trouble in found)
 
 
-def _of_the_files(store: Store, expected: list[audit.Expected], progress: Step | None) -> list[Finding]:
+def _beside(troubles: Iterable[tuple[str, str]]) -> list[Finding]:
+    return [Finding(_DAMAGED, subject, trouble, _REPAIR) for subject, trouble in troubles]
+
+
+def _of_the_files(
+    store: Store, expected: list[audit.Expected], progress: Step | None, *, quick: bool
+) -> list[Finding]:
     findings = []
+    look = audit.quick_troubles if quick else audit.troubles
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        looked = pool.map(lambda file: audit.troubles(store.root, file), expected)
+        looked = pool.map(lambda file: look(store.root, file), expected)
         for done, (file, troubles) in enumerate(zip(expected, looked, strict=True), start=1):
             findings += [Finding(_DAMAGED, file.path, trouble, _RESTORE) for trouble in troubles]
             if progress is not None:
@@ -141,7 +173,7 @@ def _of_the_keys(store: Store, files: list[keys.KeyFile]) -> list[Finding]:
             f"feed {repeated.feed}",
             f"{repeated.rows} rows have a key that was loaded before, such as {repeated.example} "
             f"in {_some(repeated.batches)}: they count twice",
-            "send each row once; a loaded batch cannot be taken back yet, so training on this feed sees them twice",
+            "back out the batch that repeats them: holdfast back-out FEED BATCH",
         )
         for repeated in keys.repeated(store.root, files)
     ]

@@ -4,33 +4,36 @@ it.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, Row, select
 
 from holdfast.errors import IntegrityError
-from holdfast.feeds import Manifest, quarantine_table
 from holdfast.store import parquet, schema
-from holdfast.store.files import entries, held_back
+from holdfast.store.derived import sha256_of
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
 _HELD: Final = schema.file_batches
-_PIECE_BYTES: Final = 1 << 20
+_LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
+_COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_low_us", "event_high_us", "source")
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """One file as the ledger knows it; `footer` holds the fields that its manifest must have."""
+    """One file as the ledger knows it; `footer` holds the fields that its manifest must have, `loads` those of each of its
+    parts.
+    """
 
     path: str
     rows: int
     bytes: int
     sha256: str
-    footer: dict[str, str | int]
+    footer: dict[str, Any]
+    loads: tuple[dict[str, Any], ...] = ()
 
 
 def expected_files(connection: Connection) -> list[Expected]:
@@ -43,21 +46,27 @@ def expected_files(connection: Connection) -> list[Expected]:
         & (_BATCHES.c.epoch == _HELD.c.epoch)
     )
     query = (
-        select(_FILES, _HELD.c.batch, _HELD.c.epoch, _BATCHES.c.digest, _BATCHES.c.contract_hash)
+        select(
+            _FILES.c.path,
+            _FILES.c.table_name,
+            _FILES.c.rows,
+            _FILES.c.bytes,
+            _FILES.c.sha256,
+            _HELD.c.row_group,
+            _HELD.c.rows.label("of_load"),
+            *(_BATCHES.c[name] for name in (*_LOAD, *_COUNTED)),
+        )
         .join(_HELD, _HELD.c.path == _FILES.c.path)
         .join(_BATCHES, same_load)
+        .order_by(_FILES.c.path, _HELD.c.row_group)
     )
-    found = [
-        Expected(
-            row.path,
-            row.rows,
-            row.bytes,
-            row.sha256,
-            Manifest(row.feed, row.batch, row.epoch, row.digest, row.contract_hash).load()
-            | {"table": row.table_name, "rows": row.rows},
-        )
-        for row in connection.execute(query)
-    ]
+    found: list[Expected] = []
+    for path, parts in groupby(connection.execute(query), key=lambda row: str(row.path)):
+        rows = list(parts)
+        first = rows[0]
+        footer: dict[str, Any] = {"table": first.table_name, "rows": first.rows}
+        loads = tuple(_load_of(row) for row in rows)
+        found.append(Expected(path, first.rows, first.bytes, first.sha256, footer, loads))
     predictions = schema.prediction_files
     found.extend(
         Expected(
@@ -72,16 +81,28 @@ def expected_files(connection: Connection) -> list[Expected]:
     return found
 
 
+def _load_of(row: Row[Any]) -> dict[str, Any]:
+    """What a footer must say of one load in its file."""
+    named = {name: getattr(row, name) for name in (*_LOAD, *_COUNTED)}
+    return named | {"row_group": row.row_group, "rows": row.of_load}
+
+
+def quick_troubles(root: Path, expected: Expected) -> list[str]:
+    """As `troubles`, of the file's name and size alone."""
+    try:
+        size = (root / expected.path).stat().st_size
+    except OSError:
+        return ["is missing"]
+    return [] if size == expected.bytes else [f"has {size} bytes, {expected.bytes} were acknowledged"]
+
+
 def troubles(root: Path, expected: Expected) -> list[str]:
     """What is wrong with one file, in words; empty when it is, to the bit, what was acknowledged."""
     path = root / expected.path
-    try:
-        size = path.stat().st_size
-    except OSError:
-        return ["is missing"]
-    if size != expected.bytes:
-        return [f"has {size} bytes, {expected.bytes} were acknowledged"]
-    if _sha256(path) != expected.sha256:
+    wrong = quick_troubles(root, expected)
+    if wrong:
+        return wrong
+    if sha256_of(path) != expected.sha256:
         return ["was altered: its SHA-256 is not the one that was acknowledged"]
     try:
         footer = parquet.manifest(path)
@@ -92,69 +113,25 @@ def troubles(root: Path, expected: Expected) -> list[str]:
         for name, value in expected.footer.items()
         if footer.get(name) != value
     ]
+    wrong += _wrong_loads(footer, expected.loads)
     if footer["rows_in_footer"] != expected.rows:
         wrong.append(f"it holds {footer['rows_in_footer']} rows, the ledger says {expected.rows}")
     return wrong
 
 
-def miscounted_batches(connection: Connection) -> list[tuple[str, str]]:
-    """Batches whose files do not add up to their rows: (batch, what is wrong)."""
-    by_load = (_HELD.c.feed, _HELD.c.batch, _HELD.c.epoch)
-    query = (
-        select(*by_load, _FILES.c.table_name, func.sum(_HELD.c.rows))
-        .join(_FILES, _FILES.c.path == _HELD.c.path)
-        .group_by(*by_load, _FILES.c.table_name)
-    )
-    held = {tuple(row[:4]): int(row[4]) for row in connection.execute(query)}
+def _wrong_loads(footer: dict[str, Any], loads: tuple[dict[str, Any], ...]) -> list[str]:
+    said = footer.get("parts", [{**footer, "row_group": 0}])
     wrong = []
-    for row in connection.execute(select(_BATCHES)):
-        load = (row.feed, row.batch, row.epoch)
-        loaded, quarantined = (
-            held.get((*load, table), 0) for table in (row.feed, quarantine_table(row.feed))
-        )
-        if (loaded, quarantined) != (row.rows_loaded, row.rows_quarantined):
-            wrong.append(
-                (
-                    f"{row.feed}/{row.batch}",
-                    (
-                        f"its files hold {loaded} + {quarantined} rows (loaded + quarantined), "
-                        f"the ledger says {row.rows_loaded} + {row.rows_quarantined}"
-                    ),
-                )
-            )
+    if len(said) != len(loads) and loads:
+        wrong.append(f"its footer names {len(said)} loads, the ledger {len(loads)}")
+    for entry, load in zip(sorted(said, key=lambda each: int(each["row_group"])), loads, strict=False):
+        # Files of an earlier release do not say what their load came to.
+        wrong += [
+            f"its footer says {name} of {load['batch']} is {entry.get(name)!r}, the ledger says {value!r}"
+            for name, value in load.items()
+            if entry.get(name) != value and (name in entry or name in _LOAD)
+        ]
     return wrong
-
-
-def changed_snapshots(connection: Connection) -> list[tuple[str, str]]:
-    """Snapshots whose tables do not have the files and rows that they had: (snapshot, what is wrong)."""
-    snapshots, tables = schema.snapshots, schema.snapshot_tables
-    cuts = select(snapshots.c.table_version, tables).join(tables, tables.c.snapshot == snapshots.c.snapshot)
-    wrong = []
-    for cut in connection.execute(cuts):
-        held = held_back(connection, cut.snapshot)
-        found = entries(connection, cut.table_name, cut.table_version, held_back=held)
-        files, rows = len(found), sum(fact.rows for fact in found)
-        if (files, rows) != (cut.files, cut.rows):
-            wrong.append(
-                (
-                    cut.snapshot,
-                    (
-                        f"table {cut.table_name} has {rows} rows in {files} files; the snapshot was cut with "
-                        f"{cut.rows} in {cut.files}"
-                    ),
-                )
-            )
-    return wrong
-
-
-def strange_leases(connection: Connection) -> list[tuple[str, str]]:
-    """Leases that no acquire can have written: (lease, what is wrong)."""
-    leases = schema.leases
-    strange = or_(leases.c.duration_us <= 0, leases.c.epoch < 1)
-    return [
-        (row.lease, f"epoch {row.epoch} lasts {row.duration_us} microseconds")
-        for row in connection.execute(select(leases).where(strange))
-    ]
 
 
 def database_troubles(connection: Connection) -> list[str]:
@@ -176,11 +153,3 @@ def version_blobs(connection: Connection) -> list[tuple[str, str, int]]:
     versions = schema.versions
     query = select(versions.c.version, versions.c.digest, versions.c.bytes).order_by(versions.c.version)
     return [(row.version, row.digest, row.bytes) for row in connection.execute(query)]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -14,7 +14,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
-from holdfast.store import Store, blobs, schema
+from holdfast.store import Store, adopt, blobs, schema, testimony, tombstones
 from holdfast.store.files import ATTEMPTS_DIRECTORY, ROWS_DIRECTORY
 from holdfast.store.locks import seized
 from holdfast.store.publish import DRAFT, PUBLISHED_DIRECTORY
@@ -42,19 +42,49 @@ def sweep_dead_attempts(store: Store) -> list[str]:
 def sweep(store: Store) -> list[str]:
     """Remove every orphan: rows with a marker or without, blobs of no version, unfinished blobs and drafts of tables.
 
-    Looks at every name in the rows directory. Returns the removed paths, relative to the store's root.
+    Looks at every name in the rows directory. What `forgotten` names is no orphan. Returns the removed paths, relative to
+    the store's root.
     """
     swept = sweep_dead_attempts(store)
-    # The directory first: a file that is published between the two looks is then in the second.
-    on_disk = [_relative(store, path) for path in _entries(store.root / ROWS_DIRECTORY)]
-    with store.ledger.read() as connection:
-        unnamed = sorted(set(on_disk) - _named(connection, on_disk))
-    for path in unnamed:
+    kept = {path for paths in forgotten(store).values() for path in paths}
+    for path in sorted(set(unnamed(store)) - kept):
         attempt = Path(path).name.partition("-")[0]
         with seized(store.root / ATTEMPTS_DIRECTORY / attempt) as dead:
             if dead:
                 swept += _remove_unnamed(store, [store.root / path])
     return swept + _sweep_blobs(store) + _sweep_drafts(store)
+
+
+def unnamed(store: Store) -> list[str]:
+    """Every file in the rows directory that the ledger does not name, relative to the store's root."""
+    # The directory first: a file that is published between the two looks is then in the second.
+    on_disk = [_relative(store, path) for path in _entries(store.root / ROWS_DIRECTORY)]
+    with store.ledger.read() as connection:
+        return sorted(set(on_disk) - _named(connection, on_disk))
+
+
+def forgotten(store: Store) -> dict[testimony.LoadKey, tuple[str, ...]]:
+    """Whole loads that lie there as a finished load leaves them, and that the ledger does not know although it would take
+    them: it lost the transaction that published them. Each with its files.
+
+    A loader that fails or dies leaves the marker of its attempt, and one that finds its work superfluous removes its
+    files; so these were published, or a power cut took the marker before the files' names were safe.
+    """
+    attempts: dict[str, list[tuple[str, testimony.Part]]] = {}
+    for path in unnamed(store):
+        attempt = Path(path).name.partition("-")[0]
+        parts = testimony.footer_of(store.root, path)
+        if len(parts) == 1 and not (store.root / ATTEMPTS_DIRECTORY / attempt).exists():
+            attempts.setdefault(attempt, []).append((path, parts[0]))
+    found = {}
+    with store.ledger.read() as connection:
+        for files in attempts.values():
+            part = files[0][1]
+            whole = sorted(each.number for _, each in files) == list(range(part.manifest.files))
+            buried = tombstones.path_of(store.root, part.load).exists()
+            if whole and not buried and adopt.is_free(connection, part.manifest):
+                found[part.load] = tuple(path for path, _ in files)
+    return found
 
 
 def _remove_unnamed(store: Store, paths: Iterable[Path]) -> list[str]:

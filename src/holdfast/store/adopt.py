@@ -1,0 +1,256 @@
+"""Makes the catalogue of files that prove what they are: the rows of the ledger that their loads would have written.
+
+For loads that the ledger forgot (a torn write-ahead log), and for all of them when the ledger itself is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from holdfast.contract import Contract
+from holdfast.errors import HoldfastError
+from holdfast.feeds import Manifest
+from holdfast.feeds.machine import State as FeedState
+from holdfast.records import Level
+from holdfast.store import contracts, copies, events, schema
+from holdfast.store.testimony import Choice, LoadKey, Witness
+from holdfast.store.tombstones import Tombstone
+
+_BATCHES: Final = schema.batches
+_FILES: Final = schema.files
+_PARTS: Final = schema.file_batches
+_VERSIONS: Final = schema.table_versions
+_FEEDS: Final = schema.feeds
+_CHECK: Final = "adopted"
+
+
+@dataclass(slots=True)
+class Adopted:
+    """What was made known again, and by name what could not be."""
+
+    loads: list[LoadKey] = field(default_factory=list)
+    backed_out: list[LoadKey] = field(default_factory=list)
+    rows: int = 0
+    unproved: list[str] = field(default_factory=list)
+
+
+def adopt(
+    connection: Connection,
+    root: Path,
+    choice: Choice,
+    tombstones: Mapping[LoadKey, Tombstone],
+    *,
+    now_us: int,
+    numbers: Mapping[LoadKey, int] | None = None,
+) -> Adopted:
+    """Insert what `choice` proves into the caller's transaction, load after load in the order in which they were written.
+
+    Parameters
+    ----------
+    tombstones
+        Loads that were backed out: they are inserted as such, so that their rows stay out and their ids may be loaded
+        again.
+    numbers
+        The table version that a load is to have; each greater than those before it. Without one it is the next.
+
+    What a load looked like and which expectations it broke is not in its files: its feed is suspect until a person
+    accepts it.
+    """
+    done = Adopted()
+    done.unproved += [f"batch {feed}/{batch}: {why}" for (feed, batch, _), why in sorted(choice.open.items())]
+    versions: dict[LoadKey, int] = {}
+    live: set[tuple[str, ...]] = set()
+    for load in sorted(choice.loads, key=lambda load: (choice.loads[load].written_us, load)):
+        proved = choice.loads[load]
+        names = {load[:2], (load[0], "digest", proved.manifest.digest)}
+        gone = load in tombstones
+        if not gone and names & live:
+            done.unproved.append(
+                f"batch {load[0]}/{load[1]} of epoch {load[2]}: another load says that it is the same"
+            )
+            continue
+        _learn(connection, root, proved.manifest.contract_hash, done, now_us)
+        number = (numbers or {}).get(load)
+        versions[load] = _version(connection, f"load {load[0]}/{load[1]}", proved.written_us, number)
+        _insert_batch(connection, _batch(proved.manifest), load, versions[load], live=not gone)
+        (done.backed_out if gone else done.loads).append(load)
+        if not gone:
+            live |= names
+            done.rows += proved.manifest.rows_loaded + proved.manifest.rows_quarantined
+    _insert_files(connection, choice, versions, done, now_us)
+    _bury(connection, tombstones, versions, done, now_us)
+    _suspect(connection, choice, done, now_us)
+    return done
+
+
+def is_free(connection: Connection, manifest: Manifest) -> bool:
+    """Whether the ledger would take the load of `manifest`: neither its epoch, nor its id, nor its content is there."""
+    same_load = (_BATCHES.c.batch == manifest.batch) & (
+        (_BATCHES.c.epoch >= manifest.epoch) | (_BATCHES.c.state == "published")
+    )
+    same_content = (_BATCHES.c.digest == manifest.digest) & (_BATCHES.c.state == "published")
+    query = select(_BATCHES.c.batch).where(_BATCHES.c.feed == manifest.feed, same_load | same_content)
+    return connection.execute(query.limit(1)).first() is None
+
+
+def _learn(connection: Connection, root: Path, contract_hash: str, done: Adopted, now_us: int) -> None:
+    if contracts.find(connection, contract_hash) is not None:
+        return
+    try:
+        contracts.put(connection, Contract.from_json(copies.read(root, contract_hash)), now_us=now_us)
+    except HoldfastError as error:
+        unproved = f"contract {contract_hash[:12]}: {error.what}"
+        if unproved not in done.unproved:
+            done.unproved.append(unproved)
+
+
+def _version(connection: Connection, reason: str, at_us: int, number: int | None = None) -> int:
+    newest = int(
+        connection.execute(select(func.coalesce(func.max(_VERSIONS.c.table_version), 0))).scalar_one()
+    )
+    version = newest + 1 if number is None else number
+    values = {"table_version": version, "committed_us": at_us, "reason": reason[:64]}
+    connection.execute(insert(_VERSIONS).values(values))
+    return version
+
+
+def _batch(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "digest": manifest.digest,
+        "contract_hash": manifest.contract_hash,
+        "rows_received": manifest.rows_loaded + manifest.rows_quarantined,
+        "rows_loaded": manifest.rows_loaded,
+        "rows_quarantined": manifest.rows_quarantined,
+        "event_low_us": manifest.event_low_us,
+        "event_high_us": manifest.event_high_us,
+        "source": manifest.source,
+    }
+
+
+def _insert_batch(
+    connection: Connection, kept: Mapping[str, Any], load: LoadKey, version: int, *, live: bool
+) -> None:
+    feed, batch, epoch = load
+    state = "published" if live else "backed_out"
+    connection.execute(
+        insert(_BATCHES).values(
+            feed=feed, batch=batch, epoch=epoch, state=state, table_version=version, **kept
+        )
+    )
+
+
+def _insert_files(
+    connection: Connection, choice: Choice, versions: dict[LoadKey, int], done: Adopted, now_us: int
+) -> None:
+    for file in choice.files:
+        loads = [part.load for part in file.parts]
+        added = max((versions[load] for load in loads if load in versions), default=None)
+        if added is None:
+            choice.left[file.path] = "none of its loads could be proved"
+            continue
+        connection.execute(insert(_FILES).values(_file_row(file, added)))
+        for part in file.parts:
+            if part.load not in versions:  # rows of it are here, but not all that it had: they stay out
+                versions[part.load] = added
+                _insert_batch(connection, _batch(part.manifest), part.load, added, live=False)
+            feed, batch, epoch = part.load
+            connection.execute(
+                insert(_PARTS).values(
+                    path=file.path,
+                    row_group=part.row_group,
+                    feed=feed,
+                    batch=batch,
+                    epoch=epoch,
+                    rows=part.rows,
+                )
+            )
+    unproved = [load for load in choice.open if load in versions]
+    _take_out(connection, unproved, "loads that are not whole", now_us)
+
+
+def _file_row(file: Witness, added: int) -> dict[str, Any]:
+    rows = file.table == file.feed
+    lows = [part.manifest.event_low_us for part in file.parts if part.manifest.event_low_us is not None]
+    highs = [part.manifest.event_high_us for part in file.parts if part.manifest.event_high_us is not None]
+    return {
+        "path": file.path,
+        "table_name": file.table,
+        "feed": file.feed,
+        "rows": file.rows,
+        "bytes": file.bytes,
+        "sha256": file.sha256,
+        # Bounds of the whole load: wider than those of the file, so that a reader may look in vain, but misses nothing.
+        "event_low_us": min(lows) if rows and lows else None,
+        "event_high_us": max(highs) if rows and highs else None,
+        "added_version": added,
+        "removed_version": None,
+    }
+
+
+def _bury(
+    connection: Connection,
+    tombstones: Mapping[LoadKey, Tombstone],
+    versions: Mapping[LoadKey, int],
+    done: Adopted,
+    now_us: int,
+) -> None:
+    """Take out what has a tombstone, and keep the row of a load of which nothing else is left: its epoch was used."""
+    _take_out(connection, done.backed_out, "back-outs that left a tombstone", now_us)
+    for load, stone in sorted(tombstones.items()):
+        feed, batch, epoch = load
+        there = (_BATCHES.c.feed == feed) & (_BATCHES.c.batch == batch) & (_BATCHES.c.epoch == epoch)
+        if load in versions or connection.execute(select(_BATCHES.c.batch).where(there)).first():
+            continue
+        version = _version(connection, f"back-out of {feed}/{batch}", stone.at_us)
+        _insert_batch(connection, stone.batch, load, version, live=False)
+        done.backed_out.append(load)
+
+
+def _take_out(connection: Connection, loads: list[LoadKey], reason: str, now_us: int) -> None:
+    if not loads:
+        return
+    version = _version(connection, reason, now_us)
+    for feed, batch, epoch in loads:
+        of_load = (_PARTS.c.feed == feed) & (_PARTS.c.batch == batch) & (_PARTS.c.epoch == epoch)
+        connection.execute(update(_PARTS).where(of_load).values(removed_version=version))
+    living = select(_PARTS.c.path).where(_PARTS.c.removed_version.is_(None))
+    dead = _FILES.c.path.not_in(living) & _FILES.c.removed_version.is_(None)
+    connection.execute(update(_FILES).where(dead).values(removed_version=version))
+
+
+def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int) -> None:
+    newest: dict[str, LoadKey] = {}
+    for load in done.loads:
+        newest[load[0]] = load
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="batch.adopted",
+            subject=f"{load[0]}/{load[1]}",
+            explanation="The ledger did not know this load; its files are whole and say what it was.",
+        )
+    for feed, (_, batch, epoch) in newest.items():
+        loads = sum(load[0] == feed for load in done.loads)
+        why = f"{loads} of its loads were made known again from their files; what was found wrong with them is not known"
+        values = {
+            "feed": feed,
+            "batch": batch,
+            "epoch": epoch,
+            "check_name": _CHECK,
+            "subject": "",
+            "level": Level.ERROR,
+            "explanation": why,
+            "found_us": now_us,
+        }
+        connection.execute(insert(schema.violations).values(values))
+        contract_hash = choice.loads[feed, batch, epoch].manifest.contract_hash
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        row = {"state": FeedState.SUSPECT, "reason": why, "changed_us": now_us}
+        statement = dialect.insert(_FEEDS).values(feed=feed, contract_hash=contract_hash, **row)
+        connection.execute(statement.on_conflict_do_update(index_elements=["feed"], set_=row))

@@ -11,13 +11,17 @@ from holdfast import (
     Canary,
     Category,
     Code,
+    Complete,
     Constant,
     Contract,
+    Expectations,
     Feed,
     GoldenQuery,
+    Granularity,
     Hour,
     Label,
     LightGBM,
+    Limits,
     Log,
     Median,
     Model,
@@ -28,11 +32,16 @@ from holdfast import (
     Text,
     Timestamp,
     Value,
+    Volume,
     Weekday,
 )
 
 NEW_YORK = "America/New_York"
 AIRPORTS = ("EWR", "JFK", "LGA")
+
+# A batch of each feed is one day by New York's clocks. Up to one row in a hundred may break the contract without a word,
+# and a batch with as many as one in twenty teaches nobody before a person has looked at it.
+DROPPED = Limits(warning=0.02, error=0.05, critical=0.5)
 
 # --- what comes in -----------------------------------------------------------------------------------------------------
 
@@ -49,6 +58,16 @@ flights = Feed(
         key="flight_id",
         event_time="scheduled_departure",
         label=Label("late", delay="1d"),
+        slices=("origin",),
+    ),
+    expects=Expectations(
+        drop=DROPPED,
+        rows=Volume(at_least=300, at_most=2000, differs=Limits(warning=0.4, error=0.6), weekdays=True),
+        every="1d",
+        complete=Complete(longest="4h", quiet=(0, 6), day=True),
+        early_labels="refuse",
+        repeated="stale",
+        shape=True,
     ),
 )
 
@@ -61,8 +80,17 @@ departures = Feed(
         Number("departure_delay", unit="min", low=-120, high=2000),
         key="flight_id",
         event_time="left_at",
+        slices=("origin",),
     ),
     group="airport",
+    expects=Expectations(
+        drop=DROPPED,
+        rows=Volume(at_least=100, at_most=2000, differs=Limits(warning=0.5, error=0.9), weekdays=True),
+        every="1d",
+        complete=Complete(longest="9h", quiet=(0, 6), day=True),
+        repeated="stale",
+        shape=True,
+    ),
 )
 
 weather = Feed(
@@ -77,8 +105,18 @@ weather = Feed(
         Number("humidity", unit="%", low=0, high=100, missing=Median()),
         key=("origin", "observed_at"),
         event_time="observed_at",
+        slices=("origin",),
     ),
     group="airport",
+    expects=Expectations(
+        drop=DROPPED,
+        rows=Volume(at_least=60, at_most=75),
+        every="1d",
+        complete=Complete(longest="3h", by="origin", day=True),
+        granularity=Granularity(step="1h", by="origin"),
+        repeated="stale",
+        shape=True,
+    ),
 )
 
 # --- what is known at the moment of the answer --------------------------------------------------------------------------

@@ -42,7 +42,17 @@ if TYPE_CHECKING:
         Value,
         Weekday,
     )
-    from holdfast.feeds import Feed
+    from holdfast.feeds import (
+        Busiest,
+        Complete,
+        Composition,
+        Expectations,
+        Feed,
+        Granularity,
+        Limits,
+        Reference,
+        Volume,
+    )
     from holdfast.qualify import Gates, GoldenQuery, Objective
     from holdfast.rollout import Canary
     from holdfast.train import LightGBM, LogisticRegression, Rate
@@ -54,7 +64,9 @@ _WHERE = {
     "holdfast.features": (
         "Aggregate Bucket Clip Code Difference Hour Impute Log Month Ratio Value Weekday".split()  # noqa: SIM905
     ),
-    "holdfast.feeds": ["Feed"],
+    "holdfast.feeds": (
+        "Busiest Complete Composition Expectations Feed Granularity Limits Reference Volume".split()  # noqa: SIM905
+    ),
     "holdfast.declaration": ["Model"],
     "holdfast.qualify": ["Gates", "GoldenQuery", "Objective"],
     "holdfast.rollout": ["Canary"],
@@ -63,7 +75,8 @@ _WHERE = {
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the data
-    "Feed", "Contract", "Boolean", "Category", "Integer", "Label", "Number", "Text", "Timestamp",
+    "Feed", "Expectations", "Limits", "Volume", "Complete", "Granularity", "Reference", "Composition", "Busiest",
+    "Contract", "Boolean", "Category", "Integer", "Label", "Number", "Text", "Timestamp",
     "Reject", "Constant", "Mean", "Median", "Keep", "Rule", "col",
     "Model", "Aggregate", "Bucket", "Clip", "Code", "Difference", "Hour", "Impute", "Log", "Month", "Ratio", "Value", "Weekday",
     "LightGBM", "LogisticRegression", "Rate", "Gates", "GoldenQuery", "Objective", "Canary",

@@ -1,23 +1,42 @@
 """Feeds: what is delivered in batches, who a batch is, and what to do when it arrives (again).
 
 `feed.py` says what a feed is, `identity.py` who a batch is, `arrival.py` decides what a delivery means
-given what the ledger knows, `manifest.py` is what every file of a batch says about itself. Pure: nothing
-here reads a file.
+given what the ledger knows, `manifest.py` is what every file of a batch says about itself. `expectations.py` says what a
+delivery should be as a whole, `delivery.py` measures it, `admission.py` judges it, and `machine.py` has the states that a
+feed is in by it. Pure: nothing here reads a file.
 """
 
 from __future__ import annotations
 
 from holdfast.feeds.arrival import AlreadyLoaded, Load, Publish, decide
+from holdfast.feeds.expectations import (
+    Busiest,
+    Complete,
+    Composition,
+    Expectations,
+    Granularity,
+    Limits,
+    Reference,
+    Volume,
+)
 from holdfast.feeds.feed import Feed, quarantine_table
 from holdfast.feeds.identity import batch_id, content_digest
 from holdfast.feeds.manifest import Manifest
 
 __all__ = [
     "AlreadyLoaded",
+    "Busiest",
+    "Complete",
+    "Composition",
+    "Expectations",
     "Feed",
+    "Granularity",
+    "Limits",
     "Load",
     "Manifest",
     "Publish",
+    "Reference",
+    "Volume",
     "batch_id",
     "content_digest",
     "decide",

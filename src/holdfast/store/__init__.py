@@ -22,10 +22,12 @@ class Store:
     ledger: Ledger
 
     @classmethod
-    def open(cls, root: Path, ledger_url: str | None = None) -> Store:
+    def open(cls, root: Path, ledger_url: str | None = None, *, recovering: bool = False) -> Store:
         """The store in directory `root`, made when it is not there. Without a URL the ledger is SQLite inside it.
 
-        Raises `UnavailableError` HF302 when the directory cannot be made, and as `Ledger.open` does.
+        Where rows lie and the ledger is new, it was lost: an empty one in its place would call every row an orphan.
+        `recovering` allows it to whoever is about to fill it. Raises `UnavailableError` HF302 when the directory cannot be
+        made, `IntegrityError` HF302 when the ledger was lost, and as `Ledger.open` does.
         """
         try:
             make_directory(root)
@@ -36,7 +38,9 @@ class Store:
                 state="nothing was changed",
                 next_command="name another directory in HOLDFAST_ROOT",
             ) from error
-        return cls(root, Ledger.open(ledger_url or sqlite_url(root / "ledger.db")))
+        holds_rows = any((root / "rows").glob("*.parquet"))
+        url = ledger_url or sqlite_url(root / "ledger.db")
+        return cls(root, Ledger.open(url, may_be_new=recovering or not holds_rows))
 
     @classmethod
     def of(cls, settings: Settings) -> Store:

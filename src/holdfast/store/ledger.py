@@ -39,8 +39,8 @@ class Ledger:
     engine: Engine
 
     @classmethod
-    def open(cls, url: str) -> Ledger:
-        """The ledger at SQLAlchemy URL `url`, created and migrated when needed.
+    def open(cls, url: str, *, may_be_new: bool = True) -> Ledger:
+        """The ledger at SQLAlchemy URL `url`, created and migrated when needed; with `may_be_new` False never created.
 
         Raises `InputError` HF103 when `url` is no URL of a database that can be spoken to, `UnavailableError` HF302
         when it cannot be reached and `IntegrityError` HF302 when it is not a
@@ -55,6 +55,13 @@ class Ledger:
             event.listen(engine, "begin", _begin_sqlite)
         name = target.render_as_string()
         try:
+            if not may_be_new and migrate.is_new(engine):
+                raise IntegrityError(
+                    "HF302",
+                    f"the ledger {name} is lost: rows are there, and it is missing or empty",
+                    state="nothing was changed",
+                    next_command="holdfast restore BACKUP, or holdfast repair-ledger",
+                )
             migrate.upgrade(engine)
         except OperationalError as error:
             raise UnavailableError(

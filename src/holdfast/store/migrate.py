@@ -36,6 +36,12 @@ def upgrade(engine: Engine) -> None:
         _run(connection, revision(connection))  # another process may have been faster since
 
 
+def is_new(engine: Engine) -> bool:
+    """Whether the database holds nothing yet."""
+    with engine.connect() as connection:
+        return revision(connection) is None
+
+
 def revision(connection: Connection) -> str | None:
     """The revision that the ledger is at, None for an empty database; `IntegrityError` HF302 when it is no
     ledger.

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, assert_never
 from zoneinfo import ZoneInfo
 
@@ -94,25 +95,34 @@ class Profile:
             }
         )
 
-    @classmethod
-    def from_json(cls, text: str) -> Profile:
-        """The profile that `to_json` wrote; `InputError` HF101 when the text is not one."""
-        try:
-            value = json.loads(text)
-            if value["format"] != FORMAT:
-                raise InputError(
-                    "HF101", f"the profile has format {value['format']!r}; this Holdfast reads {FORMAT}"
-                )
-            values = {name: shape_from_json(shape) for name, shape in value["values"].items()}
-            return cls(
-                value["rows"],
-                {name: shape_from_json(shape) for name, shape in value["columns"].items()},
-                {name: shape for name, shape in values.items() if isinstance(shape, Words)},
-                value["label"],
-                {name: ByLabel(**parts) for name, parts in value["by_label"].items()},
+    @staticmethod
+    def from_json(text: str) -> Profile:
+        """The profile that `to_json` wrote; `InputError` HF101 when the text is not one.
+
+        The newest that were read are remembered with what was computed from them, because each batch of a feed is
+        compared with the same ones before it.
+        """
+        return _read(text)
+
+
+@lru_cache(maxsize=256)
+def _read(text: str) -> Profile:
+    try:
+        value = json.loads(text)
+        if value["format"] != FORMAT:
+            raise InputError(
+                "HF101", f"the profile has format {value['format']!r}; this Holdfast reads {FORMAT}"
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError("HF101", f"this is not the JSON of a profile: {error!r}") from error
+        values = {name: shape_from_json(shape) for name, shape in value["values"].items()}
+        return Profile(
+            value["rows"],
+            {name: shape_from_json(shape) for name, shape in value["columns"].items()},
+            {name: shape for name, shape in values.items() if isinstance(shape, Words)},
+            value["label"],
+            {name: ByLabel(**parts) for name, parts in value["by_label"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError("HF101", f"this is not the JSON of a profile: {error!r}") from error
 
 
 def profile_batch(contract: Contract, valid: pl.DataFrame) -> Profile:

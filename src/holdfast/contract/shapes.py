@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Final, TypeAlias, TypeVar, assert_never
 
 import numpy as np
@@ -28,7 +29,11 @@ SPACINGS_SECONDS: Final = (
 """Upper ends of the classes into which the time from one instant to the next falls; anything longer is one more."""
 
 
-@dataclass(frozen=True, slots=True)
+QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""The quantiles by which batches are compared."""
+
+
+@dataclass(frozen=True)
 class Numbers:
     """A column of numbers, or of lengths of texts.
 
@@ -68,24 +73,34 @@ class Numbers:
             return 0.0
         return math.sqrt(max(0.0, self.squares / self.count - self.mean**2))
 
+    @cached_property
+    def told(self) -> tuple[float, ...]:
+        """The quantiles of `QUANTILES`, computed once: a batch is compared with many after it."""
+        return self.quantiles(QUANTILES)
+
     def quantile(self, share: float) -> float:
         """The value below which `share` (0 to 1) of them lie, by straight lines within the bins; 0 when there is none.
 
         >>> numbers_of(np.arange(256.0), 0, (0.0, 256.0)).quantile(0.25)
         64.0
         """
-        left = share * self.count
+        return self.quantiles((share,))[0]
+
+    def quantiles(self, rising: Sequence[float]) -> tuple[float, ...]:
+        """The quantiles of shares that rise, in one pass."""
+        found: list[float] = []
+        below = 0
         for place in sorted(self.bins):
             held = self.bins[place]
-            if left <= held:
-                low, high = bin_edges(place, self.scale)
-                low, high = max(low, self.low), min(high, self.high)
-                return low + (high - low) * (left / held)
-            left -= held
-        return self.high
+            low, high = bin_edges(place, self.scale)
+            low, high = max(low, self.low), min(high, self.high)
+            while len(found) < len(rising) and rising[len(found)] * self.count <= below + held:
+                found.append(low + (high - low) * ((rising[len(found)] * self.count - below) / held))
+            below += held
+        return (*found, *[self.high] * (len(rising) - len(found)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Words:
     """A column of words: how often each of the commonest occurs, `other` for the rest together, and `missing`."""
 
@@ -96,7 +111,19 @@ class Words:
     @property
     def rows(self) -> int:
         """All rows, those without a word among them."""
-        return sum(self.counts.values()) + self.other + self.missing
+        return self.named + self.missing
+
+    @cached_property
+    def named(self) -> int:
+        """Rows that have a word."""
+        return sum(self.counts.values()) + self.other
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """The share of each word among the rows that have one, with "(other)" for those not counted by name."""
+        total = max(1, self.named)
+        counted = {word: count / total for word, count in self.counts.items()}
+        return counted | {"(other)": self.other / total} if self.other else counted
 
 
 @dataclass(frozen=True, slots=True)

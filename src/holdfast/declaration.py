@@ -22,6 +22,7 @@ from holdfast.contract import (
     Timestamp,
     compile_row,
 )
+from holdfast.contract.units import same_unit
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, Feature, columns_read, feature_name
 from holdfast.qualify import Gates, GoldenQuery, Objective
@@ -172,8 +173,8 @@ def _same_column(column: Column, feed: Feed) -> Iterator[str]:
             f"the label {column.name!r} is known after {column.delay_span} in the contract and after "
             f"{delivered.delay_span} in the feed {feed.name!r}"
         )
-    if not same_kind or _described(column) != _described(delivered):
-        wanted, found = _described(column), _described(delivered)
+    wanted, found = _described(column), _described(delivered)
+    if not same_kind or (wanted != found and not _same_by_other_words(column, delivered)):
         yield f"the column {column.name!r} is {wanted} in the contract and {found} in the feed {feed.name!r}"
 
 
@@ -264,7 +265,23 @@ def _golden_problems(model: Model) -> Iterator[str]:
                 yield f"the golden query {query.name!r} gives {name!r} as {value!r}, not as a number"
 
 
+def _same_by_other_words(column: Column, delivered: Column) -> bool:
+    """Miles are "mi" and "mile": a row goes from the feed to the model as it is, so nothing else will do."""
+    return (
+        isinstance(column, (Number, Integer))
+        and isinstance(delivered, (Number, Integer))
+        and column.semantic == delivered.semantic
+        and same_unit(column.unit, delivered.unit)
+    )
+
+
 def _described(column: Column) -> str:
+    """What two contracts must say alike of a column: its kind, unit, zone and semantic."""
+    kind = _kind(column)
+    return kind if column.semantic is None else f"{kind}, {column.semantic}"
+
+
+def _kind(column: Column) -> str:
     match column:
         case Number() | Integer():
             return f"{type(column).__name__} in {column.unit}"

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.contract import Boolean, Category, Contract, Integer, Number, Text, Timestamp, compile_row
+from holdfast.contract import (
+    Boolean,
+    Category,
+    Contract,
+    Integer,
+    Number,
+    Rule,
+    Text,
+    Timestamp,
+    col,
+    compile_row,
+)
 from holdfast.serve.endpoint import Endpoint
 from holdfast.serve.oip import InferRequest, RequestError
 
@@ -92,3 +103,21 @@ def test_an_ordinary_request_is_proved() -> None:
     assert Endpoint(plain)._surely_valid(
         {"id": ["a"] * 4, "x": [1.0] * 4, "at": ["2013-03-10T02:30:00Z"] * 4}, {}
     )
+
+
+def test_rules_are_judged_of_rows_whose_columns_are_proved() -> None:
+    """The proof is of columns, each by itself; what they are to each other is judged all the same."""
+    contract = Contract(
+        *CONTRACT.request_columns,
+        key="id",
+        event_time="at",
+        rules=[Rule("roomy", col("distance") < col("seats") * 10.0)],
+    )
+    good = {name: values[:1] * 4 for name, values in GOOD.items()} | {"note": ["abc"] * 4, "seats": [900] * 4}
+    endpoint, counted = Endpoint(contract), Counter[str]()
+    endpoint.admit(InferRequest(None, None, False, 4, dict(good), False), counted)
+    broken = good | {"distance": [0.0, 10.0, 6000.0, 10.0], "seats": [900, 1, 600, 2]}
+    with pytest.raises(RequestError) as caught:
+        endpoint.admit(InferRequest(None, None, False, 4, broken, False), counted)
+    assert caught.value.reasons == ["row 1: roomy|rule", "row 2: roomy|rule"]
+    assert counted == {"roomy|rule": 2}

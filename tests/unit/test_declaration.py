@@ -69,6 +69,11 @@ def test_a_good_declaration_says_what_it_means() -> None:
         model.feed("sea")
 
 
+def test_other_words_for_the_unit_of_the_feed_mean_the_same() -> None:
+    model = Model(**GOOD | {"contract": with_column(Number("distance", unit="mile"), unlike="distance")})
+    assert model.contract.column("distance") == Number("distance", unit="mile")
+
+
 def test_a_boolean_of_the_feed_may_be_the_label() -> None:
     rows = Feed("flights", Contract(Text("id"), *COLUMNS, Boolean("late"), key="id", event_time="at"))
     assert Model(**GOOD | {"rows": rows, "feeds": (rows, WEATHER)}).label == "late"
@@ -84,6 +89,10 @@ def test_a_boolean_of_the_feed_may_be_the_label() -> None:
         (
             {"contract": with_column(Number("distance", unit="km"), unlike="distance")},
             "Number in km in the contract",
+        ),
+        (
+            {"contract": with_column(Number("distance", unit="mi", semantic="price"), unlike="distance")},
+            "'distance' is Number in mi, price in the contract and Number in mi in the feed 'flights'",
         ),
         (
             {"contract": with_column(Integer("distance", unit="mi"), unlike="distance")},

@@ -47,7 +47,7 @@ from holdfast.contract.missing import (
     fill_values,
 )
 from holdfast.contract.moments import instant_us, microseconds, read_moment
-from holdfast.contract.row import EXTRA, compile_row
+from holdfast.contract.row import EXTRA, compile_row, compile_rules
 from holdfast.contract.rules import Expression, Rule, col
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ __all__ = [
     "col",
     "compile_batch",
     "compile_row",
+    "compile_rules",
     "dtype",
     "dtypes",
     "fill_values",

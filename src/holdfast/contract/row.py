@@ -67,12 +67,7 @@ def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, 
     columns = contract.request_columns if request else contract.columns
     checks = tuple((column.name, _compile(column, column.name in contract.key)) for column in columns)
     names = frozenset(column.name for column in columns)
-    by_name = {column.name: column for column in columns}
-    rules = tuple(
-        (rule.reason, frozenset(rule.columns), compile_rule_for_row(rule, by_name))
-        for rule in contract.rules
-        if names.issuperset(rule.columns)
-    )
+    rules = _rules(contract, columns)
 
     def check(row: Mapping[str, object]) -> tuple[str, ...]:
         reasons = [reason for name, rule in checks if (reason := rule(row.get(name))) is not None]
@@ -86,6 +81,28 @@ def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, 
         return tuple(reasons)
 
     return check
+
+
+def compile_rules(
+    contract: Contract, *, request: bool
+) -> Callable[[Mapping[str, object]], tuple[str, ...]] | None:
+    """The part of `compile_row` that judges the rules, for a row whose columns are known to be valid; None without rules."""
+    rules = _rules(contract, contract.request_columns if request else contract.columns)
+    if not rules:
+        return None
+    return lambda row: tuple([reason for reason, _, kept in rules if kept(row) is False])
+
+
+def _rules(
+    contract: Contract, columns: tuple[Column, ...]
+) -> tuple[tuple[str, frozenset[str], Callable[[Mapping[str, object]], object]], ...]:
+    """The reason, the columns and the compiled expression of each rule that reads nothing but `columns`."""
+    by_name = {column.name: column for column in columns}
+    return tuple(
+        (rule.reason, frozenset(rule.columns), compile_rule_for_row(rule, by_name))
+        for rule in contract.rules
+        if by_name.keys() >= set(rule.columns)
+    )
 
 
 def _compile(column: Column, in_key: bool) -> ValueCheck:

@@ -88,6 +88,11 @@ def definitions() -> pint.UnitRegistry[Any]:
     return pint.UnitRegistry(non_int_type=Fraction)
 
 
+def are_read() -> bool:
+    """Whether `conversion` of two different words is quick now."""
+    return definitions.cache_info().currsize > 0
+
+
 def _known(unit: str) -> Any:
     if unit == "1":
         return definitions().Unit("dimensionless")

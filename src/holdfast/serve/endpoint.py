@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from holdfast.contract import Contract, Timestamp, compile_row, microseconds, read_moment
+from holdfast.contract import (
+    ColumnFacts,
+    Contract,
+    Timestamp,
+    compile_row,
+    compile_rules,
+    microseconds,
+    read_moment,
+)
+from holdfast.serve.border import converted
 from holdfast.serve.oip import InferRequest, RequestError, input_spec
 from holdfast.serve.screen import screen
 
@@ -22,14 +32,19 @@ Row = dict[str, Any]
 class Endpoint:
     """The compiled contract. Cheap to call, and free of state."""
 
-    __slots__ = ("_check", "_columns", "_event", "_instants", "_screens", "contract", "specs", "wire")
+    __slots__ = (
+        "_by_name", "_check", "_columns", "_event", "_instants", "_rules", "_screens", "contract", "facts", "specs", "wire",
+    )  # fmt: skip
 
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
         self.wire = tuple(input_spec(column) for column in contract.request_columns)
         self.specs = {spec.name: spec.datatypes for spec in self.wire}
-        self._columns = tuple(spec.name for spec in self.wire)
+        self.facts = {spec.name: spec.facts for spec in self.wire}
+        self._by_name = {column.name: column for column in contract.request_columns}
+        self._columns = tuple(self._by_name)
         self._check = compile_row(contract, request=True)
+        self._rules = compile_rules(contract, request=True)
         found = contract.column(contract.event_time)
         if not isinstance(found, Timestamp):
             raise TypeError(f"{contract.event_time} is not a timestamp")  # the contract itself forbids it
@@ -51,7 +66,7 @@ class Endpoint:
         The rows hold their event time as that number, which features read faster. Raises `RequestError` HF502 with rows
         and reasons when one breaks the contract; `violations` counts by reason.
         """
-        columns = request.columns
+        columns = request.columns if request.facts is None else self._converted(request)
         rows: list[Row]
         if request.rows == 1:  # most requests, and half the work
             rows = [{name: values[0] for name, values in columns.items()}]
@@ -59,8 +74,10 @@ class Endpoint:
             names = tuple(columns)
             rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         known: dict[str, int] = {}
-        if request.rows < FEW_ROWS or not self._surely_valid(columns, known):
-            check = self._check
+        check: Callable[[Row], tuple[str, ...]] | None = self._check
+        if request.rows >= FEW_ROWS and self._surely_valid(columns, known):
+            check = self._rules
+        if check is not None:
             broken = [(number, reasons) for number, row in enumerate(rows) if (reasons := check(row))]
             if broken:
                 raise self._violation(broken, violations)
@@ -71,7 +88,7 @@ class Endpoint:
         return rows, moments
 
     def _surely_valid(self, columns: dict[str, list[Any]], known: dict[str, int]) -> bool:
-        """Whether every row is valid beyond doubt; `known` then has every event time by its text."""
+        """Whether every column is valid beyond doubt; `known` then has every event time by its text."""
         if len(columns) != len(self._columns):
             return False  # something is missing, which may be allowed
         if not all(quick(columns[name]) for name, quick in self._screens.items()):
@@ -97,12 +114,20 @@ class Endpoint:
         return microseconds(moment)
 
     def received(self, request: InferRequest) -> list[tuple[Any, ...]]:
-        """The rows as they came, in the order of the contract: what is logged."""
-        columns = request.columns
+        """The rows as they came, in the order and the units of the contract: what is logged."""
+        columns = request.columns if request.facts is None else self._converted(request)
         if request.rows == 1:
             return [tuple([columns[name][0] if name in columns else None for name in self._columns])]
         absent = [None] * request.rows
         return list(zip(*[columns.get(name, absent) for name in self._columns], strict=True))
+
+    def unlike(self, other: Endpoint) -> dict[str, ColumnFacts]:
+        """What `other` says of the columns that both have and of which they do not say the same."""
+        return {name: facts for name, facts in other.facts.items() if self.facts.get(name, facts) != facts}
+
+    def _converted(self, request: InferRequest) -> dict[str, list[Any]]:
+        assert request.facts is not None
+        return converted(self._by_name, request.columns, request.facts)
 
     @staticmethod
     def _violation(broken: list[tuple[int, tuple[str, ...]]], violations: Counter[str]) -> RequestError:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from holdfast.contract import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
+from holdfast.contract import Boolean, Category, Column, ColumnFacts, Integer, Label, Number, Text, Timestamp
 from holdfast.errors import InputError
 
 MAXIMUM_ROWS: Final = 10_000
@@ -24,6 +24,7 @@ MAXIMUM_ROWS: Final = 10_000
 OUTPUT: Final = "probability"
 PLATFORM: Final = "onnx_onnxv1"
 _UNIT_CHARACTERS: Final = 256
+_WORD_CHARACTERS: Final = 64
 _LENGTH: Final = struct.Struct("<I")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -57,6 +58,8 @@ class InputSpec:
 
     name: str
     datatypes: tuple[str, ...]
+    facts: ColumnFacts
+    """What the contract says its values are: told by the metadata, and compared with what a request says."""
 
 
 def input_spec(column: Column) -> InputSpec:
@@ -65,17 +68,18 @@ def input_spec(column: Column) -> InputSpec:
     >>> input_spec(Category("carrier")).datatypes
     ('BYTES',)
     """
+    facts = ColumnFacts(getattr(column, "unit", None), column.semantic)
     match column:
         case Number():
-            return InputSpec(column.name, ("FP64", "FP32", *_INTEGERS))
+            return InputSpec(column.name, ("FP64", "FP32", *_INTEGERS), facts)
         case Integer():
-            return InputSpec(column.name, ("INT64", *(each for each in _INTEGERS if each != "INT64")))
+            return InputSpec(column.name, ("INT64", *(each for each in _INTEGERS if each != "INT64")), facts)
         case Category() | Text():
-            return InputSpec(column.name, ("BYTES",))
+            return InputSpec(column.name, ("BYTES",), facts)
         case Timestamp():
-            return InputSpec(column.name, ("BYTES", "INT64"))
+            return InputSpec(column.name, ("BYTES", "INT64"), facts)
         case Boolean() | Label():
-            return InputSpec(column.name, ("BOOL",))
+            return InputSpec(column.name, ("BOOL",), facts)
 
 
 @dataclass(slots=True)
@@ -88,6 +92,8 @@ class InferRequest:
     rows: int
     columns: dict[str, list[Any]]
     binary_output: bool
+    facts: dict[str, ColumnFacts] | None = None
+    """What the request says its tensors are, in their parameters "unit" and "semantic"; None when it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,7 @@ def decode_request(
     parameters = parsed.parameters or {}
     probe = parameters.get("probe") is True
     columns: dict[str, list[Any]] = {}
+    facts: dict[str, ColumnFacts] = {}
     rows = -1
     used = 0
     for tensor in parsed.inputs:
@@ -192,6 +199,7 @@ def decode_request(
             and len(shape) == 1
             and shape[0] == rows == len(data)
             and tensor.datatype == datatypes[0]
+            and tensor.parameters is None
         ):
             columns[name] = data  # what nearly every tensor is, once the first has told the number of rows
             continue
@@ -206,6 +214,8 @@ def decode_request(
             used, columns[name] = _binary_values(tensor, tail, used, count)
         if tensor.datatype == "INT64" and datatypes[0] == "BYTES":
             columns[name] = [_instant_text(name, value) for value in columns[name]]
+        if tensor.parameters and (said := _facts(name, tensor.parameters)) is not None:
+            facts[name] = said
     if used != len(tail):
         raise RequestError(
             "HF501", f"{len(tail) - used} bytes behind the last binary tensor belong to no input"
@@ -221,6 +231,7 @@ def decode_request(
         rows,
         columns,
         _binary_output(parameters, parsed.outputs),
+        facts or None,
     )
 
 
@@ -287,9 +298,7 @@ def _instant_text(name: str, value: object) -> str | None:
     if value is None:
         return None
     if type(value) is not int:
-        raise RequestError(
-            "HF502", f"input {name!r} holds something that is not an integer", [f"{name}|type"]
-        )
+        raise RequestError("HF502", f"input {name!r} holds no integer", [f"{name}|type"])
     try:
         return (_EPOCH + timedelta(microseconds=value)).isoformat()
     except OverflowError:
@@ -313,6 +322,18 @@ def _texts(name: str, raw: memoryview, count: int) -> list[str]:
     if position != size or len(texts) != count:
         raise RequestError("HF501", f"input {name!r}: the bytes are not {count} texts with their lengths")
     return texts
+
+
+def _facts(name: str, parameters: dict[str, Any]) -> ColumnFacts | None:
+    said = (parameters.get("unit"), parameters.get("semantic"))
+    if said == (None, None):
+        return None
+    for what, word in zip(("unit", "semantic"), said, strict=True):
+        if word is not None and not (isinstance(word, str) and 0 < len(word) <= _WORD_CHARACTERS):
+            raise RequestError(
+                "HF501", f"input {name!r}: parameter {what!r} is a text of 1 to {_WORD_CHARACTERS} characters"
+            )
+    return ColumnFacts(*said)
 
 
 def _unit(unit: object) -> str | None:
@@ -353,17 +374,25 @@ def encode_answer(answer: InferAnswer, *, binary: bool) -> tuple[bytes, int | No
 def model_metadata(
     name: str, versions: Sequence[str], specs: Sequence[InputSpec], facts: Mapping[str, str]
 ) -> bytes:
-    """The answer of `GET v2/models/<name>`: every input and output with datatype and shape."""
+    """The answer of `GET v2/models/<name>`: every input and output with datatype and shape, and of an input the unit and
+    semantic that its values have."""
     return _encode(
         {
             "name": name,
             "versions": list(versions),
             "platform": PLATFORM,
-            "inputs": [{"name": spec.name, "datatype": spec.datatypes[0], "shape": [-1]} for spec in specs],
+            "inputs": [_described(spec) for spec in specs],
             "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1]}],
             "parameters": dict(facts),
         }
     )
+
+
+def _described(spec: InputSpec) -> dict[str, Any]:
+    said = (("unit", spec.facts.unit), ("semantic", spec.facts.semantic))
+    stated = {what: word for what, word in said if word is not None}
+    parameters = {"parameters": stated} if stated else {}
+    return {"name": spec.name, "datatype": spec.datatypes[0], "shape": [-1], **parameters}
 
 
 def server_metadata(version: str) -> bytes:

@@ -7,6 +7,7 @@ is answered for: the champion for the challenger; the previous version and then 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from holdfast.contract.border import crossing
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.features import OnlineTable
 from holdfast.records import Arm, TrafficPlan
@@ -46,6 +48,10 @@ class Serving:
         contracts = {version.contract.hash: version.contract for version in versions.values()}
         compiled = {found: Endpoint(contract) for found, contract in contracts.items()}
         endpoints = {name: compiled[version.contract.hash] for name, version in versions.items()}
+        for one, other in itertools.permutations(compiled.values(), 2):
+            # Asked here, so that no request waits for the definitions of units.
+            for name, facts in one.unlike(other).items():
+                crossing(one.contract.column(name), facts)
         return cls(plan, endpoints[plan.champion], endpoints, versions, salt)
 
     @property
@@ -175,6 +181,9 @@ class Plane:
         except RequestError as error:
             self._refused(serving, call, "malformed" if error.code == "HF501" else "contract", frames)
             return error
+        except UnavailableError as error:
+            self._refused(serving, call, "unavailable", frames)
+            return error
         prediction = "" if request.probe else self.log.next_id(len(rows))
         unit_text = request.unit or request.id or prediction
         unit = blake2b(unit_text.encode(), digest_size=8).digest()
@@ -282,9 +291,8 @@ class Plane:
         version = job.answered or serving.plan.champion
         received, own = job.received_rows, serving.endpoints[version]
         if own is not job.endpoint and job.request.rows:
-            received = own.received(
-                job.request
-            )  # the log holds rows in the order of the contract that answered
+            # The log holds rows in the order and the units of the contract that answered.
+            received = own.received(_as_told_to(own, job))
         record = PredictionRecord(
             job.id,
             now_us,
@@ -339,8 +347,14 @@ def _gathered(endpoint: Endpoint, jobs: list[_Job]) -> tuple[list[Row], list[int
 def _checked_by(endpoint: Endpoint, job: _Job) -> tuple[list[Row], list[int]]:
     if not job.request.rows:  # a probe that leaves the rows to us
         return job.rows, job.moments
+    return endpoint.admit(_as_told_to(endpoint, job), Counter())
+
+
+def _as_told_to(endpoint: Endpoint, job: _Job) -> InferRequest:
+    """The request for another contract than it was made for: what it left unsaid was said by that contract."""
     known = {name: values for name, values in job.request.columns.items() if name in endpoint.specs}
-    return endpoint.admit(replace(job.request, columns=known), Counter())
+    facts = endpoint.unlike(job.endpoint) | (job.request.facts or {})
+    return replace(job.request, columns=known, facts=facts or None)
 
 
 def _result(job: _Job) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, literal_column, select
 from sqlalchemy.exc import IntegrityError as UniqueError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,6 +21,7 @@ from holdfast.store import Store, events, files, online, schema
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts
 from holdfast.store.online import Definition, OnlineValue
+from holdfast.store.prepared import Prepared
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
@@ -29,13 +30,24 @@ _VERSIONS: Final = schema.table_versions
 _LIVE: Final = "published"
 
 # Built once: putting a statement together costs more than running it on a small batch.
-_LOADS: Final = (
+_LOADS: Final = Prepared(
     select(_BATCHES)
     .where(_BATCHES.c.feed == bindparam("of_feed"), _BATCHES.c.batch == bindparam("of_batch"))
     .order_by(_BATCHES.c.epoch)
 )
+_ELSEWHERE: Final = Prepared(
+    select(_BATCHES.c.batch)
+    .where(
+        _BATCHES.c.feed == bindparam("of_feed"),
+        _BATCHES.c.digest == bindparam("of_digest"),
+        # Written out, because an index of live loads is not found by a parameter.
+        _BATCHES.c.state == literal_column(f"'{_LIVE}'"),
+        _BATCHES.c.batch != bindparam("of_batch"),
+    )
+    .limit(1)
+)
 _CHANGES: Final = tuple(
-    select(_FILES.c.path).where(_FILES.c.table_name == bindparam("of_feed"), changed).limit(1)
+    Prepared(select(_FILES.c.path).where(_FILES.c.table_name == bindparam("of_feed"), changed).limit(1))
     for changed in (
         _FILES.c.added_version > bindparam("since"),
         _FILES.c.removed_version > bindparam("since"),
@@ -45,10 +57,12 @@ _CHANGES: Final = tuple(
     )
 )
 """Each finds what changed by an index of its own: files that came, files that went, parts of files that went."""
-_NEW_VERSION: Final = insert(_VERSIONS).returning(_VERSIONS.c.table_version)
-_NEW_BATCH: Final = insert(_BATCHES)
-_NEW_FILES: Final = insert(_FILES)
-_NEW_FILE_BATCHES: Final = insert(_FILE_BATCHES)
+_NEW_VERSION: Final = Prepared(
+    insert(_VERSIONS).returning(_VERSIONS.c.table_version), ("committed_us", "reason")
+)
+_NEW_BATCH: Final = Prepared(insert(_BATCHES))
+_NEW_FILES: Final = Prepared(insert(_FILES))
+_NEW_FILE_BATCHES: Final = Prepared(insert(_FILE_BATCHES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +120,13 @@ Outcome = Published | AlreadyLoaded | Overtaken | Swept
 def loads(connection: Connection, batch: BatchId) -> list[Load]:
     """Every load of `batch`, the oldest first."""
     of = {"of_feed": batch.feed, "of_batch": batch.batch}
-    return [_load(row) for row in connection.execute(_LOADS, of)]
+    return [_load(row) for row in _LOADS.run(connection, of)]
 
 
 def answer(connection: Connection, batch: BatchId, digest: str) -> Publish | AlreadyLoaded:
     """What a delivery with `digest` means to what is loaded now; raises as `feeds.decide` does."""
-    same = select(_BATCHES.c.batch).where(
-        _BATCHES.c.feed == batch.feed, _BATCHES.c.digest == digest, _BATCHES.c.state == _LIVE
-    )
-    elsewhere = connection.execute(same.where(_BATCHES.c.batch != batch.batch).limit(1)).scalar_one_or_none()
+    of = {"of_feed": batch.feed, "of_batch": batch.batch, "of_digest": digest}
+    elsewhere = _ELSEWHERE.run(connection, of).scalar_one_or_none()
     return decide(batch, digest, loads(connection, batch), elsewhere=elsewhere)
 
 
@@ -144,7 +156,7 @@ def publish(store: Store, publication: Publication, *, now_us: int) -> Outcome:
         return _transaction(store, publication, now_us)
     except UniqueError as error:  # PostgreSQL: another transaction published the id while ours was open
         return _settle(store, publication, error)
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, UnavailableError, OSError) as error:
         return _reread(store, publication, error)
 
 
@@ -212,7 +224,7 @@ def _reread(store: Store, publication: Publication, error: Exception) -> Outcome
         with store.ledger.read() as connection:
             query = select(_FILES.c.added_version).where(_FILES.c.path.in_(paths)).limit(1)
             version = connection.execute(query).scalar_one_or_none()
-    except (SQLAlchemyError, OSError) as second:
+    except (SQLAlchemyError, UnavailableError, OSError) as second:
         raise UnavailableError(
             "HF205",
             f"whether batch {publication.batch} was loaded is unknown: the answer was lost ({error})",
@@ -251,7 +263,7 @@ def publish_values(
 def rows_since(connection: Connection, feed: str, version: int) -> bool:
     """Whether rows of `feed` came or went after table version `version`."""
     values = {"of_feed": feed, "since": version}
-    return any(connection.execute(query, values).first() is not None for query in _CHANGES)
+    return any(query.run(connection, values).first() is not None for query in _CHANGES)
 
 
 def _moved_on(connection: Connection, publication: Publication) -> bool:
@@ -269,12 +281,12 @@ def _feed_moved_on(connection: Connection, feed: str, basis: int) -> bool:
 def new_version(connection: Connection, reason: str, now_us: int) -> int:
     """A new version of the tables, in the caller's transaction, which says what makes it."""
     values = {"committed_us": now_us, "reason": reason[:64]}
-    return int(connection.execute(_NEW_VERSION, values).scalar_one())
+    return int(_NEW_VERSION.run(connection, values).scalar_one())
 
 
 def _insert_batch(connection: Connection, publication: Publication, version: int) -> None:
-    connection.execute(
-        _NEW_BATCH,
+    _NEW_BATCH.run(
+        connection,
         {
             **publication.manifest.load(),
             "state": _LIVE,
@@ -291,9 +303,9 @@ def _insert_batch(connection: Connection, publication: Publication, version: int
 
 def _insert_files(connection: Connection, publication: Publication, version: int) -> None:
     manifest = publication.manifest
-    connection.execute(
-        _NEW_FILES,
-        [
+    _NEW_FILES.run(
+        connection,
+        *(
             {
                 "path": fact.path,
                 "table_name": fact.table,
@@ -307,11 +319,11 @@ def _insert_files(connection: Connection, publication: Publication, version: int
                 "removed_version": None,
             }
             for fact in publication.files
-        ],
+        ),
     )
-    connection.execute(
-        _NEW_FILE_BATCHES,
-        [
+    _NEW_FILE_BATCHES.run(
+        connection,
+        *(
             {
                 "path": fact.path,
                 "row_group": 0,
@@ -322,7 +334,7 @@ def _insert_files(connection: Connection, publication: Publication, version: int
                 "removed_version": None,
             }
             for fact in publication.files
-        ],
+        ),
     )
 
 

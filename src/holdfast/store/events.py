@@ -8,12 +8,15 @@ from typing import Final
 from sqlalchemy import Connection, insert, select
 
 from holdfast.store import Store, schema
+from holdfast.store.prepared import Prepared
 
 SYSTEM: Final = "holdfast"
 """The actor of everything that no person asked for."""
 
 _EVENTS: Final = schema.events
-_APPEND: Final = insert(_EVENTS).returning(_EVENTS.c.event)
+_APPEND: Final = Prepared(
+    insert(_EVENTS).returning(_EVENTS.c.event), ("at_us", "kind", "subject", "actor", "explanation")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ def append(
         Why, in words and numbers; shown to people as it is.
     """
     values = {"at_us": at_us, "kind": kind, "subject": subject, "actor": actor, "explanation": explanation}
-    return int(connection.execute(_APPEND, values).scalar_one())
+    return int(_APPEND.run(connection, values).scalar_one())
 
 
 def tell_once(store: Store, *, at_us: int, kind: str, subject: str, explanation: str) -> None:

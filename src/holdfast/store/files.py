@@ -66,9 +66,17 @@ class FileFacts:
 def _bounds_us(frame: pl.DataFrame, event_time: str | None) -> tuple[int, int] | tuple[None, None]:
     if event_time is None or frame[event_time].null_count() == frame.height:
         return None, None
-    times = frame.lazy().select(pl.col(event_time).dt.epoch("us"))
-    low, high = times.select(pl.all().min().alias("low"), pl.all().max().alias("high")).collect().row(0)
-    return int(low), int(high)
+    times = frame.get_column(event_time)
+    kind = times.dtype
+    in_us = (
+        times.to_physical()
+        if isinstance(kind, pl.Datetime) and kind.time_unit == "us"
+        else times.dt.epoch("us")
+    )
+    low, high = in_us.min(), in_us.max()
+    assert isinstance(low, int)
+    assert isinstance(high, int)
+    return low, high
 
 
 class Stage:
@@ -173,6 +181,12 @@ def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
         marker.unlink(missing_ok=True)
     finally:
         os.close(lock)
+
+
+def discard(root: Path, attempt: str) -> None:
+    """Remove what `attempt` wrote, for whoever holds it and knows that it is not published, nor written on any more."""
+    for path in (root / ROWS_DIRECTORY).glob(f"{attempt}-*"):
+        path.unlink(missing_ok=True)
 
 
 def are_there(root: Path, facts: Sequence[FileFacts]) -> bool:

@@ -22,20 +22,14 @@ FORMAT: Final = 1
 """Number of the layout of files and manifests; a reader refuses a larger one."""
 
 _MANIFEST: Final = b"holdfast"
+_LARGE: Final = 5_000
 
 
 def encode(frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> memoryview:
     """`frame` as the bytes of one Parquet file that says in its footer what it is."""
     table = frame.to_arrow()
     footer = canonical_json({**manifest, "rows": frame.height, "format": FORMAT})
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table.replace_schema_metadata({_MANIFEST: footer.encode()}),
-        sink,
-        compression="zstd",
-        write_page_checksum=True,
-    )
-    return memoryview(sink.getvalue())
+    return _encoded([table], footer)
 
 
 def encode_parts(parts: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> memoryview:
@@ -43,11 +37,26 @@ def encode_parts(parts: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> 
     tables = [part.to_arrow() for part in parts]
     rows = sum(part.height for part in parts)
     footer = canonical_json({**manifest, "rows": rows, "format": FORMAT})
-    schema = tables[0].schema.with_metadata({_MANIFEST: footer.encode()})
+    return _encoded(tables, footer)
+
+
+def _encoded(row_groups: Sequence[pa.Table], footer: str) -> memoryview:
+    schema = row_groups[0].schema.with_metadata({_MANIFEST: footer.encode()})
+    # Of a hundred rows a dictionary and statistics cost more time than the rows themselves, and more bytes.
+    large = any(table.num_rows >= _LARGE for table in row_groups)
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
-        for table in tables:
-            writer.write_table(table.cast(schema), row_group_size=max(table.num_rows, 1))
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        write_page_checksum=True,
+        use_dictionary=large,
+        write_statistics=large,
+    ) as writer:
+        for table in row_groups:
+            writer.write_table(
+                table.replace_schema_metadata(schema.metadata), row_group_size=max(table.num_rows, 1)
+            )
     return memoryview(sink.getvalue())
 
 

@@ -59,7 +59,7 @@ class World:
         """What `begin` reads of a declaration: its name and its policy."""
         return SimpleNamespace(name=MODEL, rollout=POLICY)
 
-    def add_version(self, role: str = "candidate", state: str = "qualified") -> str:
+    def add_version(self, role: str = "candidate", state: str = "qualified", snapshot: str = "s") -> str:
         self.made += 1
         name = f"v{self.made}-00000000"
         with self.store.ledger.write() as connection:
@@ -70,7 +70,7 @@ class World:
                     number=self.made,
                     digest=f"{self.made:064d}",
                     bytes=1,
-                    snapshot="s",
+                    snapshot=snapshot,
                     contract_hash="c",
                     features_hash="f",
                     learner="l",

@@ -17,6 +17,7 @@ from holdfast.errors import ConflictError, UnavailableError
 from holdfast.feeds import Feed
 from holdfast.records import BatchId
 from holdfast.store import Store, backouts, events, online, taints, tombstones
+from holdfast.store import feeds as feeds_rows
 from holdfast.store.backouts import BackoutRow
 from holdfast.store.faults import fault_point
 from holdfast.store.ledger import Transaction
@@ -187,6 +188,8 @@ def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
             online.register(connection, each.definitions, version)
         for step in plan.steps:
             _tell(connection, step, row, plan, now_us)
+        for feed in dict.fromkeys(feed for feed, _, _ in plan.loads):
+            feeds_rows.settle(connection, feed, reason=f"{batch} was backed out", now_us=now_us)
         tombstones.record(store.root, connection, plan.loads, backout=row.backout, at_us=now_us)
         fault_point("backout.before_removal")
         return backouts.get(connection, row.backout)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from holdfast.control import observe, rollout
+from holdfast.control import backout, observe, rollout
 from holdfast.control.probe import probe
 from holdfast.errors import ConflictError
 from holdfast.store import Store, leases
@@ -24,7 +24,7 @@ _log = logging.getLogger("holdfast.control")
 
 
 def run_round(store: Store, model: str, lease: leases.Lease, *, clock_us: Callable[[], int]) -> None:
-    """Collect what the servers logged, join labels, probe, and carry the rollout on, each for itself.
+    """Collect what the servers logged, join labels, carry back-outs on, probe, and carry the rollout on, each for itself.
 
     A concern that fails is logged and tried again in the next round, and the others are done all the same: a
     file that cannot be read must not keep a bad version in its place. Raises `ConflictError` HF304 when `lease`
@@ -33,6 +33,7 @@ def run_round(store: Store, model: str, lease: leases.Lease, *, clock_us: Callab
     concerns: dict[str, Concern] = {
         "collecting the logs": observe.collect,
         "joining labels": observe.join,
+        "carrying back-outs on": _carry_back_outs_on,
         "probing the servers": probe,
         "carrying the rollout on": rollout.reconcile,
     }
@@ -45,6 +46,11 @@ def run_round(store: Store, model: str, lease: leases.Lease, *, clock_us: Callab
         except Exception:
             # Whatever it was (a locked or unreachable database, say), the next round begins from the ledger again.
             _log.exception("%s failed; it will be tried again", name)
+
+
+def _carry_back_outs_on(store: Store, _model: str, _lease: leases.Lease, *, now_us: int) -> None:
+    """Whoever began them: a back-out is of the store, and is fenced by its own count of steps."""
+    backout.carry_on(store, now_us=now_us)
 
 
 def run(

@@ -35,7 +35,7 @@ from holdfast.qualify import (
     standing,
 )
 from holdfast.records import Verdict
-from holdfast.store import Store, blobs, contracts, events, gates, versions
+from holdfast.store import Store, blobs, contracts, events, gates, taints, versions
 from holdfast.store.versions import VersionRow
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
@@ -116,8 +116,9 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
     end stays registered and may be judged again. The heuristic beside a candidate is judged first, when it
     was not yet.
 
-    Raises `NotFoundError` HF303 for an unknown version, `InputError` HF101 when it belongs to another model
-    and `ConflictError` HF403 when somebody else ended the judgement first.
+    Raises `NotFoundError` HF303 for an unknown version, `InputError` HF101 when it belongs to another model,
+    `RefusedError` HF406 for a tainted one, also when it was tainted meanwhile, and `ConflictError` HF403 when somebody
+    else ended the judgement first.
     """
     row = versions.get(store, version)
     if row.model != model.name:
@@ -126,6 +127,8 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
             f"{version} is a version of {row.model!r}, not of {model.name!r}",
             state="nothing was judged",
         )
+    with store.ledger.read() as connection:
+        taints.refuse(connection, "version", version)
     if row.state != "registered":
         return gates.newest(store, version)
     results = (
@@ -133,6 +136,7 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
     )
     state = standing(results)
     with store.ledger.write() as connection:
+        taints.refuse(connection, "version", version)
         gates.append(connection, version, results, now_us=now_us)
         if state != "registered":
             versions.set_state(connection, version, state, before="registered")

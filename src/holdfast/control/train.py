@@ -88,8 +88,8 @@ def train(
     and by the first held-out day to be trained on.
 
     Raises `InputError` HF401 when the snapshot holds too little to learn from, `RefusedError` HF402 when a
-    learner fails and HF208 when the snapshot holds a suspect batch, HF406 for a tainted snapshot, also when it was tainted meanwhile, `NotFoundError` HF303 for an unknown
-    one. Nothing is registered then.
+    learner fails, HF208 when the snapshot holds a suspect batch and HF406 when it is tainted, also when that happened
+    meanwhile, `NotFoundError` HF303 for an unknown one. Nothing is registered then.
     """
     step = progress or (lambda _done, _of: None)
     step(0, STEPS)

@@ -110,9 +110,9 @@ weather = Feed(
     group="airport",
     expects=Expectations(
         drop=DROPPED,
-        rows=Volume(at_least=60, at_most=75),
+        rows=Volume(at_least=54, at_most=75),
         every="1d",
-        complete=Complete(longest="3h", by="origin", day=True),
+        complete=Complete(longest="6h", by="origin", day=True),
         granularity=Granularity(step="1h", by="origin"),
         repeated="stale",
         shape=True,

@@ -83,9 +83,17 @@ class HoldfastError(Exception):
             parts.append(f"next: {self.next_command}")
         return "; ".join(parts)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """So that an error crosses from one process to another whole."""
+        return _remade, (type(self), self.code, self.what, self.state, self.next_command)
+
     def as_dict(self) -> dict[str, str]:
         """The error as the four fields of every JSON surface."""
         return {"code": self.code, "what": self.what, "state": self.state, "next_command": self.next_command}
+
+
+def _remade(kind: type[HoldfastError], code: str, what: str, state: str, next_command: str) -> HoldfastError:
+    return kind(code, what, state=state, next_command=next_command)
 
 
 class InputError(HoldfastError):

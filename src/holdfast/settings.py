@@ -37,8 +37,20 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "300",
         "How long a directory, an object store or a database that holds a delivery is waited for.",
     ),
+    (
+        "HOLDFAST_EXECUTOR",
+        "local",
+        "Where many files are worked on: local (one process), processes (one for each core) or ray.",
+    ),
+    (
+        "HOLDFAST_RAY_ADDRESS",
+        "",
+        "Address of the Ray cluster, host:port or auto; empty starts one on this machine for the time.",
+    ),
 )
 """Name, default and help of every setting; the reference page is generated from it."""
+
+EXECUTORS: Final = ("local", "processes", "ray")
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _REFERENCE: Final = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -58,6 +70,8 @@ class Settings:
     names: tuple[str, ...] = ()
     source_bytes: int = 8 << 30
     source_seconds: float = 300.0
+    executor: str = "local"
+    ray_address: str = ""
 
     @classmethod
     def read(cls, project: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -75,6 +89,8 @@ class Settings:
             names=tuple(name.strip() for name in values["HOLDFAST_NAMES"].split(",") if name.strip()),
             source_bytes=_count("HOLDFAST_SOURCE_BYTES", values),
             source_seconds=_count("HOLDFAST_SOURCE_SECONDS", values),
+            executor=_one_of("HOLDFAST_EXECUTOR", EXECUTORS, values),
+            ray_address=values["HOLDFAST_RAY_ADDRESS"],
         )
 
 
@@ -105,6 +121,12 @@ def resolve(reference: str, environment: Mapping[str, str] | None = None) -> str
     if not value:
         raise InputError("HF103", f"{where} is not set, and a source is read from where it says")
     return value
+
+
+def _one_of(name: str, allowed: tuple[str, ...], values: Mapping[str, str]) -> str:
+    if values[name] not in allowed:
+        raise InputError("HF103", f"{name} is {values[name][:20]!r}; it can be {', '.join(allowed)}")
+    return values[name]
 
 
 def _count(name: str, values: Mapping[str, str]) -> int:

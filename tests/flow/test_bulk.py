@@ -1,0 +1,161 @@
+"""Many files on an executor (R1, R3): the ledger and the files are those that one process makes, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.contract import Category, Contract, Number, Text, Timestamp
+from holdfast.control.bulk import Delivery, check_many, ingest_many, profile_many
+from holdfast.control.executor import Executor, LocalExecutor, open_executor
+from holdfast.control.ingest import ingest
+from holdfast.errors import ConflictError, InputError, UnavailableError
+from holdfast.features import Aggregate
+from holdfast.feeds import Feed
+from holdfast.store import Store, files, orphans, schema
+
+NOW_US = 1_700_000_000_000_000
+FEED = Feed(
+    "trips",
+    Contract(
+        Text("id"), Timestamp("at", tz="UTC"), Category("town"), Number("km", unit="km", low=0, high=500),
+        key="id", event_time="at",
+    ),
+)  # fmt: skip
+MEAN = Aggregate("town_km", over="trips", by="town", value="km", known="at", window="3h", every="10min")
+
+
+def deliveries(directory: Path, count: int = 6, rows: int = 300) -> list[Delivery]:
+    directory.mkdir(exist_ok=True)
+    found = []
+    for day in range(count):
+        lines = [
+            f"{day}-{row},2026-01-{day + 1:02d}T{row % 24:02d}:00:00Z,{'abc'[row % 3]},{row if row % 50 else 999}"
+            for row in range(rows)
+        ]
+        path = directory / f"day{day}.csv"
+        path.write_text("\n".join(["id,at,town,km", *lines]) + "\n")
+        found.append(Delivery(f"day{day}", path))
+    return found
+
+
+def attempts() -> Iterator[str]:
+    return iter(f"{number:032x}" for number in range(1_000))
+
+
+def load(store: Store, given: list[Delivery], executor: Executor) -> list[str]:
+    loads = ingest_many(
+        store, FEED, given, executor, clock_us=lambda: NOW_US, aggregates=[MEAN], attempts=attempts()
+    )
+    return [result.state for result in loads]
+
+
+def everything(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table, and the digest of every file's bytes."""
+    with store.ledger.read() as connection:
+        dump = {
+            table.name: sorted(map(tuple, connection.execute(table.select())), key=repr)
+            for table in schema.METADATA.sorted_tables
+        }
+    rows = sorted((store.root / files.ROWS_DIRECTORY).iterdir())
+    return dump | {"rows": [(path.name, path.read_bytes()) for path in rows]}
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """What one process makes of the deliveries, one call of `ingest` after the other."""
+    store, ids = Store.open(tmp_path / "alone"), attempts()
+    for given in deliveries(tmp_path / "in"):
+        ingest(store, FEED, given.batch, given.source, now_us=NOW_US, aggregates=[MEAN], attempts=ids)
+    return everything(store)
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_load_of_many_files_is_the_load_of_each(
+    tmp_path: Path, alone: dict[str, list[tuple[Any, ...]]], processes: int
+) -> None:
+    store, executor = Store.open(tmp_path / "many"), LocalExecutor(processes)
+    given = deliveries(tmp_path / "in")
+    assert load(store, given, executor) == ["loaded"] * 6
+    assert everything(store) == alone
+    assert load(store, given, executor) == ["already_loaded"] * 6
+    assert everything(store) == alone
+    executor.close()
+
+
+def test_what_comes_before_a_bad_delivery_is_loaded_and_nothing_after_it(tmp_path: Path) -> None:
+    store, given = Store.open(tmp_path / "store"), deliveries(tmp_path / "in")
+    assert isinstance(given[2].source, Path)
+    given[2].source.write_text("id,at\n1,2026-01-01T00:00:00Z\n")
+    executor = LocalExecutor(2)
+    with pytest.raises(InputError, match="HF202"):
+        load(store, given, executor)
+    executor.close()
+    assert [row[1] for row in everything(store)["batches"]] == ["day0", "day1"]
+    orphans.sweep_dead_attempts(store)
+    assert len(everything(store)["rows"]) == 2 * 2, "of each batch its rows and its quarantine"
+    assert orphans.unnamed(store) == []
+
+
+def test_the_same_content_twice_in_one_load_is_told_as_if_it_came_later(tmp_path: Path) -> None:
+    store, given = Store.open(tmp_path / "store"), deliveries(tmp_path / "in", count=2)
+    assert load(store, [given[0], given[0], given[1]], LocalExecutor()) == [
+        "loaded",
+        "already_loaded",
+        "loaded",
+    ]
+    executor = LocalExecutor(2)
+    other = Store.open(tmp_path / "other")
+    assert load(other, [given[0], given[0], given[1]], executor) == ["loaded", "already_loaded", "loaded"]
+    with pytest.raises(ConflictError, match="HF203"):
+        load(other, [Delivery("elsewhere", given[0].source)], executor)
+    executor.close()
+    assert orphans.unnamed(other) == []
+
+
+def _die_once(task: tuple[str, int]) -> int:
+    directory, number = task
+    mark = Path(directory) / f"died-{number}"
+    if number % 3 == 0 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def _die(_number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def test_tasks_of_a_process_that_died_run_again_in_their_place(tmp_path: Path) -> None:
+    executor = LocalExecutor(2)
+    assert list(executor.map(_die_once, [(str(tmp_path), number) for number in range(7)])) == list(range(7))
+    with pytest.raises(UnavailableError, match="HF302"):
+        list(executor.map(_die, [1, 2]))
+    executor.close()
+
+
+def test_many_files_are_checked_and_profiled_as_one_would_be(tmp_path: Path) -> None:
+    store, given = Store.open(tmp_path / "store"), deliveries(tmp_path / "in")
+    load(store, given, LocalExecutor())
+    with store.ledger.read() as connection:
+        found = files.entries(connection, "trips", 6)
+    others = LocalExecutor(2)
+    sources = [each.source for each in given]
+    checked = list(check_many(FEED, sources, others))
+    assert checked == list(check_many(FEED, sources, LocalExecutor()))
+    assert [(each.rows, each.valid, each.reasons) for each in checked] == [(300, 294, {"km|range": 6})] * 6
+    profile = profile_many(store, FEED.contract, found, others)
+    others.close()
+    assert profile == profile_many(store, FEED.contract, found, LocalExecutor())
+    assert profile.rows == 6 * 294
+
+
+def test_an_executor_that_is_not_there_is_said() -> None:
+    with pytest.raises(InputError, match=r"HF103.*local, processes, ray"):
+        open_executor("spark")

@@ -7,7 +7,7 @@ The batch check (Polars) and the row check (plain closures) give the same reason
 missing     the value is null, absent, or an empty word, and the policy is `Reject`
 type        the value is of another type, or a text that does not read as one
 not_finite  a number is NaN, infinite, or too large for double precision
-not_exact   an integer's magnitude is above 2**53
+not_exact   an integer's magnitude is above 2**53; of a number, an integer that no double is
 range       a value is outside its bounds; an instant outside the years 1 to 9999
 unseen      a category is not among the values, and the policy is "reject"
 zone        a timestamp has no offset

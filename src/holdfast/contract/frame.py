@@ -8,7 +8,7 @@ import polars as pl
 
 from holdfast.contract.batch import dtype
 from holdfast.contract.border import NO_FACTS, Facts, crossings
-from holdfast.contract.columns import EXACT, Category, Column, Integer, Number, Text, Timestamp
+from holdfast.contract.columns import Category, Column, Integer, Number, Text, Timestamp
 from holdfast.contract.contract import Contract
 from holdfast.contract.instants import read_walls
 from holdfast.contract.measures import convert_column
@@ -83,6 +83,6 @@ def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.S
 
 
 def _exact(values: pl.Series, kind: pl.DataType) -> tuple[pl.Series, dict[str, pl.Series]]:
-    inexact = (values > EXACT) | (values < -EXACT) if values.dtype == pl.Int64 else values > EXACT
-    inexact = inexact.fill_null(value=False)
-    return values.set(inexact, None).cast(kind), {"not_exact": inexact}
+    found = values.cast(kind, strict=False)
+    inexact = values.is_not_null() & ~found.cast(values.dtype, strict=False).eq_missing(values)
+    return found.set(inexact, None), {"not_exact": inexact}

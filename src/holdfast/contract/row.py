@@ -125,8 +125,8 @@ def _compile(column: Column, in_key: bool) -> ValueCheck:
 
 
 def _number(column: Number, missing: str | None) -> ValueCheck:
-    wrong_type, not_finite, out_of_range = (
-        f"{column.name}|{rule}" for rule in ("type", "not_finite", "range")
+    wrong_type, not_finite, not_exact, out_of_range = (
+        f"{column.name}|{rule}" for rule in ("type", "not_finite", "not_exact", "range")
     )
     low = -sys.float_info.max if column.low is None else column.low
     high = sys.float_info.max if column.high is None else column.high
@@ -144,6 +144,8 @@ def _number(column: Number, missing: str | None) -> ValueCheck:
             return not_finite
         if not -sys.float_info.max <= number <= sys.float_info.max:  # infinities and NaN
             return not_finite
+        if number != value:  # an integer between two doubles
+            return not_exact
         return None if low <= number <= high else out_of_range
 
     return check

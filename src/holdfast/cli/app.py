@@ -23,6 +23,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "contracts": ("contract",),
     "feeds": ("feeds", "accept", "quarantine"),
     "keep": ("compact", "vacuum"),
+    "backout": ("back-out", "lineage"),
     "models": ("train", "qualify", "rollout", "rollback"),
     "operate": ("serve", "control", "page", "up"),
     "watch": ("status", "feedback"),

@@ -12,6 +12,7 @@ from holdfast.errors import ConflictError
 from holdfast.store import batches, online, schema
 from holdfast.store.files import FileFacts, LoadKey
 from holdfast.tables.backout import Answered, Plan, Returned, State, TablePart
+from holdfast.tables.lineage import Kind, Node
 
 _BACKOUTS: Final = schema.backouts
 _OF: Final = schema.backout_batches
@@ -295,6 +296,27 @@ def models_of(connection: Connection, versions: Sequence[str]) -> dict[str, str]
     query = select(known.c.version, known.c.model).where(known.c.version.in_(versions))
     found = {row.version: row.model for row in connection.execute(query)}
     return {version: found[version] for version in versions}
+
+
+def told(connection: Connection, nodes: Sequence[Node]) -> dict[Node, str]:
+    """Of those of `nodes` that were backed out or are tainted: that they are."""
+    tainted = schema.taints
+    found: dict[Node, str] = {}
+    for kind in (Kind.SNAPSHOT, Kind.VERSION):
+        names = [node.name for node in nodes if node.kind is kind]
+        query = select(tainted.c.subject).where(tainted.c.kind == kind, tainted.c.subject.in_(names))
+        found |= {Node(kind, name): "tainted" for name in connection.execute(query).scalars()}
+    for node in nodes:
+        if node.kind is Kind.BATCH and not _is_live(connection, node):
+            found[node] = "backed out"
+    return found
+
+
+def _is_live(connection: Connection, node: Node) -> bool:
+    name, _, epoch = node.name.rpartition("@")
+    feed, _, batch = name.partition("/")
+    here = (_BATCHES.c.feed == feed) & (_BATCHES.c.batch == batch) & (_BATCHES.c.epoch == int(epoch))
+    return bool(connection.execute(select(_BATCHES.c.state).where(here)).scalar_one() == _LIVE)
 
 
 def tables_of(connection: Connection, snapshots: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,43 @@
+"""Building again what a back-out has tainted: a new cut, a new version, its judgement, its rollout."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from holdfast.control.qualify import qualify
+from holdfast.control.rollout import begin
+from holdfast.control.train import train
+from holdfast.qualify import standing
+from holdfast.store import Store
+from holdfast.tables import Snapshot
+
+if TYPE_CHECKING:
+    from holdfast.declaration import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was built. `rollout` is None when the version did not pass its gates, and so is not rolled out."""
+
+    snapshot: str
+    version: str
+    state: str
+    rollout: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result in plain JSON types."""
+        return asdict(self)
+
+
+def rebuild(store: Store, model: Model, cut: Snapshot, *, actor: str, now_us: int) -> Rebuilt:
+    """Train `model` on `cut`, judge the version, and ask for its rollout when it is qualified.
+
+    Raises as `train`, `qualify` and `begin` do; what was done before that stays, and each can be done by its own command.
+    """
+    trained = train(store, model, cut.snapshot, now_us=now_us)
+    state = standing(qualify(store, model, trained.version, now_us=now_us))
+    rollout = (
+        begin(store, model, trained.version, actor=actor, now_us=now_us) if state == "qualified" else None
+    )
+    return Rebuilt(cut.snapshot, trained.version, state, rollout)

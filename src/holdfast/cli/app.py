@@ -19,13 +19,14 @@ from holdfast.errors import HoldfastError
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "initialise": ("init",),
     "demo": ("demo",),
-    "data": ("check", "ingest", "verify", "publish"),
+    "data": ("check", "ingest", "publish"),
     "contracts": ("contract",),
     "feeds": ("feeds", "accept", "quarantine"),
     "keep": ("compact", "vacuum"),
     "backout": ("back-out", "lineage"),
     "models": ("train", "qualify", "rollout", "rollback"),
     "operate": ("serve", "control", "page", "up"),
+    "maintain": ("verify", "backup", "restore", "repair-ledger"),
     "watch": ("status", "feedback"),
 }
 """Which module of this package registers which commands, in the order of the help page."""

@@ -1,9 +1,13 @@
-"""Commands for the rows: check, ingest, verify, publish."""
+"""Commands for the rows: check, ingest, publish."""
 
 from __future__ import annotations
 
 import glob
 import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,17 +18,27 @@ from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted
-from holdfast.contract import compile_batch
+from holdfast.control import check as checking
 from holdfast.control import ingest as loading
-from holdfast.control import verify as verifying
 from holdfast.errors import InputError
 from holdfast.feeds import Feed
+from holdfast.records import Level, Violation
+from holdfast.store import Store
 from holdfast.store import publish as publishing
-from holdfast.store import sources
 
 Files = Annotated[
     list[str],
     typer.Argument(help="CSV or Parquet files, one batch each; patterns such as 'in/*.csv' are allowed."),
+]
+
+ExpectRows = Annotated[
+    int | None,
+    typer.Option(
+        "--expect-rows",
+        help="How many rows the sender says he sent; another number is refused.",
+        show_default="what <file>.count beside it says, if there is one",
+        min=0,
+    ),
 ]
 
 _SHOWN_ROWS = 5
@@ -34,11 +48,12 @@ _SHOWN_ROWS = 5
 def check(
     feed: Annotated[str | None, typer.Argument(help="Check a delivery against this feed's contract.")] = None,
     data: Annotated[Path | None, typer.Argument(help="The delivery: a CSV or Parquet file.")] = None,
+    expect_rows: ExpectRows = None,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the declaration, and with FEED and DATA what a load would accept and why not. Writes nothing."""
+    """Check the declaration, and with FEED and DATA what a load would accept, tell or refuse, and why. Writes nothing."""
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     model = loaded.model
@@ -52,33 +67,73 @@ def check(
         feeds, features = counted(len(model.feeds), "feed"), counted(len(model.features), "feature")
         report.say(f"[green]ok[/] model [bold]{model.name}[/]: {feeds}, {features}")
     else:
-        document |= _checked(report, loaded.feed(feed), data)
+        document |= _checked(report, loaded, loaded.feed(feed), data, expect_rows)
     report.result(document)
 
 
-def _checked(report: Report, feed: Feed, data: Path | None) -> dict[str, object]:
+def _checked(
+    report: Report, project: Project, feed: Feed, data: Path | None, expect_rows: int | None
+) -> dict[str, object]:
     if data is None:
         raise InputError(
             "HF201",
             f"which file should be checked against {feed.name}?",
             next_command=f"holdfast check {feed.name} DATA",
         )
-    delivered = sources.read(data, feed.contract, missing_words=feed.missing_words)
-    verdict = compile_batch(feed.contract)(delivered)
-    valid, bad = verdict.valid.height, verdict.quarantined.height
-    rows = valid + bad
-    colour = "green" if not bad else "yellow"
-    report.say(f"[{colour}]{escape(str(data))}[/]: {rows:,} rows, {valid:,} valid, {bad:,} for quarantine")
-    if bad:
-        report.table("Reasons", ["reason", "rows"], sorted(verdict.counts.items()))
-        shown = verdict.quarantined.head(_SHOWN_ROWS)
-        columns = [*feed.contract.key, "_reasons"]
-        report.table(
-            "The first of them",
-            columns,
-            [[_cell(value) for value in row] for row in shown.select(columns).rows()],
+    with _history(project) as store:
+        found = checking.check(store, feed, _batch_id(data), data, now_us=now_us(), rows_expected=expect_rows)
+    if found.refusal is not None and not found.rows:
+        report.say(f"[red]{escape(str(data))}[/] would be refused")
+        say_violations(report, found.violations)
+        raise found.refusal
+    bad = found.rows - found.valid
+    colour = "green" if not bad and found.level is None else "red" if found.refusal else "yellow"
+    report.say(
+        f"[{colour}]{escape(str(data))}[/]: {found.rows:,} rows, {found.valid:,} valid, {bad:,} for quarantine"
+    )
+    if found.already_loaded:
+        report.say("this very content is loaded already; loading it again changes nothing")
+    if found.reasons:
+        report.table("Reasons", ["reason", "rows"], sorted(found.reasons.items()))
+        shown = found.quarantined.head(_SHOWN_ROWS)
+        columns = [name for name in (*feed.contract.key, "_reasons") if name in shown.columns]
+        rows = [[_cell(value) for value in row] for row in shown.select(columns).rows()]
+        report.table("The first of them", columns, rows)
+    say_violations(report, found.violations)
+    if found.refusal is not None:
+        report.say(f"[red]it would be refused[/]: {found.refusal.code}")
+    elif found.level is Level.ERROR:
+        report.say(
+            "[red]it would be loaded, and nothing would be trained on it[/] before somebody accepts it"
         )
-    return {"rows": rows, "valid": valid, "quarantined": bad, "reasons": verdict.counts}
+    return {
+        "rows": found.rows,
+        "valid": found.valid,
+        "quarantined": bad,
+        "reasons": found.reasons,
+        "violations": [asdict(each) for each in found.violations],
+        "would_be": "refused" if found.refusal else "already_loaded" if found.already_loaded else "loaded",
+    }
+
+
+@contextmanager
+def _history(project: Project) -> Iterator[Store]:
+    """The project's store, or an empty one that is gone afterwards where the project has none yet: a check makes nothing."""
+    if project.settings.root.is_dir():
+        yield project.store()
+        return
+    with tempfile.TemporaryDirectory(prefix="holdfast-check-") as directory:
+        store = Store.open(Path(directory))
+        yield store
+        store.ledger.close()
+
+
+def say_violations(report: Report, violations: Iterable[Violation]) -> None:
+    """One line for each expectation that is not met."""
+    for each in violations:
+        about = f"{each.check} {each.subject}".strip()
+        colour = "yellow" if each.level is Level.WARNING else "red"
+        report.say(f"  [{colour}]{each.level}[/] [bold]{escape(about)}[/]: {escape(each.explanation)}")
 
 
 def _cell(value: object) -> str:
@@ -93,6 +148,7 @@ def ingest(
         str | None,
         typer.Option("--batch", help="The sender's id of the delivery.", show_default="the file's name"),
     ] = None,
+    expect_rows: ExpectRows = None,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
@@ -108,6 +164,12 @@ def ingest(
             f"--batch names one delivery, but {len(paths)} files were given",
             state="nothing was loaded",
         )
+    if expect_rows is not None and len(paths) > 1:
+        raise InputError(
+            "HF201",
+            f"--expect-rows counts one delivery, but {len(paths)} files were given",
+            state="nothing was loaded",
+        )
     store = loaded.store()
     results = []
     with report.progress(f"loading {feed}") as step:
@@ -120,6 +182,7 @@ def ingest(
                     path,
                     now_us=now_us(),
                     aggregates=loaded.model.aggregates,
+                    rows_expected=expect_rows,
                 )
             )
             step(done + 1, len(paths))
@@ -131,37 +194,13 @@ def ingest(
         if result.reasons:
             words += ": " + ", ".join(f"{n:,} {escape(why)}" for why, n in sorted(result.reasons.items()))
         report.say(words + (" (was loaded before)" if result.state == "already_loaded" else ""))
+        say_violations(report, result.violations)
+        if any(each.level is Level.ERROR for each in result.violations):
+            report.say(
+                f"  [red]suspect[/]: nothing is trained on it; next: holdfast back-out {feed} {result.batch}, "
+                f"or holdfast accept {feed} {result.batch} --reason WHY"
+            )
     report.result({"batches": [result.as_dict() for result in results]})
-
-
-@command("Rows")
-def verify(
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check ledger, files, footers, checksums and blobs against each other. Exit status 1 when something is wrong."""
-    report = Report(as_json=as_json)
-    store = Project.load(project, declaration).store()
-    with report.progress("verifying") as step:
-        outcome = verifying.verify(store, now_us=now_us(), progress=step)
-    report.say(
-        f"checked {outcome.files:,} files, {outcome.rows:,} rows, {outcome.blobs:,} blobs; swept {outcome.swept:,} orphans"
-    )
-    if outcome.findings:
-        report.table(
-            "Findings",
-            ["code", "subject", "what", "next"],
-            [
-                (found.code, found.subject, found.explanation, found.next_command)
-                for found in outcome.findings
-            ],
-        )
-    else:
-        report.say("[green]ok[/] nothing is wrong")
-    report.result(outcome.as_dict())
-    if outcome.findings:
-        raise typer.Exit(1)
 
 
 @command("Rows")

@@ -207,6 +207,11 @@ def _bury(
         there = (_BATCHES.c.feed == feed) & (_BATCHES.c.batch == batch) & (_BATCHES.c.epoch == epoch)
         if load in versions or connection.execute(select(_BATCHES.c.batch).where(there)).first():
             continue
+        if not stone.batch:
+            done.unproved.append(
+                f"the back-out of {feed}/{batch} of epoch {epoch}: its tombstone cannot be read"
+            )
+            continue
         version = _version(connection, f"back-out of {feed}/{batch}", stone.at_us)
         _insert_batch(connection, stone.batch, load, version, live=False)
         done.backed_out.append(load)

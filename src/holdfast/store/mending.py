@@ -111,6 +111,21 @@ def set_aside(root: Path, path: Path) -> Path:
     return target
 
 
+def set_ledger_aside(root: Path, now_us: int) -> str:
+    """Move the SQLite ledger in `root`, with its log, to where nothing reads it; where it is now, empty without one."""
+    moved = ""
+    durable.make_directory(root / ASIDE_DIRECTORY)
+    for suffix in ("-shm", "-wal", ""):
+        path = root / f"ledger.db{suffix}"
+        if path.exists():
+            target = root / ASIDE_DIRECTORY / f"ledger.{now_us}.db{suffix}"
+            path.rename(target)
+            moved = str(target.relative_to(root))
+    durable.sync_directory(root / ASIDE_DIRECTORY)
+    durable.sync_directory(root)
+    return moved
+
+
 def correct_counts(store: Store) -> Iterator[Corrected]:
     """Set right what the ledger says of files, where a file that is whole to the bit says otherwise."""
     with store.ledger.write() as connection:

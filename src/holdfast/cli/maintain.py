@@ -1,0 +1,146 @@
+"""Commands that keep the store whole: verify, backup, restore, repair-ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from holdfast.cli.app import command
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.project import Project, now_us
+from holdfast.cli.report import Report, counted, moment
+from holdfast.control import backup as backing
+from holdfast.control import recover as recovering
+from holdfast.control import repair as repairing
+from holdfast.control import verify as verifying
+from holdfast.errors import InputError
+from holdfast.settings import Settings
+
+GROUP = "The store"
+
+Backups = Annotated[Path, typer.Argument(help="The directory that holds the backups.", file_okay=False)]
+
+
+@command(GROUP)
+def verify(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be proved; stop loaders and servers first.")
+    ] = False,
+    sources: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="A backup in which lost bytes may be looked for.", file_okay=False),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only names, sizes and the ledger; no content is read.")
+    ] = False,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check ledger, files, checksums, published tables and logs against each other. Exit status 1 when something is wrong."""
+    report = Report(as_json=as_json)
+    if quick and repair:
+        raise InputError(
+            "HF101", "--repair looks at everything, --quick does not", state="nothing was looked at"
+        )
+    store = Project.load(project, declaration).store()
+    document: dict[str, object] = {}
+    with report.progress("verifying") as step:
+        if repair:
+            repaired = repairing.repair(store, now_us=now_us(), sources=sources or (), progress=step)
+            outcome, document = repaired.verification, repaired.as_dict()
+        else:
+            outcome = verifying.verify(store, now_us=now_us(), quick=quick, progress=step)
+            document = outcome.as_dict()
+    if repair and repaired.repairs:
+        rows = [(each.subject, each.action, each.proof) for each in repaired.repairs]
+        report.table("Repaired", ["subject", "what", "proof"], rows)
+    report.say(
+        f"checked {outcome.files:,} files, {outcome.rows:,} rows, {outcome.blobs:,} blobs; swept {outcome.swept:,} orphans"
+    )
+    if outcome.findings:
+        report.table(
+            "Findings",
+            ["code", "subject", "what", "next"],
+            [
+                (found.code, found.subject, found.explanation, found.next_command)
+                for found in outcome.findings
+            ],
+        )
+    else:
+        report.say("[green]ok[/] nothing is wrong")
+    report.result(document)
+    if outcome.findings:
+        raise typer.Exit(1)
+
+
+@command(GROUP)
+def backup(
+    directory: Backups,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Back ledger and files up as they are at this moment, beside whatever runs; only what is new is copied."""
+    report = Report(as_json=as_json)
+    store = Project.load(project, declaration).store()
+    with report.progress("backing up") as step:
+        done = backing.backup(store, directory, now_us=now_us(), progress=step)
+    report.say(
+        f"[green]ok[/] backup [bold]{done.name}[/] shows {moment(done.at_us)}: {done.rows:,} rows, "
+        f"{counted(done.files, 'file')}, {done.bytes:,} bytes; {done.copied_bytes:,} bytes copied in {done.seconds:.1f} s"
+    )
+    report.result(done.as_dict())
+
+
+@command(GROUP)
+def restore(
+    directory: Backups,
+    at: Annotated[
+        str | None, typer.Option("--at", help="The name of the backup.", show_default="the newest")
+    ] = None,
+    project: Directory = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Make the store as a backup shows it, where there is none, and verify it to the byte."""
+    report = Report(as_json=as_json)
+    settings = Settings.read(project)
+    inside = str(settings.root) in settings.ledger_url
+    with report.progress("restoring") as step:
+        done = backing.restore(
+            directory,
+            settings.root,
+            name=at,
+            ledger_url=None if inside else settings.ledger_url,
+            progress=step,
+        )
+    report.say(
+        f"[green]ok[/] backup [bold]{done.name}[/] is back at {escape(str(settings.root))}: {done.rows:,} rows, "
+        f"{counted(done.files, 'file')}, verified, in {done.seconds:.1f} s; what came after {moment(done.at_us)} is not in it"
+    )
+    report.result(done.as_dict())
+
+
+@command(GROUP)
+def repair_ledger(project: Directory = HERE, as_json: AsJson = False) -> None:
+    """Make a lost ledger again from the files, as far as they prove it. Stop everything that uses the store first."""
+    report = Report(as_json=as_json)
+    settings = Settings.read(project)
+    inside = str(settings.root) in settings.ledger_url
+    with report.progress("reading the files") as step:
+        done = recovering.recover(
+            settings.root, now_us=now_us(), ledger_url=None if inside else settings.ledger_url, progress=step
+        )
+    report.say(
+        f"[green]ok[/] made again: {done.batches:,} batches with {done.rows:,} rows in {counted(done.files, 'file')}, "
+        f"{done.backed_out:,} backed out, {len(done.snapshots):,} snapshots, {len(done.versions):,} versions"
+    )
+    if done.old_ledger:
+        report.say(f"the old ledger is kept as {done.old_ledger}")
+    if done.unproved:
+        report.table("Not proved, so not made again", ["what"], [(each,) for each in done.unproved])
+    report.table("Not in any file", ["what"], [(each,) for each in recovering.NOT_IN_FILES])
+    report.result(done.as_dict())

@@ -1,0 +1,119 @@
+"""Rows of a ledger that is made again: snapshots, versions and collected predictions that files prove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+from sqlalchemy import Connection, func, insert, select
+
+from holdfast.errors import InputError
+from holdfast.feedback import parse_id
+from holdfast.store import Store, blobs, parquet, prediction_log, schema, versions
+from holdfast.store.derived import LOGS_DIRECTORY
+from holdfast.store.testimony import Witness
+from holdfast.tables import TableCut
+
+if TYPE_CHECKING:
+    from holdfast.train.artifact import VersionMetadata
+
+_FILES: Final = schema.prediction_files
+_SEGMENTS: Final = schema.segments
+
+
+def must_be_empty(connection: Connection) -> None:
+    """Raise `InputError` HF306 when the ledger knows any batch: then it is not lost."""
+    if connection.execute(select(schema.batches.c.batch).limit(1)).first():
+        raise InputError(
+            "HF306",
+            "the ledger to rebuild into knows batches already",
+            state="nothing was written",
+            next_command="holdfast verify --repair",
+        )
+
+
+def count_contracts(connection: Connection) -> int:
+    """How many contracts the ledger knows."""
+    return int(connection.execute(select(func.count()).select_from(schema.contracts)).scalar_one())
+
+
+def put_snapshot(
+    connection: Connection,
+    name: str,
+    table_version: int,
+    contract_hash: str,
+    tables: Sequence[TableCut],
+    *,
+    now_us: int,
+) -> None:
+    """Insert a snapshot that was proved."""
+    values = {"snapshot": name, "table_version": table_version, "contract_hash": contract_hash}
+    connection.execute(insert(schema.snapshots).values(**values, created_us=now_us))
+    for cut in tables:
+        row = {"snapshot": name, "table_name": cut.table, "rows": cut.rows, "files": cut.files}
+        connection.execute(insert(schema.snapshot_tables).values(row))
+
+
+def put_version(
+    connection: Connection, root: Path, digest: str, metadata: VersionMetadata, *, now_us: int
+) -> str:
+    """Register the version of a blob again; its name."""
+    size = blobs.path_of(root, digest).stat().st_size
+    return versions.register(connection, metadata, digest=digest, size_bytes=size, now_us=now_us).version
+
+
+def named_files(store: Store) -> set[str]:
+    """Every file of predictions that the ledger names."""
+    with store.ledger.read() as connection:
+        return set(connection.execute(select(_FILES.c.path)).scalars())
+
+
+def take_predictions(connection: Connection, root: Path, found: Iterable[Witness]) -> int:
+    """Insert the files of collected answers whose logs are gone; their number.
+
+    Those whose logs are still there are not taken: the control loop collects these again, with their labels.
+    """
+    taken = 0
+    for each in sorted(found, key=lambda each: each.path):
+        if each.predictions is None:
+            continue
+        server, segment = str(each.predictions["server"]), int(each.predictions["segment"])
+        if (segment, _log(root, server, segment)) in prediction_log.segments(root / LOGS_DIRECTORY / server):
+            continue
+        frame = parquet.read(root / each.path, ["prediction", "at_us"])
+        places = [parse_id(text) for text in frame["prediction"].to_list()]
+        numbers = [place.number for place in places if place is not None]
+        if not numbers:
+            continue
+        _put_segment(connection, server, segment, frame)
+        moments = frame["at_us"].to_numpy()
+        connection.execute(
+            insert(_FILES).values(
+                path=each.path,
+                model=str(each.predictions["model"]),
+                server=server,
+                segment=segment,
+                rows=each.rows,
+                bytes=each.bytes,
+                sha256=each.sha256,
+                answered_low_us=int(moments.min()),
+                answered_high_us=int(moments.max()),
+                number_low=min(numbers),
+                number_high=max(numbers),
+            )
+        )
+        taken += 1
+    return taken
+
+
+def _put_segment(connection: Connection, server: str, segment: int, frame: pl.DataFrame) -> None:
+    here = select(_SEGMENTS.c.segment).filter_by(server=server, segment=segment)
+    if connection.execute(here).first() is None:
+        counts = {"collected_bytes": 1, "predictions": frame.height, "feedback": 0, "refused": 0}
+        connection.execute(insert(_SEGMENTS).values(server=server, segment=segment, **counts))
+
+
+def _log(root: Path, server: str, segment: int) -> Path:
+    return root / LOGS_DIRECTORY / server / f"{segment:08d}.log"

@@ -105,6 +105,8 @@ Index(
     postgresql_where=text("state = 'published'"),
 )
 
+Index("ix_batches_feed_table_version", batches.c.feed, batches.c.table_version)
+
 files = Table(
     "files",
     METADATA,
@@ -194,6 +196,7 @@ snapshot_slices = Table(
     "snapshot_slices",
     METADATA,
     Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
+    Column("selection_hash", String(64), primary_key=True),
     Column("column_name", String(63), primary_key=True),
     Column("value", String(255), primary_key=True),
     Column("rows_found", BigInteger, nullable=False),
@@ -205,9 +208,9 @@ selections = Table(
     "selections",
     METADATA,
     Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
-    Column(
-        "selection", Text, nullable=False, comment="filters, quotas, caps, weights and seed, canonical JSON"
-    ),
+    Column("selection_hash", String(64), primary_key=True, comment="SHA-256 of selection and seed"),
+    Column("seed", BigInteger, nullable=False),
+    Column("selection", Text, nullable=False, comment="filters, quotas, caps and weights, canonical JSON"),
     Column(
         "counts", Text, nullable=False, comment="rows that each filter, cap and rule struck, canonical JSON"
     ),

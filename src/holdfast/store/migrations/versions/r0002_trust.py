@@ -33,6 +33,7 @@ def upgrade() -> None:
     _create_selections()
     _create_snapshot_held_back()
     _create_snapshot_slices()
+    _index_batches()
     _index_rollouts()
     _index_snapshots()
     _index_traffic_plans()
@@ -85,6 +86,10 @@ def _rebuild_online_features() -> None:
         """
     )
     op.drop_table("online_features_0001")
+
+
+def _index_batches() -> None:
+    op.create_index("ix_batches_feed_table_version", "batches", ["feed", "table_version"], unique=False)
 
 
 def _index_rollouts() -> None:
@@ -425,10 +430,14 @@ def _create_selections() -> None:
         "selections",
         sa.Column("snapshot", sa.String(length=32), nullable=False),
         sa.Column(
+            "selection_hash", sa.String(length=64), nullable=False, comment="SHA-256 of selection and seed"
+        ),
+        sa.Column("seed", sa.BigInteger(), nullable=False),
+        sa.Column(
             "selection",
             sa.Text(),
             nullable=False,
-            comment="filters, quotas, caps, weights and seed, canonical JSON",
+            comment="filters, quotas, caps and weights, canonical JSON",
         ),
         sa.Column(
             "counts",
@@ -439,7 +448,7 @@ def _create_selections() -> None:
         sa.Column("rows_found", sa.BigInteger(), nullable=False),
         sa.Column("rows_taken", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["snapshot"], ["snapshots.snapshot"], name="fk_selections_snapshot"),
-        sa.PrimaryKeyConstraint("snapshot", name="pk_selections"),
+        sa.PrimaryKeyConstraint("snapshot", "selection_hash", name="pk_selections"),
         comment=(
             "Which rows of a snapshot teach. The same snapshot and selection give the same rows, bit for bit."
         ),
@@ -471,11 +480,14 @@ def _create_snapshot_slices() -> None:
     op.create_table(
         "snapshot_slices",
         sa.Column("snapshot", sa.String(length=32), nullable=False),
+        sa.Column("selection_hash", sa.String(length=64), nullable=False),
         sa.Column("column_name", sa.String(length=63), nullable=False),
         sa.Column("value", sa.String(length=255), nullable=False),
         sa.Column("rows_found", sa.BigInteger(), nullable=False),
         sa.Column("rows_taken", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["snapshot"], ["snapshots.snapshot"], name="fk_snapshot_slices_snapshot"),
-        sa.PrimaryKeyConstraint("snapshot", "column_name", "value", name="pk_snapshot_slices"),
+        sa.PrimaryKeyConstraint(
+            "snapshot", "selection_hash", "column_name", "value", name="pk_snapshot_slices"
+        ),
         comment="How many rows of each slice a snapshot has, and how many its quotas and caps let through.",
     )

@@ -19,7 +19,7 @@ from holdfast.contract.profile import Profile, profile_batch
 from holdfast.control import contracts, references
 from holdfast.errors import HoldfastError, InputError, RefusedError
 from holdfast.feeds import AlreadyLoaded, Feed, Load, Manifest, batch_id, content_digest, quarantine_table
-from holdfast.feeds.changed_columns import changed_columns
+from holdfast.feeds.changed_columns import RENAMED, changed_columns
 from holdfast.feeds.delivery import DeliveryFacts, measure
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store, batches, copies, headers, sources
@@ -133,7 +133,7 @@ def examine(
         told = changed_columns(feed.contract, headers.columns(delivery)) or (
             Violation("schema", "", Level.CRITICAL, error.what),
         )
-        return Unfit(identity, feed.contract.hash, told, error)
+        return Unfit(identity, feed.contract.hash, told, _with_renames(error, told))
     fault_point("ingest.checked")
     resolved = references.resolve(store, feed, verdict)
     valid = _in_event_order(resolved.valid, feed.contract.event_time)
@@ -192,6 +192,13 @@ def _write(
         written.append(stage.write(quarantine_table(feed.name), as_delivered(examined.quarantined), footer))
     stage.seal()
     return tuple(written)
+
+
+def _with_renames(error: InputError, told: tuple[Violation, ...]) -> InputError:
+    """The error with the likely new names of columns, which say more than what is missing and what is new."""
+    renamed = [each.explanation for each in told if RENAMED in each.explanation]
+    what = f"{error.what} ({'; '.join(renamed)})" if renamed else error.what
+    return InputError(error.code, what, state=error.state, next_command=error.next_command)
 
 
 @lru_cache(maxsize=64)

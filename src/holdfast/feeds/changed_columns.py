@@ -12,6 +12,9 @@ from holdfast.records import Level, Violation
 Kind: TypeAlias = Literal["number", "text", "time", "boolean", "any"]
 """What the values of a delivered column are; "any" where they come as text that is yet to be read, or are all missing."""
 
+RENAMED: Final = "it is probably "
+"""Stands in the explanation of a column that was given another name."""
+
 _LIKE: Final = 0.5
 """Names this similar (ratio of Ratcliff and Obershelp) are taken for one name that was changed."""
 
@@ -34,7 +37,7 @@ def changed_columns(contract: Contract, delivered: Mapping[str, Kind]) -> tuple[
     words = {
         column.name: f"column {column.name!r} is missing"
         + (
-            f"; it is probably {renamed[column.name]!r} now, which is new"
+            f"; {RENAMED}{renamed[column.name]!r} now, which is new"
             if column.name in renamed
             else f"; the delivery has {', '.join(names)}"
         )

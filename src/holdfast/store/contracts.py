@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.contract import Contract
 from holdfast.errors import NotFoundError
 from holdfast.records import check_name
 from holdfast.store import events, schema
+from holdfast.store.prepared import Prepared
 
 ACCEPTED: Final = "contract.accepted"
 """The kind of the event by which a person takes a change of contract upon himself."""
@@ -19,6 +20,12 @@ ACCEPTED: Final = "contract.accepted"
 _CONTRACTS: Final = schema.contracts
 _BATCHES: Final = schema.batches
 _SHORTEST: Final = 6
+_NEWEST: Final = Prepared(
+    select(_BATCHES.c.contract_hash)
+    .where(_BATCHES.c.feed == bindparam("of_feed"))
+    .order_by(_BATCHES.c.table_version.desc())
+    .limit(1)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +90,7 @@ def everything(connection: Connection) -> list[ContractRow]:
 
 def newest_of(connection: Connection, feed: str) -> str | None:
     """The hash of the contract that judged the newest loaded batch of `feed`; None when nothing was ever loaded."""
-    query = (
-        select(_BATCHES.c.contract_hash)
-        .where(_BATCHES.c.feed == feed)
-        .order_by(_BATCHES.c.table_version.desc())
-        .limit(1)
-    )
-    return connection.execute(query).scalar_one_or_none()
+    return _NEWEST.run(connection, {"of_feed": feed}).scalar_one_or_none()
 
 
 def uses(connection: Connection, feed: str | None = None) -> list[ContractUse]:

@@ -11,14 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.store import schema
+from holdfast.store.prepared import Prepared
 
 _ONLINE: Final = schema.online_features
 _KEY: Final = ("aggregate", "entity", "known_us")
 _DEFINITIONS: Final = schema.online_definitions
+_OF_FEED: Final = Prepared(
+    select(_DEFINITIONS)
+    .where(_DEFINITIONS.c.feed == bindparam("of_feed"))
+    .order_by(_DEFINITIONS.c.aggregate)
+)
 _AT_ONCE: Final = 500  # entities in one query: databases bound the number of parameters
 
 
@@ -94,10 +100,9 @@ def register(connection: Connection, definitions: Sequence[Definition], table_ve
 
 def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int]]:
     """The aggregates over `feed` whose values are kept, with the table version that they are complete up to."""
-    query = select(_DEFINITIONS).where(_DEFINITIONS.c.feed == feed).order_by(_DEFINITIONS.c.aggregate)
     return [
         (Definition(row.aggregate, row.feed, row.definition), int(row.table_version))
-        for row in connection.execute(query)
+        for row in _OF_FEED.run(connection, {"of_feed": feed})
     ]
 
 

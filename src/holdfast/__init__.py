@@ -55,6 +55,16 @@ if TYPE_CHECKING:
     )
     from holdfast.qualify import Gates, GoldenQuery, Objective
     from holdfast.rollout import Canary
+    from holdfast.tables.selection import (
+        Cap,
+        Discard,
+        Filter,
+        Forbidden,
+        Quota,
+        Sample,
+        Selection,
+        Weights,
+    )
     from holdfast.train import LightGBM, LogisticRegression, Rate
 
 _WHERE = {
@@ -70,6 +80,9 @@ _WHERE = {
     "holdfast.declaration": ["Model"],
     "holdfast.qualify": ["Gates", "GoldenQuery", "Objective"],
     "holdfast.rollout": ["Canary"],
+    "holdfast.tables.selection": (
+        "Cap Discard Filter Forbidden Quota Sample Selection Weights".split()  # noqa: SIM905
+    ),
     "holdfast.train": ["LightGBM", "LogisticRegression", "Rate"],
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
@@ -79,6 +92,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "Contract", "Boolean", "Category", "Integer", "Label", "Number", "Text", "Timestamp",
     "Reject", "Constant", "Mean", "Median", "Keep", "Rule", "col",
     "Model", "Aggregate", "Bucket", "Clip", "Code", "Difference", "Hour", "Impute", "Log", "Month", "Ratio", "Value", "Weekday",
+    "Selection", "Filter", "Forbidden", "Discard", "Sample", "Cap", "Quota", "Weights",
     "LightGBM", "LogisticRegression", "Rate", "Gates", "GoldenQuery", "Objective", "Canary",
 ]  # fmt: skip
 

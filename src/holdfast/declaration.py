@@ -28,6 +28,7 @@ from holdfast.features import Aggregate, Feature, columns_read, feature_name
 from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import check_name, duration
 from holdfast.rollout import Canary
+from holdfast.tables.selection import EVERY_ROW, Selection, columns_of
 
 if TYPE_CHECKING:
     from holdfast.feeds import Feed
@@ -68,6 +69,8 @@ class Model:
         How a qualified version takes over the traffic.
     objective
         What it is to achieve; a version that misses it on held-out days is not rolled out. None promises nothing.
+    selection
+        Which of the training rows teach, and how much each counts; all of them alike by default.
 
     Raises
     ------
@@ -88,6 +91,7 @@ class Model:
     gates: Gates = field(default_factory=Gates)
     rollout: Canary = field(default_factory=Canary)
     objective: Objective | None = None
+    selection: Selection = EVERY_ROW
 
     def __post_init__(self) -> None:
         check_name(self.name, "model")
@@ -102,6 +106,18 @@ class Model:
         """The column that is foretold."""
         assert self.contract.label is not None
         return self.contract.label.name
+
+    @property
+    def selected_besides(self) -> tuple[str, ...]:
+        """Columns that its selection reads and that are only in the feed of its rows."""
+        known = {*self.contract.names, *(aggregate.name for aggregate in self.aggregates)}
+        return tuple(name for name in self.selection.columns if name not in known)
+
+    @property
+    def selection_columns(self) -> dict[str, Column]:
+        """The columns that its selection may read."""
+        names = [aggregate.name for aggregate in self.aggregates]
+        return columns_of(self.contract.columns, self.rows.contract.columns, aggregates=names)
 
     @property
     def label_delay(self) -> timedelta:
@@ -141,8 +157,16 @@ def _problems(model: Model) -> Iterator[str]:
     yield from _aggregate_problems(model)
     yield from _feature_problems(model)
     yield from _golden_problems(model)
+    yield from _selection_problems(model)
     if model.holdout_span <= timedelta(0):
         yield f"the holdout is {model.holdout_span}; it must be positive"
+
+
+def _selection_problems(model: Model) -> Iterator[str]:
+    try:
+        model.selection.check(model.selection_columns)
+    except InputError as error:
+        yield error.what
 
 
 def _feed_problems(model: Model) -> Iterator[str]:

@@ -36,6 +36,7 @@ CODES: Final[dict[str, str]] = {
     "HF404": "The rollout's state does not allow this event.",
     "HF405": "More rows were discarded than the discard budget allows.",
     "HF406": "A version or snapshot is tainted: it was made from rows that were backed out.",
+    "HF407": "Rows that must not be learnt from are among the training rows.",
     "HF501": "A request is malformed.",
     "HF502": "A request breaks the model's contract.",
     "HF503": "No version can answer.",

@@ -14,6 +14,7 @@ from holdfast.declaration import Model
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, aggregate_rows, join_as_of
 from holdfast.store import Store, files, snapshots
+from holdfast.tables.select import Selected, select
 from holdfast.train import Split, time_split
 
 
@@ -23,13 +24,14 @@ class Examples:
 
     `unlabelled` counts rows that were left out because they have no label, `not_due` those whose label nobody
     could know yet, `dropped` says how many rows each reason struck ("distance|range"); the rows that were
-    struck are not in `frame`.
+    struck are in `struck` and not in `frame`. Columns of the feed that only the model's selection reads are in both.
     """
 
     frame: pl.DataFrame
     unlabelled: int
     not_due: int
     dropped: dict[str, int]
+    struck: pl.DataFrame
 
 
 def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], snapshot: str) -> Examples:
@@ -45,7 +47,10 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     Raises `InputError` HF401 when there is no labelled row that is due, `NotFoundError` HF303 for an unknown
     snapshot and `IntegrityError` HF301 for a damaged file.
     """
-    rows = files.read_rows(store, snapshot, model.rows.name, dtypes(model.contract))
+    also = {
+        name: kind for name, kind in dtypes(model.rows.contract).items() if name in model.selected_besides
+    }
+    rows = files.read_rows(store, snapshot, model.rows.name, dtypes(model.contract) | also)
     labelled = rows.drop_nulls(model.label) if rows.width else rows
     due = _due(model, labelled, snapshots.get(store, snapshot).created_us)
     if due.is_empty():
@@ -57,11 +62,13 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
             next_command=f"holdfast ingest {model.rows.name} <file>",
         )
     verdict = compile_batch(model.contract)(due.select(model.contract.names))
+    valid = _with_columns(verdict.valid, due, model.contract.key, list(also))
     return Examples(
-        with_aggregates(store, model, aggregates, snapshot, verdict.valid),
+        with_aggregates(store, model, aggregates, snapshot, valid),
         unlabelled=rows.height - labelled.height,
         not_due=labelled.height - due.height,
         dropped=verdict.counts,
+        struck=verdict.quarantined,
     )
 
 
@@ -88,6 +95,32 @@ def with_aggregates(
 def split_days(model: Model, frame: pl.DataFrame) -> Split:
     """Examples of `model` as `time_split` parts them by its holdout and its label's delay."""
     return time_split(frame, model.contract.event_time, model.holdout_span, delay=model.label_delay)
+
+
+def choose(model: Model, rows: pl.DataFrame, struck: pl.DataFrame, seed: int) -> Selected:
+    """Which of the training `rows` teach by the model's selection; `struck` are those that the contract struck.
+
+    Raises as `select` does.
+    """
+    return select(
+        rows,
+        model.selection,
+        seed,
+        columns=model.selection_columns,
+        key=model.contract.key,
+        slices=model.contract.slices,
+        struck=struck,
+    )
+
+
+def _with_columns(
+    valid: pl.DataFrame, rows: pl.DataFrame, key: tuple[str, ...], wanted: list[str]
+) -> pl.DataFrame:
+    """`valid` with the columns `wanted` of the rows that it was made from; its keys are unique."""
+    if not wanted:
+        return valid
+    brought = rows.select(*key, *wanted).unique(key, keep="first", maintain_order=True)
+    return valid.join(brought, on=list(key), how="left", maintain_order="left")
 
 
 def _due(model: Model, labelled: pl.DataFrame, known_us: int) -> pl.DataFrame:

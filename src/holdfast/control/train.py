@@ -18,13 +18,14 @@ import onnx
 import polars as pl
 
 from holdfast.control.accept import refuse_suspects
-from holdfast.control.examples import read_examples, split_days
+from holdfast.control.examples import choose, read_examples, split_days
 from holdfast.control.online import backfill
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
 from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, feed_from_frame, fit
-from holdfast.store import Store, blobs, taints, versions
+from holdfast.store import Store, blobs, selections, taints, versions
 from holdfast.store.versions import VersionRow
+from holdfast.tables.select import Selected
 from holdfast.train import Learner, Split
 from holdfast.train.agreement import TOLERANCE, answers, run_rows
 from holdfast.train.artifact import Role, VersionMetadata, seal
@@ -43,7 +44,8 @@ class Trained:
 
     `rows_unlabelled` had no label, and `rows_not_due` one that nobody could know yet when the snapshot was
     made; `dropped` says how many of the others each broken rule of the contract struck. `rows_embargoed` have
-    labels that became known during the held-out days. None of them taught anything.
+    labels that became known during the held-out days. `left_out` says how many of the training rows each filter, the
+    sample and each cap of the selection left out. None of them taught anything. `warnings` names quotas that were missed.
     """
 
     version: str
@@ -56,6 +58,8 @@ class Trained:
     rows_embargoed: int
     dropped: dict[str, int]
     file_bytes: int
+    left_out: dict[str, int]
+    warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
         """The result in plain JSON types."""
@@ -69,6 +73,7 @@ class _Recipe:
     model: Model
     snapshot: str
     split: Split
+    selected: Selected
     seed: int
 
 
@@ -87,9 +92,10 @@ def train(
     training days only. A label is used only when it was due: by the time of the snapshot to be used at all,
     and by the first held-out day to be trained on.
 
-    Raises `InputError` HF401 when the snapshot holds too little to learn from, `RefusedError` HF402 when a
-    learner fails, HF208 when the snapshot holds a suspect batch and HF406 when it is tainted, also when that happened
-    meanwhile, `NotFoundError` HF303 for an unknown one. Nothing is registered then.
+    Raises `InputError` HF401 when the snapshot holds too little to learn from, also for a quota, `RefusedError` HF405
+    and HF407 when the model's selection refuses the rows, HF402 when a learner fails, HF208 when the snapshot holds a
+    suspect batch and HF406 when it is tainted, also when that happened meanwhile, and `NotFoundError` HF303 for an
+    unknown one. Nothing is registered then.
     """
     step = progress or (lambda _done, _of: None)
     step(0, STEPS)
@@ -100,24 +106,27 @@ def train(
     examples = read_examples(store, model, model.aggregates, snapshot)
     step(1, STEPS)
     split = split_days(model, examples.frame)
-    recipe = _Recipe(model, snapshot, split, seed)
+    selected = choose(model, split.train, examples.struck, seed)
+    recipe = _Recipe(model, snapshot, split, selected, seed)
     candidate = _make(recipe, model.features, model.learner, "candidate")
     step(3, STEPS)
     heuristic = _make(recipe, model.heuristic_features, model.heuristic, "heuristic")
     step(4, STEPS)
-    heuristic_row, row = _register(store, (heuristic, candidate), now_us)
+    heuristic_row, row = _register(store, recipe, (heuristic, candidate), now_us)
     step(STEPS, STEPS)
     return Trained(
         version=row.version,
         heuristic=heuristic_row.version,
         snapshot=snapshot,
-        rows_trained=split.train.height,
+        rows_trained=selected.frame.height,
         rows_held_out=split.holdout.height,
         rows_unlabelled=examples.unlabelled,
         rows_not_due=examples.not_due,
         rows_embargoed=split.embargoed,
         dropped=examples.dropped,
         file_bytes=row.bytes,
+        left_out=selected.counts,
+        warnings=selected.warnings,
     )
 
 
@@ -136,7 +145,7 @@ def environment() -> dict[str, str]:
 def _make(
     recipe: _Recipe, features: Sequence[Feature], learner: Learner, role: Role
 ) -> tuple[bytes, VersionMetadata]:
-    model, rows = recipe.model, recipe.split.train
+    model, rows = recipe.model, recipe.selected.frame
     # A candidate is given every aggregate; the heuristic only what it groups by, so that it can always
     # answer.
     aggregates = model.aggregates if role == "candidate" else model.aggregates_read_by(features)
@@ -144,7 +153,13 @@ def _make(
     feed = feed_from_frame(fitted.inputs, rows)
     x = run_rows(feature_graph(fitted), feed, "features")
     y = rows[model.label].cast(pl.Float64).to_numpy()
-    estimator = learner.fit(x, y, fitted.names, seed=recipe.seed)
+    weights = recipe.selected.weights
+    # A learner of somebody's own need not know of weights as long as none are declared.
+    estimator = (
+        learner.fit(x, y, fitted.names, seed=recipe.seed)
+        if weights is None
+        else learner.fit(x, y, fitted.names, seed=recipe.seed, weights=weights)
+    )
     graph = compose(fitted, estimator)
     _check_composed(graph, estimator, feed, x)
     about = VersionMetadata(
@@ -162,16 +177,27 @@ def _make(
         environment=environment(),
         rows=rows.height,
         trained_before_us=recipe.split.cut_us,
+        selection_json=model.selection.to_json(),
     )
     return seal(graph, about), about
 
 
-def _register(store: Store, made: Sequence[tuple[bytes, VersionMetadata]], now_us: int) -> list[VersionRow]:
+def _register(
+    store: Store, recipe: _Recipe, made: Sequence[tuple[bytes, VersionMetadata]], now_us: int
+) -> list[VersionRow]:
     with blobs.registering(store):
         kept = [(blobs.put(store, data), len(data), about) for data, about in made]
         with store.ledger.write() as connection:
             for _, _, about in kept:
                 taints.refuse(connection, "snapshot", about.snapshot)
+            selections.keep(
+                connection,
+                recipe.snapshot,
+                recipe.model.selection,
+                recipe.seed,
+                recipe.selected,
+                found=recipe.split.train.height,
+            )
             return [
                 versions.register(connection, about, digest=digest, size_bytes=size_bytes, now_us=now_us)
                 for digest, size_bytes, about in kept

@@ -55,6 +55,9 @@ class VersionMetadata:
         Labelled rows it was trained on.
     trained_before_us
         Every training row is older than this (microseconds since 1970, UTC).
+    selection_json
+        Which of the snapshot's training rows taught, and with which weights; empty for versions made before there was a
+        choice.
     """
 
     model: str
@@ -71,6 +74,7 @@ class VersionMetadata:
     environment: Mapping[str, str]
     rows: int
     trained_before_us: int
+    selection_json: str = ""
 
 
 def seal(graph: onnx.ModelProto, metadata: VersionMetadata) -> bytes:

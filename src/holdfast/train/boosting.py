@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdfast.errors import InputError, RefusedError
-from holdfast.train.learner import Labels, Matrix, check_examples
+from holdfast.train.learner import Labels, Matrix, Weights, check_examples, check_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -74,7 +74,9 @@ class LightGBM:
         """The declared parameters; the number of threads is not one, because it decides nothing."""
         return {key: value for key, value in asdict(self).items() if key != "threads"}
 
-    def fit(self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int) -> onnx.ModelProto:
+    def fit(
+        self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int, weights: Weights | None = None
+    ) -> onnx.ModelProto:
         """Boost trees on rows `x` with labels `y` and convert them; see `Learner.fit`.
 
         The conversion answers as LightGBM does on every training row to 1e-5, or `RefusedError` HF402 is
@@ -87,9 +89,10 @@ class LightGBM:
         from holdfast.train.trees import forest_graph
 
         check_examples(x, y, names)
+        check_weights(weights, y)
         try:
             booster = lightgbm.train(
-                self._settings(seed), lightgbm.Dataset(x, label=y), num_boost_round=self.trees
+                self._settings(seed), lightgbm.Dataset(x, label=y, weight=weights), num_boost_round=self.trees
             )
         except lightgbm.basic.LightGBMError as error:
             raise RefusedError("HF402", f"LightGBM failed: {error}", state="nothing was trained") from error

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import InputError
-from holdfast.train.learner import Labels, Matrix, check_examples
+from holdfast.train.learner import Labels, Matrix, Weights, check_examples, check_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -69,7 +69,9 @@ class Rate:
         """The declared weight. What it groups by are its features, which the version's metadata names."""
         return {"weight": self.weight}
 
-    def fit(self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int) -> onnx.ModelProto:
+    def fit(
+        self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int, weights: Weights | None = None
+    ) -> onnx.ModelProto:
         """Count the groups of rows `x`, by all their features, and write the table as ONNX; see
         `Learner.fit`.
 
@@ -81,6 +83,7 @@ class Rate:
 
         del seed
         check_examples(x, y, names)
+        check_weights(weights, y)
         values = [_present_values(x[:, column]) for column in range(x.shape[1])]
         room = math.prod(len(known) + 1 for known in values)
         if room > LARGEST_TABLE:
@@ -90,9 +93,10 @@ class Rate:
             )
         slots = _slots(x, values)
         seen = ~np.isnan(x).any(axis=1)
-        overall = float(y.mean())
-        rows = np.bincount(slots[seen], minlength=room)
-        positives = np.bincount(slots[seen], weights=y[seen], minlength=room)
+        each = np.ones(len(y)) if weights is None else weights
+        overall = float(np.average(y, weights=weights))
+        rows = np.bincount(slots[seen], weights=each[seen], minlength=room)
+        positives = np.bincount(slots[seen], weights=(each * y)[seen], minlength=room)
         share = np.full(room, overall)
         np.divide(positives + self.weight * overall, rows + self.weight, out=share, where=rows > 0)
         graph = _lookup(values, share.astype(np.float32))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Matrix = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.float64]
+Weights = npt.NDArray[np.float64]
 
 MINIMUM_ROWS: Final = 50
 """Fewer examples than this teach nothing that a gate could confirm."""
@@ -38,13 +39,33 @@ class Learner(Protocol):
         """Everything besides data and seed that decides the outcome, as JSON values."""
         ...
 
-    def fit(self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int) -> onnx.ModelProto:
+    def fit(
+        self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int, weights: Weights | None = None
+    ) -> onnx.ModelProto:
         """Learn from rows `x` with labels `y` (0 or 1); the same arguments give the same graph.
+
+        `weights` says how much each row counts: not negative, with mean 1; None counts all alike.
 
         Raises `InputError` HF401 when the examples cannot teach, and `RefusedError` HF402 when the fit
         failed or its conversion does not answer as the original does.
         """
         ...
+
+
+def check_weights(weights: Weights | None, y: Labels) -> None:
+    """Refuse weights that cannot teach.
+
+    Raises `InputError` HF401 when there is not one finite, not negative weight a row, or when all rows of a label weigh
+    nothing.
+    """
+    if weights is None:
+        return
+    if weights.shape != y.shape or not np.isfinite(weights).all() or (weights < 0.0).any():
+        raise _cannot(
+            f"{weights.shape} weights for {len(y)} rows: one a row is needed, finite and not negative"
+        )
+    if any(float(weights[y == label].sum()) == 0.0 for label in (0.0, 1.0)):
+        raise _cannot("the rows of one label weigh nothing: one class cannot teach")
 
 
 def check_examples(x: Matrix, y: Labels, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import InputError, RefusedError
-from holdfast.train.learner import Labels, Matrix, check_examples
+from holdfast.train.learner import Labels, Matrix, Weights, check_examples, check_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -55,7 +55,9 @@ class LogisticRegression:
         """The declared parameters."""
         return asdict(self)
 
-    def fit(self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int) -> onnx.ModelProto:
+    def fit(
+        self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int, weights: Weights | None = None
+    ) -> onnx.ModelProto:
         """Fit on rows `x` with labels `y` and write the formula as ONNX; see `Learner.fit`.
 
         Raises `RefusedError` HF402 when the solver did not converge.
@@ -67,16 +69,17 @@ class LogisticRegression:
         from holdfast.train.agreement import check_agreement
 
         check_examples(x, y, names)
+        check_weights(weights, y)
         wide = x.astype(np.float64)
         mean = np.nanmean(wide, axis=0)
-        spread = np.nanstd(wide, axis=0)
+        spread = np.nanstd(wide, axis=0)  # unweighted: the scale of a feature is not a matter of what counts
         scale = np.where(spread > 0.0, spread, 1.0)
         standard = (np.where(np.isnan(wide), mean, wide) - mean) / scale
         fitted = linear_model.LogisticRegression(C=self.c, max_iter=self.iterations, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:
-                fitted.fit(standard, y)
+                fitted.fit(standard, y, sample_weight=weights)
             except (ConvergenceWarning, ValueError) as error:
                 raise RefusedError(
                     "HF402", f"logistic regression failed: {error}", state="nothing was trained"

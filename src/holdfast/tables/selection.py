@@ -1,0 +1,240 @@
+"""Which rows of a snapshot teach, and how much each counts: policy filters, rows that must not appear, samples, caps,
+quotas, weights and the discard budget (R28-R31, R39, R43, R50, R54). Every row that is left out is counted under the name
+of what left it out, and the same rows, selection and seed give the same choice, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from holdfast.contract.columns import Column, Number
+from holdfast.contract.rule_kinds import check_rule
+from holdfast.contract.rules import Expression, Rule
+from holdfast.errors import InputError
+from holdfast.records import canonical_json, check_name, sha256_hex
+
+_Otherwise = Literal["refuse", "warn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A policy by which rows may teach: those for which `expression` is false are left out, and counted under `name`.
+    Where it is missing the row stays."""
+
+    name: str
+    expression: Expression
+
+    def __post_init__(self) -> None:
+        Rule(self.name, self.expression)
+
+
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """What no row that teaches may be. One row for which `expression` is true refuses the training (HF407)."""
+
+    name: str
+    expression: Expression
+
+    def __post_init__(self) -> None:
+        Rule(self.name, self.expression)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Only `share` (above 0, at most 1) of the rows, drawn by the hash of their key and the seed."""
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.share <= 1.0:
+            raise _refuse(f"Sample: the share {self.share} is not above 0 and at most 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """At most so many rows of each combination of values of `columns`: a number of rows (int, at least 1), or a share of
+    the rows before the cap (float, above 0 and below 1). Which ones stay, the hash of their key and the seed decide."""
+
+    columns: tuple[str, ...] | str
+    at_most: int | float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", _names(self.columns))
+        as_rows = isinstance(self.at_most, int) and not isinstance(self.at_most, bool) and self.at_most >= 1
+        as_share = isinstance(self.at_most, float) and 0.0 < self.at_most < 1.0
+        if not self.columns or not (as_rows or as_share):
+            raise _refuse(
+                f"Cap({self.columns!r}): at_most is {self.at_most!r}; give rows (1, 2, ...) or a share between 0 and 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """At least so many rows of each value of `column`, also of values that its contract names and no row has. Fewer
+    refuse the training (HF401), or are only told with `otherwise` "warn"."""
+
+    column: str
+    at_least: int
+    otherwise: _Otherwise = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.at_least < 1 or self.otherwise not in ("refuse", "warn"):
+            raise _refuse(
+                f"Quota({self.column!r}): at_least {self.at_least}, otherwise {self.otherwise!r}; at least 1, and "
+                "'refuse' or 'warn'"
+            )
+
+
+@dataclass(frozen=True, init=False)
+class Weights:
+    """How much a row counts by its value of `column`: `factors` by value, `default` for the others. Several of them
+    multiply; only their ratios matter, because the mean weight is made 1. The gates judge rows unweighted."""
+
+    column: str
+    factors: Mapping[object, float]
+    default: float
+
+    def __init__(self, column: str, factors: Mapping[Any, float], default: float = 1.0) -> None:
+        object.__setattr__(self, "column", column)
+        object.__setattr__(self, "factors", dict(factors))
+        object.__setattr__(self, "default", default)
+        every = (*self.factors.values(), default)
+        if not all(math.isfinite(factor) and factor >= 0.0 for factor in every) or not any(every):
+            raise _refuse(f"Weights({column!r}): factors are finite, not negative and not all 0, not {every}")
+
+    def __hash__(self) -> int:
+        return hash((self.column, frozenset(self.factors.items()), self.default))
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """How many rows may be lost to filters and to the contract, overall and, with `by`, within each value of a column:
+    at most the share `at_most` (0 to 1), with at least `at_least_rows` left. More refuse the training (HF405)."""
+
+    at_most: float
+    at_least_rows: int = 0
+    by: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.at_most <= 1.0 or self.at_least_rows < 0:
+            raise _refuse(
+                f"Discard: at_most is {self.at_most}, a share, and at_least_rows {self.at_least_rows}, not negative"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which of the training rows teach. The parts work in this order: filters, forbidden, discard, sample, caps, quotas,
+    weights. Held-out rows are never selected: a version is judged by what really comes.
+
+    Columns are those of the model's contract, its aggregates, and of the feed of its rows.
+
+    >>> from holdfast.contract import col
+    >>> chosen = Selection(filters=[Filter("no_tests", col("carrier") != "TEST")], caps=[Cap("carrier", 0.3)])
+    >>> chosen.columns
+    ('carrier',)
+    """
+
+    filters: tuple[Filter, ...] = ()
+    forbidden: tuple[Forbidden, ...] = ()
+    discard: tuple[Discard, ...] = ()
+    sample: Sample | None = None
+    caps: tuple[Cap, ...] = ()
+    quotas: tuple[Quota, ...] = ()
+    weights: tuple[Weights, ...] = ()
+    _json: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for part in ("filters", "forbidden", "discard", "caps", "quotas", "weights"):
+            given = getattr(self, part)
+            object.__setattr__(self, part, tuple(given) if isinstance(given, (list, tuple)) else (given,))
+        names = [rule.name for rule in self._rules()]
+        if len(set(names)) != len(names):
+            raise _refuse("two filters or forbidden kinds of row have the same name")
+        object.__setattr__(self, "_json", canonical_json(self._as_json()))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it reads, each once."""
+        return tuple(dict.fromkeys(self._columns()))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the JSON form."""
+        return sha256_hex(self._json)
+
+    def to_json(self) -> str:
+        """The selection as canonical JSON."""
+        return self._json
+
+    def check(self, columns: Mapping[str, Column]) -> None:
+        """Raise `InputError` HF101 when it reads a column that is not among `columns`, or an expression does not fit."""
+        for name in self.columns:
+            if name not in columns:
+                raise _refuse(
+                    f"the selection reads {name!r}, which is no column of the model, its aggregates or its rows"
+                )
+        for rule in self._rules():
+            check_rule(rule, columns)
+        for name in self._by():
+            if isinstance(columns[name], Number):
+                raise _refuse(f"the selection counts by {name!r}, a number, which has no values to count by")
+
+    def _columns(self) -> Iterator[str]:
+        for rule in self._rules():
+            yield from rule.columns
+        yield from self._by()
+
+    def _rules(self) -> Iterator[Rule]:
+        yield from (Rule(part.name, part.expression) for part in self.filters)
+        yield from (Rule(part.name, part.expression) for part in self.forbidden)
+
+    def _by(self) -> Iterator[str]:
+        yield from (budget.by for budget in self.discard if budget.by is not None)
+        for cap in self.caps:
+            yield from cap.columns
+        yield from (quota.column for quota in self.quotas)
+        yield from (weights.column for weights in self.weights)
+
+    def _as_json(self) -> dict[str, object]:
+        return {
+            "filters": [Rule(rule.name, rule.expression).to_json() for rule in self.filters],
+            "forbidden": [Rule(rule.name, rule.expression).to_json() for rule in self.forbidden],
+            "discard": [[part.at_most, part.at_least_rows, part.by] for part in self.discard],
+            "sample": None if self.sample is None else self.sample.share,
+            "caps": [[list(cap.columns), cap.at_most] for cap in self.caps],
+            "quotas": [[part.column, part.at_least, part.otherwise] for part in self.quotas],
+            "weights": [
+                [
+                    part.column,
+                    sorted(([str(value), factor] for value, factor in part.factors.items())),
+                    part.default,
+                ]
+                for part in self.weights
+            ],
+        }
+
+
+EVERY_ROW: Final = Selection()
+"""The selection of a model that declares none."""
+
+
+def columns_of(*parts: Iterable[Column], aggregates: Iterable[str]) -> dict[str, Column]:
+    """The columns that a selection may read: those of `parts`, the first of a name, and aggregates as numbers that may
+    be missing."""
+    found: dict[str, Column] = {name: Number(name, unit="1", missing="keep") for name in aggregates}
+    for part in parts:
+        for column in part:
+            found.setdefault(column.name, column)
+    return found
+
+
+def _names(columns: tuple[str, ...] | list[str] | str) -> tuple[str, ...]:
+    return tuple(check_name(name, "column") for name in ([columns] if isinstance(columns, str) else columns))
+
+
+def _refuse(why: str) -> InputError:
+    return InputError("HF101", why)

@@ -16,6 +16,8 @@ from holdfast.feeds import Feed
 from holdfast.records import Level
 from holdfast.store import Store, contracts, events
 
+pytestmark = pytest.mark.usefixtures("each_ledger")
+
 V = Number("v", unit="mi", low=0, high=10)
 KEEP = replace(V, name="w", missing="keep")
 

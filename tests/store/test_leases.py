@@ -14,6 +14,8 @@ from holdfast.errors import ConflictError
 from holdfast.store import Store, leases
 from holdfast.store.leases import Lease, Sighting
 
+pytestmark = pytest.mark.usefixtures("each_ledger")
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:

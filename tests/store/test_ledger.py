@@ -11,6 +11,7 @@ from holdfast.settings import Settings
 from holdfast.store import Store
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("name", ["a?b", "a%20b", "a#b", "a b", "\N{AIRPLANE DEPARTURE}", "a'b\"c", "a&b=c"])
 def test_a_project_may_lie_in_any_directory(tmp_path: Path, name: str) -> None:
     root = tmp_path / name

@@ -12,6 +12,8 @@ from holdfast.errors import ConflictError, NotFoundError
 from holdfast.rollout import Canary, begin, begin_step
 from holdfast.store import Store, evidence, plans, rollouts, schema
 
+pytestmark = pytest.mark.usefixtures("each_ledger")
+
 MODEL = {"model": "m", "policy": Canary().to_json(), "reason": "r", "actor": "a", "now_us": 5}
 
 

@@ -20,6 +20,8 @@ from holdfast.store.batches import Publication
 from holdfast.tables import Snapshot
 from holdfast.tables.cuts import DAY_US
 
+pytestmark = pytest.mark.usefixtures("each_ledger")
+
 GROUPS = {"flights": "airport", "weather": "airport", "holidays": None}
 
 

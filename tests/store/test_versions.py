@@ -16,6 +16,8 @@ from holdfast.store import Store, events, gates, schema, versions
 from holdfast.store.versions import VersionRow
 from holdfast.train.artifact import VersionMetadata
 
+pytestmark = pytest.mark.usefixtures("each_ledger")
+
 ABOUT = VersionMetadata(
     model="flights",
     role="candidate",

@@ -1,0 +1,104 @@
+"""A ledger on PostgreSQL: how it is connected to, how its writers wait for each other, and how long an answer is waited for.
+
+Writers take one lock of the whole ledger, as SQLite's writers do: table versions and events are then committed in the order
+of their numbers, which a reader who asks for what is newer relies on, and no statement needs a form for races of its own.
+
+A stopped PostgreSQL keeps a client waiting for ever, because its machine goes on acknowledging what is sent; no time-out of
+the server and none of TCP helps. So every wait of the client has an end of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, event
+
+LOCK_SECONDS: Final = 30
+"""How long a writer waits for another writer, as it does with SQLite."""
+
+STATEMENT_SECONDS: Final = 40
+"""How long one statement may take by the server's clock."""
+
+ANSWER_SECONDS = 45.0
+"""How long the client waits for an answer. Longer than the server's own limits, so that only a server that is stopped or
+unreachable meets it. Read at every wait."""
+
+CONNECT_SECONDS: Final = 5
+
+_WRITERS: Final = 0x484F4C44464153  # the name of the lock that writers hold until they have committed
+_TCP: Final = {
+    "connect_timeout": CONNECT_SECONDS,
+    "tcp_user_timeout": 1000 * STATEMENT_SECONDS,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "application_name": "holdfast",
+    "options": (
+        f"-c lock_timeout={LOCK_SECONDS}s -c statement_timeout={STATEMENT_SECONDS}s "
+        # A writer that was stopped within its transaction must not keep the others out for ever.
+        f"-c idle_in_transaction_session_timeout={LOCK_SECONDS}s -c synchronous_commit=on"
+    ),
+}
+
+T = TypeVar("T")
+
+
+def with_driver(url: URL) -> URL:
+    """`url` with psycopg as its driver, when it names none; "postgres" is another word for "postgresql".
+
+    >>> from sqlalchemy.engine import make_url
+    >>> with_driver(make_url("postgresql://db.example/ledger")).drivername
+    'postgresql+psycopg'
+    """
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
+def prepare(engine: Engine) -> None:
+    """Make `engine`'s connections patient no longer than is said here, and its writers wait for each other."""
+    event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "begin", _begin)
+
+
+def _connect(_dialect: Any, _record: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
+    import psycopg
+
+    class Impatient(psycopg.Connection[Any]):
+        """A connection that gives up on a server which does not answer."""
+
+        def wait(self, gen: Generator[Any, Any, T], *more: Any, **others: Any) -> T:
+            try:
+                return super().wait(_bounded(gen, time.monotonic() + ANSWER_SECONDS), *more, **others)
+            except SilentError as error:
+                self.pgconn.finish()  # whatever the server says later is nobody's answer
+                raise psycopg.OperationalError(
+                    f"no answer within {ANSWER_SECONDS:g} seconds; the connection was given up"
+                ) from error
+
+    return Impatient.connect(*arguments, **{**_TCP, **parameters})
+
+
+class SilentError(Exception):
+    """The server did not answer in time."""
+
+
+def _bounded(waiting: Generator[Any, Any, T], end: float) -> Generator[Any, Any, T]:
+    """What a generator of psycopg does, until the time `end`: it is resumed with 0 several times a second while nothing
+    comes.
+    """
+    try:
+        wanted = next(waiting)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() >= end:
+                raise SilentError
+            wanted = waiting.send(ready)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+
+
+def _begin(connection: Connection) -> None:
+    if connection.get_execution_options().get("holdfast_writes", False):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")

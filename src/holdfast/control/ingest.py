@@ -208,6 +208,11 @@ def _publish(
     for _ in range(_MOST_ATTEMPTS):
         judged = judge(store, feed, prepared, now_us=now_us)
         if worst(judged.violations) is Level.CRITICAL:
+            # Another process may have loaded this very delivery meanwhile: then its rows are no repetition of another's.
+            with store.ledger.read() as connection:
+                known = batches.answer(connection, prepared.batch, prepared.manifest.digest)
+            if isinstance(known, AlreadyLoaded):
+                return known, judged
             raise _refuse(store, judged.unfit(), now_us)
         computed = online_values(store, feed, aggregates, valid)
         known = [basis for basis in (computed.basis, judged.basis) if basis is not None]

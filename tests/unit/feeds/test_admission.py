@@ -1,0 +1,273 @@
+"""What was delivered is measured and judged, in words and numbers (R18, R28, R37, R41, R43, R44)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.contract import Category, Contract, Integer, Label, Number, Timestamp
+from holdfast.feeds import (
+    Busiest,
+    Complete,
+    Composition,
+    Expectations,
+    Feed,
+    Granularity,
+    Limits,
+    Volume,
+)
+from holdfast.feeds.admission import NOTHING, History, Past, judge, worst
+from holdfast.feeds.changed_columns import changed_columns
+from holdfast.feeds.delivery import DAY_US, HOUR_US, DeliveryFacts, digest_of, measure
+from holdfast.records import Level, Violation
+
+CONTRACT = Contract(
+    Integer("number"),
+    Category("origin"),
+    Number("delay", unit="min", missing="keep"),
+    Timestamp("at", tz="America/New_York"),
+    key="number",
+    event_time="at",
+    label=Label("late", delay="1d", missing="keep"),
+    slices=("origin",),
+)
+MIDNIGHT = datetime(2013, 3, 4, 5, tzinfo=UTC)
+NOW_US = round(MIDNIGHT.timestamp() * 1e6) + 10 * DAY_US
+
+
+def _rows(hours: list[float], **columns: object) -> pl.DataFrame:
+    times = [MIDNIGHT + timedelta(hours=hour) for hour in hours]
+    frame = pl.DataFrame(
+        {
+            "number": range(len(hours)),
+            "origin": ["EWR" if row % 2 else "JFK" for row in range(len(hours))],
+            "delay": [float(row) for row in range(len(hours))],
+            "at": pl.Series(times, dtype=pl.Datetime("us", "UTC")).dt.convert_time_zone("America/New_York"),
+            "late": [row % 3 == 0 for row in range(len(hours))],
+        }
+    )
+    return frame.with_columns(**columns)
+
+
+DAY = [hour + half for hour in range(24) for half in (0.0, 0.0)]
+
+
+def _judged(
+    expects: Expectations,
+    valid: pl.DataFrame,
+    history: History = NOTHING,
+    *,
+    bad: pl.DataFrame | None = None,
+    rows_expected: int | None = None,
+    now_us: int = NOW_US,
+) -> list[Violation]:
+    feed = Feed("f", CONTRACT, expects=expects)
+    quarantined = pl.DataFrame() if bad is None else bad
+    reasons = {"delay|range": quarantined.height} if quarantined.height else {}
+    facts = measure(CONTRACT, expects, valid, quarantined, reasons, rows_expected=rows_expected)
+    return list(judge(feed, facts, history, now_us=now_us))
+
+
+def _short(found: list[Violation]) -> list[tuple[str, str, Level]]:
+    return [(each.check, each.subject, each.level) for each in found]
+
+
+def test_a_feed_that_expects_nothing_finds_nothing() -> None:
+    assert _judged(Expectations(), _rows(DAY)) == []
+
+
+def test_another_number_of_rows_than_the_sender_says_is_no_batch() -> None:
+    (found,) = _judged(Expectations(), _rows(DAY), rows_expected=49)
+    assert (found.check, found.level, found.observed, found.bound) == ("count", Level.CRITICAL, 48, 49)
+    assert _judged(Expectations(), _rows(DAY), rows_expected=48) == []
+
+
+def test_the_discard_budget_holds_for_all_and_for_each_slice() -> None:
+    valid = pl.concat([_rows(DAY)] * 10)
+    bad = valid.filter(origin="EWR").head(30).with_columns(_reasons=pl.lit(["delay|range"]))
+    expects = Expectations(drop=Limits(warning=0.01, error=0.11, critical=0.9))
+    assert _short(_judged(expects, valid, bad=bad)) == [
+        ("drop", "", Level.WARNING),
+        ("drop", "origin=EWR", Level.ERROR),
+    ]
+    small = bad.head(3)
+    assert _short(_judged(expects, _rows([1, 2]), bad=small)) == [("drop", "", Level.ERROR)]
+
+
+def test_volume_is_held_against_bounds_and_against_the_past() -> None:
+    past = tuple(
+        Past(f"d{day}", 48 + day % 3, round(MIDNIGHT.timestamp() * 1e6) - day * DAY_US)
+        for day in range(1, 30)
+    )
+    expects = Expectations(rows=Volume(at_least=10, at_most=200, differs=Limits(warning=0.2, error=0.5)))
+    assert _short(_judged(expects, _rows([1.0] * 9))) == [("rows", "", Level.ERROR)]
+    assert _short(_judged(expects, _rows([1.0] * 201))) == [("rows", "", Level.ERROR)]
+    assert _judged(expects, _rows([1.0] * 50), History(past)) == []
+    assert _short(_judged(expects, _rows([1.0] * 20), History(past))) == [("rows", "", Level.ERROR)]
+    assert _judged(expects, _rows([1.0] * 20), History(past[:7])) == []
+    wild = tuple(replace(each, rows=each.rows * (1 + number % 5)) for number, each in enumerate(past))
+    assert _judged(expects, _rows([1.0] * 20), History(wild)) == []
+
+
+def test_a_monday_is_compared_with_mondays() -> None:
+    week = (100, 50, 50, 50, 50, 10, 10)
+    monday = round(MIDNIGHT.timestamp() * 1e6)
+    past = tuple(Past(f"d{day}", week[-day % 7], monday - day * DAY_US) for day in range(1, 60))
+    expects = Expectations(rows=Volume(differs=Limits(error=0.3), weekdays=True))
+    assert _judged(expects, _rows([1.0] * 100), History(past)) == []
+    (found,) = _judged(expects, _rows([1.0] * 50), History(past))
+    assert "the last 8 Mondays is 100" in found.explanation
+
+
+def test_missing_batches_are_counted_in_event_time() -> None:
+    low_us = round(MIDNIGHT.timestamp() * 1e6)
+    expects = Expectations(every="1d", grace="2h", missing=Limits(warning=1, error=3))
+    for hours, level in ((5, None), (25, None), (30, Level.WARNING), (24 * 5, Level.ERROR)):
+        found = _judged(expects, _rows(DAY), History(high_before_us=low_us - hours * HOUR_US))
+        assert [each.level for each in found] == ([level] if level else [])
+    assert _judged(expects, _rows(DAY), History(high_before_us=None)) == []
+
+
+def test_a_hole_in_a_day_is_found_for_the_entity_that_it_is_in() -> None:
+    expects = Expectations(complete=Complete("3h", by="origin", day=True, quiet=(0, 5)))
+    assert _judged(expects, _rows(DAY)) == []
+    hole = (pl.col("origin") != "EWR") | ~pl.col("at").dt.hour().is_between(10, 12)
+    (found,) = _judged(expects, _rows(DAY).filter(hole))
+    assert (found.check, found.subject, found.observed) == ("gap", "origin=EWR", 4 * 3600)
+    assert "from 2013-03-04 14:00:00Z to 2013-03-04 18:00:00Z" in found.explanation
+    late = _rows(DAY).filter(pl.col("at").dt.hour() >= 8)
+    assert _judged(expects, late) == []  # 0 to 5 is quiet, 5 to 8 is 3 h
+    assert _short(_judged(expects, late.filter(pl.col("at").dt.hour() < 20))) == [
+        ("gap", "origin=EWR", Level.ERROR),
+        ("gap", "origin=JFK", Level.ERROR),
+    ]
+
+
+def test_rows_of_another_day_are_found_also_when_clocks_change() -> None:
+    expects = Expectations(complete=Complete("3h", day=True, elsewhere=Limits(warning=1, error=3)))
+    spring = _rows(DAY).with_columns(at=pl.col("at").dt.offset_by("6d"))  # 10 March 2013 has 23 hours
+    assert _judged(expects, spring.unique("at", keep="first", maintain_order=True)) == []
+    moved = _rows(DAY).with_columns(at=pl.col("at") + pl.duration(hours=1))
+    assert _short(_judged(expects, moved)) == [("day", "at", Level.WARNING)]
+    assert _short(_judged(expects, moved.with_columns(at=pl.col("at") + pl.duration(hours=1)))) == [
+        ("day", "at", Level.ERROR)
+    ]
+
+
+def test_holes_in_a_sequence_are_found_in_a_batch_and_between_batches() -> None:
+    expects = Expectations(sequence="number", holes=Limits(warning=1, error=5))
+    rows = _rows(DAY)
+    assert _judged(expects, rows, History(sequence_before=-1)) == []
+    (found,) = _judged(expects, rows.filter(~pl.col("number").is_in([5, 6])))
+    assert (found.level, found.observed) == (Level.WARNING, 2)
+    (found,) = _judged(expects, rows, History(sequence_before=-9))
+    assert (found.level, found.observed) == (Level.ERROR, 8)
+    assert _judged(expects, rows, History(sequence_before=500)) == []  # an older batch comes late
+
+
+@pytest.mark.parametrize(("step", "level"), [("1h", None), ("10s", Level.CRITICAL), ("5min", Level.CRITICAL)])
+def test_the_most_common_step_is_the_granularity(step: str, level: Level | None) -> None:
+    expects = Expectations(granularity=Granularity(step, by="origin"))
+    odd = _rows([*DAY[:20], *DAY[26:]])
+    assert [each.level for each in _judged(expects, odd)] == ([level] if level else [])
+
+
+def test_the_traffic_is_made_of_what_is_expected() -> None:
+    rows = _rows([1.0] * 100, origin=pl.Series(["bot"] * 30 + ["web"] * 60 + ["app"] * 10))
+    expects = Expectations(
+        composition=(Composition("origin", at_most={"bot": 0.2}, at_least={"app": 0.1, "kiosk": 0.01}),),
+        busiest=(Busiest("origin", Limits(warning=0.5, error=0.9)),),
+    )
+    assert _short(_judged(expects, rows)) == [
+        ("composition", "origin=bot", Level.ERROR),
+        ("composition", "origin=kiosk", Level.ERROR),
+        ("busiest", "origin", Level.WARNING),
+    ]
+
+
+def test_what_cannot_be_known_yet_is_told() -> None:
+    expects = Expectations(early_labels="refuse", ahead="1h")
+    rows = _rows(DAY)
+    newest = rows["at"].dt.epoch("us").to_list()[-1]
+    assert _judged(expects, rows, now_us=newest + DAY_US) == []
+    assert _short(_judged(expects, rows, now_us=newest)) == [("early", "late", Level.ERROR)]
+    unlabelled = rows.with_columns(late=pl.lit(None, pl.Boolean))
+    assert _judged(expects, unlabelled, now_us=newest) == []
+    assert _short(_judged(expects, unlabelled, now_us=newest - 2 * HOUR_US)) == [("early", "at", Level.ERROR)]
+
+
+def test_the_same_rows_are_the_same_in_any_order_and_any_other_rows_are_not() -> None:
+    rows = _rows(DAY)
+    assert digest_of(rows) == digest_of(rows.sample(fraction=1, shuffle=True, seed=7))
+    assert digest_of(rows) != digest_of(rows.with_columns(delay=pl.col("delay") + 1e-9))
+    assert digest_of(rows) != digest_of(pl.concat([rows, rows.head(1)]))
+    anew = rows.with_columns(at=pl.col("at").dt.offset_by("1d"), number=pl.col("number") + 100)
+    expects = Expectations(repeated="stale")
+    one, two = (measure(CONTRACT, expects, each, pl.DataFrame(), {}) for each in (rows, anew))
+    assert one.rows_digest != two.rows_digest
+    assert one.values_digest == two.values_digest != ""
+    few = rows.with_columns(delay=pl.lit(0.0), late=pl.lit(value=True))
+    assert measure(CONTRACT, expects, few, pl.DataFrame(), {}).values_digest == ""
+    for history in (History(same_rows="d1"), History(same_values="d1")):
+        assert _short(_judged(expects, rows, history)) == [("repeat", "d1", Level.CRITICAL)]
+
+
+@given(
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=30, unique=True),
+    st.integers(-5, 5),
+)
+def test_holes_are_what_is_missing_between_the_ends(numbers: list[int], before: int) -> None:
+    """Against counting one by one."""
+    valid = _rows([0.0] * len(numbers), number=pl.Series(sorted(numbers)))
+    expects = Expectations(sequence="number", holes=Limits(error=1))
+    found = _judged(expects, valid, History(sequence_before=before))
+    first, last = min(numbers), max(numbers)
+    holes = (last - first + 1 - len(numbers)) + max(0, first - before - 1)
+    assert [each.observed for each in found] == ([holes] if holes else [])
+
+
+def test_the_worst_level_decides() -> None:
+    found = [Violation("rows", "", level, "") for level in (Level.WARNING, Level.CRITICAL, Level.ERROR)]
+    assert worst(found) is Level.CRITICAL
+    assert worst(found[:1]) is Level.WARNING
+    assert worst([]) is None
+
+
+@pytest.mark.parametrize(
+    ("delivered", "told"),
+    [
+        ({"dleay": "number"}, {"delay": "it is probably 'dleay' now"}),
+        ({"wait": "number"}, {"delay": "it is probably 'wait' now"}),
+        ({"wait": "text"}, {"delay": "'delay' is missing; the delivery has", "wait": "not in the contract"}),
+        ({"delay": "text"}, {"delay": "comes as text; the contract says number"}),
+        ({"delay": "any"}, {}),
+        ({}, {"delay": "'delay' is missing"}),
+        ({"delay": "number", "gate": "text"}, {"gate": "not in the contract"}),
+    ],
+)
+def test_what_happened_to_the_columns_is_named(delivered: dict[str, str], told: dict[str, str]) -> None:
+    """R41: a column that was renamed is told with its likely new name."""
+    columns = {"number": "number", "origin": "text", **delivered, "at": "time", "late": "boolean"}
+    found = changed_columns(CONTRACT, columns)  # type: ignore[arg-type]  # a dictionary of literals
+    assert {each.subject for each in found} == set(told)
+    assert all(told[each.subject] in each.explanation for each in found)
+    assert {each.level for each in found} <= {Level.CRITICAL}
+
+
+def test_facts_of_no_row_are_facts_too() -> None:
+    expects = Expectations(
+        complete=Complete("1h", day=True),
+        sequence="number",
+        granularity=Granularity("1h"),
+        busiest=(Busiest("origin", Limits(error=0.5)),),
+        early_labels="refuse",
+        repeated="stale",
+    )
+    facts = measure(CONTRACT, expects, _rows([]), pl.DataFrame(), {})
+    assert facts == DeliveryFacts(0, 0, None, None, "")
+    assert judge(Feed("f", CONTRACT, expects=expects), facts, now_us=NOW_US) == ()

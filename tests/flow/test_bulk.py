@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.flow import dying
 
 from holdfast.contract import Category, Contract, Number, Text, Timestamp
 from holdfast.control.bulk import Delivery, check_many, ingest_many, profile_many
@@ -92,7 +91,7 @@ def test_what_comes_before_a_bad_delivery_is_loaded_and_nothing_after_it(tmp_pat
     store, given = Store.open(tmp_path / "store"), deliveries(tmp_path / "in")
     assert isinstance(given[2].source, Path)
     given[2].source.write_text("id,at\n1,2026-01-01T00:00:00Z\n")
-    executor = LocalExecutor(2)
+    executor = LocalExecutor(1)
     with pytest.raises(InputError, match="HF202"):
         load(store, given, executor)
     executor.close()
@@ -109,7 +108,7 @@ def test_the_same_content_twice_in_one_load_is_told_as_if_it_came_later(tmp_path
         "already_loaded",
         "loaded",
     ]
-    executor = LocalExecutor(2)
+    executor = LocalExecutor(1)
     other = Store.open(tmp_path / "other")
     assert load(other, [given[0], given[0], given[1]], executor) == ["loaded", "already_loaded", "loaded"]
     with pytest.raises(ConflictError, match="HF203"):
@@ -118,25 +117,11 @@ def test_the_same_content_twice_in_one_load_is_told_as_if_it_came_later(tmp_path
     assert orphans.unnamed(other) == []
 
 
-def _die_once(task: tuple[str, int]) -> int:
-    directory, number = task
-    mark = Path(directory) / f"died-{number}"
-    if number % 3 == 0 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def _die(_number: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return 0
-
-
 def test_tasks_of_a_process_that_died_run_again_in_their_place(tmp_path: Path) -> None:
-    executor = LocalExecutor(2)
-    assert list(executor.map(_die_once, [(str(tmp_path), number) for number in range(7)])) == list(range(7))
+    executor = LocalExecutor(1)
+    assert list(executor.map(dying.once, [(str(tmp_path), number) for number in range(5)])) == list(range(5))
     with pytest.raises(UnavailableError, match="HF302"):
-        list(executor.map(_die, [1, 2]))
+        list(executor.map(dying.always, [1, 2]))
     executor.close()
 
 
@@ -145,7 +130,7 @@ def test_many_files_are_checked_and_profiled_as_one_would_be(tmp_path: Path) -> 
     load(store, given, LocalExecutor())
     with store.ledger.read() as connection:
         found = files.entries(connection, "trips", 6)
-    others = LocalExecutor(2)
+    others = LocalExecutor(1)
     sources = [each.source for each in given]
     checked = list(check_many(FEED, sources, others))
     assert checked == list(check_many(FEED, sources, LocalExecutor()))

@@ -47,6 +47,11 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "",
         "Address of the Ray cluster, host:port or auto; empty starts one on this machine for the time.",
     ),
+    (
+        "HOLDFAST_OPENLINEAGE_URL",
+        "",
+        "URL of an OpenLineage catalogue that the control loop tells what happened; empty tells nobody.",
+    ),
 )
 """Name, default and help of every setting; the reference page is generated from it."""
 
@@ -72,6 +77,7 @@ class Settings:
     source_seconds: float = 300.0
     executor: str = "local"
     ray_address: str = ""
+    openlineage_url: str = ""
 
     @classmethod
     def read(cls, project: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -91,6 +97,7 @@ class Settings:
             source_seconds=_count("HOLDFAST_SOURCE_SECONDS", values),
             executor=_one_of("HOLDFAST_EXECUTOR", EXECUTORS, values),
             ray_address=values["HOLDFAST_RAY_ADDRESS"],
+            openlineage_url=_web_address("HOLDFAST_OPENLINEAGE_URL", values),
         )
 
 
@@ -126,6 +133,14 @@ def resolve(reference: str, environment: Mapping[str, str] | None = None) -> str
 def _one_of(name: str, allowed: tuple[str, ...], values: Mapping[str, str]) -> str:
     if values[name] not in allowed:
         raise InputError("HF103", f"{name} is {values[name][:20]!r}; it can be {', '.join(allowed)}")
+    return values[name]
+
+
+def _web_address(name: str, values: Mapping[str, str]) -> str:
+    if values[name] and not values[name].startswith(("http://", "https://")):
+        raise InputError(
+            "HF103", f"{name} is {values[name][:40]!r}: a URL that begins with http:// or https://"
+        )
     return values[name]
 
 

@@ -15,11 +15,13 @@ from holdfast.cli.report import Report, counted, moment
 from holdfast.control import backout as backing
 from holdfast.control import rebuild as rebuilding
 from holdfast.errors import InputError
-from holdfast.records import BatchId
+from holdfast.records import BatchId, canonical_json
 from holdfast.store import Store, backouts
 from holdfast.store import lineage as lines
+from holdfast.store import openlineage as facts
 from holdfast.tables.backout import Plan, Rebuild, blast, explain
 from holdfast.tables.lineage import Node, tree
+from holdfast.tables.openlineage import run_events
 
 Feed = Annotated[str, typer.Argument(help="The feed that delivered the batch.")]
 Batch = Annotated[str, typer.Argument(help="The batch: the sender's id of the delivery.")]
@@ -151,6 +153,9 @@ def lineage(
     up: Annotated[
         bool, typer.Option("--up/--down", help="What it was made from, or what was made from it.")
     ] = False,
+    openlineage: Annotated[
+        bool, typer.Option("--openlineage", help="Print OpenLineage run events instead, one to a line.")
+    ] = False,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
@@ -162,6 +167,14 @@ def lineage(
         start = lines.find(connection, node)
         found = (lines.up if up else lines.down)(connection, start)
         words = backouts.told(connection, found.nodes)
+        deeds = (
+            [fact for each in found.nodes for fact in facts.of_node(connection, each)] if openlineage else []
+        )
+    if openlineage:
+        for deed in sorted(deeds, key=lambda each: each.at_us):
+            for run_event in run_events(deed):
+                typer.echo(canonical_json(run_event))
+        return
     for line in tree(found, lambda each: _told(each, words), up=up):
         report.say(escape(line))
     report.result(

@@ -43,14 +43,19 @@ def control(
     project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
 ) -> None:
     """Watch the servers, join labels, carry rollouts on or back, until SIGTERM or Ctrl-C."""
-    from holdfast.control import loop
+    from holdfast.control import announce, loop
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     loaded = Project.load(project, declaration)
     supervise.end_with(supervisor)
     stopped = _stop_on_signals()
+    store = loaded.store()
+    if url := loaded.settings.openlineage_url:
+        threading.Thread(
+            target=announce.run, args=(store, url), kwargs={"wait": stopped.wait}, daemon=True
+        ).start()
     loop.run(
-        loaded.store(),
+        store,
         loaded.model.name,
         # The process comes first: it is what must not be cut off from a long name.
         holder=f"{os.getpid()}-{os.uname().nodename}"[:63],

@@ -1,0 +1,253 @@
+"""What happened to the tables as OpenLineage run events, so that a catalogue that a company has already can show it.
+
+Each deed is a run of a job: a load, a snapshot, a training, a back-out. Its run id is made of what it was, so telling it
+twice tells the same run. By the specification 2-0-2 of OpenLineage (https://openlineage.io/spec/2-0-2/OpenLineage.json)
+and its facets; facets that begin with `holdfast_` are ours, as that specification lets anybody add.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias, assert_never
+
+PRODUCER: Final = "urn:holdfast"
+_SPEC: Final = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
+_FACETS: Final = "https://openlineage.io/spec/facets"
+_SCHEMAS: Final = {
+    "schema": f"{_FACETS}/1-2-0/SchemaDatasetFacet.json#/$defs/SchemaDatasetFacet",
+    "dataSource": f"{_FACETS}/1-0-1/DatasourceDatasetFacet.json#/$defs/DatasourceDatasetFacet",
+    "version": f"{_FACETS}/1-0-1/DatasetVersionDatasetFacet.json#/$defs/DatasetVersionDatasetFacet",
+    "lifecycleStateChange": (
+        f"{_FACETS}/1-0-1/LifecycleStateChangeDatasetFacet.json#/$defs/LifecycleStateChangeDatasetFacet"
+    ),
+    "dataQualityMetrics": (
+        f"{_FACETS}/1-0-3/DataQualityMetricsInputDatasetFacet.json#/$defs/DataQualityMetricsInputDatasetFacet"
+    ),
+    "outputStatistics": (
+        f"{_FACETS}/1-0-2/OutputStatisticsOutputDatasetFacet.json#/$defs/OutputStatisticsOutputDatasetFacet"
+    ),
+}
+_RUNS: Final = uuid.uuid5(uuid.NAMESPACE_URL, PRODUCER)
+
+Json: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """A table at a table version, and how many rows of it the deed read or wrote."""
+
+    table: str
+    table_version: int
+    rows: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFacts:
+    """A load. `fields` are the columns of its contract, name and kind; empty where the contract is not kept."""
+
+    at_us: int
+    feed: str
+    batch: str
+    epoch: int
+    source: str
+    digest: str
+    contract_hash: str
+    rows_quarantined: int
+    wrote: TableRows
+    fields: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CutFacts:
+    """A snapshot, and what it holds of each table."""
+
+    at_us: int
+    snapshot: str
+    read: tuple[TableRows, ...]
+    tainted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrainFacts:
+    """A version that was trained."""
+
+    at_us: int
+    model: str
+    version: str
+    snapshot: str
+    learner: str
+    role: str
+    digest: str
+    tainted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BackoutFacts:
+    """A back-out: which loads went, and what was tainted by it."""
+
+    at_us: int
+    feed: str
+    batch: str
+    backout: int
+    reason: str
+    actor: str
+    removed: tuple[TableRows, ...]
+    snapshots: tuple[str, ...]
+    versions: tuple[str, ...]
+
+
+Facts: TypeAlias = LoadFacts | CutFacts | TrainFacts | BackoutFacts
+
+
+def run_events(facts: Facts, *, namespace: str = "holdfast") -> list[Json]:
+    """The events of one run: that it started, and that it is complete with what it read and wrote.
+
+    The same facts give the same events, to the byte.
+    """
+    match facts:
+        case LoadFacts():
+            job, key = f"load.{facts.feed}", f"{facts.batch}@{facts.epoch}"
+            inputs, outputs = _load(facts, namespace)
+        case CutFacts():
+            job, key = "snapshot", facts.snapshot
+            inputs, outputs = _cut(facts, namespace)
+        case TrainFacts():
+            job, key = f"train.{facts.model}", facts.version
+            inputs, outputs = _train(facts, namespace)
+        case BackoutFacts():
+            job, key = f"back-out.{facts.feed}", str(facts.backout)
+            inputs, outputs = _back_out(facts, namespace)
+        case _:
+            assert_never(facts)
+    run = {"runId": str(uuid.uuid5(_RUNS, f"{namespace}/{job}/{key}/{facts.at_us}")), "facets": {}}
+    common: Json = {
+        "eventTime": datetime.fromtimestamp(facts.at_us / 1e6, UTC).isoformat(timespec="microseconds"),
+        "producer": PRODUCER,
+        "schemaURL": _SPEC,
+        "run": run,
+        "job": {"namespace": namespace, "name": job, "facets": {}},
+    }
+    started = common | {"eventType": "START", "inputs": [], "outputs": []}
+    return [started, common | {"eventType": "COMPLETE", "inputs": inputs, "outputs": outputs}]
+
+
+def _load(facts: LoadFacts, namespace: str) -> tuple[list[Json], list[Json]]:
+    facets = _of_table(facts.wrote, namespace) | {
+        "lifecycleStateChange": _facet("lifecycleStateChange", lifecycleStateChange="ALTER"),
+        "holdfast_load": _ours(
+            "load",
+            batch=facts.batch,
+            epoch=facts.epoch,
+            digest=facts.digest,
+            contractHash=facts.contract_hash,
+            rowsQuarantined=facts.rows_quarantined,
+        ),
+    }
+    if facts.fields:
+        named = [{"name": name, "type": kind} for name, kind in facts.fields]
+        facets["schema"] = _facet("schema", fields=named)
+    written = _facet("outputStatistics", rowCount=facts.wrote.rows, fileCount=facts.wrote.files)
+    return [_source(facts.source)], [
+        _dataset(namespace, facts.feed, facets) | {"outputFacets": {"outputStatistics": written}}
+    ]
+
+
+def _cut(facts: CutFacts, namespace: str) -> tuple[list[Json], list[Json]]:
+    made = _dataset(
+        namespace,
+        f"snapshot/{facts.snapshot}",
+        {
+            "version": _facet("version", datasetVersion=facts.snapshot),
+            "lifecycleStateChange": _facet("lifecycleStateChange", lifecycleStateChange="CREATE"),
+            "holdfast_taint": _ours("taint", tainted=facts.tainted),
+        },
+    )
+    rows = sum(each.rows for each in facts.read)
+    made["outputFacets"] = {"outputStatistics": _facet("outputStatistics", rowCount=rows)}
+    return [_read(each, namespace) for each in facts.read], [made]
+
+
+def _train(facts: TrainFacts, namespace: str) -> tuple[list[Json], list[Json]]:
+    snapshot = _dataset(
+        namespace,
+        f"snapshot/{facts.snapshot}",
+        {"version": _facet("version", datasetVersion=facts.snapshot)},
+    )
+    about = _ours(
+        "version",
+        version=facts.version,
+        learner=facts.learner,
+        role=facts.role,
+        digest=facts.digest,
+        tainted=facts.tainted,
+    )
+    made = {
+        "version": _facet("version", datasetVersion=facts.version),
+        "lifecycleStateChange": _facet("lifecycleStateChange", lifecycleStateChange="CREATE"),
+        "holdfast_version": about,
+    }
+    return [snapshot], [_dataset(namespace, f"model/{facts.model}", made)]
+
+
+def _back_out(facts: BackoutFacts, namespace: str) -> tuple[list[Json], list[Json]]:
+    about = _ours(
+        "backout",
+        batch=f"{facts.feed}/{facts.batch}",
+        reason=facts.reason,
+        actor=facts.actor,
+        snapshotsTainted=list(facts.snapshots),
+        versionsTainted=list(facts.versions),
+    )
+    changed = _facet("lifecycleStateChange", lifecycleStateChange="ALTER")
+    return [_read(each, namespace) for each in facts.removed], [
+        _dataset(
+            namespace,
+            each.table,
+            _of_table(each, namespace)
+            | {
+                "lifecycleStateChange": changed,
+                "holdfast_backout": about | {"rowsRemoved": each.rows},
+            },
+        )
+        for each in facts.removed
+    ]
+
+
+def _read(each: TableRows, namespace: str) -> Json:
+    quality = _facet("dataQualityMetrics", rowCount=each.rows, fileCount=each.files, columnMetrics={})
+    facets = _of_table(each, namespace)
+    return _dataset(namespace, each.table, facets) | {"inputFacets": {"dataQualityMetrics": quality}}
+
+
+def _of_table(each: TableRows, namespace: str) -> Json:
+    return {
+        "dataSource": _facet("dataSource", name=namespace, uri=f"holdfast://{namespace}"),
+        "version": _facet("version", datasetVersion=str(each.table_version)),
+    }
+
+
+def _source(source: str) -> Json:
+    """A delivery as a dataset by OpenLineage's naming: scheme and authority are the namespace, the rest is the name."""
+    scheme, found, rest = source.partition("://")
+    authority, _, name = rest.partition("/")
+    space = f"{scheme}://{authority}" if found else "file"
+    return _dataset(
+        space,
+        name or source,
+        {"dataSource": _facet("dataSource", name=space, uri=source if found else f"file:{source}")},
+    )
+
+
+def _dataset(namespace: str, name: str, facets: Json) -> Json:
+    return {"namespace": namespace, "name": name, "facets": facets}
+
+
+def _facet(kind: str, **content: Any) -> Json:
+    return {"_producer": PRODUCER, "_schemaURL": _SCHEMAS[kind], **content}
+
+
+def _ours(kind: str, **content: Any) -> Json:
+    return {"_producer": PRODUCER, "_schemaURL": f"{PRODUCER}:openlineage:{kind}:1", **content}

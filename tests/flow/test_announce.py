@@ -1,0 +1,123 @@
+"""A catalogue of OpenLineage is told over real HTTP: everything, in order, at least once, and nothing waits for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from holdfast.control import announce
+from holdfast.errors import UnavailableError
+from holdfast.store import Store, events, openlineage
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+class Catalogue(ThreadingHTTPServer):
+    """Keeps what it is sent; refuses everything while `refuses` is true."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.taken: list[dict[str, Any]] = []
+        self.refuses = False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Catalogue
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        fits = self.path == "/api/v1/lineage" and self.headers["Content-Type"] == "application/json"
+        self.send_response(503 if self.server.refuses else 201 if fits else 400)
+        self.end_headers()
+        if fits and not self.server.refuses:
+            self.server.taken.append(json.loads(body))
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def catalogue() -> Iterator[Catalogue]:
+    server = Catalogue()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def jobs(catalogue: Catalogue) -> list[str]:
+    return [each["job"]["name"] for each in catalogue.taken if each["eventType"] == "COMPLETE"]
+
+
+def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
+    tmp_path: Path, backout_world: ModuleType, catalogue: Catalogue
+) -> None:
+    store = Store.open(tmp_path / "store")
+    world = backout_world
+    world.load(store, tmp_path, world.ALONE, 0)
+    world.load(store, tmp_path, world.ALONE, 1)
+    catalogue.refuses = True
+    with pytest.raises(UnavailableError, match=r"HF209.*did not take"):
+        announce.announce(store, catalogue.url)
+    assert catalogue.taken == []
+    catalogue.refuses = False
+    announce.announce(store, catalogue.url)
+    assert jobs(catalogue) == ["load.alone", "load.alone"]
+    assert announce.announce(store, catalogue.url) == 0
+    world.take_out(store, world.ALONE, 1)
+    announce.announce(store, f"{catalogue.url}/api/v1/lineage")
+    assert jobs(catalogue) == ["load.alone", "load.alone", "back-out.alone"]
+    loaded, gone = catalogue.taken[3], catalogue.taken[-1]
+    assert {field["name"] for field in loaded["outputs"][0]["facets"]["schema"]["fields"]} >= {"id", "delay"}
+    assert loaded["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"] == 11
+    assert gone["outputs"][0]["facets"]["holdfast_backout"]["reason"] == "the clock was wrong"
+    assert gone["inputs"][0]["inputFacets"]["dataQualityMetrics"]["rowCount"] == 11
+    assert gone["outputs"][0]["facets"]["version"]["datasetVersion"] == "3"
+    with store.ledger.read() as connection:
+        newest = events.newest(connection, limit=1)[0].event
+        assert openlineage.followed(connection, announce.FOLLOWER) == newest
+
+
+def test_told_again_it_is_the_same_run(
+    tmp_path: Path, backout_world: ModuleType, catalogue: Catalogue
+) -> None:
+    """At least once: who was killed after telling tells again, and the catalogue sees the run that it has."""
+    store = Store.open(tmp_path / "store")
+    backout_world.load(store, tmp_path, backout_world.ALONE, 0)
+    announce.announce(store, catalogue.url)
+    with store.ledger.write() as connection:
+        connection.exec_driver_sql("DELETE FROM followers")
+    announce.announce(store, catalogue.url)
+    assert catalogue.taken[0] == catalogue.taken[2]
+    assert catalogue.taken[1] == catalogue.taken[3]
+
+
+def test_the_announcer_goes_on_when_the_catalogue_comes_back(
+    tmp_path: Path, backout_world: ModuleType, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store.open(tmp_path / "store")
+    backout_world.load(store, tmp_path, backout_world.ALONE, 0)
+    catalogue.refuses = True
+    rounds = iter(range(6))
+
+    def wait(_seconds: float) -> bool:
+        number = next(rounds)
+        catalogue.refuses = number < 4
+        return number == 5
+
+    announce.run(store, catalogue.url, wait=wait, pause_seconds=0.0)
+    assert jobs(catalogue) == ["load.alone"]
+    assert len([record for record in caplog.records if "did not take" in record.message]) == 1

@@ -1,0 +1,193 @@
+"""Run events are what the specification says, for our own schema of it and for the official client's classes."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+import attr
+import jsonschema
+import pytest
+from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent
+
+from holdfast.records import canonical_json
+from holdfast.tables.openlineage import (
+    BackoutFacts,
+    CutFacts,
+    Facts,
+    LoadFacts,
+    TableRows,
+    TrainFacts,
+    run_events,
+)
+
+US = 1_700_000_000_123_456
+TABLE = TableRows("weather", 7, 100, 2)
+FACTS: list[Facts] = [
+    LoadFacts(US, "weather", "2013-01", 1, "/in/weather.csv", "d" * 64, "c" * 64, 3, TABLE, (("at", "Timestamp"),)),
+    LoadFacts(US, "weather", "2013-02", 0, "s3://lake/raw/weather/", "d" * 64, "c" * 64, 0, TABLE, ()),
+    CutFacts(US, "s7-00000000", (TABLE, TableRows("flights", 7, 5, 1)), True),
+    TrainFacts(US, "late", "v3-00000000", "s7-00000000", "LightGBM", "candidate", "d" * 64, False),
+    BackoutFacts(US, "weather", "2013-01", 4, "degF", "ann", (TABLE,), ("s7-00000000",), ("v3-00000000",)),
+]  # fmt: skip
+
+_URI = {"type": "string", "format": "uri", "pattern": "^(https?://|urn:)"}
+_FACET = {
+    "type": "object",
+    "required": ["_producer", "_schemaURL"],
+    "properties": {"_producer": _URI, "_schemaURL": _URI},
+}
+_COUNT = {"type": "integer", "minimum": 0}
+
+
+def _facet(required: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["_producer", "_schemaURL", *required],
+        "properties": _FACET["properties"] | required,
+        "additionalProperties": False,
+    }
+
+
+_DATASET = {
+    "type": "object",
+    "required": ["namespace", "name"],
+    "properties": {
+        "namespace": {"type": "string", "minLength": 1},
+        "name": {"type": "string", "minLength": 1},
+        "facets": {
+            "type": "object",
+            "properties": {
+                "schema": _facet(
+                    {
+                        "fields": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["name"],
+                                "properties": {"name": {"type": "string"}, "type": {"type": "string"}},
+                            },
+                        }
+                    }
+                ),
+                "dataSource": _facet(
+                    {"name": {"type": "string"}, "uri": {"type": "string", "format": "uri"}}
+                ),
+                "version": _facet({"datasetVersion": {"type": "string"}}),
+                "lifecycleStateChange": _facet(
+                    {
+                        "lifecycleStateChange": {
+                            "enum": ["ALTER", "CREATE", "DROP", "OVERWRITE", "RENAME", "TRUNCATE"]
+                        }
+                    }
+                ),
+            },
+            "patternProperties": {"^holdfast_[a-z]+$": _FACET},
+            "additionalProperties": False,
+        },
+        "inputFacets": {
+            "type": "object",
+            "properties": {
+                "dataQualityMetrics": _facet(
+                    {"rowCount": _COUNT, "fileCount": _COUNT, "columnMetrics": {"type": "object"}}
+                )
+            },
+            "additionalProperties": False,
+        },
+        "outputFacets": {
+            "type": "object",
+            "properties": {
+                "outputStatistics": {
+                    "type": "object",
+                    "required": ["_producer", "_schemaURL"],
+                    "properties": _FACET["properties"] | {"rowCount": _COUNT, "fileCount": _COUNT},
+                    "additionalProperties": False,
+                }
+            },
+            "additionalProperties": False,
+        },
+    },
+    "additionalProperties": False,
+}
+RUN_EVENT: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "required": ["eventTime", "producer", "schemaURL", "run", "job"],
+    "properties": {
+        "eventType": {"enum": ["START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER"]},
+        "eventTime": {
+            "type": "string",
+            "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)$",
+        },
+        "producer": _URI,
+        "schemaURL": _URI,
+        "run": {
+            "type": "object",
+            "required": ["runId"],
+            "properties": {
+                "runId": {"type": "string", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"},
+                "facets": {"type": "object", "additionalProperties": _FACET},
+            },
+        },
+        "job": {
+            "type": "object",
+            "required": ["namespace", "name"],
+            "properties": {
+                "namespace": {"type": "string"},
+                "name": {"type": "string"},
+                "facets": {"type": "object"},
+            },
+        },
+        "inputs": {"type": "array", "items": _DATASET},
+        "outputs": {"type": "array", "items": _DATASET},
+    },
+    "additionalProperties": False,
+}
+"""The parts of OpenLineage 2-0-2 that we use, with nothing else let through."""
+
+
+@pytest.mark.parametrize("facts", FACTS, ids=lambda each: type(each).__name__)
+def test_events_are_valid_and_their_runs_complete(facts: Facts) -> None:
+    events = run_events(facts)
+    for event in events:
+        jsonschema.Draft202012Validator(RUN_EVENT).validate(event)
+    assert [event["eventType"] for event in events] == ["START", "COMPLETE"]
+    assert len({event["run"]["runId"] for event in events}) == 1
+    assert canonical_json(events) == canonical_json(run_events(facts))  # told twice it is the same run
+
+
+@pytest.mark.parametrize("facts", FACTS, ids=lambda each: type(each).__name__)
+def test_the_official_client_can_read_them(facts: Facts) -> None:
+    """Every event and every standard facet fits the client's class, and names the same schema as it."""
+    for event in run_events(facts):
+        read = RunEvent(
+            eventTime=event["eventTime"],
+            producer=event["producer"],
+            run=Run(event["run"]["runId"]),
+            job=Job(event["job"]["namespace"], event["job"]["name"]),
+            inputs=[InputDataset(each["namespace"], each["name"]) for each in event["inputs"]],
+            outputs=[OutputDataset(each["namespace"], each["name"]) for each in event["outputs"]],
+        )
+        assert read.schemaURL == event["schemaURL"]
+        for dataset in (*event["inputs"], *event["outputs"]):
+            for place in ("facets", "inputFacets", "outputFacets"):
+                for name, content in dataset.get(place, {}).items():
+                    if not name.startswith("holdfast_"):
+                        _fits_the_client(content)
+
+
+def _fits_the_client(content: dict[str, Any]) -> None:
+    name = content["_schemaURL"].rpartition("/")[2]
+    words = re.sub(r"(?<!^)(?=[A-Z])", "_", name.removesuffix("Facet")).lower()
+    module = importlib.import_module(f"openlineage.client.generated.{words}")
+    kind = getattr(module, name)
+    assert kind._get_schema() == content["_schemaURL"]
+    own = {key: value for key, value in content.items() if not key.startswith("_")}
+    assert own.keys() <= {field.name for field in attr.fields(kind)}
+    kind(**own)
+
+
+def test_different_deeds_are_different_runs() -> None:
+    runs = [run_events(facts)[0]["run"]["runId"] for facts in FACTS]
+    assert len(set(runs)) == len(FACTS)

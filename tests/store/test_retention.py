@@ -1,0 +1,151 @@
+"""A vacuum does what it showed, and a killed one is finished by a sweep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from sqlalchemy import insert
+
+from holdfast.control import retention
+from holdfast.control.compact import compact
+from holdfast.control.verify import verify
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.feeds import Manifest
+from holdfast.records import BatchId
+from holdfast.store import Store, batches, faults, files, publish, schema, snapshots
+from holdfast.store.batches import Publication
+
+DAY = timedelta(days=1)
+LATE_US = 100 * 86_400_000_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Four small files, a snapshot of two of them and one of all, and the four compacted."""
+    store = Store.open(tmp_path / "store")
+    for number in range(4):
+        _load(store, f"d{number}", number)
+        if number in (1, 3):
+            _cut(store)
+    compact(store, now_us=9)
+    return store
+
+
+def _load(store: Store, batch: str, at: int) -> None:
+    frame = pl.DataFrame({"id": [10 * at, 10 * at + 1], "at": [at, at]}).with_columns(
+        pl.col("at").cast(pl.Datetime("us", "UTC"))
+    )
+    manifest = Manifest.of(BatchId("flights", batch), 0, batch, "cc", ("id",)).counted(
+        rows_loaded=2, rows_quarantined=0, event_low_us=at, event_high_us=at, source="x", files=1
+    )
+    with files.staged(store.root) as stage:
+        written = stage.write("flights", frame, manifest.as_dict(), event_time="at")
+        stage.seal()
+        batches.publish(store, Publication(manifest, (written,), 2, 0, at, at, "x", "loaded"), now_us=at)
+
+
+def _cut(store: Store) -> str:
+    return snapshots.create(store, ["flights"], contract_hash="cc", now_us=5).snapshot
+
+
+def _names(store: Store) -> list[str]:
+    with store.ledger.read() as connection:
+        return list(
+            connection.execute(schema.snapshots.select().order_by(schema.snapshots.c.table_version)).scalars()
+        )
+
+
+def _version_of(store: Store, snapshot: str) -> None:
+    with store.ledger.write() as connection:
+        connection.execute(
+            insert(schema.versions).values(
+                version="v1-0",
+                model="m",
+                number=1,
+                digest="d",
+                bytes=1,
+                snapshot=snapshot,
+                contract_hash="cc",
+                features_hash="f",
+                learner="l",
+                role="candidate",
+                state="registered",
+                created_us=1,
+            )
+        )
+
+
+def test_a_pinned_snapshot_is_read_after_a_vacuum(store: Store) -> None:
+    first, second = _names(store)
+    _version_of(store, first)
+    publish.publish(store, first)
+    publish.publish(store, second)
+    shown = retention.plan(store, now_us=LATE_US, keep=DAY, newest=0)
+    assert shown.pinned == {first: "v1-0 was trained on it"}
+    assert (len(shown.files), shown.snapshots) == (2, (second,))
+    assert retention.plan(store, now_us=10, keep=DAY, newest=0).files == ()
+    retention.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
+    assert files.read_rows(store, first, "flights")["id"].to_list() == [0, 1, 10, 11]
+    assert files.read_rows(store, 5, "flights").height == 8
+    with pytest.raises(NotFoundError, match=r"HF303.*a vacuum has let its rows go"):
+        files.read_rows(store, second, "flights")
+    assert [path.name for path in (store.root / "published").iterdir()] == [first]
+    assert len(list((store.root / "rows").iterdir())) == 3
+    assert [found for found in verify(store).findings if "v1-0" not in found.subject] == []
+    assert retention.plan(store, now_us=LATE_US, keep=DAY, newest=0).files == ()
+
+
+def test_a_plan_that_is_no_longer_true_is_not_executed(store: Store) -> None:
+    shown = retention.plan(store, now_us=LATE_US, keep=DAY, newest=0)
+    _version_of(store, _names(store)[0])
+    with pytest.raises(ConflictError, match=r"HF304.*nothing was let go"):
+        retention.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
+    assert len(list((store.root / "rows").iterdir())) == 5
+
+
+_KILLED = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from holdfast.control import compact, retention
+from holdfast.store import Store, faults
+store = Store.open(Path(sys.argv[1]))
+faults.arm(faults.kill_at(sys.argv[2]))
+if sys.argv[2].startswith("compact"):
+    compact.compact(store, now_us=9)
+else:
+    shown = retention.plan(store, now_us=int(sys.argv[3]), keep=timedelta(days=1), newest=0)
+    retention.vacuum(store, shown, now_us=int(sys.argv[3]), keep=timedelta(days=1), newest=0)
+"""
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("point", faults.COMPACT_POINTS)
+def test_a_kill_at_every_point_then_the_same_again(store: Store, point: str) -> None:
+    _load(store, "d8", 8)
+    _load(store, "d9", 9)
+    with store.ledger.read() as connection:
+        before = files.read_rows(store, batches.current_version(connection), "flights")
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(store.root), point, str(LATE_US)],
+        env=os.environ,
+        check=False,
+        timeout=120,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    compact(store, now_us=9)
+    shown = retention.plan(store, now_us=LATE_US, keep=DAY, newest=0)
+    retention.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
+    assert verify(store).findings == ()
+    with store.ledger.read() as connection:
+        version = batches.current_version(connection)
+        named = {fact.path for fact in files.entries(connection, "flights", version)}
+    assert files.read_rows(store, version, "flights").equals(before)
+    assert {f"rows/{path.name}" for path in (store.root / "rows").iterdir()} == named

@@ -47,6 +47,14 @@ def postgres_server() -> Iterator[Any]:
     server.stop()
 
 
+@pytest.fixture
+def own_postgres() -> Iterator[Any]:
+    """A PostgreSQL that a test may kill; it syncs what it commits."""
+    server = start_postgres()
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: Any) -> str:
     """The name of a database that holds an empty ledger: a copy of it is made sooner than a new one is migrated."""
@@ -71,16 +79,24 @@ class PostgresLedgers:
             self._made[name] = self._server.url(name, "postgresql+psycopg")
         return self._made[name]
 
+    def disconnect(self) -> None:
+        """End what the test left connected. The databases go with the server: removing one takes longer than making it."""
+        for name in self._made:
+            self._server.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            )
+
 
 @pytest.fixture
 def postgres_ledgers(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> PostgresLedgers:
+) -> Iterator[PostgresLedgers]:
     """From here on a store that names no ledger has it on PostgreSQL."""
     server = request.getfixturevalue("postgres_server")
     ledgers = PostgresLedgers(server, request.getfixturevalue("postgres_template"))
     monkeypatch.setattr(holdfast.store, "sqlite_url", ledgers.url)
-    return ledgers  # the databases go with the server: removing one takes longer than making it
+    yield ledgers
+    ledgers.disconnect()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -278,6 +278,7 @@ def test_a_missing_source_is_refused(store: Store, loader: ModuleType, tmp_path:
         ingest(store, loader.FEED, "../d1", tmp_path / "gone.csv", now_us=7)
 
 
+@pytest.mark.usefixtures("each_ledger")
 def test_strange_text_and_packed_files_are_loaded_as_they_are(
     store: Store, load: Callable[..., LoadResult]
 ) -> None:

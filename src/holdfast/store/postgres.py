@@ -42,7 +42,28 @@ _TCP: Final = {
     ),
 }
 
+_NUL: Final = "\0"
+_ESCAPE: Final = "\ue000"
+
 T = TypeVar("T")
+
+
+def escaped(text: str) -> str:
+    """`text` without NUL, which PostgreSQL cannot hold and a category may: a private character and a digit stand for it.
+
+    >>> unescaped(escaped("a\0b\ue000")) == "a\0b\ue000"
+    True
+    """
+    if _NUL not in text and _ESCAPE not in text:
+        return text
+    return text.replace(_ESCAPE, _ESCAPE + "1").replace(_NUL, _ESCAPE + "0")
+
+
+def unescaped(text: str) -> str:
+    """The inverse of `escaped`."""
+    if _ESCAPE not in text:
+        return text
+    return text.replace(_ESCAPE + "0", _NUL).replace(_ESCAPE + "1", _ESCAPE)
 
 
 def with_driver(url: URL) -> URL:
@@ -63,6 +84,16 @@ def prepare(engine: Engine) -> None:
 
 def _connect(_dialect: Any, _record: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
     import psycopg
+    from psycopg.types.string import StrDumper, TextLoader
+
+    class Escaping(StrDumper):
+        def dump(self, obj: str) -> Any:
+            return super().dump(escaped(obj))
+
+    class Unescaping(TextLoader):
+        def load(self, data: Any) -> str | bytes:
+            text = super().load(data)
+            return unescaped(text) if isinstance(text, str) else text
 
     class Impatient(psycopg.Connection[Any]):
         """A connection that gives up on a server which does not answer."""
@@ -76,7 +107,11 @@ def _connect(_dialect: Any, _record: Any, arguments: Any, parameters: dict[str, 
                     f"no answer within {ANSWER_SECONDS:g} seconds; the connection was given up"
                 ) from error
 
-    return Impatient.connect(*arguments, **{**_TCP, **parameters})
+    connection = Impatient.connect(*arguments, **{**_TCP, **parameters})
+    connection.adapters.register_dumper(str, Escaping)
+    for kind in ("text", "varchar"):
+        connection.adapters.register_loader(kind, Unescaping)
+    return connection
 
 
 class SilentError(Exception):

@@ -7,7 +7,7 @@ It changes nothing but orphans, and may run beside loaders, servers and the cont
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -25,6 +25,7 @@ _RESTORE: Final = "holdfast verify --repair --from BACKUP; until then nothing th
 _FORGOTTEN: Final = (
     "all its files are there, and the ledger does not know it: it lost the transaction that published them"
 )
+_RECOVER: Final = "holdfast restore BACKUP, or holdfast repair-ledger"
 _REPAIR: Final = "holdfast verify --repair"
 
 
@@ -61,6 +62,11 @@ class Verification:
         """Whether nothing is wrong."""
         return not self.findings
 
+    @property
+    def broken_ledger(self) -> bool:
+        """Whether the ledger itself is damaged: then nothing else could be looked at."""
+        return any((each.code, each.subject) == (_LEDGER, "ledger") for each in self.findings)
+
     def as_dict(self) -> dict[str, Any]:
         """The verification as plain JSON."""
         return asdict(self) | {
@@ -87,12 +93,33 @@ def verify(
     finding, and so are rows whose key their feed holds in another batch too (HF206), and a load that lies there whole
     while the ledger does not know it (HF302).
     """
+    try:
+        with store.ledger.read() as connection:
+            broken = [] if quick else audit.database_troubles(connection)
+        outcome = _broken(broken) if broken else _verified(store, quick, progress)
+    except audit.LEDGER_ERRORS as error:
+        outcome = _broken([f"it cannot be read: {error}"])
+    if now_us is not None and (outcome.swept or outcome.findings) and not outcome.broken_ledger:
+        _tell(store, outcome.swept, outcome.findings, now_us)
+    return outcome
+
+
+def _broken(troubles: list[str]) -> Verification:
+    """A ledger that contradicts itself can say nothing of files: nothing else is looked at, and nothing is swept."""
+    found = tuple(Finding(_LEDGER, "ledger", trouble, _RECOVER) for trouble in troubles)
+    return Verification(0, 0, 0, 0, found)
+
+
+def _verified(store: Store, quick: bool, progress: Step | None) -> Verification:
     swept = [] if quick else orphans.sweep(store)
     with store.ledger.read() as connection:
         expected = audit.expected_files(connection)
         version_blobs = audit.version_blobs(connection)
         key_files = [] if quick else keys.live_files(connection)
-        findings = [*_of_the_ledger(connection, quick=quick)]
+        findings = [
+            Finding(_DAMAGED, subject, trouble, _REPAIR)
+            for subject, trouble in consistency.all_troubles(connection)
+        ]
         findings += _beside(derived.stones(connection, store.root))
     findings += [
         Finding(_LEDGER, f"batch {feed}/{batch}", _FORGOTTEN, _REPAIR)
@@ -102,9 +129,8 @@ def verify(
     if not quick:
         findings += _of_the_blobs(store, version_blobs)
         findings += _of_the_derived(store)
-        findings += _of_the_keys(store, key_files)
-    if now_us is not None and (swept or findings):
-        _tell(store, len(swept), findings, now_us)
+        damaged = {finding.subject for finding in findings}
+        findings += _of_the_keys(store, [file for file in key_files if file.path not in damaged])
     return Verification(
         files=len(expected),
         rows=sum(file.rows for file in expected),
@@ -112,14 +138,6 @@ def verify(
         swept=len(swept),
         findings=tuple(findings),
     )
-
-
-def _of_the_ledger(connection: Any, *, quick: bool) -> Iterator[Finding]:
-    if not quick:
-        for trouble in audit.database_troubles(connection):
-            yield Finding(_LEDGER, "ledger", trouble, "holdfast restore BACKUP, or holdfast repair-ledger")
-    for subject, trouble in consistency.all_troubles(connection):
-        yield Finding(_DAMAGED, subject, trouble, _REPAIR)
 
 
 def _of_the_derived(store: Store) -> Iterator[Finding]:
@@ -184,7 +202,7 @@ def _some(names: tuple[str, ...]) -> str:
     return ("batches " if len(names) > 1 else "batch ") + ", ".join(names[:3]) + more
 
 
-def _tell(store: Store, swept: int, findings: list[Finding], now_us: int) -> None:
+def _tell(store: Store, swept: int, findings: Sequence[Finding], now_us: int) -> None:
     parts = []
     if swept:
         parts.append(f"{swept} things of unfinished work were swept")

@@ -102,7 +102,7 @@ class LocalCopy:
         try:
             sealed = msgspec.json.decode(data, type=_Sealed)
             kept = msgspec.json.decode(sealed.kept, type=Kept)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _altered(self.directory / _PLAN) from error
         if sha256_hex(bytes(sealed.kept)) != sealed.sha256 or kept.plan.champion not in kept.versions:
             raise _altered(self.directory / _PLAN)

@@ -4,12 +4,14 @@ it.
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.errors import IntegrityError
 from holdfast.store import parquet, schema
@@ -20,6 +22,10 @@ _FILES: Final = schema.files
 _HELD: Final = schema.file_batches
 _LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
 _COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_low_us", "event_high_us", "source")
+
+
+LEDGER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError, OverflowError)
+"""What reading a damaged ledger may raise."""
 
 
 @dataclass(frozen=True, slots=True)

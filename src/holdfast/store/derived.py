@@ -102,11 +102,11 @@ def local_copies(root: Path, plans: dict[str, int]) -> Iterator[tuple[Path, str]
 def _plan(path: Path, directory: Path, newest: int) -> str:
     try:
         sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
+        if sha256_hex(bytes(sealed.kept)) != sealed.sha256:
+            return "was altered: its SHA-256 is not the one that it names"
         kept = msgspec.json.decode(sealed.kept, type=_Kept)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return "is missing or cannot be read"
-    if sha256_hex(bytes(sealed.kept)) != sealed.sha256:
-        return "was altered: its SHA-256 is not the one that it names"
     if kept.plan.get("model") != directory.name:
         return f"is the plan of model {kept.plan.get('model')}"
     lost = [
@@ -140,15 +140,14 @@ def log_segments(store: Store) -> Iterator[tuple[Path, str]]:
         }
     for directory in sorted((store.root / LOGS_DIRECTORY).glob("*")):
         there = prediction_log.segments(directory)
-        newest = there[-1][0] if there else 0
         for number, path in there:
             trouble = _segment(path, directory.name, number, collected.get((directory.name, number), 0))
             if trouble:
                 yield path, trouble
-        numbers = {number for number, _ in there}
-        for number in range(min(numbers, default=1), newest):
-            if number not in numbers and (directory.name, number) not in collected:
-                yield directory / f"{number:08d}.log", "is missing and was not collected"
+        # What was collected may be removed, but never the newest segment that there is.
+        newest = max((number for server, number in collected if server == directory.name), default=0)
+        if newest > (there[-1][0] if there else 0):
+            yield directory / f"{newest:08d}.log", "is missing"
 
 
 def _segment(path: Path, server: str, number: int, collected: int) -> str:

@@ -103,6 +103,8 @@ def read(
         return frame if columns is None else frame.select(columns)
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise damaged(path, error) from error
+    except pl.exceptions.PanicException as error:  # no Exception; Polars panics at text that is no UTF-8
+        raise damaged(path, ValueError(str(error))) from error
 
 
 def _of_row_groups(

@@ -1,0 +1,372 @@
+"""The corruption matrix: every kind of file that the store has, damaged in every way, must be found, and no wrong row read.
+
+    python tests/durability/corruption.py --seed 7
+
+prints the table: for each kind and each damage how often it was done, how often found by `verify` or refused when the store
+was opened, and how many wrong rows were read meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+
+import polars as pl
+from sqlalchemy import insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from holdfast.control.compact import compact
+from holdfast.control.ingest import ingest
+from holdfast.control.verify import verify
+from holdfast.errors import HoldfastError
+from holdfast.records import TrafficPlan, sha256_hex
+from holdfast.serve.local_copy import Kept, KeptValue, KeptVersion, LocalCopy
+from holdfast.store import Store, batches, blobs, files, predictions, publish, schema, snapshots, tombstones
+from holdfast.store.prediction_log import LogWriter, PredictionRecord, frame
+
+DAMAGES = ("empty", "half", "bit", "missing", "swapped")
+TABLES = ("flights", "flights__quarantine")
+NOW_US = 1_700_000_000_000_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of file: how to find one in a store, and another of its kind to swap it with."""
+
+    kind: str
+    pick: Callable[[Path], Path]
+    other: Callable[[Path], Path]
+
+
+@dataclass
+class Cell:
+    """What came of one damage to one kind of file."""
+
+    done: int = 0
+    found: int = 0
+    wrong_rows: int = 0
+
+
+def build(home: Path, *, compacted: bool) -> Path:
+    """A store with every kind of file; its root."""
+    loader = _loader()
+    store = Store.open(home / "store")
+    for day in range(4):
+        ingest(store, loader.FEED, f"day-{day}", _delivery(home, day), now_us=NOW_US + day)
+    if compacted:
+        compact(store, ["flights"], now_us=NOW_US)
+        for day in (4, 5):
+            ingest(store, loader.FEED, f"day-{day}", _delivery(home, day), now_us=NOW_US + day)
+        compact(store, ["flights"], now_us=NOW_US)
+    cut = snapshots.create(store, ["flights"], contract_hash=loader.CONTRACT.hash, now_us=NOW_US)
+    for rows in (2, 3):
+        _version(store, cut.snapshot, rows)
+    publish.publish(store, cut.snapshot)
+    _log(store)
+    _predictions(store)
+    _local_copies(store)
+    _tombstones(store)
+    store.ledger.close()
+    return store.root
+
+
+def _loader() -> ModuleType:
+    path = Path(__file__).parents[1] / "flow" / "loader.py"
+    spec = importlib.util.spec_from_file_location("matrix_loader", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _delivery(home: Path, day: int) -> Path:
+    times = [datetime(2013, 1, 1 + day, tzinfo=UTC) + timedelta(minutes=row) for row in range(40)]
+    path = home / f"day-{day}.parquet"
+    pl.DataFrame(
+        {
+            "id": [1000 * day + row for row in range(40)],
+            "origin": ["JFK"] * 40,
+            "delay": [9e9 if row == 3 else float(row) for row in range(40)],
+            "at": times,
+            "left": times,
+        }
+    ).write_parquet(path)
+    return path
+
+
+def _version(store: Store, snapshot: str, number: int) -> None:
+    data = f"model {number}".encode() * 50
+    digest = blobs.put(store, data)
+    values = {
+        "version": f"v{number}-{digest[:8]}",
+        "model": "m",
+        "number": number,
+        "digest": digest,
+        "bytes": len(data),
+        "snapshot": snapshot,
+        "contract_hash": "c",
+        "features_hash": "f",
+        "learner": "l",
+        "role": "candidate",
+        "state": "registered",
+        "created_us": NOW_US,
+    }
+    with store.ledger.write() as connection:
+        connection.execute(insert(schema.versions).values(values))
+
+
+def _log(store: Store) -> None:
+    for server in ("s1", "s2"):
+        writer = LogWriter(store.root / "log" / server, server, "m")
+        for _ in range(20):
+            record = PredictionRecord(
+                writer.next_id(), NOW_US, NOW_US, b"u", "champion", "v1", "", None, "ok", 9, [0.5], [[1.0]]
+            )
+            writer.write([frame(record)])
+        writer.close()
+        size = (store.root / "log" / server / "00000001.log").stat().st_size
+        values = {"server": server, "segment": 1, "collected_bytes": size // 2, "predictions": 10}
+        with store.ledger.write() as connection:
+            connection.execute(insert(schema.segments).values(values | {"feedback": 0, "refused": 0}))
+
+
+def _predictions(store: Store) -> None:
+    for segment in (1, 2):
+        row = {name: [None] for name in predictions.SCHEMA}
+        row |= {"prediction": [f"s9-{segment}-1/0"], "at_us": [NOW_US], "probability": [0.25 * segment]}
+        with files.staged(store.root) as stage:
+            made = predictions.write(
+                stage,
+                pl.DataFrame(row, schema=predictions.SCHEMA),
+                model="m",
+                server="s9",
+                segment=segment,
+                numbers=(1, 1),
+            )
+            stage.seal()
+            with store.ledger.write() as connection:
+                values = {"server": "s9", "segment": segment, "collected_bytes": 9, "predictions": 1}
+                connection.execute(insert(schema.segments).values(values | {"feedback": 0, "refused": 0}))
+                predictions.register(connection, made)
+
+
+def _local_copies(store: Store) -> None:
+    for model in ("m", "n"):
+        data = f"weights of {model}".encode() * 20
+        digest = sha256_hex(data)
+        copy = LocalCopy(store.root / "serve" / model)
+        plan = TrafficPlan(model, 0, "v1", None, 0, None, None, None)
+        copy.save(Kept(plan, {"v1": KeptVersion(digest, 1, 1)}, 0), lambda _, data=data: data)
+        copy.save_online([KeptValue("a", "e", 1, 2.0 if model == "m" else 3.0)], 1)
+
+
+def _tombstones(store: Store) -> None:
+    """Two loads of another feed that were backed out long ago, of which only batch and tombstone are left."""
+    with store.ledger.write() as connection:
+        for number in (1, 2):
+            load = {"feed": "old", "batch": f"b{number}", "epoch": 0}
+            facts = {"digest": f"{number:064d}", "contract_hash": "c", "state": "backed_out", "source": "x"}
+            counts = {"rows_received": 1, "rows_loaded": 1, "rows_quarantined": 0, "table_version": 1}
+            connection.execute(insert(schema.batches).values(**load, **facts, **counts))
+            tombstones.record(store.root, connection, [("old", f"b{number}", 0)], backout=1, at_us=1)
+
+
+def _nth(pattern: str, position: int) -> Callable[[Path], Path]:
+    return lambda root: sorted(root.glob(pattern))[position]
+
+
+def _of_table(table: str, position: int, *, loads: int = 1) -> Callable[[Path], Path]:
+    """A file that the ledger names in `table` and that holds so many loads at least."""
+
+    def pick(root: Path) -> Path:
+        store = Store.open(root)
+        with store.ledger.read() as connection:
+            found = files.entries(connection, table, batches.current_version(connection))
+            held = schema.file_batches
+            counts = [connection.execute(held.select().filter_by(path=fact.path)).all() for fact in found]
+        store.ledger.close()
+        chosen = [fact.path for fact, parts in zip(found, counts, strict=True) if len(parts) >= loads]
+        return root / chosen[position]
+
+    return pick
+
+
+def _predictions_file(position: int) -> Callable[[Path], Path]:
+    def pick(root: Path) -> Path:
+        store = Store.open(root)
+        named = [file.path for file in predictions.files(store)]
+        store.ledger.close()
+        return root / named[position]
+
+    return pick
+
+
+CASES = (
+    Case("row file", _of_table("flights", 0), _of_table("flights", 1)),
+    Case("quarantine file", _of_table("flights__quarantine", 0), _of_table("flights__quarantine", 1)),
+    Case("model", _nth("blobs/*/*", 0), _nth("blobs/*/*", 1)),
+    Case("prediction file", _predictions_file(0), _predictions_file(1)),
+    Case("prediction log", _nth("log/s1/*.log", 0), _nth("log/s2/*.log", 0)),
+    Case("local plan", _nth("serve/m/plan.json", 0), _nth("serve/n/plan.json", 0)),
+    Case("local model", _nth("serve/m/*.onnx", 0), _nth("serve/n/*.onnx", 0)),
+    Case("published commit", _nth("published/*/*/_delta_log/*.json", 0), _nth("serve/n/plan.json", 0)),
+    Case("published seal", _nth("published/*/*/_holdfast.json", 0), _nth("serve/n/plan.json", 0)),
+    Case("published link", _nth("published/*/*/*.parquet", 0), _nth("published/*/*/*.parquet", 1)),
+    Case("tombstone", _nth("tombstones/*.json", 0), _nth("tombstones/*.json", 1)),
+    Case("contract copy", _nth("contracts/*.json", 0), _nth("tombstones/*.json", 0)),
+)
+COMPACTED = Case("compacted file", _of_table("flights", 0, loads=2), _of_table("flights", -1))
+LEDGER = Case("ledger", _nth("ledger.db", 0), lambda root: root.parent / "other" / "ledger.db")
+
+
+def damage(target: Path, other: Path, how: str, chance: random.Random) -> None:
+    """Damage `target`; what is published as a hard link is replaced and not written through."""
+    data = target.read_bytes()
+    match how:
+        case "empty":
+            new: bytes | None = b""
+        case "half":
+            new = data[: len(data) // 2]
+        case "bit":
+            place, bit = chance.randrange(len(data)), 1 << chance.randrange(8)
+            new = data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :]
+        case "missing":
+            new = None
+        case _:
+            new = other.read_bytes()
+            if target.parent == other.parent or target.parents[1] == other.parents[1]:
+                other.unlink()
+                other.write_bytes(data)
+    target.unlink()
+    if new is not None:
+        target.write_bytes(new)
+
+
+def read_rows(root: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table; raises as the store does."""
+    store = Store.open(root)
+    try:
+        with store.ledger.read() as connection:
+            version = batches.current_version(connection)
+        return {table: files.read_rows(store, version, table).rows() for table in TABLES}
+    finally:
+        store.ledger.close()
+
+
+def is_found(root: Path) -> bool:
+    """Whether `verify` finds something, or the store refuses."""
+    try:
+        store = Store.open(root)
+        try:
+            return bool(verify(store).findings)
+        finally:
+            store.ledger.close()
+    except HoldfastError:
+        return True
+
+
+def try_one(pristine: Path, case: Case, how: str, chance: random.Random, home: Path, cell: Cell) -> None:
+    """Damage one file of a copy of `pristine`, read and verify it."""
+    before, root = read_rows(pristine), home / "copy"
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(pristine, root)
+    damage(case.pick(root), case.other(root), how, chance)
+    cell.done += 1
+    wrong = wrong_rows(root, before)
+    cell.wrong_rows += wrong
+    cell.found += is_found(root)
+
+
+def wrong_rows(root: Path, before: dict[str, list[tuple[object, ...]]]) -> int:
+    """Rows that are read and were never there. A row that is not there any more is no wrong row: that it is missing must be
+    found.
+    """
+    try:
+        after = read_rows(root)
+    except (HoldfastError, SQLAlchemyError):
+        return 0
+    known = {table: {repr(tuple(row)) for row in rows} for table, rows in before.items()}
+    return sum(repr(row) not in known[table] for table, rows in after.items() for row in rows)
+
+
+def matrix(home: Path, seed: int, *, bits: int = 3) -> dict[tuple[str, str], Cell]:
+    """Every kind, every damage; a bit is flipped at `bits` places of each kind."""
+    chance = random.Random(seed)
+    plain, compacted, other = home / "plain", home / "compacted", home / "other"
+    for directory in (plain, compacted, other):
+        directory.mkdir()
+    roots = {False: build(plain, compacted=False), True: build(compacted, compacted=True)}
+    shutil.copy(roots[True] / "ledger.db", other / "ledger.db")
+    cells: dict[tuple[str, str], Cell] = {}
+    for case, root in [*((case, roots[False]) for case in (*CASES, LEDGER)), (COMPACTED, roots[True])]:
+        for how in DAMAGES:
+            cell = cells.setdefault((case.kind, how), Cell())
+            for _ in range(bits if how == "bit" else 1):
+                try_one(root, case, how, chance, home, cell)
+    for how in DAMAGES:
+        cell = cells.setdefault(("write-ahead log", how), Cell())
+        for _ in range(bits if how == "bit" else 1):
+            try_log(home, how, chance, cell)
+    return cells
+
+
+def try_log(home: Path, how: str, chance: random.Random, cell: Cell) -> None:
+    """Damage the write-ahead log that a killed loader left, with everything that it ever loaded in it."""
+    work = home / "logged"
+    for name in ("store", "copy", "rival"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    work.mkdir(exist_ok=True)
+    for name, days in (("rival", 1), ("store", 3)):
+        loader, store = _loader(), Store.open(work / name)
+        with store.ledger.read() as open_connection:
+            for day in range(days):
+                ingest(store, loader.FEED, f"day-{day}", _delivery(work, day), now_us=NOW_US + day)
+            open_connection.rollback()
+            if name == "store":
+                before = {table: files.read_rows(store, days, table).rows() for table in TABLES}
+                shutil.copytree(store.root, work / "copy")
+            else:
+                shutil.copy(store.root / "ledger.db-wal", work / "rival-wal")
+        store.ledger.close()
+    root = work / "copy"
+    (root / "ledger.db-shm").unlink(missing_ok=True)
+    damage(root / "ledger.db-wal", work / "rival-wal", how, chance)
+    cell.done += 1
+    cell.wrong_rows += wrong_rows(root, before)
+    cell.found += is_found(root)
+
+
+def lines(cells: dict[tuple[str, str], Cell]) -> Iterator[str]:
+    """The table as text."""
+    yield f"{'kind':18}" + "".join(f"{how:>12}" for how in DAMAGES) + "  wrong rows"
+    for kind in dict.fromkeys(kind for kind, _ in cells):
+        row = [cells[kind, how] for how in DAMAGES]
+        counts = "".join(f"{cell.found:>8}/{cell.done:<3}" for cell in row)
+        yield f"{kind:18}{counts}  {sum(cell.wrong_rows for cell in row)}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--bits", type=int, default=20)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="holdfast-matrix-") as directory:
+        cells = matrix(Path(directory), asked.seed, bits=asked.bits)
+    sys.stdout.write("\n".join(lines(cells)) + f"\nseed {asked.seed}\n")
+    return 0 if all(cell.found == cell.done and not cell.wrong_rows for cell in cells.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,7 @@ import glob
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,8 @@ from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted
 from holdfast.control import check as checking
-from holdfast.control import ingest as loading
+from holdfast.control.bulk import Delivery, ingest_many
+from holdfast.control.executor import open_executor
 from holdfast.errors import InputError
 from holdfast.feeds import Feed
 from holdfast.records import Level, Violation
@@ -149,11 +150,27 @@ def ingest(
         typer.Option("--batch", help="The sender's id of the delivery.", show_default="the file's name"),
     ] = None,
     expect_rows: ExpectRows = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            "--executor",
+            help="Where the files are read and checked: local, processes or ray.",
+            show_default="HOLDFAST_EXECUTOR, else local",
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            help="The Ray cluster, host:port or auto.",
+            show_default="HOLDFAST_RAY_ADDRESS, else one on this machine for the time",
+        ),
+    ] = None,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load batches: whole, once, checked by the feed's contract. Loading the same batch again changes nothing."""
+    """Load batches: whole, once, in the order given, checked by the feed's contract. Loading a batch again changes nothing."""
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     target = loaded.feed(feed)
@@ -173,19 +190,15 @@ def ingest(
     store = loaded.store()
     results = []
     with report.progress(f"loading {feed}") as step:
-        for done, path in enumerate(paths):
-            results.append(
-                loading.ingest(
-                    store,
-                    target,
-                    batch or _batch_id(path),
-                    path,
-                    now_us=now_us(),
-                    aggregates=loaded.model.aggregates,
-                    rows_expected=expect_rows,
-                )
-            )
-            step(done + 1, len(paths))
+        running = open_executor(
+            executor or loaded.settings.executor, ray_address or loaded.settings.ray_address
+        )
+        with closing(running):
+            given = [Delivery(batch or _batch_id(path), path, expect_rows) for path in paths]
+            aggregates = loaded.model.aggregates
+            for result in ingest_many(store, target, given, running, clock_us=now_us, aggregates=aggregates):
+                results.append(result)
+                step(len(results), len(paths))
     for result in results:
         colour = "yellow" if result.rows_quarantined > result.rows_loaded else "green"
         words = f"[{colour}]ok[/] {result.batch}: {result.rows_loaded:,} rows"

@@ -1,0 +1,91 @@
+"""`holdfast contract` in a user's project and CI (R92): exit statuses, words, and the ledger behind them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a command in a project that `init` wrote."""
+
+    def command(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast", *arguments],
+            cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == expect, f"{arguments}: {done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    command("init", "--name", "parcels")
+    return command
+
+
+def edit(path: Path, old: str, new: str, *, to: str | None = None) -> None:
+    text = path.read_text()
+    assert old in text
+    (path.parent / to if to else path).write_text(text.replace(old, new))
+
+
+WEIGHT = 'Number("weight_kg", unit="1", low=0)'
+
+
+def test_diff_tells_what_breaks_and_fails_a_build(run: Run, tmp_path: Path) -> None:
+    edit(tmp_path / "model.py", WEIGHT, 'Number("weight_kg", unit="g", low=0)', to="grams.py")
+    edit(tmp_path / "model.py", WEIGHT, 'Number("weight_kg", unit="1")', to="wider.py")
+    assert "no change" in run("contract", "diff", "model.py").stdout
+    assert "weight_kg bound widened: 0.0 -> none" in run("contract", "diff", "model.py", "wider.py").stdout
+    found = json.loads(run("contract", "diff", "model.py", "grams.py", "--json", expect=1).stdout)
+    assert (found["kind"], [change["what"] for change in found["changes"]]) == ("breaking", ["unit changed"])
+    assert found["borders"] == {"rows": "breaking", "callers": "breaking", "models": "breaking"}
+
+
+def test_contracts_are_named_by_file_hash_and_feed(run: Run, tmp_path: Path) -> None:
+    shown = json.loads(run("contract", "show", "model.py:rows", "--json").stdout)
+    (tmp_path / "kept.json").write_text(shown["contract"])
+    assert json.loads(run("contract", "diff", "kept.json", "model.py", "--json").stdout)["changes"] == []
+    assert "HF303" in run("contract", "show", "rows", expect=3).stderr
+    assert "HF303" in run("contract", "show", "deadbeef", expect=3).stderr
+
+
+def test_a_feed_whose_contract_breaks_is_refused_accepted_and_told(run: Run, tmp_path: Path) -> None:
+    run("ingest", "rows", "parcels.csv", "--batch", "one")
+    edit(tmp_path / "model.py", WEIGHT, 'Number("weight_kg", unit="g", low=0)')
+    second = tmp_path / "second.csv"
+    lines = (tmp_path / "parcels.csv").read_text().splitlines()
+    second.write_text("\n".join([lines[0], *(f"x{line}" for line in lines[1:200])]) + "\n")
+    refused = run("ingest", "rows", "second.csv", expect=5)
+    assert "HF210" in refused.stderr
+    assert "unit changed (1 -> g)" in " ".join(refused.stderr.split())
+    assert "unit changed" in run("contract", "diff", "rows", expect=1).stdout
+    assert "accepted by" in run("contract", "accept", "rows", "--reason", "it was grams").stdout
+    run("ingest", "rows", "second.csv")
+    history = json.loads(run("contract", "history", "--json").stdout)["contracts"]
+    assert [(line["feed"], line["batches"], line["change"]) for line in history] == [
+        ("rows", 1, "-"),
+        ("rows", 1, "breaking"),
+    ]
+    run("contract", "accept", "rows", "--reason", "again", expect=3)
+    assert "no change" in run("contract", "diff", "rows").stdout
+
+
+def test_many_files_are_loaded_by_several_processes(run: Run, tmp_path: Path) -> None:
+    header, *lines = (tmp_path / "parcels.csv").read_text().splitlines()
+    for day in range(3):
+        rows = lines[day * 1_000 : (day + 1) * 1_000]
+        (tmp_path / f"day{day}.csv").write_text("\n".join([header, *rows]) + "\n")
+    loaded = json.loads(run("ingest", "rows", "day*.csv", "--executor", "processes", "--json").stdout)
+    assert [(batch["batch"], batch["rows_loaded"]) for batch in loaded["batches"]] == [
+        (f"day{day}", 1_000) for day in range(3)
+    ]
+    assert "HF103" in run("ingest", "rows", "day0.csv", "--executor", "spark", expect=2).stderr

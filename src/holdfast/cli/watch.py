@@ -113,6 +113,12 @@ def _print_status(report: Report, document: dict[str, Any]) -> None:
             else ""
         )
         report.say(f"champion [bold]{plan['champion']}[/]{share} (plan {plan['plan']})")
+    for version in document["versions"]:
+        if version["taint"] and version["place"] == "champion":
+            report.say(
+                f"[red]{version['version']} answers although it is tainted[/]: {escape(version['taint'])}"
+            )
+            report.say("  nothing clean can answer in its place; next: [cyan]holdfast train[/]")
     for server in document["servers"]:
         probed_us = server["probed_us"]
         stale = probed_us is None or now_us - probed_us > _STALE_US

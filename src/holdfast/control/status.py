@@ -33,6 +33,7 @@ from holdfast.store import (
     rollouts,
     segments,
     servers,
+    taints,
     usage,
     versions,
 )
@@ -87,7 +88,8 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version: its place in the plan, its gates, how its answers did. `auc` is None without labels."""
+    """One version: its place in the plan, its gates, how its answers did. `auc` is None without labels; `taint` says which
+    batch it learnt from was backed out, empty for a clean one."""
 
     version: str
     number: int
@@ -103,6 +105,7 @@ class VersionStatus:
     requests: int
     coverage: float | None
     quality: Quality
+    taint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,11 @@ class Status:
     events: tuple[EventRow, ...]
 
     @property
+    def held(self) -> VersionStatus | None:
+        """The champion, when it is tainted: nothing clean was there to answer, and the last good version goes on."""
+        return next((each for each in self.versions if each.place == "champion" and each.taint), None)
+
+    @property
     def running(self) -> RolloutStatus | None:
         """The rollout that is under way; None when there is none."""
         return next((each for each in self.rollouts if each.running), None)
@@ -210,6 +218,10 @@ class StatusReader:
         qualities = {each.version: each for each in self._versions}
         with store.ledger.read() as connection:
             story = tuple(events.newest(connection, limit=NEWEST_EVENTS))
+            spoilt = {
+                version: taints.why(connection, "version", version)
+                for version in taints.versions_of(connection, model)
+            }
         return Status(
             model=model,
             now_us=now_us,
@@ -218,7 +230,9 @@ class StatusReader:
             servers=told,
             use=used,
             versions=tuple(
-                _version(row, plan, gates.newest(store, row.version), qualities.get(row.version), requests)
+                _version(
+                    row, plan, gates.newest(store, row.version), qualities.get(row.version), requests, spoilt
+                )
                 for row in known
             ),
             rollouts=tuple(
@@ -313,6 +327,7 @@ def _version(
     judged: Sequence[GateResult],
     found: QualityVersion | None,
     requests: dict[str, int],
+    spoilt: dict[str, str],
 ) -> VersionStatus:
     quality = Quality(0, 0, None, None, None, None) if found is None else found.quality
     return VersionStatus(
@@ -330,6 +345,7 @@ def _version(
         requests=requests.get(row.version, 0),
         coverage=None if found is None else found.coverage,
         quality=quality,
+        taint=spoilt.get(row.version, ""),
     )
 
 

@@ -1,0 +1,157 @@
+"""A batch is backed out under a real server: the clean version answers, and values that nothing supports are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from sqlalchemy import insert, update
+
+from holdfast.contract import Category, Contract, Number, Text, Timestamp
+from holdfast.control.backout import back_out
+from holdfast.control.ingest import ingest
+from holdfast.features import Aggregate, OnlineTable
+from holdfast.feeds import Feed
+from holdfast.records import BatchId
+from holdfast.serve.local_copy import LocalCopy
+from holdfast.serve.online_values import OnlineValues
+from holdfast.store import Store, online, schema, snapshots, versions
+
+if TYPE_CHECKING:
+    from conftest import Served, World
+
+DEPARTURES = Feed(
+    "departures",
+    Contract(
+        Text("id"),
+        Category("origin"),
+        Number("delay", unit="min", missing="keep"),
+        Timestamp("left", tz="UTC"),
+        key="id",
+        event_time="left",
+    ),
+)
+NOW_US = 1_700_000_000_000_000
+
+
+def _load(store: Store, directory: Path, recent: Aggregate, start: Any, batch: str, delay: float) -> None:
+    path = directory / f"{batch}.parquet"
+    moments = [start + timedelta(minutes=20 * n) for n in range(3)]
+    pl.DataFrame(
+        {
+            "id": [f"{batch}{n}" for n in range(3)],
+            "origin": ["EWR"] * 3,
+            "delay": [delay] * 3,
+            "left": moments,
+        }
+    ).write_parquet(path)
+    ingest(store, DEPARTURES, batch, path, now_us=NOW_US, aggregates=[recent])
+
+
+def test_a_live_tainted_version_gives_way_while_requests_are_answered(
+    world: World, serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    """R7, R9: no request fails on the way."""
+    world.version("half")
+    world.plan("half")
+    recent = Aggregate(
+        "recent_delay",
+        over="departures",
+        by="origin",
+        value="delay",
+        known="left",
+        window="3h",
+        every="10min",
+    )
+    moment = pl.select(pl.datetime(2013, 3, 1, time_zone="UTC")).item()
+    _load(world.store, tmp_path, recent, moment, "bad", 59.0)
+    cut = snapshots.create(world.store, ["departures"], contract_hash="c", now_us=NOW_US)
+    bad = world.version("tenth")
+    with world.store.ledger.write() as connection:
+        connection.execute(
+            update(schema.versions).where(schema.versions.c.version == bad).values(snapshot=cut.snapshot)
+        )
+        connection.execute(update(schema.versions).values(state="qualified"))
+        connection.execute(
+            insert(schema.rollouts).values(
+                model="flight-delay", challenger=bad, champion=world.names["half"], state="promoted", step=0,
+                policy="{}", started_us=1, step_started_us=1, changed_us=1, reason="test", actor="test",
+            )
+        )  # fmt: skip
+    world.plan("tenth", previous="half")
+    served = serve()
+    assert served.infer()[1]["model_version"] == bad
+    before = served.call("/holdfast/status")[1]["plan"]
+    done = back_out(
+        world.store,
+        [DEPARTURES],
+        BatchId("departures", "bad"),
+        reason="wrong unit",
+        actor="ann",
+        now_us=NOW_US,
+    )
+    assert done.plan.versions == (bad,)
+    answered = []
+    for _ in range(400):
+        status, answer = served.infer()
+        assert status == 200
+        answered.append(answer["model_version"])
+        if answered[-1] != bad:
+            break
+    assert answered[-1] == world.names["half"]
+    served.wait(lambda status: status["plan"] > before)
+    assert versions.champion(world.store, "flight-delay") == versions.get(world.store, world.names["half"])
+
+
+class _Version:
+    """What a follower reads of a loaded version: the aggregates that it is given."""
+
+    def __init__(self, *aggregates: Aggregate) -> None:
+        self.aggregates = aggregates
+
+
+def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path) -> None:
+    """After the back-out table and copy hold what a server holds that starts on a store that never saw the batch."""
+    recent = Aggregate(
+        "recent_delay",
+        over="departures",
+        by="origin",
+        value="delay",
+        known="left",
+        window="3h",
+        every="10min",
+    )
+    moment = pl.select(pl.datetime(2013, 3, 1, time_zone="UTC")).item()
+    store = Store.open(tmp_path / "store")
+    loaded: dict[str, Any] = {"v1": _Version(recent)}
+    table, copy = OnlineTable(), LocalCopy(tmp_path / "copy")
+    values = OnlineValues(table, copy)
+    _load(store, tmp_path, recent, moment, "good", 10.0)
+    _load(store, tmp_path, recent, moment + timedelta(hours=1), "bad", 59.0)
+    values.follow(store, loaded)
+    at_us = round((moment + timedelta(hours=2)).timestamp() * 1e6)
+    assert table.lookup(recent.key, "EWR", at_us, recent.max_age_us) == 34.5
+    back_out(
+        store, [DEPARTURES], BatchId("departures", "bad"), reason="wrong unit", actor="ann", now_us=NOW_US
+    )
+    values.follow(store, loaded)
+    values.keep(store, loaded)
+    assert table.lookup(recent.key, "EWR", at_us, recent.max_age_us) == 10.0
+
+    clean = Store.open(tmp_path / "clean")
+    _load(clean, tmp_path, recent, moment, "good", 10.0)
+    fresh = OnlineTable()
+    OnlineValues(fresh, LocalCopy(tmp_path / "unused")).follow(clean, loaded)
+    restarted = OnlineTable()
+    OnlineValues(restarted, copy).start_from_copy()
+    for minutes in range(0, 480, 10):
+        at_us = round((moment + timedelta(minutes=minutes)).timestamp() * 1e6)
+        wanted = fresh.lookup(recent.key, "EWR", at_us, recent.max_age_us)
+        for each in (table, restarted):
+            assert repr(each.lookup(recent.key, "EWR", at_us, recent.max_age_us)) == repr(wanted)
+    assert len(table) == len(restarted) == len(fresh)
+    with store.ledger.read() as connection:
+        assert any(value.value is None for value in online.since(connection, [recent.key], 0)[1])

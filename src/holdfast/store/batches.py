@@ -221,7 +221,8 @@ def _reread(store: Store, publication: Publication, error: Exception) -> Outcome
     """
     paths = [fact.path for fact in publication.files]
     try:
-        with store.ledger.read() as connection:
+        # As a writer: a commit that is still under way somewhere holds the writers' lock until it is over.
+        with store.ledger.write() as connection:
             query = select(_FILES.c.added_version).where(_FILES.c.path.in_(paths)).limit(1)
             version = connection.execute(query).scalar_one_or_none()
     except (SQLAlchemyError, UnavailableError, OSError) as second:

@@ -21,6 +21,9 @@ FEWEST_ROWS: Final = 20
 _GROSS: Final = 1.0
 """A move of less than one spread is no error without an explanation, however still the column was before."""
 
+_LEAST_SKEW: Final = 0.1
+"""A distribution whose mean is nearer to its median than this, in standard deviations, has no long tail on one side."""
+
 _Map = Callable[[float], float]
 
 
@@ -128,7 +131,8 @@ def judge_numbers(name: str, unit: str, now: Numbers, past: Sequence[Numbers]) -
     if known is None:
         return
     moved = _moved(name, unit, now, past, known)
-    plain = [found for found in moved if found.level is Level.ERROR]
+    plain = [found for found in moved if found.level is Level.ERROR] or _fractions(name, unit, now, past)
+    plain = plain or _turned(name, now, past)
     yield from _constant(name, now, past) or plain or _rounded(name, now, past) or moved
 
 
@@ -154,6 +158,37 @@ def _rounded(name: str, now: Numbers, past: Sequence[Numbers]) -> list[Violation
             )
             return [Violation("rounded", name, Level.ERROR, told, share, before)]
     return []
+
+
+def _fractions(name: str, unit: str, now: Numbers, past: Sequence[Numbers]) -> list[Violation]:
+    """A column of whole numbers that is one no more: it was divided by something on the way."""
+    share = now.whole / now.count
+    before = min(shape.whole / shape.count for shape in past)
+    if before < 0.99 or share > 0.6:
+        return []
+    told = (
+        f"{name}: {share:.0%} of its values are whole numbers, at least {before:.0%} in {len(past)} batches before: "
+        f"no more in {unit}, but in a larger unit, or averaged?"
+    )
+    return [Violation("shift", name, Level.ERROR, told, share, before)]
+
+
+def _turned(name: str, now: Numbers, past: Sequence[Numbers]) -> list[Violation]:
+    """A column whose long tail is on the other side: its sign was turned around, although its middle is near 0."""
+    before, found = [_skew(shape) for shape in past], _skew(now)
+    least = min(abs(skew) for skew in before)
+    same = len({skew > 0.0 for skew in before}) == 1
+    if not same or least < _LEAST_SKEW or (found > 0.0) == (before[0] > 0.0) or abs(found) < _LEAST_SKEW:
+        return []
+    told = (
+        f"{name}: its long tail is on the other side of its median; (mean - median) / standard deviation is {found:.2f}, "
+        f"and was {min(before):.2f} to {max(before):.2f} in {len(past)} batches before: the sign turned around?"
+    )
+    return [Violation("shift", name, Level.ERROR, told, found, before[0])]
+
+
+def _skew(shape: Numbers) -> float:
+    return (shape.mean - shape.told[2]) / shape.deviation if shape.deviation > 0.0 else 0.0
 
 
 def _zeros(name: str, now: Numbers, past: Sequence[Numbers]) -> Iterator[Violation]:

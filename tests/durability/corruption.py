@@ -80,8 +80,12 @@ def build(home: Path, *, compacted: bool) -> Path:
 
 
 def _loader() -> ModuleType:
-    path = Path(__file__).parents[1] / "flow" / "loader.py"
-    spec = importlib.util.spec_from_file_location("matrix_loader", path)
+    return load_module("matrix_loader", Path(__file__).parents[1] / "flow" / "loader.py")
+
+
+def load_module(name: str, path: Path) -> ModuleType:
+    """The program at `path` as a module."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

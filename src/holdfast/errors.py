@@ -30,6 +30,7 @@ CODES: Final[dict[str, str]] = {
     "HF304": "Another holder has the lease, or a newer epoch has written.",
     "HF305": "A file of the store cannot be mended: no copy of what it held is there.",
     "HF306": "A backup or restore cannot be made where it was asked for.",
+    "HF307": "A file of the store cannot be written: the disk is full or fails.",
     "HF401": "There is not enough data to train or to judge.",
     "HF402": "A learner failed, or made a model that cannot be converted.",
     "HF403": "A version may not be rolled out: it was not qualified, or it was refused.",

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 import polars as pl
 from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, or_, select
 
-from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.errors import IntegrityError, NotFoundError, UnavailableError
 from holdfast.store import Store, durable, locks, parquet, schema
 from holdfast.store.faults import fault_point
 from holdfast.store.together import together
@@ -170,20 +170,30 @@ def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
     what became of the attempt. So a whole load without a marker that the ledger does not name is one that it forgot.
     """
     attempt = attempt or uuid.uuid4().hex
-    durable.make_directory(root / ATTEMPTS_DIRECTORY)
     marker = root / ATTEMPTS_DIRECTORY / attempt
-    lock = locks.hold(lambda: os.open(marker, os.O_WRONLY | os.O_CREAT, 0o644), marker)
+    with _told_when_full():
+        durable.make_directory(root / ATTEMPTS_DIRECTORY)
+        lock = locks.hold(lambda: os.open(marker, os.O_WRONLY | os.O_CREAT, 0o644), marker)
     try:
-        yield Stage(root, attempt)
+        with _told_when_full():
+            yield Stage(root, attempt)
         marker.unlink(missing_ok=True)
     finally:
         os.close(lock)
 
 
-def discard(root: Path, attempt: str) -> None:
-    """Remove what `attempt` wrote, for whoever holds it and knows that it is not published, nor written on any more."""
-    for path in (root / ROWS_DIRECTORY).glob(f"{attempt}-*"):
-        path.unlink(missing_ok=True)
+@contextmanager
+def _told_when_full() -> Iterator[None]:
+    """Say in words that the disk is full or fails; whoever asks the ledger for something has errors of his own for it."""
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            "HF307",
+            f"a file of the store cannot be written: {error.strerror or error}",
+            state="nothing was loaded, and what is loaded is unchanged",
+            next_command="make room on the disk, or mend it, then the same command again",
+        ) from error
 
 
 def are_there(root: Path, facts: Sequence[FileFacts]) -> bool:

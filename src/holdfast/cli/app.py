@@ -21,6 +21,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "demo": ("demo",),
     "data": ("check", "ingest", "publish"),
     "contracts": ("contract",),
+    "snapshots": ("snapshot",),
     "feeds": ("feeds", "accept", "quarantine"),
     "keep": ("compact", "vacuum"),
     "backout": ("back-out", "lineage"),

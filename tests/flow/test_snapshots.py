@@ -1,0 +1,224 @@
+"""A selection from the declaration to the ledger and into the model, and the commands around snapshots."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from holdfast import (
+    Cap,
+    Category,
+    Code,
+    Contract,
+    Feed,
+    Filter,
+    Forbidden,
+    Integer,
+    Label,
+    LightGBM,
+    LogisticRegression,
+    Model,
+    Number,
+    Quota,
+    Rate,
+    Selection,
+    Timestamp,
+    Value,
+    Weights,
+    col,
+)
+from holdfast.cli import app as commands
+from holdfast.control import snapshot as cutting
+from holdfast.control.ingest import ingest
+from holdfast.control.train import train
+from holdfast.errors import InputError, RefusedError
+from holdfast.store import Store, blobs, snapshots, versions
+from holdfast.train.artifact import read_metadata
+
+NOW_US = 1_380_000_000_000_000
+COLUMNS = (
+    Integer("id"),
+    Category("site", values=("north", "south"), unseen="reject"),
+    Number("size", unit="1", low=0, high=100),
+    Timestamp("at", tz="UTC"),
+)
+VISITS = Feed(
+    "visits",
+    Contract(*COLUMNS, Category("source"), key="id", event_time="at", label=Label("bought", delay="1h")),
+)
+
+
+def model(selection: Selection, learner: object = None) -> Model:
+    return Model(
+        "shop",
+        rows=VISITS,
+        feeds=(VISITS,),
+        contract=Contract(
+            *COLUMNS, key="id", event_time="at", label=Label("bought", delay="1h"), slices=("site",)
+        ),
+        features=(Value("size"), Code("site")),
+        learner=learner or LogisticRegression(),  # type: ignore[arg-type]  # a learner or nothing
+        heuristic=Rate(by=(Code("site"),)),
+        holdout="1d",
+        selection=selection,
+    )
+
+
+def delivery(directory: Path, day: int, shift: float = 0.0) -> Path:
+    draw = np.random.default_rng(day)
+    rows = 240
+    size = draw.uniform(0, 90, rows) + shift
+    robot = np.arange(rows) % 6 == 5
+    frame = pl.DataFrame(
+        {
+            "id": np.arange(rows) + 1000 * day,
+            "site": np.where(np.arange(rows) % 4 == 0, "south", "north").tolist(),
+            "size": size,
+            "at": [
+                datetime(2013, 9, 1, tzinfo=UTC) + timedelta(days=day, minutes=6 * n) for n in range(rows)
+            ],
+            "source": np.where(robot, "robot", "web").tolist(),
+            "bought": np.where(robot, True, draw.random(rows) < size / 100),
+        }
+    )
+    path = directory / f"{day}.parquet"
+    frame.write_parquet(path)
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store.open(tmp_path / "store")
+    for day in range(4):
+        ingest(store, VISITS, f"d{day}", delivery(tmp_path, day), now_us=NOW_US)
+    return store
+
+
+def cut(store: Store) -> str:
+    return snapshots.create(store, ["visits"], contract_hash="c", now_us=NOW_US).snapshot
+
+
+CHOSEN = Selection(
+    filters=(Filter("no_robots", col("source") != "robot"),),
+    caps=(Cap("site", 300),),
+    quotas=(Quota("site", 100),),
+    weights=(Weights("site", {"south": 3.0}),),
+)
+
+
+def test_training_learns_from_what_was_selected_and_says_so(store):
+    """R29-R31, R39: a column that only the feed has may decide who teaches, and never reaches the model."""
+    snapshot = cut(store)
+    shop = model(CHOSEN)
+    made = train(store, shop, snapshot, now_us=NOW_US, seed=5)
+    # The hour before the held-out day is in neither: ten rows, one or two of them a robot's.
+    assert made.left_out == {"filter:no_robots": 118, "cap:site": 114}
+    assert made.rows_trained == 710 - 118 - 114
+    assert made.rows_held_out == 240
+    row = versions.get(store, made.version)
+    about = read_metadata(blobs.get(store, row.digest))
+    assert about.selection_json == CHOSEN.to_json()
+    assert about.rows == made.rows_trained
+    _, (kept,) = cutting.show(store, snapshot)
+    assert (kept.seed, kept.rows_found, kept.rows_taken, kept.counts) == (5, 710, 478, made.left_out)
+    assert [(each.value, each.found, each.taken) for each in kept.slices] == [
+        ("north", 532, 300),
+        ("south", 178, 178),
+    ]
+
+
+def test_the_same_snapshot_selection_and_seed_make_the_same_version(store):
+    snapshot = cut(store)
+    first = train(store, model(CHOSEN), snapshot, now_us=NOW_US, seed=5)
+    assert train(store, model(CHOSEN), snapshot, now_us=NOW_US + 1, seed=5).version == first.version
+    assert train(store, model(CHOSEN), snapshot, now_us=NOW_US, seed=6).version != first.version
+    assert len(cutting.show(store, snapshot)[1]) == 2
+
+
+@pytest.mark.parametrize("learner", [LogisticRegression(), LightGBM(trees=5, min_rows_per_leaf=20)])
+def test_weights_reach_the_learners(store, learner):
+    snapshot = cut(store)
+    plain = train(store, model(Selection(), learner), snapshot, now_us=NOW_US)
+    heavy = model(Selection(weights=(Weights("source", {"robot": 50.0}),)), learner)
+    weighted = train(store, heavy, snapshot, now_us=NOW_US)
+    assert weighted.version != plain.version
+    assert weighted.heuristic != plain.heuristic
+
+
+def test_a_forbidden_row_and_a_missed_quota_register_nothing(store):
+    snapshot = cut(store)
+    with pytest.raises(RefusedError, match="must not appear"):
+        train(
+            store,
+            model(Selection(forbidden=(Forbidden("robots", col("source") == "robot"),))),
+            snapshot,
+            now_us=NOW_US,
+        )
+    with pytest.raises(InputError, match="its quota is 500"):
+        train(store, model(Selection(quotas=(Quota("site", 500),))), snapshot, now_us=NOW_US)
+    assert cutting.show(store, snapshot)[1] == []
+
+
+def test_two_snapshots_differ_by_what_was_loaded_between(store, tmp_path):
+    """R36."""
+    before = cut(store)
+    ingest(store, VISITS, "d4", delivery(tmp_path, 4, shift=10.0), now_us=NOW_US)
+    ingest(store, VISITS, "d5", delivery(tmp_path, 5, shift=10.0), now_us=NOW_US)
+    (change,) = cutting.diff(store, before, cut(store))
+    assert (change.rows_before, change.rows_after, change.loads_added) == (960, 1440, 2)
+    moved = {column.column: column.effect for column in change.columns}
+    assert moved["size"] == pytest.approx(10 / 3 / 26, abs=0.08)
+    (same,) = cutting.diff(store, before, before)
+    assert all(column.stability == 0.0 for column in same.columns)
+
+
+MODEL_FILE = """
+from holdfast import *
+
+columns = (Integer("id"), Category("site", values=("north", "south"), unseen="reject"),
+           Number("size", unit="1", low=0, high=100), Timestamp("at", tz="UTC"))
+visits = Feed("visits", Contract(*columns, Category("source"), key="id", event_time="at", label=Label("bought", delay="1h")))
+model = Model(
+    "shop", rows=visits, feeds=(visits,),
+    contract=Contract(*columns, key="id", event_time="at", label=Label("bought", delay="1h"), slices=("site",)),
+    features=(Value("size"), Code("site")), learner=LogisticRegression(), heuristic=Rate(by=(Code("site"),)),
+    holdout="1d",
+    selection=Selection(filters=(Filter("no_robots", col("source") != "robot"),), caps=(Cap("site", 300),)),
+)
+"""
+
+
+def test_the_commands_make_show_and_compare_snapshots(tmp_path, monkeypatch, capsys):
+    (tmp_path / "model.py").write_text(MODEL_FILE)
+
+    def run(*arguments: str) -> dict[str, object]:
+        monkeypatch.setattr("sys.argv", ["holdfast", *arguments, "--project", str(tmp_path), "--json"])
+        with pytest.raises(SystemExit) as left:
+            commands.main()
+        assert left.value.code == 0
+        found = json.loads(capsys.readouterr().out)
+        assert isinstance(found, dict)
+        return found
+
+    for day in range(3):
+        run("ingest", "visits", str(delivery(tmp_path, day)), "--batch", f"d{day}")
+    made = run("snapshot", "make")
+    assert made["rows_found"] == 470  # the hour before the held-out day is in neither
+    assert made["left_out"] == {"cap:site": 0, "filter:no_robots": 78}
+    shown = run("snapshot", "show", str(made["snapshot"]))
+    assert len(shown["selections"]) == 1  # type: ignore[arg-type]  # plain JSON
+    run("ingest", "visits", str(delivery(tmp_path, 3, shift=10.0)), "--batch", "d3")
+    other = run("snapshot", "make")
+    told = run("snapshot", "diff", str(made["snapshot"]), str(other["snapshot"]))
+    assert told["tables"][0]["loads_added"] == 1  # type: ignore[index]  # plain JSON
+    monkeypatch.setattr(
+        "sys.argv", ["holdfast", "snapshot", "show", str(made["snapshot"]), "--project", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit):
+        commands.main()
+    assert "█" in capsys.readouterr().out

@@ -1,0 +1,208 @@
+"""Selections: which rows teach, counted, and the same ones every time (R28-R31, R39, R43, R50, R54)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Timestamp, col, dtypes
+from holdfast.errors import InputError, RefusedError
+from holdfast.tables.select import Selected, forbidden_among, select
+from holdfast.tables.selection import (
+    Cap,
+    Discard,
+    Filter,
+    Forbidden,
+    Quota,
+    Sample,
+    Selection,
+    Weights,
+    columns_of,
+)
+
+CONTRACT = Contract(
+    Integer("id"),
+    Category("site", values=("north", "south", "west")),
+    Boolean("robot"),
+    Number("amount", unit="USD", missing="keep"),
+    Timestamp("at", tz="UTC"),
+    key="id",
+    event_time="at",
+    label=Label("bought", delay="1h"),
+    slices=("site",),
+)
+COLUMNS = columns_of(CONTRACT.columns, aggregates=["visits"])
+
+
+def rows(count: int = 1000) -> pl.DataFrame:
+    """Six of ten rows are of the north, four of the south, none of the west; each tenth is a robot's."""
+    start = datetime(2013, 1, 1, tzinfo=UTC)
+    return pl.DataFrame(
+        {
+            "id": range(count),
+            "site": ["north" if n % 10 < 6 else "south" for n in range(count)],
+            "robot": [n % 10 == 9 for n in range(count)],
+            "amount": [None if n % 4 == 0 else float(n) for n in range(count)],
+            "at": [start + timedelta(minutes=n) for n in range(count)],
+            "bought": [n % 3 == 0 for n in range(count)],
+        },
+        schema=dtypes(CONTRACT),
+    )
+
+
+def chosen(
+    selection: Selection, frame: pl.DataFrame | None = None, seed: int = 0, **more: object
+) -> Selected:
+    given = rows() if frame is None else frame
+    return select(given, selection, seed, columns=COLUMNS, key=CONTRACT.key, slices=CONTRACT.slices, **more)  # type: ignore[arg-type]  # only `struck` is given so
+
+
+def test_a_selection_of_nothing_changes_nothing():
+    found = chosen(Selection())
+    assert found.frame.equals(rows())
+    assert (found.weights, found.counts, found.warnings) == (None, {}, ())
+    assert [(each.value, each.found, each.taken) for each in found.slices] == [
+        ("north", 600, 600),
+        ("south", 400, 400),
+    ]
+
+
+def test_filters_are_counted_in_their_order_and_keep_what_they_cannot_judge():
+    """R29, R43: no row leaves without a name for it."""
+    found = chosen(
+        Selection(filters=(Filter("no_robots", ~col("robot")), Filter("large", col("amount") >= 500)))
+    )
+    assert found.counts == {"filter:no_robots": 100, "filter:large": found.counts["filter:large"]}
+    assert found.frame["amount"].null_count() == 250
+    assert found.frame.height == 1000 - sum(found.counts.values())
+
+
+def test_one_forbidden_row_refuses_and_is_named():
+    """R50."""
+    selection = Selection(
+        filters=(Filter("no_robots", ~col("robot")),), forbidden=(Forbidden("machines", col("robot")),)
+    )
+    assert chosen(selection).frame.height == 900
+    with pytest.raises(RefusedError, match=r"100 of 1,000 training rows are 'machines'.*id=9") as refused:
+        chosen(Selection(forbidden=(Forbidden("machines", col("robot")),)))
+    assert refused.value.code == "HF407"
+    assert forbidden_among(rows(20), selection, COLUMNS) == {"machines": 2}
+
+
+def test_a_cap_keeps_the_same_rows_in_any_order_and_when_rows_are_added():
+    """R31, R39: bit for bit."""
+    selection = Selection(caps=(Cap("site", 100),))
+    once = chosen(selection)
+    shuffled = chosen(selection, rows().sample(fraction=1.0, shuffle=True, seed=5))
+    assert once.frame["site"].value_counts().sort("site")["count"].to_list() == [100, 100]
+    assert sorted(shuffled.frame["id"]) == once.frame["id"].to_list()
+    assert once.frame.equals(chosen(selection).frame)
+    assert once.counts == {"cap:site": 800}
+    assert chosen(selection, seed=1).frame["id"].to_list() != once.frame["id"].to_list()
+    more = set(chosen(selection, rows(1100)).frame["id"])
+    assert len(more & set(once.frame["id"])) > 150
+
+
+def test_the_rows_that_a_seed_chooses_are_the_same_in_every_release():
+    found = chosen(Selection(sample=Sample(0.01)), seed=7)
+    assert found.frame["id"].to_list() == [61, 110, 145, 242, 385, 580]
+
+
+def test_a_cap_as_a_share_is_of_the_rows_before_it():
+    found = chosen(Selection(caps=(Cap(("site", "robot"), 0.2),)))
+    counts = {row[:2]: row[2] for row in found.frame.group_by("site", "robot").len().rows()}
+    assert counts == {("north", False): 200, ("south", False): 200, ("south", True): 100}
+
+
+def test_a_sample_has_nearly_its_share_and_a_larger_one_holds_the_smaller():
+    few, many = chosen(Selection(sample=Sample(0.3))), chosen(Selection(sample=Sample(0.5)))
+    assert 240 < few.frame.height < 360
+    assert set(few.frame["id"]) < set(many.frame["id"])
+
+
+def test_a_quota_counts_values_that_no_row_has():
+    """R30: a slice that vanished is not one row short, it is not there."""
+    with pytest.raises(InputError, match="site=west has 0 rows, and its quota is 50") as refused:
+        chosen(Selection(quotas=(Quota("site", 50),)))
+    assert refused.value.code == "HF401"
+    told = chosen(Selection(quotas=(Quota("site", 500, otherwise="warn"),)))
+    assert told.warnings == (
+        "site=south has 400 rows, and its quota is 500",
+        "site=west has 0 rows, and its quota is 500",
+    )
+    assert told.frame.height == 1000
+
+
+def test_weights_multiply_and_have_the_mean_one():
+    """R54: the composition of the traffic."""
+    found = chosen(
+        Selection(weights=(Weights("site", {"north": 2.0}), Weights("robot", {True: 0.0}, default=1.0)))
+    )
+    assert found.weights is not None
+    assert found.weights.mean() == pytest.approx(1.0)
+    north, robot = found.frame["site"].to_numpy() == "north", found.frame["robot"].to_numpy()
+    assert (found.weights[robot] == 0.0).all()
+    ratio = found.weights[north].mean() / found.weights[~north & ~robot].mean()
+    assert ratio == pytest.approx(2.0)
+    assert np.ptp(found.weights[north]) == 0.0
+
+
+def test_the_discard_budget_holds_overall_and_in_each_slice():
+    """R28: a rule that strikes a quarter of one site is no cleaning."""
+    robots = Filter("no_robots", ~col("robot"))
+    assert chosen(Selection(filters=(robots,), discard=(Discard(0.1),))).frame.height == 900
+    with pytest.raises(
+        RefusedError, match=r"100 of 400 rows of site=south \(25.0%\) were discarded"
+    ) as refused:
+        chosen(Selection(filters=(robots,), discard=(Discard(0.1), Discard(0.2, by="site"))))
+    assert refused.value.code == "HF405"
+    with pytest.raises(RefusedError, match="900 rows are left, at least 950 must be"):
+        chosen(Selection(filters=(robots,), discard=(Discard(1.0, at_least_rows=950),)))
+    struck = rows(200).with_columns(id=pl.col("id") + 5000)
+    with pytest.raises(RefusedError, match=r"200 of 1,200 rows \(16.7%\)"):
+        chosen(Selection(discard=(Discard(0.1),)), struck=struck)
+
+
+def test_a_selection_that_leaves_nothing_is_refused():
+    with pytest.raises(InputError, match="leaves no row"):
+        chosen(Selection(filters=(Filter("none", col("id") < 0),)))
+    with pytest.raises(InputError, match="weight 0"):
+        chosen(Selection(weights=(Weights("site", {"elsewhere": 1.0}, default=0.0),)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Sample(0.0),
+        lambda: Cap("site", 0),
+        lambda: Cap("site", 1.5),
+        lambda: Cap((), 5),
+        lambda: Quota("site", 0),
+        lambda: Weights("site", {"a": -1.0}),
+        lambda: Weights("site", {"a": float("nan")}),
+        lambda: Discard(1.2),
+        lambda: Filter("Not A Name", col("robot")),
+        lambda: Selection(filters=(Filter("a", col("robot")),), forbidden=(Forbidden("a", col("robot")),)),
+        lambda: Selection(filters=(Filter("a", col("elsewhere") > 1),)).check(COLUMNS),
+        lambda: Selection(filters=(Filter("a", col("amount") + 1),)).check(COLUMNS),
+        lambda: Selection(quotas=(Quota("amount", 1),)).check(COLUMNS),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_when_it_is_declared(wrong):
+    with pytest.raises(InputError, match="HF101"):
+        wrong()
+
+
+def test_equal_selections_have_equal_json_and_may_read_aggregates():
+    def make() -> Selection:
+        return Selection(
+            filters=[Filter("busy", col("visits") > 2)], weights=Weights("site", {"south": 2.0, "north": 1.0})
+        )
+
+    assert make().to_json() == make().to_json()
+    assert make().hash == make().hash
+    make().check(COLUMNS)
+    assert make().columns == ("visits", "site")

@@ -25,6 +25,7 @@ from holdfast.contract.columns import (
 )
 from holdfast.contract.contract import Contract
 from holdfast.contract.masks import REASONS, any_broken, bitmasks, counts, in_words
+from holdfast.contract.missing import Reject
 from holdfast.contract.reasons import Reason, reasons_of
 from holdfast.contract.text import Typed
 from holdfast.contract.unique import incomplete, repeated
@@ -114,7 +115,11 @@ def compile_batch(contract: Contract) -> BatchCheck:
     reasons = reasons_of(contract)
     duplicate = f"{'+'.join(contract.key)}|duplicate"
     unique = [(f"{'+'.join(names)}|unique", names) for names in contract.unique]
-    words = [column.name for column in contract.columns if isinstance(column, (Category, Text))]
+    words = [
+        column.name
+        for column in contract.columns
+        if isinstance(column, (Category, Text)) and not isinstance(column.missing, Reject)
+    ]
 
     def check(batch: pl.DataFrame | Typed) -> BatchVerdict:
         typed = batch if isinstance(batch, Typed) else Typed(batch, batch, {})

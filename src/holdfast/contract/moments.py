@@ -28,6 +28,8 @@ FRACTION: Final = r"\.[0-9]{1,9}"
 OFFSET: Final = r"[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _TEXT: Final = re.compile(f"{DATE}[Tt ]{TIME}(?:{FRACTION})?({OFFSET})?")
 
+_KNOWN_ZONES: Final = (timezone, ZoneInfo)
+
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -106,10 +108,16 @@ def _two_readings(moment: datetime) -> tuple[timedelta | None, timedelta | None]
 
     The clock is put forward over a gap and back over a fold (PEP 495), so the first is smaller in a gap.
     """
-    if moment.tzinfo is None or type(moment.tzinfo) is timezone:
-        offset = moment.utcoffset()
-        return offset, offset
-    return moment.replace(fold=0).utcoffset(), moment.replace(fold=1).utcoffset()
+    zone = moment.tzinfo
+    if isinstance(zone, _KNOWN_ZONES):
+        fixed = zone.utcoffset(None)  # of a zone that never changes its clocks, and of no other
+        if fixed is not None:
+            return fixed, fixed
+    first = moment.utcoffset()
+    if first is None:
+        return None, None
+    second = moment.replace(fold=1 - moment.fold).utcoffset()
+    return (second, first) if moment.fold else (first, second)
 
 
 def instant_us(value: object, column: Timestamp) -> int:

@@ -85,7 +85,9 @@ def _of_column(column: Column, in_key: bool) -> Iterator[Reason]:
             if in_key:
                 yield Reason(f"{name}|nul", _has_nul(value))
             if column.unseen == "reject":
-                yield Reason(f"{name}|unseen", _is_none_of(value, (*(column.values or ()), "")))
+                # Where missing is refused the empty word has its reason already.
+                empty = () if isinstance(column.missing, Reject) else ("",)
+                yield Reason(f"{name}|unseen", _is_none_of(value, (*(column.values or ()), *empty)))
         case Timestamp():
             yield Reason(f"{name}|range", ~value.dt.epoch("us").is_between(EARLIEST_US, LATEST_US))
         case Text():

@@ -72,9 +72,9 @@ def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, 
     def check(row: Mapping[str, object]) -> tuple[str, ...]:
         reasons = [reason for name, rule in checks if (reason := rule(row.get(name))) is not None]
         if rules:
-            invalid = {reason.partition("|")[0] for reason in reasons}
+            invalid = {reason.partition("|")[0] for reason in reasons} if reasons else ()
             for reason, read, kept in rules:
-                if read.isdisjoint(invalid) and kept(row) is False:
+                if kept(row) is False if not invalid else read.isdisjoint(invalid) and kept(row) is False:
                     reasons.append(reason)
         if not row.keys() <= names:
             reasons.append(EXTRA)

@@ -1,38 +1,52 @@
-"""Which rows of a batch repeat the key of an earlier one: what costs most of all that is checked."""
+"""Which rows of a batch repeat the key of an earlier one: what costs most of all that is checked.
+
+Three proofs that nothing is repeated, the cheapest that applies first; only rows that none of them clears are compared
+by their keys.
+
+1. Numbers and instants that nearly rise, as ids and event times do: the rows that do not fit are taken out, the rest is
+   strictly rising, and only what was taken out can repeat anything.
+2. Numbers that lie close together: counted one by one.
+3. Anything else by its hash: equal keys have equal hashes, and sorting hashes is five times as fast as finding first
+   occurrences.
+"""
 
 from __future__ import annotations
 
+from typing import Final, TypeAlias
+
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
+
+_FEW: Final = 64
+"""One row in so many may be out of order."""
+
+_SPARSE: Final = 8
+"""So many times the rows may the span of numbers be that are marked one by one."""
+
+Whole: TypeAlias = NDArray[np.int64]
 
 
 def incomplete(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.Series | None:
     """The rows in which one of `names` is missing, null or an empty word; None when there is none."""
     found = frame.select(
-        pl.any_horizontal(
-            pl.col(name).is_null() | (pl.col(name) == "").fill_null(value=False)
-            if kind == pl.String
-            else pl.col(name).is_null()
-            for name, kind in frame.select(names).schema.items()
-        ).alias("incomplete")
+        pl.any_horizontal(_is_missing(name, kind) for name, kind in frame.select(names).schema.items()).alias(
+            "incomplete"
+        )
     ).to_series()
     return found if found.any() else None
 
 
-def repeated(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.Series | None:
-    """The rows whose key an earlier good row has; None when there is none.
+def _is_missing(name: str, kind: pl.DataType) -> pl.Expr:
+    value = pl.col(name)
+    return value.is_null() | (value == "").fill_null(value=False) if kind == pl.String else value.is_null()
 
-    Equal keys have equal hashes, so when no hash is there twice no key is: sorting hashes is five times as
-    fast as finding first occurrences. Only rows whose hash is there twice are compared by their keys.
-    """
-    hashes = frame.select(_hash(key)).to_series()
-    any_bad = bool(bad.any())
-    good = hashes.filter(~bad) if any_bad else hashes
-    ordered = np.sort(good.to_numpy())
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(twice) == 0:
+
+def repeated(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.Series | None:
+    """The rows whose key an earlier good row has; None when there is none. Rows that are `bad` are no part of it."""
+    suspect = _suspects(frame, key, bad)
+    if suspect is None:
         return None
-    suspect = hashes.is_in(pl.Series(np.unique(twice)).implode()) & ~bad
     rows = frame.select(key).with_row_index("_row").filter(suspect)
     later = rows.filter(~rows.select(key).select(pl.struct(pl.all()).is_first_distinct()).to_series())["_row"]
     if later.is_empty():
@@ -40,6 +54,60 @@ def repeated(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.Se
     flags = np.zeros(frame.height, dtype=np.bool_)
     flags[later.to_numpy()] = True
     return pl.Series("repeated", flags)
+
+
+def _suspects(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.Series | None:
+    """Good rows among which every repetition is, both the earlier and the later row; None when there is none."""
+    any_bad = bool(bad.any())
+    if len(key) == 1 and (frame[key[0]].dtype == pl.Int64 or frame[key[0]].dtype.is_temporal()):
+        good = frame[key[0]].to_physical()
+        values = (good.filter(~bad) if any_bad else good).to_numpy()
+        twice = _twice_in_order(values)
+        if twice is None:
+            twice = _twice_when_close(values)
+        if twice is not None:
+            return good.is_in(pl.Series(twice).implode()) & ~bad if len(twice) else None
+    hashes = frame.select(_hash(key)).to_series()
+    ordered = np.sort((hashes.filter(~bad) if any_bad else hashes).to_numpy())
+    found = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    return hashes.is_in(pl.Series(found).implode()) & ~bad if len(found) else None
+
+
+def _twice_in_order(values: Whole) -> Whole | None:
+    """The values that are there twice, when nearly all rise; None when too many do not.
+
+    Both sides of every step that does not rise are taken out. If what is left rises strictly, it holds each value once.
+    """
+    if len(values) < 2:
+        return values[:0]
+    falls = np.flatnonzero(values[1:] <= values[:-1])
+    if len(falls) == 0:
+        return values[:0]
+    if len(falls) * _FEW > len(values):
+        return None
+    out = np.unique(np.concatenate((falls, falls + 1)))
+    rising, loose = np.delete(values, out), np.sort(values[out])
+    gaps = np.unique(out - np.arange(len(out)))  # where what was taken out is missing in what is left
+    inner = gaps[(gaps > 0) & (gaps < len(rising))]
+    if not (rising[inner] > rising[inner - 1]).all():
+        return None
+    among = loose[1:][loose[1:] == loose[:-1]]
+    if len(rising) == 0:
+        return np.unique(among)
+    at = np.searchsorted(rising, loose)
+    there = loose[rising[np.minimum(at, len(rising) - 1)] == loose]
+    return np.unique(np.concatenate((among, there)))
+
+
+def _twice_when_close(values: Whole) -> Whole | None:
+    """The values that are there twice, when all lie close together; None when they do not."""
+    if len(values) == 0:
+        return values
+    low, high = int(values.min()), int(values.max())
+    if high - low >= _SPARSE * len(values):
+        return None
+    counts = np.bincount(values - low)
+    return np.flatnonzero(counts > 1) + low
 
 
 def _hash(key: tuple[str, ...]) -> pl.Expr:

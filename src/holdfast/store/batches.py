@@ -51,12 +51,12 @@ _CHANGES: Final = tuple(
     for changed in (
         _FILES.c.added_version > bindparam("since"),
         _FILES.c.removed_version > bindparam("since"),
-        _FILES.c.path.in_(
-            select(_FILE_BATCHES.c.path).where(_FILE_BATCHES.c.removed_version > bindparam("since"))
-        ),
     )
 )
-"""Each finds what changed by an index of its own: files that came, files that went, parts of files that went."""
+"""Each finds what changed by an index of its own: files that came, files that went."""
+_PARTS_GONE: Final = Prepared(
+    select(_FILE_BATCHES.c.feed).where(_FILE_BATCHES.c.removed_version > bindparam("since"))
+)
 _NEW_VERSION: Final = Prepared(
     insert(_VERSIONS).returning(_VERSIONS.c.table_version), ("committed_us", "reason")
 )
@@ -264,7 +264,9 @@ def publish_values(
 def rows_since(connection: Connection, feed: str, version: int) -> bool:
     """Whether rows of `feed` came or went after table version `version`."""
     values = {"of_feed": feed, "since": version}
-    return any(query.run(connection, values).first() is not None for query in _CHANGES)
+    if any(query.run(connection, values).first() is not None for query in _CHANGES):
+        return True
+    return feed in _PARTS_GONE.run(connection, values).scalars().all()
 
 
 def _moved_on(connection: Connection, publication: Publication) -> bool:

@@ -236,10 +236,9 @@ _ENTRIES: Final = (
     .order_by(_FILES.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
 )
 _ENTRIES_REACHING: Final = _ENTRIES.where(_FILES.c.event_high_us >= bindparam("reaching_us"))
-_GONE: Final = (
-    select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group)
-    .join(_FILES, _FILES.c.path == _PARTS_TABLE.c.path)
-    .where(_VISIBLE, _PARTS_TABLE.c.removed_version <= bindparam("at_version"))
+# Of all tables: few parts are ever taken out, and their index is found only without the files beside them.
+_GONE: Final = select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group).where(
+    _PARTS_TABLE.c.removed_version <= bindparam("at_version")
 )
 _OF_LOAD: Final = select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group).where(
     _PARTS_TABLE.c.feed == bindparam("of_feed"),
@@ -278,7 +277,7 @@ def entries(
         FileFacts(path, name, rows, size, sha256, None, low, high)
         for path, name, rows, size, sha256, low, high in connection.execute(query, values)
     ]
-    gone = {tuple(row) for row in connection.execute(_GONE, {"of_table": table, "at_version": version})}
+    gone = {tuple(row) for row in connection.execute(_GONE, {"at_version": version})}
     for feed, batch, epoch in held_back:
         load = {"of_feed": feed, "of_batch": batch, "of_epoch": epoch}
         gone.update(tuple(row) for row in connection.execute(_OF_LOAD, load))

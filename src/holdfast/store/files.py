@@ -196,6 +196,12 @@ def _told_when_full() -> Iterator[None]:
         ) from error
 
 
+def discard(root: Path, attempt: str) -> None:
+    """Remove what `attempt` wrote, for whoever holds it and knows that it is not published, nor written on any more."""
+    for path in (root / ROWS_DIRECTORY).glob(f"{attempt}-*"):
+        path.unlink(missing_ok=True)
+
+
 def are_there(root: Path, facts: Sequence[FileFacts]) -> bool:
     """Whether every file is there: the last look before a transaction names them. `IntegrityError` HF301 when one has not
     the size with which it was written.

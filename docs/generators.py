@@ -6,16 +6,37 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 import typer
 from typer.main import get_command
 
 import holdfast
+import holdfast.contract.border
+import holdfast.contract.units
 from holdfast.cli.app import app, load_commands
+from holdfast.contract import (
+    Boolean,
+    Category,
+    Contract,
+    Expression,
+    Integer,
+    Label,
+    Missing,
+    Number,
+    Rule,
+    Text,
+    Timestamp,
+    dtype,
+)
+from holdfast.contract.missing import SHORTHAND
+from holdfast.contract.rules import OPERATORS
+from holdfast.contract.units import SAME, conversion
 from holdfast.errors import CODES
 from holdfast.rollout.machine import RESTING, TRANSITIONS, State
 from holdfast.serve.http import Limits
 from holdfast.serve.metrics import Counters, ServerFacts, exposition
+from holdfast.serve.oip import input_spec
 from holdfast.settings import SETTINGS
 from holdfast.store.schema import METADATA
 
@@ -125,6 +146,113 @@ def declarations() -> str:
             f"## {name}\n\n```python\n{name}{shortened(signature)}\n```\n\n{as_markdown(inspect.getdoc(each) or '')}\n"
         )
     return "\n".join(parts)
+
+
+def contract_columns() -> str:
+    """Every type of column with its parameters, and what a batch, CSV and a request carry it as."""
+    parts = [
+        table(
+            ("type", "in a frame", "in a request (first choice, then others)"),
+            (
+                (
+                    f"[{kind.__name__}](#{kind.__name__.lower()})",
+                    f"`{dtype(column)!r}`",
+                    ", ".join(input_spec(column).datatypes),
+                )
+                for kind, column in _SAMPLES.items()
+            ),
+        )
+    ]
+    return "\n".join([*parts, *(_declared(kind) for kind in _SAMPLES)])
+
+
+def contract_policies() -> str:
+    """What may become of a missing value."""
+    return table(
+        ("policy", "shorthand", "what becomes of a missing value"),
+        (
+            (
+                f"`{kind.__name__}{shortened(str(inspect.signature(kind)))}`",
+                ", ".join(f'`"{word}"`' for word, policy in SHORTHAND.items() if type(policy) is kind),
+                " ".join((inspect.getdoc(kind) or "").split()),
+            )
+            for kind in get_args(Missing)
+        ),
+    )
+
+
+def contract_rules() -> str:
+    """`Contract`, `Rule` and what an expression may be made of."""
+    methods = (
+        (
+            f"`.{name}{shortened(str(inspect.signature(each))).replace('(self, ', '(').replace('(self)', '()')}`",
+            inspect.getdoc(each),
+        )
+        for name, each in inspect.getmembers(Expression, inspect.isfunction)
+        if not name.startswith("_") and name not in OPERATORS
+    )
+    operators = ((f"`{name}`", meaning) for name, meaning in OPERATORS.items())
+    return "\n".join(
+        [_declared(Contract), _declared(Rule), "### Expressions\n", as_markdown(inspect.getdoc(Expression) or ""), "",
+         table(("operator", "meaning"), (*operators, *methods))]
+    )  # fmt: skip
+
+
+def contract_reasons() -> str:
+    """Every reason that a row can have, from the docstring of the package."""
+    _, lines, _ = (inspect.getdoc(holdfast.contract) or "").split("=" * 11 + " " + "=" * 73)
+    rows = (
+        line.split(None, 1) if line[0] != " " else ("", line.strip()) for line in lines.strip().splitlines()
+    )
+    told: list[list[str]] = []
+    for word, meaning in (
+        re.split(r"\s{2,}", " ".join(row), maxsplit=1) if len(row) < 2 else row for row in rows
+    ):
+        if word:
+            told.append([f"`{word.rstrip(',')}`", meaning])
+        else:
+            told[-1][1] += " " + meaning
+    return table(("reason", "meaning"), told)
+
+
+def contract_border() -> str:
+    """What a source may say of its columns, and what is done with it."""
+    words = [
+        ("km", "mi"),
+        ("degF", "degC"),
+        ("h", "min"),
+        ("%", "1"),
+        ("mile", "mi"),
+        ("USD", "EUR"),
+        ("seat", "1"),
+        ("byte", "1"),
+    ]
+    rows = []
+    for source, target in words:
+        how = conversion(source, target)
+        if how is None:
+            outcome = "refused, HF202"
+        elif how == SAME:
+            outcome = "one unit"
+        else:
+            outcome = f"(value × {how.numerator:,.15g} + {how.addend:,.15g}) / {how.denominator:,.15g}"
+        rows.append((f"`{source}`", f"`{target}`", outcome))
+    text = [
+        as_markdown(inspect.getdoc(each) or "")
+        for each in (holdfast.contract.border, holdfast.contract.units, conversion)
+    ]
+    return "\n\n".join([*text, table(("comes in", "contract", "what becomes of it"), rows)])
+
+
+_SAMPLES = {
+    Number: Number("x", unit="1"), Integer: Integer("x"), Category: Category("x"), Text: Text("x"),
+    Timestamp: Timestamp("x", tz="UTC"), Boolean: Boolean("x"), Label: Label("x", delay="1h"),
+}  # fmt: skip
+
+
+def _declared(each: type) -> str:
+    signature = shortened(str(inspect.signature(each)))
+    return f"### {each.__name__}\n\n```python\n{each.__name__}{signature}\n```\n\n{as_markdown(inspect.getdoc(each) or '')}\n"
 
 
 def shortened(signature: str) -> str:

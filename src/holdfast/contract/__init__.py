@@ -17,10 +17,14 @@ repeated    a JSON object has the name twice
 not_unicode a word holds a lone surrogate, which no file of ours can hold
 too_long    a text is longer than its maximum
 pattern     a text does not match its pattern
-rule        the row breaks a rule of the contract: "<name of the rule>|rule"
+rule        the row breaks a rule of the contract: "name of the rule|rule"
 duplicate   an earlier valid row of the batch has the same key
 unique      an earlier valid row of the batch has the same values in columns that are to be unique
-extra       a row has a key that no column has
+extra       a row has a key that no column has; a whole delivery with one is refused (HF202)
+fields      a line has not the header's number of fields: "_line|fields"
+json        a line is no JSON object: "_line|json"
+unit        a request's tensor comes in a unit that does not convert; a whole delivery is refused (HF202)
+semantic    a request's tensor says that it is something else; a whole delivery is refused (HF202)
 =========== =========================================================================
 
 What works on frames is imported when it is first asked for, so that a server, which checks rows only, starts

@@ -63,12 +63,13 @@ class Keep:
 
 Missing: TypeAlias = Reject | Constant | Median | Mean | Keep
 
-_SHORTHAND: Final[dict[str, Missing]] = {
+SHORTHAND: Final[dict[str, Missing]] = {
     "reject": REJECT,
     "median": Median(),
     "mean": Mean(),
     "keep": Keep(),
 }
+"""The words that may stand for a policy; the reference page is generated from them."""
 
 
 def as_policy(missing: Missing | str) -> Missing:
@@ -79,10 +80,10 @@ def as_policy(missing: Missing | str) -> Missing:
     """
     if not isinstance(missing, str):
         return missing
-    found = _SHORTHAND.get(missing)
+    found = SHORTHAND.get(missing)
     if found is None:
         raise InputError(
-            "HF101", f"{missing!r} is not a missing policy: use {', '.join(_SHORTHAND)} or Constant(value)"
+            "HF101", f"{missing!r} is not a missing policy: use {', '.join(SHORTHAND)} or Constant(value)"
         )
     return found
 

@@ -201,15 +201,11 @@ def contract_rules() -> str:
 def contract_reasons() -> str:
     """Every reason that a row can have, from the docstring of the package."""
     _, lines, _ = (inspect.getdoc(holdfast.contract) or "").split("=" * 11 + " " + "=" * 73)
-    rows = (
-        line.split(None, 1) if line[0] != " " else ("", line.strip()) for line in lines.strip().splitlines()
-    )
     told: list[list[str]] = []
-    for word, meaning in (
-        re.split(r"\s{2,}", " ".join(row), maxsplit=1) if len(row) < 2 else row for row in rows
-    ):
-        if word:
-            told.append([f"`{word.rstrip(',')}`", meaning])
+    for line in lines.strip().splitlines():
+        words, meaning = line[:12], line[12:]
+        if words.strip():
+            told.append([", ".join(f"`{word.strip()}`" for word in words.split(",")), meaning])
         else:
             told[-1][1] += " " + meaning
     return table(("reason", "meaning"), told)

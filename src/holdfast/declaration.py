@@ -218,9 +218,29 @@ def _aggregate_problems(model: Model) -> Iterator[str]:
         yield from _must_be(told, "by", aggregate.by, over, (Category, Text, Integer))
         yield from _must_be(told, "known", aggregate.known, over, (Timestamp,))
         yield from _must_be(told, "value", aggregate.value, over, (Number, Integer, Boolean, Label))
+        yield from _not_finer(told, aggregate, over)
         yield from _label_in_time(told, aggregate, over, model)
         if aggregate.by not in {column.name for column in model.contract.request_columns}:
             yield f"{told} is by {aggregate.by!r}, which a request does not bring"
+
+
+def _not_finer(told: str, aggregate: Aggregate, over: Feed) -> Iterator[str]:
+    """Data of every five minutes has nothing to say every ten seconds (R44).
+
+    The grid may be finer than the feed only where rows become available between its steps, and then as fine as that.
+    """
+    granularity = over.expects.granularity
+    if granularity is None:
+        return
+    step = duration(granularity.step)
+    useful = duration(aggregate.available_after) % step or step
+    for name, least in (("window", step), ("every", useful)):
+        span = duration(getattr(aggregate, name))
+        if span < least:
+            yield (
+                f"{told} has {name} {span}, and the events of the feed {over.name!r} are {step} apart (granularity) and "
+                f"available {duration(aggregate.available_after)} after: nothing changes that often"
+            )
 
 
 def _label_in_time(told: str, aggregate: Aggregate, over: Feed, model: Model) -> Iterator[str]:

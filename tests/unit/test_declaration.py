@@ -12,7 +12,7 @@ from holdfast.contract import Boolean, Category, Contract, Integer, Label, Numbe
 from holdfast.declaration import Model, Objective
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, Code, Hour, Log, Value
-from holdfast.feeds import Feed
+from holdfast.feeds import Expectations, Feed, Granularity
 from holdfast.qualify import GoldenQuery
 from holdfast.train import LightGBM, Rate
 
@@ -162,6 +162,27 @@ def test_an_aggregate_over_the_label_waits_until_the_label_is_known(
         Model(**with_aggregate(replace(LATE_BEFORE, available_after=wait), rows))
     assert wrong.value.code == "HF101"
     assert Model(**with_aggregate(replace(LATE_BEFORE, available_after="1d"), rows))
+
+
+@pytest.mark.parametrize(
+    ("spans", "words"),
+    [
+        ({"window": "30min", "every": "30min"}, "has window 0:30:00"),
+        ({"every": "10s", "window": "3h"}, "has every 0:00:10"),
+        ({"every": "10min", "available_after": "15min"}, "has every 0:10:00"),
+        ({"every": "30min", "available_after": "15min"}, None),
+        ({"every": "1h"}, None),
+    ],
+)
+def test_an_aggregate_is_no_finer_than_its_feed(spans: dict[str, str], words: str | None) -> None:
+    """R44: hourly data says nothing new every ten seconds."""
+    hourly = replace(WEATHER, expects=Expectations(granularity=Granularity("1h", by="carrier")))
+    given = GOOD | {"feeds": (FLIGHTS, hourly), "aggregates": (replace(WIND, **spans),)}
+    if words is None:
+        assert Model(**given)
+        return
+    with pytest.raises(InputError, match=f"HF101.*aggregate 'wind' {words}.*are 1:00:00 apart"):
+        Model(**given)
 
 
 def test_a_label_without_delay_is_not_known_to_its_own_row() -> None:

@@ -25,6 +25,7 @@ from holdfast.store import (
     batches,
     events,
     evidence,
+    feeds,
     gates,
     labels,
     outcomes,
@@ -36,14 +37,17 @@ from holdfast.store import (
     taints,
     usage,
     versions,
+    violations,
 )
 from holdfast.store.batches import FeedTotals
 from holdfast.store.events import EventRow
+from holdfast.store.feeds import FeedRow
 from holdfast.store.outcomes import RolloutSpan
 from holdfast.store.probes import Probe
 from holdfast.store.rollouts import RolloutRow
 from holdfast.store.servers import Server
 from holdfast.store.versions import VersionRow
+from holdfast.store.violations import ViolationRow
 
 USE_WINDOW_US: Final = 3_600_000_000
 """How far back the page looks at requests, microseconds: one hour."""
@@ -55,6 +59,7 @@ QUALITY_DAYS: Final = 60
 """How many days of events, up to the newest labelled one, the quality is shown for."""
 
 NEWEST_EVENTS: Final = 30
+NEWEST_VIOLATIONS: Final = 30
 NEWEST_ROLLOUTS: Final = 8
 
 
@@ -168,6 +173,8 @@ class Status:
     quality: tuple[QualityDay, ...]
     labels: LabelStatus
     feeds: tuple[FeedTotals, ...]
+    feed_states: tuple[FeedRow, ...]
+    violations: tuple[ViolationRow, ...]
     events: tuple[EventRow, ...]
 
     @property
@@ -218,6 +225,8 @@ class StatusReader:
         qualities = {each.version: each for each in self._versions}
         with store.ledger.read() as connection:
             story = tuple(events.newest(connection, limit=NEWEST_EVENTS))
+            states = tuple(feeds.everything(connection))
+            wrong = tuple(violations.newest(connection, limit=NEWEST_VIOLATIONS))
             spoilt = {
                 version: taints.why(connection, "version", version)
                 for version in taints.versions_of(connection, model)
@@ -241,6 +250,8 @@ class StatusReader:
             quality=self._days,
             labels=_labels(store),
             feeds=batches.totals(store),
+            feed_states=states,
+            violations=wrong,
             events=story,
         )
 

@@ -200,6 +200,7 @@ def test_a_batch_without_an_epoch_is_its_newest_load_and_what_is_unknown_is_told
                 lineage.find(connection, text)
 
 
+@pytest.mark.sqlite
 def test_what_a_batch_reached_is_found_without_looking_at_all_history(tmp_path: Path) -> None:
     """No statement of a closure scans a table: what there is to read does not grow with what it did not touch."""
     store = Store.open(tmp_path)

@@ -89,3 +89,16 @@ def test_many_files_are_loaded_by_several_processes(run: Run, tmp_path: Path) ->
         (f"day{day}", 1_000) for day in range(3)
     ]
     assert "HF103" in run("ingest", "rows", "day0.csv", "--executor", "spark", expect=2).stderr
+
+
+def test_a_contract_is_suggested_from_data_and_compared_with_the_declared_one(
+    run: Run, tmp_path: Path
+) -> None:
+    header, *lines = (tmp_path / "parcels.csv").read_text().splitlines()
+    (tmp_path / "grams.csv").write_text(
+        "\n".join([header.replace("weight_kg", "weight_kg [g]"), *lines]) + "\n"
+    )
+    found = json.loads(run("contract", "suggest", "grams.csv", "--feed", "rows", "--json").stdout)
+    assert 'Number("weight_kg", unit="g", low=0, high=100)' in found["python"]
+    assert "unit changed" in [change["what"] for change in found["difference"]["changes"]]
+    assert "HF201" in run("contract", "suggest", expect=2).stderr

@@ -1,4 +1,4 @@
-"""Commands for the contract: contract show, diff, history, accept."""
+"""Commands for the contract: contract show, diff, history, accept, suggest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final
 
+import polars as pl
 import typer
 from rich.markup import escape
 
@@ -15,12 +16,17 @@ from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import MODEL_FILE, Project, now_us
 from holdfast.cli.report import Report, counted, moment
 from holdfast.contract import Column, Contract
+from holdfast.contract import suggestion as suggesting
+from holdfast.contract.border import ColumnFacts
 from holdfast.contract.changes import Kind
 from holdfast.contract.evolution import Evolution, compare
 from holdfast.control import contracts as changing
 from holdfast.errors import InputError, NotFoundError
+from holdfast.feeds import Feed
 from holdfast.settings import Settings
-from holdfast.store import Store, blobs, contracts, versions
+from holdfast.store import Store, batches, blobs, contracts, files, versions
+from holdfast.store.sources import open_source
+from holdfast.store.sources.untyped import look
 from holdfast.train.artifact import read_metadata
 
 _VERSION: Final = re.compile(r"v[0-9]+-[0-9a-f]{8}")
@@ -126,6 +132,89 @@ def accept(
     report.result(
         {"subject": change.feed, "old": change.before, "new": change.after, "actor": actor, "reason": reason}
     )
+
+
+@group.command()
+def suggest(
+    data: Annotated[
+        str | None, typer.Argument(help="Rows to look at: a file, a directory, a pattern, a URL.")
+    ] = None,
+    feed: Annotated[
+        str | None,
+        typer.Option(
+            "--feed", help="Compare with this feed's contract; without DATA, look at the rows that it has."
+        ),
+    ] = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", help="A column of the key, if you know it.")
+    ] = None,
+    event_time: Annotated[str | None, typer.Option("--event-time", help="The column that says when.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="The true-or-false column to foretell.")
+    ] = None,
+    zone: Annotated[str, typer.Option("--tz", help="Time zone of times that have none.")] = "UTC",
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Suggest a contract from rows, with the evidence for each line. Changes nothing."""
+    report = Report(as_json=as_json)
+    present = None if feed is None else Project.load(project, declaration).feed(feed)
+    frame, facts = _rows(project, data, present)
+    if present is not None:
+        declared = present.contract
+        key, event_time = key or list(declared.key), event_time or declared.event_time
+        label = label or (declared.label.name if declared.label else None)
+    for name in (*(key or ()), *filter(None, (event_time, label))):
+        if name not in frame.columns:
+            known = ", ".join(frame.columns)
+            raise InputError(
+                "HF202", f"there is no column {name!r}; there are {known}", state="nothing was changed"
+            )
+    found = suggesting.suggest(
+        frame, zone=zone, facts=facts, key=key or (), event_time=event_time, label=label
+    )
+    report.say(escape(found.python()))
+    for note in found.notes:
+        report.say(f"[dim]{escape(note)}[/]")
+    for question in found.unknown:
+        report.say(f"[yellow]not to be seen in rows[/] {escape(question)}")
+    evolution = None
+    if present is not None and found.contract is not None:
+        evolution = compare(present.contract, found.contract)
+        _say(report, present.contract, found.contract, evolution)
+    report.result(
+        {
+            "python": found.python(),
+            "rows": frame.height,
+            "columns": [
+                {"line": each.line, "why": each.why, "unknown": each.unknown} for each in found.columns
+            ],
+            "notes": found.notes,
+            "unknown": found.unknown,
+            "contract": found.contract.to_json() if found.contract else None,
+            "difference": evolution.as_dict() if evolution else None,
+        }
+    )
+
+
+def _rows(project: Path, data: str | None, feed: Feed | None) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
+    if data is not None:
+        return look(open_source(data), missing_words=("", "NA") if feed is None else feed.missing_words)
+    if feed is None:
+        raise InputError("HF201", "which rows? name DATA or --feed", state="nothing was changed")
+    store = _store(project)
+    with store.ledger.read() as connection:
+        version = batches.current_version(connection)
+    frame = files.read_rows(store, version, feed.name)
+    if frame.is_empty():
+        raise NotFoundError("HF303", f"feed {feed.name!r} has no rows yet", state="nothing was changed")
+    # What the rows lost when they were loaded: units and meanings stand in the contract alone.
+    facts = {
+        column.name: ColumnFacts(getattr(column, "unit", None), column.semantic)
+        for column in feed.contract.columns
+    }
+    return frame, facts
 
 
 def contract_of(project: Path, which: str) -> Contract:

@@ -1,17 +1,15 @@
-"""Suggests a declaration from the columns of a file. A suggestion is written down for a person to correct, never applied."""
+"""What `init` makes of a suggested contract: lines of a model file, and the features that the columns could become."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import polars as pl
 
+from holdfast.contract import Boolean, Category, Column, Integer, Number
+from holdfast.contract.suggestion import suggest_column
 from holdfast.errors import InputError
 from holdfast.records import NAME
-
-FEW_WORDS: Final = 200
-"""A text column with at most this many distinct values, and fewer than half its rows, is suggested as a category."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,42 +63,18 @@ def _is_truth(values: pl.Series) -> bool:
 
 
 def _column(values: pl.Series, is_key: bool, zone: str) -> Suggestion:
-    name, missing = values.name, values.null_count()
-    kept = ", missing=Keep()" if missing else ""
-    seen = f"{missing:,} missing" if missing else "none missing"
-    dtype = values.dtype
-    if isinstance(dtype, pl.Datetime):
-        naive = ', naive="local"' if dtype.time_zone is None else ""
-        return Suggestion(name, f'Timestamp("{name}", tz="{zone}"{naive}{kept})', f"timestamps, {seen}", None)
-    if dtype == pl.Boolean:
-        return Suggestion(name, f'Boolean("{name}"{kept})', f"true or false, {seen}", f'Value("{name}")')
-    if dtype.is_integer():
-        line = f'Integer("{name}", unit="1"{_range(values)}{kept})'
-        return Suggestion(name, line, f"whole numbers from {_span(values)}, {seen}", _feature(name, is_key))
-    if dtype.is_numeric():
-        line = f'Number("{name}", unit="1"{_range(values)}{kept})'
-        return Suggestion(name, line, f"numbers from {_span(values)}, {seen}", _feature(name, is_key))
-    words = values.drop_nulls().n_unique()
-    if not is_key and words <= FEW_WORDS and words * 2 < len(values):
-        return Suggestion(
-            name, f'Category("{name}", unseen="other"{kept})', f"{words} words, {seen}", f'Code("{name}")'
-        )
-    longest = max(64, 2 * max((len(text) for text in values.drop_nulls().cast(pl.String)), default=0))
-    return Suggestion(
-        name, f'Text("{name}", max_length={longest}{kept})', f"{words:,} different texts, {seen}", None
-    )
+    found = suggest_column(values, in_key=is_key, zone=zone, upper=False)
+    return Suggestion(values.name, found.line, found.why, _feature(found.column, is_key))
 
 
-def _feature(name: str, is_key: bool) -> str | None:
-    return None if is_key else f'Value("{name}")'
-
-
-def _span(values: pl.Series) -> str:
-    numbers = values.drop_nulls().to_list()
-    return f"{min(numbers):g} to {max(numbers):g}" if numbers else "nothing to nothing"
-
-
-def _range(values: pl.Series) -> str:
-    """What can be said of the range without guessing much: a column that was never negative stays so."""
-    low = values.min()
-    return ", low=0" if isinstance(low, int | float) and low >= 0 else ""
+def _feature(column: Column, is_key: bool) -> str | None:
+    """The feature that a column could become as it is."""
+    match column:
+        case Category():
+            return f'Code("{column.name}")'
+        case Boolean():
+            return f'Value("{column.name}")'
+        case Integer() | Number():
+            return None if is_key else f'Value("{column.name}")'
+        case _:
+            return None

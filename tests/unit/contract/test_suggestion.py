@@ -1,0 +1,105 @@
+"""A contract is suggested from rows with its evidence, holds for them, and says what rows cannot show (R92)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import holdfast
+from holdfast.contract import Contract, compile_batch, from_frame
+from holdfast.contract.border import ColumnFacts
+from holdfast.contract.suggestion import suggest
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+ROWS = pl.DataFrame(
+    {
+        "row_id": range(1, 61),
+        "at": [START + timedelta(minutes=10 * row) for row in range(60)],
+        "town": [("oslo", "bergen", "oslo", None)[row % 4] for row in range(60)],
+        "km": [float(row) for row in range(60)],
+        "celsius": [row / 10 - 3.0 for row in range(60)],
+        "night": [row % 3 == 0 for row in range(60)],
+        "note": [f"parcel number {row}" for row in range(60)],
+        "late": [row % 5 == 0 for row in range(60)],
+    }
+)
+
+
+def test_each_column_has_its_line_and_its_evidence() -> None:
+    found = suggest(ROWS, zone="UTC", facts={"km": ColumnFacts(unit="km", semantic="distance")}, label="late")
+    assert [each.line for each in found.columns] == [
+        'Integer("row_id", unit="1", low=0)',
+        'Timestamp("at", tz="UTC")',
+        'Category("town", unseen="other", missing=Keep())',
+        'Number("km", unit="km", low=0, high=100, semantic="distance")',
+        'Number("celsius", unit="1", low=-10, high=10)',
+        'Boolean("night")',
+        'Text("note", max_length=64)',
+    ]
+    assert found.columns[2].why == "2 words, 15 missing: oslo 67 %, bergen 33 %"
+    assert (found.key, found.event_time) == (("row_id",), "at")
+    assert found.notes == (
+        "row_id tells 60 rows apart; so do at, note",
+        "event times are whole multiples of 10min",
+        'row_id counts up by one: Expectations(sequence="row_id") would tell a gap',
+    )
+    assert found.unknown == (
+        "at: the zone it is read in",
+        "celsius: the unit",
+        "late: how long after the event it is known",
+    )
+
+
+def test_the_text_is_python_that_makes_the_contract() -> None:
+    found = suggest(ROWS, zone="UTC", label="late")
+    made: dict[str, Any] = {}
+    exec(found.python(), {name: getattr(holdfast, name) for name in holdfast.__all__}, made)
+    assert isinstance(made["contract"], Contract)
+    assert found.contract is not None
+    assert made["contract"].hash == found.contract.hash
+
+
+def test_words_of_the_data_stay_in_their_comment() -> None:
+    """A suggestion is pasted and run: no word of a stranger's file may become a line of it."""
+    words = ["a\nimport os", "b\u2028import os"] * 4
+    text = suggest(pl.DataFrame({"id": range(8), "w": words, "at": [START] * 8}), zone="UTC").python()
+    assert all(line.startswith(("contract", "    ", ")")) for line in text.splitlines())
+
+
+def test_two_columns_together_may_be_the_key_and_what_is_wanting_is_said() -> None:
+    pairs = pl.DataFrame({"a": [1, 1, 2], "b": ["x", "y", "x"], "at": [START] * 3})
+    assert suggest(pairs, zone="UTC").key == ("a", "b")
+    same = pl.DataFrame({"a": [1, 1], "at": [None, START]})
+    found = suggest(same, zone="UTC")
+    assert (found.key, found.event_time, found.contract) == ((), None, None)
+    assert "no column, and no two, tell the rows apart" in found.python()
+    assert "no column holds timestamps in every row" in found.python()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.none(), st.floats(-1e300, 1e300)),
+            st.one_of(st.none(), st.integers(-(2**52), 2**52)),
+            st.one_of(st.none(), st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_the_rows_pass_the_contract_that_was_suggested_from_them(
+    values: list[tuple[float | None, int | None, str | None]],
+) -> None:
+    frame = pl.DataFrame(values, schema={"n": pl.Float64, "i": pl.Int64, "t": pl.String}, orient="row")
+    times = [START + timedelta(seconds=row) for row in range(frame.height)]
+    frame = frame.with_columns(
+        pl.Series("id", [f"r{row}" for row in range(frame.height)]), pl.Series("at", times)
+    )
+    found = suggest(frame, zone="UTC", key=["id"])
+    assert found.contract is not None
+    assert compile_batch(found.contract)(from_frame(found.contract, frame)).counts == {}

@@ -17,13 +17,17 @@ from holdfast.cli import supervise
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report
+from holdfast.cli.report import Report, counted
+from holdfast.control import verify as verifying
+from holdfast.errors import HoldfastError
 from holdfast.settings import Settings
 
 Supervisor = Annotated[
     int | None,
     typer.Option("--supervisor", hidden=True, help="End when this process is no longer the parent."),
 ]
+
+_SHOWN_FINDINGS = 5
 
 
 @command("Running")
@@ -50,6 +54,10 @@ def control(
     supervise.end_with(supervisor)
     stopped = _stop_on_signals()
     store = loaded.store()
+    for finding in verifying.verify(store, quick=True).findings:
+        logging.getLogger("holdfast.control").warning(
+            "%s %s: %s; next: %s", finding.code, finding.subject, finding.explanation, finding.next_command
+        )
     if url := loaded.settings.openlineage_url:
         threading.Thread(
             target=announce.run, args=(store, url), kwargs={"wait": stopped.wait}, daemon=True
@@ -86,6 +94,7 @@ def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
     loaded = Project.load(project, declaration)
     settings = loaded.settings
     stopped = _stop_on_signals()
+    _look_at_the_store(loaded, report)
     with group_of(loaded, declaration) as group:
         address = f"http://{settings.host}:{settings.port}"
         report.say(
@@ -103,6 +112,19 @@ def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
                     told[ended.name] = ended
                     report.say(f"[yellow]{escape(ended.words)}[/]; it is started again")
     report.say("stopped")
+
+
+def _look_at_the_store(loaded: Project, report: Report) -> None:
+    """Say what is wrong with names, sizes and the ledger. Servers answer from their own copies all the same."""
+    try:
+        findings = verifying.verify(loaded.store(), quick=True).findings
+    except HoldfastError as error:
+        report.say(f"[yellow]{escape(str(error))}[/]")
+        return
+    for finding in findings[:_SHOWN_FINDINGS]:
+        report.say(f"[yellow]{finding.code} {escape(finding.subject)}: {escape(finding.explanation)}[/]")
+    if findings:
+        report.say(f"[yellow]{counted(len(findings), 'finding')}[/]; next: [cyan]holdfast verify[/]")
 
 
 def _listens(settings: Settings) -> bool:

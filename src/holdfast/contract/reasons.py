@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+import numpy as np
 import polars as pl
 
 from holdfast.contract.columns import (
@@ -32,6 +33,10 @@ from holdfast.contract.rule_frames import compile_rule_for_frame
 
 _FEW: Final = 12
 """Up to so many words, comparing with each is faster than looking up in a set."""
+
+
+_INLINE: Final = 12
+"""Bytes of a text that its view holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,10 @@ def _of_column(column: Column, in_key: bool) -> Iterator[Reason]:
     is_word = isinstance(column, (Category, Text))
     bounded = isinstance(column, (Number, Integer)) and column.low is not None and column.high is not None
     if isinstance(column.missing, Reject):
-        yield Reason(
-            f"{name}|missing", value.is_null() | (value.str.len_bytes() == 0) if is_word else value.is_null()
-        )
+        yield Reason(f"{name}|missing", value.is_null())
+        if is_word:
+            closed = isinstance(column, Category) and column.unseen == "reject"
+            yield Reason(f"{name}|missing", value.str.len_bytes() == 0, covered=closed)
     match column:
         case Number():
             yield Reason(f"{name}|not_finite", ~value.is_finite(), covered=bounded)
@@ -85,7 +91,7 @@ def _of_column(column: Column, in_key: bool) -> Iterator[Reason]:
             if in_key:
                 yield Reason(f"{name}|nul", _has_nul(value))
             if column.unseen == "reject":
-                # Where missing is refused the empty word has its reason already.
+                # Where missing is refused, the empty word is both: the reason `missing` comes first.
                 empty = () if isinstance(column.missing, Reject) else ("",)
                 yield Reason(f"{name}|unseen", _is_none_of(value, (*(column.values or ()), *empty)))
         case Timestamp():
@@ -102,7 +108,31 @@ def _of_column(column: Column, in_key: bool) -> Iterator[Reason]:
 
 
 def _has_nul(value: pl.Expr) -> pl.Expr:
-    return value.cast(pl.Binary).bin.contains(b"\0")  # over bytes: nearly three times as fast as over text
+    return value.map_batches(_nul_in, return_dtype=pl.Boolean())
+
+
+def _nul_in(texts: pl.Series) -> pl.Series:
+    if _surely_without_nul(texts):
+        return pl.repeat(value=False, n=len(texts), dtype=pl.Boolean(), eager=True)
+    return texts.cast(pl.Binary).bin.contains(b"\0")  # over bytes: nearly three times as fast as over text
+
+
+def _surely_without_nul(texts: pl.Series) -> bool:
+    """A quick proof for short texts: of their bytes, as they lie, as many are not 0 as there are characters in UTF-8.
+
+    A view of the Arrow format is 16 bytes, four of length and twelve that hold a text of at most twelve bytes, filled up
+    with 0 (https://arrow.apache.org/docs/format/Columnar.html, variable-size binary view).
+    """
+    array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    if len(array) == 0 or array.null_count or str(array.type) != "string_view":
+        return False
+    views = np.frombuffer(array.buffers()[1], dtype=np.uint8)[
+        16 * array.offset : 16 * (array.offset + len(array))
+    ]
+    lengths = views.view(np.uint32)[::4]
+    if lengths.max() > _INLINE:
+        return False
+    return bool(np.count_nonzero(views) == int(lengths.sum()) + np.count_nonzero(lengths))
 
 
 def _is_none_of(value: pl.Expr, words: tuple[str, ...]) -> pl.Expr:

@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from holdfast.contract import (
     REASONS,
@@ -23,6 +25,7 @@ from holdfast.contract import (
     from_frame,
     from_text,
 )
+from holdfast.contract.reasons import _has_nul
 from holdfast.errors import InputError
 
 CONTRACT = Contract(
@@ -242,3 +245,20 @@ def test_a_typed_file_is_widened_only_where_nothing_is_lost() -> None:
     assert verdict.quarantined["distance"].to_list() == [2, 3, 4, 2**53 + 1]
     with pytest.raises(InputError, match="carrier is Int64"):
         compile_batch(local)(from_frame(local, frame.with_columns(carrier=pl.lit(1, pl.Int64))))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.none(), st.text(st.characters(codec="utf-8"), max_size=14), st.sampled_from(["", "\0", "a\0"])
+        )
+    ),
+    st.integers(0, 3),
+)
+def test_a_nul_is_found_in_short_and_long_texts_wherever_the_column_begins(
+    texts: list[str | None], skipped: int
+) -> None:
+    series = pl.Series(texts, dtype=pl.String).slice(skipped)
+    found = pl.DataFrame({"text": series}).select(_has_nul(pl.col("text"))).to_series()
+    assert [bool(flag) for flag in found] == ["\0" in (text or "") for text in texts[skipped:]]

@@ -1,0 +1,244 @@
+"""Control charts: has a series of values left its level, and how often does a chart say so when it has not?
+
+Each chart is an immutable state that takes one standardised value at a time (mean 0 and standard deviation 1 while
+nothing is wrong) and serialises to plain numbers. What a design promises is its in-control run length, the mean number of
+values until a false alarm; it is computed, not quoted. Nothing here is an always-valid test: a chart may alarm falsely,
+once in its run length on average, so it makes a ticket and never an automatic action.
+
+Sources: W. A. Shewhart, Economic Control of Quality of Manufactured Product (1931); S. W. Roberts, Technometrics 1 (1959)
+for EWMA; E. S. Page, Biometrika 41 (1954) for CUSUM; D. Brook and D. A. Evans, Biometrika 59 (1972) for run lengths by a
+Markov chain.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.errors import InputError
+
+_NORMAL: Final = NormalDist()
+_STATES: Final = 201
+
+
+@dataclass(frozen=True, slots=True)
+class Shewhart:
+    """Alarms on a single value beyond `limit` standard deviations: sees large shifts at once and small ones late.
+
+    >>> round(Shewhart(3.0).run_length(), 1)
+    370.4
+    """
+
+    limit: float = 3.0
+    value: float = 0.0
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        _above_zero("Shewhart", limit=self.limit)
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the newest value is beyond the limit."""
+        return abs(self.value) > self.limit
+
+    def add(self, value: float) -> Self:
+        """The chart after one more standardised value."""
+        return replace(self, value=value, count=self.count + 1)
+
+    def run_length(self, shift: float = 0.0) -> float:
+        """The mean number of values until an alarm when the true mean lies `shift` standard deviations off."""
+        inside = _NORMAL.cdf(self.limit - shift) - _NORMAL.cdf(-self.limit - shift)
+        return 1.0 / (1.0 - inside)
+
+    def to_json(self) -> dict[str, Any]:
+        """The chart as plain numbers."""
+        return {"kind": "shewhart", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Ewma:
+    """Alarms when the exponentially weighted mean of the values leaves `limit` of its own standard deviations: sees
+    small shifts early. `weight` (0 to 1, 1 is Shewhart's chart) is what the newest value counts.
+
+    The limits are those of many values from the first on, so that the first few are judged mildly.
+
+    >>> round(Ewma(0.1, 2.814).run_length()), round(Ewma(0.2, 2.86).run_length())
+    (499, 371)
+    """
+
+    weight: float = 0.1
+    limit: float = 2.814
+    value: float = 0.0
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        _above_zero("Ewma", limit=self.limit, weight=self.weight)
+        if self.weight > 1.0:
+            raise InputError("HF101", f"Ewma: the weight {self.weight} is above 1")
+
+    @property
+    def bound(self) -> float:
+        """How far the weighted mean may lie from 0."""
+        return self.limit * math.sqrt(self.weight / (2.0 - self.weight))
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the weighted mean is outside its limits."""
+        return abs(self.value) > self.bound
+
+    def add(self, value: float) -> Self:
+        """The chart after one more standardised value."""
+        return replace(
+            self, value=self.weight * value + (1.0 - self.weight) * self.value, count=self.count + 1
+        )
+
+    def run_length(self, shift: float = 0.0) -> float:
+        """The mean number of values until an alarm when the true mean lies `shift` standard deviations off."""
+        return _ewma_run_length(self.weight, self.limit, shift)
+
+    def to_json(self) -> dict[str, Any]:
+        """The chart as plain numbers."""
+        return {"kind": "ewma", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Cusum:
+    """Alarms when the sum of what values lie beyond `slack` of 0, on either side, exceeds `limit`: the quickest for a
+    lasting shift of twice the slack.
+
+    >>> round(Cusum(0.5, 5.0).run_length()), round(Cusum(0.5, 4.0).run_length())
+    (465, 168)
+    """
+
+    slack: float = 0.5
+    limit: float = 5.0
+    above: float = 0.0
+    below: float = 0.0
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        _above_zero("Cusum", limit=self.limit, slack=self.slack)
+
+    @property
+    def alarm(self) -> bool:
+        """Whether either sum exceeds the limit."""
+        return max(self.above, self.below) > self.limit
+
+    def add(self, value: float) -> Self:
+        """The chart after one more standardised value."""
+        return replace(
+            self,
+            above=max(0.0, self.above + value - self.slack),
+            below=max(0.0, self.below - value - self.slack),
+            count=self.count + 1,
+        )
+
+    def run_length(self, shift: float = 0.0) -> float:
+        """The mean number of values until an alarm when the true mean lies `shift` standard deviations off.
+
+        Of two one-sided charts with reset at 0 (C. H. Kemp, J. R. Stat. Soc. B 23, 1961): the rates add.
+        """
+        up, down = (_cusum_run_length(self.slack, self.limit, side) for side in (shift, -shift))
+        return 1.0 / (1.0 / up + 1.0 / down)
+
+    def to_json(self) -> dict[str, Any]:
+        """The chart as plain numbers."""
+        return {"kind": "cusum", **asdict(self)}
+
+
+Chart = Shewhart | Ewma | Cusum
+_KINDS: Final[dict[str, type[Chart]]] = {"shewhart": Shewhart, "ewma": Ewma, "cusum": Cusum}
+
+
+def chart_from_json(value: dict[str, Any]) -> Chart:
+    """The inverse of `to_json`; `InputError` HF101 when `value` is no chart.
+
+    >>> chart_from_json(Ewma().add(1.0).to_json()) == Ewma().add(1.0)
+    True
+    """
+    facts = dict(value)
+    try:
+        return _KINDS[facts.pop("kind")](**facts)
+    except (KeyError, TypeError) as error:
+        raise InputError("HF101", f"this is not the JSON of a chart: {error!r}") from error
+
+
+def limit_for(weight: float, run_length: float) -> float:
+    """The limit with which an EWMA chart has the in-control `run_length` (above 1), to four digits.
+
+    >>> limit_for(0.1, 499.1), limit_for(0.05, 499.2)
+    (2.814, 2.615)
+    """
+    low, high = 0.1, 6.0
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _ewma_run_length(weight, middle, 0.0) < run_length else (low, middle)
+    return round(high, 3)
+
+
+def widened(limit: float, baseline: int) -> float:
+    """`limit` for a chart whose mean and deviation were estimated from `baseline` values (at least 8): wide enough that the
+    *mean* coverage of one value is that of known parameters.
+
+    The prediction interval of one more value, t with baseline - 1 degrees of freedom times sqrt(1 + 1 / baseline), has
+    the tail that `limit` has of the normal law. A bad baseline can still make the run length shorter than designed.
+
+    Source: W. A. Shewhart's limits after D. C. Montgomery's Phase I, as a prediction interval (G. J. Hahn, J. Am. Stat.
+    Assoc. 64, 1969).
+
+    >>> round(widened(3.0, 30), 2), round(widened(3.0, 1000), 2)
+    (3.33, 3.01)
+    """
+    from scipy import stats  # here, because a server reads declarations too and needs no tail of t
+
+    if baseline < 8:
+        raise InputError("HF401", f"a chart's baseline has at least 8 values, not {baseline}")
+    tail = 1.0 - _NORMAL.cdf(limit)
+    return float(stats.t.isf(tail, baseline - 1)) * math.sqrt(1.0 + 1.0 / baseline)
+
+
+def _above_zero(kind: str, **facts: float) -> None:
+    wrong = [f"{name} is {value}" for name, value in facts.items() if not 0.0 < value < float("inf")]
+    if wrong:
+        raise InputError("HF101", f"{kind}: {', '.join(wrong)}; it must be above 0 and finite")
+
+
+@lru_cache(maxsize=64)
+def _ewma_run_length(weight: float, limit: float, shift: float) -> float:
+    bound = limit * math.sqrt(weight / (2.0 - weight))
+    if weight == 1.0:
+        return Shewhart(limit).run_length(shift)
+    edges = np.linspace(-bound, bound, _STATES + 1)
+    centres = (edges[:-1] + edges[1:]) / 2.0
+    # From the middle of state i the next mean lies below edge j when the value is at most so much.
+    reach = (edges[None, :] - (1.0 - weight) * centres[:, None]) / weight - shift
+    return _steps(np.diff(_cdf(reach), axis=1), _STATES // 2)
+
+
+@lru_cache(maxsize=64)
+def _cusum_run_length(slack: float, limit: float, shift: float) -> float:
+    width = 2.0 * limit / (2.0 * _STATES - 1.0)
+    centres = np.arange(_STATES) * width
+    upper = centres[None, :] + width / 2.0 - centres[:, None] + slack - shift
+    below = _cdf(upper)
+    moves = np.diff(below, axis=1, prepend=0.0)  # state 0 takes everything that falls below
+    return _steps(moves, 0)
+
+
+def _steps(moves: NDArray[np.float64], start: int) -> float:
+    """The mean number of steps until a chain with transient part `moves` is absorbed, from state `start`."""
+    size = len(moves)
+    return float(np.linalg.solve(np.eye(size) - moves, np.ones(size))[start])
+
+
+def _cdf(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy import special
+
+    below: NDArray[np.float64] = special.ndtr(values)
+    return below

@@ -1,0 +1,135 @@
+"""How often the label is true among rows whose labels are not known yet, from a classifier's scores: label prior shift.
+
+Assumes that only the share of the classes moved, and what rows of each class look like did not. Where the meaning of the
+label changed (concept drift) both estimates are wrong and nothing here can tell; two methods that disagree are a sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.errors import InputError
+
+_ROUNDS: Final = 2_000
+_SETTLED: Final = 1e-9
+_EDGE: Final = 1e-9
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class PriorShift:
+    """The estimated share of positive labels: by expectation maximisation, and by the confusion of the classifier as a
+    check (None where the classifier cannot tell the classes apart). `trained` is the share that the scores were made for.
+    """
+
+    trained: float
+    share: float
+    check: float | None
+    rows: int
+
+    @property
+    def agree(self) -> bool:
+        """Whether both methods say nearly the same (0.05)."""
+        return self.check is not None and abs(self.share - self.check) <= 0.05
+
+
+def prior_by_em(scores: Scores, trained: float) -> float:
+    """The share of positives among rows with calibrated `scores` (probabilities under the share `trained`).
+
+    Each round takes the posteriors under the newest share and makes their mean the next share; the likelihood rises with
+    each (M. Saerens, P. Latinne, C. Decaestecker, Neural Computation 14, 2002, doi 10.1162/089976602753284446).
+
+    >>> prior_by_em(np.array([0.9, 0.9, 0.1, 0.1]), 0.5)
+    0.5
+    """
+    _check(scores, trained)
+    odds = np.clip(scores, _EDGE, 1.0 - _EDGE)
+    odds = odds / (1.0 - odds) * (1.0 - trained) / trained  # likelihood ratio of each row
+    share = trained
+    for _ in range(_ROUNDS):
+        weighted = odds * share
+        after = float(np.mean(weighted / (weighted + 1.0 - share)))
+        if abs(after - share) < _SETTLED:
+            return after
+        share = min(1.0 - _EDGE, max(_EDGE, after))
+    return share
+
+
+def prior_by_confusion(
+    scores: Scores, known_scores: Scores, known_labels: NDArray[np.bool_], threshold: float
+) -> float | None:
+    """The share of positives by black-box shift estimation: the share of `scores` above `threshold`, solved for by the
+    hit and false alarm rates on rows with known labels. None when those rates are too near to each other.
+
+    Source: Z. Lipton, Y.-X. Wang, A. Smola, ICML 2018 (arXiv 1802.03916).
+    """
+    if not 0 < int(known_labels.sum()) < len(known_labels):
+        raise InputError("HF401", "the known rows have one class only")
+    hits = float(np.mean(known_scores[known_labels] > threshold))
+    alarms = float(np.mean(known_scores[~known_labels] > threshold))
+    if abs(hits - alarms) < 0.05:
+        return None
+    return min(1.0, max(0.0, (float(np.mean(scores > threshold)) - alarms) / (hits - alarms)))
+
+
+def prior_shift(scores: Scores, known_scores: Scores, known_labels: NDArray[np.bool_]) -> PriorShift:
+    """Both estimates for rows with `scores`, from rows with `known_scores` and `known_labels` of the same classifier.
+
+    The scores are calibrated on the known rows first (Platt's line on the log odds), because the estimate of an
+    uncalibrated classifier is biased (A. Alexandari, A. Kundaje, A. Shrikumar, ICML 2020, arXiv 1901.06852).
+    Raises `InputError` HF401 for fewer than 200 known rows or 50 others, or with one class only.
+    """
+    if len(known_scores) < 200 or len(scores) < 50:
+        raise InputError(
+            "HF401",
+            f"{len(known_scores)} rows with labels and {len(scores)} without are too few: 200 and 50 are needed",
+        )
+    trained = float(known_labels.mean())
+    slope, intercept = _platt(known_scores, known_labels)
+    calibrated = _sigmoid(slope * _logit(scores) + intercept)
+    # Where as many known rows lie above as are positive, both rates are far from 0 and 1.
+    threshold = float(np.quantile(known_scores, 1.0 - trained))
+    check = prior_by_confusion(scores, known_scores, known_labels, threshold)
+    return PriorShift(trained, prior_by_em(calibrated, trained), check, len(scores))
+
+
+def _check(scores: Scores, trained: float) -> None:
+    if not 0.0 < trained < 1.0 or len(scores) == 0:
+        raise InputError(
+            "HF401", f"{len(scores)} scores of a classifier trained on a share of {trained}: nothing to say"
+        )
+    if not bool(((scores >= 0.0) & (scores <= 1.0)).all()):
+        raise InputError("HF401", "a score is not a probability")
+
+
+def _platt(scores: Scores, labels: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and intercept of the line on the log odds that fits the labels best, by Newton's method."""
+    if not 0 < int(labels.sum()) < len(labels):
+        raise InputError("HF401", "the known rows have one class only")
+    design = np.column_stack([_logit(scores), np.ones(len(scores))])
+    found = np.array([1.0, 0.0])
+    for _ in range(50):
+        fitted = _sigmoid(design @ found)
+        weight = np.maximum(fitted * (1.0 - fitted), 1e-12)
+        hessian = design.T @ (design * weight[:, None]) + 1e-9 * np.eye(2)
+        step = np.linalg.solve(hessian, design.T @ (labels - fitted))
+        found = found + np.clip(step, -4.0, 4.0)
+        if float(np.abs(step).max()) < 1e-9:
+            break
+    return float(found[0]), float(found[1])
+
+
+def _logit(scores: Scores) -> Scores:
+    inside = np.clip(scores, _EDGE, 1.0 - _EDGE)
+    odds: Scores = np.log(inside / (1.0 - inside))
+    return odds
+
+
+def _sigmoid(values: Scores) -> Scores:
+    found: Scores = 1.0 / (1.0 + np.exp(-np.clip(values, -500.0, 500.0)))
+    return found

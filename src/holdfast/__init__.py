@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         Feed,
         Granularity,
         Limits,
+        PostgresQuery,
         Reference,
         Volume,
     )
@@ -75,7 +76,7 @@ _WHERE = {
         "Aggregate Bucket Clip Code Difference Hour Impute Log Month Ratio Value Weekday".split()  # noqa: SIM905
     ),
     "holdfast.feeds": (
-        "Busiest Complete Composition Expectations Feed Granularity Limits Reference Volume".split()  # noqa: SIM905
+        "Busiest Complete Composition Expectations Feed Granularity Limits PostgresQuery Reference Volume".split()  # noqa: SIM905
     ),
     "holdfast.declaration": ["Model"],
     "holdfast.qualify": ["Gates", "GoldenQuery", "Objective"],
@@ -89,6 +90,7 @@ _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the data
     "Feed", "Expectations", "Limits", "Volume", "Complete", "Granularity", "Reference", "Composition", "Busiest",
+    "PostgresQuery",
     "Contract", "Boolean", "Category", "Integer", "Label", "Number", "Text", "Timestamp",
     "Reject", "Constant", "Mean", "Median", "Keep", "Rule", "col",
     "Model", "Aggregate", "Bucket", "Clip", "Code", "Difference", "Hour", "Impute", "Log", "Month", "Ratio", "Value", "Weekday",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
+from holdfast.cli.given import Given, Query, batch_id, given
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted
@@ -28,8 +27,12 @@ from holdfast.store import Store
 from holdfast.store import publish as publishing
 
 Files = Annotated[
-    list[str],
-    typer.Argument(help="CSV or Parquet files, one batch each; patterns such as 'in/*.csv' are allowed."),
+    list[str] | None,
+    typer.Argument(
+        help="Parquet, CSV or JSON lines: files, directories, patterns such as 'in/*.csv', s3://bucket/prefix/; one batch "
+        "each, or with --batch one in all. Or the URL of a PostgreSQL, with --query.",
+        show_default="the feed's own source",
+    ),
 ]
 
 ExpectRows = Annotated[
@@ -48,7 +51,12 @@ _SHOWN_ROWS = 5
 @command("Rows")
 def check(
     feed: Annotated[str | None, typer.Argument(help="Check a delivery against this feed's contract.")] = None,
-    data: Annotated[Path | None, typer.Argument(help="The delivery: a CSV or Parquet file.")] = None,
+    data: Annotated[str | None, typer.Argument(help="The delivery, as after `holdfast ingest FEED`.")] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", help="The sender's id of the delivery.", show_default="the file's name"),
+    ] = None,
+    query: Query = None,
     expect_rows: ExpectRows = None,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
@@ -68,21 +76,35 @@ def check(
         feeds, features = counted(len(model.feeds), "feed"), counted(len(model.features), "feature")
         report.say(f"[green]ok[/] model [bold]{model.name}[/]: {feeds}, {features}")
     else:
-        document |= _checked(report, loaded, loaded.feed(feed), data, expect_rows)
+        document |= _checked(
+            report,
+            loaded,
+            loaded.feed(feed),
+            _delivery(loaded, loaded.feed(feed), data, batch, query),
+            expect_rows,
+        )
     report.result(document)
 
 
-def _checked(
-    report: Report, project: Project, feed: Feed, data: Path | None, expect_rows: int | None
-) -> dict[str, object]:
-    if data is None:
+def _delivery(project: Project, feed: Feed, data: str | None, batch: str | None, query: str | None) -> Given:
+    if data is None and feed.source is None:
         raise InputError(
             "HF201",
             f"which file should be checked against {feed.name}?",
             next_command=f"holdfast check {feed.name} DATA",
         )
+    named = batch if batch is not None or data is None or query is not None else batch_id(data)
+    return given(feed, [] if data is None else [data], named, query, project.settings)[0]
+
+
+def _checked(
+    report: Report, project: Project, feed: Feed, delivery: Given, expect_rows: int | None
+) -> dict[str, object]:
+    data = delivery.shown
     with _history(project) as store:
-        found = checking.check(store, feed, _batch_id(data), data, now_us=now_us(), rows_expected=expect_rows)
+        found = checking.check(
+            store, feed, delivery.batch, delivery.source, now_us=now_us(), rows_expected=expect_rows
+        )
     if found.refusal is not None and not found.rows:
         report.say(f"[red]{escape(str(data))}[/] would be refused")
         say_violations(report, found.violations)
@@ -143,12 +165,13 @@ def _cell(value: object) -> str:
 
 @command("Rows")
 def ingest(
-    feed: Annotated[str, typer.Argument(help="The feed that delivered the files.")],
-    files: Files,
+    feed: Annotated[str, typer.Argument(help="The feed that delivered the rows.")],
+    files: Files = None,
     batch: Annotated[
         str | None,
         typer.Option("--batch", help="The sender's id of the delivery.", show_default="the file's name"),
     ] = None,
+    query: Query = None,
     expect_rows: ExpectRows = None,
     executor: Annotated[
         str | None,
@@ -174,13 +197,7 @@ def ingest(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     target = loaded.feed(feed)
-    paths = _expand(files)
-    if batch is not None and len(paths) > 1:
-        raise InputError(
-            "HF201",
-            f"--batch names one delivery, but {len(paths)} files were given",
-            state="nothing was loaded",
-        )
+    paths = given(target, files or [], batch, query, loaded.settings)
     if expect_rows is not None and len(paths) > 1:
         raise InputError(
             "HF201",
@@ -194,9 +211,9 @@ def ingest(
             executor or loaded.settings.executor, ray_address or loaded.settings.ray_address
         )
         with closing(running):
-            given = [Delivery(batch or _batch_id(path), path, expect_rows) for path in paths]
+            wanted = [Delivery(each.batch, each.source, expect_rows) for each in paths]
             aggregates = loaded.model.aggregates
-            for result in ingest_many(store, target, given, running, clock_us=now_us, aggregates=aggregates):
+            for result in ingest_many(store, target, wanted, running, clock_us=now_us, aggregates=aggregates):
                 results.append(result)
                 step(len(results), len(paths))
     for result in results:
@@ -237,22 +254,3 @@ def publish(
     for table, path in sorted(published.items()):
         report.say(f"  {table}: {escape(str(path))}")
     report.result({"snapshot": snapshot, "tables": {table: str(path) for table, path in published.items()}})
-
-
-def _expand(patterns: list[str]) -> list[Path]:
-    paths: list[Path] = []
-    for pattern in patterns:
-        found = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207 - the pattern may be absolute
-        if not found:
-            raise InputError("HF201", f"no file matches {pattern}", state="nothing was loaded")
-        paths.extend(Path(name) for name in found)
-    return paths
-
-
-def _batch_id(path: Path) -> str:
-    """The id of a delivery that has none: its file's name, in the letters that an id may have.
-
-    >>> _batch_id(Path("in/Flights 2013.01.csv"))
-    'flights-2013-01'
-    """
-    return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-")[:63]

@@ -22,9 +22,11 @@ from holdfast.feeds.expectations import (
 from holdfast.feeds.feed import Feed, quarantine_table
 from holdfast.feeds.identity import batch_id, content_digest
 from holdfast.feeds.manifest import Manifest
+from holdfast.feeds.query import BatchQuery, PostgresQuery
 
 __all__ = [
     "AlreadyLoaded",
+    "BatchQuery",
     "Busiest",
     "Complete",
     "Composition",
@@ -34,6 +36,7 @@ __all__ = [
     "Limits",
     "Load",
     "Manifest",
+    "PostgresQuery",
     "Publish",
     "Reference",
     "Volume",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.contract.columns import Integer
 from holdfast.errors import InputError
 from holdfast.feeds.expectations import Expectations
+from holdfast.feeds.query import PostgresQuery
 from holdfast.records import check_name
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ class Feed:
         What each delivery is expected to be as a whole. One that breaks an expectation is told, makes the feed suspect, or
         is refused, by the expectation's level.
 
+    source
+        Where the rows of a batch are asked for when a load names no file; its $1 is the batch's id.
+
     Raises `InputError` HF101 on a name that cannot be used, and on an expectation of a column that the contract lacks.
     """
 
@@ -46,6 +50,7 @@ class Feed:
     group: str | None = None
     missing_words: tuple[str, ...] = ("",)
     expects: Expectations = field(default_factory=Expectations)
+    source: PostgresQuery | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "feed")

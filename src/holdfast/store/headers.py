@@ -13,7 +13,7 @@ import polars as pl
 from holdfast.errors import InputError
 from holdfast.feeds.changed_columns import Kind
 from holdfast.store.sources import Kind as FileKind
-from holdfast.store.sources import Rows, Source, Spec, delimited
+from holdfast.store.sources import Bounded, Rows, Source, Spec, delimited
 from holdfast.store.sources.packed import TooLargeError, unpacked
 
 COUNT_SUFFIX: Final = ".count"
@@ -63,9 +63,10 @@ def rows_said(spec: Spec) -> int | None:
 
     Raises `InputError` HF201 when the control file cannot be read: what the sender meant must not be guessed.
     """
-    if not isinstance(spec, (str, Path)) or "://" in str(spec):
+    place = spec.spec if isinstance(spec, Bounded) else spec
+    if not isinstance(place, (str, Path)) or "://" in str(place):
         return None
-    path = Path(spec)
+    path = Path(place)
     control = path.with_name(path.name + COUNT_SUFFIX)
     try:
         text = control.read_text()

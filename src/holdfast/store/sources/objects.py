@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 SCHEMES: Final = frozenset({"s3", "gs", "az"})
 
-_CLIENT: Final[Any] = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
 _RETRIES: Final[Any] = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
 
 _Looks: TypeAlias = tuple[int, str | None, str | None]
@@ -129,7 +128,7 @@ def _opened(url: str) -> tuple[ObjectStore, str, str]:
     base = f"{parts.scheme}://{parts.netloc}/"
     try:
         return (
-            from_url(base, client_options=_CLIENT, retry_config=_RETRIES),
+            from_url(base, retry_config=_RETRIES),
             unquote(parts.path).lstrip("/"),
             base,
         )

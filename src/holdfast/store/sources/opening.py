@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -22,7 +23,17 @@ from holdfast.store.sources.source import (
 )
 from holdfast.store.sources.waiting import within
 
-Spec: TypeAlias = str | Path | BatchQuery
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A source with the deadline and the limit that it is opened with, wherever that happens."""
+
+    spec: str | Path | BatchQuery
+    deadline_seconds: float
+    limit_bytes: int
+
+
+Spec: TypeAlias = str | Path | BatchQuery | Bounded
 """A file, a directory, a pattern such as "in/*.csv", a URL (file://, s3://, gs://, az://), or a query for one batch."""
 
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]+)://")
@@ -52,6 +63,10 @@ def open_source(
     match spec:
         case Bundle() | Rows():
             return spec
+        case Bounded():
+            return open_source(
+                spec.spec, deadline_seconds=spec.deadline_seconds, limit_bytes=spec.limit_bytes
+            )
         case BatchQuery():
             return query.ask(spec, deadline_seconds=deadline_seconds, limit_bytes=limit_bytes)
         case _:

@@ -1,0 +1,131 @@
+"""`holdfast ingest` and `check` take files, directories, JSON lines and the rows of a database (R1, R17, R18)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from holdfast.cli.app import app, load_commands
+from holdfast.errors import ConflictError, InputError
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new user's project, whose feed may also be read from a database."""
+    directory = tmp_path_factory.mktemp("parcels")
+    _run("init", "--name", "parcels", "--project", str(directory))
+    model = (directory / "model.py").read_text()
+    query = 'source=PostgresQuery("${env:WAREHOUSE_URL}", "select * from parcels where handed_in::date = $1")'
+    model = model.replace('Feed("rows", contract)', f'Feed("rows", contract, {query})')
+    (directory / "model.py").write_text("from holdfast import PostgresQuery\n" + model)
+    return directory
+
+
+@pytest.fixture
+def ask(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Runs a command in a copy of the project and returns its JSON."""
+    (tmp_path / "model.py").write_text((template / "model.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: json.loads(_run(*arguments, "--json"))
+
+
+def _run(command: str, *arguments: str) -> str:
+    load_commands(command)
+    done = CliRunner().invoke(app, [command, *arguments])
+    if done.exception is not None:
+        raise done.exception
+    return done.stdout
+
+
+@pytest.fixture
+def rows(template: Path) -> pl.DataFrame:
+    return pl.read_csv(template / "parcels.csv").head(300)
+
+
+def _lines(frame: pl.DataFrame) -> str:
+    return "".join(json.dumps(row) + "\n" for row in frame.rows(named=True))
+
+
+def _batches(document: dict[str, Any]) -> list[tuple[str, str, int, int]]:
+    return [(b["batch"], b["state"], b["rows_loaded"], b["rows_quarantined"]) for b in document["batches"]]
+
+
+def test_a_directory_is_one_batch_or_many(ask: Ask, tmp_path: Path, rows: pl.DataFrame) -> None:
+    source = tmp_path / "in"
+    (source / "b").mkdir(parents=True)
+    (source / "b" / "second.jsonl.gz").write_bytes(gzip.compress(_lines(rows[100:200]).encode()))
+    (source / "first.jsonl").write_text(_lines(rows[:100]) + '{"parcel": "x", "late": NaN}\n')
+    (source / "_SUCCESS").touch()
+    found = ask("check", "rows", "in")
+    assert (found["rows"], found["valid"], found["reasons"]) == (201, 200, {"_line|json": 1})
+    assert _batches(ask("ingest", "rows", "in", "--batch", "all")) == [("all", "loaded", 200, 1)]
+    assert _batches(ask("ingest", "rows", "in", "--batch", "all")) == [("all", "already_loaded", 200, 1)]
+    (source / "third.jsonl").write_text(_lines(rows[200:]))
+    with pytest.raises(ConflictError, match="HF203"):
+        ask("ingest", "rows", "in", "--batch", "all")
+    assert _batches(ask("ingest", "rows", "in/third.jsonl")) == [("third", "loaded", 100, 0)]
+
+
+def test_the_rows_of_a_batch_come_from_the_feeds_database(
+    ask: Ask, rows: pl.DataFrame, postgres_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = f"parcels_{os.getpid()}"
+    postgres_server.execute(f"CREATE DATABASE {database}")
+    url = postgres_server.url(database)
+    monkeypatch.setenv("WAREHOUSE_URL", url)
+    postgres_server.execute(
+        "CREATE TABLE parcels (parcel text, handed_in timestamptz, town text, weight_kg numeric, express bool, late bool)",
+        database,
+    )
+    values = ", ".join(
+        f"('{r['parcel']}', '{r['handed_in']}', '{r['town']}', {r['weight_kg']}, {r['express']}, {r['late']})"
+        for r in rows.rows(named=True)
+    )
+    postgres_server.execute(f"INSERT INTO parcels VALUES {values}", database)
+    days = rows["handed_in"].str.slice(0, 10)
+    first, count = "2026-01-01", (days == "2026-01-01").sum()
+    assert _batches(ask("ingest", "rows", "--batch", first)) == [(first, "loaded", count, 0)]
+    assert ask("ingest", "rows", "--batch", first)["batches"][0]["state"] == "already_loaded"
+    select = "select * from parcels where handed_in::date = $1 order by parcel desc"
+    again = ask("ingest", "rows", url, "--query", select, "--batch", first)
+    assert again["batches"][0]["state"] == "already_loaded"
+    postgres_server.execute("UPDATE parcels SET weight_kg = 1 WHERE parcel = 'p00003'", database)
+    with pytest.raises(ConflictError, match="HF203"):
+        ask("ingest", "rows", "--batch", first)
+    assert ask("check", "rows", "--batch", "2026-01-02")["would_be"] == "loaded"
+    monkeypatch.delenv("WAREHOUSE_URL")
+    with pytest.raises(InputError, match=r"HF103.*WAREHOUSE_URL is not set"):
+        ask("ingest", "rows", "--batch", "d2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("rows",), "read from a database: which one"),
+        (("rows", "a.csv", "b.csv", "--batch", "x"), "--batch names one delivery, but 2 files"),
+        (("rows", "postgresql://db/x", "--batch", "x"), "one --query for one --batch"),
+        (("rows", "http://db/x"), "of a kind that is not known"),
+        (("rows", "no/*.csv"), "does not exist"),
+        (("rows", "."), "several kinds"),
+    ],
+)
+def test_words_that_do_not_fit_together_are_refused(
+    ask: Ask, tmp_path: Path, arguments: tuple[str, ...], why: str
+) -> None:
+    for name, content in (("a.csv", "a\n1\n"), ("b.jsonl", '{"a": 1}\n')):
+        (tmp_path / "d").mkdir(exist_ok=True)
+        (tmp_path / "d" / name).write_text(content)
+    if arguments == ("rows", "."):
+        arguments = ("rows", "d", "--batch", "x")
+    with pytest.raises(InputError, match=f"HF201.*{why}"):
+        ask("ingest", *arguments)

@@ -18,7 +18,6 @@ from holdfast.cli.app import command
 from holdfast.cli.options import HERE, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted
-from holdfast.control import verify as verifying
 from holdfast.errors import HoldfastError
 from holdfast.settings import Settings
 
@@ -47,14 +46,14 @@ def control(
     project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
 ) -> None:
     """Watch the servers, join labels, carry rollouts on or back, until SIGTERM or Ctrl-C."""
-    from holdfast.control import announce, loop
+    from holdfast.control import announce, loop, verify
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     loaded = Project.load(project, declaration)
     supervise.end_with(supervisor)
     stopped = _stop_on_signals()
     store = loaded.store()
-    for finding in verifying.verify(store, quick=True).findings:
+    for finding in verify.verify(store, quick=True).findings:
         logging.getLogger("holdfast.control").warning(
             "%s %s: %s; next: %s", finding.code, finding.subject, finding.explanation, finding.next_command
         )
@@ -116,8 +115,10 @@ def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
 
 def _look_at_the_store(loaded: Project, report: Report) -> None:
     """Say what is wrong with names, sizes and the ledger. Servers answer from their own copies all the same."""
+    from holdfast.control import verify
+
     try:
-        findings = verifying.verify(loaded.store(), quick=True).findings
+        findings = verify.verify(loaded.store(), quick=True).findings
     except HoldfastError as error:
         report.say(f"[yellow]{escape(str(error))}[/]")
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import get_args
 
 import typer
@@ -30,7 +30,7 @@ from holdfast.contract import (
     dtype,
 )
 from holdfast.contract.missing import SHORTHAND
-from holdfast.contract.rules import OPERATORS
+from holdfast.contract.rule_nodes import OPERATORS
 from holdfast.contract.units import SAME, conversion
 from holdfast.errors import CODES
 from holdfast.rollout.machine import RESTING, TRANSITIONS, State
@@ -102,19 +102,27 @@ def commands() -> str:
 
     group = get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
-    parts = []
-    for name, each in group.commands.items():
-        parts.append(f"## holdfast {name}\n\n{each.help}\n")
-        rows = []
-        for parameter in each.params:
-            if parameter.name == "help":
-                continue
-            opts = ", ".join(f"`{o}`" for o in (*parameter.opts, *parameter.secondary_opts))
-            if parameter.param_type_name == "argument":
-                opts = f"`{(parameter.name or '').upper()}`"
-            rows.append((opts, getattr(parameter, "help", "") or ""))
-        parts.append(table(("argument or option", "meaning"), rows))
-    return "\n".join(parts)
+    return "\n".join(
+        part for name, each in group.commands.items() for part in _command(f"holdfast {name}", each)
+    )
+
+
+def _command(name: str, command: typer.core.TyperCommand | typer.core.TyperGroup) -> Iterator[str]:
+    """The help of a command, or of each command of a group."""
+    if isinstance(command, typer.core.TyperGroup):
+        for each, member in command.commands.items():
+            yield from _command(f"{name} {each}", member)
+        return
+    yield f"## {name}\n\n{command.help}\n"
+    rows = []
+    for parameter in command.params:
+        if parameter.name == "help":
+            continue
+        opts = ", ".join(f"`{o}`" for o in (*parameter.opts, *parameter.secondary_opts))
+        if parameter.param_type_name == "argument":
+            opts = f"`{(parameter.name or '').upper()}`"
+        rows.append((opts, getattr(parameter, "help", "") or ""))
+    yield table(("argument or option", "meaning"), rows)
 
 
 def limits() -> str:

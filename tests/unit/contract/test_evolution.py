@@ -19,8 +19,10 @@ from holdfast.contract import (
     Integer,
     Label,
     Number,
+    Rule,
     Text,
     Timestamp,
+    col,
     compile_row,
 )
 from holdfast.contract.changes import RULES, Border, Kind, What, worst
@@ -238,3 +240,30 @@ def test_a_compatible_change_refuses_nothing_that_was_valid(
 def test_only_equal_contracts_do_not_differ(old: Contract, new: Contract) -> None:
     assert (compare(old, new).changes == ()) == (old.hash == new.hash)
     assert compare(old, old).changes == ()
+
+
+# --- rules, uniqueness, meanings --------------------------------------------------------------------------------------
+
+SHORT = Rule("short", col("v") <= 5)
+
+
+def test_rules_and_uniqueness() -> None:
+    n = Integer("n")
+    assert compare(contract(V), contract(V, rules=(SHORT,))).kind is Kind.BREAKING
+    assert whats(contract(V, rules=(SHORT,)), contract(V)) == {What.RULE_REMOVED}
+    assert whats(contract(V, rules=(SHORT,)), contract(V, rules=(Rule("short", col("v") <= 6),))) == {
+        What.RULE_ADDED
+    }
+    assert whats(contract(n), contract(n, unique=("n",))) == {What.UNIQUE_ADDED}
+    assert compare(contract(n, unique=("n",)), contract(n)).kind is Kind.COMPATIBLE
+    row = {"id": "x", "at": WHEN, "v": 6.0}
+    assert compile_row(contract(V), request=True)(row) == ()
+    assert compile_row(contract(V, rules=(SHORT,)), request=True)(row) == ("short|rule",)
+
+
+def test_what_a_column_means() -> None:
+    """R20: a zip code that becomes a cost has no row that shows it."""
+    zip_code, cost = replace(V, semantic="postal_code"), replace(V, semantic="price")
+    assert compare(contract(zip_code), contract(cost)).kind is Kind.BREAKING
+    assert compare(contract(V), contract(cost)).kind is Kind.EXPAND_CONTRACT
+    assert compare(contract(cost), contract(V)).kind is Kind.COMPATIBLE

@@ -13,7 +13,8 @@ import polars as pl
 from holdfast.contract.columns import Category, Column, Integer, Text
 from holdfast.contract.missing import Reject
 from holdfast.contract.rule_kinds import Kind, Typed, check_rule
-from holdfast.contract.rules import Apply, Literal, Matches, OneOf, Read, Rule
+from holdfast.contract.rule_nodes import Apply, Literal, Matches, OneOf, Read
+from holdfast.contract.rules import Rule
 
 _OPERATIONS: Final[dict[str, Callable[[Any, Any], pl.Expr]]] = {
     "+": operator.add,

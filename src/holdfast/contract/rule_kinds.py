@@ -27,7 +27,8 @@ from holdfast.contract.columns import (
     Timestamp,
 )
 from holdfast.contract.moments import EARLIEST_US, LATEST_US, microseconds, read_moment
-from holdfast.contract.rules import Apply, Literal, Matches, Node, OneOf, Read, Rule, shown
+from holdfast.contract.rule_nodes import Apply, Literal, Matches, Node, OneOf, Read, shown
+from holdfast.contract.rules import Rule
 from holdfast.errors import InputError
 from holdfast.records import duration
 

@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 from holdfast.contract.columns import Column, Timestamp
 from holdfast.contract.moments import microseconds, read_moment
 from holdfast.contract.rule_kinds import Kind, Typed, check_rule
-from holdfast.contract.rules import Apply, Literal, Matches, OneOf, Read, Rule
+from holdfast.contract.rule_nodes import Apply, Literal, Matches, OneOf, Read
+from holdfast.contract.rules import Rule
 
 Row: TypeAlias = Mapping[str, object]
 Value: TypeAlias = Callable[[Row], object]

@@ -26,6 +26,11 @@ POINTS: Final[tuple[str, ...]] = (
 )
 """Every point on the way of a batch, in order."""
 
+SOURCE_POINTS: Final[tuple[str, ...]] = (
+    "source.read",  # every file of a directory or prefix is in memory; whether one has changed since was not looked at
+)
+"""Every point on the way of a delivery of several files into memory."""
+
 COLLECT_POINTS: Final[tuple[str, ...]] = (
     "collect.written",  # the file of answers is safe; the ledger knows nothing
     "collect.before_commit",  # everything is in the transaction
@@ -61,7 +66,9 @@ COMPACT_POINTS: Final[tuple[str, ...]] = (
 )
 """Every point on the way of a compaction and of a vacuum, in order."""
 
-_KNOWN: Final = frozenset(POINTS + COLLECT_POINTS + ROLLOUT_POINTS + BACKOUT_POINTS + COMPACT_POINTS)
+_KNOWN: Final = frozenset(
+    POINTS + SOURCE_POINTS + COLLECT_POINTS + ROLLOUT_POINTS + BACKOUT_POINTS + COMPACT_POINTS
+)
 
 Hook = Callable[[str], None]
 

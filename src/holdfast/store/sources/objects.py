@@ -145,7 +145,7 @@ def _changed(name: str) -> InputError:
 def _failed(name: str, error: Exception) -> HoldfastError:
     from obstore import exceptions
 
-    if isinstance(error, (exceptions.NotFoundError, FileNotFoundError)):
+    if isinstance(error, (exceptions.NotFoundError, FileNotFoundError)) or "NoSuchBucket" in str(error):
         return refused(name, "does not exist")
     if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
         return refused(name, "may not be read with the credentials of the environment")

@@ -82,7 +82,6 @@ class What(StrEnum):
     RULE_REMOVED = "rule removed"
     UNIQUE_ADDED = "uniqueness added"
     UNIQUE_REMOVED = "uniqueness removed"
-    GRANULARITY = "granularity changed"
     OTHER = "changed in a way that no rule knows"
 
 
@@ -174,7 +173,6 @@ RULES: Final[Mapping[What, Effect]] = {
     What.RULE_REMOVED: Effect(_FINE, _FINE, _FINE, _WIDER),
     What.UNIQUE_ADDED: Effect(_BREAKS, _FINE, _FINE, "batches that were valid may hold such rows twice"),
     What.UNIQUE_REMOVED: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.GRANULARITY: Effect(_BREAKS, _BREAKS, _BREAKS, _OTHER_MEANING),
     What.OTHER: Effect(_BREAKS, _BREAKS, _BREAKS, "no rule says that it is harmless"),
 }  # fmt: skip
 """What every difference does at every border. No other place says so."""

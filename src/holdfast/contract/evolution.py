@@ -199,7 +199,6 @@ _FACTS: Final[Mapping[str, Facts]] = {
     "max_length": _length,
     "pattern": _either(None, What.PATTERN_REMOVED, What.PATTERN_CHANGED),
     "delay": _delay,
-    "granularity": _always(What.GRANULARITY),
 }
 
 

@@ -293,16 +293,23 @@ def _notes(frame: pl.DataFrame, key: tuple[str, ...], event_time: str | None) ->
         more = f"; so do {', '.join(others)}" if others else ""
         yield f"{' + '.join(key)} tell{'s' if len(key) == 1 else ''} {frame.height:,} rows apart{more}"
     if event_time is not None:
-        times = frame[event_time].dt.epoch("us")
-        yield f"event times are whole multiples of {_granularity(times)}"
+        yield _granularity(frame[event_time].dt.epoch("us"))
     for name, kind in frame.schema.items():
         if kind.is_integer() and frame.height > 1 and (frame[name].diff().drop_nulls() == 1).all():
             yield f'{name} counts up by one: Expectations(sequence="{name}") would tell a gap'
 
 
 def _granularity(times_us: pl.Series) -> str:
-    step = math.gcd(*times_us.drop_nulls().unique().to_list())
-    return _duration(min(step, _STEPS[0][0]) if step else _STEPS[0][0])
+    """How far apart the moments of events are, where most are equally far."""
+    steps = times_us.drop_nulls().unique().sort().diff().drop_nulls().alias("step")
+    if steps.is_empty():
+        return "all events have one time"
+    span_us, count = steps.value_counts().sort("count", "step", descending=[True, False]).row(0)
+    if count * 2 < len(steps):
+        return "events come at no regular times"
+    step = _duration(span_us)
+    share = f"{100 * count / len(steps):.0f} % of the steps from one event time to the next are {step}"
+    return f'{share}: Expectations(granularity=Granularity("{step}")) would hold that'
 
 
 def _duration(span_us: int) -> str:

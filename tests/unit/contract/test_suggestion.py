@@ -44,7 +44,10 @@ def test_each_column_has_its_line_and_its_evidence() -> None:
     assert (found.key, found.event_time) == (("row_id",), "at")
     assert found.notes == (
         "row_id tells 60 rows apart; so do at, note",
-        "event times are whole multiples of 10min",
+        (
+            "100 % of the steps from one event time to the next are 10min: "
+            'Expectations(granularity=Granularity("10min")) would hold that'
+        ),
         'row_id counts up by one: Expectations(sequence="row_id") would tell a gap',
     )
     assert found.unknown == (

@@ -111,17 +111,20 @@ def _platt(scores: Scores, labels: NDArray[np.bool_]) -> tuple[float, float]:
     """Slope and intercept of the line on the log odds that fits the labels best, by Newton's method."""
     if not 0 < int(labels.sum()) < len(labels):
         raise InputError("HF401", "the known rows have one class only")
-    design = np.column_stack([_logit(scores), np.ones(len(scores))])
-    found = np.array([1.0, 0.0])
+    odds = _logit(scores)
+    spread = float(odds.std()) or 1.0
+    # In units of its own spread and from a flat line on, where Newton's steps do not overshoot.
+    design = np.column_stack([odds / spread, np.ones(len(scores))])
+    found = np.zeros(2)
     for _ in range(50):
         fitted = _sigmoid(design @ found)
         weight = np.maximum(fitted * (1.0 - fitted), 1e-12)
         hessian = design.T @ (design * weight[:, None]) + 1e-9 * np.eye(2)
-        step = np.linalg.solve(hessian, design.T @ (labels - fitted))
-        found = found + np.clip(step, -4.0, 4.0)
+        step = np.clip(np.linalg.solve(hessian, design.T @ (labels - fitted)), -2.0, 2.0)
+        found = found + step
         if float(np.abs(step).max()) < 1e-9:
             break
-    return float(found[0]), float(found[1])
+    return float(found[0]) / spread, float(found[1])
 
 
 def _logit(scores: Scores) -> Scores:

@@ -6,6 +6,7 @@ import multiprocessing
 import re
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -100,3 +101,39 @@ def test_four_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
     for opener in openers:
         opener.join(120)
     assert [opener.exitcode for opener in openers] == [0] * 4
+
+
+def test_postgresql_gets_the_same_schema(postgres_server: Any) -> None:
+    postgres_server.execute("CREATE DATABASE migrated")
+    ledger = Ledger.open(postgres_server.url("migrated"))
+    with ledger.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = compare_metadata(context, METADATA)
+        assert migrate.revision(connection) == migrate.HEAD
+    ledger.close()
+    assert differences == []
+
+
+def _open_url(url: str, directory: str, start: multiprocessing.synchronize.Barrier) -> None:
+    start.wait(60)
+    Store.open(Path(directory), url).ledger.close()
+
+
+def test_four_processes_may_open_a_new_ledger_on_postgresql(tmp_path: Path, postgres_server: Any) -> None:
+    postgres_server.execute("CREATE DATABASE opened")
+    url = postgres_server.url("opened")
+    spawning = multiprocessing.get_context("spawn")
+    start = spawning.Barrier(4)
+    openers = [spawning.Process(target=_open_url, args=(url, str(tmp_path), start)) for _ in range(4)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join(120)
+    assert [opener.exitcode for opener in openers] == [0] * 4
+
+
+@pytest.mark.parametrize("url", ["postgresql://postgres@127.0.0.1:1/x", "postgres://nobody@127.0.0.1:1/x"])
+def test_a_postgresql_that_cannot_be_reached_says_so(tmp_path: Path, url: str) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(UnavailableError, match=r"HF302.*cannot be opened"):
+        Store.open(tmp_path, url)

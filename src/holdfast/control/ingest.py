@@ -210,9 +210,9 @@ def _publish(
         if worst(judged.violations) is Level.CRITICAL:
             # Another process may have loaded this very delivery meanwhile: then its rows are no repetition of another's.
             with store.ledger.read() as connection:
-                known = batches.answer(connection, prepared.batch, prepared.manifest.digest)
-            if isinstance(known, AlreadyLoaded):
-                return known, judged
+                there = batches.answer(connection, prepared.batch, prepared.manifest.digest)
+            if isinstance(there, AlreadyLoaded):
+                return there, judged
             raise _refuse(store, judged.unfit(), now_us)
         computed = online_values(store, feed, aggregates, valid)
         known = [basis for basis in (computed.basis, judged.basis) if basis is not None]

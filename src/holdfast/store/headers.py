@@ -12,8 +12,8 @@ import polars as pl
 
 from holdfast.errors import InputError
 from holdfast.feeds.changed_columns import Kind
-from holdfast.store.sources import Kind as FileKind
 from holdfast.store.sources import Bounded, Rows, Source, Spec, delimited
+from holdfast.store.sources import Kind as FileKind
 from holdfast.store.sources.packed import TooLargeError, unpacked
 
 COUNT_SUFFIX: Final = ".count"

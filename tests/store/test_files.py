@@ -111,6 +111,11 @@ def test_the_footer_says_what_the_file_is(store: Store) -> None:
         "rows": 3,
         "format": parquet.FORMAT,
         "rows_in_footer": 3,
+        "file": 0,
+        "files": 0,
+        "rows_loaded": 0,
+        "rows_quarantined": 0,
+        "source": "",
     }
 
 

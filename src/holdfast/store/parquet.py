@@ -63,8 +63,8 @@ def _encoded(row_groups: Sequence[pa.Table], footer: str) -> memoryview:
 
 def _repeating(table: pa.Table) -> list[str]:
     """The columns whose values repeat: a dictionary of the others, such as ids and moments, is built and thrown away."""
-    start = max(0, (table.num_rows - _SAMPLED) // 2)
-    some = table.slice(start, _SAMPLED)
+    sampled = min(_SAMPLED, table.num_rows // 16)
+    some = table.slice((table.num_rows - sampled) // 2, sampled)
     return [
         name
         for name, column in zip(some.column_names, some.columns, strict=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import lightgbm
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from hypothesis import given, settings
@@ -231,3 +232,26 @@ def test_the_rate_refuses_a_huge_table() -> None:
     wide = np.tile(np.arange(len(x), dtype=np.float32)[:, None], (1, 3))
     with pytest.raises(InputError, match="bucket them"):
         Rate(by=(HOUR,)).fit(wide, y, NAMES, seed=0)
+
+
+@pytest.mark.parametrize(
+    "learner", [Rate(by=(HOUR,)), LogisticRegression(), LightGBM(trees=10, min_rows_per_leaf=1)]
+)
+def test_a_row_that_counts_twice_is_like_two_rows(learner: Learner) -> None:
+    random = np.random.default_rng(4)
+    x = random.integers(0, 4, (300, 1)).astype(np.float32)
+    y = (random.random(300) < 0.2 + 0.15 * x[:, 0]).astype(np.float64)
+    twice = np.where(np.arange(300) % 3 == 0, 2, 1)
+    weighted = learner.fit(x, y, ("g",), seed=0, weights=twice.astype(np.float64))
+    repeated = learner.fit(np.repeat(x, twice, axis=0), np.repeat(y, twice), ("g",), seed=0)
+    # Logistic regression scales a feature by all rows alike, so its ridge differs a little.
+    tolerance = 1e-6 if not isinstance(learner, LogisticRegression) else 2e-3
+    assert answers(weighted, x) == pytest.approx(answers(repeated, x), abs=tolerance)
+
+
+@pytest.mark.parametrize("weights", [np.ones(10), np.full(300, np.nan), np.full(300, -1.0), np.zeros(300)])
+def test_weights_that_cannot_teach_are_refused(weights: npt.NDArray[np.float64]) -> None:
+    x = np.arange(300, dtype=np.float32)[:, None]
+    y = (np.arange(300) % 2).astype(np.float64)
+    with pytest.raises(InputError, match="HF401"):
+        LogisticRegression().fit(x, y, ("g",), seed=0, weights=weights)

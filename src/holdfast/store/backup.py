@@ -159,8 +159,9 @@ def _named(store: Store, connection: Connection) -> Iterator[tuple[str, int, str
         ):
             yield row.path, int(row.bytes), row.sha256
     versions = schema.versions
-    for row in connection.execute(select(versions.c.digest, versions.c.bytes).order_by(versions.c.digest)):
-        yield str(blobs.path_of(store.root, row.digest).relative_to(store.root)), int(row.bytes), row.digest
+    models = select(versions.c.digest, versions.c.bytes).order_by(versions.c.digest)
+    for digest, size in connection.execute(models):
+        yield str(blobs.path_of(store.root, digest).relative_to(store.root)), int(size), digest
 
 
 def _log_tails(store: Store) -> list[Path]:

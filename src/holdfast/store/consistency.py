@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from holdfast.feeds import quarantine_table
 from holdfast.records import sha256_hex
@@ -149,7 +149,7 @@ def untainted(connection: Connection) -> list[Trouble]:
     ]
 
 
-def _snapshots_of_removed():  # type: ignore[no-untyped-def] # SQLAlchemy's own inferred type of five columns
+def _snapshots_of_removed() -> Select[tuple[str, str, str]]:
     """Snapshots with the loads in them that were backed out by a back-out that has ended."""
     of, tables, left_out = schema.backout_batches, schema.snapshot_tables, schema.snapshot_held_back
     in_cut = and_(

@@ -126,25 +126,31 @@ def set_ledger_aside(root: Path, now_us: int) -> str:
     return moved
 
 
-def correct_counts(store: Store) -> Iterator[Corrected]:
+def correct_counts(store: Store) -> list[Corrected]:
     """Set right what the ledger says of files, where a file that is whole to the bit says otherwise."""
+    with store.ledger.read() as connection:
+        known = connection.execute(select(_FILES).order_by(_FILES.c.path)).all()
+    footers = {row.path: footer for row in known if (footer := _footer(store.root / row.path, row.sha256))}
+    corrected: list[Corrected] = []
     with store.ledger.write() as connection:
-        for row in connection.execute(select(_FILES).order_by(_FILES.c.path)).all():
-            path = store.root / row.path
-            if sha256_of(path) != row.sha256:
+        for row in known:
+            footer = footers.get(row.path)
+            if footer is None:
                 continue
-            try:
-                footer = parquet.manifest(path)
-            except HoldfastError:
-                continue
-            said = {
-                "rows": footer["rows_in_footer"],
-                "bytes": path.stat().st_size,
-                "table_name": footer["table"],
-            }
-            yield from _corrected(connection, _FILES, row.path, {"path": row.path}, row, said)
+            size = (store.root / row.path).stat().st_size
+            said = {"rows": footer["rows_in_footer"], "bytes": size, "table_name": footer["table"]}
+            corrected += _corrected(connection, _FILES, row.path, {"path": row.path}, row, said)
             for entry in footer.get("parts", [{**footer, "row_group": 0}]):
-                yield from _correct_part(connection, row.path, entry)
+                corrected += _correct_part(connection, row.path, entry)
+    return corrected
+
+
+def _footer(path: Path, sha256: str) -> dict[str, Any] | None:
+    """The footer of a file that has that digest; None when it has another, or no footer."""
+    try:
+        return parquet.manifest(path) if sha256_of(path) == sha256 else None
+    except HoldfastError:
+        return None
 
 
 def _correct_part(connection: Connection, path: str, entry: dict[str, Any]) -> Iterator[Corrected]:

@@ -28,7 +28,7 @@ from holdfast.contract.masks import REASONS, any_broken, bitmasks, counts, in_wo
 from holdfast.contract.missing import Reject
 from holdfast.contract.reasons import Reason, reasons_of
 from holdfast.contract.text import Typed
-from holdfast.contract.unique import incomplete, repeated
+from holdfast.contract.unique import incomplete, repeated, suspects
 from holdfast.errors import InputError
 
 LINE: Final = "_line"
@@ -134,8 +134,8 @@ def compile_batch(contract: Contract) -> BatchCheck:
         faults = [Reason(word, pl.col(word)) for word in typed.faults]
         # Stable: of one column the faults come first, since what could not be read is not missing.
         every = tuple(sorted((*faults, *reasons), key=lambda reason: place.get(reason.column, len(place))))
-        bad = wide.select(any_broken(every)).to_series()
-        bad, struck = strike(frame, bad)
+        first = wide.select(any_broken(every).alias("bad"), suspects(frame, contract.key))
+        bad, struck = strike(frame, first["bad"], first["suspect"])
         if not bad.any():
             return BatchVerdict(_words_null(frame, words), _with_no_reasons(typed.original), {})
         masks = wide.filter(bad).select(bitmasks(every))
@@ -144,11 +144,17 @@ def compile_batch(contract: Contract) -> BatchCheck:
         order = [*(reason.word for reason in every), duplicate, *(word for word, _ in unique)]
         return BatchVerdict(_words_null(frame.filter(~bad), words), quarantined, counts(told, order))
 
-    def strike(frame: pl.DataFrame, bad: pl.Series) -> tuple[pl.Series, list[tuple[str, pl.Series]]]:
+    def strike(
+        frame: pl.DataFrame, bad: pl.Series, suspect: pl.Series
+    ) -> tuple[pl.Series, list[tuple[str, pl.Series]]]:
         """Each in its turn, so that a row repeats only rows that are kept."""
         struck = []
-        for word, names in ((duplicate, contract.key), *unique):
-            apart = incomplete(frame, names) if word != duplicate else None
+        rows = repeated(frame, contract.key, bad, suspect)
+        if rows is not None:
+            struck.append((duplicate, rows))
+            bad = bad | rows
+        for word, names in unique:
+            apart = incomplete(frame, names)
             rows = repeated(frame, names, bad if apart is None else bad | apart)
             if rows is not None:
                 struck.append((word, rows))

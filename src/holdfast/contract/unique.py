@@ -12,7 +12,7 @@ by their keys.
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -42,10 +42,28 @@ def _is_missing(name: str, kind: pl.DataType) -> pl.Expr:
     return value.is_null() | (value == "").fill_null(value=False) if kind == pl.String else value.is_null()
 
 
-def repeated(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.Series | None:
-    """The rows whose key an earlier good row has; None when there is none. Rows that are `bad` are no part of it."""
-    suspect = _suspects(frame, key, bad)
+def suspects(frame: pl.DataFrame, key: tuple[str, ...]) -> pl.Expr:
+    """Where a row of a frame like `frame` may repeat another, or be repeated: every such row, and few besides.
+
+    It knows nothing of bad rows, so that Polars can find them at the same time.
+    """
+    kind = frame.schema[key[0]]
+    if len(key) == 1 and (kind == pl.Int64 or kind.is_temporal()):
+        return pl.col(key[0]).to_physical().map_batches(_numbers, return_dtype=pl.Boolean()).alias("suspect")
+    return _hash(key).map_batches(_hashes, return_dtype=pl.Boolean()).alias("suspect")
+
+
+def repeated(
+    frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series, suspect: pl.Series | None = None
+) -> pl.Series | None:
+    """The rows whose key an earlier good row has; None when there is none. Rows that are `bad` are no part of it.
+
+    `suspect` is what `suspects` found, when that is known already.
+    """
     if suspect is None:
+        suspect = frame.select(suspects(frame, key)).to_series()
+    suspect = suspect & ~bad
+    if not suspect.any():
         return None
     rows = frame.select(key).with_row_index("_row").filter(suspect)
     later = rows.filter(~rows.select(key).select(pl.struct(pl.all()).is_first_distinct()).to_series())["_row"]
@@ -56,21 +74,29 @@ def repeated(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.Se
     return pl.Series("repeated", flags)
 
 
-def _suspects(frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series) -> pl.Series | None:
-    """Good rows among which every repetition is, both the earlier and the later row; None when there is none."""
-    any_bad = bool(bad.any())
-    if len(key) == 1 and (frame[key[0]].dtype == pl.Int64 or frame[key[0]].dtype.is_temporal()):
-        good = frame[key[0]].to_physical()
-        values = (good.filter(~bad) if any_bad else good).to_numpy()
-        twice = _twice_in_order(values)
-        if twice is None:
-            twice = _twice_when_close(values)
-        if twice is not None:
-            return good.is_in(pl.Series(twice).implode()) & ~bad if len(twice) else None
-    hashes = frame.select(_hash(key)).to_series()
-    ordered = np.sort((hashes.filter(~bad) if any_bad else hashes).to_numpy())
-    found = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    return hashes.is_in(pl.Series(found).implode()) & ~bad if len(found) else None
+def _numbers(numbers: pl.Series) -> pl.Series:
+    values = (numbers.fill_null(0) if numbers.null_count() else numbers).to_numpy()
+    twice = _twice_in_order(values)
+    if twice is None:
+        twice = _twice_when_close(values)
+    if twice is None:
+        twice = _twice_sorted(values)
+    return _are_among(numbers, twice)
+
+
+def _hashes(hashes: pl.Series) -> pl.Series:
+    return _are_among(hashes, _twice_sorted(hashes.to_numpy()))
+
+
+def _are_among(values: pl.Series, twice: NDArray[Any]) -> pl.Series:
+    if len(twice) == 0:
+        return pl.repeat(value=False, n=len(values), dtype=pl.Boolean(), eager=True)
+    return values.is_in(pl.Series(twice, dtype=values.dtype).implode()).fill_null(value=False)
+
+
+def _twice_sorted(values: NDArray[Any]) -> NDArray[Any]:
+    ordered = np.sort(values)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
 def _twice_in_order(values: Whole) -> Whole | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from holdfast import (
     Feed,
     Filter,
     Forbidden,
+    GoldenQuery,
     Integer,
     Label,
     LightGBM,
@@ -162,6 +164,22 @@ def test_a_forbidden_row_and_a_missed_quota_register_nothing(store):
     with pytest.raises(InputError, match="its quota is 500"):
         train(store, model(Selection(quotas=(Quota("site", 500),))), snapshot, now_us=NOW_US)
     assert cutting.show(store, snapshot)[1] == []
+
+
+def test_a_golden_query_that_is_forbidden_refuses_the_training(store):
+    shop = replace(
+        model(Selection(forbidden=(Forbidden("huge", col("size") > 95),))),
+        golden=(
+            GoldenQuery(
+                "too large to learn from",
+                {"id": 1, "site": "north", "size": 99.0, "at": datetime(2013, 9, 1, tzinfo=UTC)},
+                between=(0.0, 1.0),
+                owner="tests",
+            ),
+        ),
+    )
+    with pytest.raises(RefusedError, match="golden queries are what must not appear: 1 of them 'huge'"):
+        train(store, shop, cut(store), now_us=NOW_US)
 
 
 def test_two_snapshots_differ_by_what_was_loaded_between(store, tmp_path):

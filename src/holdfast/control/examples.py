@@ -9,12 +9,12 @@ from datetime import timedelta
 
 import polars as pl
 
-from holdfast.contract import compile_batch, dtypes
+from holdfast.contract import compile_batch, dtype, dtypes
 from holdfast.declaration import Model
-from holdfast.errors import InputError
+from holdfast.errors import InputError, RefusedError
 from holdfast.features import Aggregate, aggregate_rows, join_as_of
 from holdfast.store import Store, files, snapshots
-from holdfast.tables.select import Selected, select
+from holdfast.tables.select import Selected, forbidden_among, select
 from holdfast.train import Split, time_split
 
 
@@ -100,8 +100,10 @@ def split_days(model: Model, frame: pl.DataFrame) -> Split:
 def choose(model: Model, rows: pl.DataFrame, struck: pl.DataFrame, seed: int) -> Selected:
     """Which of the training `rows` teach by the model's selection; `struck` are those that the contract struck.
 
-    Raises as `select` does.
+    Raises as `select` does, and `RefusedError` HF407 when a golden query is what the selection forbids: a version would be
+    judged by what it may not learn.
     """
+    _refuse_forbidden_golden(model)
     return select(
         rows,
         model.selection,
@@ -111,6 +113,23 @@ def choose(model: Model, rows: pl.DataFrame, struck: pl.DataFrame, seed: int) ->
         slices=model.contract.slices,
         struck=struck,
     )
+
+
+def _refuse_forbidden_golden(model: Model) -> None:
+    if not model.selection.forbidden or not model.golden:
+        return
+    columns = model.selection_columns
+    schema = {name: dtype(column) for name, column in columns.items()}
+    rows = [{name: query.row.get(name) for name in schema} for query in model.golden]
+    found = forbidden_among(pl.DataFrame(rows, schema=schema), model.selection, columns)
+    told = ", ".join(f"{count} of them {name!r}" for name, count in found.items() if count)
+    if told:
+        raise RefusedError(
+            "HF407",
+            f"golden queries are what must not appear: {told}",
+            state="nothing was trained",
+            next_command="correct the golden queries or the selection",
+        )
 
 
 def _with_columns(

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from holdfast.control.status import Status, StatusReader
 from holdfast.errors import HoldfastError
 from holdfast.store import Store
-from holdfast.web import words
+from holdfast.web import data, words
 from holdfast.web.charts import Drawings, colour
 from holdfast.web.contexts import evidence_words, page
 
@@ -65,7 +65,7 @@ def build_app(
     clock_us
         The moment to show things at, microseconds since 1970, UTC.
     """
-    pages = _Pages(StatusReader(store, model), clock_us)
+    pages = _Pages(store, StatusReader(store, model), clock_us)
     return Starlette(
         routes=[
             Route("/", pages.whole, methods=["GET"]),
@@ -82,10 +82,11 @@ def build_app(
 class _Pages:
     """The three views of one status."""
 
-    def __init__(self, reader: StatusReader, clock_us: Callable[[], int]) -> None:
+    def __init__(self, store: Store, reader: StatusReader, clock_us: Callable[[], int]) -> None:
+        self._store = store
         self._reader = reader
         self._clock_us = clock_us
-        self._drawings = Drawings()
+        self._drawings = Drawings(keep=128)  # more than a page has, or each view would draw them all anew
         self._templates = _templates()
 
     def whole(self, _request: Request) -> Response:
@@ -104,7 +105,8 @@ class _Pages:
         return self._reader.read(now_us=self._clock_us())
 
     def _render(self, template: str) -> Response:
-        content = page(self._status(), self._drawings)
+        status = self._status()
+        content = page(status, self._drawings, data.read(self._store, [each.feed for each in status.feeds]))
         return HTMLResponse(
             self._templates.get_template(template).render(page=content), headers={"cache-control": "no-store"}
         )

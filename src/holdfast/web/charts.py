@@ -155,7 +155,7 @@ def quality_chart(
         ],
     }
     layers = [_decisions(decided), lines]
-    return _chart(layers, width, height, "Quality by version and day")
+    return whole_chart(layers, width, height, "Quality by version and day")
 
 
 def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec | None:
@@ -192,7 +192,7 @@ def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec
             },
         },
     }
-    return _chart([layer], width, height, "Requests per minute by version")
+    return whole_chart([layer], width, height, "Requests per minute by version")
 
 
 def colour(version: str) -> int:
@@ -228,7 +228,8 @@ def _decisions(decided: Sequence[Spec]) -> Spec:
     }
 
 
-def _chart(layers: Sequence[Spec], width: int, height: int, title: str) -> Spec:
+def whole_chart(layers: Sequence[Spec], width: int, height: int, title: str) -> Spec:
+    """`layers` over each other in the page's style, with `title` for those who cannot see them."""
     return {
         "$schema": _SCHEMA,
         "description": title,

@@ -12,6 +12,7 @@ from holdfast.control.status import EvidenceStatus, RolloutStatus, Status, Versi
 from holdfast.records import Verdict
 from holdfast.web import words
 from holdfast.web.charts import Drawings, Spec, marks, quality_chart, traffic_chart
+from holdfast.web.data import FeedData, slice_chart, volume_chart
 
 WIDE_PIXELS: Final = 1040
 NARROW_PIXELS: Final = 350
@@ -24,6 +25,16 @@ class Chart:
 
     wide: Markup
     narrow: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPart:
+    """One feed in the section "Data": the charts of its volume and of its slices with what they found in words."""
+
+    feed: str
+    unusual: tuple[str, ...]
+    volume: Chart | None
+    slices: tuple[tuple[str, bool, Chart | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +62,14 @@ class Page:
     traffic: Chart | None = field(
         metadata={"help": "Requests per minute by version; None without a request."}
     )
+    data: tuple[FeedPart, ...] = field(
+        metadata={"help": "What the newest batches of each feed look like: volume, and shares of slices."}
+    )
     refresh_seconds: int = field(metadata={"help": "How often the live part is fetched again."})
 
 
-def page(status: Status, drawings: Drawings) -> Page:
-    """The page that shows `status`."""
+def page(status: Status, drawings: Drawings, data: Sequence[FeedData] = ()) -> Page:
+    """The page that shows `status`, and `data` of the feeds."""
     versions = [row.version for row in sorted(status.versions, key=lambda row: row.number)]
     decided = marks(status.rollouts)
     return Page(
@@ -74,7 +88,32 @@ def page(status: Status, drawings: Drawings) -> Page:
             traffic_chart(status.use.minutes, width=WIDE_PIXELS, height=190),
             traffic_chart(status.use.minutes, width=NARROW_PIXELS, height=190),
         ),
+        data=tuple(_feed_part(each, drawings) for each in data),
         refresh_seconds=REFRESH_SECONDS,
+    )
+
+
+def _feed_part(each: FeedData, drawings: Drawings) -> FeedPart:
+    return FeedPart(
+        each.feed,
+        each.unusual,
+        _drawn(
+            drawings,
+            volume_chart(each, width=WIDE_PIXELS, height=150),
+            volume_chart(each, width=NARROW_PIXELS, height=150),
+        ),
+        tuple(
+            (
+                drawn.explanation,
+                drawn.alarm,
+                _drawn(
+                    drawings,
+                    slice_chart(drawn, width=WIDE_PIXELS, height=150),
+                    slice_chart(drawn, width=NARROW_PIXELS, height=150),
+                ),
+            )
+            for drawn in each.slices
+        ),
     )
 
 

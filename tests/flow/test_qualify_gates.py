@@ -19,17 +19,18 @@ from sqlalchemy import insert, update
 
 from holdfast.contract import Category, Contract, Label, Number, Text, Timestamp
 from holdfast.control import qualify as judging
+from holdfast.control.contracts import accept_for_callers
 from holdfast.control.ingest import ingest
 from holdfast.control.qualify import qualify
 from holdfast.control.train import Trained, train
 from holdfast.control.trial import attempt
 from holdfast.declaration import Model
-from holdfast.errors import ConflictError, InputError
+from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedError
 from holdfast.features import Aggregate, Code, Hour, Log, Value, Weekday
 from holdfast.feeds import Feed
 from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import Verdict
-from holdfast.store import Store, blobs, files, gates, schema, snapshots, versions
+from holdfast.store import Store, blobs, contracts, files, gates, schema, snapshots, versions
 from holdfast.store.versions import VersionRow
 from holdfast.train import LightGBM, LogisticRegression, Rate
 from holdfast.train.artifact import VersionMetadata, open_sealed, seal
@@ -507,6 +508,20 @@ def test_a_contract_that_evolved_without_harm_is_judged_beside_the_champion(
     found = {result.gate: result for result in qualify(served, changed, result.version, now_us=NOW_US)}
     assert {result.verdict for result in found.values()} == {Verdict.PASS}
     assert "distance: bound widened (2000.0 -> 3000.0)" in found["signature"].explanation
+
+
+def test_a_change_for_callers_is_accepted_by_a_person_or_there_is_nothing_to_accept(served: Store) -> None:
+    """HF210 for what no caller can follow; what is accepted is kept with every difference."""
+    with pytest.raises(NotFoundError, match="no change to accept"):
+        accept_for_callers(served, MODEL, reason="x", actor="ann", now_us=NOW_US)
+    with pytest.raises(RefusedError, match=r"HF210.*distance: bound narrowed"):
+        accept_for_callers(served, with_distance(high=1999), reason="x", actor="ann", now_us=NOW_US)
+    wider = with_distance(high=3000)
+    accept_for_callers(served, wider, reason="farther", actor="ann", now_us=NOW_US)
+    with served.ledger.read() as connection:
+        old, new = MODEL.contract.hash, wider.contract.hash
+        assert contracts.is_accepted(connection, MODEL.name, old, new)
+        assert not contracts.is_accepted(connection, MODEL.name, new, old)
 
 
 def test_a_changed_contract_is_refused_with_the_way_out_which_works(

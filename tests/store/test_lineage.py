@@ -200,6 +200,24 @@ def test_a_batch_without_an_epoch_is_its_newest_load_and_what_is_unknown_is_told
                 lineage.find(connection, text)
 
 
+def test_a_load_whose_files_were_let_go_is_in_no_snapshot(tmp_path: Path) -> None:
+    """Retention keeps the files of every snapshot that is left: where there is no file, no snapshot holds the load."""
+    store = Store.open(tmp_path)
+    with store.ledger.write() as connection:
+        history = History(connection, random.Random(1))
+        history.load(("flights", "b0"))
+        history.remove()
+        connection.execute(schema.file_batches.delete())
+        history.load(("flights", "b1"))
+        for _ in range(3):
+            history.snapshot()
+        assert lineage.down(connection, Node.load("flights", "b0", 0)).names(Kind.SNAPSHOT) == ()
+        assert (
+            lineage.loads_in(connection, next(n.name for n in history.below if n.kind is Kind.SNAPSHOT))
+            is not None
+        )
+
+
 @pytest.mark.sqlite
 def test_what_a_batch_reached_is_found_without_looking_at_all_history(tmp_path: Path) -> None:
     """No statement of a closure scans a table: what there is to read does not grow with what it did not touch."""

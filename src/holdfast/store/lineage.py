@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
-from sqlalchemy import Connection, Select, and_, exists, func, select
+from sqlalchemy import Connection, Select, and_, case, exists, func, select
 
 from holdfast.errors import NotFoundError
 from holdfast.store import schema
@@ -158,16 +158,19 @@ def loads_in(connection: Connection, snapshot: str) -> list[LoadRow]:
 
 
 def _loads() -> Select[Any]:
-    # Rows of a load that is out have the version from which on readers skip them; compaction takes files, not loads.
-    removed = (
+    # Rows of a load that is out have the version from which on readers skip them; compaction takes files, not loads. Of one
+    # whose files were let go no snapshot is left that holds it: then it counts as gone from the beginning.
+    skipped = (
         select(func.max(_PARTS.c.removed_version))
         .where(
             _PARTS.c.feed == _BATCHES.c.feed,
             _PARTS.c.batch == _BATCHES.c.batch,
             _PARTS.c.epoch == _BATCHES.c.epoch,
-            _BATCHES.c.state == _BACKED_OUT,
         )
         .scalar_subquery()
+    )
+    removed = case(
+        (_BATCHES.c.state == _BACKED_OUT, func.coalesce(skipped, _BATCHES.c.table_version)), else_=None
     )
     return select(
         _BATCHES.c.feed,

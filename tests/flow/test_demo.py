@@ -59,8 +59,26 @@ def test_the_good_version_was_promoted_and_the_bad_one_taken_back(told: dict) ->
     assert bad["version"] not in (told["champion"], None)
     assert 0 < bad["bad_answers"] < bad["requests_to_detect"]
     assert 0 < bad["rollback_seconds"] < 10
-    assert len(told["versions"]) == 3
-    assert told["champion"] == told["versions"][1]
+    assert len(told["versions"]) == 4
+    assert told["champion"] == told["versions"][2]
+
+
+def test_the_bad_weather_file_was_backed_out_with_everything_it_touched(told: dict) -> None:
+    """R6-R10: the fingerprint had warned of it, a version learnt from it, and that version answered."""
+    weather = told["bad_weather"]
+    first, tainted, rebuilt, _ = told["versions"]
+    assert "temperature" in weather["warned"]
+    assert weather["rows_removed"] > 72  # the departures of the day, which are of its group, went too
+    assert tainted in weather["tainted_versions"]
+    assert len(weather["tainted_versions"]) == 2  # the version and its heuristic
+    assert (weather["tainted_live"], weather["clean_version"], weather["rebuilt"]) == (
+        tainted,
+        first,
+        rebuilt,
+    )
+    assert weather["tainted_answers"] > 0
+    assert weather["answers_at_most"] > 0
+    assert 0 < weather["rollback_seconds"] < 10
 
 
 def test_the_demonstration_leaves_no_process_and_a_clean_store(told: dict) -> None:

@@ -19,21 +19,24 @@ from holdfast.cli.options import AsJson
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report
 from holdfast.cli.stage import Stage
-from holdfast.control import qualify, rollout, train, verify
+from holdfast.control import accept, backout, qualify, rollout, train, verify
 from holdfast.control.status import status
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
 from holdfast.qualify import GateResult
-from holdfast.records import Verdict
+from holdfast.records import BatchId, Verdict
 from holdfast.rollout.machine import RESTING, State
 from holdfast.store import rollouts
 from holdfast.store.rollouts import RolloutRow
+from holdfast.tables.backout import blast, explain
 
 FIRST_DAY: Final = date(2013, 1, 1)
 LOADED_UNTIL: Final = date(2013, 3, 31)
 KILLED_DAY: Final = date(2013, 2, 14)
 QUIET_DAYS: Final = 7
 """Days of April that are replayed before the model is trained again."""
+COLD_DAY: Final = date(2013, 4, 3)
+"""Among the quiet days: its weather comes in degrees Celsius, under the name of Fahrenheit."""
 LAST_DAY: Final = date(2013, 6, 30)
 PATIENCE_DAYS: Final = 30
 """A rollout that is not decided after so many days of traffic means that something is wrong."""
@@ -82,6 +85,7 @@ class Story:
             self._first_version()
             self._quiet_days()
             self._better_version()
+            self._bad_weather()
             self._bad_push()
             self._last_table()
             if stay:
@@ -110,20 +114,20 @@ class Story:
         days = list(_days(FIRST_DAY, LOADED_UNTIL))
         feeds = [feed.name for feed in stage.project.model.feeds]
         reasons: Counter[str] = Counter()
+        killed, statuses = 0, list[int]()
         with report.progress("loading") as step:
             for done, day in enumerate(days):
                 for feed in feeds:
-                    if (feed, day) != ("flights", KILLED_DAY):
-                        reasons.update(
-                            {f"{feed} {why}": n for why, n in stage.load(feed, day).reasons.items()}
-                        )
+                    if (feed, day) == ("flights", KILLED_DAY):
+                        killed = stage.killed_load(feed, day)
+                        statuses = stage.resubmitted_load(feed, day, times=4)
+                        continue
+                    reasons.update({f"{feed} {why}": n for why, n in stage.load(feed, day).reasons.items()})
                 step(done + 1, len(days))
         report.say(f"  {len(days) * len(feeds) - 1} batches; into quarantine went {_listed(reasons)}")
-        killed = stage.killed_load("flights", KILLED_DAY)
         report.say(
             f"  the load of flights/{KILLED_DAY} is killed in the middle: exit status {killed} (SIGKILL)"
         )
-        statuses = stage.resubmitted_load("flights", KILLED_DAY, times=4)
         report.say(f"  resubmitted by 4 processes at once: exit statuses {statuses}")
         delivered = sum(stage.delivered(feed, FIRST_DAY, LOADED_UNTIL) for feed in feeds)
         loaded = stage.loaded()
@@ -182,6 +186,7 @@ class Story:
     def _quiet_days(self) -> None:
         self._chapter("3", f"Replay the days after it over HTTP, the truth a day late ({QUIET_DAYS} days)")
         began, before = time.monotonic(), self._stage.caller.tally.requests
+        self._stage.spoil_weather(COLD_DAY)
         for _ in range(QUIET_DAYS):
             self._play_day()
         requests = self._stage.caller.tally.requests - before
@@ -192,21 +197,83 @@ class Story:
 
     def _play_day(self) -> None:
         self._today += timedelta(days=1)
-        self._stage.play_day(self._today)
+        for violation in self._stage.play_day(self._today):
+            if self._today == COLD_DAY and violation.subject == "temperature":
+                self._report.say(f"  {self._today}  weather, {violation.level}: {violation.explanation}")
+                self._found["warned"] = violation.explanation
         self._stage.settle()
 
-    # --- 4, 5 ------------------------------------------------------------------------------------------------------------
+    # --- 4, 6 ------------------------------------------------------------------------------------------------------------
 
     def _better_version(self) -> None:
         self._chapter("4", "Train again on what has come since, and promote through a canary")
+        self._accept_wrongly()
         version = self._train_and_qualify(self._stage.project.model)
         ended = self._canary(self._stage.project.model, version)
         if ended.state is not State.PROMOTED:
             raise RefusedError("HF403", f"the good version was not promoted: {ended.reason}", state=ENDS)
         self._report.say(f"  [green]promoted[/] {version} on {self._today}")
 
+    def _accept_wrongly(self) -> None:
+        """Nothing would train on a suspect feed; a person takes the cold for real, and that is where it goes wrong."""
+        stage, batch = self._stage, BatchId("weather", str(COLD_DAY))
+        done = accept.accept(
+            stage.store, batch, reason="there was a cold front", actor="demo", now_us=now_us()
+        )
+        self._report.say(
+            f"  somebody accepts {len(done.violations)} violations of {batch} without looking: 'there was a cold front'"
+        )
+
+    def _bad_weather(self) -> None:
+        """Chapter 5: the version of chapter 4 has learnt from a bad file."""
+        self._chapter("5", f"Find out that the weather of {COLD_DAY} was in degrees Celsius, and back it out")
+        stage, batch = self._stage, BatchId("weather", str(COLD_DAY))
+        feeds = stage.project.model.feeds
+        plan = backout.plan_back_out(stage.store, feeds, batch)
+        for number, line in enumerate(explain(plan.steps), start=1):
+            self._report.say(f"  {number}. {line}")
+        done = backout.back_out(
+            stage.store,
+            feeds,
+            batch,
+            reason="degrees Celsius, named Fahrenheit",
+            actor="demo",
+            now_us=now_us(),
+        )
+        stage.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the roll-back")
+        returned, reached = self._rollout(), blast(done.plan)
+        clean = status(stage.store, stage.project.model.name, now_us=now_us())["plan"]["champion"]
+        seconds = rollouts.rollback_seconds(stage.store, returned.rollout)
+        self._report.say(
+            f"  [green]backed out[/]; {clean}, which never saw the file, answers after {seconds:.2f} s"
+        )
+        self._play_day()
+        stage.mend_weather(COLD_DAY)
+        for feed, _, _ in done.plan.loads:
+            again = stage.load(feed, COLD_DAY)
+            self._report.say(
+                f"  {feed}/{COLD_DAY} is loaded again, as load {again.epoch}: {again.rows_loaded} rows"
+            )
+        version = self._train_and_qualify(stage.project.model)
+        ended = self._canary(stage.project.model, version)
+        self._found["bad_weather"] = {
+            "batch": str(batch),
+            "warned": self._found.pop("warned", None),
+            "rows_removed": reached.rows,
+            "tainted_versions": list(done.plan.versions),
+            "tainted_answers": reached.answers,
+            "answers_at_most": reached.answers_at_most,
+            "tainted_live": returned.challenger,
+            "rollback_seconds": seconds,
+            "clean_version": clean,
+            "rebuilt": version,
+        }
+        if clean in done.plan.versions or ended.state is not State.PROMOTED:
+            raise RefusedError("HF403", f"the rebuilt version was not promoted: {ended.reason}", state=ENDS)
+        self._report.say(f"  [green]promoted[/] {version} on {self._today}")
+
     def _bad_push(self) -> None:
-        self._chapter("5", "Push a version that shines offline and is wrong live")
+        self._chapter("6", "Push a version that shines offline and is wrong live")
         bad = Project.load(self._stage.project.directory, Path("bad_push.py")).model
         version = self._train_and_qualify(bad)
         tally = self._stage.caller.tally
@@ -245,10 +312,10 @@ class Story:
     def _rollout(self) -> RolloutRow:
         return rollouts.newest(self._stage.store, self._stage.project.model.name)
 
-    # --- 6 ---------------------------------------------------------------------------------------------------------------
+    # --- 7 ---------------------------------------------------------------------------------------------------------------
 
     def _last_table(self) -> None:
-        self._chapter("6", "What was done and found")
+        self._chapter("7", "What was done and found")
         stage, tally = self._stage, self._stage.caller.tally
         document = status(stage.store, stage.project.model.name, now_us=now_us())
         live = {row["version"]: row for row in document["versions"]}
@@ -268,7 +335,7 @@ class Story:
                 for version, gates in self._gates.items()
             ],
         )
-        bad = self._found["bad_push"]
+        bad, weather = self._found["bad_push"], self._found["bad_weather"]
         own, heuristic = _held_out_auc(self._gates[plan["champion"]])
         self._found |= {
             "versions": list(self._gates),
@@ -287,6 +354,8 @@ class Story:
             f"  {self._found['rows_loaded']:,} rows loaded, {self._found['rows_quarantined']} in quarantine, "
             f"{self._found['duplicates']} twice\n"
             f"  {tally.requests:,} requests, {tally.http_5xx} answered with 5xx\n"
+            f"  the bad file had reached {len(weather['tainted_versions'])} versions and {weather['tainted_answers']:,} "
+            f"answers; traffic was back in {weather['rollback_seconds']:.2f} s\n"
             f"  the bad push was found after {bad['requests_to_detect']:,} requests, of which it answered "
             f"{bad['bad_answers']:,}; "
             f"traffic was back in {bad['rollback_seconds']:.2f} s, by {bad['rolled_back_by']}\n"

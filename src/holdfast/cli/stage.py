@@ -31,6 +31,7 @@ from holdfast.control import ingest
 from holdfast.control.ingest import LoadResult
 from holdfast.errors import InputError, UnavailableError
 from holdfast.feeds import quarantine_table
+from holdfast.records import Violation
 from holdfast.store import Store, batches, files, labels
 
 MARK: Final = ".holdfast-demo"
@@ -153,11 +154,27 @@ class Stage:
     def _ingest_arguments(self, feed: str, day: date) -> list[str]:
         return ["ingest", feed, str(self.file(feed, day)), "--project", str(self.project.directory)]
 
-    def play_day(self, day: date) -> None:
-        """One day of traffic: its news are delivered, every flight is asked about, and yesterday's truth returns."""
+    def spoil_weather(self, day: date) -> None:
+        """Replace the weather of `day` by the same in degrees Celsius; `mend_weather` undoes it."""
+        delivery = self.file("weather", day)
+        right = delivery.with_suffix(".right")
+        shutil.copy(delivery, right)
+        celsius = (pl.col("temperature") - 32) * 5 / 9
+        pl.read_parquet(right).with_columns(celsius).write_parquet(delivery)
+
+    def mend_weather(self, day: date) -> None:
+        """The sender delivers the weather of `day` again, as it should have been."""
+        self.file("weather", day).with_suffix(".right").replace(self.file("weather", day))
+
+    def play_day(self, day: date) -> list[Violation]:
+        """One day of traffic: its news are delivered, every flight is asked about, and yesterday's truth returns.
+
+        What the deliveries of the day broke of the expectations of their feeds.
+        """
         yesterday = day - timedelta(days=1)
+        violations: list[Violation] = []
         for feed, when in (("departures", day), ("weather", day), ("flights", yesterday)):
-            self.load(feed, when)
+            violations += self.load(feed, when).violations
         with self.store.ledger.read() as connection:
             version = batches.current_version(connection)
         self.caller.wait_for_tables(version, SETTLE_SECONDS)
@@ -169,6 +186,7 @@ class Stage:
             (answer, row["late"]) for answer, row in zip(answers, rows, strict=True) if answer is not None
         ]
         self._tell(yesterday)
+        return violations
 
     def _tell(self, day: date) -> None:
         late_news = self.untold.pop(day, [])

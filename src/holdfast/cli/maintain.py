@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.project import MODEL_FILE, Project, now_us
 from holdfast.cli.report import Report, counted, moment
 from holdfast.control import backup as backing
 from holdfast.control import recover as recovering
@@ -125,14 +125,24 @@ def restore(
 
 
 @command(GROUP)
-def repair_ledger(project: Directory = HERE, as_json: AsJson = False) -> None:
-    """Make a lost ledger again from the files, as far as they prove it. Stop everything that uses the store first."""
+def repair_ledger(
+    project: Directory = HERE, declaration: DeclarationFile = None, as_json: AsJson = False
+) -> None:
+    """Make a lost ledger again from the files, as far as they prove it. Stop everything that uses the store first.
+
+    The declaration is used where there is one: more snapshots can be proved with it.
+    """
     report = Report(as_json=as_json)
     settings = Settings.read(project)
     inside = str(settings.root) in settings.ledger_url
+    there = declaration is not None or (project / MODEL_FILE).is_file()
     with report.progress("reading the files") as step:
         done = recovering.recover(
-            settings.root, now_us=now_us(), ledger_url=None if inside else settings.ledger_url, progress=step
+            settings.root,
+            now_us=now_us(),
+            model=Project.load(project, declaration).model if there else None,
+            ledger_url=None if inside else settings.ledger_url,
+            progress=step,
         )
     report.say(
         f"[green]ok[/] made again: {done.batches:,} batches with {done.rows:,} rows in {counted(done.files, 'file')}, "

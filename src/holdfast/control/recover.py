@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast.control import recut
+from holdfast.control.recut import Cuts
 from holdfast.control.verify import Step
+from holdfast.declaration import Model
 from holdfast.errors import HoldfastError
-from holdfast.store import Store, blobs, derived, events, mending, recovery, testimony, tombstones
+from holdfast.store import Store, blobs, derived, events, mending, recovery, snapshots, testimony, tombstones
+from holdfast.store import backup as backups
 from holdfast.store.adopt import Adopted, adopt
 from holdfast.store.ledger import Transaction, sqlite_url
 from holdfast.store.testimony import Choice, LoadKey, Witness
 from holdfast.store.tombstones import Tombstone
-from holdfast.tables import TableCut, snapshot_name
+from holdfast.tables import Snapshot
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
 NOT_IN_FILES: Final = (
-    "which expectations a batch broke, and what was accepted: each feed is suspect until a person accepts it",
+    "which expectations a batch broke, and what was accepted: each feed is suspect until a person accepts its oldest batch",
     "gate results, rollouts and traffic plans: versions are registered anew and have to be qualified again",
+    "how many rows senders said that they sent",
     "labels, outcomes and usage whose logs are gone; what the logs still hold is collected again",
 )
 """What no file says, and no recovery brings back."""
-
-_MOST_TABLES: Final = 5
 
 
 @dataclass(slots=True)
@@ -49,16 +51,13 @@ class Recovered:
         return asdict(self) | {"not_in_files": list(NOT_IN_FILES)}
 
 
-@dataclass(slots=True)
-class _Cuts:
-    """Snapshots whose names the files prove, and the table versions that make them so."""
-
-    proved: dict[str, tuple[int, str, tuple[TableCut, ...]]] = field(default_factory=dict)
-    numbers: dict[LoadKey, int] = field(default_factory=dict)
-
-
 def recover(
-    root: Path, *, now_us: int, ledger_url: str | None = None, progress: Step | None = None
+    root: Path,
+    *,
+    now_us: int,
+    model: Model | None = None,
+    ledger_url: str | None = None,
+    progress: Step | None = None,
 ) -> Recovered:
     """Make a new ledger for the files in `root`; stop everything that uses the store first.
 
@@ -66,6 +65,8 @@ def recover(
     ----------
     now_us
         The moment, microseconds since 1970 UTC.
+    model
+        The declaration, where there is one: which feeds are cut together, when labels come due, what is expected of feeds.
     ledger_url
         An empty database; None for a new SQLite file inside `root`, the old one being set aside.
     progress
@@ -80,20 +81,25 @@ def recover(
     choice = testimony.choose(found)
     stones = _tombstones(root, done)
     models = _models(root, done)
-    cuts = _cuts(choice, stones, models)
+    wanted = {(each.snapshot, each.contract_hash) for each in models.values()}
+    cuts = recut.prove(choice, stones, wanted, model)
+    expects = {feed.name: feed.expects for feed in model.feeds} if model else {}
     if ledger_url is None:
         done.old_ledger = mending.set_ledger_aside(root, now_us)
     store = Store.open(root, ledger_url or sqlite_url(root / "ledger.db"), recovering=True)
     try:
         with store.ledger.write() as connection:
             recovery.must_be_empty(connection)
-            adopted = adopt(connection, root, choice, stones, now_us=now_us, numbers=cuts.numbers)
+            adopted = adopt(
+                connection, root, choice, stones, now_us=now_us, numbers=cuts.numbers, expects=expects
+            )
             done.contracts = recovery.count_contracts(connection)
             _snapshots(connection, cuts, models, done, now_us)
             _versions(connection, root, models, done, now_us)
             done.prediction_files = recovery.take_predictions(connection, root, found)
             _count(done, choice, adopted)
             _tell(connection, done, now_us)
+            backups.advance_sequences(connection)
         named = recovery.named_files(store)
     finally:
         store.ledger.close()
@@ -165,60 +171,13 @@ def _models(root: Path, done: Recovered) -> dict[str, VersionMetadata]:
     return found
 
 
-def _cuts(
-    choice: Choice, stones: Mapping[LoadKey, Tombstone], models: Mapping[str, VersionMetadata]
-) -> _Cuts:
-    """Which snapshots are cuts of these loads: a snapshot's name holds a digest of its tables' rows and files, so that
-    the first loads, in the order in which they were written, either give that name or do not.
-    """
-    cuts = _Cuts()
-    order = sorted(choice.loads, key=lambda load: (choice.loads[load].written_us, load))
-    of_load: dict[LoadKey, list[tuple[str, int]]] = {}
-    for file in choice.files:
-        if len(file.parts) == 1:
-            of_load.setdefault(file.parts[0].load, []).append((file.table, file.rows))
-    wanted = {(each.snapshot, each.contract_hash) for each in models.values()}
-    counts: dict[str, tuple[int, int]] = {}
-    newest = 0
-    for load in order:
-        for table, rows in () if load in stones else of_load.get(load, ()):
-            before = counts.get(table, (0, 0))
-            counts[table] = (before[0] + rows, before[1] + 1)
-        newest += 1
-        for name, contract_hash in sorted(wanted):
-            version = _version_in(name)
-            tables = _matching(name, version, contract_hash, counts) if version >= newest else ()
-            if tables:
-                cuts.proved[name] = (version, contract_hash, tables)
-                wanted.discard((name, contract_hash))
-                newest = version
-        cuts.numbers[load] = newest
-    return cuts
-
-
-def _version_in(name: str) -> int:
-    digits = name[1:].partition("-")[0]
-    return int(digits) if digits.isdigit() else 0
-
-
-def _matching(
-    name: str, version: int, contract_hash: str, counts: Mapping[str, tuple[int, int]]
-) -> tuple[TableCut, ...]:
-    """The tables, among those that a snapshot can have, whose rows and files give its name; empty when none do."""
-    feeds = [table for table in sorted(counts) if not table.endswith("__quarantine")]
-    for size in range(1, min(len(feeds), _MOST_TABLES) + 1):
-        for chosen in permutations(feeds, size):
-            tables = tuple(TableCut(table, *counts[table]) for table in chosen)
-            if snapshot_name(version, contract_hash, tables) == name:
-                return tables
-    return ()
-
-
 def _snapshots(
-    connection: Transaction, cuts: _Cuts, models: Mapping[str, VersionMetadata], done: Recovered, now_us: int
+    connection: Transaction, cuts: Cuts, models: Mapping[str, VersionMetadata], done: Recovered, now_us: int
 ) -> None:
-    for name, (version, contract_hash, tables) in cuts.proved.items():
-        recovery.put_snapshot(connection, name, version, contract_hash, tables, now_us=now_us)
+    for name, cut in cuts.proved.items():
+        snapshots.put(
+            connection, Snapshot(name, cut.version, cut.contract_hash, now_us, cut.tables, cut.held_back)
+        )
         done.snapshots.append(name)
     lost = {each.snapshot for each in models.values()} - cuts.proved.keys()
     done.unproved += [f"snapshot {name}: its rows cannot be told from the files" for name in sorted(lost)]

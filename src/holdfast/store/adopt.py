@@ -15,10 +15,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.contract import Contract
 from holdfast.errors import HoldfastError
-from holdfast.feeds import Manifest
+from holdfast.feeds import Expectations, Manifest
 from holdfast.feeds.machine import State as FeedState
 from holdfast.records import Level
-from holdfast.store import contracts, copies, events, schema
+from holdfast.store import contracts, copies, events, readmission, schema
 from holdfast.store.testimony import Choice, LoadKey, Witness
 from holdfast.store.tombstones import Tombstone
 
@@ -48,6 +48,7 @@ def adopt(
     *,
     now_us: int,
     numbers: Mapping[LoadKey, int] | None = None,
+    expects: Mapping[str, Expectations] | None = None,
 ) -> Adopted:
     """Insert what `choice` proves into the caller's transaction, load after load in the order in which they were written.
 
@@ -58,12 +59,18 @@ def adopt(
         again.
     numbers
         The table version that a load is to have; each greater than those before it. Without one it is the next.
+    expects
+        What is expected of each feed, as far as it is known: which digests of its rows are kept.
 
-    What a load looked like and which expectations it broke is not in its files: its feed is suspect until a person
-    accepts it.
+    What a load looked like is taken from its rows again. Which expectations it broke is not in its files: its feed is
+    suspect until a person accepts the oldest of these loads, which is in every snapshot that has any of them.
     """
     done = Adopted()
-    done.unproved += [f"batch {feed}/{batch}: {why}" for (feed, batch, _), why in sorted(choice.open.items())]
+    done.unproved += [
+        f"batch {load[0]}/{load[1]}: {why}"
+        for load, why in sorted(choice.open.items())
+        if load not in tombstones
+    ]
     versions: dict[LoadKey, int] = {}
     live: set[tuple[str, ...]] = set()
     for load in sorted(choice.loads, key=lambda load: (choice.loads[load].written_us, load)):
@@ -85,6 +92,7 @@ def adopt(
             done.rows += proved.manifest.rows_loaded + proved.manifest.rows_quarantined
     _insert_files(connection, choice, versions, done, now_us)
     _bury(connection, tombstones, versions, done, now_us)
+    done.unproved += readmission.readmit(connection, root, choice, done.loads, expects or {})
     _suspect(connection, choice, done, now_us)
     return done
 
@@ -230,9 +238,9 @@ def _take_out(connection: Connection, loads: list[LoadKey], reason: str, now_us:
 
 
 def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int) -> None:
-    newest: dict[str, LoadKey] = {}
+    oldest: dict[str, LoadKey] = {}
     for load in done.loads:
-        newest[load[0]] = load
+        oldest.setdefault(load[0], load)
         events.append(
             connection,
             at_us=now_us,
@@ -240,7 +248,7 @@ def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int)
             subject=f"{load[0]}/{load[1]}",
             explanation="The ledger did not know this load; its files are whole and say what it was.",
         )
-    for feed, (_, batch, epoch) in newest.items():
+    for feed, (_, batch, epoch) in oldest.items():
         loads = sum(load[0] == feed for load in done.loads)
         why = f"{loads} of its loads were made known again from their files; what was found wrong with them is not known"
         values = {

@@ -341,13 +341,14 @@ def fill(store: Store, dump: bytes) -> int:
                 connection.execute(insert(tables[done]), waiting.pop(done))
         for name, rows in waiting.items():
             connection.execute(insert(tables[name]), rows)
-        if connection.dialect.name == "postgresql":
-            _advance_sequences(connection)
+        advance_sequences(connection)
     return count
 
 
-def _advance_sequences(connection: Connection) -> None:
-    """Let PostgreSQL number new rows after those that were put in with their numbers."""
+def advance_sequences(connection: Connection) -> None:
+    """Let PostgreSQL number new rows after those that were put in with their numbers; SQLite does so by itself."""
+    if connection.dialect.name != "postgresql":
+        return
     for table in schema.METADATA.sorted_tables:
         for column in table.primary_key.columns:
             if column.autoincrement is True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +14,6 @@ from holdfast.feedback import parse_id
 from holdfast.store import Store, blobs, parquet, prediction_log, schema, versions
 from holdfast.store.derived import LOGS_DIRECTORY
 from holdfast.store.testimony import Witness
-from holdfast.tables import TableCut
 
 if TYPE_CHECKING:
     from holdfast.train.artifact import VersionMetadata
@@ -37,23 +36,6 @@ def must_be_empty(connection: Connection) -> None:
 def count_contracts(connection: Connection) -> int:
     """How many contracts the ledger knows."""
     return int(connection.execute(select(func.count()).select_from(schema.contracts)).scalar_one())
-
-
-def put_snapshot(
-    connection: Connection,
-    name: str,
-    table_version: int,
-    contract_hash: str,
-    tables: Sequence[TableCut],
-    *,
-    now_us: int,
-) -> None:
-    """Insert a snapshot that was proved."""
-    values = {"snapshot": name, "table_version": table_version, "contract_hash": contract_hash}
-    connection.execute(insert(schema.snapshots).values(**values, created_us=now_us))
-    for cut in tables:
-        row = {"snapshot": name, "table_name": cut.table, "rows": cut.rows, "files": cut.files}
-        connection.execute(insert(schema.snapshot_tables).values(row))
 
 
 def put_version(

@@ -53,7 +53,7 @@ def create(
         known = _find(connection, name)
         if known is not None:
             return known
-        _insert(connection, Snapshot(name, version, contract_hash, now_us, cuts, held))
+        put(connection, Snapshot(name, version, contract_hash, now_us, cuts, held))
     return Snapshot(name, version, contract_hash, now_us, cuts, held)
 
 
@@ -83,7 +83,8 @@ def _day(
     return known_day(now_us, max(due_us)) if due_us else None
 
 
-def _insert(connection: Connection, cut: Snapshot) -> None:
+def put(connection: Connection, cut: Snapshot) -> None:
+    """Insert `cut` in the caller's transaction: one that was just made, or that a recovery has proved."""
     named = {"snapshot": cut.snapshot}
     connection.execute(
         insert(_SNAPSHOTS).values(

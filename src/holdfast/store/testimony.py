@@ -123,9 +123,10 @@ def hear(root: Path, path: str) -> Witness:
 def choose(found: Iterable[Witness]) -> Choice:
     """Which of the files make up the tables.
 
-    A compacted file stands for those that it was made of. Of several attempts at one load the whole one is taken, and
-    the first of these when their content is the same; two attempts with other content contradict each other, and neither
-    is taken. The same files give the same choice.
+    A compacted file stands for those that it was made of, and the newest for those before it: it left out what was backed
+    out by then, and nothing else. Of several attempts at one load the whole one is taken, and the first of these when
+    their content is the same; two attempts with other content contradict each other, and neither is taken. The same
+    files give the same choice.
     """
     choice = Choice()
     witnesses = sorted(
@@ -149,7 +150,9 @@ def choose(found: Iterable[Witness]) -> Choice:
 
 
 def _rank(each: Witness, whole: set[str]) -> tuple[int, bool, int, str]:
-    return (-len(each.parts), each.attempt not in whole, each.modified_us, each.path)
+    if len(each.parts) > 1:
+        return (0, False, -each.modified_us, each.path)
+    return (1, each.attempt not in whole, each.modified_us, each.path)
 
 
 def _whole_attempts(witnesses: list[Witness]) -> set[str]:

@@ -1,0 +1,80 @@
+"""What loads looked like, taken from their rows again when the ledger lost it: rows of `admissions`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+from sqlalchemy import Connection, insert
+
+from holdfast.contract import Contract
+from holdfast.contract.profile import profile_batch
+from holdfast.errors import HoldfastError
+from holdfast.feeds import Expectations
+from holdfast.feeds.delivery import measure
+from holdfast.store import contracts, parquet, schema
+from holdfast.store.testimony import Choice, LoadKey, Part
+from holdfast.store.together import together
+
+_ADMISSIONS: Final = schema.admissions
+_LEFT: Final = (HoldfastError, pl.exceptions.PolarsError, KeyError, ValueError)
+
+
+def readmit(
+    connection: Connection,
+    root: Path,
+    choice: Choice,
+    loads: Iterable[LoadKey],
+    expects: Mapping[str, Expectations],
+) -> list[str]:
+    """Measure and profile the valid rows of each of `loads` and insert what was found; in words what could not be.
+
+    How many rows its sender said that he sent is in no file; without `expects` of a feed neither are the digest of its
+    values nor the number that its rows count. One load is in memory at a time.
+    """
+    parts = _valid_parts(choice)
+    unproved = []
+    for load in loads:
+        feed, batch, epoch = load
+        contract = contracts.find(connection, choice.loads[load].manifest.contract_hash)
+        if contract is None:
+            unproved.append(f"what batch {feed}/{batch} looked like: its contract is lost")
+            continue
+        try:
+            row = _measured(root, contract, expects.get(feed, Expectations()), parts.get(load, []))
+        except _LEFT as error:
+            unproved.append(f"what batch {feed}/{batch} looked like: {error}")
+            continue
+        named = {"feed": feed, "batch": batch, "epoch": epoch}
+        connection.execute(insert(_ADMISSIONS).values(named | row))
+    return unproved
+
+
+def _valid_parts(choice: Choice) -> dict[LoadKey, list[tuple[str, bool, Part]]]:
+    """For each load the parts with its valid rows, in their order: path, whether the file has other loads too, part."""
+    found: dict[LoadKey, list[tuple[str, bool, Part]]] = {}
+    for file in choice.files:
+        for part in file.parts if file.table == file.feed else ():
+            found.setdefault(part.load, []).append((file.path, len(file.parts) > 1, part))
+    return {load: sorted(parts, key=lambda each: each[2].number) for load, parts in found.items()}
+
+
+def _measured(
+    root: Path, contract: Contract, expects: Expectations, parts: list[tuple[str, bool, Part]]
+) -> dict[str, object]:
+    frames = [
+        parquet.read(root / path, row_groups=[part.row_group] if shared else None)
+        for path, shared, part in parts
+    ]
+    # A file put together of several has every column that any of them had, as the contract now types it.
+    valid = together(frames, {}).select([column.name for column in contract.columns])
+    facts = measure(contract, expects, valid, valid.clear(), {})
+    return {
+        "rows_expected": None,
+        "profile": profile_batch(contract, valid).to_json(),
+        "rows_digest": facts.rows_digest,
+        "values_digest": facts.values_digest,
+        "sequence_high": facts.sequence.high if facts.sequence else None,
+    }

@@ -106,6 +106,25 @@ def test_what_cannot_cross_is_refused(plane: Plane, said: dict[str, object], cod
     assert words in refused.what
 
 
+def test_every_refusal_for_a_column_is_counted_once(plane: Plane) -> None:
+    """R24: whole requests that come in another unit, kind or type count as broken contracts, as rows do."""
+    ask(plane, [100.0, 200.0], unit="USD")
+    ask(plane, [100.0], semantic="postal_code")
+    ask(plane, [100.0, -1.0, -2.0])
+    ask(plane, [100.0], unit=7)
+    for change in ({"datatype": "BOOL"}, {"name": "invented by a caller"}):
+        body = tensors([row()])
+        body["inputs"][0] |= change
+        plane.answer([Call(json.dumps(body).encode(), None, None, time.perf_counter())])
+    assert plane.counters.violations == {
+        "distance|unit": 1,
+        "distance|semantic": 1,
+        "distance|range": 2,
+        f"{tensors([row()])['inputs'][0]['name']}|datatype": 1,
+        "*|extra": 1,
+    }
+
+
 def test_a_challenger_whose_contract_has_another_unit_sees_its_own(tmp_path: Path) -> None:
     """R22: a version trained on kilometres is not fed the miles that the champion's callers send."""
     made = plane_of(tmp_path, CONTRACT, contract(unit="km", high=9700))

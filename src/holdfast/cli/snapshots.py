@@ -78,12 +78,30 @@ def diff(
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell how two snapshots differ: volume, contracts, distributions of columns, labels. No row is read."""
+    """Tell how two snapshots differ: volume, contracts, distributions of columns, labels. No row is read.
+
+    Beside the labels of both stands what the champion's newest answers say of theirs, estimated and as far as seen.
+    """
     report = Report(as_json=as_json)
-    changes = cutting.diff(Project.load(project, declaration).store(), before, after)
+    loaded = Project.load(project, declaration)
+    store = loaded.store()
+    changes = cutting.diff(store, before, after)
     for change in changes:
         _say_change(report, change)
-    report.result({"before": before, "after": after, "tables": [change.as_dict() for change in changes]})
+    asked = cutting.answered(store, loaded.model.name)
+    label = None if asked is None else asked.label
+    if asked is not None and label is not None:
+        report.say(f"newest {asked.answers:,} answers of {asked.version}: {escape(label.words)}")
+    report.result(
+        {
+            "before": before,
+            "after": after,
+            "tables": [change.as_dict() for change in changes],
+            "answers": None
+            if asked is None or label is None
+            else {"version": asked.version, **asdict(label)},
+        }
+    )
 
 
 def _say_snapshot(report: Report, snapshot: Snapshot) -> None:

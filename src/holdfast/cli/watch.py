@@ -128,7 +128,23 @@ def _print_status(report: Report, document: dict[str, Any]) -> None:
         )
         if stale:
             report.say("  no control loop is running; next: [cyan]holdfast up[/]")
+    _say_asked(report, document["asked"])
     _tables(report, document)
+
+
+def _say_asked(report: Report, asked: dict[str, Any] | None) -> None:
+    """What callers ask the champion, where it is not what the champion learnt from."""
+    if asked is None or not asked["answers"]:
+        return
+    for each in asked["slices"]:
+        if not each["covered"]:
+            report.say(
+                f"[yellow]not covered[/] {escape(each['column'])} = {escape(each['value'])}: {each['share']:.1%} of the newest "
+                f"{asked['answers']:,} answers, and no row that taught {asked['version']}"
+            )
+    if asked["label"] is not None:
+        shifted = "[yellow]label shifted[/] " if asked["label"]["shifted"] else ""
+        report.say(f"{shifted}{escape(asked['label']['words'])}")
 
 
 def _tables(report: Report, document: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from holdfast.control import backout, observe, rollout
+from holdfast.control import asked, backout, observe, rollout
 from holdfast.control.probe import probe
 from holdfast.errors import ConflictError
 from holdfast.store import Store, leases
@@ -24,7 +24,8 @@ _log = logging.getLogger("holdfast.control")
 
 
 def run_round(store: Store, model: str, lease: leases.Lease, *, clock_us: Callable[[], int]) -> None:
-    """Collect what the servers logged, join labels, carry back-outs on, probe, and carry the rollout on, each for itself.
+    """Collect what the servers logged, join labels, carry back-outs on, probe, carry the rollout on, and compare what is
+    asked with what taught, each for itself.
 
     A concern that fails is logged and tried again in the next round, and the others are done all the same: a
     file that cannot be read must not keep a bad version in its place. Raises `ConflictError` HF304 when `lease`
@@ -36,6 +37,7 @@ def run_round(store: Store, model: str, lease: leases.Lease, *, clock_us: Callab
         "carrying back-outs on": _carry_back_outs_on,
         "probing the servers": probe,
         "carrying the rollout on": rollout.reconcile,
+        "comparing what is asked": asked.compare,
     }
     for name, concern in concerns.items():
         try:

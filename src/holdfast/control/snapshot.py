@@ -7,7 +7,8 @@ from typing import Any
 
 from holdfast.control.examples import choose, read_examples, split_days
 from holdfast.declaration import Model
-from holdfast.store import Store, profiles, selections, snapshots
+from holdfast.monitor.asked import Asked
+from holdfast.store import Store, asked, profiles, selections, snapshots
 from holdfast.store.selections import KeptSelection
 from holdfast.tables import Snapshot
 from holdfast.tables.difference import TableChange, difference
@@ -77,3 +78,9 @@ def diff(store: Store, before: str, after: str) -> tuple[TableChange, ...]:
     first, second = snapshots.get(store, before), snapshots.get(store, after)
     with store.ledger.read() as connection:
         return difference(profiles.of_snapshot(connection, first), profiles.of_snapshot(connection, second))
+
+
+def answered(store: Store, model: str) -> Asked | None:
+    """What the champion's newest answers say of the label, as the control loop last compared them; None before that."""
+    with store.ledger.read() as connection:
+        return asked.last(connection, model)

@@ -17,11 +17,13 @@ from holdfast.monitor import (
     presence,
     use,
 )
+from holdfast.monitor.asked import Asked
 from holdfast.qualify import GateResult
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.rollout import Canary, MetricState, MetricVerdict, State, judge
 from holdfast.store import (
     Store,
+    asked,
     batches,
     events,
     evidence,
@@ -175,6 +177,7 @@ class Status:
     feeds: tuple[FeedTotals, ...]
     feed_states: tuple[FeedRow, ...]
     violations: tuple[ViolationRow, ...]
+    asked: Asked | None
     events: tuple[EventRow, ...]
 
     @property
@@ -227,6 +230,7 @@ class StatusReader:
             story = tuple(events.newest(connection, limit=NEWEST_EVENTS))
             states = tuple(feeds.everything(connection))
             wrong = tuple(violations.newest(connection, limit=NEWEST_VIOLATIONS))
+            live = asked.last(connection, model)
             spoilt = {
                 version: taints.why(connection, "version", version)
                 for version in taints.versions_of(connection, model)
@@ -252,6 +256,7 @@ class StatusReader:
             feeds=batches.totals(store),
             feed_states=states,
             violations=wrong,
+            asked=live,
             events=story,
         )
 

@@ -134,4 +134,6 @@ class Endpoint:
         for _, reasons in broken:
             violations.update(reasons)
         named = [f"row {number}: {reason}" for number, reasons in broken[:NAMED_ROWS] for reason in reasons]
-        return RequestError("HF502", f"{len(broken)} of the rows break the model's contract", named)
+        return RequestError(
+            "HF502", f"{len(broken)} of the rows break the model's contract", named, uncounted=()
+        )

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from holdfast.monitor.asked import Asked
+
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 RESULTS: Final = ("ok", "champion_failed", "malformed", "contract", "unavailable")
@@ -51,7 +53,8 @@ class Counters:
     challenger_failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Requests that the champion answered for the challenger, by challenger and kind."""
     violations: Counter[str] = field(default_factory=Counter)
-    """Rows against the contract, by reason; reasons come from the contract, "<column>|<rule>"."""
+    """Rows against the contract, and requests that were refused as a whole for their columns, by reason; reasons come from
+    the contract, "<column>|<rule>"."""
     seconds: dict[tuple[str, str], Histogram] = field(default_factory=dict)
     probes: int = 0
     feedback: int = 0
@@ -105,6 +108,8 @@ class ServerFacts:
     connections: int
     refused_connections: int
     started_seconds: float
+    asked: Asked | None = None
+    """The last comparison of what callers ask the champion with what it learnt from, as the control loop made it."""
 
 
 def exposition(facts: ServerFacts, counters: Counters) -> bytes:
@@ -130,7 +135,7 @@ def exposition(facts: ServerFacts, counters: Counters) -> bytes:
     page.family(
         "holdfast_contract_violations_total",
         "counter",
-        "Rows of requests that broke the contract, by reason.",
+        "Rows of requests that broke the contract, and requests refused whole for their columns, by reason.",
     )
     for reason, number in counters.violations.items():
         page.sample("holdfast_contract_violations_total", {**model, "reason": reason}, number)
@@ -154,6 +159,7 @@ def exposition(facts: ServerFacts, counters: Counters) -> bytes:
     ):  # fmt: skip
         page.family(name, kind, text)
         page.sample(name, model, value)
+    _asked(page, facts.model, facts.asked)
     _process(page, facts.started_seconds)
     return page.encoded()
 
@@ -179,6 +185,36 @@ def _versions(page: _Page, facts: ServerFacts) -> None:
     for each in facts.versions:
         labels = {"model": facts.model, "version": each.version, "arm": each.role}
         page.sample("holdfast_model_age_seconds", labels, facts.now_seconds - each.trained_seconds)
+
+
+def _asked(page: _Page, model: str, asked: Asked | None) -> None:
+    """Values of slices are what callers sent, so columns become labels and values do not."""
+    labels = {"model": model, "version": "" if asked is None else asked.version}
+    missing = () if asked is None else asked.uncovered
+    columns = () if asked is None else sorted({each.column for each in asked.slices})
+    name = "holdfast_uncovered_slices"
+    page.family(name, "gauge", "Values of a slice that callers ask about and no training row had.")
+    for column in columns:
+        page.sample(name, {**labels, "column": column}, sum(each.column == column for each in missing))
+    name = "holdfast_uncovered_share_ratio"
+    page.family(name, "gauge", "The share of the newest answers that those values have.")
+    for column in columns:
+        share = sum((each.share for each in missing if each.column == column), 0.0)
+        page.sample(name, {**labels, "column": column}, share)
+    name = "holdfast_label_share_ratio"
+    page.family(
+        name, "gauge", "Share of positive labels: trained, and of the newest answers estimated and seen."
+    )
+    if asked is not None and asked.label is not None:
+        found = asked.label
+        shares = {"trained": found.trained, "estimated": found.estimate.estimate}
+        shares |= {} if found.seen is None else {"seen": found.seen.estimate}
+        for kind, share in shares.items():
+            page.sample(name, {**labels, "of": kind}, share)
+    name = "holdfast_compared_timestamp_seconds"
+    page.family(name, "gauge", "When the newest answers were last compared with what taught.")
+    if asked is not None:
+        page.sample(name, labels, asked.computed_us / 1e6)
 
 
 def _histogram(page: _Page, model: dict[str, str], seconds: Mapping[tuple[str, str], Histogram]) -> None:

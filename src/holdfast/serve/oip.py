@@ -45,11 +45,17 @@ _NUMPY: Final = {
 
 
 class RequestError(InputError):
-    """A request that gets 400: HF501 malformed, HF502 against the contract; `reasons` names rows and rules."""
+    """A request that gets 400: HF501 malformed, HF502 against the contract; `reasons` names rows and rules.
 
-    def __init__(self, code: str, what: str, reasons: Sequence[str] = ()) -> None:
+    `uncounted` are those that the counter of violations does not hold yet: of a whole request all of them.
+    """
+
+    def __init__(
+        self, code: str, what: str, reasons: Sequence[str] = (), *, uncounted: Sequence[str] | None = None
+    ) -> None:
         super().__init__(code, what)
         self.reasons = list(reasons)
+        self.uncounted = self.reasons if uncounted is None else list(uncounted)
 
 
 @dataclass(frozen=True, slots=True)

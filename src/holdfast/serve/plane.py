@@ -179,6 +179,7 @@ class Plane:
             else:  # a probe that leaves the rows to us
                 rows, received_rows, moments = empty_rows(1), [()], [0]
         except RequestError as error:
+            self.counters.violations.update(error.uncounted)
             self._refused(serving, call, "malformed" if error.code == "HF501" else "contract", frames)
             return error
         except UnavailableError as error:

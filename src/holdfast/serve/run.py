@@ -227,6 +227,7 @@ class _Process:
             connections=len(self.listener.connections),
             refused_connections=self.listener.refused_connections,
             started_seconds=self._server.started_us / 1e6,
+            asked=progress.asked,
         )
 
     def _versions(self, serving: Serving) -> tuple[VersionFacts, ...]:

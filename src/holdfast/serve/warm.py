@@ -17,6 +17,7 @@ from typing import Final
 from holdfast.contract.changes import Border, Kind, worst
 from holdfast.contract.evolution import compare
 from holdfast.errors import HoldfastError, IntegrityError, UnavailableError
+from holdfast.monitor.asked import Asked
 from holdfast.records import TrafficPlan
 from holdfast.serve.local_copy import Kept, KeptVersion, LocalCopy
 from holdfast.serve.online_values import OnlineValues
@@ -24,7 +25,7 @@ from holdfast.serve.plane import Plane, Serving
 from holdfast.serve.tell import tell
 from holdfast.serve.version import LoadedVersion, load
 from holdfast.settings import Settings
-from holdfast.store import Store, blobs, plans, servers, versions
+from holdfast.store import Store, asked, blobs, plans, servers, versions
 
 POLL_SECONDS: Final = 0.2
 """How often the ledger is asked for a newer plan and newer values."""
@@ -32,6 +33,8 @@ TROUBLE_SECONDS: Final = 1.0
 """How long to wait after the ledger could not be read."""
 RETRY_SECONDS: Final = 2.0
 """How long to wait before a plan that could not be followed completely is tried again."""
+ASKED_SECONDS: Final = 5.0
+"""How often the comparison of what callers ask is read; the control loop makes a new one every half minute."""
 _SQLITE: Final = "sqlite:///"
 
 
@@ -48,6 +51,8 @@ class Progress:
     online_trouble: str = ""
     copy_trouble: str = ""
     rolled_back_us: int = 0
+    asked: Asked | None = None
+    """What callers ask, as the control loop last compared it."""
 
 
 def is_roll_back(before: TrafficPlan, after: TrafficPlan) -> bool:
@@ -105,6 +110,7 @@ class Follower:
         self._tried: tuple[int, float] = (0, 0.0)
         self._copy_due = False
         self._copy_at = 0.0
+        self._asked_at = 0.0
         self._store: Store | None = None
         self._listening = threading.Event()
         self._announced = False
@@ -174,6 +180,10 @@ class Follower:
             self._follow(store, plan)
         self._follow_online(store, self._loaded)
         self._keep(store)
+        if time.monotonic() >= self._asked_at:
+            with store.ledger.read() as connection:
+                self.progress.asked = asked.last(connection, self._plane.model)
+            self._asked_at = time.monotonic() + ASKED_SECONDS
 
     def _is_due(self, plan: TrafficPlan) -> bool:
         """Whether `plan` is new, or was not followed completely a while ago."""

@@ -18,6 +18,15 @@ _ROUNDS: Final = 2_000
 _SETTLED: Final = 1e-9
 _EDGE: Final = 1e-9
 
+_HALF_DEVIANCE: Final = 1.9207
+"""Half the 95 % quantile of the chi-squared distribution with one degree of freedom."""
+
+FEWEST_KNOWN: Final = 200
+"""Rows with labels that `prior_shift` needs."""
+
+FEWEST_SCORES: Final = 50
+"""Rows without labels that `prior_shift` needs."""
+
 Scores = NDArray[np.float64]
 
 
@@ -25,12 +34,15 @@ Scores = NDArray[np.float64]
 class PriorShift:
     """The estimated share of positive labels: by expectation maximisation, and by the confusion of the classifier as a
     check (None where the classifier cannot tell the classes apart). `trained` is the share that the scores were made for.
+    `low` and `high` are the 95 % interval of `share` for the number of rows alone.
     """
 
     trained: float
     share: float
     check: float | None
     rows: int
+    low: float = 0.0
+    high: float = 1.0
 
     @property
     def agree(self) -> bool:
@@ -48,8 +60,7 @@ def prior_by_em(scores: Scores, trained: float) -> float:
     0.5
     """
     _check(scores, trained)
-    odds = np.clip(scores, _EDGE, 1.0 - _EDGE)
-    odds = odds / (1.0 - odds) * (1.0 - trained) / trained  # likelihood ratio of each row
+    odds = _likelihood_ratios(scores, trained)
     share = trained
     for _ in range(_ROUNDS):
         weighted = odds * share
@@ -58,6 +69,43 @@ def prior_by_em(scores: Scores, trained: float) -> float:
             return after
         share = min(1.0 - _EDGE, max(_EDGE, after))
     return share
+
+
+def prior_interval(scores: Scores, trained: float, share: float) -> tuple[float, float]:
+    """The shares around `share`, the most likely one, that rows with calibrated `scores` do not speak against: at 95 %, by
+    the likelihood ratio.
+
+    It is about the number of rows. What a wrong calibration or a changed meaning of the label adds is not in it.
+    Source: S. S. Wilks, Ann. Math. Stat. 9 (1938), doi 10.1214/aoms/1177732360.
+
+    >>> low, high = prior_interval(np.array([0.9, 0.1] * 100), 0.5, 0.5)
+    >>> round(low, 2), round(high, 2)
+    (0.41, 0.59)
+    """
+    _check(scores, trained)
+    odds = _likelihood_ratios(scores, trained)
+
+    def likelihood(at: float) -> float:
+        return float(np.log1p(at * (odds - 1.0)).sum())
+
+    least = likelihood(min(1.0 - _EDGE, max(_EDGE, share))) - _HALF_DEVIANCE
+
+    def end(outside: float) -> float:
+        if likelihood(outside) >= least:
+            return outside
+        inside = share
+        for _ in range(40):
+            middle = (inside + outside) / 2.0
+            inside, outside = (middle, outside) if likelihood(middle) >= least else (inside, middle)
+        return inside
+
+    return end(_EDGE), end(1.0 - _EDGE)
+
+
+def _likelihood_ratios(scores: Scores, trained: float) -> Scores:
+    inside = np.clip(scores, _EDGE, 1.0 - _EDGE)
+    found: Scores = inside / (1.0 - inside) * (1.0 - trained) / trained
+    return found
 
 
 def prior_by_confusion(
@@ -84,10 +132,11 @@ def prior_shift(scores: Scores, known_scores: Scores, known_labels: NDArray[np.b
     uncalibrated classifier is biased (A. Alexandari, A. Kundaje, A. Shrikumar, ICML 2020, arXiv 1901.06852).
     Raises `InputError` HF401 for fewer than 200 known rows or 50 others, or with one class only.
     """
-    if len(known_scores) < 200 or len(scores) < 50:
+    if len(known_scores) < FEWEST_KNOWN or len(scores) < FEWEST_SCORES:
         raise InputError(
             "HF401",
-            f"{len(known_scores)} rows with labels and {len(scores)} without are too few: 200 and 50 are needed",
+            f"{len(known_scores)} rows with labels and {len(scores)} without are too few: "
+            f"{FEWEST_KNOWN} and {FEWEST_SCORES} are needed",
         )
     trained = float(known_labels.mean())
     slope, intercept = _platt(known_scores, known_labels)
@@ -95,7 +144,9 @@ def prior_shift(scores: Scores, known_scores: Scores, known_labels: NDArray[np.b
     # Where as many known rows lie above as are positive, both rates are far from 0 and 1.
     threshold = float(np.quantile(known_scores, 1.0 - trained))
     check = prior_by_confusion(scores, known_scores, known_labels, threshold)
-    return PriorShift(trained, prior_by_em(calibrated, trained), check, len(scores))
+    share = prior_by_em(calibrated, trained)
+    low, high = prior_interval(calibrated, trained, share)
+    return PriorShift(trained, share, check, len(scores), low, high)
 
 
 def _check(scores: Scores, trained: float) -> None:

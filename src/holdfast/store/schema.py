@@ -594,6 +594,17 @@ usage = Table(
     comment="Requests by version, result and minute, counted from the prediction log.",
 )
 
+asked = Table(
+    "asked",
+    METADATA,
+    Column("model", String(63), primary_key=True),
+    Column("version", String(32), nullable=False, comment="the champion whose newest answers were looked at"),
+    Column("last_us", BigInteger, nullable=False, comment="when the newest of them was given; 0 without one"),
+    Column("computed_us", BigInteger, nullable=False),
+    Column("found", Text, nullable=False, comment="slices and share of the label, canonical JSON"),
+    comment="What callers ask the champion, against what it learnt from: the last comparison of each model.",
+)
+
 online_features = Table(
     "online_features",
     METADATA,

@@ -7,7 +7,7 @@ import pytest
 
 from holdfast.errors import InputError
 from holdfast.stats.divergence import jensen_shannon, population_stability
-from holdfast.stats.prior import PriorShift, prior_by_confusion, prior_by_em, prior_shift
+from holdfast.stats.prior import PriorShift, prior_by_confusion, prior_by_em, prior_interval, prior_shift
 
 
 def drawn(share: float, rows: int, seed: int, warp: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -59,3 +59,21 @@ def test_divergences_grow_with_the_distance_and_stay_finite():
     assert population_stability([100, 100], [110, 90]) < population_stability([100, 100], [180, 20])
     assert jensen_shannon([0, 0], [0, 0]) == 0.0
     assert jensen_shannon([50, 50], [50, 50]) == 0.0
+
+
+def test_the_interval_holds_the_true_share_about_as_often_as_it_says():
+    held = 0
+    for seed in range(200):
+        scores, _ = drawn(0.3, 300, seed)
+        share = prior_by_em(scores, 0.5)
+        low, high = prior_interval(scores, 0.5, share)
+        assert low <= share <= high
+        held += low <= 0.3 <= high
+    assert 180 <= held <= 199
+
+
+def test_the_interval_ends_where_shares_end():
+    """Rows that all look alike say nothing of the least share, or nothing of the greatest."""
+    low, high = prior_interval(np.full(50, 0.999), 0.5, prior_by_em(np.full(50, 0.999), 0.5))
+    assert high > 0.999
+    assert low > 0.8

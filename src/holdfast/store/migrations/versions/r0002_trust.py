@@ -21,6 +21,7 @@ SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 def upgrade() -> None:
     """Make the new tables and move what the old `files` said of batches."""
     _rebuild_files()
+    _create_asked()
     _create_backouts()
     _create_contracts()
     _create_feeds()
@@ -186,6 +187,33 @@ def _create_online_features() -> None:
         "online_features",
         ["aggregate", "table_version"],
         unique=False,
+    )
+
+
+def _create_asked() -> None:
+    op.create_table(
+        "asked",
+        sa.Column("model", sa.String(length=63), nullable=False),
+        sa.Column(
+            "version",
+            sa.String(length=32),
+            nullable=False,
+            comment="the champion whose newest answers were looked at",
+        ),
+        sa.Column(
+            "last_us",
+            sa.BigInteger(),
+            nullable=False,
+            comment="when the newest of them was given; 0 without one",
+        ),
+        sa.Column("computed_us", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "found", sa.Text(), nullable=False, comment="slices and share of the label, canonical JSON"
+        ),
+        sa.PrimaryKeyConstraint("model", name="pk_asked"),
+        comment=(
+            "What callers ask the champion, against what it learnt from: the last comparison of each model."
+        ),
     )
 
 

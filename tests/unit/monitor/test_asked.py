@@ -1,0 +1,44 @@
+"""What callers ask against what taught (R50, R51)."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from holdfast.monitor.asked import FEWEST_ROWS, compare_slices, label_share
+
+
+def test_a_slice_is_uncovered_only_when_enough_answers_had_it():
+    asked = pl.DataFrame(
+        {"site": ["new"] * FEWEST_ROWS + ["odd"] * (FEWEST_ROWS - 1) + ["old"] * 100 + [None] * 30}
+    )
+    found = {each.value: each for each in compare_slices(asked, {"site": {"old": 5, "gone": 7}})}
+    assert {value: each.covered for value, each in found.items()} == {
+        "new": False,
+        "odd": True,
+        "old": True,
+        "(missing)": False,
+    }
+    assert compare_slices(asked, {"other": {"old": 5}}) == ()
+    rare = pl.DataFrame({"site": ["new"] * 30 + ["old"] * 9_970})
+    assert all(each.covered for each in compare_slices(rare, {"site": {"old": 1}}))
+
+
+def test_too_few_answers_or_nothing_to_compare_with_say_nothing():
+    nothing = (np.array([]), np.array([]))
+    assert label_share(np.full(49, 0.5), 0.5, nothing, []) is None
+    assert label_share(np.full(60, 0.5), None, nothing, []) is None
+    one_class = (np.full(400, 0.5), np.zeros(400))
+    assert label_share(np.full(60, 0.5), None, one_class, []) is None
+    assert label_share(np.full(60, 0.5), 0.0, one_class, []) is None
+
+
+def test_a_share_that_did_not_move_is_no_shift():
+    draw = np.random.default_rng(5)
+    scores = draw.beta(2, 2, 4_000)
+    labels = (draw.random(4_000) < scores).astype(float)
+    found = label_share(scores[:2_000], 0.5, (scores[2_000:], labels[2_000:]), labels[:500])
+    assert found is not None
+    assert not found.shifted
+    assert found.estimate.low <= labels[:2_000].mean() <= found.estimate.high
+    assert found.seen_rows == 500

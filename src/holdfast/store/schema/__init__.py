@@ -1,0 +1,71 @@
+"""The ledger's tables. What must always hold is a CHECK or a unique index here, so that no code path can break it.
+
+Times are UTC, in microseconds since 1970 (`*_us`): both databases compare and index them alike, and nothing is lost
+in a round trip. Names that end in `_ppm` are parts per million. Tables lie here by subject; whoever needs one takes it
+from this package, so that importing any of them fills `METADATA` with all. The functions for rows of x are in `store/x.py`.
+"""
+
+from __future__ import annotations
+
+from holdfast.store.schema.answers import (
+    asked,
+    labels,
+    outcomes,
+    prediction_files,
+    probes,
+    segments,
+    servers,
+    usage,
+)
+from holdfast.store.schema.backout import backout_batches, backouts, taints
+from holdfast.store.schema.catalogue import batches, file_batches, files, table_versions
+from holdfast.store.schema.cuts import (
+    selections,
+    snapshot_held_back,
+    snapshot_slices,
+    snapshot_tables,
+    snapshots,
+)
+from holdfast.store.schema.metadata import METADATA
+from holdfast.store.schema.online import online_definitions, online_features
+from holdfast.store.schema.rollout import gate_results, rollout_evidence, rollouts, traffic_plans, versions
+from holdfast.store.schema.story import events, followers, leases
+from holdfast.store.schema.trust import admissions, contracts, feeds, violations
+
+__all__ = [
+    "METADATA",
+    "admissions",
+    "asked",
+    "backout_batches",
+    "backouts",
+    "batches",
+    "contracts",
+    "events",
+    "feeds",
+    "file_batches",
+    "files",
+    "followers",
+    "gate_results",
+    "labels",
+    "leases",
+    "online_definitions",
+    "online_features",
+    "outcomes",
+    "prediction_files",
+    "probes",
+    "rollout_evidence",
+    "rollouts",
+    "segments",
+    "selections",
+    "servers",
+    "snapshot_held_back",
+    "snapshot_slices",
+    "snapshot_tables",
+    "snapshots",
+    "table_versions",
+    "taints",
+    "traffic_plans",
+    "usage",
+    "versions",
+    "violations",
+]

@@ -1,0 +1,154 @@
+"""Versions of models, their gates, and their way to the users."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from holdfast.records import Verdict
+from holdfast.rollout.machine import RESTING
+from holdfast.rollout.machine import State as RolloutState
+from holdfast.store.schema.cuts import snapshots
+from holdfast.store.schema.metadata import METADATA, SERIAL, one_of
+
+versions = Table(
+    "versions",
+    METADATA,
+    Column("version", String(32), primary_key=True, comment="v<number>-<first 8 digits of the digest>"),
+    Column("model", String(63), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column(
+        "digest",
+        String(64),
+        nullable=False,
+        unique=True,
+        comment="SHA-256 of the ONNX file with its metadata",
+    ),
+    Column("bytes", BigInteger, nullable=False),
+    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), nullable=False),
+    Column("contract_hash", String(64), nullable=False),
+    Column("features_hash", String(64), nullable=False),
+    Column("learner", String(63), nullable=False),
+    Column(
+        "role",
+        String(16),
+        nullable=False,
+        comment="a candidate may be rolled out; a heuristic is the baseline and the fallback",
+    ),
+    Column("state", String(16), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    one_of("role", ("candidate", "heuristic")),
+    one_of("state", ("registered", "qualified", "refused")),
+    Index("uq_versions_model_number", "model", "number", unique=True),
+    Index("ix_versions_snapshot", "snapshot"),
+)
+
+gate_results = Table(
+    "gate_results",
+    METADATA,
+    Column("gate_result", SERIAL, primary_key=True, autoincrement=True),
+    Column("version", String(32), ForeignKey(versions.c.version), nullable=False, index=True),
+    Column("gate", String(63), nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("observed", Double, nullable=True),
+    Column("low", Double, nullable=True, comment="lower end of the interval of what was observed"),
+    Column("high", Double, nullable=True),
+    Column("bound", Double, nullable=True),
+    Column("explanation", Text, nullable=False),
+    Column("judged_us", BigInteger, nullable=False),
+    one_of("verdict", Verdict),
+)
+
+rollouts = Table(
+    "rollouts",
+    METADATA,
+    Column("rollout", SERIAL, primary_key=True, autoincrement=True),
+    Column("model", String(63), nullable=False),
+    Column("challenger", String(32), ForeignKey(versions.c.version), nullable=False),
+    Column(
+        "champion",
+        String(32),
+        ForeignKey(versions.c.version),
+        nullable=True,
+        comment="null for a model's first version",
+    ),
+    Column("state", String(16), nullable=False),
+    Column("step", Integer, nullable=False, comment="index into the policy's steps"),
+    Column(
+        "policy",
+        Text,
+        nullable=False,
+        comment="the policy as declared when the rollout began, canonical JSON",
+    ),
+    Column("started_us", BigInteger, nullable=False),
+    Column("step_started_us", BigInteger, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False, comment="why it is in this state, in words and numbers"),
+    Column("actor", String(63), nullable=False, comment="who brought it here: 'holdfast' or a person"),
+    one_of("state", RolloutState),
+    CheckConstraint("challenger <> champion", name="two_versions"),
+    Index("ix_rollouts_challenger", "challenger"),
+)
+
+_UNDER_WAY: Final = text("state NOT IN (" + ", ".join(f"'{state}'" for state in sorted(RESTING)) + ")")
+Index(
+    "uq_rollouts_one_under_way",
+    rollouts.c.model,
+    unique=True,
+    sqlite_where=_UNDER_WAY,
+    postgresql_where=_UNDER_WAY,
+)
+
+rollout_evidence = Table(
+    "rollout_evidence",
+    METADATA,
+    Column("rollout", SERIAL, ForeignKey(rollouts.c.rollout), primary_key=True),
+    Column("metric", String(63), primary_key=True),
+    Column("challenger_units", BigInteger, nullable=False),
+    Column("challenger_total", Double, nullable=False, comment="bad requests, or the sum of scores"),
+    Column("champion_units", BigInteger, nullable=False),
+    Column("champion_total", Double, nullable=False),
+    Column("log_e", Double, nullable=False, comment="natural logarithm of the largest e-value reached"),
+    Column(
+        "log_bound",
+        Double,
+        nullable=False,
+        comment="the e-value at which harm is declared, natural logarithm",
+    ),
+    Column("state", Text, nullable=False, comment="the sequential test's own state, canonical JSON"),
+    Column("updated_us", BigInteger, nullable=False),
+    comment="What is known about a running rollout. Counts are realised, never configured shares.",
+)
+
+traffic_plans = Table(
+    "traffic_plans",
+    METADATA,
+    Column("plan", SERIAL, primary_key=True, autoincrement=True),
+    Column("model", String(63), nullable=False, index=True),
+    Column("champion", String(32), ForeignKey(versions.c.version), nullable=False),
+    Column("challenger", String(32), ForeignKey(versions.c.version), nullable=True),
+    Column("share_ppm", Integer, nullable=False),
+    Column("previous", String(32), ForeignKey(versions.c.version), nullable=True),
+    Column("fallback", String(32), ForeignKey(versions.c.version), nullable=True),
+    Column("rollout", SERIAL, ForeignKey(rollouts.c.rollout), nullable=True),
+    Column("committed_us", BigInteger, nullable=False),
+    CheckConstraint("share_ppm BETWEEN 0 AND 1000000", name="share_is_a_part"),
+    CheckConstraint("challenger IS NOT NULL OR share_ppm = 0", name="no_share_without_challenger"),
+    CheckConstraint("challenger <> champion", name="two_versions"),
+    Index("ix_traffic_plans_rollout", "rollout"),
+    Index("ix_traffic_plans_champion", "champion"),
+    comment="Append-only. The newest row of a model is what its servers must do.",
+)

@@ -68,6 +68,7 @@ def test_the_bad_weather_file_was_backed_out_with_everything_it_touched(told: di
     weather = told["bad_weather"]
     first, tainted, rebuilt, _ = told["versions"]
     assert "temperature" in weather["warned"]
+    assert weather["http_5xx"] == 0
     assert weather["rows_removed"] > 72  # the departures of the day, which are of its group, went too
     assert tainted in weather["tainted_versions"]
     assert len(weather["tainted_versions"]) == 2  # the version and its heuristic

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,8 +17,9 @@ import typer
 from holdfast.cli.app import command
 from holdfast.cli.options import AsJson
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report
+from holdfast.cli.report import Report, counted
 from holdfast.cli.stage import Stage
+from holdfast.cli.wording import held_out_auc, listed, steps_of, wrapped
 from holdfast.control import accept, backout, qualify, rollout, train, verify
 from holdfast.control.status import status
 from holdfast.declaration import Model
@@ -28,7 +29,7 @@ from holdfast.records import BatchId, Verdict
 from holdfast.rollout.machine import RESTING, State
 from holdfast.store import rollouts
 from holdfast.store.rollouts import RolloutRow
-from holdfast.tables.backout import blast, explain
+from holdfast.tables.backout import Plan, blast
 
 FIRST_DAY: Final = date(2013, 1, 1)
 LOADED_UNTIL: Final = date(2013, 3, 31)
@@ -106,6 +107,11 @@ class Story:
             f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{time.monotonic() - self._began:.0f} s[/]"
         )
 
+    def _say(self, head: str, words: str) -> None:
+        """A line that is broken at words and goes on under itself."""
+        for line in wrapped(head, words):
+            self._report.say(line)
+
     # --- 1 ---------------------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
@@ -124,7 +130,7 @@ class Story:
                         continue
                     reasons.update({f"{feed} {why}": n for why, n in stage.load(feed, day).reasons.items()})
                 step(done + 1, len(days))
-        report.say(f"  {len(days) * len(feeds) - 1} batches; into quarantine went {_listed(reasons)}")
+        report.say(f"  {len(days) * len(feeds) - 1} batches; into quarantine went {listed(reasons)}")
         report.say(
             f"  the load of flights/{KILLED_DAY} is killed in the middle: exit status {killed} (SIGKILL)"
         )
@@ -175,9 +181,15 @@ class Story:
         with report.progress("qualifying"):
             results = qualify.qualify(stage.store, model, trained.version, now_us=now_us())
         self._gates[trained.version] = results
-        for result in results:
-            report.say(f"  {result.verdict:>6}  {result.gate:<10} {result.explanation}")
-        if not all(result.verdict is Verdict.PASS for result in results):
+        passed = all(result.verdict is Verdict.PASS for result in results)
+        if passed and len(self._gates) > 1:
+            self._say(
+                "    pass  ", f"all {len(results)} gates; {results[-1].gate}: {results[-1].explanation}"
+            )
+        else:
+            for result in results:
+                self._say(f"  {result.verdict:>6}  {result.gate:<10} ", result.explanation)
+        if not passed:
             raise RefusedError("HF403", f"{trained.version} was refused by a gate", state=ENDS)
         return trained.version
 
@@ -199,7 +211,10 @@ class Story:
         self._today += timedelta(days=1)
         for violation in self._stage.play_day(self._today):
             if self._today == COLD_DAY and violation.subject == "temperature":
-                self._report.say(f"  {self._today}  weather, {violation.level}: {violation.explanation}")
+                self._say(f"  {self._today}  weather, {violation.level}: ", violation.explanation)
+                self._say(
+                    " " * 14, "the feed is suspect now: nothing trains on it before a person has looked"
+                )
                 self._found["warned"] = violation.explanation
         self._stage.settle()
 
@@ -217,21 +232,20 @@ class Story:
     def _accept_wrongly(self) -> None:
         """Nothing would train on a suspect feed; a person takes the cold for real, and that is where it goes wrong."""
         stage, batch = self._stage, BatchId("weather", str(COLD_DAY))
-        done = accept.accept(
-            stage.store, batch, reason="there was a cold front", actor="demo", now_us=now_us()
-        )
-        self._report.say(
-            f"  somebody accepts {len(done.violations)} violations of {batch} without looking: 'there was a cold front'"
-        )
+        done = accept.accept(stage.store, batch, reason="a cold front", actor="demo", now_us=now_us())
+        found = counted(len(done.violations), "violation")
+        self._report.say(f"  somebody accepts {found} of {batch} without looking: 'a cold front'")
 
     def _bad_weather(self) -> None:
         """Chapter 5: the version of chapter 4 has learnt from a bad file."""
-        self._chapter("5", f"Find out that the weather of {COLD_DAY} was in degrees Celsius, and back it out")
+        self._chapter("5", f"Find out that the weather of {COLD_DAY} was wrong, and back it out")
         stage, batch = self._stage, BatchId("weather", str(COLD_DAY))
         feeds = stage.project.model.feeds
-        plan = backout.plan_back_out(stage.store, feeds, batch)
-        for number, line in enumerate(explain(plan.steps), start=1):
-            self._report.say(f"  {number}. {line}")
+        days = counted((self._today - COLD_DAY).days, "day")
+        self._say(
+            "  ", f"{days} later the sender says: it was in degrees Celsius, under the name of Fahrenheit"
+        )
+        self._say_plan(backout.plan_back_out(stage.store, feeds, batch))
         done = backout.back_out(
             stage.store,
             feeds,
@@ -248,6 +262,9 @@ class Story:
             f"  [green]backed out[/]; {clean}, which never saw the file, answers after {seconds:.2f} s"
         )
         self._play_day()
+        self._report.say(
+            f"  {self._today}  {clean} answers the day; 5xx so far: {stage.caller.tally.http_5xx}"
+        )
         stage.mend_weather(COLD_DAY)
         for feed, _, _ in done.plan.loads:
             again = stage.load(feed, COLD_DAY)
@@ -267,10 +284,15 @@ class Story:
             "rollback_seconds": seconds,
             "clean_version": clean,
             "rebuilt": version,
+            "http_5xx": stage.caller.tally.http_5xx,
         }
         if clean in done.plan.versions or ended.state is not State.PROMOTED:
             raise RefusedError("HF403", f"the rebuilt version was not promoted: {ended.reason}", state=ENDS)
-        self._report.say(f"  [green]promoted[/] {version} on {self._today}")
+        self._report.say(f"  [green]promoted[/] {version} on {self._today}, learnt from the corrected day")
+
+    def _say_plan(self, plan: Plan) -> None:
+        self._report.say(f"  [cyan]holdfast back-out {plan.feed} {plan.batch}[/] shows what it reached:")
+        self._report.table("", ["", "step", "what is done, in this order"], steps_of(plan))
 
     def _bad_push(self) -> None:
         self._chapter("6", "Push a version that shines offline and is wrong live")
@@ -293,7 +315,7 @@ class Story:
         self._report.say(f"  [green]rolled back[/] {version} on {self._today}, by {ended.actor}")
 
     def _canary(self, model: Model, version: str) -> RolloutRow:
-        stage, report = self._stage, self._report
+        stage = self._stage
         number = rollout.begin(stage.store, model, version, actor="demo", now_us=now_us())
         told = ""
         for _ in range(PATIENCE_DAYS):
@@ -301,7 +323,7 @@ class Story:
             current = rollouts.get(stage.store, number)
             if current.reason != told:
                 told = current.reason
-                report.say(f"  {self._today}  {current.state:<12} {told}")
+                self._say(f"  {self._today}  {current.state:<12} ", told)
             if current.state in RESTING:
                 break
             if current.state is not State.CANARY and current.state is not State.PENDING:
@@ -326,7 +348,7 @@ class Story:
             [
                 (
                     version,
-                    *_held_out_auc(gates),
+                    *held_out_auc(gates),
                     tally.by_version.get(version, 0),
                     live[version]["auc"],
                     live[version]["labelled"],
@@ -336,7 +358,7 @@ class Story:
             ],
         )
         bad, weather = self._found["bad_push"], self._found["bad_weather"]
-        own, heuristic = _held_out_auc(self._gates[plan["champion"]])
+        own, heuristic = held_out_auc(self._gates[plan["champion"]])
         self._found |= {
             "versions": list(self._gates),
             "champion": plan["champion"],
@@ -363,17 +385,6 @@ class Story:
         )
 
 
-def _held_out_auc(gates: list[GateResult]) -> tuple[float | None, float | None]:
-    """The version's AUC on the held-out days, and its heuristic's."""
-    observed = {result.gate: result.observed for result in gates}
-    own, ahead = observed.get("objective"), observed.get("baseline")
-    return own, None if own is None or ahead is None else own - ahead
-
-
 def _days(first: date, last: date) -> Iterator[date]:
     for number in range((last - first).days + 1):
         yield first + timedelta(days=number)
-
-
-def _listed(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items())) or "none"

@@ -297,7 +297,7 @@ def _words(step: Step) -> Iterator[str]:
         case ForgetOnline():
             yield (
                 f"online values over {step.feed}: compute {step.recomputed:,} again and forget {step.forgotten:,} "
-                f"of {_count(len(step.aggregates), 'aggregate')}" + _listed(step.aggregates)
+                f"of {_count(len(step.aggregates), 'aggregate')}" + _listed(_names(step.aggregates))
             )
         case TaintSnapshots():
             held = _count(len(step.snapshots), "snapshot")
@@ -340,6 +340,11 @@ def _answers(step: ListAnswers) -> Iterator[str]:
 
 def _moment(us: int) -> str:
     return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _names(aggregates: Sequence[str]) -> tuple[str, ...]:
+    """Names without the hash of their definition, each once."""
+    return tuple(dict.fromkeys(each.partition(".")[0] for each in aggregates))
 
 
 def _count(number: int, noun: str) -> str:

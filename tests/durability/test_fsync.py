@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fsync_lint import NoTraceError, lint, traced
 
 ACKNOWLEDGER = Path(__file__).with_name("acknowledger.py")
+CHANGER = Path(__file__).with_name("changer.py")
 LOADER = Path(__file__).parents[1] / "flow" / "loader.py"
 
 
@@ -41,6 +42,15 @@ def test_every_acknowledgement_is_durable(tmp_path: Path) -> None:
         zip([f"{number} {name}" for number, name in enumerate(done)], lint(trace, root), strict=True)
     )
     assert found == dict.fromkeys(found, (set(), set()))
+
+
+def test_a_back_out_a_training_and_a_rebuilt_ledger_are_durable(tmp_path: Path) -> None:
+    """Ledger, tombstones, online values, the files of models, and what a recovery sets aside (R6, R68)."""
+    root, trace = tmp_path / "home", tmp_path / "trace"
+    root.mkdir()
+    out = _traced([sys.executable, str(CHANGER), str(root)], trace)
+    assert out.splitlines() == ["ACK back-out", "ACK reload", "ACK train", "ACK recover 9 2"]
+    assert lint(trace, root) == [(set(), set())] * 4
 
 
 def test_a_loader_that_only_finds_out_that_all_is_there_is_durable_too(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def restore(
         try:
             count = backups.fill(store, ledger)
             _agree(store, found, count)
+            _keep_order(draft, backups.written_us(store))
         finally:
             store.ledger.close()
         durable.sync_tree(draft)
@@ -163,6 +164,12 @@ def _restore_files(directory: Path, draft: Path, found: Backup, progress: Step |
         target.write_bytes(_object(directory, entry.sha256, entry.path))
         if progress is not None:
             progress(done, len(found.files))
+
+
+def _keep_order(draft: Path, written_us: dict[str, int]) -> None:
+    """Give files the times at which they were published: should this ledger be lost too, they tell what came first."""
+    for path, at_us in written_us.items():
+        os.utime(draft / path, ns=(at_us * 1000, at_us * 1000))
 
 
 def _object(directory: Path, sha256: str, what: str) -> bytes:

@@ -12,7 +12,7 @@ from holdfast.control.recut import Cuts
 from holdfast.control.verify import Step
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError
-from holdfast.store import Store, blobs, derived, events, mending, recovery, snapshots, testimony, tombstones
+from holdfast.store import Store, blobs, derived, durable, events, mending, recovery, snapshots, testimony, tombstones
 from holdfast.store import backup as backups
 from holdfast.store.adopt import Adopted, adopt
 from holdfast.store.ledger import Transaction, sqlite_url
@@ -74,8 +74,11 @@ def recover(
 
     Guarantee: a row is readable afterwards only if every file of its load is whole and its load has no tombstone, and
     then once. What was not taken over lies in `aside`, not removed. The new ledger is one transaction: killed before its
-    end, it leaves an empty one that nothing opens, and may be run again.
+    end, it leaves an empty one that nothing opens, and may be run again. Raises `InputError` HF306 when the ledger is not
+    lost: it can be read and knows batches.
     """
+    if ledger_url is None:
+        recovery.must_be_lost(root)
     done = Recovered()
     found = _hear(root, done, progress)
     choice = testimony.choose(found)
@@ -103,6 +106,7 @@ def recover(
         named = recovery.named_files(store)
     finally:
         store.ledger.close()
+    durable.sync_directory(root)  # the name of the new ledger
     done.set_aside += choice.left
     done.set_aside += [each.path for each in found if each.predictions is not None and each.path not in named]
     for path in dict.fromkeys(done.set_aside):

@@ -359,11 +359,30 @@ def read_rows(store: Store, at: int | str, table: str, columns: Columns | None =
     """The rows of `table` at a table version (a number) or in a snapshot (its name), file after file in order of
     event time.
 
-    A snapshot gives the same rows in the same order for as long as it can be read. Raises as `cut_entries` and `read` do.
+    A snapshot gives the same rows in the same order for as long as it can be read. Raises as `cut_entries` and `read` do,
+    and `NotFoundError` HF303 when a vacuum let the rows go while they were read.
     """
     with store.ledger.read() as connection:
         found = entries(connection, table, at) if isinstance(at, int) else cut_entries(connection, at, table)
-    return read(store.root, found, columns)
+    try:
+        return read(store.root, found, columns)
+    except IntegrityError as error:
+        _refuse_vacuumed(store, at, found, error)
+        raise
+
+
+def _refuse_vacuumed(store: Store, at: int | str, found: Sequence[FileFacts], error: IntegrityError) -> None:
+    """Say that the ledger has let go of a file of `found` since they were looked up, when that is so."""
+    known = select(_FILES.c.path).where(_FILES.c.path == bindparam("of_path"))
+    with store.ledger.read() as connection:
+        gone = [each for each in found if connection.execute(known, {"of_path": each.path}).first() is None]
+    if gone:
+        raise NotFoundError(
+            "HF303",
+            f"a vacuum let go of {len(gone)} files of {at if isinstance(at, str) else f'version {at}'} while they were read",
+            state="nothing was read",
+            next_command="holdfast snapshot list, and next time holdfast vacuum with a longer --keep",
+        ) from error
 
 
 def cut_entries(connection: Connection, snapshot: str, table: str) -> list[FileFacts]:

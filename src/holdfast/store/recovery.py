@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +22,28 @@ if TYPE_CHECKING:
 
 _FILES: Final = schema.prediction_files
 _SEGMENTS: Final = schema.segments
+
+
+def must_be_lost(root: Path) -> None:
+    """Raise `InputError` HF306 when the SQLite ledger in `root` is whole and knows batches: a rebuild would forget gates,
+    rollouts and traffic.
+    """
+    path = root / "ledger.db"
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            whole = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            known = connection.execute("SELECT count(*) FROM batches").fetchone()[0]
+    except sqlite3.Error:  # this is what being lost looks like
+        return
+    if whole and known:
+        raise InputError(
+            "HF306",
+            f"the ledger is not lost: it can be read and knows {known} batches",
+            state="nothing was changed",
+            next_command="holdfast verify --repair; to rebuild all the same, move ledger.db away first",
+        )
 
 
 def must_be_empty(connection: Connection) -> None:

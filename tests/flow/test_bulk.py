@@ -74,17 +74,24 @@ def alone(tmp_path: Path) -> dict[str, list[tuple[Any, ...]]]:
     return everything(store)
 
 
-@pytest.mark.parametrize("processes", [0, 2])
+@pytest.fixture(scope="module")
+def others() -> Iterator[LocalExecutor]:
+    """Two processes, which are started once: each takes longer to import what it needs than to do its part."""
+    made = LocalExecutor(2)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("in_others", [False, True])
 def test_a_load_of_many_files_is_the_load_of_each(
-    tmp_path: Path, alone: dict[str, list[tuple[Any, ...]]], processes: int
+    tmp_path: Path, alone: dict[str, list[tuple[Any, ...]]], others: LocalExecutor, in_others: bool
 ) -> None:
-    store, executor = Store.open(tmp_path / "many"), LocalExecutor(processes)
+    store, executor = Store.open(tmp_path / "many"), others if in_others else LocalExecutor()
     given = deliveries(tmp_path / "in")
     assert load(store, given, executor) == ["loaded"] * 6
     assert everything(store) == alone
     assert load(store, given, executor) == ["already_loaded"] * 6
     assert everything(store) == alone
-    executor.close()
 
 
 def test_what_comes_before_a_bad_delivery_is_loaded_and_nothing_after_it(tmp_path: Path) -> None:
@@ -101,19 +108,19 @@ def test_what_comes_before_a_bad_delivery_is_loaded_and_nothing_after_it(tmp_pat
     assert orphans.unnamed(store) == []
 
 
-def test_the_same_content_twice_in_one_load_is_told_as_if_it_came_later(tmp_path: Path) -> None:
+def test_the_same_content_twice_in_one_load_is_told_as_if_it_came_later(
+    tmp_path: Path, others: LocalExecutor
+) -> None:
     store, given = Store.open(tmp_path / "store"), deliveries(tmp_path / "in", count=2)
     assert load(store, [given[0], given[0], given[1]], LocalExecutor()) == [
         "loaded",
         "already_loaded",
         "loaded",
     ]
-    executor = LocalExecutor(1)
     other = Store.open(tmp_path / "other")
-    assert load(other, [given[0], given[0], given[1]], executor) == ["loaded", "already_loaded", "loaded"]
+    assert load(other, [given[0], given[0], given[1]], others) == ["loaded", "already_loaded", "loaded"]
     with pytest.raises(ConflictError, match="HF203"):
-        load(other, [Delivery("elsewhere", given[0].source)], executor)
-    executor.close()
+        load(other, [Delivery("elsewhere", given[0].source)], others)
     assert orphans.unnamed(other) == []
 
 
@@ -125,18 +132,16 @@ def test_tasks_of_a_process_that_died_run_again_in_their_place(tmp_path: Path) -
     executor.close()
 
 
-def test_many_files_are_checked_and_profiled_as_one_would_be(tmp_path: Path) -> None:
+def test_many_files_are_checked_and_profiled_as_one_would_be(tmp_path: Path, others: LocalExecutor) -> None:
     store, given = Store.open(tmp_path / "store"), deliveries(tmp_path / "in")
     load(store, given, LocalExecutor())
     with store.ledger.read() as connection:
         found = files.entries(connection, "trips", 6)
-    others = LocalExecutor(1)
     sources = [each.source for each in given]
     checked = list(check_many(FEED, sources, others))
     assert checked == list(check_many(FEED, sources, LocalExecutor()))
     assert [(each.rows, each.valid, each.reasons) for each in checked] == [(300, 294, {"km|range": 6})] * 6
     profile = profile_many(store, FEED.contract, found, others)
-    others.close()
     assert profile == profile_many(store, FEED.contract, found, LocalExecutor())
     assert profile.rows == 6 * 294
 

@@ -1,29 +1,42 @@
-"""`holdfast contract` in a user's project and CI (R92): exit statuses, words, and the ledger behind them."""
+"""`holdfast contract` in a user's project and CI (R92): exit statuses, words, and the ledger behind them.
+
+The commands run in this process; that each starts as a process of its own is shown by test_new_user.py.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from holdfast.cli import app
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Said]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command in a project that `init` wrote."""
+    monkeypatch.chdir(tmp_path)
 
-    def command(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "holdfast", *arguments],
-            cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == expect, f"{arguments}: {done.stdout}{done.stderr}"
+    def command(*arguments: str, expect: int = 0) -> Said:
+        monkeypatch.setattr("sys.argv", ["holdfast", *arguments])
+        with pytest.raises(SystemExit) as left:
+            app.main()
+        done = Said(*capsys.readouterr())
+        assert (left.value.code or 0) == expect, f"{arguments}: {done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
         return done
 

@@ -47,16 +47,20 @@ def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS)
     ([1400.0, None], ['distance|not_exact'])
     """
     faults: dict[str, pl.Series] = {}
-    widened = frame
+    widened: list[pl.Series] = []
     conversions = crossings(contract, facts)
+    there = set(frame.columns)
     for column in contract.columns:
-        if column.name in frame.columns:
-            values, found = _widen(column, frame[column.name])
-            if column.name in conversions:
-                values, found = convert_column(column, conversions[column.name], values, found)
-            widened = widened.with_columns(values.alias(column.name))
-            faults |= {f"{column.name}|{rule}": rows for rule, rows in found.items() if rows.any()}
-    return Typed(widened, frame, faults)
+        if column.name not in there:
+            continue
+        delivered = frame.get_column(column.name)
+        values, found = _widen(column, delivered)
+        if column.name in conversions:
+            values, found = convert_column(column, conversions[column.name], values, found)
+        if values is not delivered:
+            widened.append(values.alias(column.name))
+        faults |= {f"{column.name}|{rule}": rows for rule, rows in found.items() if rows.any()}
+    return Typed(frame.with_columns(widened) if widened else frame, frame, faults)
 
 
 def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
@@ -74,6 +78,8 @@ def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.S
             return _exact(values, pl.Int64())
         case Category() | Text() if isinstance(kind, (pl.Categorical, pl.Enum)):
             return values.cast(pl.String), {}
+        case _ if kind == dtype(column):
+            return values, {}
         case Timestamp(tz=zone) if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
             return values.dt.cast_time_unit("us").dt.convert_time_zone(zone), {}
         case Timestamp(naive="local") if isinstance(kind, pl.Datetime):

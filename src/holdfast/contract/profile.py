@@ -46,6 +46,7 @@ _FEW_VALUES: Final = 64
 _FEW_QUARTERS: Final = 200
 _ORDINARY: Final = (-(2**22), 2**22)  # years 1850 to 2089, far from the ends of what `datetime` can count
 _QUARTER_US: Final = 15 * 60 * 1_000_000
+_NOT_A_TIME: Final = np.iinfo(np.int64).min
 _SPACINGS_US: Final = np.array([round(seconds * 1e6) for seconds in SPACINGS_SECONDS], np.int64)
 
 
@@ -221,8 +222,9 @@ def _shape(column: Column, series: pl.Series) -> Shape:
 
 def _numbers(series: pl.Series, scale: tuple[float, float] | None) -> Numbers:
     missing = series.null_count()
-    held = series.drop_nulls() if missing else series
-    return numbers_of(held.to_numpy().astype(np.float64, copy=False), missing, scale)
+    values = series.to_numpy().astype(np.float64, copy=False)
+    # Valid numbers are finite, so that only a missing one is NaN.
+    return numbers_of(values[~np.isnan(values)] if missing else values, missing, scale)
 
 
 def _lengths(series: pl.Series) -> pl.Series:
@@ -255,8 +257,9 @@ def _words(series: pl.Series) -> Words:
 
 def _instants(series: pl.Series, zone: str) -> Instants:
     missing = series.null_count()
-    held = series.drop_nulls() if missing else series
-    at_us = held.to_numpy().view(np.int64)
+    at_us = series.to_numpy().view(np.int64)
+    if missing:
+        at_us = at_us[at_us != _NOT_A_TIME]
     nothing = np.zeros(len(_SPACINGS_US) + 1, np.int64)
     if at_us.size == 0:
         return Instants(missing, 0, 0, (0,) * 24, (0,) * 7, tuple(nothing.tolist()))
@@ -298,8 +301,14 @@ def _clock(at_us: NDArray[np.int64], zone: str) -> tuple[NDArray[np.int64], NDAr
 def _local(quarters: NDArray[np.int64], zone: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The hour and the weekday that clocks of `zone` show at each of `quarters` of an hour since 1970 UTC."""
     if len(quarters) <= _FEW_QUARTERS and _ORDINARY[0] < quarters[0] and quarters[-1] < _ORDINARY[1]:
-        clock = ZoneInfo(zone)
-        shown = [datetime.fromtimestamp(quarter * 900, clock) for quarter in quarters.tolist()]
-        return np.array([at.hour for at in shown]), np.array([at.weekday() for at in shown])
+        shown = np.array([_shown(quarter, zone) for quarter in quarters.tolist()])
+        return shown[:, 0], shown[:, 1]
     local = pl.Series(quarters * _QUARTER_US).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(zone)
     return local.dt.hour().to_numpy(), local.dt.weekday().to_numpy() - 1
+
+
+@lru_cache(maxsize=4_096)
+def _shown(quarter: int, zone: str) -> tuple[int, int]:
+    # Columns of one batch, and one batch and the next, mostly lie in the same hours.
+    at = datetime.fromtimestamp(quarter * 900, ZoneInfo(zone))
+    return at.hour, at.weekday()

@@ -201,6 +201,7 @@ _KINDS: Final[dict[str, type[Shape]]] = {
     "flags": Flags,
     "instants": Instants,
 }
+_FACTS: Final = {cls: (kind, tuple(field.name for field in fields(cls))) for kind, cls in _KINDS.items()}
 
 
 def numbers_of(values: NDArray[np.float64], missing: int, scale: tuple[float, float] | None) -> Numbers:
@@ -362,12 +363,13 @@ def _sum_counts(parts: Sequence[Mapping[_Key, int]]) -> dict[_Key, int]:
 
 def shape_json(shape: Shape) -> dict[str, Any]:
     """`shape` in JSON types, bins as a flat list of place and count."""
-    value: dict[str, Any] = {"kind": next(kind for kind, cls in _KINDS.items() if cls is type(shape))}
-    for field in fields(shape):
-        fact = getattr(shape, field.name)
-        if field.name == "bins":
+    kind, names = _FACTS[type(shape)]
+    value: dict[str, Any] = {"kind": kind}
+    for name in names:
+        fact = getattr(shape, name)
+        if name == "bins":
             fact = [number for pair in sorted(fact.items()) for number in pair]
-        value[field.name] = dict(fact) if isinstance(fact, Mapping) else fact
+        value[name] = dict(fact) if isinstance(fact, Mapping) else fact
     return value
 
 

@@ -47,10 +47,21 @@ def suspects(frame: pl.DataFrame, key: tuple[str, ...]) -> pl.Expr:
 
     It knows nothing of bad rows, so that Polars can find them at the same time.
     """
-    kind = frame.schema[key[0]]
-    if len(key) == 1 and (kind == pl.Int64 or kind.is_temporal()):
+    if _is_whole(frame, key):
         return pl.col(key[0]).to_physical().map_batches(_numbers, return_dtype=pl.Boolean()).alias("suspect")
     return _hash(key).map_batches(_hashes, return_dtype=pl.Boolean()).alias("suspect")
+
+
+def may_repeat(frame: pl.DataFrame, key: tuple[str, ...]) -> bool:
+    """Whether `suspects` would find any row, for few rows without the price of a query."""
+    if _is_whole(frame, key):
+        return len(_twice(frame.get_column(key[0]).to_physical())) > 0
+    return bool(frame.select_seq(suspects(frame, key).any()).item())
+
+
+def _is_whole(frame: pl.DataFrame, key: tuple[str, ...]) -> bool:
+    kind = frame.schema[key[0]]
+    return len(key) == 1 and (kind == pl.Int64 or kind.is_temporal())
 
 
 def repeated(
@@ -62,8 +73,7 @@ def repeated(
     """
     if suspect is None:
         suspect = frame.select(suspects(frame, key)).to_series()
-    suspect = suspect & ~bad
-    if not suspect.any():
+    if not suspect.any() or not (suspect := suspect & ~bad).any():
         return None
     rows = frame.select(key).with_row_index("_row").filter(suspect)
     later = rows.filter(~rows.select(key).select(pl.struct(pl.all()).is_first_distinct()).to_series())["_row"]
@@ -75,13 +85,18 @@ def repeated(
 
 
 def _numbers(numbers: pl.Series) -> pl.Series:
+    return _are_among(numbers, _twice(numbers))
+
+
+def _twice(numbers: pl.Series) -> NDArray[Any]:
+    """The numbers that are there twice; 0 may stand for one that is missing."""
     values = (numbers.fill_null(0) if numbers.null_count() else numbers).to_numpy()
     twice = _twice_in_order(values)
     if twice is None:
         twice = _twice_when_close(values)
     if twice is None:
         twice = _twice_sorted(values)
-    return _are_among(numbers, twice)
+    return twice
 
 
 def _hashes(hashes: pl.Series) -> pl.Series:

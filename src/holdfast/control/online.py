@@ -124,6 +124,8 @@ def _kept(
         aggregate = Aggregate.from_dict(json.loads(known.definition))
         if known.aggregate in found or (batch is not None and _readable(aggregate, batch)):
             found[known.aggregate] = (aggregate, reached)
+    if not found:
+        return _Kept(0, (), ())
     complete, behind = list[Aggregate](), list[Aggregate]()
     for aggregate, version in found.values():
         lacks = version is None or batches.rows_since(connection, feed.name, version)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from holdfast.contract import Contract, Label
@@ -125,15 +126,10 @@ def digest_of(frame: pl.DataFrame) -> str:
     """
     if frame.is_empty():
         return ""
-    hashes = frame.hash_rows(seed=2013)
-    mixed = hashes ^ (hashes // 4_294_967_296)
-    parts = (pl.__version__, frame.height, hashes.sum(), mixed.sum(), _xor(hashes))
+    hashes = frame.hash_rows(seed=2013).to_numpy()
+    mixed = hashes ^ (hashes >> np.uint64(32))
+    parts = (pl.__version__, frame.height, hashes.sum(), mixed.sum(), np.bitwise_xor.reduce(hashes))
     return sha256_hex(",".join(map(str, parts)))
-
-
-def _xor(hashes: pl.Series) -> int:
-    folded = hashes.to_frame("h").select(pl.col("h").bitwise_xor()).item()
-    return int(folded)
 
 
 def _values_digest(contract: Contract, valid: pl.DataFrame) -> str:

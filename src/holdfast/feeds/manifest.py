@@ -5,7 +5,7 @@ files alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from holdfast.records import BatchId
@@ -75,7 +75,7 @@ class Manifest:
         >>> Manifest("flights", "d1", 0, "aa", "cc", ("carrier", "flight")).as_dict()["key"]
         'carrier+flight'
         """
-        known = {name: value for name, value in asdict(self).items() if value is not None}
+        known = {name: getattr(self, name) for name in _NAMES if getattr(self, name) is not None}
         return known | {"key": "+".join(self.key)}
 
     @classmethod
@@ -90,3 +90,6 @@ class Manifest:
             return None
         found = {field.name: footer[field.name] for field in fields(cls) if field.name in footer}
         return cls(**{**found, "key": tuple(filter(None, str(footer.get("key", "")).split("+")))})
+
+
+_NAMES: Final = tuple(field.name for field in fields(Manifest))

@@ -12,11 +12,12 @@ from holdfast.feeds.admission import History, Past
 from holdfast.feeds.machine import Event
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import events, feeds, schema, violations
+from holdfast.store.prepared import Prepared
 
 _ADMISSIONS: Final = schema.admissions
 _BATCHES: Final = schema.batches
 _VIOLATIONS: Final = schema.violations
-_INSERT: Final = insert(_ADMISSIONS)
+_INSERT: Final = Prepared(insert(_ADMISSIONS))
 _LIVE: Final = _BATCHES.c.state == "published"
 _OF_BATCH: Final = and_(
     _BATCHES.c.feed == _ADMISSIONS.c.feed,
@@ -30,16 +31,18 @@ _SUSPECT: Final = exists().where(
     _VIOLATIONS.c.level == Level.ERROR,
     _VIOLATIONS.c.accepted_us.is_(None),
 )
-_PAST: Final = (
+_PAST: Final = Prepared(
     select(_BATCHES.c.batch, _BATCHES.c.rows_received, _BATCHES.c.event_low_us)
     .where(_BATCHES.c.feed == bindparam("of_feed"), _LIVE, ~_SUSPECT)
     .order_by(_BATCHES.c.table_version.desc())
     .limit(bindparam("most"))
 )
-_BEFORE: Final = select(func.max(_BATCHES.c.event_high_us)).where(
-    _BATCHES.c.feed == bindparam("of_feed"), _LIVE, _BATCHES.c.event_low_us < bindparam("low_us")
+_BEFORE: Final = Prepared(
+    select(func.max(_BATCHES.c.event_high_us)).where(
+        _BATCHES.c.feed == bindparam("of_feed"), _LIVE, _BATCHES.c.event_low_us < bindparam("low_us")
+    )
 )
-_COUNTED: Final = (
+_COUNTED: Final = Prepared(
     select(_ADMISSIONS.c.sequence_high)
     .join(_BATCHES, _OF_BATCH)
     .where(_BATCHES.c.feed == bindparam("of_feed"), _LIVE, _ADMISSIONS.c.sequence_high.is_not(None))
@@ -47,13 +50,15 @@ _COUNTED: Final = (
     .limit(1)
 )
 _SAME: Final = {
-    column.name: select(_BATCHES.c.batch)
-    .join(_ADMISSIONS, _OF_BATCH)
-    .where(_ADMISSIONS.c.feed == bindparam("of_feed"), _LIVE, column == bindparam("digest"))
-    .limit(1)
+    column.name: Prepared(
+        select(_BATCHES.c.batch)
+        .join(_ADMISSIONS, _OF_BATCH)
+        .where(_ADMISSIONS.c.feed == bindparam("of_feed"), _LIVE, column == bindparam("digest"))
+        .limit(1)
+    )
     for column in (_ADMISSIONS.c.rows_digest, _ADMISSIONS.c.values_digest)
 }
-_PROFILES: Final = (
+_PROFILES: Final = Prepared(
     select(_BATCHES.c.batch, _ADMISSIONS.c.profile)
     .join(_ADMISSIONS, _OF_BATCH)
     .where(_BATCHES.c.feed == bindparam("of_feed"), _LIVE, ~_SUSPECT)
@@ -93,25 +98,29 @@ def history(connection: Connection, feed: str, asked: Asked) -> History:
     of = {"of_feed": feed}
     past: tuple[Past, ...] = ()
     if asked.batches:
-        rows = connection.execute(_PAST, {**of, "most": asked.batches})
-        past = tuple(Past(batch, rows, low) for batch, rows, low in rows if low is not None)
+        rows = _PAST.run(connection, {**of, "most": asked.batches})
+        past = tuple(
+            Past(row.batch, row.rows_received, row.event_low_us)
+            for row in rows
+            if row.event_low_us is not None
+        )
     before = sequence = same_rows = same_values = None
     if asked.low_us is not None:
-        before = connection.execute(_BEFORE, {**of, "low_us": asked.low_us}).scalar_one()
+        before = _BEFORE.run(connection, {**of, "low_us": asked.low_us}).scalar_one()
     if asked.sequence:
-        sequence = connection.execute(_COUNTED, of).scalar_one_or_none()
+        sequence = _COUNTED.run(connection, of).scalar_one_or_none()
     if asked.rows_digest:
         given = {**of, "digest": asked.rows_digest}
-        same_rows = connection.execute(_SAME["rows_digest"], given).scalar_one_or_none()
+        same_rows = _SAME["rows_digest"].run(connection, given).scalar_one_or_none()
     if asked.values_digest:
         given = {**of, "digest": asked.values_digest}
-        same_values = connection.execute(_SAME["values_digest"], given).scalar_one_or_none()
+        same_values = _SAME["values_digest"].run(connection, given).scalar_one_or_none()
     return History(past, before, sequence, same_rows, same_values)
 
 
 def profiles(connection: Connection, feed: str, most: int) -> list[str]:
     """The profiles of the newest loaded batches of `feed` that are not suspect, as canonical JSON, the oldest first."""
-    rows = connection.execute(_PROFILES, {"of_feed": feed, "most": most}).all()
+    rows = _PROFILES.run(connection, {"of_feed": feed, "most": most}).all()
     return [row.profile for row in reversed(rows)]
 
 
@@ -127,8 +136,8 @@ def admit(
     """Keep what a batch looked like and what is wrong with it, and move its feed's state, in the transaction that
     publishes it. Returns whether its contract is another than that of the feed's delivery before.
     """
-    connection.execute(
-        _INSERT,
+    _INSERT.run(
+        connection,
         {
             "feed": batch.feed,
             "batch": batch.batch,

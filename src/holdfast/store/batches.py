@@ -57,6 +57,7 @@ _CHANGES: Final = tuple(
 _PARTS_GONE: Final = Prepared(
     select(_FILE_BATCHES.c.feed).where(_FILE_BATCHES.c.removed_version > bindparam("since"))
 )
+_CURRENT_VERSION: Final = Prepared(select(func.coalesce(func.max(_VERSIONS.c.table_version), 0)))
 _NEW_VERSION: Final = Prepared(
     insert(_VERSIONS).returning(_VERSIONS.c.table_version), ("committed_us", "reason")
 )
@@ -132,7 +133,7 @@ def answer(connection: Connection, batch: BatchId, digest: str) -> Publish | Alr
 
 def current_version(connection: Connection) -> int:
     """The newest table version, 0 before the first load."""
-    return int(connection.execute(select(func.coalesce(func.max(_VERSIONS.c.table_version), 0))).scalar_one())
+    return int(_CURRENT_VERSION.run(connection, {}).scalar_one())
 
 
 def publish(store: Store, publication: Publication, *, now_us: int) -> Outcome:

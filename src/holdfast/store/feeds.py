@@ -9,9 +9,10 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from holdfast.feeds.machine import Event, State, next_state
 from holdfast.store import events, schema, violations
+from holdfast.store.prepared import Prepared
 
 _FEEDS: Final = schema.feeds
-_FIND: Final = select(_FEEDS).where(_FEEDS.c.feed == bindparam("of_feed"))
+_FIND: Final = Prepared(select(_FEEDS).where(_FEEDS.c.feed == bindparam("of_feed")))
 _INSERT: Final = insert(_FEEDS)
 _UPDATE: Final = (
     update(_FEEDS)
@@ -33,8 +34,10 @@ class FeedRow:
 
 def find(connection: Connection, feed: str) -> FeedRow | None:
     """The row of `feed`; None when it never delivered."""
-    row = connection.execute(_FIND, {"of_feed": feed}).one_or_none()
-    return None if row is None else FeedRow(row.feed, State(row.state), *row[2:])
+    row = _FIND.run(connection, {"of_feed": feed}).one_or_none()
+    if row is None:
+        return None
+    return FeedRow(row.feed, State(row.state), row.contract_hash, row.reason, row.changed_us)
 
 
 def everything(connection: Connection) -> list[FeedRow]:

@@ -17,6 +17,8 @@ from holdfast.store.sources.opening import Spec, open_source
 from holdfast.store.sources.packed import TooLargeError, unpacked
 from holdfast.store.sources.source import Bundle, File, Kind, Rows, Source, first_line, refused, too_large
 
+_SMALL_BYTES: Final = 1 << 20
+
 
 def read(spec: Spec, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS) -> Typed:
     """The rows of the source at `spec`; raises as `open_source` and `parse` do."""
@@ -74,7 +76,8 @@ def _read_parquet(name: str, data: bytes, limit_bytes: int) -> tuple[pa.Table, i
         if size > limit_bytes:
             raise TooLargeError
         check_types(file.schema_arrow)
-        return file.read(), size
+        # Threads take longer to wake than a small file takes to read.
+        return file.read(use_threads=size > _SMALL_BYTES), size
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, ValueError) as error:
         raise refused(name, f"is not a readable Parquet file ({first_line(error)})") from error
 

@@ -67,7 +67,8 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Asked
     taught = asked.taught(store, champion.snapshot, about.selection_json, about.seed)
     with store.ledger.read() as connection:
         came = asked.labelled(connection, champion.model, champion.version, most=MOST_LABELS)
-    recent = np.isin(came.predictions, rows["prediction"].to_numpy())
+    newest = set(rows["prediction"].to_list())  # not np.isin: over texts it compares each with each
+    recent = np.fromiter((each in newest for each in came.predictions), np.bool_, len(came.predictions))
     return Asked(
         version=champion.version,
         answers=rows.height,

@@ -5,7 +5,7 @@
 In each world 1 to `--loaders` processes load the same deliveries at once, in other orders, some twice, some with the same
 id and other content. A killed one is followed by others. After every few kills, and when the last delivery is in, the
 checker reads all rows: none that was acknowledged is lost, none is there twice, no delivery is there in part, and
-`verify` finds nothing.
+`verify` finds nothing. What else changes a store is killed by `crash_commands.py`.
 """
 
 from __future__ import annotations

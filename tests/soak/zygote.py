@@ -4,6 +4,7 @@ Nothing of Polars or PyArrow has run before the fork, only their import; a child
 waited for. One line of JSON comes in, one goes out:
 
     {"run": {"root", "jobs": [[batch, path], ...], "point", "passes", "acks"}}  ->  {"pid": 123}
+    {"run": {"root", "command", "point", "passes"}}                               ->  {"pid": 123}
     {"wait": 123}                                                              ->  {"status": -9}, or null after a minute
 
 A child appends a line to the file `acks` after each answer that it got, as a sender would who writes down what was
@@ -18,6 +19,10 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import commands
 
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp
 from holdfast.control.ingest import ingest
@@ -67,8 +72,6 @@ def kill_at(point: str, passes: int) -> faults.Hook:
 def load(task: dict[str, Any]) -> None:
     """Load the jobs in order and write down each answer."""
     acks = os.open(task["acks"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    if task.get("point"):
-        faults.arm(kill_at(task["point"], task["passes"]))
     store = Store.open(Path(task["root"]))
     for batch, path in task["jobs"]:
         content = Path(path).stem
@@ -93,7 +96,9 @@ def run(task: dict[str, Any]) -> int:
         return pid
     status = 1
     try:
-        load(task)
+        if task.get("point"):
+            faults.arm(kill_at(task["point"], task["passes"]))
+        (commands.run if "command" in task else load)(task)
         status = 0
     finally:
         os._exit(status)

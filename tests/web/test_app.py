@@ -7,7 +7,10 @@ import httpx
 import pytest
 
 from holdfast.control.status import StatusReader, status
+from holdfast.monitor.asked import Asked, AskedSlice, LabelShare
 from holdfast.records import canonical_json
+from holdfast.stats import Interval
+from holdfast.store import asked
 from holdfast.web.app import SECURITY_HEADERS, build_app
 from holdfast.web.charts import Drawings
 from holdfast.web.contexts import Page, page
@@ -140,3 +143,23 @@ def test_the_same_data_is_drawn_once(store, story):
     assert first.quality is not None
     assert first.quality.wide is not again.quality.wide or str(first.quality.wide) == str(again.quality.wide)
     assert len(drawings._drawn) == 4
+
+
+def test_what_callers_ask_and_nothing_taught_is_on_the_page_and_escaped(empty_store, story):
+    """R51, R53, R50: a value of a slice is what a client sent."""
+    missing = AskedSlice("origin", story.nasty, 300, 0.3, 0, covered=False)
+    taught = AskedSlice("origin", "EWR", 700, 0.7, 9, covered=True)
+    label = LabelShare(
+        0.2, Interval(0.3, 0.28, 0.32), 0.31, 900, None, 0, shifted=True, words="by estimate for 30.0%"
+    )
+    found = Asked(story.first, 1_000, 1, 2, 3, (missing, taught), label)
+    with empty_store.ledger.write() as connection:
+        asked.put(connection, "flight-delay", found)
+        assert asked.last(connection, "flight-delay") == found
+    text = client_of(empty_store, story).get("/").text
+    assert "not covered" in text
+    assert "30.0 %" in text
+    assert "label shifted" in text
+    assert "by estimate for 30.0%" in text
+    assert story.nasty not in text
+    assert "origin = EWR" not in text

@@ -78,9 +78,9 @@ def judge(store: Store, feed: Feed, delivered: Prepared | Examined, *, now_us: i
         values_digest=facts.values_digest,
         batches=MOST_BATCHES if expects.rows is not None and expects.rows.differs is not None else 0,
         low_us=facts.event_low_us if expects.every is not None else None,
-        sequence=expects.sequence is not None,
+        number=None if facts.sequence is None else facts.sequence.low,
     )
-    depends = bool(asked.batches or asked.sequence or expects.shape or asked.low_us is not None)
+    depends = bool(asked.batches or asked.number is not None or expects.shape or asked.low_us is not None)
     with store.ledger.read() as connection:
         basis = batches.current_version(connection) if depends else None
         change = contracts.check(connection, feed)
@@ -97,19 +97,23 @@ def judge(store: Store, feed: Feed, delivered: Prepared | Examined, *, now_us: i
         delivered.batch,
         delivered.manifest.epoch,
         feed.contract,
-        _admission(facts, delivered.profile, tuple(found)),
+        _admission(feed, facts, delivered.profile, tuple(found)),
         change,
         basis,
     )
 
 
-def _admission(facts: DeliveryFacts, profile: Profile, found: tuple[Violation, ...]) -> Admission:
+def _admission(
+    feed: Feed, facts: DeliveryFacts, profile: Profile, found: tuple[Violation, ...]
+) -> Admission:
     return Admission(
         rows_expected=facts.rows_expected,
         profile=profile.to_json(),
         rows_digest=facts.rows_digest,
         values_digest=facts.values_digest,
-        sequence_high=None if facts.sequence is None else facts.sequence.high,
+        sequence=facts.sequence,
+        group_name=feed.group or "",
+        event_time=feed.contract.event_time,
         violations=found,
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select
 
 from holdfast.feeds.admission import History, Past
+from holdfast.feeds.delivery import Sequence
 from holdfast.feeds.machine import Event
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import events, feeds, schema, violations
@@ -43,11 +44,9 @@ _BEFORE: Final = Prepared(
     )
 )
 _COUNTED: Final = Prepared(
-    select(_ADMISSIONS.c.sequence_high)
+    select(func.max(_ADMISSIONS.c.sequence_high))
     .join(_BATCHES, _OF_BATCH)
-    .where(_BATCHES.c.feed == bindparam("of_feed"), _LIVE, _ADMISSIONS.c.sequence_high.is_not(None))
-    .order_by(_BATCHES.c.table_version.desc())
-    .limit(1)
+    .where(_ADMISSIONS.c.feed == bindparam("of_feed"), _LIVE, _ADMISSIONS.c.sequence_low < bindparam("number"))
 )
 _SAME: Final = {
     column.name: Prepared(
@@ -75,7 +74,9 @@ class Admission:
     profile: str
     rows_digest: str
     values_digest: str
-    sequence_high: int | None
+    sequence: Sequence | None = None
+    group_name: str | None = None
+    event_time: str | None = None
     violations: tuple[Violation, ...] = ()
 
 
@@ -83,14 +84,15 @@ class Admission:
 class Asked:
     """What of the history a delivery is to be held against; what is None or 0 is not looked up.
 
-    `batches` is how many of the newest batches; `low_us` the delivery's first event, microseconds UTC.
+    `batches` is how many of the newest batches; `low_us` the delivery's first event, microseconds UTC; `number` the lowest
+    number that it counts.
     """
 
     rows_digest: str
     values_digest: str = ""
     batches: int = 0
     low_us: int | None = None
-    sequence: bool = False
+    number: int | None = None
 
 
 def history(connection: Connection, feed: str, asked: Asked) -> History:
@@ -107,8 +109,8 @@ def history(connection: Connection, feed: str, asked: Asked) -> History:
     before = sequence = same_rows = same_values = None
     if asked.low_us is not None:
         before = _BEFORE.run(connection, {**of, "low_us": asked.low_us}).scalar_one()
-    if asked.sequence:
-        sequence = _COUNTED.run(connection, of).scalar_one_or_none()
+    if asked.number is not None:
+        sequence = _COUNTED.run(connection, {**of, "number": asked.number}).scalar_one()
     if asked.rows_digest:
         given = {**of, "digest": asked.rows_digest}
         same_rows = _SAME["rows_digest"].run(connection, given).scalar_one_or_none()
@@ -136,6 +138,7 @@ def admit(
     """Keep what a batch looked like and what is wrong with it, and move its feed's state, in the transaction that
     publishes it. Returns whether its contract is another than that of the feed's delivery before.
     """
+    counted = admission.sequence
     _INSERT.run(
         connection,
         {
@@ -146,7 +149,11 @@ def admit(
             "profile": admission.profile,
             "rows_digest": admission.rows_digest,
             "values_digest": admission.values_digest,
-            "sequence_high": admission.sequence_high,
+            "sequence_low": None if counted is None else counted.low,
+            "sequence_high": None if counted is None else counted.high,
+            "sequence_holes": None if counted is None else counted.holes,
+            "group_name": admission.group_name,
+            "event_time": admission.event_time,
         },
     )
     violations.add(connection, batch, epoch, admission.violations, now_us=now_us)
@@ -164,17 +171,15 @@ def admit(
 def refuse(
     connection: Connection,
     batch: BatchId,
-    found: Sequence[Violation],
+    found: Collection[Violation],
     *,
     contract_hash: str,
     now_us: int,
 ) -> None:
-    """Keep that a delivery was refused and why, in the caller's transaction; the same refusal again adds nothing."""
+    """Keep that a delivery was refused and why, in the caller's transaction; the same refusal again is told once, and its
+    feed refuses all the same.
+    """
     told = in_words(found)
-    last = events.newest(connection, subject=str(batch), limit=1)
-    if last and last[0].explanation == told:
-        return
-    violations.add(connection, batch, None, found, now_us=now_us)
     feeds.happened(
         connection,
         batch.feed,
@@ -183,10 +188,14 @@ def refuse(
         reason=f"batch {batch.batch}: {told}",
         now_us=now_us,
     )
+    last = events.newest(connection, subject=str(batch), limit=1)
+    if last and last[0].explanation == told:
+        return
+    violations.add(connection, batch, None, found, now_us=now_us)
     events.append(connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=told)
 
 
-def in_words(found: Sequence[Violation]) -> str:
+def in_words(found: Collection[Violation]) -> str:
     """What is wrong with a delivery, on one line.
 
     >>> in_words([Violation("rows", "", Level.ERROR, "3 rows came")])

@@ -20,6 +20,7 @@ from holdfast.store.schema.answers import (
 from holdfast.store.schema.backout import backout_batches, backouts, taints
 from holdfast.store.schema.catalogue import batches, file_batches, files, table_versions
 from holdfast.store.schema.cuts import (
+    let_go,
     selections,
     snapshot_held_back,
     snapshot_slices,
@@ -30,7 +31,7 @@ from holdfast.store.schema.metadata import METADATA
 from holdfast.store.schema.online import online_definitions, online_features
 from holdfast.store.schema.rollout import gate_results, rollout_evidence, rollouts, traffic_plans, versions
 from holdfast.store.schema.story import events, followers, leases
-from holdfast.store.schema.trust import admissions, contracts, feeds, violations
+from holdfast.store.schema.trust import admissions, contracts, feeds, load_references, violations
 
 __all__ = [
     "METADATA",
@@ -48,6 +49,8 @@ __all__ = [
     "gate_results",
     "labels",
     "leases",
+    "let_go",
+    "load_references",
     "online_definitions",
     "online_features",
     "outcomes",

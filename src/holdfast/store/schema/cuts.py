@@ -37,6 +37,14 @@ snapshot_tables = Table(
     Column("files", Integer, nullable=False),
 )
 
+let_go = Table(
+    "let_go",
+    METADATA,
+    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    comment="Snapshots of which a vacuum removed files: what was in them is known, but cannot be read any more.",
+)
+
 snapshot_held_back = Table(
     "snapshot_held_back",
     METADATA,

@@ -66,12 +66,46 @@ admissions = Table(
         comment="of the valid rows without key and event time; empty where it was not asked for",
     ),
     Column(
-        "sequence_high", BigInteger, nullable=True, comment="the highest number of the feed's counting column"
+        "sequence_low", BigInteger, nullable=True, comment="the lowest number of the feed's counting column"
     ),
+    Column("sequence_high", BigInteger, nullable=True, comment="the highest"),
+    Column("sequence_holes", BigInteger, nullable=True, comment="how many numbers between them are missing"),
+    Column(
+        "group_name",
+        String(63),
+        nullable=True,
+        comment="the feed's group when it was loaded, empty for a feed of its own; null when nobody noted it",
+    ),
+    Column("event_time", String(63), nullable=True, comment="the column of the feed's event times then"),
     ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
     Index("ix_admissions_feed_rows_digest", "feed", "rows_digest"),
     Index("ix_admissions_feed_values_digest", "feed", "values_digest"),
     comment="What a batch looked like when it was let in; later batches are compared with it.",
+)
+
+load_references = Table(
+    "load_references",
+    METADATA,
+    Column("feed", String(63), primary_key=True),
+    Column("batch", String(63), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("column_name", String(63), primary_key=True),
+    Column("to_feed", String(63), primary_key=True),
+    Column("to_key", String(63), primary_key=True),
+    Column("to_batch", String(63), primary_key=True),
+    Column("to_epoch", Integer, primary_key=True),
+    Column(
+        "reaching_us",
+        BigInteger,
+        nullable=True,
+        comment="how far back in event time it looked; null for all the rows there were",
+    ),
+    ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
+    ForeignKeyConstraint(
+        ["to_feed", "to_batch", "to_epoch"], ["batches.feed", "batches.batch", "batches.epoch"]
+    ),
+    Index("ix_load_references_to_feed_to_batch_to_epoch", "to_feed", "to_batch", "to_epoch"),
+    comment="Whose keys the rows of a load were let in for: they refer to nothing when these loads go.",
 )
 
 violations = Table(

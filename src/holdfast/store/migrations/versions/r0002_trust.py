@@ -31,6 +31,8 @@ def upgrade() -> None:
     _create_admissions()
     _create_backout_batches()
     _create_file_batches()
+    _create_let_go()
+    _create_load_references()
     _create_selections()
     _create_snapshot_held_back()
     _create_snapshot_slices()
@@ -375,10 +377,31 @@ def _create_admissions() -> None:
             comment="of the valid rows without key and event time; empty where it was not asked for",
         ),
         sa.Column(
-            "sequence_high",
+            "sequence_low",
             sa.BigInteger(),
             nullable=True,
-            comment="the highest number of the feed's counting column",
+            comment="the lowest number of the feed's counting column",
+        ),
+        sa.Column("sequence_high", sa.BigInteger(), nullable=True, comment="the highest"),
+        sa.Column(
+            "sequence_holes",
+            sa.BigInteger(),
+            nullable=True,
+            comment="how many numbers between them are missing",
+        ),
+        sa.Column(
+            "group_name",
+            sa.String(length=63),
+            nullable=True,
+            comment=(
+                "the feed's group when it was loaded, empty for a feed of its own; null when nobody noted it"
+            ),
+        ),
+        sa.Column(
+            "event_time",
+            sa.String(length=63),
+            nullable=True,
+            comment="the column of the feed's event times then",
         ),
         sa.ForeignKeyConstraint(
             ["feed", "batch", "epoch"],
@@ -450,6 +473,68 @@ def _create_file_batches() -> None:
         unique=False,
         sqlite_where=sa.text("removed_version IS NOT NULL"),
         postgresql_where=sa.text("removed_version IS NOT NULL"),
+    )
+
+
+def _create_let_go() -> None:
+    op.create_table(
+        "let_go",
+        sa.Column("snapshot", sa.String(length=32), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["snapshot"], ["snapshots.snapshot"], name="fk_let_go_snapshot"),
+        sa.PrimaryKeyConstraint("snapshot", name="pk_let_go"),
+        comment=(
+            "Snapshots of which a vacuum removed files: what was in them is known, but cannot be read"
+            " any more."
+        ),
+    )
+
+
+def _create_load_references() -> None:
+    op.create_table(
+        "load_references",
+        sa.Column("feed", sa.String(length=63), nullable=False),
+        sa.Column("batch", sa.String(length=63), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("column_name", sa.String(length=63), nullable=False),
+        sa.Column("to_feed", sa.String(length=63), nullable=False),
+        sa.Column("to_key", sa.String(length=63), nullable=False),
+        sa.Column("to_batch", sa.String(length=63), nullable=False),
+        sa.Column("to_epoch", sa.Integer(), nullable=False),
+        sa.Column(
+            "reaching_us",
+            sa.BigInteger(),
+            nullable=True,
+            comment="how far back in event time it looked; null for all the rows there were",
+        ),
+        sa.ForeignKeyConstraint(
+            ["feed", "batch", "epoch"],
+            ["batches.feed", "batches.batch", "batches.epoch"],
+            name="fk_load_references_feed_batch_epoch",
+        ),
+        sa.ForeignKeyConstraint(
+            ["to_feed", "to_batch", "to_epoch"],
+            ["batches.feed", "batches.batch", "batches.epoch"],
+            name="fk_load_references_to_feed_to_batch_to_epoch",
+        ),
+        sa.PrimaryKeyConstraint(
+            "feed",
+            "batch",
+            "epoch",
+            "column_name",
+            "to_feed",
+            "to_key",
+            "to_batch",
+            "to_epoch",
+            name="pk_load_references",
+        ),
+        comment="Whose keys the rows of a load were let in for: they refer to nothing when these loads go.",
+    )
+    op.create_index(
+        "ix_load_references_to_feed_to_batch_to_epoch",
+        "load_references",
+        ["to_feed", "to_batch", "to_epoch"],
+        unique=False,
     )
 
 

@@ -310,6 +310,8 @@ def undisturbed(
     return state_of(case)
 
 
+@pytest.mark.crash
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("point", "resumed_by"), [(point, ("command", "loop")[n % 2]) for n, point in enumerate(BACKOUT_POINTS)]
 )

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
+from sqlalchemy import text
 
 from holdfast.contract import Contract, Number, Timestamp, dtypes
 from holdfast.control import contracts
@@ -181,7 +182,7 @@ def test_a_contract_may_gain_a_column_and_change_its_zone(
     assert rows.sort("id")["wind"].to_list() == [None, None, 8.0]
     mean = "SELECT value FROM online_features WHERE aggregate LIKE 'delay_3h%' ORDER BY known_us LIMIT 1"
     with store.ledger.engine.connect() as connection:
-        (value,) = connection.exec_driver_sql(mean).one()
+        (value,) = connection.execute(text(mean)).one()
     assert value == pytest.approx((4.5 + 4.5 + 5.5) / 3)
 
 

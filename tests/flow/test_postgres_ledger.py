@@ -1,5 +1,5 @@
 """A ledger on PostgreSQL keeps what the one on SQLite keeps, with many processes, crashes and a server that is stopped
-(R3, P4, F10).
+(R3, P4, F10). More of each: tests/soak/postgres_ledger.py.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from holdfast.records import BatchId
 from holdfast.store import Store, batches, events, faults, files, postgres
 
 LOADER = Path(__file__).with_name("loader_into.py")
-PROCESSES = 4
-BATCHES = 10
-KILLS = 5
+PROCESSES = 3
+BATCHES = 6
+KILLS = 3
 ROWS = 6
 
 
@@ -92,14 +92,16 @@ def test_what_was_acknowledged_outlives_a_server_that_is_killed(own_postgres: An
     url = server.url("ledger", "postgresql+psycopg")
     root = tmp_path / "store"
     Store.open(root, url).ledger.close()
-    paths = _deliveries(tmp_path / "in", 60)
-    loader = _start(root, url, paths)
+    paths = _deliveries(tmp_path / "in", 30)
     seeded = random.Random(7)
-    for _ in range(KILLS):
-        time.sleep(seeded.uniform(0.5, 1.5))
-        server.kill()
-        server.restart()
-    said = loader.communicate(timeout=300)[0].splitlines()
+    with _start(root, url, paths) as loader:
+        assert loader.stdout is not None
+        said = [loader.stdout.readline()]  # it is at work now
+        for _ in range(KILLS):
+            time.sleep(seeded.uniform(0.05, 0.4))
+            server.kill()
+            server.restart()
+        said += loader.stdout.readlines()
     assert loader.returncode == 0
     assert [line.split()[1] for line in said if line.startswith("ACK")] == [path.stem for path in paths]
     _assert_all_once(root, url, len(paths))

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from holdfast.control import accept as accepting
+from holdfast.control.backout import back_out
 from holdfast.control.check import check
 from holdfast.control.feeds import of_model
 from holdfast.control.ingest import LoadResult, ingest, prepare, publish
@@ -178,6 +179,55 @@ def test_gaps_between_batches_are_found_in_time_and_in_numbers(
     assert found[0].explanation.startswith(
         "about 3 batches are missing: the events before end at 2013-01-01 19:56:00Z"
     )
+
+
+def test_a_number_is_missing_only_if_no_loaded_batch_below_has_it(
+    store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path]
+) -> None:
+    counting = replace(feed, expects=Expectations(sequence="id", holes=Limits(error=702)))
+    for day in range(3):
+        assert load(delivery(day), f"d{day}", counting).violations == ()
+    back_out(store, [counting], BatchId("flights", "d0"), reason="wrong", actor="ann", now_us=7)
+    corrected = pl.read_parquet(delivery(0)).with_columns(delay=pl.col("delay").clip(0, 5))
+    assert load(corrected, "d0", counting).violations == ()
+    assert load(delivery(3), "d3", counting).violations == ()
+
+
+def test_what_comes_late_ends_what_was_said_to_be_missing(
+    store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path]
+) -> None:
+    expects = Expectations(every="1d", sequence="id", holes=Limits(error=702))
+    dated = replace(feed, expects=expects)
+    load(delivery(0), "d0", dated)
+    assert [each.check for each in load(delivery(3), "d3", dated).violations] == ["missing", "sequence"]
+    load(delivery(1), "d1", dated)
+    assert _state(store) is State.SUSPECT, "d2 is missing still"
+    assert load(delivery(2), "d2", dated).violations == ()
+    assert _state(store) is State.FLOWING
+    with store.ledger.read() as connection:
+        found = events.newest(connection, kind="violation.withdrawn", subject="flights/d3")
+        assert violations.suspect_batches(connection, "flights") == []
+        accepted = {row.accepted_by for row in violations.newest(connection, batch="d3")}
+    assert [event.explanation.partition(";")[0] for event in found] == [
+        "batch d2 came and nothing is missing any more"
+    ] * 2
+    assert accepted == {"holdfast"}
+
+
+def test_a_feed_that_refuses_again_after_a_good_batch_is_refusing(
+    store: Store, load: Callable[..., LoadResult], delivery: Callable[[int], Path]
+) -> None:
+    bad = pl.read_parquet(delivery(1)).with_columns(delay=pl.lit(9e9))
+    for good in (0, 2):
+        with pytest.raises(HoldfastError):
+            load(bad, "d1")
+        assert _state(store) is State.REFUSING
+        load(delivery(good), f"d{good}")
+        assert _state(store) is not State.REFUSING
+    with pytest.raises(HoldfastError):
+        load(bad, "d1")
+    with store.ledger.read() as connection:
+        assert len(events.newest(connection, kind="batch.refused", subject="flights/d1")) == 1
 
 
 def test_the_same_rows_in_another_form_are_refused(

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from holdfast.contract import Contract
 from holdfast.contract.profile import Profile
-from holdfast.control import contracts
+from holdfast.control import contracts, refill
 from holdfast.control.contracts import ContractChange
 from holdfast.control.prepare import Examined, Prepared, Unfit
 from holdfast.errors import RefusedError
@@ -31,7 +30,7 @@ class Judged:
 
     batch: BatchId
     epoch: int
-    contract: Contract
+    feed: Feed
     admission: Admission
     change: ContractChange | None
     basis: int | None
@@ -48,11 +47,12 @@ class Judged:
             self.batch,
             self.epoch,
             self.admission,
-            contract_hash=self.contract.hash,
+            contract_hash=self.feed.contract.hash,
             now_us=now_us,
         )
+        refill.withdraw_filled(connection, self.feed, self.batch, now_us)
         if another or self.change is not None:
-            contracts.record(connection, self.contract, self.change, now_us=now_us)
+            contracts.record(connection, self.feed.contract, self.change, now_us=now_us)
 
     def unfit(self) -> Unfit:
         """The refusal of a delivery that broke an expectation of level "critical"."""
@@ -63,7 +63,7 @@ class Judged:
             state="nothing was loaded; what is loaded is unchanged and the id is free",
             next_command=f"correct the delivery or the feed's expectations, then holdfast check {self.batch.feed} <file>",
         )
-        return Unfit(self.batch, self.contract.hash, self.violations, error)
+        return Unfit(self.batch, self.feed.contract.hash, self.violations, error)
 
 
 def judge(store: Store, feed: Feed, delivered: Prepared | Examined, *, now_us: int) -> Judged:
@@ -96,16 +96,14 @@ def judge(store: Store, feed: Feed, delivered: Prepared | Examined, *, now_us: i
     return Judged(
         delivered.batch,
         delivered.manifest.epoch,
-        feed.contract,
+        feed,
         _admission(feed, facts, delivered.profile, tuple(found)),
         change,
         basis,
     )
 
 
-def _admission(
-    feed: Feed, facts: DeliveryFacts, profile: Profile, found: tuple[Violation, ...]
-) -> Admission:
+def _admission(feed: Feed, facts: DeliveryFacts, profile: Profile, found: tuple[Violation, ...]) -> Admission:
     return Admission(
         rows_expected=facts.rows_expected,
         profile=profile.to_json(),

@@ -56,7 +56,8 @@ class History:
     """What came before a delivery, as far as its feed's expectations ask.
 
     `batches` are the newest that were loaded, newest first. `high_before_us` is the newest event of the batches that begin
-    before this delivery does, None without any. `sequence_before` is the highest number of the newest batch that counts.
+    before this delivery does, None without any. `sequence_before` is the highest number of the batches whose
+    numbers begin below those of this delivery.
     `same_rows` and `same_values` name a loaded batch with the same rows, or the same rows but for key and event time.
     """
 
@@ -93,6 +94,11 @@ def judge(
         _repeat(feed, facts, history),
     )
     return tuple(violation for found in checks for violation in found)
+
+
+def in_place(feed: Feed, facts: DeliveryFacts, history: History) -> tuple[Violation, ...]:
+    """What of a delivery's violations depends on where it stands among the others: "missing" and "sequence"."""
+    return (*_missing(feed, facts, history), *_sequence(feed, facts, history))
 
 
 def worst(violations: Sequence[Violation]) -> Level | None:
@@ -215,7 +221,7 @@ def _sequence(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Vi
     if reached := feed.expects.holes.reached(holes, found.high - found.low + 1):
         words = f"{holes:,} numbers are missing: {found.holes:,} between {found.low} and {found.high}"
         if between:
-            words += f", {between:,} between {before}, where the batch before ended, and {found.low}"
+            words += f", {between:,} between {before}, where the batches before end, and {found.low}"
         yield Violation("sequence", name, reached[0], words, holes, reached[1])
 
 
@@ -268,7 +274,7 @@ def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]
                 f"{label.name} is there for an event of {_at(newest_us)}, is known {_span(due_us - newest_us)} after its "
                 f"event, and it is {_at(now_us)}: it was foretold, or it leaked"
             )
-            yield Violation("early", label.name, Level.ERROR, words, (due_us - now_us) / 1e6, 0.0)
+            yield Violation("early", label.name, Level.CRITICAL, words, (due_us - now_us) / 1e6, 0.0)
     ahead_us, high_us = feed.expects.ahead_us, facts.event_high_us
     if ahead_us is not None and high_us is not None and high_us > now_us + ahead_us:
         words = f"the newest event is of {_at(high_us)}, {_span(high_us - now_us)} after the load at {_at(now_us)}"

@@ -238,9 +238,10 @@ class Expectations:
     composition, busiest
         Which traffic a batch is made of.
     early_labels
-        "refuse" lets no label in before it is due (event time and the label's delay): such a label was foretold, or leaked.
+        "refuse" refuses a batch with a label that is there before it is due (event time and the label's delay): such a label
+        was foretold, or leaked.
     ahead
-        How far the newest event may be after the moment of the load; None is as far as it likes.
+        How far the newest event may be after the moment of the load, at level "error"; None is as far as it likes.
     repeated
         What is done with a batch whose rows are those of an earlier batch, whatever their order and however they are
         written; "stale" also finds rows that differ from an earlier batch only in their key and event time.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select
 
+from holdfast.feeds import delivery
 from holdfast.feeds.admission import History, Past
-from holdfast.feeds.delivery import Sequence
 from holdfast.feeds.machine import Event
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import events, feeds, schema, violations
@@ -46,7 +46,9 @@ _BEFORE: Final = Prepared(
 _COUNTED: Final = Prepared(
     select(func.max(_ADMISSIONS.c.sequence_high))
     .join(_BATCHES, _OF_BATCH)
-    .where(_ADMISSIONS.c.feed == bindparam("of_feed"), _LIVE, _ADMISSIONS.c.sequence_low < bindparam("number"))
+    .where(
+        _ADMISSIONS.c.feed == bindparam("of_feed"), _LIVE, _ADMISSIONS.c.sequence_low < bindparam("number")
+    )
 )
 _SAME: Final = {
     column.name: Prepared(
@@ -74,7 +76,7 @@ class Admission:
     profile: str
     rows_digest: str
     values_digest: str
-    sequence: Sequence | None = None
+    sequence: delivery.Sequence | None = None
     group_name: str | None = None
     event_time: str | None = None
     violations: tuple[Violation, ...] = ()
@@ -171,7 +173,7 @@ def admit(
 def refuse(
     connection: Connection,
     batch: BatchId,
-    found: Collection[Violation],
+    found: Sequence[Violation],
     *,
     contract_hash: str,
     now_us: int,
@@ -195,7 +197,7 @@ def refuse(
     events.append(connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=told)
 
 
-def in_words(found: Collection[Violation]) -> str:
+def in_words(found: Sequence[Violation]) -> str:
     """What is wrong with a delivery, on one line.
 
     >>> in_words([Violation("rows", "", Level.ERROR, "3 rows came")])

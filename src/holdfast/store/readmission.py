@@ -76,5 +76,7 @@ def _measured(
         "profile": profile_batch(contract, valid).to_json(),
         "rows_digest": facts.rows_digest,
         "values_digest": facts.values_digest,
+        "sequence_low": facts.sequence.low if facts.sequence else None,
         "sequence_high": facts.sequence.high if facts.sequence else None,
+        "sequence_holes": facts.sequence.holes if facts.sequence else None,
     }

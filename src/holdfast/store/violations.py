@@ -8,11 +8,15 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, insert, or_, select, update
 
+from holdfast.feeds import delivery
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import schema
+from holdfast.store.events import SYSTEM
+from holdfast.store.prepared import Prepared
 
 _VIOLATIONS: Final = schema.violations
 _BATCHES: Final = schema.batches
+_ADMISSIONS: Final = schema.admissions
 _PARTS: Final = schema.file_batches
 _HELD: Final = schema.snapshot_held_back
 _INSERT: Final = insert(_VIOLATIONS)
@@ -23,6 +27,37 @@ _OF_BATCH: Final = and_(
     _BATCHES.c.feed == _VIOLATIONS.c.feed,
     _BATCHES.c.batch == _VIOLATIONS.c.batch,
     _BATCHES.c.epoch == _VIOLATIONS.c.epoch,
+)
+_OPEN_PLACES: Final = Prepared(
+    select(
+        _VIOLATIONS.c.violation,
+        _VIOLATIONS.c.batch,
+        _VIOLATIONS.c.check_name,
+        _VIOLATIONS.c.explanation,
+        _BATCHES.c.event_low_us,
+        _ADMISSIONS.c.sequence_low,
+        _ADMISSIONS.c.sequence_high,
+        _ADMISSIONS.c.sequence_holes,
+    )
+    .join(_BATCHES, _OF_BATCH)
+    .join(
+        _ADMISSIONS,
+        and_(
+            _ADMISSIONS.c.feed == _BATCHES.c.feed,
+            _ADMISSIONS.c.batch == _BATCHES.c.batch,
+            _ADMISSIONS.c.epoch == _BATCHES.c.epoch,
+        ),
+    )
+    .where(
+        _VIOLATIONS.c.feed == bindparam("of_feed"),
+        _VIOLATIONS.c.batch != bindparam("but"),
+        # Written out, because a prepared statement takes no list.
+        or_(_VIOLATIONS.c.check_name == "missing", _VIOLATIONS.c.check_name == "sequence"),
+        _VIOLATIONS.c.accepted_us.is_(None),
+        _BATCHES.c.state == "published",
+        _BATCHES.c.event_low_us.is_not(None),
+    )
+    .order_by(_VIOLATIONS.c.violation)
 )
 _SUSPECT_BATCHES: Final = (
     select(_VIOLATIONS.c.batch)
@@ -91,6 +126,47 @@ def newest(
     return [
         ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An open violation that says what is missing before a loaded batch, and where that batch stands: its first event,
+    microseconds UTC, and the numbers that it counts.
+    """
+
+    violation: int
+    batch: str
+    check_name: str
+    explanation: str
+    event_low_us: int
+    sequence: delivery.Sequence | None
+
+
+def open_places(connection: Connection, feed: str, but: str) -> list[Place]:
+    """What is said to be missing before the loaded batches of `feed`, less the batch `but`, by batch."""
+    rows = _OPEN_PLACES.run(connection, {"of_feed": feed, "but": but}).all()
+    return [
+        Place(
+            row.violation,
+            row.batch,
+            row.check_name,
+            row.explanation,
+            row.event_low_us,
+            None
+            if row.sequence_low is None
+            else delivery.Sequence(row.sequence_low, row.sequence_high, row.sequence_holes),
+        )
+        for row in rows
+    ]
+
+
+def withdraw(connection: Connection, violation: int, *, now_us: int) -> None:
+    """Note that a violation holds no longer, in the caller's transaction: it counts as accepted, and by nobody else."""
+    connection.execute(
+        update(_VIOLATIONS)
+        .where(_VIOLATIONS.c.violation == violation, _VIOLATIONS.c.accepted_us.is_(None))
+        .values(accepted_us=now_us, accepted_by=SYSTEM)
+    )
 
 
 def suspect_batches(connection: Connection, feed: str) -> list[str]:

@@ -195,7 +195,7 @@ def test_what_cannot_be_known_yet_is_told() -> None:
     rows = _rows(DAY)
     newest = rows["at"].dt.epoch("us").to_list()[-1]
     assert _judged(expects, rows, now_us=newest + DAY_US) == []
-    assert _short(_judged(expects, rows, now_us=newest)) == [("early", "late", Level.ERROR)]
+    assert _short(_judged(expects, rows, now_us=newest)) == [("early", "late", Level.CRITICAL)]
     unlabelled = rows.with_columns(late=pl.lit(None, pl.Boolean))
     assert _judged(expects, unlabelled, now_us=newest) == []
     assert _short(_judged(expects, unlabelled, now_us=newest - 2 * HOUR_US)) == [("early", "at", Level.ERROR)]

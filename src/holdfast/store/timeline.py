@@ -37,7 +37,7 @@ def all_troubles(connection: Connection) -> list[Trouble]:
 
 
 def broken_spans(connection: Connection) -> list[Trouble]:
-    """Loads that at some table version are there twice or in part. What a vacuum let go of, or a recovery did not prove, is no trouble."""
+    """Loads that are there twice or in part at some table version; not what a vacuum let go of or a recovery left unproved."""
     said = select(schema.events.c.event).where(schema.events.c.kind.in_(_SHORTENED))
     vacuumed = connection.execute(said.limit(1)).first() is not None
     spans: dict[tuple[str, str, int, str], list[_Span]] = defaultdict(list)

@@ -342,6 +342,7 @@ class Story:
         document = status(stage.store, stage.project.model.name, now_us=now_us())
         live = {row["version"]: row for row in document["versions"]}
         plan = document["plan"]
+        bad, weather = self._found["bad_push"], self._found["bad_weather"]
         self._report.table(
             "",
             ["version", "held-out AUC", "heuristic", "requests", "live AUC", "labelled", ""],
@@ -352,12 +353,11 @@ class Story:
                     tally.by_version.get(version, 0),
                     live[version]["auc"],
                     live[version]["labelled"],
-                    live[version]["place"],
+                    "tainted" if version in weather["tainted_versions"] else live[version]["place"],
                 )
                 for version, gates in self._gates.items()
             ],
         )
-        bad, weather = self._found["bad_push"], self._found["bad_weather"]
         own, heuristic = held_out_auc(self._gates[plan["champion"]])
         self._found |= {
             "versions": list(self._gates),

@@ -98,3 +98,17 @@ def test_the_corrected_batch_is_loaded_under_the_same_id_and_built_again(shell: 
     assert (rebuilt["rollout"] is not None) == (rebuilt["state"] == "qualified")
     above = shell.json("lineage", rebuilt["version"], "--up")
     assert [node["name"] for node in above["nodes"] if node["kind"] == "batch"] == ["rows/second@1"]
+
+
+def test_a_feed_that_is_no_longer_declared_can_be_backed_out(tmp_path: Path) -> None:
+    """R6: the ledger knows the batch, whatever the model declares by now; a name that nobody ever used is told."""
+    shell = Shell(tmp_path)
+    shell("init", "--name", "parcels")
+    shell("ingest", "rows", str(tmp_path / "parcels.csv"), "--batch", "first")
+    model = tmp_path / "model.py"
+    model.write_text(model.read_text().replace('"rows"', '"lines"'))
+    with pytest.raises(NotFoundError, match=r"HF303.*no feed is called 'row'"):
+        shell("back-out", "row", "first")
+    assert "remove rows/first (load 0)" in shell("back-out", "rows", "first")
+    done = shell.json("back-out", "rows", "first", "--apply", "--reason", "the sender is gone")
+    assert done["state"] == "backed_out"

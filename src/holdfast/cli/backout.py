@@ -53,7 +53,10 @@ def back_out(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
-    target = BatchId(loaded.feed(feed).name, batch)
+    with store.ledger.read() as connection:
+        known = backouts.feeds_known(connection)
+    # A feed that was declared once is backed out by what the ledger knows of it.
+    target = BatchId(feed if feed in known else loaded.feed(feed).name, batch)
     if (apply and not reason.strip()) or (rebuild and not apply):
         raise InputError(
             "HF101",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
-from holdfast.control.reach import Leaving, forget_all, leaving, plan_of
+from holdfast.control.reach import forget_all, leaving, plan_of, still_leaving
 from holdfast.control.retreat import carry_out
 from holdfast.errors import ConflictError, UnavailableError
 from holdfast.feeds import Feed
@@ -59,8 +59,9 @@ class BackedOut:
 def plan_back_out(store: Store, feeds: Sequence[Feed], batch: BatchId) -> Plan:
     """What it means to back `batch` out, in the order of doing. Writes nothing.
 
-    `feeds` are all that are declared: a batch goes together with those of the same id in the feeds of its group, because
-    they are only ever right together (R8). The list is the same whether it is asked for after a minute or after weeks
+    A batch goes together with those of the same id in the feeds of its group, because they are only ever right together
+    (R8). The group is that of the time of loading; of a load of which it was not noted, what `feeds`, all that are declared,
+    say. The list is the same whether it is asked for after a minute or after weeks
     (R16). Raises `NotFoundError` HF211 when the batch is not loaded.
     """
     with store.ledger.read() as connection:
@@ -85,18 +86,28 @@ def back_out(
         Microseconds since 1970 UTC.
 
     However often and from however many processes it is asked for, it is done once: one that is under way is carried on,
-    and one that is done is told. Raises `NotFoundError` HF211 when the batch was never loaded, `UnavailableError` HF302
+    and one that is done is told. A load under the same id that came after the one that is under way is backed out after it,
+    for its own reason. Raises `NotFoundError` HF211 when the batch was never loaded, `UnavailableError` HF302
     when other loads come first again and again; then the same command carries on.
     """
     with store.ledger.read() as connection:
-        before = backouts.newest_of(connection, batch.feed, batch.batch)
-        there = backouts.live(connection, [batch.feed], batch.batch)
-    if before is not None and before.state is State.UNDER_WAY:
-        return _told(store, "carried_on", _finish(store, before.backout, now_us))
-    if before is not None and not there:
-        return _told(store, "already_backed_out", before.backout)
-    number = _begin(store, feeds, batch, reason, actor, now_us)
-    return _told(store, "backed_out", _finish(store, number, now_us))
+        asked = backouts.live(connection, [batch.feed], batch.batch)
+    before: Told = "already_backed_out"
+    for _ in range(_MOST_ATTEMPTS):
+        with store.ledger.read() as connection:
+            newest = backouts.newest_of(connection, batch.feed, batch.batch)
+            # A correction that came after this was asked for is nobody's to take out.
+            there = [load for load in backouts.live(connection, [batch.feed], batch.batch) if load in asked]
+        if newest is not None and newest.state is State.UNDER_WAY:
+            _finish(store, newest.backout, now_us)
+            before = "carried_on"
+            continue  # it may have been about an earlier load than the one that is asked for
+        if newest is not None and not there:
+            return _told(store, before, newest.backout)
+        number = _begin(store, feeds, batch, reason, actor, now_us)
+        if number is not None:
+            return _told(store, "backed_out", _finish(store, number, now_us))
+    raise _overtaken(f"{batch} was backed out", "the back-outs that were begun are in the ledger")
 
 
 def carry_on(store: Store, *, now_us: int) -> list[int]:
@@ -106,14 +117,16 @@ def carry_on(store: Store, *, now_us: int) -> list[int]:
     return [_finish(store, row.backout, now_us) for row in waiting]
 
 
-def _begin(store: Store, feeds: Sequence[Feed], batch: BatchId, reason: str, actor: str, now_us: int) -> int:
-    """Write down what will be done; when another process has written it meanwhile, its number."""
+def _begin(
+    store: Store, feeds: Sequence[Feed], batch: BatchId, reason: str, actor: str, now_us: int
+) -> int | None:
+    """Write down what will be done; None when another process has written it meanwhile."""
     plan = plan_back_out(store, feeds, batch)
     with store.ledger.write() as connection:
         backouts.live(connection, [feed for feed, _, _ in plan.loads], batch.batch, lock=True)
         other = backouts.newest_of(connection, batch.feed, batch.batch)
         if other is not None and other.state is State.UNDER_WAY:
-            return other.backout
+            return None
         number = backouts.begin(connection, plan, reason=reason, actor=actor, now_us=now_us)
         fault_point("backout.before_begin")
     fault_point("backout.begun")
@@ -134,10 +147,16 @@ def _finish(store: Store, backout: int, now_us: int) -> int:
     with store.ledger.read() as connection:
         if backouts.get(connection, backout).state is State.DONE:
             return backout
-    raise UnavailableError(
+    raise _overtaken(
+        f"back-out {backout} was carried on", "it is under way, and every step that was told is done"
+    )
+
+
+def _overtaken(doing: str, state: str) -> UnavailableError:
+    return UnavailableError(
         "HF302",
-        f"other writers came first {_MOST_ATTEMPTS} times while back-out {backout} was carried on",
-        state="it is under way, and every step that was told is done",
+        f"other writers came first {_MOST_ATTEMPTS} times while {doing}",
+        state=state,
         next_command="the same command again, or holdfast control",
     )
 
@@ -166,22 +185,21 @@ def _next(store: Store, row: BackoutRow, now_us: int) -> None:
 
 
 def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
-    """The first transaction. What was made from the batch since the plan was shown is found too, and kept in its place."""
+    """The first transaction. What was made from the batch since the plan was shown is found too, and kept in its place;
+    loads of its group that came since go with it.
+    """
     batch = BatchId(row.feed, row.batch)
-    times = {
-        (step.feed, step.batch, step.epoch): step.event_time
-        for step in row.plan.steps
-        if isinstance(step, RemoveRows)
-    }
     with store.ledger.read() as connection:
-        there = backouts.live(connection, [feed for feed, _, _ in times], row.batch)
-    going = [Leaving(load, times[load.key]) for load in there if load.key in times]
+        going = still_leaving(connection, row.plan)
     forgotten = forget_all(store, going)
     with store.ledger.write() as connection:
-        if any(backouts.moved_on(connection, each.feed, each.basis) for each in forgotten):
+        if still_leaving(connection, row.plan) != going or any(
+            backouts.moved_on(connection, each.feed, each.basis) for each in forgotten
+        ):
             raise ConflictError("HF304", f"rows of the group of {batch} came or went meanwhile")
         plan = plan_of(connection, store, batch, going, forgotten)
         backouts.advance(connection, row, steps_done=plan.at_once, now_us=now_us, plan=plan)
+        backouts.note(connection, row.backout, plan.loads)
         version = backouts.remove(connection, plan.loads, reason=f"back out {batch}", now_us=now_us)
         for each in forgotten:
             online.upsert(connection, each.values, version)

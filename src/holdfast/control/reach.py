@@ -36,34 +36,61 @@ from holdfast.train.artifact import read_metadata
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """A load that goes, and the column of its feed's event times."""
+    """A load that goes, the column of its feed's event times (empty where nobody knows it), and the feed's group."""
 
     load: LiveLoad
     event_time: str
+    group: str
 
 
 def leaving(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> list[Leaving]:
     """The loads that go with `batch`: its own, and those of the same id in the feeds of its group.
 
-    Raises `NotFoundError` HF211 when `batch` itself is not loaded.
+    The group is the one that a load was loaded with, whatever is declared by now; what is declared counts for a load of which
+    it was not noted. Raises `NotFoundError` HF211 when `batch` itself is not loaded.
     """
-    named = next((feed for feed in feeds if feed.name == batch.feed), None)
-    together = [
-        feed
-        for feed in feeds
-        if feed is named or (named is not None and named.group is not None and feed.group == named.group)
-    ]
-    times = {feed.name: feed.contract.event_time for feed in together}
-    ordered = sorted(times, key=lambda name: name != batch.feed)
-    found = backouts.live(connection, ordered, batch.batch)
-    if not found or found[0].feed != batch.feed:
+    found = _there(connection, feeds, batch)
+    mine = next((each for each in found if each.load.feed == batch.feed), None)
+    if mine is None:
         raise NotFoundError(
             "HF211",
             f"batch {batch} is not loaded, so there is nothing to back out",
             state="nothing was changed",
             next_command=f"holdfast lineage {batch}, or holdfast status for what is loaded",
         )
-    return [Leaving(load, times[load.feed]) for load in found]
+    return [each for each in found if each is mine or (mine.group and each.group == mine.group)]
+
+
+def still_leaving(connection: Transaction, plan: Plan) -> list[Leaving]:
+    """The loads of `plan` that are there, and with them those of their groups that came after it was made."""
+    planned = {
+        (step.feed, step.batch, step.epoch): step for step in plan.steps if isinstance(step, RemoveRows)
+    }
+    going = []
+    others = []
+    for each in _there(connection, (), BatchId(plan.feed, plan.batch)):
+        step = planned.get(each.load.key)
+        if step is None:
+            others.append(each)
+        else:
+            going.append(Leaving(each.load, step.event_time, step.group))
+    groups = {each.group for each in going if each.group}
+    return going + [each for each in others if each.group in groups]
+
+
+def _there(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> list[Leaving]:
+    """Every load that is there under the id of `batch`, in whichever feed, that of `batch` first."""
+    declared = {feed.name: feed for feed in feeds}
+    names = list(dict.fromkeys([batch.feed, *declared, *backouts.feeds_known(connection)]))
+    return [_leaving(load, declared.get(load.feed)) for load in backouts.live(connection, names, batch.batch)]
+
+
+def _leaving(load: LiveLoad, feed: Feed | None) -> Leaving:
+    event_time, group = load.event_time, load.group
+    if feed is not None:
+        event_time = feed.contract.event_time if event_time is None else event_time
+        group = (feed.group or "") if group is None else group
+    return Leaving(load, event_time or "", group or "")
 
 
 def forget_all(store: Store, going: Sequence[Leaving]) -> tuple[Forgotten, ...]:
@@ -83,7 +110,7 @@ def plan_of(
     snapshots, reached = found.names(Kind.SNAPSHOT), found.names(Kind.VERSION)
     models = backouts.models_of(connection, reached)
     steps: list[Step] = [
-        RemoveRows(*each.load.key, each.event_time, backouts.parts_of(connection, each.load.key))
+        RemoveRows(*each.load.key, each.event_time, backouts.parts_of(connection, each.load.key), each.group)
         for each in going
     ]
     steps += [

@@ -16,6 +16,7 @@ from holdfast.tables.lineage import Kind, Node
 
 _BACKOUTS: Final = schema.backouts
 _OF: Final = schema.backout_batches
+_ADMISSIONS: Final = schema.admissions
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
 _PARTS: Final = schema.file_batches
@@ -44,12 +45,17 @@ class BackoutRow:
 
 @dataclass(frozen=True, slots=True)
 class LiveLoad:
-    """A load that could be backed out, and when it was published."""
+    """A load that could be backed out, and when it was published.
+
+    `group` (empty for a feed of its own) and `event_time` are what its feed was declared with then; None where nobody noted it.
+    """
 
     feed: str
     batch: str
     epoch: int
     published_us: int
+    group: str | None
+    event_time: str | None
 
     @property
     def key(self) -> LoadKey:
@@ -75,14 +81,23 @@ def begin(connection: Connection, plan: Plan, *, reason: str, actor: str, now_us
     key = result.inserted_primary_key
     assert key is not None, "the database numbers the rows"
     number = int(key[0])
-    connection.execute(
-        insert(_OF),
-        [
-            {"backout": number, "feed": feed, "batch": batch, "epoch": epoch}
-            for feed, batch, epoch in plan.loads
-        ],
-    )
+    note(connection, number, plan.loads)
     return number
+
+
+def note(connection: Connection, backout: int, loads: Sequence[LoadKey]) -> None:
+    """Keep that `backout` takes `loads` out, in the caller's transaction; what is noted stays."""
+    of = select(_OF.c.feed, _OF.c.batch, _OF.c.epoch).where(_OF.c.backout == backout)
+    noted = {tuple(row) for row in connection.execute(of)}
+    new = [load for load in loads if load not in noted]
+    if new:
+        connection.execute(
+            insert(_OF),
+            [
+                {"backout": backout, "feed": feed, "batch": batch, "epoch": epoch}
+                for feed, batch, epoch in new
+            ],
+        )
 
 
 def advance(
@@ -155,14 +170,32 @@ def live(connection: Connection, feeds: Sequence[str], batch: str, *, lock: bool
     With `lock`, in a transaction that writes, nobody else takes them out before it ends.
     """
     query = (
-        select(_BATCHES.c.feed, _BATCHES.c.batch, _BATCHES.c.epoch, _VERSIONS.c.committed_us)
+        select(
+            _BATCHES.c.feed,
+            _BATCHES.c.batch,
+            _BATCHES.c.epoch,
+            _VERSIONS.c.committed_us,
+            _ADMISSIONS.c.group_name,
+            _ADMISSIONS.c.event_time,
+        )
         .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
+        .outerjoin(
+            _ADMISSIONS,
+            (_ADMISSIONS.c.feed == _BATCHES.c.feed)
+            & (_ADMISSIONS.c.batch == _BATCHES.c.batch)
+            & (_ADMISSIONS.c.epoch == _BATCHES.c.epoch),
+        )
         .where(_BATCHES.c.feed.in_(feeds), _BATCHES.c.batch == batch, _BATCHES.c.state == _LIVE)
     )
     if lock:
         query = query.with_for_update(of=_BATCHES)
     found = [LiveLoad(*row) for row in connection.execute(query)]
     return sorted(found, key=lambda load: list(feeds).index(load.feed))
+
+
+def feeds_known(connection: Connection) -> list[str]:
+    """Every feed that ever delivered, also one that is no longer declared, by name."""
+    return list(connection.execute(select(schema.feeds.c.feed).order_by(schema.feeds.c.feed)).scalars())
 
 
 def parts_of(connection: Connection, load: LoadKey) -> tuple[TablePart, ...]:

@@ -38,7 +38,8 @@ class TablePart:
 class RemoveRows:
     """The rows of one load disappear from every table; snapshots that hold them stay readable, as evidence.
 
-    `event_time` is the column of the feed's event times.
+    `event_time` is the column of the feed's event times, empty where nobody knows it; `group` the feed's group, empty for
+    one of its own.
     """
 
     feed: str
@@ -46,6 +47,7 @@ class RemoveRows:
     epoch: int
     event_time: str
     parts: tuple[TablePart, ...]
+    group: str = ""
 
     @property
     def rows(self) -> int:

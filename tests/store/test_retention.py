@@ -14,13 +14,15 @@ import pytest
 from sqlalchemy import insert
 
 from holdfast.control import retention
+from holdfast.control.backout import back_out, plan_back_out
 from holdfast.control.compact import compact
 from holdfast.control.verify import verify
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, faults, files, publish, schema, snapshots
+from holdfast.store import Store, backouts, batches, faults, files, lineage, publish, schema, snapshots
 from holdfast.store.batches import Publication
+from holdfast.tables.lineage import Kind, Lineage, Node
 
 DAY = timedelta(days=1)
 LATE_US = 100 * 86_400_000_000
@@ -94,12 +96,46 @@ def test_a_pinned_snapshot_is_read_after_a_vacuum(store: Store) -> None:
     retention.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
     assert files.read_rows(store, first, "flights")["id"].to_list() == [0, 1, 10, 11]
     assert files.read_rows(store, 5, "flights").height == 8
-    with pytest.raises(NotFoundError, match=r"HF303.*a vacuum has let its rows go"):
+    with pytest.raises(
+        NotFoundError, match=rf"HF303.*the vacuum of 1970-04-11 00:00:00Z let rows of snapshot {second} go"
+    ):
         files.read_rows(store, second, "flights")
     assert [path.name for path in (store.root / "published").iterdir()] == [first]
     assert len(list((store.root / "rows").iterdir())) == 3
     assert [found for found in verify(store).findings if "v1-0" not in found.subject] == []
     assert retention.plan(store, now_us=LATE_US, keep=DAY, newest=0).files == ()
+
+
+def _line(store: Store) -> list[Lineage]:
+    """Everything that came of each load, and what each snapshot was made from."""
+    with store.ledger.read() as connection:
+        down = [lineage.down(connection, Node.load("flights", f"d{number}", 0)) for number in range(4)]
+        return down + [lineage.up(connection, Node(Kind.SNAPSHOT, name)) for name in _names(store)]
+
+
+def test_what_was_made_from_what_is_known_after_a_vacuum(store: Store) -> None:
+    """R16: the lineage and a later back-out list the same as before, of loads that are there and of one that is not."""
+    first, second = _names(store)
+    _version_of(store, second)
+    back_out(store, [], BatchId("flights", "d0"), reason="wrong", actor="ann", now_us=20)
+    compact(store, now_us=21)
+    line = _line(store)
+    assert line[0].names(Kind.SNAPSHOT) == (first, second)
+    plans = [plan_back_out(store, [], BatchId("flights", f"d{number}")) for number in (1, 2, 3)]
+    shown = retention.plan(store, now_us=LATE_US, keep=DAY, newest=0)
+    assert shown.snapshots == (first, second)
+    retention.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
+    assert _line(store) == line
+    assert [plan_back_out(store, [], BatchId("flights", f"d{number}")) for number in (1, 2, 3)] == plans
+    done = back_out(store, [], BatchId("flights", "d1"), reason="wrong", actor="ann", now_us=LATE_US)
+    assert done.plan == plans[0]
+    assert [found for found in verify(store).findings if "v1-0" not in found.subject] == []
+    with store.ledger.read() as connection:
+        assert set(backouts.told(connection, [Node(Kind.SNAPSHOT, first)]).values()) == {"tainted"}
+    again = retention.plan(store, now_us=2 * LATE_US, keep=DAY, newest=0)
+    assert again.snapshots == ()  # they are let go once
+    retention.vacuum(store, again, now_us=2 * LATE_US, keep=DAY, newest=0)
+    assert _line(store) == line
 
 
 def test_a_plan_that_is_no_longer_true_is_not_executed(store: Store) -> None:

@@ -199,8 +199,8 @@ def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
             raise ConflictError("HF304", f"rows of the group of {batch} came or went meanwhile")
         plan = plan_of(connection, store, batch, going, forgotten)
         backouts.advance(connection, row, steps_done=plan.at_once, now_us=now_us, plan=plan)
-        backouts.note(connection, row.backout, plan.loads)
         version = backouts.remove(connection, plan.loads, reason=f"back out {batch}", now_us=now_us)
+        backouts.note(connection, row.backout, plan.loads, removed_version=version)
         for each in forgotten:
             online.upsert(connection, each.values, version)
             online.register(connection, each.definitions, version)

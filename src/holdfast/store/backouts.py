@@ -85,9 +85,12 @@ def begin(connection: Connection, plan: Plan, *, reason: str, actor: str, now_us
     return number
 
 
-def note(connection: Connection, backout: int, loads: Sequence[LoadKey]) -> None:
-    """Keep that `backout` takes `loads` out, in the caller's transaction; what is noted stays."""
-    of = select(_OF.c.feed, _OF.c.batch, _OF.c.epoch).where(_OF.c.backout == backout)
+def note(
+    connection: Connection, backout: int, loads: Sequence[LoadKey], *, removed_version: int | None = None
+) -> None:
+    """Keep that `backout` takes `loads` out, and from which version on they are out, in the caller's transaction."""
+    mine = _OF.c.backout == backout
+    of = select(_OF.c.feed, _OF.c.batch, _OF.c.epoch).where(mine)
     noted = {tuple(row) for row in connection.execute(of)}
     new = [load for load in loads if load not in noted]
     if new:
@@ -98,6 +101,9 @@ def note(connection: Connection, backout: int, loads: Sequence[LoadKey]) -> None
                 for feed, batch, epoch in new
             ],
         )
+    for load in loads if removed_version is not None else ():
+        here = tuple_(_OF.c.feed, _OF.c.batch, _OF.c.epoch) == tuple_(*load)
+        connection.execute(update(_OF).where(mine, here).values(removed_version=removed_version))
 
 
 def advance(

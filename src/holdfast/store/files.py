@@ -23,7 +23,7 @@ import polars as pl
 from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, or_, select
 
 from holdfast.errors import IntegrityError, NotFoundError, UnavailableError
-from holdfast.store import Store, durable, locks, parquet, schema
+from holdfast.store import Store, durable, locks, parquet, schema, vacuumed
 from holdfast.store.faults import fault_point
 from holdfast.store.together import together
 from holdfast.tables import cuts
@@ -388,17 +388,18 @@ def _refuse_vacuumed(store: Store, at: int | str, found: Sequence[FileFacts], er
 def cut_entries(connection: Connection, snapshot: str, table: str) -> list[FileFacts]:
     """What `table` is in `snapshot`, less the loads that it leaves out; as `entries`.
 
-    Raises `NotFoundError` HF303 for an unknown snapshot and for a table that it does not cut, or no longer, and
+    Raises `NotFoundError` HF303 for an unknown snapshot, one that a vacuum let go, and for a table that it does not cut, and
     `IntegrityError` HF301 when the ledger does not find all rows that were cut: never fewer rows than those.
     """
     version = snapshot_version(connection, snapshot)
+    vacuumed.refuse(connection, snapshot)
     tables = schema.snapshot_tables
     query = select(tables.c.rows).where(tables.c.snapshot == snapshot, tables.c.table_name == table)
     rows = connection.execute(query).scalar_one_or_none()
     if rows is None:
         raise NotFoundError(
             "HF303",
-            f"snapshot {snapshot} has no table {table!r}, or a vacuum has let its rows go",
+            f"snapshot {snapshot} has no table {table!r}",
             next_command="holdfast train",
         )
     found = entries(connection, table, version, held_back=held_back(connection, snapshot))

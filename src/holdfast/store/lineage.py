@@ -24,6 +24,7 @@ _ROLLOUTS: Final = schema.rollouts
 _PLANS: Final = schema.traffic_plans
 _USAGE: Final = schema.usage
 _OUTCOMES: Final = schema.outcomes
+_TAKEN_OUT: Final = schema.backout_batches
 _BACKED_OUT: Final = "backed_out"
 
 
@@ -158,8 +159,8 @@ def loads_in(connection: Connection, snapshot: str) -> list[LoadRow]:
 
 
 def _loads() -> Select[Any]:
-    # Rows of a load that is out have the version from which on readers skip them; compaction takes files, not loads. Of one
-    # whose files were let go no snapshot is left that holds it: then it counts as gone from the beginning.
+    # Rows of a load that is out have the version from which on readers skip them; compaction takes files, not loads. A vacuum
+    # lets rows go, and what the back-out noted stays.
     skipped = (
         select(func.max(_PARTS.c.removed_version))
         .where(
@@ -169,8 +170,17 @@ def _loads() -> Select[Any]:
         )
         .scalar_subquery()
     )
+    noted = (
+        select(func.max(_TAKEN_OUT.c.removed_version))
+        .where(
+            _TAKEN_OUT.c.feed == _BATCHES.c.feed,
+            _TAKEN_OUT.c.batch == _BATCHES.c.batch,
+            _TAKEN_OUT.c.epoch == _BATCHES.c.epoch,
+        )
+        .scalar_subquery()
+    )
     removed = case(
-        (_BATCHES.c.state == _BACKED_OUT, func.coalesce(skipped, _BATCHES.c.table_version)), else_=None
+        (_BATCHES.c.state == _BACKED_OUT, func.coalesce(skipped, noted, _BATCHES.c.table_version)), else_=None
     )
     return select(
         _BATCHES.c.feed,

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, or_, select
 
 from holdfast.contract.profile import Profile, merge
 from holdfast.errors import InputError
-from holdfast.store import contracts, schema
+from holdfast.store import contracts, schema, vacuumed
 from holdfast.tables import Snapshot
 from holdfast.tables.difference import TableFacts
 
@@ -19,7 +19,11 @@ _FILES: Final = schema.files
 
 
 def of_snapshot(connection: Connection, snapshot: Snapshot) -> list[TableFacts]:
-    """The facts of each table of `snapshot`. Only profiles are read, a few kilobytes a load, and no row."""
+    """The facts of each table of `snapshot`. Only profiles are read, a few kilobytes a load, and no row.
+
+    Raises `NotFoundError` HF303 for a snapshot that a vacuum let go: its loads are in files that are not there.
+    """
+    vacuumed.refuse(connection, snapshot.snapshot)
     return [_facts(connection, snapshot, cut.table, cut.rows) for cut in snapshot.tables]
 
 

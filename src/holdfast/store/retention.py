@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, exists, select
 
 from holdfast.errors import ConflictError
-from holdfast.store import Store, events, schema
+from holdfast.store import Store, events, schema, vacuumed
 from holdfast.store.faults import fault_point
 from holdfast.store.publish import DRAFT, PUBLISHED_DIRECTORY
 from holdfast.tables.retention import KeptCut, KeptFile, Retention, plan
@@ -45,6 +45,7 @@ def _files(connection: Connection) -> list[KeptFile]:
 
 
 def _cuts(connection: Connection) -> list[KeptCut]:
+    gone = vacuumed.everything(connection)
     tables: dict[str, set[str]] = {}
     for row in connection.execute(select(_TABLES.c.snapshot, _TABLES.c.table_name)):
         tables.setdefault(row.snapshot, set()).add(row.table_name)
@@ -62,7 +63,7 @@ def _cuts(connection: Connection) -> list[KeptCut]:
             tuple(needing.get(row.snapshot, ())),
         )
         for row in connection.execute(select(_SNAPSHOTS))
-        if row.snapshot in tables
+        if row.snapshot in tables and row.snapshot not in gone
     ]
 
 
@@ -79,8 +80,7 @@ def let_go(store: Store, shown: Retention, *, now_us: int, keep_us: int, newest:
         for paths in _pieces([file.path for file in shown.files]):
             connection.execute(delete(_PARTS).where(_PARTS.c.path.in_(paths)))
             connection.execute(delete(_FILES).where(_FILES.c.path.in_(paths)))
-        for names in _pieces(shown.snapshots):
-            connection.execute(delete(_TABLES).where(_TABLES.c.snapshot.in_(names)))
+        vacuumed.mark(connection, shown.snapshots, now_us=now_us)
         events.append(
             connection,
             at_us=now_us,
@@ -99,7 +99,9 @@ def let_go(store: Store, shown: Retention, *, now_us: int, keep_us: int, newest:
 def _remove_published(store: Store) -> None:
     """Published tables of snapshots that were let go, whichever vacuum did it: their links keep the bytes on the disk."""
     with store.ledger.read() as connection:
-        readable = set(connection.execute(select(_TABLES.c.snapshot)).scalars())
+        readable = set(connection.execute(select(_TABLES.c.snapshot)).scalars()) - vacuumed.everything(
+            connection
+        )
     for directory in sorted((store.root / PUBLISHED_DIRECTORY).glob("*")):
         drafts = any(path.name.endswith(DRAFT) for path in directory.iterdir())
         if directory.name not in readable and not drafts:

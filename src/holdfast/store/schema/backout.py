@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
 )
 
+from holdfast.store.schema.catalogue import table_versions
 from holdfast.store.schema.metadata import METADATA, SERIAL, one_of
 from holdfast.tables.backout import State as BackoutState
 
@@ -48,6 +49,13 @@ backout_batches = Table(
     Column("feed", String(63), primary_key=True),
     Column("batch", String(63), primary_key=True),
     Column("epoch", Integer, primary_key=True),
+    Column(
+        "removed_version",
+        SERIAL,
+        ForeignKey(table_versions.c.table_version),
+        nullable=True,
+        comment="the version from which on the load is in no table; null until it was taken out",
+    ),
     ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
     comment="The loads that a back-out removes: the one that was named and those of its group.",
 )

@@ -422,11 +422,20 @@ def _create_backout_batches() -> None:
         sa.Column("feed", sa.String(length=63), nullable=False),
         sa.Column("batch", sa.String(length=63), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column(
+            "removed_version",
+            SERIAL,
+            nullable=True,
+            comment="the version from which on the load is in no table; null until it was taken out",
+        ),
         sa.ForeignKeyConstraint(["backout"], ["backouts.backout"], name="fk_backout_batches_backout"),
         sa.ForeignKeyConstraint(
             ["feed", "batch", "epoch"],
             ["batches.feed", "batches.batch", "batches.epoch"],
             name="fk_backout_batches_feed_batch_epoch",
+        ),
+        sa.ForeignKeyConstraint(
+            ["removed_version"], ["table_versions.table_version"], name="fk_backout_batches_removed_version"
         ),
         sa.PrimaryKeyConstraint("backout", "feed", "batch", "epoch", name="pk_backout_batches"),
         comment="The loads that a back-out removes: the one that was named and those of its group.",

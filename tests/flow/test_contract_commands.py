@@ -73,15 +73,15 @@ def test_contracts_are_named_by_file_hash_and_feed(run: Run, tmp_path: Path) -> 
 
 def test_a_feed_whose_contract_breaks_is_refused_accepted_and_told(run: Run, tmp_path: Path) -> None:
     run("ingest", "rows", "parcels.csv", "--batch", "one")
-    edit(tmp_path / "model.py", WEIGHT, 'Number("weight_kg", unit="g", low=0)')
+    edit(tmp_path / "model.py", WEIGHT, 'Number("weight_kg", unit="1", low=0, high=500)')
     second = tmp_path / "second.csv"
     lines = (tmp_path / "parcels.csv").read_text().splitlines()
     second.write_text("\n".join([lines[0], *(f"x{line}" for line in lines[1:200])]) + "\n")
     refused = run("ingest", "rows", "second.csv", expect=5)
     assert "HF210" in refused.stderr
-    assert "unit changed (1 -> g)" in " ".join(refused.stderr.split())
-    assert "unit changed" in run("contract", "diff", "rows", expect=1).stdout
-    assert "accepted by" in run("contract", "accept", "rows", "--reason", "it was grams").stdout
+    assert "bound narrowed (none -> 500.0)" in " ".join(refused.stderr.split())
+    assert "bound narrowed" in run("contract", "diff", "rows", expect=1).stdout
+    assert "accepted by" in run("contract", "accept", "rows", "--reason", "no van takes more").stdout
     run("ingest", "rows", "second.csv")
     history = json.loads(run("contract", "history", "--json").stdout)["contracts"]
     assert [(line["feed"], line["batches"], line["change"]) for line in history] == [
@@ -90,6 +90,21 @@ def test_a_feed_whose_contract_breaks_is_refused_accepted_and_told(run: Run, tmp
     ]
     run("contract", "accept", "rows", "--reason", "again", expect=3)
     assert "no change" in run("contract", "diff", "rows").stdout
+
+
+def test_another_unit_is_not_accepted_beside_rows_of_the_old_one(run: Run, tmp_path: Path) -> None:
+    """Once what was loaded under the wrong unit is backed out, the right one can come, and the same file with it."""
+    run("ingest", "rows", "parcels.csv", "--batch", "one")
+    edit(tmp_path / "model.py", WEIGHT, 'Number("weight_kg", unit="g", low=0)')
+    refused = run("contract", "accept", "rows", "--reason", "it was grams", expect=5).stderr
+    said = " ".join(refused.split())
+    assert "HF210" in said
+    assert "live rows wrongly, those of one under contract" in said
+    assert "unit changed (1 -> g)" in said
+    assert "holdfast back-out rows one" in said
+    run("back-out", "rows", "one", "--apply", "--reason", "it was grams all along")
+    run("contract", "accept", "rows", "--reason", "it was grams all along")
+    run("ingest", "rows", "parcels.csv", "--batch", "one")
 
 
 def test_many_files_are_loaded_by_several_processes(run: Run, tmp_path: Path) -> None:

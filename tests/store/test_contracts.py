@@ -8,24 +8,23 @@ from pathlib import Path
 import pytest
 
 from holdfast.contract import Contract, Integer, Number, Timestamp
-from holdfast.contract.changes import Kind
+from holdfast.contract.changes import Kind, What
 from holdfast.control import contracts as changing
 from holdfast.control.ingest import ingest
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.feeds import Feed
 from holdfast.records import Level
-from holdfast.store import Store, contracts, events
+from holdfast.store import Store, batches, contracts, events
+from holdfast.store.batches import Publication
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
-V = Number("v", unit="mi", low=0, high=10)
+V = Number("v", unit="mi", low=0, high=10, semantic="trip")
 KEEP = replace(V, name="w", missing="keep")
 
 
-def feed(*columns: Number) -> Feed:
-    return Feed(
-        "pings", Contract(Integer("id"), Timestamp("at", tz="UTC"), *columns, key="id", event_time="at")
-    )
+def feed(*columns: Number | Integer, key: tuple[str, ...] = ("id",), tz: str = "UTC") -> Feed:
+    return Feed("pings", Contract(Integer("id"), Timestamp("at", tz=tz), *columns, key=key, event_time="at"))
 
 
 @pytest.fixture
@@ -86,6 +85,100 @@ def test_a_breaking_change_is_refused_until_a_person_accepts_it(store: Store) ->
     assert (told.actor, told.explanation.startswith("the sensor ends at 9; contract")) == ("ann", True)
     with pytest.raises(RefusedError, match="HF210"):
         checked(store, feed(replace(V, high=8)))
+
+
+MISREAD = {
+    "unit": feed(replace(V, unit="km")),
+    "meaning": feed(replace(V, semantic="detour")),
+    "type": feed(Integer("v", unit="mi", low=0, high=10)),
+    "name": feed(replace(V, name="w")),
+    "a column that every row has": feed(V, replace(V, name="w")),
+    "key": feed(V, key=("id", "at")),
+}
+
+
+@pytest.mark.parametrize("changed", MISREAD.values(), ids=MISREAD)
+def test_nobody_accepts_that_live_rows_are_read_wrongly(store: Store, changed: Feed) -> None:
+    """HF210 says how many rows of which batches; once those are gone, the change can be accepted."""
+    wrong = r"HF210.*'pings' would read 1 live rows wrongly, those of one under contract [0-9a-f]{12}: "
+    for _ in range(2):
+        with pytest.raises(RefusedError, match=wrong) as refused:
+            changing.accept(store, changed, reason="they follow", actor="ann", now_us=5)
+        with pytest.raises(RefusedError, match=wrong):
+            checked(store, changed)
+        assert "column of its own name" in str(refused.value.next_command)
+        assert "holdfast back-out pings one" in str(refused.value.next_command)
+    with store.ledger.write() as connection:
+        assert events.newest(connection, kind=contracts.ACCEPTED) == []
+        connection.exec_driver_sql("UPDATE batches SET state = 'backed_out'")
+    changing.accept(store, changed, reason="they are gone", actor="ann", now_us=5)
+    change = checked(store, changed)
+    assert change is not None
+    assert change.accepted
+
+
+def test_what_was_accepted_while_no_row_was_there_is_refused_when_one_came_meanwhile(
+    store: Store, tmp_path: Path
+) -> None:
+    with store.ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE batches SET state = 'backed_out'")
+    changing.accept(store, MISREAD["unit"], reason="nothing is there", actor="ann", now_us=5)
+    data = tmp_path / "two.csv"
+    data.write_text("id,at,v\n2,2026-01-02T00:00:00Z,2.5\n")
+    ingest(store, feed(V), "two", data, now_us=6)
+    with pytest.raises(RefusedError, match=r"HF210.*those of two under"):
+        checked(store, MISREAD["unit"])
+
+
+def test_a_column_that_comes_back_with_another_meaning_is_held_against_every_live_row(
+    store: Store, tmp_path: Path
+) -> None:
+    """Miles, then no column, then kilometres: each step alone is harmless to what was there before it."""
+    data = tmp_path / "two.csv"
+    kept = replace(V, missing="keep")
+    for number, columns in enumerate([(kept,), ()]):
+        head, values = ("id,at,v", ",2.5") if columns else ("id,at", "")
+        data.write_text(f"{head}\n{number + 5},2026-01-0{number + 2}T00:00:00Z{values}\n")
+        ingest(store, feed(*columns), f"b{number}", data, now_us=6)
+    with pytest.raises(RefusedError, match=r"HF210.*those of one under.*v: unit changed \(mi -> km\)"):
+        checked(store, feed(replace(kept, unit="km")))
+
+
+def test_instants_and_missing_values_stay_right(store: Store) -> None:
+    """Another zone, fewer missing values, narrower bounds: a person may say that senders follow."""
+    changed = feed(replace(V, high=9), tz="Asia/Tokyo")
+    change = changing.accept(store, changed, reason="one clock", actor="ann", now_us=5)
+    assert change.evolution
+    assert {each.what for each in change.evolution.changes} == {What.ZONE, What.BOUND_NARROWED}
+
+
+@pytest.mark.parametrize("second", ["km", "mi"])
+def test_two_loads_under_two_contracts_at_once_are_judged_one_after_the_other(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    """The other load commits between the check and the publication of this one."""
+    empty, real, met = Store.open(tmp_path / "empty"), batches.publish, []
+
+    def meet(store: Store, publication: Publication, *, now_us: int) -> batches.Outcome:
+        if not met:
+            met.append(publication)
+            load("meanwhile", feed(V))
+        return real(store, publication, now_us=now_us)
+
+    def load(batch: str, changed: Feed) -> None:
+        data = tmp_path / f"{batch}.csv"
+        data.write_text(f"id,at,v\n{len(batch)}{len(met)},2026-01-01T00:00:0{len(met)}Z,1.5\n")
+        ingest(empty, changed, batch, data, now_us=1)
+
+    monkeypatch.setattr(batches, "publish", meet)
+    if second == "km":
+        with pytest.raises(RefusedError, match=r"HF210.*unit changed \(mi -> km\)"):
+            load("later", feed(replace(V, unit="km")))
+    else:
+        load("later", feed(V))
+    with empty.ledger.read() as connection:
+        (use,) = contracts.uses(connection, "pings")
+    assert use.batches == (1 if second == "km" else 2)
 
 
 def test_nothing_to_accept_is_said(store: Store) -> None:

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from holdfast.control.compact import compact
 from holdfast.control.verify import verify
-from holdfast.errors import NotFoundError
+from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
 from holdfast.store import Store, batches, files, publish, snapshots
@@ -30,11 +30,15 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
 
 
-def load(store: Store, feed: str, batch: str, day: int) -> None:
+def load(
+    store: Store, feed: str, batch: str, day: int, *, word: str | float | None = None, zone: str = "UTC"
+) -> None:
     """Ten rows of `day`."""
     first = day * DAY_US
-    at = pl.Series("at", range(first, first + 10), pl.Int64).cast(pl.Datetime("us", "UTC"))
-    frame = pl.DataFrame({"id": range(10 * day, 10 * day + 10), "word": [batch] * 10}).with_columns(at)
+    at = pl.Series("at", range(first, first + 10), pl.Int64).cast(pl.Datetime("us", zone))
+    frame = pl.DataFrame({"id": range(10 * day, 10 * day + 10), "word": [word or batch] * 10}).with_columns(
+        at
+    )
     with files.staged(store.root) as stage:
         manifest = Manifest.of(BatchId(feed, batch), 0, f"{feed}{batch}", "cc", ("id",))
         manifest = manifest.counted(
@@ -116,6 +120,22 @@ def test_other_engines_read_exactly_the_rows_of_a_cut(store: Store) -> None:
         assert_frame_equal(pl.read_delta(str(place)).sort("id"), rows)
         assert _by_duckdb(place) == [(number,) for number in range(10, 30)]
     assert verify(store).findings == ()
+
+
+def test_a_change_of_zone_is_published_and_a_column_of_two_kinds_is_not(store: Store) -> None:
+    """Instants are the same in every zone; words and numbers have no type of a Delta table in common."""
+    load(store, "flights", "d1", 1)
+    load(store, "flights", "d2", 2, zone="Asia/Tokyo")
+    made = cut(store, "flights")
+    place = publish.publish(store, made.snapshot)["flights"]
+    times = pl.read_delta(str(place))["at"].sort()
+    assert times.equals(files.read_rows(store, made.snapshot, "flights")["at"].dt.convert_time_zone("UTC"))
+    load(store, "flights", "d3", 3, word=7.5)
+    made = cut(store, "flights")
+    with pytest.raises(InputError, match=r"HF202.*word"):
+        publish.publish(store, made.snapshot)
+    with pytest.raises(InputError, match=r"HF202.*word"):
+        files.read_rows(store, made.snapshot, "flights")
 
 
 def _entries(store: Store, snapshot: Snapshot, table: str) -> list[files.FileFacts]:

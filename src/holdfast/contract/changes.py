@@ -87,12 +87,17 @@ class What(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a difference does at each border, and why."""
+    """What a difference does at each border, and why.
+
+    `misreads`: rows that were loaded under the old contract would be taken for what they are not, or lack what every row
+    has. No consent makes that right, so nobody can give any while such rows are live.
+    """
 
     rows: Kind
     callers: Kind
     models: Kind
     why: str
+    misreads: bool = False
 
     def at(self, border: Border) -> Kind:
         """The kind at one border."""
@@ -134,14 +139,14 @@ RULES: Final[Mapping[What, Effect]] = {
     ),
     What.LOCAL_TIMES_READ: Effect(_FINE, _FINE, _FINE, _WIDER),
     What.LOCAL_TIMES_REFUSED: Effect(_BREAKS, _BREAKS, _FINE, _NARROWER),
-    What.UNIT: Effect(_BREAKS, _BREAKS, _BREAKS, _OTHER_MEANING),
-    What.SEMANTIC: Effect(_BREAKS, _BREAKS, _BREAKS, _OTHER_MEANING),
+    What.UNIT: Effect(_BREAKS, _BREAKS, _BREAKS, _OTHER_MEANING, misreads=True),
+    What.SEMANTIC: Effect(_BREAKS, _BREAKS, _BREAKS, _OTHER_MEANING, misreads=True),
     What.SEMANTIC_STATED: Effect(
         _STEPS, _STEPS, _FINE, "who states another meaning is refused now; see first that no sender and no caller does"
     ),
     What.SEMANTIC_DROPPED: Effect(_FINE, _FINE, _FINE, "less is promised; nothing that was valid is refused"),
     What.ZONE: Effect(_BREAKS, _BREAKS, _BREAKS, "hours and days of the same instants are others in another zone"),
-    What.TYPE: Effect(_BREAKS, _BREAKS, _BREAKS, "values of the old type are refused"),
+    What.TYPE: Effect(_BREAKS, _BREAKS, _BREAKS, "values of the old type are refused", misreads=True),
     What.ADDED_OPTIONAL: Effect(
         _STEPS, _FINE, _FINE,
         "a request may leave it out, a delivery may not: let each sender add the column, with or without values, before "
@@ -151,6 +156,7 @@ RULES: Final[Mapping[What, Effect]] = {
         _BREAKS, _BREAKS, _FINE,
         'loaded rows, senders and callers lack it; expand and contract instead: add it with missing="keep", let everybody '
         "fill it, and require it where that is certain",
+        misreads=True,
     ),
     What.REMOVED_OPTIONAL: Effect(
         _STEPS, _STEPS, _FINE, "who still sends it is refused; see first that no sender and no caller does"
@@ -160,11 +166,11 @@ RULES: Final[Mapping[What, Effect]] = {
         'everybody sends it and would be refused; expand and contract instead: make it missing="keep", let senders and '
         "callers leave it out, then remove it",
     ),
-    What.RENAMED: Effect(_BREAKS, _BREAKS, _BREAKS, _RENAME),
+    What.RENAMED: Effect(_BREAKS, _BREAKS, _BREAKS, _RENAME, misreads=True),
     What.REORDERED: Effect(_FINE, _FINE, _FINE, "columns are found by their names"),
-    What.KEY: Effect(_BREAKS, _FINE, _BREAKS, "which rows are the same row is decided otherwise"),
-    What.EVENT_TIME: Effect(_BREAKS, _BREAKS, _BREAKS, "when a row happened is decided otherwise"),
-    What.LABEL: Effect(_BREAKS, _FINE, _BREAKS, "something else is foretold; call it another model"),
+    What.KEY: Effect(_BREAKS, _FINE, _BREAKS, "which rows are the same row is decided otherwise", misreads=True),
+    What.EVENT_TIME: Effect(_BREAKS, _BREAKS, _BREAKS, "when a row happened is decided otherwise", misreads=True),
+    What.LABEL: Effect(_BREAKS, _FINE, _BREAKS, "something else is foretold; call it another model", misreads=True),
     What.LABEL_DELAY: Effect(
         _FINE, _FINE, _BREAKS, "labels count as known from another moment, so models learnt from other rows"
     ),
@@ -173,7 +179,7 @@ RULES: Final[Mapping[What, Effect]] = {
     What.RULE_REMOVED: Effect(_FINE, _FINE, _FINE, _WIDER),
     What.UNIQUE_ADDED: Effect(_BREAKS, _FINE, _FINE, "batches that were valid may hold such rows twice"),
     What.UNIQUE_REMOVED: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.OTHER: Effect(_BREAKS, _BREAKS, _BREAKS, "no rule says that it is harmless"),
+    What.OTHER: Effect(_BREAKS, _BREAKS, _BREAKS, "no rule says that it is harmless", misreads=True),
 }  # fmt: skip
 """What every difference does at every border. No other place says so."""
 
@@ -192,6 +198,11 @@ class Change:
     def at(self, border: Border) -> Kind:
         """What the change is to those who see the contract at `border`."""
         return RULES[self.what].at(border)
+
+    @property
+    def misreads(self) -> bool:
+        """Whether rows of the old contract that are still there would be read wrongly; see `Effect`."""
+        return RULES[self.what].misreads
 
     def __str__(self) -> str:
         subject = f"{self.column}: " if self.column else ""
@@ -213,6 +224,11 @@ class Evolution:
     def at(self, border: Border) -> Kind:
         """What the change is to those who see the contract at `border`."""
         return worst(change.at(border) for change in self.changes)
+
+    @property
+    def misreadings(self) -> tuple[Change, ...]:
+        """The changes by which rows of the old contract would be read wrongly."""
+        return tuple(change for change in self.changes if change.misreads)
 
     def of(self, kind: Kind) -> tuple[Change, ...]:
         """The changes of one kind."""

@@ -1,7 +1,8 @@
 """Whether a delivery may come under a contract that is not the one under which its feed was loaded so far (R92, R93).
 
 A compatible change goes on and is told; one that asks others to follow goes on with a warning; a breaking one is refused
-with HF210, unless a person took it upon himself (`holdfast contract accept`).
+with HF210, unless a person took it upon himself (`holdfast contract accept`). Nobody can take upon himself that loaded rows
+are read wrongly: miles beside kilometres in one column are refused for as long as the miles are there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ CHECK: Final = "contract"
 
 CHANGED: Final = "contract.changed"
 """The kind of the event that tells the first load under another contract."""
+
+
+_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +67,27 @@ def check(connection: Transaction, feed: Feed) -> ContractChange | None:
     """How the contract of `feed` differs from the one under which its newest batch was loaded; None when it does not, or
     nothing was loaded yet. To be asked before any row of the delivery is looked at.
 
-    Raises `RefusedError` HF210 when the change breaks what is loaded, or what senders deliver, and nobody accepted it.
+    Raises `RefusedError` HF210 when the change breaks what is loaded, or what senders deliver, and nobody accepted it; and
+    when rows that are live would be read wrongly, whoever accepted it.
     """
     before = contracts.newest_of(connection, feed.name)
     if before is None or before == feed.contract.hash:
         return None
+    _refuse_misreading(connection, feed, state="nothing was loaded")
     old = contracts.find(connection, before)
     evolution = None if old is None else compare(old, feed.contract)
     accepted = contracts.is_accepted(connection, feed.name, before, feed.contract.hash)
     if evolution is not None and evolution.at(Border.ROWS) is Kind.BREAKING and not accepted:
         raise _refused(feed, evolution)
     return ContractChange(feed.name, before, feed.contract.hash, evolution, accepted)
+
+
+def moved_on(connection: Transaction, feed: str, contract_hash: str, change: ContractChange | None) -> bool:
+    """Whether `feed` was loaded under another contract since `check` gave `change` for a delivery under `contract_hash`: to be
+    asked in the transaction that publishes the delivery, because two loads may be checked at once.
+    """
+    newest = contracts.newest_of(connection, feed)
+    return newest not in ((None, contract_hash) if change is None else (change.before,))
 
 
 def record(
@@ -91,7 +105,7 @@ def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) ->
     """Take upon oneself that the contract of `feed` changes from that of its newest batch to the declared one.
 
     The next load goes on; the event keeps every difference and `reason`. Raises `NotFoundError` HF303 when there is
-    nothing to accept.
+    nothing to accept, and `RefusedError` HF210 while rows are live that would be read wrongly.
     """
     with store.ledger.write() as connection:
         before, after = contracts.newest_of(connection, feed.name), feed.contract
@@ -101,6 +115,7 @@ def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) ->
                 f"feed {feed.name!r} was loaded under the contract that is declared: there is no change to accept",
                 state="nothing was changed",
             )
+        _refuse_misreading(connection, feed, state="nothing was changed")
         old = contracts.find(connection, before)
         evolution = None if old is None else compare(old, after)
         change = ContractChange(feed.name, before, after.hash, evolution, accepted=True)
@@ -144,6 +159,29 @@ def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, n
             connection, model.name, old.hash, change.after, explanation=told, actor=actor, now_us=now_us
         )
     return change
+
+
+def _refuse_misreading(connection: Transaction, feed: Feed, *, state: str) -> None:
+    """Raise HF210 when live batches hold rows that `feed`'s contract takes for what they are not. Every contract under which
+    they were loaded counts: one that was followed by a harmless one still says what its rows mean.
+    """
+    for use in contracts.uses(connection, feed.name):
+        old = contracts.find(connection, use.contract_hash)
+        wrong = () if old is None or old == feed.contract else compare(old, feed.contract).misreadings
+        if not wrong:
+            continue
+        named = contracts.live_batches(connection, feed.name, use.contract_hash, limit=_SHOWN)
+        more = f" and {use.batches - len(named)} more" if use.batches > len(named) else ""
+        raise RefusedError(
+            "HF210",
+            f"the contract of feed {feed.name!r} would read {use.rows_loaded:,} live rows wrongly, those of "
+            f"{', '.join(named)}{more} under contract {use.contract_hash[:12]}: {'; '.join(map(str, wrong))}",
+            state=state,
+            next_command=(
+                "give what changed a column of its own name; or, if the rows are wrong as they are, "
+                f"holdfast back-out {feed.name} {named[0]}{' (and the others)' if use.batches > 1 else ''}"
+            ),
+        )
 
 
 def _refused(feed: Feed, evolution: Evolution) -> RefusedError:

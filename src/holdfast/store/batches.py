@@ -72,7 +72,8 @@ class Publication:
 
     `event_low_us` and `event_high_us` bound the event times of the valid rows. `basis` is the table version
     at which `online` was computed and what came before was looked up, None when there is nothing that depends on
-    other batches. `beside` writes what else is to be true with the load, in the same transaction.
+    other batches. `outdated` says, in that transaction, whether what the load was judged by holds no more. `beside` writes
+    what else is to be true with the load, in the same transaction.
     """
 
     manifest: Manifest
@@ -86,6 +87,7 @@ class Publication:
     online: tuple[OnlineValue, ...] = ()
     definitions: tuple[Definition, ...] = ()
     basis: int | None = None
+    outdated: Callable[[Connection], bool] | None = None
     beside: Callable[[Connection], None] | None = None
 
     @property
@@ -103,8 +105,8 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Overtaken:
-    """Another batch of the feed was published after `basis`: what was computed from its rows must be
-    computed again.
+    """Another batch of the feed was published after `basis`, or what the load was judged by is outdated: what was found must
+    be found again.
     """
 
 
@@ -271,6 +273,8 @@ def rows_since(connection: Connection, feed: str, version: int) -> bool:
 
 
 def _moved_on(connection: Connection, publication: Publication) -> bool:
+    if publication.outdated is not None and publication.outdated(connection):
+        return True
     return publication.basis is not None and _feed_moved_on(
         connection, publication.manifest.feed, publication.basis
     )

@@ -117,6 +117,21 @@ def uses(connection: Connection, feed: str | None = None) -> list[ContractUse]:
     ]
 
 
+def live_batches(connection: Connection, feed: str, contract_hash: str, *, limit: int) -> list[str]:
+    """The oldest live batches of `feed` that were loaded under that contract, at most `limit`."""
+    query = (
+        select(_BATCHES.c.batch)
+        .where(
+            _BATCHES.c.feed == feed,
+            _BATCHES.c.contract_hash == contract_hash,
+            _BATCHES.c.state == "published",
+        )
+        .order_by(_BATCHES.c.table_version)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
 def accept(
     connection: Connection,
     subject: str,

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from deltalake import Schema
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
-from holdfast.errors import UnavailableError
+from holdfast.errors import InputError, UnavailableError
 from holdfast.records import sha256_hex
 from holdfast.store import Store, durable, locks, parquet, snapshots
 from holdfast.store.files import FileFacts
@@ -49,7 +49,8 @@ def publish(store: Store, snapshot: str) -> dict[str, Path]:
 
     Readers see each table's timestamps in UTC, because Delta knows no other zone; the tests read it back by Polars and by
     DuckDB's own extension. Raises `NotFoundError` HF303 for an unknown snapshot, `IntegrityError` HF301 for a missing file,
-    and `UnavailableError` HF302 on a file system without hard links.
+    `InputError` HF202 when a column has no type that all its files' values have, and `UnavailableError` HF302 on a file
+    system without hard links.
     """
     cut = snapshots.get(store, snapshot)
     made = {}
@@ -145,9 +146,21 @@ def _add_action(fact: FileFacts, created_us: int) -> AddAction:
 
 def _schema(directory: Path) -> Schema:
     """The columns of all files together, as Delta spells their types."""
-    schemas = [pq.read_schema(path).remove_metadata() for path in sorted(directory.glob("*.parquet"))]
-    merged = pa.unify_schemas(schemas, promote_options="permissive")
-    return Schema.from_arrow(pa.schema([field.with_type(_delta_type(field.type)) for field in merged]))
+    # Spelled so before they are merged: files of before and after a change of zone have the same instants.
+    schemas = [
+        pa.schema([field.with_type(_delta_type(field.type)) for field in pq.read_schema(path)])
+        for path in sorted(directory.glob("*.parquet"))
+    ]
+    try:
+        merged = pa.unify_schemas(schemas, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        raise InputError(
+            "HF202",
+            f"a column has values of several kinds in different files, and a Delta table has one for each: {error}",
+            state="this table was not published",
+            next_command="give the new column of the contract a name of its own, or back out the batches of the old contract",
+        ) from error
+    return Schema.from_arrow(merged)
 
 
 def _delta_type(found: pa.DataType) -> pa.DataType:

@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.contract import Category, Contract, Number, Text, Timestamp
 from holdfast.control import online as control
+from holdfast.control.contracts import accept
 from holdfast.control.ingest import ingest
 from holdfast.features import Aggregate, aggregate_rows
 from holdfast.feeds import Feed
@@ -120,5 +121,6 @@ def test_a_definition_whose_column_is_gone_stops_no_load(store: Store, load: Loa
     )
     path = tmp_path / "slim.parquet"
     pl.DataFrame({"id": ["s"], "e": ["a"], "at": [START + timedelta(hours=9)]}).write_parquet(path)
+    accept(store, slim, reason="nobody delivers x any more", actor="test", now_us=1)
     assert ingest(store, slim, "slim", path, now_us=1).state == "loaded"
     assert served(store, HOURLY) == before

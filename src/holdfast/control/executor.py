@@ -99,7 +99,11 @@ class LocalExecutor:
     def _submit(self, task: Callable[[Item], Result], item: Item) -> Future[Result]:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(self.processes, multiprocessing.get_context("spawn"))
-        return self._pool.submit(task, item)
+        try:
+            return self._pool.submit(task, item)
+        except BrokenProcessPool:  # one died since; who waits for its result learns it there
+            self.close()
+            return self._submit(task, item)
 
 
 def gave_up(deaths: int) -> UnavailableError:

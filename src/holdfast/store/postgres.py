@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 def escaped(text: str) -> str:
-    """`text` without NUL, which PostgreSQL cannot hold and a category may: a private character and a digit stand for it.
+    r"""`text` without NUL, which PostgreSQL cannot hold and a category may: a private character and a digit stand for it.
 
     >>> unescaped(escaped("a\0b\ue000")) == "a\0b\ue000"
     True

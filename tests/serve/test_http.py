@@ -14,7 +14,7 @@ import pytest
 
 SERVER = """
 import asyncio, sys, uvloop
-from holdfast.serve.http import Limits, Listener
+from holdfast.serve.http import ConnectionLimits, Listener
 
 async def main():
     loop = asyncio.get_running_loop()
@@ -25,7 +25,7 @@ async def main():
             exchange.send(200, b"x" * 4_000_000)
         else:
             exchange.send(200, exchange.path + b" " + bytes(exchange.body)[:20] + b" %d" % len(exchange.body))
-    limits = Limits(header_bytes=2048, body_bytes=10_000, held_bytes=50_000, receipt_seconds=0.6, idle_seconds=1.2,
+    limits = ConnectionLimits(header_bytes=2048, body_bytes=10_000, held_bytes=50_000, receipt_seconds=0.6, idle_seconds=1.2,
                     write_seconds=0.6, connections=20, pipelined=8)
     listener = Listener(answer, limits, lambda: b"Thu, 01 Jan 1970 00:00:00 GMT")
     server = await loop.create_server(listener.connection, "127.0.0.1", 0)

@@ -23,11 +23,10 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "contracts": ("contract",),
     "snapshots": ("snapshot",),
     "feeds": ("feeds", "accept", "quarantine"),
-    "keep": ("compact", "vacuum"),
     "backout": ("back-out", "lineage"),
     "models": ("train", "qualify", "rollout", "rollback"),
     "operate": ("serve", "control", "page", "up"),
-    "maintain": ("verify", "backup", "restore", "repair-ledger"),
+    "maintain": ("verify", "backup", "restore", "repair-ledger", "compact", "vacuum"),
     "watch": ("status", "feedback"),
 }
 """Which module of this package registers which commands, in the order of the help page."""

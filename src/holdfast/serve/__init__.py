@@ -10,12 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdfast.serve.http import Limits
+    from holdfast.serve.http import ConnectionLimits
     from holdfast.serve.run import serve_forever
 
-__all__ = ["Limits", "serve_forever"]
+__all__ = ["ConnectionLimits", "serve_forever"]
 
-_HOMES = {"Limits": "holdfast.serve.http", "serve_forever": "holdfast.serve.run"}
+_HOMES = {"ConnectionLimits": "holdfast.serve.http", "serve_forever": "holdfast.serve.run"}
 
 
 def __getattr__(name: str) -> Any:

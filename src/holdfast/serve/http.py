@@ -20,7 +20,7 @@ from holdfast.serve.replies import JSON, error_body, head
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """What one client, and all of them together, may cost. Sizes in bytes, times in seconds."""
 
     header_bytes: int = 16 * 1024
@@ -79,7 +79,9 @@ class Exchange:
 class Listener:
     """All connections of one server: counts them, bounds them, and closes those that outstay a deadline."""
 
-    def __init__(self, application: Application, limits: Limits, today: Callable[[], bytes]) -> None:
+    def __init__(
+        self, application: Application, limits: ConnectionLimits, today: Callable[[], bytes]
+    ) -> None:
         self.application = application
         self.limits = limits
         self.draining = False

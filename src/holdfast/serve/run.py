@@ -17,7 +17,7 @@ import uvloop
 from holdfast.errors import InputError
 from holdfast.records import check_name
 from holdfast.serve.doors import Doors
-from holdfast.serve.http import Limits, Listener
+from holdfast.serve.http import ConnectionLimits, Listener
 from holdfast.serve.metrics import ServerFacts, VersionFacts
 from holdfast.serve.plane import Plane, Serving
 from holdfast.serve.routes import Routes
@@ -41,7 +41,7 @@ def serve_forever(
     settings: Settings,
     model: str,
     *,
-    limits: Limits | None = None,
+    limits: ConnectionLimits | None = None,
     poll_seconds: float = POLL_SECONDS,
     linger_seconds: float = LINGER_SECONDS,
     started: Callable[[str], None] | None = None,
@@ -68,7 +68,7 @@ def serve_forever(
     """
     check_name(model, "model")
     tell = started if started is not None else _say
-    uvloop.run(_serve(settings, model, limits or Limits(), poll_seconds, linger_seconds, tell))
+    uvloop.run(_serve(settings, model, limits or ConnectionLimits(), poll_seconds, linger_seconds, tell))
 
 
 def _say(address: str) -> None:
@@ -83,7 +83,7 @@ def now_us() -> int:
 async def _serve(
     settings: Settings,
     model: str,
-    limits: Limits,
+    limits: ConnectionLimits,
     poll_seconds: float,
     linger_seconds: float,
     started: Callable[[str], None],

@@ -171,24 +171,6 @@ def frontiers(connection: Connection) -> dict[str, Frontier]:
     }
 
 
-def newest_inputs(store: Store, model: str, version: str | None = None) -> str | None:
-    """The newest answered row of `model` (by `version`) as it was received, as JSON; None without one."""
-    query = (
-        select(prediction_files.c.path)
-        .where(prediction_files.c.model == model)
-        .order_by(prediction_files.c.answered_high_us.desc())
-        .limit(1)
-    )
-    with store.ledger.read() as connection:
-        path = connection.execute(query).scalar_one_or_none()
-    if path is None:
-        return None
-    rows = parquet.read(store.root / path, ("inputs", "version"))
-    if version is not None:
-        rows = rows.filter(pl.col("version") == version)
-    return None if rows.is_empty() else str(rows["inputs"][-1])
-
-
 def _holding(connection: Connection, server: str, segment: int, low: int, high: int) -> list[PredictionFile]:
     query = select(prediction_files).where(
         prediction_files.c.server == server,

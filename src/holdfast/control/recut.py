@@ -50,7 +50,8 @@ class _Seen:
             self.tables.setdefault(table, {})[load] = rows_and_files
         manifest = choice.loads[load].manifest
         if manifest.event_low_us is not None and manifest.event_high_us is not None:
-            bounds = CutLoad(load[1], load[2], manifest.event_low_us, manifest.event_high_us)
+            order = sum(map(len, self.bounds.values()))
+            bounds = CutLoad(load[1], load[2], manifest.event_low_us, manifest.event_high_us, order)
             self.bounds.setdefault(load[0], {})[load] = bounds
 
     def cut(self, table: str, left_out: AbstractSet[LoadKey]) -> TableCut:

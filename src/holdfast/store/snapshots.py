@@ -8,14 +8,19 @@ from typing import Final
 from sqlalchemy import Connection, insert, select
 
 from holdfast.errors import NotFoundError
+from holdfast.records import Level
 from holdfast.store import Store, batches, files, schema
 from holdfast.store.files import FileFacts
 from holdfast.tables import CutLoad, Snapshot, TableCut, held_back, known_day, snapshot_name
 from holdfast.tables.cuts import LoadKey
 
+INCOMPLETE: Final = "incomplete"
+"""What it is called, among the violations of a load, that the other feeds of its group lack it and a person accepted that."""
+
 _BATCHES: Final = schema.batches
 _SNAPSHOTS: Final = schema.snapshots
 _HELD_BACK: Final = schema.snapshot_held_back
+_VIOLATIONS: Final = schema.violations
 _TABLES: Final = schema.snapshot_tables
 
 
@@ -43,7 +48,7 @@ def create(
     """
     with store.ledger.write() as connection:
         version = batches.current_version(connection)
-        held = _held_back(connection, groups or {})
+        held = waiting(connection, groups or {})
         found = {
             table: files.entries(connection, table, version, held_back=held) for table in sorted(set(tables))
         }
@@ -57,18 +62,54 @@ def create(
     return Snapshot(name, version, contract_hash, now_us, cuts, held)
 
 
-def _held_back(connection: Connection, groups: Mapping[str, str | None]) -> tuple[LoadKey, ...]:
+def waiting(
+    connection: Connection, groups: Mapping[str, str | None], *, accepted: bool = True
+) -> tuple[LoadKey, ...]:
+    """The loads that a cut of now leaves out, by feed and batch: those that wait for other feeds of their group. Without
+    `accepted` also those that a person let in without the others.
+    """
     held: list[LoadKey] = []
     for group in sorted({group for group in groups.values() if group is not None}):
-        members = {feed: _live_loads(connection, feed) for feed in sorted(groups) if groups[feed] == group}
+        members = {
+            feed: _live_loads(connection, feed, accepted) for feed in sorted(groups) if groups[feed] == group
+        }
         held += held_back(members)
     return tuple(sorted(held))
 
 
-def _live_loads(connection: Connection, feed: str) -> list[CutLoad]:
-    columns = (_BATCHES.c.batch, _BATCHES.c.epoch, _BATCHES.c.event_low_us, _BATCHES.c.event_high_us)
-    query = select(*columns).where(_BATCHES.c.feed == feed, _BATCHES.c.state == "published")
-    return [CutLoad(*row) for row in connection.execute(query)]
+def let_in(connection: Connection, load: LoadKey, *, explanation: str, actor: str, now_us: int) -> None:
+    """Note that `actor` wants `load` in the next cuts without what it waits for. It ends with the load, and says nothing more
+    once the others have come.
+    """
+    feed, batch, epoch = load
+    connection.execute(
+        insert(_VIOLATIONS).values(
+            feed=feed,
+            batch=batch,
+            epoch=epoch,
+            check_name=INCOMPLETE,
+            subject="",
+            level=Level.WARNING,
+            explanation=explanation,
+            found_us=now_us,
+            accepted_us=now_us,
+            accepted_by=actor[:63],
+        )
+    )
+
+
+def _live_loads(connection: Connection, feed: str, accepted: bool) -> list[CutLoad]:
+    columns = ("batch", "epoch", "event_low_us", "event_high_us", "table_version")
+    query = select(*(_BATCHES.c[name] for name in columns)).where(
+        _BATCHES.c.feed == feed, _BATCHES.c.state == "published"
+    )
+    without = select(_VIOLATIONS.c.batch, _VIOLATIONS.c.epoch).where(
+        _VIOLATIONS.c.feed == feed,
+        _VIOLATIONS.c.check_name == INCOMPLETE,
+        _VIOLATIONS.c.accepted_us.is_not(None),
+    )
+    alone = {tuple(row) for row in connection.execute(without)} if accepted else set()
+    return [CutLoad(*row, alone=(row.batch, row.epoch) in alone) for row in connection.execute(query)]
 
 
 def _day(

@@ -7,9 +7,10 @@ a delivery that the other lacks. A cut leaves such a delivery out until it is wh
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import accumulate
 from typing import Final, TypeAlias
 
 from holdfast.records import canonical_json, sha256_hex
@@ -53,12 +54,17 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class CutLoad:
-    """A live load of a feed of a group: the sender's id, and the bounds of its rows' event time in microseconds UTC."""
+    """A live load of a feed of a group: the sender's id, and the bounds of its rows' event time in microseconds UTC.
+
+    Of two loads, the later one has the greater `order`. `alone` says that a person wants it in without what it waits for.
+    """
 
     batch: str
     epoch: int
     event_low_us: int
     event_high_us: int
+    order: int
+    alone: bool = False
 
 
 def held_back(group: Mapping[str, Sequence[CutLoad]]) -> tuple[LoadKey, ...]:
@@ -69,44 +75,85 @@ def held_back(group: Mapping[str, Sequence[CutLoad]]) -> tuple[LoadKey, ...]:
     group
         The live loads of each feed of one group. A feed without any holds nothing back: it has not begun to deliver.
 
-    Two feeds that have an id in common name their deliveries alike. Of these, an id that one of them lacks is held
-    back, unless all its rows are older than the other's first: histories may begin at different times, and what was
-    before the other began will never be delivered by it. Two feeds without a common id name their deliveries each in
-    its own way, so that only time tells: a load is held back while it begins after everything that the other has. An
-    id that is held back for one feed is held back for all: half a delivery is what this is about.
+    A load with an id that another feed has too is whole as far as that feed goes. Any other waits for the feed:
 
-    >>> first, second = CutLoad("d1", 0, 0, 9), CutLoad("d2", 0, 10, 19)
-    >>> held_back({"flights": [first, second], "weather": [first]})
+    1. while it begins after everything that the feed has;
+    2. and later, if the feed came past its beginning with a delivery that had a sibling of the same id here, for as long
+       as the feed, which had older rows before, has nothing of its own for the time of the load. Who skips an id that way
+       owes it.
+
+    An id goes in as soon as one of its loads need not wait: half a delivery is what this is about.
+
+    Guarantee: once every feed of the group has begun, one more delivery takes nothing out of the next cut that was in this
+    one. What decides is either settled by the order in which the loads came, or changed by more loads only towards
+    letting in.
+
+    >>> first, second = CutLoad("d1", 0, 0, 9, 1), CutLoad("d2", 0, 10, 19, 3)
+    >>> held_back({"flights": [first, second], "weather": [CutLoad("d1", 0, 0, 9, 2)]})
     (('flights', 'd2', 0),)
     """
-    begun = {feed: loads for feed, loads in group.items() if loads}
-    newest_us: dict[str, int] = {}
-    for loads in begun.values():
-        for load in loads:
-            newest_us[load.batch] = max(load.event_high_us, newest_us.get(load.batch, load.event_high_us))
-    held: set[str] = set()
-    for (_, mine), (_, others) in permutations(begun.items(), 2):
-        held |= _lacked(mine, others, newest_us)
+    begun = {feed: _Deliveries.of(loads) for feed, loads in group.items() if loads}
+    waiting = {
+        feed: {load.batch for load in mine.loads if _waits(load, mine, begun, feed)}
+        for feed, mine in begun.items()
+    }
+    let_in = {
+        load.batch for feed, mine in begun.items() for load in mine.loads if load.batch not in waiting[feed]
+    }
     return tuple(
         sorted(
             (feed, load.batch, load.epoch)
-            for feed, loads in begun.items()
-            for load in loads
-            if load.batch in held
+            for feed, mine in begun.items()
+            for load in mine.loads
+            if load.batch not in let_in
         )
     )
 
 
-def _lacked(mine: Sequence[CutLoad], others: Sequence[CutLoad], newest_us: Mapping[str, int]) -> set[str]:
-    """The ids in `mine` that wait for `others`."""
-    theirs = {load.batch for load in others}
-    if any(load.batch in theirs for load in mine):
-        begins_us = min(load.event_low_us for load in others)
-        return {
-            load.batch for load in mine if load.batch not in theirs and newest_us[load.batch] >= begins_us
-        }
-    ends_us = max(load.event_high_us for load in others)
-    return {load.batch for load in mine if load.event_low_us > ends_us}
+@dataclass(frozen=True, slots=True)
+class _Deliveries:
+    """The loads of one feed in the order in which they came, the newest event time up to each, and when each id came."""
+
+    loads: tuple[CutLoad, ...]
+    reached_us: tuple[int, ...]
+    came: Mapping[str, int]
+
+    @classmethod
+    def of(cls, loads: Sequence[CutLoad]) -> _Deliveries:
+        ordered = tuple(sorted(loads, key=lambda load: load.order))
+        reached_us = tuple(accumulate((load.event_high_us for load in ordered), max))
+        return cls(ordered, reached_us, {load.batch: load.order for load in ordered})
+
+    def had(self, batch: str, order: int) -> bool:
+        """Whether the id was there when, or before, the load of that order came."""
+        came = self.came.get(batch)
+        return came is not None and came <= order
+
+
+def _waits(load: CutLoad, mine: _Deliveries, begun: Mapping[str, _Deliveries], feed: str) -> bool:
+    return not load.alone and any(
+        load.batch not in others.came and _is_owed(load, mine, others)
+        for other, others in begun.items()
+        if other != feed
+    )
+
+
+def _is_owed(load: CutLoad, mine: _Deliveries, others: _Deliveries) -> bool:
+    """Whether `others`, who lack the id of `load`, are to deliver something for its time still."""
+    passed = bisect_left(others.reached_us, load.event_low_us)
+    if passed == len(others.loads):
+        return True
+    past = others.loads[passed]
+    since = max(past.order, load.order)
+    if not mine.had(past.batch, since):
+        return False  # they name their deliveries otherwise, and have come as far
+    older = any(each.order <= since and each.event_low_us < load.event_low_us for each in others.loads)
+    return older and not any(
+        each.event_low_us <= load.event_high_us
+        and each.event_high_us >= load.event_low_us
+        and not mine.had(each.batch, max(each.order, load.order))
+        for each in others.loads
+    )
 
 
 def known_day(now_us: int, last_due_us: int) -> int:

@@ -15,7 +15,7 @@ from holdfast.control.executor import Executor, LocalExecutor, open_executor
 from holdfast.control.ingest import ingest
 from holdfast.errors import ConflictError, InputError, UnavailableError
 from holdfast.features import Aggregate
-from holdfast.feeds import Feed
+from holdfast.feeds import Expectations, Feed, Reference
 from holdfast.store import Store, files, orphans, schema
 
 NOW_US = 1_700_000_000_000_000
@@ -122,6 +122,39 @@ def test_the_same_content_twice_in_one_load_is_told_as_if_it_came_later(
     with pytest.raises(ConflictError, match="HF203"):
         load(other, [Delivery("elsewhere", given[0].source)], others)
     assert orphans.unnamed(other) == []
+
+
+def test_rows_that_refer_to_those_before_them_are_let_in_by_others_too(
+    tmp_path: Path, others: LocalExecutor
+) -> None:
+    """Each delivery refers to the one before it, and brings some of its rows again: nobody may look at it too early."""
+    contract = Contract(
+        Text("id"), Timestamp("at", tz="UTC"), Text("parent", missing="keep"), key="id", event_time="at"
+    )
+    feed = Feed("calls", contract, expects=Expectations(references=(Reference("parent", "calls", "id"),)))
+    given = []
+    for day in range(4):
+        lines = [f"{day}-{row},2026-01-{day + 1:02d}T{row:02d}:00:00Z,{day - 1}-{row}" for row in range(9)]
+        again = [f"{day - 1}-{row},2026-01-{day:02d}T{row:02d}:00:00Z," for row in range(3)] if day else []
+        path = tmp_path / f"calls{day}.csv"
+        path.write_text(
+            "\n".join(
+                [
+                    "id,at,parent",
+                    *(lines if day else [line[: line.rindex(",") + 1] for line in lines]),
+                    *again,
+                ]
+            )
+        )
+        given.append(Delivery(f"day{day}", path))
+    found = []
+    for name, executor in (("one", LocalExecutor()), ("many", others)):
+        store = Store.open(tmp_path / name)
+        loads = ingest_many(store, feed, given, executor, clock_us=lambda: NOW_US, attempts=attempts())
+        assert [(each.rows_loaded, each.reasons) for each in loads] == [(9, {}), *[(9, {"id|loaded": 3})] * 3]
+        found.append(everything(store))
+        assert orphans.unnamed(store) == []
+    assert found[0] == found[1]
 
 
 def test_tasks_of_a_process_that_died_run_again_in_their_place(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import polars as pl
 import pytest
@@ -328,3 +329,75 @@ def test_the_status_of_a_feed_says_what_is_overdue_and_wrong(
     assert status.overdue_us is not None
     assert 6 * DAY_US < status.overdue_us < 8 * DAY_US
     assert json.dumps(status.reason).startswith('"batch d1: 150 rows came')
+
+
+def test_rows_that_are_loaded_already_do_not_count_twice(
+    store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """A sender sends a file again with a few rows more, under another id."""
+    plain = replace(feed, expects=Expectations(drop=Limits(error=20)))
+    rows = pl.read_parquet(delivery(0))
+    load(rows.head(280), "run-1", plain)
+    found = load(rows, "run-1-retry", plain)
+    assert (found.rows_loaded, found.rows_quarantined) == (20, 280)
+    assert found.reasons == {"delay|range": 1, "id|loaded": 279}
+    assert [(each.check, each.subject, each.level) for each in found.violations] == [
+        ("again", "id", Level.WARNING)
+    ]
+    version = found.table_version
+    assert files.read_rows(store, version, "flights")["id"].n_unique() == 299
+    assert files.read_rows(store, version, "flights").height == 299
+    assert quarantine.read(store, "flights", "run-1-retry")["_reasons"].to_list().count(["id|loaded"]) == 279
+    with pytest.raises(
+        RefusedError, match=r"HF207.*its 298 rows are those of batches run-1, run-1-retry, by their id"
+    ):
+        load(rows.tail(299), "run-1-again", plain)
+    back_out(store, [plain], BatchId("flights", "run-1"), reason="wrong", actor="ann", now_us=7)
+    assert load(rows.head(280), "run-1-anew", plain).rows_loaded == 279
+    assert verify(store).clean
+    twice = replace(feed, expects=Expectations(again=None))
+    assert load(rows.tail(100), "update", twice).rows_loaded == 100
+
+
+def test_a_load_that_is_overtaken_by_its_own_rows_sees_them(
+    store: Store,
+    load: Callable[..., LoadResult],
+    feed: Feed,
+    delivery: Callable[[int], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two loads of the same rows, in other bytes and under other ids: the second one comes in between the look and the
+    transaction of the first. With and without a look at keys, and with a part of the rows."""
+    rows = pl.read_parquet(delivery(0))
+    publishing = batches.publish
+    for number, (expects, other) in enumerate(
+        [
+            (Expectations(), rows.reverse()),
+            (Expectations(again=None), rows.reverse()),
+            (Expectations(), rows.head(100)),
+        ]
+    ):
+        plain = replace(feed, name=f"flights{number}", expects=expects)
+        inner: list[str] = []
+
+        def between(
+            *given: Any, _inner: list[str] = inner, _to: Feed = plain, _rows: Any = other, **named: Any
+        ) -> Any:
+            if not _inner:
+                _inner.append("begun")
+                _inner.append(load(_rows, "second", _to).state)
+            return publishing(*given, **named)
+
+        monkeypatch.setattr(batches, "publish", between)
+        if other.height == rows.height:
+            with pytest.raises(RefusedError, match=r"HF207.*299 rows are those of batch second"):
+                load(rows, "first", plain)
+        else:
+            assert load(rows, "first", plain).reasons == {"delay|range": 1, "id|loaded": 99}
+        monkeypatch.setattr(batches, "publish", publishing)
+        assert inner == ["begun", "loaded"]
+        with store.ledger.read() as connection:
+            version = batches.current_version(connection)
+        loaded = files.read_rows(store, version, plain.name)
+        assert (loaded.height, loaded["id"].n_unique()) == (299, 299)
+    assert verify(store).clean

@@ -17,7 +17,7 @@ from pathlib import Path
 from holdfast.contract import Contract, compile_batch, dtypes
 from holdfast.contract.profile import Profile, merge, profile_batch
 from holdfast.control.executor import Executor
-from holdfast.control.ingest import LoadResult, ingest, publish
+from holdfast.control.ingest import LoadResult, Outdated, ingest, publish
 from holdfast.control.prepare import Prepared, Unfit, prepare
 from holdfast.errors import ConflictError, InputError, RefusedError
 from holdfast.features.aggregate import Aggregate
@@ -148,10 +148,16 @@ def _publish(
     try:
         found = _known(store, prepared) if isinstance(prepared, Prepared) else prepared
         result = publish(store, task.feed, found, now_us=now_us, batch=batch, aggregates=aggregates)
+        while isinstance(result, Outdated):
+            # One that came before it here changed what it refers to, or brought its rows: now as if it had come after it.
+            files.discard(store.root, task.attempt)
+            found = _write(store, task)
+            result = publish(store, task.feed, found, now_us=now_us, batch=batch, aggregates=aggregates)
     except (RefusedError, InputError, ConflictError):
         files.discard(store.root, task.attempt)
         raise
-    if isinstance(prepared, Prepared) and not (isinstance(result, LoadResult) and result.state == "loaded"):
+    wrote = isinstance(prepared, Prepared) or isinstance(found, Prepared)
+    if wrote and not (isinstance(result, LoadResult) and result.state == "loaded"):
         files.discard(store.root, task.attempt)
     return result
 

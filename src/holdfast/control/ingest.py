@@ -16,23 +16,27 @@ from typing import Any, Final, Literal
 import polars as pl
 
 from holdfast.contract import dtypes
+from holdfast.control import again
 from holdfast.control.judgement import Judged, judge
 from holdfast.control.online import online_values
 from holdfast.control.prepare import ROWS_PER_FILE, Examined, Prepared, Unfit, examine, prepare, write
 from holdfast.errors import HoldfastError, InputError, RefusedError, UnavailableError
 from holdfast.features.aggregate import Aggregate
-from holdfast.feeds import AlreadyLoaded, Feed, Load
+from holdfast.feeds import AlreadyLoaded, Feed, Load, Publish
 from holdfast.feeds.admission import worst
+from holdfast.feeds.delivery import DeliveryFacts
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store, admissions, batches, files, orphans
 from holdfast.store.batches import Overtaken, Publication, Published, Swept
 from holdfast.store.faults import fault_point
+from holdfast.store.ledger import Transaction
 from holdfast.store.sources import Spec
 
 __all__ = [
     "ROWS_PER_FILE",
     "Examined",
     "LoadResult",
+    "Outdated",
     "Prepared",
     "Unfit",
     "examine",
@@ -73,6 +77,26 @@ class LoadResult:
     def as_dict(self) -> dict[str, Any]:
         """The result as plain JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """The rows that a delivery was checked against are others by now: it must be prepared again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """Asks, in the transaction that publishes a delivery, whether what was found of it holds no more."""
+
+    feed: Feed
+    facts: DeliveryFacts
+    judged: Judged
+    basis: int
+
+    def __call__(self, connection: Transaction) -> bool:
+        return self.judged.outdated(connection) or again.may_be_outdated(
+            connection, self.feed, self.facts, self.basis
+        )
 
 
 def ingest(
@@ -122,12 +146,11 @@ def ingest(
     orphans.sweep_dead_attempts(store)
     tell(1, 4)
     found = examine(store, feed, batch, source, rows_expected=rows_expected)
-    if isinstance(found, Load):
-        return _already(BatchId(feed.name, batch), found)
-    if isinstance(found, Unfit):
-        raise _refuse(store, found, now_us)
+    if not isinstance(found, Examined):
+        return _settled(store, feed, batch, found, now_us)
     tell(2, 4)
-    for _ in range(_MOST_SWEEPS):
+    sweeps = 0
+    while sweeps < _MOST_SWEEPS:
         with files.staged(store.root, next(attempts) if attempts else uuid.uuid4().hex) as stage:
             prepared = write(stage, found, feed)
             tell(3, 4)
@@ -138,10 +161,24 @@ def ingest(
                 raise
             if not (isinstance(result, LoadResult) and result.state == "loaded"):
                 stage.discard()
-        if isinstance(result, LoadResult):
-            tell(4, 4)
-            return result
+        match result:
+            case LoadResult():
+                tell(4, 4)
+                return result
+            case Swept():
+                sweeps += 1
+            case Outdated():
+                found = examine(store, feed, batch, source, rows_expected=rows_expected)
+                if not isinstance(found, Examined):
+                    return _settled(store, feed, batch, found, now_us)
     raise _always_swept(found.batch)
+
+
+def _settled(store: Store, feed: Feed, batch: str, found: Unfit | Load, now_us: int) -> LoadResult:
+    """The end of a load of which nothing is to be written; raises what an unfit delivery is refused with."""
+    if isinstance(found, Unfit):
+        raise _refuse(store, found, now_us)
+    return _already(BatchId(feed.name, batch), found)
 
 
 def publish(
@@ -152,25 +189,28 @@ def publish(
     now_us: int,
     batch: str = "",
     aggregates: Sequence[Aggregate] = (),
-) -> LoadResult | Swept:
-    """Make what was prepared exist, all of it or nothing. `Swept` when its files are gone: then it must be prepared again.
+) -> LoadResult | Swept | Outdated:
+    """Make what was prepared exist, all of it or nothing. `Swept` when its files are gone, `Outdated` when the rows that it was
+    checked against are others by now: then it must be prepared again.
 
     Publish deliveries of a feed one after the other in the order in which they are to count: each is judged by those that
     were published before it. `batch` names the batch of a `Load`. Raises as `ingest` does; after any error but HF205 the
     files of `prepared` are orphans.
     """
     match prepared:
-        case Load():
-            return _already(BatchId(feed.name, batch), prepared)
-        case Unfit():
-            raise _refuse(store, prepared, now_us)
+        case Load() | Unfit():
+            return _settled(store, feed, batch, prepared, now_us)
         case _ if not prepared.facts.rows_loaded:
+            if _is_outdated(
+                store, feed, prepared, pl.DataFrame(schema=dtypes(feed.contract)), prepared.basis
+            )[0]:
+                return Outdated()
             raise _no_valid_row(store, prepared, now_us)
     fault_point("ingest.before_publish")
     mine = [aggregate for aggregate in aggregates if aggregate.over == feed.name]
     outcome, judged = _publish(store, feed, prepared, mine, now_us)
     match outcome:
-        case Swept():
+        case Swept() | Outdated():
             return outcome
         case AlreadyLoaded(load):
             return _already(prepared.batch, load)
@@ -202,15 +242,18 @@ def _publication(prepared: Prepared, judged: Judged, now_us: int) -> Publication
 
 def _publish(
     store: Store, feed: Feed, prepared: Prepared, aggregates: Sequence[Aggregate], now_us: int
-) -> tuple[Published | AlreadyLoaded | Swept, Judged]:
+) -> tuple[Published | AlreadyLoaded | Swept | Outdated, Judged]:
     """Publish; when another batch of the feed came first, what depends on its rows is judged and computed again."""
-    valid = _rows(store, feed, prepared)
+    valid, basis = _rows(store, feed, prepared), prepared.basis
     for _ in range(_MOST_ATTEMPTS):
         judged = judge(store, feed, prepared, now_us=now_us)
+        other, basis = _is_outdated(store, feed, prepared, valid, basis)
+        if other:
+            there = _already_there(store, prepared)
+            return there if isinstance(there, AlreadyLoaded) else Outdated(), judged
         if worst(judged.violations) is Level.CRITICAL:
             # Another process may have loaded this very delivery meanwhile: then its rows are no repetition of another's.
-            with store.ledger.read() as connection:
-                there = batches.answer(connection, prepared.batch, prepared.manifest.digest)
+            there = _already_there(store, prepared)
             if isinstance(there, AlreadyLoaded):
                 return there, judged
             raise _refuse(store, judged.unfit(), now_us)
@@ -221,6 +264,7 @@ def _publish(
             online=computed.values,
             definitions=computed.definitions,
             basis=min(known, default=None),
+            outdated=_Watch(feed, prepared.facts, judged, basis),
         )
         outcome = batches.publish(store, publication, now_us=now_us)
         if not isinstance(outcome, Overtaken):
@@ -231,6 +275,20 @@ def _publish(
         state="nothing was loaded",
         next_command="the same command again",
     )
+
+
+def _already_there(store: Store, prepared: Prepared) -> Publish | AlreadyLoaded:
+    with store.ledger.read() as connection:
+        return batches.answer(connection, prepared.batch, prepared.manifest.digest)
+
+
+def _is_outdated(
+    store: Store, feed: Feed, prepared: Prepared, valid: pl.DataFrame, since: int
+) -> tuple[bool, int]:
+    """Whether what was prepared at table version `since` would be another now, and which version is now."""
+    with store.ledger.read() as connection:
+        now = batches.current_version(connection)
+    return again.outdated(store, feed, prepared.facts, valid, since, now), now
 
 
 def _refuse(store: Store, unfit: Unfit, now_us: int) -> HoldfastError:

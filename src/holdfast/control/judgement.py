@@ -16,9 +16,10 @@ from holdfast.feeds import Feed, admission
 from holdfast.feeds.delivery import DeliveryFacts
 from holdfast.monitor import fingerprint
 from holdfast.records import BatchId, Level, Violation
-from holdfast.store import Store, admissions, batches
+from holdfast.store import Store, admissions, batches, references
 from holdfast.store.admissions import Admission, Asked
 from holdfast.store.ledger import Transaction
+from holdfast.store.references import Referred
 
 MOST_BATCHES: Final = 60
 """How many earlier batches a delivery's size is compared with: eight weeks of days, and a few more."""
@@ -34,11 +35,22 @@ class Judged:
     admission: Admission
     change: ContractChange | None
     basis: int | None
+    referred: tuple[Referred, ...] = ()
 
     @property
     def violations(self) -> tuple[Violation, ...]:
         """Every expectation that the delivery does not meet."""
         return self.admission.violations
+
+    def outdated(self, connection: Transaction) -> bool:
+        """Whether the same delivery was loaded under another id since it was judged, or its feed's contract changed: to be
+        asked in the transaction that publishes it.
+        """
+        digests = Asked(self.admission.rows_digest, self.admission.values_digest)
+        same = admissions.history(connection, self.feed.name, digests)
+        if (same.same_rows, same.same_values) != (None, None):
+            return True
+        return contracts.moved_on(connection, self.feed.name, self.feed.contract.hash, self.change)
 
     def keep(self, connection: Transaction, now_us: int) -> None:
         """Write what was found in the transaction that publishes the delivery."""
@@ -50,6 +62,7 @@ class Judged:
             contract_hash=self.feed.contract.hash,
             now_us=now_us,
         )
+        references.keep(connection, self.batch, self.epoch, self.referred)
         refill.withdraw_filled(connection, self.feed, self.batch, now_us)
         if another or self.change is not None:
             contracts.record(connection, self.feed.contract, self.change, now_us=now_us)
@@ -100,6 +113,7 @@ def judge(store: Store, feed: Feed, delivered: Prepared | Examined, *, now_us: i
         _admission(feed, facts, delivered.profile, tuple(found)),
         change,
         basis,
+        delivered.referred,
     )
 
 

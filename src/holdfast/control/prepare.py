@@ -16,7 +16,8 @@ import polars as pl
 
 from holdfast.contract import BatchCheck, Contract, as_delivered, compile_batch
 from holdfast.contract.profile import Profile, profile_batch
-from holdfast.control import contracts, references
+from holdfast.control import again, contracts, references
+from holdfast.control.again import Known
 from holdfast.errors import HoldfastError, InputError, RefusedError
 from holdfast.feeds import AlreadyLoaded, Feed, Load, Manifest, batch_id, content_digest, quarantine_table
 from holdfast.feeds.changed_columns import RENAMED, changed_columns
@@ -25,6 +26,7 @@ from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store, batches, copies, headers, sources
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts, Stage
+from holdfast.store.references import Referred
 from holdfast.store.sources import Spec
 
 ROWS_PER_FILE: Final = 1_000_000
@@ -34,7 +36,8 @@ ROWS_PER_FILE: Final = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Examined:
     """A delivery that was read and checked. `valid` is in the order of event time, and of the delivery where that is equal;
-    `quarantined` has the rows as they were delivered, with their reasons, which `facts` count.
+    `quarantined` has the rows as they were delivered, with their reasons, which `facts` count. `basis` is the table version at
+    which its references and keys were looked up.
     """
 
     manifest: Manifest
@@ -44,6 +47,8 @@ class Examined:
     facts: DeliveryFacts
     profile: Profile
     violations: tuple[Violation, ...] = ()
+    basis: int = 0
+    referred: tuple[Referred, ...] = ()
 
     @property
     def batch(self) -> BatchId:
@@ -69,6 +74,7 @@ class Prepared:
 
     `valid` are the rows, or None after `sendable`: then whoever publishes reads back what he needs of them.
     `violations` are those that were found on the way; the rest is found when the delivery is held against its history.
+    `basis` is that of `Examined`.
     """
 
     manifest: Manifest
@@ -78,6 +84,8 @@ class Prepared:
     facts: DeliveryFacts
     profile: Profile
     violations: tuple[Violation, ...] = ()
+    basis: int = 0
+    referred: tuple[Referred, ...] = ()
 
     @property
     def batch(self) -> BatchId:
@@ -118,6 +126,8 @@ def examine(
     digest = content_digest(delivery.pieces())
     try:
         with store.ledger.read() as connection:
+            # Before the question whether it is loaded: else its own rows could be taken for another's.
+            basis = batches.current_version(connection)
             known = batches.answer(connection, identity, digest)
             if isinstance(known, AlreadyLoaded):
                 return known.load
@@ -137,22 +147,46 @@ def examine(
     fault_point("ingest.checked")
     resolved = references.resolve(store, feed, verdict)
     valid = _in_event_order(resolved.valid, feed.contract.event_time)
+    facts = measure(
+        feed.contract,
+        feed.expects,
+        valid,
+        resolved.quarantined,
+        resolved.reasons,
+        rows_expected=rows_expected,
+    )
+    loaded = again.known_rows(store, feed, valid, basis)
+    if loaded is not None:
+        if loaded.rows == valid.height:
+            return _repetition(identity, feed, loaded)
+        resolved = again.apart(feed, resolved, valid, loaded)
+        valid, facts = resolved.valid, again.less(facts, feed, resolved, loaded)
     return Examined(
         manifest=Manifest.of(identity, known.epoch, digest, feed.contract.hash, feed.contract.key),
         source=delivery.name,
         valid=valid,
         quarantined=resolved.quarantined,
-        facts=measure(
-            feed.contract,
-            feed.expects,
-            valid,
-            resolved.quarantined,
-            resolved.reasons,
-            rows_expected=rows_expected,
-        ),
+        facts=facts,
         profile=profile_batch(feed.contract, valid),
         violations=resolved.violations,
+        basis=basis,
+        referred=resolved.referred,
     )
+
+
+def _repetition(identity: BatchId, feed: Feed, known: Known) -> Unfit:
+    """The refusal of a delivery of which every valid row is loaded already."""
+    key = "+".join(feed.contract.key)
+    words = f"its {known.rows:,} rows are those of {known.whose}, by their {key}"
+    whose = known.batches[0] if len(known.batches) == 1 else ""
+    broken = Violation("repeat", whose, Level.CRITICAL, words, known.rows)
+    error = RefusedError(
+        "HF207",
+        f"batch {identity} is refused: {words}",
+        state="nothing was loaded; what is loaded is unchanged and the id is free",
+        next_command=f"holdfast back-out {feed.name} {whose or '<batch>'} first, if these rows are better",
+    )
+    return Unfit(identity, feed.contract.hash, (broken,), error)
 
 
 def write(stage: Stage, examined: Examined, feed: Feed) -> Prepared:
@@ -177,6 +211,8 @@ def write(stage: Stage, examined: Examined, feed: Feed) -> Prepared:
         facts=examined.facts,
         profile=examined.profile,
         violations=examined.violations,
+        basis=examined.basis,
+        referred=examined.referred,
     )
 
 

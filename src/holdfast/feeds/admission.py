@@ -14,6 +14,7 @@ granularity events are another time apart
 composition a kind of traffic has too much or too little of the rows
 busiest     one value has too many of the rows
 early       a label is there before it can be known, or an event before it can have happened
+again       rows have a key that is loaded already
 repeat      the rows are those of an earlier batch
 =========== ===============================================================================================
 """
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 LEAST_SLICE: Final = 30
 """A slice with fewer rows is not judged by its share of dropped rows: two of ten may be chance."""
+
+KNOWN: Final = "loaded"
+"""What stands after the key in the reason of a row that is kept apart because its key is loaded already."""
 
 NORMAL: Final = 1.4826
 """The standard deviation of a normal distribution in median absolute deviations."""
@@ -91,6 +95,7 @@ def judge(
         _granularity(feed, facts),
         _composition(feed, facts),
         _early(feed, facts, now_us),
+        _again(feed, facts),
         _repeat(feed, facts, history),
     )
     return tuple(violation for found in checks for violation in found)
@@ -122,13 +127,15 @@ def _count(facts: DeliveryFacts) -> Iterator[Violation]:
 
 def _drop(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
     budget = feed.expects.drop
-    if budget is None or not facts.rows_dropped:
+    dropped_rows = facts.rows_dropped - facts.rows_known
+    if budget is None or not dropped_rows:
         return
     why = ", ".join(
         f"{count:,} {reason}"
         for reason, count in sorted(facts.reasons.items(), key=lambda each: (-each[1], each[0]))[:3]
+        if not reason.endswith(f"|{KNOWN}")
     )
-    parts = {"": (facts.rows_received, facts.rows_dropped)} | {
+    parts = {"": (facts.rows_received, dropped_rows)} | {
         part: counts for part, counts in facts.dropped.items() if counts[0] >= LEAST_SLICE
     }
     for part, (rows, dropped) in parts.items():
@@ -281,6 +288,14 @@ def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]
         yield Violation(
             "early", feed.contract.event_time, Level.ERROR, words, (high_us - now_us) / 1e6, ahead_us / 1e6
         )
+
+
+def _again(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
+    limits, known, rows = feed.expects.again, facts.rows_known, facts.rows_received
+    if limits is not None and (reached := limits.reached(known, rows)):
+        key = "+".join(feed.contract.key)
+        words = f"{known:,} of {rows:,} rows have a {key} that is loaded already: they are kept apart, and what is loaded stays"
+        yield Violation("again", key, reached[0], words, known, reached[1])
 
 
 def _repeat(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violation]:

@@ -47,6 +47,7 @@ class Sequence:
 class DeliveryFacts:
     """One delivery in numbers. What the feed does not expect is empty or None.
 
+    `rows_known` are those of `rows_dropped` that obey the contract and whose key is loaded already.
     `dropped` has for each slice value, as "column=value", the rows received and those dropped. `shares` has for each column
     of a composition the rows of each value, `busiest` for each column its most frequent value with its rows. `steps_us` has
     for each time between neighbouring events of an entity how often it occurs. `values_digest` leaves the key and the event
@@ -58,6 +59,7 @@ class DeliveryFacts:
     event_low_us: int | None
     event_high_us: int | None
     rows_digest: str
+    rows_known: int = 0
     values_digest: str = ""
     rows_expected: int | None = None
     reasons: Mapping[str, int] = field(default_factory=dict)

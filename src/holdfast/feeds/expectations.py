@@ -245,6 +245,14 @@ class Expectations:
     repeated
         What is done with a batch whose rows are those of an earlier batch, whatever their order and however they are
         written; "stale" also finds rows that differ from an earlier batch only in their key and event time.
+    again
+        Limits of the rows whose key a loaded row of the feed has already, a share being one of all rows delivered. Such rows
+        are kept apart with the reason "<key>|loaded" and what is loaded stays; a batch that has no other valid row is
+        refused as a repetition. They are looked for in the batches whose event times meet this one's: so every one is found
+        when the key has the event time in it, or a row that is sent again keeps its event time. A key that comes again at
+        another time is found by `holdfast verify`. A batch that meets no other costs nothing; else the keys of those that
+        it meets are read. None for a feed whose keys come again on purpose, as updates do, and for one whose batches all
+        have the same span.
     shape
         Whether the distribution of each column is compared with that of the batches before.
 
@@ -266,6 +274,7 @@ class Expectations:
     early_labels: Literal["allow", "refuse"] = "allow"
     ahead: timedelta | str | None = None
     repeated: Literal["rows", "stale"] = "rows"
+    again: Limits | None = field(default_factory=lambda: Limits(warning=1))
     shape: bool = False
 
     def __post_init__(self) -> None:

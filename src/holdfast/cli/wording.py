@@ -19,6 +19,7 @@ from holdfast.tables.backout import (
     ReplaceStandIns,
     ReturnTraffic,
     Step,
+    SuspectLoad,
     TaintSnapshots,
     TaintVersions,
     explain,
@@ -30,6 +31,7 @@ WIDTH: Final = 100
 NAMES: Final[Mapping[type[Step], str]] = {
     RemoveRows: "rows",
     ForgetOnline: "online values",
+    SuspectLoad: "references",
     TaintSnapshots: "snapshots",
     TaintVersions: "versions",
     CancelRollout: "traffic",

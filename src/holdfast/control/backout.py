@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
+from holdfast.control import references
+from holdfast.control.dangling import dangling, dependents
 from holdfast.control.reach import forget_all, leaving, plan_of, still_leaving
 from holdfast.control.retreat import carry_out
 from holdfast.errors import ConflictError, UnavailableError
 from holdfast.feeds import Feed
-from holdfast.records import BatchId
-from holdfast.store import Store, backouts, events, online, taints, tombstones
+from holdfast.feeds.machine import Event
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store import Store, backouts, events, online, taints, tombstones, violations
 from holdfast.store import feeds as feeds_rows
 from holdfast.store.backouts import BackoutRow
 from holdfast.store.faults import fault_point
@@ -34,6 +37,7 @@ from holdfast.tables.backout import (
     ReturnTraffic,
     State,
     Step,
+    SuspectLoad,
     TaintSnapshots,
     TaintVersions,
     blast,
@@ -67,8 +71,9 @@ def plan_back_out(store: Store, feeds: Sequence[Feed], batch: BatchId) -> Plan:
     with store.ledger.read() as connection:
         going = leaving(connection, feeds, batch)
     forgotten = forget_all(store, going)
+    left = dangling(store, [each.load.key for each in going])
     with store.ledger.read() as connection:
-        return plan_of(connection, store, batch, going, forgotten)
+        return plan_of(connection, store, batch, going, forgotten, left)
 
 
 def back_out(
@@ -174,7 +179,7 @@ def _next(store: Store, row: BackoutRow, now_us: int) -> None:
                 fault_point("backout.after_step")
             case ListAnswers() | ListFeedback() | Rebuild():
                 break  # what is listed is in the plan already
-            case RemoveRows() | ForgetOnline() | TaintSnapshots() | TaintVersions():
+            case RemoveRows() | ForgetOnline() | SuspectLoad() | TaintSnapshots() | TaintVersions():
                 raise AssertionError("these are the first transaction's")
             case _:
                 assert_never(step)
@@ -192,12 +197,16 @@ def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
     with store.ledger.read() as connection:
         going = still_leaving(connection, row.plan)
     forgotten = forget_all(store, going)
+    loads = [each.load.key for each in going]
+    left = dangling(store, loads)
     with store.ledger.write() as connection:
-        if still_leaving(connection, row.plan) != going or any(
-            backouts.moved_on(connection, each.feed, each.basis) for each in forgotten
+        if (
+            still_leaving(connection, row.plan) != going
+            or dependents(connection, loads) != left.dependents
+            or any(backouts.moved_on(connection, each.feed, each.basis) for each in forgotten)
         ):
             raise ConflictError("HF304", f"rows of the group of {batch} came or went meanwhile")
-        plan = plan_of(connection, store, batch, going, forgotten)
+        plan = plan_of(connection, store, batch, going, forgotten, left)
         backouts.advance(connection, row, steps_done=plan.at_once, now_us=now_us, plan=plan)
         version = backouts.remove(connection, plan.loads, reason=f"back out {batch}", now_us=now_us)
         backouts.note(connection, row.backout, plan.loads, removed_version=version)
@@ -226,6 +235,8 @@ def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> Bac
 def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: Plan, now_us: int) -> None:
     """The taints of a step, and for each load the event."""
     match step:
+        case SuspectLoad():
+            _suspect(connection, step, row, now_us)
         case TaintSnapshots():
             taints.add(connection, "snapshot", step.snapshots, backout=row.backout, now_us=now_us)
         case TaintVersions():
@@ -245,6 +256,25 @@ def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: Plan, now_
             )
         case _:
             return
+
+
+def _suspect(connection: Transaction, step: SuspectLoad, row: BackoutRow, now_us: int) -> None:
+    """A load that is left with rows that refer to nothing is suspect, as if it had come like that."""
+    load = BatchId(step.feed, step.batch)
+    words = step.words(row.batch)
+    broken = Violation(references.CHECK, step.column, Level.ERROR, words, float(step.rows), 0.0)
+    violations.add(connection, load, step.epoch, [broken], now_us=now_us)
+    feeds_rows.happened(
+        connection, step.feed, Event.LOADED_SUSPECT, contract_hash=None, reason=words, now_us=now_us
+    )
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="batch.suspect",
+        subject=str(load),
+        actor=row.actor,
+        explanation=words,
+    )
 
 
 def _told(store: Store, state: Told, backout: int) -> BackedOut:

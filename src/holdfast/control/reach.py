@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from holdfast.control.dangling import Dangling
 from holdfast.control.forgetting import Forgotten, forget
 from holdfast.control.retreat import retreat
 from holdfast.errors import IntegrityError, NotFoundError
@@ -104,9 +105,10 @@ def plan_of(
     batch: BatchId,
     going: Sequence[Leaving],
     forgotten: Sequence[Forgotten],
+    left: Dangling,
 ) -> Plan:
     """The plan of backing `batch` out, as `connection` sees the ledger."""
-    found = lineage.down(connection, *(Node.load(*each.load.key) for each in going))
+    found = lineage.made_from(connection, *(Node.load(*each.load.key) for each in going))
     snapshots, reached = found.names(Kind.SNAPSHOT), found.names(Kind.VERSION)
     models = backouts.models_of(connection, reached)
     steps: list[Step] = [
@@ -118,6 +120,7 @@ def plan_of(
         for each in forgotten
         if each.values
     ]
+    steps += left.loads
     steps += [TaintSnapshots(snapshots)] if snapshots else []
     steps += [TaintVersions(reached)] if reached else []
     for model in dict.fromkeys(models.values()):

@@ -13,6 +13,8 @@ from holdfast.feeds import Feed
 from holdfast.feeds.expectations import Reference
 from holdfast.records import Level, Violation, duration
 from holdfast.store import Store, batches, files
+from holdfast.store.files import LoadKey
+from holdfast.store.references import Referred, whose
 
 CHECK = "reference"
 """What a violation is called when the feed that is referred to has nothing to refer to."""
@@ -20,12 +22,15 @@ CHECK = "reference"
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Rows after their references were looked up; `reasons` counts what put rows into quarantine, the contract's included."""
+    """Rows after their references were looked up; `reasons` counts what put rows into quarantine, the contract's included.
+    `referred` names the loads in which the values stand.
+    """
 
     valid: pl.DataFrame
     quarantined: pl.DataFrame
     reasons: dict[str, int]
     violations: tuple[Violation, ...] = ()
+    referred: tuple[Referred, ...] = ()
 
 
 def resolve(store: Store, feed: Feed, verdict: BatchVerdict) -> Resolved:
@@ -36,6 +41,7 @@ def resolve(store: Store, feed: Feed, verdict: BatchVerdict) -> Resolved:
     """
     valid, violations = verdict.valid, list[Violation]()
     found: dict[str, pl.Series] = {}
+    referred: list[Referred] = []
     for reference in feed.expects.references:
         known = _known(store, feed, reference, valid)
         if known is None:
@@ -43,10 +49,13 @@ def resolve(store: Store, feed: Feed, verdict: BatchVerdict) -> Resolved:
             violations.append(Violation(CHECK, reference.column, Level.ERROR, words))
         else:
             values = valid[reference.column]
-            found[f"{reference.column}|reference"] = values.is_not_null() & ~values.is_in(known.implode())
+            found[f"{reference.column}|reference"] = values.is_not_null() & ~values.is_in(
+                known.keys.implode()
+            )
+            referred += known.referred
     lost = {reason: rows for reason, rows in found.items() if rows.any()}
     if not lost:
-        return Resolved(valid, verdict.quarantined, verdict.counts, tuple(violations))
+        return Resolved(valid, verdict.quarantined, verdict.counts, tuple(violations), tuple(referred))
     bad = valid.select(pl.any_horizontal(pl.lit(rows) for rows in lost.values())).to_series()
     reasons = pl.concat_list(
         pl.when(pl.lit(rows)).then(pl.lit(reason)).otherwise(pl.lit(None, pl.String))
@@ -55,11 +64,19 @@ def resolve(store: Store, feed: Feed, verdict: BatchVerdict) -> Resolved:
     apart = valid.with_columns(reasons.alias(REASONS)).filter(bad)
     quarantined = pl.concat([as_delivered(verdict.quarantined), as_delivered(apart)], how="diagonal")
     counts = Counter(verdict.counts) + Counter({reason: int(rows.sum()) for reason, rows in lost.items()})
-    return Resolved(valid.filter(~bad), quarantined, dict(counts), tuple(violations))
+    return Resolved(valid.filter(~bad), quarantined, dict(counts), tuple(violations), tuple(referred))
 
 
-def _known(store: Store, feed: Feed, reference: Reference, valid: pl.DataFrame) -> pl.Series | None:
-    """The values that `reference` may have, as far back as it looks; None when the feed has none at all."""
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Those values of a delivery that stand where they should, and in which loads."""
+
+    keys: pl.Series
+    referred: tuple[Referred, ...]
+
+
+def _known(store: Store, feed: Feed, reference: Reference, valid: pl.DataFrame) -> _Known | None:
+    """The values of `reference` that are loaded, as far back as it looks; None when the feed has none at all."""
     event_time = feed.contract.event_time
     reaching_us = None
     if reference.within is not None and valid.height:
@@ -69,8 +86,22 @@ def _known(store: Store, feed: Feed, reference: Reference, valid: pl.DataFrame) 
         version = batches.current_version(connection)
         found = files.entries(connection, reference.feed, version, reaching_us=reaching_us)
         anything = bool(found) or bool(files.entries(connection, reference.feed, version))
+        loads = whose(connection, found)
     if not anything:
         return None
     wanted = valid.schema[reference.column]
     rows = files.read(store.root, found, {reference.key: wanted})
-    return rows[reference.key].unique() if rows.width else pl.Series(reference.key, [], wanted)
+    if not rows.width:
+        return _Known(pl.Series(reference.key, [], wanted), ())
+    here = (
+        rows[reference.key]
+        .is_in(valid[reference.column].unique().drop_nulls().implode())
+        .fill_null(value=False)
+    )
+    start, used = 0, dict[LoadKey, None]()
+    for load, height in loads:
+        if here.slice(start, height).any():
+            used[load] = None
+        start += height
+    referred = tuple(Referred(reference.column, reference.key, load, reaching_us) for load in used)
+    return _Known(rows[reference.key].filter(here).unique(), referred)

@@ -25,6 +25,7 @@ _PLANS: Final = schema.traffic_plans
 _USAGE: Final = schema.usage
 _OUTCOMES: Final = schema.outcomes
 _TAKEN_OUT: Final = schema.backout_batches
+_REFERENCES: Final = schema.load_references
 _BACKED_OUT: Final = "backed_out"
 
 
@@ -45,8 +46,15 @@ class LoadRow:
 
 
 def down(connection: Connection, *start: Node) -> Lineage:
-    """Everything that was made from `start`."""
+    """Everything that was made from `start`, and from the loads that were let in for the keys of its rows."""
     return walk(start, lambda node: children(connection, node))
+
+
+def made_from(connection: Connection, *start: Node) -> Lineage:
+    """Everything that has rows of `start` in it; loads that only refer to them have rows of their own."""
+    return walk(
+        start, lambda node: [each for each in children(connection, node) if each.kind is not Kind.BATCH]
+    )
 
 
 def up(connection: Connection, *start: Node) -> Lineage:
@@ -76,7 +84,12 @@ def children(connection: Connection, node: Node) -> list[Node]:
     match node.kind:
         case Kind.BATCH:
             load = load_of(connection, node.name)
-            return [] if load is None else _nodes(connection, Kind.SNAPSHOT, _snapshots_with(load))
+            if load is None:
+                return []
+            return [
+                *_loads_by(connection, _referring(load)),
+                *_nodes(connection, Kind.SNAPSHOT, _snapshots_with(load)),
+            ]
         case Kind.SNAPSHOT:
             query = select(_VERSIONS.c.version).where(_VERSIONS.c.snapshot == node.name)
             return _nodes(connection, Kind.VERSION, query.order_by(_VERSIONS.c.number))
@@ -103,7 +116,8 @@ def parents(connection: Connection, node: Node) -> list[Node]:
     """What `node` was made from directly, the oldest first."""
     match node.kind:
         case Kind.BATCH:
-            return []
+            load = load_of(connection, node.name)
+            return [] if load is None else _loads_by(connection, _referred_to(load))
         case Kind.SNAPSHOT:
             return [load.node for load in loads_in(connection, node.name)]
         case Kind.VERSION:
@@ -207,6 +221,38 @@ def _snapshots_with(load: LoadRow) -> Select[Any]:
     if load.removed_version is not None:
         query = query.where(_SNAPSHOTS.c.table_version < load.removed_version)
     return query
+
+
+def _referring(load: LoadRow) -> Select[Any]:
+    """The loads that were let in for keys of `load`."""
+    return (
+        select(_REFERENCES.c.feed, _REFERENCES.c.batch, _REFERENCES.c.epoch)
+        .distinct()
+        .where(
+            _REFERENCES.c.to_feed == load.feed,
+            _REFERENCES.c.to_batch == load.batch,
+            _REFERENCES.c.to_epoch == load.epoch,
+        )
+        .order_by(_REFERENCES.c.feed, _REFERENCES.c.batch, _REFERENCES.c.epoch)
+    )
+
+
+def _referred_to(load: LoadRow) -> Select[Any]:
+    """The loads for whose keys `load` was let in."""
+    return (
+        select(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
+        .distinct()
+        .where(
+            _REFERENCES.c.feed == load.feed,
+            _REFERENCES.c.batch == load.batch,
+            _REFERENCES.c.epoch == load.epoch,
+        )
+        .order_by(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
+    )
+
+
+def _loads_by(connection: Connection, query: Select[Any]) -> list[Node]:
+    return [Node.load(*row) for row in connection.execute(query)]
 
 
 def _nodes(connection: Connection, kind: Kind, query: Select[Any]) -> list[Node]:

@@ -72,6 +72,27 @@ class ForgetOnline:
 
 
 @dataclass(frozen=True, slots=True)
+class SuspectLoad:
+    """Rows of a load that stays refer to rows that go: it is suspect, and nothing trains on it until it is backed out too or
+    a person accepts it. `rows` have in `column` what then stands in no row of `to_feed`.
+    """
+
+    feed: str
+    batch: str
+    epoch: int
+    column: str
+    to_feed: str
+    rows: int
+
+    def words(self, batch: str) -> str:
+        """What is wrong with it when `batch` of `to_feed` is gone."""
+        return (
+            f"{_count(self.rows, 'row')} of load {self.epoch} of {self.feed}/{self.batch} refer by {self.column!r} to rows of "
+            f"{self.to_feed}/{batch} that were backed out"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TaintSnapshots:
     """Nothing is trained on these snapshots any more."""
 
@@ -178,6 +199,7 @@ class Rebuild:
 Step: TypeAlias = (
     RemoveRows
     | ForgetOnline
+    | SuspectLoad
     | TaintSnapshots
     | TaintVersions
     | CancelRollout
@@ -194,7 +216,7 @@ TrafficStep: TypeAlias = CancelRollout | ReturnTraffic | HoldOn | ReplaceStandIn
 """The steps that change, or on purpose do not change, who answers."""
 
 _STEPS: Final[dict[str, type[Any]]] = {kind.__name__: kind for kind in get_args(Step)}
-_AT_ONCE: Final = (RemoveRows, ForgetOnline, TaintSnapshots, TaintVersions)
+_AT_ONCE: Final = (RemoveRows, ForgetOnline, SuspectLoad, TaintSnapshots, TaintVersions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +322,11 @@ def _words(step: Step) -> Iterator[str]:
             yield (
                 f"online values over {step.feed}: compute {step.recomputed:,} again and forget {step.forgotten:,} "
                 f"of {_count(len(step.aggregates), 'aggregate')}" + _listed(_names(step.aggregates))
+            )
+        case SuspectLoad():
+            yield (
+                f"{step.feed}/{step.batch} (load {step.epoch}) is suspect: {_count(step.rows, 'row')} of it refer by "
+                f"{step.column!r} to rows of {step.to_feed} that go"
             )
         case TaintSnapshots():
             held = _count(len(step.snapshots), "snapshot")

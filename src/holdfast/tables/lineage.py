@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
 
 CHILDREN: Final[dict[Kind, tuple[Kind, ...]]] = {
-    Kind.BATCH: (Kind.SNAPSHOT,),
+    Kind.BATCH: (Kind.BATCH, Kind.SNAPSHOT),
     Kind.SNAPSHOT: (Kind.VERSION,),
     Kind.VERSION: (Kind.ROLLOUT, Kind.PLAN, Kind.ANSWERS),
     Kind.ROLLOUT: (Kind.PLAN,),
@@ -35,7 +35,9 @@ CHILDREN: Final[dict[Kind, tuple[Kind, ...]]] = {
     Kind.ANSWERS: (Kind.LABELS,),
     Kind.LABELS: (),
 }
-"""Which kinds are made from which. The kinds come in the order of their making, so no walk can go in a circle."""
+"""Which kinds are made from which. The kinds come in the order of their making, and a load is let in only against loads that
+were there before it, so no walk can go in a circle.
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -18,7 +18,8 @@ from holdfast.control import feeds as watching
 from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import batch_id
 from holdfast.feeds.machine import State
-from holdfast.records import Level
+from holdfast.records import BatchId, Level
+from holdfast.store import Store
 from holdfast.store import quarantine as kept_apart
 
 _COLOURS = {State.FLOWING: "green", State.SUSPECT: "red", State.REFUSING: "yellow", None: "dim"}
@@ -69,9 +70,27 @@ def feeds(
             report.say(
                 f"  next: holdfast back-out {each.feed} {batch}, or holdfast accept {each.feed} {batch}"
             )
+        _say_incomplete(report, each)
         if feed is not None:
             _say_violations(report, each)
     report.result({"feeds": [asdict(each) for each in found]})
+
+
+def _say_incomplete(report: Report, status: watching.FeedStatus) -> None:
+    if status.waiting:
+        left = ", ".join(status.waiting[:_SHOWN]) + (", ..." if len(status.waiting) > _SHOWN else "")
+        report.say(
+            f"[yellow]held back[/] {status.feed}: {escape(left)}; {len(status.waiting):,} in all, until the rest of the group "
+            "delivers"
+        )
+        report.say(
+            f"  next: load them of the other feeds; if they never come, "
+            f"holdfast accept {status.feed} {status.waiting[0]} --incomplete --reason WHY"
+        )
+    if status.alone:
+        report.say(
+            f"[yellow]let in without the rest of the group[/] {status.feed}: {escape(', '.join(status.alone))}"
+        )
 
 
 def _say_violations(report: Report, status: watching.FeedStatus) -> None:
@@ -86,17 +105,28 @@ def _say_violations(report: Report, status: watching.FeedStatus) -> None:
 @command("Rows")
 def accept(
     feed: Annotated[str, typer.Argument(help="The feed that delivered the batch.")],
-    batch: Annotated[str, typer.Argument(help="The suspect batch.")],
+    batch: Annotated[str, typer.Argument(help="The batch.")],
     reason: Annotated[str, typer.Option("--reason", help="Why it is meant to be so; kept in the ledger.")],
+    incomplete: Annotated[
+        bool,
+        typer.Option("--incomplete", help="Of a batch held back: let it in without the rest of its group."),
+    ] = False,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say of a suspect batch that it is meant to be so, so that models may learn from it."""
+    """Say of a suspect batch that it is meant to be so, so that models may learn from it.
+
+    With --incomplete, say of a batch that waits for other feeds of its group that they will never deliver it.
+    """
     report = Report(as_json=as_json)
     if not reason.strip():
         raise InputError("HF101", "an acceptance needs a reason", state="nothing was changed")
-    store = Project.load(project, declaration).store()
+    loaded = Project.load(project, declaration)
+    store = loaded.store()
+    if incomplete:
+        _let_in(report, store, loaded, batch_id(feed, batch), reason)
+        return
     done = accepting.accept(
         store, batch_id(feed, batch), reason=reason, actor=getpass.getuser(), now_us=now_us()
     )
@@ -112,6 +142,14 @@ def accept(
             "suspect": list(done.suspect),
         }
     )
+
+
+def _let_in(report: Report, store: Store, project: Project, batch: BatchId, reason: str) -> None:
+    lacking = accepting.accept_incomplete(
+        store, batch, project.groups, reason=reason, actor=getpass.getuser(), now_us=now_us()
+    )
+    report.say(f"[green]ok[/] {batch} is in the next snapshot without {', '.join(lacking)}")
+    report.result({"batch": str(batch), "without": list(lacking)})
 
 
 @command("Rows")

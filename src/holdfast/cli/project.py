@@ -41,6 +41,11 @@ class Project:
         """The project's store, made when it is not there."""
         return Store.of(self.settings)
 
+    @property
+    def groups(self) -> dict[str, str | None]:
+        """The group of each declared feed."""
+        return {feed.name: feed.group for feed in self.model.feeds}
+
     def cut(self, store: Store) -> Snapshot:
         """A named cut of all the model's tables as they are now."""
         return snapshots.create(
@@ -48,7 +53,7 @@ class Project:
             [feed.name for feed in self.model.feeds],
             contract_hash=self.model.contract.hash,
             now_us=now_us(),
-            groups={feed.name: feed.group for feed in self.model.feeds},
+            groups=self.groups,
             label_delays_us={self.model.rows.name: self.model.label_delay // timedelta(microseconds=1)},
         )
 

@@ -114,6 +114,7 @@ def _say_snapshot(report: Report, snapshot: Snapshot) -> None:
     if snapshot.held_back:
         left = ", ".join(f"{feed}/{batch}" for feed, batch, _ in snapshot.held_back)
         report.say(f"[yellow]held back[/] until their group is whole: {escape(left)}")
+        report.say("  next: holdfast feeds")
 
 
 def _say_left_out(report: Report, counts: dict[str, int]) -> None:

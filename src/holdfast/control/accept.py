@@ -1,16 +1,24 @@
-"""A person says of a suspect batch that it is meant to be so."""
+"""A person says of a suspect batch that it is meant to be so, or of an incomplete one that it will never be whole."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from holdfast.errors import NotFoundError, RefusedError
+from holdfast.feeds import Load
 from holdfast.records import BatchId
-from holdfast.store import Store, events, feeds, violations
+from holdfast.store import Store, batches, events, feeds, snapshots, violations
+from holdfast.store.ledger import Transaction
 from holdfast.store.violations import ViolationRow
 
 ACCEPTED = "batch.accepted"
 """The kind of the event by which a person takes a suspect batch upon himself."""
+
+
+LET_IN: Final = "batch.accepted_incomplete"
+"""The kind of the event by which a person lets a batch in that waits for other feeds of its group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,40 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
         )
         left = tuple(violations.suspect_batches(connection, batch.feed))
     return Accepted(batch, open_ones, left)
+
+
+def accept_incomplete(
+    store: Store, batch: BatchId, groups: Mapping[str, str | None], *, reason: str, actor: str, now_us: int
+) -> tuple[str, ...]:
+    """Note that `actor` wants the loaded batch in the next cuts although feeds of its group lack it; those feeds.
+
+    `groups` says of each feed which group it is of. Raises `NotFoundError` HF303 when the batch waits for nobody.
+    """
+    with store.ledger.write() as connection:
+        held = [
+            load for load in snapshots.waiting(connection, groups) if load[:2] == (batch.feed, batch.batch)
+        ]
+        if not held:
+            raise NotFoundError(
+                "HF303",
+                f"batch {batch} waits for no other feed: it is not loaded, or in every cut already",
+                state="nothing was changed",
+                next_command=f"holdfast feeds {batch.feed}",
+            )
+        members = [feed for feed in groups if groups[feed] == groups[batch.feed]]
+        lacking = tuple(
+            feed for feed in sorted(members) if not any(load.live for load in _loads(connection, feed, batch))
+        )
+        told = f"{reason}; in without {', '.join(lacking)}"
+        snapshots.let_in(connection, held[0], explanation=told, actor=actor, now_us=now_us)
+        events.append(
+            connection, at_us=now_us, kind=LET_IN, subject=str(batch), explanation=told, actor=actor
+        )
+    return lacking
+
+
+def _loads(connection: Transaction, feed: str, batch: BatchId) -> list[Load]:
+    return batches.loads(connection, BatchId(feed, batch.batch))
 
 
 def refuse_suspects(store: Store, snapshot: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from holdfast.feeds import Feed
 from holdfast.feeds.machine import State
 from holdfast.records import Level
-from holdfast.store import Store, batches, feeds, violations
+from holdfast.store import Store, batches, feeds, snapshots, violations
 from holdfast.store.batches import FeedTotals
 from holdfast.store.violations import ViolationRow
 
@@ -21,6 +21,8 @@ class FeedStatus:
 
     `overdue_us` is how long the next batch is overdue by what the feed expects, None when it is not or nothing is expected.
     `open` are the newest violations that nobody has accepted, of loads and of refused deliveries, the newest first.
+    `waiting` are the loaded batches that the next cut leaves out, because other feeds of the group lack them, and `alone`
+    those that it takes without the others, because a person accepted that.
     """
 
     feed: str
@@ -31,6 +33,8 @@ class FeedStatus:
     suspect: tuple[str, ...]
     overdue_us: int | None
     open: tuple[ViolationRow, ...]
+    waiting: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -42,7 +46,10 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
     """The status of every declared feed, and of those that delivered and are declared no more, by name."""
     expected = {feed.name: feed.expects for feed in declared}
     totals = {each.feed: each for each in batches.totals(store)}
+    groups = {feed.name: feed.group for feed in declared}
     with store.ledger.read() as connection:
+        waiting = snapshots.waiting(connection, groups)
+        owed = snapshots.waiting(connection, groups, accepted=False)
         rows = {row.feed: row for row in feeds.everything(connection)}
         told = []
         for name in sorted({*expected, *rows, *totals}):
@@ -61,6 +68,8 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
                     if expects is None or expects.every_us is None
                     else _overdue(total, expects.every_us + expects.grace_us, now_us),
                     open=tuple(each for each in newest if each.accepted_us is None),
+                    waiting=tuple(batch for feed, batch, _ in waiting if feed == name),
+                    alone=tuple(load[1] for load in owed if load[0] == name and load not in waiting),
                 )
             )
     return tuple(told)

@@ -69,9 +69,12 @@ def known(root: Path, keys: pl.DataFrame, found: Sequence[FileFacts]) -> tuple[p
     mine = keys.hash_rows(_SEED)
     columns = dict(keys.schema)
     flags, paths = pl.repeat(value=False, n=keys.height, dtype=pl.Boolean(), eager=True), list[str]()
-    for fact in found:
-        hashes = _hashes(root, fact, columns)
-        if hashes is None or not mine.is_in(hashes.implode()).any():
+    theirs = [(fact, hashes) for fact in found if (hashes := _hashes(root, fact, columns)) is not None]
+    # All at once first: a delivery mostly brings no key again, and many small files cost more one by one.
+    if not theirs or not mine.is_in(pl.concat([hashes for _, hashes in theirs]).implode()).any():
+        return None
+    for fact, hashes in theirs:
+        if not mine.is_in(hashes.implode()).any():
             continue
         there = _keys(root, fact, columns)
         again = keys.with_row_index("_row").join(there, on=keys.columns, how="semi")["_row"]

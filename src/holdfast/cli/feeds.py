@@ -46,22 +46,25 @@ def feeds(
             raise NotFoundError("HF303", f"no feed is called {feed!r}", next_command="holdfast feeds")
     report.table(
         "Feeds",
-        ["feed", "state", "batches", "rows", "quarantined", "newest event", "overdue", "violations"],
+        ["feed", "state", "batches", "rows", "bad rows", "newest event"],
         [
             (
                 each.feed,
-                each.state or "never delivered",
+                each.state or "no batch",
                 each.totals.batches if each.totals else 0,
                 each.totals.rows_loaded if each.totals else 0,
                 each.totals.rows_quarantined if each.totals else 0,
-                moment(each.totals.event_high_us if each.totals else None),
-                _hours(each.overdue_us),
-                ", ".join(f"{count} {level}" for level, count in each.counts.items() if count) or "none",
+                _minute(each.totals.event_high_us if each.totals else None),
             )
             for each in found
         ],
     )
     for each in found:
+        if each.overdue_us is not None:
+            report.say(f"[yellow]overdue[/] {each.feed}: its next batch, by {_hours(each.overdue_us)}")
+        if any(each.counts.values()):
+            told = ", ".join(f"{count} {level}" for level, count in each.counts.items() if count)
+            report.say(f"[yellow]violations[/] {each.feed}: {told}; holdfast feeds {each.feed} tells them")
         if each.state not in (None, State.FLOWING):
             report.say(
                 f"[{_COLOURS[each.state]}]{each.state}[/] {each.feed} since {moment(each.changed_us)}: {escape(each.reason)}"
@@ -197,5 +200,10 @@ def _cell(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _hours(us: int | None) -> str:
-    return "-" if us is None else f"{us / 3_600_000_000:,.0f} h"
+def _hours(us: int) -> str:
+    return f"{us / 3_600_000_000:,.0f} h"
+
+
+def _minute(us: int | None) -> str:
+    """A moment to the minute, so that a line has room for it: "2013-01-01 00:26Z"."""
+    return "-" if us is None else f"{moment(us)[:16]}Z"

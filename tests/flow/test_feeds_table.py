@@ -1,0 +1,47 @@
+"""What a person reads of the feeds in a window of 80 columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from holdfast.cli import app
+
+MODEL = """
+from holdfast import (
+    Category, Code, Contract, Expectations, Feed, Integer, Label, Limits, LogisticRegression, Model, Number, Rate, Timestamp,
+    Value,
+)
+
+columns = (Integer("id"), Timestamp("at", tz="UTC"), Number("size", unit="1", high=10), Category("place"))
+whole = Contract(*columns, key="id", event_time="at", label=Label("late", delay="1h"))
+rows = Feed("departures", whole, expects=Expectations(every="1d", drop=Limits(error=1)))
+other = Feed("arrivals", Contract(*columns, key="id", event_time="at"))
+model = Model(
+    "site", rows=rows, feeds=(rows, other), contract=whole, features=(Value("size"),), learner=LogisticRegression(),
+    heuristic=Rate(by=(Code("place"),)),
+)
+"""
+
+
+def test_the_table_of_feeds_is_read_in_eighty_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "model.py").write_text(MODEL)
+    lines = [f"{row},2026-01-02T0{row}:30:00Z,{row if row else 99},x,true" for row in range(5)]
+    (tmp_path / "d.csv").write_text("\n".join(["id,at,size,place,late", *lines]) + "\n")
+    for arguments in (["ingest", "departures", "d.csv", "--batch", "d"], ["feeds"]):
+        monkeypatch.setattr("sys.argv", ["holdfast", *arguments])
+        with pytest.raises(SystemExit):
+            app.main()
+        told = capsys.readouterr().out
+    shown = [line.split() for line in told.splitlines()]
+    assert all(len(line) <= 80 for line in told.splitlines()[:4])
+    assert shown[1] == ["feed", "state", "batches", "rows", "bad", "rows", "newest", "event"]
+    assert shown[2] == ["arrivals", "no", "batch", "0", "0", "0", "-"]
+    assert shown[3] == ["departures", "suspect", "1", "4", "1", "2026-01-02", "04:30Z"]
+    assert "overdue departures: its next batch, by " in told
+    assert "violations departures: 1 error; holdfast feeds departures tells them" in told

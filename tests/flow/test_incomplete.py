@@ -1,0 +1,106 @@
+"""A delivery of a group that never becomes whole: shown, let in by a person, and whole again when the rest comes (R8, R56).
+
+The commands run in this process; that each starts as a process of its own is shown by test_new_user.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.cli import app
+from holdfast.cli.project import Project
+from holdfast.control.accept import LET_IN
+from holdfast.control.verify import verify
+from holdfast.store import events
+from holdfast.tables.cuts import LoadKey
+
+MODEL = """
+from holdfast import Category, Code, Contract, Feed, Integer, Label, LogisticRegression, Model, Number, Rate, Timestamp, Value
+
+columns = (Integer("id"), Timestamp("at", tz="UTC"), Number("size", unit="1"), Category("place"))
+whole = Contract(*columns, key="id", event_time="at", label=Label("late", delay="1h"))
+rows = Feed("rows", whole, group="site")
+air = Feed("air", Contract(*columns, key="id", event_time="at"), group="site")
+model = Model(
+    "site", rows=rows, feeds=(rows, air), contract=whole, features=(Value("size"),), learner=LogisticRegression(),
+    heuristic=Rate(by=(Code("place"),)),
+)
+"""
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in a project with two feeds of one group, and gives its JSON, or its words where it fails."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.py").write_text(MODEL)
+
+    def command(*arguments: str, expect: int = 0) -> Any:
+        monkeypatch.setattr("sys.argv", ["holdfast", *arguments, *([] if expect else ["--json"])])
+        with pytest.raises(SystemExit) as left:
+            app.main()
+        done = capsys.readouterr()
+        assert (left.value.code or 0) == expect, f"{arguments}: {done.out}{done.err}"
+        return " ".join(done.err.split()) if expect else json.loads(done.out)
+
+    return command
+
+
+@pytest.fixture
+def deliver(run: Run, tmp_path: Path) -> Callable[[str, int], None]:
+    """Loads a day of a feed."""
+
+    def load(feed: str, day: int) -> None:
+        late, said = (",late", ",true") if feed == "rows" else ("", "")
+        moment = f"2026-01-{day:02}T0"
+        lines = [f"{day}{hour},{moment}{hour}:00:00Z,{day + hour / 10},x{said}" for hour in range(5)]
+        path = tmp_path / f"{feed}{day}.csv"
+        path.write_text("\n".join([f"id,at,size,place{late}", *lines]) + "\n")
+        run("ingest", feed, str(path), "--batch", f"d{day}")
+
+    return load
+
+
+def states(run: Run) -> dict[str, tuple[list[str], list[str]]]:
+    return {each["feed"]: (each["waiting"], each["alone"]) for each in run("feeds")["feeds"]}
+
+
+def cut_rows(project: Project) -> tuple[dict[str, int], tuple[LoadKey, ...]]:
+    found = project.cut(project.store())
+    return {table.table: table.rows for table in found.tables}, found.held_back
+
+
+def test_a_batch_that_nothing_will_complete_is_let_in_by_a_person(
+    run: Run, deliver: Callable[[str, int], None], tmp_path: Path
+) -> None:
+    project = Project.load(tmp_path)
+    for day in (1, 2, 3, 4):
+        deliver("rows", day)
+        if day != 3:
+            deliver("air", day)
+    assert states(run) == {"air": ([], []), "rows": (["d3"], [])}
+    assert cut_rows(project) == ({"air": 15, "rows": 15}, (("rows", "d3", 0),))
+    assert "waits for no other feed" in run("accept", "rows", "d4", "--incomplete", "--reason", "x", expect=3)
+    assert "needs a reason" in run("accept", "rows", "d3", "--incomplete", "--reason", " ", expect=2)
+    done = run("accept", "rows", "d3", "--incomplete", "--reason", "the mast was down")
+    assert done == {"batch": "rows/d3", "without": ["air"]}
+    assert states(run) == {"air": ([], []), "rows": ([], ["d3"])}
+    assert cut_rows(project) == ({"air": 15, "rows": 20}, ())
+    store = project.store()
+    with store.ledger.read() as connection:
+        (told,) = events.newest(connection, kind=LET_IN)
+    assert (told.subject, told.explanation) == ("rows/d3", "the mast was down; in without air")
+    deliver("air", 3)
+    assert states(run) == {"air": ([], []), "rows": ([], [])}
+    assert cut_rows(project) == ({"air": 20, "rows": 20}, ())
+    # Both go together, and what was said of the one that is gone is not said of the one that comes in its place.
+    run("back-out", "air", "d3", "--apply", "--reason", "broken mast")
+    deliver("rows", 3)
+    assert states(run) == {"air": ([], []), "rows": (["d3"], [])}
+    assert verify(store).findings == ()

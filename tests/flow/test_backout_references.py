@@ -143,6 +143,26 @@ def test_a_load_that_came_between_showing_and_doing_is_suspect_too(store: Store)
     assert _suspects(store, "sales") == ["d1"]
 
 
+def test_rows_that_go_while_a_delivery_is_loaded_are_no_support(store: Store) -> None:
+    """What was looked up before the back-out is looked up again when the delivery is published."""
+    _load(store, SHOPS, "s0", range(10))
+    _load(store, SHOPS, "s1", range(10, 20), day=1)
+
+    def before(point: str) -> None:
+        if point == "ingest.before_publish":
+            faults.arm(None)
+            _out(store, "shops", "s1")
+
+    faults.arm(before)
+    try:
+        loaded = _load(store, SALES, "d1", range(8, 14), day=1)
+    finally:
+        faults.arm(None)
+    assert (loaded.rows_loaded, loaded.reasons) == (2, {"id|reference": 4})
+    with store.ledger.read() as connection:
+        assert references.dependents(connection, [("shops", "s1", 0)]) == []
+
+
 def test_against_an_empty_feed_a_load_is_suspect_and_says_so(store: Store) -> None:
     _load(store, SHOPS, "s0", range(10))
     _out(store, "shops", "s0")

@@ -12,7 +12,18 @@ from holdfast.control.recut import Cuts
 from holdfast.control.verify import Step
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError
-from holdfast.store import Store, blobs, derived, durable, events, mending, recovery, snapshots, testimony, tombstones
+from holdfast.store import (
+    Store,
+    blobs,
+    derived,
+    durable,
+    events,
+    mending,
+    recovery,
+    snapshots,
+    testimony,
+    tombstones,
+)
 from holdfast.store import backup as backups
 from holdfast.store.adopt import Adopted, adopt
 from holdfast.store.ledger import Transaction, sqlite_url
@@ -25,6 +36,7 @@ NOT_IN_FILES: Final = (
     "which expectations a batch broke, and what was accepted: each feed is suspect until a person accepts its oldest batch",
     "gate results, rollouts and traffic plans: versions are registered anew and have to be qualified again",
     "how many rows senders said that they sent",
+    "which loads a load refers to, and its feed's group then: a back-out goes by the groups that are declared",
     "labels, outcomes and usage whose logs are gone; what the logs still hold is collected again",
 )
 """What no file says, and no recovery brings back."""

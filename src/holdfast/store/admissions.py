@@ -70,7 +70,9 @@ _PROFILES: Final = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What is kept of a delivery that was let in; `profile` is canonical JSON."""
+    """What is kept of a delivery that was let in; `profile` is canonical JSON. `group_name` (empty for a feed of its own) and
+    `event_time` are its feed's at that moment, because a back-out goes by them whatever is declared later.
+    """
 
     rows_expected: int | None
     profile: str

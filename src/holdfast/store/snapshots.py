@@ -109,7 +109,10 @@ def _live_loads(connection: Connection, feed: str, accepted: bool) -> list[CutLo
         _VIOLATIONS.c.accepted_us.is_not(None),
     )
     alone = {tuple(row) for row in connection.execute(without)} if accepted else set()
-    return [CutLoad(*row, (row.batch, row.epoch) in alone) for row in connection.execute(query)]
+    return [
+        CutLoad(batch, epoch, low_us, high_us, version, (batch, epoch) in alone)
+        for batch, epoch, low_us, high_us, version in connection.execute(query)
+    ]
 
 
 def _day(

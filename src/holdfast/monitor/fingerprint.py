@@ -116,7 +116,7 @@ def _judge_column(contract: Contract, name: str, now: Shape, past: Sequence[Shap
 def _missing(name: str, now: Shape, past: Sequence[Shape]) -> Iterator[Violation]:
     share = now.missing / max(1, now.rows)
     most = max(shape.missing / max(1, shape.rows) for shape in past)
-    if share <= max(0.1, min(2 * most, (1 + most) / 2), most + 0.1):
+    if share <= max(0.2, min(3 * most, (1 + most) / 2), most + 0.2):
         return
     never = most == 0.0 and share >= 0.3
     words = f"{name}: {share:.1%} of {now.rows:,} rows have no value, at most {most:.1%} in {len(past)} batches before"

@@ -21,6 +21,10 @@ FEWEST_ROWS: Final = 20
 _GROSS: Final = 1.0
 """A move of less than one spread is no error without an explanation, however still the column was before."""
 
+_UNEXPLAINED: Final = 2.0
+"""A move without an explanation is told from this many times the farthest past one: on the real days of a year, storms and
+seasons go 1.3 times as far a few times in each month, and twice as far a few times in the year."""
+
 _LEAST_SKEW: Final = 0.1
 """A distribution whose mean is nearer to its median than this, in standard deviations, has no long tail on one side."""
 
@@ -221,6 +225,9 @@ def _moved(name: str, unit: str, now: Numbers, past: Sequence[Numbers], known: R
             f"{found[1]:,.4g} to {found[3]:,.4g}"
         )
         gross = distance > max(_GROSS, 5.0 * known.farthest) or _gap(now, past) > now.high - now.low
+        bound = max(_GROSS, _UNEXPLAINED * known.farthest)
+        if not gross and distance < bound:
+            return []
     else:
         told += f": {conversion.words}?"
         gross = distance > 1.6 * known.farthest or _gap(now, past) > 0.0

@@ -34,7 +34,7 @@ from holdfast.contract.rule_nodes import OPERATORS
 from holdfast.contract.units import SAME, conversion
 from holdfast.errors import CODES
 from holdfast.rollout.machine import RESTING, TRANSITIONS, State
-from holdfast.serve.http import Limits
+from holdfast.serve.http import ConnectionLimits
 from holdfast.serve.metrics import Counters, ServerFacts, exposition
 from holdfast.serve.oip import input_spec
 from holdfast.settings import SETTINGS
@@ -128,7 +128,7 @@ def _command(name: str, command: typer.core.TyperCommand | typer.core.TyperGroup
 def limits() -> str:
     """What a client of the server may cost."""
     return table(
-        ("limit", "default"), ((f"`{each.name}`", f"{each.default:,}") for each in dataclasses.fields(Limits))
+        ("limit", "default"), ((f"`{each.name}`", f"{each.default:,}") for each in dataclasses.fields(ConnectionLimits))
     )
 
 

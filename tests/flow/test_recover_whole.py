@@ -5,6 +5,7 @@ P3).
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,18 +13,20 @@ from types import ModuleType
 import pytest
 from sqlalchemy import select
 
-from holdfast.control.accept import accept
+from holdfast.control.accept import accept, accept_all
+from holdfast.control.backout import back_out
 from holdfast.control.compact import compact
+from holdfast.control.feeds import of_model
 from holdfast.control.ingest import ingest
 from holdfast.control.recover import recover
 from holdfast.control.train import train
 from holdfast.control.verify import verify
 from holdfast.errors import RefusedError
-from holdfast.records import BatchId
-from holdfast.store import Store, files, parquet, schema, snapshots, versions
+from holdfast.records import BatchId, canonical_json, sha256_hex
+from holdfast.store import Store, files, parquet, schema, snapshots, taints, tombstones, versions
 from holdfast.tables import Snapshot
 
-KEPT = ("feed", "batch", "epoch", "profile", "rows_digest", "values_digest", "sequence_high")
+KEPT = ("feed", "batch", "epoch", "profile", "rows_digest", "values_digest", "sequence_high", "event_time")
 
 
 def _module(name: str) -> ModuleType:
@@ -60,10 +63,10 @@ def _lose(store: Store) -> None:
         path.unlink()
 
 
-def _admissions(store: Store) -> list[tuple[object, ...]]:
+def _admissions(store: Store, *more: str) -> list[tuple[object, ...]]:
     table = schema.admissions
     with store.ledger.read() as connection:
-        query = select(*(table.c[name] for name in KEPT)).order_by(table.c.batch, table.c.epoch)
+        query = select(*(table.c[name] for name in (*KEPT, *more))).order_by(table.c.batch, table.c.epoch)
         return [tuple(row) for row in connection.execute(query)]
 
 
@@ -79,14 +82,14 @@ def test_snapshots_versions_and_profiles_come_back_and_training_goes_on(
     cut = _cut(store, model, shop.NOW_US)
     made = train(store, model, cut.snapshot, now_us=shop.NOW_US)
     rows = files.read_rows(store, cut.snapshot, "visits")
-    looked = _admissions(store)
+    looked = _admissions(store, "group_name")
     _lose(store)
     done = recover(store.root, now_us=shop.NOW_US + 1, model=model)
     assert (done.snapshots, sorted(done.versions)) == ([cut.snapshot], sorted([made.version, made.heuristic]))
     assert done.unproved == []
     back = Store.open(store.root)
     assert verify(back).findings == ()
-    assert _admissions(back) == looked
+    assert _admissions(back, "group_name") == looked
     assert files.read_rows(back, cut.snapshot, "visits").equals(rows)
     row = versions.get(back, made.version)
     assert (row.state, row.role) == ("registered", "candidate")
@@ -97,8 +100,86 @@ def test_snapshots_versions_and_profiles_come_back_and_training_goes_on(
     with pytest.raises(RefusedError, match="HF208"):
         train(back, model, newer.snapshot, now_us=shop.NOW_US + 4)
     accept(back, BatchId("visits", "d0"), reason="looked at", actor="ann", now_us=shop.NOW_US + 5)
+    with pytest.raises(RefusedError, match=r"HF208.*3 suspect batches") as refused:
+        train(back, model, newer.snapshot, now_us=shop.NOW_US + 5)
+    assert refused.value.next_command == "holdfast accept visits --all --reason WHY"
+    done_all = accept_all(back, "visits", reason="looked at", actor="ann", now_us=shop.NOW_US + 5)
+    assert (done_all.loads, done_all.suspect) == (3, ())
     assert train(back, model, newer.snapshot, now_us=shop.NOW_US + 6).rows_trained > made.rows_trained
     assert train(back, model, cut.snapshot, now_us=shop.NOW_US + 7).version == made.version
+
+
+def test_taking_one_load_out_says_nothing_of_the_others(shop: ModuleType, tmp_path: Path) -> None:
+    """Each load that was made known again is suspect until a person accepts it, whatever is backed out."""
+    store, model = Store.open(tmp_path / "store"), shop.model(shop.Selection())
+    for day in range(4):
+        ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
+    _lose(store)
+    recover(store.root, now_us=shop.NOW_US + 1, model=model)
+    back = Store.open(store.root)
+    (before,) = of_model(back, [shop.VISITS], now_us=shop.NOW_US + 2)
+    assert (before.state, before.adopted) == ("suspect", ("d0", "d1", "d2", "d3"))
+    batch = BatchId("visits", "d0")
+    back_out(back, [shop.VISITS], batch, reason="wrong", actor="ann", now_us=shop.NOW_US + 2)
+    (after,) = of_model(back, [shop.VISITS], now_us=shop.NOW_US + 3)
+    assert (after.state, after.adopted) == ("suspect", ("d1", "d2", "d3"))
+    cut = _cut(back, model, shop.NOW_US + 3)
+    with pytest.raises(RefusedError, match=r"HF208.*3 suspect"):
+        train(back, model, cut.snapshot, now_us=shop.NOW_US + 3)
+    accept_all(back, "visits", reason="looked at", actor="ann", now_us=shop.NOW_US + 4)
+    assert of_model(back, [shop.VISITS], now_us=shop.NOW_US + 5)[0].state == "flowing"
+    train(back, model, cut.snapshot, now_us=shop.NOW_US + 6)
+
+
+def test_clean_and_tainted_versions_come_back_as_what_they_were(shop: ModuleType, tmp_path: Path) -> None:
+    """Trained before a bad batch, on it, and after it was backed out: the one in the middle stays tainted (R16)."""
+    store, model = Store.open(tmp_path / "store"), shop.model(shop.Selection())
+    made = {}
+    for name, days in (("before", range(4)), ("on", range(4, 5)), ("after", range(5, 6))):
+        for day in days:
+            ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
+        if name == "after":
+            batch = BatchId("visits", "d4")
+            back_out(store, [shop.VISITS], batch, reason="wrong", actor="ann", now_us=shop.NOW_US)
+        made[name] = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
+    rows = {name: files.read_rows(store, each.snapshot, "visits") for name, each in made.items()}
+    _lose(store)
+    done = recover(store.root, now_us=shop.NOW_US + 1, model=model)
+    assert (done.unproved, done.backed_out) == ([], 1)
+    assert set(done.snapshots) == {each.snapshot for each in made.values()}
+    back = Store.open(store.root)
+    assert verify(back).findings == ()
+    for name, each in made.items():
+        assert files.read_rows(back, each.snapshot, "visits").equals(rows[name])
+    with back.ledger.read() as connection:
+        bad = {name for name in done.snapshots if taints.tainted(connection, "snapshot", name)}
+        dirty = taints.versions_of(connection, model.name)
+    assert bad == {made["on"].snapshot}
+    digests = {made["on"].version[-8:], made["on"].heuristic[-8:]}
+    assert {version[-8:] for version in dirty} == digests
+    with pytest.raises(RefusedError, match=r"HF406.*visits/d4, which was backed out: wrong"):
+        train(back, model, made["on"].snapshot, now_us=shop.NOW_US + 2)
+
+
+def test_a_tombstone_of_before_it_named_what_it_tainted_is_read(shop: ModuleType, tmp_path: Path) -> None:
+    """Its rows stay out, the clean version of before comes back, and the tainted one does not."""
+    store, model = Store.open(tmp_path / "store"), shop.model(shop.Selection())
+    for day in range(4):
+        ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
+    clean = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
+    ingest(store, shop.VISITS, "d4", shop.delivery(tmp_path, 4), now_us=shop.NOW_US)
+    bad = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
+    back_out(store, [shop.VISITS], BatchId("visits", "d4"), reason="wrong", actor="ann", now_us=shop.NOW_US)
+    (path,) = tombstones.on_disk(store.root)
+    content = json.loads(path.read_bytes())["content"]
+    assert [bad.snapshot] == content["snapshots"]
+    old = {name: content[name] for name in ("feed", "batch", "epoch", "backout", "at_us", "kept")}
+    path.write_text(canonical_json({"sha256": sha256_hex(canonical_json(old)), "content": old}))
+    _lose(store)
+    done = recover(store.root, now_us=shop.NOW_US + 1, model=model)
+    assert (done.backed_out, done.snapshots) == (1, [clean.snapshot])
+    assert sum("its snapshot is not proved" in each for each in done.unproved) == 2
+    assert verify(Store.open(store.root)).findings == ()
 
 
 def test_compacted_and_backed_out_rows_come_back_as_they_were(

@@ -69,7 +69,13 @@ def feeds(
             report.say(
                 f"[{_COLOURS[each.state]}]{each.state}[/] {each.feed} since {moment(each.changed_us)}: {escape(each.reason)}"
             )
-        for batch in each.suspect:
+        if each.adopted:
+            report.say(
+                f"[red]known again from files[/] {each.feed}: {counted(len(each.adopted), 'load')}; "
+                "what was found wrong with them is not known"
+            )
+            report.say(f"  next: holdfast accept {each.feed} --all --reason WHY")
+        for batch in sorted(set(each.suspect) - set(each.adopted)):
             report.say(
                 f"  next: holdfast back-out {each.feed} {batch}, or holdfast accept {each.feed} {batch}"
             )
@@ -108,8 +114,13 @@ def _say_violations(report: Report, status: watching.FeedStatus) -> None:
 @command("Rows")
 def accept(
     feed: Annotated[str, typer.Argument(help="The feed that delivered the batch.")],
-    batch: Annotated[str, typer.Argument(help="The batch.")],
+    batch: Annotated[str | None, typer.Argument(help="The batch.", show_default="none, with --all")] = None,
+    *,
     reason: Annotated[str, typer.Option("--reason", help="Why it is meant to be so; kept in the ledger.")],
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Every batch of the feed that repair-ledger made known again."),
+    ] = False,
     incomplete: Annotated[
         bool,
         typer.Option("--incomplete", help="Of a batch held back: let it in without the rest of its group."),
@@ -120,13 +131,22 @@ def accept(
 ) -> None:
     """Say of a suspect batch that it is meant to be so, so that models may learn from it.
 
-    With --incomplete, say of a batch that waits for other feeds of its group that they will never deliver it.
+    With --incomplete, say of a batch that waits for other feeds of its group that they will never deliver it. With --all,
+    say of every batch that was made known again from its files that it may be used, although what was found wrong with it
+    is not known any more.
     """
     report = Report(as_json=as_json)
     if not reason.strip():
         raise InputError("HF101", "an acceptance needs a reason", state="nothing was changed")
+    if (batch is None) != everything or (everything and incomplete):
+        raise InputError(
+            "HF101", "accept takes either one batch, or --all and nothing else", state="nothing was changed"
+        )
     loaded = Project.load(project, declaration)
     store = loaded.store()
+    if batch is None:
+        _accept_all(report, store, loaded.feed(feed).name, reason)
+        return
     if incomplete:
         _let_in(report, store, loaded, batch_id(feed, batch), reason)
         return
@@ -145,6 +165,14 @@ def accept(
             "suspect": list(done.suspect),
         }
     )
+
+
+def _accept_all(report: Report, store: Store, feed: str, reason: str) -> None:
+    done = accepting.accept_all(store, feed, reason=reason, actor=getpass.getuser(), now_us=now_us())
+    report.say(f"[green]ok[/] accepted {counted(done.loads, 'load')} of {feed}, made known again from files")
+    if done.suspect:
+        report.say(f"[yellow]{feed} stays suspect[/]: {', '.join(done.suspect)}")
+    report.result({"feed": feed, "loads": done.loads, "suspect": list(done.suspect)})
 
 
 def _let_in(report: Report, store: Store, project: Project, batch: BatchId, reason: str) -> None:

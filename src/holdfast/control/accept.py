@@ -20,6 +20,9 @@ ACCEPTED = "batch.accepted"
 LET_IN: Final = "batch.accepted_incomplete"
 """The kind of the event by which a person lets a batch in that waits for other feeds of its group."""
 
+ALL_ACCEPTED: Final = "feed.accepted"
+"""The kind of the event by which a person takes everything upon himself that was made known again of a feed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -27,6 +30,15 @@ class Accepted:
 
     batch: BatchId
     violations: tuple[ViolationRow, ...]
+    suspect: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedAll:
+    """How many loads of a feed were accepted together, and the loaded batches of it that are suspect still."""
+
+    feed: str
+    loads: int
     suspect: tuple[str, ...]
 
 
@@ -58,6 +70,31 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
         )
         left = tuple(violations.suspect_batches(connection, batch.feed))
     return Accepted(batch, open_ones, left)
+
+
+def accept_all(store: Store, feed: str, *, reason: str, actor: str, now_us: int) -> AcceptedAll:
+    """Note that `actor` accepts every batch of `feed` that was made known again from its files, because of `reason`; one
+    transaction.
+
+    Only that is accepted of them; what else is wrong with a batch stays. Raises `NotFoundError` HF303 when there is none.
+    """
+    with store.ledger.write() as connection:
+        count = violations.accept_adopted(connection, feed, actor=actor, now_us=now_us)
+        if not count:
+            raise NotFoundError(
+                "HF303",
+                f"feed {feed} has no batch that was made known again and is not accepted yet",
+                state="nothing was changed",
+                next_command=f"holdfast feeds {feed}",
+            )
+        told = f"{reason}; accepted: {count} loads that were made known again from their files"
+        events.append(
+            connection, at_us=now_us, kind=ALL_ACCEPTED, subject=feed, explanation=told, actor=actor
+        )
+        feeds.settle(
+            connection, feed, reason=f"{actor} accepted what was made known again: {reason}", now_us=now_us
+        )
+        return AcceptedAll(feed, count, tuple(violations.suspect_batches(connection, feed)))
 
 
 def accept_incomplete(
@@ -105,11 +142,13 @@ def refuse_suspects(store: Store, snapshot: str) -> None:
     wrong = dict[BatchId, str]()
     for row in found:
         wrong.setdefault(BatchId(row.feed, row.batch), row.explanation)
-    first = next(iter(wrong))
+    first = next((row for row in found if row.check_name != violations.ADOPTED), None)
     listed = "; ".join(f"{batch}: {why}" for batch, why in list(wrong.items())[:5])
     raise RefusedError(
         "HF208",
         f"snapshot {snapshot} holds {len(wrong)} suspect batch{'es' if len(wrong) > 1 else ''}: {listed}",
         state="nothing was trained",
-        next_command=f"holdfast back-out {first.feed} {first.batch}, or holdfast accept in its place, with --reason",
+        next_command=f"holdfast accept {found[0].feed} --all --reason WHY"
+        if first is None
+        else f"holdfast back-out {first.feed} {first.batch}, or holdfast accept in its place, with --reason",
     )

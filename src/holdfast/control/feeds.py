@@ -22,7 +22,8 @@ class FeedStatus:
     `overdue_us` is how long the next batch is overdue by what the feed expects, None when it is not or nothing is expected.
     `open` are the newest violations that nobody has accepted, of loads and of refused deliveries, the newest first.
     `waiting` are the loaded batches that the next cut leaves out, because other feeds of the group lack them, and `alone`
-    those that it takes without the others, because a person accepted that.
+    those that it takes without the others, because a person accepted that. `adopted` are those of `suspect` that were made
+    known again from their files.
     """
 
     feed: str
@@ -35,6 +36,7 @@ class FeedStatus:
     open: tuple[ViolationRow, ...]
     waiting: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
+    adopted: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -64,6 +66,7 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
                     changed_us=None if row is None else row.changed_us,
                     totals=total,
                     suspect=tuple(violations.suspect_batches(connection, name)),
+                    adopted=tuple(violations.adopted_batches(connection, name)),
                     overdue_us=None
                     if expects is None or expects.every_us is None
                     else _overdue(total, expects.every_us + expects.grace_us, now_us),

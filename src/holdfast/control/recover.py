@@ -20,6 +20,7 @@ from holdfast.store import (
     events,
     mending,
     recovery,
+    retaint,
     snapshots,
     testimony,
     tombstones,
@@ -33,7 +34,7 @@ from holdfast.tables import Snapshot
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
 NOT_IN_FILES: Final = (
-    "which expectations a batch broke, and what was accepted: each feed is suspect until a person accepts its oldest batch",
+    "which expectations a batch broke, and what was accepted: every batch is suspect until a person accepts it",
     "gate results, rollouts and traffic plans: versions are registered anew and have to be qualified again",
     "how many rows senders said that they sent",
     "which loads a load refers to, and its feed's group then: a back-out goes by the groups that are declared",
@@ -98,7 +99,7 @@ def recover(
     models = _models(root, done)
     wanted = {(each.snapshot, each.contract_hash) for each in models.values()}
     cuts = recut.prove(choice, stones, wanted, model)
-    expects = {feed.name: feed.expects for feed in model.feeds} if model else {}
+    feeds = model.feeds if model else ()
     if ledger_url is None:
         done.old_ledger = mending.set_ledger_aside(root, now_us)
     store = Store.open(root, ledger_url or sqlite_url(root / "ledger.db"), recovering=True)
@@ -106,11 +107,20 @@ def recover(
         with store.ledger.write() as connection:
             recovery.must_be_empty(connection)
             adopted = adopt(
-                connection, root, choice, stones, now_us=now_us, numbers=cuts.numbers, expects=expects
+                connection,
+                root,
+                choice,
+                stones,
+                now_us=now_us,
+                numbers=cuts.numbers,
+                removed=cuts.removed,
+                expects={feed.name: feed.expects for feed in feeds},
+                groups={feed.name: feed.group for feed in feeds},
             )
             done.contracts = recovery.count_contracts(connection)
             _snapshots(connection, cuts, models, done, now_us)
             _versions(connection, root, models, done, now_us)
+            retaint.restore(connection, stones.values())
             done.prediction_files = recovery.take_predictions(connection, root, found)
             _count(done, choice, adopted)
             _tell(connection, done, now_us)
@@ -190,6 +200,7 @@ def _models(root: Path, done: Recovered) -> dict[str, VersionMetadata]:
 def _snapshots(
     connection: Transaction, cuts: Cuts, models: Mapping[str, VersionMetadata], done: Recovered, now_us: int
 ) -> None:
+    recovery.put_table_versions(connection, {cut.version for cut in cuts.proved.values()}, now_us=now_us)
     for name, cut in cuts.proved.items():
         snapshots.put(
             connection, Snapshot(name, cut.version, cut.contract_hash, now_us, cut.tables, cut.held_back)

@@ -9,15 +9,18 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import permutations
-from typing import Final
+from typing import Final, TypeVar
 
 from holdfast.declaration import Model
 from holdfast.store.testimony import Choice, LoadKey
+from holdfast.store.tombstones import Tombstone
 from holdfast.tables import CutLoad, TableCut, held_back, snapshot_name
 from holdfast.tables.cuts import DAY_US
 
 _MOST_TABLES: Final = 5
 _MOST_DAYS: Final = 400
+_NEVER: Final = 2**63
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,13 @@ class ProvedCut:
 
 @dataclass(slots=True)
 class Cuts:
-    """The proved snapshots by their names, and the table version of each load that makes them so."""
+    """The proved snapshots by their names, the table version of each load that makes them so, and the one from which on a load
+    that was backed out is gone.
+    """
 
     proved: dict[str, ProvedCut] = field(default_factory=dict)
     numbers: dict[LoadKey, int] = field(default_factory=dict)
+    removed: dict[LoadKey, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -54,14 +60,26 @@ class _Seen:
             bounds = CutLoad(load[1], load[2], manifest.event_low_us, manifest.event_high_us, order)
             self.bounds.setdefault(load[0], {})[load] = bounds
 
+    def without(self, loads: AbstractSet[LoadKey]) -> _Seen:
+        """The same without what was backed out before."""
+        if not loads:
+            return self
+        tables = {table: _less(found, loads) for table, found in self.tables.items()}
+        bounds = {feed: _less(found, loads) for feed, found in self.bounds.items()}
+        return _Seen({table: found for table, found in tables.items() if found}, bounds)
+
     def cut(self, table: str, left_out: AbstractSet[LoadKey]) -> TableCut:
         counts = [each for load, each in self.tables[table].items() if load not in left_out]
         return TableCut(table, sum(rows for rows, _ in counts), sum(files for _, files in counts))
 
 
+def _less(found: Mapping[LoadKey, _Kept], loads: AbstractSet[LoadKey]) -> dict[LoadKey, _Kept]:
+    return {load: each for load, each in found.items() if load not in loads}
+
+
 def prove(
     choice: Choice,
-    stones: Mapping[LoadKey, object],
+    stones: Mapping[LoadKey, Tombstone],
     wanted: Iterable[tuple[str, str]],
     model: Model | None = None,
 ) -> Cuts:
@@ -70,7 +88,8 @@ def prove(
     Parameters
     ----------
     stones
-        Loads that were backed out: a snapshot that held their rows is tainted, and is not looked for.
+        Loads that were backed out, with the snapshots that had their rows, from which version on and until which. One
+        that does not say so was in none.
     model
         The declaration, where there is one. It says which feeds are cut together and when labels come due, and without it
         a snapshot that leaves a load out, or is of a certain day, is not found.
@@ -80,18 +99,34 @@ def prove(
     cuts, seen, newest = Cuts(), _Seen(), 0
     counted = _counted(choice)
     left = set(wanted)
-    for load in sorted(choice.loads, key=lambda load: (choice.loads[load].written_us, load)):
-        if load not in stones:
-            seen.add(choice, load, counted.get(load, {}))
-        newest += 1
+    taken = {stone.removed_version for stone in stones.values()}
+    to_come = {load for load in choice.loads if load in stones}
+    ordered = sorted(choice.loads, key=lambda load: (choice.loads[load].written_us, load))
+    for load in ordered:
+        seen.add(choice, load, counted.get(load, {}))
+        stone = stones.get(load)
+        newest = max(newest + 1, (stone.table_version or 0) if stone else 0)
+        while newest in taken:  # that version is a back-out
+            newest += 1
+        cuts.numbers[load] = newest
+        if stone is not None:
+            to_come.remove(load)
+            if stone.removed_version is None or stone.removed_version <= newest:
+                newest += 1
+                cuts.removed[load] = newest
+            else:
+                cuts.removed[load] = stone.removed_version
+        bound = min((stones[each].table_version or _NEVER for each in to_come), default=_NEVER)
         for name, contract_hash in sorted(left, key=lambda each: (_version_in(each[0]), each)):
             version = _version_in(name)
-            found = _matching(name, version, contract_hash, seen, model) if version >= newest else None
+            if version < newest or version >= bound:  # what is to come was there by then
+                continue
+            out = {each for each, stone in stones.items() if name not in stone.snapshots}
+            found = _matching(name, version, contract_hash, seen.without(out), model)
             if found is not None:
                 cuts.proved[name] = found
                 left.discard((name, contract_hash))
                 newest = version
-        cuts.numbers[load] = newest
     return cuts
 
 

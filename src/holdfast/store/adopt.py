@@ -17,8 +17,8 @@ from holdfast.contract import Contract
 from holdfast.errors import HoldfastError
 from holdfast.feeds import Expectations, Manifest
 from holdfast.feeds.machine import State as FeedState
-from holdfast.records import Level
-from holdfast.store import contracts, copies, events, readmission, schema
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store import contracts, copies, events, readmission, schema, violations
 from holdfast.store.testimony import Choice, LoadKey, Witness
 from holdfast.store.tombstones import Tombstone
 
@@ -27,7 +27,7 @@ _FILES: Final = schema.files
 _PARTS: Final = schema.file_batches
 _VERSIONS: Final = schema.table_versions
 _FEEDS: Final = schema.feeds
-_CHECK: Final = "adopted"
+_UNKNOWN: Final = "it was made known again from its files; what was found wrong with it is not known"
 
 
 @dataclass(slots=True)
@@ -48,7 +48,9 @@ def adopt(
     *,
     now_us: int,
     numbers: Mapping[LoadKey, int] | None = None,
+    removed: Mapping[LoadKey, int] | None = None,
     expects: Mapping[str, Expectations] | None = None,
+    groups: Mapping[str, str | None] | None = None,
 ) -> Adopted:
     """Insert what `choice` proves into the caller's transaction, load after load in the order in which they were written.
 
@@ -59,11 +61,15 @@ def adopt(
         again.
     numbers
         The table version that a load is to have; each greater than those before it. Without one it is the next.
+    removed
+        The table version from which on a load that was backed out is gone; without one it is the last.
     expects
         What is expected of each feed, as far as it is known: which digests of its rows are kept.
+    groups
+        Which group each declared feed is of: what of it was loaded goes together with the rest when it is backed out.
 
-    What a load looked like is taken from its rows again. Which expectations it broke is not in its files: its feed is
-    suspect until a person accepts the oldest of these loads, which is in every snapshot that has any of them.
+    What a load looked like is taken from its rows again. Which expectations it broke is not in its files: it is
+    suspect, and every snapshot that has it, until a person accepts that.
     """
     done = Adopted()
     done.unproved += [
@@ -91,8 +97,8 @@ def adopt(
             live |= names
             done.rows += proved.manifest.rows_loaded + proved.manifest.rows_quarantined
     _insert_files(connection, choice, versions, done, now_us)
-    _bury(connection, tombstones, versions, done, now_us)
-    done.unproved += readmission.readmit(connection, root, choice, done.loads, expects or {})
+    _bury(connection, tombstones, versions, removed or {}, done, now_us)
+    done.unproved += readmission.readmit(connection, root, choice, done.loads, expects or {}, groups or {})
     _suspect(connection, choice, done, now_us)
     return done
 
@@ -205,11 +211,16 @@ def _bury(
     connection: Connection,
     tombstones: Mapping[LoadKey, Tombstone],
     versions: Mapping[LoadKey, int],
+    removed: Mapping[LoadKey, int],
     done: Adopted,
     now_us: int,
 ) -> None:
     """Take out what has a tombstone, and keep the row of a load of which nothing else is left: its epoch was used."""
-    _take_out(connection, done.backed_out, "back-outs that left a tombstone", now_us)
+    when: dict[int | None, list[LoadKey]] = {}
+    for load in done.backed_out:
+        when.setdefault(removed.get(load), []).append(load)
+    for version, loads in when.items():
+        _take_out(connection, loads, "back-outs that left a tombstone", now_us, version)
     for load, stone in sorted(tombstones.items()):
         feed, batch, epoch = load
         there = (_BATCHES.c.feed == feed) & (_BATCHES.c.batch == batch) & (_BATCHES.c.epoch == epoch)
@@ -220,15 +231,17 @@ def _bury(
                 f"the back-out of {feed}/{batch} of epoch {epoch}: its tombstone cannot be read"
             )
             continue
-        version = _version(connection, f"back-out of {feed}/{batch}", stone.at_us)
-        _insert_batch(connection, stone.batch, load, version, live=False)
+        number = _version(connection, f"back-out of {feed}/{batch}", stone.at_us)
+        _insert_batch(connection, stone.batch, load, number, live=False)
         done.backed_out.append(load)
 
 
-def _take_out(connection: Connection, loads: list[LoadKey], reason: str, now_us: int) -> None:
+def _take_out(
+    connection: Connection, loads: list[LoadKey], reason: str, now_us: int, number: int | None = None
+) -> None:
     if not loads:
         return
-    version = _version(connection, reason, now_us)
+    version = _version(connection, reason, now_us, number)
     for feed, batch, epoch in loads:
         of_load = (_PARTS.c.feed == feed) & (_PARTS.c.batch == batch) & (_PARTS.c.epoch == epoch)
         connection.execute(update(_PARTS).where(of_load).values(removed_version=version))
@@ -238,9 +251,12 @@ def _take_out(connection: Connection, loads: list[LoadKey], reason: str, now_us:
 
 
 def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int) -> None:
-    oldest: dict[str, LoadKey] = {}
+    """Each load is suspect for itself: what takes one of them out says nothing of the others."""
+    broken = Violation(violations.ADOPTED, "", Level.ERROR, _UNKNOWN, None, None)
+    first: dict[str, LoadKey] = {}
     for load in done.loads:
-        oldest.setdefault(load[0], load)
+        first.setdefault(load[0], load)
+        violations.add(connection, BatchId(*load[:2]), load[2], [broken], now_us=now_us)
         events.append(
             connection,
             at_us=now_us,
@@ -248,21 +264,10 @@ def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int)
             subject=f"{load[0]}/{load[1]}",
             explanation="The ledger did not know this load; its files are whole and say what it was.",
         )
-    for feed, (_, batch, epoch) in oldest.items():
-        loads = sum(load[0] == feed for load in done.loads)
-        why = f"{loads} of its loads were made known again from their files; what was found wrong with them is not known"
-        values = {
-            "feed": feed,
-            "batch": batch,
-            "epoch": epoch,
-            "check_name": _CHECK,
-            "subject": "",
-            "level": Level.ERROR,
-            "explanation": why,
-            "found_us": now_us,
-        }
-        connection.execute(insert(schema.violations).values(values))
-        contract_hash = choice.loads[feed, batch, epoch].manifest.contract_hash
+    for feed, load in first.items():
+        count = sum(each[0] == feed for each in done.loads)
+        why = f"{count} of its loads were made known again from their files; what was found wrong with them is not known"
+        contract_hash = choice.loads[load].manifest.contract_hash
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         row = {"state": FeedState.SUSPECT, "reason": why, "changed_us": now_us}
         statement = dialect.insert(_FEEDS).values(feed=feed, contract_hash=contract_hash, **row)

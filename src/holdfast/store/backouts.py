@@ -63,8 +63,16 @@ class LiveLoad:
         return self.feed, self.batch, self.epoch
 
 
-def begin(connection: Connection, plan: Plan, *, reason: str, actor: str, now_us: int) -> int:
-    """Write down that `plan` is begun, in the caller's transaction; its number."""
+def begin(
+    connection: Connection,
+    plan: Plan,
+    *,
+    reason: str,
+    actor: str,
+    now_us: int,
+    loads: Sequence[LoadKey] | None = None,
+) -> int:
+    """Write down that `plan` is begun, in the caller's transaction; its number. `loads` are those of the plan, unless given."""
     result = connection.execute(
         insert(_BACKOUTS).values(
             feed=plan.feed,
@@ -81,7 +89,7 @@ def begin(connection: Connection, plan: Plan, *, reason: str, actor: str, now_us
     key = result.inserted_primary_key
     assert key is not None, "the database numbers the rows"
     number = int(key[0])
-    note(connection, number, plan.loads)
+    note(connection, number, plan.loads if loads is None else loads)
     return number
 
 

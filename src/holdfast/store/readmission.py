@@ -28,11 +28,13 @@ def readmit(
     choice: Choice,
     loads: Iterable[LoadKey],
     expects: Mapping[str, Expectations],
+    groups: Mapping[str, str | None],
 ) -> list[str]:
     """Measure and profile the valid rows of each of `loads` and insert what was found; in words what could not be.
 
     How many rows its sender said that he sent is in no file; without `expects` of a feed neither are the digest of its
-    values nor the number that its rows count. One load is in memory at a time.
+    values nor the number that its rows count, and without `groups` of it not the group that it was loaded with. One load
+    is in memory at a time.
     """
     parts = _valid_parts(choice)
     unproved = []
@@ -47,7 +49,9 @@ def readmit(
         except _LEFT as error:
             unproved.append(f"what batch {feed}/{batch} looked like: {error}")
             continue
-        named = {"feed": feed, "batch": batch, "epoch": epoch}
+        # A feed that is not declared has no known group; one of no group has the empty name.
+        group = groups[feed] or "" if feed in groups else None
+        named = {"feed": feed, "batch": batch, "epoch": epoch, "group_name": group}
         connection.execute(insert(_ADMISSIONS).values(named | row))
     return unproved
 
@@ -72,6 +76,7 @@ def _measured(
     valid = together(frames, {}).select([column.name for column in contract.columns])
     facts = measure(contract, expects, valid, valid.clear(), {})
     return {
+        "event_time": contract.event_time,
         "rows_expected": None,
         "profile": profile_batch(contract, valid).to_json(),
         "rows_digest": facts.rows_digest,

@@ -20,6 +20,7 @@ from holdfast.store.testimony import Witness
 if TYPE_CHECKING:
     from holdfast.train.artifact import VersionMetadata
 
+_TABLE_VERSIONS: Final = schema.table_versions
 _FILES: Final = schema.prediction_files
 _SEGMENTS: Final = schema.segments
 
@@ -60,6 +61,14 @@ def must_be_empty(connection: Connection) -> None:
 def count_contracts(connection: Connection) -> int:
     """How many contracts the ledger knows."""
     return int(connection.execute(select(func.count()).select_from(schema.contracts)).scalar_one())
+
+
+def put_table_versions(connection: Connection, wanted: Iterable[int], *, now_us: int) -> None:
+    """Make the table versions known that snapshots are of, and at which nothing that the files show was loaded."""
+    known = set(connection.execute(select(_TABLE_VERSIONS.c.table_version)).scalars())
+    for number in sorted(set(wanted) - known):
+        values = {"table_version": number, "committed_us": now_us, "reason": "a snapshot is of it"}
+        connection.execute(insert(_TABLE_VERSIONS).values(values))
 
 
 def put_version(

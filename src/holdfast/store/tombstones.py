@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from holdfast.errors import IntegrityError
 from holdfast.records import canonical_json, sha256_hex
@@ -26,6 +26,11 @@ LoadKey = tuple[str, str, int]
 """Feed, batch and epoch of one load."""
 
 _BATCHES: Final = schema.batches
+_BACKOUTS: Final = schema.backouts
+_OF: Final = schema.backout_batches
+_TAINTS: Final = schema.taints
+_MADE: Final = schema.versions
+_WHY: Final = ("feed", "batch", "plan", "reason", "actor", "asked_us")
 _KEPT: Final = (
     "digest",
     "contract_hash",
@@ -46,6 +51,15 @@ class Tombstone:
     backout: int
     at_us: int
     batch: dict[str, Any]
+    why: dict[str, Any] = field(default_factory=dict)
+    """The back-out itself: feed, batch, reason, actor, asked_us, plan; empty in tombstones of before it was kept."""
+    snapshots: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    """What it tainted: snapshots by name, versions by digest, because a version that is registered again is counted anew."""
+    table_version: int | None = None
+    """From this version on the load was in its tables."""
+    removed_version: int | None = None
+    """From this version on it was not."""
 
 
 def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, backout: int, at_us: int) -> None:
@@ -53,6 +67,7 @@ def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, back
     backed out, before it commits. One that is there is written again.
     """
     durable.make_directory(root / TOMBSTONES_DIRECTORY)
+    tainted = _tainted(connection, backout)
     for feed, batch, epoch in loads:
         query = select(*(_BATCHES.c[name] for name in _KEPT)).where(
             _BATCHES.c.feed == feed, _BATCHES.c.batch == batch, _BATCHES.c.epoch == epoch
@@ -65,9 +80,42 @@ def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, back
             "backout": backout,
             "at_us": at_us,
             "kept": kept,
+            **_span(connection, (feed, batch, epoch)),
+            **tainted,
         }
         sealed = {"sha256": sha256_hex(canonical_json(content)), "content": content}
         durable.replace(path_of(root, (feed, batch, epoch)), canonical_json(sealed).encode())
+
+
+def _span(connection: Connection, load: LoadKey) -> dict[str, int | None]:
+    """The versions from which on the load was in its tables, and was not."""
+    named = dict(zip(("feed", "batch", "epoch"), load, strict=True))
+    removed = select(func.max(_OF.c.removed_version)).filter_by(**named)
+    return {
+        "table_version": connection.execute(select(_BATCHES.c.table_version).filter_by(**named)).scalar_one(),
+        "removed_version": connection.execute(removed).scalar(),
+    }
+
+
+def _tainted(connection: Connection, backout: int) -> dict[str, Any]:
+    """Why the back-out was, and what it tainted so far in this transaction."""
+    why = connection.execute(
+        select(*(_BACKOUTS.c[name] for name in _WHY)).where(_BACKOUTS.c.backout == backout)
+    )
+    row = why.mappings().one_or_none()
+    mine = (_TAINTS.c.backout == backout) & (_TAINTS.c.kind == "snapshot")
+    cuts = select(_TAINTS.c.subject).where(mine).order_by(_TAINTS.c.subject)
+    digests = (
+        select(_MADE.c.digest)
+        .join(_TAINTS, (_TAINTS.c.kind == "version") & (_TAINTS.c.subject == _MADE.c.version))
+        .where(_TAINTS.c.backout == backout)
+        .order_by(_MADE.c.digest)
+    )
+    return {
+        "why": {} if row is None else dict(row),
+        "snapshots": list(connection.execute(cuts).scalars()),
+        "versions": list(connection.execute(digests).scalars()),
+    }
 
 
 def path_of(root: Path, load: LoadKey) -> Path:
@@ -88,7 +136,17 @@ def read(path: Path) -> Tombstone:
         content = sealed["content"]
         whole = sealed["sha256"] == sha256_hex(canonical_json(content))
         load = (str(content["feed"]), str(content["batch"]), int(content["epoch"]))
-        found = Tombstone(load, int(content["backout"]), int(content["at_us"]), dict(content["kept"]))
+        found = Tombstone(
+            load,
+            int(content["backout"]),
+            int(content["at_us"]),
+            dict(content["kept"]),
+            dict(content.get("why", {})),
+            tuple(map(str, content.get("snapshots", ()))),
+            tuple(map(str, content.get("versions", ()))),
+            content.get("table_version"),
+            content.get("removed_version"),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, "is missing or cannot be read") from error
     if not whole:

@@ -22,6 +22,9 @@ _HELD: Final = schema.snapshot_held_back
 _INSERT: Final = insert(_VIOLATIONS)
 _LONGEST_SUBJECT: Final = 127
 
+ADOPTED: Final = "adopted"
+"""The check of a load that was made known again from its files: nobody knows any more what was wrong with it."""
+
 _SUSPECT: Final = and_(_VIOLATIONS.c.level == Level.ERROR, _VIOLATIONS.c.accepted_us.is_(None))
 _OF_BATCH: Final = and_(
     _BATCHES.c.feed == _VIOLATIONS.c.feed,
@@ -174,6 +177,12 @@ def suspect_batches(connection: Connection, feed: str) -> list[str]:
     return list(connection.execute(_SUSPECT_BATCHES, {"of_feed": feed}).scalars())
 
 
+def adopted_batches(connection: Connection, feed: str) -> list[str]:
+    """The loaded batches of `feed` of which is not known what was wrong with them, and which nobody has accepted."""
+    query = _SUSPECT_BATCHES.where(_VIOLATIONS.c.check_name == ADOPTED)
+    return list(connection.execute(query, {"of_feed": feed}).scalars())
+
+
 def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
     """What nobody has accepted of the loads whose rows `snapshot` holds, at level "error", by feed and batch."""
     snapshots, tables = schema.snapshots, schema.snapshot_tables
@@ -209,6 +218,17 @@ def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -
             _VIOLATIONS.c.epoch.in_(live),
             _VIOLATIONS.c.accepted_us.is_(None),
         )
+        .values(accepted_us=now_us, accepted_by=actor[:63])
+    )
+    return int(done.rowcount)
+
+
+def accept_adopted(connection: Connection, feed: str, *, actor: str, now_us: int) -> int:
+    """Note that `actor` takes every loaded batch of `feed` as it is of which is not known what was wrong; how many."""
+    live = exists().where(_OF_BATCH, _BATCHES.c.state == "published")
+    done = connection.execute(
+        update(_VIOLATIONS)
+        .where(_VIOLATIONS.c.feed == feed, _SUSPECT, _VIOLATIONS.c.check_name == ADOPTED, live)
         .values(accepted_us=now_us, accepted_by=actor[:63])
     )
     return int(done.rowcount)

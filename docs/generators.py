@@ -128,7 +128,8 @@ def _command(name: str, command: typer.core.TyperCommand | typer.core.TyperGroup
 def limits() -> str:
     """What a client of the server may cost."""
     return table(
-        ("limit", "default"), ((f"`{each.name}`", f"{each.default:,}") for each in dataclasses.fields(ConnectionLimits))
+        ("limit", "default"),
+        ((f"`{each.name}`", f"{each.default:,}") for each in dataclasses.fields(ConnectionLimits)),
     )
 
 

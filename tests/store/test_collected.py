@@ -1,6 +1,5 @@
 """What is brought home is counted once, whatever happens, against a real ledger and real log segments."""
 
-
 import pytest
 from sqlalchemy import insert, select
 

@@ -143,7 +143,7 @@ def admit(
     publishes it. Returns whether its contract is another than that of the feed's delivery before.
     """
     counted = admission.sequence
-    _INSERT.run(
+    _INSERT.put(
         connection,
         {
             "feed": batch.feed,

@@ -293,7 +293,7 @@ def new_version(connection: Connection, reason: str, now_us: int) -> int:
 
 
 def _insert_batch(connection: Connection, publication: Publication, version: int) -> None:
-    _NEW_BATCH.run(
+    _NEW_BATCH.put(
         connection,
         {
             **publication.manifest.load(),
@@ -311,7 +311,7 @@ def _insert_batch(connection: Connection, publication: Publication, version: int
 
 def _insert_files(connection: Connection, publication: Publication, version: int) -> None:
     manifest = publication.manifest
-    _NEW_FILES.run(
+    _NEW_FILES.put(
         connection,
         *(
             {
@@ -329,7 +329,7 @@ def _insert_files(connection: Connection, publication: Publication, version: int
             for fact in publication.files
         ),
     )
-    _NEW_FILE_BATCHES.run(
+    _NEW_FILE_BATCHES.put(
         connection,
         *(
             {

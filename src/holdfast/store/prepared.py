@@ -5,10 +5,12 @@ A small load is seven of them, and SQLAlchemy takes longer to look one up and bi
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -26,12 +28,31 @@ class Prepared:
 
     def run(self, connection: Connection, *rows: Mapping[str, Any]) -> CursorResult[Any]:
         """Run it with the parameters of each of `rows`, at least one."""
+        sql, values = self._bound(connection, rows)
+        return connection.exec_driver_sql(sql, values[0] if len(values) == 1 else values)
+
+    def put(self, connection: Connection, *rows: Mapping[str, Any]) -> None:
+        """The same for an INSERT that answers nothing, in a transaction that writes.
+
+        On SQLite it goes to the driver itself: no result is put together that nobody reads. Errors are SQLAlchemy's all
+        the same.
+        """
+        if connection.dialect.name != "sqlite":
+            self.run(connection, *rows)
+            return
+        sql, values = self._bound(connection, rows)
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        try:
+            driver.executemany(sql, values)
+        except sqlite3.Error as error:
+            raise DBAPIError.instance(sql, None, error, sqlite3.Error) from error
+
+    def _bound(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[Any]]:
         sql, constants, order = self._made.get(connection.dialect.name) or self._make(connection)
         if order is None:
-            values: list[Any] = [{**constants, **row} for row in rows]
-        else:
-            values = [tuple(row[name] if name in row else constants[name] for name in order) for row in rows]
-        return connection.exec_driver_sql(sql, values[0] if len(values) == 1 else values)
+            return sql, [{**constants, **row} for row in rows]
+        return sql, [tuple(row[name] if name in row else constants[name] for name in order) for row in rows]
 
     def _make(self, connection: Connection) -> tuple[str, dict[str, Any], Sequence[str] | None]:
         compiled = self._statement.compile(dialect=connection.dialect, column_keys=self._columns)

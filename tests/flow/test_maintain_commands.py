@@ -186,7 +186,7 @@ def test_a_lost_ledger_is_made_again_and_the_model_trains_on(shell: Shell) -> No
     assert shell.rows() == rows
     with pytest.raises(HoldfastError, match=r"HF208.*rows/part-0"):
         shell("train")
-    shell("accept", "rows", "part-0", "--reason", "compared with the sender's own books")
+    shell("accept", "rows", "--all", "--reason", "compared with the sender's own books")
     assert "v" in shell("train")
     with pytest.raises(InputError, match=r"HF306.*the ledger is not lost"):
         shell("repair-ledger")

@@ -70,23 +70,19 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "holdfast.contract": (
-        "Boolean Category Constant Contract Integer Keep Label Mean Median Number Reject Rule Text Timestamp col".split()  # noqa: SIM905
+        "Boolean Category Constant Contract Integer Keep Label Mean Median Number Reject Rule Text Timestamp col"
     ),
-    "holdfast.features": (
-        "Aggregate Bucket Clip Code Difference Hour Impute Log Month Ratio Value Weekday".split()  # noqa: SIM905
-    ),
+    "holdfast.features": "Aggregate Bucket Clip Code Difference Hour Impute Log Month Ratio Value Weekday",
     "holdfast.feeds": (
-        "Busiest Complete Composition Expectations Feed Granularity Limits PostgresQuery Reference Volume".split()  # noqa: SIM905
+        "Busiest Complete Composition Expectations Feed Granularity Limits PostgresQuery Reference Volume"
     ),
-    "holdfast.declaration": ["Model"],
-    "holdfast.qualify": ["Gates", "GoldenQuery", "Objective"],
-    "holdfast.rollout": ["Canary"],
-    "holdfast.tables.selection": (
-        "Cap Discard Filter Forbidden Quota Sample Selection Weights".split()  # noqa: SIM905
-    ),
-    "holdfast.train": ["LightGBM", "LogisticRegression", "Rate"],
+    "holdfast.declaration": "Model",
+    "holdfast.qualify": "Gates GoldenQuery Objective",
+    "holdfast.rollout": "Canary",
+    "holdfast.tables.selection": "Cap Discard Filter Forbidden Quota Sample Selection Weights",
+    "holdfast.train": "LightGBM LogisticRegression Rate",
 }
-_HOME = {name: module for module, names in _WHERE.items() for name in names}
+_HOME = {name: module for module, names in _WHERE.items() for name in names.split()}
 
 __all__ = [  # noqa: RUF022 - in the order of the data
     "Feed", "Expectations", "Limits", "Volume", "Complete", "Granularity", "Reference", "Composition", "Busiest",

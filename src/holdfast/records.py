@@ -83,7 +83,9 @@ class TrafficPlan:
 
     `share_ppm` is the challenger's share of the units in parts per million, 0 to 1,000,000. `plan` grows with every change,
     and a server never goes back to a smaller one. `previous` is what a roll-back of a finished promotion returns to;
-    `fallback` (the heuristic) answers when no model can.
+    `fallback` (the heuristic) answers when no model can. `shadow` is given copies of `shadow_ppm` of the requests, off
+    their path; nobody sees its answers. `configuration` and `binary` name what the servers should run with and as; None
+    leaves both as they are.
     """
 
     model: str
@@ -94,6 +96,10 @@ class TrafficPlan:
     previous: str | None
     fallback: str | None
     rollout: int | None
+    shadow: str | None = None
+    shadow_ppm: int = 0
+    configuration: str | None = None
+    binary: str | None = None
 
     @property
     def intended(self) -> str:
@@ -108,7 +114,7 @@ class TrafficPlan:
 
     def versions(self) -> tuple[str, ...]:
         """Every version that must be warm under this plan, the champion first, each once."""
-        named = (self.champion, self.challenger, self.previous, self.fallback)
+        named = (self.champion, self.challenger, self.previous, self.fallback, self.shadow)
         return tuple(dict.fromkeys(version for version in named if version is not None))
 
 

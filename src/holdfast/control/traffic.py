@@ -30,6 +30,10 @@ class Traffic:
     share_ppm: int = 0
     previous: str | None = None
     fallback: str | None = None
+    shadow: str | None = None
+    shadow_ppm: int = 0
+    configuration: str | None = None
+    binary: str | None = None
 
 
 def traffic_of(

@@ -31,7 +31,8 @@ from holdfast.rollout.evidence import (
     score,
 )
 from holdfast.rollout.machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
-from holdfast.rollout.policy import Canary
+from holdfast.rollout.policy import Canary, Shadow
+from holdfast.rollout.pushes import PushOutcome
 
 __all__ = [
     "RESTING",
@@ -47,8 +48,10 @@ __all__ = [
     "MetricState",
     "MetricVerdict",
     "ProbeSeen",
+    "PushOutcome",
     "RollBack",
     "RolloutState",
+    "Shadow",
     "Start",
     "State",
     "Wait",

@@ -16,7 +16,9 @@ class State(StrEnum):
     """Where a rollout is."""
 
     PENDING = "pending"  # asked for; the challenger has no traffic
+    SHADOWING = "shadowing"  # the challenger answers copies of requests; nobody sees what it says
     CANARY = "canary"  # the challenger answers the share of the current step
+    PAUSED = "paused"  # a person holds the share where it is; evidence goes on, and so does roll-back
     VERIFYING = "verifying"  # the plan gives the challenger everything; no probe has confirmed it yet
     PROMOTED = "promoted"  # a probe was answered by the challenger: it is the champion now
     ROLLING_BACK = "rolling_back"  # the plan gives the champion everything; no probe has confirmed it yet
@@ -27,21 +29,30 @@ class State(StrEnum):
 class Event(StrEnum):
     """What can happen to a rollout."""
 
+    SHADOW = "shadow"
     START = "start"
     ADVANCE = "advance"
+    PAUSE = "pause"
+    RESUME = "resume"
     COMPLETE = "complete"
     CONFIRM = "confirm"
     ROLL_BACK = "roll_back"
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
+    (State.PENDING, Event.SHADOW): State.SHADOWING,
     (State.PENDING, Event.START): State.CANARY,
     (
         State.PENDING,
         Event.COMPLETE,
     ): State.VERIFYING,  # a model's first version has no champion to be compared with
     (State.PENDING, Event.ROLL_BACK): State.CANCELLED,
+    (State.SHADOWING, Event.START): State.CANARY,
+    (State.SHADOWING, Event.ROLL_BACK): State.CANCELLED,
     (State.CANARY, Event.ADVANCE): State.CANARY,
+    (State.CANARY, Event.PAUSE): State.PAUSED,
+    (State.PAUSED, Event.RESUME): State.CANARY,
+    (State.PAUSED, Event.ROLL_BACK): State.ROLLING_BACK,
     (State.CANARY, Event.COMPLETE): State.VERIFYING,
     (State.CANARY, Event.ROLL_BACK): State.ROLLING_BACK,
     (State.VERIFYING, Event.CONFIRM): State.PROMOTED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any, Final
@@ -14,6 +14,42 @@ from holdfast.errors import InputError
 from holdfast.records import EVERYTHING_PPM, canonical_json, duration
 
 _LEVEL_SHARE: Final = 0.1  # of alpha, for the bound on the champion's own level; the rest is the tests'
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """What a challenger must show on copies of requests, before its answers reach anybody.
+
+    Parameters
+    ----------
+    share
+        Of how many requests it gets a copy, in percent of the units, above 0 to 100. Default 100.
+    units
+        How many different units it must have answered. Default 500.
+    disagreement
+        Which share of the units may be decided otherwise than by the champion, from 0 to 1: an always-valid lower bound
+        above it ends the rollout. Default 1: any.
+    threshold
+        From which probability on a decision is "yes", above 0 and below 1. Default 0.5.
+
+    Raises `InputError` HF101 when a value cannot mean what it says.
+    """
+
+    share: float = 100.0
+    units: int = 500
+    disagreement: float = 1.0
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(0.0001 <= self.share <= 100.0, "share", "lies above 0 and at most at 100", self.share)
+        _require(self.units >= 1, "units", "is at least 1", self.units)
+        _require(0.0 <= self.disagreement <= 1.0, "disagreement", "lies from 0 to 1", self.disagreement)
+        _require(0.0 < self.threshold < 1.0, "threshold", "lies between 0 and 1", self.threshold)
+
+    @property
+    def share_ppm(self) -> int:
+        """Of how many units it gets copies, in parts per million."""
+        return round(self.share * EVERYTHING_PPM / 100.0)
 
 
 @dataclass(frozen=True)
@@ -48,6 +84,27 @@ class Canary:
         Default 0.005.
     patience
         How long a step may wait for its evidence before the rollout ends as inconclusive. Default 3 days.
+    shadow
+        What a challenger must show on copies of requests before it answers anybody; None skips that.
+    replay_requests
+        How many recorded requests a version must have answered as well as the version that answered them, before its
+        rollout begins. Default 0: none.
+    step_at_least
+        How long each step lasts at least, however clear its evidence is. Default 0.
+    labelled_in_all
+        How many labelled answers of the challenger there must be, over all steps, before it is given everything: traffic
+        may move on early signals while labels come days later. Default 0.
+    slices
+        Columns of the request by whose values each slice is guarded for itself: a version that fails for one carrier
+        only does not hide behind the others. None by default.
+    rate_margin
+        By which factor the rate of requests may differ after a switch, to either side, before it is told; more than 1,
+        or None to judge no rate. Default 2.
+    watch
+        How long a promotion is watched. Harm that is shown then is rolled back and counted as an escaped bad push.
+        Default 3 days.
+    drill_within
+        How old the last passed drill of roll-back may be when a rollout begins; None asks for none.
     verify_within
         How long the servers may take to be seen answering with the version that has everything, before it is
         taken back: they may be unable to load it, or die of it. Default 10 minutes.
@@ -79,12 +136,23 @@ class Canary:
     latency_requests: int = 200
     quality_margin: float = 0.005
     patience: timedelta | str = timedelta(days=3)
+    shadow: Shadow | None = None
+    replay_requests: int = 0
+    step_at_least: timedelta | str = timedelta(0)
+    labelled_in_all: int = 0
+    slices: Sequence[str] = ()
+    rate_margin: float | None = 2.0
+    watch: timedelta | str = timedelta(days=3)
+    drill_within: timedelta | str | None = None
     verify_within: timedelta | str = timedelta(minutes=10)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(float(step) for step in self.steps))
-        object.__setattr__(self, "patience", duration(self.patience))
-        object.__setattr__(self, "verify_within", duration(self.verify_within))
+        object.__setattr__(self, "slices", tuple(self.slices))
+        for name in ("patience", "verify_within", "step_at_least", "watch"):
+            object.__setattr__(self, name, duration(getattr(self, name)))
+        if self.drill_within is not None:
+            object.__setattr__(self, "drill_within", duration(self.drill_within))
         steps = self.steps
         quantile = self.latency_quantile
         rising = all(low < high for low, high in pairwise(steps))
@@ -116,6 +184,21 @@ class Canary:
         _require(
             0.0 <= self.quality_margin < 1.0, "quality_margin", "lies from 0 to below 1", self.quality_margin
         )
+        for name in ("replay_requests", "labelled_in_all"):
+            _require(getattr(self, name) >= 0, name, "is at least 0", getattr(self, name))
+        _require(
+            self.rate_margin is None or 1.0 < self.rate_margin < math.inf,
+            "rate_margin",
+            "is a factor above 1",
+            self.rate_margin,
+        )
+        _require(len(set(self.slices)) == len(self.slices), "slices", "name each column once", self.slices)
+        _require(
+            self.drill_within is None or duration(self.drill_within) > timedelta(0),
+            "drill_within",
+            "is longer than nothing",
+            self.drill_within,
+        )
         _require(self.patience_us > 0, "patience", "is longer than nothing", self.patience)
         _require(self.verify_within_us > 0, "verify_within", "is longer than nothing", self.verify_within)
 
@@ -127,12 +210,27 @@ class Canary:
     @property
     def patience_us(self) -> int:
         """The patience in microseconds."""
-        return round(duration(self.patience).total_seconds() * 1e6)
+        return microseconds(self.patience)
 
     @property
     def verify_within_us(self) -> int:
         """How long the servers may take to obey, in microseconds."""
-        return round(duration(self.verify_within).total_seconds() * 1e6)
+        return microseconds(self.verify_within)
+
+    @property
+    def step_at_least_us(self) -> int:
+        """How long each step lasts at least, in microseconds."""
+        return microseconds(self.step_at_least)
+
+    @property
+    def watch_us(self) -> int:
+        """How long a promotion is watched, in microseconds."""
+        return microseconds(self.watch)
+
+    @property
+    def drill_within_us(self) -> int | None:
+        """How old the last passed drill of roll-back may be, in microseconds; None asks for none."""
+        return None if self.drill_within is None else microseconds(self.drill_within)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -150,34 +248,53 @@ class Canary:
         return _LEVEL_SHARE * self.alpha / len(self.metrics)
 
     def to_json(self) -> str:
-        """The policy as canonical JSON, as the ledger keeps it."""
-        return canonical_json(
-            {
-                "steps": list(self.steps),
-                "alpha": self.alpha,
-                "units_per_step": self.units_per_step,
-                "labelled_per_step": self.labelled_per_step,
-                "error_margin": self.error_margin,
-                "latency_margin": self.latency_margin,
-                "latency_quantile": self.latency_quantile,
-                "latency_requests": self.latency_requests,
-                "quality_margin": self.quality_margin,
-                "patience_seconds": self.patience_us / 1e6,
-                "verify_within_seconds": self.verify_within_us / 1e6,
-            }
-        )
+        """The policy as canonical JSON, as the ledger keeps it; durations are in seconds."""
+        return canonical_json({name: _plain(getattr(self, name)) for name in _names(Canary)})
 
     @classmethod
     def from_json(cls, text: str) -> Canary:
-        """The policy that `to_json` wrote.
+        """The policy that `to_json` wrote; what an older release did not write has its default.
 
         >>> Canary.from_json(Canary(alpha=0.05).to_json()) == Canary(alpha=0.05)
         True
         """
-        fields: dict[str, Any] = json.loads(text)
-        patience = timedelta(seconds=fields.pop("patience_seconds"))
-        verify_within = timedelta(seconds=fields.pop("verify_within_seconds"))
-        return cls(**fields, patience=patience, verify_within=verify_within)
+        known: dict[str, Any] = json.loads(text)
+        for name in ("patience", "verify_within"):  # as the first release wrote them
+            if f"{name}_seconds" in known:
+                known[name] = known.pop(f"{name}_seconds")
+        for name in _DURATIONS & known.keys():
+            known[name] = None if known[name] is None else timedelta(seconds=known[name])
+        if known.get("shadow") is not None:
+            known["shadow"] = Shadow(**known["shadow"])
+        return cls(**known)
+
+
+_DURATIONS: Final = frozenset({"patience", "verify_within", "step_at_least", "watch", "drill_within"})
+
+
+def microseconds(span: timedelta | str) -> int:
+    """`span` in microseconds.
+
+    >>> microseconds("1.5s")
+    1500000
+    """
+    return round(duration(span).total_seconds() * 1e6)
+
+
+def _names(kind: type) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _plain(value: object) -> object:
+    match value:
+        case timedelta():
+            return value.total_seconds()
+        case tuple():
+            return list(value)
+        case Shadow():
+            return {name: getattr(value, name) for name in _names(Shadow)}
+        case _:
+            return value
 
 
 def _require(holds: bool, name: str, rule: str, value: object) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, literal_column, select
 
+from holdfast.records import canonical_json, sha256_hex
 from holdfast.store import Store, schema
 from holdfast.store.prepared import Prepared
 
@@ -15,14 +16,18 @@ SYSTEM: Final = "holdfast"
 
 _EVENTS: Final = schema.events
 _APPEND: Final = Prepared(
-    insert(_EVENTS).returning(_EVENTS.c.event), ("at_us", "kind", "subject", "actor", "explanation")
+    insert(_EVENTS).returning(_EVENTS.c.event), ("at_us", "kind", "subject", "actor", "explanation", "digest")
 )
+_LAST: Final = Prepared(select(_EVENTS.c.digest).order_by(_EVENTS.c.event.desc()).limit(literal_column("1")))
+
+FIRST: Final = "0" * 64
+"""What the first event is chained to."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
     """One line of the story. `event` grows with time; `subject` is what it is about ("flights/2013-01-05", a
-    model, a version).
+    model, a version). `digest` chains it to the event before.
     """
 
     event: int
@@ -31,6 +36,7 @@ class EventRow:
     subject: str
     actor: str
     explanation: str
+    digest: str
 
 
 def append(
@@ -51,7 +57,19 @@ def append(
         Why, in words and numbers; shown to people as it is.
     """
     values = {"at_us": at_us, "kind": kind, "subject": subject, "actor": actor, "explanation": explanation}
+    # One writer at a time, on PostgreSQL by its lock: nobody adds another event after the one that is read here.
+    before = _LAST.run(connection).scalar_one_or_none() or FIRST
+    values["digest"] = chained(before, at_us, kind, subject, actor, explanation)
     return int(_APPEND.run(connection, values).scalar_one())
+
+
+def chained(before: str, at_us: int, kind: str, subject: str, actor: str, explanation: str) -> str:
+    """The digest of an event: SHA-256 over the digest of the event before it and what it says.
+
+    >>> chained(FIRST, 1, "batch.published", "flights/b1", "holdfast", "10 rows")[:8]
+    'e4a15484'
+    """
+    return sha256_hex(before + canonical_json([at_us, kind, subject, actor, explanation]))
 
 
 def tell_once(store: Store, *, at_us: int, kind: str, subject: str, explanation: str) -> None:

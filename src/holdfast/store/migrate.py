@@ -16,7 +16,7 @@ from holdfast.errors import IntegrityError
 if TYPE_CHECKING:
     from alembic.script import Script
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The revision of `schema.METADATA`: the newest file in `migrations/versions`."""
 
 _VERSION_TABLE: Final = "alembic_version"

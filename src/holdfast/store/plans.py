@@ -53,6 +53,10 @@ def append(
     previous: str | None = None,
     fallback: str | None = None,
     rollout: int | None = None,
+    shadow: str | None = None,
+    shadow_ppm: int = 0,
+    configuration: str | None = None,
+    binary: str | None = None,
     now_us: int,
 ) -> int:
     """Add a plan to the caller's transaction and return its number: from its commit on, servers follow it."""
@@ -65,6 +69,10 @@ def append(
             previous=previous,
             fallback=fallback,
             rollout=rollout,
+            shadow=shadow,
+            shadow_ppm=shadow_ppm,
+            configuration=configuration,
+            binary=binary,
             committed_us=now_us,
         )
     )
@@ -89,4 +97,8 @@ def _plan(row: Row[Any]) -> TrafficPlan:
         previous=row.previous,
         fallback=row.fallback,
         rollout=row.rollout,
+        shadow=row.shadow,
+        shadow_ppm=row.shadow_ppm,
+        configuration=row.configuration,
+        binary=row.binary,
     )

@@ -15,6 +15,7 @@ from holdfast.store.schema.answers import (
     probes,
     segments,
     servers,
+    shadow_files,
     usage,
 )
 from holdfast.store.schema.backout import backout_batches, backouts, taints
@@ -29,7 +30,19 @@ from holdfast.store.schema.cuts import (
 )
 from holdfast.store.schema.metadata import METADATA
 from holdfast.store.schema.online import online_definitions, online_features
-from holdfast.store.schema.rollout import gate_results, rollout_evidence, rollouts, traffic_plans, versions
+from holdfast.store.schema.rollout import (
+    binaries,
+    configurations,
+    drills,
+    gate_results,
+    hook_answers,
+    pushes,
+    releases,
+    rollout_evidence,
+    rollouts,
+    traffic_plans,
+    versions,
+)
 from holdfast.store.schema.story import events, followers, leases
 from holdfast.store.schema.trust import admissions, contracts, feeds, load_references, violations
 
@@ -40,13 +53,17 @@ __all__ = [
     "backout_batches",
     "backouts",
     "batches",
+    "binaries",
+    "configurations",
     "contracts",
+    "drills",
     "events",
     "feeds",
     "file_batches",
     "files",
     "followers",
     "gate_results",
+    "hook_answers",
     "labels",
     "leases",
     "let_go",
@@ -56,11 +73,14 @@ __all__ = [
     "outcomes",
     "prediction_files",
     "probes",
+    "pushes",
+    "releases",
     "rollout_evidence",
     "rollouts",
     "segments",
     "selections",
     "servers",
+    "shadow_files",
     "snapshot_held_back",
     "snapshot_slices",
     "snapshot_tables",

@@ -41,6 +41,8 @@ probes = Table(
     Column("verdict", String(16), nullable=False),
     Column("explanation", Text, nullable=False),
     Column("probed_us", BigInteger, nullable=False),
+    Column("binary", String(32), nullable=True, comment="what the server said that it is"),
+    Column("configuration", String(32), nullable=True, comment="what the server said that it runs with"),
     one_of("verdict", Verdict),
     comment="Declared against observed: the last probe of each server.",
 )
@@ -79,6 +81,23 @@ prediction_files = Table(
     ForeignKeyConstraint(["server", "segment"], ["segments.server", "segments.segment"]),
     Index("ix_prediction_files_server_segment", "server", "segment"),
     comment="Collected predictions as Parquet files.",
+)
+
+shadow_files = Table(
+    "shadow_files",
+    METADATA,
+    Column("path", String(255), primary_key=True),
+    Column("model", String(63), nullable=False),
+    Column("server", String(63), nullable=False),
+    Column("segment", Integer, nullable=False, comment="in which these answers were logged"),
+    Column("rows", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("answered_low_us", BigInteger, nullable=False),
+    Column("answered_high_us", BigInteger, nullable=False),
+    ForeignKeyConstraint(["server", "segment"], ["segments.server", "segments.segment"]),
+    Index("ix_shadow_files_server_segment", "server", "segment"),
+    comment="Collected answers of shadows as Parquet files.",
 )
 
 labels = Table(

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from holdfast.records import Verdict
 from holdfast.rollout.machine import RESTING
 from holdfast.rollout.machine import State as RolloutState
+from holdfast.rollout.pushes import PushOutcome
 from holdfast.store.schema.cuts import snapshots
 from holdfast.store.schema.metadata import METADATA, SERIAL, one_of
 
@@ -72,6 +73,38 @@ gate_results = Table(
     one_of("verdict", Verdict),
 )
 
+binaries = Table(
+    "binaries",
+    METADATA,
+    Column("binary", String(32), primary_key=True, comment="b-<first 12 digits of the digest of its facts>"),
+    Column("facts", Text, nullable=False, comment="releases of what it is made of, canonical JSON"),
+    Column("command", Text, nullable=True, comment="how a server of it is started; null when nobody said"),
+    Column("registered_us", BigInteger, nullable=False),
+    comment="What servers can be: the release of Holdfast with all that it runs on.",
+)
+
+configurations = Table(
+    "configurations",
+    METADATA,
+    Column("configuration", String(32), primary_key=True, comment="c-<first 12 digits of its digest>"),
+    Column("document", Text, nullable=False, comment="the options of serving, canonical JSON"),
+    Column("registered_us", BigInteger, nullable=False),
+    comment="With which options servers run.",
+)
+
+releases = Table(
+    "releases",
+    METADATA,
+    Column("version", String(32), ForeignKey(versions.c.version), primary_key=True),
+    Column("binary", String(32), ForeignKey(binaries.c.binary), primary_key=True),
+    Column("configuration", String(32), ForeignKey(configurations.c.configuration), primary_key=True),
+    Column("verdict", String(16), nullable=False),
+    Column("explanation", Text, nullable=False),
+    Column("judged_us", BigInteger, nullable=False),
+    one_of("verdict", Verdict),
+    comment="Which version was tried with which binary and configuration: what was not tried together is not served.",
+)
+
 rollouts = Table(
     "rollouts",
     METADATA,
@@ -98,6 +131,16 @@ rollouts = Table(
     Column("changed_us", BigInteger, nullable=False),
     Column("reason", Text, nullable=False, comment="why it is in this state, in words and numbers"),
     Column("actor", String(63), nullable=False, comment="who brought it here: 'holdfast' or a person"),
+    Column(
+        "binary", String(32), ForeignKey(binaries.c.binary), nullable=True, comment="pushed together with it"
+    ),
+    Column(
+        "configuration",
+        String(32),
+        ForeignKey(configurations.c.configuration),
+        nullable=True,
+        comment="pushed together with it",
+    ),
     one_of("state", RolloutState),
     CheckConstraint("challenger <> champion", name="two_versions"),
     Index("ix_rollouts_challenger", "challenger"),
@@ -145,10 +188,62 @@ traffic_plans = Table(
     Column("fallback", String(32), ForeignKey(versions.c.version), nullable=True),
     Column("rollout", SERIAL, ForeignKey(rollouts.c.rollout), nullable=True),
     Column("committed_us", BigInteger, nullable=False),
+    Column("shadow", String(32), ForeignKey(versions.c.version), nullable=True),
+    Column("shadow_ppm", Integer, nullable=False),
+    Column("configuration", String(32), ForeignKey(configurations.c.configuration), nullable=True),
+    Column("binary", String(32), ForeignKey(binaries.c.binary), nullable=True),
+    CheckConstraint("shadow_ppm BETWEEN 0 AND 1000000", name="shadow_is_a_part"),
     CheckConstraint("share_ppm BETWEEN 0 AND 1000000", name="share_is_a_part"),
     CheckConstraint("challenger IS NOT NULL OR share_ppm = 0", name="no_share_without_challenger"),
     CheckConstraint("challenger <> champion", name="two_versions"),
     Index("ix_traffic_plans_rollout", "rollout"),
     Index("ix_traffic_plans_champion", "champion"),
     comment="Append-only. The newest row of a model is what its servers must do.",
+)
+
+pushes = Table(
+    "pushes",
+    METADATA,
+    Column("rollout", SERIAL, ForeignKey(rollouts.c.rollout), primary_key=True),
+    Column("model", String(63), nullable=False, index=True),
+    Column("outcome", String(16), nullable=False),
+    Column("reason", Text, nullable=False, comment="why it is called so, in words and numbers"),
+    Column("labelled_by", String(63), nullable=False, comment="'holdfast' or a person"),
+    Column("labelled_us", BigInteger, nullable=False),
+    Column("requests", BigInteger, nullable=True, comment="that the challenger was sent until its end"),
+    Column("watch_until_us", BigInteger, nullable=True, comment="until when a promotion is watched"),
+    one_of("outcome", PushOutcome),
+    comment="The ledger of pushes. What was not seen to its end is censored, and not called good.",
+)
+
+hook_answers = Table(
+    "hook_answers",
+    METADATA,
+    Column("rollout", SERIAL, ForeignKey(rollouts.c.rollout), primary_key=True),
+    Column("event", String(16), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("hook", String(63), primary_key=True),
+    Column("verdict", String(16), nullable=False),
+    Column("explanation", Text, nullable=False),
+    Column("asked_us", BigInteger, nullable=False),
+    one_of("verdict", Verdict),
+    comment="What hooks said of a step before it was taken; each is asked until it has answered.",
+)
+
+drills = Table(
+    "drills",
+    METADATA,
+    Column("drill", SERIAL, primary_key=True, autoincrement=True),
+    Column("kind", String(31), nullable=False),
+    Column("model", String(63), nullable=False, index=True),
+    Column("verdict", String(16), nullable=False),
+    Column("took_us", BigInteger, nullable=True, comment="what the drill is timed by, such as traffic back"),
+    Column("evidence", Text, nullable=False, comment="what was seen, canonical JSON"),
+    Column("explanation", Text, nullable=False),
+    Column("actor", String(63), nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False, comment="until when it says that this works"),
+    one_of("verdict", Verdict),
+    comment="What was exercised, when, and until when that is believed.",
 )

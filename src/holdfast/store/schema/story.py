@@ -15,7 +15,8 @@ events = Table(
     Column("subject", String(127), nullable=False, index=True),
     Column("actor", String(63), nullable=False),
     Column("explanation", Text, nullable=False),
-    comment="What happened, in words; written in the transaction that did it.",
+    Column("digest", String(64), nullable=False, comment="SHA-256 over the event before and this one"),
+    comment="What happened, in words; written in the transaction that did it. A chain: none can be changed unseen.",
 )
 
 followers = Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, insert, literal_column, select
+from sqlalchemy import Connection, func, insert, select
 
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.store import Store, schema
@@ -18,7 +18,8 @@ _EVENTS: Final = schema.events
 _APPEND: Final = Prepared(
     insert(_EVENTS).returning(_EVENTS.c.event), ("at_us", "kind", "subject", "actor", "explanation", "digest")
 )
-_LAST: Final = Prepared(select(_EVENTS.c.digest).order_by(_EVENTS.c.event.desc()).limit(literal_column("1")))
+_NEWEST: Final = select(func.max(_EVENTS.c.event)).scalar_subquery()
+_LAST: Final = Prepared(select(_EVENTS.c.digest).where(_EVENTS.c.event == _NEWEST))
 
 FIRST: Final = "0" * 64
 """What the first event is chained to."""

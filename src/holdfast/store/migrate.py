@@ -23,17 +23,17 @@ _VERSION_TABLE: Final = "alembic_version"
 _REVISION: Final[Select[str]] = select(column("version_num", String)).select_from(table(_VERSION_TABLE))
 
 
-def upgrade(engine: Engine) -> None:
-    """Run every revision that the ledger lacks.
+def upgrade(engine: Engine, to: str = HEAD) -> None:
+    """Run every revision that the ledger lacks, up to and with `to`.
 
     Raises `IntegrityError` HF302 when the database belongs to something else or was made by a newer
     Holdfast; it is then left as it is.
     """
     with engine.connect() as connection:
-        if revision(connection) == HEAD:
+        if revision(connection) == to:
             return
     with engine.connect().execution_options(holdfast_writes=True) as connection, connection.begin():
-        _run(connection, revision(connection))  # another process may have been faster since
+        _run(connection, revision(connection), to)  # another process may have been faster since
 
 
 def is_new(engine: Engine) -> bool:
@@ -61,7 +61,7 @@ def revision(connection: Connection) -> str | None:
     return None
 
 
-def _run(connection: Connection, found: str | None) -> None:
+def _run(connection: Connection, found: str | None, to: str) -> None:
     from alembic.config import Config
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
@@ -70,7 +70,7 @@ def _run(connection: Connection, found: str | None) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
-    line = list(reversed(list(scripts.walk_revisions())))
+    line = list(reversed(list(scripts.walk_revisions("base", to))))
     context = MigrationContext.configure(connection)
     for script in _missing(line, found):
         with Operations.context(context):

@@ -122,13 +122,22 @@ def _chain_events() -> None:
         VALUES (:event, :at_us, :kind, :subject, :actor, :explanation, :digest)
         """
     )
-    old = sa.text("SELECT event, at_us, kind, subject, actor, explanation FROM events_0002 ORDER BY event")
-    digest = "0" * 64
-    for row in bind.execute(old).mappings().fetchall():
-        said = [row[name] for name in ("at_us", "kind", "subject", "actor", "explanation")]
-        document = json.dumps(said, separators=(",", ":"), ensure_ascii=False)
-        digest = hashlib.sha256((digest + document).encode()).hexdigest()
-        bind.execute(add, {**row, "digest": digest})
+    old = sa.text(
+        """
+        SELECT event, at_us, kind, subject, actor, explanation FROM events_0002
+        WHERE event > :last ORDER BY event LIMIT 1000
+        """
+    )
+    digest, last = "0" * 64, -1
+    while read := bind.execute(old, {"last": last}).mappings().fetchall():
+        rows = []
+        for row in read:
+            said = [row[name] for name in ("at_us", "kind", "subject", "actor", "explanation")]
+            document = json.dumps(said, separators=(",", ":"), ensure_ascii=False)
+            digest = hashlib.sha256((digest + document).encode()).hexdigest()
+            rows.append({**row, "digest": digest})
+        bind.execute(add, rows)
+        last = int(rows[-1]["event"])
 
 
 def _create_binaries() -> None:

@@ -10,7 +10,6 @@ from holdfast.rollout.decide import (
     Complete,
     Confirm,
     Decision,
-    MetricVerdict,
     ProbeSeen,
     RollBack,
     RolloutState,
@@ -33,6 +32,7 @@ from holdfast.rollout.evidence import (
 from holdfast.rollout.machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
 from holdfast.rollout.policy import Canary, Shadow
 from holdfast.rollout.pushes import PushOutcome
+from holdfast.rollout.verdict import MetricVerdict
 
 __all__ = [
     "RESTING",

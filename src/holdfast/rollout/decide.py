@@ -16,6 +16,7 @@ from holdfast.records import Verdict
 from holdfast.rollout.evidence import QUALITY, MetricState
 from holdfast.rollout.machine import Event, State
 from holdfast.rollout.policy import Canary
+from holdfast.rollout.verdict import MetricVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +46,6 @@ class ProbeSeen:
     plan: int | None
     answered: str | None
     verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class MetricVerdict:
-    """One metric's verdict with the numbers that it rests on; `wanting` says what is still too little."""
-
-    metric: str
-    verdict: Verdict
-    units: int
-    needed: int
-    log_e: float
-    log_bound: float
-    wanting: str
 
 
 Verdicts: TypeAlias = tuple[MetricVerdict, ...]

@@ -7,8 +7,8 @@ started again, and two of them at once are harmless.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
 from holdfast.control import asked, backout, observe, rollout
 from holdfast.control.probe import probe
@@ -18,20 +18,15 @@ from holdfast.store import Store, leases
 LEASE_US: Final = 3_000_000
 """How long a holder may fall silent, in microseconds, before another takes the lease."""
 
-Concern = Callable[..., object]
+Concern: TypeAlias = Callable[..., object]
+"""What the loop takes care of: called with the store, the model, the lease and `now_us`."""
 
 _log = logging.getLogger("holdfast.control")
 
 
-def run_round(store: Store, model: str, lease: leases.Lease, *, clock_us: Callable[[], int]) -> None:
-    """Collect what the servers logged, join labels, carry back-outs on, probe, carry the rollout on, and compare what is
-    asked with what taught, each for itself.
-
-    A concern that fails is logged and tried again in the next round, and the others are done all the same: a
-    file that cannot be read must not keep a bad version in its place. Raises `ConflictError` HF304 when `lease`
-    has gone to another loop; that ends the round.
-    """
-    concerns: dict[str, Concern] = {
+def concerns() -> dict[str, Concern]:
+    """What a round takes care of, by name and in order."""
+    return {
         "collecting the logs": observe.collect,
         "joining labels": observe.join,
         "carrying back-outs on": _carry_back_outs_on,
@@ -39,7 +34,24 @@ def run_round(store: Store, model: str, lease: leases.Lease, *, clock_us: Callab
         "carrying the rollout on": rollout.reconcile,
         "comparing what is asked": asked.compare,
     }
-    for name, concern in concerns.items():
+
+
+def run_round(
+    store: Store,
+    model: str,
+    lease: leases.Lease,
+    *,
+    clock_us: Callable[[], int],
+    doing: Mapping[str, Concern] | None = None,
+) -> None:
+    """Collect what the servers logged, join labels, carry back-outs on, probe, carry the rollout on, and compare what is
+    asked with what taught, each for itself; or `doing` in place of these `concerns`.
+
+    A concern that fails is logged and tried again in the next round, and the others are done all the same: a
+    file that cannot be read must not keep a bad version in its place. Raises `ConflictError` HF304 when `lease`
+    has gone to another loop; that ends the round.
+    """
+    for name, concern in (doing or concerns()).items():
         try:
             leases.renew(store, lease, now_us=clock_us())
             concern(store, model, lease, now_us=clock_us())
@@ -63,6 +75,7 @@ def run(
     clock_us: Callable[[], int],
     wait: Callable[[float], bool],
     pause_seconds: float = 0.2,
+    doing: Mapping[str, Concern] | None = None,
 ) -> None:
     """Go round until `wait`, which sleeps for `pause_seconds`, says that it is time to stop.
 
@@ -83,7 +96,7 @@ def run(
                     seen=held,
                 )
             if isinstance(held, leases.Lease):
-                run_round(store, model, held, clock_us=clock_us)
+                run_round(store, model, held, clock_us=clock_us, doing=doing)
         except ConflictError as error:
             _log.warning("another control loop has taken over %s: %s", model, error)
             held = None

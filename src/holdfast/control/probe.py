@@ -6,8 +6,8 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from holdfast.monitor import Observation, judge
@@ -23,18 +23,23 @@ TIMEOUT_SECONDS: Final = 2.0
 CONFIRMED_US: Final = 5_000_000
 """A server that was seen to obey the newest plan is not asked again for this long, microseconds."""
 
+Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Observation]]
+"""What each of some servers does, by its name: how a probe sees the world."""
+
 _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
 _FAILURES: Final = (OSError, http.client.HTTPException, ValueError)
 
 
-def probe(store: Store, model: str, lease: Lease, *, now_us: int) -> tuple[Probe, ...]:
+def probe(
+    store: Store, model: str, lease: Lease, *, now_us: int, look: Look | None = None
+) -> tuple[Probe, ...]:
     """Probe every server of `model` with a real inference request, and keep what was seen.
 
     The request is marked as a probe: it is answered on the way of all others by the version that the server's
     plan intends, and not logged as a prediction. A server that says nothing in `TIMEOUT_SECONDS` is an error,
     never a pass; all servers are asked at once, so that hung ones cost no more than that together. One whose
-    process has ended is not asked: another may listen where it did. Raises `ConflictError` HF304 when `lease`
-    has gone to another loop.
+    process has ended is not asked: another may listen where it did. `look` replaces the network, `observe_all`.
+    Raises `ConflictError` HF304 when `lease` has gone to another loop.
     """
     newest = plans.newest_committed(store, model)
     plan_number = None if newest is None else newest.plan.plan
@@ -45,7 +50,7 @@ def probe(store: Store, model: str, lease: Lease, *, now_us: int) -> tuple[Probe
         for each in registered
         if each.server not in known or not _still_holds(known[each.server], plan_number, now_us)
     ]
-    for server, observed in observe_all(asked).items():
+    for server, observed in (look or observe_all)(asked).items():
         plan_age_us = 0 if newest is None else now_us - newest.committed_us
         judged = judge(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
         found = Probe(

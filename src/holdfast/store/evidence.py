@@ -1,16 +1,22 @@
-"""Rows of rollout_evidence: what is known about a rollout, by metric."""
+"""Rows of rollout_evidence: what is known about a rollout, by metric.
+
+What the challenger showed in shadow stands beside what it shows in its canary; their tests know nothing of each other, so
+each is asked for by its own name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from holdfast.rollout import RESTING, MetricState
+from holdfast.rollout.shadow import PREFIX
 from holdfast.store import Store
 from holdfast.store.schema import rollout_evidence, rollouts
 
 _COLUMNS = tuple(rollout_evidence.c[name] for name in MetricState.__slots__)
+_SHADOW = f"{PREFIX}%"
 
 
 def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int) -> None:
@@ -21,23 +27,48 @@ def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *
 
 
 def of_rollout(store: Store, rollout: int) -> tuple[MetricState, ...]:
-    """The state of every metric of `rollout`, in order of its name; empty before its canary began."""
+    """The state of every metric of `rollout`, of shadow and canary, in order of its name; empty before either began."""
     with store.ledger.read() as connection:
-        return of_rollout_in(connection, rollout)
+        query = (
+            select(*_COLUMNS).where(rollout_evidence.c.rollout == rollout).order_by(rollout_evidence.c.metric)
+        )
+        return tuple(MetricState(**row) for row in connection.execute(query).mappings())
 
 
 def of_rollout_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
-    """The same, as the caller's transaction sees it."""
-    query = select(*_COLUMNS).where(rollout_evidence.c.rollout == rollout).order_by(rollout_evidence.c.metric)
-    return tuple(MetricState(**row) for row in connection.execute(query).mappings())
+    """The canary's metrics of `rollout`, as the caller's transaction sees them; empty before its canary began."""
+    return _chosen(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
+
+
+def shadow_of_rollout_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+    """The shadow's metrics of `rollout`, likewise; empty when it has no shadow."""
+    return _chosen(connection, rollout, rollout_evidence.c.metric.like(_SHADOW))
 
 
 def of_running(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
-    """The state of every metric of `rollout`, locked for a change; empty when it is not running any more."""
+    """The canary's metrics of `rollout`, locked for a change; empty when it is not running any more."""
+    return _locked(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
+
+
+def shadow_of_running(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+    """The shadow's metrics of `rollout`, locked for a change; empty when it is not running any more."""
+    return _locked(connection, rollout, rollout_evidence.c.metric.like(_SHADOW))
+
+
+def _chosen(connection: Connection, rollout: int, which: ColumnElement[bool]) -> tuple[MetricState, ...]:
+    query = (
+        select(*_COLUMNS)
+        .where(rollout_evidence.c.rollout == rollout, which)
+        .order_by(rollout_evidence.c.metric)
+    )
+    return tuple(MetricState(**row) for row in connection.execute(query).mappings())
+
+
+def _locked(connection: Connection, rollout: int, which: ColumnElement[bool]) -> tuple[MetricState, ...]:
     query = (
         select(*_COLUMNS)
         .join(rollouts, rollouts.c.rollout == rollout_evidence.c.rollout)
-        .where(rollouts.c.rollout == rollout, rollouts.c.state.not_in(sorted(RESTING)))
+        .where(rollouts.c.rollout == rollout, rollouts.c.state.not_in(sorted(RESTING)), which)
         .order_by(rollout_evidence.c.metric)
         .with_for_update()
     )

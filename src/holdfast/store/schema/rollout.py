@@ -24,6 +24,7 @@ from holdfast.rollout.machine import State as RolloutState
 from holdfast.rollout.pushes import PushOutcome
 from holdfast.store.schema.cuts import snapshots
 from holdfast.store.schema.metadata import METADATA, SERIAL, one_of
+from holdfast.store.schema.story import events
 
 versions = Table(
     "versions",
@@ -216,6 +217,16 @@ pushes = Table(
     comment="The ledger of pushes. What was not seen to its end is censored, and not called good.",
 )
 
+hooks = Table(
+    "hooks",
+    METADATA,
+    Column("model", String(63), primary_key=True),
+    Column("hook", String(63), primary_key=True),
+    Column("document", Text, nullable=False, comment="the hook as declared, canonical JSON"),
+    Column("declared_us", BigInteger, nullable=False),
+    comment="What the newest control loop of a model was started with.",
+)
+
 hook_answers = Table(
     "hook_answers",
     METADATA,
@@ -226,8 +237,25 @@ hook_answers = Table(
     Column("verdict", String(16), nullable=False),
     Column("explanation", Text, nullable=False),
     Column("asked_us", BigInteger, nullable=False),
+    Column("question", Text, nullable=False, comment="what the hook is told of the decision, canonical JSON"),
+    Column("tries", Integer, nullable=False, comment="how often this question was asked without an answer"),
     one_of("verdict", Verdict),
     comment="What hooks said of a step before it was taken; each is asked until it has answered.",
+)
+
+decisions = Table(
+    "decisions",
+    METADATA,
+    Column("event", BigInteger, ForeignKey(events.c.event), primary_key=True, autoincrement=False),
+    Column("rollout", BigInteger, ForeignKey(rollouts.c.rollout), nullable=False, index=True),
+    Column("kind", String(16), nullable=False, comment="what was decided, as the state machine calls it"),
+    Column(
+        "evidence",
+        Text,
+        nullable=False,
+        comment="the verdict on each metric with its numbers then, canonical JSON",
+    ),
+    comment="What was known when a rollout was decided about; the event says why in words.",
 )
 
 drills = Table(

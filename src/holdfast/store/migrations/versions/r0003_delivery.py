@@ -27,10 +27,12 @@ def upgrade() -> None:
     _create_configurations()
     _create_drills()
     _create_events()
+    _create_hooks()
     _create_probes()
     _create_shadow_files()
     _create_releases()
     _create_rollouts()
+    _create_decisions()
     _create_hook_answers()
     _create_pushes()
     _create_rollout_evidence()
@@ -231,6 +233,18 @@ def _create_events() -> None:
     op.create_index("ix_events_subject", "events", ["subject"], unique=False)
 
 
+def _create_hooks() -> None:
+    op.create_table(
+        "hooks",
+        sa.Column("model", sa.String(length=63), nullable=False),
+        sa.Column("hook", sa.String(length=63), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False, comment="the hook as declared, canonical JSON"),
+        sa.Column("declared_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "hook", name="pk_hooks"),
+        comment="What the newest control loop of a model was started with.",
+    )
+
+
 def _create_probes() -> None:
     op.create_table(
         "probes",
@@ -367,6 +381,31 @@ def _create_rollouts() -> None:
     )
 
 
+def _create_decisions() -> None:
+    op.create_table(
+        "decisions",
+        sa.Column("event", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("rollout", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "kind",
+            sa.String(length=16),
+            nullable=False,
+            comment="what was decided, as the state machine calls it",
+        ),
+        sa.Column(
+            "evidence",
+            sa.Text(),
+            nullable=False,
+            comment="the verdict on each metric with its numbers then, canonical JSON",
+        ),
+        sa.ForeignKeyConstraint(["event"], ["events.event"], name="fk_decisions_event"),
+        sa.ForeignKeyConstraint(["rollout"], ["rollouts.rollout"], name="fk_decisions_rollout"),
+        sa.PrimaryKeyConstraint("event", name="pk_decisions"),
+        comment="What was known when a rollout was decided about; the event says why in words.",
+    )
+    op.create_index("ix_decisions_rollout", "decisions", ["rollout"], unique=False)
+
+
 def _create_hook_answers() -> None:
     op.create_table(
         "hook_answers",
@@ -377,6 +416,18 @@ def _create_hook_answers() -> None:
         sa.Column("verdict", sa.String(length=16), nullable=False),
         sa.Column("explanation", sa.Text(), nullable=False),
         sa.Column("asked_us", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "question",
+            sa.Text(),
+            nullable=False,
+            comment="what the hook is told of the decision, canonical JSON",
+        ),
+        sa.Column(
+            "tries",
+            sa.Integer(),
+            nullable=False,
+            comment="how often this question was asked without an answer",
+        ),
         sa.CheckConstraint(
             "verdict IN ('pass', 'fail', 'inconclusive', 'error')", name="ck_hook_answers_verdict_known"
         ),

@@ -20,11 +20,13 @@ from typing import Any, Final
 from holdfast.errors import InputError
 from holdfast.records import Arm, canonical_json, sha256_hex
 from holdfast.rollout.policy import Canary
-from holdfast.stats import BettingTest, HypergeometricTest, LevelTest, log_mean, upper_level
+from holdfast.stats import BettingTest, HypergeometricTest, LevelTest, upper_level
 
 ERRORS: Final = "errors"
 LATENCY: Final = "latency"
 QUALITY: Final = "quality"
+SHADOW: Final = "shadow."
+"""How the names of the metrics begin that are about copies of requests."""
 
 REMEMBERED_UNITS: Final = 1024
 """How many bad units are remembered per metric, the newest ones."""
@@ -283,7 +285,7 @@ def _advanced(
 ) -> MetricState:
     log_e = test.log_e
     if "watch" in memory:  # the wealth of the comparison is what the watch began with
-        log_e = log_mean(test.log_wealth) + LevelTest.from_state(memory["watch"]).log_e
+        log_e = test.log_e + LevelTest.from_state(memory["watch"]).log_e
     return replace(
         state,
         challenger_units=state.challenger_units + counts[0],

@@ -4,16 +4,21 @@ Pure mathematics. Each function or class states its guarantee, its assumptions a
 """
 
 from holdfast.stats.betting import BettingTest
+from holdfast.stats.detector import Detector
 from holdfast.stats.hypergeometric import HypergeometricTest
 from holdfast.stats.interval import Interval, mean_interval, two_sided_z, wilson
 from holdfast.stats.level import LevelTest, log_mean, upper_level
+from holdfast.stats.parity import DiscordantTest, RateTest
 from holdfast.stats.ranking import auc, auc_interval, paired_auc_difference
 
 __all__ = [
     "BettingTest",
+    "Detector",
+    "DiscordantTest",
     "HypergeometricTest",
     "Interval",
     "LevelTest",
+    "RateTest",
     "auc",
     "auc_interval",
     "log_mean",

@@ -1,32 +1,44 @@
 """Are the challenger's scores worse than the champion's? A test for bounded scores, valid at every look.
 
 Scores lie in [0, 1], higher is better. Each difference D = (mean of some challenger scores) - (mean of some
-champion scores) lies in [-1, 1]. A gambler who holds "the mean difference is at least -margin" to be false
-stakes the fraction λ of her wealth and multiplies it by 1 - λ (D + margin) / (1 + margin), which is never
-below 1 - λ > 0 and has mean at most 1 while the claim is true. The e-value is the mean wealth over a grid of
-λ.
+champion scores) lies in [-1, 1]; in shadow both versions scored the same request, and D is one pair's. A gambler who
+holds "the mean difference is at least -margin" to be false stakes the fraction λ of her wealth and multiplies it by
+1 - λ (D + margin) / (1 + margin), which is never below 1 - λ > 0 and has mean at most 1 while the claim is true.
+The e-value is the mean wealth over a grid of λ.
+
+What is kept is how many differences fell on each point of a grid over [-1, 1]: the wealth of every stake against
+every claim can be had from it, so that a test with a margin and an interval share one state, and the states of several
+servers add up. A difference between two points is counted in parts on both, so that its value is kept; the logarithm
+is concave, so a wealth is never overstated by that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.errors import InputError
+from holdfast.stats.interval import Interval
+from holdfast.stats.level import log_mean
 
 Floats = NDArray[np.float64]
 
-BETS: Final = 32
-"""How many stakes are played at once."""
+STAKES: Final[Floats] = np.geomspace(0.02, 0.9, 32)
+"""What fractions of the wealth are staked, each with an equal part of it."""
 
-_STAKES: Final[Floats] = np.geomspace(0.02, 0.9, BETS)
+_PER_UNIT: Final = 32
+POINTS: Final[Floats] = np.linspace(-1.0, 1.0, 2 * _PER_UNIT + 1)
+"""The points on which differences are counted."""
 
 WAITING_LIMIT: Final = 256
 """How many scores of one arm wait for the other. Older ones are dropped: they compare another time of day."""
+
+_BISECTIONS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +53,28 @@ class BettingTest:
     Guarantee: while the null holds, P(`log_e` ever reaches log(1/α)) <= α, whenever and however often one
     looks. Exact in finite samples; no distribution is assumed, only the bounds.
 
-    Assumptions: units are randomised to the arms; whether and when a label comes does not depend on the arm,
-    given the unit; given the past, scores that are compared with one another have the same mean when the arms
-    do. Scores are compared in the order in which they come, so that a common drift cancels. How they are
-    grouped depends on counts only, never on a score.
+    Assumptions: units are randomised to the arms, or each unit has a score of both; whether and when a label comes
+    does not depend on the arm, given the unit; given the past, scores that are compared with one another have the same
+    mean when the arms do. Scores are compared in the order in which they come, so that a common drift cancels. How
+    they are grouped depends on counts only, never on a score.
 
     Sources: I. Waudby-Smith, A. Ramdas, J. R. Stat. Soc. B 86 (2024), doi 10.1093/jrsssb/qkad009 (testing by
-    betting on bounded means).
+    betting on bounded means, and the intervals of hedged capital).
 
     >>> test = BettingTest.begin(margin=0.01)
     >>> for _ in range(60):
     ...     test = test.fold([0.5, 0.7], [0.9, 0.8, 0.8, 1.0])
-    >>> round(test.log_e, 2)  # natural logarithm; harm is shown at 4.6 when one run in a hundred may err
-    21.87
+    >>> round(test.log_e, 1)  # natural logarithm; harm is shown at 4.6 when one run in a hundred may err
+    21.9
+    >>> print(test.interval())
+    -0.2750 [-0.3194, -0.2006]
     >>> BettingTest.from_state(test.state()) == test
     True
     """
 
     margin: float
-    log_wealth: tuple[float, ...]
-    log_e: float  # natural logarithm of the largest e-value reached so far
+    counts: tuple[float, ...]  # of differences, at each of POINTS
+    earned: float = 0.0  # natural logarithm of what an earlier form of the same test had earned
     waiting_challenger: tuple[float, ...] = ()
     waiting_champion: tuple[float, ...] = ()
 
@@ -71,7 +85,12 @@ class BettingTest:
             raise InputError(
                 "HF101", f"the tolerated loss of mean score is {margin}; it is at least 0 and below 1"
             )
-        return cls(margin, (0.0,) * BETS, 0.0)
+        return cls(margin, (0.0,) * POINTS.size)
+
+    @property
+    def log_e(self) -> float:
+        """Natural logarithm of the e-value at this moment."""
+        return self.earned + float(log_e_values(np.array(self.counts), self.margin))
 
     def fold(self, challenger: Sequence[float], champion: Sequence[float]) -> BettingTest:
         """The test after more scores of either arm, each list in the order of time.
@@ -83,41 +102,149 @@ class BettingTest:
         ours = (*self.waiting_challenger, *_checked(challenger))
         theirs = (*self.waiting_champion, *_checked(champion))
         if not ours or not theirs:
-            return BettingTest(
-                self.margin, self.log_wealth, self.log_e, ours[-WAITING_LIMIT:], theirs[-WAITING_LIMIT:]
+            return replace(
+                self, waiting_challenger=ours[-WAITING_LIMIT:], waiting_champion=theirs[-WAITING_LIMIT:]
             )
         pairs = min(len(ours), len(theirs))
-        differences = _run_means(ours, pairs) - _run_means(theirs, pairs)
-        wealth = np.array(self.log_wealth)
-        gains = np.log1p(np.multiply.outer(-(differences + self.margin) / (1.0 + self.margin), _STAKES))
-        path = wealth + np.cumsum(gains, axis=0)
-        return BettingTest(
-            self.margin, tuple(path[-1].tolist()), max(self.log_e, float(_log_mean_exp(path).max()))
+        differences = run_means(np.array(ours), pairs) - run_means(np.array(theirs), pairs)
+        return replace(self._after(differences), waiting_challenger=(), waiting_champion=())
+
+    def fold_differences(self, differences: Sequence[float]) -> BettingTest:
+        """The test after more pairs, as of shadow: the challenger's score less the champion's of the same unit.
+
+        Raises `InputError` HF101 for a difference outside [-1, 1].
+
+        >>> BettingTest.begin().fold_differences([-0.25] * 40).log_e > 4.6
+        True
+        """
+        found = np.asarray(differences, dtype=np.float64)
+        if found.size and not (found.min() >= -1.0 and found.max() <= 1.0):
+            raise InputError("HF101", "differences of scores lie between -1 and 1")
+        return self._after(found)
+
+    def interval(self, alpha: float = 0.05) -> Interval:
+        """The mean difference with an interval that may be looked at all the time; -1 to 1 without evidence.
+
+        Guarantee: if every difference has the same mean given the past, P(any interval ever read misses it) <=
+        `alpha`. Raises `InputError` HF101 unless 0 < `alpha` < 1.
+        """
+        if not 0.0 < alpha < 1.0:
+            raise InputError("HF101", f"alpha lies between 0 and 1, and it is {alpha}")
+        counts, needed = np.array(self.counts), math.log(2.0 / alpha)
+        total = float(counts.sum())
+        estimate = float(counts @ POINTS) / total if total else 0.0
+        # The wealth against "at most m" falls with m, the one against "at least m" rises with it.
+        low = _last(lambda m: _against_at_most(counts, m) >= needed, -1.0, estimate)
+        high = -_last(lambda m: _against_at_most(counts[::-1], m) >= needed, -1.0, -estimate)
+        return Interval(estimate, low, high)
+
+    def merge(self, other: BettingTest) -> BettingTest:
+        """The evidence of both, as of two servers that saw different units; the order does not matter, except among
+        scores that wait. Raises `InputError` HF101 when they tolerate different losses.
+        """
+        if self.margin != other.margin:
+            raise InputError("HF101", f"tests with margins {self.margin} and {other.margin} do not add up")
+        counts = (np.array(self.counts) + np.array(other.counts)).tolist()
+        both = BettingTest(self.margin, tuple(counts), self.earned + other.earned)
+        return both.fold(
+            (*self.waiting_challenger, *other.waiting_challenger),
+            (*self.waiting_champion, *other.waiting_champion),
         )
 
     def state(self) -> dict[str, Any]:
         """Everything that the test knows, as plain JSON values."""
         return {
-            "kind": "betting-1",
+            "kind": "betting-2",
             "margin": self.margin,
-            "log_wealth": list(self.log_wealth),
-            "log_e": self.log_e,
+            "counts": {str(at): count for at, count in enumerate(self.counts) if count},
+            "earned": self.earned,
             "waiting_challenger": list(self.waiting_challenger),
             "waiting_champion": list(self.waiting_champion),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> BettingTest:
-        """The test that `state()` described; `InputError` HF101 when it is of another kind."""
-        if state.get("kind") != "betting-1" or len(state["log_wealth"]) != BETS:
-            raise InputError("HF101", f"this is not the state of a betting test: {state.get('kind')!r}")
+        """The test that `state()` described; `InputError` HF101 when it is of another kind.
+
+        A test that the first release put away goes on with what it had earned.
+        """
+        counts = np.zeros(POINTS.size)
+        match state.get("kind"):
+            case "betting-1":
+                earned = log_mean(state["log_wealth"])
+            case "betting-2":
+                earned = float(state["earned"])
+                for at, count in state["counts"].items():
+                    counts[int(at)] = count
+            case other:
+                raise InputError("HF101", f"this is not the state of a betting test: {other!r}")
         return cls(
             float(state["margin"]),
-            tuple(map(float, state["log_wealth"])),
-            float(state["log_e"]),
+            tuple(counts.tolist()),
+            earned,
             tuple(map(float, state["waiting_challenger"])),
             tuple(map(float, state["waiting_champion"])),
         )
+
+    def _after(self, differences: Floats) -> BettingTest:
+        return replace(self, counts=tuple((np.array(self.counts) + counts_of(differences)).tolist()))
+
+
+def log_e_values(counts: Floats, margin: float) -> Floats:
+    """The e-values that counts of shape (..., number of points) hold, natural logarithms, shape (...)."""
+    gains = np.log1p(-np.multiply.outer((POINTS + margin) / (1.0 + margin), STAKES))
+    return _log_mean_exp(counts @ gains)
+
+
+def log_e_paths(challenger: Floats, champion: Floats, margin: float) -> Floats:
+    """`log_e` after each window of many runs at once: what folding them one by one gives, in a fraction of the time.
+
+    Scores have shape (runs, windows, scores of the arm in a window); what is returned has shape (runs, windows).
+    """
+    pairs = min(challenger.shape[-1], champion.shape[-1])
+    counts = counts_of(run_means(challenger, pairs) - run_means(champion, pairs))
+    return log_e_values(np.cumsum(counts, axis=1), margin)
+
+
+def counts_of(differences: Floats) -> Floats:
+    """How `differences` of shape (..., pairs) count on each point: shape (..., number of points).
+
+    >>> found = counts_of(np.array([-1.0, 1 / 64]))
+    >>> found[0], found[32:34]
+    (np.float64(1.0), array([0.5, 0.5]))
+    """
+    place = (np.clip(differences, -1.0, 1.0) + 1.0) * _PER_UNIT
+    below = np.minimum(place.astype(np.int64), POINTS.size - 2)
+    part = place - below
+    size = math.prod(below.shape[:-1]) * POINTS.size
+    rows = np.arange(0, size, POINTS.size).reshape(*below.shape[:-1], 1)
+    flat = (rows + below).reshape(-1)
+    counts = np.bincount(flat, (1.0 - part).reshape(-1), size) + np.bincount(flat + 1, part.reshape(-1), size)
+    counted: Floats = counts.reshape(*below.shape[:-1], POINTS.size).astype(np.float64)
+    return counted
+
+
+def run_means(scores: Floats, runs: int) -> Floats:
+    """Means of `runs` successive runs of nearly equal length along the last axis: shape (..., runs)."""
+    width = scores.shape[-1]
+    starts = np.arange(runs) * width // runs
+    lengths = np.diff(np.append(starts, width))
+    means: Floats = np.add.reduceat(scores, starts, axis=-1) / lengths
+    return means
+
+
+def _against_at_most(counts: Floats, mean: float) -> float:
+    """Natural logarithm of the wealth against "the mean difference is at most `mean`", above -1."""
+    gains = np.log1p(np.multiply.outer((POINTS - mean) / (1.0 + mean), STAKES))
+    return float(_log_mean_exp(counts @ gains))
+
+
+def _last(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """The last value from `low` to `high` up to which `holds`, which fails from some value on; `low` is not asked."""
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if middle > -1.0 and holds(middle) else (low, middle)
+    return low
 
 
 def _checked(scores: Sequence[float]) -> list[float]:
@@ -126,14 +253,6 @@ def _checked(scores: Sequence[float]) -> list[float]:
         if not 0.0 <= score <= 1.0:
             raise InputError("HF101", f"a quality score is {score}; scores lie between 0 and 1")
     return [float(score) for score in scores]
-
-
-def _run_means(scores: Sequence[float], runs: int) -> Floats:
-    """Means of `runs` successive runs of nearly equal length, shape (runs,)."""
-    starts = np.arange(runs) * len(scores) // runs
-    lengths = np.diff(np.append(starts, len(scores)))
-    means: Floats = np.add.reduceat(np.asarray(scores, dtype=np.float64), starts) / lengths
-    return means
 
 
 def _log_mean_exp(terms: Floats) -> Floats:

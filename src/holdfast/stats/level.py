@@ -26,7 +26,9 @@ Floats = NDArray[np.float64]
 BETS: Final = 32
 """How many stakes are played at once."""
 
-_STAKES: Final[Floats] = np.geomspace(0.0005, 0.9, BETS)
+STAKES: Final[Floats] = np.geomspace(0.0005, 0.9, BETS)
+"""What fractions of the wealth are staked, each with an equal part of it."""
+
 _BISECTIONS: Final = 60
 
 
@@ -115,18 +117,20 @@ class LevelTest:
 
     def fold_counts(self, *, units: int, bad: int) -> LevelTest:
         """The test after `units` more, `bad` of them bad. Raises `InputError` HF101 unless 0 <= bad <= units."""
-        if not 0 <= bad <= units:
-            raise InputError("HF101", f"a window has 0 <= bad <= units, not {bad} of {units}")
-        gains = bad * np.log1p(_STAKES * (1.0 / self.level - 1.0)) + (units - bad) * np.log1p(-_STAKES)
-        return self._after(gains)
+        return self._after(count_gains(self.level, units, bad))
 
     def fold_losses(self, losses: Sequence[float]) -> LevelTest:
         """The test after more losses. Raises `InputError` HF101 for one outside [0, 1]."""
-        found = np.asarray(losses, dtype=np.float64)
-        if found.size and not (found.min() >= 0.0 and found.max() <= 1.0):
-            raise InputError("HF101", "losses lie between 0 and 1")
-        gains = np.log1p(np.multiply.outer(found / self.level - 1.0, _STAKES)).sum(axis=0)
-        return self._after(gains)
+        return self._after(loss_gains(self.level, losses))
+
+    def merge(self, other: LevelTest) -> LevelTest:
+        """The evidence of both, as of two servers that saw different units; the order does not matter.
+
+        Raises `InputError` HF101 when they tolerate different levels.
+        """
+        if self.level != other.level:
+            raise InputError("HF101", f"tests with levels {self.level} and {other.level} do not add up")
+        return self._after(np.array(other.log_wealth))
 
     def state(self) -> dict[str, Any]:
         """Everything that the test knows, as plain JSON values."""
@@ -141,3 +145,26 @@ class LevelTest:
 
     def _after(self, gains: Floats) -> LevelTest:
         return LevelTest(self.level, tuple((np.array(self.log_wealth) + gains).tolist()))
+
+
+def count_gains(level: float, units: int, bad: int) -> Floats:
+    """What `units`, `bad` of them bad, add to the logarithm of each stake's wealth, shape (BETS,).
+
+    Raises `InputError` HF101 unless 0 <= bad <= units.
+    """
+    if not 0 <= bad <= units:
+        raise InputError("HF101", f"a window has 0 <= bad <= units, not {bad} of {units}")
+    gains: Floats = bad * np.log1p(STAKES * (1.0 / level - 1.0)) + (units - bad) * np.log1p(-STAKES)
+    return gains
+
+
+def loss_gains(level: float, losses: Sequence[float]) -> Floats:
+    """What `losses` add to the logarithm of each stake's wealth, shape (BETS,).
+
+    Raises `InputError` HF101 for one outside [0, 1].
+    """
+    found = np.asarray(losses, dtype=np.float64)
+    if found.size and not (found.min() >= 0.0 and found.max() <= 1.0):
+        raise InputError("HF101", "losses lie between 0 and 1")
+    gains: Floats = np.log1p(np.multiply.outer(found / level - 1.0, STAKES)).sum(axis=0)
+    return gains

@@ -12,21 +12,17 @@ from hypothesis import strategies as st
 
 from holdfast.errors import InputError
 from holdfast.stats import BettingTest
-from holdfast.stats.betting import WAITING_LIMIT
+from holdfast.stats.betting import STAKES, WAITING_LIMIT, log_e_paths
 
 BOUND = -math.log(0.01)
-
-
-def e_now(test: BettingTest) -> float:
-    return float(np.exp(np.array(test.log_wealth)).mean())
 
 
 @pytest.mark.parametrize(
     ("sizes", "folds"), [((2, 2), 1), ((1, 3), 1), ((3, 1), 1), ((1, 1), 3), ((2, 1), 2)]
 )
 def test_the_e_value_has_mean_one_when_the_arms_are_alike(sizes: tuple[int, int], folds: int) -> None:
-    """All outcomes of scores that are 0.1 or 0.9 with chances 0.3 and 0.7 in both arms, however grouped."""
-    points = ((0.1, 0.3), (0.9, 0.7))
+    """All outcomes of scores that are 1/8 or 7/8 with chances 0.3 and 0.7 in both arms, however grouped."""
+    points = ((0.125, 0.3), (0.875, 0.7))
     width = sum(sizes) * folds
     mean = 0.0
     for drawn in product(points, repeat=width):
@@ -36,7 +32,7 @@ def test_the_e_value_has_mean_one_when_the_arms_are_alike(sizes: tuple[int, int]
         for fold in range(folds):
             part = scores[fold * sum(sizes) : (fold + 1) * sum(sizes)]
             test = test.fold(part[: sizes[0]], part[sizes[0] :])
-        mean += chance * e_now(test)
+        mean += chance * math.exp(test.log_e)
     assert mean == pytest.approx(1.0, abs=1e-12)
 
 
@@ -44,17 +40,10 @@ def minutes_to_alarm(
     ours: float, theirs: float, *, runs: int, margin: float = 0.0, seed: int = 7
 ) -> list[int]:
     """Minute of the first alarm, 12 against 108 labelled answers a minute, right or wrong, for an hour."""
-    rng = np.random.default_rng(7)
-    found = []
-    for _ in range(runs):
-        test = BettingTest.begin(margin)
-        for minute in range(60):
-            right = rng.random(12) < ours, rng.random(108) < theirs
-            test = test.fold(right[0].astype(float).tolist(), right[1].astype(float).tolist())
-            if test.log_e >= BOUND:
-                found.append(minute + 1)
-                break
-    return found
+    rng = np.random.default_rng(seed)
+    right = rng.random((runs, 60, 12)) < ours, rng.random((runs, 60, 108)) < theirs
+    alarms = log_e_paths(right[0].astype(float), right[1].astype(float), margin) >= BOUND
+    return (alarms.argmax(axis=1) + 1)[alarms.any(axis=1)].tolist()
 
 
 def test_equal_quality_is_not_accused() -> None:
@@ -94,11 +83,22 @@ def test_one_arm_waits_for_the_other_and_nothing_is_used_twice(
 ) -> None:
     apart = BettingTest.begin().fold([], theirs).fold(ours, [])
     together = BettingTest.begin().fold(ours, theirs)
-    assert apart.log_wealth == pytest.approx(together.log_wealth, abs=1e-12)
+    assert apart.counts == pytest.approx(together.counts, abs=1e-12)
     assert BettingTest.from_state(apart.state()) == apart
     if ours and theirs:
         assert not apart.waiting_challenger
         assert not apart.waiting_champion
+
+
+def test_many_runs_at_once_are_the_same_as_one_by_one() -> None:
+    rng = np.random.default_rng(10)
+    ours, theirs = rng.random((3, 5, 7)), rng.random((3, 5, 30))
+    paths = log_e_paths(ours, theirs, 0.01)
+    for run in range(3):
+        test = BettingTest.begin(0.01)
+        for window in range(5):
+            test = test.fold(ours[run, window].tolist(), theirs[run, window].tolist())
+            assert test.log_e == pytest.approx(paths[run, window], abs=1e-9)
 
 
 def test_what_waits_is_bounded() -> None:
@@ -118,3 +118,67 @@ def test_refusals() -> None:
         BettingTest.begin(margin=1.0)
     with pytest.raises(InputError, match="HF101"):
         BettingTest.from_state({"kind": "other", "log_wealth": []})
+    with pytest.raises(InputError, match="HF101"):
+        BettingTest.begin().fold_differences([-1.5])
+    with pytest.raises(InputError, match="HF101"):
+        BettingTest.begin().interval(0.0)
+    with pytest.raises(InputError, match="HF101"):
+        BettingTest.begin(0.0).merge(BettingTest.begin(0.1))
+
+
+DIFFERENCES = st.lists(st.tuples(st.floats(-1, 1), st.integers(0, 2)), max_size=30)
+
+
+@given(DIFFERENCES)
+@settings(max_examples=80)
+def test_servers_add_up_in_any_order(found: list[tuple[float, int]]) -> None:
+    """Any split of the pairs over three servers, merged in any order, is the one test of all pairs."""
+    whole = BettingTest.begin(0.01).fold_differences([each for each, _ in found])
+    one, two, three = (
+        BettingTest.begin(0.01).fold_differences([each for each, at in found if at == server])
+        for server in range(3)
+    )
+    for merged in (one.merge(two).merge(three), three.merge(one.merge(two))):
+        assert merged.counts == pytest.approx(whole.counts, abs=1e-9)
+        assert merged.log_e == pytest.approx(whole.log_e, abs=1e-9)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.sampled_from([0.0, 0.01, 0.3]))
+@settings(max_examples=80)
+def test_counting_on_points_never_overstates_a_wealth(differences: list[float], margin: float) -> None:
+    """And understates it by little: less than 0.0001 in the logarithm for each difference."""
+    kept = BettingTest.begin(margin).fold_differences(differences).log_e
+    gains = np.log1p(-np.multiply.outer((np.array(differences) + margin) / (1.0 + margin), STAKES)).sum(
+        axis=0
+    )
+    exact = float(np.logaddexp.reduce(gains)) - math.log(STAKES.size)
+    # A difference near 1 leaves a stake of 0.9 a tenth of its wealth: there the logarithm bends most.
+    assert exact - 0.013 * len(differences) <= kept <= exact + 1e-9
+
+
+def test_the_interval_of_the_mean_difference_holds_at_every_look() -> None:
+    """R133: pairs of shadow with a mean difference of -0.03; 60 runs, alpha 0.1: at most 6 misses are expected."""
+    rng = np.random.default_rng(12)
+    missed = 0
+    for _ in range(60):
+        test, ever = BettingTest.begin(), False
+        for _ in range(8):
+            test = test.fold_differences(np.clip(rng.normal(-0.03, 0.15, 120), -1.0, 1.0))
+            seen = test.interval(0.1)
+            ever |= not seen.low <= -0.03 <= seen.high
+        missed += ever
+    assert missed <= 6
+    assert seen.high - seen.low < 0.1
+
+
+def test_the_interval_knows_nothing_without_scores() -> None:
+    nothing = BettingTest.begin().interval()
+    assert (nothing.estimate, nothing.low, nothing.high) == (0.0, pytest.approx(-1.0), pytest.approx(1.0))
+
+
+def test_what_the_first_release_put_away_goes_on_with_what_it_had_earned() -> None:
+    old = {"kind": "betting-1", "margin": 0.005, "log_wealth": [2.0] * 32, "log_e": 2.5}
+    taken_up = BettingTest.from_state(old | {"waiting_challenger": [0.5], "waiting_champion": []})
+    assert taken_up.log_e == pytest.approx(2.0)
+    assert taken_up.waiting_challenger == (0.5,)
+    assert BettingTest.from_state(taken_up.state()) == taken_up

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from holdfast.errors import InputError
 from holdfast.stats import HypergeometricTest
-from holdfast.stats.hypergeometric import log_factors
+from holdfast.stats.hypergeometric import log_e_paths, log_factors
+from holdfast.stats.odds import LOG_RATIOS, LOG_STAKES
 
 ALPHA = 0.01
+BETS = LOG_RATIOS[LOG_RATIOS > 0.0]
 BOUND = -math.log(ALPHA)
 
 
@@ -26,6 +28,12 @@ def noncentral(n1: int, n0: int, bad: int, odds: float) -> dict[int, float]:
     return {x: weight / total for x, weight in weights.items()}
 
 
+def gain(n1: int, x: int, n0: int, y: int, margin: float) -> np.ndarray:
+    """What one window adds to the logarithm of each bet's wealth."""
+    at_margin, *at_bets = log_factors(n1, x, n0, y, np.log(margin) + np.concatenate([[0.0], BETS]))
+    return np.array(at_bets) - at_margin
+
+
 @pytest.mark.parametrize("margin", [1.0, 1.1, 2.5])
 def test_every_bet_has_mean_one_on_the_boundary_and_less_inside(margin: float) -> None:
     """Exact enumeration over all small windows: all that the wealth needs to be a supermartingale."""
@@ -33,7 +41,7 @@ def test_every_bet_has_mean_one_on_the_boundary_and_less_inside(margin: float) -
         for bad in range(n1 + n0 + 1):
             for odds in (margin, margin * 0.7, margin * 0.1):
                 mean = sum(
-                    chance * np.exp(log_factors(n1, x, n0, bad - x, margin))
+                    chance * np.exp(gain(n1, x, n0, bad - x, margin))
                     for x, chance in noncentral(n1, n0, bad, odds).items()
                 )
                 assert (mean <= 1.0 + 1e-9).all()
@@ -63,7 +71,7 @@ def test_the_e_value_has_mean_one_over_two_windows_with_different_base_rates() -
                 test = test.fold(
                     challenger_units=sizes[0], challenger_bad=x, champion_units=sizes[1], champion_bad=y
                 )
-            mean += p1 * p2 * np.exp(test.log_wealth).mean()
+            mean += p1 * p2 * np.exp(test.log_e)
     assert mean == pytest.approx(1.0, abs=1e-12)
 
 
@@ -78,23 +86,11 @@ def minutes_to_alarm(
     margin: float = 1.0,
 ) -> list[int]:
     """Minute of the first alarm of each run that has one, at 1,200 requests a minute."""
-    found = []
-    for _ in range(runs):
-        test = HypergeometricTest.begin(margin)
-        for minute in range(minutes):
-            n1 = int(rng.binomial(1200, share))
-            champion_rate = rates[minute]
-            rate = odds * champion_rate / (1 - champion_rate + odds * champion_rate)
-            test = test.fold(
-                challenger_units=n1,
-                challenger_bad=int(rng.binomial(n1, rate)),
-                champion_units=1200 - n1,
-                champion_bad=int(rng.binomial(1200 - n1, champion_rate)),
-            )
-            if test.log_e >= BOUND:
-                found.append(minute + 1)
-                break
-    return found
+    n1 = rng.binomial(1200, share, (runs, minutes))
+    rate = odds * rates / (1 - rates + odds * rates)
+    log_e = log_e_paths(n1, rng.binomial(n1, rate), 1200 - n1, rng.binomial(1200 - n1, rates), margin)
+    alarms = log_e >= BOUND
+    return (alarms.argmax(axis=1) + 1)[alarms.any(axis=1)].tolist()
 
 
 @pytest.mark.parametrize("base_rate", [0.001, 0.01])
@@ -163,7 +159,7 @@ def test_a_slow_path_beyond_the_frozen_99th_percentile_is_found() -> None:
         share=0.1,
         rates=np.full(30, 0.01),
         odds=2.54,
-        margin=1.5,
+        margin=1.1,
     )
     assert len(alarms) >= 30
 
@@ -199,7 +195,99 @@ def test_more_bad_among_the_challengers_is_never_less_evidence(
     """Monotone in x at a fixed total, which is what makes the margin's null composite."""
     n1, x, n0, y = window
     shift = min(more, n1 - x, y)
-    assert (log_factors(n1, x + shift, n0, y - shift, 1.0) >= log_factors(n1, x, n0, y, 1.0) - 1e-9).all()
+    assert (gain(n1, x + shift, n0, y - shift, 1.0) >= gain(n1, x, n0, y, 1.0) - 1e-9).all()
+
+
+@given(st.lists(st.tuples(WINDOW, st.integers(0, 2)), max_size=9))
+@settings(max_examples=60)
+def test_servers_add_up_in_any_order(windows: list[tuple[tuple[int, int, int, int], int]]) -> None:
+    """Any split of the windows over three servers, merged in any order, is the one test of all windows."""
+    whole = folded([window for window, _ in windows])
+    servers = [folded([window for window, at in windows if at == server]) for server in range(3)]
+    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
+        first, second, third = (servers[at] for at in order)
+        for merged in (first.merge(second).merge(third), first.merge(second.merge(third))):
+            assert merged.log_likelihood == pytest.approx(whole.log_likelihood, abs=1e-9)
+            assert merged.log_e == pytest.approx(whole.log_e, abs=1e-9)
+
+
+@given(st.lists(WINDOW, min_size=1, max_size=8))
+@settings(max_examples=60)
+def test_many_runs_at_once_are_the_same_as_one_by_one(windows: list[tuple[int, int, int, int]]) -> None:
+    n1, x, n0, y = (np.array([[window[at] for window in windows]] * 2) for at in range(4))
+    expected = [folded(windows[: upto + 1]).log_e for upto in range(len(windows))]
+    assert log_e_paths(n1, x, n0, y, 1.1) == pytest.approx(np.array([expected] * 2), abs=1e-9)
+
+
+def test_the_stakes_are_one_wealth() -> None:
+    assert float(np.exp(LOG_STAKES).sum()) == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("odds", [0.3, 1.0, 2.0, 40.0])
+def test_the_interval_holds_at_every_look(odds: float) -> None:
+    """100 runs of 40 windows with a base rate that moves, alpha 0.1: at most 10 misses are expected."""
+    rng = np.random.default_rng(11)
+    missed = 0
+    for _ in range(100):
+        test, ever = HypergeometricTest.begin(1.1), False
+        for window in range(40):
+            base = 0.01 + 0.02 * (window % 3)
+            rate = odds * base / (1.0 - base + odds * base)
+            test = test.fold(
+                challenger_units=60,
+                challenger_bad=int(rng.binomial(60, rate)),
+                champion_units=240,
+                champion_bad=int(rng.binomial(240, base)),
+            )
+            if window % 4:
+                continue
+            seen = test.interval(0.1)
+            assert seen.low <= seen.estimate <= seen.high
+            ever |= not seen.low <= odds <= seen.high
+        missed += ever
+    assert missed <= 10
+
+
+def exact_interval(
+    test: HypergeometricTest, windows: list[tuple[int, int, int, int]], alpha: float
+) -> list[float]:
+    """The odds ratios of a very fine grid that the mixture over the kept ones does not exclude."""
+    kept = np.array(test.log_likelihood)
+    needed = float(np.logaddexp.reduce(kept)) - np.log(kept.size) + np.log(alpha)
+    fine = np.linspace(np.log(0.005), np.log(200.0), 4001)
+    likelihood = sum(log_factors(*window, fine) for window in windows)
+    return np.exp(fine[likelihood > needed]).tolist()
+
+
+@given(st.lists(WINDOW, min_size=1, max_size=8))
+@settings(max_examples=60)
+def test_the_interval_that_is_read_is_never_narrower_than_the_exact_one(
+    windows: list[tuple[int, int, int, int]],
+) -> None:
+    test = folded(windows)
+    seen = test.interval(0.05)
+    inside = exact_interval(test, windows, 0.05)
+    if inside:
+        assert seen.low <= min(inside) * (1.0 + 1e-9)
+        assert seen.high >= max(inside) * (1.0 - 1e-9)
+
+
+def test_the_interval_closes_in_and_knows_nothing_without_units() -> None:
+    nothing = HypergeometricTest.begin().interval()
+    assert (nothing.estimate, nothing.low, nothing.high) == (1.0, 0.0, math.inf)
+    for times, width in ((1, 12.0), (10, 2.0), (1000, 1.4)):
+        seen = folded([(1000, 20, 9000, 90)] * times, HypergeometricTest.begin()).interval()
+        assert seen.high / seen.low < width
+        assert seen.low < 2.02 < seen.high
+
+
+def test_what_the_first_release_put_away_goes_on_with_what_it_had_earned() -> None:
+    old = {"kind": "hypergeometric-1", "margin": 1.1, "log_wealth": [3.0] * 32, "log_e": 3.5}
+    taken_up = HypergeometricTest.from_state(old)
+    assert taken_up.log_e == pytest.approx(3.0)
+    assert HypergeometricTest.from_state(taken_up.state()) == taken_up
+    window = (100, 9, 900, 9)
+    assert folded([window], taken_up).log_e == pytest.approx(3.0 + folded([window]).log_e)
 
 
 def test_refusals() -> None:
@@ -211,3 +299,7 @@ def test_refusals() -> None:
         )
     with pytest.raises(InputError, match="HF101"):
         HypergeometricTest.from_state({"kind": "betting-1", "log_wealth": []})
+    with pytest.raises(InputError, match="HF101"):
+        HypergeometricTest.begin().interval(1.0)
+    with pytest.raises(InputError, match="HF101"):
+        HypergeometricTest.begin(1.0).merge(HypergeometricTest.begin(1.1))

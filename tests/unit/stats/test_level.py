@@ -51,6 +51,12 @@ def test_counts_and_losses_of_zero_and_one_are_the_same_evidence() -> None:
     assert LevelTest.begin(1.0).fold_counts(units=50, bad=50).log_e <= 0.0
 
 
+def test_servers_add_up() -> None:
+    one, two = LevelTest.begin(0.1).fold_counts(units=30, bad=4), LevelTest.begin(0.1).fold_losses([0.3, 0.9])
+    assert one.merge(two).log_wealth == pytest.approx(two.merge(one).log_wealth)
+    assert one.merge(two).log_wealth == pytest.approx(one.fold_losses([0.3, 0.9]).log_wealth)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -59,6 +65,7 @@ def test_counts_and_losses_of_zero_and_one_are_the_same_evidence() -> None:
         lambda: LevelTest.begin(0.5).fold_counts(units=1, bad=2),
         lambda: LevelTest.begin(0.5).fold_losses([math.nan]),
         lambda: upper_level(3, 2, 0.1),
+        lambda: LevelTest.begin(0.5).merge(LevelTest.begin(0.4)),
         lambda: LevelTest.from_state({"kind": "betting-1"}),
     ],
 )

@@ -16,6 +16,7 @@ from holdfast.monitor import merge, quantile_seconds
 from holdfast.records import EVERYTHING_PPM
 from holdfast.rollout import (
     Advance,
+    BeginShadow,
     Canary,
     Complete,
     Confirm,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 LATENCY_LOOKBACK_US: Final = 7 * 86_400_000_000
 """How far back the champion's latency is looked at when the bound is frozen, microseconds."""
+
+_BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
 
 DECISIONS_AT_ONCE: Final = 4
 """A round takes few decisions: each has its effect on the traffic before the next is due."""
@@ -177,7 +180,7 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         row = rollouts.under_way_in(connection, model)
     if row is None:
         return None
-    bound = _latency_bound_seconds(store, row, now_us) if row.state is State.PENDING else None
+    bound = _latency_bound_seconds(store, row, now_us) if row.state in _BEFORE_TRAFFIC else None
     first = _first_evidence(row, bound)
     with store.ledger.read() as connection:
         if isinstance(_decide(connection, store, row, first, seen, now_us), Wait):
@@ -217,7 +220,7 @@ def _prepare_evidence(
             if alone:
                 states = begin_watch(states, Canary.from_json(row.policy))
             evidence.put(connection, row.rollout, states, now_us=now_us)
-        case Confirm() | RollBack() | Wait():
+        case BeginShadow() | Confirm() | RollBack() | Wait():
             pass
         case _:
             assert_never(decision)
@@ -232,7 +235,9 @@ def _decide(
     now_us: int,
 ) -> Decision:
     plan = plans.newest_in(connection, row.model)
-    known = first if row.state is State.PENDING else evidence.of_rollout_in(connection, row.rollout)
+    known = evidence.of_rollout_in(connection, row.rollout)
+    if row.state in _BEFORE_TRAFFIC:
+        known = (*known, *first)
     return decide(_state(row, plan), known, seen, now_us)
 
 
@@ -258,7 +263,7 @@ def _state(row: RolloutRow, committed: CommittedPlan | None) -> RolloutState:
 def _first_evidence(row: RolloutRow, bound: float | None) -> tuple[MetricState, ...]:
     """The states with which the canary would begin; empty while it cannot."""
     policy = Canary.from_json(row.policy)
-    if row.state is not State.PENDING or (policy.latency_quantile is not None and bound is None):
+    if row.state not in _BEFORE_TRAFFIC or (policy.latency_quantile is not None and bound is None):
         return ()
     return begin_evidence(policy, bound)
 

@@ -18,6 +18,7 @@ from holdfast.records import EVERYTHING_PPM
 from holdfast.rollout import Canary, State
 from holdfast.store import Store, plans, rollouts, taints, versions
 from holdfast.store.ledger import Transaction
+from holdfast.store.plans import CommittedPlan
 from holdfast.store.rollouts import RolloutRow
 
 
@@ -48,6 +49,12 @@ def traffic_of(
     tainted = taints.versions_of(connection, row.model)
     warm = None if newest is None else _clean(newest.plan.fallback, tainted)
     match following:
+        case State.SHADOWING:
+            return _shadowed(row, newest, warm)
+        case State.PAUSED:
+            return None
+        case State.CANARY if row.state is State.PAUSED:
+            return None
         case State.CANARY:
             return _shared(row, Canary.from_json(row.policy).shares_ppm[step], warm)
         case State.VERIFYING if row.champion is None:
@@ -57,12 +64,35 @@ def traffic_of(
             return _shared(row, EVERYTHING_PPM, newest_heuristic(store, row.model, tainted))
         case State.PROMOTED if row.champion is not None:
             return Traffic(row.challenger, previous=_clean(row.champion, tainted), fallback=warm)
+        case State.CANCELLED if row.state is State.SHADOWING:
+            return _unshadowed(newest)
         case State.ROLLING_BACK:
             return _returned(connection, store, row, warm, tainted)
         case State.PROMOTED | State.PENDING | State.ROLLED_BACK | State.CANCELLED:
             return None
         case _:
             assert_never(following)
+
+
+def _shadowed(row: RolloutRow, newest: CommittedPlan | None, warm: str | None) -> Traffic:
+    """Nothing changes but that copies are made."""
+    shadow = Canary.from_json(row.policy).shadow
+    assert row.champion is not None, "a first version has nobody whose requests it could get"
+    assert newest is not None, "a champion serves, so there is a plan"
+    assert shadow is not None, "the policy asks for a shadow"
+    return Traffic(
+        row.champion,
+        previous=newest.plan.previous,
+        fallback=warm,
+        shadow=row.challenger,
+        shadow_ppm=shadow.share_ppm,
+    )
+
+
+def _unshadowed(newest: CommittedPlan | None) -> Traffic:
+    assert newest is not None, "copies are made, so there is a plan"
+    plan = newest.plan
+    return Traffic(plan.champion, previous=plan.previous, fallback=plan.fallback)
 
 
 def _shared(row: RolloutRow, share_ppm: int, fallback: str | None) -> Traffic:

@@ -5,18 +5,19 @@ Pure: `decide` says what follows from a rollout, its evidence and the probes;
 """
 
 from holdfast.rollout.assign import arm_of, salt_of
-from holdfast.rollout.decide import (
+from holdfast.rollout.decide import decide
+from holdfast.rollout.decisions import (
     Advance,
+    BeginShadow,
     Complete,
     Confirm,
     Decision,
     ProbeSeen,
+    Readiness,
     RollBack,
     RolloutState,
     Start,
     Wait,
-    decide,
-    judge,
 )
 from holdfast.rollout.evidence import (
     Answered,
@@ -32,7 +33,7 @@ from holdfast.rollout.evidence import (
 from holdfast.rollout.machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
 from holdfast.rollout.policy import Canary, Shadow
 from holdfast.rollout.pushes import PushOutcome
-from holdfast.rollout.verdict import MetricVerdict
+from holdfast.rollout.verdict import MetricVerdict, judge
 
 __all__ = [
     "RESTING",
@@ -40,6 +41,7 @@ __all__ = [
     "TRANSITIONS",
     "Advance",
     "Answered",
+    "BeginShadow",
     "Canary",
     "Complete",
     "Confirm",
@@ -49,6 +51,7 @@ __all__ = [
     "MetricVerdict",
     "ProbeSeen",
     "PushOutcome",
+    "Readiness",
     "RollBack",
     "RolloutState",
     "Shadow",

@@ -1,5 +1,7 @@
 """May the canary go on? One pure function from what is known to what is done, with the reason in words.
 
+What a rollout asks for comes in order: a replay and a drill before anything, copies of requests before traffic, and traffic
+in steps.
 Harm sends the challenger back at once. A step ends on evidence only: no data is inconclusive and waits, and a
 wait that outlasts the policy's patience ends the rollout as inconclusive. That holds at 100 % and until a probe
 has confirmed it, too: there the challenger is held to what the champion showed before. "Promoted" and "rolled back" are
@@ -9,106 +11,24 @@ said when a probe was answered by the right version under the newest plan, not b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from holdfast.records import Verdict
-from holdfast.rollout.evidence import QUALITY, MetricState
-from holdfast.rollout.machine import Event, State
-from holdfast.rollout.policy import Canary
-from holdfast.rollout.verdict import MetricVerdict
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutState:
-    """A rollout as the decision sees it.
-
-    `returns_to` is the version that a roll-back would restore: the champion, or the fallback when the model
-    had none; None when there is neither. While it rolls back, the version that the committed plan restores.
-    `plan` is the number of the model's newest traffic plan.
-    """
-
-    challenger: str
-    champion: str | None
-    returns_to: str | None
-    state: State
-    step: int
-    policy: Canary
-    step_started_us: int
-    plan: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeSeen:
-    """What the last probe of one server saw: the plan that it follows and the version that answered."""
-
-    server: str
-    plan: int | None
-    answered: str | None
-    verdict: Verdict
-
-
-Verdicts: TypeAlias = tuple[MetricVerdict, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The challenger gets its first traffic."""
-
-    share_ppm: int
-    reason: str
-    verdicts: Verdicts = ()
-    event: Event = Event.START
-
-
-@dataclass(frozen=True, slots=True)
-class Advance:
-    """The challenger's share grows to that of `step`."""
-
-    step: int
-    share_ppm: int
-    reason: str
-    verdicts: Verdicts
-    event: Event = Event.ADVANCE
-
-
-@dataclass(frozen=True, slots=True)
-class Complete:
-    """The challenger answers everything; a probe has to confirm it before it is the declared champion."""
-
-    reason: str
-    verdicts: Verdicts = ()
-    event: Event = Event.COMPLETE
-
-
-@dataclass(frozen=True, slots=True)
-class Confirm:
-    """Probes saw the version that should answer, answer."""
-
-    reason: str
-    verdicts: Verdicts = ()
-    event: Event = Event.CONFIRM
-
-
-@dataclass(frozen=True, slots=True)
-class RollBack:
-    """The traffic returns. `verdict` is fail when harm was shown, inconclusive when patience ran out."""
-
-    verdict: Verdict
-    reason: str
-    verdicts: Verdicts = ()
-    event: Event = Event.ROLL_BACK
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing is done now."""
-
-    reason: str
-    verdicts: Verdicts = ()
-
-
-Decision: TypeAlias = Start | Advance | Complete | Confirm | RollBack | Wait
+from holdfast.rollout.decisions import (
+    Advance,
+    BeginShadow,
+    Complete,
+    Confirm,
+    Decision,
+    ProbeSeen,
+    RollBack,
+    RolloutState,
+    Start,
+    Wait,
+)
+from holdfast.rollout.evidence import QUALITY, SHADOW, MetricState
+from holdfast.rollout.machine import State
+from holdfast.rollout.verdict import Verdicts, harm_of, judge
 
 
 def decide(
@@ -119,8 +39,8 @@ def decide(
     Parameters
     ----------
     evidence
-        One state per metric. For a pending rollout, the states that it would begin with; empty while they
-        cannot begin, because the champion has answered too little for a latency bound.
+        One state per metric. Before the canary, the states that it would begin with; none while they cannot begin,
+        because the champion has answered too little for a latency bound. While it shadows, those of the shadow as well.
     probes
         The last probe of each server of the model.
 
@@ -128,6 +48,7 @@ def decide(
     `alpha`, under the assumptions that `Canary` states, weaker ones at 100 % of the units. Every decision but
     `Wait` is legal in `machine.TRANSITIONS`.
 
+    >>> from holdfast.rollout.policy import Canary
     >>> pending = RolloutState("v2", "v1", "v1", State.PENDING, 0, Canary(), 0, 1)
     >>> decide(pending, [], [], 5).reason
     'inconclusive: too few requests of v1 are known (200 are needed) to freeze a bound on latency'
@@ -135,8 +56,12 @@ def decide(
     match rollout.state:
         case State.PENDING:
             return _pending(rollout, evidence, now_us)
+        case State.SHADOWING:
+            return _shadowing(rollout, evidence, now_us)
         case State.CANARY:
             return _canary(rollout, evidence, now_us)
+        case State.PAUSED:
+            return _paused(rollout, evidence)
         case State.VERIFYING:
             return _verifying(rollout, evidence, probes, now_us)
         case State.ROLLING_BACK:
@@ -147,41 +72,78 @@ def decide(
             assert_never(rollout.state)
 
 
-def judge(state: MetricState, policy: Canary) -> MetricVerdict:
-    """The verdict of one metric at the current step. Too few units of either side are inconclusive, never a
-    pass."""
-    needed = policy.labelled_per_step if state.metric == QUALITY else policy.units_per_step
-    units = state.challenger_units_this_step
-    wanting = ""
-    if units < needed:
-        wanting = f"{units} of {needed} units for {state.metric}"
-    elif state.champion_units < needed:
-        wanting = f"{state.champion_units} of {needed} units of the champion for {state.metric}"
-    if state.harmful:
-        verdict = Verdict.FAIL
-    elif wanting or 0 in (state.challenger_units, state.champion_units):
-        verdict = Verdict.INCONCLUSIVE
-    else:
-        verdict = Verdict.PASS
-    return MetricVerdict(state.metric, verdict, units, needed, state.log_e, state.log_bound, wanting)
-
-
 def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
+    missing = _missing(rollout, now_us)
+    if missing is not None:
+        return missing
     if rollout.champion is None:
         return Complete(f"{rollout.challenger} is the first version: there is no champion to compare it with")
-    if evidence:
-        share_ppm = rollout.policy.shares_ppm[0]
-        return Start(share_ppm, f"{rollout.challenger} starts with {_percent(share_ppm)} of the units")
+    shadow = rollout.policy.shadow
+    if shadow is None:
+        return _start(rollout, evidence, "", (), now_us)
+    share = percent(shadow.share_ppm)
+    reason = f"{rollout.challenger} gets copies of {share} of the requests; nobody sees what it answers"
+    return BeginShadow(shadow.share_ppm, reason)
+
+
+def _missing(rollout: RolloutState, now_us: int) -> RollBack | Wait | None:
+    """What the policy asks for before anything begins, when it is not there."""
+    policy, ready = rollout.policy, rollout.ready
+    if policy.replay_requests:
+        if ready.replay is Verdict.FAIL:
+            return RollBack(
+                Verdict.FAIL, f"{rollout.challenger} failed the replay of {ready.replayed} requests"
+            )
+        if ready.replay is not Verdict.PASS or ready.replayed < policy.replay_requests:
+            wanting = (
+                f"inconclusive: {rollout.challenger} has answered {ready.replayed} of "
+                f"{policy.replay_requests} recorded requests (holdfast replay {rollout.challenger})"
+            )
+            return _wait_or_give_up(rollout, wanting, (), now_us)
+    within_us = policy.drill_within_us
+    if within_us is None or (ready.drilled_us is not None and now_us - ready.drilled_us <= within_us):
+        return None
+    last = "never" if ready.drilled_us is None else f"{_hours(now_us - ready.drilled_us)} ago"
     wanting = (
-        f"inconclusive: too few requests of {rollout.champion} are known "
-        f"({rollout.policy.latency_requests} are needed) to freeze a bound on latency"
+        f"inconclusive: roll-back was last drilled {last}, and the policy asks for a drill within "
+        f"{_hours(within_us)} (holdfast drill)"
     )
     return _wait_or_give_up(rollout, wanting, (), now_us)
 
 
+def _start(
+    rollout: RolloutState, evidence: Sequence[MetricState], after: str, verdicts: Verdicts, now_us: int
+) -> Decision:
+    if evidence:
+        share_ppm = rollout.policy.shares_ppm[0]
+        reason = f"{after}{rollout.challenger} starts with {percent(share_ppm)} of the units"
+        return Start(share_ppm, reason, verdicts)
+    wanting = (
+        f"inconclusive: too few requests of {rollout.champion} are known "
+        f"({rollout.policy.latency_requests} are needed) to freeze a bound on latency"
+    )
+    return _wait_or_give_up(rollout, wanting, verdicts, now_us)
+
+
+def _shadowing(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
+    """Nobody is touched yet, so a challenger that does harm or differs too much is cancelled."""
+    copies = [state for state in evidence if state.metric.startswith(SHADOW)]
+    verdicts = tuple(judge(state, rollout.policy) for state in copies)
+    harm = harm_of(copies, verdicts)
+    if harm:
+        return RollBack(Verdict.FAIL, f"in shadow: {harm}", verdicts)
+    wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
+    if wanting or not verdicts:
+        seen = ", ".join(wanting) or "no copy was answered"
+        return _wait_or_give_up(rollout, f"inconclusive in shadow: {seen} so far", verdicts, now_us)
+    others = [state for state in evidence if not state.metric.startswith(SHADOW)]
+    shown = f"no harm in shadow ({_shown(verdicts)}): "
+    return _start(rollout, others, shown, verdicts, now_us)
+
+
 def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
     verdicts = tuple(judge(state, rollout.policy) for state in evidence)
-    harm = _harm(evidence, verdicts)
+    harm = harm_of(evidence, verdicts)
     if harm:
         return RollBack(Verdict.FAIL, harm, verdicts)
     wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
@@ -189,23 +151,43 @@ def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int)
     if wanting or not verdicts:
         seen = ", ".join(wanting) or "no evidence at all"
         return _wait_or_give_up(
-            rollout, f"inconclusive at {_percent(share_ppm)}: {seen} so far", verdicts, now_us
+            rollout, f"inconclusive at {percent(share_ppm)}: {seen} so far", verdicts, now_us
         )
-    shown = ", ".join(f"{verdict.metric} {verdict.units} units" for verdict in verdicts)
+    lasted_us = now_us - rollout.step_started_us
+    if lasted_us < rollout.policy.step_at_least_us:
+        least = _hours(rollout.policy.step_at_least_us)
+        return Wait(f"no harm at {percent(share_ppm)} in {_hours(lasted_us)}; a step lasts {least}", verdicts)
     if rollout.step + 1 < len(rollout.policy.shares_ppm):
         following = rollout.policy.shares_ppm[rollout.step + 1]
-        reason = f"no harm at {_percent(share_ppm)} ({shown}): the share grows to {_percent(following)}"
+        reason = (
+            f"no harm at {percent(share_ppm)} ({_shown(verdicts)}): the share grows to {percent(following)}"
+        )
         return Advance(rollout.step + 1, following, reason, verdicts)
+    labelled = sum(state.challenger_units for state in evidence if state.metric == QUALITY)
+    if labelled < rollout.policy.labelled_in_all:
+        wanted = f"inconclusive: {labelled} of {rollout.policy.labelled_in_all} labelled units in all"
+        return _wait_or_give_up(rollout, wanted, verdicts, now_us)
     return Complete(
-        f"no harm at {_percent(share_ppm)}, the last step ({shown}); a probe has to confirm it", verdicts
+        f"no harm at {percent(share_ppm)}, the last step ({_shown(verdicts)}); a probe has to confirm it",
+        verdicts,
     )
+
+
+def _paused(rollout: RolloutState, evidence: Sequence[MetricState]) -> Decision:
+    """A person holds it where it is; harm is stronger than that."""
+    verdicts = tuple(judge(state, rollout.policy) for state in evidence)
+    harm = harm_of(evidence, verdicts)
+    if harm:
+        return RollBack(Verdict.FAIL, harm, verdicts)
+    share = percent(rollout.policy.shares_ppm[rollout.step])
+    return Wait(f"held at {share} of the units by a person (holdfast rollout --resume)", verdicts)
 
 
 def _verifying(
     rollout: RolloutState, evidence: Sequence[MetricState], probes: Sequence[ProbeSeen], now_us: int
 ) -> Decision:
     verdicts = tuple(judge(state, rollout.policy) for state in evidence)
-    harm = _harm(evidence, verdicts)
+    harm = harm_of(evidence, verdicts)
     if harm and rollout.returns_to is not None:
         return RollBack(Verdict.FAIL, harm, verdicts)
     confirmed, seen = _answered_by(rollout.challenger, rollout.plan, probes)
@@ -241,39 +223,28 @@ def _answered_by(version: str, plan: int | None, probes: Sequence[ProbeSeen]) ->
     return True, f"{words}; {silent} were silent" if silent else words
 
 
-def _harm(evidence: Sequence[MetricState], verdicts: Verdicts) -> str:
-    """Which metrics show harm, with their numbers; empty when none does."""
-    return "; ".join(
-        _harm_in_words(state)
-        for state, verdict in zip(evidence, verdicts, strict=True)
-        if verdict.verdict is Verdict.FAIL
-    )
-
-
-def _harm_in_words(state: MetricState) -> str:
-    strength = f"ln e-value {state.log_e:.1f} >= {state.log_bound:.1f}"
-    if state.metric == QUALITY:
-        ours = state.challenger_total / max(1, state.challenger_units)
-        theirs = state.champion_total / max(1, state.champion_units)
-        return (
-            f"harm to quality: mean score {ours:.4f} of {state.challenger_units} labelled units, "
-            f"champion {theirs:.4f} of {state.champion_units} ({strength})"
-        )
-    return (
-        f"harm to {state.metric}: {state.challenger_total:.0f} of {state.challenger_units} units bad, "
-        f"champion {state.champion_total:.0f} of {state.champion_units} ({strength})"
-    )
-
-
 def _wait_or_give_up(rollout: RolloutState, wanting: str, verdicts: Verdicts, now_us: int) -> Wait | RollBack:
     policy = rollout.policy
     patience_us = policy.verify_within_us if rollout.state is State.VERIFYING else policy.patience_us
     waited_us = now_us - rollout.step_started_us
     if waited_us <= patience_us:
         return Wait(wanting, verdicts)
-    waited = f"{waited_us / 3.6e9:.1f} h of {patience_us / 3.6e9:.1f} h"
+    waited = f"{_hours(waited_us)} of {_hours(patience_us)}"
     return RollBack(Verdict.INCONCLUSIVE, f"{wanting}; patience ran out after {waited}", verdicts)
 
 
-def _percent(share_ppm: int) -> str:
+def percent(share_ppm: int) -> str:
+    """A share as people say it.
+
+    >>> percent(12_500)
+    '1.25 %'
+    """
     return f"{share_ppm / 10_000:g} %"
+
+
+def _shown(verdicts: Verdicts) -> str:
+    return ", ".join(f"{verdict.metric} {verdict.units} units" for verdict in verdicts)
+
+
+def _hours(us: int) -> str:
+    return f"{us / 3.6e9:.1f} h"

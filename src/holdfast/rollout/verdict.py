@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from holdfast.records import Verdict
+from holdfast.rollout.evidence import QUALITY, MetricState
+from holdfast.rollout.policy import Canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +22,49 @@ class MetricVerdict:
     log_e: float
     log_bound: float
     wanting: str
+
+
+Verdicts: TypeAlias = tuple[MetricVerdict, ...]
+
+
+def judge(state: MetricState, policy: Canary) -> MetricVerdict:
+    """The verdict of one metric at the current step. Too few units of either side are inconclusive, never a
+    pass."""
+    needed = policy.labelled_per_step if state.metric == QUALITY else policy.units_per_step
+    units = state.challenger_units_this_step
+    wanting = ""
+    if units < needed:
+        wanting = f"{units} of {needed} units for {state.metric}"
+    elif state.champion_units < needed:
+        wanting = f"{state.champion_units} of {needed} units of the champion for {state.metric}"
+    if state.harmful:
+        verdict = Verdict.FAIL
+    elif wanting or 0 in (state.challenger_units, state.champion_units):
+        verdict = Verdict.INCONCLUSIVE
+    else:
+        verdict = Verdict.PASS
+    return MetricVerdict(state.metric, verdict, units, needed, state.log_e, state.log_bound, wanting)
+
+
+def harm_of(evidence: Sequence[MetricState], verdicts: Verdicts) -> str:
+    """Which metrics show harm, with their numbers; empty when none does."""
+    return "; ".join(
+        _harm_in_words(state)
+        for state, verdict in zip(evidence, verdicts, strict=True)
+        if verdict.verdict is Verdict.FAIL
+    )
+
+
+def _harm_in_words(state: MetricState) -> str:
+    strength = f"ln e-value {state.log_e:.1f} >= {state.log_bound:.1f}"
+    if state.metric == QUALITY:
+        ours = state.challenger_total / max(1, state.challenger_units)
+        theirs = state.champion_total / max(1, state.champion_units)
+        return (
+            f"harm to quality: mean score {ours:.4f} of {state.challenger_units} labelled units, "
+            f"champion {theirs:.4f} of {state.champion_units} ({strength})"
+        )
+    return (
+        f"harm to {state.metric}: {state.challenger_total:.0f} of {state.challenger_units} units bad, "
+        f"champion {state.champion_total:.0f} of {state.champion_units} ({strength})"
+    )

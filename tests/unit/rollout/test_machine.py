@@ -39,6 +39,7 @@ def test_every_state_is_reached_and_every_one_reaches_an_end() -> None:
 
 def test_a_roll_back_is_legal_wherever_the_challenger_may_have_traffic() -> None:
     """R117, R118: and it never leads to a state in which the challenger still counts."""
-    for state in (State.CANARY, State.VERIFYING, State.PROMOTED):
+    for state in (State.CANARY, State.PAUSED, State.VERIFYING, State.PROMOTED):
         assert next_state(state, Event.ROLL_BACK) is State.ROLLING_BACK
-    assert next_state(State.PENDING, Event.ROLL_BACK) is State.CANCELLED
+    for state in (State.PENDING, State.SHADOWING):
+        assert next_state(state, Event.ROLL_BACK) is State.CANCELLED

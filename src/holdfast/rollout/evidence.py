@@ -84,11 +84,11 @@ class Answered:
     latency_us: float
 
 
-def begin(policy: Canary, latency_bound_seconds: float | None) -> tuple[MetricState, ...]:
+def begin(policy: Canary, quantile_seconds: float | None) -> tuple[MetricState, ...]:
     """No evidence yet: one state per metric of `policy`.
 
-    `latency_bound_seconds` is frozen here for the whole rollout. `InputError` HF401 when the policy judges
-    latency and there is no bound.
+    `quantile_seconds` is the champion's `latency_quantile`; with the policy's tolerance upon it, it is frozen here as the
+    bound for the whole rollout. `InputError` HF401 when the policy judges latency and there is none.
 
     >>> [state.metric for state in begin(Canary(), 0.020)]
     ['errors', 'latency', 'quality']
@@ -103,12 +103,13 @@ def begin(policy: Canary, latency_bound_seconds: float | None) -> tuple[MetricSt
             memory |= {"test": HypergeometricTest.begin(margin).state(), "bad_units": []}
             memory |= {"step_seen": "", "step_needs": policy.units_per_step}
         if metric == LATENCY:
-            if latency_bound_seconds is None:
+            if quantile_seconds is None:
                 raise InputError(
                     "HF401", "latency is judged, and no bound was frozen from the champion's latency"
                 )
-            memory["latency_bound_us"] = latency_bound_seconds * 1e6
-        states.append(MetricState(metric, 0, 0.0, 0, 0.0, 0.0, policy.log_bound, canonical_json(memory)))
+            memory["latency_bound_us"] = policy.latency_tolerance * quantile_seconds * 1e6
+        log_bound = policy.log_bound_of(metric)
+        states.append(MetricState(metric, 0, 0.0, 0, 0.0, 0.0, log_bound, canonical_json(memory)))
     return tuple(states)
 
 
@@ -265,10 +266,11 @@ def _fold_window(
 
 def _level(state: MetricState, policy: Canary) -> float:
     """The share of bad units, or the mean loss of score, that the challenger is held to when it is alone."""
+    alpha = policy.level_alpha_of(state.metric)
     if state.metric == QUALITY:
         loss = max(0.0, state.champion_units - state.champion_total)
-        return min(1.0, upper_level(loss, state.champion_units, policy.level_alpha) + policy.quality_margin)
-    share = upper_level(state.champion_total, state.champion_units, policy.level_alpha)
+        return min(1.0, upper_level(loss, state.champion_units, alpha) + policy.quality_margin)
+    share = upper_level(state.champion_total, state.champion_units, alpha)
     margin = policy.error_margin if state.metric == ERRORS else policy.latency_margin
     return margin * share / (1.0 - share + margin * share)
 

@@ -21,7 +21,7 @@ from holdfast.rollout import (
     fold_scores,
 )
 
-POLICY = Canary(error_margin=1.0, latency_margin=1.0)
+POLICY = Canary(error_margin=1.0, latency_margin=1.0, latency_tolerance=1.0)
 
 
 def by_metric(states: tuple[MetricState, ...]) -> dict[str, MetricState]:
@@ -32,6 +32,7 @@ def test_no_evidence_is_no_harm_and_no_units() -> None:
     for state in begin(POLICY, 0.02):
         assert (state.harmful, state.log_e, state.challenger_units) == (False, 0.0, 0)
     assert by_metric(begin(POLICY, 0.02))["latency"].latency_bound_us == 20_000.0
+    assert by_metric(begin(Canary(), 0.02))["latency"].latency_bound_us == 25_000.0
 
 
 def test_latency_without_a_frozen_bound_cannot_begin() -> None:

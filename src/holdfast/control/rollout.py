@@ -33,6 +33,7 @@ from holdfast.rollout import (
     begin_watch,
     decide,
     next_state,
+    shadow,
 )
 from holdfast.rollout import begin as begin_evidence
 from holdfast.store import Store, events, evidence, plans, probes, rollouts, taints, usage, versions
@@ -220,7 +221,12 @@ def _prepare_evidence(
             if alone:
                 states = begin_watch(states, Canary.from_json(row.policy))
             evidence.put(connection, row.rollout, states, now_us=now_us)
-        case BeginShadow() | Confirm() | RollBack() | Wait():
+        case BeginShadow():
+            bounds_us = [state.latency_bound_us for state in first if state.latency_bound_us is not None]
+            bound = bounds_us[0] / 1e6 if bounds_us else None
+            states = shadow.begin(Canary.from_json(row.policy), bound)
+            evidence.begin(connection, row.rollout, states, now_us=now_us)
+        case Confirm() | RollBack() | Wait():
             pass
         case _:
             assert_never(decision)
@@ -235,9 +241,10 @@ def _decide(
     now_us: int,
 ) -> Decision:
     plan = plans.newest_in(connection, row.model)
-    known = evidence.of_rollout_in(connection, row.rollout)
     if row.state in _BEFORE_TRAFFIC:
-        known = (*known, *first)
+        known = (*evidence.shadow_of_rollout_in(connection, row.rollout), *first)
+    else:
+        known = evidence.of_rollout_in(connection, row.rollout)
     return decide(_state(row, plan), known, seen, now_us)
 
 

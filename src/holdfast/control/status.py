@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from holdfast.control.progress import RolloutProgress, progress
+from holdfast.control.rollout_status import EvidenceStatus, RolloutStatus, rollout_status
 from holdfast.monitor import (
     Presence,
     Quality,
@@ -20,13 +22,12 @@ from holdfast.monitor import (
 from holdfast.monitor.asked import Asked
 from holdfast.qualify import GateResult
 from holdfast.records import TrafficPlan, Verdict
-from holdfast.rollout import Canary, MetricState, MetricVerdict, State, judge
+from holdfast.rollout import State
 from holdfast.store import (
     Store,
     asked,
     batches,
     events,
-    evidence,
     feeds,
     gates,
     labels,
@@ -59,6 +60,8 @@ SILENT_AFTER_US: Final = 300_000_000
 
 QUALITY_DAYS: Final = 60
 """How many days of events, up to the newest labelled one, the quality is shown for."""
+
+__all__ = ["EvidenceStatus", "RolloutProgress", "RolloutStatus", "Status", "StatusReader", "status"]
 
 NEWEST_EVENTS: Final = 30
 NEWEST_VIOLATIONS: Final = 30
@@ -116,42 +119,6 @@ class VersionStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class EvidenceStatus:
-    """One metric of a rollout. `reached` is how much of its bound the evidence of harm has, 0 to 1."""
-
-    metric: str
-    challenger_units: int
-    challenger_mean: float | None
-    champion_units: int
-    champion_mean: float | None
-    log_e: float
-    log_bound: float
-    reached: float
-    verdict: Verdict
-    explanation: str
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutStatus:
-    """One rollout and its evidence. `steps_ppm` are the challenger's shares, `step` is the current index."""
-
-    rollout: int
-    challenger: str
-    champion: str | None
-    state: str
-    running: bool
-    step: int
-    steps_ppm: tuple[int, ...]
-    started_us: int
-    changed_us: int
-    reason: str
-    actor: str
-    first_event_us: int
-    last_event_us: int
-    evidence: tuple[EvidenceStatus, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class LabelStatus:
     """Labels that were taken, those of them that wait for their answers, and those that were refused."""
 
@@ -172,6 +139,7 @@ class Status:
     use: Use
     versions: tuple[VersionStatus, ...]
     rollouts: tuple[RolloutStatus, ...]
+    progress: RolloutProgress | None
     quality: tuple[QualityDay, ...]
     labels: LabelStatus
     feeds: tuple[FeedTotals, ...]
@@ -249,8 +217,9 @@ class StatusReader:
                 for row in known
             ),
             rollouts=tuple(
-                _rollout(store, row, self._spans.get(row.rollout)) for row in runs[:NEWEST_ROLLOUTS]
+                rollout_status(store, row, self._spans.get(row.rollout)) for row in runs[:NEWEST_ROLLOUTS]
             ),
+            progress=progress(store, model, now_us),
             quality=self._days,
             labels=_labels(store),
             feeds=batches.totals(store),
@@ -375,64 +344,6 @@ def _place(version: str, plan: TrafficPlan | None) -> str:
         plan.champion: "champion",
     }
     return places.get(version, "")
-
-
-def _rollout(store: Store, row: RolloutRow, span: RolloutSpan | None) -> RolloutStatus:
-    policy = Canary.from_json(row.policy)
-    return RolloutStatus(
-        rollout=row.rollout,
-        challenger=row.challenger,
-        champion=row.champion,
-        state=row.state,
-        running=row.running,
-        step=row.step,
-        steps_ppm=policy.shares_ppm,
-        started_us=row.started_us,
-        changed_us=row.changed_us,
-        reason=row.reason,
-        actor=row.actor,
-        # The chart's axis is the time of the events; without a labelled one the clock is the best guess.
-        first_event_us=row.started_us if span is None else span.first_us,
-        last_event_us=row.changed_us if span is None else span.last_us,
-        evidence=tuple(
-            _evidence(each, policy) for each in _in_order(evidence.of_rollout(store, row.rollout))
-        ),
-    )
-
-
-def _in_order(states: Iterable[MetricState]) -> list[MetricState]:
-    order = {"errors": 0, "latency": 1, "quality": 2}
-    return sorted(states, key=lambda state: (order.get(state.metric, 9), state.metric))
-
-
-def _evidence(state: MetricState, policy: Canary) -> EvidenceStatus:
-    judged = judge(state, policy)
-    return EvidenceStatus(
-        metric=state.metric,
-        challenger_units=state.challenger_units,
-        challenger_mean=_mean(state.challenger_total, state.challenger_units),
-        champion_units=state.champion_units,
-        champion_mean=_mean(state.champion_total, state.champion_units),
-        log_e=state.log_e,
-        log_bound=state.log_bound,
-        reached=min(1.0, max(0.0, state.log_e / state.log_bound)) if state.log_bound > 0 else 0.0,
-        verdict=judged.verdict,
-        explanation=_in_words(judged),
-    )
-
-
-def _in_words(judged: MetricVerdict) -> str:
-    match judged.verdict:
-        case Verdict.FAIL:
-            return "Harm is shown: the evidence reached its bound."
-        case Verdict.PASS:
-            return f"No harm shown by at least {judged.units:,} units of this step."
-        case Verdict.INCONCLUSIVE | Verdict.ERROR:
-            return f"Too little of this step seen: {judged.wanting or 'one side has no unit'}."
-
-
-def _mean(total: float, units: int) -> float | None:
-    return total / units if units else None
 
 
 def _labels(store: Store) -> LabelStatus:

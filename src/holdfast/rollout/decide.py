@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from holdfast.records import Verdict
+from holdfast.rollout import shadow
 from holdfast.rollout.decisions import (
     Advance,
     BeginShadow,
@@ -26,7 +27,7 @@ from holdfast.rollout.decisions import (
     Start,
     Wait,
 )
-from holdfast.rollout.evidence import QUALITY, SHADOW, MetricState
+from holdfast.rollout.evidence import QUALITY, MetricState
 from holdfast.rollout.machine import State
 from holdfast.rollout.verdict import Verdicts, harm_of, judge
 
@@ -78,12 +79,12 @@ def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int
         return missing
     if rollout.champion is None:
         return Complete(f"{rollout.challenger} is the first version: there is no champion to compare it with")
-    shadow = rollout.policy.shadow
-    if shadow is None:
+    wanted = rollout.policy.shadow
+    if wanted is None:
         return _start(rollout, evidence, "", (), now_us)
-    share = percent(shadow.share_ppm)
+    share = percent(wanted.share_ppm)
     reason = f"{rollout.challenger} gets copies of {share} of the requests; nobody sees what it answers"
-    return BeginShadow(shadow.share_ppm, reason)
+    return BeginShadow(wanted.share_ppm, reason)
 
 
 def _missing(rollout: RolloutState, now_us: int) -> RollBack | Wait | None:
@@ -127,16 +128,17 @@ def _start(
 
 def _shadowing(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
     """Nobody is touched yet, so a challenger that does harm or differs too much is cancelled."""
-    copies = [state for state in evidence if state.metric.startswith(SHADOW)]
-    verdicts = tuple(judge(state, rollout.policy) for state in copies)
-    harm = harm_of(copies, verdicts)
+    copies = [state for state in evidence if shadow.is_shadow(state.metric)]
+    verdicts = shadow.judge(copies, rollout.policy)
+    told = zip(copies, verdicts, strict=True)
+    harm = "; ".join(shadow.in_words(state) for state, verdict in told if verdict.verdict is Verdict.FAIL)
     if harm:
-        return RollBack(Verdict.FAIL, f"in shadow: {harm}", verdicts)
+        return RollBack(Verdict.FAIL, f"harm in shadow: {harm}", verdicts)
     wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
     if wanting or not verdicts:
         seen = ", ".join(wanting) or "no copy was answered"
         return _wait_or_give_up(rollout, f"inconclusive in shadow: {seen} so far", verdicts, now_us)
-    others = [state for state in evidence if not state.metric.startswith(SHADOW)]
+    others = [state for state in evidence if not shadow.is_shadow(state.metric)]
     shown = f"no harm in shadow ({_shown(verdicts)}): "
     return _start(rollout, others, shown, verdicts, now_us)
 

@@ -20,13 +20,11 @@ from typing import Any, Final
 from holdfast.errors import InputError
 from holdfast.records import Arm, canonical_json, sha256_hex
 from holdfast.rollout.policy import Canary
-from holdfast.stats import BettingTest, HypergeometricTest, LevelTest, upper_level
+from holdfast.stats import BettingTest, DiscordantTest, HypergeometricTest, Interval, LevelTest, upper_level
 
 ERRORS: Final = "errors"
 LATENCY: Final = "latency"
 QUALITY: Final = "quality"
-SHADOW: Final = "shadow."
-"""How the names of the metrics begin that are about copies of requests."""
 
 REMEMBERED_UNITS: Final = 1024
 """How many bad units are remembered per metric, the newest ones."""
@@ -199,6 +197,31 @@ def begin_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricSt
         else _remembering(state, {"watch": LevelTest.begin(_level(state, policy)).state()})
         for state in states
     )
+
+
+def interval_of(state: MetricState) -> tuple[str, Interval | None]:
+    """What of the two arms is compared, in words, and its interval at 95 %, which may be read at every look; nothing where
+    nothing can be said.
+
+    The "odds ratio" is the challenger's odds of a bad unit over the champion's; "mean score" and "mean probability" are
+    the challenger's less the champion's. While the challenger is alone, it stays as it was.
+
+    >>> interval_of(begin(Canary(), 0.020)[0])
+    ('', None)
+    """
+    if min(state.challenger_units, state.champion_units) == 0:
+        return "", None
+    kept = json.loads(state.state).get("test", {})
+    match str(kept.get("kind")).partition("-")[0]:
+        case "hypergeometric":
+            return "odds ratio", HypergeometricTest.from_state(kept).interval()
+        case "discordant":
+            return "odds ratio", DiscordantTest.from_state(kept).interval()
+        case "betting":
+            what = "mean probability" if state.metric == "shadow.score" else "mean score"
+            return what, BettingTest.from_state(kept).interval()
+        case _:
+            return "", None
 
 
 def score(probability: float, label: float) -> float:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from holdfast.rollout import RESTING, MetricState
-from holdfast.rollout.evidence import SHADOW
 from holdfast.rollout.shadow import PREFIX
 from holdfast.store import Store
 from holdfast.store.schema import rollout_evidence, rollouts

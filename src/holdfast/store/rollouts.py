@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Final
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 from sqlalchemy.exc import IntegrityError as UniqueError
 
 from holdfast.errors import ConflictError, NotFoundError
@@ -125,7 +126,12 @@ def move(
 def get(store: Store, rollout: int) -> RolloutRow:
     """Rollout number `rollout`; `NotFoundError` HF303 when there is none."""
     with store.ledger.read() as connection:
-        found = _rows(connection, _query().where(_ROLLOUTS.c.rollout == rollout))
+        return get_in(connection, rollout)
+
+
+def get_in(connection: Connection, rollout: int) -> RolloutRow:
+    """The same, as the caller's transaction sees it."""
+    found = _rows(connection, _query().where(_ROLLOUTS.c.rollout == rollout))
     if not found:
         raise NotFoundError("HF303", f"there is no rollout {rollout}", next_command="holdfast status")
     return found[0]
@@ -169,6 +175,15 @@ def of_model(store: Store, model: str) -> tuple[RolloutRow, ...]:
     """Every rollout of `model`, the newest first."""
     with store.ledger.read() as connection:
         return _rows(connection, _query().where(_ROLLOUTS.c.model == model))
+
+
+def first_reached_us(connection: Connection, rollout: int, states: Iterable[State]) -> int | None:
+    """When rollout number `rollout` first came to one of `states`, microseconds since 1970 UTC; None if it never did."""
+    kinds = [f"rollout.{state}" for state in states]
+    query = select(func.min(schema.events.c.at_us)).where(
+        schema.events.c.subject == subject_of(rollout), schema.events.c.kind.in_(kinds)
+    )
+    return connection.execute(query).scalar_one_or_none()
 
 
 def rollback_seconds(store: Store, rollout: int) -> float | None:

@@ -21,6 +21,7 @@ from holdfast.rollout import (
     ProbeSeen,
     RollBack,
     RolloutState,
+    Shadow,
     Start,
     State,
     Wait,
@@ -245,7 +246,10 @@ def test_a_first_version_without_anything_to_return_to_waits_on() -> None:
 def test_every_decision_is_legal_and_says_why(
     state: State, champion: str | None, step: int, units: int, bad: int, probes: list[ProbeSeen], now_us: int
 ) -> None:
-    rollout = replace(RUNNING, state=state, champion=champion, returns_to=champion or "v0", step=step)
+    policy = replace(POLICY, shadow=Shadow()) if state is State.SHADOWING else POLICY
+    rollout = replace(
+        RUNNING, state=state, champion=champion, returns_to=champion or "v0", step=step, policy=policy
+    )
     decision = decide(rollout, evidence(units=units, bad=min(units, bad)), probes, now_us)
     assert decision.reason
     if not isinstance(decision, Wait):

@@ -19,6 +19,7 @@ import msgspec
 
 from holdfast.errors import IntegrityError
 from holdfast.records import TrafficPlan, sha256_hex
+from holdfast.rollout.abort import UnderWay
 from holdfast.store.durable import make_directory, sync_directory, write_all
 
 _PLAN: Final = "plan.json"
@@ -35,11 +36,18 @@ class KeptVersion(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A plan with those of its versions that were warm, and when traffic last returned to a champion (0: never)."""
+    """A plan with those of its versions that were warm, and when traffic last returned to a champion (0: never).
+
+    `tainted` are the model's tainted versions, `under_way` is its rollout that had not ended, `rollout` the newest number
+    of a rollout that was seen (0: none): what a roll-back without the ledger must know.
+    """
 
     plan: TrafficPlan
     versions: dict[str, KeptVersion]
     rolled_back_us: int
+    tainted: tuple[str, ...] = ()
+    under_way: UnderWay | None = None
+    rollout: int = 0
 
 
 class KeptValue(msgspec.Struct, frozen=True, array_like=True):

@@ -10,25 +10,28 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from holdfast.contract.changes import Border, Kind, worst
-from holdfast.contract.evolution import compare
 from holdfast.errors import HoldfastError, IntegrityError, UnavailableError
 from holdfast.monitor.asked import Asked
 from holdfast.records import TrafficPlan
+from holdfast.rollout.abort import UnderWay, is_pushed_anew
+from holdfast.rollout.machine import RESTING, State
+from holdfast.serve.abort import AbortWatch
 from holdfast.serve.local_copy import Kept, KeptVersion, LocalCopy
 from holdfast.serve.online_values import OnlineValues
-from holdfast.serve.plane import Plane, Serving
+from holdfast.serve.plane import Plane
+from holdfast.serve.swap import Swap, must_understand
 from holdfast.serve.tell import tell
 from holdfast.serve.version import LoadedVersion, load
 from holdfast.settings import Settings
-from holdfast.store import Store, asked, blobs, plans, servers, versions
+from holdfast.store import Store, aborts, asked, blobs, nearby, plans, rollouts, servers, taints, versions
+from holdfast.store.changes import Changes
 
 POLL_SECONDS: Final = 0.2
-"""How often the ledger is asked for a newer plan and newer values."""
+"""How often the ledger is asked for newer values and facts; for a newer plan it is asked as often as `store.changes` says."""
 TROUBLE_SECONDS: Final = 1.0
 """How long to wait after the ledger could not be read."""
 RETRY_SECONDS: Final = 2.0
@@ -46,30 +49,13 @@ class Progress:
     plans_refused: int = 0
     trouble: str = ""
     refusal: str = ""
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Versions of the plan that is served which could not be made warm, and why. Never changed in place."""
     online_trouble: str = ""
     copy_trouble: str = ""
-    rolled_back_us: int = 0
+    under_way: UnderWay | None = None
+    rollout: int = 0
+    """The newest number of a rollout that was seen; 0: none."""
     asked: Asked | None = None
     """What callers ask, as the control loop last compared it."""
-
-
-def is_roll_back(before: TrafficPlan, after: TrafficPlan) -> bool:
-    """Whether `after` takes traffic back from what `before` was moving it to.
-
-    >>> plan = TrafficPlan("m", 1, "v1", "v2", 50_000, None, None, 1)
-    >>> is_roll_back(plan, TrafficPlan("m", 2, "v1", None, 0, None, None, None))
-    True
-    >>> is_roll_back(plan, TrafficPlan("m", 2, "v2", None, 0, "v1", None, None))
-    False
-    """
-    challenger_left = before.challenger is not None and before.challenger not in (
-        after.challenger,
-        after.champion,
-    )
-    champion_back = after.champion != before.champion and after.champion == before.previous
-    return (challenger_left and before.share_ppm > 0) or champion_back
 
 
 class Follower:
@@ -97,21 +83,20 @@ class Follower:
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self.progress = Progress()
-        self.deployed_us: dict[str, int] = {}
+        self.swap = Swap(plane, clock_us)
         self._plane = plane
         self._settings = settings
         self._server = server
         self._clock_us = clock_us
         self._poll_seconds = poll_seconds
         self._copy = LocalCopy(settings.root / "serve" / plane.model)
+        self.aborts = AbortWatch(aborts.directory_of(settings.root, plane.model), self.swap.obey)
         self.online = OnlineValues(plane.table, self._copy)
-        self._loaded: dict[str, LoadedVersion] = {}
-        self._plan: TrafficPlan | None = None
         self._tried: tuple[int, float] = (0, 0.0)
         self._copy_due = False
-        self._copy_at = 0.0
-        self._asked_at = 0.0
+        self._copy_at = self._round_at = self._asked_at = 0.0
         self._store: Store | None = None
+        self._changes: Changes | None = None
         self._listening = threading.Event()
         self._announced = False
         self._stopping = threading.Event()
@@ -125,41 +110,55 @@ class Follower:
         return self._thread.is_alive()
 
     def start_from_copy(self) -> None:
-        """Serve what the last run kept, if it is there and whole; the ledger may then be away."""
+        """Serve what the last run kept, if it is there and whole; the ledger may then be away. Aborts come first."""
+        self.aborts.look()
         try:
             with self._copy.read():
                 kept = self._copy.load()
                 if kept is None:
                     return
-                warmed = self._make_warm(kept.plan, lambda name: self._from_copy(name, kept))
+                warmed, left_out = self._make_warm(kept.plan, lambda name: self._from_copy(name, kept))
                 self.online.start_from_copy()
         except (HoldfastError, OSError) as error:
             self._refuse(str(error))
             return
-        self.deployed_us = {
+        self.swap.deployed_us = {
             name: version.deployed_us for name, version in kept.versions.items() if version.deployed_us
         }
-        self.progress.rolled_back_us = kept.rolled_back_us
-        self._serve(kept.plan, warmed)
+        self.swap.rolled_back_us = kept.rolled_back_us
+        self.swap.learn(frozenset(kept.tainted))
+        self.progress.under_way, self.progress.rollout = kept.under_way, kept.rollout
+        self._serve(kept.plan, warmed, left_out)
 
     def start(self) -> None:
         """Begin to follow."""
+        self.aborts.start()
         self._thread.start()
 
     def listening(self) -> None:
-        """Announce the server from now on: whoever asks it finds it."""
+        """Announce the server from now on: whoever asks it finds it, also while the ledger is away."""
+        try:
+            nearby.announce(self._copy.directory, self._server)
+        except OSError as error:
+            tell(f"a roll-back without the ledger will not find this server by itself: {error}")
         self._listening.set()
 
     def stop(self) -> None:
         """Follow no longer. Does not wait: the thread may hang in a database that does not answer."""
         self._stopping.set()
+        self.aborts.stop()
 
     # --- the thread ---------------------------------------------------------------------------------------------------
 
     def _forever(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._round(self._open())
+                store, changes = self._open()
+                if changes.since_last():
+                    self._follow_newest(store)
+                if time.monotonic() >= self._round_at:
+                    self._round(store)
+                    self._round_at = time.monotonic() + self._poll_seconds
             except (
                 Exception
             ) as error:  # drivers raise what they like; the next round tries again, the page shows it
@@ -169,17 +168,18 @@ class Follower:
             self.progress.trouble = ""
             self.progress.ledger_read_us = self._clock_us()
             self.first_read.set()
-            self._stopping.wait(self._poll_seconds)
+            self._stopping.wait(min(changes.pause_seconds, self._poll_seconds))
 
     def _round(self, store: Store) -> None:
         if self._listening.is_set() and not self._announced:
             servers.announce(store, self._server)
             self._announced = True
-        plan = plans.newest(store, self._plane.model)
-        if plan is not None and self._is_due(plan):
-            self._follow(store, plan)
-        self._follow_online(store, self._loaded)
+        newest = self._follow_newest(store)
+        self._follow_online(store, self.swap.loaded)
+        self._learn(store)
         self._keep(store)
+        if newest is not None and self.swap.aborts and not self._copy_due:
+            self._end_aborts(store, newest)
         if time.monotonic() >= self._asked_at:
             with store.ledger.read() as connection:
                 self.progress.asked = asked.last(connection, self._plane.model)
@@ -187,14 +187,15 @@ class Follower:
 
     def _is_due(self, plan: TrafficPlan) -> bool:
         """Whether `plan` is new, or was not followed completely a while ago."""
-        if self._plan is not None and (
-            plan.plan < self._plan.plan or (plan.plan == self._plan.plan and not self.progress.left_out)
+        followed = self.swap.plan
+        if followed is not None and (
+            plan.plan < followed.plan or (plan.plan == followed.plan and not self.swap.left_out)
         ):
             return False
         tried, at = self._tried
         return plan.plan != tried or time.monotonic() >= at + RETRY_SECONDS
 
-    def _open(self) -> Store:
+    def _open(self) -> tuple[Store, Changes]:
         if self._store is None:
             url = self._settings.ledger_url
             path = Path(url.removeprefix(_SQLITE))
@@ -202,7 +203,9 @@ class Follower:
             if url.startswith(_SQLITE) and not path.exists():
                 raise UnavailableError("HF302", f"the ledger {path} is not there")
             self._store = Store.of(self._settings)
-        return self._store
+        if self._changes is None:
+            self._changes = Changes(self._store, self._plane.model)
+        return self._store, self._changes
 
     def _in_trouble(self, error: Exception) -> None:
         what = str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
@@ -210,8 +213,11 @@ class Follower:
             tell(f"the ledger cannot be followed, serving goes on: {what}")
         self.progress.trouble = what
         store, self._store = self._store, None
+        changes, self._changes = self._changes, None
         if store is not None:
             try:
+                if changes is not None:
+                    changes.close()
                 store.ledger.close()
             except (
                 Exception
@@ -220,21 +226,32 @@ class Follower:
 
     # --- the plan -----------------------------------------------------------------------------------------------------
 
+    def _follow_newest(self, store: Store) -> TrafficPlan | None:
+        plan = plans.newest(store, self._plane.model)
+        if plan is not None and self._is_due(plan):
+            self._follow(store, plan)
+        return plan
+
     def _follow(self, store: Store, plan: TrafficPlan) -> None:
         self._tried = (plan.plan, time.monotonic())
+        loaded = self.swap.loaded
         try:
-            warmed = self._make_warm(plan, lambda name: self._loaded.get(name) or self._warm(store, name))
+            warmed, left_out = self._make_warm(plan, lambda name: loaded.get(name) or self._warm(store, name))
         except HoldfastError as error:
             self._refuse(f"plan {plan.plan}: {error}")
             return
-        if plan == self._plan and warmed.keys() == self._loaded.keys():
+        if plan == self.swap.plan and warmed.keys() == loaded.keys():
+            self.swap.left_out = left_out
             return  # tried again in vain
-        # Values first: a version that reads an aggregate must not answer its first requests without it.
-        self._follow_online(store, warmed)
-        self._serve(plan, warmed)
+        if not warmed.keys() <= loaded.keys():
+            # Values first: a version that reads an aggregate must not answer its first requests without it.
+            self._follow_online(store, warmed)
+        self._serve(plan, warmed, left_out)
 
-    def _make_warm(self, plan: TrafficPlan, warm: Callable[[str], LoadedVersion]) -> dict[str, LoadedVersion]:
-        """The plan's versions as `warm` makes them. Without the champion there is no plan; the others may be missing."""
+    def _make_warm(
+        self, plan: TrafficPlan, warm: Callable[[str], LoadedVersion]
+    ) -> tuple[dict[str, LoadedVersion], dict[str, str]]:
+        """The plan's versions as `warm` makes them, and why others are missing. Without the champion there is no plan."""
         champion = _made(plan.champion, warm)
         warmed, left_out = {plan.champion: champion}, dict[str, str]()
         for name in plan.versions():
@@ -243,27 +260,50 @@ class Follower:
             try:
                 version = _made(name, warm)
                 if name == plan.challenger:
-                    _must_understand(version, champion)
+                    must_understand(version, champion)
             except HoldfastError as error:
                 left_out[name] = str(error)
-                if self.progress.left_out.get(name) != str(error):
+                if self.swap.left_out.get(name) != str(error):
                     tell(f"plan {plan.plan} is followed without {name}: {error}")
                 continue
             warmed[name] = version
-        self.progress.left_out = left_out
-        return warmed
+        return warmed, left_out
 
-    def _serve(self, plan: TrafficPlan, warmed: dict[str, LoadedVersion]) -> None:
-        before, now_us = self._plan, self._clock_us()
-        self._plane.serving = Serving.of(_without(plan, self.progress.left_out), warmed)
-        self._plan, self._loaded = plan, warmed
+    def _serve(
+        self, plan: TrafficPlan, warmed: Mapping[str, LoadedVersion], left_out: Mapping[str, str]
+    ) -> None:
+        self.swap.follow(plan, warmed, left_out)
         self.progress.refusal = ""
-        for name in (plan.champion, plan.challenger if plan.share_ppm else None):
-            if name in warmed:
-                self.deployed_us.setdefault(name, now_us)
-        if before is not None and is_roll_back(before, plan):
-            self.progress.rolled_back_us = now_us
+        self.progress.rollout = max(self.progress.rollout, plan.rollout or 0)
         self._copy_due = True
+
+    def _learn(self, store: Store) -> None:
+        """What a roll-back without the ledger would have to know."""
+        with store.ledger.read() as connection:
+            tainted = taints.versions_of(connection, self._plane.model)
+            row = rollouts.under_way_in(connection, self._plane.model)
+        under_way = None if row is None else UnderWay(row.rollout, row.challenger)
+        progress = self.progress
+        if (tainted, under_way) != (self.swap.tainted, progress.under_way):
+            self.swap.learn(tainted)
+            progress.under_way = under_way
+            progress.rollout = max(progress.rollout, 0 if row is None else row.rollout)
+            self._copy_due = True
+
+    def _end_aborts(self, store: Store, newest: TrafficPlan) -> None:
+        """Forget the aborts that the ledger agrees with, once the copy could begin without them."""
+        if self.swap.plan is None or newest.plan != self.swap.plan.plan:
+            return
+        runs = rollouts.of_model(store, self._plane.model)
+        ended = []
+        for abort in self.swap.aborts.values():
+            states = [row.state for row in runs if row.challenger == abort.version]
+            at_rest = not states or states[0] in {*RESTING, State.ROLLING_BACK}
+            if is_pushed_anew(abort, newest) or (at_rest and abort.version not in newest.versions()):
+                ended.append(abort)
+        if ended:
+            aborts.remove(self.aborts.directory, ended)
+            self.swap.end(ended)
 
     def _warm(self, store: Store, name: str) -> LoadedVersion:
         row = versions.get(store, name)
@@ -283,11 +323,11 @@ class Follower:
         if now < self._copy_at:
             return
         try:
-            if self._copy_due and self._plan is not None:
+            if self._copy_due and self.swap.plan is not None:
                 self._copy_due = not self._copy.save(
-                    self._kept(self._plan), lambda digest: blobs.get(store, digest)
+                    self._kept(self.swap.plan), lambda digest: blobs.get(store, digest)
                 )
-            self.online.keep(store, self._loaded)
+            self.online.keep(store, self.swap.loaded)
         except (OSError, IntegrityError) as error:
             self._copy_at = now + TROUBLE_SECONDS
             if str(error) != self.progress.copy_trouble:
@@ -297,11 +337,19 @@ class Follower:
             self.progress.copy_trouble = ""
 
     def _kept(self, plan: TrafficPlan) -> Kept:
+        swap, progress = self.swap, self.progress
         versions_kept = {
-            name: KeptVersion(version.digest, version.created_us, self.deployed_us.get(name, 0))
-            for name, version in self._loaded.items()
+            name: KeptVersion(version.digest, version.created_us, swap.deployed_us.get(name, 0))
+            for name, version in swap.loaded.items()
         }
-        return Kept(plan, versions_kept, self.progress.rolled_back_us)
+        return Kept(
+            plan,
+            versions_kept,
+            swap.rolled_back_us,
+            tuple(sorted(swap.tainted)),
+            progress.under_way,
+            progress.rollout,
+        )
 
     def _refuse(self, why: str) -> None:
         if why != self.progress.refusal:
@@ -327,26 +375,3 @@ def _made(name: str, warm: Callable[[str], LoadedVersion]) -> LoadedVersion:
         return warm(name)
     except OSError as error:
         raise IntegrityError("HF301", f"the file of version {name} cannot be read: {error}") from error
-
-
-def _must_understand(challenger: LoadedVersion, champion: LoadedVersion) -> None:
-    """The champion's callers must be understood by the challenger, or their requests would be its failures (R133)."""
-    evolution = compare(champion.contract, challenger.contract)
-    if worst(map(evolution.at, (Border.CALLERS, Border.MODELS))) is Kind.BREAKING:
-        told = "; ".join(f"{change.column}: {change.what}" for change in evolution.of(Kind.BREAKING))
-        raise IntegrityError(
-            "HF301",
-            f"{challenger.name} was trained under another contract than {champion.name}, which breaks its callers: {told}",
-        )
-
-
-def _without(plan: TrafficPlan, left_out: Mapping[str, str]) -> TrafficPlan:
-    """`plan` as it can be served. A rollout whose challenger is missing here gets no evidence from here either."""
-    served = replace(
-        plan,
-        previous=None if plan.previous in left_out else plan.previous,
-        fallback=None if plan.fallback in left_out else plan.fallback,
-    )
-    if plan.challenger in left_out:
-        served = replace(served, challenger=None, share_ppm=0, rollout=None)
-    return served

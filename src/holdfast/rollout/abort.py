@@ -1,0 +1,127 @@
+"""A version that must not answer, whatever a plan says: the roll-back that needs no ledger.
+
+An abort names a version and what was known when a person gave it. It stands against every plan of the rollouts that were
+known then, and against older ones, so that a desired state of before does not creep back (R122). Two things end it: the
+ledger says that the version was taken back, or a rollout that is newer than the abort pushes the version again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from holdfast.records import EVERYTHING_PPM, TrafficPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """`version` must not answer.
+
+    `plan` and `rollout` are the newest numbers that were known when it was given (0: none), `at_us` when that was, in
+    microseconds since 1970 UTC; `reason` and `actor` say why and by whom.
+    """
+
+    version: str
+    plan: int
+    rollout: int
+    reason: str
+    actor: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """The rollout of `challenger` that had not ended when somebody last looked."""
+
+    rollout: int
+    challenger: str
+
+
+Fit: TypeAlias = Callable[[str, str], bool]
+"""Whether the first version may answer the callers of the second: warm, clean, and of a contract that they meet."""
+
+
+def is_pushed_anew(abort: Abort, plan: TrafficPlan) -> bool:
+    """Whether `plan` is of a newer rollout than `abort` knew of, and that rollout brings the aborted version to users.
+
+    As the champion that another rollout is compared with, or returns to, it is not pushed.
+
+    >>> abort = Abort("v2", 7, 3, "bad", "ann", 0)
+    >>> is_pushed_anew(abort, TrafficPlan("m", 8, "v1", "v2", 10_000, None, None, 3))
+    False
+    >>> is_pushed_anew(abort, TrafficPlan("m", 9, "v1", "v2", 10_000, None, None, 4))
+    True
+    """
+    if plan.plan <= abort.plan or plan.rollout is None or plan.rollout <= abort.rollout:
+        return False
+    promoted = plan.champion == abort.version and plan.challenger is None and plan.previous is not None
+    return promoted or abort.version in (plan.challenger, plan.shadow)
+
+
+def banned(aborts: Iterable[Abort], plan: TrafficPlan) -> frozenset[str]:
+    """The versions that must not answer under `plan`."""
+    return frozenset(abort.version for abort in aborts if not is_pushed_anew(abort, plan))
+
+
+def target(plan: TrafficPlan, under_way: UnderWay | None) -> str:
+    """The version from which a roll-back takes the traffic: what is being rolled out, else the champion.
+
+    >>> plan = TrafficPlan("m", 4, "v2", None, 0, "v1", None, 1)
+    >>> target(plan, None), target(plan, UnderWay(2, "v3"))
+    ('v2', 'v3')
+    """
+    if plan.challenger is not None:
+        return plan.challenger
+    if under_way is not None and under_way.challenger != plan.champion:
+        return under_way.challenger
+    return plan.shadow or plan.champion
+
+
+def permitted(plan: TrafficPlan, forbidden: Collection[str], fit: Fit) -> TrafficPlan | None:
+    """`plan` as it may be served when no version of `forbidden` may answer; None when nobody is left who can.
+
+    In place of a forbidden champion answers who has everything already, else the previous champion, else the fallback:
+    the first that `fit` accepts. A rollout of which one side is missing gathers no evidence.
+
+    >>> plan = TrafficPlan("m", 4, "v2", None, 0, "v1", "h1", 1)
+    >>> permitted(plan, {"v2"}, lambda version, _: version != "v1").champion
+    'h1'
+    >>> permitted(plan, {"v2"}, lambda version, _: False) is None
+    True
+    """
+    if plan.champion not in forbidden:
+        served = plan
+        if plan.challenger in forbidden:
+            served = replace(plan, challenger=None, share_ppm=0, rollout=None)
+    else:
+        everything = plan.challenger if plan.share_ppm >= EVERYTHING_PPM else None
+        in_turn = (everything, plan.previous, plan.fallback)
+        to = next(
+            (
+                each
+                for each in in_turn
+                if each is not None and each not in forbidden and fit(each, plan.champion)
+            ),
+            None,
+        )
+        if to is None:
+            return None
+        served = replace(plan, champion=to, challenger=None, share_ppm=0, previous=None, rollout=None)
+    gone = {*forbidden, served.champion}
+    return replace(
+        served,
+        previous=None if served.previous in gone else served.previous,
+        fallback=None if served.fallback in gone else served.fallback,
+        shadow=None if served.shadow in forbidden else served.shadow,
+        shadow_ppm=0 if served.shadow in forbidden else served.shadow_ppm,
+    )
+
+
+def is_given(plan: TrafficPlan, version: str) -> bool:
+    """Whether `plan` gives `version` requests of users, or may give it all of them without asking again.
+
+    >>> is_given(TrafficPlan("m", 4, "v2", None, 0, "v1", "h1", 1), "v1")
+    False
+    """
+    return version in (plan.champion, plan.challenger)

@@ -31,6 +31,7 @@ CODES: Final[dict[str, str]] = {
     "HF305": "A file of the store cannot be mended: no copy of what it held is there.",
     "HF306": "A backup or restore cannot be made where it was asked for.",
     "HF307": "A file of the store cannot be written: the disk is full or fails.",
+    "HF308": "The story is not the one that was told: an event was changed, put in, taken out or cut off.",
     "HF401": "There is not enough data to train or to judge.",
     "HF402": "A learner failed, or made a model that cannot be converted.",
     "HF403": "A version may not be rolled out: it was not qualified, or it was refused.",

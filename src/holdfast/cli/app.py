@@ -27,6 +27,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "models": ("train", "qualify", "rollout", "rollback"),
     "operate": ("serve", "control", "page", "up"),
     "maintain": ("verify", "backup", "restore", "repair-ledger", "compact", "vacuum"),
+    "audit": ("audit",),
     "watch": ("status", "feedback"),
 }
 """Which module of this package registers which commands, in the order of the help page."""

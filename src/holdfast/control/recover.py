@@ -36,6 +36,7 @@ from holdfast.train.artifact import VersionMetadata, read_metadata
 NOT_IN_FILES: Final = (
     "which expectations a batch broke, and what was accepted: every batch is suspect until a person accepts it",
     "gate results, rollouts and traffic plans: versions are registered anew and have to be qualified again",
+    "the story: events begin anew with a chain of their own, and no head that was kept before stands",
     "how many rows senders said that they sent",
     "which loads a load refers to, and its feed's group then: a back-out goes by the groups that are declared",
     "labels, outcomes and usage whose logs are gone; what the logs still hold is collected again",

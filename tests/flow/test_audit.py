@@ -1,0 +1,225 @@
+"""The story is a chain: whoever changes it is found, and many writers make one chain."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from holdfast.cli.app import app, load_commands
+from holdfast.control.audit import audit
+from holdfast.control.verify import verify
+from holdfast.errors import InputError
+from holdfast.records import canonical_json, sha256_hex
+from holdfast.store import Store, chain, events
+from holdfast.store.chain import Head
+
+TOLD = 12
+MODEL = """
+from holdfast import Category, Code, Contract, Feed, Label, LogisticRegression, Model, Number, Rate, Text, Timestamp, Value
+
+whole = Contract(
+    Text("id"), Timestamp("at", tz="UTC"), Number("size", unit="1"), Category("place"), key="id", event_time="at",
+    label=Label("late", delay="1h"),
+)
+rows = Feed("rows", whole)
+model = Model(
+    "site", rows=rows, feeds=(rows,), contract=whole, features=(Value("size"),), learner=LogisticRegression(),
+    heuristic=Rate(by=(Code("place"),)),
+)
+"""
+
+
+def tell(store: Store, count: int, by: str = "ada") -> None:
+    for number in range(count):
+        with store.ledger.write() as connection:
+            events.append(
+                connection, at_us=number, kind="a.told", subject="m", explanation=f"{number}, ünd", actor=by
+            )
+
+
+@pytest.fixture
+def store(tmp_path: Path, each_ledger: str) -> Store:
+    made = Store.open(tmp_path / "store")
+    tell(made, TOLD)
+    return made
+
+
+def run(store: Store, statement: str) -> None:
+    with store.ledger.write() as connection:
+        connection.execute(text(statement))
+
+
+def test_an_untouched_story_is_one_chain(store: Store) -> None:
+    found = audit(store)
+    assert found.clean
+    assert found.chain.events == TOLD
+    assert found.chain.head is not None
+    assert audit(store, since=5).chain.events == TOLD - 5
+    assert audit(store, kept=found.chain.head).clean
+
+
+@pytest.mark.parametrize(
+    ("statement", "first"),
+    [
+        ("UPDATE events SET explanation = 'nothing happened' WHERE event = 4", 4),
+        ("UPDATE events SET actor = 'eve' WHERE event = 1", 1),
+        ("UPDATE events SET at_us = at_us + 1 WHERE event = 12", 12),
+        ("DELETE FROM events WHERE event = 1", 2),
+        ("DELETE FROM events WHERE event = 6", 7),
+        ("UPDATE events SET event = event + 100 WHERE event = 3", 4),
+    ],
+)
+def test_what_was_changed_is_named(store: Store, statement: str, first: int) -> None:
+    run(store, statement)
+    found = audit(store)
+    assert found.chain.broken is not None
+    assert found.chain.broken.event == first
+    assert [finding.code for finding in verify(store).findings] == ["HF308"]
+    assert not verify(store, quick=True).findings
+
+
+def test_a_cut_end_is_found_by_a_head_that_was_kept(store: Store) -> None:
+    kept = audit(store).chain.head
+    run(store, f"DELETE FROM events WHERE event > {TOLD - 2}")
+    assert audit(store).clean  # nothing inside the ledger shows it
+    (trouble,) = audit(store, kept=kept).troubles
+    assert "cut off" in trouble
+    tell(store, 4)
+    (trouble,) = audit(store, kept=kept).troubles
+    # SQLite gives the numbers again, PostgreSQL does not.
+    assert "another digest" in trouble or "taken out" in trouble
+
+
+def test_a_story_that_was_written_anew_is_found_by_a_head_that_was_kept(store: Store) -> None:
+    kept = audit(store).chain.head
+    run(store, "UPDATE events SET explanation = 'nothing' WHERE event = 2")
+    with store.ledger.write() as connection:
+        before = events.FIRST
+        for row in events.since(connection, 0):
+            before = events.chained(before, row.at_us, row.kind, row.subject, row.actor, row.explanation)
+            connection.execute(text(f"UPDATE events SET digest = '{before}' WHERE event = {row.event}"))
+    assert audit(store).clean
+    (trouble,) = audit(store, kept=kept).troubles
+    assert "another digest" in trouble
+
+
+ROWS: list[tuple[int, int, str, str, str, str, str]] = []
+for _number in range(1, 8):
+    _said = (_number, "k.told", "s", "ada", f"words {_number}")
+    _before = ROWS[-1][-1] if ROWS else events.FIRST
+    ROWS.append((_number, *_said, events.chained(_before, *_said)))
+
+
+@given(
+    st.integers(),
+    st.text(),
+    st.text(),
+    st.text(),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+)
+def test_a_digest_is_over_canonical_json(at_us: int, kind: str, subject: str, actor: str, words: str) -> None:
+    said = canonical_json([at_us, kind, subject, actor, words])
+    assert events.chained(events.FIRST, at_us, kind, subject, actor, words) == sha256_hex(events.FIRST + said)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_change_of_one_story_but_its_end_breaks_the_chain(data: st.DataObject) -> None:
+    rows = list(ROWS)
+    at = data.draw(st.integers(0, len(rows) - 2), label="at")
+    match data.draw(st.sampled_from(["change", "take out", "put in", "swap"]), label="how"):
+        case "change":
+            field = data.draw(st.integers(1, 6), label="field")
+            new = data.draw(st.integers(0, 99) if field == 1 else st.text(max_size=8), label="new")
+            if new == rows[at][field]:
+                return
+            rows[at] = (*rows[at][:field], new, *rows[at][field + 1 :])  # type: ignore[assignment]  # a damaged row
+        case "take out":
+            del rows[at]
+        case "put in":
+            rows.insert(at, rows[data.draw(st.integers(0, len(rows) - 1), label="which")])
+            if rows[at] == rows[at + 1] and at == 0 and rows == ROWS:
+                return
+        case "swap":
+            rows[at], rows[at + 1] = rows[at + 1], rows[at]
+    count, broken = chain.followed(rows, events.FIRST)
+    assert broken is not None
+    assert count <= at + 1
+
+
+@pytest.mark.parametrize("words", ["", "7", "7:xyz", "-1:" + "a" * 64, "1:" + "A" * 64, "²:" + "a" * 64])
+def test_what_is_no_head_is_refused(words: str) -> None:
+    with pytest.raises(InputError, match="HF101"):
+        Head.parse(words)
+
+
+def _write(root: str, url: str, name: str, count: int, start: multiprocessing.synchronize.Barrier) -> None:
+    store = Store.open(Path(root), url)
+    start.wait(60)
+    tell(store, count, name)
+    store.ledger.close()
+
+
+def test_four_processes_make_one_chain(store: Store) -> None:
+    """R12: writers on either database wait for each other, so nobody chains to an event that is not the newest."""
+    spawning = multiprocessing.get_context("spawn")
+    start = spawning.Barrier(4)
+    url = store.ledger.engine.url.render_as_string(hide_password=False)
+    writers = [
+        spawning.Process(target=_write, args=(str(store.root), url, f"writer-{number}", 25, start))
+        for number in range(4)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    found = audit(store)
+    assert found.clean
+    assert found.chain.events == TOLD + 100
+
+
+def test_a_hundred_thousand_events_are_checked_in_a_few_seconds(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    count, before, rows = 100_000, events.FIRST, []
+    for number in range(count):
+        before = events.chained(before, number, "batch.published", "flights/b", "holdfast", "10 rows loaded")
+        rows.append({"n": number, "d": before})
+    with store.ledger.write() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO events (at_us, kind, subject, actor, explanation, digest) "
+                "VALUES (:n, 'batch.published', 'flights/b', 'holdfast', '10 rows loaded', :d)"
+            ),
+            rows,
+        )
+    began = time.process_time()
+    found = audit(store)
+    assert found.chain.events == count
+    print(f"100,000 events in {time.process_time() - began:.2f} s")
+    assert time.process_time() - began < 5.0
+
+
+def test_the_command_says_it_and_exits_so(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    store = Store.open(tmp_path / ".holdfast")
+    tell(store, 3)
+    load_commands("audit")
+    runner = CliRunner()
+    asked = ["audit", "--project", str(tmp_path)]
+    head = runner.invoke(app, [*asked, "--head"]).output.strip()
+    assert Head.parse(head).event == 3
+    assert json.loads(runner.invoke(app, [*asked, "--against", head, "--json"]).output)["clean"]
+    run(store, "UPDATE events SET kind = 'b.told' WHERE event = 2")
+    told = runner.invoke(app, asked)
+    assert told.exit_code == 1
+    assert "event 2" in told.output
+    store.ledger.close()

@@ -32,6 +32,7 @@ from holdfast.rollout.evidence import (
 )
 from holdfast.rollout.machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
 from holdfast.rollout.policy import Canary, Shadow
+from holdfast.rollout.power import PowerRow, Traffic, power_of
 from holdfast.rollout.pushes import PushOutcome
 from holdfast.rollout.verdict import MetricVerdict, judge
 
@@ -49,6 +50,7 @@ __all__ = [
     "Event",
     "MetricState",
     "MetricVerdict",
+    "PowerRow",
     "ProbeSeen",
     "PushOutcome",
     "Readiness",
@@ -57,6 +59,7 @@ __all__ = [
     "Shadow",
     "Start",
     "State",
+    "Traffic",
     "Wait",
     "arm_of",
     "begin",
@@ -68,6 +71,7 @@ __all__ = [
     "fold_scores",
     "judge",
     "next_state",
+    "power_of",
     "salt_of",
     "score",
 ]

@@ -123,9 +123,12 @@ def log_e_paths(
     units = challenger_units + champion_units
     # A window that tells nothing is kept as one of no unit.
     told = (challenger_units > 0) & (champion_units > 0) & (bad > 0) & (bad < units)
-    sizes = np.where(told[..., None], np.stack([challenger_units, champion_units, bad], axis=-1), 0)
-    kinds, kind = np.unique(sizes.reshape(-1, 3), axis=0, return_inverse=True)
-    powers = np.stack([_powers(int(n1), int(n0), int(total), log_odds) for n1, n0, total in kinds])
+    names = (challenger_units * (champion_units.max() + 1) + champion_units) * (bad.max() + 1) + bad
+    _, first, kind = np.unique(np.where(told, names, -1), return_index=True, return_inverse=True)
+    sizes = np.stack([challenger_units, champion_units, np.where(told, bad, 0)], axis=-1).reshape(-1, 3)[
+        first
+    ]
+    powers = np.stack([_powers(int(n1), int(n0), int(total), log_odds) for n1, n0, total in sizes])
     gains = np.where(told, challenger_bad, 0).reshape(-1, 1) * log_odds - powers[kind.reshape(-1)]
     return log_e_values(np.cumsum(gains.reshape(*bad.shape, -1), axis=1))
 

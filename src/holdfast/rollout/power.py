@@ -1,0 +1,173 @@
+"""What a policy would catch, how soon, and how often it would cry wolf: both error rates, before anybody is exposed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.errors import InputError
+from holdfast.rollout.evidence import ERRORS, LATENCY, QUALITY
+from holdfast.rollout.policy import Canary
+from holdfast.stats.power import Detection, bad_units, score_loss
+
+_RATIOS: Final = {ERRORS: (2.0, 5.0), LATENCY: (2.0,)}
+_LOSSES: Final = (0.02, 0.05, 0.10)
+_LEAST_RATE: Final = 0.001  # of errors, where none was seen: twice nothing is nothing
+_WINDOWS: Final = 60
+_HOUR: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a model gets, as far as the power of its canary depends on it.
+
+    Parameters
+    ----------
+    units_per_minute, labelled_per_minute
+        Units of randomisation of both arms together, and how many of them get a label; above 0, and at least 0.
+    error_rate
+        The share of units with an error, from 0 to 1.
+    mean_score, score_spread
+        Mean (between 0 and 1) and standard deviation (above 0) of the scores of labelled answers.
+    """
+
+    units_per_minute: float
+    labelled_per_minute: float = 0.0
+    error_rate: float = 0.01
+    mean_score: float = 0.8
+    score_spread: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.units_per_minute < math.inf and 0.0 <= self.labelled_per_minute < math.inf):
+            raise InputError("HF101", f"traffic of {self.units_per_minute} units a minute decides nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class PowerRow:
+    """One harm of one metric: how likely it is found, and how soon.
+
+    `false_alarm` bounds the chance that this metric rolls back a version which is within the margins, over the whole
+    rollout. `within_step` and `within_hour` are chances of being found before the step may end, and within an hour at its
+    share; `median_minutes` is None when fewer than half are found in the time that was looked at.
+    """
+
+    metric: str
+    effect: str
+    share_percent: float
+    false_alarm: float
+    step_minutes: float
+    within_step: float
+    within_hour: float
+    median_minutes: float | None
+
+    def __str__(self) -> str:
+        soon = "later" if self.median_minutes is None else f"within {self.median_minutes:.0f} minutes"
+        return (
+            f"{self.metric}, {self.effect}, at {self.share_percent:g} %: found by the end of the step "
+            f"({self.step_minutes:.0f} minutes) in {self.within_step:.0%} of rollouts, within an hour in "
+            f"{self.within_hour:.0%}, in half of them {soon}; needless alarms in at most {self.false_alarm:.2%}"
+        )
+
+
+def power_of(policy: Canary, traffic: Traffic, *, step: int = 0, seed: int = 1) -> tuple[PowerRow, ...]:
+    """What `policy` would catch at its `step` (from 0 on) with this traffic, for a few harms of each metric.
+
+    Guarantee: the tests are the product's own, simulated; a share is known within about 0.02 (errors, latency) or 0.05
+    (quality). What it rests on: units that fail independently, at the champion's rate and at a multiple of it.
+    Raises `InputError` HF101 for a step that the policy does not have, or at which no champion is left.
+
+    >>> doubled, *others = power_of(Canary(steps=(10, 100)), Traffic(1200, 120, error_rate=0.01))
+    >>> doubled.effect, doubled.median_minutes, doubled.within_hour
+    ('2 times as many (1% to 2%)', 14.0, 0.999)
+    >>> [each.metric for each in others]
+    ['errors', 'latency', 'quality', 'quality', 'quality']
+    """
+    if not 0 <= step < len(policy.steps) or policy.steps[step] >= 100.0:
+        raise InputError("HF101", f"step {step} of a canary with the steps {policy.steps} compares nothing")
+    plan = _Plan.of(policy, traffic, step)
+    return tuple(plan.rows(seed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One step in windows of equal length: a minute, or longer where little comes in."""
+
+    policy: Canary
+    traffic: Traffic
+    share: float
+    step_minutes: float
+    window_minutes: float
+
+    @classmethod
+    def of(cls, policy: Canary, traffic: Traffic, step: int) -> _Plan:
+        share = policy.steps[step] / 100.0
+        smaller = min(share, 1.0 - share)
+        waits = [policy.step_at_least_us / 60e6, policy.units_per_step / (traffic.units_per_minute * smaller)]
+        if policy.labelled_per_step and traffic.labelled_per_minute:
+            waits.append(policy.labelled_per_step / (traffic.labelled_per_minute * smaller))
+        minutes = math.ceil(max(waits))
+        return cls(policy, traffic, share, minutes, math.ceil(max(minutes, _HOUR) / _WINDOWS))
+
+    def rows(self, seed: int) -> Iterator[PowerRow]:
+        for metric in self.policy.metrics:
+            if metric == QUALITY:
+                for loss in _LOSSES:
+                    if loss < self.traffic.mean_score:
+                        yield self._row(metric, f"mean score {loss:.2f} lower", self._score(loss, seed))
+                continue
+            base = self._base(metric)
+            for ratio in _RATIOS[metric]:
+                if base * ratio < 1.0:
+                    words = f"{ratio:g} times as many ({_share(base)} to {_share(base * ratio)})"
+                    yield self._row(metric, words, self._bad(metric, base, ratio, seed))
+
+    def _base(self, metric: str) -> float:
+        if metric == ERRORS:
+            return max(_LEAST_RATE, self.traffic.error_rate)
+        assert self.policy.latency_quantile is not None, "latency is judged"
+        return 1.0 - self.policy.latency_quantile
+
+    def _bad(self, metric: str, base: float, ratio: float, seed: int) -> Detection:
+        units = self.traffic.units_per_minute * self.window_minutes
+        return bad_units(
+            challenger_units=units * self.share,
+            champion_units=units * (1.0 - self.share),
+            base_rate=base,
+            risk_ratio=ratio,
+            margin=self.policy.error_margin if metric == ERRORS else self.policy.latency_margin,
+            log_bound=self.policy.log_bound_of(metric),
+            windows=_WINDOWS,
+            seed=seed,
+        )
+
+    def _score(self, loss: float, seed: int) -> Detection:
+        scores = self.traffic.labelled_per_minute * self.window_minutes
+        return score_loss(
+            challenger_scores=round(scores * self.share),
+            champion_scores=round(scores * (1.0 - self.share)),
+            mean=self.traffic.mean_score,
+            spread=self.traffic.score_spread,
+            loss=loss,
+            margin=self.policy.quality_margin,
+            log_bound=self.policy.log_bound_of(QUALITY),
+            windows=_WINDOWS,
+            seed=seed,
+        )
+
+    def _row(self, metric: str, effect: str, found: Detection) -> PowerRow:
+        return PowerRow(
+            metric=metric,
+            effect=effect,
+            share_percent=self.share * 100.0,
+            false_alarm=self.policy.alpha_of(metric),
+            step_minutes=self.step_minutes,
+            within_step=found.share_within(self.step_minutes / self.window_minutes),
+            within_hour=found.share_within(_HOUR / self.window_minutes),
+            median_minutes=None if found.median is None else float(found.median * self.window_minutes),
+        )
+
+
+def _share(share: float) -> str:
+    return f"{100.0 * share:.2g}%"

@@ -1,0 +1,144 @@
+"""How soon would a planned test find a harm of a given size? By simulation of the very test, many runs at once.
+
+A bound on false alarms is half of what is worth knowing about a test; the other half is what it would miss, and that
+depends on the traffic. Given a seed, the same plan gives the same answer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.errors import InputError
+from holdfast.stats import betting, hypergeometric
+
+RUNS: Final = 2000
+"""How many runs are simulated: a share found of one half is then known within 0.022."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """In which window harm was found in each of many runs; 0 in a run in which it was not."""
+
+    windows: int
+    found_in: tuple[int, ...]
+
+    def share_within(self, windows: float) -> float:
+        """The share of runs in which it was found in the first so many windows."""
+        return sum(0 < each <= windows for each in self.found_in) / len(self.found_in)
+
+    @property
+    def median(self) -> int | None:
+        """The window by which half of the runs had found it; None when fewer did."""
+        ordered = sorted(each or self.windows + 1 for each in self.found_in)
+        middle = ordered[(len(ordered) - 1) // 2]
+        return middle if middle <= self.windows else None
+
+
+def bad_units(
+    *,
+    challenger_units: float,
+    champion_units: float,
+    base_rate: float,
+    risk_ratio: float,
+    margin: float,
+    log_bound: float,
+    windows: int,
+    seed: int,
+    runs: int = RUNS,
+) -> Detection:
+    """How soon `HypergeometricTest` finds that the challenger is bad `risk_ratio` times as often as the champion.
+
+    Parameters
+    ----------
+    challenger_units, champion_units
+        Mean number of units of each arm in one window, at least 0. Windows have the next lower or higher whole number.
+    base_rate, risk_ratio
+        The champion's share of bad units, from 0 to 1, and by what the challenger's is larger (it is 1 at most).
+    margin, log_bound
+        The tolerated odds ratio, and the natural logarithm of the e-value at which harm is shown.
+    windows, seed, runs
+        How many windows are looked at, one after the other, in how many runs.
+
+    Raises `InputError` HF101 for a rate that is no share, or nothing to simulate.
+
+    >>> plan = dict(challenger_units=120, champion_units=1080, base_rate=0.01, margin=1.0, windows=60, seed=1)
+    >>> found = bad_units(risk_ratio=5.0, log_bound=4.6, **plan)
+    >>> found.median, found.share_within(10)
+    (2, 1.0)
+    """
+    _check(base_rate, windows, runs)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    ours, theirs = (_whole(rng, each, (runs, windows)) for each in (challenger_units, champion_units))
+    our_bad, their_bad = rng.binomial(ours, min(1.0, base_rate * risk_ratio)), rng.binomial(theirs, base_rate)
+    return first_reached(hypergeometric.log_e_paths(ours, our_bad, theirs, their_bad, margin), log_bound)
+
+
+def score_loss(
+    *,
+    challenger_scores: int,
+    champion_scores: int,
+    mean: float,
+    spread: float,
+    loss: float,
+    margin: float,
+    log_bound: float,
+    windows: int,
+    seed: int,
+    runs: int = RUNS // 4,
+) -> Detection:
+    """How soon `BettingTest` finds that the challenger's mean score is `loss` below the champion's.
+
+    Scores are drawn from beta laws with the champion's `mean` (between 0 and 1) and standard deviation `spread`, which
+    the challenger shares as far as its own mean permits; the rest is as for `bad_units`. Raises `InputError` HF101 for
+    means and spreads that no law on [0, 1] has.
+
+    >>> plan = dict(challenger_scores=12, champion_scores=108, mean=0.8, spread=0.2, margin=0.005, windows=60, seed=1)
+    >>> found = score_loss(loss=0.1, log_bound=4.6, **plan)
+    >>> 5 <= found.median <= 12, found.share_within(60)
+    (True, 1.0)
+    """
+    _check(mean, windows, runs)
+    if min(challenger_scores, champion_scores) == 0:
+        return Detection(windows, (0,) * runs)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    pairs = min(challenger_scores, champion_scores)
+    shape = (runs, windows, pairs)
+    ours = _means(rng, mean - loss, spread, max(1, challenger_scores // pairs), shape)
+    theirs = _means(rng, mean, spread, max(1, champion_scores // pairs), shape)
+    return first_reached(betting.log_e_paths(ours, theirs, margin), log_bound)
+
+
+def first_reached(log_e: NDArray[np.float64], log_bound: float) -> Detection:
+    """When each run, a row of `log_e` after each window, first reached `log_bound`."""
+    reached = log_e >= log_bound
+    found_in = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, 0)
+    return Detection(log_e.shape[1], tuple(found_in.tolist()))
+
+
+def _whole(rng: np.random.Generator, mean: float, shape: tuple[int, int]) -> NDArray[np.int64]:
+    return (
+        np.full(shape, mean, np.int64) if mean == int(mean) else (mean + rng.random(shape)).astype(np.int64)
+    )
+
+
+def _means(
+    rng: np.random.Generator, mean: float, spread: float, many: int, shape: tuple[int, int, int]
+) -> NDArray[np.float64]:
+    """Means of `many` scores each. Of a beta law, the mean of n has nearly the beta law with n times as little variance."""
+    most = mean * (1.0 - mean)
+    if not (0.0 < mean < 1.0 and spread > 0.0):
+        raise InputError("HF101", f"no scores have the mean {mean} and the standard deviation {spread}")
+    variance = min(spread**2, 0.95 * most) / many
+    size = most / variance - 1.0
+    drawn: NDArray[np.float64] = rng.beta(mean * size, (1.0 - mean) * size, shape)
+    return drawn
+
+
+def _check(share: float, windows: int, runs: int) -> None:
+    if not (0.0 <= share <= 1.0 and math.isfinite(share) and windows >= 1 and runs >= 1):
+        raise InputError("HF101", f"nothing to simulate: a share of {share}, {windows} windows, {runs} runs")

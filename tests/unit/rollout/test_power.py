@@ -1,0 +1,53 @@
+"""R127: both error rates of a policy, in numbers and in words, before it is used."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.errors import InputError
+from holdfast.rollout import Canary, Traffic, power_of
+
+TRAFFIC = Traffic(1200, 120, error_rate=0.01, mean_score=0.8, score_spread=0.2)
+
+
+def test_each_metric_that_is_judged_has_rows_and_false_alarms_add_up_to_alpha() -> None:
+    policy = Canary(steps=(10, 100), alpha=0.02)
+    rows = power_of(policy, TRAFFIC)
+    assert [row.metric for row in rows] == ["errors", "errors", "latency", "quality", "quality", "quality"]
+    assert sum({row.metric: row.false_alarm for row in rows}.values()) == pytest.approx(0.02)
+    assert {row.metric for row in power_of(Canary(latency_quantile=None), TRAFFIC)} == {"errors", "quality"}
+
+
+def test_larger_harm_is_found_sooner_and_a_larger_share_finds_more() -> None:
+    twice, fivefold, slow, *losses = power_of(Canary(steps=(10, 100)), TRAFFIC)
+    assert twice.median_minutes is not None
+    assert fivefold.median_minutes is not None
+    assert fivefold.median_minutes < twice.median_minutes <= 15
+    assert slow.within_hour >= 0.85
+    assert losses[0].within_hour <= losses[1].within_hour <= losses[2].within_hour
+    small = power_of(Canary(steps=(1, 100)), TRAFFIC)[0]
+    assert small.within_hour < 0.5 < twice.within_hour
+    assert small.median_minutes is None
+
+
+def test_little_traffic_is_looked_at_for_as_long_as_the_step_takes() -> None:
+    row = power_of(Canary(labelled_per_step=0), Traffic(30, error_rate=0.0))[1]
+    assert row.step_minutes == pytest.approx(667)
+    assert row.effect == "5 times as many (0.1% to 0.5%)"
+    assert row.within_hour <= row.within_step <= 0.1
+
+
+def test_words() -> None:
+    words = str(power_of(Canary(steps=(10, 100)), TRAFFIC)[0])
+    assert words.startswith(
+        "errors, 2 times as many (1% to 2%), at 10 %: found by the end of the step (5 minutes)"
+    )
+    assert words.endswith("in half of them within 14 minutes; needless alarms in at most 0.80%")
+
+
+def test_what_cannot_be_meant_is_refused() -> None:
+    for step in (-1, 1, 2):
+        with pytest.raises(InputError, match="HF101"):
+            power_of(Canary(steps=(10, 100)), TRAFFIC, step=step)
+    with pytest.raises(InputError, match="HF101"):
+        Traffic(0.0)

@@ -17,7 +17,8 @@ from holdfast.contract.units import are_read, definitions
 from holdfast.errors import HoldfastError
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.oip import input_spec, model_metadata
-from holdfast.serve.plane import Call, Plane, Serving
+from holdfast.serve.plane import Call, Plane
+from holdfast.serve.serving import Serving
 from holdfast.serve.version import load
 from holdfast.store.prediction_log import LogWriter, PredictionRecord, read, segments
 

@@ -15,7 +15,8 @@ from tests.serve.conftest import CONTRACT, MODEL, Served, row, sealed, tensors
 
 from holdfast.contract import Contract, Number
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.plane import Call, Plane, Serving
+from holdfast.serve.plane import Call, Plane
+from holdfast.serve.serving import Serving
 from holdfast.serve.version import load
 from holdfast.store.prediction_log import LogWriter, PredictionRecord, read, segments
 

@@ -85,6 +85,19 @@ class VersionFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowFacts:
+    """What became of the copies of requests."""
+
+    results: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Copies that were answered, by version and result."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Copies that no shadow was given, by version."""
+    waiting: int = 0
+    off: bool = False
+    """Whether the shadow hung and gets no copies any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerFacts:
     """What the server knows of itself at the moment of a scrape."""
 
@@ -109,6 +122,7 @@ class ServerFacts:
     started_seconds: float
     asked: Asked | None = None
     """The last comparison of what callers ask the champion with what it learnt from, as the control loop made it."""
+    shadow: ShadowFacts = field(default_factory=ShadowFacts)
 
 
 def exposition(facts: ServerFacts, counters: Counters) -> bytes:
@@ -158,6 +172,7 @@ def exposition(facts: ServerFacts, counters: Counters) -> bytes:
     ):  # fmt: skip
         page.family(name, kind, text)
         page.sample(name, model, value)
+    _shadow(page, model, facts.shadow)
     _asked(page, facts.model, facts.asked)
     _process(page, facts.started_seconds)
     return page.encoded()
@@ -184,6 +199,27 @@ def _versions(page: _Page, facts: ServerFacts) -> None:
     for each in facts.versions:
         labels = {"model": facts.model, "version": each.version, "arm": each.role}
         page.sample("holdfast_model_age_seconds", labels, facts.now_seconds - each.trained_seconds)
+
+
+def _shadow(page: _Page, model: dict[str, str], shadow: ShadowFacts) -> None:
+    name = "holdfast_shadow_copies_total"
+    page.family(
+        name, "counter", "Copies of requests that a shadow answered or failed, by what became of them."
+    )
+    for (version, result), number in shadow.results.items():
+        page.sample(name, {**model, "version": version, "result": result}, number)
+    name = "holdfast_shadow_dropped_total"
+    page.family(
+        name, "counter", "Copies that did not fit into the queue, or came when the shadow was switched off."
+    )
+    for version, number in shadow.dropped.items():
+        page.sample(name, {**model, "version": version}, number)
+    page.family("holdfast_shadow_waiting", "gauge", "Copies that wait for the shadow.")
+    page.sample("holdfast_shadow_waiting", model, shadow.waiting)
+    page.family(
+        "holdfast_shadow_off", "gauge", "1 when the shadow did not come back and gets no copies any more."
+    )
+    page.sample("holdfast_shadow_off", model, int(shadow.off))
 
 
 def _asked(page: _Page, model: str, asked: Asked | None) -> None:

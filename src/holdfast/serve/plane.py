@@ -7,70 +7,24 @@ is answered for: the champion for the challenger; the previous version and then 
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from time import perf_counter
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from holdfast.contract.border import crossing
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.features import OnlineTable
 from holdfast.records import Arm, TrafficPlan
-from holdfast.rollout import arm_of, salt_of
+from holdfast.rollout import arm_of
 from holdfast.serve.endpoint import Endpoint, Row
 from holdfast.serve.metrics import Counters
 from holdfast.serve.oip import InferAnswer, InferRequest, RequestError, decode_request
-from holdfast.serve.version import LoadedVersion, Probabilities, empty_rows
+from holdfast.serve.serving import Serving
+from holdfast.serve.shadow import Copy, ShadowThread
+from holdfast.serve.version import Probabilities, empty_rows, unfit
 from holdfast.store.prediction_log import LogWriter, PredictionRecord, frame
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What the server does now: one immutable object, so that following a plan is one assignment."""
-
-    plan: TrafficPlan
-    endpoint: Endpoint
-    """The champion's contract: what a request is checked by before anybody knows who will answer it."""
-    endpoints: Mapping[str, Endpoint]
-    """Each version's own contract; versions of one contract share it."""
-    versions: Mapping[str, LoadedVersion]
-    salt: bytes
-
-    @classmethod
-    def of(cls, plan: TrafficPlan, versions: Mapping[str, LoadedVersion]) -> Serving:
-        """`plan` with its versions, all of them warm; the champion's contract is the endpoint's."""
-        salt = salt_of(plan.model, plan.rollout if plan.rollout is not None else 0)
-        contracts = {version.contract.hash: version.contract for version in versions.values()}
-        compiled = {found: Endpoint(contract) for found, contract in contracts.items()}
-        endpoints = {name: compiled[version.contract.hash] for name, version in versions.items()}
-        for one, other in itertools.permutations(compiled.values(), 2):
-            # Asked here, so that no request waits for the definitions of units.
-            for name, facts in one.unlike(other).items():
-                crossing(one.contract.column(name), facts)
-        return cls(plan, endpoints[plan.champion], endpoints, versions, salt)
-
-    @property
-    def intended(self) -> str:
-        """The version that new traffic is meant for."""
-        return self.plan.intended
-
-    def stand_ins(self, failed: str) -> list[str]:
-        """Who answers when `failed` could not, in turn; each only rows that its own contract lets through."""
-        plan = self.plan
-        order = [plan.champion] if failed == plan.challenger else []
-        order += [version for version in (plan.previous, plan.fallback) if version is not None]
-        return [version for version in dict.fromkeys(order) if version != failed]
-
-    def arm(self, version: str) -> Arm:
-        """The side on which `version` answers."""
-        if version == self.plan.champion:
-            return Arm.CHAMPION
-        return Arm.CHALLENGER if version == self.plan.challenger else Arm.FALLBACK
 
 
 @dataclass(slots=True)
@@ -130,6 +84,10 @@ class Plane:
     table: OnlineTable = field(default_factory=OnlineTable)
     counters: Counters = field(default_factory=Counters)
     serving: Serving | None = None
+    shadow: ShadowThread | None = None
+    """Who answers copies; None when nobody may."""
+    _answered: tuple[Serving, list[_Job], Sequence[Call]] | None = None
+    _mirrored: Serving | None = None
 
     def answer(self, calls: Sequence[Call]) -> list[Outcome]:
         """One outcome for each call, in order. Nothing that a client sends makes this raise."""
@@ -155,12 +113,37 @@ class Plane:
         logged = self.log.write(frames) if frames else True
         if not logged:
             self.log.drop(len(frames))
+        self._answered = (serving, done, calls)
         ended = perf_counter()
         for job in done:
             outcomes[job.place] = self._outcome(serving, job, logged, ended - calls[job.place].received)
         return [
             outcome if outcome is not None else _unavailable("the request was lost") for outcome in outcomes
         ]
+
+    def mirror(self) -> None:
+        """Give the shadow, if there is one, copies of what was answered last. To be called when the answers are out."""
+        answered, self._answered = self._answered, None
+        if answered is None or self.shadow is None:
+            return
+        serving, jobs, calls = answered
+        if serving is not self._mirrored:
+            self.shadow.cast(serving.cast(self.table))
+            self._mirrored = serving
+        plan = serving.plan
+        if plan.shadow is None:
+            return
+        for job in jobs:
+            if job.probe or job.pinned:
+                continue
+            if arm_of(job.unit, serving.shadow_salt, plan.shadow_ppm) is Arm.CHALLENGER:
+                self.shadow.offer(_copy(plan, job, len(calls[job.place].body)))
+
+    def keep_shadowed(self) -> None:
+        """Log what the shadow has finished."""
+        frames = [] if self.shadow is None else self.shadow.take()
+        if frames and not self.log.write(frames):
+            self.log.drop(len(frames))
 
     # --- one request --------------------------------------------------------------------------------------------------
 
@@ -270,13 +253,10 @@ class Plane:
         try:
             version.fill_aggregates(rows, moments, self.table)
             found = version.run(rows)
-            if found.shape != (len(rows),):
-                return "wrong_shape"
         except Exception:  # whatever it is, a request must be answered; the kind is counted and logged
             return "exception"
-        # A NaN compares false with everything, so this refuses it too.
-        if not (found.min() >= 0.0 and found.max() <= 1.0):
-            return "not_a_probability" if np.isfinite(found).all() else "not_finite"
+        if kind := unfit(found, len(rows)):
+            return kind
         begin = 0
         for job in jobs:
             end = begin + len(job.rows)
@@ -327,6 +307,20 @@ class Plane:
         plan = serving.plan.plan if job.probe else None
         answer = InferAnswer(self.model, version, job.request.id, prediction, arm, plan, job.probabilities)
         return answer, job.request.binary_output
+
+
+def _copy(plan: TrafficPlan, job: _Job, size_bytes: int) -> Copy:
+    return Copy(
+        job.id,
+        job.unit,
+        plan.rollout,
+        size_bytes,
+        lambda endpoint: _gathered(endpoint, [job]),
+        job.answered or plan.champion,
+        job.champion_failed or _result(job),
+        int(job.seconds * 1e6),
+        [] if job.probabilities is None else job.probabilities.tolist(),
+    )
 
 
 def _gathered(endpoint: Endpoint, jobs: list[_Job]) -> tuple[list[Row], list[int]]:

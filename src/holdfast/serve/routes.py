@@ -146,6 +146,7 @@ class Routes:
                 exchange.send(200, body)
             else:
                 exchange.send(200, body, OCTETS, b"inference-header-content-length: %d\r\n" % header_length)
+        self._plane.mirror()
 
     # --- health and metadata ------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from email.utils import formatdate
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -18,9 +19,11 @@ from holdfast.errors import InputError
 from holdfast.records import check_name
 from holdfast.serve.doors import Doors
 from holdfast.serve.http import ConnectionLimits, Listener
-from holdfast.serve.metrics import ServerFacts, VersionFacts
-from holdfast.serve.plane import Plane, Serving
+from holdfast.serve.metrics import ServerFacts, ShadowFacts, VersionFacts
+from holdfast.serve.plane import Plane
 from holdfast.serve.routes import Routes
+from holdfast.serve.serving import Serving
+from holdfast.serve.shadow import ShadowThread
 from holdfast.serve.warm import POLL_SECONDS, Follower
 from holdfast.settings import Settings
 from holdfast.store.prediction_log import LogWriter, claim
@@ -34,6 +37,8 @@ FRESH_SECONDS: Final = 0.5
 """How long of that a connection may take that was opened and has sent nothing yet."""
 FIRST_READ_SECONDS: Final = 2.0
 """How long a start waits for the ledger before it serves its local copy."""
+SHADOW_SECONDS: Final = 0.02
+"""How long what a shadow has finished waits to be logged together with what it finishes next."""
 _BACKLOG: Final = 1024
 
 
@@ -97,6 +102,7 @@ async def _serve(
     claimed = claim(settings.root / "log", model)
     log = LogWriter(claimed.directory, claimed.server, model)
     plane = Plane(model, log, now_us)
+    plane.shadow = ShadowThread(_waking(loop, plane), now_us)
     server = Server(claimed.server, model, address, claimed.directory, now_us())
     follower = Follower(plane, settings, server, now_us, poll_seconds=poll_seconds)
     process = _Process(plane, follower, server)
@@ -126,10 +132,28 @@ async def _serve(
         if loop.time() > patience:
             listener.close_idle(fresh=True)
     follower.stop()
+    plane.shadow.stop()
+    plane.keep_shadowed()
     await asyncio.sleep(0)  # the last replies leave with this turn of the loop
     listener.close()
     log.close()
     claimed.release()
+
+
+def _waking(loop: asyncio.AbstractEventLoop, plane: Plane) -> Callable[[], None]:
+    """What a shadow's thread calls when it has finished something: soon after, the loop logs it."""
+
+    def later() -> None:
+        loop.call_later(SHADOW_SECONDS, plane.keep_shadowed)
+
+    def wake() -> None:
+        try:
+            loop.call_soon_threadsafe(later)
+        except RuntimeError:
+            # The loop has ended, and with it the server: nobody waits for this record.
+            return
+
+    return wake
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -179,7 +203,7 @@ class _Process:
         """`/holdfast/status`."""
         serving = self._plane.serving
         plan = serving.plan if serving is not None else None
-        progress = self._follower.progress
+        progress, swap = self._follower.progress, self._follower.swap
         return {
             "server": self._server.server,
             "model": self._server.model,
@@ -191,13 +215,19 @@ class _Process:
             "previous": plan.previous if plan else None,
             "fallback": plan.fallback if plan else None,
             "rollout": plan.rollout if plan else None,
+            "shadow": plan.shadow if plan else None,
+            "shadow_ppm": plan.shadow_ppm if plan else 0,
+            **self._shadow_status(),
             "intended": serving.intended if serving else None,
             "table_version": self._follower.online.table_version,
             "following": self._follower.alive,
             "ledger_read_us": progress.ledger_read_us,
             "trouble": progress.trouble,
             "refused": progress.refusal,
-            "left_out": progress.left_out,
+            "left_out": swap.left_out,
+            "aborts": [asdict(abort) for abort in swap.aborts.values()],
+            "held": swap.held,
+            "abort_trouble": self._follower.aborts.trouble or self._follower.aborts.reserve_trouble,
             "online_trouble": progress.online_trouble,
             "copy_trouble": progress.copy_trouble,
             "log_segment": self._plane.log.segment,
@@ -207,7 +237,7 @@ class _Process:
     def scrape(self) -> ServerFacts:
         """`/metrics`."""
         serving = self._plane.serving
-        progress = self._follower.progress
+        progress, swap = self._follower.progress, self._follower.swap
         log = self._plane.log
         return ServerFacts(
             model=self._server.model,
@@ -216,11 +246,11 @@ class _Process:
             share_ppm=serving.plan.share_ppm if serving else 0,
             ready=self.routes.ready,
             versions=self._versions(serving) if serving else (),
-            last_rollback_seconds=progress.rolled_back_us / 1e6,
+            last_rollback_seconds=swap.rolled_back_us / 1e6,
             ledger_read_seconds=progress.ledger_read_us / 1e6,
             following=self._follower.alive,
             plans_refused=progress.plans_refused,
-            versions_left_out=len(progress.left_out),
+            versions_left_out=len(swap.left_out),
             unusable_values=self._follower.online.unusable,
             log_dropped=log.dropped,
             log_failed_syncs=log.failed_syncs,
@@ -228,17 +258,34 @@ class _Process:
             refused_connections=self.listener.refused_connections,
             started_seconds=self._server.started_us / 1e6,
             asked=progress.asked,
+            shadow=self._shadow_facts(),
         )
+
+    def _shadow_facts(self) -> ShadowFacts:
+        thread = self._plane.shadow
+        if thread is None:
+            return ShadowFacts()
+        return ShadowFacts(dict(thread.results), dict(thread.dropped), thread.waiting, bool(thread.off))
+
+    def _shadow_status(self) -> dict[str, object]:
+        thread = self._plane.shadow
+        found = self._shadow_facts()
+        return {
+            "shadow_copies": sum(found.results.values()),
+            "shadow_dropped": sum(found.dropped.values()),
+            "shadow_off": "" if thread is None else thread.off,
+        }
 
     def _versions(self, serving: Serving) -> tuple[VersionFacts, ...]:
         plan = serving.plan
         roles = {
+            plan.shadow: "shadow",
             plan.fallback: "fallback",
             plan.previous: "previous",
             plan.challenger: "challenger",
             plan.champion: "champion",
         }
-        deployed_us = self._follower.deployed_us
+        deployed_us = self._follower.swap.deployed_us
         return tuple(
             VersionFacts(
                 name,

@@ -15,7 +15,8 @@ from holdfast.contract.evolution import compare
 from holdfast.errors import IntegrityError
 from holdfast.records import TrafficPlan
 from holdfast.rollout.abort import Abort, banned, permitted
-from holdfast.serve.plane import Plane, Serving
+from holdfast.serve.plane import Plane
+from holdfast.serve.serving import Serving
 from holdfast.serve.version import LoadedVersion
 
 

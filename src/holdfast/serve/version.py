@@ -103,6 +103,20 @@ def load(name: str, digest: str, data: bytes, *, created_us: int) -> LoadedVersi
     return version
 
 
+def unfit(found: Probabilities, rows: int) -> str:
+    """Why `found` is no answer for so many rows, as a kind of failure; empty when it is one.
+
+    >>> unfit(np.array([0.5, np.nan], np.float32), 2), unfit(np.array([0.5], np.float32), 1)
+    ('not_finite', '')
+    """
+    if found.shape != (rows,):
+        return "wrong_shape"
+    # A NaN compares false with everything, so this refuses it too.
+    if not (found.min() >= 0.0 and found.max() <= 1.0):
+        return "not_a_probability" if np.isfinite(found).all() else "not_finite"
+    return ""
+
+
 def empty_rows(count: int) -> list[_MUTABLE_ROW]:
     """Rows in which everything is missing: what warms a session, and what a probe without inputs is answered for."""
     return [{} for _ in range(count)]

@@ -76,11 +76,35 @@ class FeedbackRecord(msgspec.Struct, frozen=True, array_like=True, tag="F", gc=F
     at_us: int
 
 
-Record = PredictionRecord | FeedbackRecord
+class ShadowRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
+    """What a shadow made of a copy of the request `id`, and the answer that was given: both sides of the pair.
+
+    `result` is "ok" or the shadow's kind of failure; `latency_us` is how long it took on its own thread, and `beside_us`
+    how long the version that had answered took there for the same rows, None when it was not run again.
+    `champion` names the version that answered the user, with its result, its time in the answer's path, and its
+    probabilities: none when nobody could answer.
+    """
+
+    id: str
+    at_us: int
+    unit: bytes
+    rollout: int | None
+    version: str
+    result: str
+    latency_us: int
+    beside_us: int | None
+    probabilities: list[float]
+    champion: str
+    champion_result: str
+    champion_latency_us: int
+    champion_probabilities: list[float]
+
+
+Record = PredictionRecord | FeedbackRecord | ShadowRecord
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE: Final = msgspec.msgpack.Decoder(Record).decode
 # How an encoded record begins: an array of as many elements as the struct has fields and the tag.
-_BEGINNINGS: Final = (b"\x9d\xa1P", b"\x95\xa1F")
+_BEGINNINGS: Final = (b"\x9d\xa1P", b"\x95\xa1F", b"\x9e\xa1S")
 
 
 def frame(record: Record) -> bytes:

@@ -94,7 +94,7 @@ def check(connection: Connection, *, since: int = 0) -> Chain:
     last, count, head = since, 0, None
     while True:
         query = _READ.where(_EVENTS.c.event > last).order_by(_EVENTS.c.event).limit(_AT_ONCE)
-        page = connection.execute(query).tuples().all()
+        page = connection.execute(query).all()
         held, broken = followed(page, before)
         count += held
         if held:

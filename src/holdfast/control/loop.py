@@ -87,7 +87,7 @@ def run(
     while True:
         try:
             if not isinstance(held, leases.Lease):
-                held = leases.acquire(
+                found = leases.acquire(
                     store,
                     f"control-{model}",
                     holder=holder,
@@ -95,6 +95,7 @@ def run(
                     now_us=clock_us(),
                     seen=held,
                 )
+                held = leases.watched_from(found, held, clock_us())
             if isinstance(held, leases.Lease):
                 run_round(store, model, held, clock_us=clock_us, doing=doing)
         except ConflictError as error:

@@ -10,17 +10,28 @@ lease has a larger one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, case, insert, select, update
 from sqlalchemy.exc import IntegrityError as UniqueError
 
 from holdfast.errors import ConflictError
 from holdfast.store import Store, schema
+from holdfast.store.prepared import Prepared
 
 _LEASES: Final = schema.leases
 _NOBODY: Final = ""
+_HERE: Final = _LEASES.c.lease == bindparam("named")
+_NOW: Final = bindparam("now_us", type_=_LEASES.c.renewed_us.type)
+# FOR UPDATE keeps a take-over out until the caller's commit; SQLite's single writer does so anyway and ignores it.
+_HELD: Final = Prepared(select(_LEASES.c.holder, _LEASES.c.epoch).where(_HERE).with_for_update())
+_RENEW: Final = Prepared(
+    update(_LEASES)
+    .where(_HERE, _LEASES.c.epoch == bindparam("held"), _LEASES.c.holder != _NOBODY)
+    # It must change even if the holder's clock stands still or goes back: change is what observers look for.
+    .values(renewed_us=case((_LEASES.c.renewed_us < _NOW, _NOW), else_=_LEASES.c.renewed_us + 1))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +91,10 @@ def acquire(
         How long the row may stand still before others take the holder for dead, microseconds; renew several
         times in it.
     now_us
-        The caller's clock, microseconds. Only differences between calls of the same caller are used.
+        The caller's clock, microseconds, read before the call. Only differences between calls of the same caller are
+        used.
     seen
-        The `Sighting` that the previous call returned, None on the first.
+        The `Sighting` that the previous call returned, None on the first; a new one dated by `watched_from`.
 
     A caller that takes over its own lease (same `holder`) gets a new epoch as well, so that a forgotten
     twin is fenced.
@@ -122,17 +134,9 @@ def acquire(
 def renew(store: Store, lease: Lease, *, now_us: int) -> None:
     """Show that the holder lives; `ConflictError` HF304 when the lease has gone to another."""
     with store.ledger.write() as connection:
-        assert_epoch(connection, lease.name, lease.epoch)
-        renewed_us = connection.execute(
-            select(_LEASES.c.renewed_us).where(_LEASES.c.lease == lease.name)
-        ).scalar_one()
-        # It must change even if the holder's clock stands still or goes back: change is what observers look
-        # for.
-        connection.execute(
-            update(_LEASES)
-            .where(_LEASES.c.lease == lease.name, _LEASES.c.epoch == lease.epoch)
-            .values(renewed_us=max(now_us, renewed_us + 1))
-        )
+        values = {"named": lease.name, "held": lease.epoch, "now_us": now_us}
+        if _RENEW.run(connection, values).rowcount != 1:
+            assert_epoch(connection, lease.name, lease.epoch)
 
 
 def release(store: Store, lease: Lease) -> bool:
@@ -152,11 +156,7 @@ def release(store: Store, lease: Lease) -> bool:
 
 def assert_epoch(connection: Connection, lease: str, epoch: int) -> None:
     """Fence the caller's transaction: `ConflictError` HF304 unless lease `lease` still has `epoch`."""
-    # FOR UPDATE keeps a take-over out until the caller's commit; SQLite's single writer does so anyway and
-    # ignores it.
-    row = connection.execute(
-        select(_LEASES.c.holder, _LEASES.c.epoch).where(_LEASES.c.lease == lease).with_for_update()
-    ).one_or_none()
+    row = _HELD.run(connection, {"named": lease}).one_or_none()
     if row is None or row.epoch != epoch or row.holder == _NOBODY:
         found = (
             "nobody holds it"
@@ -169,6 +169,17 @@ def assert_epoch(connection: Connection, lease: str, epoch: int) -> None:
             state="nothing was written under the old epoch",
             next_command="holdfast status",
         )
+
+
+def watched_from(now: Lease | Sighting, before: Lease | Sighting | None, after_us: int) -> Lease | Sighting:
+    """What `acquire` returned, dated so that nobody was watched before there was something to see.
+
+    `after_us` is the caller's clock, read after the call. A caller that was stopped between its clock and the ledger would
+    else count that time as watched, and take a lease that was renewed a moment ago.
+    """
+    if isinstance(now, Sighting) and now != before:
+        return replace(now, since_us=after_us)
+    return now
 
 
 def _continued(looks: Sighting, seen: Sighting | None) -> Sighting:

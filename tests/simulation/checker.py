@@ -1,0 +1,221 @@
+"""What the simulation may never show. The checker reads the ledger for itself after each commit, and knows what really
+happened outside of it; it shares no code with what it checks but the table of transitions.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from actors import Actor
+
+from holdfast.rollout import RESTING, TERMINAL, TRANSITIONS, State
+from holdfast.store.events import FIRST, chained
+
+ABORTED = TERMINAL | {State.ROLLING_BACK}
+COMPARED = (State.CANARY, State.PAUSED, State.VERIFYING)
+CONTROLLER = "control"
+
+
+class RejectedError(AssertionError):
+    """A history that must not happen."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The ledger after one commit."""
+
+    lease: tuple[str, int, int]
+    rollouts: dict[int, tuple[Any, ...]]
+    plan: tuple[Any, ...] | None
+    probes: tuple[tuple[Any, ...], ...]
+    evidence: tuple[tuple[Any, ...], ...]
+    collected: tuple[tuple[Any, ...], ...]
+
+    @property
+    def fenced(self) -> tuple[Any, ...]:
+        """What only the holder of the lease may write, besides rollouts."""
+        return self.evidence, self.collected, self.probes
+
+
+@dataclass
+class History:
+    """Reads the ledger after each commit, and rejects what contradicts a rule."""
+
+    path: Path
+    true_us: int = 0
+    told: list[str] = field(default_factory=list)
+    observed: set[tuple[str, int, str]] = field(default_factory=set)
+    """What probes really saw: server, plan and the version that answered."""
+    served: Counter[int] = field(default_factory=Counter)
+    """The challenger's units that servers really answered, by rollout."""
+    collected: int = 0
+    aborted: dict[str, int] = field(default_factory=dict)
+    """With which plan each version was taken back last, until it is rolled out anew."""
+    takeovers: int = 0
+    _before: Seen | None = None
+    _since_us: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._database = sqlite3.connect(self.path, isolation_level=None)
+        self._before = self._look()
+
+    def again(self) -> None:
+        """Take what the ledger is now for what was always so."""
+        self._before = self._look()
+
+    def close(self) -> None:
+        self._database.close()
+
+    @property
+    def now(self) -> Seen:
+        assert self._before is not None
+        return self._before
+
+    def committed(self, actor: Actor) -> None:
+        """Look at what `actor` has just committed."""
+        before, after = self.now, self._look()
+        self._before = after
+        self._lease(actor, before, after)
+        moved = [n for n in after.rollouts if after.rollouts[n] != before.rollouts.get(n)]
+        if actor.name.startswith(CONTROLLER) and (moved or before.fenced != after.fenced):
+            self._require(
+                after.lease[:2] == (actor.name.partition("#")[0], actor.believes),
+                f"{actor.name} wrote under epoch {actor.believes}; the lease is {after.lease}",
+            )
+        self._require(len(moved) <= 1, f"one transaction moved rollouts {moved}")
+        for number in moved:
+            self._moved(actor, number, before, after)
+        if after.plan != before.plan:
+            self._planned(moved, before, after)
+        under_way = [n for n, row in after.rollouts.items() if row[0] not in RESTING]
+        self._require(len(under_way) <= 1, f"rollouts {under_way} are under way at once")
+
+    def answered(self, server: str, follows: int, knows: int, version: str) -> None:
+        """`server` follows plan `follows`, has kept plan `knows`, and answered a user by `version`."""
+        since = self.aborted.get(version)
+        self._require(
+            since is None or max(follows, knows) < since,
+            f"{server} answered by {version} under plan {follows}; it was taken back by plan {since}",
+        )
+
+    def told_once(self) -> None:
+        """The whole story is a chain, and no delivery was counted twice."""
+        before = FIRST
+        for at_us, kind, subject, actor, why, digest in self._database.execute(
+            "SELECT at_us, kind, subject, actor, explanation, digest FROM events ORDER BY event"
+        ):
+            before = chained(before, at_us, kind, subject, actor, why)
+            self._require(digest == before, f"the story is broken at {kind} of {subject}")
+        for rollout, metric, units, *_ in self.now.evidence:
+            if metric == "errors":
+                self._require(
+                    units <= self.served[rollout],
+                    f"rollout {rollout} counts {units} units, and {self.served[rollout]} were answered",
+                )
+
+    def _lease(self, actor: Actor, before: Seen, after: Seen) -> None:
+        if before.lease == after.lease:
+            return
+        if after.lease[1] != before.lease[1]:
+            name = actor.name.partition("#")[0]
+            self._require(after.lease[0] == name, f"{actor.name} made {after.lease[0]} the holder")
+            self._require(after.lease[1] == before.lease[1] + 1, "an epoch was left out or came again")
+            if before.lease[0] not in ("", name):
+                self.takeovers += 1
+                watched = max(actor.looks, default=0) - min(actor.looks, default=0)
+                self._require(
+                    watched >= before.lease[2],
+                    f"{actor.name} took the lease of {before.lease[0]} after it had watched it stand still for {watched} us",
+                )
+            actor.believes = after.lease[1]
+        self.lease_changed()
+
+    def lease_changed(self) -> None:
+        """Set by the world: every actor begins to watch the lease anew."""
+
+    def _moved(self, actor: Actor, number: int, before: Seen, after: Seen) -> None:
+        state, step, challenger, champion = after.rollouts[number]
+        self.told.append(f"{self.true_us} {actor.name}: rollout {number} {state} step {step}")
+        if number not in before.rollouts:
+            self._require(state == State.PENDING, f"rollout {number} began as {state}")
+            self.aborted.pop(challenger, None)
+            return
+        was, was_step, *_ = before.rollouts[number]
+        ways = [event for (source, event), target in TRANSITIONS.items() if (source, target) == (was, state)]
+        self._require(bool(ways), f"rollout {number} went from {was} to {state}")
+        # A pause takes a share of nothing away and a resumption gives none.
+        grown = step - was_step
+        allowed = (1,) if (was, state) == (State.CANARY, State.CANARY) else (0,)
+        self._require(grown in allowed, f"rollout {number} went from step {was_step} to {step} as {state}")
+        if was in COMPARED and state not in ABORTED and actor.name.startswith(CONTROLLER) and champion:
+            harm = [metric for r, metric, _, log_e, bound in after.evidence if r == number and log_e >= bound]
+            self._require(not harm, f"rollout {number} became {state} although harm to {harm} was shown")
+        if state in (State.PROMOTED, State.ROLLED_BACK):
+            self._confirmed(number, state, before, challenger)
+        if state in ABORTED:
+            assert after.plan is not None or state is State.CANCELLED
+            self.aborted.setdefault(challenger, 0 if after.plan is None else after.plan[0])
+
+    def _confirmed(self, number: int, state: str, before: Seen, challenger: str) -> None:
+        assert before.plan is not None
+        plan, champion = before.plan[0], before.plan[1]
+        version = challenger if state == State.PROMOTED else champion
+        saw = [each for each in self.observed if each[1:] == (plan, version)]
+        self._require(
+            bool(saw), f"rollout {number} became {state}, and nobody saw {version} under plan {plan}"
+        )
+        other = [each for each in before.probes if each[3] != "error" and each[1:3] != (plan, version)]
+        self._require(
+            not other, f"rollout {number} became {state}, and {other} do not answer so under plan {plan}"
+        )
+
+    def _planned(self, moved: list[int], before: Seen, after: Seen) -> None:
+        assert after.plan is not None
+        plan, champion, challenger, share_ppm, rollout, *warm = after.plan
+        last = 0 if before.plan is None else before.plan[0]
+        self._require(plan == last + 1, f"plan {plan} came after plan {last}")
+        self._require(moved == [rollout], f"plan {plan} of rollout {rollout} came with moves of {moved}")
+        state = after.rollouts[rollout][0]
+        given = {champion, challenger if share_ppm else None, *warm}
+        if state == State.ROLLING_BACK:
+            self._require(after.rollouts[rollout][2] not in given, f"plan {plan} keeps what is taken back")
+            self.aborted.pop(champion, None)  # what a person returns to, whatever was said of it since
+        for version in {champion, challenger} & self.aborted.keys():
+            self._require(
+                False, f"plan {plan} gives traffic to {version}, taken back by plan {self.aborted[version]}"
+            )
+
+    def _require(self, holds: bool, why: str) -> None:
+        if not holds:
+            raise RejectedError(why)
+
+    def _look(self) -> Seen:
+        ask = self._database.execute
+        lease = ask("SELECT holder, epoch, duration_us, renewed_us FROM leases").fetchone() or ("", 0, 0, 0)
+        plan = ask(
+            "SELECT plan, champion, challenger, share_ppm, rollout, previous, fallback FROM traffic_plans "
+            "ORDER BY plan DESC LIMIT 1"
+        ).fetchone()
+        rows = ask("SELECT rollout, state, step, challenger, champion FROM rollouts").fetchall()
+        return Seen(
+            lease,
+            {row[0]: (State(row[1]), *row[2:]) for row in rows},
+            plan,
+            tuple(ask("SELECT server, plan, answered, verdict FROM probes")),
+            tuple(
+                ask(
+                    "SELECT rollout, metric, challenger_units, log_e, log_bound FROM rollout_evidence ORDER BY 1, 2"
+                )
+            ),
+            tuple(ask("SELECT server, segment, collected_bytes, predictions FROM segments ORDER BY 1, 2")),
+        )
+
+
+def explained(history: History) -> str:
+    """The end of a history, for whoever looks for its mistake."""
+    return json.dumps({"last": history.told[-12:], "lease": history.now.lease}, default=str)

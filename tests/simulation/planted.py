@@ -1,0 +1,163 @@
+"""Mistakes that the simulation must find: each is planted in the real code while a run is played."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import greenlet
+from sqlalchemy import update
+
+from holdfast.control import rollout
+from holdfast.rollout import ProbeSeen, State
+from holdfast.store import collected, leases, plans, probes, rollouts, schema, segments
+
+
+@contextmanager
+def no_epoch() -> Iterator[None]:
+    """Nobody asks whether the lease is still held."""
+    places = [(leases, "assert_epoch"), (rollout, "assert_epoch"), (collected, "assert_epoch"), (probes, "assert_epoch")]
+    with _all(*(patch.object(module, name, lambda *_: None) for module, name in places)):
+        yield
+
+
+@contextmanager
+def no_comparison() -> Iterator[None]:
+    """A decision is acted on as it was read, whatever has happened since."""
+    read: dict[Any, rollouts.RolloutRow | None] = {}
+    really = rollouts.under_way_in
+
+    def remembered(connection: Any, model: str) -> rollouts.RolloutRow | None:
+        me = greenlet.getcurrent()
+        if connection.get_execution_options().get("holdfast_writes"):
+            return read.pop(me, None) or really(connection, model)
+        read[me] = really(connection, model)
+        return read[me]
+
+    def moved(connection: Any, before: Any, *, now_us: int, **values: Any) -> None:
+        changed = values | {"step_started_us": now_us, "changed_us": now_us}
+        connection.execute(
+            update(schema.rollouts).where(schema.rollouts.c.rollout == before.rollout).values(**changed)
+        )
+
+    with patch.object(rollouts, "under_way_in", remembered), patch.object(rollouts, "move", moved):
+        yield
+
+
+@contextmanager
+def wall_clock() -> Iterator[None]:
+    """A lease is dead when it looks old, by whoever's clock."""
+
+    def looks_old(now: leases.Sighting, _before: Any, duration_us: int) -> bool:
+        return now.since_us - now.renewed_us >= duration_us
+
+    with patch.object(leases, "may_take", looks_old):
+        yield
+
+
+@contextmanager
+def any_plan() -> Iterator[None]:
+    """An answer by the right version counts, whatever plan it was given under."""
+
+    def under_the_newest(given: Any, plan: int) -> Any:
+        if isinstance(given, tuple) and given and isinstance(given[0], ProbeSeen):
+            return tuple(replace(each, plan=plan) for each in given)
+        return given
+
+    with _deciding(lambda row, given: under_the_newest(given, row.plan)):
+        yield
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Harm is shown, and nobody listens."""
+
+    def harmless(given: Any) -> Any:
+        if isinstance(given, tuple) and given and hasattr(given[0], "log_e"):
+            return tuple(replace(each, log_e=0.0) for each in given)
+        return given
+
+    with _deciding(lambda _row, given: harmless(given)):
+        yield
+
+
+@contextmanager
+def creeping() -> Iterator[None]:
+    """A roll-back leaves the challenger a small share."""
+    really = rollout.traffic_of
+
+    def almost(connection: Any, store: Any, row: Any, following: State, step: int, *more: Any) -> Any:
+        traffic = really(connection, store, row, following, step, *more)
+        if traffic is not None and following is State.ROLLING_BACK and traffic.champion != row.challenger:
+            return replace(traffic, challenger=row.challenger, share_ppm=1000)
+        return traffic
+
+    with patch.object(rollout, "traffic_of", almost):
+        yield
+
+
+@contextmanager
+def counted_twice() -> Iterator[None]:
+    """What was delivered again is counted again."""
+    really = segments.advance
+
+    def anyway(connection: Any, found: Any, to: int, **counts: Any) -> None:
+        here = {each.segment: each for each in _positions(connection, found.server)}
+        really(connection, here.get(found.segment, found), to, **counts)
+
+    with patch.object(segments, "advance", anyway):
+        yield
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """A plan is written that no transition explains."""
+    really = plans.append
+
+    def twice(connection: Any, **values: Any) -> int:
+        really(connection, **values)
+        return really(connection, **values)
+
+    with patch.object(plans, "append", twice):
+        yield
+
+
+PLANTED: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
+    "no_epoch": no_epoch,
+    "no_comparison": no_comparison,
+    "wall_clock": wall_clock,
+    "any_plan": any_plan,
+    "deaf": deaf,
+    "creeping": creeping,
+    "counted_twice": counted_twice,
+    "untold": untold,
+}
+
+
+def _positions(connection: Any, server: str) -> list[segments.Position]:
+    table = schema.segments
+    rows = connection.execute(table.select().where(table.c.server == server)).mappings()
+    return [segments.Position(server, row["segment"], row["collected_bytes"]) for row in rows]
+
+
+@contextmanager
+def _deciding(change: Callable[[Any, Any], Any]) -> Iterator[None]:
+    really = rollout.decide
+
+    def decide(row: Any, *given: Any, **named: Any) -> Any:
+        return really(row, *(change(row, each) for each in given), **named)
+
+    with patch.object(rollout, "decide", decide):
+        yield
+
+
+@contextmanager
+def _all(*patches: Any) -> Iterator[None]:
+    if not patches:
+        yield
+        return
+    with patches[0], _all(*patches[1:]):
+        yield

@@ -1,0 +1,81 @@
+"""Play control loops, servers, people and a bad world from seeds, and reject every history that breaks a rule.
+
+python tests/simulation/run.py --runs 10000 --seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from planted import PLANTED
+from simulation import Ground, Outcome, play
+
+STEPS = 120
+
+
+def play_many(
+    seeds: range, steps: int, *, loud: bool = False, until_rejected: bool = False
+) -> list[Outcome]:
+    """The outcome of each seed, one after the other on one ledger."""
+    outcomes = []
+    with Ground.lay() as ground:
+        for seed in seeds:
+            outcome = play(ground, seed, steps)
+            outcomes.append(outcome)
+            if outcome.rejected:
+                sys.stderr.write(f"REJECTED {outcome.rejected}\n")
+            if loud:
+                sys.stderr.write("\n".join(outcome.moves) + "\n")
+            if outcome.rejected and until_rejected:
+                break
+    return outcomes
+
+
+def summary(outcomes: list[Outcome]) -> dict[str, object]:
+    """Counts over all runs."""
+    moves = Counter(move.split()[4] for outcome in outcomes for move in outcome.moves)
+    return {
+        "runs": len(outcomes),
+        "rejected": sum(bool(outcome.rejected) for outcome in outcomes),
+        "takeovers": sum(outcome.takeovers for outcome in outcomes),
+        "kills": sum(outcome.kills for outcome in outcomes),
+        "cuts": sum(outcome.cuts for outcome in outcomes),
+        "moves": dict(sorted(moves.items())),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--planted", choices=sorted(PLANTED), help="with this mistake in the code")
+    parser.add_argument("-v", "--verbose", action="store_true")
+    asked = parser.parse_args()
+    begun = time.monotonic()
+    last = asked.seed + asked.runs
+    parts = [range(asked.seed + at, last, asked.processes) for at in range(asked.processes)]
+    if asked.processes == 1:
+        with PLANTED[asked.planted]() if asked.planted else nullcontext():
+            outcomes = play_many(parts[0], asked.steps, loud=asked.verbose, until_rejected=bool(asked.planted))
+    else:
+        with multiprocessing.get_context("spawn").Pool(asked.processes) as pool:
+            found = pool.starmap(play_many, [(part, asked.steps) for part in parts])
+        outcomes = [outcome for part in found for outcome in part]
+    told = summary(outcomes) | {"seed": asked.seed, "steps": asked.steps}
+    sys.stdout.write(json.dumps(told | {"seconds": round(time.monotonic() - begun, 1)}) + "\n")
+    return 1 if told["rejected"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

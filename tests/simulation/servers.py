@@ -1,0 +1,95 @@
+"""Servers as the control plane sees them: they follow plans late, answer, log what they answered, and begin again from what
+they kept.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from holdfast.monitor import UsageRow, bucket_of
+from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan
+from holdfast.rollout import Answered
+from holdfast.store.collected import Window
+
+FAST_US, SLOW_US = 900.0, 90_000.0
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One record of a log: what was answered in a moment."""
+
+    requests: int
+    windows: tuple[Window, ...]
+    usage: tuple[UsageRow, ...]
+
+
+@dataclass
+class SimulatedServer:
+    """One server. What `bad` versions answer fails or is slow half of the time."""
+
+    name: str
+    chance: random.Random
+    bad: set[str]
+    follows: TrafficPlan | None = None
+    kept: TrafficPlan | None = None
+    reachable: bool = True
+    cut_off: bool = False
+    fresh: bool = False
+    log: list[Logged] = field(default_factory=list)
+
+    @property
+    def kept_plan(self) -> int:
+        """The newest plan that it will know after a restart."""
+        return 0 if self.kept is None else self.kept.plan
+
+    def follow(self, newest: TrafficPlan | None) -> None:
+        """Ask the ledger for the newest plan, and do as it says; what is older than what it does is no news."""
+        if self.cut_off or newest is None:
+            return
+        if self.follows is None or newest.plan > self.follows.plan:
+            self.follows = newest
+            if self.chance.random() < 0.8:
+                self.keep()
+
+    def keep(self) -> None:
+        """Bring the local copy up to date."""
+        self.kept = self.follows
+
+    def restart(self) -> None:
+        """Die, and begin from the local copy."""
+        self.follows = self.kept
+
+    def heal(self) -> None:
+        self.reachable, self.cut_off = True, False
+
+    def answer(self, minute_us: int) -> list[str]:
+        """Answer some users by the plan that is followed; the versions that answered, each once."""
+        plan = self.follows
+        if plan is None:
+            return []
+        answered: list[Answered] = []
+        counts: dict[tuple[str, Arm, str], list[float]] = defaultdict(list)
+        for _ in range(self.chance.randint(5, 40)):
+            ours = plan.challenger is not None and self.chance.random() * EVERYTHING_PPM < plan.share_ppm
+            version = plan.challenger if ours and plan.challenger else plan.champion
+            arm = Arm.CHALLENGER if ours else Arm.CHAMPION
+            rate = 0.5 if version in self.bad else 0.002
+            failed, slow = self.chance.random() < rate, self.chance.random() < rate
+            latency_us = SLOW_US if slow else FAST_US
+            answered.append(Answered(self.chance.randbytes(8), arm, failed, latency_us))
+            counts[version, arm, "exception" if failed else "ok"].append(latency_us)
+        windows = () if plan.rollout is None or plan.challenger is None else (Window(plan.rollout, minute_us, tuple(answered)),)
+        usage = tuple(_usage(key, latencies, minute_us) for key, latencies in sorted(counts.items()))
+        self.log.append(Logged(len(answered), windows, usage))
+        self.fresh = True
+        return sorted({version for version, _, _ in counts})
+
+
+def _usage(key: tuple[str, Arm, str], latencies: list[float], minute_us: int) -> UsageRow:
+    version, arm, result = key
+    buckets: dict[int, int] = defaultdict(int)
+    for each in latencies:
+        buckets[bucket_of(round(each))] += 1
+    return UsageRow(version, arm, result, minute_us, len(latencies), len(latencies), round(sum(latencies)), dict(buckets))

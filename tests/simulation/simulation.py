@@ -1,0 +1,498 @@
+"""One run: controllers, servers, a person and a bad network for some minutes, all of it from one seed.
+
+What decides and commits is the real code on a real ledger: `control.loop.run` with its leases, probes and rollouts. What is
+made up is the world around it: time, the network, the servers, who asks for what, and when a process stands still or dies.
+Every actor may be stopped before, inside and after each of its transactions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from actors import Actor, Clock, Wire
+from checker import CONTROLLER, History, RejectedError, explained
+from servers import SimulatedServer
+from sqlalchemy import event, insert
+
+from holdfast.control import loop, rollout
+from holdfast.control.probe import probe
+from holdfast.errors import HoldfastError
+from holdfast.monitor import Observation
+from holdfast.rollout import RESTING, Canary, State
+from holdfast.store import Store, collected, leases, plans, rollouts, schema, segments, servers
+from holdfast.store.collected import Stretch
+from holdfast.store.segments import Position
+
+MODEL = "m"
+BEGIN_US = 1_700_000_000_000_000
+HOUR_US = 3_600_000_000
+VERSIONS = 7
+EXPECTED = {"HF205", "HF302", "HF304", "HF404"}
+"""What a concern may fail by: a ledger that is cut off or busy, and somebody who was faster."""
+REFUSALS = EXPECTED | {"HF303", "HF403"}
+"""What a person may be told."""
+
+
+@dataclass
+class Ground:
+    """A ledger on a disk in memory that every run of this process begins with anew."""
+
+    home: Path
+    store: Store
+    empty: sqlite3.Connection
+
+    @classmethod
+    @contextmanager
+    def lay(cls) -> Iterator[Ground]:
+        memory = Path("/dev/shm")
+        within = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+        home = Path(tempfile.mkdtemp(prefix="holdfast-simulation-", dir=within))
+        store = Store.open(home)
+        try:
+            _versions(store)
+            # The connection that is open stays so: a ledger that nobody has open is sealed, and may not change then.
+            open_for_good = store.ledger.engine.connect()
+            event.listen(store.ledger.engine, "connect", _in_a_hurry)
+            empty = sqlite3.connect(":memory:")
+            with sqlite3.connect(home / "ledger.db") as source:
+                source.backup(empty)
+            source.close()
+            yield cls(home, store, empty)
+            empty.close()
+            open_for_good.close()
+        finally:
+            store.ledger.close()
+            shutil.rmtree(home, ignore_errors=True)
+
+    def reset(self) -> None:
+        with sqlite3.connect(self.home / "ledger.db") as target:
+            self.empty.backup(target)
+        target.close()
+
+
+@dataclass
+class Outcome:
+    """What one run was about."""
+
+    seed: int
+    commits: int = 0
+    takeovers: int = 0
+    kills: int = 0
+    cuts: int = 0
+    moves: list[str] = field(default_factory=list)
+    rejected: str = ""
+
+
+class Run:
+    """The world of one seed."""
+
+    def __init__(self, ground: Ground, seed: int) -> None:
+        self.ground = ground
+        self.chance = random.Random(seed)
+        self.outcome = Outcome(seed)
+        self.true_us = 0
+        self.odd: list[str] = []
+        ground.reset()
+        self.policy = _policy(self.chance)
+        self.bad = {f"v{number}" for number in range(3, VERSIONS + 1) if self.chance.random() < 0.4}
+        self.history = History(ground.home / "ledger.db")
+        self.history.lease_changed = self._forget_looks  # type: ignore[method-assign]  # the world listens here
+        self.controllers: list[Actor] = []
+        self.people: list[Actor] = []
+        self.made = 0
+        self.hand = self._actor("hand", lambda _: None)
+        self.hand.budget = 10**9
+        self.near = Store(ground.home, Wire(ground.store.ledger, self.hand, self.history.committed))  # type: ignore[arg-type]  # a ledger with points
+        self.servers = [
+            SimulatedServer(f"s{number}", self.chance, self.bad)
+            for number in range(1, self.chance.choice([2, 2, 3, 4]))
+        ]
+
+    # --- one run ------------------------------------------------------------------------------------------------------
+
+    def go(self, steps: int) -> Outcome:
+        """Play `steps` steps, heal the world, and see that it comes to rest. `RejectedError` when a rule is broken."""
+        listener = _Listener(self.odd)
+        log = logging.getLogger("holdfast.control")
+        log.addHandler(listener)
+        propagated, log.propagate = log.propagate, False
+        try:
+            if self.chance.random() < 0.8:
+                _first_champion(self)
+            for server in self.servers:
+                self._announce(server)
+            for name in range(self.chance.choice([2, 2, 2, 3])):
+                self.controllers.append(self._controller(f"{CONTROLLER}-{name}"))
+            for _ in range(steps):
+                self._tick()
+                self._step()
+                self._nothing_odd()
+            self._rest()
+            self.history.told_once()
+        finally:
+            for actor in (*self.controllers, *self.people):
+                actor.kill()
+            log.removeHandler(listener)
+            log.propagate = propagated
+            self.outcome.moves, self.outcome.takeovers = self.history.told, self.history.takeovers
+            self.history.close()
+        return self.outcome
+
+    def _step(self) -> None:
+        draw = self.chance.random()
+        if draw < 0.50:
+            self._go_on(self.chance.choice(self.controllers))
+        elif draw < 0.58:
+            self.chance.choice(self.servers).follow(self._plan())
+        elif draw < 0.70:
+            self._traffic()
+        elif draw < 0.75:
+            self._person()
+        elif draw < 0.80:
+            self._trouble(self.chance.choice(self.controllers))
+        elif draw < 0.84:
+            self._server_trouble(self.chance.choice(self.servers))
+        elif self.people:
+            self._go_on(self.chance.choice(self.people))
+
+    def _tick(self) -> None:
+        # Most steps are short beside a lease, a few much longer: then somebody has been away.
+        pause_us = 4_000_000 if self.chance.random() < 0.05 else 150_000
+        self.true_us += round(self.chance.expovariate(1.0) * pause_us)
+        self.history.true_us = self.true_us
+
+    def _go_on(self, actor: Actor) -> None:
+        if not actor.ended:
+            actor.resume(1 + round(self.chance.expovariate(1 / 40)))
+        if actor in self.people and actor.ended:
+            self.people.remove(actor)
+        if actor.error is not None:
+            code = actor.error.code if isinstance(actor.error, HoldfastError) else ""
+            if isinstance(actor.error, RejectedError):
+                raise actor.error
+            if code not in REFUSALS:
+                self.odd.append(f"{actor.name}: {actor.error!r}")
+
+    def _nothing_odd(self) -> None:
+        if self.odd:
+            raise RejectedError("; ".join(self.odd))
+
+    def _rest(self) -> None:
+        """Heal everything, and let one controller go on: within bounded rounds nothing is left to do."""
+        for actor in self.people:
+            actor.kill()
+        for server in self.servers:
+            server.heal()
+        self.policy = replace(self.policy, patience=timedelta(days=9))
+        survivor, *others = self.controllers
+        for other in others:
+            other.kill()
+        if survivor.ended:
+            survivor = self.controllers[0] = self._controller(survivor.name)
+        survivor.cut_off = survivor.answer_lost = False
+        survivor.clock = Clock(survivor.clock.read(self.true_us), 1.0, self.true_us)
+        for rounds in range(60):
+            if rounds > 6 and self._is_at_rest():
+                break
+            self.true_us += 1_000_000
+            self.history.true_us = self.true_us
+            survivor.resume(10**9)
+            for server in self.servers:
+                server.follow(self._plan())
+            self._traffic()
+            self._nothing_odd()
+        self._at_rest()
+
+    def _is_at_rest(self) -> bool:
+        row = self._under_way()
+        return row is None or row.state not in (State.ROLLING_BACK, State.VERIFYING)
+
+    def _at_rest(self) -> None:
+        row = self._under_way()
+        plan = self._plan()
+        behind = [server.name for server in self.servers if plan is not None and server.follows != plan]
+        if behind:
+            raise RejectedError(f"{behind} do not follow plan {plan}")
+        if row is None:
+            return
+        now = self.history.now
+        harm = [each for each in now.evidence if each[0] == row.rollout and each[3] >= each[4]]
+        if harm and row.champion is not None and row.state not in (State.ROLLING_BACK, *RESTING):
+            raise RejectedError(f"harm is shown, and rollout {row.rollout} is {row.state}: {harm}")
+        if row.state in (State.ROLLING_BACK, State.VERIFYING):
+            raise RejectedError(f"rollout {row.rollout} is still {row.state}, and all servers answer")
+
+    # --- controllers --------------------------------------------------------------------------------------------------
+
+    def _controller(self, name: str) -> Actor:
+        def run(actor: Actor) -> None:
+            store = Store(
+                self.ground.home,
+                Wire(self.ground.store.ledger, actor, self.history.committed),  # type: ignore[arg-type]
+            )
+            doing = {
+                "collecting the logs": self._collect,
+                "probing the servers": lambda *given, now_us: probe(
+                    *given, now_us=now_us, look=lambda asked: self._look(actor, asked)
+                ),
+                "carrying the rollout on": rollout.reconcile,
+            }
+
+            def wait(_seconds: float) -> bool:
+                actor.pause()
+                return False
+
+            def clock_us() -> int:
+                actor.looks.append(actor.clock.read(self.true_us))
+                return actor.looks[-1]
+
+            loop.run(store, MODEL, holder=name, clock_us=clock_us, wait=wait, doing=doing)
+
+        self.made += 1
+        actor = self._actor(f"{name}#{self.made}", run)
+        return actor
+
+    def _actor(self, name: str, run: Callable[[Actor], None]) -> Actor:
+        hours = self.chance.choice([0, 0, 0, -1, 1, 24])
+        clock = Clock(BEGIN_US + hours * HOUR_US, self.chance.choice([1.0, 1.0, 0.5, 2.0]), 0)
+        clock.since_us = self.true_us
+        clock.offset_us += self.true_us
+        return Actor(name, clock, run)
+
+    def _forget_looks(self) -> None:
+        for actor in self.controllers:
+            actor.looks.clear()
+
+    def _look(self, actor: Actor, asked: Any) -> dict[str, Observation]:
+        found = {}
+        for each in asked:
+            server = next(known for known in self.servers if known.name == each.server)
+            if actor.cut_off or not server.reachable or server.follows is None:
+                found[each.server] = Observation(None, None, "it says nothing", reached=False)
+                continue
+            plan, version = server.follows.plan, server.follows.intended
+            self.history.observed.add((server.name, plan, version))
+            found[each.server] = Observation(plan, version)
+        return found
+
+    def _collect(self, store: Store, model: str, lease: leases.Lease, *, now_us: int) -> None:
+        """What servers logged is delivered late, in any order, in part and sometimes again."""
+        for server in self.servers:
+            if not server.reachable:
+                continue
+            known = segments.positions(store, server.name).get(0, Position(server.name, 0, 0))
+            found = server.log[known.collected_bytes : known.collected_bytes + self.chance.randint(1, 4)]
+            if not found:
+                continue
+            windows = [window for record in found for window in record.windows]
+            self.chance.shuffle(windows)
+            stretch = Stretch(
+                model=model,
+                position=known,
+                end_bytes=known.collected_bytes + len(found),
+                predictions=sum(record.requests for record in found),
+                file=None,
+                # It is what a bound on latency is frozen from, and nothing else here asks for it.
+                usage=tuple(row for record in found for row in record.usage)
+                if self.policy.latency_quantile
+                else (),
+                windows=tuple(windows),
+                feedback=(),
+            )
+            collected.keep(store, lease, stretch, now_us=now_us)
+            if self.chance.random() < 0.1:
+                collected.keep(store, lease, stretch, now_us=now_us)
+
+    def _trouble(self, actor: Actor) -> None:
+        match self.chance.choice(["kill", "kill", "cut", "cut", "heal", "clock", "clock", "answer"]):
+            case "kill":
+                actor.kill()
+                self.outcome.kills += 1
+                name = actor.name.partition("#")[0]
+                twin = self.chance.random() < 0.3
+                place = self.controllers.index(actor)
+                self.controllers[place] = self._controller(name if twin else f"{name}x")
+            case "cut":
+                actor.cut_off = True
+                self.outcome.cuts += 1
+            case "heal":
+                actor.cut_off = False
+            case "clock":
+                jump_us = self.chance.choice([0, 0, -HOUR_US, HOUR_US, -2_000_000, 5_000_000])
+                actor.clock.jump(self.true_us, jump_us, self.chance.choice([0.0, 0.5, 1.0, 1.0, 2.0]))
+            case "answer":
+                actor.answer_lost = True
+        if actor.cut_off and self.chance.random() < 0.5:
+            actor.cut_off = False
+
+    # --- the world ----------------------------------------------------------------------------------------------------
+
+    def _traffic(self) -> None:
+        minute_us = BEGIN_US + self.true_us // 60_000_000 * 60_000_000
+        for server in self.servers:
+            for version in server.answer(minute_us):
+                assert server.follows is not None
+                self.history.answered(server.name, server.follows.plan, server.kept_plan, version)
+            if server.log:
+                for window in server.log[-1].windows if server.fresh else ():
+                    units = {each.unit for each in window.requests if each.arm == "challenger"}
+                    self.history.served[window.rollout] += len(units)
+                server.fresh = False
+
+    def _person(self) -> None:
+        wish = self.chance.choice(["begin", "begin", "begin", "roll back", "pause", "resume"])
+        version = f"v{self.chance.randint(2, VERSIONS)}"
+
+        def run(actor: Actor) -> None:
+            store = Store(
+                self.ground.home,
+                Wire(self.ground.store.ledger, actor, self.history.committed),  # type: ignore[arg-type]
+            )
+            now_us = actor.clock.read(self.true_us)
+            model: Any = SimpleNamespace(name=MODEL, rollout=self.policy)
+            match wish:
+                case "begin":
+                    rollout.begin(store, model, version, actor="ann", now_us=now_us)
+                case "roll back":
+                    rollout.roll_back(store, MODEL, actor="ann", reason="smoke", now_us=now_us)
+                case "pause" | "resume":
+                    act = getattr(rollout, wish, None)
+                    if act is not None:
+                        act(store, MODEL, actor="ann", reason="a look", now_us=now_us)
+
+        self.made += 1
+        person = self._actor(f"ann#{self.made}", run)
+        self.people.append(person)
+        self._go_on(person)
+
+    def _server_trouble(self, server: SimulatedServer) -> None:
+        match self.chance.choice(["restart", "cut", "heal", "silence", "speak", "keep"]):
+            case "restart":
+                server.restart()
+                self._announce(server)
+            case "cut":
+                server.cut_off = True
+            case "heal":
+                server.cut_off = False
+            case "silence":
+                server.reachable = False
+            case "speak":
+                server.reachable = True
+            case "keep":
+                server.keep()
+
+    def _announce(self, server: SimulatedServer) -> None:
+        row = servers.Server(server.name, MODEL, "http://127.0.0.1:1", self.ground.home / "nowhere", 1)
+        self._by_hand(lambda: servers.announce(self.near, row))
+
+    def _by_hand(self, act: Callable[[], Any]) -> Any:
+        """Act on the ledger, unless somebody stands still in a transaction: then it is left for another time."""
+        try:
+            return act()
+        except HoldfastError as error:
+            if error.code not in EXPECTED:
+                raise
+            return None
+
+    def _plan(self) -> Any:
+        return plans.newest(self.ground.store, MODEL)
+
+    def _under_way(self) -> rollouts.RolloutRow | None:
+        with self.ground.store.ledger.read() as connection:
+            return rollouts.under_way_in(connection, MODEL)
+
+
+class _Listener(logging.Handler):
+    """Hears what the loop only logs: whatever it did not expect."""
+
+    def __init__(self, odd: list[str]) -> None:
+        super().__init__()
+        self._odd = odd
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HoldfastError) and error.code in EXPECTED:
+            return
+        if error is not None:
+            self._odd.append(f"{record.getMessage()}: {error!r}" if not isinstance(error, RejectedError) else str(error))
+
+
+def play(ground: Ground, seed: int, steps: int) -> Outcome:
+    """One run of `seed`; what was rejected is in the outcome, with the command that plays it again."""
+    run = Run(ground, seed)
+    try:
+        return run.go(steps)
+    except RejectedError as error:
+        run.outcome.rejected = (
+            f"seed {seed}: {error}\n  again: python tests/simulation/run.py --seed {seed} --runs 1 --steps {steps} -v\n  "
+            f"{explained_safely(run)}"
+        )
+        return run.outcome
+
+
+def explained_safely(run: Run) -> str:
+    """The last moves of a history that is closed already."""
+    return explained(run.history)
+
+
+def _policy(chance: random.Random) -> Canary:
+    return Canary(
+        steps=chance.choice([(10, 50, 100), (50, 100), (25,), (20, 100)]),
+        units_per_step=chance.choice([5, 20]),
+        labelled_per_step=0,
+        latency_quantile=chance.choice([None, None, None, 0.99]),
+        latency_requests=30,
+        patience=timedelta(minutes=chance.choice([1, 30, 300])),
+        verify_within=timedelta(minutes=chance.choice([0.5, 10, 300])),
+    )
+
+
+def _in_a_hurry(connection: sqlite3.Connection, _record: Any) -> None:
+    """Whoever finds the ledger busy is told so at once, and nothing is synced: only the order of things counts here."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+def _versions(store: Store) -> None:
+    with store.ledger.write() as connection:
+        connection.execute(insert(schema.table_versions).values(committed_us=1, reason="test"))
+        connection.execute(
+            insert(schema.snapshots).values(snapshot="s", table_version=1, contract_hash="c", created_us=1)
+        )
+        for number in range(1, VERSIONS + 1):
+            connection.execute(
+                insert(schema.versions).values(
+                    version=f"v{number}", model=MODEL, number=number, digest=f"{number:064d}", bytes=1, snapshot="s",
+                    contract_hash="c", features_hash="f", learner="l", role="heuristic" if number == 1 else "candidate",
+                    state="registered" if number == 1 else "qualified", created_us=1,
+                )
+            )  # fmt: skip
+
+
+def _first_champion(run: Run) -> None:
+    """v2 was promoted long ago, and the servers follow it."""
+    with run.ground.store.ledger.write() as connection:
+        number = rollouts.insert_pending(
+            connection, model=MODEL, challenger="v2", champion=None, policy=run.policy.to_json(), reason="first",
+            actor="ann", now_us=1,
+        )  # fmt: skip
+        connection.execute(schema.rollouts.update().values(state=State.PROMOTED))
+        plans.append(
+            connection, model=MODEL, champion="v2", previous=None, fallback="v1", rollout=number, now_us=1
+        )
+    run.history.again()
+    for server in run.servers:
+        server.follow(plans.newest(run.ground.store, MODEL))
+        server.keep()

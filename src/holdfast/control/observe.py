@@ -12,7 +12,17 @@ from typing import Final
 from holdfast.control.tally import tally
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Waiting, parse_id
-from holdfast.store import Store, collected, events, labels, prediction_log, predictions, segments, servers
+from holdfast.store import (
+    Store,
+    collected,
+    events,
+    labels,
+    prediction_log,
+    predictions,
+    segments,
+    servers,
+    shadows,
+)
 from holdfast.store.collected import Stretch
 from holdfast.store.faults import fault_point
 from holdfast.store.files import staged
@@ -123,6 +133,16 @@ def _keep(
                 segment=position.segment,
                 numbers=counted.numbers,
             )
+        shadow_file = None
+        if not counted.copies.is_empty():
+            shadow_file = shadows.write(
+                stage,
+                counted.copies,
+                model=server.model,
+                server=server.server,
+                segment=position.segment,
+            )
+        if file is not None or shadow_file is not None:
             stage.seal()
         fault_point("collect.written")
         stretch = Stretch(
@@ -134,5 +154,8 @@ def _keep(
             usage=counted.usage,
             windows=counted.windows,
             feedback=counted.feedback,
+            shadow_file=shadow_file,
+            pairs=counted.pairs,
+            shadowed=tuple(shadows.pairs_of(counted.copies)),
         )
         collected.keep(store, lease, stretch, now_us=now_us)

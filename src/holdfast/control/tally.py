@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 import polars as pl
 
+from holdfast.control.pairs import copies_of, pair_windows
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import Arm
 from holdfast.rollout import Answered
 from holdfast.store.collected import Window
-from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, Record
+from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, Record, ShadowRecord
 from holdfast.store.predictions import SCHEMA
+from holdfast.store.shadows import PairWindow
 
 MINUTE_US: Final = 60_000_000
 _OK: Final = "ok"
@@ -32,6 +34,8 @@ class Tally:
     answers: pl.DataFrame
     numbers: tuple[int, int]
     feedback: tuple[FeedbackRecord, ...]
+    copies: pl.DataFrame
+    pairs: tuple[PairWindow, ...]
 
 
 def tally(records: Iterable[Record]) -> Tally:
@@ -42,11 +46,17 @@ def tally(records: Iterable[Record]) -> Tally:
     """
     predictions: list[PredictionRecord] = []
     feedback: list[FeedbackRecord] = []
+    shadowed: list[ShadowRecord] = []
     for record in records:
-        if isinstance(record, PredictionRecord):
-            predictions.append(record)
-        else:
-            feedback.append(record)
+        match record:
+            case PredictionRecord():
+                predictions.append(record)
+            case FeedbackRecord():
+                feedback.append(record)
+            case ShadowRecord():
+                shadowed.append(record)
+            case _:
+                assert_never(record)
     return Tally(
         predictions=len(predictions),
         usage=_usage(predictions),
@@ -54,6 +64,8 @@ def tally(records: Iterable[Record]) -> Tally:
         answers=_answers(predictions),
         numbers=_numbers(predictions),
         feedback=tuple(feedback),
+        copies=copies_of(shadowed),
+        pairs=pair_windows(shadowed, predictions),
     )
 
 

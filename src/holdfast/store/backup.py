@@ -153,7 +153,7 @@ def _take(store: Store, directory: Path, now_us: int, progress: Step | None) -> 
 
 def _named(store: Store, connection: Connection) -> Iterator[tuple[str, int, str]]:
     """Every immutable file that the ledger names: path, size, digest."""
-    for table in (schema.files, schema.prediction_files):
+    for table in (schema.files, schema.prediction_files, schema.shadow_files):
         for row in connection.execute(
             select(table.c.path, table.c.bytes, table.c.sha256).order_by(table.c.path)
         ):

@@ -17,13 +17,26 @@ from holdfast.monitor import UsageRow
 from holdfast.records import Arm
 from holdfast.rollout import Answered, fold_requests, fold_scores, score
 from holdfast.rollout.evidence import QUALITY
-from holdfast.store import Store, events, evidence, labels, outcomes, predictions, segments, servers, usage
+from holdfast.store import (
+    Store,
+    events,
+    evidence,
+    labels,
+    outcomes,
+    predictions,
+    segments,
+    servers,
+    shadows,
+    usage,
+)
 from holdfast.store.faults import fault_point
 from holdfast.store.labels import NewLabel
 from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.prediction_log import FeedbackRecord
 from holdfast.store.predictions import PredictionFile
 from holdfast.store.segments import Position
+from holdfast.store.shadows import Answered as Shadowed
+from holdfast.store.shadows import PairWindow, ShadowFile
 
 _EXAMPLES = 3
 _LONGEST_SUBJECT = 127
@@ -50,6 +63,9 @@ class Stretch:
     usage: tuple[UsageRow, ...]
     windows: tuple[Window, ...]
     feedback: tuple[FeedbackRecord, ...]
+    shadow_file: ShadowFile | None = None
+    pairs: tuple[PairWindow, ...] = ()
+    shadowed: tuple[Shadowed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,10 @@ def keep(store: Store, lease: Lease, stretch: Stretch, *, now_us: int) -> None:
             _fold_window(connection, window, now_us)
         labels.add(connection, arrived.taken)
         _tell_refused(connection, stretch.model, arrived.refused, now_us)
+        if stretch.shadow_file is not None:
+            shadows.register(connection, stretch.shadow_file)
+            shadows.fold_windows(connection, stretch.pairs, now_us=now_us)
+            shadows.fold_late(connection, stretch.shadowed, now_us=now_us)
         fault_point("collect.before_commit")
     fault_point("collect.after_commit")
 
@@ -112,7 +132,8 @@ def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -
     Raises `ConflictError` HF304 when the lease or a label has gone to another; then nothing is kept.
     """
     found = predictions.answers(store, [label.prediction for label in waiting])
-    for each in found.damaged:
+    shadowed = shadows.answers(store, list(found.answers))
+    for each in (*found.damaged, *shadowed.damaged):
         events.tell_once(
             store,
             at_us=now_us,
@@ -132,6 +153,7 @@ def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -
         outcomes.add(connection, joined, now_us=now_us)
         labels.mark_joined(connection, [each.label.prediction for each in joined])
         _fold_quality(connection, joined, now_us)
+        shadows.fold_joined(connection, joined, shadowed.answered, now_us=now_us)
         impossible = [each for each in settled if isinstance(each, Impossible)]
         labels.give_up(connection, [each.label.prediction for each in impossible])
         _tell_impossible(connection, impossible, now_us)

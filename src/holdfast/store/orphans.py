@@ -19,7 +19,7 @@ from holdfast.store.files import ATTEMPTS_DIRECTORY, ROWS_DIRECTORY
 from holdfast.store.locks import seized
 from holdfast.store.publish import DRAFT, PUBLISHED_DIRECTORY
 
-_NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path)
+_NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path, schema.shadow_files.c.path)
 
 
 def sweep_dead_attempts(store: Store) -> list[str]:

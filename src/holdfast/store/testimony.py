@@ -13,6 +13,7 @@ from holdfast.feeds import Manifest
 from holdfast.store import parquet
 from holdfast.store.files import ROWS_DIRECTORY
 from holdfast.store.predictions import TABLE as PREDICTIONS
+from holdfast.store.shadows import TABLE as SHADOWS
 
 LoadKey: TypeAlias = tuple[str, str, int]
 """Feed, batch and epoch of one load."""
@@ -99,7 +100,7 @@ def hear(root: Path, path: str) -> Witness:
     rows = parquet.read(target).height
     data = target.read_bytes()
     try:
-        is_predictions = footer["table"] == PREDICTIONS
+        is_predictions = footer["table"] in (PREDICTIONS, SHADOWS)
         parts = () if is_predictions else _parts(footer)
         said = int(footer["rows"]) if is_predictions else sum(part.rows for part in parts)
         witness = Witness(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -49,6 +50,24 @@ def test_rows_come_back_as_they_were(store: Store) -> None:
     assert_frame_equal(files.read_rows(store, 1, "flights"), pl.concat([FRAME] * 3))
     assert files.read_rows(store, 1, "flights", ["word", "id"]).columns == ["word", "id"]
     assert files.read_rows(store, 0, "flights").is_empty()
+
+
+@pytest.mark.parametrize("times", [1, 300, 2_000])
+def test_a_small_file_is_written_as_a_large_one(tmp_path: Path, times: int) -> None:
+    """One too small to be compressed, one too small for statistics, and a large one differ in nothing that a reader sees."""
+    kinds = FRAME.with_columns(
+        flag=pl.Series([True, None, False]),
+        words=pl.Series([["a"], [], None]),
+        parts=pl.Series([{"x": 1, "y": "q"}, None, {"x": None, "y": "r"}]),
+    )
+    frame = pl.concat([kinds] * times, rechunk=False).slice(1)
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(parquet.encode(frame, {}))
+    written = pq.read_schema(path).remove_metadata()
+    assert written.equals(frame.to_arrow().schema)
+    assert_frame_equal(parquet.read(path), frame)
+    codec = pq.ParquetFile(path).metadata.row_group(0).column(0).compression
+    assert codec == ("UNCOMPRESSED" if times == 1 else "ZSTD")
 
 
 def _loaded(store: Store, *frames: pl.DataFrame) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import bindparam, insert, select
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from holdfast.store import Store, schema
 from holdfast.store.prepared import Prepared
@@ -46,3 +46,38 @@ def test_what_the_ledger_refuses_is_an_error_that_callers_know(
     with pytest.raises(IntegrityError), store.ledger.write() as connection:
         NEW.put(connection, row("b"), wrong)
     assert kept(store) == ["a" * 64]
+
+
+OF = Prepared(
+    select(schema.contracts.c.contract_hash, schema.contracts.c.first_us)
+    .where(schema.contracts.c.first_us >= bindparam("since"))
+    .order_by(schema.contracts.c.contract_hash)
+)
+
+
+def test_rows_name_their_columns_and_a_value_is_the_only_one(store: Store) -> None:
+    with store.ledger.write() as connection:
+        NEW.put(connection, row("a"), row("b", first_us=5))
+        found = OF.rows(connection, {"since": 1})
+        assert [(each.contract_hash[0], each.first_us) for each in found] == [("a", 1), ("b", 5)]
+        assert OF.value(connection, {"since": 5}) == "b" * 64
+        assert OF.value(connection, {"since": 6}) is None
+        with pytest.raises(ValueError, match="2 rows"):
+            OF.value(connection, {"since": 1})
+
+
+def test_what_is_read_first_begins_the_one_moment_that_a_reader_sees(store: Store) -> None:
+    with store.ledger.read() as reading:
+        assert not OF.rows(reading, {"since": 0})
+        with store.ledger.write() as writing:
+            NEW.put(writing, row("a"))
+        assert not OF.rows(reading, {"since": 0})
+    assert kept(store) == ["a" * 64]
+
+
+def test_a_statement_that_fails_is_an_error_that_callers_know(store: Store) -> None:
+    """Readers tell a lost database by the error's class, whoever raised it."""
+    with store.ledger.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE contracts RENAME TO hidden")
+    with store.ledger.read() as connection, pytest.raises(DBAPIError):
+        OF.rows(connection, {"since": 0})

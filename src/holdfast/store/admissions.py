@@ -104,7 +104,7 @@ def history(connection: Connection, feed: str, asked: Asked) -> History:
     of = {"of_feed": feed}
     past: tuple[Past, ...] = ()
     if asked.batches:
-        rows = _PAST.run(connection, {**of, "most": asked.batches})
+        rows = _PAST.rows(connection, {**of, "most": asked.batches})
         past = tuple(
             Past(row.batch, row.rows_received, row.event_low_us)
             for row in rows
@@ -112,21 +112,21 @@ def history(connection: Connection, feed: str, asked: Asked) -> History:
         )
     before = sequence = same_rows = same_values = None
     if asked.low_us is not None:
-        before = _BEFORE.run(connection, {**of, "low_us": asked.low_us}).scalar_one()
+        before = _BEFORE.value(connection, {**of, "low_us": asked.low_us})
     if asked.number is not None:
-        sequence = _COUNTED.run(connection, {**of, "number": asked.number}).scalar_one()
+        sequence = _COUNTED.value(connection, {**of, "number": asked.number})
     if asked.rows_digest:
         given = {**of, "digest": asked.rows_digest}
-        same_rows = _SAME["rows_digest"].run(connection, given).scalar_one_or_none()
+        same_rows = _SAME["rows_digest"].value(connection, given)
     if asked.values_digest:
         given = {**of, "digest": asked.values_digest}
-        same_values = _SAME["values_digest"].run(connection, given).scalar_one_or_none()
+        same_values = _SAME["values_digest"].value(connection, given)
     return History(past, before, sequence, same_rows, same_values)
 
 
 def profiles(connection: Connection, feed: str, most: int) -> list[str]:
     """The profiles of the newest loaded batches of `feed` that are not suspect, as canonical JSON, the oldest first."""
-    rows = _PROFILES.run(connection, {"of_feed": feed, "most": most}).all()
+    rows = _PROFILES.rows(connection, {"of_feed": feed, "most": most})
     return [row.profile for row in reversed(rows)]
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, literal_column, select
+from sqlalchemy import Connection, bindparam, func, insert, literal_column, select
 from sqlalchemy.exc import IntegrityError as UniqueError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -123,19 +123,19 @@ Outcome = Published | AlreadyLoaded | Overtaken | Swept
 def loads(connection: Connection, batch: BatchId) -> list[Load]:
     """Every load of `batch`, the oldest first."""
     of = {"of_feed": batch.feed, "of_batch": batch.batch}
-    return [_load(row) for row in _LOADS.run(connection, of)]
+    return [_load(row) for row in _LOADS.rows(connection, of)]
 
 
 def answer(connection: Connection, batch: BatchId, digest: str) -> Publish | AlreadyLoaded:
     """What a delivery with `digest` means to what is loaded now; raises as `feeds.decide` does."""
     of = {"of_feed": batch.feed, "of_batch": batch.batch, "of_digest": digest}
-    elsewhere = _ELSEWHERE.run(connection, of).scalar_one_or_none()
+    elsewhere = _ELSEWHERE.value(connection, of)
     return decide(batch, digest, loads(connection, batch), elsewhere=elsewhere)
 
 
 def current_version(connection: Connection) -> int:
     """The newest table version, 0 before the first load."""
-    return int(_CURRENT_VERSION.run(connection, {}).scalar_one())
+    return int(_CURRENT_VERSION.value(connection, {}))
 
 
 def publish(store: Store, publication: Publication, *, now_us: int) -> Outcome:
@@ -267,9 +267,9 @@ def publish_values(
 def rows_since(connection: Connection, feed: str, version: int) -> bool:
     """Whether rows of `feed` came or went after table version `version`."""
     values = {"of_feed": feed, "since": version}
-    if any(query.run(connection, values).first() is not None for query in _CHANGES):
+    if any(query.rows(connection, values) for query in _CHANGES):
         return True
-    return feed in _PARTS_GONE.run(connection, values).scalars().all()
+    return any(row.feed == feed for row in _PARTS_GONE.rows(connection, values))
 
 
 def _moved_on(connection: Connection, publication: Publication) -> bool:
@@ -289,7 +289,7 @@ def _feed_moved_on(connection: Connection, feed: str, basis: int) -> bool:
 def new_version(connection: Connection, reason: str, now_us: int) -> int:
     """A new version of the tables, in the caller's transaction, which says what makes it."""
     values = {"committed_us": now_us, "reason": reason[:64]}
-    return int(_NEW_VERSION.run(connection, values).scalar_one())
+    return int(_NEW_VERSION.value(connection, values))
 
 
 def _insert_batch(connection: Connection, publication: Publication, version: int) -> None:
@@ -350,7 +350,7 @@ def _or(found: int | None, otherwise: int | None) -> int | None:
     return otherwise if found is None else found
 
 
-def _load(row: Row[tuple[object, ...]]) -> Load:
+def _load(row: Any) -> Load:
     return Load(
         epoch=row.epoch,
         digest=row.digest,

@@ -90,7 +90,8 @@ def everything(connection: Connection) -> list[ContractRow]:
 
 def newest_of(connection: Connection, feed: str) -> str | None:
     """The hash of the contract that judged the newest loaded batch of `feed`; None when nothing was ever loaded."""
-    return _NEWEST.run(connection, {"of_feed": feed}).scalar_one_or_none()
+    found: str | None = _NEWEST.value(connection, {"of_feed": feed})
+    return found
 
 
 def uses(connection: Connection, feed: str | None = None) -> list[ContractUse]:

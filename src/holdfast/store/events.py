@@ -60,9 +60,9 @@ def append(
     """
     values = {"at_us": at_us, "kind": kind, "subject": subject, "actor": actor, "explanation": explanation}
     # One writer at a time, on PostgreSQL by its lock: nobody adds another event after the one that is read here.
-    before = _LAST.run(connection).scalar_one_or_none() or FIRST
+    before = _LAST.value(connection, {}) or FIRST
     values["digest"] = chained(before, at_us, kind, subject, actor, explanation)
-    return int(_APPEND.run(connection, values).scalar_one())
+    return int(_APPEND.value(connection, values))
 
 
 def chained(before: str, at_us: int, kind: str, subject: str, actor: str, explanation: str) -> str:

@@ -34,9 +34,10 @@ class FeedRow:
 
 def find(connection: Connection, feed: str) -> FeedRow | None:
     """The row of `feed`; None when it never delivered."""
-    row = _FIND.run(connection, {"of_feed": feed}).one_or_none()
-    if row is None:
+    found = _FIND.rows(connection, {"of_feed": feed})
+    if not found:
         return None
+    (row,) = found
     return FeedRow(row.feed, State(row.state), row.contract_hash, row.reason, row.changed_us)
 
 

@@ -100,7 +100,7 @@ def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int
     """The aggregates over `feed` whose values are kept, with the table version that they are complete up to."""
     return [
         (Definition(row.aggregate, row.feed, row.definition), int(row.table_version))
-        for row in _OF_FEED.run(connection, {"of_feed": feed})
+        for row in _OF_FEED.rows(connection, {"of_feed": feed})
     ]
 
 

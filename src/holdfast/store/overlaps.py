@@ -49,11 +49,11 @@ class Span:
 
     def meets_any(self, connection: Connection, *, since: int = 0) -> bool:
         """Whether a file of the feed that came after table version `since` has events in it."""
-        return _ANY.run(connection, self._values(since)).first() is not None
+        return bool(_ANY.rows(connection, self._values(since)))
 
     def files(self, connection: Connection, version: int, *, since: int = 0) -> list[FileFacts]:
         """Those files as they are at table version `version`, less what was backed out of them."""
-        beside = set(_ALL.run(connection, self._values(since)).scalars())
+        beside = {row.path for row in _ALL.rows(connection, self._values(since))}
         if not beside:
             return []
         found = files.entries(connection, self.feed, version, reaching_us=self.low_us)

@@ -1,5 +1,5 @@
-"""Parquet as the store writes it: Zstandard, a checksum on every page, and the file's manifest in its
-footer.
+"""Parquet as the store writes it: Zstandard where there is something to gain, a checksum on every page, and the file's
+manifest in its footer.
 """
 
 from __future__ import annotations
@@ -24,24 +24,34 @@ FORMAT: Final = 1
 _MANIFEST: Final = b"holdfast"
 _LARGE: Final = 5_000
 _SAMPLED: Final = 2_048
+_FEW_BLOCKS: Final = 16_384
+"""Bytes of columns that are written as they are: a disk has blocks of 4,096, and a context of Zstandard for each column
+costs more time than the one or two that it saves.
+"""
 
 
 def encode(frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> memoryview:
     """`frame` as the bytes of one Parquet file that says in its footer what it is."""
-    table = frame.to_arrow()
     footer = canonical_json({**manifest, "rows": frame.height, "format": FORMAT})
-    return _encoded([table], footer)
+    return _encoded([frame], footer)
 
 
 def encode_parts(parts: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> memoryview:
     """`parts`, all of the same columns, as the bytes of one Parquet file with a row group for each of them."""
-    tables = [part.to_arrow() for part in parts]
     rows = sum(part.height for part in parts)
     footer = canonical_json({**manifest, "rows": rows, "format": FORMAT})
-    return _encoded(tables, footer)
+    return _encoded(parts, footer)
 
 
-def _encoded(row_groups: Sequence[pa.Table], footer: str) -> memoryview:
+def _table(frame: pl.DataFrame) -> pa.Table:
+    if frame.height >= _LARGE:
+        return frame.to_arrow()
+    # Polars converts the columns of a frame on its threads, and to wake them costs more than a small frame does.
+    return pa.Table.from_struct_array(frame.to_struct().to_arrow())
+
+
+def _encoded(parts: Sequence[pl.DataFrame], footer: str) -> memoryview:
+    row_groups = [_table(part) for part in parts]
     schema = row_groups[0].schema.with_metadata({_MANIFEST: footer.encode()})
     # Of a hundred rows a dictionary and statistics cost more time than the rows themselves, and more bytes.
     large = any(table.num_rows >= _LARGE for table in row_groups)
@@ -50,16 +60,14 @@ def _encoded(row_groups: Sequence[pa.Table], footer: str) -> memoryview:
     with pq.ParquetWriter(
         sink,
         schema,
-        compression="zstd",
+        compression="zstd" if sum(part.estimated_size() for part in parts) > _FEW_BLOCKS else "none",
         write_page_checksum=True,
         use_dictionary=repeating or False,
         column_encoding=_differences(schema, repeating) if large else None,
         write_statistics=large,
     ) as writer:
         for table in row_groups:
-            writer.write_table(
-                table.replace_schema_metadata(schema.metadata), row_group_size=max(table.num_rows, 1)
-            )
+            writer.write_table(table, row_group_size=max(table.num_rows, 1))
     return memoryview(sink.getvalue())
 
 

@@ -1,17 +1,20 @@
 """Statements that are put together once for each database and then run as text.
 
-A small load is seven of them, and SQLAlchemy takes longer to look one up and bind it than SQLite takes to run it.
+A small load is a dozen of them, and SQLAlchemy takes longer to look one up, bind it and wrap what it answers than SQLite
+takes to run it. So on SQLite they go to the driver itself; errors are SQLAlchemy's all the same.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql import Delete, Insert, Select, Update
 from sqlalchemy.sql.compiler import SQLCompiler
 
 
@@ -21,32 +24,37 @@ class Prepared:
     `columns` are those that an INSERT names; a SELECT has none.
     """
 
-    def __init__(self, statement: ClauseElement, columns: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, statement: Select[Any] | Insert | Update | Delete, columns: Sequence[str] | None = None
+    ) -> None:
         self._statement = statement
         self._columns = None if columns is None else list(columns)
         self._made: dict[str, tuple[str, dict[str, Any], Sequence[str] | None]] = {}
-
-    def run(self, connection: Connection, *rows: Mapping[str, Any]) -> CursorResult[Any]:
-        """Run it with the parameters of each of `rows`, at least one."""
-        sql, values = self._bound(connection, rows)
-        return connection.exec_driver_sql(sql, values[0] if len(values) == 1 else values)
+        self._row = _named(statement.exported_columns.keys())
 
     def put(self, connection: Connection, *rows: Mapping[str, Any]) -> None:
-        """The same for an INSERT that answers nothing, in a transaction that writes.
-
-        On SQLite it goes to the driver itself: no result is put together that nobody reads. Errors are SQLAlchemy's all
-        the same.
-        """
-        if connection.dialect.name != "sqlite":
-            self.run(connection, *rows)
-            return
+        """Run what answers nothing with the parameters of each of `rows`, at least one, in a transaction that writes."""
         sql, values = self._bound(connection, rows)
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        try:
-            driver.executemany(sql, values)
-        except sqlite3.Error as error:
-            raise DBAPIError.instance(sql, None, error, sqlite3.Error) from error
+        if connection.dialect.name != "sqlite":
+            connection.exec_driver_sql(sql, values)
+            return
+        with _driver(connection, sql) as sqlite:
+            sqlite.executemany(sql, values)
+
+    def rows(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Any]:
+        """What a SELECT, or an INSERT with RETURNING, answers: tuples that name their columns."""
+        sql, (bound,) = self._bound(connection, [values])
+        if connection.dialect.name != "sqlite":
+            return connection.exec_driver_sql(sql, bound).all()
+        with _driver(connection, sql) as sqlite:
+            return list(map(self._row, sqlite.execute(sql, bound)))
+
+    def value(self, connection: Connection, values: Mapping[str, Any]) -> Any:
+        """The first column of the row that it answers, None when it answers none; it must not answer more."""
+        found = self.rows(connection, values)
+        if len(found) > 1:
+            raise ValueError(f"{len(found)} rows where one was asked for")
+        return found[0][0] if found else None
 
     def _bound(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[Any]]:
         sql, constants, order = self._made.get(connection.dialect.name) or self._make(connection)
@@ -61,3 +69,23 @@ class Prepared:
         made = (str(compiled), dict(compiled.params), order)
         self._made[connection.dialect.name] = made
         return made
+
+
+@contextmanager
+def _driver(connection: Connection, sql: str) -> Iterator[sqlite3.Connection]:
+    """SQLite's own connection, in the transaction of `connection`, to run `sql` on; its errors become SQLAlchemy's."""
+    if not connection.in_transaction():
+        connection.begin()  # as SQLAlchemy does before its own first statement
+    found = connection.connection.driver_connection
+    assert isinstance(found, sqlite3.Connection)
+    try:
+        yield found
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(sql, None, error, sqlite3.Error) from error
+
+
+def _named(columns: Iterable[str | None]) -> Callable[[Iterable[Any]], Any]:
+    kind: Any = namedtuple  # of names that only the statement knows
+    # A column that is computed may have no name that Python takes; it is read by its place.
+    row: Callable[[Iterable[Any]], Any] = kind("Row", [str(name) for name in columns], rename=True)._make
+    return row

@@ -147,7 +147,7 @@ class Place:
 
 def open_places(connection: Connection, feed: str, but: str) -> list[Place]:
     """What is said to be missing before the loaded batches of `feed`, less the batch `but`, by batch."""
-    rows = _OPEN_PLACES.run(connection, {"of_feed": feed, "but": but}).all()
+    rows = _OPEN_PLACES.rows(connection, {"of_feed": feed, "but": but})
     return [
         Place(
             row.violation,

@@ -1,85 +1,53 @@
 """What is known about a running rollout: counts as they happened, and the sequential test of each metric.
 
-Three metrics: "errors" (a unit whose request the challenger could not answer, against the champion's),
-"latency" (a unit slower than a bound that was frozen from the champion's own latency before the canary began)
-and "quality" (scores in [0, 1], from labels that come late). Counts are realised ones; a configured share is
-never used as if it had happened, because a share of 12 % where 10 % was configured already looks like harm.
+"errors" is a unit whose request the challenger could not answer, against the champion's; "latency" a unit slower than a
+bound that was frozen from the champion's own latency before the canary began; "quality" scores in [0, 1], from labels that
+come late; "slices" the first two again, in each slice of the requests for itself. Counts are realised ones; a configured
+share is never used as if it had happened, because a share of 12 % where 10 % was configured already looks like harm.
 
 Once the challenger has everything, nobody is left to compare it with. From then on each metric is watched: what
 the challenger does alone is held to a level that was frozen from all that the champion showed before. Both tests
-bet one after the other with one wealth, so what was earned against the champion counts on.
+bet one after the other with one wealth, so what was earned against the champion counts on. A promotion is watched by
+detectors (`comparison` says why).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from holdfast.errors import InputError
 from holdfast.records import Arm, canonical_json, sha256_hex
+from holdfast.rollout import comparison, slices
+from holdfast.rollout.comparison import Counts
+from holdfast.rollout.metric import ERRORS, LATENCY, QUALITY, SLICES, Answered, MetricState
 from holdfast.rollout.policy import Canary
-from holdfast.stats import BettingTest, DiscordantTest, HypergeometricTest, Interval, LevelTest, upper_level
+from holdfast.stats import BettingTest, DiscordantTest, HypergeometricTest, Interval, upper_level
 
-ERRORS: Final = "errors"
-LATENCY: Final = "latency"
-QUALITY: Final = "quality"
+__all__ = [
+    "ERRORS",
+    "LATENCY",
+    "QUALITY",
+    "SLICES",
+    "Answered",
+    "MetricState",
+    "begin",
+    "begin_promoted_watch",
+    "begin_step",
+    "begin_watch",
+    "fold_counts",
+    "fold_requests",
+    "fold_scores",
+    "interval_of",
+    "score",
+]
 
 REMEMBERED_UNITS: Final = 1024
 """How many bad units are remembered per metric, the newest ones."""
 
 _HASH_DIGITS: Final = 8  # of a unit's hash, to tell the units of one step apart
-
-
-@dataclass(frozen=True, slots=True)
-class MetricState:
-    """One metric of one rollout: realised counts of both arms, and how strong the evidence of harm is.
-
-    `*_total` is the number of bad units, or the sum of scores. `log_e` is the natural logarithm of the
-    largest e-value reached, `log_bound` the one at which harm is declared. `state` is JSON: the tests' own
-    state, the units of the current step, and what the metric must remember.
-    """
-
-    metric: str
-    challenger_units: int
-    challenger_total: float
-    champion_units: int
-    champion_total: float
-    log_e: float
-    log_bound: float
-    state: str
-
-    @property
-    def harmful(self) -> bool:
-        """Whether harm is shown. Once it is, it stays so."""
-        return self.log_e >= self.log_bound
-
-    @property
-    def challenger_units_this_step(self) -> int:
-        """The challenger's different units since the current step began, counted until the step has enough."""
-        return int(json.loads(self.state)["step_units"])
-
-    @property
-    def latency_bound_us(self) -> float | None:
-        """Above which latency a request is slow, in microseconds; None for the other metrics."""
-        bound = json.loads(self.state).get("latency_bound_us")
-        return None if bound is None else float(bound)
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One request as the canary sees it.
-
-    `unit` is what was randomised, `arm` where it was sent (a challenger that failed was sent there, whoever
-    answered), `failed` whether that arm could not answer. A request that was refused because it was malformed
-    is no evidence about either version: leave it out.
-    """
-
-    unit: bytes
-    arm: Arm
-    failed: bool
-    latency_us: float
 
 
 def begin(policy: Canary, quantile_seconds: float | None) -> tuple[MetricState, ...]:
@@ -91,24 +59,31 @@ def begin(policy: Canary, quantile_seconds: float | None) -> tuple[MetricState, 
     >>> [state.metric for state in begin(Canary(), 0.020)]
     ['errors', 'latency', 'quality']
     """
-    states = []
-    for metric in policy.metrics:
-        memory: dict[str, Any] = {"step_units": 0}
-        if metric == QUALITY:
-            memory["test"] = BettingTest.begin(policy.quality_margin).state()
-        else:
-            margin = policy.error_margin if metric == ERRORS else policy.latency_margin
-            memory |= {"test": HypergeometricTest.begin(margin).state(), "bad_units": []}
-            memory |= {"step_seen": "", "step_needs": policy.units_per_step}
-        if metric == LATENCY:
-            if quantile_seconds is None:
-                raise InputError(
-                    "HF401", "latency is judged, and no bound was frozen from the champion's latency"
-                )
-            memory["latency_bound_us"] = policy.latency_tolerance * quantile_seconds * 1e6
-        log_bound = policy.log_bound_of(metric)
-        states.append(MetricState(metric, 0, 0.0, 0, 0.0, 0.0, log_bound, canonical_json(memory)))
-    return tuple(states)
+    if quantile_seconds is None and policy.latency_quantile is not None:
+        raise InputError("HF401", "latency is judged, and no bound was frozen from the champion's latency")
+    bound_us = None if quantile_seconds is None else policy.latency_tolerance * quantile_seconds * 1e6
+    return tuple(
+        MetricState(
+            metric,
+            *(0, 0.0, 0, 0.0, 0.0),
+            log_bound=policy.log_bound_of(metric),
+            state=canonical_json({"step_units": 0, **_begun(metric, policy, bound_us)}),
+        )
+        for metric in policy.metrics
+    )
+
+
+def _begun(metric: str, policy: Canary, bound_us: float | None) -> dict[str, Any]:
+    """What a metric remembers before it has seen anything."""
+    if metric == QUALITY:
+        return {"test": BettingTest.begin(policy.quality_margin).state()}
+    margins = {ERRORS: policy.error_margin, LATENCY: policy.latency_margin}
+    if metric == SLICES:
+        judged = {kind: margins[kind] for kind in policy.metrics if kind in margins}
+        return slices.begin(judged, bound_us)
+    memory = comparison.begin(margins[metric])
+    memory |= {"bad_units": [], "step_seen": "", "step_needs": policy.units_per_step}
+    return memory | ({"latency_bound_us": bound_us} if metric == LATENCY else {})
 
 
 def fold_counts(
@@ -123,14 +98,20 @@ def fold_counts(
     (True, 50, 2.0)
     """
     memory = json.loads(state.state)
-    counts = (challenger_units, challenger_bad, champion_units, champion_bad)
-    return _fold_window(state, memory | {"step_units": memory["step_units"] + challenger_units}, counts)
+    memory |= {"step_units": memory["step_units"] + challenger_units}
+    return _fold_window(
+        state, memory, Counts(challenger_units, challenger_bad, champion_units, champion_bad), 0
+    )
 
 
 def fold_scores(
-    state: MetricState, challenger_scores: Sequence[float], champion_scores: Sequence[float]
+    state: MetricState,
+    challenger_scores: Sequence[float],
+    champion_scores: Sequence[float],
+    minute_us: int = 0,
 ) -> MetricState:
-    """`state` of "quality" after more labelled answers, each list in the order of time, scores in [0, 1].
+    """`state` of "quality" after more labelled answers, each list in the order of time, scores in [0, 1]; `minute_us` is
+    when the minute began in which their labels were joined.
 
     >>> quality = begin(Canary(), 0.020)[2]
     >>> fold_scores(quality, [0.5], [0.9, 0.8]).champion_units
@@ -140,18 +121,20 @@ def fold_scores(
     test = BettingTest.from_state(memory["test"])
     ours = (*test.waiting_challenger, *challenger_scores)
     if "watch" in memory and ours and not (champion_scores or test.waiting_champion):
-        watch = LevelTest.from_state(memory["watch"]).fold_losses([1.0 - each for each in ours])
-        test = replace(test, waiting_challenger=())
-        memory["watch"] = watch.state()
+        memory["test"] = replace(test, waiting_challenger=()).state()
+        memory = comparison.fold_losses(memory, [1.0 - each for each in ours], minute_us)
     else:
-        test = test.fold(challenger_scores, champion_scores)
-    counts = (len(challenger_scores), sum(challenger_scores), len(champion_scores), sum(champion_scores))
-    memory |= {"test": test.state(), "step_units": memory["step_units"] + len(challenger_scores)}
-    return _advanced(state, memory, counts, test)
+        memory["test"] = test.fold(challenger_scores, champion_scores).state()
+    memory["step_units"] += len(challenger_scores)
+    totals = (len(challenger_scores), sum(challenger_scores), len(champion_scores), sum(champion_scores))
+    return _advanced(state, memory, totals, comparison.log_e_of(memory, state.log_bound))
 
 
-def fold_requests(states: Sequence[MetricState], window: Iterable[Answered]) -> tuple[MetricState, ...]:
-    """All metrics after one window of requests: "errors" and "latency" change, "quality" is handed through.
+def fold_requests(
+    states: Sequence[MetricState], window: Iterable[Answered], minute_us: int = 0
+) -> tuple[MetricState, ...]:
+    """All metrics after one window of requests, which lies in the minute that begins at `minute_us`: "quality" is handed
+    through.
 
     A unit counts once per window and is bad when any of its requests was. A unit that was bad in an earlier
     window is no longer at risk and counts no more, in either arm: a session that fails at every click is one
@@ -166,7 +149,16 @@ def fold_requests(states: Sequence[MetricState], window: Iterable[Answered]) -> 
     (1, 1.0, 2)
     """
     requests = tuple(window)
-    return tuple(state if state.metric == QUALITY else _fold_units(state, requests) for state in states)
+    after = []
+    for state in states:
+        match state.metric:
+            case "errors" | "latency":
+                after.append(_fold_units(state, requests, minute_us))
+            case "slices":
+                after.append(_fold_slices(state, requests, minute_us))
+            case _:
+                after.append(state)
+    return tuple(after)
 
 
 def begin_step(states: Sequence[MetricState]) -> tuple[MetricState, ...]:
@@ -191,12 +183,28 @@ def begin_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricSt
     >>> fold_counts(errors, challenger_units=50, challenger_bad=9, **alone).harmful
     True
     """
-    return tuple(
-        state
-        if "watch" in json.loads(state.state)
-        else _remembering(state, {"watch": LevelTest.begin(_level(state, policy)).state()})
-        for state in states
-    )
+    return tuple(_held(state, policy) for state in states)
+
+
+def begin_promoted_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
+    """The same evidence when the challenger was promoted: from here on detectors watch against the levels that were frozen,
+    and what the watch must have seen counts from here. Labels of the canary's answers, which may come days later, are
+    compared as before.
+
+    Guarantee: over a watch of `policy.watch`, a version within its levels raises an alarm with probability of about
+    `policy.alpha` at most, beside that of the canary; the levels are right but for `LevelTest`'s assumption.
+    """
+    minutes = max(2.0, policy.watch_us / 60e6)
+    after = []
+    for state in begin_step(states):
+        memory = json.loads(state.state)
+        run_length = minutes / policy.alpha_of(state.metric)
+        if state.metric == SLICES:
+            memory = slices.begin_detectors(memory, run_length)
+        elif "watch" in memory:
+            memory = comparison.begin_detector(memory, run_length)
+        after.append(replace(state, state=canonical_json(memory)))
+    return tuple(after)
 
 
 def interval_of(state: MetricState) -> tuple[str, Interval | None]:
@@ -236,7 +244,7 @@ def score(probability: float, label: float) -> float:
     return 1.0 - (label - probability) ** 2
 
 
-def _fold_units(state: MetricState, requests: Sequence[Answered]) -> MetricState:
+def _fold_units(state: MetricState, requests: Sequence[Answered], minute_us: int) -> MetricState:
     memory = json.loads(state.state)
     known_bad = set(memory["bad_units"])
     bound_us = memory.get("latency_bound_us")
@@ -252,8 +260,15 @@ def _fold_units(state: MetricState, requests: Sequence[Answered]) -> MetricState
     newly_bad = [unit for units in (challenger, champion) for unit, bad in units.items() if bad]
     memory |= _different(memory, challenger)
     memory["bad_units"] = [*memory["bad_units"], *newly_bad][-REMEMBERED_UNITS:]
-    counts = (len(challenger), sum(challenger.values()), len(champion), sum(champion.values()))
-    return _fold_window(state, memory, counts)
+    counts = Counts(len(challenger), sum(challenger.values()), len(champion), sum(champion.values()))
+    return _fold_window(state, memory, counts, minute_us)
+
+
+def _fold_slices(state: MetricState, requests: Sequence[Answered], minute_us: int) -> MetricState:
+    folded = slices.fold(json.loads(state.state), requests, state.log_bound, minute_us)
+    counts = folded.counts
+    memory = folded.memory | {"step_units": folded.memory["step_units"] + counts.challenger_units}
+    return _advanced(state, memory, _totals(counts), folded.log_e)
 
 
 def _different(memory: Mapping[str, Any], units: Collection[str]) -> dict[str, Any]:
@@ -271,52 +286,49 @@ def _different(memory: Mapping[str, Any], units: Collection[str]) -> dict[str, A
 
 
 def _fold_window(
-    state: MetricState, memory: Mapping[str, Any], counts: tuple[int, int, int, int]
+    state: MetricState, memory: Mapping[str, Any], counts: Counts, minute_us: int
 ) -> MetricState:
-    challenger_units, challenger_bad, champion_units, champion_bad = counts
-    test = HypergeometricTest.from_state(memory["test"])
-    if "watch" in memory and champion_units == 0:
-        watch = LevelTest.from_state(memory["watch"]).fold_counts(units=challenger_units, bad=challenger_bad)
-        return _advanced(state, {**memory, "watch": watch.state()}, counts, test)
-    test = test.fold(
-        challenger_units=challenger_units,
-        challenger_bad=challenger_bad,
-        champion_units=champion_units,
-        champion_bad=champion_bad,
-    )
-    return _advanced(state, {**memory, "test": test.state()}, counts, test)
+    after = comparison.fold(memory, counts, minute_us)
+    return _advanced(state, after, _totals(counts), comparison.log_e_of(after, state.log_bound))
 
 
-def _level(state: MetricState, policy: Canary) -> float:
-    """The share of bad units, or the mean loss of score, that the challenger is held to when it is alone."""
+def _held(state: MetricState, policy: Canary) -> MetricState:
+    """`state` held to the champion's level, unless it is already."""
+    memory = json.loads(state.state)
     alpha = policy.level_alpha_of(state.metric)
-    if state.metric == QUALITY:
-        loss = max(0.0, state.champion_units - state.champion_total)
-        return min(1.0, upper_level(loss, state.champion_units, alpha) + policy.quality_margin)
-    share = upper_level(state.champion_total, state.champion_units, alpha)
-    margin = policy.error_margin if state.metric == ERRORS else policy.latency_margin
-    return margin * share / (1.0 - share + margin * share)
+    match state.metric:
+        case _ if "watch" in memory or memory.get("held", False):
+            return state
+        case "slices":
+            memory = slices.hold_to_levels(memory, alpha) | {"held": True}
+        case "quality":
+            loss = max(0.0, state.champion_units - state.champion_total)
+            level = upper_level(loss, state.champion_units, alpha) + policy.quality_margin
+            memory = comparison.hold_to(memory, min(1.0, level))
+        case metric:
+            margin = policy.error_margin if metric == ERRORS else policy.latency_margin
+            level = comparison.odds_level(state.champion_total, state.champion_units, margin, alpha)
+            memory = comparison.hold_to(memory, level)
+    return replace(state, state=canonical_json(memory))
 
 
 def _remembering(state: MetricState, more: Mapping[str, Any]) -> MetricState:
     return replace(state, state=canonical_json(json.loads(state.state) | more))
 
 
+def _totals(counts: Counts) -> tuple[int, float, int, float]:
+    return counts.challenger_units, counts.challenger_bad, counts.champion_units, counts.champion_bad
+
+
 def _advanced(
-    state: MetricState,
-    memory: Mapping[str, Any],
-    counts: tuple[int, float, int, float],
-    test: HypergeometricTest | BettingTest,
+    state: MetricState, memory: Mapping[str, Any], totals: tuple[int, float, int, float], log_e: float
 ) -> MetricState:
-    log_e = test.log_e
-    if "watch" in memory:  # the wealth of the comparison is what the watch began with
-        log_e = test.log_e + LevelTest.from_state(memory["watch"]).log_e
     return replace(
         state,
-        challenger_units=state.challenger_units + counts[0],
-        challenger_total=state.challenger_total + counts[1],
-        champion_units=state.champion_units + counts[2],
-        champion_total=state.champion_total + counts[3],
+        challenger_units=state.challenger_units + totals[0],
+        challenger_total=state.challenger_total + totals[1],
+        champion_units=state.champion_units + totals[2],
+        champion_total=state.champion_total + totals[3],
         log_e=max(state.log_e, log_e),
         state=canonical_json(memory),
     )

@@ -15,7 +15,7 @@ from holdfast.records import EVERYTHING_PPM, canonical_json, duration
 
 _LEVEL_SHARE: Final = 0.02  # of alpha, for the bound on the champion's own level; the rest is the tests'
 
-_ALPHA_PARTS: Final[dict[str, int]] = {"errors": 8, "latency": 1, "quality": 1}
+_ALPHA_PARTS: Final[dict[str, int]] = {"errors": 8, "latency": 1, "quality": 1, "slices": 2}
 """How alpha is shared. Evidence of errors is scarce and late, so they get most; the others lose a fifth of their speed."""
 
 
@@ -246,7 +246,8 @@ class Canary:
     @property
     def metrics(self) -> tuple[str, ...]:
         """What is judged; each gets a part of `alpha`."""
-        return ("errors", "quality") if self.latency_quantile is None else ("errors", "latency", "quality")
+        metrics = ("errors", "quality") if self.latency_quantile is None else ("errors", "latency", "quality")
+        return (*metrics, "slices") if self.slices else metrics
 
     def alpha_of(self, metric: str) -> float:
         """The part of `alpha` that `metric` has; the parts of all metrics are `alpha` together.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from holdfast.records import Verdict
-from holdfast.rollout.evidence import QUALITY, MetricState
+from holdfast.rollout import slices
+from holdfast.rollout.metric import QUALITY, SLICES, MetricState
 from holdfast.rollout.policy import Canary
 
 
@@ -31,6 +33,8 @@ def judge(state: MetricState, policy: Canary) -> MetricVerdict:
     """The verdict of one metric at the current step. Too few units of either side are inconclusive, never a
     pass."""
     needed = policy.labelled_per_step if state.metric == QUALITY else policy.units_per_step
+    if state.metric == SLICES:
+        needed = 0  # nobody waits for every slice: the rare ones may never come
     units = state.challenger_units_this_step
     wanting = ""
     if units < needed:
@@ -56,6 +60,9 @@ def harm_of(evidence: Sequence[MetricState], verdicts: Verdicts) -> str:
 
 
 def _harm_in_words(state: MetricState) -> str:
+    if state.metric == SLICES:
+        shown = slices.shown_by(json.loads(state.state), state.log_bound)
+        return "harm to " + "; ".join(str(each) for each in shown if each.log_e >= each.log_bound)
     strength = f"ln e-value {state.log_e:.1f} >= {state.log_bound:.1f}"
     if state.metric == QUALITY:
         ours = state.challenger_total / max(1, state.challenger_units)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from holdfast.store import Store, schema
@@ -81,3 +81,14 @@ def test_a_statement_that_fails_is_an_error_that_callers_know(store: Store) -> N
         connection.exec_driver_sql("ALTER TABLE contracts RENAME TO hidden")
     with store.ledger.read() as connection, pytest.raises(DBAPIError):
         OF.rows(connection, {"since": 0})
+
+
+LATER = Prepared(
+    update(schema.contracts).where(schema.contracts.c.first_us >= bindparam("since")).values(first_us=9)
+)
+
+
+def test_a_change_says_how_many_rows_it_changed(store: Store) -> None:
+    with store.ledger.write() as connection:
+        NEW.put(connection, row("a"), row("b", first_us=5))
+        assert [LATER.change(connection, {"since": since}) for since in (2, 1, 10)] == [1, 2, 0]

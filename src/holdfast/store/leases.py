@@ -135,7 +135,7 @@ def renew(store: Store, lease: Lease, *, now_us: int) -> None:
     """Show that the holder lives; `ConflictError` HF304 when the lease has gone to another."""
     with store.ledger.write() as connection:
         values = {"named": lease.name, "held": lease.epoch, "now_us": now_us}
-        if _RENEW.run(connection, values).rowcount != 1:
+        if _RENEW.change(connection, values) != 1:
             assert_epoch(connection, lease.name, lease.epoch)
 
 
@@ -156,7 +156,7 @@ def release(store: Store, lease: Lease) -> bool:
 
 def assert_epoch(connection: Connection, lease: str, epoch: int) -> None:
     """Fence the caller's transaction: `ConflictError` HF304 unless lease `lease` still has `epoch`."""
-    row = _HELD.run(connection, {"named": lease}).one_or_none()
+    row = next(iter(_HELD.rows(connection, {"named": lease})), None)
     if row is None or row.epoch != epoch or row.holder == _NOBODY:
         found = (
             "nobody holds it"

@@ -41,6 +41,14 @@ class Prepared:
         with _driver(connection, sql) as sqlite:
             sqlite.executemany(sql, values)
 
+    def change(self, connection: Connection, values: Mapping[str, Any]) -> int:
+        """Run an UPDATE or a DELETE, in a transaction that writes: how many rows it changed."""
+        sql, (bound,) = self._bound(connection, [values])
+        if connection.dialect.name != "sqlite":
+            return connection.exec_driver_sql(sql, bound).rowcount
+        with _driver(connection, sql) as sqlite:
+            return sqlite.execute(sql, bound).rowcount
+
     def rows(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Any]:
         """What a SELECT, or an INSERT with RETURNING, answers: tuples that name their columns."""
         sql, (bound,) = self._bound(connection, [values])

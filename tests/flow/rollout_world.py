@@ -14,7 +14,7 @@ from holdfast.control import rollout
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan, Verdict
 from holdfast.rollout import Answered, Canary, fold_requests, fold_scores
-from holdfast.store import Store, evidence, leases, plans, probes, rollouts, schema, servers, usage
+from holdfast.store import Store, blobs, evidence, leases, plans, probes, rollouts, schema, servers, usage
 from holdfast.store.leases import Lease
 from holdfast.store.servers import Server
 
@@ -62,13 +62,14 @@ class World:
     def add_version(self, role: str = "candidate", state: str = "qualified", snapshot: str = "s") -> str:
         self.made += 1
         name = f"v{self.made}-00000000"
+        digest = blobs.put(self.store, name.encode())
         with self.store.ledger.write() as connection:
             connection.execute(
                 insert(schema.versions).values(
                     version=name,
                     model=MODEL,
                     number=self.made,
-                    digest=f"{self.made:064d}",
+                    digest=digest,
                     bytes=1,
                     snapshot=snapshot,
                     contract_hash="c",

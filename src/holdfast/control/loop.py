@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from holdfast.control import asked, backout, observe, rollout
+from holdfast.control import asked, backout, emergency, observe, rollout
 from holdfast.control.probe import probe
 from holdfast.errors import ConflictError
 from holdfast.store import Store, leases
@@ -30,6 +30,7 @@ def concerns() -> dict[str, Concern]:
         "collecting the logs": observe.collect,
         "joining labels": observe.join,
         "carrying back-outs on": _carry_back_outs_on,
+        "bringing aborts into the ledger": emergency.carry,
         "probing the servers": probe,
         "carrying the rollout on": rollout.reconcile,
         "comparing what is asked": asked.compare,

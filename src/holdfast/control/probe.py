@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
+from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
 from holdfast.monitor import Observation, judge
 from holdfast.records import Verdict
 from holdfast.store import Store, plans, probes, servers
@@ -17,17 +16,11 @@ from holdfast.store.leases import Lease
 from holdfast.store.probes import Probe
 from holdfast.store.servers import Server
 
-TIMEOUT_SECONDS: Final = 2.0
-"""How long a round of probes waits for the servers."""
-
 CONFIRMED_US: Final = 5_000_000
 """A server that was seen to obey the newest plan is not asked again for this long, microseconds."""
 
 Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Observation]]
 """What each of some servers does, by its name: how a probe sees the world."""
-
-_LONGEST_ANSWER_BYTES: Final = 1024 * 1024
-_FAILURES: Final = (OSError, http.client.HTTPException, ValueError)
 
 
 def probe(
@@ -89,17 +82,16 @@ def observe(server: Server) -> Observation:
     """What `server` says that it follows, and which version answers a request."""
     if servers.has_ended(server):
         return Observation(None, None, f"the process behind {server.address} has ended", reached=False)
-    try:
-        before = _plan(_ask(server, "GET", "/holdfast/status"))
-    except _FAILURES as error:
-        return _silent(server, error)
-    try:
-        answer = _ask(
-            server, "POST", f"/v2/models/{server.model}/infer", {"inputs": [], "parameters": {"probe": True}}
-        )
-        after = _plan(_ask(server, "GET", "/holdfast/status"))
-    except _FAILURES as error:
-        return Observation(before, None, f"{server.address} {_words(error)}")
+    with Asking(server) as asking:
+        try:
+            before = _plan(asking.status())
+        except FAILURES as error:
+            return _silent(server, error)
+        try:
+            answer = asking.probe()
+            after = _plan(asking.status())
+        except FAILURES as error:
+            return Observation(before, None, f"{server.address} {_words(error)}")
     answered = answer.get("model_version")
     # Between two plans it cannot be told under which of them the answer was given.
     return Observation(after if before == after else None, answered if isinstance(answered, str) else None)
@@ -112,29 +104,6 @@ def _silent(server: Server, error: Exception) -> Observation:
 def _still_holds(before: Probe, plan: int | None, now_us: int) -> bool:
     confirmed = before.verdict is Verdict.PASS and before.plan == plan
     return confirmed and 0 <= now_us - before.probed_us < CONFIRMED_US
-
-
-def _ask(server: Server, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One request on its own connection; `ValueError` unless the answer is a JSON object with status 200."""
-    address = urlsplit(server.address)
-    connection = http.client.HTTPConnection(
-        address.hostname or "", address.port or 80, timeout=TIMEOUT_SECONDS
-    )
-    try:
-        content = None if body is None else json.dumps(body)
-        connection.request(method, path, content, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        text = response.read(_LONGEST_ANSWER_BYTES)
-        if response.status != 200:
-            raise ValueError(f"answered {path} with status {response.status}")
-        document = json.loads(text)
-    finally:
-        connection.close()
-    match document:
-        case dict():
-            return document
-        case _:
-            raise ValueError(f"answered {path} with something else than a JSON object")
 
 
 def _plan(status: dict[str, Any]) -> int | None:

@@ -25,7 +25,7 @@ def retreat(connection: Transaction, store: Store, model: str, tainted: Collecti
     committed = plans.newest_in(connection, model)
     row = rollouts.under_way_in(connection, model)
     plan = None if committed is None else committed.plan
-    if row is not None and row.state is State.PENDING and _is_spoilt(store, row, tainted):
+    if row is not None and row.state in (State.PENDING, State.SHADOWING) and _is_spoilt(store, row, tainted):
         steps.append(CancelRollout(model, row.rollout, row.challenger))
         row = None
     if plan is None:
@@ -42,13 +42,21 @@ def retreat(connection: Transaction, store: Store, model: str, tainted: Collecti
 
 
 def carry_out(
-    connection: Transaction, store: Store, model: str, *, reason: str, actor: str, now_us: int
+    connection: Transaction,
+    store: Store,
+    model: str,
+    *,
+    reason: str,
+    actor: str,
+    now_us: int,
+    also: Collection[str] = (),
 ) -> list[TrafficStep]:
-    """Do what `retreat` says of the versions that the ledger holds for tainted, in the caller's transaction; what was done.
+    """Do what `retreat` says of the versions that the ledger holds for tainted, and `also` of others that must not answer,
+    in the caller's transaction; what was done.
 
     Doing it again finds nothing to do, and says nothing twice.
     """
-    tainted = taints.versions_of(connection, model)
+    tainted = taints.versions_of(connection, model).union(also)
     steps = retreat(connection, store, model, tainted)
     for step in steps:
         match step:

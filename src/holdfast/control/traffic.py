@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import assert_never
 
+from holdfast.control.fitness import breaking_callers_of, is_whole
 from holdfast.errors import RefusedError
 from holdfast.records import EVERYTHING_PPM
 from holdfast.rollout import Canary, State
@@ -113,15 +114,16 @@ def refuge(
     promoted = {run.challenger for run in runs if run.state is State.PROMOTED}
     taken_back = {run.challenger for run in runs if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)}
     able = [
-        row.version
+        row
         for row in known
         if row.role == "candidate" and row.state == "qualified" and row.version not in but
     ]
-    for version in (
-        *(each for each in able if each in promoted),
-        *(each for each in able if each not in taken_back),
+    for each in (
+        *(row for row in able if row.version in promoted),
+        *(row for row in able if row.version not in taken_back),
     ):
-        return version
+        if is_whole(store, each):
+            return each.version
     return _clean(fallback, tainted) or newest_heuristic(store, model, tainted)
 
 
@@ -142,12 +144,17 @@ def _returned(
     if before is not None and row.state is not State.PROMOTED:
         fallback = _clean(before.plan.fallback, tainted) or warm
     version = row.champion or fallback
+    if row.state is State.PROMOTED:
+        # Callers have followed the new contract: who does not understand them any more must not answer them.
+        tainted = {*tainted, *breaking_callers_of(connection, store, row.challenger)}
+        fallback = _clean(fallback, tainted)
     if version is None or version in tainted:
         found = refuge(store, row.model, tainted, fallback=fallback, but=(row.challenger,))
         if found is None and version is not None and row.state is State.PROMOTED:
             raise RefusedError(
                 "HF406",
-                f"{version}, which was before {row.challenger}, is tainted, and {row.model!r} has nothing clean to return to",
+                f"{version}, which was before {row.challenger}, is tainted or breaks callers, and {row.model!r} has nothing "
+                "clean to return to",
                 state="the rollout is unchanged",
                 next_command="holdfast train, then holdfast rollout",
             )

@@ -1,0 +1,153 @@
+"""When is the traffic back: when every server that answers was seen to answer with the intended version (R131, R132).
+
+A decision alone is no roll-back. Each server is asked again and again, on a connection of its own, until it obeys or the time
+is up; a server that says nothing holds up nobody and is named.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
+from holdfast.store import servers
+from holdfast.store.servers import Server
+
+PAUSE_SECONDS: Final = 0.005
+"""Between two questions to a server that does not obey yet."""
+
+Seen: TypeAlias = Callable[[Asking], str | None]
+"""Asks a server; the version that answered when it is as it should be, None when it is not yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What became of the traffic. `took_ms` is from the decision to the last server's answer, in milliseconds."""
+
+    answered: Mapping[str, str]
+    """The version that answered, by server."""
+    held: Mapping[str, str]
+    """Servers that cannot do without the version that must not answer, and why."""
+    waiting: tuple[str, ...]
+    """Servers that answer, and did not obey in time."""
+    silent: tuple[str, ...]
+    """Servers that said nothing."""
+    took_ms: float
+
+    @property
+    def done(self) -> bool:
+        """Whether every server that answers, and at least one, answered as intended."""
+        return bool(self.answered) and not self.waiting and not self.held
+
+
+@dataclass(slots=True)
+class _Watch:
+    server: Server
+    version: str | None = None
+    at: float = 0.0
+    spoke: bool = False
+    held: str = ""
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+def wait(
+    found: Sequence[Server],
+    seen: Seen,
+    *,
+    decided: float,
+    seconds: float,
+    forget_silent: float = TIMEOUT_SECONDS,
+) -> Returned:
+    """Ask every server of `found` until each is as `seen` wants it, at most `seconds` long.
+
+    Parameters
+    ----------
+    decided
+        When it was decided, on the clock of `time.monotonic`.
+    forget_silent
+        After how many seconds a server that has said nothing at all is not waited for any more.
+    """
+    until = time.monotonic() + seconds
+    watches = [_Watch(server) for server in found if not servers.has_ended(server)]
+    for watch in watches:
+        threading.Thread(target=_follow, args=(watch, seen, until, forget_silent), daemon=True).start()
+    for watch in watches:
+        watch.ended.wait(max(0.0, until - time.monotonic()) + PAUSE_SECONDS)
+    late = [watch for watch in watches if watch.version is None and not watch.held]
+    return Returned(
+        answered={watch.server.server: watch.version for watch in watches if watch.version is not None},
+        held={watch.server.server: watch.held for watch in watches if watch.held},
+        waiting=tuple(watch.server.server for watch in late if watch.spoke),
+        silent=tuple(watch.server.server for watch in late if not watch.spoke),
+        took_ms=1000 * (max((watch.at for watch in watches if watch.version), default=decided) - decided),
+    )
+
+
+def under(plan: int, version: str) -> Seen:
+    """The server answers a probe with `version` under plan number `plan`, or a newer one."""
+
+    def seen(asking: Asking) -> str | None:
+        answer = asking.probe()
+        number = _parameters(answer).get("plan")
+        obeys = isinstance(number, int) and number >= plan and answer.get("model_version") == version
+        return version if obeys else None
+
+    return seen
+
+
+def without(version: str) -> Seen:
+    """The server has taken the abort of `version`, and answers a probe with the version that it intends instead.
+
+    Raises `HeldError` with the server's own words when it cannot do without `version`.
+    """
+
+    def seen(asking: Asking) -> str | None:
+        status = asking.status()
+        held = status.get("held")
+        if isinstance(held, dict) and version in held:
+            raise HeldError(str(held[version]))
+        standing = status.get("aborts")
+        named = {each.get("version") for each in standing} if isinstance(standing, list) else set()
+        if version not in named:
+            return None
+        answered = asking.probe().get("model_version")
+        return answered if answered == status.get("intended") and isinstance(answered, str) else None
+
+    return seen
+
+
+class HeldError(Exception):
+    """A server goes on answering with a version that must not answer, because nobody can in its place."""
+
+
+def _follow(watch: _Watch, seen: Seen, until: float, forget_silent: float) -> None:
+    """Ask one server until it obeys or the time is up."""
+    quiet_until = min(until, time.monotonic() + forget_silent)
+    asking = Asking(watch.server)
+    try:
+        while time.monotonic() < (until if watch.spoke else quiet_until):
+            try:
+                version = seen(asking)
+                watch.spoke = True
+            except FAILURES as error:
+                asking.close()
+                watch.spoke = watch.spoke or isinstance(error, ValueError)
+                version = None
+            except HeldError as error:
+                watch.held = str(error)
+                return
+            if version is not None:
+                watch.at, watch.version = time.monotonic(), version
+                return
+            time.sleep(PAUSE_SECONDS)
+    finally:
+        asking.close()
+        watch.ended.set()
+
+
+def _parameters(answer: dict[str, Any]) -> dict[str, Any]:
+    found = answer.get("parameters")
+    return found if isinstance(found, dict) else {}

@@ -53,15 +53,15 @@ _HASH_DIGITS: Final = 8  # of a unit's hash, to tell the units of one step apart
 def begin(policy: Canary, quantile_seconds: float | None) -> tuple[MetricState, ...]:
     """No evidence yet: one state per metric of `policy`.
 
-    `quantile_seconds` is the champion's `latency_quantile`; with the policy's tolerance upon it, it is frozen here as the
-    bound for the whole rollout. `InputError` HF401 when the policy judges latency and there is none.
+    `quantile_seconds` is the champion's `latency_quantile`; with what the policy tolerates upon it, it is frozen here as
+    the bound for the whole rollout. `InputError` HF401 when the policy judges latency and there is none.
 
     >>> [state.metric for state in begin(Canary(), 0.020)]
     ['errors', 'latency', 'quality']
     """
     if quantile_seconds is None and policy.latency_quantile is not None:
         raise InputError("HF401", "latency is judged, and no bound was frozen from the champion's latency")
-    bound_us = None if quantile_seconds is None else policy.latency_tolerance * quantile_seconds * 1e6
+    bound_us = None if quantile_seconds is None else policy.latency_bound_us(quantile_seconds)
     return tuple(
         MetricState(
             metric,

@@ -76,14 +76,15 @@ class Canary:
         the same.
     error_margin, latency_margin
         The odds ratio of failing, and of being slower than the frozen bound, that is tolerated; at least 1.
-        Defaults 1.0 (no worse at all; yet what is worse by less than a fifth is hardly ever found) and 1.1.
+        Defaults 1.0 (no worse at all, though what is worse by a fifth takes very many units to be found) and 1.05.
     latency_quantile
         Which quantile of the champion's latency is frozen as the bound when the canary starts, between 0 and
         1; None judges no latency. Default 0.99.
-    latency_tolerance
-        How many times that quantile the bound is, at least 1. Default 1.25: a challenger with few requests has smaller
-        batches, whose fixed cost fewer rows share, and the quantile itself is known within 12 %. A whole version that
-        is a little slower stays below such a bound, while requests that take a slow path lie far above it.
+    latency_tolerance, latency_slack
+        The bound is so many times that quantile (at least 1), and at least so much above it. Defaults 1.25 and 1 ms: a
+        challenger with few requests has smaller batches, whose fixed cost fewer rows share, and the quantile itself is
+        known within 12 %. A whole version that is a little slower stays below such a bound, while requests that take a
+        slow path lie far above it.
     latency_requests
         How many requests of the champion must be known before that quantile is trusted. Default 200.
     quality_margin
@@ -135,9 +136,10 @@ class Canary:
     units_per_step: int = 200
     labelled_per_step: int = 50
     error_margin: float = 1.0
-    latency_margin: float = 1.1
+    latency_margin: float = 1.05
     latency_quantile: float | None = 0.99
     latency_tolerance: float = 1.25
+    latency_slack: timedelta | str = timedelta(milliseconds=1)
     latency_requests: int = 200
     quality_margin: float = 0.005
     patience: timedelta | str = timedelta(days=3)
@@ -154,7 +156,7 @@ class Canary:
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(float(step) for step in self.steps))
         object.__setattr__(self, "slices", tuple(self.slices))
-        for name in ("patience", "verify_within", "step_at_least", "watch"):
+        for name in ("patience", "verify_within", "step_at_least", "watch", "latency_slack"):
             object.__setattr__(self, name, duration(getattr(self, name)))
         if self.drill_within is not None:
             object.__setattr__(self, "drill_within", duration(self.drill_within))
@@ -190,6 +192,12 @@ class Canary:
             "latency_tolerance",
             "is a factor of at least 1",
             self.latency_tolerance,
+        )
+        _require(
+            duration(self.latency_slack) >= timedelta(0),
+            "latency_slack",
+            "is at least nothing",
+            self.latency_slack,
         )
         _require(self.latency_requests >= 1, "latency_requests", "is at least 1", self.latency_requests)
         _require(
@@ -243,6 +251,15 @@ class Canary:
         """How old the last passed drill of roll-back may be, in microseconds; None asks for none."""
         return None if self.drill_within is None else microseconds(self.drill_within)
 
+    def latency_bound_us(self, quantile_seconds: float) -> float:
+        """Above which latency a request is slow when the champion's quantile is `quantile_seconds`, in microseconds.
+
+        >>> Canary().latency_bound_us(0.020), Canary().latency_bound_us(0.0005)
+        (25000.0, 1500.0)
+        """
+        quantile_us = quantile_seconds * 1e6
+        return max(self.latency_tolerance * quantile_us, quantile_us + microseconds(self.latency_slack))
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """What is judged; each gets a part of `alpha`."""
@@ -276,7 +293,7 @@ class Canary:
         >>> Canary.from_json(Canary(alpha=0.05).to_json()) == Canary(alpha=0.05)
         True
         """
-        known: dict[str, Any] = {"latency_tolerance": 1.0, **json.loads(text)}
+        known: dict[str, Any] = {"latency_tolerance": 1.0, "latency_slack": 0.0, **json.loads(text)}
         for name in ("patience", "verify_within"):  # as the first release wrote them
             if f"{name}_seconds" in known:
                 known[name] = known.pop(f"{name}_seconds")
@@ -287,7 +304,9 @@ class Canary:
         return cls(**known)
 
 
-_DURATIONS: Final = frozenset({"patience", "verify_within", "step_at_least", "watch", "drill_within"})
+_DURATIONS: Final = frozenset(
+    {"patience", "verify_within", "step_at_least", "watch", "drill_within", "latency_slack"}
+)
 
 
 def microseconds(span: timedelta | str) -> int:

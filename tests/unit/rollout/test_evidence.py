@@ -21,7 +21,7 @@ from holdfast.rollout import (
     fold_scores,
 )
 
-POLICY = Canary(error_margin=1.0, latency_margin=1.0, latency_tolerance=1.0)
+POLICY = Canary(error_margin=1.0, latency_margin=1.0, latency_tolerance=1.0, latency_slack="0s")
 
 
 def by_metric(states: tuple[MetricState, ...]) -> dict[str, MetricState]:

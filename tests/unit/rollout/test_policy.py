@@ -44,7 +44,7 @@ def test_a_policy_of_the_first_release_means_what_it_meant() -> None:
         '"units_per_step":200,"verify_within_seconds":600.0}'
     )
     policy = Canary.from_json(written)
-    assert policy.latency_tolerance == 1.0
+    assert policy.latency_bound_us(0.0003) == pytest.approx(300.0)
     assert policy.patience == timedelta(days=3)
     assert Canary.from_json(policy.to_json()) == policy
 
@@ -65,6 +65,7 @@ def test_a_policy_of_the_first_release_means_what_it_meant() -> None:
         {"latency_quantile": 1.0},
         {"latency_requests": 0},
         {"latency_tolerance": 0.9},
+        {"latency_slack": timedelta(seconds=-1)},
         {"quality_margin": 1.0},
         {"patience": "0s"},
         {"patience": "soon"},

@@ -15,6 +15,10 @@ from holdfast.errors import UnavailableError
 from holdfast.store.ledger import Ledger, Transaction
 
 
+READ_MUCH = 3
+"""After so many reads in a row a decision is near."""
+
+
 class KilledError(BaseException):
     """The process of an actor ends here: no `except Exception` sees it, and what was open is rolled back."""
 
@@ -43,6 +47,8 @@ class Actor:
     name: str
     clock: Clock
     run: Callable[[Actor], None]
+    tired: Callable[[], bool] = lambda: False
+    """Whether it stands still where that hurts most: after it has read much, and before it writes."""
     budget: int = 0
     cut_off: bool = False
     """Whether the ledger cannot be reached."""
@@ -53,6 +59,9 @@ class Actor:
     looks: list[int] = field(default_factory=list)
     """What its clock showed whenever it looked, since the lease last changed."""
     error: BaseException | None = None
+    place: str = ""
+    """Where it stands."""
+    _reads: int = 0
     _coroutine: Any = None
 
     def resume(self, budget: int) -> None:
@@ -74,8 +83,14 @@ class Actor:
     def point(self, place: str) -> None:
         """A place at which it may be stopped for any time, or find the ledger gone."""
         self.budget -= 1
+        self._reads = self._reads + 1 if place == "before read" else self._reads
+        if place == "before write":
+            if self._reads >= READ_MUCH and self.tired():
+                self.budget = 0
+            self._reads = 0
         # A transaction is left open now and then only: it keeps all others from writing.
         if self.budget <= 0 and (place != "before commit" or self.budget % 4 == 0):
+            self.place = place
             self._stand_still()
         if self.cut_off and place != "after commit":
             raise UnavailableError("HF302", f"the network is cut ({place})")
@@ -85,7 +100,7 @@ class Actor:
 
     def pause(self) -> None:
         """Stand still until somebody resumes it."""
-        self.budget = 0
+        self.budget, self.place = 0, "between rounds"
         self._stand_still()
 
     def _stand_still(self) -> None:

@@ -113,7 +113,7 @@ class Run:
         self.people: list[Actor] = []
         self.made = 0
         self.hand = self._actor("hand", lambda _: None)
-        self.hand.budget = 10**9
+        self.hand.budget, self.hand.tired = 10**9, lambda: False
         self.near = Store(ground.home, Wire(ground.store.ledger, self.hand, self.history.committed))  # type: ignore[arg-type]  # a ledger with points
         self.servers = [
             SimulatedServer(f"s{number}", self.chance, self.bad)
@@ -153,7 +153,10 @@ class Run:
     def _step(self) -> None:
         draw = self.chance.random()
         if draw < 0.50:
-            self._go_on(self.chance.choice(self.controllers))
+            actor = self.chance.choice(self.controllers)
+            self._go_on(actor)
+            if actor.place == "before write" and self.chance.random() < 0.3:
+                self._person()  # what it has read is not so any more
         elif draw < 0.58:
             self.chance.choice(self.servers).follow(self._plan())
         elif draw < 0.70:
@@ -269,7 +272,7 @@ class Run:
         clock = Clock(BEGIN_US + hours * HOUR_US, self.chance.choice([1.0, 1.0, 0.5, 2.0]), 0)
         clock.since_us = self.true_us
         clock.offset_us += self.true_us
-        return Actor(name, clock, run)
+        return Actor(name, clock, run, lambda: self.chance.random() < 0.2)
 
     def _forget_looks(self) -> None:
         for actor in self.controllers:
@@ -352,7 +355,7 @@ class Run:
                 server.fresh = False
 
     def _person(self) -> None:
-        wish = self.chance.choice(["begin", "begin", "begin", "roll back", "pause", "resume"])
+        wish = self.chance.choice(["begin", "begin", "begin", "roll back", "roll back", "pause", "resume"])
         version = f"v{self.chance.randint(2, VERSIONS)}"
 
         def run(actor: Actor) -> None:

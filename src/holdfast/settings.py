@@ -48,6 +48,11 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "Address of the Ray cluster, host:port or auto; empty starts one on this machine for the time.",
     ),
     (
+        "HOLDFAST_ABORT_TOKEN",
+        "",
+        "Secret with which servers take `holdfast rollback --server`, or ${file:/path} of it; empty takes none.",
+    ),
+    (
         "HOLDFAST_OPENLINEAGE_URL",
         "",
         "URL of an OpenLineage catalogue that the control loop tells what happened; empty tells nobody.",
@@ -78,6 +83,7 @@ class Settings:
     executor: str = "local"
     ray_address: str = ""
     openlineage_url: str = ""
+    abort_token: str = ""
 
     @classmethod
     def read(cls, project: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -98,7 +104,13 @@ class Settings:
             executor=_one_of("HOLDFAST_EXECUTOR", EXECUTORS, values),
             ray_address=values["HOLDFAST_RAY_ADDRESS"],
             openlineage_url=_web_address("HOLDFAST_OPENLINEAGE_URL", values),
+            abort_token=values["HOLDFAST_ABORT_TOKEN"],
         )
+
+    @property
+    def token(self) -> str:
+        """The secret that `abort_token` is, or refers to; `InputError` HF103 when what it refers to is not there."""
+        return resolve(self.abort_token) if self.abort_token.startswith("${") else self.abort_token
 
 
 def resolve(reference: str, environment: Mapping[str, str] | None = None) -> str:

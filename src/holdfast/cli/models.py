@@ -1,4 +1,4 @@
-"""Commands for versions: train, qualify, rollout, rollback."""
+"""Commands for versions: train, qualify, rollout."""
 
 from __future__ import annotations
 
@@ -141,28 +141,3 @@ def _newest_to_roll_out(store: Store, model: str) -> str:
                 next_command=f"holdfast train, or holdfast rollout {newest.version} to try it again",
             )
     return newest.version
-
-
-@command("Versions")
-def rollback(
-    reason: Annotated[
-        str, typer.Option("--reason", help="Why; kept in the ledger.")
-    ] = "asked for by a person",
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Give all traffic back to the version before. Works from every state, at once."""
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    store = loaded.store()
-    number = rolling.roll_back(
-        store, loaded.model.name, actor=getpass.getuser(), reason=reason, now_us=now_us()
-    )
-    row = rollouts.get(store, number)
-    report.say(
-        f"[green]ok[/] rollout {number} is {row.state}: traffic returns to {row.champion or 'the version before'}"
-    )
-    report.result(
-        {"rollout": number, "state": row.state, "champion": row.champion, "challenger": row.challenger}
-    )

@@ -47,8 +47,8 @@ class Exchange:
     """One request and the place for its reply."""
 
     __slots__ = (
-        "_connection", "binary_header_length", "body", "close", "content_encoding", "content_type", "host", "method", "origin",
-        "path", "received", "reply",
+        "_connection", "authorization", "binary_header_length", "body", "close", "content_encoding", "content_type", "host",
+        "method", "origin", "path", "received", "reply",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, method: bytes, path: bytes) -> None:
@@ -56,6 +56,7 @@ class Exchange:
         self.method = method
         self.path = path
         self.body: bytes | bytearray = b""
+        self.authorization: bytes | None = None
         self.binary_header_length: bytes | None = None
         self.content_encoding: bytes | None = None
         self.content_type: bytes | None = None
@@ -118,7 +119,7 @@ class Listener:
         self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
 
 
-_HOST, _LENGTH, _CODING, _EXPECT, _BINARY, _ENCODING, _TYPE, _ORIGIN = range(8)
+_HOST, _LENGTH, _CODING, _EXPECT, _BINARY, _ENCODING, _TYPE, _ORIGIN, _AUTHORIZATION = range(9)
 _HEADERS: Final = {
     b"host": _HOST,
     b"content-length": _LENGTH,
@@ -128,6 +129,7 @@ _HEADERS: Final = {
     b"content-encoding": _ENCODING,
     b"content-type": _TYPE,
     b"origin": _ORIGIN,
+    b"authorization": _AUTHORIZATION,
 }
 _FOREVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -138,10 +140,10 @@ class Connection(asyncio.Protocol):
     """One client. Bytes in, `Exchange`s to the application, replies out in order."""
 
     __slots__ = (
-        "_binary", "_body", "_burst", "_chunked", "_content_type", "_discarding", "_encoding", "_expects", "_header_bytes",
-        "_held", "_host", "_hosts", "_in_headers", "_in_message", "_length", "_listener", "_loop", "_origin", "_owes_continue",
-        "_parser", "_path", "_paused_reading", "_pending", "_raw", "_repeating", "_slice", "_transport", "_unread", "_used",
-        "deadline",
+        "_authorization", "_binary", "_body", "_burst", "_chunked", "_content_type", "_discarding", "_encoding",
+        "_expects", "_header_bytes", "_held", "_host", "_hosts", "_in_headers", "_in_message", "_length", "_listener",
+        "_loop", "_origin", "_owes_continue", "_parser", "_path", "_paused_reading", "_pending", "_raw", "_repeating",
+        "_slice", "_transport", "_unread", "_used", "deadline",
     )  # fmt: skip
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
@@ -164,6 +166,7 @@ class Connection(asyncio.Protocol):
         self._encoding: bytes | None = None
         self._content_type: bytes | None = None
         self._origin: bytes | None = None
+        self._authorization: bytes | None = None
         self._host = b""
         self._expects: bytes | None = None
         self._chunked = self._owes_continue = False
@@ -304,8 +307,10 @@ class Connection(asyncio.Protocol):
             self._encoding = value
         elif known == _TYPE:
             self._content_type = value
-        else:
+        elif known == _ORIGIN:
             self._origin = value
+        else:
+            self._authorization = value
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
@@ -361,6 +366,7 @@ class Connection(asyncio.Protocol):
         exchange.content_type = self._content_type
         exchange.host = self._host
         exchange.origin = self._origin
+        exchange.authorization = self._authorization
         self._body = b""
         self._burst += 1
         limit = self._listener.limits.pipelined

@@ -22,6 +22,7 @@ _PHRASES: Final = {
     200: b"OK",
     202: b"Accepted",
     400: b"Bad Request",
+    401: b"Unauthorized",
     403: b"Forbidden",
     404: b"Not Found",
     405: b"Method Not Allowed",

@@ -61,6 +61,8 @@ class Routes:
         This release's name, for the server's metadata.
     doors
         Who may change something.
+    abort
+        Takes traffic from a version, for whoever may.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Routes:
         scrape: Callable[[], metrics.ServerFacts],
         release: str,
         doors: Doors,
+        abort: Handler,
     ) -> None:
         self.draining = False
         self._plane = plane
@@ -90,6 +93,7 @@ class Routes:
             self._infer_path: (b"POST", self._infer),
             self._model_path + b"/feedback": (b"POST", self._feedback),
             b"/holdfast/status": (b"GET", lambda exchange: exchange.send(200, _encode(self._status()))),
+            b"/holdfast/abort": (b"POST", abort),
             b"/metrics": (b"GET", self._metrics),
         }
 

@@ -17,6 +17,7 @@ import uvloop
 
 from holdfast.errors import InputError
 from holdfast.records import check_name
+from holdfast.serve.abort_door import AbortDoor
 from holdfast.serve.doors import Doors
 from holdfast.serve.http import ConnectionLimits, Listener
 from holdfast.serve.metrics import ServerFacts, ShadowFacts, VersionFacts
@@ -106,9 +107,9 @@ async def _serve(
     server = Server(claimed.server, model, address, claimed.directory, now_us())
     follower = Follower(plane, settings, server, now_us, poll_seconds=poll_seconds)
     process = _Process(plane, follower, server)
-    routes = Routes(
-        plane, process.status, process.scrape, _release(), Doors([settings.host, *settings.names])
-    )
+    doors = Doors([settings.host, *settings.names])
+    door = AbortDoor(settings.token, follower.give)
+    routes = Routes(plane, process.status, process.scrape, _release(), doors, door)
     listener = Listener(routes, limits, lambda: formatdate(usegmt=True).encode())
     process.listener, process.routes = listener, routes
     follower.start_from_copy()

@@ -19,6 +19,7 @@ from holdfast.monitor.asked import Asked
 from holdfast.records import TrafficPlan
 from holdfast.rollout.abort import UnderWay, is_pushed_anew
 from holdfast.rollout.machine import RESTING, State
+from holdfast.serve import giving
 from holdfast.serve.abort import AbortWatch
 from holdfast.serve.local_copy import Kept, KeptVersion, LocalCopy
 from holdfast.serve.online_values import OnlineValues
@@ -142,6 +143,13 @@ class Follower:
         except OSError as error:
             tell(f"a roll-back without the ledger will not find this server by itself: {error}")
         self._listening.set()
+
+    def give(self, version: str | None, reason: str, actor: str) -> dict[str, object]:
+        """Let `version`, by default what is being rolled out, answer no more; see `giving.give`."""
+        progress, wanted = self.progress, (version, reason, actor)
+        return giving.give(
+            self._plane, self.swap, self.aborts, progress.under_way, progress.rollout, wanted, self._clock_us
+        )
 
     def stop(self) -> None:
         """Follow no longer. Does not wait: the thread may hang in a database that does not answer."""

@@ -1,0 +1,373 @@
+"""The command that gives traffic back: through the ledger while it answers, and without it when it does not."""
+
+from __future__ import annotations
+
+import getpass
+import http.client
+import json
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import typer
+from rich.markup import escape
+
+from holdfast.cli.app import command
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.project import Project, now_us
+from holdfast.cli.report import Report, counted
+from holdfast.control import rollback as returning
+from holdfast.control import rollout as rolling
+from holdfast.errors import (
+    CODES,
+    HoldfastError,
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
+from holdfast.rollout.abort import Abort, target
+from holdfast.serve.local_copy import Kept, LocalCopy
+from holdfast.settings import Settings
+from holdfast.store import Store, aborts, nearby, plans, rollouts, servers
+from holdfast.store.rollouts import RolloutRow
+from holdfast.store.servers import Server
+
+LEDGER_SECONDS: Final = 3.0
+"""How long the ledger may take before the traffic is taken back without it."""
+SEEN_SECONDS: Final = 10.0
+"""How long servers may take to obey before the command says that they do not."""
+_ANSWER_SECONDS: Final = 5.0
+_SQLITE: Final = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """A roll-back that the ledger has committed, and when that was on the clock of `time.monotonic`."""
+
+    row: RolloutRow
+    plan: int
+    version: str | None
+    servers: tuple[Server, ...]
+    at: float
+
+
+@dataclass(slots=True)
+class _Attempt:
+    decided: _Decided | None = None
+    error: Exception | None = None
+
+
+@command("Versions")
+def rollback(
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; kept in the ledger.")
+    ] = "asked for by a person",
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="The version that must not answer, when the ledger does not.",
+            show_default="what is being rolled out, else the champion",
+        ),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server", help="Only ask the server at this URL, by the token in HOLDFAST_ABORT_TOKEN."
+        ),
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Only decide; do not wait until servers were seen to obey.")
+    ] = False,
+    ledger_seconds: Annotated[
+        float,
+        typer.Option(
+            "--ledger-seconds", help="After how long the ledger is done without; 0 at once.", min=0.0
+        ),
+    ] = LEDGER_SECONDS,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give all traffic back to the version before. Works from every state, at once, and while the ledger is down.
+
+    Done means that every server that answers was seen to answer with the intended version. Example:
+    holdfast rollback --reason "answers 1.0 for everybody"
+    """
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    model, settings = loaded.model.name, loaded.settings
+    if server is not None:
+        _through_server(report, settings, server, version, reason)
+        return
+    attempt = _through_ledger(settings, model, reason, ledger_seconds)
+    if attempt.decided is not None:
+        _tell_ledger(report, attempt.decided, no_wait=no_wait)
+        return
+    if isinstance(attempt.error, HoldfastError) and not _is_ledgers(attempt.error):
+        raise attempt.error
+    why = (
+        f"the ledger did not answer within {ledger_seconds:g} s"
+        if attempt.error is None
+        else f"the ledger cannot be used: {_words(attempt.error)}"
+    )
+    _without_ledger(report, settings, model, version, reason, why, no_wait=no_wait)
+
+
+# --- through the ledger -----------------------------------------------------------------------------------------------
+
+
+def _through_ledger(settings: Settings, model: str, reason: str, seconds: float) -> _Attempt:
+    """Try it in a thread that may hang for as long as a database can; what is known of it after `seconds`.
+
+    One that is late may still commit: then ledger and abort say the same.
+    """
+    attempt = _Attempt()
+
+    def work() -> None:
+        try:
+            attempt.decided = _decide(settings, model, reason)
+        except Exception as error:  # whatever a driver raises on a ledger in trouble; it is told below
+            attempt.error = error
+
+    if seconds > 0:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(seconds)
+    return attempt
+
+
+def _decide(settings: Settings, model: str, reason: str) -> _Decided:
+    path = Path(settings.ledger_url.removeprefix(_SQLITE))
+    # Opening would make an empty ledger in the place of a lost one, in which nothing was ever rolled out.
+    if settings.ledger_url.startswith(_SQLITE) and not path.exists():
+        raise UnavailableError("HF302", f"the ledger {path} is not there")
+    store = Store.of(settings)
+    registered = servers.registered(store, model)
+    number = rolling.roll_back(store, model, actor=getpass.getuser(), reason=reason, now_us=now_us())
+    at = time.monotonic()
+    row = rollouts.get(store, number)
+    plan = plans.newest(store, model)
+    return _Decided(
+        row, 0 if plan is None else plan.plan, None if plan is None else plan.intended, registered, at
+    )
+
+
+def _is_ledgers(error: HoldfastError) -> bool:
+    """Whether `error` says that the ledger is away, and not that it forbids the roll-back."""
+    return isinstance(error, UnavailableError | IntegrityError) and error.code in ("HF302", "HF205", "HF307")
+
+
+def _tell_ledger(report: Report, decided: _Decided, *, no_wait: bool) -> None:
+    row = decided.row
+    returned = None
+    if not no_wait and decided.version is not None:
+        wanted = returning.under(decided.plan, decided.version)
+        returned = returning.wait(decided.servers, wanted, decided=decided.at, seconds=SEEN_SECONDS)
+    report.say(
+        f"[green]decided[/] rollout {row.rollout} of {row.challenger} is {row.state}: traffic returns to "
+        f"{decided.version or 'the version before'} (plan {decided.plan})"
+    )
+    if returned is not None:
+        _say_returned(report, returned)
+    report.result(
+        {
+            "by": "ledger",
+            "rollout": row.rollout,
+            "state": row.state,
+            "champion": row.champion,
+            "challenger": row.challenger,
+            "plan": decided.plan,
+            **_as_document(returned),
+        }
+    )
+    _end(returned, f"rollout {row.rollout} is {row.state} in the ledger")
+
+
+# --- without the ledger -----------------------------------------------------------------------------------------------
+
+
+def _without_ledger(
+    report: Report,
+    settings: Settings,
+    model: str,
+    version: str | None,
+    reason: str,
+    why: str,
+    *,
+    no_wait: bool,
+) -> None:
+    directory = aborts.directory_of(settings.root, model)
+    abort = _abort(directory, model, version, reason, why)
+    aborts.add(directory, abort)
+    at = time.monotonic()
+    found = nearby.running(directory)
+    returned = None
+    if not no_wait:
+        returned = returning.wait(found, returning.without(abort.version), decided=at, seconds=SEEN_SECONDS)
+    if returned is not None and returned.held and not returned.answered:
+        aborts.remove(directory, [abort])
+        raise RefusedError(
+            "HF404",
+            f"{abort.version} cannot be done without: {next(iter(returned.held.values()))} ({why})",
+            state=f"{abort.version} goes on answering",
+            next_command="holdfast up, and the same command again when the ledger answers",
+        )
+    report.say(f"[yellow]{escape(why)}[/]")
+    report.say(
+        f"[green]decided[/] without it: {abort.version} must not answer on this machine, whatever a plan of the rollouts "
+        f"up to {abort.rollout} says"
+    )
+    if returned is not None:
+        _say_returned(report, returned)
+    report.say(
+        "next: when the ledger is back, `holdfast up` or `holdfast control` writes this roll-back into it; servers elsewhere: "
+        "[cyan]holdfast rollback --server URL[/]"
+    )
+    report.result(
+        {
+            "by": "servers",
+            "why": why,
+            "version": abort.version,
+            "rollout": abort.rollout,
+            **_as_document(returned),
+        }
+    )
+    _end(returned, f"{directory / 'abort.json'} keeps {abort.version} from answering")
+
+
+def _abort(directory: Path, model: str, version: str | None, reason: str, why: str) -> Abort:
+    """What to abort, by what the servers of this machine kept; asking again for what stands gives it again."""
+    kept = LocalCopy(directory).load()
+    if kept is None:
+        raise NotFoundError(
+            "HF303",
+            f"{why}, and no server of {model!r} has left a copy of its plan on this machine",
+            state="nothing was changed",
+            next_command="holdfast rollback --server URL",
+        )
+    known = {*kept.plan.versions(), *([kept.under_way.challenger] if kept.under_way else [])}
+    if version is not None and version not in known:
+        raise NotFoundError(
+            "HF303",
+            f"{version} has no traffic by the plan that servers kept; they know {', '.join(sorted(known))}",
+            state="nothing was changed",
+        )
+    return abort_of(kept, version, reason, getpass.getuser())
+
+
+def abort_of(kept: Kept, version: str | None, reason: str, actor: str) -> Abort:
+    """The abort of `version`, or of what a roll-back would take the traffic from, under what servers kept."""
+    return Abort(
+        version or target(kept.plan, kept.under_way),
+        kept.plan.plan,
+        max(kept.rollout, kept.plan.rollout or 0),
+        reason,
+        actor,
+        now_us(),
+    )
+
+
+# --- through one server -----------------------------------------------------------------------------------------------
+
+
+def _through_server(report: Report, settings: Settings, url: str, version: str | None, reason: str) -> None:
+    """Ask one server, which may be on another machine, to let `version` answer no more."""
+    address = urlsplit(url)
+    if address.scheme != "http" or not address.hostname:
+        raise InputError("HF103", f"{url!r} is not the URL of a server, such as http://10.0.0.7:8080")
+    token = settings.token
+    if not token:
+        raise InputError(
+            "HF103",
+            "HOLDFAST_ABORT_TOKEN is not set, and a server takes a roll-back only with it",
+            state="nothing was sent",
+            next_command="set it here and where the server runs",
+        )
+    began = time.monotonic()
+    status, said = _post(address.hostname, address.port or 80, token, version, reason)
+    if status != 200:
+        code = str(said.get("code", ""))
+        kind = RefusedError if status in (401, 403, 404, 409) else UnavailableError
+        raise kind(
+            code if code in CODES else "HF504",
+            str(said.get("error", f"status {status}")),
+            state="the server goes on as it was",
+        )
+    took_ms = 1000 * (time.monotonic() - began)
+    report.say(
+        f"[green]done[/] {said.get('version')} does not answer at {escape(url)} any more, {said.get('answers')} does; "
+        f"{took_ms:.0f} ms"
+    )
+    report.result({"by": "server", "server": url, "took_ms": took_ms, **said})
+
+
+def _post(host: str, port: int, token: str, version: str | None, reason: str) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)
+    body = json.dumps({"version": version, "reason": reason, "actor": getpass.getuser()})
+    try:
+        connection.request(
+            "POST",
+            "/holdfast/abort",
+            body,
+            {"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+        )
+        answer = connection.getresponse()
+        return answer.status, dict(json.loads(answer.read() or b"{}"))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UnavailableError(
+            "HF504",
+            f"no Holdfast server answers at {host}:{port} ({str(error) or type(error).__name__})",
+            state="it is not known whether the server took it; asking again does no harm",
+            next_command="the same command again",
+        ) from error
+    finally:
+        connection.close()
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _say_returned(report: Report, returned: returning.Returned) -> None:
+    if returned.done:
+        version = ", ".join(sorted(set(returned.answered.values())))
+        report.say(
+            f"[green]done[/] {counted(len(returned.answered), 'server')} answered a probe with {version} "
+            f"{returned.took_ms:.0f} ms after the decision"
+        )
+    for name in returned.silent:
+        report.say(f"[yellow]silent[/] {escape(name)} says nothing; it obeys as soon as it runs")
+
+
+def _as_document(returned: returning.Returned | None) -> dict[str, Any]:
+    if returned is None:
+        return {"done": None}
+    return {
+        "done": returned.done,
+        "took_ms": returned.took_ms if returned.done else None,
+        "answered": dict(returned.answered),
+        "waiting": list(returned.waiting),
+        "silent": list(returned.silent),
+    }
+
+
+def _end(returned: returning.Returned | None, state: str) -> None:
+    """Exit as the command ended: it is an error that servers answer and do not obey, not that none runs."""
+    if returned is None or returned.done or not (returned.waiting or returned.held):
+        return
+    late = ", ".join([*returned.waiting, *returned.held])
+    raise UnavailableError(
+        "HF503",
+        f"{late} did not answer with the intended version within {SEEN_SECONDS:g} s",
+        state=f"it is decided: {state}",
+        next_command="holdfast status",
+    )
+
+
+def _words(error: Exception) -> str:
+    return error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"

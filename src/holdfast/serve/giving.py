@@ -1,0 +1,53 @@
+"""An abort that this server is asked for: kept on its disk, and obeyed before the answer goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.errors import NotFoundError, RefusedError, UnavailableError
+from holdfast.rollout.abort import Abort, UnderWay, target
+from holdfast.serve.abort import AbortWatch
+from holdfast.serve.plane import Plane
+from holdfast.serve.swap import Swap
+from holdfast.store import aborts
+
+
+def give(
+    plane: Plane,
+    swap: Swap,
+    watch: AbortWatch,
+    under_way: UnderWay | None,
+    rollout: int,
+    wanted: tuple[str | None, str, str],
+    clock_us: Callable[[], int],
+) -> dict[str, object]:
+    """Let the version of `wanted` (version or None, reason, actor) answer no more; which one, and who answers now.
+
+    Raises `UnavailableError` HF503 when no version is loaded, `NotFoundError` HF303 for a version without traffic here,
+    `RefusedError` HF404 when nobody can answer in its place: then nothing changes.
+    """
+    version, reason, actor = wanted
+    plan = swap.plan
+    if plan is None:
+        raise UnavailableError("HF503", "no version is loaded yet")
+    version = version or target(plan, under_way)
+    if version not in plan.versions() and (under_way is None or version != under_way.challenger):
+        raise NotFoundError("HF303", f"{version[:64]!r} has no traffic here")
+    abort = Abort(version, plan.plan, max(rollout, plan.rollout or 0), reason, actor, clock_us())
+    durable = True
+    try:
+        aborts.add(watch.directory, abort)
+    except UnavailableError:
+        durable = False  # the traffic goes back all the same; a restart would not know of it, and the answer says so
+    swap.obey([*swap.aborts.values(), abort])
+    if why := swap.held.get(version):
+        aborts.remove(watch.directory, [abort])
+        swap.obey(each for each in swap.aborts.values() if each != abort)
+        raise RefusedError("HF404", f"{version} cannot be done without: {why}")
+    serving = plane.serving
+    return {
+        "version": version,
+        "answers": None if serving is None else serving.intended,
+        "rollout": abort.rollout,
+        "durable": durable,
+    }

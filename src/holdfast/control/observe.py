@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from holdfast.control.tally import tally
+from holdfast.control.slicing import Reading, reading_of
+from holdfast.control.tally import Tally, tally
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Waiting, parse_id
 from holdfast.store import (
@@ -27,7 +28,6 @@ from holdfast.store.collected import Stretch
 from holdfast.store.faults import fault_point
 from holdfast.store.files import staged
 from holdfast.store.leases import Lease
-from holdfast.store.prediction_log import Record
 from holdfast.store.segments import Position
 from holdfast.store.servers import Server
 
@@ -52,7 +52,9 @@ def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     HF304 when `lease` has gone to another loop, or another has collected the same stretch: it is then not
     counted again.
     """
-    return sum(_collect_server(store, server, lease, now_us) for server in servers.registered(store, model))
+    reading = reading_of(store, model)
+    found = servers.registered(store, model)
+    return sum(_collect_server(store, server, reading, lease, now_us) for server in found)
 
 
 def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
@@ -85,7 +87,7 @@ def _server(prediction: str) -> str:
     return "" if place is None else place.server
 
 
-def _collect_server(store: Store, server: Server, lease: Lease, now_us: int) -> int:
+def _collect_server(store: Store, server: Server, reading: Reading, lease: Lease, now_us: int) -> int:
     listed = prediction_log.segments(server.log_directory)
     known = segments.positions(store, server.server)
     records = stretches = 0
@@ -97,7 +99,8 @@ def _collect_server(store: Store, server: Server, lease: Lease, now_us: int) -> 
                 found, end = prediction_log.read(path, position.collected_bytes)
                 if end == position.collected_bytes:
                     break
-                _keep(store, server, position, found, end, lease, now_us)
+                counted = tally(found, reading)
+                _keep(store, server, position, counted, end, lease, now_us)
                 records += len(found)
                 stretches += 1
                 position = Position(position.server, position.segment, end)
@@ -119,9 +122,8 @@ def _collect_server(store: Store, server: Server, lease: Lease, now_us: int) -> 
 
 
 def _keep(
-    store: Store, server: Server, position: Position, found: list[Record], end: int, lease: Lease, now_us: int
+    store: Store, server: Server, position: Position, counted: Tally, end: int, lease: Lease, now_us: int
 ) -> None:
-    counted = tally(found)
     with staged(store.root) as stage:
         file = None
         if not counted.answers.is_empty():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
 import msgspec
 import polars as pl
 
-from holdfast.control.pairs import copies_of, pair_windows
+from holdfast.control.pairs import Slicer, copies_of, no_slices, pair_windows
+from holdfast.control.slicing import Reading
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import Arm
 from holdfast.rollout import Answered
@@ -21,6 +22,8 @@ from holdfast.store.shadows import PairWindow
 
 MINUTE_US: Final = 60_000_000
 _OK: Final = "ok"
+NOTHING: Final = Reading()
+"""Read for rollouts without slices, while nothing is watched."""
 _to_json: Final = msgspec.json.Encoder().encode
 
 
@@ -38,8 +41,8 @@ class Tally:
     pairs: tuple[PairWindow, ...]
 
 
-def tally(records: Iterable[Record]) -> Tally:
-    """Count one stretch of a log.
+def tally(records: Iterable[Record], reading: Reading = NOTHING) -> Tally:
+    """Count one stretch of a log, read for the rollouts that `reading` names.
 
     A window is a minute at most: shares and the world may change between two minutes, and within a window the
     tests assume that neither does.
@@ -60,12 +63,12 @@ def tally(records: Iterable[Record]) -> Tally:
     return Tally(
         predictions=len(predictions),
         usage=_usage(predictions),
-        windows=_windows(predictions),
+        windows=(*_windows(predictions, reading.slicer), *_watched(predictions, reading)),
         answers=_answers(predictions),
         numbers=_numbers(predictions),
         feedback=tuple(feedback),
         copies=copies_of(shadowed),
-        pairs=pair_windows(shadowed, predictions),
+        pairs=pair_windows(shadowed, predictions, reading.slicer),
     )
 
 
@@ -96,23 +99,53 @@ def _usage(predictions: Sequence[PredictionRecord]) -> tuple[UsageRow, ...]:
     )
 
 
-def _windows(predictions: Sequence[PredictionRecord]) -> tuple[Window, ...]:
+def _windows(predictions: Sequence[PredictionRecord], slicer: Slicer) -> tuple[Window, ...]:
     requests: dict[tuple[int, int], list[Answered]] = defaultdict(list)
     for record in predictions:
         if record.rollout is not None:
-            requests[record.rollout, _minute(record)].append(_answered(record))
+            requests[record.rollout, _minute(record)].append(_answered(record, slicer))
     return tuple(
         Window(rollout, minute_us, tuple(found)) for (rollout, minute_us), found in sorted(requests.items())
     )
 
 
-def _answered(record: PredictionRecord) -> Answered:
+def _watched(predictions: Sequence[PredictionRecord], reading: Reading) -> tuple[Window, ...]:
+    """What the champion answers while its promotion is watched: it is the challenger of that rollout, and alone.
+
+    Under its own plan no request is of a rollout, and under that of a newer one it is the champion; so its requests are
+    known by who answered, and those that it failed by whose they were.
+    """
+    watched = reading.watched
+    if watched is None:
+        return ()
+    requests: dict[int, list[Answered]] = defaultdict(list)
+    for record in predictions:
+        since = record.at_us >= watched.since_us and record.rollout != watched.rollout
+        if since and record.unit and _is_of_champion(record, watched.challenger):
+            answered = _answered(record, reading.slicer)
+            requests[_minute(record)].append(replace(answered, arm=Arm.CHALLENGER))
+    return tuple(
+        Window(watched.rollout, minute_us, tuple(found)) for minute_us, found in sorted(requests.items())
+    )
+
+
+def _is_of_champion(record: PredictionRecord, champion: str) -> bool:
+    """Whether the request was the champion's to answer; one that named a version of its own is nobody's evidence."""
+    if record.challenger_failed or record.arm == Arm.CHALLENGER:
+        return False
+    return record.version == champion or record.result == "champion_failed"
+
+
+def _answered(record: PredictionRecord, slicer: Slicer) -> Answered:
     challenged = record.arm == Arm.CHALLENGER or record.challenger_failed != ""
+    rows = record.inputs if slicer is not no_slices else ()
+    slices = {name: None for row in rows for name in slicer(record.version, row)}
     return Answered(
         unit=record.unit,
         arm=Arm.CHALLENGER if challenged else Arm.CHAMPION,
         failed=record.challenger_failed != "" or record.result != _OK,
         latency_us=record.latency_us,
+        slices=tuple(slices),
     )
 
 

@@ -12,6 +12,7 @@ ERRORS: Final = "errors"
 LATENCY: Final = "latency"
 QUALITY: Final = "quality"
 SLICES: Final = "slices"
+RATE: Final = "rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Answered:
     `unit` is what was randomised, `arm` where it was sent (a challenger that failed was sent there, whoever
     answered), `failed` whether that arm could not answer. A request that was refused because it was malformed
     is no evidence about either version: leave it out. `slices` are those that its rows belong to, such as
-    "carrier=AA"; none for a request that nobody could answer, whose rows are not logged. `version` is who answered.
+    "carrier=AA"; none for a request that nobody could answer, whose rows are not logged.
     """
 
     unit: bytes
@@ -64,4 +65,3 @@ class Answered:
     failed: bool
     latency_us: float
     slices: tuple[str, ...] = ()
-    version: str = ""

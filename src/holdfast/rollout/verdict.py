@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from holdfast.records import Verdict
 from holdfast.rollout import slices
-from holdfast.rollout.metric import QUALITY, SLICES, MetricState
+from holdfast.rollout.metric import QUALITY, RATE, SLICES, MetricState
 from holdfast.rollout.policy import Canary
 
 
@@ -33,6 +33,8 @@ def judge(state: MetricState, policy: Canary) -> MetricVerdict:
     """The verdict of one metric at the current step. Too few units of either side are inconclusive, never a
     pass."""
     needed = policy.labelled_per_step if state.metric == QUALITY else policy.units_per_step
+    if state.metric == RATE:
+        return _judge_rate(state)
     if state.metric == SLICES:
         needed = 0  # nobody waits for every slice: the rare ones may never come
     units = state.challenger_units_this_step
@@ -50,8 +52,17 @@ def judge(state: MetricState, policy: Canary) -> MetricVerdict:
     return MetricVerdict(state.metric, verdict, units, needed, state.log_e, state.log_bound, wanting)
 
 
+def _judge_rate(state: MetricState) -> MetricVerdict:
+    """A rate that changed is told and makes a watch inconclusive; it is nobody's harm."""
+    changed = "the rate of requests has changed" if state.harmful else ""
+    verdict = Verdict.INCONCLUSIVE if changed or not state.champion_units else Verdict.PASS
+    return MetricVerdict(
+        state.metric, verdict, state.challenger_units, 0, state.log_e, state.log_bound, changed
+    )
+
+
 def harm_of(evidence: Sequence[MetricState], verdicts: Verdicts) -> str:
-    """Which metrics show harm, with their numbers; empty when none does."""
+    """Which metrics show harm, with their numbers; empty when none does. `verdicts` are those of `evidence`, in order."""
     return "; ".join(
         _harm_in_words(state)
         for state, verdict in zip(evidence, verdicts, strict=True)

@@ -24,6 +24,8 @@ from holdfast.store import (
     labels,
     outcomes,
     predictions,
+    pushes,
+    rollouts,
     segments,
     servers,
     shadows,
@@ -39,6 +41,7 @@ from holdfast.store.shadows import Answered as Shadowed
 from holdfast.store.shadows import PairWindow, ShadowFile
 
 _EXAMPLES = 3
+_MINUTE_US = 60_000_000
 _LONGEST_SUBJECT = 127
 
 
@@ -164,7 +167,8 @@ def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -
 def _fold_window(connection: Connection, window: Window, now_us: int) -> None:
     before = evidence.of_running(connection, window.rollout)
     if before:
-        evidence.put(connection, window.rollout, fold_requests(before, window.requests), now_us=now_us)
+        after = fold_requests(before, window.requests, window.minute_us)
+        evidence.put(connection, window.rollout, after, now_us=now_us)
 
 
 def _fold_quality(connection: Connection, joined: Sequence[Joined], now_us: int) -> None:
@@ -173,16 +177,39 @@ def _fold_quality(connection: Connection, joined: Sequence[Joined], now_us: int)
         if each.answer.rollout is not None:
             by_rollout[each.answer.rollout].append(each)
     for rollout, found in sorted(by_rollout.items()):
-        before = evidence.of_running(connection, rollout)
-        if not before:
-            continue
         scores = unit_scores(found)
-        after = tuple(
-            fold_scores(state, scores[Arm.CHALLENGER], scores[Arm.CHAMPION])
-            if state.metric == QUALITY
-            else state
-            for state in before
-        )
+        _fold_scores(connection, rollout, scores[Arm.CHALLENGER], scores[Arm.CHAMPION], now_us)
+    for model in sorted({each.answer.model for each in joined}):
+        _fold_watched(connection, model, joined, now_us)
+
+
+def _fold_watched(connection: Connection, model: str, joined: Sequence[Joined], now_us: int) -> None:
+    """What the champion answers while its promotion is watched is evidence about it, whatever plan it answered under."""
+    watched = pushes.watched_in(connection, model)
+    if watched is None:
+        return
+    challenger = rollouts.get_in(connection, watched.rollout).challenger
+    found = [
+        each
+        for each in joined
+        if (each.answer.version, each.answer.arm) == (challenger, Arm.CHAMPION)
+        and each.answer.rollout != watched.rollout
+    ]
+    if found:
+        _fold_scores(connection, watched.rollout, unit_scores(found)[Arm.CHAMPION], [], now_us)
+
+
+def _fold_scores(
+    connection: Connection, rollout: int, challenger: Sequence[float], champion: Sequence[float], now_us: int
+) -> None:
+    before = evidence.of_running(connection, rollout)
+    after = tuple(
+        fold_scores(state, challenger, champion, now_us - now_us % _MINUTE_US)
+        if state.metric == QUALITY
+        else state
+        for state in before
+    )
+    if after:
         evidence.put(connection, rollout, after, now_us=now_us)
 
 

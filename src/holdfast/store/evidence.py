@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, exists, insert, or_, select, update
 
-from holdfast.rollout import RESTING, MetricState
+from holdfast.rollout import RESTING, MetricState, PushOutcome, State
 from holdfast.rollout.shadow import PREFIX
 from holdfast.store import Store
-from holdfast.store.schema import rollout_evidence, rollouts
+from holdfast.store.schema import pushes, rollout_evidence, rollouts
 
 _COLUMNS = tuple(rollout_evidence.c[name] for name in MetricState.__slots__)
 _SHADOW = f"{PREFIX}%"
+_WATCHED = (rollouts.c.state == State.PROMOTED) & exists().where(
+    pushes.c.rollout == rollouts.c.rollout,
+    pushes.c.outcome == PushOutcome.OPEN,
+    pushes.c.watch_until_us.is_not(None),
+)
+"""A promotion whose watch is not over: its evidence goes on."""
 
 
 def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int) -> None:
@@ -68,7 +74,7 @@ def _locked(connection: Connection, rollout: int, which: ColumnElement[bool]) ->
     query = (
         select(*_COLUMNS)
         .join(rollouts, rollouts.c.rollout == rollout_evidence.c.rollout)
-        .where(rollouts.c.rollout == rollout, rollouts.c.state.not_in(sorted(RESTING)), which)
+        .where(rollouts.c.rollout == rollout, or_(rollouts.c.state.not_in(sorted(RESTING)), _WATCHED), which)
         .order_by(rollout_evidence.c.metric)
         .with_for_update()
     )

@@ -1,0 +1,83 @@
+"""How the records of a log are read for the rollouts of a model: which slices a row is in, and which promotion is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from holdfast.contract import Contract
+from holdfast.control.pairs import Slicer, no_slices
+from holdfast.rollout import Canary
+from holdfast.store import Store, blobs, pushes, rollouts, versions
+from holdfast.train.artifact import read_metadata
+
+_LONGEST: Final = 63
+"""A longer value is cut: it is a name in a table, and not data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A promotion that is watched: the answers of `challenger` since `since_us` (microseconds since 1970 UTC) are its
+    evidence, under whatever plan they were given."""
+
+    rollout: int
+    challenger: str
+    since_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a stretch of a log is read for."""
+
+    slicer: Slicer = no_slices
+    watched: Watched | None = None
+
+
+def reading_of(store: Store, model: str) -> Reading:
+    """What the logs of `model` are read for now."""
+    with store.ledger.read() as connection:
+        row = rollouts.under_way_in(connection, model)
+        push = pushes.watched_in(connection, model)
+        promoted = None if push is None else rollouts.get_in(connection, push.rollout)
+    watched = None
+    if promoted is not None:
+        watched = Watched(promoted.rollout, promoted.challenger, promoted.changed_us)
+    columns: tuple[str, ...] = ()
+    for each in (row, promoted):
+        if each is not None:
+            columns = columns or tuple(Canary.from_json(each.policy).slices)
+    return Reading(slicer_of(store, columns) if columns else no_slices, watched)
+
+
+def slicer_of(store: Store, columns: Sequence[str]) -> Slicer:
+    """Names the slices of a row by its values in `columns`. What the version that answered does not know is left out.
+
+    The inputs of a row stand in the order of the request columns of the version that answered.
+    """
+
+    def slices(version: str, inputs: Sequence[Any]) -> tuple[str, ...]:
+        known = _request_columns(store, version)
+        places = ((name, known.index(name)) for name in columns if name in known)
+        return tuple(f"{name}={_value(inputs[at])}" for name, at in places if at < len(inputs))
+
+    return slices
+
+
+@lru_cache(maxsize=64)
+def _request_columns(store: Store, version: str) -> tuple[str, ...]:
+    """A version never changes, so neither do its columns."""
+    about = read_metadata(blobs.get(store, versions.get(store, version).digest))
+    return tuple(column.name for column in Contract.from_json(about.contract_json).request_columns)
+
+
+def _value(value: object) -> str:
+    """A value as the slices of a snapshot have it."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "true" if value else "false"
+        case _:
+            return str(value)[:_LONGEST]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import polars as pl
 import pytest
@@ -63,6 +64,20 @@ def loader() -> ModuleType:
 def backout_world() -> ModuleType:
     """What the tests of backing out share."""
     return _module(Path(__file__).with_name("backout_world.py"))
+
+
+@pytest.fixture(scope="session")
+def rollout_world() -> ModuleType:
+    """What the tests of rollouts share."""
+    return _module(Path(__file__).with_name("rollout_world.py"))
+
+
+@pytest.fixture
+def hook_server() -> Iterator[Any]:
+    """A hook on a port of its own; `start()` gives its URL."""
+    made = _module(Path(__file__).with_name("hook_server.py")).HookServer()
+    yield made
+    made.stop()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.control import announce
 from holdfast.errors import UnavailableError
-from holdfast.store import Store, events, openlineage
+from holdfast.store import Store, events, followers
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -88,7 +88,7 @@ def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
     assert gone["outputs"][0]["facets"]["version"]["datasetVersion"] == "3"
     with store.ledger.read() as connection:
         newest = events.newest(connection, limit=1)[0].event
-        assert openlineage.followed(connection, announce.FOLLOWER) == newest
+        assert followers.reached(connection, announce.FOLLOWER) == newest
 
 
 def test_told_again_it_is_the_same_run(

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from holdfast.errors import UnavailableError
 from holdfast.records import canonical_json
-from holdfast.store import Store, events
+from holdfast.store import Store, events, followers
 from holdfast.store import openlineage as facts
 from holdfast.tables.openlineage import run_events
 
@@ -37,7 +37,7 @@ def announce(store: Store, url: str) -> int:
     does not take it; what it took before stays told.
     """
     with store.ledger.read() as connection:
-        reached = facts.followed(connection, FOLLOWER)
+        reached = followers.reached(connection, FOLLOWER) or 0
         found = events.since(connection, reached, limit=EVENTS_AT_ONCE)
         runs = [
             (each.event, [one for fact in facts.of_event(connection, each) for one in run_events(fact)])
@@ -52,7 +52,7 @@ def announce(store: Store, url: str) -> int:
     finally:
         if told > reached:
             with store.ledger.write() as connection:
-                facts.follow(connection, FOLLOWER, told)
+                followers.follow(connection, FOLLOWER, told)
     return len(runs)
 
 

@@ -1,11 +1,10 @@
-"""What the ledger knows of a deed, for the events of OpenLineage; and how far a reader of the events has come."""
+"""What the ledger knows of a deed, for the events of OpenLineage."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.store import backouts, contracts, schema, taints
 from holdfast.store.events import EventRow
@@ -21,7 +20,6 @@ _FILES: Final = schema.files
 _SNAPSHOTS: Final = schema.snapshots
 _CUTS: Final = schema.snapshot_tables
 _MODELS: Final = schema.versions
-_FOLLOWERS: Final = schema.followers
 _BACKOUTS: Final = schema.backouts
 
 
@@ -70,24 +68,6 @@ def of_event(connection: Connection, event: EventRow) -> list[Facts]:
             return [*made, *_trained(connection, event.subject)]
         case _:
             return []
-
-
-def followed(connection: Connection, follower: str) -> int:
-    """The last event that `follower` has dealt with; 0 when it has dealt with none."""
-    query = select(_FOLLOWERS.c.event).where(_FOLLOWERS.c.follower == follower)
-    return int(connection.execute(query).scalar_one_or_none() or 0)
-
-
-def follow(connection: Connection, follower: str, event: int) -> None:
-    """`follower` has dealt with every event up to number `event`; it never goes back."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(_FOLLOWERS).values(follower=follower, event=event)
-    statement = statement.on_conflict_do_update(
-        index_elements=("follower",),
-        set_={"event": statement.excluded.event},
-        where=_FOLLOWERS.c.event < statement.excluded.event,
-    )
-    connection.execute(statement)
 
 
 def _load(connection: Connection, feed: str, batch: str, epoch: int) -> list[Facts]:

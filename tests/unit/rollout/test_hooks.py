@@ -1,0 +1,97 @@
+"""What may be declared of a hook, and what its answer means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.errors import InputError
+from holdfast.records import Verdict
+from holdfast.rollout import Advance, Canary, Event, Hook, RollBack, Wait
+from holdfast.rollout.hooks import ANSWER_BYTES, understood, upheld
+
+
+@pytest.mark.parametrize(
+    ("given_", "words"),
+    [
+        ({"url": "ftp://ops.example/x"}, "http or https"),
+        ({"url": "https://user:key@ops.example/"}, "http or https"),
+        ({"url": "https://ops.example/#there"}, "http or https"),
+        ({"url": "https://ops.example/a b"}, "http or https"),
+        ({"url": "file:///etc/passwd"}, "http or https"),
+        ({"within": "0s"}, "above 0"),
+        ({"within": "2min"}, "at most 60 s"),
+        ({"secret": "hunter2"}, "reference"),
+        ({"on": ("roll_back",), "veto": True}, "roll_back"),
+        ({"on": ("pause",), "veto": True}, "pause"),
+        ({"on": ("start",)}, "veto=True"),
+        ({"on": ("promoted",), "veto": True}, "on no decision"),
+        ({"name": "No Name"}, "cannot name"),
+    ],
+)
+def test_what_cannot_mean_what_it_says_is_refused(given_: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Hook(**{"name": "freeze", "url": "https://ops.example/x", **given_})
+
+
+def test_a_roll_back_is_never_asked_about() -> None:
+    """R117: nothing outside stops a roll-back."""
+    assert Event.ROLL_BACK not in Hook("freeze", "https://ops.example", veto=True).asked_before
+    assert "rolled_back" in Hook("pager", "https://ops.example").told_after
+    harmful = RollBack(Verdict.FAIL, "harm")
+    assert upheld(harmful, ["hook x: refuses"], Canary(), waited_us=0) is harmful
+
+
+def test_one_hook_may_be_asked_and_told() -> None:
+    hook = Hook("freeze", "https://ops.example", on=("start", "rolled_back"), veto=True, secret="${env:KEY}")
+    assert hook.asked_before == (Event.START,)
+    assert hook.told_after == ("rolled_back",)
+    assert Hook.from_json(hook.to_json()) == hook
+
+
+def test_patience_ends_the_wait_for_a_hook() -> None:
+    step = Advance(1, 50_000, "no harm", ())
+    policy = Canary(patience="1h")
+    assert isinstance(upheld(step, ["hook x: it was not asked yet"], policy, waited_us=3_599_000_000), Wait)
+    ended = upheld(step, ["hook x: refuses: freeze"], policy, waited_us=3_601_000_000)
+    assert isinstance(ended, RollBack)
+    assert ended.verdict is Verdict.INCONCLUSIVE
+    assert "refuses: freeze; patience ran out after 1.0 h of 1.0 h" in ended.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (500, b'{"allow": true}', "status 500"),
+        (404, b'{"allow": true}', "status 404"),
+        (307, b'{"allow": true}', "redirects are not followed"),
+        (200, b"yes", "not JSON"),
+        (200, b"", "not JSON"),
+        (200, b"\xff\xfe", "not JSON"),
+        (200, b"[" * 60_000, "not JSON"),
+        (200, b"true", '"allow"'),
+        (200, b'{"allow": "true"}', '"allow"'),
+        (200, b'{"allow": 1}', '"allow"'),
+        (200, b'{"Allow": true}', '"allow"'),
+        (200, b'{"allow": true}' + b" " * ANSWER_BYTES, "longer than"),
+    ],
+)
+def test_nonsense_is_no_consent(status: int, body: bytes, words: str) -> None:
+    answer = understood(status, body)
+    assert answer.verdict is Verdict.INCONCLUSIVE
+    assert words in answer.explanation
+
+
+@given(st.integers(100, 599), st.binary(max_size=64))
+def test_only_a_clear_yes_is_consent(status: int, body: bytes) -> None:
+    if understood(status, body).verdict is Verdict.PASS:
+        assert 200 <= status < 300
+        assert b"true" in body
+
+
+def test_what_it_says_is_cut_and_kept_as_text() -> None:
+    assert len(understood(200, b'{"allow": false, "reason": "' + b"x" * 9000 + b'"}').explanation) == 500
+    assert understood(201, b'{"allow": true, "reason": 7}').explanation == "it consents"

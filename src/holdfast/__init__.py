@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         Volume,
     )
     from holdfast.qualify import Gates, GoldenQuery, Objective
-    from holdfast.rollout import Canary
+    from holdfast.rollout import Canary, Hook
     from holdfast.tables.selection import (
         Cap,
         Discard,
@@ -78,7 +78,7 @@ _WHERE = {
     ),
     "holdfast.declaration": "Model",
     "holdfast.qualify": "Gates GoldenQuery Objective",
-    "holdfast.rollout": "Canary",
+    "holdfast.rollout": "Canary Hook",
     "holdfast.tables.selection": "Cap Discard Filter Forbidden Quota Sample Selection Weights",
     "holdfast.train": "LightGBM LogisticRegression Rate",
 }
@@ -92,6 +92,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "Model", "Aggregate", "Bucket", "Clip", "Code", "Difference", "Hour", "Impute", "Log", "Month", "Ratio", "Value", "Weekday",
     "Selection", "Filter", "Forbidden", "Discard", "Sample", "Cap", "Quota", "Weights",
     "LightGBM", "LogisticRegression", "Rate", "Gates", "GoldenQuery", "Objective", "Canary",
+    "Hook",
 ]  # fmt: skip
 
 

@@ -27,7 +27,8 @@ from holdfast.errors import InputError
 from holdfast.features import Aggregate, Feature, columns_read, feature_name
 from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import check_name, duration
-from holdfast.rollout import Canary
+from holdfast.rollout import Canary, Hook
+from holdfast.rollout import hooks as rollout_hooks
 from holdfast.tables.selection import EVERY_ROW, Selection, columns_of
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Model:
         What it is to achieve; a version that misses it on held-out days is not rolled out. None promises nothing.
     selection
         Which of the training rows teach, and how much each counts; all of them alike by default.
+    hooks
+        Who is asked before a step of a rollout is taken, and who is told after.
 
     Raises
     ------
@@ -92,10 +95,11 @@ class Model:
     rollout: Canary = field(default_factory=Canary)
     objective: Objective | None = None
     selection: Selection = EVERY_ROW
+    hooks: tuple[Hook, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, "model")
-        for part in ("feeds", "features", "aggregates", "golden"):
+        for part in ("feeds", "features", "aggregates", "golden", "hooks"):
             object.__setattr__(self, part, tuple(getattr(self, part)))
         object.__setattr__(self, "holdout", duration(self.holdout))
         for problem in _problems(self):
@@ -158,6 +162,7 @@ def _problems(model: Model) -> Iterator[str]:
     yield from _feature_problems(model)
     yield from _golden_problems(model)
     yield from _selection_problems(model)
+    yield from rollout_hooks.problems(model.hooks)
     if model.holdout_span <= timedelta(0):
         yield f"the holdout is {model.holdout_span}; it must be positive"
 

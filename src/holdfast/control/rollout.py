@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final, assert_never
 
+from holdfast.control import hooks
 from holdfast.control.traffic import traffic_of
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.monitor import merge, quantile_seconds
@@ -36,7 +37,7 @@ from holdfast.rollout import (
     shadow,
 )
 from holdfast.rollout import begin as begin_evidence
-from holdfast.store import Store, events, evidence, plans, probes, rollouts, taints, usage, versions
+from holdfast.store import Store, decisions, events, evidence, plans, probes, rollouts, taints, usage, versions
 from holdfast.store.faults import fault_point
 from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.ledger import Transaction
@@ -184,14 +185,16 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
     bound = _latency_bound_seconds(store, row, now_us) if row.state in _BEFORE_TRAFFIC else None
     first = _first_evidence(row, bound)
     with store.ledger.read() as connection:
-        if isinstance(_decide(connection, store, row, first, seen, now_us), Wait):
-            return None
+        wanted = _decide(connection, store, row, first, seen, now_us)
+    if isinstance(wanted, Wait) or not hooks.may(store, lease, row, wanted, now_us=now_us):
+        return None
     # Decided again inside the transaction that acts: evidence of harm may have come in between.
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
         if rollouts.under_way_in(connection, model) != row:
             return None
         decision = _decide(connection, store, row, first, seen, now_us)
+        decision = hooks.allowed(connection, row, decision, now_us=now_us)
         if isinstance(decision, Wait):
             return None
         step = decision.step if isinstance(decision, Advance) else row.step
@@ -200,7 +203,10 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         if isinstance(decision, Confirm):
             # Who brought it here, and why, is not lost when a probe says that it is done.
             reason, actor = f"{row.reason}; {decision.reason}", row.actor
-        commit(connection, store, row, decision.event, step, reason, actor, now_us)
+        event = commit(connection, store, row, decision.event, step, reason, actor, now_us)
+        decisions.put(
+            connection, event=event, rollout=row.rollout, kind=decision.event, verdicts=decision.verdicts
+        )
         fault_point("rollout.before_commit")
     fault_point("rollout.after_commit")
     return decision
@@ -299,11 +305,11 @@ def commit(
     reason: str,
     actor: str,
     now_us: int,
-) -> None:
-    """The whole of one transition in the caller's transaction: state, story and traffic."""
+) -> int:
+    """The whole of one transition in the caller's transaction: state, story and traffic. The number of its event."""
     following = next_state(row.state, event)
     rollouts.move(connection, row, state=following, step=step, reason=reason, actor=actor, now_us=now_us)
-    events.append(
+    told = events.append(
         connection,
         at_us=now_us,
         kind="rollout.advanced" if event is Event.ADVANCE else f"rollout.{following}",
@@ -314,3 +320,4 @@ def commit(
     traffic = traffic_of(connection, store, row, following, step)
     if traffic is not None:
         plans.append(connection, model=row.model, rollout=row.rollout, now_us=now_us, **asdict(traffic))
+    return told

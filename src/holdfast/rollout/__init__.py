@@ -30,6 +30,7 @@ from holdfast.rollout.evidence import (
     fold_scores,
     score,
 )
+from holdfast.rollout.hooks import Hook
 from holdfast.rollout.machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
 from holdfast.rollout.policy import Canary, Shadow
 from holdfast.rollout.power import PowerRow, Traffic, power_of
@@ -48,6 +49,7 @@ __all__ = [
     "Confirm",
     "Decision",
     "Event",
+    "Hook",
     "MetricState",
     "MetricVerdict",
     "PowerRow",

@@ -14,7 +14,6 @@ import greenlet
 from holdfast.errors import UnavailableError
 from holdfast.store.ledger import Ledger, Transaction
 
-
 READ_MUCH = 3
 """After so many reads in a row a decision is near."""
 

@@ -19,7 +19,12 @@ from holdfast.store import collected, leases, plans, probes, rollouts, schema, s
 @contextmanager
 def no_epoch() -> Iterator[None]:
     """Nobody asks whether the lease is still held."""
-    places = [(leases, "assert_epoch"), (rollout, "assert_epoch"), (collected, "assert_epoch"), (probes, "assert_epoch")]
+    places = [
+        (leases, "assert_epoch"),
+        (rollout, "assert_epoch"),
+        (collected, "assert_epoch"),
+        (probes, "assert_epoch"),
+    ]
     with _all(*(patch.object(module, name, lambda *_: None) for module, name in places)):
         yield
 

@@ -16,15 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from ground import Ground
 from planted import PLANTED
-from simulation import Ground, Outcome, play
+
+from simulation import Outcome, play
 
 STEPS = 120
 
 
-def play_many(
-    seeds: range, steps: int, *, loud: bool = False, until_rejected: bool = False
-) -> list[Outcome]:
+def play_many(seeds: range, steps: int, *, loud: bool = False, until_rejected: bool = False) -> list[Outcome]:
     """The outcome of each seed, one after the other on one ledger."""
     outcomes = []
     with Ground.lay() as ground:
@@ -54,7 +54,9 @@ def summary(outcomes: list[Outcome]) -> dict[str, object]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -67,7 +69,9 @@ def main() -> int:
     parts = [range(asked.seed + at, last, asked.processes) for at in range(asked.processes)]
     if asked.processes == 1:
         with PLANTED[asked.planted]() if asked.planted else nullcontext():
-            outcomes = play_many(parts[0], asked.steps, loud=asked.verbose, until_rejected=bool(asked.planted))
+            outcomes = play_many(
+                parts[0], asked.steps, loud=asked.verbose, until_rejected=bool(asked.planted)
+            )
     else:
         with multiprocessing.get_context("spawn").Pool(asked.processes) as pool:
             found = pool.starmap(play_many, [(part, asked.steps) for part in parts])

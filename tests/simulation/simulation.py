@@ -8,23 +8,17 @@ Every actor may be stopped before, inside and after each of its transactions.
 from __future__ import annotations
 
 import logging
-import os
 import random
-import shutil
-import sqlite3
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from actors import Actor, Clock, Wire
 from checker import CONTROLLER, History, RejectedError, explained
-from servers import SimulatedServer
-from sqlalchemy import event, insert
+from ground import MODEL, VERSIONS, Ground
+from simulated_servers import SimulatedServer
 
 from holdfast.control import loop, rollout
 from holdfast.control.probe import probe
@@ -35,51 +29,12 @@ from holdfast.store import Store, collected, leases, plans, rollouts, schema, se
 from holdfast.store.collected import Stretch
 from holdfast.store.segments import Position
 
-MODEL = "m"
 BEGIN_US = 1_700_000_000_000_000
 HOUR_US = 3_600_000_000
-VERSIONS = 7
 EXPECTED = {"HF205", "HF302", "HF304", "HF404"}
 """What a concern may fail by: a ledger that is cut off or busy, and somebody who was faster."""
 REFUSALS = EXPECTED | {"HF303", "HF403"}
 """What a person may be told."""
-
-
-@dataclass
-class Ground:
-    """A ledger on a disk in memory that every run of this process begins with anew."""
-
-    home: Path
-    store: Store
-    empty: sqlite3.Connection
-
-    @classmethod
-    @contextmanager
-    def lay(cls) -> Iterator[Ground]:
-        memory = Path("/dev/shm")
-        within = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
-        home = Path(tempfile.mkdtemp(prefix="holdfast-simulation-", dir=within))
-        store = Store.open(home)
-        try:
-            _versions(store)
-            # The connection that is open stays so: a ledger that nobody has open is sealed, and may not change then.
-            open_for_good = store.ledger.engine.connect()
-            event.listen(store.ledger.engine, "connect", _in_a_hurry)
-            empty = sqlite3.connect(":memory:")
-            with sqlite3.connect(home / "ledger.db") as source:
-                source.backup(empty)
-            source.close()
-            yield cls(home, store, empty)
-            empty.close()
-            open_for_good.close()
-        finally:
-            store.ledger.close()
-            shutil.rmtree(home, ignore_errors=True)
-
-    def reset(self) -> None:
-        with sqlite3.connect(self.home / "ledger.db") as target:
-            self.empty.backup(target)
-        target.close()
 
 
 @dataclass
@@ -108,13 +63,13 @@ class Run:
         self.policy = _policy(self.chance)
         self.bad = {f"v{number}" for number in range(3, VERSIONS + 1) if self.chance.random() < 0.4}
         self.history = History(ground.home / "ledger.db")
-        self.history.lease_changed = self._forget_looks  # type: ignore[method-assign]  # the world listens here
+        self.history.lease_changed = self._forget_looks
         self.controllers: list[Actor] = []
         self.people: list[Actor] = []
         self.made = 0
         self.hand = self._actor("hand", lambda _: None)
         self.hand.budget, self.hand.tired = 10**9, lambda: False
-        self.near = Store(ground.home, Wire(ground.store.ledger, self.hand, self.history.committed))  # type: ignore[arg-type]  # a ledger with points
+        self.near = Store(ground.home, Wire(ground.store.ledger, self.hand, self.history.committed))
         self.servers = [
             SimulatedServer(f"s{number}", self.chance, self.bad)
             for number in range(1, self.chance.choice([2, 2, 3, 4]))
@@ -156,7 +111,7 @@ class Run:
             actor = self.chance.choice(self.controllers)
             self._go_on(actor)
             if actor.place == "before write" and self.chance.random() < 0.3:
-                self._person()  # what it has read is not so any more
+                self._person("roll back")  # what it has read is not so any more
         elif draw < 0.58:
             self.chance.choice(self.servers).follow(self._plan())
         elif draw < 0.70:
@@ -243,7 +198,7 @@ class Run:
         def run(actor: Actor) -> None:
             store = Store(
                 self.ground.home,
-                Wire(self.ground.store.ledger, actor, self.history.committed),  # type: ignore[arg-type]
+                Wire(self.ground.store.ledger, actor, self.history.committed),
             )
             doing = {
                 "collecting the logs": self._collect,
@@ -264,8 +219,7 @@ class Run:
             loop.run(store, MODEL, holder=name, clock_us=clock_us, wait=wait, doing=doing)
 
         self.made += 1
-        actor = self._actor(f"{name}#{self.made}", run)
-        return actor
+        return self._actor(f"{name}#{self.made}", run)
 
     def _actor(self, name: str, run: Callable[[Actor], None]) -> Actor:
         hours = self.chance.choice([0, 0, 0, -1, 1, 24])
@@ -354,14 +308,14 @@ class Run:
                     self.history.served[window.rollout] += len(units)
                 server.fresh = False
 
-    def _person(self) -> None:
-        wish = self.chance.choice(["begin", "begin", "begin", "roll back", "roll back", "pause", "resume"])
+    def _person(self, wish: str = "") -> None:
+        wish = wish or self.chance.choice(["begin", "begin", "begin", "roll back", "pause", "resume"])
         version = f"v{self.chance.randint(2, VERSIONS)}"
 
         def run(actor: Actor) -> None:
             store = Store(
                 self.ground.home,
-                Wire(self.ground.store.ledger, actor, self.history.committed),  # type: ignore[arg-type]
+                Wire(self.ground.store.ledger, actor, self.history.committed),
             )
             now_us = actor.clock.read(self.true_us)
             model: Any = SimpleNamespace(name=MODEL, rollout=self.policy)
@@ -429,7 +383,9 @@ class _Listener(logging.Handler):
         if isinstance(error, HoldfastError) and error.code in EXPECTED:
             return
         if error is not None:
-            self._odd.append(f"{record.getMessage()}: {error!r}" if not isinstance(error, RejectedError) else str(error))
+            self._odd.append(
+                f"{record.getMessage()}: {error!r}" if not isinstance(error, RejectedError) else str(error)
+            )
 
 
 def play(ground: Ground, seed: int, steps: int) -> Outcome:
@@ -440,14 +396,9 @@ def play(ground: Ground, seed: int, steps: int) -> Outcome:
     except RejectedError as error:
         run.outcome.rejected = (
             f"seed {seed}: {error}\n  again: python tests/simulation/run.py --seed {seed} --runs 1 --steps {steps} -v\n  "
-            f"{explained_safely(run)}"
+            f"{explained(run.history)}"
         )
         return run.outcome
-
-
-def explained_safely(run: Run) -> str:
-    """The last moves of a history that is closed already."""
-    return explained(run.history)
 
 
 def _policy(chance: random.Random) -> Canary:
@@ -460,28 +411,6 @@ def _policy(chance: random.Random) -> Canary:
         patience=timedelta(minutes=chance.choice([1, 30, 300])),
         verify_within=timedelta(minutes=chance.choice([0.5, 10, 300])),
     )
-
-
-def _in_a_hurry(connection: sqlite3.Connection, _record: Any) -> None:
-    """Whoever finds the ledger busy is told so at once, and nothing is synced: only the order of things counts here."""
-    connection.execute("PRAGMA busy_timeout = 0")
-    connection.execute("PRAGMA synchronous = OFF")
-
-
-def _versions(store: Store) -> None:
-    with store.ledger.write() as connection:
-        connection.execute(insert(schema.table_versions).values(committed_us=1, reason="test"))
-        connection.execute(
-            insert(schema.snapshots).values(snapshot="s", table_version=1, contract_hash="c", created_us=1)
-        )
-        for number in range(1, VERSIONS + 1):
-            connection.execute(
-                insert(schema.versions).values(
-                    version=f"v{number}", model=MODEL, number=number, digest=f"{number:064d}", bytes=1, snapshot="s",
-                    contract_hash="c", features_hash="f", learner="l", role="heuristic" if number == 1 else "candidate",
-                    state="registered" if number == 1 else "qualified", created_us=1,
-                )
-            )  # fmt: skip
 
 
 def _first_champion(run: Run) -> None:

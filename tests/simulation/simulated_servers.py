@@ -80,7 +80,11 @@ class SimulatedServer:
             latency_us = SLOW_US if slow else FAST_US
             answered.append(Answered(self.chance.randbytes(8), arm, failed, latency_us))
             counts[version, arm, "exception" if failed else "ok"].append(latency_us)
-        windows = () if plan.rollout is None or plan.challenger is None else (Window(plan.rollout, minute_us, tuple(answered)),)
+        windows = (
+            ()
+            if plan.rollout is None or plan.challenger is None
+            else (Window(plan.rollout, minute_us, tuple(answered)),)
+        )
         usage = tuple(_usage(key, latencies, minute_us) for key, latencies in sorted(counts.items()))
         self.log.append(Logged(len(answered), windows, usage))
         self.fresh = True
@@ -92,4 +96,6 @@ def _usage(key: tuple[str, Arm, str], latencies: list[float], minute_us: int) ->
     buckets: dict[int, int] = defaultdict(int)
     for each in latencies:
         buckets[bucket_of(round(each))] += 1
-    return UsageRow(version, arm, result, minute_us, len(latencies), len(latencies), round(sum(latencies)), dict(buckets))
+    return UsageRow(
+        version, arm, result, minute_us, len(latencies), len(latencies), round(sum(latencies)), dict(buckets)
+    )

@@ -1,0 +1,79 @@
+"""The ledger that simulated worlds begin with, on a disk in memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, insert
+
+from holdfast.store import Store, schema
+
+MODEL = "m"
+VERSIONS = 7
+
+
+@dataclass
+class Ground:
+    """A ledger on a disk in memory that every run of this process begins with anew."""
+
+    home: Path
+    store: Store
+    empty: sqlite3.Connection
+
+    @classmethod
+    @contextmanager
+    def lay(cls) -> Iterator[Ground]:
+        memory = Path("/dev/shm")
+        within = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+        home = Path(tempfile.mkdtemp(prefix="holdfast-simulation-", dir=within))
+        store = Store.open(home)
+        try:
+            _versions(store)
+            # The connection that is open stays so: a ledger that nobody has open is sealed, and may not change then.
+            open_for_good = store.ledger.engine.connect()
+            event.listen(store.ledger.engine, "connect", _in_a_hurry)
+            empty = sqlite3.connect(":memory:")
+            with sqlite3.connect(home / "ledger.db") as source:
+                source.backup(empty)
+            source.close()
+            yield cls(home, store, empty)
+            empty.close()
+            open_for_good.close()
+        finally:
+            store.ledger.close()
+            shutil.rmtree(home, ignore_errors=True)
+
+    def reset(self) -> None:
+        with sqlite3.connect(self.home / "ledger.db") as target:
+            self.empty.backup(target)
+        target.close()
+
+
+def _in_a_hurry(connection: sqlite3.Connection, _record: Any) -> None:
+    """Whoever finds the ledger busy is told so at once, and nothing is synced: only the order of things counts here."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+def _versions(store: Store) -> None:
+    with store.ledger.write() as connection:
+        connection.execute(insert(schema.table_versions).values(committed_us=1, reason="test"))
+        connection.execute(
+            insert(schema.snapshots).values(snapshot="s", table_version=1, contract_hash="c", created_us=1)
+        )
+        for number in range(1, VERSIONS + 1):
+            connection.execute(
+                insert(schema.versions).values(
+                    version=f"v{number}", model=MODEL, number=number, digest=f"{number:064d}", bytes=1, snapshot="s",
+                    contract_hash="c", features_hash="f", learner="l", role="heuristic" if number == 1 else "candidate",
+                    state="registered" if number == 1 else "qualified", created_us=1,
+                )
+            )  # fmt: skip

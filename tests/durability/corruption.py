@@ -231,6 +231,7 @@ CASES = (
 )
 COMPACTED = Case("compacted file", _of_table("flights", 0, loads=2), _of_table("flights", -1))
 LEDGER = Case("ledger", _nth("ledger.db", 0), lambda root: root.parent / "other" / "ledger.db")
+SEAL = Case("ledger's seal", _nth("ledger.db-seal", 0), lambda root: root.parent / "other" / "ledger.db-seal")
 
 
 def damage(target: Path, other: Path, how: str, chance: random.Random) -> None:
@@ -267,12 +268,15 @@ def read_rows(root: Path) -> dict[str, list[tuple[object, ...]]]:
         store.ledger.close()
 
 
-def is_found(root: Path) -> bool:
-    """Whether `verify` finds something, or the store refuses."""
+def is_found(root: Path, *, sealed: bool = False) -> bool:
+    """Whether `verify` finds something, or the store refuses. Where the ledger was `sealed`, `verify` saying that it has no
+    seal counts: that is all there is to find when a seal is gone, because a kill leaves none either.
+    """
     try:
         store = Store.open(root)
         try:
-            return bool(verify(store).findings)
+            outcome = verify(store)
+            return bool(outcome.findings) or outcome.sealed < sealed
         finally:
             store.ledger.close()
     except HoldfastError:
@@ -286,9 +290,12 @@ def try_one(pristine: Path, case: Case, how: str, chance: random.Random, home: P
     shutil.copytree(pristine, root)
     damage(case.pick(root), case.other(root), how, chance)
     cell.done += 1
+    if case is SEAL and how == "missing":
+        cell.found += is_found(root, sealed=True)  # reading would seal it anew
+        return
     wrong = wrong_rows(root, before)
     cell.wrong_rows += wrong
-    cell.found += is_found(root)
+    cell.found += is_found(root, sealed=case is SEAL)
 
 
 def wrong_rows(root: Path, before: dict[str, list[tuple[object, ...]]]) -> int:
@@ -310,9 +317,10 @@ def matrix(home: Path, seed: int, *, bits: int = 3) -> dict[tuple[str, str], Cel
     for directory in (plain, compacted, other):
         directory.mkdir()
     roots = {False: build(plain, compacted=False), True: build(compacted, compacted=True)}
-    shutil.copy(roots[True] / "ledger.db", other / "ledger.db")
+    for name in ("ledger.db", "ledger.db-seal"):
+        shutil.copy(roots[True] / name, other / name)
     cells: dict[tuple[str, str], Cell] = {}
-    for case, root in [*((case, roots[False]) for case in (*CASES, LEDGER)), (COMPACTED, roots[True])]:
+    for case, root in [*((case, roots[False]) for case in (*CASES, LEDGER, SEAL)), (COMPACTED, roots[True])]:
         for how in DAMAGES:
             cell = cells.setdefault((case.kind, how), Cell())
             for _ in range(bits if how == "bit" else 1):
@@ -368,7 +376,11 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="holdfast-matrix-") as directory:
         cells = matrix(Path(directory), asked.seed, bits=asked.bits)
-    sys.stdout.write("\n".join(lines(cells)) + f"\nseed {asked.seed}\n")
+    done, found, wrong = (
+        sum(getattr(cell, name) for cell in cells.values()) for name in ("done", "found", "wrong_rows")
+    )
+    totals = f"{found} of {done} damages found, {wrong} wrong rows read; seed {asked.seed}"
+    sys.stdout.write("\n".join([*lines(cells), totals]) + "\n")
     return 0 if all(cell.found == cell.done and not cell.wrong_rows for cell in cells.values()) else 1
 
 

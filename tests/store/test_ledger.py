@@ -16,7 +16,11 @@ from holdfast.store import Store
 def test_a_project_may_lie_in_any_directory(tmp_path: Path, name: str) -> None:
     root = tmp_path / name
     Store.of(Settings.read(root, {"HOLDFAST_ROOT": "store"})).ledger.close()
-    assert [path.name for path in (root / "store").iterdir()] == ["ledger.db"]
+    assert {path.name for path in (root / "store").iterdir()} == {
+        "ledger.db",
+        "ledger.db-lock",
+        "ledger.db-seal",
+    }
     Store.open(tmp_path / "other" / name).ledger.close()
     assert (tmp_path / "other" / name / "ledger.db").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "other"])

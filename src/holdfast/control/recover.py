@@ -14,6 +14,7 @@ from holdfast.declaration import Model
 from holdfast.errors import HoldfastError
 from holdfast.store import (
     Store,
+    bitflip,
     blobs,
     derived,
     durable,
@@ -46,7 +47,9 @@ NOT_IN_FILES: Final = (
 
 @dataclass(slots=True)
 class Recovered:
-    """What was made again, and by name what could not be."""
+    """What was made again, and by name what could not be. `mended` says how a ledger was mended that its seal could prove:
+    then nothing had to be made again.
+    """
 
     batches: int = 0
     backed_out: int = 0
@@ -59,10 +62,11 @@ class Recovered:
     unproved: list[str] = field(default_factory=list)
     set_aside: list[str] = field(default_factory=list)
     old_ledger: str = ""
+    mended: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The outcome as plain JSON."""
-        return asdict(self) | {"not_in_files": list(NOT_IN_FILES)}
+        return asdict(self) | {"not_in_files": [] if self.mended else list(NOT_IN_FILES)}
 
 
 def recover(
@@ -88,10 +92,14 @@ def recover(
 
     Guarantee: a row is readable afterwards only if every file of its load is whole and its load has no tombstone, and
     then once. What was not taken over lies in `aside`, not removed. The new ledger is one transaction: killed before its
-    end, it leaves an empty one that nothing opens, and may be run again. Raises `InputError` HF306 when the ledger is not
+    end, it leaves an empty one that nothing opens, and may be run again. A ledger that can be mended to what was sealed is
+    mended instead, and loses nothing. Raises `InputError` HF306 when the ledger is not
     lost: it can be read and knows batches.
     """
     if ledger_url is None:
+        mended = bitflip.mend(root)
+        if mended:
+            return Recovered(mended=mended)
         recovery.must_be_lost(root)
     done = Recovered()
     found = _hear(root, done, progress)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.store import Store, audit, blobs, chain, consistency, derived, events, keys, orphans, timeline
+from holdfast.store.ledger import Transaction
 
 Step = Callable[[int, int], None]
 """Told how much of the work is done, of how much."""
@@ -50,7 +51,7 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What was looked at and what was found. Orphans are no finding: a killed loader leaves them and they
-    mean nothing.
+    mean nothing. `sealed` is whether the ledger's file was held against its seal too; that there is none is no finding.
     """
 
     files: int
@@ -58,6 +59,7 @@ class Verification:
     blobs: int
     swept: int
     findings: tuple[Finding, ...]
+    sealed: bool = False
 
     @property
     def clean(self) -> bool:
@@ -93,17 +95,28 @@ def verify(
 
     Guarantee: every file that the ledger names is read to its last byte; one changed bit in one of them is a
     finding, and so are rows whose key their feed holds in another batch too (HF206), and a load that lies there whole
-    while the ledger does not know it (HF302).
+    while the ledger does not know it (HF302). A ledger on SQLite that was closed by everybody is held against its seal: one
+    changed bit is a finding. One that is in use, or that a killed process left, is held against itself and the files alone.
     """
     try:
         with store.ledger.read() as connection:
-            broken = [] if quick else audit.database_troubles(connection)
-        outcome = _broken(broken) if broken else _verified(store, quick, progress)
+            sealed, broken = _sealed(connection)
+            if not quick:
+                broken += audit.database_troubles(connection)
+        outcome = _broken(broken) if broken else replace(_verified(store, quick, progress), sealed=sealed)
     except audit.LEDGER_ERRORS as error:
         outcome = _broken([f"it cannot be read: {error}"])
     if now_us is not None and (outcome.swept or outcome.findings) and not outcome.broken_ledger:
         _tell(store, outcome.swept, outcome.findings, now_us)
     return outcome
+
+
+def _sealed(connection: Transaction) -> tuple[bool, list[str]]:
+    """Whether the ledger has a seal that it is held against, and what differs."""
+    try:
+        return audit.is_sealed(connection), []
+    except IntegrityError as error:
+        return False, [error.what]
 
 
 def _broken(troubles: list[str]) -> Verification:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.errors import IntegrityError
-from holdfast.store import parquet, schema
+from holdfast.store import holding, parquet, schema
 from holdfast.store.derived import sha256_of
 
 _BATCHES: Final = schema.batches
@@ -138,6 +138,14 @@ def _wrong_loads(footer: dict[str, Any], loads: tuple[dict[str, Any], ...]) -> l
             if entry.get(name) != value and (name in entry or name in _LOAD)
         ]
     return wrong
+
+
+def is_sealed(connection: Connection) -> bool:
+    """Whether the ledger's file is, to the bit, what was sealed when nobody had it open; False without a seal, which is no
+    trouble: it is in use, a process that used it was killed, or it is on PostgreSQL. `IntegrityError` HF302 when it differs.
+    """
+    hold = holding.hold_of(connection)
+    return hold is not None and holding.is_sealed(hold)
 
 
 def database_troubles(connection: Connection) -> list[str]:

@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 from holdfast.errors import InputError, IntegrityError, UnavailableError
-from holdfast.store import migrate, postgres
+from holdfast.store import holding, migrate, postgres
 
 Transaction: TypeAlias = Connection
 """An open transaction, for callers above the store, who hand it on and know no SQL."""
@@ -49,13 +49,17 @@ class Ledger:
         """
         target = _target(url)
         # A connection that broke while nobody used it is found out before a transaction begins on it.
-        engine = create_engine(target, pool_pre_ping=target.get_backend_name() != "sqlite")
-        # A ledger that nobody holds any more closes its files, whether or not somebody thought of `close`.
-        weakref.finalize(engine, engine.pool.dispose)
-        if target.get_backend_name() == "sqlite":
+        on_sqlite = target.get_backend_name() == "sqlite"
+        given = {"factory": holding.HeldConnection} if on_sqlite else {}
+        engine = create_engine(target, pool_pre_ping=not on_sqlite, connect_args=given)
+        # A ledger that nobody holds any more closes its files, whether or not somebody thought of `close`; on SQLite its
+        # connections do so themselves, and what is still open when the process ends is closed then.
+        if on_sqlite:
+            weakref.finalize(engine, _dispose, weakref.ref(engine))
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
+            weakref.finalize(engine, engine.pool.dispose)
             postgres.prepare(engine)
         name = target.render_as_string()
         try:
@@ -67,6 +71,8 @@ class Ledger:
                     next_command="holdfast restore BACKUP, or holdfast repair-ledger",
                 )
             migrate.upgrade(engine)
+            if on_sqlite:
+                _known(engine)
         except OperationalError as error:
             raise UnavailableError(
                 "HF302", f"the ledger {name} cannot be opened: {error.orig}", state="nothing was changed"
@@ -177,8 +183,17 @@ def _target(url: str) -> URL:
     return target
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+def _prepare_sqlite(connection: holding.HeldConnection, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy says BEGIN itself, in `_begin_sqlite`
+    try:
+        connection.take_hold()
+        _configure(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _configure(connection: sqlite3.Connection) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
     _use_wal(cursor)
@@ -208,4 +223,21 @@ def _use_wal(cursor: sqlite3.Cursor) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that will write takes the write lock at once: upgrading a read lock later can only fail.
     writes = connection.get_execution_options().get("holdfast_writes", False)
+    hold = holding.hold_of(connection)
+    if writes and hold is not None:
+        holding.before_change(hold)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _known(engine: Engine) -> None:
+    """From now on this file may be sealed: it is a ledger of this release."""
+    with engine.connect() as connection:
+        hold = holding.hold_of(connection)
+        if hold is not None:
+            hold.is_ledger = True
+
+
+def _dispose(reference: weakref.ref[Engine]) -> None:
+    engine = reference()
+    if engine is not None:
+        engine.dispose()

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+_PAUSE_SECONDS: Final = 0.005
 
 
 def hold(make: Callable[[], int], path: Path) -> int:
@@ -45,3 +49,36 @@ def seized(path: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(descriptor)
+
+
+def share(path: Path, patience_seconds: float) -> int:
+    """A descriptor with a shared lock of `path`, which is made when it is not there; closing it ends the lock.
+
+    Raises `OSError`, also when somebody has the lock for himself for longer than `patience_seconds`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    end = time.monotonic() + patience_seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+            else:
+                return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def is_last(descriptor: int, path: Path) -> bool:
+    """Whether nobody else shares the lock of `path`; then it is exclusive until `descriptor` is closed. Otherwise it may
+    have been lost: for one who lets go of it either way. A lock whose file was removed tells nothing, so nobody is last.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False

@@ -112,15 +112,17 @@ def set_aside(root: Path, path: Path) -> Path:
 
 
 def set_ledger_aside(root: Path, now_us: int) -> str:
-    """Move the SQLite ledger in `root`, with its log, to where nothing reads it; where it is now, empty without one."""
+    """Move the SQLite ledger in `root`, with its log and its seal, to where nothing reads it; where it is now, empty without
+    one. The seal goes last: as long as it is there, nothing takes another file for the ledger.
+    """
     moved = ""
     durable.make_directory(root / ASIDE_DIRECTORY)
-    for suffix in ("-shm", "-wal", ""):
+    for suffix in ("-shm", "-wal", "", "-seal"):
         path = root / f"ledger.db{suffix}"
         if path.exists():
             target = root / ASIDE_DIRECTORY / f"ledger.{now_us}.db{suffix}"
             path.rename(target)
-            moved = str(target.relative_to(root))
+            moved = moved if suffix == "-seal" else str(target.relative_to(root))
     durable.sync_directory(root / ASIDE_DIRECTORY)
     durable.sync_directory(root)
     return moved

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 from sqlalchemy import Connection, func, insert, select
 
-from holdfast.errors import InputError
+from holdfast.errors import InputError, IntegrityError
 from holdfast.feedback import parse_id
 from holdfast.store import Store, blobs, parquet, prediction_log, schema, versions
 from holdfast.store.derived import LOGS_DIRECTORY
+from holdfast.store.holding import HeldConnection
 from holdfast.store.testimony import Witness
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ def must_be_lost(root: Path) -> None:
     if not path.exists():
         return
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, factory=HeldConnection)) as connection:
+            connection.take_hold()
             whole = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             known = connection.execute("SELECT count(*) FROM batches").fetchone()[0]
-    except sqlite3.Error:  # this is what being lost looks like
+    except (sqlite3.Error, IntegrityError):  # this is what being lost looks like
         return
     if whole and known:
         raise InputError(

@@ -1,0 +1,352 @@
+"""A ledger that nobody has open is sealed: any changed bit of it is found, and nothing else is taken for damage (F3, P2)."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from holdfast.control.recover import recover
+from holdfast.control.verify import verify
+from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.store import Store, bitflip, holding, seal
+from holdfast.store.ledger import Ledger, sqlite_url
+
+pytestmark = pytest.mark.sqlite
+
+SEED = 20261122
+CHANGE = text(
+    "INSERT INTO leases VALUES (:lease, 'h', 1, 1, 1) ON CONFLICT (lease) DO UPDATE SET epoch = epoch + 1"
+)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A sealed ledger in a store of its own."""
+    return sealed_ledger(tmp_path / "store")
+
+
+def sealed_ledger(root: Path) -> Path:
+    store = Store.open(root)
+    change(store.ledger, "first")
+    store.ledger.close()
+    path = root / "ledger.db"
+    assert seal.path_of(path).exists()
+    return path
+
+
+def change(ledger: Ledger, name: str = "x") -> None:
+    with ledger.write() as connection:
+        connection.execute(CHANGE, {"lease": name})
+
+
+def turn(path: Path, byte: int, mask: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(byte)
+        (value,) = file.read(1)
+        file.seek(byte)
+        file.write(bytes([value ^ mask]))
+
+
+def test_every_bit_of_a_page_and_any_bit_of_the_file_is_found(ledger: Path, tmp_path: Path) -> None:
+    """P3: all 32,768 bits of the first page, and 1,000 of the whole file."""
+    found, chance = seal.read(ledger), random.Random(SEED)
+    assert found is not None
+    page = tmp_path / "page"
+    page.write_bytes(ledger.read_bytes()[: seal.PAGE_BYTES])
+    assert missed(page, found, range(8 * seal.PAGE_BYTES)) == []
+    some = [chance.randrange(8 * found.bytes) for _ in range(1_000)]
+    assert missed(ledger, found, some) == []
+    Store.open(ledger.parent).ledger.close()
+
+
+def missed(path: Path, found: seal.Seal, bits: Iterable[int]) -> list[int]:
+    """The bits whose turning is not found; the file is afterwards as it was."""
+    descriptor, unseen = os.open(path, os.O_RDWR), []
+    try:
+        for bit in bits:
+            (value,) = os.pread(descriptor, 1, bit // 8)
+            os.pwrite(descriptor, bytes([value ^ 1 << bit % 8]), bit // 8)
+            if seal.altered_pages(found, descriptor) != [bit // 8 // seal.PAGE_BYTES]:
+                unseen.append(bit)
+            os.pwrite(descriptor, bytes([value]), bit // 8)
+    finally:
+        os.close(descriptor)
+    return unseen
+
+
+def test_a_turned_bit_is_refused_and_turned_back(ledger: Path) -> None:
+    whole, chance = ledger.read_bytes(), random.Random(SEED)
+    for _ in range(6):
+        turn(ledger, chance.randrange(len(whole)), 1 << chance.randrange(8))
+        with pytest.raises(IntegrityError, match=r"HF302.*altered.*repair-ledger") as refused:
+            Store.open(ledger.parent)
+        assert refused.value.state == "nothing was changed"
+        assert "one bit" in recover(ledger.parent, now_us=1).mended
+        assert ledger.read_bytes() == whole
+        Store.open(ledger.parent).ledger.close()
+
+
+def test_any_bit_of_the_seal_itself_is_found_and_a_new_one_made(ledger: Path) -> None:
+    path, chance = seal.path_of(ledger), random.Random(SEED)
+    whole = path.read_bytes()
+    for bit in [chance.randrange(8 * len(whole)) for _ in range(500)]:
+        turn(path, bit // 8, 1 << bit % 8)
+        with pytest.raises(IntegrityError, match="seal is damaged"):
+            seal.read(ledger)
+        turn(path, bit // 8, 1 << bit % 8)
+    turn(path, 5, 1)
+    with pytest.raises(IntegrityError, match="HF302"):
+        Store.open(ledger.parent)
+    assert "seal was damaged" in recover(ledger.parent, now_us=1).mended
+    Store.open(ledger.parent).ledger.close()
+    assert path.read_bytes() == whole
+    assert bitflip.mend(ledger.parent) == ""
+
+
+def test_what_is_more_than_one_bit_is_made_again_from_the_files(ledger: Path) -> None:
+    turn(ledger, 20, 1)
+    turn(ledger, 3 * seal.PAGE_BYTES + 5, 64)
+    with pytest.raises(IntegrityError, match="HF302"):
+        Store.open(ledger.parent)
+    done = recover(ledger.parent, now_us=1)
+    assert (done.mended, done.old_ledger) == ("", "aside/ledger.1.db")
+    store = Store.open(ledger.parent)
+    assert verify(store).sealed
+    store.ledger.close()
+
+
+def test_damage_that_comes_while_it_is_read_is_never_sealed_anew(ledger: Path) -> None:
+    store, before = Store.open(ledger.parent), seal.path_of(ledger).read_bytes()
+    assert verify(store).sealed
+    descriptor = os.open(ledger, os.O_RDWR)  # not closed yet: that would take SQLite's locks
+    os.pwrite(descriptor, b"\xff", 3 * seal.PAGE_BYTES - 1)
+    outcome = verify(store)
+    assert outcome.broken_ledger
+    assert not outcome.sealed
+    with pytest.raises(IntegrityError, match="HF302"):
+        change(store.ledger)
+    store.ledger.close()
+    os.close(descriptor)
+    assert seal.path_of(ledger).read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_a_strange_log_beside_a_sealed_file_is_not_played_back(ledger: Path, suffix: str) -> None:
+    ledger.with_name(ledger.name + suffix).write_bytes(b"\x37\x7f\x06\x82" + bytes(5_000))
+    with pytest.raises(IntegrityError, match=f"{suffix} of 5004 bytes"):
+        Store.open(ledger.parent)
+    assert "set aside" in recover(ledger.parent, now_us=1).mended
+    Store.open(ledger.parent).ledger.close()
+
+
+def test_the_last_of_several_ledgers_and_threads_seals(ledger: Path) -> None:
+    first, second = (Store.open(ledger.parent).ledger for _ in range(2))
+    change(first)
+    assert not seal.path_of(ledger).exists()
+    first.close()
+    assert not seal.path_of(ledger).exists()
+    threads = [threading.Thread(target=change, args=(second, f"thread-{number}")) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with second.write() as connection:
+        second.close()  # while a transaction is under way: then whoever ends it seals
+        assert not seal.path_of(ledger).exists()
+        connection.execute(CHANGE, {"lease": "late"})
+    del second, threads, thread, connection
+    gc.collect()  # a connection that comes back late is kept for as long as its ledger
+    assert seal.path_of(ledger).exists()
+    store = Store.open(ledger.parent)
+    assert verify(store).sealed
+    with store.ledger.read() as connection:
+        assert connection.execute(text("SELECT count(*) FROM leases")).scalar_one() == 7
+    store.ledger.close()
+
+
+def test_readers_leave_the_file_and_its_seal_alone(ledger: Path) -> None:
+    stats = [path.stat().st_mtime_ns for path in (ledger, seal.path_of(ledger))]
+    for _ in range(3):
+        store = Store.open(ledger.parent)
+        assert verify(store).sealed
+        store.ledger.close()
+    assert [path.stat().st_mtime_ns for path in (ledger, seal.path_of(ledger))] == stats
+
+
+def test_a_copy_of_the_directory_and_a_ledger_without_seal_open(ledger: Path, tmp_path: Path) -> None:
+    shutil.copytree(ledger.parent, tmp_path / "copy")
+    seal.path_of(tmp_path / "copy" / "ledger.db").unlink()
+    for root, sealed in ((tmp_path / "copy", False), (tmp_path / "copy", True), (ledger.parent, True)):
+        store = Store.open(root)
+        outcome = verify(store)
+        assert (outcome.clean, outcome.sealed) == (True, sealed)
+        store.ledger.close()
+
+
+def test_the_file_of_another_program_is_never_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE addresses (name)")
+    with pytest.raises(IntegrityError, match="not a ledger"):
+        Ledger.open(sqlite_url(path))
+    assert not seal.path_of(path).exists()
+
+
+def test_a_file_that_was_put_in_the_ledger_s_place_gets_no_seal_of_the_old_one(ledger: Path) -> None:
+    store = Store.open(ledger.parent)
+    change(store.ledger)
+    other = sealed_ledger(ledger.parent.with_name("other"))
+    ledger.rename(ledger.with_name("old.db"))
+    shutil.copy(other, ledger)
+    store.ledger.close()
+    assert not seal.path_of(ledger).exists()
+
+
+def test_a_lock_that_never_ends_is_told_in_words(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "PATIENCE_SECONDS", 0.05)
+    with holding.lock_of(ledger).open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(HoldfastError, match=r"HF302.*cannot be held"):
+            Store.open(ledger.parent)
+    Store.open(ledger.parent).ledger.close()
+
+
+PROGRAM = textwrap.dedent("""
+    import os, random, signal, sys, time
+    from pathlib import Path
+    from sqlalchemy import text
+    from holdfast.store import Store, durable, seal, holding
+
+    root, what = Path(sys.argv[1]), sys.argv[2]
+    change = text("INSERT INTO leases VALUES (:lease, 'h', 1, 1, 1) ON CONFLICT (lease) DO UPDATE SET epoch = epoch + 1")
+
+    def die(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def one(name, writes=True):
+        store = Store.open(root)
+        if writes:
+            with store.ledger.write() as connection:
+                connection.execute(change, {"lease": name})
+        return store
+
+    if what == "opened":
+        one("", writes=False); die()
+    elif what == "unsealed":
+        durable.sync_directory = die; one("k")
+    elif what == "written":
+        one("k"); die()
+    elif what == "sealing":
+        store = one("k"); seal.write = die; store.ledger.close()
+    elif what == "unfinished":
+        store = one("k"); Path.replace = die; store.ledger.close()
+    elif what == "sealed":
+        store, write = one("k"), seal.write
+        seal.write = lambda *given: (write(*given), die())
+        store.ledger.close()
+    elif what == "forked":
+        store = one("k")
+        child = os.fork()
+        if child == 0:
+            mine = one("child")
+            open(root / "ready", "w").close()
+            while (root / "ready").exists():
+                time.sleep(0.01)
+            mine.ledger.close()
+            os._exit(0)
+        while not (root / "ready").exists():
+            time.sleep(0.01)
+        store.ledger.close()
+        assert not seal.path_of(root / "ledger.db").exists()
+        os.unlink(root / "ready")
+        assert os.waitpid(child, 0)[1] == 0
+        assert seal.path_of(root / "ledger.db").exists()
+    else:
+        chance, rounds = random.Random(what), 0
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            store = one(what, writes=chance.random() < 0.5)
+            time.sleep(chance.random() * 0.004)
+            store.ledger.close()
+            rounds += 1
+        print(rounds)
+""")
+
+
+def program(root: Path, what: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, str(root), what]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("moment", "sealed"),
+    [
+        ("opened", True),
+        ("unsealed", False),
+        ("written", False),
+        ("sealing", False),
+        ("unfinished", False),
+        ("sealed", True),
+    ],
+)
+def test_a_kill_at_every_moment_leaves_no_seal_or_a_right_one(
+    ledger: Path, moment: str, sealed: bool
+) -> None:
+    child = program(ledger.parent, moment)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == -9, errors
+    assert seal.path_of(ledger).exists() == sealed
+    store = Store.open(ledger.parent)
+    outcome = verify(store)
+    assert (outcome.findings, outcome.sealed) == ((), sealed)
+    store.ledger.close()
+    assert seal.path_of(ledger).exists()
+    assert not list(ledger.parent.glob(".*"))
+    Store.open(ledger.parent).ledger.close()
+
+
+def test_processes_that_open_write_close_and_die_at_once_never_see_damage(ledger: Path) -> None:
+    """Two processes that go on, and a third that is killed and started again for as long."""
+    chance = random.Random(SEED)
+    steady = [program(ledger.parent, f"s{number}") for number in range(2)]
+    killed = 0
+    while any(each.poll() is None for each in steady):
+        doomed = program(ledger.parent, f"k{killed}")
+        time.sleep(0.4 + chance.random() * 0.5)
+        doomed.kill()
+        _, errors = doomed.communicate()
+        assert not errors
+        killed += 1
+    for each in steady:
+        output, errors = each.communicate()
+        assert each.returncode == 0, errors
+        assert int(output) > 1
+    assert killed > 0
+    Store.open(ledger.parent).ledger.close()
+    store = Store.open(ledger.parent)
+    assert verify(store).sealed
+    store.ledger.close()
+
+
+def test_a_forked_child_keeps_the_ledger_unsealed_with_its_own_lock(ledger: Path) -> None:
+    child = program(ledger.parent, "forked")
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 0, errors
+    store = Store.open(ledger.parent)
+    assert verify(store).sealed
+    store.ledger.close()

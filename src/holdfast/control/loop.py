@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from holdfast.control import asked, backout, emergency, observe, rollout
+from holdfast.control import asked, backout, emergency, observe, rollout, watch
 from holdfast.control.probe import probe
 from holdfast.errors import ConflictError
 from holdfast.store import Store, leases
@@ -33,6 +33,7 @@ def concerns() -> dict[str, Concern]:
         "bringing aborts into the ledger": emergency.carry,
         "probing the servers": probe,
         "carrying the rollout on": rollout.reconcile,
+        "watching the promotion": watch.carry,
         "comparing what is asked": asked.compare,
     }
 

@@ -8,36 +8,38 @@ plan, under the lease's epoch. A loop that was killed, or a second one, finds ei
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final
 
-from holdfast.control import hooks
+from holdfast.control import hooks, known, pushes
 from holdfast.control.traffic import traffic_of
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.monitor import merge, quantile_seconds
-from holdfast.records import EVERYTHING_PPM
+from holdfast.records import Verdict
 from holdfast.rollout import (
     Advance,
-    BeginShadow,
     Canary,
-    Complete,
     Confirm,
     Decision,
     Event,
     MetricState,
     ProbeSeen,
+    Readiness,
     RollBack,
     RolloutState,
-    Start,
     State,
     Wait,
-    begin_step,
-    begin_watch,
     decide,
     next_state,
-    shadow,
 )
-from holdfast.rollout import begin as begin_evidence
-from holdfast.store import Store, decisions, events, evidence, plans, probes, rollouts, taints, usage, versions
+from holdfast.store import (
+    Store,
+    decisions,
+    events,
+    plans,
+    probes,
+    rollouts,
+    taints,
+    versions,
+)
 from holdfast.store.faults import fault_point
 from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.ledger import Transaction
@@ -46,11 +48,6 @@ from holdfast.store.rollouts import RolloutRow
 
 if TYPE_CHECKING:
     from holdfast.declaration import Model
-
-LATENCY_LOOKBACK_US: Final = 7 * 86_400_000_000
-"""How far back the champion's latency is looked at when the bound is frozen, microseconds."""
-
-_BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
 
 DECISIONS_AT_ONCE: Final = 4
 """A round takes few decisions: each has its effect on the traffic before the next is due."""
@@ -102,6 +99,7 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
             actor=actor,
             now_us=now_us,
         )
+        pushes.open_push(connection, number, model.name, now_us=now_us)
         events.append(
             connection,
             at_us=now_us,
@@ -182,8 +180,7 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         row = rollouts.under_way_in(connection, model)
     if row is None:
         return None
-    bound = _latency_bound_seconds(store, row, now_us) if row.state in _BEFORE_TRAFFIC else None
-    first = _first_evidence(row, bound)
+    first = known.first_evidence(store, row, now_us)
     with store.ledger.read() as connection:
         wanted = _decide(connection, store, row, first, seen, now_us)
     if isinstance(wanted, Wait) or not hooks.may(store, lease, row, wanted, now_us=now_us):
@@ -198,44 +195,19 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         if isinstance(decision, Wait):
             return None
         step = decision.step if isinstance(decision, Advance) else row.step
-        _prepare_evidence(connection, row, decision, first, now_us)
+        known.prepare(connection, row, decision, first, now_us)
         reason, actor = decision.reason, events.SYSTEM
         if isinstance(decision, Confirm):
             # Who brought it here, and why, is not lost when a probe says that it is done.
             reason, actor = f"{row.reason}; {decision.reason}", row.actor
-        event = commit(connection, store, row, decision.event, step, reason, actor, now_us)
+        harm = decision.reason if isinstance(decision, RollBack) and decision.verdict is Verdict.FAIL else ""
+        event = commit(connection, store, row, decision.event, step, reason, actor, now_us, harm=harm)
         decisions.put(
             connection, event=event, rollout=row.rollout, kind=decision.event, verdicts=decision.verdicts
         )
         fault_point("rollout.before_commit")
     fault_point("rollout.after_commit")
     return decision
-
-
-def _prepare_evidence(
-    connection: Transaction, row: RolloutRow, decision: Decision, first: tuple[MetricState, ...], now_us: int
-) -> None:
-    """What the evidence must know of a decision: that it begins, that a step does, that nobody is compared."""
-    match decision:
-        case Start():
-            evidence.begin(connection, row.rollout, first, now_us=now_us)
-        case Advance() | Complete():
-            states = evidence.of_running(connection, row.rollout)
-            alone = isinstance(decision, Complete) or decision.share_ppm == EVERYTHING_PPM
-            if isinstance(decision, Advance):
-                states = begin_step(states)
-            if alone:
-                states = begin_watch(states, Canary.from_json(row.policy))
-            evidence.put(connection, row.rollout, states, now_us=now_us)
-        case BeginShadow():
-            bounds_us = [state.latency_bound_us for state in first if state.latency_bound_us is not None]
-            bound = bounds_us[0] / 1e6 if bounds_us else None
-            states = shadow.begin(Canary.from_json(row.policy), bound)
-            evidence.begin(connection, row.rollout, states, now_us=now_us)
-        case Confirm() | RollBack() | Wait():
-            pass
-        case _:
-            assert_never(decision)
 
 
 def _decide(
@@ -247,14 +219,11 @@ def _decide(
     now_us: int,
 ) -> Decision:
     plan = plans.newest_in(connection, row.model)
-    if row.state in _BEFORE_TRAFFIC:
-        known = (*evidence.shadow_of_rollout_in(connection, row.rollout), *first)
-    else:
-        known = evidence.of_rollout_in(connection, row.rollout)
-    return decide(_state(row, plan), known, seen, now_us)
+    seen_evidence = known.of_decision(connection, row, first)
+    return decide(_state(row, plan, known.readiness(connection, row)), seen_evidence, seen, now_us)
 
 
-def _state(row: RolloutRow, committed: CommittedPlan | None) -> RolloutState:
+def _state(row: RolloutRow, committed: CommittedPlan | None, ready: Readiness) -> RolloutState:
     plan = None if committed is None else committed.plan
     returns_to = row.champion
     if plan is not None and row.state is State.ROLLING_BACK:
@@ -270,30 +239,8 @@ def _state(row: RolloutRow, committed: CommittedPlan | None) -> RolloutState:
         policy=Canary.from_json(row.policy),
         step_started_us=row.step_started_us,
         plan=None if plan is None else plan.plan,
+        ready=ready,
     )
-
-
-def _first_evidence(row: RolloutRow, bound: float | None) -> tuple[MetricState, ...]:
-    """The states with which the canary would begin; empty while it cannot."""
-    policy = Canary.from_json(row.policy)
-    if row.state not in _BEFORE_TRAFFIC or (policy.latency_quantile is not None and bound is None):
-        return ()
-    return begin_evidence(policy, bound)
-
-
-def _latency_bound_seconds(store: Store, row: RolloutRow, now_us: int) -> float | None:
-    """The champion's own latency quantile before the canary; None while too little is known."""
-    policy = Canary.from_json(row.policy)
-    if policy.latency_quantile is None or row.champion is None:
-        return None
-    known = merge(
-        each.latency
-        for each in usage.since(store, row.model, now_us - LATENCY_LOOKBACK_US)
-        if each.version == row.champion and each.result == "ok"
-    )
-    if sum(known.values()) < policy.latency_requests:
-        return None
-    return quantile_seconds(known, policy.latency_quantile)
 
 
 def commit(
@@ -305,8 +252,11 @@ def commit(
     reason: str,
     actor: str,
     now_us: int,
+    *,
+    harm: str = "",
 ) -> int:
-    """The whole of one transition in the caller's transaction: state, story and traffic. The number of its event."""
+    """The whole of one transition in the caller's transaction: state, story, traffic and the push's label; `harm` is what
+    the decision saw of it. The number of its event."""
     following = next_state(row.state, event)
     rollouts.move(connection, row, state=following, step=step, reason=reason, actor=actor, now_us=now_us)
     told = events.append(
@@ -317,6 +267,7 @@ def commit(
         actor=actor,
         explanation=f"{row.challenger} is {following}: {reason}",
     )
+    pushes.record(connection, row, following, reason=reason, actor=actor, harm=harm, now_us=now_us)
     traffic = traffic_of(connection, store, row, following, step)
     if traffic is not None:
         plans.append(connection, model=row.model, rollout=row.rollout, now_us=now_us, **asdict(traffic))

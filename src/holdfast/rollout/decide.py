@@ -29,6 +29,7 @@ from holdfast.rollout.decisions import (
 )
 from holdfast.rollout.evidence import QUALITY, MetricState
 from holdfast.rollout.machine import State
+from holdfast.rollout.policy import Canary
 from holdfast.rollout.verdict import Verdicts, harm_of, judge
 
 
@@ -71,6 +72,21 @@ def decide(
             return Wait(f"nothing is left to decide: the rollout is {rollout.state}")
         case _:
             assert_never(rollout.state)
+
+
+def harm_shown(evidence: Sequence[MetricState], policy: Canary) -> str:
+    """Which metrics show harm, of traffic or of copies, with their numbers; empty when none does."""
+    copies = [state for state in evidence if shadow.is_shadow(state.metric)]
+    others = [state for state in evidence if not shadow.is_shadow(state.metric)]
+    seen = [harm_of(others, tuple(judge(state, policy) for state in others)), _shadow_harm(copies, policy)]
+    return "; ".join(each for each in seen if each)
+
+
+def _shadow_harm(copies: Sequence[MetricState], policy: Canary) -> str:
+    if not copies:
+        return ""
+    told = zip(copies, shadow.judge(copies, policy), strict=True)
+    return "; ".join(shadow.in_words(state) for state, verdict in told if verdict.verdict is Verdict.FAIL)
 
 
 def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
@@ -130,8 +146,7 @@ def _shadowing(rollout: RolloutState, evidence: Sequence[MetricState], now_us: i
     """Nobody is touched yet, so a challenger that does harm or differs too much is cancelled."""
     copies = [state for state in evidence if shadow.is_shadow(state.metric)]
     verdicts = shadow.judge(copies, rollout.policy)
-    told = zip(copies, verdicts, strict=True)
-    harm = "; ".join(shadow.in_words(state) for state, verdict in told if verdict.verdict is Verdict.FAIL)
+    harm = _shadow_harm(copies, rollout.policy)
     if harm:
         return RollBack(Verdict.FAIL, f"harm in shadow: {harm}", verdicts)
     wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]

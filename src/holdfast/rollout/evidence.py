@@ -41,6 +41,7 @@ __all__ = [
     "fold_requests",
     "fold_scores",
     "interval_of",
+    "requests_of",
     "score",
 ]
 
@@ -232,6 +233,19 @@ def interval_of(state: MetricState) -> tuple[str, Interval | None]:
             return "", None
 
 
+def requests_of(states: Sequence[MetricState]) -> tuple[int, int]:
+    """How many requests the challenger was sent, and how many of them it could not answer.
+
+    >>> requests_of(begin(Canary(), 0.020))
+    (0, 0)
+    """
+    for state in states:
+        if state.metric == ERRORS:
+            memory = json.loads(state.state)
+            return int(memory.get("requests", 0)), int(memory.get("failed", 0))
+    return 0, 0
+
+
 def score(probability: float, label: float) -> float:
     """How good a probability was, once the label is known: 1 - (label - probability)², 1 is best.
 
@@ -259,6 +273,9 @@ def _fold_units(state: MetricState, requests: Sequence[Answered], minute_us: int
     challenger, champion = bad_by_unit[Arm.CHALLENGER], bad_by_unit[Arm.CHAMPION]
     newly_bad = [unit for units in (challenger, champion) for unit, bad in units.items() if bad]
     memory |= _different(memory, challenger)
+    ours = [request for request in requests if request.arm is Arm.CHALLENGER]
+    memory["requests"] = memory.get("requests", 0) + len(ours)
+    memory["failed"] = memory.get("failed", 0) + sum(request.failed for request in ours)
     memory["bad_units"] = [*memory["bad_units"], *newly_bad][-REMEMBERED_UNITS:]
     counts = Counts(len(challenger), sum(challenger.values()), len(champion), sum(champion.values()))
     return _fold_window(state, memory, counts, minute_us)

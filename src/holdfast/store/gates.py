@@ -13,6 +13,9 @@ from holdfast.store import Store, schema
 
 _RESULTS: Final = schema.gate_results
 
+REPLAY: Final = "replay"
+"""The gate of recorded requests: judged for itself, again and again, and no part of qualification."""
+
 
 def append(connection: Connection, version: str, results: Sequence[GateResult], *, now_us: int) -> None:
     """Add the results of one judgement of `version` to the caller's transaction. Nothing is ever
@@ -30,15 +33,34 @@ def newest(store: Store, version: str) -> list[GateResult]:
     fields = [_RESULTS.c[name] for name in GateResult.__slots__]
     last = (
         select(_RESULTS.c.judged_us)
-        .where(_RESULTS.c.version == version)
+        .where(_RESULTS.c.version == version, _RESULTS.c.gate != REPLAY)
         .order_by(_RESULTS.c.judged_us.desc())
         .limit(1)
     )
     query = (
         select(*fields)
-        .where(_RESULTS.c.version == version, _RESULTS.c.judged_us == last.scalar_subquery())
+        .where(
+            _RESULTS.c.version == version,
+            _RESULTS.c.gate != REPLAY,
+            _RESULTS.c.judged_us == last.scalar_subquery(),
+        )
         .order_by(_RESULTS.c.gate_result)
     )
     with store.ledger.read() as connection:
         found = [dict(row) for row in connection.execute(query).mappings()]
     return [GateResult(**row | {"verdict": Verdict(row["verdict"])}) for row in found]
+
+
+def newest_replay(connection: Connection, version: str) -> GateResult | None:
+    """How the newest replay of recorded requests with `version` ended; None before the first. `observed` is how many
+    requests were answered, `bound` how many were asked for.
+    """
+    fields = [_RESULTS.c[name] for name in GateResult.__slots__]
+    query = (
+        select(*fields)
+        .where(_RESULTS.c.version == version, _RESULTS.c.gate == REPLAY)
+        .order_by(_RESULTS.c.gate_result.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).mappings().first()
+    return None if row is None else GateResult(**{**row, "verdict": Verdict(row["verdict"])})

@@ -13,6 +13,9 @@ from holdfast.monitor import Outcomes
 from holdfast.store import Store
 from holdfast.store.schema import outcomes
 
+_DECIDED = 0.5
+"""From which probability on an answer says yes, and from which label on yes was right."""
+
 
 @dataclass(frozen=True, slots=True)
 class RolloutSpan:
@@ -64,6 +67,17 @@ def of_model(store: Store, model: str, *, days: int) -> Outcomes:
             outcomes.c.version, outcomes.c.event_us, outcomes.c.probability, outcomes.c.label
         ).where(outcomes.c.model == model, outcomes.c.event_us > newest_us - days * 86_400_000_000)
         return _columns([tuple(row) for row in connection.execute(query)])
+
+
+def wrong(connection: Connection, model: str, version: str, *, since_us: int) -> int:
+    """How many labelled answers of `version`, joined since `since_us`, said the other side of 0.5 than the label."""
+    query = select(func.count()).where(
+        outcomes.c.model == model,
+        outcomes.c.version == version,
+        outcomes.c.joined_us >= since_us,
+        (outcomes.c.probability >= _DECIDED) != (outcomes.c.label >= _DECIDED),
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def rollout_spans(store: Store, model: str) -> dict[int, RolloutSpan]:

@@ -84,6 +84,21 @@ def last_minute_us(store: Store, model: str) -> int | None:
         ).scalar_one_or_none()
 
 
+def first_minute_us(connection: Connection, model: str) -> int | None:
+    """The minute in which `model` was first asked anything, as the caller's transaction sees it; None when it never was."""
+    return connection.execute(
+        select(func.min(usage.c.minute_us)).where(usage.c.model == model)
+    ).scalar_one_or_none()
+
+
+def requests_between(connection: Connection, model: str, from_us: int, to_us: int) -> int:
+    """How many requests of `model` came in the minutes from `from_us` to before `to_us`, answered or not."""
+    query = select(func.coalesce(func.sum(usage.c.requests), 0)).where(
+        usage.c.model == model, usage.c.minute_us >= from_us, usage.c.minute_us < to_us
+    )
+    return int(connection.execute(query).scalar_one())
+
+
 def requests_by_version(store: Store, model: str) -> dict[str, int]:
     """How many requests each version of `model` has taken since the ledger began, answered or not."""
     query = (

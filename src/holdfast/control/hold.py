@@ -1,0 +1,39 @@
+"""A person holds a canary where it is, and lets it go on."""
+
+from __future__ import annotations
+
+from holdfast.control.rollout import commit
+from holdfast.errors import NotFoundError
+from holdfast.rollout import Event, State
+from holdfast.store import Store, rollouts
+
+
+def pause(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
+    """Hold the canary of `model` at its share: evidence goes on, and so does a roll-back for harm. The rollout's number.
+
+    Asking again writes nothing. Raises `NotFoundError` HF303 when no rollout is under way, `RefusedError` HF404 when it is in
+    a state that cannot be held, `ConflictError` HF404 when it moved meanwhile: then ask again.
+    """
+    return _move(store, model, Event.PAUSE, State.PAUSED, f"held by {actor}: {reason}", actor, now_us)
+
+
+def resume(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
+    """Let a canary that is held go on; its patience begins anew. Raises as `pause` does."""
+    return _move(store, model, Event.RESUME, State.CANARY, f"let go on by {actor}: {reason}", actor, now_us)
+
+
+def _move(
+    store: Store, model: str, event: Event, following: State, reason: str, actor: str, now_us: int
+) -> int:
+    with store.ledger.write() as connection:
+        row = rollouts.under_way_in(connection, model)
+        if row is None:
+            raise NotFoundError(
+                "HF303",
+                f"no rollout of {model!r} is under way",
+                state="nothing was written",
+                next_command="holdfast rollout",
+            )
+        if row.state is not following:
+            commit(connection, store, row, event, row.step, reason, actor, now_us)
+    return row.rollout

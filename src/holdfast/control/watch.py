@@ -1,0 +1,126 @@
+"""The watch of a promotion, carried by the control loop although the rollout rests: harm is taken back by itself."""
+
+from __future__ import annotations
+
+from holdfast.control import pushes as ledger
+from holdfast.control import rollout
+from holdfast.rollout import Canary, Event, MetricState, RollBack, State, Wait
+from holdfast.rollout.metric import RATE
+from holdfast.rollout.watch import (
+    WatchDecision,
+    decide_watch,
+    fold_rate,
+    next_stretches,
+    rate_in_words,
+)
+from holdfast.store import Store, events, evidence, pushes, rollouts, usage
+from holdfast.store.leases import Lease, assert_epoch
+from holdfast.store.ledger import Transaction
+from holdfast.store.rollouts import RolloutRow
+
+_LAG_US = 120_000_000
+"""How old a minute is, microseconds, before all its requests count as collected."""
+
+
+def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecision | None:
+    """Do what follows for the promotion of `model` that is watched; what was decided, None when there is nothing to do.
+
+    While a newer rollout is under way, it ends first: two cannot both move the traffic, and a version that is taken back
+    is no champion to compare with. Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when somebody
+    moved the rollout meanwhile: nothing was written then.
+    """
+    with store.ledger.read() as connection:
+        found = _watched(connection, model)
+        if found is None:
+            return None
+        _fold = _rate_is_due(connection, found[0], now_us)
+        if not _fold and isinstance(_decide(connection, *found, now_us), Wait):
+            return None
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        found = _watched(connection, model)
+        if found is None:
+            return None
+        row, _ = found
+        _compare_rate(connection, row, now_us)
+        decision = _decide(connection, *found, now_us)
+        if isinstance(decision, Wait):
+            return None
+        if not isinstance(decision, RollBack):
+            ledger.end_watch(connection, row, decision.outcome, decision.reason, now_us=now_us)
+            return decision
+        newer = rollouts.under_way_in(connection, model)
+        if newer is None:
+            _take_back(connection, store, row, decision.reason, decision.reason, now_us)
+        elif newer.state is not State.ROLLING_BACK:
+            why = f"its champion, {row.challenger}, is taken back: {decision.reason}"
+            _take_back(connection, store, newer, why, "", now_us)
+        else:
+            return None
+    return decision
+
+
+def _take_back(
+    connection: Transaction, store: Store, row: RolloutRow, reason: str, harm: str, now_us: int
+) -> None:
+    rollout.commit(
+        connection, store, row, Event.ROLL_BACK, row.step, reason, events.SYSTEM, now_us, harm=harm
+    )
+
+
+def _watched(connection: Transaction, model: str) -> tuple[RolloutRow, int] | None:
+    """The promotion that is watched, and until when."""
+    push = pushes.watched_in(connection, model)
+    if push is None or push.watch_until_us is None:
+        return None
+    return rollouts.get_in(connection, push.rollout), push.watch_until_us
+
+
+def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int) -> WatchDecision:
+    return decide_watch(
+        evidence.of_rollout_in(connection, row.rollout),
+        Canary.from_json(row.policy),
+        promoted_us=row.changed_us,
+        until_us=until_us,
+        now_us=now_us,
+    )
+
+
+def _rate(connection: Transaction, row: RolloutRow) -> MetricState | None:
+    found = (each for each in evidence.of_rollout_in(connection, row.rollout) if each.metric == RATE)
+    return next(found, None)
+
+
+def _rate_is_due(connection: Transaction, row: RolloutRow, now_us: int) -> bool:
+    state = _rate(connection, row)
+    history_us = usage.first_minute_us(connection, row.model)
+    if state is None or history_us is None:
+        return False
+    return next_stretches(state, history_us=history_us, known_us=now_us - _LAG_US) is not None
+
+
+def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None:
+    """Count what came after the switch against what came before it, and tell it once when the rate is another."""
+    state = _rate(connection, row)
+    history_us = usage.first_minute_us(connection, row.model)
+    if state is None or history_us is None:
+        return
+    due = next_stretches(state, history_us=history_us, known_us=now_us - _LAG_US)
+    if due is None:
+        return
+    changed = state.harmful
+    state = fold_rate(
+        state,
+        due,
+        after=usage.requests_between(connection, row.model, due.after_us, due.after_us + due.us),
+        before=usage.requests_between(connection, row.model, due.before_us, due.before_us + due.us),
+    )
+    evidence.put(connection, row.rollout, [state], now_us=now_us)
+    if state.harmful and not changed:
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="rollout.rate_changed",
+            subject=row.subject,
+            explanation=f"after the promotion of {row.challenger} {rate_in_words(state)}; nothing is taken back for it",
+        )

@@ -26,9 +26,12 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "backout": ("back-out", "lineage"),
     "models": ("train", "qualify", "rollout"),
     "rollback": ("rollback",),
+    "recorded": ("replay",),
     "operate": ("serve", "control", "page", "up"),
     "maintain": ("verify", "backup", "restore", "repair-ledger", "compact", "vacuum"),
     "audit": ("audit",),
+    "events": ("events",),
+    "explain": ("explain",),
     "watch": ("status", "feedback"),
 }
 """Which module of this package registers which commands, in the order of the help page."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from holdfast.control.attempt import PROBABILITIES, REPORT, REQUEST, ROWS
+from holdfast.control.attempt import ASKED, PROBABILITIES, REPORT, REQUEST, ROWS
 from holdfast.qualify import Gates, TensorType, Trial
 from holdfast.qualify.trial import Outcome
 
@@ -40,6 +40,8 @@ class Attempt:
 
     trial: Trial
     probabilities: Scores | None
+    failed: Mapping[int, str] = field(default_factory=dict)
+    """Of the rows that were asked one by one, by their place: what those that raised did raise."""
 
 
 def attempt(
@@ -49,6 +51,7 @@ def attempt(
     *,
     golden: Sequence[Mapping[str, object]] = (),
     rows: pl.DataFrame | None = None,
+    asked: Sequence[Mapping[str, object]] = (),
 ) -> Attempt:
     """Open `file` in a fresh process, ask it the golden rows, and `rows` when there are some.
 
@@ -63,6 +66,8 @@ def attempt(
         `trial_seconds` and `memory_bytes` bound the process.
     rows
         Rows checked against the contract, with a column for each aggregate; the label is better left out.
+    asked
+        Rows as a server holds them, in place of `rows`: each is answered or has failed for itself.
     """
     with tempfile.TemporaryDirectory(prefix="holdfast-trial-") as name:
         directory = Path(name)
@@ -75,13 +80,17 @@ def attempt(
             "address_bytes": gates.memory_bytes + _ADDRESS_ROOM_BYTES,
             "golden": [dict(row) for row in golden],
             "rows": rows is not None,
+            "asked": bool(asked),
         }
+        if asked:
+            (directory / ASKED).write_text(json.dumps([dict(row) for row in asked]))
         (directory / REQUEST).write_text(json.dumps(request, default=_as_text))
         status, errors = _run(directory, gates.trial_seconds * _WALL_PER_CPU)
         trial = _report(directory, status, errors)
-        answered = trial.loaded and rows is not None
+        answered = trial.loaded and (rows is not None or bool(asked))
         scores = np.load(directory / PROBABILITIES, allow_pickle=False) if answered else None
-    return Attempt(trial, scores)
+        failed = _facts(directory).get("failed", {}) if answered else {}
+    return Attempt(trial, scores, {int(place): what for place, what in failed.items()})
 
 
 def _run(directory: Path, wall_seconds: float) -> tuple[int | None, str]:
@@ -112,8 +121,7 @@ def _run(directory: Path, wall_seconds: float) -> tuple[int | None, str]:
 
 
 def _report(directory: Path, status: int | None, errors: str) -> Trial:
-    path = directory / REPORT
-    facts: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"stage": "starting"}
+    facts = _facts(directory)
     outcome, explanation = _ending(facts, status, errors)
     return Trial(
         outcome=outcome,
@@ -126,6 +134,12 @@ def _report(directory: Path, status: int | None, errors: str) -> Trial:
         metadata=facts.get("metadata"),
         golden=tuple(facts.get("golden", ())),
     )
+
+
+def _facts(directory: Path) -> dict[str, Any]:
+    path = directory / REPORT
+    facts: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"stage": "starting"}
+    return facts
 
 
 def _ending(facts: Mapping[str, Any], status: int | None, errors: str) -> tuple[Outcome, str]:

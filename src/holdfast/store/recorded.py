@@ -1,0 +1,109 @@
+"""Recorded requests: what callers asked and what they were answered, read back from the files of predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+from sqlalchemy import select
+
+from holdfast.errors import IntegrityError
+from holdfast.records import Arm
+from holdfast.store import Store, parquet
+from holdfast.store.schema import outcomes, prediction_files
+
+_COLUMNS: Final = ("prediction", "at_us", "unit", "arm", "version", "probability", "inputs")
+_IDS_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One request that a champion answered: its rows as logged, in the order and the units of the request columns of
+    `version`'s contract, and the probability that each row was given.
+    """
+
+    id: str
+    at_us: int
+    unit: bytes
+    version: str
+    rows: tuple[tuple[Any, ...], ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Recorded requests, the newest first, and the files that could not be read, with why."""
+
+    requests: tuple[Recorded, ...]
+    damaged: dict[str, str]
+
+
+def newest(store: Store, model: str, *, most: int, since_us: int) -> Requests:
+    """The newest requests that champions of `model` answered at or after `since_us` (microseconds since 1970 UTC), at most
+    `most`. What a challenger answered is left out: whether it was right is what its own canary asks.
+    """
+    query = (
+        select(prediction_files.c.path)
+        .where(prediction_files.c.model == model, prediction_files.c.answered_high_us >= since_us)
+        .order_by(prediction_files.c.answered_high_us.desc(), prediction_files.c.path)
+    )
+    with store.ledger.read() as connection:
+        paths = list(connection.execute(query).scalars())
+    found: list[Recorded] = []
+    damaged: dict[str, str] = {}
+    for path in paths:
+        try:
+            frame = parquet.read(store.root / path, _COLUMNS)
+        except IntegrityError as error:
+            damaged[path] = str(error)
+            continue
+        wanted = frame.filter((pl.col("arm") == Arm.CHAMPION.value) & (pl.col("at_us") >= since_us))
+        found += _requests(wanted)
+        if len(found) >= most:
+            break
+    found.sort(key=lambda each: (-each.at_us, each.id))
+    return Requests(tuple(found[:most]), damaged)
+
+
+def labels_of(store: Store, predictions: Iterable[str]) -> dict[str, float]:
+    """What turned out to be true, 0 to 1, of those among `predictions` whose label came."""
+    ids = list(predictions)
+    found: dict[str, float] = {}
+    with store.ledger.read() as connection:
+        for at in range(0, len(ids), _IDS_AT_ONCE):
+            part = ids[at : at + _IDS_AT_ONCE]
+            query = select(outcomes.c.prediction, outcomes.c.label).where(outcomes.c.prediction.in_(part))
+            found |= {str(prediction): float(label) for prediction, label in connection.execute(query)}
+    return found
+
+
+def _requests(frame: pl.DataFrame) -> list[Recorded]:
+    named = frame.with_columns(
+        pl.col("prediction").str.split("/").list.first().alias("id"),
+        pl.col("prediction").str.split("/").list.last().cast(pl.Int64).alias("row"),
+    )
+    grouped = (
+        named.sort("row")
+        .group_by("id", maintain_order=True)
+        .agg(
+            pl.col("at_us").first(),
+            pl.col("unit").first(),
+            pl.col("version").first(),
+            pl.col("inputs"),
+            pl.col("probability"),
+        )
+    )
+    return [
+        Recorded(
+            name,
+            at_us,
+            unit,
+            version,
+            tuple(tuple(json.loads(each)) for each in inputs),
+            tuple(probabilities),
+        )
+        for name, at_us, unit, version, inputs, probabilities in grouped.iter_rows()
+    ]

@@ -73,7 +73,7 @@ def expected_files(connection: Connection) -> list[Expected]:
         footer: dict[str, Any] = {"table": first.table_name, "rows": first.rows}
         loads = tuple(_load_of(row) for row in rows)
         found.append(Expected(path, first.rows, first.bytes, first.sha256, footer, loads))
-    predictions = schema.prediction_files
+    collected = (schema.prediction_files, schema.shadow_files)
     found.extend(
         Expected(
             row.path,
@@ -82,7 +82,8 @@ def expected_files(connection: Connection) -> list[Expected]:
             row.sha256,
             {"model": row.model, "server": row.server, "segment": row.segment, "rows": row.rows},
         )
-        for row in connection.execute(select(predictions))
+        for table in collected
+        for row in connection.execute(select(table))
     )
     return found
 

@@ -16,6 +16,7 @@ from holdfast.feedback import parse_id
 from holdfast.store import Store, blobs, parquet, prediction_log, schema, versions
 from holdfast.store.derived import LOGS_DIRECTORY
 from holdfast.store.holding import HeldConnection
+from holdfast.store.predictions import TABLE as PREDICTIONS
 from holdfast.store.testimony import Witness
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def take_predictions(connection: Connection, root: Path, found: Iterable[Witness
     """
     taken = 0
     for each in sorted(found, key=lambda each: each.path):
-        if each.predictions is None:
+        if each.predictions is None or each.table != PREDICTIONS:  # copies are of rollouts, which no file proves
             continue
         server, segment = str(each.predictions["server"]), int(each.predictions["segment"])
         if (segment, _log(root, server, segment)) in prediction_log.segments(root / LOGS_DIRECTORY / server):

@@ -9,8 +9,9 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
 from holdfast.cli.project import Project, now_us
+from holdfast.cli.recorded import replay_when_due
 from holdfast.cli.report import Report
 from holdfast.control import qualify as qualifying
 from holdfast.control import rollout as rolling
@@ -20,10 +21,6 @@ from holdfast.qualify import standing
 from holdfast.records import Verdict
 from holdfast.rollout.machine import State
 from holdfast.store import Store, rollouts, versions
-
-VersionName = Annotated[
-    str | None, typer.Argument(help="The version, as in v3-1f2e3d4c.", show_default="the newest that fits")
-]
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 _STANDING = {
@@ -108,6 +105,8 @@ def rollout(
     store = loaded.store()
     version = version or _newest_to_roll_out(store, loaded.model.name)
     before = rollouts.of_model(store, loaded.model.name)
+    if versions.get(store, version).state == "qualified":
+        replay_when_due(store, loaded.model, version, report)
     number = rolling.begin(store, loaded.model, version, actor=getpass.getuser(), now_us=now_us())
     if any(row.rollout == number for row in before):
         report.say(f"rollout {number} of {version} is under way already; nothing was changed")

@@ -17,3 +17,6 @@ DeclarationFile = Annotated[
     typer.Option("--file", "-f", help="The file that declares the model.", show_default="model.py"),
 ]
 HERE = Path()
+VersionName = Annotated[
+    str | None, typer.Argument(help="The version, as in v3-1f2e3d4c.", show_default="the newest that fits")
+]

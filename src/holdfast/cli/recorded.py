@@ -8,14 +8,14 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.models import VersionName
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted
 from holdfast.control import replay as replaying
 from holdfast.control.replay import ReplayReport
+from holdfast.declaration import Model
 from holdfast.records import Verdict, duration
-from holdfast.store import versions
+from holdfast.store import Store, versions
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 _SHOWN = 5
@@ -58,6 +58,14 @@ def replay(
     report.result(found.as_dict())
     if found.verdict is not Verdict.PASS:
         raise typer.Exit(2 if found.verdict is Verdict.INCONCLUSIVE else 1)
+
+
+def replay_when_due(store: Store, model: Model, version: str, report: Report) -> None:
+    """Replay when the policy asks for it and `version` was not replayed yet; the rollout reads the verdict itself."""
+    if replaying.is_due(store, model, version):
+        with report.progress(f"replaying {version}") as step:
+            found = replaying.replay(store, model, version, now_us=now_us(), progress=step)
+        show(found, report)
 
 
 def show(found: ReplayReport, report: Report) -> None:

@@ -57,6 +57,12 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "",
         "URL of an OpenLineage catalogue that the control loop tells what happened; empty tells nobody.",
     ),
+    (
+        "HOLDFAST_CDEVENTS_URL",
+        "",
+        "URL of a sink of CDEvents (CloudEvents in JSON) that the control loop tells of rollouts; empty tells nobody.",
+    ),
+    ("HOLDFAST_CDEVENTS_ENVIRONMENT", "production", "What CDEvents call the environment that is delivered to."),
 )
 """Name, default and help of every setting; the reference page is generated from it."""
 
@@ -83,6 +89,8 @@ class Settings:
     executor: str = "local"
     ray_address: str = ""
     openlineage_url: str = ""
+    cdevents_url: str = ""
+    cdevents_environment: str = "production"
     abort_token: str = ""
 
     @classmethod
@@ -104,6 +112,8 @@ class Settings:
             executor=_one_of("HOLDFAST_EXECUTOR", EXECUTORS, values),
             ray_address=values["HOLDFAST_RAY_ADDRESS"],
             openlineage_url=_web_address("HOLDFAST_OPENLINEAGE_URL", values),
+            cdevents_url=_web_address("HOLDFAST_CDEVENTS_URL", values),
+            cdevents_environment=values["HOLDFAST_CDEVENTS_ENVIRONMENT"] or "production",
             abort_token=values["HOLDFAST_ABORT_TOKEN"],
         )
 

@@ -46,7 +46,7 @@ def control(
     project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
 ) -> None:
     """Watch the servers, join labels, carry rollouts on or back, until SIGTERM or Ctrl-C."""
-    from holdfast.control import announce, hooks, loop, verify
+    from holdfast.control import announce, cdevents, hooks, loop, verify
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     loaded = Project.load(project, declaration)
@@ -60,6 +60,14 @@ def control(
     if url := loaded.settings.openlineage_url:
         threading.Thread(
             target=announce.run, args=(store, url), kwargs={"wait": stopped.wait}, daemon=True
+        ).start()
+    if url := loaded.settings.cdevents_url:
+        environment = loaded.settings.cdevents_environment
+        threading.Thread(
+            target=cdevents.run,
+            args=(store, url),
+            kwargs={"environment": environment, "wait": stopped.wait},
+            daemon=True,
         ).start()
     hooks.declare(store, loaded.model.name, loaded.model.hooks, now_us=now_us())
     if loaded.model.hooks:

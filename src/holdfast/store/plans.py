@@ -43,6 +43,12 @@ def before_rollout_in(connection: Connection, model: str, rollout: int) -> Commi
     return _newest(connection, model, or_(_PLANS.c.rollout.is_(None), _PLANS.c.rollout != rollout))
 
 
+def of_rollout_in(connection: Connection, rollout: int) -> tuple[CommittedPlan, ...]:
+    """Every plan that rollout number `rollout` made, oldest first."""
+    query = select(_PLANS).where(_PLANS.c.rollout == rollout).order_by(_PLANS.c.plan)
+    return tuple(CommittedPlan(_plan(row), row.committed_us) for row in connection.execute(query))
+
+
 def append(
     connection: Connection,
     *,

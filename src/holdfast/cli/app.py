@@ -32,8 +32,6 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "audit": ("audit",),
     "events": ("events",),
     "explain": ("explain",),
-    "events": ("events",),
-    "explain": ("explain",),
     "watch": ("status", "feedback"),
 }
 """Which module of this package registers which commands, in the order of the help page."""

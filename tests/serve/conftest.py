@@ -139,11 +139,12 @@ class World:
     """A store with versions and plans."""
 
     root: Path
+    url: str | None = None
     store: Store = field(init=False)
     names: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.store = Store.open(self.root)
+        self.store = Store.open(self.root, self.url)
         with self.store.ledger.write() as connection:
             connection.execute(
                 insert(schema.table_versions).values(table_version=1, committed_us=1, reason="load")

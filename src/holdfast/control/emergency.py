@@ -11,47 +11,66 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from holdfast.control import retreat
+from holdfast.control import retreat, rollout
 from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
+from holdfast.rollout import Event, State
 from holdfast.rollout.abort import Abort, is_pushed_anew
 from holdfast.store import Store, aborts, plans, rollouts, servers
 from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.ledger import Transaction
+from holdfast.store.rollouts import RolloutRow
 from holdfast.store.servers import Server
-from holdfast.tables.backout import TrafficStep
 
 _FIELDS: Final = {"version": str, "plan": int, "rollout": int, "reason": str, "actor": str, "at_us": int}
 
 
-def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[TrafficStep]:
-    """Commit what the aborts of `model` mean: those on this machine, and those of servers elsewhere. What was done.
+def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Abort]:
+    """Commit what the aborts of `model` mean: those on this machine, and those of servers elsewhere. Which were new to the
+    ledger.
 
     Raises `ConflictError` HF304 when `lease` has gone to another loop.
     """
     standing = {each.version: each for each in aborts.load(aborts.directory_of(store.root, model))}
     for abort in _elsewhere(store, model):
         standing.setdefault(abort.version, abort)
-    done: list[TrafficStep] = []
+    done: list[Abort] = []
     for abort in standing.values():
         with store.ledger.read() as connection:
             if not _is_due(connection, store, model, abort):
                 continue
         with store.ledger.write() as connection:
             assert_epoch(connection, lease.name, lease.epoch)
-            done += commit(connection, store, model, abort, now_us=now_us)
+            if commit(connection, store, model, abort, now_us=now_us):
+                done.append(abort)
     return done
 
 
-def commit(
-    connection: Transaction, store: Store, model: str, abort: Abort, *, now_us: int
-) -> list[TrafficStep]:
-    """Take in the ledger from the aborted version what it has there, in the caller's transaction; what was done."""
+def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, now_us: int) -> bool:
+    """Take from the aborted version in the ledger what it has there, in the caller's transaction; whether there was any.
+
+    By its rollout's own roll-back, which returns to what was before; then, if that may not answer either, to a refuge.
+    """
     if not _is_due(connection, store, model, abort):
-        return []
-    reason = f"asked for by {abort.actor} without the ledger: {abort.reason}"
-    return retreat.carry_out(
-        connection, store, model, reason=reason, actor=abort.actor, now_us=now_us, also=(abort.version,)
+        return False
+    reason, actor = f"asked for by {abort.actor} without the ledger: {abort.reason}", abort.actor
+    row = _rollout_of(connection, model, abort.version)
+    if row is not None:
+        rollout.commit(connection, store, row, Event.ROLL_BACK, row.step, reason, actor, now_us)
+    retreat.carry_out(
+        connection, store, model, reason=reason, actor=actor, now_us=now_us, also=(abort.version,)
     )
+    return True
+
+
+def _rollout_of(connection: Transaction, model: str, version: str) -> RolloutRow | None:
+    """The rollout that gives `version` its traffic; None when none does, or it is rolling back already."""
+    row = rollouts.under_way_in(connection, model)
+    if row is not None:
+        return row if row.challenger == version and row.state is not State.ROLLING_BACK else None
+    committed = plans.newest_in(connection, model)
+    if committed is None or committed.plan.champion != version:
+        return None
+    return rollouts.promotion_in(connection, model, version)
 
 
 def _is_due(connection: Transaction, store: Store, model: str, abort: Abort) -> bool:

@@ -18,7 +18,7 @@ from holdfast.store import aborts
 
 LOOK_SECONDS: Final = 0.02
 """How often the file is looked for."""
-RESERVE_SECONDS: Final = 5.0
+RESERVE_SECONDS: Final = 0.5
 """How often the room for the next abort is made sure of."""
 
 

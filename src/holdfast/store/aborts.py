@@ -111,11 +111,14 @@ def remove(directory: Path, ended: Iterable[Abort]) -> None:
 
 def reserve(directory: Path) -> None:
     """Allocate the spare, unless it is there. Raises `OSError` when the disk has no room for it."""
-    path = directory / _SPARE
-    if path.exists():
-        return
-    durable.make_directory(directory)
-    durable.replace(path, b"\n" * FILE_BYTES)
+    if not is_reserved(directory):
+        durable.make_directory(directory)
+        durable.replace(directory / _SPARE, b"\n" * FILE_BYTES)
+
+
+def is_reserved(directory: Path) -> bool:
+    """Whether a full disk would still take one abort."""
+    return (directory / _SPARE).exists()
 
 
 def _known(directory: Path) -> tuple[Abort, ...]:

@@ -76,7 +76,7 @@ def test_an_error_of_the_disk_loads_nothing_by_half(
 
 
 def test_a_full_disk_takes_what_it_can_and_says_so(tmp_path: Path) -> None:
-    """A file system of 600 kB in a name space of its own, full, then with room again."""
+    """A file system of 6 MB in a name space of its own, full, then with room again."""
     unshare = shutil.which("unshare")
     if (
         unshare is None
@@ -85,7 +85,7 @@ def test_a_full_disk_takes_what_it_can_and_says_so(tmp_path: Path) -> None:
         pytest.skip("name spaces cannot be made here")
     mounted = tmp_path / "small"
     mounted.mkdir()
-    script = f"mount -t tmpfs -o size=4m tmpfs {mounted} && exec {sys.executable} {FULL_DISK} {mounted}"
+    script = f"mount -t tmpfs -o size=6m tmpfs {mounted} && exec {sys.executable} {FULL_DISK} {mounted}"
     ran = subprocess.run([unshare, "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
     if "mount" in ran.stderr and ran.returncode:
         pytest.skip("nothing can be mounted here")

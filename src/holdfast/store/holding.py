@@ -25,7 +25,7 @@ from holdfast.errors import UnavailableError
 from holdfast.store import durable, locks, seal
 
 PATIENCE_SECONDS: Final = 30.0
-"""How long an open waits for another process that is sealing, before it gives up; sealing takes 2 ms for each MB."""
+"""How long an open waits for another process that is sealing, before it gives up; sealing takes some 2 ms for each MB."""
 
 _Key: TypeAlias = tuple[Path, int, int]
 
@@ -111,8 +111,11 @@ def before_change(hold: Hold) -> None:
 
 def is_sealed(hold: Hold) -> bool:
     """Whether the ledger is sealed, and to the bit what was sealed; `IntegrityError` HF302 when it is not."""
-    with _GUARD:
-        return not hold.changes and seal.refuse_broken(hold.ledger, hold.data)
+    try:
+        with _GUARD:
+            return not hold.changes and seal.refuse_broken(hold.ledger, hold.data)
+    finally:
+        _settle()
 
 
 _HOLDS: Final[dict[_Key, Hold]] = {}

@@ -1,0 +1,263 @@
+"""Pairs of answers: false alarms within alpha, planted differences found, each unit once (R111)."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.errors import InputError
+from holdfast.records import Verdict
+from holdfast.rollout import Canary, MetricState, Shadow
+from holdfast.rollout.shadow import (
+    DISAGREEMENT,
+    ERRORS,
+    KEPT_SLICES,
+    LATENCY,
+    QUALITY,
+    REMEMBERED_UNITS,
+    SCORE,
+    ComparedRow,
+    LabelledPair,
+    Pair,
+    begin,
+    fold_labelled,
+    fold_pairs,
+    in_words,
+    judge,
+    slices_of,
+)
+
+POLICY = Canary(shadow=Shadow(units=100, disagreement=0.05))
+BOUND = 0.010
+RUNS = 1000
+LOOKS = 20
+PAIRS_PER_LOOK = 50
+
+
+def of(states: tuple[MetricState, ...], metric: str) -> MetricState:
+    [found] = [state for state in states if state.metric == metric]
+    return found
+
+
+def pair(
+    number: int, ours: float = 0.2, theirs: float = 0.2, result: str = "ok", *, failed: bool = False,
+    latency_us: float = 900.0, beside_us: float | None = 900.0, slices: tuple[str, ...] = (),
+) -> Pair:  # fmt: skip
+    rows = (ComparedRow(ours, theirs, slices),) if result == "ok" and not failed else ()
+    return Pair(number.to_bytes(8, "big"), result, failed, rows, latency_us, beside_us)
+
+
+def verdicts(states: tuple[MetricState, ...]) -> dict[str, Verdict]:
+    return {verdict.metric: verdict.verdict for verdict in judge(states, POLICY)}
+
+
+def test_an_equal_challenger_is_taken_for_a_bad_one_at_most_as_often_as_alpha_says() -> None:
+    """A/A, 1,000 seeded runs of 1,000 pairs, looked at after every 50: disagreement just as often as tolerated, failures
+    and slowness as likely on either side, and scores of equal mean."""
+    random = np.random.default_rng(20)
+    policy = Canary(
+        alpha=0.05, error_margin=1.0, latency_margin=1.0, quality_margin=0.0, shadow=POLICY.shadow
+    )
+    shape = (RUNS, LOOKS)
+    otherwise = random.binomial(PAIRS_PER_LOOK, 0.05, shape)
+    failing = random.binomial(PAIRS_PER_LOOK, 0.02, (2, *shape))
+    slow = random.binomial(PAIRS_PER_LOOK, 0.10, (2, *shape))
+    alarms = dict.fromkeys((DISAGREEMENT, ERRORS, LATENCY), 0)
+    any_alarm = 0
+    bound = begin(policy, BOUND)[0].log_bound
+    assert bound == pytest.approx(math.log(4 / 0.05))
+    from holdfast.stats import DiscordantTest, LevelTest
+
+    for run in range(RUNS):
+        level = LevelTest.begin(0.05)
+        tests = [DiscordantTest.begin(), DiscordantTest.begin()]
+        found = set()
+        for look in range(LOOKS):
+            level = level.fold_counts(units=PAIRS_PER_LOOK, bad=int(otherwise[run, look]))
+            counts = (failing[:, run, look], slow[:, run, look])
+            tests = [
+                test.fold(challenger_only=int(each[0]), champion_only=int(each[1]))
+                for test, each in zip(tests, counts, strict=True)
+            ]
+            for metric, log_e in zip(alarms, (level.log_e, tests[0].log_e, tests[1].log_e), strict=True):
+                if log_e >= bound:
+                    found.add(metric)
+        for metric in found:
+            alarms[metric] += 1
+        any_alarm += bool(found)
+    print(f"A/A: {any_alarm} of {RUNS} runs at alpha 5 %, by metric {alarms}, seed 20")
+    assert any_alarm <= 0.05 * RUNS
+
+
+def test_the_whole_fold_keeps_its_alpha_too() -> None:
+    """Through `fold_pairs` and `fold_labelled` themselves: 200 runs of 400 units, looked at after every 50."""
+    random = np.random.default_rng(21)
+    policy = Canary(
+        alpha=0.05, error_margin=1.0, latency_margin=1.0, quality_margin=0.0, shadow=Shadow(disagreement=0.2)
+    )
+    alarms = 0
+    for _ in range(200):
+        states = begin(policy, BOUND)
+        for look in range(8):
+            draws = random.random((50, 6))
+            window = [
+                pair(
+                    look * 50 + number,
+                    *((0.9, 0.1) if each[0] < 0.2 else (0.2, 0.2)),
+                    result="exception" if each[1] < 0.03 else "ok",
+                    failed=bool(each[2] < 0.03),
+                    latency_us=20_000.0 if each[3] < 0.1 else 900.0,
+                    beside_us=20_000.0 if each[4] < 0.1 else 900.0,
+                )
+                for number, each in enumerate(draws)
+            ]
+            states = fold_pairs(states, window)
+            scores = random.beta(4, 2, (20, 2))
+            labelled = [LabelledPair(bytes([look, at]), *each) for at, each in enumerate(scores.tolist())]
+            states = fold_labelled(states, labelled)
+        alarms += any(state.harmful for state in states)
+    print(f"A/A through the fold: {alarms} of 200 at alpha 5 %, seed 21")
+    assert alarms <= 10
+
+
+@pytest.mark.parametrize(
+    ("metric", "rate", "planted"),
+    [
+        (DISAGREEMENT, 0.15, {"ours": 0.9, "theirs": 0.1}),
+        (ERRORS, 0.05, {"result": "not_finite"}),
+        (LATENCY, 0.05, {"latency_us": 15_000.0}),
+    ],
+)
+def test_a_planted_difference_is_found(metric: str, rate: float, planted: dict[str, object]) -> None:
+    random = np.random.default_rng(22)
+    needed = []
+    for _ in range(20):
+        states = begin(POLICY, BOUND)
+        number = 0
+        while not of(states, metric).harmful and number < 2000:
+            window = [
+                pair(number + at, **(planted if random.random() < rate else {}))  # type: ignore[arg-type]  # drawn cases
+                for at in range(20)
+            ]
+            states = fold_pairs(states, window)
+            number += 20
+        needed.append(number)
+        assert {name for name, verdict in verdicts(states).items() if verdict is Verdict.FAIL} == {metric}
+    print(f"{metric}: {rate:.0%} planted, found after {sorted(needed)[10]} pairs (median of 20), seed 22")
+    assert sorted(needed)[18] < 1000
+
+
+def test_a_loss_of_quality_is_found_in_pairs_that_arms_would_hide() -> None:
+    """What is hard is hard for both: scores vary by 0.3 and differ by 0.05 always."""
+    random = np.random.default_rng(23)
+    states = begin(POLICY, BOUND)
+    for number in range(300):
+        theirs = float(random.uniform(0.05, 1.0))
+        states = fold_labelled(states, [LabelledPair(number.to_bytes(8, "big"), theirs - 0.05, theirs)])
+    quality = of(states, QUALITY)
+    assert quality.harmful
+    assert "difference -0.0500 [" in in_words(quality)
+
+
+def test_a_unit_counts_once_however_often_it_comes() -> None:
+    states = begin(POLICY, BOUND)
+    for _ in range(30):
+        states = fold_pairs(states, [pair(1, 0.9, 0.1, latency_us=20_000.0), pair(1, 0.9, 0.1), pair(2)])
+    assert [of(states, metric).challenger_units for metric in (DISAGREEMENT, ERRORS, LATENCY, SCORE)] == [
+        2
+    ] * 4
+    assert [of(states, metric).challenger_total for metric in (DISAGREEMENT, LATENCY)] == [1.0, 1.0]
+
+
+def test_no_data_is_inconclusive_and_a_score_is_told_and_not_judged() -> None:
+    states = begin(POLICY, BOUND)
+    assert set(verdicts(states).values()) == {Verdict.INCONCLUSIVE}
+    states = fold_pairs(states, [pair(number, 0.49, 0.0) for number in range(100)])
+    found = verdicts(states)
+    assert found.pop(QUALITY) is Verdict.INCONCLUSIVE
+    assert set(found.values()) == {Verdict.PASS}
+    assert not [verdict.wanting for verdict in judge(states, POLICY) if verdict.wanting]
+    assert "difference 0.4900 [0.4" in in_words(of(states, SCORE))
+    few = fold_pairs(begin(POLICY, BOUND), [pair(1)])
+    assert judge(few, POLICY)[0].wanting == "1 of 100 units in shadow for shadow.disagreement"
+
+
+def test_one_hang_is_enough_and_one_failure_is_not() -> None:
+    failed = fold_pairs(begin(POLICY, None), [pair(1, result="exception")])
+    assert Verdict.FAIL not in verdicts(failed).values()
+    hung = fold_pairs(begin(POLICY, None), [pair(1, result="hung")])
+    assert verdicts(hung)[ERRORS] is Verdict.FAIL
+    assert "hung 1" in in_words(of(hung, ERRORS))
+
+
+def test_a_policy_that_tolerates_no_disagreement_is_broken_by_one() -> None:
+    policy = Canary(shadow=Shadow(disagreement=0.0, units=10))
+    states = fold_pairs(begin(policy, None), [pair(number) for number in range(500)])
+    assert not of(states, DISAGREEMENT).harmful
+    assert of(fold_pairs(states, [pair(1000, 0.9, 0.1)]), DISAGREEMENT).harmful
+
+
+def test_a_policy_that_tolerates_every_disagreement_does_not_judge_it() -> None:
+    policy = Canary(shadow=Shadow(units=10))
+    states = fold_pairs(begin(policy, None), [pair(number, 0.9, 0.1) for number in range(500)])
+    assert not any(state.harmful for state in states)
+
+
+def test_what_the_champion_failed_too_is_no_difference() -> None:
+    states = begin(POLICY, BOUND)
+    window = [pair(number, result="exception", failed=True) for number in range(200)]
+    errors = of(fold_pairs(states, window), ERRORS)
+    assert (errors.log_e, errors.challenger_total, errors.champion_total) == (0.0, 200.0, 200.0)
+
+
+def test_the_worst_slice_is_named_first_and_small_ones_are_not() -> None:
+    window = [pair(number, slices=("carrier=AA", "origin=EWR")) for number in range(60)]
+    window += [pair(100 + number, 0.7, 0.4, slices=("carrier=UA", "origin=EWR")) for number in range(30)]
+    window += [pair(200 + number, 1.0, 0.0, slices=("carrier=B6",)) for number in range(5)]
+    found = slices_of(fold_pairs(begin(POLICY, None), window))
+    assert [each.name for each in found] == ["carrier=UA", "origin=EWR", "carrier=AA"]
+    assert (found[0].units, found[0].disagreement, found[0].shift) == (30, 1.0, pytest.approx(0.3))
+
+
+def test_memory_is_bounded() -> None:
+    window = [pair(number, slices=(f"origin={number}",)) for number in range(REMEMBERED_UNITS + 500)]
+    states = fold_pairs(begin(POLICY, BOUND), window)
+    assert len(json.loads(of(states, ERRORS).state)["seen"]) == 8 * REMEMBERED_UNITS
+    assert len(json.loads(of(states, DISAGREEMENT).state)["slices"]) == KEPT_SLICES
+    assert of(fold_pairs(states, window[-10:]), ERRORS).challenger_units == len(window)
+    assert sum(len(state.state) for state in states) < 60_000
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 30), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["ok", "exception", "hung"])
+        ),
+        max_size=60,
+    ),
+    st.integers(1, 10),
+)
+@settings(max_examples=60, deadline=None)
+def test_counts_are_those_of_the_units_however_the_log_is_cut(
+    drawn: list[tuple[int, float, float, str]], size: int
+) -> None:
+    """Each unit's first window decides, and nothing is counted twice."""
+    pairs = [pair(number, ours, theirs, result) for number, ours, theirs, result in drawn]
+    states = begin(POLICY, BOUND)
+    for at in range(0, len(pairs), size):
+        states = fold_pairs(states, pairs[at : at + size])
+    assert of(states, ERRORS).challenger_units == len({each.unit for each in pairs})
+    for state in states:
+        assert state.challenger_units == state.champion_units
+        assert json.loads(state.state)["step_units"] == state.challenger_units
+    assert of(states, DISAGREEMENT).challenger_units == of(states, SCORE).challenger_units
+
+
+def test_a_policy_without_a_shadow_has_no_shadow_to_begin() -> None:
+    with pytest.raises(InputError, match="HF101"):
+        begin(Canary(), None)

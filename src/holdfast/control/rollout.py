@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from holdfast.control import hooks, known, pushes
+from holdfast.control.progress import judged_all
 from holdfast.control.traffic import traffic_of
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.records import Verdict
@@ -30,10 +31,12 @@ from holdfast.rollout import (
     decide,
     next_state,
 )
+from holdfast.rollout.verdict import Verdicts
 from holdfast.store import (
     Store,
     decisions,
     events,
+    evidence,
     plans,
     probes,
     rollouts,
@@ -201,9 +204,9 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
             # Who brought it here, and why, is not lost when a probe says that it is done.
             reason, actor = f"{row.reason}; {decision.reason}", row.actor
         harm = decision.reason if isinstance(decision, RollBack) and decision.verdict is Verdict.FAIL else ""
-        event = commit(connection, store, row, decision.event, step, reason, actor, now_us, harm=harm)
-        decisions.put(
-            connection, event=event, rollout=row.rollout, kind=decision.event, verdicts=decision.verdicts
+        seen_then = decision.verdicts
+        commit(
+            connection, store, row, decision.event, step, reason, actor, now_us, harm=harm, verdicts=seen_then
         )
         fault_point("rollout.before_commit")
     fault_point("rollout.after_commit")
@@ -254,9 +257,12 @@ def commit(
     now_us: int,
     *,
     harm: str = "",
-) -> int:
+    verdicts: Verdicts | None = None,
+) -> None:
     """The whole of one transition in the caller's transaction: state, story, traffic and the push's label; `harm` is what
-    the decision saw of it. The number of its event."""
+    the decision saw of it, `verdicts` what it rests on; None for what the evidence says now."""
+    if verdicts is None:
+        verdicts = judged_all(evidence.of_rollout_in(connection, row.rollout), Canary.from_json(row.policy))
     following = next_state(row.state, event)
     rollouts.move(connection, row, state=following, step=step, reason=reason, actor=actor, now_us=now_us)
     told = events.append(
@@ -267,8 +273,8 @@ def commit(
         actor=actor,
         explanation=f"{row.challenger} is {following}: {reason}",
     )
+    decisions.put(connection, event=told, rollout=row.rollout, kind=event, verdicts=verdicts)
     pushes.record(connection, row, following, reason=reason, actor=actor, harm=harm, now_us=now_us)
     traffic = traffic_of(connection, store, row, following, step)
     if traffic is not None:
         plans.append(connection, model=row.model, rollout=row.rollout, now_us=now_us, **asdict(traffic))
-    return told

@@ -17,6 +17,7 @@ from holdfast.monitor import UsageRow
 from holdfast.records import Arm
 from holdfast.rollout import Answered, fold_requests, fold_scores, score
 from holdfast.rollout.evidence import QUALITY
+from holdfast.rollout.history import remembered
 from holdfast.store import (
     Store,
     events,
@@ -167,7 +168,8 @@ def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -
 def _fold_window(connection: Connection, window: Window, now_us: int) -> None:
     before = evidence.of_running(connection, window.rollout)
     if before:
-        after = fold_requests(before, window.requests, window.minute_us)
+        folded = fold_requests(before, window.requests, window.minute_us)
+        after = [remembered(state, now_us) for state in folded]
         evidence.put(connection, window.rollout, after, now_us=now_us)
 
 
@@ -204,7 +206,7 @@ def _fold_scores(
 ) -> None:
     before = evidence.of_running(connection, rollout)
     after = tuple(
-        fold_scores(state, challenger, champion, now_us - now_us % _MINUTE_US)
+        remembered(fold_scores(state, challenger, champion, now_us - now_us % _MINUTE_US), now_us)
         if state.metric == QUALITY
         else state
         for state in before

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, insert, select
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Joined, parse_id
 from holdfast.rollout import score
+from holdfast.rollout.history import remembered
 from holdfast.rollout.shadow import LabelledPair, Pair, fold_labelled, fold_pairs
 from holdfast.store import Store, evidence, parquet
 from holdfast.store.files import Stage
@@ -132,7 +133,8 @@ def fold_windows(connection: Connection, windows: Sequence[PairWindow], *, now_u
     for window in windows:
         before = evidence.shadow_of_running(connection, window.rollout)
         if before:
-            evidence.put(connection, window.rollout, fold_pairs(before, window.pairs), now_us=now_us)
+            after = [remembered(state, now_us) for state in fold_pairs(before, window.pairs)]
+            evidence.put(connection, window.rollout, after, now_us=now_us)
 
 
 def fold_late(connection: Connection, answered: Iterable[Answered], *, now_us: int) -> None:

@@ -12,9 +12,11 @@ it, each with 1, 34 and 340 commits of 3.37 million rows in all:
     duckdb   DuckDB, one INSERT and one checkpoint for each commit
 
 `vs_parquet_fsync` is the smallest of ceiling / write over the three commit counts; the other figures name
-what they include. `commits_1000_seconds` is the write way for 1,000 commits of 100 rows, every one of which is
-durable before the next begins; `ingest_1000_seconds` is the same through the whole load, from the sender's files.
-Rounds alternate between the ways and every figure is made of medians. Run: python benchmarks/ingest.py
+what they include. `commits_1000_seconds` is the write way for 1,000 commits of 100 rows into one table by two loaders, a
+process for each core of the machine that this is tuned on; each of them makes one commit durable before it begins its
+next. `commits_1000_one_loader_seconds` is the same by one loader alone; `ingest_1000_seconds` is one loader through the
+whole load, from the sender's files. Rounds alternate between the ways and every figure is made of medians.
+Run: python benchmarks/ingest.py, or with --only-small for the small commits alone.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -30,6 +33,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import duckdb
@@ -48,6 +52,7 @@ from holdfast.store.batches import Publication
 ROWS = 3_367_760
 COMMITS = (1, 34, 340)
 SMALL_COMMITS, SMALL_ROWS = 1_000, 100
+LOADERS = 2
 MANY_COMMITS = 5_000
 CONTRACT = Contract(
     Integer("flight_id", low=0),
@@ -124,10 +129,10 @@ def write(parts: list[pl.DataFrame], directory: Path, *, check: bool) -> None:
         commit(store, parts, check=check)
 
 
-def commit(store: Store, parts: list[pl.DataFrame], *, check: bool) -> None:
-    """Each part a load of its own, durable before the next begins."""
+def commit(store: Store, parts: list[pl.DataFrame], *, check: bool, first: int = 0) -> None:
+    """Each part a load of its own, durable before the next begins; their ids count from `first`."""
     checking = compile_batch(CONTRACT)
-    for number, part in enumerate(parts):
+    for number, part in enumerate(parts, first):
         valid = checking(part).valid if check else part
         manifest = Manifest.of(
             BatchId("flights", f"b{number}"), 0, content_digest([b"%d" % number]), CONTRACT.hash
@@ -223,6 +228,35 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def by_two(sources: list[Path], directory: Path) -> float:
+    """Seconds that two loaders take for the parts in `sources`, half of them each, from when both are ready."""
+    spawning = multiprocessing.get_context("spawn")
+    ready = spawning.Barrier(LOADERS + 1)
+    size = len(sources) // LOADERS
+    loaders = [
+        spawning.Process(target=_share, args=(sources[first : first + size], first, directory, ready))
+        for first in range(0, len(sources), size)
+    ]
+    for loader in loaders:
+        loader.start()
+    ready.wait(120)
+    begun = time.perf_counter()
+    for loader in loaders:
+        loader.join()
+    taken = time.perf_counter() - begun
+    assert all(loader.exitcode == 0 for loader in loaders)
+    return taken
+
+
+def _share(sources: list[Path], first: int, directory: Path, ready: Barrier) -> None:
+    parts = [pl.read_parquet(source) for source in sources]
+    with opened(directory) as store:
+        warm = Path(tempfile.mkdtemp(dir=directory.parent))
+        write(parts[:10], warm, check=False)
+        ready.wait(120)
+        commit(store, parts, check=False, first=first)
+
+
 def small_commits(scratch: Path, rounds: int) -> dict[str, float]:
     """Seconds for 1,000 durable commits of 100 rows, by the write path and by the whole load, and how memory grows."""
     frame = flights(MANY_COMMITS * SMALL_ROWS)
@@ -234,8 +268,9 @@ def small_commits(scratch: Path, rounds: int) -> dict[str, float]:
         part.write_parquet(source)
     few = parts[:SMALL_COMMITS]
     write(parts[:50], Path(tempfile.mkdtemp(dir=scratch)), check=False)
-    written, least, loaded = [], [], []
+    written, together, least, loaded = [], [], [], []
     for _ in range(rounds):
+        together.append(by_two(sources, Path(tempfile.mkdtemp(dir=scratch))))
         with opened(Path(tempfile.mkdtemp(dir=scratch))) as store:  # making a ledger is no commit
             written.append(seconds(lambda _, store=store: commit(store, few, check=False), scratch))
         least.append(seconds(lambda directory: plain(few, directory), scratch))
@@ -250,7 +285,8 @@ def small_commits(scratch: Path, rounds: int) -> dict[str, float]:
         f"{resident_mb():.0f} MB after another {MANY_COMMITS:,}"
     )
     return {
-        "commits_1000_seconds": round(statistics.median(written), 2),
+        "commits_1000_seconds": round(statistics.median(together), 2),
+        "commits_1000_one_loader_seconds": round(statistics.median(written), 2),
         "plain_1000_seconds": round(statistics.median(least), 2),
         "ingest_1000_seconds": round(statistics.median(loaded), 2),
         "memory_growth_1000_mb": round(after_few - before, 1),
@@ -265,12 +301,13 @@ def main() -> None:
     parser.add_argument(
         "--directory", type=Path, default=None, help="where to write (default: the temporary directory)"
     )
+    parser.add_argument("--only-small", action="store_true", help="measure the small commits alone")
     options = parser.parse_args()
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
         scratch = Path(name)
-        frame = flights(options.rows)
-        for commits in COMMITS:
+        frame = flights(0 if options.only_small else options.rows)
+        for commits in () if options.only_small else COMMITS:
             medians = compare(frame, commits, options.rounds, scratch)
             for way, taken in medians.items():
                 ratio = medians["plain"] / taken
@@ -283,7 +320,8 @@ def main() -> None:
             figures[f"ingest_rows_per_second_{commits}"] = round(frame.height / medians["ingest"])
         small = small_commits(scratch, options.rounds)
     print(
-        f"{SMALL_COMMITS:,} commits of {SMALL_ROWS} rows: {small['commits_1000_seconds']:.2f} s written and published, "
+        f"{SMALL_COMMITS:,} commits of {SMALL_ROWS} rows: {small['commits_1000_seconds']:.2f} s by two loaders, "
+        f"{small['commits_1000_one_loader_seconds']:.2f} s by one, "
         f"{small['ingest_1000_seconds']:.2f} s by the whole load, {small['plain_1000_seconds']:.2f} s plain"
     )
     for way, figure in (
@@ -293,7 +331,8 @@ def main() -> None:
         ("delta", "delta_vs_parquet_fsync"),
         ("duckdb", "duckdb_vs_parquet_fsync"),
     ):
-        figures[figure] = min(figures[f"{way}_vs_parquet_fsync_{n}"] for n in COMMITS)
+        if not options.only_small:
+            figures[figure] = min(figures[f"{way}_vs_parquet_fsync_{n}"] for n in COMMITS)
     figures |= small
     print(json.dumps({"benchmark": "ingest", "figures": figures}))
 

@@ -53,7 +53,7 @@ from pathlib import Path
 from holdfast.settings import Settings
 from holdfast.serve.run import serve_forever
 root, model = Path(sys.argv[1]), sys.argv[2]
-serve_forever(Settings(root, f"sqlite:///{root / 'ledger.db'}", "127.0.0.1", 0, 0), model,
+serve_forever(Settings(root, f"sqlite:///{root / 'ledger.db'}", "127.0.0.1", 0, 0, abort_token=sys.argv[4]), model,
               poll_seconds=0.05, linger_seconds=float(sys.argv[3]))
 """
 
@@ -317,10 +317,12 @@ def serve(world: World) -> Iterator[Callable[..., Served]]:
     """Starts a server on the world's root; every one that still runs is killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*, linger: float = 0.1, ready: bool = True, stderr: IO[str] | None = None) -> Served:
+    def start(
+        *, linger: float = 0.1, ready: bool = True, stderr: IO[str] | None = None, token: str = ""
+    ) -> Served:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(world.root), MODEL, str(linger)], stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", SERVER, str(world.root), MODEL, str(linger), token], stdout=subprocess.PIPE, text=True,
             env=environment, stderr=stderr,
         )  # fmt: skip
         started.append(process)

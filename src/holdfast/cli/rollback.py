@@ -203,8 +203,7 @@ def _without_ledger(
     no_wait: bool,
 ) -> None:
     directory = aborts.directory_of(settings.root, model)
-    abort = _abort(directory, model, version, reason, why)
-    aborts.add(directory, abort)
+    abort = aborts.add(directory, _abort(directory, model, version, reason, why))
     at = time.monotonic()
     found = nearby.running(directory)
     returned = None

@@ -36,7 +36,7 @@ def give(
     abort = Abort(version, plan.plan, max(rollout, plan.rollout or 0), reason, actor, clock_us())
     durable = True
     try:
-        aborts.add(watch.directory, abort)
+        abort = aborts.add(watch.directory, abort)
     except UnavailableError:
         durable = False  # the traffic goes back all the same; a restart would not know of it, and the answer says so
     swap.obey([*swap.aborts.values(), abort])

@@ -75,16 +75,21 @@ def load(directory: Path) -> tuple[Abort, ...]:
     return found
 
 
-def add(directory: Path, abort: Abort) -> None:
-    """Keep `abort` in the place of an older one of its version: when this returns, it survives a power cut.
+def add(directory: Path, abort: Abort) -> Abort:
+    """Keep `abort` and give back what stands: when this returns, it survives a power cut.
 
-    A damaged file is replaced. Raises `UnavailableError` HF307 when the disk does not take it.
+    One of the same version that knew of as new a rollout stands already, with who gave it and why. A damaged file is
+    replaced. Raises `UnavailableError` HF307 when the disk does not take it.
     """
     abort = replace(abort, reason=abort.reason[:REASON_CHARACTERS])
     try:
         durable.make_directory(directory)
         with _alone(directory):
-            _put(directory, (*(each for each in _known(directory) if each.version != abort.version), abort))
+            known = _known(directory)
+            for each in known:
+                if each.version == abort.version and each.rollout >= abort.rollout:
+                    return each
+            _put(directory, (*(each for each in known if each.version != abort.version), abort))
     except OSError as error:
         raise UnavailableError(
             "HF307",
@@ -92,6 +97,7 @@ def add(directory: Path, abort: Abort) -> None:
             state="nothing was changed",
             next_command="make room on the disk, then the same command again",
         ) from error
+    return abort
 
 
 def remove(directory: Path, ended: Iterable[Abort]) -> None:

@@ -1,0 +1,211 @@
+"""Traffic is taken back without a ledger: by the command, over HTTP, through restarts, until a newer rollout (R117-R123)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+from tests.serve.conftest import CONTRACT, MODEL, Served, World
+from typer.testing import CliRunner
+
+from holdfast.cli.app import app, load_commands
+from holdfast.contract import Category, Contract
+from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedError, UnavailableError
+from holdfast.rollout.abort import Abort
+from holdfast.store import aborts, schema
+
+Start = Callable[..., Served]
+
+
+@pytest.fixture
+def promoted(world: World) -> World:
+    """'half' is the champion by a rollout, 'tenth' was before it, and 'delay' stands in."""
+    for kind in ("half", "tenth", "delay"):
+        world.version(kind)
+    world.plan("tenth", fallback="delay")
+    push(world, "half")
+    return world
+
+
+def push(world: World, kind: str, **plan: Any) -> int:
+    """A rollout that promoted `kind`, and its plan; the plan's number."""
+    with world.store.ledger.write() as connection:
+        connection.execute(
+            insert(schema.rollouts).values(
+                model=MODEL, challenger=world.names[kind], champion=world.names["tenth"], state="promoted", step=0,
+                policy="{}", started_us=1, step_started_us=1, changed_us=1, reason="test", actor="test",
+            )
+        )  # fmt: skip
+        number = connection.exec_driver_sql("SELECT max(rollout) FROM rollouts").scalar_one()
+    return again(world, kind, number, **plan)
+
+
+def again(world: World, kind: str, rollout: int, **plan: Any) -> int:
+    """Another plan of rollout number `rollout` that gives `kind` everything."""
+    made = world.plan(kind, **{"previous": "tenth", "fallback": "delay", **plan})
+    with world.store.ledger.write() as connection:
+        connection.exec_driver_sql(f"UPDATE traffic_plans SET rollout = {rollout} WHERE plan = {made}")
+    return made
+
+
+@pytest.fixture
+def command(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """`holdfast rollback` in a project whose store is the world's."""
+    load_commands("")
+    project = tmp_path / "project"
+    done = CliRunner().invoke(app, ["init", "--name", MODEL, "--project", str(project)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    monkeypatch.setenv("HOLDFAST_ROOT", str(world.root))
+
+    def run(*arguments: str) -> dict[str, Any]:
+        found = CliRunner().invoke(app, ["rollback", "--json", *arguments, "--project", str(project)])
+        if isinstance(found.exception, HoldfastError):
+            raise found.exception
+        assert found.exit_code == 0, (found.output, found.exception)
+        document: dict[str, Any] = json.loads(found.output)
+        return document
+
+    return run
+
+
+@contextlib.contextmanager
+def without_ledger(root: Path) -> Iterator[None]:
+    """The ledger's files lie elsewhere."""
+    away = root / "away"
+    away.mkdir()
+    for path in root.glob("ledger.db*"):
+        shutil.move(path, away)
+    try:
+        yield
+    finally:
+        for path in away.iterdir():
+            shutil.move(path, root)
+        away.rmdir()
+
+
+def test_the_traffic_goes_back_without_a_ledger_and_stays_there(
+    promoted: World, serve: Start, command: Callable[..., dict[str, Any]]
+) -> None:
+    """R117, R122: through kill -9 and a restart without the ledger, a ledger that wants the version back, until it is pushed
+    by a newer rollout."""
+    served = serve()
+    status = served.wait(lambda status: (promoted.root / "serve" / MODEL / "plan.json").exists())
+    assert served.infer()[1]["model_version"] == promoted.names["half"]
+    with without_ledger(promoted.root):
+        done = command("--reason", "answers 0.5 for everybody")
+        assert (done["by"], done["done"], done["version"]) == ("servers", True, promoted.names["half"])
+        assert set(done["answered"].values()) == {promoted.names["tenth"]}
+        assert served.infer()[1]["model_version"] == promoted.names["tenth"]
+        assert served.call(f"/v2/models/{MODEL}/versions/{promoted.names['half']}/infer", b"{}")[0] == 404
+        assert command()["version"] == promoted.names["half"]  # asked again: the same
+        served.stop(signal.SIGKILL)
+        served = serve()
+        assert served.infer()[1]["model_version"] == promoted.names["tenth"]
+        [told] = served.wait(lambda status: bool(status["aborts"]))["aborts"]
+        assert (told["version"], told["reason"]) == (promoted.names["half"], "answers 0.5 for everybody")
+    rollout = int(status["rollout"])
+    served.wait_for_plan(again(promoted, "half", rollout))
+    assert served.infer()[1]["model_version"] == promoted.names["tenth"]
+    served.wait_for_plan(push(promoted, "half"))
+    served.wait(lambda status: not status["aborts"])
+    assert served.infer()[1]["model_version"] == promoted.names["half"]
+    assert aborts.stamp(promoted.root / "serve" / MODEL) is None
+
+
+def test_what_nobody_can_stand_in_for_is_kept_and_said(
+    world: World, serve: Start, command: Callable[..., dict[str, Any]]
+) -> None:
+    """Never to nobody, and never to a version whose contract breaks the callers (R133)."""
+    carrier = Category("carrier", values=("AA",), unseen="reject")
+    columns = [carrier if column.name == "carrier" else column for column in CONTRACT.request_columns]
+    narrower = Contract(*columns, key="flight_id", event_time="scheduled", label=CONTRACT.label)
+    world.version("half")
+    world.version("tenth", narrower)
+    plan = world.plan("half", previous="tenth")
+    served = serve()
+    served.wait_for_plan(plan)
+    served.wait(lambda status: (world.root / "serve" / MODEL / "plan.json").exists())
+    with pytest.raises(RefusedError, match="understands its callers"):
+        command("--ledger-seconds", "0")
+    assert served.infer()[1]["model_version"] == world.names["half"]
+    served.wait(lambda status: not status["aborts"] and not status["held"])
+    with pytest.raises(NotFoundError, match="has no traffic"):
+        command("--ledger-seconds", "0", "--from", "v9-00000000")
+    world.version("delay")
+    served.wait_for_plan(world.plan("half", previous="tenth", fallback="delay"))
+    served.wait(lambda status: status["fallback"] == world.names["delay"] and kept_fallback(world))
+    assert command("--ledger-seconds", "0")["done"]
+    assert served.infer()[1]["model_version"] == world.names["delay"]
+
+
+def kept_fallback(world: World) -> bool:
+    return world.names["delay"] in (world.root / "serve" / MODEL / "plan.json").read_text()
+
+
+def test_a_server_takes_an_abort_from_whoever_has_its_token(
+    promoted: World, serve: Start, monkeypatch: pytest.MonkeyPatch, command: Callable[..., dict[str, Any]]
+) -> None:
+    """W1, W2: off without a token, closed without the right one, closed to pages of other origins."""
+    off = serve()
+    assert off.call("/holdfast/abort", {}, headers={"Authorization": "Bearer "})[0] == 403
+    off.stop()
+    monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "s3cret-token")
+    served = serve(token="s3cret-token")
+    path, right = "/holdfast/abort", {"Authorization": "Bearer s3cret-token"}
+    for wrong in (
+        {},
+        {"Authorization": "Bearer no"},
+        {"Authorization": "Basic s3cret-token"},
+        {"Authorization": ""},
+    ):
+        assert served.call(path, {}, headers=wrong)[0] == 401, wrong
+    assert served.call(path, {}, headers={**right, "Origin": "http://elsewhere.example"})[0] == 403
+    assert served.call(path, {}, headers={**right, "Host": "elsewhere.example"})[0] == 421
+    assert served.call(path, b"[]", headers=right)[0] == 400
+    assert served.call(path, {"version": "v9-00000000"}, headers=right)[0] == 404
+    assert served.call(path)[0] == 405
+    assert served.infer()[1]["model_version"] == promoted.names["half"]
+    done = command("--server", served.address, "--reason", "bad")
+    assert (done["by"], done["answers"], done["durable"]) == ("server", promoted.names["tenth"], True)
+    assert served.infer()[1]["model_version"] == promoted.names["tenth"]
+    monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "other")
+    with pytest.raises(RefusedError, match="token"):
+        command("--server", served.address)
+
+
+def test_a_damaged_file_takes_nothing_and_is_said_and_replaced(promoted: World, serve: Start) -> None:
+    served = serve()
+    directory = promoted.root / "serve" / MODEL
+    abort = Abort(promoted.names["half"], 99, 9, "bad", "ann", 1)
+    aborts.add(directory, abort)
+    served.wait(lambda status: status["intended"] == promoted.names["tenth"])
+    whole = (directory / "abort.json").read_bytes()
+    (directory / "abort.json").write_bytes(whole.replace(b"bad", b"bed"))
+    served.wait(lambda status: "was altered" in status["abort_trouble"])
+    assert served.infer()[1]["model_version"] == promoted.names["tenth"]  # what it knew, it knows
+    assert aborts.add(directory, replace(abort, reason="still bad")).reason == "still bad"
+    assert aborts.add(directory, abort).reason == "still bad"
+    served.wait(lambda status: not status["abort_trouble"])
+    assert [each.reason for each in aborts.load(directory)] == ["still bad"]
+
+
+def test_without_a_copy_the_command_says_where_else_to_ask(
+    world: World, command: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.version("half")
+    world.plan("half")
+    with without_ledger(world.root), pytest.raises(NotFoundError, match="is not there, and no server"):
+        command()
+    with pytest.raises(InputError, match="is not set"):
+        command("--server", "http://127.0.0.1:9")
+    monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "s3cret-token")
+    with pytest.raises(UnavailableError, match="no Holdfast server answers"):
+        command("--server", "http://127.0.0.1:9")

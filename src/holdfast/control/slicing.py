@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from holdfast.contract import Contract
 from holdfast.control.pairs import Slicer, no_slices
+from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.rollout import Canary
 from holdfast.store import Store, blobs, pushes, rollouts, versions
 from holdfast.train.artifact import read_metadata
@@ -54,11 +55,15 @@ def reading_of(store: Store, model: str) -> Reading:
 def slicer_of(store: Store, columns: Sequence[str]) -> Slicer:
     """Names the slices of a row by its values in `columns`. What the version that answered does not know is left out.
 
-    The inputs of a row stand in the order of the request columns of the version that answered.
+    The inputs of a row stand in the order of the request columns of the version that answered. Rows of a version whose file
+    cannot be read are in no slice: a log must be collected all the same.
     """
 
     def slices(version: str, inputs: Sequence[Any]) -> tuple[str, ...]:
-        known = _request_columns(store, version)
+        try:
+            known = _request_columns(store, version)
+        except (IntegrityError, NotFoundError):
+            return ()
         places = ((name, known.index(name)) for name in columns if name in known)
         return tuple(f"{name}={_value(inputs[at])}" for name, at in places if at < len(inputs))
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from holdfast.control import pushes as ledger
 from holdfast.control import rollout
-from holdfast.rollout import Canary, Event, MetricState, RollBack, State, Wait
+from holdfast.rollout import Canary, Event, MetricState, PushOutcome, RollBack, State, Wait
 from holdfast.rollout.metric import RATE
 from holdfast.rollout.watch import (
+    EndWatch,
     WatchDecision,
     decide_watch,
     fold_rate,
     next_stretches,
     rate_in_words,
 )
-from holdfast.store import Store, events, evidence, pushes, rollouts, usage
+from holdfast.store import Store, events, evidence, plans, pushes, rollouts, usage
 from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.ledger import Transaction
 from holdfast.store.rollouts import RolloutRow
@@ -33,8 +34,10 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecisi
         found = _watched(connection, model)
         if found is None:
             return None
-        _fold = _rate_is_due(connection, found[0], now_us)
-        if not _fold and isinstance(_decide(connection, *found, now_us), Wait):
+        idle = isinstance(_decide(connection, *found, now_us), Wait)
+        if idle and not (
+            _rate_is_due(connection, found[0], now_us) or _answers_no_more(connection, found[0])
+        ):
             return None
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
@@ -44,6 +47,8 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecisi
         row, _ = found
         _compare_rate(connection, row, now_us)
         decision = _decide(connection, *found, now_us)
+        if _answers_no_more(connection, row):
+            decision = EndWatch(PushOutcome.CENSORED, f"{row.challenger} was replaced without a rollout", ())
         if isinstance(decision, Wait):
             return None
         if not isinstance(decision, RollBack):
@@ -52,7 +57,7 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecisi
         newer = rollouts.under_way_in(connection, model)
         if newer is None:
             _take_back(connection, store, row, decision.reason, decision.reason, now_us)
-        elif newer.state is not State.ROLLING_BACK:
+        elif newer.state not in (State.VERIFYING, State.ROLLING_BACK):
             why = f"its champion, {row.challenger}, is taken back: {decision.reason}"
             _take_back(connection, store, newer, why, "", now_us)
         else:
@@ -84,6 +89,12 @@ def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int
         until_us=until_us,
         now_us=now_us,
     )
+
+
+def _answers_no_more(connection: Transaction, row: RolloutRow) -> bool:
+    """Whether another version was given its traffic without its rollout being taken back, as for tainted rows."""
+    plan = plans.newest_in(connection, row.model)
+    return plan is None or plan.plan.champion != row.challenger
 
 
 def _rate(connection: Transaction, row: RolloutRow) -> MetricState | None:

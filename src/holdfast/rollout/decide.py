@@ -90,11 +90,11 @@ def _shadow_harm(copies: Sequence[MetricState], policy: Canary) -> str:
 
 
 def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
+    if rollout.champion is None:  # nor anything to replay, or to roll back to and drill
+        return Complete(f"{rollout.challenger} is the first version: there is no champion to compare it with")
     missing = _missing(rollout, now_us)
     if missing is not None:
         return missing
-    if rollout.champion is None:
-        return Complete(f"{rollout.challenger} is the first version: there is no champion to compare it with")
     wanted = rollout.policy.shadow
     if wanted is None:
         return _start(rollout, evidence, "", (), now_us)

@@ -1,0 +1,294 @@
+"""Pushes from the request to the ledger: real logs, the control loop's own rounds, and what each push is called."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+
+from holdfast.control import hold, pushes
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.qualify import GateResult
+from holdfast.records import Verdict
+from holdfast.rollout import PushOutcome, State
+from holdfast.store import evidence, gates, schema
+
+HOUR_US = 3_600_000_000
+
+
+def module(name: str):
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[name] = made  # dataclasses look their own module up
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def worlds():
+    """The modules beside this file."""
+    return module("rollout_world"), module("push_world")
+
+
+@pytest.fixture
+def begin(worlds, tmp_path):
+    rollout_world, push_world = worlds
+
+    def opened(**policy):
+        made = push_world.Pushes.open(rollout_world, tmp_path, **policy)
+        made.promote()
+        return made
+
+    return opened
+
+
+def metric(story, name: str, rollout: int | None = None):
+    rollout = rollout or story.world.row().rollout
+    return next(each for each in evidence.of_rollout(story.world.store, rollout) if each.metric == name)
+
+
+def test_a_first_version_is_censored_because_nothing_was_there_to_compare_it_with(begin):
+    story = begin()
+    assert (story.push().outcome, story.push().requests) == (PushOutcome.CENSORED, 0)
+    assert "nothing to compare" in story.push().reason
+
+
+def test_a_good_push_is_good_only_after_its_watch(begin):
+    """R128, R129: promoted is not good."""
+    story = begin(watch=timedelta(hours=2), rate_margin=None)
+    version = story.promote()
+    push = story.push()
+    assert (push.outcome, push.challenger, push.state) == (PushOutcome.OPEN, version, State.PROMOTED)
+    story.minutes(3)
+    story.label()
+    assert story.step() == []
+    assert metric(story, "errors").challenger_units_this_step >= 20  # of the watch, as many as it needs
+    story.world.tick(2 * HOUR_US)
+    assert story.step() == ["EndWatch"]
+    assert (story.push().outcome, story.world.row().state) == (PushOutcome.GOOD, State.PROMOTED)
+    assert "no harm in a watch of 2 h" in story.push().reason
+    assert "is called good" in story.told("push.labelled")[0]
+    assert story.step() == []
+
+
+def test_harm_after_the_promotion_escapes_and_is_taken_back_without_a_person(begin):
+    """R117, R128: the watch goes on although the rollout rests."""
+    story = begin()
+    champion = story.world.plan().champion
+    version = story.promote()
+    story.minutes(5)
+    assert story.step() == []
+    story.minutes(2, lambda asked, number: {"failed": asked == version and number % 3 == 0})
+    assert story.step() == ["RollBack"]
+    row, push = story.world.row(), story.push()
+    assert (row.state, row.actor, story.world.plan().champion) == (State.ROLLING_BACK, "holdfast", champion)
+    assert "harm to errors" in row.reason
+    assert push.outcome is PushOutcome.ESCAPED
+    assert push.bad_answers == pytest.approx(66, abs=3)
+    assert push.detection_us is not None
+    story.world.probe()
+    assert story.step() == ["Confirm"]
+    assert story.push().outcome is PushOutcome.ESCAPED
+
+
+def test_labels_that_come_after_the_promotion_take_it_back(begin):
+    """Traffic moved on early signals; the truth about the canary's own answers comes later (R125)."""
+    story = begin(labelled_per_step=0)
+    version = story.version()
+    story.minutes(1)
+    story.label()
+    story.world.begin(version)
+    wrong = lambda asked, number: {"probability": 0.2} if asked == version else {}
+    for _ in range(9):
+        story.step()
+        story.world.probe()
+        if story.world.row().state == "canary":
+            story.minutes(2, wrong)
+    assert story.world.row().state is State.PROMOTED
+    story.label()
+    assert story.step() == ["RollBack"]
+    assert "harm to quality" in story.world.row().reason
+    assert story.push().outcome is PushOutcome.ESCAPED
+    assert story.push().bad_answers > 100
+
+
+def test_a_policy_that_wants_labels_in_all_waits_with_everything(begin):
+    story = begin(labelled_per_step=0, labelled_in_all=100)
+    story.version()
+    story.minutes(1)
+    story.world.begin(story.version())
+    for _ in range(5):
+        story.step()
+        story.minutes(2)
+    row = story.world.row()
+    assert (row.state, row.step) == (State.CANARY, 2)
+    story.label()
+    assert story.step() == ["Complete"]
+
+
+def test_a_watch_without_answers_is_censored(begin):
+    """No data is inconclusive, never success."""
+    story = begin(watch=timedelta(hours=1))
+    story.promote()
+    story.world.tick(2 * HOUR_US)
+    assert story.step() == ["EndWatch"]
+    assert story.push().outcome is PushOutcome.CENSORED
+    assert "inconclusive: 0 of 20 units for errors" in story.push().reason
+
+
+def test_a_newer_promotion_censors_the_watch_that_it_replaces(begin):
+    story = begin()
+    story.promote()
+    older = story.world.row().rollout
+    story.minutes(2)
+    story.promote()
+    assert story.push(older).outcome is PushOutcome.CENSORED
+    assert f"rollout {older + 1} replaced it" in story.push(older).reason
+    assert story.push(older + 1).outcome is PushOutcome.OPEN
+
+
+def test_harm_in_the_watch_ends_a_newer_canary_first(begin):
+    """Two cannot both move the traffic, and a version that is taken back is no champion to compare with."""
+    story = begin()
+    version = story.promote()
+    older = story.world.row().rollout
+    story.minutes(1)
+    story.world.begin(story.version())
+    story.step()
+    assert story.world.row().state is State.CANARY
+    story.minutes(6, lambda asked, number: {"failed": asked == version and number % 3 == 0})
+    assert story.step() == ["RollBack"]
+    assert f"its champion, {version}, is taken back" in story.world.row().reason
+    story.world.probe()
+    assert story.step() == ["Confirm", "RollBack"]
+    assert story.push(older).outcome is PushOutcome.ESCAPED
+    assert story.push().outcome is PushOutcome.CENSORED
+
+
+def test_a_rate_that_fell_after_the_switch_is_told_and_nothing_is_called_good(begin):
+    story = begin(watch=timedelta(hours=1))
+    story.minutes(20)
+    story.promote()
+    story.minutes(15, requests=20)
+    story.label()
+    assert story.step() == []
+    assert "the rate of requests is 0." in story.told("rollout.rate_changed")[0]
+    story.world.tick(2 * HOUR_US)
+    assert story.step() == ["EndWatch"]
+    assert (story.push().outcome, story.world.row().state) == (PushOutcome.CENSORED, State.PROMOTED)
+    assert len(story.told("rollout.rate_changed")) == 1
+
+
+def test_a_version_that_fails_for_one_carrier_only_is_found(begin, worlds):
+    """R115: 3 % of the requests, and all of them fail; among all requests that is no harm beyond a champion's own 3 %."""
+    carrier_of = worlds[1].carrier_of
+
+    def failing(version):
+        def does(asked, number):
+            if asked == version:
+                return {"failed": carrier_of(number) == "YV"}
+            return {"failed": carrier_of(number) != "YV" and number % 31 == 0}  # as often, for others
+
+        return does
+
+    story = begin(
+        slices=("carrier",), labelled_per_step=0, error_margin=2.0, steps=(50, 100), units_per_step=5000
+    )
+    version = story.version()
+    story.minutes(1)
+    story.world.begin(version)
+    story.step()
+    for minutes in range(1, 13):
+        story.minutes(1, failing(version), requests=200)
+        if "RollBack" in story.step():
+            break
+    assert minutes < 12
+    assert "harm to carrier=YV: errors" in story.world.row().reason
+    assert metric(story, "errors").log_e < 1.0
+    assert story.push().outcome is PushOutcome.BAD
+
+
+def test_a_person_holds_a_canary_and_harm_is_stronger(begin):
+    story = begin()
+    with pytest.raises(NotFoundError, match="HF303"):
+        hold.pause(story.world.store, "m", actor="ann", reason="lunch", now_us=story.world.tick())
+    story.minutes(1)
+    version = story.version()
+    number = story.world.begin(version)
+    with pytest.raises(RefusedError, match="HF404"):
+        hold.pause(story.world.store, "m", actor="ann", reason="lunch", now_us=story.world.tick())
+    story.step()
+    plan = story.world.plan()
+    for _ in range(2):  # again: nothing happens
+        assert (
+            hold.pause(story.world.store, "m", actor="ann", reason="lunch", now_us=story.world.tick())
+            == number
+        )
+    assert story.world.plan() == plan
+    story.minutes(5)
+    story.label()
+    assert story.step() == []
+    assert metric(story, "errors").challenger_units > 20  # evidence goes on
+    hold.resume(story.world.store, "m", actor="ann", reason="back", now_us=story.world.tick())
+    assert story.step() == ["Advance"]
+    hold.pause(story.world.store, "m", actor="ann", reason="tea", now_us=story.world.tick())
+    story.minutes(3, lambda asked, _: {"failed": asked == version})
+    assert story.step() == ["RollBack"]
+    assert story.push().outcome is PushOutcome.BAD
+    assert story.push().bad_answers > 50
+
+
+def test_a_person_without_evidence_censors_and_may_say_more_later(begin):
+    story = begin()
+    story.minutes(1)
+    number = story.world.begin(story.version())
+    store = story.world.store
+    with pytest.raises(RefusedError, match="is not over"):
+        pushes.relabel(store, number, good=True, why="-", actor="ann", now_us=story.world.tick())
+    story.step()
+    story.minutes(1)
+    story.world.roll_back()
+    assert story.push().outcome is PushOutcome.CENSORED
+    assert "a person ended it without evidence of harm" in story.push().reason
+    story.world.probe()
+    story.step()
+    pushes.relabel(store, number, good=False, why="it priced in yen", actor="ann", now_us=story.world.tick())
+    push = story.push()
+    assert (push.outcome, push.reason, push.labelled_by) == (PushOutcome.BAD, "it priced in yen", "ann")
+    pushes.relabel(
+        store, number, good=True, why="the prices were right", actor="bob", now_us=story.world.tick()
+    )
+    found = pushes.totals(pushes.listed(store, "m"))
+    assert (found.pushes, found.good, found.false_roll_backs, found.censored) == (2, 1, 1, 1)
+    assert "bob calls it good" in story.told("push.labelled")[0]
+
+
+def test_what_a_policy_asks_for_is_waited_for(begin):
+    """R120: and a first version, which can be neither replayed nor rolled back, is asked for nothing."""
+    story = begin(drill_within=timedelta(days=7), replay_requests=100)
+    story.minutes(1)
+    version = story.version()
+    story.world.begin(version)
+    assert story.step() == []
+    store, now_us = story.world.store, story.world.now_us
+    passed = GateResult(
+        gates.REPLAY, Verdict.PASS, 100.0, None, None, 100.0, "100 requests, as well as before"
+    )
+    with store.ledger.write() as connection:
+        gates.append(connection, version, [passed], now_us=now_us)
+    assert story.step() == []
+    with store.ledger.write() as connection:
+        connection.execute(
+            insert(schema.drills).values(
+                kind="roll-back", model="m", verdict="pass", evidence="{}", explanation="done", actor="ann",
+                started_us=now_us, ended_us=now_us, expires_us=now_us + HOUR_US,
+            )
+        )  # fmt: skip
+    assert story.step() == ["Start"]

@@ -18,8 +18,8 @@ from holdfast.errors import IntegrityError
 from holdfast.feedback import Joined, parse_id
 from holdfast.rollout import score
 from holdfast.rollout.history import remembered
-from holdfast.rollout.shadow import LabelledPair, Pair, fold_labelled, fold_pairs
-from holdfast.store import Store, evidence, parquet
+from holdfast.rollout.shadow import HUNG, LabelledPair, Pair, fold_labelled, fold_pairs
+from holdfast.store import Store, events, evidence, parquet, rollouts
 from holdfast.store.files import Stage
 from holdfast.store.predictions import Damaged
 from holdfast.store.schema import outcomes, shadow_files
@@ -131,6 +131,15 @@ def files(store: Store) -> tuple[ShadowFile, ...]:
 def fold_windows(connection: Connection, windows: Sequence[PairWindow], *, now_us: int) -> None:
     """Count the pairs of each rollout that is under way, in the caller's transaction."""
     for window in windows:
+        for hung in [pair for pair in window.pairs if pair.result == HUNG][:1]:
+            seconds = hung.latency_us / 1e6
+            events.append(
+                connection,
+                at_us=now_us,
+                kind="shadow.off",
+                subject=rollouts.subject_of(window.rollout),
+                explanation=f"The shadow did not come back from a copy within {seconds:g} s; its server gives it none any more.",
+            )
         before = evidence.shadow_of_running(connection, window.rollout)
         if before:
             after = [remembered(state, now_us) for state in fold_pairs(before, window.pairs)]

@@ -82,7 +82,7 @@ FOLDS = st.lists(
 
 
 @given(FOLDS, FOLDS)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_servers_add_up(
     first: list[tuple[int, float, int, float]], second: list[tuple[int, float, int, float]]
 ) -> None:

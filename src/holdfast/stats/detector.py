@@ -32,11 +32,11 @@ class Detector:
 
     Guarantee: while the mean loss, given the past, is at most `level`, the mean number of windows until the first alarm
     is at least `run_length`, for every law on [0, 1] and windows of any size. This is a rate of false alarms, not a chance:
-    over a watch of w windows the chance of one is about w / `run_length` or less.
+    in a watch of w windows the chance of one is at most w / `run_length` (M_t - t falls on average until it stops, too).
 
     Assumption: the level is right. A surge that would have hit any version is held against this one.
 
-    Source: J. Shin, A. Ramdas, A. Rinaldo, New Engl. J. Stat. Data Sci. 2 (2024), doi 10.51387/23-NEJSDS51
+    Source: J. Shin, A. Ramdas, A. Rinaldo, New Engl. J. Stat. Data Sci. (2024), nejsds.nestat.org/journal/NEJSDS/article/59
     (e-detectors of Shiryaev and Roberts' kind).
 
     >>> watch = Detector.begin(level=0.02, run_length=10_000)

@@ -29,6 +29,7 @@ from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import check_name, duration
 from holdfast.rollout import Canary, Hook
 from holdfast.rollout import hooks as rollout_hooks
+from holdfast.rollout.drills import Drills
 from holdfast.tables.selection import EVERY_ROW, Selection, columns_of
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Model:
         Which of the training rows teach, and how much each counts; all of them alike by default.
     hooks
         Who is asked before a step of a rollout is taken, and who is told after.
+    drills
+        What the control loop exercises by itself, and how often; None leaves it to the command.
 
     Raises
     ------
@@ -96,6 +99,7 @@ class Model:
     objective: Objective | None = None
     selection: Selection = EVERY_ROW
     hooks: tuple[Hook, ...] = ()
+    drills: Drills | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "model")

@@ -20,7 +20,7 @@ from checker import CONTROLLER, History, RejectedError, explained
 from ground import MODEL, VERSIONS, Ground
 from simulated_servers import SimulatedServer
 
-from holdfast.control import loop, rollout
+from holdfast.control import hold, loop, rollout
 from holdfast.control.probe import probe
 from holdfast.errors import HoldfastError
 from holdfast.monitor import Observation
@@ -31,6 +31,8 @@ from holdfast.store.segments import Position
 
 BEGIN_US = 1_700_000_000_000_000
 HOUR_US = 3_600_000_000
+LEAST_ROUNDS, ROUNDS_TO_REST = 6, 40
+"""How many rounds of one controller in a healed world are played at least, and within how many nothing is left to do."""
 EXPECTED = {"HF205", "HF302", "HF304", "HF404"}
 """What a concern may fail by: a ledger that is cut off or busy, and somebody who was faster."""
 REFUSALS = EXPECTED | {"HF303", "HF403"}
@@ -161,9 +163,9 @@ class Run:
             survivor = self.controllers[0] = self._controller(survivor.name)
         survivor.cut_off = survivor.answer_lost = False
         survivor.clock = Clock(survivor.clock.read(self.true_us), 1.0, self.true_us)
-        for rounds in range(60):
-            if rounds > 6 and self._is_at_rest():
-                break
+        for rounds in range(ROUNDS_TO_REST):
+            if rounds > LEAST_ROUNDS and not self._unrest():
+                return
             self.true_us += 1_000_000
             self.history.true_us = self.true_us
             survivor.resume(10**9)
@@ -171,26 +173,22 @@ class Run:
                 server.follow(self._plan())
             self._traffic()
             self._nothing_odd()
-        self._at_rest()
+        raise RejectedError(f"after {ROUNDS_TO_REST} rounds in a healed world: {self._unrest()}")
 
-    def _is_at_rest(self) -> bool:
-        row = self._under_way()
-        return row is None or row.state not in (State.ROLLING_BACK, State.VERIFYING)
-
-    def _at_rest(self) -> None:
-        row = self._under_way()
-        plan = self._plan()
+    def _unrest(self) -> str:
+        """What is still to be done, although everybody can; empty when nothing is."""
+        row, plan = self._under_way(), self._plan()
         behind = [server.name for server in self.servers if plan is not None and server.follows != plan]
         if behind:
-            raise RejectedError(f"{behind} do not follow plan {plan}")
+            return f"{behind} do not follow plan {plan}"
         if row is None:
-            return
-        now = self.history.now
-        harm = [each for each in now.evidence if each[0] == row.rollout and each[3] >= each[4]]
+            return ""
+        harm = [each for each in self.history.now.evidence if each[0] == row.rollout and each[3] >= each[4]]
         if harm and row.champion is not None and row.state not in (State.ROLLING_BACK, *RESTING):
-            raise RejectedError(f"harm is shown, and rollout {row.rollout} is {row.state}: {harm}")
+            return f"harm is shown, and rollout {row.rollout} is {row.state}: {harm}"
         if row.state in (State.ROLLING_BACK, State.VERIFYING):
-            raise RejectedError(f"rollout {row.rollout} is still {row.state}, and all servers answer")
+            return f"rollout {row.rollout} is still {row.state}, and all servers answer"
+        return ""
 
     # --- controllers --------------------------------------------------------------------------------------------------
 
@@ -325,9 +323,8 @@ class Run:
                 case "roll back":
                     rollout.roll_back(store, MODEL, actor="ann", reason="smoke", now_us=now_us)
                 case "pause" | "resume":
-                    act = getattr(rollout, wish, None)
-                    if act is not None:
-                        act(store, MODEL, actor="ann", reason="a look", now_us=now_us)
+                    act = hold.pause if wish == "pause" else hold.resume
+                    act(store, MODEL, actor="ann", reason="a look", now_us=now_us)
 
         self.made += 1
         person = self._actor(f"ann#{self.made}", run)

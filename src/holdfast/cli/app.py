@@ -27,6 +27,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "models": ("train", "qualify", "rollout"),
     "rollback": ("rollback",),
     "recorded": ("replay",),
+    "drill": ("drill",),
     "operate": ("serve", "control", "page", "up"),
     "maintain": ("verify", "backup", "restore", "repair-ledger", "compact", "vacuum"),
     "audit": ("audit",),

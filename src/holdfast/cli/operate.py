@@ -46,7 +46,8 @@ def control(
     project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
 ) -> None:
     """Watch the servers, join labels, carry rollouts on or back, until SIGTERM or Ctrl-C."""
-    from holdfast.control import announce, cdevents, hooks, loop, verify
+    from holdfast.cli.drill import place_of
+    from holdfast.control import announce, cdevents, drill, hooks, loop, verify
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     loaded = Project.load(project, declaration)
@@ -77,6 +78,9 @@ def control(
             kwargs={"clock_us": now_us, "wait": stopped.wait},
             daemon=True,
         ).start()
+    doing = loop.concerns()
+    if loaded.model.drills is not None:
+        doing["drilling what is due"] = drill.Scheduled(place_of(loaded, declaration), loaded.model.drills)
     loop.run(
         store,
         loaded.model.name,
@@ -84,6 +88,7 @@ def control(
         holder=f"{os.getpid()}-{os.uname().nodename}"[:63],
         clock_us=now_us,
         wait=stopped.wait,
+        doing=doing,
     )
 
 

@@ -129,6 +129,7 @@ def _print_status(report: Report, document: dict[str, Any]) -> None:
         if stale:
             report.say("  no control loop is running; next: [cyan]holdfast up[/]")
     _say_asked(report, document["asked"])
+    _say_drills(report, document["drills"])
     _tables(report, document)
 
 
@@ -145,6 +146,18 @@ def _say_asked(report: Report, asked: dict[str, Any] | None) -> None:
     if asked["label"] is not None:
         shifted = "[yellow]label shifted[/] " if asked["label"]["shifted"] else ""
         report.say(f"{shifted}{escape(asked['label']['words'])}")
+
+
+def _say_drills(report: Report, drills: list[dict[str, Any]]) -> None:
+    """What is proved to work, and until when; what was never drilled is said once for all."""
+    never = [each["kind"] for each in drills if not each["ready"] and "never" in each["explanation"]]
+    for each in drills:
+        if each["ready"]:
+            report.say(f"[green]{each['kind']} ready[/] until {moment(each['until_us'])}")
+        elif each["kind"] not in never:
+            report.say(f"[yellow]not ready[/]: {escape(each['explanation'])}; next: holdfast drill {each['kind']}")
+    if never:
+        report.say(f"[dim]never drilled: {', '.join(never)}; next: holdfast drill --all[/]")
 
 
 def _tables(report: Report, document: dict[str, Any]) -> None:

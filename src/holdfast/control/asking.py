@@ -42,9 +42,16 @@ class Asking:
         """What the server says of itself."""
         return self._ask("GET", "/holdfast/status")
 
-    def probe(self) -> dict[str, Any]:
-        """The answer to an inference request that is no prediction: by the version that the server's plan intends."""
-        return self._ask("POST", f"/v2/models/{self._model}/infer", _PROBE)
+    def probe(self, version: str | None = None) -> dict[str, Any]:
+        """The answer to an inference request that is no prediction: by the version that the server's plan intends, or by
+        `version`, which need not have any traffic.
+        """
+        pinned = "" if version is None else f"/versions/{version}"
+        return self._ask("POST", f"/v2/models/{self._model}{pinned}/infer", _PROBE)
+
+    def infer(self, body: str) -> dict[str, Any]:
+        """The answer to the request `body`."""
+        return self._ask("POST", f"/v2/models/{self._model}/infer", body)
 
     def close(self) -> None:
         """Close the connection; the next question opens it anew."""

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from holdfast.control import asked, backout, emergency, observe, rollout, watch
+from holdfast.control import asked, backout, drill_mend, emergency, observe, rollout, watch
 from holdfast.control.probe import probe
 from holdfast.errors import ConflictError
 from holdfast.store import Store, leases
@@ -35,6 +35,7 @@ def concerns() -> dict[str, Concern]:
         "carrying the rollout on": rollout.reconcile,
         "watching the promotion": watch.carry,
         "comparing what is asked": asked.compare,
+        "ending drills that were killed": _end_drills,
     }
 
 
@@ -67,6 +68,11 @@ def run_round(
 def _carry_back_outs_on(store: Store, _model: str, _lease: leases.Lease, *, now_us: int) -> None:
     """Whoever began them: a back-out is of the store, and is fenced by its own count of steps."""
     backout.carry_on(store, now_us=now_us)
+
+
+def _end_drills(store: Store, model: str, _lease: leases.Lease, *, now_us: int) -> None:
+    """Whoever began them: what one left is put back only where nobody has written since."""
+    drill_mend.mend(store, model, now_us=now_us)
 
 
 def run(

@@ -23,10 +23,12 @@ from holdfast.monitor.asked import Asked
 from holdfast.qualify import GateResult
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.rollout import State
+from holdfast.rollout.drills import DrillKind, Standing, ready
 from holdfast.store import (
     Store,
     asked,
     batches,
+    drills,
     events,
     feeds,
     gates,
@@ -146,6 +148,7 @@ class Status:
     feed_states: tuple[FeedRow, ...]
     violations: tuple[ViolationRow, ...]
     asked: Asked | None
+    drills: tuple[Standing, ...]
     events: tuple[EventRow, ...]
 
     @property
@@ -188,6 +191,7 @@ class StatusReader:
         here = servers.present(servers.registered(store, model))
         told = tuple(_server(server, seen.get(server.server)) for server in here)
         known = versions.of_model(store, model)
+        drilled = drills.of_model(store, model)
         runs = rollouts.of_model(store, model)
         used = self._use(now_us)
         answers = usage.answered_rows(store, model)
@@ -226,6 +230,7 @@ class StatusReader:
             feed_states=states,
             violations=wrong,
             asked=live,
+            drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
             events=story,
         )
 

@@ -314,8 +314,13 @@ def _dump(connection: Connection) -> Iterator[bytes]:
 
 def ledger_digest(store: Store) -> str:
     """The digest that a backup of the ledger as it is now would have."""
+    return sha256_hex(dump(store))
+
+
+def dump(store: Store) -> bytes:
+    """Every row of the ledger of one moment, as a backup keeps them and `fill` takes them back."""
     with store.ledger.read() as connection:
-        return sha256_hex(b"".join(_dump(connection)))
+        return b"".join(_dump(connection))
 
 
 def fill(store: Store, dump: bytes) -> int:

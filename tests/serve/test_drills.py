@@ -1,0 +1,300 @@
+"""Drills on real servers and real copies of the store: what each shows, and that each can fail (R120, R121, R131)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.control import backup as backing
+from holdfast.control import drill, drill_copy, drill_live, drill_mend, drill_push, rollback, rollout
+from holdfast.control.drill_live import Place
+from holdfast.records import Verdict
+from holdfast.rollout import Canary, RollBack, Wait
+from holdfast.rollout.drills import DrillKind, Drills
+from holdfast.store import Store, drills, leases, plans, servers
+
+MODEL = "flight-delay"
+DAY_US = 86_400_000_000
+SERVER = """
+import os
+from pathlib import Path
+from holdfast.settings import Settings
+from holdfast.serve.run import serve_forever
+serve_forever(Settings.read(Path(os.environ["HOLDFAST_ROOT"])), "flight-delay", linger_seconds=0.0)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """What drills read of a declaration."""
+
+    name: str = MODEL
+    rollout: Canary = dataclasses.field(default_factory=Canary)
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+@pytest.fixture
+def place(world) -> Place:
+    """A champion, one before it, and a fallback."""
+    for kind in ("half", "tenth", "delay"):
+        world.version(kind)
+    with world.store.ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE versions SET state = 'qualified'")
+    world.plan("half", previous="tenth", fallback="delay")
+    return Place(
+        store=world.store,
+        model=Declared(),
+        serve=[sys.executable, "-c", SERVER],
+        clock_us=now_us,
+        within_us=2_000_000,
+    )
+
+
+def run(place: Place, kind: DrillKind) -> Any:
+    return drill.run(place, kind, actor="ann", lasts_us=DAY_US)
+
+
+def _deaf(really: Any) -> Any:
+    """Decides as ever, and lets no harm count."""
+
+    def decide(*given: Any, **named: Any) -> Any:
+        found = really(*given, **named)
+        return Wait("deaf") if isinstance(found, RollBack) else found
+
+    return decide
+
+
+def announced(world) -> None:
+    """Wait until the server has told the ledger where it is."""
+    until = time.monotonic() + 10
+    while not servers.registered(world.store, MODEL):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def leftovers(place: Place) -> list[Path]:
+    return list(place.store.root.parent.glob("*.drill-*"))
+
+
+def test_a_roll_back_is_drilled_on_a_server_and_no_user_is_moved(world, place: Place, serve) -> None:
+    served = serve()
+    announced(world)
+    before = plans.newest(world.store, MODEL)
+    answered: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            answered.append(served.infer()[1]["model_version"])
+
+    user = threading.Thread(target=ask)
+    user.start()
+    try:
+        found = run(place, DrillKind.ROLL_BACK)
+    finally:
+        stop.set()
+        user.join()
+    assert (found.verdict, found.evidence["target"]) == (Verdict.PASS, world.names["tenth"]), found
+    assert found.expires_us - found.ended_us == DAY_US
+    assert 0 < found.took_us < 2_000_000
+    after = plans.newest(world.store, MODEL)
+    assert dataclasses.replace(after, plan=0) == dataclasses.replace(before, plan=0)
+    assert after.plan == before.plan + 2
+    assert set(answered) == {world.names["half"]}
+    standing = drill.standings(world.store, MODEL, now_us=now_us())
+    assert [each.kind for each in standing if each.ready] == [DrillKind.ROLL_BACK]
+
+
+def test_a_live_drill_moves_all_users_and_back(world, place: Place, serve) -> None:
+    """Only to what was the champion before; else it says why not."""
+    served = serve()
+    announced(world)
+    live = dataclasses.replace(place, live=True)
+    refused = run(live, DrillKind.ROLL_BACK)
+    assert refused.verdict is Verdict.INCONCLUSIVE
+    assert "was never the champion" in refused.explanation
+    with world.store.ledger.write() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO rollouts (model, challenger, state, step, policy, started_us, step_started_us, changed_us, reason, "
+            f"actor) VALUES ('{MODEL}', '{world.names['tenth']}', 'promoted', 0, '{{}}', 1, 1, 1, 'then', 'ann')"
+        )
+    seen: set[str] = set()
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            seen.add(served.infer()[1]["model_version"])
+
+    user = threading.Thread(target=ask)
+    user.start()
+    try:
+        found = run(live, DrillKind.ROLL_BACK)
+    finally:
+        stop.set()
+        user.join()
+    assert found.verdict is Verdict.PASS, found
+    assert found.evidence["live"] is True
+    assert served.infer()[1]["model_version"] == world.names["half"]
+    assert seen <= {world.names["half"], world.names["tenth"]}
+
+
+def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
+    world, place: Place, serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve()
+    announced(world)
+    strict = dataclasses.replace(place, within_us=1)
+    found = run(strict, DrillKind.ROLL_BACK)
+    assert found.verdict is Verdict.FAIL
+    assert "it may take 0.001 ms" in found.explanation
+    assert found.expires_us == found.ended_us
+    monkeypatch.setattr(drill_live, "OBEY_SECONDS", 0.3)
+    monkeypatch.setattr(rollback, "under", lambda _plan, _version: lambda asking: asking.probe() and None)
+    found = run(place, DrillKind.ROLL_BACK)
+    assert found.verdict is Verdict.FAIL
+    assert "did not follow within" in found.explanation
+    served.stop()
+    monkeypatch.undo()
+    found = run(place, DrillKind.ROLL_BACK)
+    assert (found.verdict, found.took_us is None) == (Verdict.INCONCLUSIVE, True)
+    assert not any(each.ready for each in drill.standings(world.store, MODEL, now_us=now_us()))
+
+
+def test_nothing_to_return_to_fails_and_a_rollout_under_way_is_left_alone(world, place: Place) -> None:
+    world.plan("half")
+    found = run(place, DrillKind.ROLL_BACK)
+    assert (found.verdict, "nothing to return to" in found.explanation) == (Verdict.FAIL, True)
+    world.plan("half", "tenth", 1000)
+    with world.store.ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE rollouts SET state = 'canary'")
+    newest = plans.newest(world.store, MODEL)
+    found = run(place, DrillKind.ROLL_BACK)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert plans.newest(world.store, MODEL) == newest
+
+
+def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
+    world, place: Place, serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan that it left is put back by whoever looks next, unless somebody has written a newer one."""
+
+    class KilledError(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise KilledError
+
+    before = plans.newest(world.store, MODEL)
+    monkeypatch.setattr(rollback, "wait", die)
+    monkeypatch.setattr(drill_live, "put_back", die)
+    with pytest.raises(KilledError):
+        run(place, DrillKind.ROLL_BACK)
+    monkeypatch.undo()
+    (row,) = drills.unfinished(world.store, MODEL)
+    assert row.verdict is Verdict.ERROR
+    assert drill_mend.mend(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
+    later_us = now_us() + drill_mend.LIMIT_US[DrillKind.ROLL_BACK]
+    assert drill_mend.mend(world.store, MODEL, now_us=later_us) == [row.drill]
+    after = plans.newest(world.store, MODEL)
+    assert after.plan == before.plan + 2
+    assert dataclasses.replace(after, plan=before.plan) == before
+    assert drill_mend.mend(world.store, MODEL, now_us=later_us) == []
+    assert "killed in the middle; plan" in drills.of_model(world.store, MODEL)[0].explanation
+
+
+def test_the_fence_is_drilled_and_a_missing_one_is_found(
+    world, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run(place, DrillKind.STALE_LEADER)
+    assert found.verdict is Verdict.PASS, found
+    assert found.evidence["new_epoch"] == found.evidence["old_epoch"] + 1
+    assert run(place, DrillKind.STALE_LEADER).verdict is Verdict.PASS
+    monkeypatch.setattr(leases, "assert_epoch", lambda *_: None)
+    found = run(place, DrillKind.STALE_LEADER)
+    assert (found.verdict, found.evidence["refused"]) == (Verdict.FAIL, [])
+
+
+def test_a_restore_is_drilled_and_a_damaged_backup_is_found(
+    world, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run(place, DrillKind.RESTORE)
+    assert found.verdict is Verdict.PASS, found
+    assert found.evidence["ledger_rows"] > 0
+    assert leftovers(place) == []
+    really = backing.backup
+
+    def damaged(store: Store, directory: Path, *, now_us: int) -> Any:
+        taken = really(store, directory, now_us=now_us)
+        largest = max(
+            (directory / "objects").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0
+        )
+        largest.write_bytes(largest.read_bytes()[:-1] + b"?")
+        return taken
+
+    monkeypatch.setattr(backing, "backup", damaged)
+    found = run(place, DrillKind.RESTORE)
+    assert (found.verdict, "HF301" in found.explanation) == (Verdict.ERROR, True)
+    assert leftovers(place) == []
+
+
+def test_what_a_killed_drill_left_is_removed(place: Place) -> None:
+    left = place.store.root.parent / f"{place.store.root.name}.drill-999999999-1"
+    left.mkdir()
+    with drill_copy.scratch(place.store) as home:
+        assert not left.exists()
+        assert home.is_dir()
+    assert leftovers(place) == []
+
+
+def test_a_server_without_its_ledger_goes_on_and_starts_again(place: Place) -> None:
+    found = run(place, DrillKind.DEAD_DATABASE)
+    assert found.verdict is Verdict.PASS, found
+    assert found.evidence["requests"] == 2 * drill_copy.REQUESTS
+    assert (found.evidence["failed"], found.evidence["failed_after_restart"]) == (0, 0)
+    assert found.evidence["trouble"]
+    assert leftovers(place) == []
+
+
+def test_a_server_that_cannot_start_fails_the_drill(place: Place) -> None:
+    broken = dataclasses.replace(place, serve=[sys.executable, "-c", "raise SystemExit(3)"])
+    found = run(broken, DrillKind.DEAD_DATABASE)
+    assert (found.verdict, "did not start" in found.explanation) == (Verdict.ERROR, True)
+
+
+def test_a_bad_push_is_rolled_back_in_a_copy(world, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And when nobody looks at the evidence, the drill says so."""
+    newest, rows = plans.newest(world.store, MODEL), world.names.copy()
+    found = run(place, DrillKind.BAD_PUSH)
+    assert found.verdict is Verdict.PASS, found
+    assert found.evidence["failed"] == 0
+    assert 0 < found.evidence["requests"] < 2_000
+    assert "harm to errors" in found.evidence["reason"]
+    assert plans.newest(world.store, MODEL) == newest
+    assert world.names == rows
+    with world.store.ledger.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM versions").scalar() == len(rows)
+    monkeypatch.setattr(drill_push, "MOST_REQUESTS", 100)
+    monkeypatch.setattr("holdfast.control.rollout.decide", _deaf(rollout.decide))
+    found = run(place, DrillKind.BAD_PUSH)
+    assert (found.verdict, found.evidence["state"]) == (Verdict.FAIL, "canary"), found
+
+
+def test_what_is_due_is_drilled_by_the_loop(world, place: Place) -> None:
+    concern = drill.Scheduled(place, Drills(every="1d", kinds=("stale-leader",)))
+    lease = leases.acquire(world.store, "control-x", holder="a", duration_us=10**6, now_us=now_us())
+    for _ in range(3):
+        concern(world.store, MODEL, lease, now_us=now_us())
+        concern.wait(20)
+    found = drills.of_model(world.store, MODEL)
+    assert [(each.kind, each.verdict) for each in found] == [(DrillKind.STALE_LEADER, Verdict.PASS)]
+    assert json.loads(json.dumps(dict(found[0].evidence)))["refused"]

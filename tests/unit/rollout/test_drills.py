@@ -1,0 +1,77 @@
+"""Until when a drill is believed, and when the next is due (R120, R121)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.errors import InputError
+from holdfast.records import Verdict
+from holdfast.rollout.drills import RETRY_US, Drill, DrillKind, Drills, due, kind_of, ready
+
+DAY_US = 86_400_000_000
+BACK = DrillKind.ROLL_BACK
+
+
+def drill(
+    number: int, verdict: Verdict, *, at_us: int = 0, lasts_us: int = DAY_US, kind: DrillKind = BACK
+) -> Drill:
+    return Drill(number, kind, "m", verdict, 1, {}, f"drill {number}", "ann", at_us, at_us, at_us + lasts_us)
+
+
+def test_what_was_never_drilled_is_not_ready() -> None:
+    assert not ready([], BACK, 0).ready
+    assert not ready([drill(1, Verdict.PASS, kind=DrillKind.RESTORE)], BACK, 1).ready
+
+
+def test_a_pass_is_believed_until_it_expires() -> None:
+    passed = [drill(1, Verdict.PASS, at_us=5)]
+    assert ready(passed, BACK, 5).until_us == 5 + DAY_US
+    assert ready(passed, BACK, 4 + DAY_US).ready
+    after = ready(passed, BACK, 5 + DAY_US)
+    assert (after.ready, "too long ago" in after.explanation) == (False, True)
+
+
+def test_a_later_failure_ends_what_a_pass_showed_and_an_error_says_nothing() -> None:
+    passed, failed, odd = (
+        drill(1, Verdict.PASS, at_us=1),
+        drill(2, Verdict.FAIL, at_us=2),
+        drill(3, Verdict.ERROR, at_us=3),
+    )
+    assert ready([passed, odd], BACK, 4).ready
+    standing = ready([passed, failed, odd], BACK, 4)
+    assert (standing.ready, "failed its last drill: drill 2" in standing.explanation) == (False, True)
+    assert ready([passed, failed, drill(4, Verdict.PASS, at_us=4)], BACK, 5).ready
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(list(Verdict)), st.integers(0, 10**13)), max_size=6),
+    st.randoms(use_true_random=False),
+    st.integers(0, 10**13),
+)
+def test_the_order_of_rows_does_not_matter(told: list[tuple[Verdict, int]], chance, now_us: int) -> None:
+    rows = [drill(number, verdict, at_us=at_us) for number, (verdict, at_us) in enumerate(told)]
+    mixed = chance.sample(rows, len(rows))
+    assert ready(rows, BACK, now_us) == ready(mixed, BACK, now_us)
+    assert due(Drills(), rows, now_us) == due(Drills(), mixed, now_us)
+
+
+def test_what_is_due() -> None:
+    schedule = Drills(every="7d", kinds=("roll-back", "restore"))
+    assert due(schedule, [], 0) == (BACK, DrillKind.RESTORE)
+    rows = [drill(1, Verdict.PASS), drill(2, Verdict.FAIL, kind=DrillKind.RESTORE)]
+    assert due(schedule, rows, RETRY_US - 1) == ()
+    assert due(schedule, rows, RETRY_US) == (DrillKind.RESTORE,)
+    assert due(schedule, rows, 7 * DAY_US) == (BACK, DrillKind.RESTORE)
+    assert due(schedule, rows, -60_000_000) == ()  # a clock that was set back
+
+
+def test_a_declaration_must_mean_something() -> None:
+    with pytest.raises(InputError, match="HF101"):
+        Drills(every="0s")
+    with pytest.raises(InputError, match="'swimming' is no drill"):
+        Drills(kinds=("swimming",))
+    with pytest.raises(InputError, match="holdfast drill --list"):
+        kind_of("nothing")
+    assert Drills(roll_back_within="0.1s").roll_back_within_us == 100_000

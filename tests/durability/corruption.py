@@ -30,8 +30,19 @@ from holdfast.control.verify import verify
 from holdfast.errors import HoldfastError
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.local_copy import Kept, KeptValue, KeptVersion, LocalCopy
-from holdfast.store import Store, batches, blobs, files, predictions, publish, schema, snapshots, tombstones
-from holdfast.store.prediction_log import LogWriter, PredictionRecord, frame
+from holdfast.store import (
+    Store,
+    batches,
+    blobs,
+    files,
+    predictions,
+    publish,
+    schema,
+    shadows,
+    snapshots,
+    tombstones,
+)
+from holdfast.store.prediction_log import LogWriter, PredictionRecord, ShadowRecord, frame
 
 DAMAGES = ("empty", "half", "bit", "missing", "swapped")
 TABLES = ("flights", "flights__quarantine")
@@ -73,6 +84,7 @@ def build(home: Path, *, compacted: bool) -> Path:
     publish.publish(store, cut.snapshot)
     _log(store)
     _predictions(store)
+    _shadows(store)
     _local_copies(store)
     _tombstones(store)
     store.ledger.close()
@@ -136,7 +148,8 @@ def _log(store: Store) -> None:
             record = PredictionRecord(
                 writer.next_id(), NOW_US, NOW_US, b"u", "champion", "v1", "", None, "ok", 9, [0.5], [[1.0]]
             )
-            writer.write([frame(record)])
+            shadow = ShadowRecord(record.id, NOW_US, b"u", 1, "v2", "ok", 9, 9, [0.4], "v1", "ok", 9, [0.5])
+            writer.write([frame(record), frame(shadow)])
         writer.close()
         size = (store.root / "log" / server / "00000001.log").stat().st_size
         values = {"server": server, "segment": 1, "collected_bytes": size // 2, "predictions": 10}
@@ -162,6 +175,19 @@ def _predictions(store: Store) -> None:
                 values = {"server": "s9", "segment": segment, "collected_bytes": 9, "predictions": 1}
                 connection.execute(insert(schema.segments).values(values | {"feedback": 0, "refused": 0}))
                 predictions.register(connection, made)
+
+
+def _shadows(store: Store) -> None:
+    for number in (1, 2):
+        row = {name: [None] for name in shadows.SCHEMA}
+        row |= {"prediction": [f"s9-{number}-1/0"], "at_us": [NOW_US], "probability": [0.25 * number]}
+        with files.staged(store.root) as stage:
+            made = shadows.write(
+                stage, pl.DataFrame(row, schema=shadows.SCHEMA), model="m", server="s9", segment=number
+            )
+            stage.seal()
+            with store.ledger.write() as connection:
+                shadows.register(connection, made)
 
 
 def _local_copies(store: Store) -> None:
@@ -215,11 +241,22 @@ def _predictions_file(position: int) -> Callable[[Path], Path]:
     return pick
 
 
+def _shadow_file(position: int) -> Callable[[Path], Path]:
+    def pick(root: Path) -> Path:
+        store = Store.open(root)
+        named = [file.path for file in shadows.files(store)]
+        store.ledger.close()
+        return root / named[position]
+
+    return pick
+
+
 CASES = (
     Case("row file", _of_table("flights", 0), _of_table("flights", 1)),
     Case("quarantine file", _of_table("flights__quarantine", 0), _of_table("flights__quarantine", 1)),
     Case("model", _nth("blobs/*/*", 0), _nth("blobs/*/*", 1)),
     Case("prediction file", _predictions_file(0), _predictions_file(1)),
+    Case("shadow file", _shadow_file(0), _shadow_file(1)),
     Case("prediction log", _nth("log/s1/*.log", 0), _nth("log/s2/*.log", 0)),
     Case("local plan", _nth("serve/m/plan.json", 0), _nth("serve/n/plan.json", 0)),
     Case("local model", _nth("serve/m/*.onnx", 0), _nth("serve/n/*.onnx", 0)),

@@ -9,9 +9,20 @@ import time
 import pytest
 
 from holdfast.control import observe
-from holdfast.store import Store, labels, leases, orphans, outcomes, predictions, segments, servers, usage
+from holdfast.store import (
+    Store,
+    labels,
+    leases,
+    orphans,
+    outcomes,
+    predictions,
+    segments,
+    servers,
+    shadows,
+    usage,
+)
 from holdfast.store.faults import COLLECT_POINTS
-from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, frame
+from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.servers import Server
 
 pytestmark = pytest.mark.crash
@@ -69,7 +80,11 @@ def fill(store, tmp_path, requests, per_segment):
                     probabilities=[0.3],
                     inputs=[["AA", "JFK", 1089.0, "2013-03-01T10:00:00Z"]],
                 )
-                file.write(frame(answered) + frame(FeedbackRecord(f"{name}/0", float(number % 2), "t", NOW)))
+                label = FeedbackRecord(f"{name}/0", float(number % 2), "t", NOW)
+                copied = ShadowRecord(
+                    name, NOW + number, answered.unit, 1, "v2", "ok", 90, 80, [0.4], "v1", "ok", 900, [0.3]
+                )
+                file.write(frame(answered) + frame(label) + frame(copied))
 
 
 def collector(store, point, holder):
@@ -93,11 +108,13 @@ def everything_once(store, requests):
     assert segments.totals(store).predictions == requests
     assert sum(row.requests for row in usage.since(store, "m", 0)) == requests
     assert sum(file.rows for file in predictions.files(store)) == requests
+    assert sum(file.rows for file in shadows.files(store)) == requests
     assert labels.count(store) == (requests, 0)
     assert len(outcomes.of_model(store, "m", days=9)) == requests
     orphans.sweep(store)
     on_disk = {path.name for path in (store.root / "rows").glob("*.parquet")}
-    assert on_disk == {file.path.rpartition("/")[2] for file in predictions.files(store)}
+    named = (*predictions.files(store), *shadows.files(store))
+    assert on_disk == {file.path.rpartition("/")[2] for file in named}
 
 
 @pytest.mark.parametrize("point", POINTS)

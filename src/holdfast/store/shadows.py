@@ -131,14 +131,13 @@ def files(store: Store) -> tuple[ShadowFile, ...]:
 def fold_windows(connection: Connection, windows: Sequence[PairWindow], *, now_us: int) -> None:
     """Count the pairs of each rollout that is under way, in the caller's transaction."""
     for window in windows:
-        for hung in [pair for pair in window.pairs if pair.result == HUNG][:1]:
-            seconds = hung.latency_us / 1e6
+        if any(pair.result == HUNG for pair in window.pairs):
             events.append(
                 connection,
                 at_us=now_us,
                 kind="shadow.off",
                 subject=rollouts.subject_of(window.rollout),
-                explanation=f"The shadow did not come back from a copy within {seconds:g} s; its server gives it none any more.",
+                explanation="The shadow did not come back from a copy; the server that waited gives it none any more.",
             )
         before = evidence.shadow_of_running(connection, window.rollout)
         if before:

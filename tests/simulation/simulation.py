@@ -20,7 +20,7 @@ from checker import CONTROLLER, History, RejectedError, explained
 from ground import MODEL, VERSIONS, Ground
 from simulated_servers import SimulatedServer
 
-from holdfast.control import hold, loop, rollout
+from holdfast.control import hold, loop, rollout, watch
 from holdfast.control.probe import probe
 from holdfast.errors import HoldfastError
 from holdfast.monitor import Observation
@@ -112,7 +112,7 @@ class Run:
         if draw < 0.50:
             actor = self.chance.choice(self.controllers)
             self._go_on(actor)
-            if actor.place == "before write" and self.chance.random() < 0.3:
+            if actor.place == "before write" and self.chance.random() < 0.15:
                 self._person("roll back")  # what it has read is not so any more
         elif draw < 0.58:
             self.chance.choice(self.servers).follow(self._plan())
@@ -204,6 +204,7 @@ class Run:
                     *given, now_us=now_us, look=lambda asked: self._look(actor, asked)
                 ),
                 "carrying the rollout on": rollout.reconcile,
+                "watching the promotion": watch.carry,
             }
 
             def wait(_seconds: float) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from holdfast.records import Verdict, canonical_json
 from holdfast.rollout.drills import Drill, DrillKind
@@ -19,11 +19,21 @@ _UNFINISHED: Final = "it began, and nobody has said how it ended"
 
 
 def last_passed_us(connection: Connection, model: str, kind: str) -> int | None:
-    """When a drill of this kind of `model` last passed, microseconds since 1970 UTC; None when none has."""
-    query = select(func.max(_DRILLS.c.ended_us)).where(
-        _DRILLS.c.model == model, _DRILLS.c.kind == kind, _DRILLS.c.verdict == Verdict.PASS
+    """When a drill of this kind of `model` last passed, microseconds since 1970 UTC; None when none has, or when a later one
+    failed.
+    """
+    query = (
+        select(_DRILLS.c.verdict, _DRILLS.c.ended_us)
+        .where(
+            _DRILLS.c.model == model,
+            _DRILLS.c.kind == kind,
+            _DRILLS.c.verdict.in_((Verdict.PASS, Verdict.FAIL)),
+        )
+        .order_by(_DRILLS.c.drill.desc())
+        .limit(1)
     )
-    return connection.execute(query).scalar_one_or_none()
+    last = connection.execute(query).one_or_none()
+    return int(last.ended_us) if last is not None and last.verdict == Verdict.PASS else None
 
 
 def begin(store: Store, kind: DrillKind, model: str, *, actor: str, now_us: int) -> int:

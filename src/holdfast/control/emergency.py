@@ -90,7 +90,7 @@ def _elsewhere(store: Store, model: str) -> list[Abort]:
     def ask(server: Server) -> None:
         try:
             with Asking(server) as asking:
-                found[server.server] = _read(asking.status())
+                found[server.server] = read(asking.status())
         except FAILURES:
             return  # whoever is silent says it the next time; that it is silent is told by its probe
 
@@ -104,7 +104,8 @@ def _elsewhere(store: Store, model: str) -> list[Abort]:
     return [abort for listed in list(found.values()) for abort in listed]
 
 
-def _read(status: Mapping[str, Any]) -> list[Abort]:
+def read(status: Mapping[str, Any]) -> list[Abort]:
+    """The aborts that a server says it obeys; what is none is passed over."""
     told = status.get("aborts")
     listed: Sequence[object] = told if isinstance(told, list) else ()
     return [Abort(**each) for each in listed if isinstance(each, dict) and _is_abort(each.items())]

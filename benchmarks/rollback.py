@@ -1,0 +1,557 @@
+"""Roll-back drills: a server process under steady load, a good version and a bad one, every state, every way a ledger fails.
+
+Each drill brings the bad version to a state of the rollout's machine by its real transitions, lets the ledger fail in one
+way, gives the traffic back (through the ledger where it answers, by an abort where it does not), and is timed from the
+commit, or the abort's fsync, until a probe was answered by the intended version. A client of its own process asks all the
+time: its answers show 5xx, and requests that were sent after the drill said "done" and were answered by the bad version.
+Then the ledger comes back and must agree with the traffic before the next drill begins.
+
+How a ledger fails: killed (SQLite: its files are moved away; PostgreSQL: SIGKILL to the postmaster), hung (SQLite: another
+process holds the write lock and is stopped; PostgreSQL: SIGSTOP to all its processes), full (SQLite: on a small tmpfs that is
+filled to its last byte, logs and copies too). A full disk under PostgreSQL is not drilled: it needs a file system of its own
+for a server that does not run as root. States without users of the bad version (pending, shadowing) are drilled too.
+
+Run: python -m benchmarks.rollback --drills 300 --seed 20161
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import math
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tests.serve.conftest import MODEL, World, row, tensors
+from tests.servers.postgres import Server as Postgres
+from tests.servers.postgres import UnavailableHereError
+
+from holdfast.cli.rollback import abort_of
+from holdfast.control import emergency, rollback, rollout
+from holdfast.rollout import Canary, Event, Shadow, State
+from holdfast.rollout.abort import UnderWay
+from holdfast.serve.local_copy import LocalCopy
+from holdfast.store import Store, aborts, leases, nearby, plans, rollouts, servers, versions
+from holdfast.store.ledger import sqlite_url
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+GOOD, BAD, HEURISTIC = "tenth", "half", "delay"
+STATES = ("pending", "shadowing", "canary 0", "canary 1", "paused", "verifying", "promoted", "rolling back")
+POLICY = Canary(steps=(10, 50, 100), shadow=Shadow())
+TMPFS_BYTES = 48 << 20
+SEEN_SECONDS = 10.0
+SETTLE_SECONDS = 60.0
+AFTER_SECONDS = 0.06
+"""How long requests are still looked at after a drill said "done", before the bad version is given traffic again."""
+
+SERVER = """
+import sys
+from pathlib import Path
+from holdfast.serve.run import serve_forever
+from holdfast.settings import Settings
+serve_forever(Settings(Path(sys.argv[1]), sys.argv[2], "127.0.0.1", 0, 0), sys.argv[3], linger_seconds=0.0)
+"""
+
+CLIENT = """
+import http.client, json, sys, threading, time
+where, path, rate, threads = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
+body = sys.stdin.readline().encode()
+lock = threading.Lock()
+def run(number):
+    connection = http.client.HTTPConnection(where, timeout=20)
+    count = 0
+    while True:
+        count += 1
+        text = body.replace(b'"UNIT"', b'"%d-%d"' % (number, count))
+        sent = time.monotonic()
+        try:
+            connection.request("POST", path, text, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            content = answer.read()
+            status, version = answer.status, json.loads(content).get("model_version", "-")
+        except Exception as error:
+            status, version = 599, type(error).__name__
+            connection.close()
+        with lock:
+            sys.stdout.write(f"{sent:.6f} {status} {version}\\n")
+            sys.stdout.flush()
+        time.sleep(max(0.0, threads / rate - (time.monotonic() - sent)))
+for number in range(threads):
+    threading.Thread(target=run, args=(number,)).start()
+"""
+
+
+@dataclass
+class Load:
+    """A client process and what it was answered: when each request was sent, its status, the version."""
+
+    process: subprocess.Popen[str]
+    bad: str
+    answers: list[tuple[float, int, str]] = field(default_factory=list)
+    reader: threading.Thread | None = None
+
+    @classmethod
+    def start(cls, address: str, rate: float, bad: str) -> Load:
+        command = [sys.executable, "-c", CLIENT, address.removeprefix("http://"), f"/v2/models/{MODEL}/infer"]
+        process = subprocess.Popen(
+            [*command, str(rate), "4"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({**tensors([row()]), "parameters": {"unit": "UNIT"}}) + "\n")
+        process.stdin.flush()
+        load = cls(process, bad)
+        load.reader = threading.Thread(target=load._read, daemon=True)
+        load.reader.start()
+        return load
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.reader is not None:
+            self.reader.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            sent, status, version = line.split()
+            self.answers.append((float(sent), int(status), version))
+
+
+@dataclass
+class Ledger:
+    """A kind of ledger, and how it is made to fail."""
+
+    name: str
+    url: str
+    ways: tuple[str, ...]
+    root: Path
+    postgres: Postgres | None = None
+
+    @contextmanager
+    def failing(self, way: str) -> Iterator[None]:
+        match way, self.postgres:
+            case "healthy", _:
+                yield
+            case "killed", None:
+                with self._moved():
+                    yield
+            case "hung", None:
+                with self._locked():
+                    yield
+            case "full", None:
+                with self._filled():
+                    yield
+            case "killed", Postgres() as server:
+                server.kill()
+                yield
+                server.restart()
+            case "hung", Postgres() as server:
+                with stopped(server):
+                    yield
+            case _:
+                raise ValueError(way)
+
+    @contextmanager
+    def _moved(self) -> Iterator[None]:
+        away = self.root / "away"
+        away.mkdir(exist_ok=True)
+        for path in self.root.glob("ledger.db*"):
+            path.rename(away / path.name)
+        try:
+            yield
+        finally:
+            for path in away.iterdir():
+                path.rename(self.root / path.name)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        program = (
+            "import sqlite3,sys\nheld = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+            "held.execute('PRAGMA busy_timeout=30000')\nheld.execute('BEGIN EXCLUSIVE')\nprint('held', flush=True)\ninput()"
+        )
+        holder = subprocess.Popen(
+            [sys.executable, "-c", program, str(self.root / "ledger.db")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            holder.kill()
+            holder.communicate()
+
+    @contextmanager
+    def _filled(self) -> Iterator[None]:
+        filler = self.root / "filler"
+        with filler.open("wb", buffering=0) as file:
+            for size in (1 << 20, 4096, 1):
+                try:
+                    while True:
+                        file.write(b"x" * size)
+                except OSError:
+                    continue
+        try:
+            yield
+        finally:
+            filler.unlink()
+
+
+@contextmanager
+def stopped(server: Postgres) -> Iterator[None]:
+    """All processes of PostgreSQL are stopped, its backends too."""
+    numbers = [server.postmaster, *_children(server.postmaster)]
+    for number in numbers:
+        os.kill(number, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            os.kill(number, signal.SIGCONT)
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(path.parent.name))
+    return found
+
+
+@dataclass(frozen=True)
+class Drill:
+    """What one drill showed."""
+
+    state: str
+    ledger: str
+    way: str
+    took_ms: float
+    done: bool
+    bad_after: int
+
+
+@dataclass
+class Ground:
+    """One store, one server process, one client process: where drills are played."""
+
+    ledger: Ledger
+    world: World
+    server: subprocess.Popen[str]
+    load: Load
+    directory: Path
+    rng: random.Random
+    drills: list[Drill] = field(default_factory=list)
+
+    @property
+    def store(self) -> Store:
+        return self.world.store
+
+    @property
+    def bad(self) -> str:
+        return self.world.names[BAD]
+
+    def drill(self, state: str, way: str) -> None:
+        self.bring_to(state)
+        time.sleep(self.rng.uniform(0.0, 0.05))
+        with self.ledger.failing(way):
+            took_ms, done, reported = (self.by_ledger if way == "healthy" else self.by_abort)(state)
+            time.sleep(AFTER_SECONDS)
+            ended = time.monotonic()
+        self.agree()
+        bad_after = sum(
+            reported < sent < ended and version == self.bad for sent, _, version in list(self.load.answers)
+        )
+        self.drills.append(Drill(state, self.ledger.name, way, took_ms, done, bad_after))
+
+    def bring_to(self, state: str) -> None:
+        """The bad version's rollout, by the machine's own transitions."""
+        model: Any = SimpleNamespace(name=MODEL, rollout=POLICY)
+        rollout.begin(self.store, model, self.bad, actor="drill", now_us=now_us())
+        for event, step in {
+            "pending": (),
+            "shadowing": ((Event.SHADOW, 0),),
+            "canary 0": ((Event.START, 0),),
+            "canary 1": ((Event.START, 0), (Event.ADVANCE, 1)),
+            "paused": ((Event.START, 0), (Event.ADVANCE, 1), (Event.PAUSE, 1)),
+            "verifying": ((Event.START, 0), (Event.ADVANCE, 1), (Event.COMPLETE, 1)),
+            "promoted": ((Event.START, 0), (Event.COMPLETE, 0), (Event.CONFIRM, 0)),
+            "rolling back": ((Event.START, 0), (Event.ADVANCE, 1), (Event.ROLL_BACK, 1)),
+        }[state]:
+            self.move(event, step)
+        plan = plans.newest(self.store, MODEL)
+        assert plan is not None
+        self.until(lambda status: status["plan"] == plan.plan and not status["aborts"], f"plan {plan.plan}")
+        copy = LocalCopy(aborts.directory_of(self.store.root, MODEL))
+        self.until(lambda _: self.is_kept(copy, plan.plan), "the copy")
+        self.until(lambda _: aborts.is_reserved(copy.directory), "room for an abort")
+
+    def is_kept(self, copy: LocalCopy, plan: int) -> bool:
+        kept = copy.load()
+        row = rollouts.newest(self.store, MODEL)
+        under_way = UnderWay(row.rollout, row.challenger) if row.running else None
+        return kept is not None and kept.plan.plan == plan and kept.under_way == under_way
+
+    def move(self, event: Event, step: int) -> None:
+        row = rollouts.newest(self.store, MODEL)
+        with self.store.ledger.write() as connection:
+            rollout.commit(connection, self.store, row, event, step, "drill", "drill", now_us())
+
+    def by_ledger(self, state: str) -> tuple[float, bool, float]:
+        registered = servers.registered(self.store, MODEL)
+        rollout.roll_back(self.store, MODEL, actor="drill", reason=state, now_us=now_us())
+        decided = time.monotonic()
+        plan = plans.newest(self.store, MODEL)
+        assert plan is not None
+        seen = rollback.under(plan.plan, plan.intended)
+        found = rollback.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
+        return found.took_ms, found.done and plan.intended != self.bad, time.monotonic()
+
+    def by_abort(self, state: str) -> tuple[float, bool, float]:
+        directory = aborts.directory_of(self.store.root, MODEL)
+        kept = LocalCopy(directory).load()
+        assert kept is not None
+        abort = abort_of(kept, None, state, "drill")
+        running = nearby.running(directory)
+        aborts.add(directory, abort)
+        decided = time.monotonic()
+        found = rollback.wait(running, rollback.without(abort.version), decided=decided, seconds=SEEN_SECONDS)
+        return found.took_ms, found.done and abort.version == self.bad, time.monotonic()
+
+    def agree(self) -> None:
+        """The ledger is back: it learns of the abort, a probe confirms, and the server forgets."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            try:
+                self.settle()
+                break
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        plan = plans.newest(self.store, MODEL)
+        assert plan is not None
+        assert plan.champion == self.world.names[GOOD], (plan, self.world.names)
+        self.until(
+            lambda status: not status["aborts"] and not status["trouble"] and status["plan"] == plan.plan,
+            "ledger and server to agree",
+        )
+
+    def settle(self) -> None:
+        lease = leases.acquire(
+            self.store, f"control-{MODEL}", holder="drill", duration_us=60_000_000, now_us=now_us()
+        )
+        assert isinstance(lease, leases.Lease)
+        emergency.carry(self.store, MODEL, lease, now_us=now_us())
+        if rollouts.newest(self.store, MODEL).state is State.ROLLING_BACK:
+            self.move(Event.CONFIRM, 0)
+        assert not rollouts.newest(self.store, MODEL).running
+        leases.release(self.store, lease)
+
+    def until(self, holds: Callable[[dict[str, Any]], bool], what: str) -> None:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            status = self.status()
+            if holds(status):
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited in vain for {what}: {status}")
+            time.sleep(0.005)
+
+    def status(self) -> dict[str, Any]:
+        [server] = nearby.running(aborts.directory_of(self.store.root, MODEL))
+        connection = http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=20)
+        try:
+            connection.request("GET", "/holdfast/status")
+            return dict(json.loads(connection.getresponse().read()))
+        finally:
+            connection.close()
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+@contextmanager
+def ground(ledger: Ledger, rate: float, rng: random.Random) -> Iterator[Ground]:
+    """A store whose champion is the good version, with a server that answers and a client that asks."""
+    world = World(ledger.root, ledger.url)
+    for kind in (GOOD, BAD, HEURISTIC):
+        version = world.version(kind)
+        with world.store.ledger.write() as connection:
+            versions.set_state(connection, version, "qualified", before="registered")
+    world.plan(GOOD, fallback=HEURISTIC)
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(ledger.root), ledger.url, MODEL],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    load = None
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[-1]
+        load = Load.start(address, rate, world.names[BAD])
+        made = Ground(ledger, world, server, load, ledger.root, rng)
+        made.until(lambda status: bool(status["ready"]), "the server")
+        yield made
+    finally:
+        if load is not None:
+            load.stop()
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=20)
+        world.store.ledger.close()
+
+
+@contextmanager
+def sqlite_ledger(directory: Path) -> Iterator[Ledger]:
+    """On a small tmpfs of its own where that can be mounted; else full disks are not drilled."""
+    root = directory / "sqlite"
+    root.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "none", str(root)]
+    small = subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    ways = ("healthy", "killed", "hung", *(["full"] if small else []))
+    try:
+        yield Ledger("sqlite", sqlite_url(root / "ledger.db"), ways, root)
+    finally:
+        if small:
+            subprocess.run(["umount", "-l", str(root)], check=True)
+
+
+@contextmanager
+def postgres_ledger(directory: Path) -> Iterator[Ledger]:
+    """A PostgreSQL of our own."""
+    server = Postgres.start_new("fsync=off")
+    root = directory / "postgresql"
+    root.mkdir()
+    try:
+        yield Ledger("postgresql", server.url(), ("healthy", "killed", "hung"), root, server)
+    finally:
+        server.stop()
+
+
+def run(kind: Any, drills: int, rate: float, seed: int, directory: Path) -> tuple[list[Drill], Load]:
+    """`drills` drills on one kind of ledger, every state with every way of failing in turn, in an order of the seed's."""
+    rng = random.Random(seed)
+    with kind(directory) as ledger, ground(ledger, rate, rng) as played:
+        kinds = [(state, way) for way in ledger.ways for state in STATES]
+        turns = [kinds[number % len(kinds)] for number in range(math.ceil(drills / len(kinds)) * len(kinds))]
+        rng.shuffle(turns)
+        turns = sorted(turns[:drills], key=lambda _: rng.random())
+        for number, (state, way) in enumerate(turns, 1):
+            try:
+                played.drill(state, way)
+            except Exception as error:
+                error.add_note(f"{ledger.name} {number}: {way}, {state}")
+                raise
+            last = played.drills[-1]
+            print(
+                f"\r{ledger.name} {number} of {len(turns)}: {way}, {state}: {last.took_ms:.0f} ms   ",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
+        print(file=sys.stderr)
+        return played.drills, played.load
+
+
+def report(drills: list[Drill], loads: list[Load], bad: str, seed: int, skipped: list[str]) -> dict[str, Any]:
+    """The figures, and a table of them by how the ledger failed."""
+    print(f"{'ledger':<12}{'way':<10}{'drills':>7}{'failed':>8}{'median':>9}{'p99':>8}{'max ms':>8}")
+    for name, way in dict.fromkeys((each.ledger, each.way) for each in drills):
+        took = sorted(each.took_ms for each in drills if (each.ledger, each.way) == (name, way))
+        failed = sum(not each.done for each in drills if (each.ledger, each.way) == (name, way))
+        print(
+            f"{name:<12}{way:<10}{len(took):>7}{failed:>8}{statistics.median(took):>9.0f}{_p99(took):>8.0f}{took[-1]:>8.0f}"
+        )
+    took = sorted(each.took_ms for each in drills)
+    answers = [answer for load in loads for answer in load.answers]
+    return {
+        "drills": len(drills),
+        "failed": sum(not each.done for each in drills),
+        "max_ms": round(took[-1], 1),
+        "median_ms": round(statistics.median(took), 1),
+        "p99_ms": round(_p99(took), 1),
+        "requests": len(answers),
+        "errors_5xx": sum(status >= 500 for _, status, _ in answers),
+        "answered_by_bad": sum(version == bad for _, _, version in answers),
+        "bad_after_done": sum(each.bad_after for each in drills),
+        "states": len({each.state for each in drills}),
+        "ways": sorted({f"{each.ledger} {each.way}" for each in drills}),
+        "skipped": skipped,
+        "seed": seed,
+    }
+
+
+def _p99(took: list[float]) -> float:
+    return took[min(len(took) - 1, math.ceil(0.99 * len(took)) - 1)]
+
+
+def measure(drills: int, rate: float, seed: int, kinds: list[str]) -> dict[str, Any]:
+    """All drills, shared between the kinds of ledger; a kind that cannot run here is named as skipped."""
+    done: list[Drill] = []
+    loads: list[Load] = []
+    skipped: list[str] = []
+    bad = ""
+    with tempfile.TemporaryDirectory(prefix="holdfast-drills-") as directory:
+        for position, name in enumerate(kinds):
+            share = drills // len(kinds) + (position < drills % len(kinds))
+            try:
+                made, load = run(KINDS[name], share, rate, seed + position, Path(directory))
+            except UnavailableHereError as error:
+                skipped.append(f"{name}: {error}")
+                continue
+            done += made
+            loads.append(load)
+            bad = load.bad
+    if "sqlite" in kinds and not any(each.way == "full" for each in done):
+        skipped.append("full: no tmpfs can be mounted here")
+    return report(done, loads, bad, seed, skipped)
+
+
+KINDS = {"sqlite": sqlite_ledger, "postgresql": postgres_ledger}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--drills", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=20161)
+    parser.add_argument("--rate", type=float, default=300.0, help="requests a second")
+    parser.add_argument("--ledger", choices=[*KINDS, "both"], default="both")
+    given = parser.parse_args()
+    print(f"drills {given.drills}, seed {given.seed}, {given.rate:g} requests a second", flush=True)
+    kinds = list(KINDS) if given.ledger == "both" else [given.ledger]
+    found = measure(given.drills, given.rate, given.seed, kinds)
+    print(json.dumps(found))
+    sys.exit(bool(found["failed"] or found["errors_5xx"] or found["bad_after_done"]))
+
+
+if __name__ == "__main__":
+    main()

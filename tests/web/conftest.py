@@ -9,6 +9,7 @@ from sqlalchemy import insert
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import Arm
 from holdfast.rollout import Answered, Canary, begin, fold_requests, fold_scores
+from holdfast.rollout.history import remembered
 from holdfast.store import Store, schema, usage
 from holdfast.store.events import append
 
@@ -129,12 +130,19 @@ def _rollouts(connection):
         )
         for unit in range(4200)
     ]
-    states = fold_requests(begin(policy, 0.00155), requests)
+    states = begin(policy, 0.00155)
     random = np.random.default_rng(4)
+    for number in range(20):
+        at_us = NOW - (20 - number) * MINUTE
+        states = fold_requests(states, requests[210 * number : 210 * (number + 1)], at_us)
+        states = tuple(
+            fold_scores(state, random.beta(8, 2.4, 6).tolist(), random.beta(8, 2, 114).tolist(), at_us)
+            if state.metric == "quality"
+            else state
+            for state in states
+        )
+        states = tuple(remembered(state, at_us) for state in states)
     for state in states:
-        if state.metric == "quality":
-            worse = random.beta(8, 2.4, 120).tolist()
-            state = fold_scores(state, worse, random.beta(8, 2, 2280).tolist())
         values = {name: getattr(state, name) for name in state.__slots__}
         connection.execute(insert(schema.rollout_evidence).values(rollout=3, updated_us=NOW, **values))
     connection.execute(
@@ -144,6 +152,7 @@ def _rollouts(connection):
             champion=V1,
             challenger=V3,
             share_ppm=50_000,
+            shadow_ppm=0,
             previous=None,
             fallback=H,
             rollout=3,

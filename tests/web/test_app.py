@@ -11,6 +11,7 @@ from holdfast.monitor.asked import Asked, AskedSlice, LabelShare
 from holdfast.records import canonical_json
 from holdfast.stats import Interval
 from holdfast.store import asked
+from holdfast.web import delivery
 from holdfast.web.app import SECURITY_HEADERS, build_app
 from holdfast.web.charts import Drawings
 from holdfast.web.contexts import Page, page
@@ -130,7 +131,11 @@ def test_an_empty_ledger_says_which_command_comes_next(empty_store, story):
 
 
 def test_every_field_of_the_page_has_help_and_is_used(store, story):
-    shown = page(StatusReader(store, "flight-delay").read(now_us=story.now_us), Drawings())
+    shown = page(
+        StatusReader(store, "flight-delay").read(now_us=story.now_us),
+        delivery.read(store, "flight-delay", now_us=story.now_us),
+        Drawings(),
+    )
     fields = dataclasses.fields(Page)
     assert all(field.metadata["help"] for field in fields)
     assert {field.name for field in fields} == set(shown.__slots__)
@@ -138,11 +143,12 @@ def test_every_field_of_the_page_has_help_and_is_used(store, story):
 
 def test_the_same_data_is_drawn_once(store, story):
     reader, drawings = StatusReader(store, "flight-delay"), Drawings()
-    first = page(reader.read(now_us=story.now_us), drawings)
-    again = page(reader.read(now_us=story.now_us + 1_000_000), drawings)
+    running = delivery.read(store, "flight-delay", now_us=story.now_us)
+    first = page(reader.read(now_us=story.now_us), running, drawings)
+    again = page(reader.read(now_us=story.now_us + 1_000_000), running, drawings)
     assert first.quality is not None
     assert first.quality.wide is not again.quality.wide or str(first.quality.wide) == str(again.quality.wide)
-    assert len(drawings._drawn) == 4
+    assert len(drawings._drawn) == 6
 
 
 def test_what_callers_ask_and_nothing_taught_is_on_the_page_and_escaped(empty_store, story):

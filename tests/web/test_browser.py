@@ -1,5 +1,6 @@
 """The page in a real browser: what a reader sees, on a screen and on a phone, and no error on the console."""
 
+import os
 import socket
 import threading
 import time
@@ -12,6 +13,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from holdfast.records import Arm
+from holdfast.rollout import Answered, fold_requests
+from holdfast.store import evidence
 from holdfast.store.events import append
 from holdfast.web.app import build_app
 
@@ -90,7 +94,7 @@ def test_the_running_rollout_is_shown_with_its_evidence(browser, address, story)
     card = browser.find_element(By.ID, "rollout")
     assert story.tried in card.text
     assert card.find_element(By.CSS_SELECTOR, "[aria-current=step]").text == "5 %"
-    bars = card.find_elements(By.CSS_SELECTOR, ".bar")
+    bars = card.find_elements(By.CSS_SELECTOR, ".evidence .bar")
     assert len(bars) == 3
     full, empty, _ = (bar.find_element(By.CSS_SELECTOR, ".fill").rect["width"] for bar in bars)
     assert full > empty
@@ -99,6 +103,55 @@ def test_the_running_rollout_is_shown_with_its_evidence(browser, address, story)
         "inconclusive",
         "pass",
     }
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (400, False)])
+def test_the_running_rollout_fits_every_screen(browser, address, width, dark):
+    """R164: shares, evidence over time, verdicts and the way are there, on a screen and on a phone."""
+    screen(browser, width, 1000, dark=dark)
+    browser.get(address)
+    card = browser.find_element(By.ID, "rollout")
+    assert card.find_element(By.CSS_SELECTOR, ".way [aria-current]").text == "canary"
+    assert "4.1 % of 5,693" in card.find_element(By.ID, "realised").text
+    lines = shown_svg(browser, "rollout").find_elements(By.CSS_SELECTOR, ".mark-line path")
+    assert len({line.get_attribute("stroke") for line in lines}) == 3
+    card.find_element(By.CSS_SELECTOR, "#story summary").click()
+    assert "asked for by ada" in card.text
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.get_log("browser") == []
+    if directory := os.environ.get("HOLDFAST_SCREENSHOTS"):
+        height = browser.execute_script("return document.documentElement.scrollHeight")
+        screen(browser, width, height, dark=dark)
+        browser.save_screenshot(f"{directory}/page-{width}-{'dark' if dark else 'light'}.png")
+
+
+def test_the_numbers_of_a_rollout_change_without_a_reload(browser, address, store):
+    """The evidence of a running rollout goes on in front of who looks: no script of the page runs twice, no page loads."""
+    screen(browser, 1280, 900)
+    browser.get(address)
+    browser.execute_script("window.wasHere = true")
+    before = browser.find_element(By.CSS_SELECTOR, "#rollout .evidence tbody").text
+    with store.ledger.write() as connection:
+        states = evidence.of_running(connection, 3)
+        more = [Answered(b"new%d" % unit, Arm.CHALLENGER, True, 900.0) for unit in range(17)]
+        more += [Answered(b"other%d" % unit, Arm.CHAMPION, False, 900.0) for unit in range(500)]
+        evidence.put(connection, 3, fold_requests(states, more, 0), now_us=1)
+    follows = WebDriverWait(browser, 30, ignored_exceptions=[StaleElementReferenceException])
+    follows.until(lambda seen: seen.find_element(By.CSS_SELECTOR, "#rollout .evidence tbody").text != before)
+    first = browser.find_element(By.CSS_SELECTOR, "#rollout .evidence tbody tr")
+    assert "fail" in first.text
+    assert browser.execute_script("return window.wasHere") is True
+    assert browser.get_log("browser") == []
+
+
+def test_without_script_the_page_is_whole_and_comes_again(browser, address):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(address)
+        assert "evidence of harm" in browser.page_source
+        assert 'http-equiv="refresh"' in browser.page_source
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 def test_the_page_follows_by_itself_and_what_was_opened_stays_open(browser, address, store, story):

@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from holdfast.control.status import Status, StatusReader
 from holdfast.errors import HoldfastError
 from holdfast.store import Store
-from holdfast.web import data, words
+from holdfast.web import data, delivery, words
 from holdfast.web.charts import Drawings, colour
-from holdfast.web.contexts import evidence_words, page
+from holdfast.web.contexts import page
 
 _POLICY: Final = (
     b"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self';"
@@ -65,12 +65,13 @@ def build_app(
     clock_us
         The moment to show things at, microseconds since 1970, UTC.
     """
-    pages = _Pages(store, StatusReader(store, model), clock_us)
+    pages = _Pages(store, model, clock_us)
     return Starlette(
         routes=[
             Route("/", pages.whole, methods=["GET"]),
             Route("/live", pages.live, methods=["GET"]),
             Route("/api/status", pages.api_status, methods=["GET"]),
+            Route("/api/rollout", pages.api_rollout, methods=["GET"]),
             Route("/health", _health, methods=["GET"]),
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
@@ -80,11 +81,12 @@ def build_app(
 
 
 class _Pages:
-    """The three views of one status."""
+    """The views of one model."""
 
-    def __init__(self, store: Store, reader: StatusReader, clock_us: Callable[[], int]) -> None:
+    def __init__(self, store: Store, model: str, clock_us: Callable[[], int]) -> None:
         self._store = store
-        self._reader = reader
+        self._model = model
+        self._reader = StatusReader(store, model)
         self._clock_us = clock_us
         self._drawings = Drawings(keep=128)  # more than a page has, or each view would draw them all anew
         self._templates = _templates()
@@ -101,12 +103,20 @@ class _Pages:
         """The same content for programs."""
         return JSONResponse(self._status().as_dict(), headers={"cache-control": "no-store"})
 
+    def api_rollout(self, _request: Request) -> Response:
+        """The running rollout for programs: its metrics, their evidence over time, hooks, drills."""
+        return JSONResponse(self._delivery(self._clock_us()).as_dict(), headers={"cache-control": "no-store"})
+
+    def _delivery(self, now_us: int) -> delivery.Delivery:
+        return delivery.read(self._store, self._model, now_us=now_us)
+
     def _status(self) -> Status:
         return self._reader.read(now_us=self._clock_us())
 
     def _render(self, template: str) -> Response:
         status = self._status()
-        content = page(status, self._drawings, data.read(self._store, [each.feed for each in status.feeds]))
+        feeds = data.read(self._store, [each.feed for each in status.feeds])
+        content = page(status, self._delivery(status.now_us), self._drawings, feeds)
         return HTMLResponse(
             self._templates.get_template(template).render(page=content), headers={"cache-control": "no-store"}
         )
@@ -138,7 +148,14 @@ def _templates() -> Environment:
         }
     )
     environment.filters["colour"] = colour
-    environment.filters["evidence_words"] = evidence_words
+    for shown in (
+        delivery.interval_words,
+        delivery.mean_words,
+        delivery.metric_name,
+        delivery.states_of,
+        delivery.when_words,
+    ):
+        environment.filters[shown.__name__] = shown
     return environment
 
 

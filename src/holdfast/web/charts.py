@@ -73,9 +73,9 @@ def marks(rollouts: Sequence[RolloutStatus]) -> tuple[Mark, ...]:
                 found.append(Mark(each.last_event_us, "rolled back", each.challenger))
             case State.PROMOTED:
                 found.append(Mark(each.last_event_us, "promoted", each.challenger))
-            case State.CANARY | State.VERIFYING:
+            case State.CANARY | State.PAUSED | State.VERIFYING:
                 found.append(Mark(each.first_event_us, "rollout", each.challenger))
-            case State.PENDING | State.CANCELLED:
+            case State.PENDING | State.SHADOWING | State.CANCELLED:
                 pass
     return tuple(sorted(found, key=lambda mark: (mark.at_us, mark.version, mark.kind)))
 

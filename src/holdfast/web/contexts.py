@@ -8,15 +8,17 @@ from typing import Final
 
 from markupsafe import Markup
 
-from holdfast.control.status import EvidenceStatus, RolloutStatus, Status, VersionStatus
+from holdfast.control.status import RolloutStatus, Status, VersionStatus
 from holdfast.records import Verdict
 from holdfast.web import words
 from holdfast.web.charts import Drawings, Spec, marks, quality_chart, traffic_chart
 from holdfast.web.data import FeedData, slice_chart, volume_chart
+from holdfast.web.delivery import Delivery
+from holdfast.web.evidence_chart import evidence_chart
 
 WIDE_PIXELS: Final = 1040
 NARROW_PIXELS: Final = 350
-REFRESH_SECONDS: Final = 4
+REFRESH_SECONDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,12 @@ class Page:
     )
     headline: str = field(metadata={"help": "Which version answers, in one sentence."})
     tiles: tuple[Tile, ...] = field(metadata={"help": "The figures at the top, most important first."})
-    running: RolloutStatus | None = field(metadata={"help": "The rollout that is under way, if any."})
+    delivery: Delivery = field(
+        metadata={
+            "help": "The rollout that is under way or watched, pushes, and whether a roll-back is ready."
+        }
+    )
+    evidence: Chart | None = field(metadata={"help": "Evidence of harm by metric over time."})
     past: tuple[RolloutStatus, ...] = field(metadata={"help": "Rollouts that have ended, newest first."})
     quality: Chart | None = field(metadata={"help": "AUC by version and day; None without enough labels."})
     traffic: Chart | None = field(
@@ -68,15 +75,20 @@ class Page:
     refresh_seconds: int = field(metadata={"help": "How often the live part is fetched again."})
 
 
-def page(status: Status, drawings: Drawings, data: Sequence[FeedData] = ()) -> Page:
-    """The page that shows `status`, and `data` of the feeds."""
+def page(status: Status, delivery: Delivery, drawings: Drawings, data: Sequence[FeedData] = ()) -> Page:
+    """The page that shows `status`, the rollout in `delivery`, and `data` of the feeds."""
     versions = [row.version for row in sorted(status.versions, key=lambda row: row.number)]
     decided = marks(status.rollouts)
     return Page(
         status=status,
         headline=headline(status),
         tiles=_tiles(status),
-        running=status.running,
+        delivery=delivery,
+        evidence=_drawn(
+            drawings,
+            evidence_chart(delivery.curves, width=WIDE_PIXELS, height=220),
+            evidence_chart(delivery.curves, width=NARROW_PIXELS, height=230),
+        ),
         past=tuple(each for each in status.rollouts if not each.running),
         quality=_drawn(
             drawings,
@@ -210,14 +222,6 @@ def _label_tile(status: Status) -> Tile:
         f"{words.count(labels.taken)} labels, {waiting}{refused}" if labels.taken else "none came back yet"
     )
     return Tile("Answers with a label", words.percent(share, 0), detail)
-
-
-def evidence_words(metric: EvidenceStatus, side: str) -> str:
-    """One side's figure of one metric, as a person reads it."""
-    mean = metric.challenger_mean if side == "challenger" else metric.champion_mean
-    if mean is None:
-        return "–"
-    return words.number(mean) if metric.metric == "quality" else words.percent(mean, 2)
 
 
 def _drawn(drawings: Drawings, wide: Spec | None, narrow: Spec | None) -> Chart | None:

@@ -1,0 +1,163 @@
+"""The part of the page about delivery: the rollout that is under way or watched, why, and whether a roll-back is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from holdfast.control.explain import Chapter, explain
+from holdfast.control.progress import MetricProgress, RolloutProgress, in_order, progress
+from holdfast.control.pushes import Totals, listed, totals
+from holdfast.records import Arm, Verdict
+from holdfast.rollout import State
+from holdfast.rollout.drills import DrillKind, Standing, ready
+from holdfast.rollout.history import points_of
+from holdfast.rollout.shadow import is_shadow
+from holdfast.store import Store, drills, evidence, usage
+from holdfast.store.hooks import HookAnswer
+from holdfast.web import words
+
+SHOWN_CHAPTERS: Final = 12
+
+_MINUTE_US: Final = 60_000_000
+_HOUR_US: Final = 3_600_000_000
+_NAMES: Final[Mapping[str, str]] = {
+    "errors": "Errors",
+    "latency": "Slower than the bound",
+    "quality": "Quality score",
+    "rate": "Rate of requests",
+    "shadow.disagreement": "Decided otherwise",
+    "shadow.score": "Shift of the score",
+    "shadow.errors": "Errors on copies",
+    "shadow.latency": "Slower on copies",
+    "shadow.quality": "Quality on copies",
+}
+_WAY: Final = (State.PENDING, State.SHADOWING, State.CANARY, State.VERIFYING, State.PROMOTED)
+_WAY_BACK: Final = (State.PENDING, State.CANARY, State.ROLLING_BACK, State.ROLLED_BACK)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How strong the evidence of one metric was over time, as a part of its bound: (microseconds since 1970, 0 to 1)."""
+
+    metric: str
+    points: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the page shows of delivery. `realised_ppm` is the challenger's part of `realised_requests`, those of the last
+    hour that came since the step began."""
+
+    progress: RolloutProgress | None
+    realised_ppm: int | None
+    realised_requests: int
+    curves: tuple[Curve, ...]
+    chapters: tuple[Chapter, ...]
+    hooks: tuple[HookAnswer, ...]
+    drills: tuple[Standing, ...]
+    pushes: Totals
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain JSON."""
+        return asdict(self)
+
+
+def read(store: Store, model: str, *, now_us: int) -> Delivery:
+    """Everything of `model` that this part of the page shows, at `now_us`."""
+    now = progress(store, model, now_us)
+    known = drills.of_model(store, model)
+    standing = tuple(ready(known, kind, now_us) for kind in DrillKind)
+    pushed = totals(listed(store, model))
+    if now is None:
+        return Delivery(None, None, 0, (), (), (), standing, pushed)
+    story = explain(store, now.rollout)
+    ppm, requests = _realised(store, model, now, now_us)
+    return Delivery(
+        progress=now,
+        realised_ppm=ppm,
+        realised_requests=requests,
+        curves=_curves(store, now),
+        chapters=story.chapters[-SHOWN_CHAPTERS:][::-1],
+        hooks=tuple(each for each in story.answers if each.verdict is not Verdict.PASS),
+        drills=standing,
+        pushes=pushed,
+    )
+
+
+def states_of(now: RolloutProgress) -> tuple[tuple[str, str], ...]:
+    """The states of the machine on this rollout's way, each with "done", "now" or "ahead".
+
+    A paused canary stands at the canary. Who is taken back goes another way from there.
+    """
+    here = State.CANARY if now.state is State.PAUSED else now.state
+    way: tuple[State, ...] = _WAY_BACK if here in _WAY_BACK[2:] else _WAY
+    if not now.shadow_ppm and here is not State.SHADOWING:
+        way = tuple(each for each in way if each is not State.SHADOWING)
+    if now.champion is None:
+        way = tuple(each for each in way if each is not State.CANARY)
+    at = way.index(here) if here in way else 0
+    places = ("done" if number < at else "now" if number == at else "ahead" for number in range(len(way)))
+    return tuple((each.replace("_", " "), place) for each, place in zip(way, places, strict=True))
+
+
+def metric_name(metric: str) -> str:
+    """What people call a metric; a slice is named behind it.
+
+    >>> metric_name("errors"), metric_name("errors[carrier=AA]")
+    ('Errors', 'Errors, carrier=AA')
+    """
+    name, _, of_slice = metric.partition("[")
+    known = _NAMES.get(name, name)
+    return f"{known}, {of_slice.removesuffix(']')}" if of_slice else known
+
+
+def interval_words(metric: MetricProgress) -> str:
+    """How the challenger differs from the champion, with its interval; empty where nothing is known."""
+    if metric.estimate is None:
+        return ""
+    low, high = ("?" if end is None else f"{end:.3g}" for end in (metric.low, metric.high))
+    return f"{metric.difference} {metric.estimate:.3g} ({low} to {high})"
+
+
+def mean_words(metric: MetricProgress, side: str) -> str:
+    """One side's figure of a metric, as a person reads it."""
+    mean = metric.challenger_mean if side == "challenger" else metric.champion_mean
+    if mean is None:
+        return "–"
+    scored = metric.metric.startswith(("quality", "shadow.quality", "shadow.score"))
+    return words.number(mean) if scored else words.percent(mean, 2)
+
+
+def when_words(now: RolloutProgress) -> str:
+    """When this step may be decided, as a guess in words."""
+    if now.paused:
+        return "paused by a person: evidence is counted, and nothing advances"
+    if now.decision_us is None:
+        return "nothing tells yet when it will be decided"
+    return f"decision in about {words.span(max(1.0, now.decision_us / 1e6))}"
+
+
+def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tuple[int | None, int]:
+    since_us = max(now.step_started_us, now_us - _HOUR_US)
+    counted = {Arm.CHALLENGER: 0, Arm.CHAMPION: 0}
+    # Usage is counted by the minute: the one in which the step began belongs to the step before as well.
+    for row in usage.since(store, model, since_us - since_us % _MINUTE_US + _MINUTE_US):
+        if row.arm in counted:
+            counted[Arm(row.arm)] += row.requests
+    requests = sum(counted.values())
+    return (round(1e6 * counted[Arm.CHALLENGER] / requests) if requests else None), requests
+
+
+def _curves(store: Store, now: RolloutProgress) -> tuple[Curve, ...]:
+    states = in_order(evidence.of_rollout(store, now.rollout))
+    copies = now.state is State.SHADOWING
+    return tuple(
+        Curve(
+            metric_name(state.metric),
+            tuple((at_us, max(0.0, log_e) / state.log_bound) for at_us, log_e in points_of(state)),
+        )
+        for state in states
+        if is_shadow(state.metric) is copies and state.log_bound > 0.0
+    )

@@ -1,0 +1,115 @@
+"""The chart of a rollout's evidence: each metric on its way to the bound at which harm is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from holdfast.web.charts import COLOURS, Spec, whole_chart
+from holdfast.web.delivery import Curve
+
+_DASHES: Final = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3])
+_MINUTES_US: Final = 60_000_000
+
+
+def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec | None:
+    """The evidence of harm by metric over time, in percent of its bound; None before there are two points.
+
+    Lines differ in dash as well as in colour, so that nobody needs to see colours.
+    """
+    drawn = [curve for curve in curves if len(curve.points) > 1]
+    if not drawn:
+        return None
+    rows = [
+        {"at": _iso(at_us), "metric": curve.metric, "part": round(min(part, 1.25), 4)}
+        for curve in drawn
+        for at_us, part in curve.points
+    ]
+    moments = [at_us for curve in drawn for at_us, _ in curve.points]
+    short = max(moments) - min(moments) < 20 * _MINUTES_US
+    named = [curve.metric for curve in drawn]
+    x: Spec = {
+        "field": "at",
+        "type": "temporal",
+        "scale": {"type": "utc"},
+        "title": "Time (UTC)",
+        "axis": {
+            "format": "%H:%M:%S" if short else "%d %b %H:%M",
+            "tickCount": max(2, width // 150),
+            "grid": False,
+        },
+    }
+    scale: Spec = {"domain": [0, max(1.05, *(float(row["part"]) for row in rows))]}  # type: ignore[arg-type]  # a number
+    y: Spec = {
+        "field": "part",
+        "type": "quantitative",
+        "scale": scale,
+        "title": "Evidence of harm, part of its bound",
+        "axis": {"format": "%", "tickCount": 5},
+    }
+    legend: Spec = {
+        "orient": "top",
+        "title": None,
+        "columns": max(1, width // 170),
+        "symbolType": "stroke",
+        "symbolStrokeWidth": 2.5,
+        "symbolSize": 400,
+    }
+    lines: Spec = {
+        "data": {"values": rows},
+        "mark": {"type": "line", "strokeWidth": 2.5, "interpolate": "step-after", "clip": True},
+        "encoding": {
+            "x": x,
+            "y": y,
+            "color": {
+                "field": "metric",
+                "type": "nominal",
+                "scale": {
+                    "domain": named,
+                    "range": [COLOURS[number % len(COLOURS)] for number in range(len(named))],
+                },
+                "legend": legend,
+            },
+            "strokeDash": {
+                "field": "metric",
+                "type": "nominal",
+                "scale": {
+                    "domain": named,
+                    "range": [_DASHES[number % len(_DASHES)] for number in range(len(named))],
+                },
+                "legend": legend,
+            },
+        },
+    }
+    bound: Spec = {
+        "data": {"values": [{"part": 1, "what": "bound: harm is declared"}]},
+        "layer": [
+            {
+                "mark": {"type": "rule", "color": "#d64545", "strokeDash": [5, 4], "strokeWidth": 1.5},
+                "encoding": {"y": {"field": "part", "type": "quantitative"}},
+            },
+            {
+                "mark": {
+                    "type": "text",
+                    "color": "#d64545",
+                    "align": "left",
+                    "baseline": "top",
+                    "dx": 4,
+                    "dy": 4,
+                },
+                "encoding": {
+                    "x": {"value": 0},
+                    "y": {"field": "part", "type": "quantitative"},
+                    "text": {"field": "what"},
+                },
+            },
+        ],
+    }
+    return whole_chart(
+        [lines, bound], width, height, "Evidence of harm over time, by metric, against its bound"
+    )
+
+
+def _iso(at_us: int) -> str:
+    return f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%dT%H:%M:%SZ}"

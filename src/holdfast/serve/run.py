@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from email.utils import formatdate
 from importlib.metadata import PackageNotFoundError, version
@@ -74,7 +77,16 @@ def serve_forever(
     """
     check_name(model, "model")
     tell = started if started is not None else _say
-    uvloop.run(_serve(settings, model, limits or ConnectionLimits(), poll_seconds, linger_seconds, tell))
+    left_behind = uvloop.run(
+        _serve(settings, model, limits or ConnectionLimits(), poll_seconds, linger_seconds, tell)
+    )
+    if left_behind:
+        # A shadow still runs in native code, and the interpreter's end would pull the ground from under it: everything is
+        # on disk and answered, so the process ends without it.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # closed or full: nobody reads what was left in it
+                stream.flush()
+        os._exit(0)
 
 
 def _say(address: str) -> None:
@@ -93,7 +105,8 @@ async def _serve(
     poll_seconds: float,
     linger_seconds: float,
     started: Callable[[str], None],
-) -> None:
+) -> int:
+    """Serve until told to stop; how many threads of shadows were left behind."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,6 +152,7 @@ async def _serve(
     listener.close()
     log.close()
     claimed.release()
+    return plane.shadow.left_behind
 
 
 def _waking(loop: asyncio.AbstractEventLoop, plane: Plane) -> Callable[[], None]:

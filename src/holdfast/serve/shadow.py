@@ -88,6 +88,8 @@ class ShadowThread:
         """Copies by version and what became of them."""
         self.dropped: Counter[str] = Counter()
         """Copies by version that did not fit, or came when it was switched off."""
+        self.left_behind = 0
+        """Threads that did not come back and could not be ended."""
         self.off = ""
         """Why the version gets no copies any more; empty while it does."""
         self._wake = wake
@@ -167,6 +169,7 @@ class ShadowThread:
         copy, cast = given
         name = cast.shadow.name
         self._off_for = name
+        self.left_behind += 1
         self.off = f"{name} did not come back from a copy within {self._deadline_seconds:g} s"
         self.dropped[name] += worker.clear()
         tell(f"the shadow is switched off: {self.off}")

@@ -75,7 +75,8 @@ def power_of(policy: Canary, traffic: Traffic, *, step: int = 0, seed: int = 1) 
     """What `policy` would catch at its `step` (from 0 on) with this traffic, for a few harms of each metric.
 
     Guarantee: the tests are the product's own, simulated; a share is known within about 0.02 (errors, latency) or 0.05
-    (quality). What it rests on: units that fail independently, at the champion's rate and at a multiple of it.
+    (quality). Slices have no rows, since each has a traffic of its own; their part of `alpha` is not the others'. What it
+    rests on: units that fail independently, at the champion's rate and at a multiple of it.
     Raises `InputError` HF101 for a step that the policy does not have, or at which no champion is left.
 
     >>> doubled, *others = power_of(Canary(steps=(10, 100)), Traffic(1200, 120, error_rate=0.01))
@@ -117,6 +118,10 @@ class _Plan:
                     if loss < self.traffic.mean_score:
                         yield self._row(metric, f"mean score {loss:.2f} lower", self._score(loss, seed))
                 continue
+            if metric not in _RATIOS:
+                continue  # how much of the traffic a slice has is its own affair
+            if metric not in _RATIOS:
+                continue  # slices: each has a traffic of its own
             base = self._base(metric)
             for ratio in _RATIOS[metric]:
                 if base * ratio < 1.0:

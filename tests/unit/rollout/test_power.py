@@ -16,6 +16,9 @@ def test_each_metric_that_is_judged_has_rows_and_false_alarms_add_up_to_alpha() 
     assert [row.metric for row in rows] == ["errors", "errors", "latency", "quality", "quality", "quality"]
     assert sum({row.metric: row.false_alarm for row in rows}.values()) == pytest.approx(0.02)
     assert {row.metric for row in power_of(Canary(latency_quantile=None), TRAFFIC)} == {"errors", "quality"}
+    sliced = power_of(Canary(steps=(10, 100), slices=("carrier",)), TRAFFIC)
+    assert [row.metric for row in sliced] == [row.metric for row in rows]
+    assert sliced[0].false_alarm < 0.008
 
 
 def test_larger_harm_is_found_sooner_and_a_larger_share_finds_more() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from onnx import TensorProto, helper
 from sqlalchemy import update
+from tests.flow import rollout_world
 
 from holdfast.contract import Contract, Label, Number, Text, Timestamp
 from holdfast.control import observe, pushes, watch
@@ -52,9 +53,9 @@ class Pushes:
     unlabelled: list[str] = field(default_factory=list)
 
     @classmethod
-    def open(cls, rollout_world: Any, root: Path, **policy: Any) -> Pushes:
-        world = rollout_world.World.open(root / "store")
-        directory = root / "log"
+    def open(cls, root: Path, directory: Path, **policy: Any) -> Pushes:
+        """A store in `root`, and the log in `directory`."""
+        world = rollout_world.World.open(root)
         directory.mkdir()
         servers.announce(world.store, Server("s1", MODEL, "127.0.0.1:1", directory, world.now_us))
         made = cls(world, directory, replace(rollout_world.POLICY, **policy))

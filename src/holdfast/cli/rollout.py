@@ -1,0 +1,277 @@
+"""Commands for a rollout and its policy: rollout, policy."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from holdfast.cli.app import command
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
+from holdfast.cli.project import Project, now_us
+from holdfast.cli.recorded import replay_when_due
+from holdfast.cli.report import Report, ago
+from holdfast.control import hold, policies
+from holdfast.control import rollout as rolling
+from holdfast.control.progress import RolloutProgress, progress
+from holdfast.declaration import Model
+from holdfast.errors import InputError, RefusedError
+from holdfast.records import Verdict
+from holdfast.rollout import Canary
+from holdfast.rollout.decide import percent
+from holdfast.rollout.machine import State
+from holdfast.rollout.power import PowerRow
+from holdfast.store import Store, rollouts, versions
+
+_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
+
+
+@command("Versions")
+def rollout(
+    version: VersionName = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Only show how far the rollout is, or the watch that follows it.")
+    ] = False,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Hold the canary at its share. Harm still rolls it back.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Let a canary that is held go on.")] = False,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why it is held or goes on; kept in the ledger.")
+    ] = "asked for by a person",
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Begin to roll a qualified version out. The control loop carries it on, and rolls it back when it does harm.
+
+    Example: holdfast rollout v3-1f2e3d4c, and then holdfast rollout --show
+    """
+    report = Report(as_json=as_json)
+    if show + pause + resume + (version is not None) > 1:
+        raise InputError("HF201", "a version, --show, --pause and --resume exclude each other")
+    loaded = Project.load(project, declaration)
+    store = loaded.store()
+    if show:
+        _show(report, store, loaded.model.name)
+    elif pause or resume:
+        move = hold.pause if pause else hold.resume
+        actor = getpass.getuser()
+        number = move(store, loaded.model.name, actor=actor, reason=reason, now_us=now_us())
+        state = rollouts.get(store, number).state
+        report.say(f"[green]ok[/] rollout {number} is {state}")
+        report.result({"rollout": number, "state": state})
+    else:
+        _begin(report, store, loaded.model, version)
+
+
+@command("Versions")
+def policy(
+    against: Annotated[
+        int | None,
+        typer.Option("--against", help="The rollout whose policy is the old one.", show_default="the last"),
+    ] = None,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the declared rollout policy costs and catches, beside the one of an earlier rollout.
+
+    Both error rates: how often a good version is taken back, and which harm is found, how soon, with the traffic that the
+    model really has. Example: holdfast policy --against 4
+    """
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    store = loaded.store()
+    declared: Canary = loaded.model.rollout
+    before, number = declared, None
+    if against is not None:
+        before, number = Canary.from_json(rollouts.get(store, against).policy), against
+    else:
+        known = rollouts.of_model(store, loaded.model.name)
+        if known:
+            before, number = Canary.from_json(known[0].policy), known[0].rollout
+    with report.progress("simulating the tests"):
+        traffic = policies.traffic_of(store, loaded.model.name, now_us=now_us())
+        found = policies.compare(before, declared, traffic)
+    _say_comparison(report, found, number)
+    report.result({"against": number, **asdict(found)})
+
+
+def _begin(report: Report, store: Store, model: Model, version: str | None) -> None:
+    version = version or _newest_to_roll_out(store, model.name)
+    before = rollouts.of_model(store, model.name)
+    if versions.get(store, version).state == "qualified":
+        replay_when_due(store, model, version, report)
+    number = rolling.begin(store, model, version, actor=getpass.getuser(), now_us=now_us())
+    edited: dict[str, Any] | None = None
+    if any(row.rollout == number for row in before):
+        report.say(f"rollout {number} of {version} is under way already; nothing was changed")
+    else:
+        report.say(
+            f"[green]ok[/] rollout {number} of {version} has begun; "
+            "it goes on while `holdfast up` or `holdfast control` runs"
+        )
+        edited = _say_edit(report, store, model, Canary.from_json(before[0].policy)) if before else None
+    report.result({"rollout": number, "version": version, "policy": edited})
+
+
+def _say_edit(report: Report, store: Store, model: Model, before: Canary) -> dict[str, Any] | None:
+    """What an edit of the policy since the last rollout does to both error rates, shortly; None when it was not edited."""
+    if before == model.rollout:
+        return None
+    traffic = policies.traffic_of(store, model.name, now_us=now_us())
+    found = policies.compare(before, model.rollout, traffic, first_step_only=True)
+    for change in found.changes:
+        report.say(f"  policy: {change.field} was {escape(change.before)}, is {escape(change.after)}")
+    report.say(f"  needless roll-backs: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} now")
+    for each in found.power[:1]:
+        report.say(
+            f"  {each.metric}, {escape(each.effect)}, at {each.share_percent:g} %: half are found "
+            f"{_minutes(each.before)} before, {_minutes(each.after)} now (all: holdfast policy)"
+        )
+    return asdict(found)
+
+
+def _say_comparison(report: Report, found: policies.Comparison, number: int | None) -> None:
+    old = "the declared policy itself" if number is None else f"the policy of rollout {number}"
+    if not found.changes:
+        report.say(f"the declared policy is {old}")
+    for change in found.changes:
+        report.say(
+            f"{change.field}: {escape(change.before)} in {old}, [bold]{escape(change.after)}[/] declared"
+        )
+    report.say(
+        f"needless roll-backs of a good version: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} declared"
+    )
+    if found.traffic is None:
+        report.say("what it would find is unknown: the model has had no traffic in the last 7 days")
+        return
+    report.say(
+        f"measured: {found.traffic.units_per_minute:,.1f} requests a minute, "
+        f"{found.traffic.labelled_per_minute:,.1f} labelled, {found.traffic.error_rate:.3%} failed"
+    )
+    columns = [
+        "metric",
+        "harm",
+        "share",
+        "in its step",
+        "declared",
+        "within an hour",
+        "declared",
+        "half found",
+        "declared",
+    ]
+    report.table(
+        "What is found, before and declared",
+        columns,
+        [
+            (
+                each.metric,
+                each.effect,
+                f"{each.share_percent:g} %",
+                *(cell for name in ("within_step", "within_hour") for cell in _both(each, name)),
+                _minutes(each.before),
+                _minutes(each.after),
+            )
+            for each in found.power
+        ],
+    )
+
+
+def _both(change: policies.PowerChange, name: str) -> tuple[str, str]:
+    def cell(row: object) -> str:
+        return "-" if row is None else f"{getattr(row, name):.0%}"
+
+    return cell(change.before), cell(change.after)
+
+
+def _minutes(row: PowerRow | None) -> str:
+    if row is None:
+        return "-"
+    return "later" if row.median_minutes is None else f"in {row.median_minutes:,.0f} min"
+
+
+def _show(report: Report, store: Store, model: str) -> None:
+    now = now_us()
+    found = progress(store, model, now)
+    if found is None:
+        report.say(
+            "no rollout is under way, and no promotion is watched; next: holdfast rollout, or holdfast pushes"
+        )
+        report.result({"progress": None})
+        return
+    report.say(
+        f"rollout {found.rollout} of [bold]{found.challenger}[/] against {found.champion or 'nothing'}"
+    )
+    report.say(
+        f"{found.state} {ago(found.step_started_us, now).removesuffix(' ago')}: {escape(found.reason)}"
+    )
+    if found.watch_until_us is not None:
+        report.say(f"watched for {_span(found.watch_until_us - now)} more")
+    else:
+        steps = ", ".join(
+            f"[bold]{percent(share)}[/]" if step == found.step else percent(share)
+            for step, share in enumerate(found.steps_ppm)
+        )
+        copies = f", copies of {percent(found.shadow_ppm)}" if found.shadow_ppm else ""
+        report.say(f"share {percent(found.share_ppm)}{copies}; steps {steps}")
+        report.say(
+            f"enough seen in {_span(found.enough_us)}; harm shown, if it goes on so, in {_span(found.harm_us)}"
+        )
+    _say_metrics(report, found)
+    report.result({"progress": asdict(found)})
+
+
+def _say_metrics(report: Report, found: RolloutProgress) -> None:
+    rows = []
+    for each in found.metrics:
+        interval = "-"
+        if each.estimate is not None and each.low is not None:
+            high = "inf" if each.high is None else f"{each.high:.3g}"
+            interval = f"{each.difference} {each.estimate:.3g} [{each.low:.3g}, {high}]"
+        seen = f"{each.units:,} of {each.needed:,}" if each.needed else f"{each.units:,}"
+        rows.append((each.metric, each.verdict, seen, f"{each.log_e:.1f} of {each.log_bound:.1f}", interval))
+    report.table("Evidence", ["metric", "verdict", "units", "ln e-value", "challenger / champion"], rows)
+    for each in found.metrics:
+        if each.verdict is not Verdict.PASS:
+            report.say(f"[{_COLOURS[each.verdict]}]{each.metric}[/]: {escape(each.explanation)}")
+
+
+def _span(us: int | None) -> str:
+    """A time to come, to one unit.
+
+    >>> _span(None), _span(90_000_000), _span(7_200_000_000)
+    ('unknown', '2 min', '2.0 h')
+    """
+    if us is None:
+        return "unknown"
+    minutes = max(0, us) / 60e6
+    return f"{minutes / 60:.1f} h" if minutes >= 60 else f"{minutes:.0f} min"
+
+
+def _newest_to_roll_out(store: Store, model: str) -> str:
+    """The newest candidate, when it may be rolled out without being named.
+
+    `RefusedError` HF403 when it did not pass its gates, or was taken back before: a person must then say which one is meant.
+    """
+    newest = versions.newest(store, model, role="candidate")
+    if newest.state != "qualified":
+        raise RefusedError(
+            "HF403",
+            f"the newest version, {newest.version}, is {newest.state} and not qualified",
+            state="nothing was changed",
+            next_command=f"holdfast qualify {newest.version}, or holdfast rollout with the name of an older version",
+        )
+    for row in rollouts.of_model(store, model):
+        if row.challenger == newest.version and row.state in (State.ROLLING_BACK, State.ROLLED_BACK):
+            raise RefusedError(
+                "HF403",
+                f"the newest version, {newest.version}, was taken back by {row.actor}: {row.reason}",
+                state="nothing was changed",
+                next_command=f"holdfast train, or holdfast rollout {newest.version} to try it again",
+            )
+    return newest.version

@@ -1,0 +1,130 @@
+"""The guard of each slice: weights, slots, and harm that only one slice sees."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.records import Arm
+from holdfast.rollout import Answered, Canary, MetricState, begin, begin_watch, fold_requests
+from holdfast.rollout.evidence import begin_promoted_watch
+from holdfast.rollout.slices import OTHER, SLICES_GUARDED, shown_by, weight_of
+from holdfast.rollout.verdict import harm_of, judge
+
+POLICY = Canary(slices=("carrier",), error_margin=1.5)
+CHALLENGER, CHAMPION = Arm.CHALLENGER, Arm.CHAMPION
+
+
+def guard(policy: Canary = POLICY) -> MetricState:
+    return begin(policy, 0.02)[-1]
+
+
+def request(unit: int, arm: Arm, name: str, *, failed: bool = False, slow: bool = False) -> Answered:
+    return Answered(unit.to_bytes(8, "big"), arm, failed, 9e6 if slow else 100.0, (f"carrier={name}",))
+
+
+def fold(state: MetricState, window: list[Answered], minute: int = 0) -> MetricState:
+    return fold_requests([state], window, minute * 60_000_000)[0]
+
+
+def traffic(first: int, name: str, units: int, *, ours: int = 0, theirs: int = 0) -> list[Answered]:
+    """`units` of both arms; so many of each fail."""
+    return [
+        request(2 * (first + at) + (arm is CHAMPION), arm, name, failed=at < bad)
+        for at in range(units)
+        for arm, bad in ((CHALLENGER, ours), (CHAMPION, theirs))
+    ]
+
+
+def test_all_weights_together_are_one_and_common_slices_cost_least() -> None:
+    weights = [weight_of(slot, 2) for slot in range(1, SLICES_GUARDED + 2)]
+    assert math.isclose(2 * sum(weights), 1.0)
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_harm_to_one_slice_is_seen_although_all_together_look_alike() -> None:
+    """R115."""
+    state = guard()
+    for minute in range(10):
+        first = 10_000 * minute
+        state = fold(state, traffic(first, "YV", 5, ours=5), minute)
+        state = fold(state, traffic(first + 100, "AA", 150, theirs=5), minute)
+    assert state.harmful
+    words = harm_of([state], (judge(state, POLICY),))
+    assert "carrier=YV: errors, 50 of 50 units bad, champion 0 of 50" in words
+    assert "AA" not in words
+
+
+def test_late_slices_are_pooled_and_a_unit_counts_in_each_of_its_own() -> None:
+    state = fold(guard(), [request(n, CHALLENGER, f"c{n}") for n in range(SLICES_GUARDED + 30)])
+    names = list(json.loads(state.state)["slices"])
+    assert len(names) == SLICES_GUARDED + 1
+    assert names[-1] == OTHER
+    both = Answered(b"u", CHALLENGER, False, 1.0, ("carrier=c1", "carrier=c2"))
+    after = fold(state, [both])
+    assert after.challenger_units - state.challenger_units == 2 * 2  # slices times kinds of bad units
+
+
+def test_a_unit_that_was_bad_counts_no_more() -> None:
+    state = guard()
+    for minute in range(20):
+        window = [request(1, CHALLENGER, "AA", failed=True), request(2, CHAMPION, "AA")]
+        state = fold(state, window, minute)
+    shown = [each for each in shown_by(json.loads(state.state), state.log_bound) if each.metric == "errors"]
+    assert (shown[0].counts.challenger_units, shown[0].counts.challenger_bad) == (1, 1)
+    assert not state.harmful
+
+
+def test_slow_units_of_one_slice_are_seen_and_latency_may_be_left_out() -> None:
+    state = guard()
+    for minute in range(10):
+        window = [
+            request(1000 * minute + n, arm, "AA", slow=arm is CHALLENGER)
+            for arm, units in ((CHALLENGER, range(10)), (CHAMPION, range(500, 510)))
+            for n in units
+        ]
+        state = fold(state, window, minute)
+    assert state.harmful
+    silent = fold(guard(Canary(slices=("carrier",), latency_quantile=None)), traffic(0, "AA", 9, ours=9))
+    assert {each.metric for each in shown_by(json.loads(silent.state), 1.0)} == {"errors"}
+
+
+def test_the_guard_goes_on_at_everything_and_in_the_watch() -> None:
+    state = guard()
+    for minute in range(20):
+        state = fold(state, traffic(10_000 * minute, "YV", 20), minute)
+    (alone,) = begin_watch([state], POLICY)
+    assert begin_watch([alone], POLICY) == (alone,)
+    (watched,) = begin_promoted_watch([alone], POLICY)
+    for before in (alone, watched):
+        after = before
+        for minute in range(30, 40):
+            window = [request(10**6 + 100 * minute + n, CHALLENGER, "YV", failed=n < 20) for n in range(20)]
+            after = fold(after, window, minute)
+        assert after.harmful
+        fine = fold(before, [request(10**7 + n, CHALLENGER, "YV") for n in range(500)], 50)
+        assert not fine.harmful
+        new = fold(before, [request(10**7 + n, CHALLENGER, "ZZ", failed=True) for n in range(50)], 50)
+        assert (
+            not new.harmful
+        )  # the champion has shown nothing there: nothing can be held against the challenger
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None)
+def test_slices_alike_in_both_arms_raise_no_alarm(seed: int) -> None:
+    """Twenty-five runs of the same policy: were there one false alarm in a hundred, more than two would be very unlikely."""
+    numbers = iter(range(10**9))
+    state, mixed = guard(), seed or 1
+    for minute in range(10):
+        window = []
+        for _ in range(60):
+            mixed = (mixed * 6364136223846793005 + 1442695040888963407) % 2**64
+            arm = CHALLENGER if (mixed >> 40) % 10 == 0 else CHAMPION
+            failed = (mixed >> 20) % 50 == 0
+            window.append(request(next(numbers), arm, f"c{(mixed >> 50) % 7}", failed=failed))
+        state = fold(state, window, minute)
+    assert state.log_e < state.log_bound + 2.0

@@ -1,0 +1,174 @@
+"""The watch that follows a promotion: what ends it, and what it may never call good."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.records import Arm, Verdict
+from holdfast.rollout import (
+    Answered,
+    Canary,
+    MetricState,
+    PushOutcome,
+    RollBack,
+    Wait,
+    begin,
+    begin_watch,
+    fold_counts,
+    fold_requests,
+    fold_scores,
+)
+from holdfast.rollout.evidence import begin_promoted_watch
+from holdfast.rollout.watch import (
+    DAY_US,
+    HOUR_US,
+    EndWatch,
+    begin_rate,
+    decide_watch,
+    fold_rate,
+    next_stretches,
+    rate_in_words,
+)
+
+POLICY = Canary(units_per_step=50, labelled_per_step=10)
+MINUTE_US = 60_000_000
+
+
+def promoted(champion_bad: int = 40) -> tuple[MetricState, ...]:
+    """The evidence at the promotion: a good canary, whose champion fails in one percent."""
+    errors, latency, quality = begin(POLICY, 0.02)
+    states = (
+        fold_counts(errors, challenger_units=400, challenger_bad=4, champion_units=4000, champion_bad=champion_bad),
+        fold_counts(latency, challenger_units=400, challenger_bad=0, champion_units=4000, champion_bad=20),
+        fold_scores(quality, [0.8] * 100, [0.8] * 900),
+    )  # fmt: skip
+    return begin_promoted_watch(begin_watch(states, POLICY), POLICY)
+
+
+def watched(
+    states: tuple[MetricState, ...], *, minutes: int, units: int = 20, failing: int = 0, score: float = 0.8
+) -> tuple[MetricState, ...]:
+    for minute in range(minutes):
+        window = [
+            Answered(f"{minute}/{n}".encode(), Arm.CHALLENGER, n < failing, 100.0) for n in range(units)
+        ]
+        states = fold_requests(states, window, minute * MINUTE_US)
+        states = tuple(
+            fold_scores(each, [score] * 5, [], minute * MINUTE_US) if each.metric == "quality" else each
+            for each in states
+        )
+    return states
+
+
+def decided(states: tuple[MetricState, ...], *, over: bool) -> RollBack | EndWatch | Wait:
+    return decide_watch(states, POLICY, promoted_us=0, until_us=10, now_us=10 if over else 9)
+
+
+@pytest.mark.parametrize(
+    ("states", "over", "kind", "words"),
+    [
+        (promoted(), False, Wait, "watched, no harm"),
+        (promoted(), True, EndWatch, "inconclusive: 0 of 50 units for errors"),
+        ((), True, EndWatch, "no answer at all"),
+        (watched(promoted(), minutes=10), False, Wait, "no harm"),
+        (watched(promoted(), minutes=10), True, EndWatch, "no harm in a watch of 72 h (errors"),
+        (watched(promoted(), minutes=10, failing=10), False, RollBack, "harm to errors"),
+        (watched(promoted(), minutes=10, failing=10), True, RollBack, "harm to errors"),
+        (watched(promoted(), minutes=20, score=0.2), False, RollBack, "harm to quality"),
+    ],
+)
+def test_what_ends_a_watch(states: tuple[MetricState, ...], over: bool, kind: type, words: str) -> None:
+    """R117, R128."""
+    decision = decided(states, over=over)
+    assert isinstance(decision, kind)
+    assert words in decision.reason
+    if isinstance(decision, RollBack):
+        assert decision.verdict is Verdict.FAIL
+    if isinstance(decision, EndWatch):
+        assert (decision.outcome is PushOutcome.GOOD) == words.startswith("no harm")
+
+
+def test_a_detector_finds_after_a_week_what_it_finds_after_an_hour() -> None:
+    """A test would have to win back first what it lost while all was well."""
+
+    def minutes_to_harm(states: tuple[MetricState, ...]) -> int:
+        for minute in range(60):
+            window = [
+                Answered(f"late {minute}/{n}".encode(), Arm.CHALLENGER, n < 3, 100.0) for n in range(20)
+            ]
+            states = fold_requests(states, window, (20_000 + minute) * MINUTE_US)
+            if states[0].harmful:
+                return minute
+        return 60
+
+    early = minutes_to_harm(watched(promoted(), minutes=30))
+    late = minutes_to_harm(watched(promoted(), minutes=600))
+    assert late <= early + 2
+    assert late < 30
+
+
+def test_labels_of_the_canary_are_compared_in_the_watch_as_well() -> None:
+    """Labels come days later; both arms' answers are scored, and the comparison goes on."""
+    *_, quality = promoted()
+    for _ in range(40):
+        quality = fold_scores(quality, [0.3] * 2, [0.8] * 18)
+    assert quality.harmful
+
+
+@given(st.integers(0, 30), st.integers(0, 20), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_good_needs_its_units_and_never_goes_with_harm(minutes: int, failing: int, over: bool) -> None:
+    states = watched(promoted(), minutes=minutes, failing=failing)
+    decision = decided(states, over=over)
+    if isinstance(decision, EndWatch) and decision.outcome is PushOutcome.GOOD:
+        assert over
+        assert all(
+            state.challenger_units_this_step >= needed
+            for state, needed in zip(states, (50, 50, 10), strict=True)
+        )
+        assert not any(state.harmful for state in states)  # fmt: skip
+    assert isinstance(decision, RollBack) == any(state.harmful for state in states)
+
+
+def test_hours_meet_their_likes_and_no_stretch_is_used_twice() -> None:
+    switched_us = 10 * DAY_US + 7 * HOUR_US
+    state = begin_rate(POLICY, switched_us)
+    assert state is not None
+    used: list[int] = []
+    while (due := next_stretches(state, history_us=0, known_us=switched_us + 3 * DAY_US)) is not None:
+        assert (due.after_us - due.before_us) % DAY_US == 0
+        assert due.before_us + due.us <= switched_us <= due.after_us
+        used += range(due.before_us, due.before_us + due.us, MINUTE_US)
+        state = fold_rate(state, due, after=1000, before=1000)
+    assert len(used) == len(set(used)) == 3 * 24 * 60
+    assert not state.harmful
+
+
+def test_a_young_model_is_compared_with_the_hour_before_the_switch() -> None:
+    state = begin_rate(POLICY, 5 * HOUR_US)
+    assert state is not None
+    known_us, history_us = 9 * HOUR_US, 4 * HOUR_US + HOUR_US // 2
+    assert next_stretches(state, history_us=history_us, known_us=known_us) is None  # it is not that old
+    due = next_stretches(state, history_us=3 * HOUR_US, known_us=known_us)
+    assert due is not None
+    assert (due.before_us, due.after_us, due.us) == (4 * HOUR_US, 5 * HOUR_US, HOUR_US)
+    state = fold_rate(state, due, after=10, before=1000)
+    assert state.harmful
+    assert next_stretches(state, history_us=3 * HOUR_US, known_us=known_us) is None
+    assert "times that before the switch (10 requests after, 1000 in as long before" in rate_in_words(state)
+
+
+def test_a_rate_that_changed_is_no_harm_and_never_good() -> None:
+    rate = begin_rate(POLICY, 0)
+    assert rate is not None
+    changed = replace(rate, challenger_units=10, champion_units=900, log_e=rate.log_bound)
+    decision = decided((*watched(promoted(), minutes=10), changed), over=True)
+    assert isinstance(decision, EndWatch)
+    assert decision.outcome is PushOutcome.CENSORED
+    assert "the rate of requests has changed" in decision.reason
+    assert isinstance(decided((*watched(promoted(), minutes=10), changed), over=False), Wait)
+    assert begin_rate(Canary(rate_margin=None), 0) is None

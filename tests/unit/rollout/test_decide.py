@@ -14,11 +14,13 @@ from holdfast.rollout import (
     TRANSITIONS,
     Advance,
     Answered,
+    BeginShadow,
     Canary,
     Complete,
     Confirm,
     MetricState,
     ProbeSeen,
+    Readiness,
     RollBack,
     RolloutState,
     Shadow,
@@ -32,7 +34,9 @@ from holdfast.rollout import (
     fold_counts,
     fold_requests,
     fold_scores,
+    shadow,
 )
+from holdfast.rollout.decide import harm_shown
 
 POLICY = Canary(units_per_step=100, labelled_per_step=20, patience=timedelta(hours=1))
 HOUR_US = 3_600_000_000
@@ -254,3 +258,139 @@ def test_every_decision_is_legal_and_says_why(
     assert decision.reason
     if not isinstance(decision, Wait):
         assert (state, decision.event) in TRANSITIONS
+
+
+PENDING = replace(RUNNING, state=State.PENDING)
+ASKING = replace(POLICY, replay_requests=100, drill_within=timedelta(days=7))
+READY = Readiness(Verdict.PASS, 100, drilled_us=0)
+
+
+@pytest.mark.parametrize(
+    ("ready", "kind", "words"),
+    [
+        (READY, Start, "starts with 1 %"),
+        (Readiness(), Wait, "has answered 0 of 100 recorded requests"),
+        (replace(READY, replayed=99), Wait, "has answered 99 of 100 recorded requests"),
+        (replace(READY, replay=Verdict.INCONCLUSIVE), Wait, "recorded requests (holdfast replay v2)"),
+        (replace(READY, replay=Verdict.FAIL), RollBack, "failed the replay of 100 requests"),
+        (replace(READY, drilled_us=None), Wait, "last drilled never, and the policy asks"),
+        (replace(READY, drilled_us=-8 * 24 * HOUR_US), Wait, "last drilled 192.0 h ago"),
+    ],
+)
+def test_what_a_policy_asks_for_before_anything_begins(ready: Readiness, kind: type, words: str) -> None:
+    """R120, R133: and what is not there in time ends the rollout before anybody is touched."""
+    pending = replace(PENDING, policy=ASKING, ready=ready)
+    decision = decide(pending, begin(ASKING, 0.02), [], 1)
+    assert isinstance(decision, kind)
+    assert words in decision.reason
+    if isinstance(decision, Wait):
+        late = decide(pending, begin(ASKING, 0.02), [], HOUR_US + 1)
+        assert isinstance(late, RollBack)
+        assert late.verdict is Verdict.INCONCLUSIVE
+
+
+SHADOWED = replace(POLICY, shadow=Shadow(units=30, disagreement=0.1))
+
+
+def copies(units: int, *, failing: int = 0, otherwise: int = 0) -> tuple[MetricState, ...]:
+    pairs = [
+        shadow.Pair(
+            f"u{n}".encode(),
+            "exception" if n < failing else "ok",
+            False,
+            () if n < failing else (shadow.ComparedRow(0.9 if n < otherwise else 0.1, 0.1),),
+            100.0,
+            100.0,
+        )
+        for n in range(units)
+    ]
+    return shadow.fold_pairs(shadow.begin(SHADOWED, 0.02), pairs)
+
+
+def test_copies_come_before_traffic() -> None:
+    """R111."""
+    decision = decide(replace(PENDING, policy=SHADOWED), (), [], 1)
+    assert isinstance(decision, BeginShadow)
+    assert decision.share_ppm == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("known", "canary", "kind", "words"),
+    [
+        ((), True, Wait, "no copy was answered"),
+        (copies(29), True, Wait, "29 of 30 units in shadow"),
+        (copies(30), True, Start, "no harm in shadow"),
+        (copies(30), False, Wait, "too few requests of v1"),
+        (copies(60, failing=40), True, RollBack, "harm in shadow: 40 of 60 units were not answered"),
+        (copies(60, otherwise=50), True, RollBack, "50 of 60 units were decided otherwise"),
+        (copies(20, failing=20), True, RollBack, "harm in shadow"),
+    ],
+)
+def test_what_follows_from_copies(
+    known: tuple[MetricState, ...], canary: bool, kind: type, words: str
+) -> None:
+    shadowing = replace(RUNNING, state=State.SHADOWING, policy=SHADOWED)
+    first = begin(SHADOWED, 0.02) if canary else ()
+    decision = decide(shadowing, (*known, *first), [], 1)
+    assert isinstance(decision, kind)
+    assert words in decision.reason
+    late = decide(shadowing, (*known, *first), [], HOUR_US + 1)
+    assert isinstance(late, RollBack if kind is Wait else kind)
+    assert (harm_shown(known, SHADOWED) != "") == (kind is RollBack)
+
+
+@pytest.mark.parametrize(
+    ("known", "kind"),
+    [(evidence(), Wait), ((), Wait), (evidence(units=1), Wait), (evidence(bad=40), RollBack)],
+)
+def test_a_held_canary_waits_for_a_person_and_for_harm_only(
+    known: tuple[MetricState, ...], kind: type
+) -> None:
+    decision = decide(replace(RUNNING, state=State.PAUSED), known, [], 100 * HOUR_US)
+    assert isinstance(decision, kind)
+
+
+def test_a_step_lasts_as_long_as_the_policy_says_however_clear_its_evidence_is() -> None:
+    slow = replace(RUNNING, policy=replace(POLICY, step_at_least=timedelta(hours=2)))
+    waiting = decide(slow, evidence(), [], 2 * HOUR_US - 1)  # longer than its patience: that is for evidence
+    assert isinstance(waiting, Wait)
+    assert "a step lasts 2.0 h" in waiting.reason
+    assert isinstance(decide(slow, evidence(), [], 2 * HOUR_US), Advance)
+    assert isinstance(decide(slow, evidence(bad=40), [], 1), RollBack)
+
+
+def test_everything_is_given_after_enough_labels_in_all() -> None:
+    """R125: traffic moves on early signals, and labels may come days later."""
+    policy = replace(POLICY, labelled_per_step=0, labelled_in_all=50)
+    early = replace(RUNNING, policy=policy)
+    assert isinstance(decide(early, evidence(labelled=0), [], 1), Advance)
+    last = replace(early, step=4)
+    waiting = decide(last, evidence(labelled=49), [], 1)
+    assert isinstance(waiting, Wait)
+    assert "49 of 50 labelled units in all" in waiting.reason
+    assert isinstance(decide(last, evidence(labelled=50), [], 1), Complete)
+    assert isinstance(decide(last, evidence(labelled=49), [], HOUR_US + 1), RollBack)
+
+
+@given(
+    st.sampled_from([State.CANARY, State.PAUSED]),
+    st.integers(0, 4),
+    st.integers(0, 250),
+    st.integers(0, 60),
+    st.integers(0, 60),
+    st.integers(0, 2 * HOUR_US),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_share_never_grows_without_its_evidence(
+    state: State, step: int, units: int, bad: int, labelled: int, now_us: int
+) -> None:
+    known = evidence(units=units, bad=min(units, bad), labelled=labelled)
+    decision = decide(replace(RUNNING, state=state, step=step), known, [], now_us)
+    harmful = any(each.harmful for each in known)
+    if isinstance(decision, Advance | Complete):
+        assert state is State.CANARY
+        assert units >= POLICY.units_per_step
+        assert labelled >= POLICY.labelled_per_step
+        assert not harmful
+        assert isinstance(decision, Complete) == (step == 4)
+    assert (isinstance(decision, RollBack) and decision.verdict is Verdict.FAIL) == harmful

@@ -1,0 +1,80 @@
+"""`holdfast drill` as a person types it, in the project that `holdfast init` makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from holdfast.cli.app import app, load_commands
+from holdfast.errors import HoldfastError, InputError
+from holdfast.store import Store, plans, versions
+
+pytestmark = pytest.mark.sqlite
+
+
+class Shell:
+    """Runs commands in one project, in this process."""
+
+    def __init__(self, directory: Path) -> None:
+        load_commands("")
+        self.directory = directory
+
+    def __call__(self, name: str, *arguments: str, status: int = 0) -> str:
+        done = CliRunner().invoke(app, [name, *arguments, "--project", str(self.directory)])
+        if isinstance(done.exception, HoldfastError):
+            raise done.exception
+        assert done.exit_code == status, (done.output, done.exception)
+        return done.output
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A project with a version that serves, and its heuristic beside it."""
+    directory = tmp_path_factory.mktemp("parcels")
+    shell = Shell(directory)
+    shell("init", "--name", "parcels")
+    shell("ingest", "rows", str(directory / "parcels.csv"), "--batch", "all")
+    shell("train")
+    store = Store.open(directory / ".holdfast")
+    champion = versions.newest(store, "parcels", role="candidate")
+    with store.ledger.write() as connection:
+        plans.append(
+            connection,
+            model="parcels",
+            champion=champion.version,
+            fallback=versions.heuristic_beside(store, champion).version,
+            now_us=1,
+        )
+    store.ledger.close()
+    return shell
+
+
+def test_every_drill_but_the_one_that_needs_a_server_passes(shell: Shell) -> None:
+    """The servers of drills on copies are started by the project's own command."""
+    assert "never drilled: roll-back, restore" in shell("status")
+    with pytest.raises(InputError, match="no drill is named"):
+        shell("drill")
+    with pytest.raises(InputError, match="'nothing' is no drill"):
+        shell("drill", "nothing")
+    told: dict[str, Any] = json.loads(shell("drill", "--all", "--lasts", "3d", "--json", status=1))
+    found = {each["kind"]: each for each in told["drills"]}
+    verdicts = {kind: each["verdict"] for kind, each in found.items()}
+    assert verdicts == {
+        "roll-back": "inconclusive",
+        "restore": "pass",
+        "stale-leader": "pass",
+        "dead-database": "pass",
+        "bad-push": "pass",
+    }, found
+    assert found["roll-back"]["explanation"] == "no server answers, so nothing was drilled"
+    assert found["restore"]["expires_us"] - found["restore"]["ended_us"] == 3 * 86_400_000_000
+    status = shell("status")
+    assert "restore ready until 20" in status
+    assert "never drilled: roll-back;" in status
+    listed = json.loads(shell("drill", "--list", "--json"))["kinds"]
+    assert [each["kind"] for each in listed if not each["ready"]] == ["roll-back"]
+    assert "bad-push" in shell("drill", "--list")

@@ -108,11 +108,17 @@ def commands() -> str:
 
 
 def _command(name: str, command: typer.core.TyperCommand | typer.core.TyperGroup) -> Iterator[str]:
-    """The help of a command, or of each command of a group."""
+    """The help of a command, or of each command of a group, and of the group itself where it does something alone."""
     if isinstance(command, typer.core.TyperGroup):
+        if command.invoke_without_command:
+            yield from _help(name, command)
         for each, member in command.commands.items():
             yield from _command(f"{name} {each}", member)
         return
+    yield from _help(name, command)
+
+
+def _help(name: str, command: typer.core.TyperCommand | typer.core.TyperGroup) -> Iterator[str]:
     yield f"## {name}\n\n{command.help}\n"
     rows = []
     for parameter in command.params:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         Volume,
     )
     from holdfast.qualify import Gates, GoldenQuery, Objective
-    from holdfast.rollout import Canary, Hook
+    from holdfast.rollout import Canary, Hook, Shadow
     from holdfast.rollout.drills import Drills
     from holdfast.tables.selection import (
         Cap,
@@ -79,7 +79,7 @@ _WHERE = {
     ),
     "holdfast.declaration": "Model",
     "holdfast.qualify": "Gates GoldenQuery Objective",
-    "holdfast.rollout": "Canary Hook",
+    "holdfast.rollout": "Canary Hook Shadow",
     "holdfast.rollout.drills": "Drills",
     "holdfast.tables.selection": "Cap Discard Filter Forbidden Quota Sample Selection Weights",
     "holdfast.train": "LightGBM LogisticRegression Rate",
@@ -94,7 +94,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "Model", "Aggregate", "Bucket", "Clip", "Code", "Difference", "Hour", "Impute", "Log", "Month", "Ratio", "Value", "Weekday",
     "Selection", "Filter", "Forbidden", "Discard", "Sample", "Cap", "Quota", "Weights",
     "LightGBM", "LogisticRegression", "Rate", "Gates", "GoldenQuery", "Objective", "Canary",
-    "Hook", "Drills",
+    "Shadow", "Hook", "Drills",
 ]  # fmt: skip
 
 

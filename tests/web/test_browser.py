@@ -12,10 +12,11 @@ from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+from sqlalchemy import update
 
 from holdfast.records import Arm
 from holdfast.rollout import Answered, fold_requests
-from holdfast.store import evidence
+from holdfast.store import evidence, schema
 from holdfast.store.events import append
 from holdfast.web.app import build_app
 
@@ -120,9 +121,7 @@ def test_the_running_rollout_fits_every_screen(browser, address, width, dark):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.get_log("browser") == []
     if directory := os.environ.get("HOLDFAST_SCREENSHOTS"):
-        height = browser.execute_script("return document.documentElement.scrollHeight")
-        screen(browser, width, height, dark=dark)
-        browser.save_screenshot(f"{directory}/page-{width}-{'dark' if dark else 'light'}.png")
+        card.screenshot(f"{directory}/rollout-{width}-{'dark' if dark else 'light'}.png")
 
 
 def test_the_numbers_of_a_rollout_change_without_a_reload(browser, address, store):
@@ -140,6 +139,12 @@ def test_the_numbers_of_a_rollout_change_without_a_reload(browser, address, stor
     follows.until(lambda seen: seen.find_element(By.CSS_SELECTOR, "#rollout .evidence tbody").text != before)
     first = browser.find_element(By.CSS_SELECTOR, "#rollout .evidence tbody tr")
     assert "fail" in first.text
+    with store.ledger.write() as connection:
+        connection.execute(
+            update(schema.rollouts).where(schema.rollouts.c.rollout == 3).values(reason="held by ada")
+        )
+    # Who listens and does not look is told of it, without a reload as well.
+    follows.until(lambda seen: "held by ada" in seen.find_element(By.ID, "told").get_attribute("textContent"))
     assert browser.execute_script("return window.wasHere") is True
     assert browser.get_log("browser") == []
 

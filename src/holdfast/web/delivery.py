@@ -22,6 +22,7 @@ SHOWN_CHAPTERS: Final = 12
 
 _MINUTE_US: Final = 60_000_000
 _HOUR_US: Final = 3_600_000_000
+_SECOND_US: Final = 1_000_000
 _NAMES: Final[Mapping[str, str]] = {
     "errors": "Errors",
     "latency": "Slower than the bound",
@@ -115,10 +116,11 @@ def metric_name(metric: str) -> str:
 
 def interval_words(metric: MetricProgress) -> str:
     """How the challenger differs from the champion, with its interval; empty where nothing is known."""
-    if metric.estimate is None:
+    if metric.estimate is None or metric.low is None or (metric.high is None and metric.low <= 0.0):
         return ""
-    low, high = ("?" if end is None else f"{end:.3g}" for end in (metric.low, metric.high))
-    return f"{metric.difference} {metric.estimate:.3g} ({low} to {high})"
+    ends = f"at least {metric.low:.2g}" if metric.high is None else f"{metric.low:.2g} to {metric.high:.2g}"
+    of = "" if metric.difference == "odds ratio" else "difference of "
+    return f"{of}{metric.difference} {metric.estimate:.2g} ({ends})"
 
 
 def mean_words(metric: MetricProgress, side: str) -> str:
@@ -136,7 +138,9 @@ def when_words(now: RolloutProgress) -> str:
         return "paused by a person: evidence is counted, and nothing advances"
     if now.decision_us is None:
         return "nothing tells yet when it will be decided"
-    return f"decision in about {words.span(max(1.0, now.decision_us / 1e6))}"
+    if now.decision_us < _SECOND_US:
+        return "it is decided now"
+    return f"decision in about {words.span(now.decision_us / 1e6)}"
 
 
 def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tuple[int | None, int]:

@@ -45,13 +45,13 @@ def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec 
         "field": "part",
         "type": "quantitative",
         "scale": scale,
-        "title": "Evidence of harm, part of its bound",
+        "title": "Evidence, of its bound",
         "axis": {"format": "%", "tickCount": 5},
     }
     legend: Spec = {
         "orient": "top",
         "title": None,
-        "columns": max(1, width // 170),
+        "columns": max(1, width // 200),
         "symbolType": "stroke",
         "symbolStrokeWidth": 2.5,
         "symbolSize": 400,
@@ -106,9 +106,11 @@ def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec 
             },
         ],
     }
-    return whole_chart(
-        [lines, bound], width, height, "Evidence of harm over time, by metric, against its bound"
-    )
+    title = "Evidence of harm over time, by metric, against its bound"
+    chart = whole_chart([lines, bound], width, height, title)
+    # Dash and colour say the same: one legend for both, which Vega-Lite makes of scales that are resolved alike.
+    chart["resolve"]["scale"]["strokeDash"] = "independent"
+    return chart
 
 
 def _iso(at_us: int) -> str:

@@ -6,14 +6,20 @@
   const live = document.getElementById("live");
   const pulse = document.getElementById("pulse");
   const seconds = Number(live.dataset.refreshSeconds) || 5;
+  const told = document.getElementById("told");
   let shown = live.innerHTML;
+
+  // What a listener is told: which version answers, and why the rollout is where it is. The figures change too often.
+  const said = () => ["h1", "#rollout .reason"].map((each) => live.querySelector(each)?.textContent ?? "").join(" ");
 
   const swap = (text) => {
     if (text === shown) return;
     shown = text;
+    const before = said();
     const open = new Set([...live.querySelectorAll("details[open]")].map((each) => each.id));
     live.innerHTML = text;
     for (const each of live.querySelectorAll("details")) each.open = each.open || open.has(each.id);
+    if (said() !== before) told.textContent = said();
   };
 
   const again = async () => {

@@ -129,7 +129,8 @@ def restore(
         )
     report.say(
         f"[green]ok[/] backup [bold]{done.name}[/] is back at {escape(str(settings.root))}: {done.rows:,} rows, "
-        f"{counted(done.files, 'file')}, verified, in {done.seconds:.1f} s; what came after {moment(done.at_us)} is not in it"
+        f"{counted(done.files, 'file')}, verified, in {done.seconds:.1f} s; what came after {moment(done.at_us)} is not in it, "
+        "and heads of the story that were kept later do not stand (holdfast audit --against)"
     )
     report.result(done.as_dict())
 

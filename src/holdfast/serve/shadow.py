@@ -9,6 +9,7 @@ thread, and gets no copy any more while the same version shadows. ONNX Runtime r
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ QUEUED_BYTES: Final = 16 * 1024 * 1024
 """How large the requests of all copies that wait may be together."""
 DEADLINE_SECONDS: Final = 10.0
 """How long a shadow may take for one copy before it is taken for hung."""
+LOOK_SECONDS: Final = 0.005
+"""How often the thread looks for copies while they come."""
+_IDLE_SECONDS: Final = 1.0
 _TICKS: Final = 20
 
 
@@ -194,35 +198,41 @@ class ShadowThread:
 
 
 class _Worker:
-    """One thread that answers copies and one that watches it; both end when it is stopped or abandoned."""
+    """One thread that answers copies and one that watches it; both end when it is stopped or abandoned.
+
+    Who puts a copy takes no lock and wakes nobody while copies come: the thread looks for them itself every few
+    milliseconds, and sleeps when none came for a second.
+    """
 
     def __init__(self, owner: ShadowThread) -> None:
         self.queue: deque[tuple[Copy, Cast]] = deque()
-        self.bytes = 0
         self.lock = threading.Lock()
         self.current: tuple[Copy, Cast] | None = None
         """What is under way; None between copies."""
         self.abandoned = False
         self._owner = owner
-        self._stopping = False
+        self._put_bytes = self._taken_bytes = 0  # each counted by one thread only
+        self._stopping = self._asleep = False
         self._wake = threading.Event()
         self._ticks = self._since = 0
         threading.Thread(target=self._answer_forever, name="shadow", daemon=True).start()
         threading.Thread(target=self._watch_forever, name="shadow-watch", daemon=True).start()
 
+    @property
+    def bytes(self) -> int:
+        """How large the requests are that wait."""
+        return self._put_bytes - self._taken_bytes
+
     def put(self, copy: Copy, cast: Cast) -> None:
-        with self.lock:
-            self.queue.append((copy, cast))
-            self.bytes += copy.bytes
-        if not self._wake.is_set():
+        self.queue.append((copy, cast))
+        self._put_bytes += copy.bytes
+        if self._asleep:
             self._wake.set()
 
     def clear(self) -> int:
-        """Forget what waits; how many copies."""
-        with self.lock:
-            many = len(self.queue)
-            self.queue.clear()
-            self.bytes = 0
+        """Forget what waits, of a worker that is over; how many copies."""
+        many = len(self.queue)
+        self.queue.clear()
         return many
 
     def stop(self) -> None:
@@ -234,17 +244,30 @@ class _Worker:
         return self._stopping or self.abandoned
 
     def _answer_forever(self) -> None:
+        quiet = 0
         while not self._over:
-            with self.lock:
-                found = self.queue.popleft() if self.queue else None
-                if found is not None:
-                    self.bytes -= found[0].bytes
-                    self.current, self._since = found, self._ticks
-            if found is None:
-                self._wake.wait()
-                self._wake.clear()
+            try:
+                found = self.queue.popleft()
+            except IndexError:
+                quiet = self._rest(quiet)
                 continue
+            quiet = 0
+            self._taken_bytes += found[0].bytes
+            with self.lock:
+                self.current, self._since = found, self._ticks
             self._owner.done(self, answered(*found, self._owner.clock_us))
+
+    def _rest(self, quiet: int) -> int:
+        """Wait for copies; how often there was none."""
+        if quiet * LOOK_SECONDS < _IDLE_SECONDS:
+            time.sleep(LOOK_SECONDS)
+            return quiet + 1
+        self._wake.clear()
+        self._asleep = True
+        if not self.queue and not self._over:
+            self._wake.wait(_IDLE_SECONDS)
+        self._asleep = False
+        return quiet
 
     def _watch_forever(self) -> None:
         """Counts its own ticks: a process that was stopped and goes on finds no time gone by here."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, insert
 
+from holdfast.rollout import Canary
 from holdfast.store import Store, schema
 
 MODEL = "m"
@@ -77,3 +80,16 @@ def _versions(store: Store) -> None:
                     state="registered" if number == 1 else "qualified", created_us=1,
                 )
             )  # fmt: skip
+
+
+def policy(chance: random.Random) -> Canary:
+    """A policy that may end within minutes."""
+    return Canary(
+        steps=chance.choice([(10, 50, 100), (50, 100), (25,), (20, 100)]),
+        units_per_step=chance.choice([5, 20]),
+        labelled_per_step=0,
+        latency_quantile=chance.choice([None, None, None, 0.99]),
+        latency_requests=30,
+        patience=timedelta(minutes=chance.choice([1, 30, 300])),
+        verify_within=timedelta(minutes=chance.choice([0.5, 10, 300])),
+    )

@@ -17,14 +17,15 @@ from typing import Any
 
 from actors import Actor, Clock, Wire
 from checker import CONTROLLER, History, RejectedError, explained
-from ground import MODEL, VERSIONS, Ground
+from ground import MODEL, VERSIONS, Ground, policy
+from listening import EXPECTED, REFUSALS, Listener
 from simulated_servers import SimulatedServer
 
 from holdfast.control import hold, loop, rollout, watch
 from holdfast.control.probe import probe
 from holdfast.errors import HoldfastError
 from holdfast.monitor import Observation
-from holdfast.rollout import RESTING, Canary, State
+from holdfast.rollout import RESTING, State
 from holdfast.store import Store, collected, leases, plans, rollouts, schema, segments, servers
 from holdfast.store.collected import Stretch
 from holdfast.store.segments import Position
@@ -33,10 +34,6 @@ BEGIN_US = 1_700_000_000_000_000
 HOUR_US = 3_600_000_000
 LEAST_ROUNDS, ROUNDS_TO_REST = 6, 40
 """How many rounds of one controller in a healed world are played at least, and within how many nothing is left to do."""
-EXPECTED = {"HF205", "HF302", "HF304", "HF404"}
-"""What a concern may fail by: a ledger that is cut off or busy, and somebody who was faster."""
-REFUSALS = EXPECTED | {"HF303", "HF403"}
-"""What a person may be told."""
 
 
 @dataclass
@@ -62,7 +59,7 @@ class Run:
         self.true_us = 0
         self.odd: list[str] = []
         ground.reset()
-        self.policy = _policy(self.chance)
+        self.policy = policy(self.chance)
         self.bad = {f"v{number}" for number in range(3, VERSIONS + 1) if self.chance.random() < 0.4}
         self.history = History(ground.home / "ledger.db")
         self.history.lease_changed = self._forget_looks
@@ -81,7 +78,7 @@ class Run:
 
     def go(self, steps: int) -> Outcome:
         """Play `steps` steps, heal the world, and see that it comes to rest. `RejectedError` when a rule is broken."""
-        listener = _Listener(self.odd)
+        listener = Listener(self.odd)
         log = logging.getLogger("holdfast.control")
         log.addHandler(listener)
         propagated, log.propagate = log.propagate, False
@@ -112,7 +109,8 @@ class Run:
         if draw < 0.50:
             actor = self.chance.choice(self.controllers)
             self._go_on(actor)
-            if actor.place == "before write" and self.chance.random() < 0.15:
+            near = actor.place == "before write" and self._under_way() is not None
+            if near and self.chance.random() < 0.3:
                 self._person("roll back")  # what it has read is not so any more
         elif draw < 0.58:
             self.chance.choice(self.servers).follow(self._plan())
@@ -268,7 +266,7 @@ class Run:
                 feedback=(),
             )
             collected.keep(store, lease, stretch, now_us=now_us)
-            if self.chance.random() < 0.1:
+            if self.chance.random() < 0.3:
                 collected.keep(store, lease, stretch, now_us=now_us)
 
     def _trouble(self, actor: Actor) -> None:
@@ -369,23 +367,6 @@ class Run:
             return rollouts.under_way_in(connection, MODEL)
 
 
-class _Listener(logging.Handler):
-    """Hears what the loop only logs: whatever it did not expect."""
-
-    def __init__(self, odd: list[str]) -> None:
-        super().__init__()
-        self._odd = odd
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HoldfastError) and error.code in EXPECTED:
-            return
-        if error is not None:
-            self._odd.append(
-                f"{record.getMessage()}: {error!r}" if not isinstance(error, RejectedError) else str(error)
-            )
-
-
 def play(ground: Ground, seed: int, steps: int) -> Outcome:
     """One run of `seed`; what was rejected is in the outcome, with the command that plays it again."""
     run = Run(ground, seed)
@@ -397,18 +378,6 @@ def play(ground: Ground, seed: int, steps: int) -> Outcome:
             f"{explained(run.history)}"
         )
         return run.outcome
-
-
-def _policy(chance: random.Random) -> Canary:
-    return Canary(
-        steps=chance.choice([(10, 50, 100), (50, 100), (25,), (20, 100)]),
-        units_per_step=chance.choice([5, 20]),
-        labelled_per_step=0,
-        latency_quantile=chance.choice([None, None, None, 0.99]),
-        latency_requests=30,
-        patience=timedelta(minutes=chance.choice([1, 30, 300])),
-        verify_within=timedelta(minutes=chance.choice([0.5, 10, 300])),
-    )
 
 
 def _first_champion(run: Run) -> None:

@@ -24,6 +24,7 @@ from holdfast.rollout import (
     begin_watch,
     shadow,
 )
+from holdfast.rollout.drills import DrillKind
 from holdfast.rollout.evidence import begin_promoted_watch
 from holdfast.rollout.watch import begin_rate
 from holdfast.store import Store, drills, evidence, gates, usage
@@ -35,7 +36,6 @@ LATENCY_LOOKBACK_US: Final = 7 * 86_400_000_000
 
 BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
 
-_ROLL_BACK_DRILL: Final = "roll-back"
 
 
 def readiness(connection: Transaction, row: RolloutRow) -> Readiness:
@@ -47,7 +47,7 @@ def readiness(connection: Transaction, row: RolloutRow) -> Readiness:
     return Readiness(
         replay=None if replay is None else replay.verdict,
         replayed=0 if replay is None or replay.observed is None else int(replay.observed),
-        drilled_us=drills.last_passed_us(connection, row.model, _ROLL_BACK_DRILL),
+        drilled_us=drills.last_passed_us(connection, row.model, DrillKind.ROLL_BACK),
     )
 
 

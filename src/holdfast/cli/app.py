@@ -28,6 +28,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "rollout": ("rollout", "policy"),
     "pushes": ("pushes",),
     "rollback": ("rollback",),
+    "configuration": ("configuration",),
     "recorded": ("replay",),
     "drill": ("drill",),
     "operate": ("serve", "control", "page", "up"),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import getpass
-import http.client
-import json
 import threading
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
@@ -19,12 +17,12 @@ from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted
+from holdfast.cli.server_rollback import through_server
+from holdfast.control import configuration as configuring
 from holdfast.control import rollback as returning
 from holdfast.control import rollout as rolling
 from holdfast.errors import (
-    CODES,
     HoldfastError,
-    InputError,
     IntegrityError,
     NotFoundError,
     RefusedError,
@@ -41,7 +39,6 @@ LEDGER_SECONDS: Final = 3.0
 """How long the ledger may take before the traffic is taken back without it."""
 SEEN_SECONDS: Final = 10.0
 """How long servers may take to obey before the command says that they do not."""
-_ANSWER_SECONDS: Final = 5.0
 _SQLITE: Final = "sqlite:///"
 
 
@@ -49,11 +46,19 @@ _SQLITE: Final = "sqlite:///"
 class _Decided:
     """A roll-back that the ledger has committed, and when that was on the clock of `time.monotonic`."""
 
-    row: RolloutRow
+    row: RolloutRow | None
+    configuration: str | None
     plan: int
     version: str | None
     servers: tuple[Server, ...]
     at: float
+
+
+class Part(StrEnum):
+    """What a push may consist of."""
+
+    MODEL = "model"
+    CONFIGURATION = "configuration"
 
 
 @dataclass(slots=True)
@@ -81,6 +86,12 @@ def rollback(
             "--server", help="Only ask the server at this URL, by the token in HOLDFAST_ABORT_TOKEN."
         ),
     ] = None,
+    only: Annotated[
+        Part | None,
+        typer.Option(
+            "--only", help="What to take back.", show_default="all that was pushed with the version, or since"
+        ),
+    ] = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Only decide; do not wait until servers were seen to obey.")
     ] = False,
@@ -103,9 +114,9 @@ def rollback(
     loaded = Project.load(project, declaration)
     model, settings = loaded.model.name, loaded.settings
     if server is not None:
-        _through_server(report, settings, server, version, reason)
+        through_server(report, settings, server, version, reason)
         return
-    attempt = _through_ledger(settings, model, reason, ledger_seconds)
+    attempt = _through_ledger(settings, model, reason, only, ledger_seconds)
     if attempt.decided is not None:
         _tell_ledger(report, attempt.decided, no_wait=no_wait)
         return
@@ -116,13 +127,22 @@ def rollback(
         if attempt.error is None
         else f"the ledger cannot be used: {_words(attempt.error)}"
     )
+    if only is Part.CONFIGURATION:
+        raise UnavailableError(
+            "HF302",
+            f"{why}, and a configuration is taken back through it alone",
+            state="nothing was changed",
+            next_command="the same command again, when the ledger can be reached",
+        )
     _without_ledger(report, settings, model, version, reason, why, no_wait=no_wait)
 
 
 # --- through the ledger -----------------------------------------------------------------------------------------------
 
 
-def _through_ledger(settings: Settings, model: str, reason: str, seconds: float) -> _Attempt:
+def _through_ledger(
+    settings: Settings, model: str, reason: str, only: Part | None, seconds: float
+) -> _Attempt:
     """Try it in a thread that may hang for as long as a database can; what is known of it after `seconds`.
 
     One that is late may still commit: then ledger and abort say the same.
@@ -131,7 +151,7 @@ def _through_ledger(settings: Settings, model: str, reason: str, seconds: float)
 
     def work() -> None:
         try:
-            attempt.decided = _decide(settings, model, reason)
+            attempt.decided = _decide(settings, model, reason, only)
         except Exception as error:  # whatever a driver raises on a ledger in trouble; it is told below
             attempt.error = error
 
@@ -142,20 +162,30 @@ def _through_ledger(settings: Settings, model: str, reason: str, seconds: float)
     return attempt
 
 
-def _decide(settings: Settings, model: str, reason: str) -> _Decided:
+def _decide(settings: Settings, model: str, reason: str, only: Part | None) -> _Decided:
     path = Path(settings.ledger_url.removeprefix(_SQLITE))
     # Opening would make an empty ledger in the place of a lost one, in which nothing was ever rolled out.
     if settings.ledger_url.startswith(_SQLITE) and not path.exists():
         raise UnavailableError("HF302", f"the ledger {path} is not there")
     store = Store.of(settings)
     registered = servers.registered(store, model)
-    number = rolling.roll_back(store, model, actor=getpass.getuser(), reason=reason, now_us=now_us())
+    who = {"actor": getpass.getuser(), "reason": reason}
+    row, since = None, 0
+    if only is not Part.CONFIGURATION:
+        row = rollouts.get(store, rolling.roll_back(store, model, now_us=now_us(), **who))
+        with store.ledger.read() as connection:
+            before = plans.before_rollout_in(connection, model, row.rollout)
+        since = 0 if before is None else before.plan.plan
+    configured = None
+    if only is not Part.MODEL:
+        configured = configuring.roll_back(store, model, now_us=now_us(), since_plan=since, **who)
+    if row is None and configured is None:
+        raise RefusedError("HF404", f"no configuration of {model!r} was pushed", state="nothing was written")
     at = time.monotonic()
-    row = rollouts.get(store, number)
     plan = plans.newest(store, model)
-    return _Decided(
-        row, 0 if plan is None else plan.plan, None if plan is None else plan.intended, registered, at
-    )
+    number, version = (0, None) if plan is None else (plan.plan, plan.intended)
+    running = None if plan is None or configured is None else plan.configuration
+    return _Decided(row, running, number, version, registered, at)
 
 
 def _is_ledgers(error: HoldfastError) -> bool:
@@ -164,29 +194,34 @@ def _is_ledgers(error: HoldfastError) -> bool:
 
 
 def _tell_ledger(report: Report, decided: _Decided, *, no_wait: bool) -> None:
-    row = decided.row
-    returned = None
+    row, returned = decided.row, None
     if not no_wait and decided.version is not None:
         wanted = returning.under(decided.plan, decided.version)
+        if decided.configuration is not None:
+            wanted = returning.configured(decided.plan, decided.configuration, decided.version)
         returned = returning.wait(decided.servers, wanted, decided=decided.at, seconds=SEEN_SECONDS)
-    report.say(
-        f"[green]decided[/] rollout {row.rollout} of {row.challenger} is {row.state}: traffic returns to "
-        f"{decided.version or 'the version before'} (plan {decided.plan})"
-    )
+    if row is not None:
+        report.say(
+            f"[green]decided[/] rollout {row.rollout} of {row.challenger} is {row.state}: traffic returns to "
+            f"{decided.version or 'the version before'} (plan {decided.plan})"
+        )
+    if decided.configuration is not None:
+        report.say(f"[green]decided[/] servers run with {decided.configuration} again (plan {decided.plan})")
     if returned is not None:
         _say_returned(report, returned)
     report.result(
         {
             "by": "ledger",
-            "rollout": row.rollout,
-            "state": row.state,
-            "champion": row.champion,
-            "challenger": row.challenger,
+            "rollout": None if row is None else row.rollout,
+            "state": None if row is None else row.state,
+            "champion": None if row is None else row.champion,
+            "challenger": None if row is None else row.challenger,
+            "configuration": decided.configuration,
             "plan": decided.plan,
             **_as_document(returned),
         }
     )
-    _end(returned, f"rollout {row.rollout} is {row.state} in the ledger")
+    _end(returned, f"plan {decided.plan} is in the ledger")
 
 
 # --- without the ledger -----------------------------------------------------------------------------------------------
@@ -270,63 +305,6 @@ def abort_of(kept: Kept, version: str | None, reason: str, actor: str) -> Abort:
         actor,
         now_us(),
     )
-
-
-# --- through one server -----------------------------------------------------------------------------------------------
-
-
-def _through_server(report: Report, settings: Settings, url: str, version: str | None, reason: str) -> None:
-    """Ask one server, which may be on another machine, to let `version` answer no more."""
-    address = urlsplit(url)
-    if address.scheme != "http" or not address.hostname:
-        raise InputError("HF103", f"{url!r} is not the URL of a server, such as http://10.0.0.7:8080")
-    token = settings.token
-    if not token:
-        raise InputError(
-            "HF103",
-            "HOLDFAST_ABORT_TOKEN is not set, and a server takes a roll-back only with it",
-            state="nothing was sent",
-            next_command="set it here and where the server runs",
-        )
-    began = time.monotonic()
-    status, said = _post(address.hostname, address.port or 80, token, version, reason)
-    if status != 200:
-        code = str(said.get("code", ""))
-        kind = RefusedError if status in (401, 403, 404, 409) else UnavailableError
-        raise kind(
-            code if code in CODES else "HF504",
-            str(said.get("error", f"status {status}")),
-            state="the server goes on as it was",
-        )
-    took_ms = 1000 * (time.monotonic() - began)
-    report.say(
-        f"[green]done[/] {said.get('version')} does not answer at {escape(url)} any more, {said.get('answers')} does; "
-        f"{took_ms:.0f} ms"
-    )
-    report.result({"by": "server", "server": url, "took_ms": took_ms, **said})
-
-
-def _post(host: str, port: int, token: str, version: str | None, reason: str) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)
-    body = json.dumps({"version": version, "reason": reason, "actor": getpass.getuser()})
-    try:
-        connection.request(
-            "POST",
-            "/holdfast/abort",
-            body,
-            {"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
-        )
-        answer = connection.getresponse()
-        return answer.status, dict(json.loads(answer.read() or b"{}"))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UnavailableError(
-            "HF504",
-            f"no Holdfast server answers at {host}:{port} ({str(error) or type(error).__name__})",
-            state="it is not known whether the server took it; asking again does no harm",
-            next_command="the same command again",
-        ) from error
-    finally:
-        connection.close()
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

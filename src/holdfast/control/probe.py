@@ -55,6 +55,7 @@ def probe(
             verdict=judged.verdict,
             explanation=judged.explanation,
             probed_us=now_us,
+            configuration=observed.configuration,
         )
         probes.record(store, found, lease)
         known[server] = found
@@ -89,12 +90,17 @@ def observe(server: Server) -> Observation:
             return _silent(server, error)
         try:
             answer = asking.probe()
-            after = _plan(asking.status())
+            status = asking.status()
         except FAILURES as error:
             return Observation(before, None, f"{server.address} {_words(error)}")
     answered = answer.get("model_version")
-    # Between two plans it cannot be told under which of them the answer was given.
-    return Observation(after if before == after else None, answered if isinstance(answered, str) else None)
+    after, configuration = _plan(status), status.get("configuration")
+    return Observation(
+        # Between two plans it cannot be told under which of them the answer was given.
+        after if before == after else None,
+        answered if isinstance(answered, str) else None,
+        configuration=configuration if isinstance(configuration, str) else None,
+    )
 
 
 def _silent(server: Server, error: Exception) -> Observation:

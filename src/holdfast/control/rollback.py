@@ -98,6 +98,16 @@ def under(plan: int, version: str) -> Seen:
     return seen
 
 
+def configured(plan: int, configuration: str, version: str) -> Seen:
+    """The server answers a probe as `under` says, and says that it runs with `configuration`."""
+    obeys = under(plan, version)
+
+    def seen(asking: Asking) -> str | None:
+        return obeys(asking) if asking.status().get("configuration") == configuration else None
+
+    return seen
+
+
 def without(version: str) -> Seen:
     """The server has taken the abort of `version`, and answers a probe with the version that it intends instead.
 

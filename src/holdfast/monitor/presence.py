@@ -25,6 +25,8 @@ class Observation:
     answered: str | None
     trouble: str = ""
     reached: bool = True
+    configuration: str | None = None
+    """What the server says that it runs with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ def judge(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: int) -> J
         return Judgement(Verdict.INCONCLUSIVE if settling else Verdict.FAIL, intended, words)
     if seen.plan != plan.plan:
         return _other_plan(plan, seen, intended, plan_age_us)
+    if None not in (plan.configuration, seen.configuration) and plan.configuration != seen.configuration:
+        words = f"The server runs with {seen.configuration}; plan {plan.plan} declares {plan.configuration}."
+        return Judgement(
+            Verdict.INCONCLUSIVE if plan_age_us <= SETTLING_US else Verdict.FAIL, intended, words
+        )
     shared = plan.challenger is not None and 0 < plan.share_ppm < EVERYTHING_PPM
     welcome = {plan.champion, plan.challenger} if shared else {intended}
     if seen.answered in welcome:

@@ -10,12 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdfast.serve.http import ConnectionLimits
+    from holdfast.rollout.configuration import ConnectionLimits
     from holdfast.serve.run import serve_forever
 
 __all__ = ["ConnectionLimits", "serve_forever"]
 
-_HOMES = {"ConnectionLimits": "holdfast.serve.http", "serve_forever": "holdfast.serve.run"}
+_HOMES = {"ConnectionLimits": "holdfast.rollout.configuration", "serve_forever": "holdfast.serve.run"}
 
 
 def __getattr__(name: str) -> Any:

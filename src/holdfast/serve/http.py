@@ -10,31 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Final, Protocol, cast
 
 import httptools
 
+from holdfast.rollout.configuration import ConnectionLimits
 from holdfast.serve.replies import JSON, error_body, head
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """What one client, and all of them together, may cost. Sizes in bytes, times in seconds."""
-
-    header_bytes: int = 16 * 1024
-    body_bytes: int = 8 * 1024 * 1024
-    held_bytes: int = 256 * 1024 * 1024
-    """Of all request bodies that are still being received."""
-    receipt_seconds: float = 10.0
-    """From the first byte of a request (or the connection) to its last."""
-    idle_seconds: float = 75.0
-    write_seconds: float = 20.0
-    """How long a client may leave a full send buffer unread."""
-    connections: int = 1024
-    pipelined: int = 256
-    """Requests of one connection that wait for their reply at once."""
 
 
 class Application(Protocol):
@@ -94,6 +76,10 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._sweep_seconds = min(0.5, limits.receipt_seconds / 4, limits.idle_seconds / 4)
         self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
+
+    def configure(self, limits: ConnectionLimits) -> None:
+        """Let `limits` hold from now on, for the connections that are open too. Any thread may call it."""
+        self.limits = limits
 
     def connection(self) -> Connection:
         """A protocol for a connection that was just accepted."""

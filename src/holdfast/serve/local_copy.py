@@ -39,7 +39,8 @@ class Kept(msgspec.Struct, frozen=True):
     """A plan with those of its versions that were warm, and when traffic last returned to a champion (0: never).
 
     `tainted` are the model's tainted versions, `under_way` is its rollout that had not ended, `rollout` the newest number
-    of a rollout that was seen (0: none): what a roll-back without the ledger must know.
+    of a rollout that was seen (0: none): what a roll-back without the ledger must know. `configuration` is the document of
+    what the server ran with, empty when no plan ever asked for one.
     """
 
     plan: TrafficPlan
@@ -48,6 +49,7 @@ class Kept(msgspec.Struct, frozen=True):
     tainted: tuple[str, ...] = ()
     under_way: UnderWay | None = None
     rollout: int = 0
+    configuration: str = ""
 
 
 class KeptValue(msgspec.Struct, frozen=True, array_like=True):

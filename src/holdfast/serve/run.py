@@ -20,9 +20,10 @@ import uvloop
 
 from holdfast.errors import InputError
 from holdfast.records import check_name
+from holdfast.rollout.configuration import ConnectionLimits
 from holdfast.serve.abort_door import AbortDoor
 from holdfast.serve.doors import Doors
-from holdfast.serve.http import ConnectionLimits, Listener
+from holdfast.serve.http import Listener
 from holdfast.serve.metrics import ServerFacts, ShadowFacts, VersionFacts
 from holdfast.serve.plane import Plane
 from holdfast.serve.routes import Routes
@@ -43,6 +44,9 @@ FIRST_READ_SECONDS: Final = 2.0
 """How long a start waits for the ledger before it serves its local copy."""
 SHADOW_SECONDS: Final = 0.02
 """How long what a shadow has finished waits to be logged together with what it finishes next."""
+SWITCH_SECONDS: Final = 0.001
+"""How long a thread of this process may keep the interpreter from one that waits: a plan or an abort is seen in many short
+turns, each of which waits so long while requests are answered."""
 _BACKLOG: Final = 1024
 
 
@@ -107,6 +111,7 @@ async def _serve(
     started: Callable[[str], None],
 ) -> int:
     """Serve until told to stop; how many threads of shadows were left behind."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -125,6 +130,7 @@ async def _serve(
     routes = Routes(plane, process.status, process.scrape, _release(), doors, door)
     listener = Listener(routes, limits, lambda: formatdate(usegmt=True).encode())
     process.listener, process.routes = listener, routes
+    follower.configured.use(listener.configure)
     follower.start_from_copy()
     follower.start()
     # With a ledger that answers, the first request already meets the newest plan.
@@ -242,6 +248,8 @@ class _Process:
             "left_out": swap.left_out,
             "aborts": [asdict(abort) for abort in swap.aborts.values()],
             "held": swap.held,
+            "configuration": self.listener.limits.id,
+            "configuration_trouble": self._follower.configured.trouble,
             "abort_trouble": self._follower.aborts.trouble or self._follower.aborts.reserve_trouble,
             "online_trouble": progress.online_trouble,
             "copy_trouble": progress.copy_trouble,

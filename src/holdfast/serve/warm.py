@@ -21,6 +21,7 @@ from holdfast.rollout.abort import UnderWay, is_pushed_anew
 from holdfast.rollout.machine import RESTING, State
 from holdfast.serve import giving
 from holdfast.serve.abort import AbortWatch
+from holdfast.serve.configured import Configured
 from holdfast.serve.local_copy import Kept, KeptVersion, LocalCopy
 from holdfast.serve.online_values import OnlineValues
 from holdfast.serve.plane import Plane
@@ -93,6 +94,7 @@ class Follower:
         self._copy = LocalCopy(settings.root / "serve" / plane.model)
         self.aborts = AbortWatch(aborts.directory_of(settings.root, plane.model), self.swap.obey)
         self.online = OnlineValues(plane.table, self._copy)
+        self.configured = Configured(plane.model)
         self._tried: tuple[int, float] = (0, 0.0)
         self._copy_due = False
         self._copy_at = self._round_at = self._asked_at = 0.0
@@ -129,6 +131,7 @@ class Follower:
         self.swap.rolled_back_us = kept.rolled_back_us
         self.swap.learn(frozenset(kept.tainted))
         self.progress.under_way, self.progress.rollout = kept.under_way, kept.rollout
+        self.configured.start_from_copy(kept.configuration)
         self._serve(kept.plan, warmed, left_out)
 
     def start(self) -> None:
@@ -162,10 +165,9 @@ class Follower:
         while not self._stopping.is_set():
             try:
                 store, changes = self._open()
-                if changes.since_last():
-                    self._follow_newest(store)
+                self._look(store, changes)
                 if time.monotonic() >= self._round_at:
-                    self._round(store)
+                    self._round(store, changes)
                     self._round_at = time.monotonic() + self._poll_seconds
             except (
                 Exception
@@ -178,13 +180,20 @@ class Follower:
             self.first_read.set()
             self._stopping.wait(min(changes.pause_seconds, self._poll_seconds))
 
-    def _round(self, store: Store) -> None:
+    def _look(self, store: Store, changes: Changes) -> None:
+        """Follow a newer plan, if there is one: between all that takes its time, so that nothing of it is in a plan's way."""
+        if changes.since_last():
+            self._follow_newest(store)
+
+    def _round(self, store: Store, changes: Changes) -> None:
         if self._listening.is_set() and not self._announced:
             servers.announce(store, self._server)
             self._announced = True
         newest = self._follow_newest(store)
         self._follow_online(store, self.swap.loaded)
+        self._look(store, changes)
         self._learn(store)
+        self._look(store, changes)
         self._keep(store)
         if newest is not None and self.swap.aborts and not self._copy_due:
             self._end_aborts(store, newest)
@@ -255,6 +264,7 @@ class Follower:
             # Values first: a version that reads an aggregate must not answer its first requests without it.
             self._follow_online(store, warmed)
         self._serve(plan, warmed, left_out)
+        self.configured.follow(store)
 
     def _make_warm(
         self, plan: TrafficPlan, warm: Callable[[str], LoadedVersion]
@@ -357,6 +367,7 @@ class Follower:
             tuple(sorted(swap.tainted)),
             progress.under_way,
             progress.rollout,
+            "" if self.configured.limits is None else self.configured.limits.to_json(),
         )
 
     def _refuse(self, why: str) -> None:

@@ -24,6 +24,8 @@ class Probe:
     verdict: Verdict
     explanation: str
     probed_us: int
+    configuration: str | None = None
+    """What the server said that it runs with."""
 
 
 def record(store: Store, probe: Probe, lease: Lease) -> None:
@@ -50,6 +52,7 @@ def last(store: Store, model: str) -> tuple[Probe, ...]:
                 Verdict(row.verdict),
                 row.explanation,
                 row.probed_us,
+                row.configuration,
             )
             for row in connection.execute(query)
         )

@@ -1,0 +1,105 @@
+"""A configuration of serving is pushed and taken back by a plan, as a version is; servers follow it without a restart."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Final
+
+from holdfast.control.traffic import Traffic
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.rollout.configuration import ConnectionLimits
+from holdfast.store import Store, configurations, events, plans
+from holdfast.store.ledger import Transaction
+from holdfast.store.plans import CommittedPlan
+
+PUSHED: Final = "configuration.pushed"
+ROLLED_BACK: Final = "configuration.rolled_back"
+"""The kinds of the events, whose subject is the model."""
+
+
+def push(store: Store, model: str, limits: ConnectionLimits, *, actor: str, reason: str, now_us: int) -> int:
+    """Let the servers of `model` run with `limits`; the number of the plan. Who answers stays as it is.
+
+    Raises `NotFoundError` HF303 before the model's first plan, `RefusedError` HF403 when `limits` are in force.
+    """
+    with store.ledger.write() as connection:
+        newest = _newest(connection, model)
+        if current(connection, model) == limits:
+            raise RefusedError(
+                "HF403",
+                f"{limits.id} is in force already",
+                state="nothing was written",
+                next_command="holdfast status",
+            )
+        return _append(connection, newest, limits, PUSHED, actor, reason, now_us)
+
+
+def roll_back(
+    store: Store, model: str, *, actor: str, reason: str, now_us: int, since_plan: int = 0
+) -> int | None:
+    """Return to the configuration before the one that was pushed last; the number of the plan, None when none was pushed by
+    a plan after number `since_plan`. Before the first stands what servers have by default.
+
+    Asking again writes nothing: what was taken back does not come back by it.
+    """
+    with store.ledger.write() as connection:
+        spells = configurations.in_force(connection, model)
+        if not spells or spells[0][0] <= since_plan:
+            return None
+        if _is_taken_back(connection, model):
+            return spells[0][0]
+        before = configurations.get(connection, spells[1][1]) if len(spells) > 1 else ConnectionLimits()
+        newest = _newest(connection, model)
+        return _append(connection, newest, before, ROLLED_BACK, actor, reason, now_us)
+
+
+def current(connection: Transaction, model: str) -> ConnectionLimits:
+    """The limits that the plans of `model` ask for."""
+    spells = configurations.in_force(connection, model)
+    return configurations.get(connection, spells[0][1]) if spells else ConnectionLimits()
+
+
+def _is_taken_back(connection: Transaction, model: str) -> bool:
+    """Whether the last that was done to the configuration was its roll-back."""
+    pushed = events.newest(connection, subject=model, kind=PUSHED, limit=1)
+    taken = events.newest(connection, subject=model, kind=ROLLED_BACK, limit=1)
+    return bool(taken) and (not pushed or taken[0].event > pushed[0].event)
+
+
+def _newest(connection: Transaction, model: str) -> CommittedPlan:
+    newest = plans.newest_in(connection, model)
+    if newest is None:
+        raise NotFoundError(
+            "HF303",
+            f"no version of {model!r} serves yet, so that nothing can be configured",
+            state="nothing was written",
+            next_command="holdfast rollout",
+        )
+    return newest
+
+
+def _append(
+    connection: Transaction,
+    newest: CommittedPlan,
+    limits: ConnectionLimits,
+    kind: str,
+    actor: str,
+    reason: str,
+    now_us: int,
+) -> int:
+    configuration = configurations.register(connection, limits, now_us=now_us)
+    plan = newest.plan
+    traffic = {field.name: getattr(plan, field.name) for field in fields(Traffic)} | {
+        "configuration": configuration
+    }
+    events.append(
+        connection,
+        at_us=now_us,
+        kind=kind,
+        subject=plan.model,
+        actor=actor,
+        explanation=f"servers run with {configuration} {limits.to_json()}: {reason}",
+    )
+    return plans.append(
+        connection, model=plan.model, rollout=plan.rollout, now_us=now_us, **asdict(Traffic(**traffic))
+    )

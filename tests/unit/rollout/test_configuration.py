@@ -1,0 +1,46 @@
+"""A configuration is known by what it says, and one with which nobody could be served is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.errors import InputError
+from holdfast.rollout.configuration import ConnectionLimits
+
+
+@given(
+    st.builds(
+        ConnectionLimits,
+        body_bytes=st.integers(1024, 2**40),
+        idle_seconds=st.floats(0.1, 1e6),
+        connections=st.integers(8, 10**6),
+    )
+)
+def test_what_is_written_is_read(limits: ConnectionLimits) -> None:
+    assert ConnectionLimits.from_json(limits.to_json()) == limits
+    assert ConnectionLimits.from_json(limits.to_json()).id == limits.id
+
+
+def test_equal_options_are_one_configuration() -> None:
+    assert ConnectionLimits.of({"idle_seconds": 75}).id == ConnectionLimits().id
+    assert ConnectionLimits.of({"idle_seconds": 76}).id != ConnectionLimits().id
+
+
+@pytest.mark.parametrize(
+    ("document", "why"),
+    [
+        ("[1]", "no option"),
+        ("{", "JSON object"),
+        ('{"speed": 1}', "no option"),
+        ('{"body_bytes": 1}', "nobody is served"),
+        ('{"body_bytes": 4096.5}', "whole number"),
+        ('{"idle_seconds": true}', "is a number"),
+        ('{"idle_seconds": NaN}', "nobody is served"),
+        ('{"connections": "many"}', "whole number"),
+    ],
+)
+def test_what_cannot_be_is_refused(document: str, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        ConnectionLimits.from_json(document)

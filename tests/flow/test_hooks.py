@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.control import hooks
+from holdfast.control.status import StatusReader
 from holdfast.rollout import Hook
 from holdfast.store import chain, events
 from holdfast.store import hooks as kept
@@ -84,6 +85,8 @@ def test_a_veto_holds_the_step_and_is_asked_again_after_half_a_minute(world, ser
     ask(world)
     assert world.reconcile() == []
     assert ask(world) == 0
+    (held,) = StatusReader(world.store, MODEL).read(now_us=world.now_us).held_by
+    assert held == "freeze, asked before start: freeze until Monday <b>"
     world.tick(31_000_000)
     assert ask(world) == 1
     assert len(told(world, "hook.refused")) == 1  # the same answer is no news

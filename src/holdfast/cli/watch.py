@@ -128,6 +128,8 @@ def _print_status(report: Report, document: dict[str, Any]) -> None:
         )
         if stale:
             report.say("  no control loop is running; next: [cyan]holdfast up[/]")
+    for hook in document["held_by"]:
+        report.say(f"[yellow]the rollout waits for a hook[/]: {escape(hook)}")
     _say_asked(report, document["asked"])
     _say_drills(report, document["drills"])
     _tables(report, document)

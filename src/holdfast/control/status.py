@@ -32,6 +32,7 @@ from holdfast.store import (
     events,
     feeds,
     gates,
+    hooks,
     labels,
     outcomes,
     plans,
@@ -131,7 +132,7 @@ class LabelStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything about one model at `now_us`."""
+    """Everything about one model at `now_us`. `held_by` are the hooks that the rollout under way waits for, in words."""
 
     model: str
     now_us: int
@@ -150,6 +151,7 @@ class Status:
     asked: Asked | None
     drills: tuple[Standing, ...]
     events: tuple[EventRow, ...]
+    held_by: tuple[str, ...] = ()
 
     @property
     def held(self) -> VersionStatus | None:
@@ -203,6 +205,7 @@ class StatusReader:
             states = tuple(feeds.everything(connection))
             wrong = tuple(violations.newest(connection, limit=NEWEST_VIOLATIONS))
             live = asked.last(connection, model)
+            waiting = hooks.open_questions(connection, model)
             spoilt = {
                 version: taints.why(connection, "version", version)
                 for version in taints.versions_of(connection, model)
@@ -232,6 +235,7 @@ class StatusReader:
             asked=live,
             drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
             events=story,
+            held_by=tuple(f"{each.hook}, asked before {each.event}: {each.explanation}" for each in waiting),
         )
 
     def _use(self, now_us: int) -> Use:

@@ -15,6 +15,7 @@ import pytest
 from holdfast.control import backup as backing
 from holdfast.control import drill, drill_copy, drill_live, drill_mend, drill_push, rollback, rollout
 from holdfast.control.drill_live import Place
+from holdfast.errors import ConflictError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, RollBack, Wait
 from holdfast.rollout.drills import DrillKind, Drills
@@ -62,6 +63,14 @@ def place(world) -> Place:
 
 def run(place: Place, kind: DrillKind) -> Any:
     return drill.run(place, kind, actor="ann", lasts_us=DAY_US)
+
+
+def _was_champion(world, kind: str) -> None:
+    with world.store.ledger.write() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO rollouts (model, challenger, state, step, policy, started_us, step_started_us, changed_us, reason, "
+            f"actor) VALUES ('{MODEL}', '{world.names[kind]}', 'promoted', 0, '{{}}', 1, 1, 1, 'then', 'ann')"
+        )
 
 
 def _deaf(really: Any) -> Any:
@@ -123,11 +132,7 @@ def test_a_live_drill_moves_all_users_and_back(world, place: Place, serve) -> No
     refused = run(live, DrillKind.ROLL_BACK)
     assert refused.verdict is Verdict.INCONCLUSIVE
     assert "was never the champion" in refused.explanation
-    with world.store.ledger.write() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO rollouts (model, challenger, state, step, policy, started_us, step_started_us, changed_us, reason, "
-            f"actor) VALUES ('{MODEL}', '{world.names['tenth']}', 'promoted', 0, '{{}}', 1, 1, 1, 'then', 'ann')"
-        )
+    _was_champion(world, "tenth")
     seen: set[str] = set()
     stop = threading.Event()
 
@@ -194,12 +199,15 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     def die(*_: object, **__: object) -> None:
         raise KilledError
 
+    _was_champion(world, "tenth")
     before = plans.newest(world.store, MODEL)
     monkeypatch.setattr(rollback, "wait", die)
     monkeypatch.setattr(drill_live, "put_back", die)
     with pytest.raises(KilledError):
-        run(place, DrillKind.ROLL_BACK)
+        run(dataclasses.replace(place, live=True), DrillKind.ROLL_BACK)
     monkeypatch.undo()
+    with pytest.raises(ConflictError, match="a live drill of roll-back has all users"):
+        rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     (row,) = drills.unfinished(world.store, MODEL)
     assert row.verdict is Verdict.ERROR
     assert drill_mend.mend(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
@@ -209,6 +217,7 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     assert after.plan == before.plan + 2
     assert dataclasses.replace(after, plan=before.plan) == before
     assert drill_mend.mend(world.store, MODEL, now_us=later_us) == []
+    rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     assert "killed in the middle; plan" in drills.of_model(world.store, MODEL)[0].explanation
 
 

@@ -68,7 +68,7 @@ def roll_back(place: Place, drill: int) -> Found:
             before, target = _before(connection, store, model, live=place.live)
             there = _moved(before, target) if place.live else before
             number = _append(connection, there, drill, "begins", place.clock_us())
-            drills.note(connection, drill, {"plan": number, "returns": asdict(before)})
+            drills.note(connection, drill, {"plan": number, "returns": asdict(before), "live": place.live})
     except RefusedError as refused:
         nothing = "nothing to return to" in refused.what
         return Found(Verdict.FAIL if nothing else Verdict.INCONCLUSIVE, refused.what)

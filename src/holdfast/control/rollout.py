@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.control import hooks, known, pushes
 from holdfast.control.progress import judged_all
 from holdfast.control.traffic import traffic_of
-from holdfast.errors import NotFoundError, RefusedError
+from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.records import Verdict
 from holdfast.rollout import (
     Advance,
@@ -35,6 +35,7 @@ from holdfast.rollout.verdict import Verdicts
 from holdfast.store import (
     Store,
     decisions,
+    drills,
     events,
     evidence,
     plans,
@@ -83,6 +84,13 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
         if current is not None and current.challenger == version:
             return current.rollout
         plan = plans.newest_in(connection, model.name)
+        if plan is not None and drills.moves_users_in(connection, model.name, plan.plan.plan):
+            raise ConflictError(
+                "HF404",
+                f"a live drill of roll-back has all users of {model.name!r} for a moment",
+                state="nothing was written",
+                next_command="the same command again, in a minute",
+            )
         champion = None if plan is None else plan.plan.champion
         if champion == version and current is None:
             raise RefusedError(

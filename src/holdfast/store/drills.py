@@ -116,6 +116,15 @@ def unfinished(store: Store, model: str) -> tuple[Drill, ...]:
         return tuple(_drill(row) for row in connection.execute(query))
 
 
+def moves_users_in(connection: Connection, model: str, plan: int) -> bool:
+    """Whether plan number `plan` of `model` is that of a live drill which has not ended: who is the champion now is not
+    who will be.
+    """
+    query = select(_DRILLS.c.evidence).where(_DRILLS.c.model == model, _DRILLS.c.explanation == _UNFINISHED)
+    noted = [json.loads(text) for text in connection.execute(query).scalars()]
+    return any(each.get("live", False) and each.get("plan") == plan for each in noted)
+
+
 def forget_servers(store: Store) -> None:
     """Let a copy of the store know no server of its models: those of the original are none of its business."""
     with store.ledger.write() as connection:

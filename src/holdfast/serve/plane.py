@@ -94,6 +94,8 @@ class Plane:
         serving = self.serving
         if serving is None:
             return [_unavailable("no version is loaded yet") for _ in calls]
+        if self.shadow is not None:
+            self.shadow.answering = True  # until `mirror`
         outcomes: list[Outcome | None] = [None] * len(calls)
         frames: list[bytes] = []
         jobs: dict[str, list[_Job]] = {}
@@ -124,7 +126,10 @@ class Plane:
     def mirror(self) -> None:
         """Give the shadow, if there is one, copies of what was answered last. To be called when the answers are out."""
         answered, self._answered = self._answered, None
-        if answered is None or self.shadow is None:
+        if self.shadow is None:
+            return
+        self.shadow.answering = False
+        if answered is None:
             return
         serving, jobs, calls = answered
         if serving is not self._mirrored:

@@ -34,6 +34,10 @@ LOOK_SECONDS: Final = 0.005
 """How often the thread looks for copies while they come."""
 _IDLE_SECONDS: Final = 1.0
 _TICKS: Final = 20
+LONGEST_REST_SECONDS: Final = 0.05
+"""After each copy the thread rests as long as it worked, at most so long: it never has more than half a core."""
+_WAY_SECONDS: Final = 0.0005
+_WAYS_GIVEN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class ShadowThread:
         """Copies by version and what became of them."""
         self.dropped: Counter[str] = Counter()
         """Copies by version that did not fit, or came when it was switched off."""
+        self.answering = False
+        """Whether requests are being answered at this moment: then the shadow begins nothing."""
         self.left_behind = 0
         """Threads that did not come back and could not be ended."""
         self.off = ""
@@ -187,6 +193,13 @@ class ShadowThread:
             self._woken = True
             self._wake()
 
+    def give_way(self) -> None:
+        """Wait until nothing is being answered, some milliseconds at most."""
+        for _ in range(_WAYS_GIVEN):
+            if not self.answering:
+                return
+            time.sleep(_WAY_SECONDS)
+
     def clock_us(self) -> int:
         """Microseconds since 1970 UTC."""
         return self._clock_us()
@@ -255,7 +268,9 @@ class _Worker:
             self._taken_bytes += found[0].bytes
             with self.lock:
                 self.current, self._since = found, self._ticks
-            self._owner.done(self, answered(*found, self._owner.clock_us))
+            owner, began = self._owner, perf_counter()
+            owner.done(self, answered(*found, owner.clock_us, owner.give_way))
+            time.sleep(min(perf_counter() - began, LONGEST_REST_SECONDS))
 
     def _rest(self, quiet: int) -> int:
         """Wait for copies; how often there was none."""
@@ -281,17 +296,20 @@ class _Worker:
                 self._owner.hung(self, current)
 
 
-def answered(copy: Copy, cast: Cast, clock_us: Callable[[], int]) -> ShadowRecord:
+def answered(
+    copy: Copy, cast: Cast, clock_us: Callable[[], int], give_way: Callable[[], None]
+) -> ShadowRecord:
     """What the shadow makes of `copy`. Never raises.
 
     The version that answered runs once more beside it, so that both are timed on the same thread with the same rows; who
-    goes first is drawn by the unit.
+    goes first is drawn by the unit. Before each, those who answer users are let by.
     """
     timed: dict[str, tuple[str, Probabilities | None, int]] = {}
     sides = [(cast.shadow, cast.endpoint)]
     if copy.champion == cast.champion.name:
         sides.insert(copy.unit[-1] & 1 if copy.unit else 0, (cast.champion, cast.champion_endpoint))
     for version, endpoint in sides:
+        give_way()
         began = perf_counter()
         kind, found = _run(copy, version, endpoint, cast)
         timed[version.name] = kind, found, int((perf_counter() - began) * 1e6)

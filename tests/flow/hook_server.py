@@ -38,10 +38,12 @@ class HookServer:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(hook.body)))
                 self.end_headers()
+                if not hook.trickles:
+                    self.wfile.write(hook.body)
+                    return
                 for byte in hook.body:
                     self.wfile.write(bytes([byte]))
-                    if hook.trickles:
-                        time.sleep(0.1)
+                    time.sleep(0.1)
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -218,6 +218,9 @@ def test_the_command_says_it_and_exits_so(tmp_path: Path) -> None:
     head = runner.invoke(app, [*asked, "--head"]).output.strip()
     assert Head.parse(head).event == 3
     assert json.loads(runner.invoke(app, [*asked, "--against", head, "--json"]).output)["clean"]
+    load_commands("events")
+    printed = runner.invoke(app, ["events", "--project", str(tmp_path), "--since", "1", "--json"]).output
+    assert [json.loads(line)["event"] for line in printed.splitlines()] == [2, 3]
     run(store, "UPDATE events SET kind = 'b.told' WHERE event = 2")
     told = runner.invoke(app, asked)
     assert told.exit_code == 1

@@ -132,7 +132,7 @@ def test_no_answer_is_no_consent(world, server: HookServer, bad: dict[str, objec
     world.reconcile()
     began = time.monotonic()
     assert ask(world) == 1
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 15.0  # of the 30 that it hangs, and the 60 that it trickles
     assert world.reconcile() == []
     (silent,) = told(world, "hook.silent")
     assert words in silent
@@ -176,7 +176,7 @@ def test_a_roll_back_waits_for_nobody(world, server: HookServer) -> None:
     world.probe()
     assert world.reconcile() == ["Confirm"]
     assert world.row().state == "rolled_back"
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 15.0
     assert server.taken == []
 
 
@@ -187,6 +187,22 @@ def test_a_person_takes_back_what_a_hook_holds(world, server: HookServer) -> Non
     world.reconcile()
     world.roll_back()
     assert world.row().state == "cancelled"
+    assert ask(world) == 0
+
+
+def test_a_question_that_no_step_waits_for_is_asked_no_more(world, server: HookServer) -> None:
+    veto(world, server.start(), on=("advance",))
+    server.says(False, "never")
+    begin(world)
+    world.reconcile()
+    world.traffic()
+    world.reconcile()
+    assert ask(world) == 1
+    world.traffic(failing=25)
+    assert world.reconcile() == ["RollBack"]
+    world.tick(60_000_000)
+    assert ask(world) == 0
+    assert StatusReader(world.store, MODEL).read(now_us=world.now_us).held_by == ()
 
 
 def test_a_consent_does_not_hold_for_ever(world, server: HookServer) -> None:

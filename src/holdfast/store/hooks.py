@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -75,14 +76,18 @@ def answers(connection: Connection, rollout: int) -> tuple[HookAnswer, ...]:
 
 
 def open_questions(connection: Connection, model: str) -> tuple[HookAnswer, ...]:
-    """Questions about the rollout of `model` that is under way which have no consent."""
+    """Questions that the rollout of `model` which is under way waits for: put since its last transition, no consent yet."""
     query = (
-        select(*_COLUMNS)
+        select(*_COLUMNS, _ROLLOUTS.c.step_started_us)
         .join(_ROLLOUTS, _ROLLOUTS.c.rollout == _ANSWERS.c.rollout)
         .where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.not_in(sorted(RESTING)))
         .where(_ANSWERS.c.verdict != Verdict.PASS)
+        .order_by(_ANSWERS.c.asked_us, _ANSWERS.c.hook)
     )
-    return _rows(connection, query)
+    found = [dict(row) for row in connection.execute(query).mappings()]
+    return tuple(
+        _answer(row) for row in found if row.pop("step_started_us") <= json.loads(row["question"])["at_us"]
+    )
 
 
 def put_question(connection: Connection, question: HookAnswer) -> None:
@@ -115,7 +120,8 @@ def _is(answer: HookAnswer) -> tuple[ColumnElement[bool], ...]:
 
 
 def _rows(connection: Connection, query: Select[Any]) -> tuple[HookAnswer, ...]:
-    return tuple(
-        HookAnswer(**{**row, "verdict": Verdict(row["verdict"])})
-        for row in connection.execute(query).mappings()
-    )
+    return tuple(_answer(dict(row)) for row in connection.execute(query).mappings())
+
+
+def _answer(row: dict[str, Any]) -> HookAnswer:
+    return HookAnswer(**row | {"verdict": Verdict(row["verdict"])})

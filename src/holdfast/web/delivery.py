@@ -9,12 +9,12 @@ from typing import Any, Final
 from holdfast.control.explain import Chapter, explain
 from holdfast.control.progress import MetricProgress, RolloutProgress, in_order, progress
 from holdfast.control.pushes import Totals, listed, totals
-from holdfast.records import Arm, Verdict
+from holdfast.records import Arm
 from holdfast.rollout import State
 from holdfast.rollout.drills import DrillKind, Standing, ready
 from holdfast.rollout.history import points_of
 from holdfast.rollout.shadow import is_shadow
-from holdfast.store import Store, drills, evidence, usage
+from holdfast.store import Store, drills, evidence, hooks, usage
 from holdfast.store.hooks import HookAnswer
 from holdfast.web import words
 
@@ -74,6 +74,8 @@ def read(store: Store, model: str, *, now_us: int) -> Delivery:
     if now is None:
         return Delivery(None, None, 0, (), (), (), standing, pushed)
     story = explain(store, now.rollout)
+    with store.ledger.read() as connection:
+        waiting = hooks.open_questions(connection, model)
     ppm, requests = _realised(store, model, now, now_us)
     return Delivery(
         progress=now,
@@ -81,7 +83,7 @@ def read(store: Store, model: str, *, now_us: int) -> Delivery:
         realised_requests=requests,
         curves=_curves(store, now),
         chapters=story.chapters[-SHOWN_CHAPTERS:][::-1],
-        hooks=tuple(each for each in story.answers if each.verdict is not Verdict.PASS),
+        hooks=waiting,
         drills=standing,
         pushes=pushed,
     )

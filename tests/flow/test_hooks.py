@@ -36,7 +36,7 @@ def world(tmp_path: Path, rollout_world: ModuleType):
 
 
 def veto(world, url: str, **given) -> Hook:
-    hook = Hook("freeze", url, veto=True, **({"within": "1s"} | given))
+    hook = Hook("freeze", url, veto=True, **({"within": "2s"} | given))
     hooks.declare(world.store, MODEL, [hook], now_us=world.tick())
     return hook
 
@@ -111,8 +111,8 @@ def test_patience_ends_a_rollout_that_a_hook_holds(world, server: HookServer) ->
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"pause_seconds": 30.0}, "no answer within 1 s"),
-        ({"trickles": True, "body": b" " * 600}, "no answer within 1 s"),
+        ({"pause_seconds": 30.0}, "no answer within 2 s"),
+        ({"trickles": True, "body": b" " * 600}, "no answer within 2 s"),
         ({"status": 503}, "status 503"),
         (
             {"status": 302, "headers": {"Location": "http://127.0.0.1:1/elsewhere"}},

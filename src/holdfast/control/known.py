@@ -63,10 +63,9 @@ def first_evidence(store: Store, row: RolloutRow, now_us: int) -> tuple[MetricSt
 def of_decision(
     connection: Transaction, row: RolloutRow, first: tuple[MetricState, ...]
 ) -> tuple[MetricState, ...]:
-    """What the decision about `row` looks at."""
-    if row.state in BEFORE_TRAFFIC:
-        return (*evidence.shadow_of_rollout_in(connection, row.rollout), *first)
-    return evidence.of_rollout_in(connection, row.rollout)
+    """What the decision about `row` looks at; labels of its time in shadow may still come when it has traffic."""
+    others = first if row.state in BEFORE_TRAFFIC else evidence.of_rollout_in(connection, row.rollout)
+    return (*evidence.shadow_of_rollout_in(connection, row.rollout), *others)
 
 
 def prepare(

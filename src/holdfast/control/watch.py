@@ -82,8 +82,9 @@ def _watched(connection: Transaction, model: str) -> tuple[RolloutRow, int] | No
 
 
 def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int) -> WatchDecision:
+    copies = evidence.shadow_of_rollout_in(connection, row.rollout)
     return decide_watch(
-        evidence.of_rollout_in(connection, row.rollout),
+        (*copies, *evidence.of_rollout_in(connection, row.rollout)),
         Canary.from_json(row.policy),
         promoted_us=row.changed_us,
         until_us=until_us,

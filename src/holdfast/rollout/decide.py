@@ -42,7 +42,7 @@ def decide(
     ----------
     evidence
         One state per metric. Before the canary, the states that it would begin with; none while they cannot begin,
-        because the champion has answered too little for a latency bound. While it shadows, those of the shadow as well.
+        because the champion has answered too little for a latency bound. Those of the shadow as well, where it had one.
     probes
         The last probe of each server of the model.
 
@@ -76,10 +76,30 @@ def decide(
 
 def harm_shown(evidence: Sequence[MetricState], policy: Canary) -> str:
     """Which metrics show harm, of traffic or of copies, with their numbers; empty when none does."""
-    copies = [state for state in evidence if shadow.is_shadow(state.metric)]
-    others = [state for state in evidence if not shadow.is_shadow(state.metric)]
-    seen = [harm_of(others, tuple(judge(state, policy) for state in others)), _shadow_harm(copies, policy)]
+    copies, others = _apart(evidence)
+    seen = [harm_of(others, tuple(judge(state, policy) for state in others))]
+    if in_shadow := _shadow_harm(copies, policy):
+        seen.append(f"harm in shadow: {in_shadow}")
     return "; ".join(each for each in seen if each)
+
+
+def _apart(evidence: Sequence[MetricState]) -> tuple[list[MetricState], list[MetricState]]:
+    """What copies showed, and what traffic showed."""
+    copies = [state for state in evidence if shadow.is_shadow(state.metric)]
+    return copies, [state for state in evidence if not shadow.is_shadow(state.metric)]
+
+
+def judged(evidence: Sequence[MetricState], policy: Canary) -> tuple[Verdicts, str]:
+    """The verdicts of a challenger that has traffic, and its harm in words.
+
+    Labels of its time in shadow come when it has traffic already: what they show sends it back as well. Nobody waits for
+    them, so only the verdicts that show harm are among those that are returned.
+    """
+    copies, others = _apart(evidence)
+    verdicts = tuple(judge(state, policy) for state in others)
+    late = shadow.judge(copies, policy) if copies else ()
+    harmful = tuple(verdict for verdict in late if verdict.verdict is Verdict.FAIL)
+    return (*verdicts, *harmful), harm_shown(evidence, policy)
 
 
 def _shadow_harm(copies: Sequence[MetricState], policy: Canary) -> str:
@@ -144,7 +164,7 @@ def _start(
 
 def _shadowing(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
     """Nobody is touched yet, so a challenger that does harm or differs too much is cancelled."""
-    copies = [state for state in evidence if shadow.is_shadow(state.metric)]
+    copies, others = _apart(evidence)
     verdicts = shadow.judge(copies, rollout.policy)
     harm = _shadow_harm(copies, rollout.policy)
     if harm:
@@ -153,14 +173,12 @@ def _shadowing(rollout: RolloutState, evidence: Sequence[MetricState], now_us: i
     if wanting or not verdicts:
         seen = ", ".join(wanting) or "no copy was answered"
         return _wait_or_give_up(rollout, f"inconclusive in shadow: {seen} so far", verdicts, now_us)
-    others = [state for state in evidence if not shadow.is_shadow(state.metric)]
     shown = f"no harm in shadow ({_shown(verdicts)}): "
     return _start(rollout, others, shown, verdicts, now_us)
 
 
 def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
-    verdicts = tuple(judge(state, rollout.policy) for state in evidence)
-    harm = harm_of(evidence, verdicts)
+    verdicts, harm = judged(evidence, rollout.policy)
     if harm:
         return RollBack(Verdict.FAIL, harm, verdicts)
     wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
@@ -192,8 +210,7 @@ def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int)
 
 def _paused(rollout: RolloutState, evidence: Sequence[MetricState]) -> Decision:
     """A person holds it where it is; harm is stronger than that."""
-    verdicts = tuple(judge(state, rollout.policy) for state in evidence)
-    harm = harm_of(evidence, verdicts)
+    verdicts, harm = judged(evidence, rollout.policy)
     if harm:
         return RollBack(Verdict.FAIL, harm, verdicts)
     share = percent(rollout.policy.shares_ppm[rollout.step])
@@ -203,8 +220,7 @@ def _paused(rollout: RolloutState, evidence: Sequence[MetricState]) -> Decision:
 def _verifying(
     rollout: RolloutState, evidence: Sequence[MetricState], probes: Sequence[ProbeSeen], now_us: int
 ) -> Decision:
-    verdicts = tuple(judge(state, rollout.policy) for state in evidence)
-    harm = harm_of(evidence, verdicts)
+    verdicts, harm = judged(evidence, rollout.policy)
     if harm and rollout.returns_to is not None:
         return RollBack(Verdict.FAIL, harm, verdicts)
     confirmed, seen = _answered_by(rollout.challenger, rollout.plan, probes)

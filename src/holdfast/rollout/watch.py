@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from holdfast.records import Verdict, canonical_json
+from holdfast.rollout.decide import judged
 from holdfast.rollout.decisions import RollBack, Wait
 from holdfast.rollout.metric import RATE, MetricState
 from holdfast.rollout.policy import Canary
 from holdfast.rollout.pushes import PushOutcome
-from holdfast.rollout.verdict import Verdicts, harm_of, judge
+from holdfast.rollout.verdict import Verdicts
 from holdfast.stats import RateTest
 
 DAY_US: Final = 86_400_000_000
@@ -45,7 +46,8 @@ def decide_watch(
     Parameters
     ----------
     evidence
-        One state per metric, as of `begin_promoted_watch`; the rate's too, where it is judged.
+        One state per metric, as of `begin_promoted_watch`; the rate's too, where it is judged, and those of the shadow,
+        whose labels may come as late.
 
     Guarantee: never good without as many units of each metric in the watch as a step must show, and never good when the
     rate of requests has changed. A version within its levels is taken back with probability of about `alpha` at most.
@@ -53,9 +55,8 @@ def decide_watch(
     >>> decide_watch([], Canary(), promoted_us=0, until_us=5, now_us=5).outcome
     <PushOutcome.CENSORED: 'censored'>
     """
-    verdicts = tuple(judge(state, policy) for state in evidence)
+    verdicts, harm = judged(evidence, policy)
     after = f"{(now_us - promoted_us) / 3.6e9:.1f} h after its promotion"
-    harm = harm_of(evidence, verdicts)
     if harm:
         return RollBack(Verdict.FAIL, f"{harm}; {after}", verdicts)
     if now_us < until_us:

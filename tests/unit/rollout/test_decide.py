@@ -394,3 +394,19 @@ def test_the_share_never_grows_without_its_evidence(
         assert not harmful
         assert isinstance(decision, Complete) == (step == 4)
     assert (isinstance(decision, RollBack) and decision.verdict is Verdict.FAIL) == harmful
+
+
+@pytest.mark.parametrize("state", [State.CANARY, State.PAUSED, State.VERIFYING])
+def test_labels_of_the_shadow_that_come_when_it_has_traffic_send_it_back(state: State) -> None:
+    """R125: the shadow was over before the truth about its copies was known; without harm it holds nothing up."""
+    policy = replace(POLICY, shadow=Shadow(units=10))
+    running = replace(RUNNING, policy=policy, state=state)
+    copies = shadow.begin(policy, 0.02)
+    waits = state is not State.CANARY
+    assert isinstance(decide(running, (*copies, *evidence()), [], 1), Wait if waits else Advance)
+    told = [shadow.LabelledPair(bytes([at]), 0.5, 0.9) for at in range(60)]
+    decision = decide(running, (*shadow.fold_labelled(copies, told), *evidence()), [], 1)
+    assert isinstance(decision, RollBack)
+    assert decision.verdict is Verdict.FAIL
+    assert "harm in shadow: mean score 0.5000 of 60 units, champion 0.9000" in decision.reason
+    assert decision.verdicts[-1].metric == "shadow.quality"

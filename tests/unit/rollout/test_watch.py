@@ -15,12 +15,14 @@ from holdfast.rollout import (
     MetricState,
     PushOutcome,
     RollBack,
+    Shadow,
     Wait,
     begin,
     begin_watch,
     fold_counts,
     fold_requests,
     fold_scores,
+    shadow,
 )
 from holdfast.rollout.evidence import begin_promoted_watch
 from holdfast.rollout.watch import (
@@ -172,3 +174,12 @@ def test_a_rate_that_changed_is_no_harm_and_never_good() -> None:
     assert "the rate of requests has changed" in decision.reason
     assert isinstance(decided((*watched(promoted(), minutes=10), changed), over=False), Wait)
     assert begin_rate(Canary(rate_margin=None), 0) is None
+
+
+def test_labels_of_the_shadow_that_come_after_the_promotion_take_it_back() -> None:
+    policy = replace(POLICY, shadow=Shadow(units=10))
+    told = [shadow.LabelledPair(bytes([at]), 0.5, 0.9) for at in range(60)]
+    copies = shadow.fold_labelled(shadow.begin(policy, 0.02), told)
+    decision = decide_watch((*copies, *promoted()), policy, promoted_us=0, until_us=HOUR_US, now_us=5)
+    assert isinstance(decision, RollBack)
+    assert "harm in shadow" in decision.reason

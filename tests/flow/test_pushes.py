@@ -6,14 +6,15 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import insert
+from tests.flow import rollout_world
 from tests.flow.push_world import Pushes, carrier_of
 
-from holdfast.control import hold, pushes
-from holdfast.errors import NotFoundError, RefusedError
+from holdfast.control import hold, pushes, watch
+from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.rollout import PushOutcome, State
-from holdfast.store import evidence, gates, schema
+from holdfast.store import evidence, faults, gates, leases, schema
 
 HOUR_US = 3_600_000_000
 
@@ -273,3 +274,48 @@ def test_what_a_policy_asks_for_is_waited_for(begin):
             )
         )  # fmt: skip
     assert story.step() == ["Start"]
+
+
+def test_a_loop_that_lost_its_lease_neither_labels_nor_takes_back(begin):
+    """D6: whoever slept wakes up too late."""
+    story = begin(watch=timedelta(hours=1))
+    version = story.promote()
+    stale = story.world.lease
+    story.minutes(2, lambda asked, _: {"failed": asked == version})
+    leases.release(story.world.store, stale)
+    fresh = rollout_world.take(story.world.store, "other")
+    with pytest.raises(ConflictError, match="HF304"):
+        watch.carry(story.world.store, "m", stale, now_us=story.world.tick())
+    assert story.push().outcome is PushOutcome.OPEN
+    story.world.lease = fresh
+    assert story.step() == ["RollBack"]
+    assert story.push().outcome is PushOutcome.ESCAPED
+
+
+@pytest.mark.parametrize("point", ["rollout.before_commit", "rollout.after_commit"])
+def test_a_push_is_labelled_in_the_transaction_that_ends_it(begin, point):
+    """Whoever dies in between finds state, plan and label together, or none of them."""
+
+    class Death(BaseException):
+        pass
+
+    def die(reached):
+        if reached == point:
+            raise Death
+
+    story = begin()
+    story.minutes(1)
+    version = story.version()
+    story.world.begin(version)
+    story.step()
+    story.minutes(6, lambda asked, _: {"failed": asked == version})
+    faults.arm(die)
+    try:
+        with pytest.raises(Death):
+            story.world.reconcile()
+    finally:
+        faults.arm(None)
+    ended = point == "rollout.after_commit"
+    assert (story.push().outcome is PushOutcome.BAD) == ended
+    assert (story.world.row().state is State.ROLLING_BACK) == ended
+    assert (version in story.world.plan().versions()) != ended

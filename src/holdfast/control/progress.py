@@ -9,6 +9,7 @@ from holdfast.records import Verdict
 from holdfast.rollout import Canary, MetricState, MetricVerdict, State, judge, shadow
 from holdfast.rollout.evidence import interval_of
 from holdfast.rollout.forecast import Forecast, forecast
+from holdfast.rollout.metric import RATE
 from holdfast.store import Store, evidence, plans, pushes, rollouts
 from holdfast.store.rollouts import RolloutRow
 
@@ -122,6 +123,9 @@ def in_order(states: Iterable[MetricState]) -> list[MetricState]:
 
 def explained(judged: MetricVerdict) -> str:
     """A verdict in one sentence."""
+    if judged.metric == RATE:
+        told = judged.wanting or "the rate of requests is not shown to differ from that before the switch"
+        return f"{told[0].upper()}{told[1:]}."
     match judged.verdict:
         case Verdict.FAIL:
             return "Harm is shown: the evidence reached its bound."

@@ -51,13 +51,20 @@ def record(
     watched = outcome is PushOutcome.OPEN and after is State.PROMOTED
     if after is State.PROMOTED:
         _replace_watched(connection, row, now_us)
-    requests = requests_of(states)[0] if after in (*_ENDING, State.PROMOTED) else None
+    until_us = None if before is None else before.watch_until_us
     pushes.put(
         connection,
         PushRow(
-            row.rollout, row.model, outcome, why, events.SYSTEM, now_us, requests, now_us + policy.watch_us if watched else None
+            rollout=row.rollout,
+            model=row.model,
+            outcome=outcome,
+            reason=why,
+            labelled_by=events.SYSTEM,
+            labelled_us=now_us,
+            requests=requests_of(states)[0] if after in (*_ENDING, State.PROMOTED) else None,
+            watch_until_us=now_us + policy.watch_us if watched else until_us,
         ),
-    )  # fmt: skip
+    )
 
 
 def end_watch(

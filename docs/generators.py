@@ -144,7 +144,7 @@ def metrics() -> str:
     nothing = {
         each.name: "" if each.name == "model" else () if each.name == "versions" else 0
         for each in dataclasses.fields(ServerFacts)
-        if each.default is dataclasses.MISSING
+        if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
     }
     page = exposition(ServerFacts(**nothing), Counters()).decode()
     kinds = dict(line.split(" ")[2:4] for line in page.splitlines() if line.startswith("# TYPE"))

@@ -338,7 +338,8 @@ class Ground:
         running = nearby.running(directory)
         aborts.add(directory, abort)
         decided = time.monotonic()
-        found = rollback.wait(running, rollback.without(abort.version), decided=decided, seconds=SEEN_SECONDS)
+        seen = rollback.without(abort.version, directory)
+        found = rollback.wait(running, seen, decided=decided, seconds=SEEN_SECONDS)
         return found.took_ms, found.done and abort.version == self.bad, time.monotonic()
 
     def agree(self) -> None:

@@ -243,7 +243,8 @@ def _without_ledger(
     found = nearby.running(directory)
     returned = None
     if not no_wait:
-        returned = returning.wait(found, returning.without(abort.version), decided=at, seconds=SEEN_SECONDS)
+        seen = returning.without(abort.version, directory)
+        returned = returning.wait(found, seen, decided=at, seconds=SEEN_SECONDS)
     if returned is not None and returned.held and not returned.answered:
         aborts.remove(directory, [abort])
         raise RefusedError(

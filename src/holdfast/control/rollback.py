@@ -10,11 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
-from holdfast.store import servers
+from holdfast.store import aborts, servers
 from holdfast.store.servers import Server
+
+_PLACES: Final = ("champion", "challenger", "previous", "fallback", "shadow", "intended")
 
 PAUSE_SECONDS: Final = 0.005
 """Between two questions to a server that does not obey yet."""
@@ -108,10 +111,11 @@ def configured(plan: int, configuration: str, version: str) -> Seen:
     return seen
 
 
-def without(version: str) -> Seen:
+def without(version: str, directory: Path) -> Seen:
     """The server has taken the abort of `version`, and answers a probe with the version that it intends instead.
 
-    Raises `HeldError` with the server's own words when it cannot do without `version`.
+    An abort that is gone from `directory` was taken, and ended because the ledger agreed: a ledger that takes no writes may
+    still be read. Raises `HeldError` with the server's own words when it cannot do without `version`.
     """
 
     def seen(asking: Asking) -> str | None:
@@ -121,7 +125,9 @@ def without(version: str) -> Seen:
             raise HeldError(str(held[version]))
         standing = status.get("aborts")
         named = {each.get("version") for each in standing} if isinstance(standing, list) else set()
-        if version not in named:
+        if version not in named and (
+            version in map(status.get, _PLACES) or aborts.stamp(directory) is not None
+        ):
             return None
         answered = asking.probe().get("model_version")
         return answered if answered == status.get("intended") and isinstance(answered, str) else None

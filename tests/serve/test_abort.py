@@ -209,3 +209,20 @@ def test_without_a_copy_the_command_says_where_else_to_ask(
     monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "s3cret-token")
     with pytest.raises(UnavailableError, match="no Holdfast server answers"):
         command("--server", "http://127.0.0.1:9")
+
+
+def test_what_the_ledger_agrees_with_already_is_done_too(
+    promoted: World, serve: Start, command: Callable[..., dict[str, Any]]
+) -> None:
+    """A ledger that takes no writes may be read: servers forget an abort that it agrees with before they are asked."""
+    with promoted.store.ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE rollouts SET state = 'rolling_back'")
+    plan = promoted.plan("tenth", fallback="delay")
+    served = serve()
+    served.wait_for_plan(plan)
+    kept = promoted.root / "serve" / MODEL / "plan.json"
+    served.wait(lambda _: kept.exists() and '"under_way":{' in kept.read_text())
+    done = command("--ledger-seconds", "0")
+    assert (done["done"], done["version"]) == (True, promoted.names["half"])
+    served.wait(lambda status: not status["aborts"])
+    assert aborts.stamp(promoted.root / "serve" / MODEL) is None

@@ -134,8 +134,15 @@ def hold_to_levels(memory: Memory, alpha: float) -> dict[str, Any]:
 
 
 def begin_detectors(memory: Memory, run_length: float) -> dict[str, Any]:
-    """From here on detectors watch, together with on average no false alarm in `run_length` minutes."""
-    return _each(memory, lambda kept, _, weight: comparison.begin_detector(kept, run_length / weight))
+    """From here on detectors watch, together with on average no false alarm in `run_length` minutes.
+
+    A slice that first came when the champion had no traffic any more has no level: nothing can be held against it.
+    """
+
+    def watched(kept: Memory, _: str, weight: float) -> dict[str, Any]:
+        return comparison.begin_detector(kept, run_length / weight) if "watch" in kept else dict(kept)
+
+    return _each(memory, watched)
 
 
 def _each(memory: Memory, change: Callable[[Memory, str, float], dict[str, Any]]) -> dict[str, Any]:

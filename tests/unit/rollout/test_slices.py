@@ -128,3 +128,15 @@ def test_slices_alike_in_both_arms_raise_no_alarm(seed: int) -> None:
             window.append(request(next(numbers), arm, f"c{(mixed >> 50) % 7}", failed=failed))
         state = fold(state, window, minute)
     assert state.log_e < state.log_bound + 2.0
+
+
+def test_a_slice_that_first_comes_at_100_percent_does_not_stop_the_promotion() -> None:
+    """Nobody compared it, so nothing is held against it; the others are watched all the same."""
+    state = fold(guard(), traffic(0, "AA", 300))
+    (state,) = begin_watch([state], POLICY)
+    state = fold(state, [request(9_000, CHALLENGER, "ZZ")], 1)
+    (state,) = begin_promoted_watch([state], POLICY)
+    late = [request(20_000 + at, CHALLENGER, "ZZ", failed=True) for at in range(40)]
+    assert not fold(state, late, 2).harmful
+    known = [request(30_000 + at, CHALLENGER, "AA", failed=True) for at in range(40)]
+    assert fold(state, known, 2).harmful

@@ -14,6 +14,8 @@ import pytest
 from tests.serve.conftest import CONTRACT, MODEL, Served, row, sealed, tensors
 
 from holdfast.contract import Contract, Number
+from holdfast.control.slicing import Reading, Watched
+from holdfast.control.tally import tally
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.plane import Call, Plane
 from holdfast.serve.serving import Serving
@@ -139,6 +141,27 @@ def test_a_challenger_that_refuses_what_callers_send_has_failed(served: Callable
     plane = served(changed(high=1000), "old", "new")
     assert asked(plane, row(distance=2000.0)) == "old"
     assert plane.counters.challenger_failures["new", "contract"] == 1
+
+
+def test_a_request_that_names_a_version_is_never_held_against_the_champion(
+    served: Callable[..., Plane], tmp_path: Path
+) -> None:
+    """Or whoever names a broken version, again and again, would take a watched champion back (R117)."""
+    plane = served(changed(low=50), "new", previous="old")
+    assert plane.serving is not None
+    broken = {**plane.serving.versions, "old": replace(plane.serving.versions["old"], session=None)}
+    plane.serving = replace(plane.serving, versions=broken)
+    assert asked(plane, row(), pinned="old") == "HF503"
+    assert asked(plane, row(distance=8000.0), pinned="old") == "HF502"
+    assert asked(plane, row()) == "new"
+    records = logged(tmp_path)
+    assert [(each.version, each.arm, each.result) for each in records] == [
+        ("old", "fallback", "unavailable"),
+        ("old", "fallback", "contract"),
+        ("new", "champion", "ok"),
+    ]
+    watched = tally(records, Reading(watched=Watched(3, "new", 0)))
+    assert [[each.failed for each in window.requests] for window in watched.windows] == [[False]]
 
 
 def test_the_log_holds_rows_in_the_order_of_the_contract_that_answered(

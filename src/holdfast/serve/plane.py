@@ -192,10 +192,11 @@ class Plane:
         )  # fmt: skip
 
     def _refused(self, serving: Serving, call: Call, result: str, frames: list[bytes]) -> None:
-        champion = serving.plan.champion
+        version = call.pinned or serving.plan.champion
+        arm = serving.arm(version)
         now_us = self.clock_us()
         seconds = perf_counter() - call.received
-        self.counters.count(champion, Arm.CHAMPION, result, 0, seconds)
+        self.counters.count(version, arm, result, 0, seconds)
         frames.append(
             frame(
                 PredictionRecord(
@@ -203,8 +204,8 @@ class Plane:
                     now_us,
                     now_us,
                     b"",
-                    Arm.CHAMPION,
-                    champion,
+                    arm,
+                    version,
                     "",
                     None,
                     result,
@@ -274,7 +275,7 @@ class Plane:
 
     def _frame(self, serving: Serving, job: _Job, now_us: int) -> bytes:
         answered = job.probabilities is not None
-        version = job.answered or serving.plan.champion
+        version = _charged(serving, job)
         received, own = job.received_rows, serving.endpoints[version]
         if own is not job.endpoint and job.request.rows:
             # The log holds rows in the order and the units of the contract that answered.
@@ -300,7 +301,7 @@ class Plane:
             return frame(_with_inputs(record, inputs))
 
     def _outcome(self, serving: Serving, job: _Job, logged: bool, seconds: float) -> Outcome:
-        version = job.answered or serving.plan.champion
+        version = _charged(serving, job)
         arm = serving.arm(version)
         if job.probe:
             self.counters.probes += 1
@@ -355,6 +356,11 @@ def _as_told_to(endpoint: Endpoint, job: _Job) -> InferRequest:
     known = {name: values for name, values in job.request.columns.items() if name in endpoint.specs}
     facts = endpoint.unlike(job.endpoint) | (job.request.facts or {})
     return replace(job.request, columns=known, facts=facts or None)
+
+
+def _charged(serving: Serving, job: _Job) -> str:
+    """Whose the request was in the end: who answered, or when nobody could, who was named, else the champion."""
+    return job.answered or (job.version if job.pinned else serving.plan.champion)
 
 
 def _result(job: _Job) -> str:

@@ -90,8 +90,10 @@ class World:
         taken = rollout.reconcile(self.store, MODEL, lease or self.lease, now_us=self.tick())
         return [type(decision).__name__ for decision in taken]
 
-    def roll_back(self) -> int:
-        return rollout.roll_back(self.store, MODEL, actor="ann", reason="smoke", now_us=self.tick())
+    def roll_back(self, version: str | None = None) -> int:
+        return rollout.roll_back(
+            self.store, MODEL, actor="ann", reason="smoke", now_us=self.tick(), version=version
+        )
 
     def tick(self, us: int = SECOND_US) -> int:
         self.now_us += us

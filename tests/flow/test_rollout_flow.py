@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast.control.undo import REPEATED_US
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.rollout import State
 from holdfast.store import events, faults, leases, rollouts
@@ -131,6 +132,7 @@ def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World
     served.probe()
     assert served.reconcile() == ["Confirm"]
     assert served.row().state is State.ROLLED_BACK
+    served.tick(REPEATED_US)
     assert served.roll_back() == promotion
     plan = served.plan()
     assert plan is not None
@@ -235,16 +237,64 @@ def test_one_command_rolls_back_from_every_state(served: World, until: str) -> N
     assert version not in plan.versions()
     if until == "pending":
         assert served.row().state is State.CANCELLED
-        return
-    assert served.roll_back() == number  # again: nothing happens
-    served.probe()
-    served.reconcile()
-    assert served.row().state is State.ROLLED_BACK
-    assert served.roll_back() == number - 1  # once more: the promotion before is undone
+    else:
+        assert served.roll_back() == number  # again: nothing happens
+        served.probe()
+        served.reconcile()
+        assert served.row().state is State.ROLLED_BACK
+    assert served.roll_back(champion) == number - 1  # by its name the promotion before is undone
     served.probe()
     served.reconcile()
     with pytest.raises(RefusedError, match="HF404"):
         served.roll_back()
+
+
+@pytest.mark.parametrize("until", ["pending", "canary", "promoted"])
+def test_the_same_command_again_takes_nothing_more_back(served: World, until: str) -> None:
+    """R118: neither a moment after the roll-back was confirmed, nor when it names what was taken back."""
+    champion, version = served.row().challenger, served.add_version()
+    number = served.begin(version)
+    served.champion_answers()
+    while served.row().state != until:
+        served.reconcile()
+        if served.row().state == "canary" != until:
+            served.traffic()
+        served.probe()
+    served.roll_back()
+    served.probe()
+    served.reconcile()
+    before = served.plan(), rollouts.of_model(served.store, "m")
+    assert served.roll_back(version) == number
+    with pytest.raises(RefusedError, match=f"{champion} answers: it is not taken back unless it is named"):
+        served.roll_back()
+    assert (served.plan(), rollouts.of_model(served.store, "m")) == before
+    served.tick(REPEATED_US)
+    assert served.roll_back() == number - 1
+
+
+def test_what_was_promoted_after_a_roll_back_is_taken_back_by_no_name(served: World) -> None:
+    served.begin(served.add_version())
+    served.roll_back()
+    served.promote(served.add_version())
+    assert served.row().state is State.PROMOTED
+    assert served.roll_back() == served.row().rollout
+
+
+def test_a_named_version_is_taken_back_or_nothing_is(served: World) -> None:
+    champion, version = served.row().challenger, served.add_version()
+    other = served.add_version()
+    for name, why in ((version, "has no traffic"), (other, "has no traffic"), ("v9", "has no traffic")):
+        with pytest.raises(RefusedError, match=why):
+            served.roll_back(name)
+    number = served.begin(version)
+    served.champion_answers()
+    served.reconcile()
+    with pytest.raises(RefusedError, match=f"of {version} against {champion} is canary, and comes first"):
+        served.roll_back(champion)
+    with pytest.raises(RefusedError, match="has no traffic"):
+        served.roll_back(other)
+    assert served.row().state is State.CANARY
+    assert served.roll_back(version) == number
 
 
 def test_a_first_version_returns_to_the_heuristic(world: World) -> None:

@@ -146,8 +146,9 @@ def test_every_command_in_every_state(begin_again: Callable[[], Any], state: Sta
         elif state in ALREADY[event]:
             assert (code, after) == ("", before)
         elif event is Event.ROLL_BACK:
-            # It is over, and so the promotion of the champion is what is undone.
-            assert code == ""
+            # It is over, and so the promotion of the champion would be undone: only when it is named.
+            assert (code, after) == ("HF404", before)
+            assert _code(lambda world=world, champion=champion: world.roll_back(champion)) == ""
             assert world.plan().champion != champion
             assert rollouts.get(world.store, number) == before[0][0]
         else:

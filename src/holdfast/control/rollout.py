@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.control import hooks, known, pushes
 from holdfast.control.progress import judged_all
 from holdfast.control.traffic import traffic_of
+from holdfast.control.undo import is_undone, undone_by
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.records import Verdict
 from holdfast.rollout import (
@@ -137,20 +138,23 @@ def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[De
     return taken
 
 
-def roll_back(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
+def roll_back(
+    store: Store, model: str, *, actor: str, reason: str, now_us: int, version: str | None = None
+) -> int:
     """Give the traffic back to the version before, at once, whatever the evidence says. The number of the
     rollout.
 
-    Undoes the rollout that is under way, else the promotion of the version that is the champion now, however
-    many rollouts have ended since, with the checks and the transaction of an automatic one; asking again while
-    it is rolling back writes nothing. Raises `NotFoundError` HF303 when the model was never rolled out,
+    Undoes the rollout of `version`; without one the rollout that is under way, else the promotion of the version that is
+    the champion now, however many rollouts have ended since, with the checks and the transaction of an automatic one.
+    Asking again for what is rolling back or taken back writes nothing, and a champion that another version has just given
+    way to is taken back only when it is named. Raises `NotFoundError` HF303 when the model was never rolled out,
     `RefusedError` HF404 when there is nothing to undo or nothing to return to, HF406 when what is there to return to is
     tainted, `ConflictError` HF404 when the rollout moved meanwhile: then ask again.
     """
     rollouts.newest(store, model)
     with store.ledger.write() as connection:
-        row = rollouts.under_way_in(connection, model) or _promotion_in(connection, model)
-        if row.state is State.ROLLING_BACK:
+        row = undone_by(connection, model, version, now_us=now_us)
+        if is_undone(row):
             return row.rollout
         commit(
             connection,
@@ -163,23 +167,6 @@ def roll_back(store: Store, model: str, *, actor: str, reason: str, now_us: int)
             now_us,
         )
     return row.rollout
-
-
-def _promotion_in(connection: Transaction, model: str) -> RolloutRow:
-    """The rollout that made the champion what it is."""
-    plan = plans.newest_in(connection, model)
-    row = None if plan is None else rollouts.promotion_in(connection, model, plan.plan.champion)
-    if row is None:
-        serves = (
-            "no version serves" if plan is None else f"{plan.plan.champion} was not promoted by a rollout"
-        )
-        raise RefusedError(
-            "HF404",
-            f"{model!r} has no promotion to undo: {serves}, and no rollout is under way",
-            state="nothing was written",
-            next_command="holdfast status",
-        )
-    return row
 
 
 def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | None:

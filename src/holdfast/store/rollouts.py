@@ -171,6 +171,20 @@ def promotion_in(connection: Connection, model: str, champion: str) -> RolloutRo
     return found[0] if found else None
 
 
+def last_of_in(connection: Connection, model: str, challenger: str) -> RolloutRow | None:
+    """The newest rollout of the version `challenger`; None when it was never rolled out."""
+    query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.challenger == challenger)
+    found = _rows(connection, query.limit(1))
+    return found[0] if found else None
+
+
+def last_ended_in(connection: Connection, model: str, states: Iterable[State]) -> RolloutRow | None:
+    """The rollout that came last, by the clock, to where it is, of those that are in one of `states`."""
+    query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.in_(sorted(states)))
+    found = _rows(connection, query.order_by(None).order_by(_ROLLOUTS.c.changed_us.desc()).limit(1))
+    return found[0] if found else None
+
+
 def of_model(store: Store, model: str) -> tuple[RolloutRow, ...]:
     """Every rollout of `model`, the newest first."""
     with store.ledger.read() as connection:

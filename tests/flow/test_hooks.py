@@ -108,6 +108,30 @@ def test_patience_ends_a_rollout_that_a_hook_holds(world, server: HookServer) ->
     assert "hook freeze: refuses: freeze; patience ran out" in world.row().reason
 
 
+def test_patience_with_a_hook_begins_with_its_first_question(world, server: HookServer) -> None:
+    """A step that was long in getting ready, by its evidence or for want of a loop, asks its hooks all the same."""
+    veto(world, server.start(), on=("start",))
+    begin(world)
+    world.tick(3_700_000_000)
+    world.champion_answers()
+    assert world.reconcile() == []
+    world.tick(3_700_000_000)
+    world.champion_answers()
+    assert world.reconcile() == [], "nobody came to ask it yet"
+    server.says(False, "freeze")
+    assert ask(world) == 1
+    world.tick(31_000_000)
+    assert world.reconcile() == []
+    assert ask(world) == 1
+    first, second = server.documents()
+    assert first["at_us"] <= second["at_us"]
+    assert first["since_us"] == second["since_us"]
+    world.tick(31_000_000)
+    server.says(True, "now")
+    assert ask(world) == 1
+    assert world.reconcile() == ["Start"]
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [

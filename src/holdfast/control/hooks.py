@@ -77,10 +77,13 @@ def allowed(connection: Transaction, row: RolloutRow, decision: Decision, *, now
     if not asked:
         return decision
     found = _answers(connection, row, decision)
-    against = [words for hook in asked if (words := _against(hook, found.get(hook.name), now_us)) is not None]
-    # A first version has nothing that its traffic could return to: it waits for as long as it takes.
-    waited_us = 0 if row.champion is None else now_us - row.step_started_us
-    return upheld(decision, against, Canary.from_json(row.policy), waited_us=waited_us)
+    against = {
+        hook.name: words
+        for hook in asked
+        if (words := _against(hook, found.get(hook.name), now_us)) is not None
+    }
+    waited_us = _waited_us(row, [found[name] for name in against if name in found], now_us)
+    return upheld(decision, list(against.values()), Canary.from_json(row.policy), waited_us=waited_us)
 
 
 def ask(store: Store, model: str, *, clock_us: Clock) -> int:
@@ -184,26 +187,38 @@ def _answers(connection: Transaction, row: RolloutRow, decision: Decision) -> di
     }
 
 
+def _waited_us(row: RolloutRow, held_by: Sequence[HookAnswer], now_us: int) -> int:
+    """For how long the step has waited for hooks that were asked: not for what it needed itself before it was ready."""
+    since_us = [json.loads(each.question)["since_us"] for each in held_by if each.tries > 0]
+    if row.champion is None or not since_us:
+        return 0  # a first version has nothing that its traffic could return to: it waits for as long as it takes
+    return now_us - max(row.step_started_us, min(since_us))
+
+
 def _questions(connection: Transaction, row: RolloutRow, decision: Decision, now_us: int) -> list[HookAnswer]:
     """The questions that are to be put: never put, consented to too long ago, or asked again with newer numbers."""
     assert not isinstance(decision, Wait), "a wait is not asked about"
     step = _step(row, decision)
-    text = canonical_json(
-        question(row.model, row.rollout, (row.challenger, row.champion), decision, step) | {"at_us": now_us}
-    )
+    told = question(row.model, row.rollout, (row.challenger, row.champion), decision, step)
+    told["at_us"] = now_us
     found = _answers(connection, row, decision)
     wanted = []
     for hook in _asked(connection, row, decision):
         known = found.get(hook.name)
         if known is None or _is_stale(known, now_us):
             words = _NEVER_ASKED if known is None else "it consented too long ago and is asked again"
+            text = canonical_json(told | {"since_us": now_us})
             wanted.append(
                 HookAnswer(
                     row.rollout, decision.event, step, hook.name, Verdict.INCONCLUSIVE, words, now_us, text, 0
                 )
             )
-        elif known.verdict is not Verdict.PASS and now_us - json.loads(known.question)["at_us"] >= AGAIN_US:
-            wanted.append(HookAnswer(**asdict(known) | {"question": text}))
+        elif known.verdict is not Verdict.PASS:
+            before = json.loads(known.question)
+            if now_us - before["at_us"] >= AGAIN_US:
+                since_us = before["since_us"] if known.tries > 0 else now_us
+                text = canonical_json(told | {"since_us": since_us})
+                wanted.append(HookAnswer(**asdict(known) | {"question": text}))
     return wanted
 
 

@@ -56,7 +56,8 @@ class Hook:
         with a veto, and every state without one.
     veto
         Whether the decisions wait for its consent. One that does not answer, answers nonsense or with an error is asked again
-        and the step waits: consent is never taken for granted. The patience of the policy goes on meanwhile.
+        and the step waits: consent is never taken for granted. It waits for at most the policy's patience, counted from the
+        first question about this step.
     within
         How long it may take to answer, above 0 and at most 60 s. Default 5 s.
     secret
@@ -221,6 +222,8 @@ def question(
 
 def upheld(decision: Decision, against: Sequence[str], policy: Canary, *, waited_us: int) -> Decision:
     """`decision` when nobody is `against` it, in words; else a wait, and after the policy's patience a roll-back.
+
+    `waited_us` is for how long hooks that were asked have kept it waiting.
 
     >>> upheld(Wait("x"), [], Canary(), waited_us=0).reason
     'x'

@@ -6,7 +6,6 @@ from sqlalchemy import insert, select
 from holdfast.control import observe
 from holdfast.errors import ConflictError
 from holdfast.monitor import merge
-from holdfast.records import Arm
 from holdfast.rollout import Canary, begin, begin_watch
 from holdfast.store import (
     Store,
@@ -16,6 +15,7 @@ from holdfast.store import (
     labels,
     leases,
     outcomes,
+    plans,
     predictions,
     rollouts,
     schema,
@@ -365,8 +365,25 @@ def test_quality_evidence_counts_each_unit_once(store, logs, lease):
     assert quality.champion_total == pytest.approx(1 - 0.25**2)
 
 
-def test_scores_of_the_fallback_are_nobodys():
-    assert collected.unit_scores([]) == {arm: [] for arm in Arm}
+def test_labels_that_come_together_are_compared_within_an_hour_and_a_share(store, logs, lease):
+    """Two versions that are alike, a share that grew, a second day that was harder, all labels in one night."""
+    day, number = 86_400_000_000, running_rollout(store)
+    with store.ledger.write() as connection:
+        for at_us, share_ppm in ((NOW, 10_000), (NOW + day, 500_000)):
+            plans.append(
+                connection, model=MODEL, champion="v1", challenger="v2", share_ppm=share_ppm, rollout=number, now_us=at_us
+            )  # fmt: skip
+    at = 0
+    for since_us, value, ours, theirs in ((NOW, 0.25, 3, 297), (NOW + day, 0.85, 100, 100)):
+        for arm, many in (("challenger", ours), ("champion", theirs)):
+            for _ in range(many):
+                at += 1
+                answered_us = since_us + at * 1_000_000
+                log(logs, prediction(at, rollout=number, arm=arm, at_us=answered_us), label(at, value))
+    round_(store, lease, now_us=NOW + 2 * day)
+    quality = next(state for state in evidence.of_rollout(store, number) if state.metric == "quality")
+    assert (quality.challenger_units, quality.champion_units) == (103, 397)
+    assert quality.log_e < 1.0
 
 
 def test_collected_segments_make_room_but_the_newest_stays(store, logs, lease, monkeypatch):

@@ -19,7 +19,8 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered row as it was collected."""
+    """One answered row as it was collected: `event_us` is when what it is about happens, `at_us` when it was answered, both
+    microseconds since 1970 UTC."""
 
     prediction: str
     model: str
@@ -29,6 +30,7 @@ class Answer:
     unit: bytes
     probability: float
     event_us: int
+    at_us: int
 
 
 @dataclass(frozen=True, slots=True)

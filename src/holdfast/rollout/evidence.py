@@ -48,6 +48,9 @@ __all__ = [
 REMEMBERED_UNITS: Final = 1024
 """How many bad units are remembered per metric, the newest ones."""
 
+WAITING_SCORES: Final = 2_048
+"""How many scores wait for those of the other arm, over all strata."""
+
 _HASH_DIGITS: Final = 8  # of a unit's hash, to tell the units of one step apart
 
 
@@ -110,22 +113,34 @@ def fold_scores(
     challenger_scores: Sequence[float],
     champion_scores: Sequence[float],
     minute_us: int = 0,
+    *,
+    since_us: int = 0,
 ) -> MetricState:
-    """`state` of "quality" after more labelled answers, each list in the order of time, scores in [0, 1]; `minute_us` is
-    when the minute began in which their labels were joined.
+    """`state` of "quality" after more labelled answers of one stratum, each list in the order of time, scores in [0, 1].
+
+    `minute_us` is when the minute began in which their labels were joined, `since_us` when the stratum began
+    (`holdfast.rollout.strata`). Scores of one arm wait until the other has some in the same stratum; scores of different
+    strata are never compared. The newest `WAITING_SCORES` wait, those of the oldest strata are dropped.
 
     >>> quality = begin(Canary(), 0.020)[2]
     >>> fold_scores(quality, [0.5], [0.9, 0.8]).champion_units
     2
     """
     memory = json.loads(state.state)
-    test = BettingTest.from_state(memory["test"])
-    ours = (*test.waiting_challenger, *challenger_scores)
-    if "watch" in memory and ours and not (champion_scores or test.waiting_champion):
-        memory["test"] = replace(test, waiting_challenger=()).state()
-        memory = comparison.fold_losses(memory, [1.0 - each for each in ours], minute_us)
+    waiting = memory.setdefault("waiting", {})
+    ours, theirs = waiting.pop(str(since_us), ([], []))
+    test = replace(
+        BettingTest.from_state(memory["test"]), waiting_challenger=tuple(ours), waiting_champion=tuple(theirs)
+    )
+    alone = [*ours, *challenger_scores]
+    if "watch" in memory and alone and not (champion_scores or theirs):
+        memory = comparison.fold_losses(memory, [1.0 - each for each in alone], minute_us)
     else:
-        memory["test"] = test.fold(challenger_scores, champion_scores).state()
+        test = test.fold(challenger_scores, champion_scores)
+        if test.waiting_challenger or test.waiting_champion:
+            waiting[str(since_us)] = [list(test.waiting_challenger), list(test.waiting_champion)]
+        memory["test"] = replace(test, waiting_challenger=(), waiting_champion=()).state()
+        memory["waiting"] = _newest(waiting)
     memory["step_units"] += len(challenger_scores)
     totals = (len(challenger_scores), sum(challenger_scores), len(champion_scores), sum(champion_scores))
     return _advanced(state, memory, totals, comparison.log_e_of(memory, state.log_bound))
@@ -256,6 +271,17 @@ def score(probability: float, label: float) -> float:
     0.75
     """
     return 1.0 - (label - probability) ** 2
+
+
+def _newest(waiting: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:
+    """The newest strata of `waiting`, as many as have no more than `WAITING_SCORES` scores together."""
+    kept, total = {}, 0
+    for since, scores in sorted(waiting.items(), key=lambda each: -int(each[0])):
+        total += sum(map(len, scores))
+        if total > WAITING_SCORES:
+            break
+        kept[since] = scores
+    return kept
 
 
 def _fold_units(state: MetricState, requests: Sequence[Answered], minute_us: int) -> MetricState:

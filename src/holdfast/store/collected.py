@@ -15,15 +15,17 @@ from sqlalchemy import Connection
 from holdfast.feedback import Arrival, Impossible, Joined, Label, Settled, arrival, settle
 from holdfast.monitor import UsageRow
 from holdfast.records import Arm
-from holdfast.rollout import Answered, fold_requests, fold_scores, score
+from holdfast.rollout import Answered, MetricState, fold_requests, fold_scores, score
 from holdfast.rollout.evidence import QUALITY
 from holdfast.rollout.history import remembered
+from holdfast.rollout.strata import STRATUM_US, LabelledAnswer, Stratum, stratified
 from holdfast.store import (
     Store,
     events,
     evidence,
     labels,
     outcomes,
+    plans,
     predictions,
     pushes,
     rollouts,
@@ -179,8 +181,7 @@ def _fold_quality(connection: Connection, joined: Sequence[Joined], now_us: int)
         if each.answer.rollout is not None:
             by_rollout[each.answer.rollout].append(each)
     for rollout, found in sorted(by_rollout.items()):
-        scores = unit_scores(found)
-        _fold_scores(connection, rollout, scores[Arm.CHALLENGER], scores[Arm.CHAMPION], now_us)
+        _fold_strata(connection, rollout, _strata(connection, found), now_us)
     for model in sorted({each.answer.model for each in joined}):
         _fold_watched(connection, model, joined, now_us)
 
@@ -198,36 +199,45 @@ def _fold_watched(connection: Connection, model: str, joined: Sequence[Joined], 
         and each.answer.rollout != watched.rollout
     ]
     if found:
-        _fold_scores(connection, watched.rollout, unit_scores(found)[Arm.CHAMPION], [], now_us)
+        alone = [
+            Stratum(each.since_us, challenger=each.champion, champion=())
+            for each in _strata(connection, found)
+        ]
+        _fold_strata(connection, watched.rollout, alone, now_us)
 
 
-def _fold_scores(
-    connection: Connection, rollout: int, challenger: Sequence[float], champion: Sequence[float], now_us: int
-) -> None:
+def _fold_strata(connection: Connection, rollout: int, strata: Sequence[Stratum], now_us: int) -> None:
     before = evidence.of_running(connection, rollout)
     after = tuple(
-        remembered(fold_scores(state, challenger, champion, now_us - now_us % _MINUTE_US), now_us)
-        if state.metric == QUALITY
-        else state
+        remembered(_after_strata(state, strata, now_us), now_us) if state.metric == QUALITY else state
         for state in before
     )
     if after:
         evidence.put(connection, rollout, after, now_us=now_us)
 
 
-def unit_scores(joined: Iterable[Joined]) -> dict[Arm, list[float]]:
-    """The mean score of each unit of randomisation, by arm, in order of each unit's first event.
+def _after_strata(state: MetricState, strata: Sequence[Stratum], now_us: int) -> MetricState:
+    minute_us = now_us - now_us % _MINUTE_US
+    for each in strata:
+        state = fold_scores(state, each.challenger, each.champion, minute_us, since_us=each.since_us)
+    return state
 
-    Answers of one unit are alike, so each counts as one score however many rows it asked for.
-    """
-    ordered = sorted(joined, key=lambda each: (each.answer.event_us, each.answer.prediction))
-    units: dict[tuple[str, bytes], list[float]] = defaultdict(list)
-    for each in ordered:
-        units[each.answer.arm, each.answer.unit].append(score(each.answer.probability, each.label.value))
-    scores: dict[Arm, list[float]] = {arm: [] for arm in Arm}
-    for (arm, _), found in units.items():
-        scores[Arm(arm)].append(sum(found) / len(found))
-    return scores
+
+def _strata(connection: Connection, joined: Sequence[Joined]) -> tuple[Stratum, ...]:
+    """The scores of answers of one model, those apart that may not be compared."""
+    first_us = min(each.answer.at_us for each in joined)
+    changes_us = plans.changes_in(connection, joined[0].answer.model, first_us - STRATUM_US)
+    answers = (
+        LabelledAnswer(
+            each.answer.prediction,
+            each.answer.at_us,
+            Arm(each.answer.arm),
+            each.answer.unit,
+            score(each.answer.probability, each.label.value),
+        )
+        for each in joined
+    )
+    return stratified(answers, changes_us)
 
 
 def _tell_refused(

@@ -49,6 +49,12 @@ def of_rollout_in(connection: Connection, rollout: int) -> tuple[CommittedPlan, 
     return tuple(CommittedPlan(_plan(row), row.committed_us) for row in connection.execute(query))
 
 
+def changes_in(connection: Connection, model: str, since_us: int) -> list[int]:
+    """When plans of `model` were committed after `since_us`, rising, microseconds since 1970 UTC."""
+    query = select(_PLANS.c.committed_us).where(_PLANS.c.model == model, _PLANS.c.committed_us > since_us)
+    return sorted(connection.scalars(query))
+
+
 def append(
     connection: Connection,
     *,

@@ -42,7 +42,9 @@ SCHEMA: Final = pl.Schema(
 _LATER_SEGMENTS: Final = 2
 """A request that began before a segment was closed is logged in one of the next."""
 
-_ANSWER_COLUMNS: Final = ("prediction", "event_us", "unit", "arm", "version", "rollout", "probability")
+_ANSWER_COLUMNS: Final = (
+    "prediction", "event_us", "unit", "arm", "version", "rollout", "probability", "at_us",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,8 @@ def _read_answers(store: Store, file: PredictionFile, sought: Sequence[str]) -> 
     wanted = pl.Series("prediction", sought, dtype=pl.String).implode()
     rows = parquet.read(store.root / file.path, _ANSWER_COLUMNS).filter(pl.col("prediction").is_in(wanted))
     return {
-        prediction: Answer(prediction, file.model, version, arm, rollout, unit, probability, event_us)
-        for prediction, event_us, unit, arm, version, rollout, probability in rows.select(
+        prediction: Answer(prediction, file.model, version, arm, rollout, unit, probability, event_us, at_us)
+        for prediction, event_us, unit, arm, version, rollout, probability, at_us in rows.select(
             _ANSWER_COLUMNS
         ).iter_rows()
     }

@@ -3,7 +3,7 @@ import pytest
 from holdfast.feedback import Answer, Frontier, Impossible, Joined, Label, Waiting, settle
 from holdfast.feedback.labels import MAXIMUM_WAIT_US, PATIENCE_US
 
-ANSWER = Answer("s1-2-5/0", "m", "v1", "champion", None, b"u", 0.3, 17)
+ANSWER = Answer("s1-2-5/0", "m", "v1", "champion", None, b"u", 0.3, 17, 16)
 
 
 def settled(prediction, *, waited_us=PATIENCE_US + 1, frontiers=None, servers=("s1",)):

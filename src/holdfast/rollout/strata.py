@@ -1,0 +1,81 @@
+"""Which labelled answers may be compared with one another: those that were given under one share, within one hour.
+
+Labels come together that belong to answers of many days. Compared in the order in which they came, the challenger's would
+mostly be of the days in which its share was large and the champion's of all days; a world that grew harder meanwhile
+would look like the challenger's harm. Within a stratum the chance of being the challenger's is the same for each answer, so
+what the arms differ in is the version alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from holdfast.records import Arm
+
+STRATUM_US: Final = 3_600_000_000
+"""How long a stratum is at most, microseconds: within an hour the world changes little."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledAnswer:
+    """One answered row whose label came: `at_us` is when it was answered, microseconds since 1970 UTC, and `score` how good
+    it was, 0 to 1."""
+
+    prediction: str
+    at_us: int
+    arm: Arm
+    unit: bytes
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """The scores of both arms' units that were answered in one stretch of time, each in order of the unit's first answer.
+
+    `since_us` is when the stretch began; no two strata of a model begin at once.
+    """
+
+    since_us: int
+    challenger: tuple[float, ...]
+    champion: tuple[float, ...]
+
+
+def stratified(answers: Iterable[LabelledAnswer], changes_us: Sequence[int]) -> tuple[Stratum, ...]:
+    """`answers` by stratum, the oldest first. In each, the answers of one unit count as one, their mean.
+
+    Parameters
+    ----------
+    changes_us
+        When the model's traffic plans were committed, rising; those before the first answer's hour may be missing.
+
+    Guarantee: no stratum holds answers of before and after one of `changes_us`, or of two hours. What it rests on: servers
+    follow a plan at once; the few answers between its commit and that are counted to the new share.
+
+    >>> told = [LabelledAnswer(str(at), at * STRATUM_US // 4, Arm.CHAMPION, bytes([at]), 0.5) for at in range(6)]
+    >>> [(each.since_us, len(each.champion)) for each in stratified(told, [STRATUM_US // 2])]
+    [(0, 2), (1800000000, 2), (3600000000, 2)]
+    """
+    found: dict[int, _Units] = defaultdict(_Units)
+    for answer in sorted(answers, key=lambda each: (each.at_us, each.prediction)):
+        changed = bisect_right(changes_us, answer.at_us)
+        hour_us = answer.at_us - answer.at_us % STRATUM_US
+        since_us = max(hour_us, changes_us[changed - 1]) if changed else hour_us
+        found[since_us].of[answer.arm, answer.unit].append(answer.score)
+    return tuple(
+        Stratum(since_us, units.scores(Arm.CHALLENGER), units.scores(Arm.CHAMPION))
+        for since_us, units in sorted(found.items())
+    )
+
+
+@dataclass(slots=True)
+class _Units:
+    """Scores by arm and unit, in the order in which the units came."""
+
+    of: dict[tuple[Arm, bytes], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def scores(self, wanted: Arm) -> tuple[float, ...]:
+        return tuple(sum(each) / len(each) for (arm, _), each in self.of.items() if arm is wanted)

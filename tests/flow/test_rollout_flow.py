@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.control.undo import REPEATED_US
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.rollout import State
+from holdfast.rollout.abort import REPEATED_US
 from holdfast.store import events, faults, leases, rollouts
 
 POLICY_VERIFY_US = 600_000_000

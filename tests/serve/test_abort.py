@@ -181,6 +181,31 @@ def test_a_server_takes_an_abort_from_whoever_has_its_token(
         command("--server", served.address)
 
 
+def test_the_same_wish_again_takes_nothing_from_who_answers_instead(
+    promoted: World, serve: Start, monkeypatch: pytest.MonkeyPatch, command: Callable[..., dict[str, Any]]
+) -> None:
+    """R118: when the ledger has agreed meanwhile, over HTTP and without the ledger; by its name it may be taken back."""
+    monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "s3cret-token")
+    served = serve(token="s3cret-token")
+    bad, good = promoted.names["half"], promoted.names["tenth"]
+    assert command("--server", served.address)["version"] == bad
+    assert (
+        command("--server", served.address)["version"] == bad
+    )  # the ledger does not know yet: it is given again
+    with promoted.store.ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE rollouts SET state = 'rolled_back'")
+    served.wait_for_plan(promoted.plan("tenth", fallback="delay"))
+    served.wait(lambda status: not status["aborts"])
+    kept = promoted.root / "serve" / MODEL / "plan.json"
+    served.wait(lambda _: bad not in kept.read_text())
+    for way in (("--server", served.address), ("--ledger-seconds", "0")):
+        with pytest.raises(RefusedError, match="it is not taken back unless it is named"):
+            command(*way)
+        assert served.infer()[1]["model_version"] == good
+    assert command("--server", served.address, "--from", good)["version"] == good
+    assert served.infer()[1]["model_version"] == promoted.names["delay"]
+
+
 def test_a_damaged_file_takes_nothing_and_is_said_and_replaced(promoted: World, serve: Start) -> None:
     served = serve()
     directory = promoted.root / "serve" / MODEL

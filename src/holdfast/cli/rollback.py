@@ -28,7 +28,7 @@ from holdfast.errors import (
     RefusedError,
     UnavailableError,
 )
-from holdfast.rollout.abort import Abort, target
+from holdfast.rollout.abort import Abort, is_repeated, target
 from holdfast.serve.local_copy import Kept, LocalCopy
 from holdfast.settings import Settings
 from holdfast.store import Store, aborts, nearby, plans, rollouts, servers
@@ -76,7 +76,7 @@ def rollback(
         str | None,
         typer.Option(
             "--from",
-            help="The version that must not answer, when the ledger does not.",
+            help="The version that must not answer.",
             show_default="what is being rolled out, else the champion",
         ),
     ] = None,
@@ -109,6 +109,8 @@ def rollback(
 
     Done means that every server that answers was seen to answer with the intended version. Example:
     holdfast rollback --reason "answers 1.0 for everybody"
+
+    Asking again does no harm: what another version has just given way to is taken back only by --from.
     """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
@@ -116,7 +118,7 @@ def rollback(
     if server is not None:
         through_server(report, settings, server, version, reason)
         return
-    attempt = _through_ledger(settings, model, reason, only, ledger_seconds)
+    attempt = _through_ledger(settings, model, version, reason, only, ledger_seconds)
     if attempt.decided is not None:
         _tell_ledger(report, attempt.decided, no_wait=no_wait)
         return
@@ -141,7 +143,7 @@ def rollback(
 
 
 def _through_ledger(
-    settings: Settings, model: str, reason: str, only: Part | None, seconds: float
+    settings: Settings, model: str, version: str | None, reason: str, only: Part | None, seconds: float
 ) -> _Attempt:
     """Try it in a thread that may hang for as long as a database can; what is known of it after `seconds`.
 
@@ -151,7 +153,7 @@ def _through_ledger(
 
     def work() -> None:
         try:
-            attempt.decided = _decide(settings, model, reason, only)
+            attempt.decided = _decide(settings, model, version, reason, only)
         except Exception as error:  # whatever a driver raises on a ledger in trouble; it is told below
             attempt.error = error
 
@@ -162,7 +164,7 @@ def _through_ledger(
     return attempt
 
 
-def _decide(settings: Settings, model: str, reason: str, only: Part | None) -> _Decided:
+def _decide(settings: Settings, model: str, version: str | None, reason: str, only: Part | None) -> _Decided:
     path = Path(settings.ledger_url.removeprefix(_SQLITE))
     # Opening would make an empty ledger in the place of a lost one, in which nothing was ever rolled out.
     if settings.ledger_url.startswith(_SQLITE) and not path.exists():
@@ -172,7 +174,8 @@ def _decide(settings: Settings, model: str, reason: str, only: Part | None) -> _
     who = {"actor": getpass.getuser(), "reason": reason}
     row, since = None, 0
     if only is not Part.CONFIGURATION:
-        row = rollouts.get(store, rolling.roll_back(store, model, now_us=now_us(), **who))
+        number = rolling.roll_back(store, model, now_us=now_us(), version=version, **who)
+        row = rollouts.get(store, number)
         with store.ledger.read() as connection:
             before = plans.before_rollout_in(connection, model, row.rollout)
         since = 0 if before is None else before.plan.plan
@@ -183,9 +186,9 @@ def _decide(settings: Settings, model: str, reason: str, only: Part | None) -> _
         raise RefusedError("HF404", f"no configuration of {model!r} was pushed", state="nothing was written")
     at = time.monotonic()
     plan = plans.newest(store, model)
-    number, version = (0, None) if plan is None else (plan.plan, plan.intended)
+    number, answers = (0, None) if plan is None else (plan.plan, plan.intended)
     running = None if plan is None or configured is None else plan.configuration
-    return _Decided(row, running, number, version, registered, at)
+    return _Decided(row, running, number, answers, registered, at)
 
 
 def _is_ledgers(error: HoldfastError) -> bool:
@@ -293,7 +296,24 @@ def _abort(directory: Path, model: str, version: str | None, reason: str, why: s
             f"{version} has no traffic by the plan that servers kept; they know {', '.join(sorted(known))}",
             state="nothing was changed",
         )
-    return abort_of(kept, version, reason, getpass.getuser())
+    abort = abort_of(kept, version, reason, getpass.getuser())
+    told = kept.versions.get(abort.version)
+    repeated = version is None and is_repeated(
+        abort.version,
+        kept.plan,
+        kept.under_way,
+        deployed_us=told.deployed_us if told else 0,
+        rolled_back_us=kept.rolled_back_us,
+        now_us=abort.at_us,
+    )
+    if repeated and abort.version not in {each.version for each in aborts.load(directory)}:
+        raise RefusedError(
+            "HF404",
+            f"{why}, and traffic has just gone back to {abort.version}: it is not taken back unless it is named",
+            state="nothing was changed",
+            next_command=f"nothing, or holdfast rollback --from {abort.version}",
+        )
+    return abort
 
 
 def abort_of(kept: Kept, version: str | None, reason: str, actor: str) -> Abort:

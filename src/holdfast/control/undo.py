@@ -6,17 +6,13 @@ take back the version to which the first returned (R118).
 
 from __future__ import annotations
 
-from typing import Final
-
 from holdfast.errors import RefusedError
 from holdfast.rollout import State
+from holdfast.rollout.abort import REPEATED_US
 from holdfast.rollout.machine import TERMINAL
 from holdfast.store import plans, rollouts
 from holdfast.store.ledger import Transaction
 from holdfast.store.rollouts import RolloutRow
-
-REPEATED_US: Final = 600_000_000
-"""For so many microseconds after a rollout was taken back, a roll-back that names no version is about that one."""
 
 
 def undone_by(connection: Transaction, model: str, version: str | None, *, now_us: int) -> RolloutRow:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from holdfast.records import EVERYTHING_PPM, TrafficPlan
+
+REPEATED_US: Final = 600_000_000
+"""For so many microseconds after a version was taken back, a roll-back that names none is about that one (R118)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,30 @@ def target(plan: TrafficPlan, under_way: UnderWay | None) -> str:
     if under_way is not None and under_way.challenger != plan.champion:
         return under_way.challenger
     return plan.shadow or plan.champion
+
+
+def is_repeated(
+    version: str,
+    plan: TrafficPlan,
+    under_way: UnderWay | None,
+    *,
+    deployed_us: int,
+    rolled_back_us: int,
+    now_us: int,
+) -> bool:
+    """Whether a roll-back that names nothing would take `version` back, to which another has only just given way.
+
+    Times in microseconds since 1970 UTC: when `version` was first given requests, and when traffic last went back (0: never).
+
+    >>> plan = TrafficPlan("m", 4, "v2", None, 0, "v1", None, 1)
+    >>> is_repeated("v2", plan, None, deployed_us=5, rolled_back_us=7, now_us=8)
+    True
+    >>> is_repeated("v2", plan, None, deployed_us=7_000, rolled_back_us=7, now_us=8_000)
+    False
+    """
+    on_its_way = under_way is not None and under_way.challenger == version
+    just_now = rolled_back_us > 0 and now_us - rolled_back_us < REPEATED_US
+    return version == plan.champion and not on_its_way and just_now and rolled_back_us >= deployed_us
 
 
 def permitted(plan: TrafficPlan, forbidden: Collection[str], fit: Fit) -> TrafficPlan | None:

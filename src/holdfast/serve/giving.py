@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from holdfast.errors import NotFoundError, RefusedError, UnavailableError
-from holdfast.rollout.abort import Abort, UnderWay, target
+from holdfast.records import TrafficPlan
+from holdfast.rollout.abort import Abort, UnderWay, is_repeated, target
 from holdfast.serve.abort import AbortWatch
 from holdfast.serve.plane import Plane
 from holdfast.serve.swap import Swap
@@ -24,13 +25,14 @@ def give(
     """Let the version of `wanted` (version or None, reason, actor) answer no more; which one, and who answers now.
 
     Raises `UnavailableError` HF503 when no version is loaded, `NotFoundError` HF303 for a version without traffic here,
-    `RefusedError` HF404 when nobody can answer in its place: then nothing changes.
+    `RefusedError` HF404 when nobody can answer in its place, or when none is named and that would be the champion a moment
+    after another version was taken back: then nothing changes.
     """
     version, reason, actor = wanted
     plan = swap.plan
     if plan is None:
         raise UnavailableError("HF503", "no version is loaded yet")
-    version = version or target(plan, under_way)
+    version = version or _target(plan, swap, under_way, clock_us())
     if version not in plan.versions() and (under_way is None or version != under_way.challenger):
         raise NotFoundError("HF303", f"{version[:64]!r} has no traffic here")
     abort = Abort(version, plan.plan, max(rollout, plan.rollout or 0), reason, actor, clock_us())
@@ -51,3 +53,21 @@ def give(
         "rollout": abort.rollout,
         "durable": durable,
     }
+
+
+def _target(plan: TrafficPlan, swap: Swap, under_way: UnderWay | None, now_us: int) -> str:
+    """Whom an abort that names nobody is about."""
+    version = target(plan, under_way)
+    deployed_us = swap.deployed_us.get(version, 0)
+    if version not in swap.aborts and is_repeated(
+        version,
+        plan,
+        under_way,
+        deployed_us=deployed_us,
+        rolled_back_us=swap.rolled_back_us,
+        now_us=now_us,
+    ):
+        raise RefusedError(
+            "HF404", f"traffic has just gone back to {version}: it is not taken back unless it is named"
+        )
+    return version

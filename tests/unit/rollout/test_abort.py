@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.records import EVERYTHING_PPM, TrafficPlan
-from holdfast.rollout.abort import Abort, UnderWay, banned, is_pushed_anew, permitted, target
+from holdfast.rollout.abort import (
+    REPEATED_US,
+    Abort,
+    UnderWay,
+    banned,
+    is_pushed_anew,
+    is_repeated,
+    permitted,
+    target,
+)
 
 VERSIONS = ("v1", "v2", "v3", "h1")
 maybe = st.one_of(st.none(), st.sampled_from(VERSIONS))
@@ -109,3 +118,21 @@ def test_a_roll_back_takes_the_traffic_from_what_is_on_its_way() -> None:
     assert target(promoted, UnderWay(1, "v2")) == "v2"
     assert target(replace(promoted, shadow="v3", shadow_ppm=5), None) == "v3"
     assert target(replace(promoted, challenger="v3", share_ppm=5), UnderWay(2, "v3")) == "v3"
+
+
+def test_who_has_just_got_the_traffic_back_is_taken_back_by_name_only() -> None:
+    """R118."""
+    plan = TrafficPlan("m", 4, "v2", None, 0, "v1", "h1", 1)
+
+    def repeated(
+        version: str = "v2", under_way: UnderWay | None = None, deployed: int = 1, back: int = 9, now: int = 9
+    ) -> bool:
+        return is_repeated(version, plan, under_way, deployed_us=deployed, rolled_back_us=back, now_us=now)
+
+    assert repeated()
+    assert repeated(now=8 + REPEATED_US)
+    assert not repeated(now=9 + REPEATED_US)
+    assert not repeated(deployed=10)
+    assert not repeated(back=0, deployed=0, now=1)
+    assert not repeated("v3", UnderWay(2, "v3"))
+    assert not repeated(under_way=UnderWay(1, "v2"))

@@ -66,11 +66,11 @@ class Pushes:
     def model(self) -> Any:
         return SimpleNamespace(name=MODEL, rollout=self.policy)
 
-    def version(self) -> str:
+    def version(self, contract: Contract = CONTRACT) -> str:
         """A qualified version whose file says what its request columns are."""
         name: str = self.world.add_version()
         about = VersionMetadata(
-            MODEL, "candidate", CONTRACT.to_json(), CONTRACT.hash, "{}", "f", "[]", "s", name, {}, 1, {}, 9, 1
+            MODEL, "candidate", contract.to_json(), contract.hash, "{}", "f", "[]", "s", name, {}, 1, {}, 9, 1
         )  # fmt: skip
         graph = helper.make_graph(
             [], "empty", [], [helper.make_tensor_value_info("p", TensorProto.FLOAT, [1])]

@@ -7,9 +7,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import insert
 from tests.flow import rollout_world
-from tests.flow.push_world import Pushes, carrier_of
+from tests.flow.push_world import CONTRACT, MODEL, Pushes, carrier_of
 
+from holdfast.contract import Contract
 from holdfast.control import hold, pushes, watch
+from holdfast.control.slicing import reading_of
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
@@ -195,6 +197,17 @@ def test_a_version_that_fails_for_one_carrier_only_is_found(begin):
     assert "harm to carrier=YV: errors" in story.world.row().reason
     assert metric(story, "errors").log_e < 1.0
     assert story.push().outcome is PushOutcome.BAD
+
+
+def test_slices_are_told_apart_only_by_columns_that_both_versions_have(begin):
+    """A challenger without a carrier is in no slice of it when it answers, and in one when the champion answers for it: its
+    failures alone would be counted there."""
+    story = begin(slices=("carrier", "distance"))
+    champion = story.world.plan().champion
+    known = [column for column in CONTRACT.columns if column.name != "carrier"]
+    story.world.begin(story.version(Contract(*known, key="id", event_time="at", label=CONTRACT.label)))
+    slicer = reading_of(story.world.store, MODEL).slicer
+    assert slicer(champion, ["f1", "AA", 700.0, "2013-03-01T10:00:00Z"]) == ("distance=700.0",)
 
 
 def test_a_person_holds_a_canary_and_harm_is_stronger(begin):

@@ -12,6 +12,7 @@ from holdfast.control.pairs import Slicer, no_slices
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.rollout import Canary
 from holdfast.store import Store, blobs, pushes, rollouts, versions
+from holdfast.store.rollouts import RolloutRow
 from holdfast.train.artifact import read_metadata
 
 _LONGEST: Final = 63
@@ -48,8 +49,22 @@ def reading_of(store: Store, model: str) -> Reading:
     columns: tuple[str, ...] = ()
     for each in (row, promoted):
         if each is not None:
-            columns = columns or tuple(Canary.from_json(each.policy).slices)
+            columns = columns or _comparable(store, each)
     return Reading(slicer_of(store, columns) if columns else no_slices, watched)
+
+
+def _comparable(store: Store, row: RolloutRow) -> tuple[str, ...]:
+    """The columns of the policy's slices that both versions have.
+
+    By a column that only the champion has, the challenger's good answers would be in no slice, and the requests that it
+    could not answer, which the champion answered, in one.
+    """
+    columns = tuple(Canary.from_json(row.policy).slices)
+    for version in (row.challenger, row.champion):
+        if version is not None and columns:
+            known = _known_columns(store, version)
+            columns = tuple(name for name in columns if name in known)
+    return columns
 
 
 def slicer_of(store: Store, columns: Sequence[str]) -> Slicer:
@@ -60,14 +75,19 @@ def slicer_of(store: Store, columns: Sequence[str]) -> Slicer:
     """
 
     def slices(version: str, inputs: Sequence[Any]) -> tuple[str, ...]:
-        try:
-            known = _request_columns(store, version)
-        except (IntegrityError, NotFoundError):
-            return ()
+        known = _known_columns(store, version)
         places = ((name, known.index(name)) for name in columns if name in known)
         return tuple(f"{name}={_value(inputs[at])}" for name, at in places if at < len(inputs))
 
     return slices
+
+
+def _known_columns(store: Store, version: str) -> tuple[str, ...]:
+    """The request columns of a version in order; none when its file cannot be read."""
+    try:
+        return _request_columns(store, version)
+    except (IntegrityError, NotFoundError):
+        return ()
 
 
 @lru_cache(maxsize=64)

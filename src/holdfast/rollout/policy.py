@@ -121,9 +121,9 @@ class Canary:
     `holdfast.stats.HypergeometricTest` and `BettingTest`, by Ville's inequality and Bonferroni over the
     metrics. At 100 % no champion is left to compare with: there the challenger is held to what the champion
     showed in the steps before, and the guarantee is the weaker one of `LevelTest`, which takes a surge that
-    would have hit both for the challenger's harm. What is compared as latency is the time that the server logged as
-    the request's own: reading and checking it, and its rows' part of its batch's time in the model. Waiting
-    for other requests is no version's doing and is not in it. Power of the defaults: `power_of`.
+    would have hit both for the challenger's harm. What is compared as latency is the processor time that the server
+    logged as the request's own: reading and checking it, and its rows' part of its batch's time in the model. Waiting
+    for other requests, or for a processor, is no version's doing and is not in it. Power of the defaults: `power_of`.
 
     Raises `InputError` HF101 when a value cannot mean what it says.
 

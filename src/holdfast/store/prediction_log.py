@@ -48,8 +48,8 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, tag="P", gc
     `arm` and `version` name who answered. `challenger_failed` is not empty when the request was the challenger's and the
     champion had to answer for it. `result` is "ok", "champion_failed" (another version answered for the champion), or
     the kind of error when there is no answer; a request that was refused has `rollout` None, because it is no evidence
-    about either side. `latency_us` is the time that the request itself took: reading and checking it, and of its
-    batch's time in the model the part of its rows. `inputs` are the rows as received, in the order of the contract's
+    about either side. `latency_us` is the processor time that the request itself took: reading and checking it, and of
+    its batch's time in the model the part of its rows. `inputs` are the rows as received, in the order of the contract's
     request columns.
     """
 

@@ -153,7 +153,7 @@ def line(tmp_path: Path) -> Line:
     with store.ledger.write() as connection:
         connection.execute(
             insert(schema.traffic_plans).values(
-                plan=1, model="late", champion=row.version, share_ppm=0, committed_us=NOW_US
+                plan=1, model="late", champion=row.version, share_ppm=0, shadow_ppm=0, committed_us=NOW_US
             )
         )
     directory = tmp_path / "log"

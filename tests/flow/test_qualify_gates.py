@@ -184,6 +184,7 @@ def promote(store: Store, version: str, heuristic: str) -> None:
             "model": MODEL.name,
             "champion": version,
             "share_ppm": 0,
+            "shadow_ppm": 0,
             "fallback": heuristic,
             "committed_us": NOW_US,
         }

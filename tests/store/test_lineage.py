@@ -121,7 +121,13 @@ class History:
         number = self.put("rollouts", model="m", challenger=version, state="promoted", step=0, policy="{}", started_us=1,
                           step_started_us=1, changed_us=1, reason="r", actor="a")  # fmt: skip
         plan = self.put(
-            "traffic_plans", model="m", champion=version, share_ppm=0, rollout=number, committed_us=1
+            "traffic_plans",
+            model="m",
+            champion=version,
+            share_ppm=0,
+            shadow_ppm=0,
+            rollout=number,
+            committed_us=1,
         )
         node = Node(Kind.ROLLOUT, str(number))
         self.edge(Node(Kind.VERSION, version), node)

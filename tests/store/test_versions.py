@@ -92,7 +92,13 @@ def test_the_champion_is_what_the_newest_plan_says(store: Store) -> None:
     first, second = register(store, "a"), register(store, "b")
     assert versions.champion(store, "flights") is None
     for row in (first, second):
-        plan = {"model": "flights", "champion": row.version, "share_ppm": 0, "committed_us": 0}
+        plan = {
+            "model": "flights",
+            "champion": row.version,
+            "share_ppm": 0,
+            "shadow_ppm": 0,
+            "committed_us": 0,
+        }
         with store.ledger.write() as connection:
             connection.execute(insert(schema.traffic_plans).values(plan))
     assert versions.champion(store, "flights") == second

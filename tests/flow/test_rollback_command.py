@@ -210,6 +210,28 @@ def test_a_newer_rollout_is_not_touched_by_an_old_abort(tmp_path: Path) -> None:
     assert world.row().state is State.PENDING
 
 
+def test_an_abort_of_before_does_not_take_back_what_was_proved_since(tmp_path: Path) -> None:
+    """A file of a server that stood still: its version was pushed again, promoted, and is what another is compared with."""
+    world = rollout_world.World.open(tmp_path)
+    first, again, third = (world.add_version() for _ in range(3))
+    world.promote(first)
+    world.begin(again)
+    world.roll_back()
+    plan = world.plan()
+    assert plan is not None
+    directory = aborts.directory_of(tmp_path, rollout_world.MODEL)
+    aborts.add(directory, Abort(again, plan.plan, world.row().rollout, "bad", "bea", world.tick()))
+    world.promote(again)
+    world.begin(third)
+    world.champion_answers()
+    world.reconcile()
+    plan = world.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger) == (again, third)
+    assert emergency.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
+    assert (world.plan(), world.row().state) == (plan, State.CANARY)
+
+
 def test_of_a_stranger_server_only_whole_aborts_are_read() -> None:
     abort = {"version": "v1", "plan": 1, "rollout": 1, "reason": "r", "actor": "a", "at_us": 1}
     status = {"aborts": [abort, {**abort, "plan": "1"}, {**abort, "more": 1}, {"version": "v1"}, 7]}

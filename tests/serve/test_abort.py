@@ -206,6 +206,20 @@ def test_the_same_wish_again_takes_nothing_from_who_answers_instead(
     assert served.infer()[1]["model_version"] == promoted.names["delay"]
 
 
+def test_a_server_that_stood_still_forgets_an_abort_of_what_was_pushed_again(
+    promoted: World, serve: Start
+) -> None:
+    directory = promoted.root / "serve" / MODEL
+    directory.mkdir(parents=True)
+    aborts.add(directory, Abort(promoted.names["half"], 1, 1, "bad", "ann", 1))
+    push(promoted, "half")
+    plan = promoted.plan("half", "tenth", 1000)
+    served = serve()
+    served.wait_for_plan(plan)
+    served.wait(lambda status: not status["aborts"])
+    assert served.infer(unit="u")[1]["model_version"] == promoted.names["half"]
+
+
 def test_a_damaged_file_takes_nothing_and_is_said_and_replaced(promoted: World, serve: Start) -> None:
     served = serve()
     directory = promoted.root / "serve" / MODEL

@@ -14,7 +14,7 @@ from typing import Any, Final
 from holdfast.control import retreat, rollout
 from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
 from holdfast.rollout import Event, State
-from holdfast.rollout.abort import Abort, is_pushed_anew
+from holdfast.rollout.abort import Abort
 from holdfast.store import Store, aborts, plans, rollouts, servers
 from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.ledger import Transaction
@@ -74,12 +74,8 @@ def _rollout_of(connection: Transaction, model: str, version: str) -> RolloutRow
 
 
 def _is_due(connection: Transaction, store: Store, model: str, abort: Abort) -> bool:
-    committed = plans.newest_in(connection, model)
-    row = rollouts.under_way_in(connection, model)
-    if row is not None and row.challenger == abort.version and row.rollout > abort.rollout:
-        return False  # somebody pushes it again, and knew better than the abort could
-    if committed is not None and is_pushed_anew(abort, committed.plan):
-        return False
+    if rollouts.is_pushed_after_in(connection, model, abort.version, abort.rollout):
+        return False  # somebody pushed it again, and knew better than the abort could, whatever is rolled out since
     return bool(retreat.retreat(connection, store, model, {abort.version}))
 
 

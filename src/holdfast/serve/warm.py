@@ -17,7 +17,7 @@ from typing import Final
 from holdfast.errors import HoldfastError, IntegrityError, UnavailableError
 from holdfast.monitor.asked import Asked
 from holdfast.records import TrafficPlan
-from holdfast.rollout.abort import UnderWay, is_pushed_anew
+from holdfast.rollout.abort import UnderWay
 from holdfast.rollout.machine import RESTING, State
 from holdfast.serve import giving
 from holdfast.serve.abort import AbortWatch
@@ -309,15 +309,17 @@ class Follower:
             self._copy_due = True
 
     def _end_aborts(self, store: Store, newest: TrafficPlan) -> None:
-        """Forget the aborts that the ledger agrees with, once the copy could begin without them."""
+        """Forget the aborts that the ledger agrees with, and those of versions that were pushed again, once the copy could
+        begin without them."""
         if self.swap.plan is None or newest.plan != self.swap.plan.plan:
             return
         runs = rollouts.of_model(store, self._plane.model)
         ended = []
         for abort in self.swap.aborts.values():
-            states = [row.state for row in runs if row.challenger == abort.version]
-            at_rest = not states or states[0] in {*RESTING, State.ROLLING_BACK}
-            if is_pushed_anew(abort, newest) or (at_rest and abort.version not in newest.versions()):
+            last = next((row for row in runs if row.challenger == abort.version), None)
+            pushed_anew = last is not None and last.rollout > abort.rollout
+            at_rest = last is None or last.state in {*RESTING, State.ROLLING_BACK}
+            if pushed_anew or (at_rest and abort.version not in newest.versions()):
                 ended.append(abort)
         if ended:
             aborts.remove(self.aborts.directory, ended)

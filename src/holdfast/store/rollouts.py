@@ -178,6 +178,12 @@ def last_of_in(connection: Connection, model: str, challenger: str) -> RolloutRo
     return found[0] if found else None
 
 
+def is_pushed_after_in(connection: Connection, model: str, version: str, rollout: int) -> bool:
+    """Whether a rollout that is newer than number `rollout` pushed `version`, whatever has become of it."""
+    last = last_of_in(connection, model, version)
+    return last is not None and last.rollout > rollout
+
+
 def last_ended_in(connection: Connection, model: str, states: Iterable[State]) -> RolloutRow | None:
     """The rollout that came last, by the clock, to where it is, of those that are in one of `states`."""
     query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.in_(sorted(states)))

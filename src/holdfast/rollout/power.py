@@ -120,8 +120,6 @@ class _Plan:
                 continue
             if metric not in _RATIOS:
                 continue  # how much of the traffic a slice has is its own affair
-            if metric not in _RATIOS:
-                continue  # slices: each has a traffic of its own
             base = self._base(metric)
             for ratio in _RATIOS[metric]:
                 if base * ratio < 1.0:

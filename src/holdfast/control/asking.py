@@ -21,13 +21,16 @@ _HEADERS: Final = {"Content-Type": "application/json"}
 
 
 class Asking:
-    """A connection to one server, opened with the first question. After a failure only `close` is of use."""
+    """A connection to one server, opened with the first question. After a failure only `close` is of use.
 
-    def __init__(self, server: Server) -> None:
+    `seconds` is how long one answer is waited for.
+    """
+
+    def __init__(self, server: Server, seconds: float = TIMEOUT_SECONDS) -> None:
         address = urlsplit(server.address)
         self._model = server.model
         self._connection = http.client.HTTPConnection(
-            address.hostname or "", address.port or 80, timeout=TIMEOUT_SECONDS
+            address.hostname or "", address.port or 80, timeout=seconds
         )
 
     def __enter__(self) -> Asking:

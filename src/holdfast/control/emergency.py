@@ -13,35 +13,47 @@ from typing import Any, Final
 
 from holdfast.control import retreat, rollout
 from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
+from holdfast.control.probe import is_silent
+from holdfast.errors import ConflictError, HoldfastError
 from holdfast.rollout import Event, State
 from holdfast.rollout.abort import Abort
-from holdfast.store import Store, aborts, plans, rollouts, servers
+from holdfast.store import Store, aborts, events, plans, probes, rollouts, servers
 from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.ledger import Transaction
 from holdfast.store.rollouts import RolloutRow
 from holdfast.store.servers import Server
+from holdfast.tables.backout import HoldOn, TrafficStep
 
 _FIELDS: Final = {"version": str, "plan": int, "rollout": int, "reason": str, "actor": str, "at_us": int}
+_TOLD_EVENTS: Final = 20
 
 
 def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Abort]:
     """Commit what the aborts of `model` mean: those on this machine, and those of servers elsewhere. Which were new to the
     ledger.
 
-    Raises `ConflictError` HF304 when `lease` has gone to another loop.
+    One that cannot be carried, for want of anybody else who may answer, goes on standing and keeps no other from being
+    carried; an event says so once. Raises `ConflictError` HF304 when `lease` has gone to another loop.
     """
     standing = {each.version: each for each in aborts.load(aborts.directory_of(store.root, model))}
-    for abort in _elsewhere(store, model):
+    for abort in _elsewhere(store, model, now_us):
         standing.setdefault(abort.version, abort)
     done: list[Abort] = []
     for abort in standing.values():
         with store.ledger.read() as connection:
-            if not _is_due(connection, store, model, abort):
-                continue
-        with store.ledger.write() as connection:
-            assert_epoch(connection, lease.name, lease.epoch)
-            if commit(connection, store, model, abort, now_us=now_us):
-                done.append(abort)
+            steps = _steps(connection, store, model, abort)
+        try:
+            if steps == [HoldOn(model, abort.version)]:
+                _say_held(store, lease, model, abort, "nobody else may answer", now_us)
+            elif steps:
+                with store.ledger.write() as connection:
+                    assert_epoch(connection, lease.name, lease.epoch)
+                    if commit(connection, store, model, abort, now_us=now_us):
+                        done.append(abort)
+        except ConflictError:
+            raise
+        except HoldfastError as error:
+            _say_held(store, lease, model, abort, f"{error.code}: {error.what}", now_us)
     return done
 
 
@@ -50,7 +62,7 @@ def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, n
 
     By its rollout's own roll-back, which returns to what was before; then, if that may not answer either, to a refuge.
     """
-    if not _is_due(connection, store, model, abort):
+    if not _steps(connection, store, model, abort):
         return False
     reason, actor = f"asked for by {abort.actor} without the ledger: {abort.reason}", abort.actor
     row = _rollout_of(connection, model, abort.version)
@@ -73,14 +85,29 @@ def _rollout_of(connection: Transaction, model: str, version: str) -> RolloutRow
     return rollouts.promotion_in(connection, model, version)
 
 
-def _is_due(connection: Transaction, store: Store, model: str, abort: Abort) -> bool:
+def _say_held(store: Store, lease: Lease, model: str, abort: Abort, why: str, now_us: int) -> None:
+    words = f"the ledger goes on with {abort.version}, which {abort.actor} took back without it: {why}"
+    with store.ledger.read() as connection:
+        told = events.newest(connection, subject=model, kind="abort.held", limit=_TOLD_EVENTS)
+    if any(each.explanation == words for each in told):
+        return
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        events.append(
+            connection, at_us=now_us, kind="abort.held", subject=model, actor=abort.actor, explanation=words
+        )
+
+
+def _steps(connection: Transaction, store: Store, model: str, abort: Abort) -> list[TrafficStep]:
+    """What the ledger has to do yet for `abort`; nothing when it is over."""
     if rollouts.is_pushed_after_in(connection, model, abort.version, abort.rollout):
-        return False  # somebody pushed it again, and knew better than the abort could, whatever is rolled out since
-    return bool(retreat.retreat(connection, store, model, {abort.version}))
+        return []  # somebody pushed it again, and knew better than the abort could, whatever is rolled out since
+    return retreat.retreat(connection, store, model, {abort.version})
 
 
-def _elsewhere(store: Store, model: str) -> list[Abort]:
-    """The aborts that servers on other machines obey."""
+def _elsewhere(store: Store, model: str, now_us: int) -> list[Abort]:
+    """The aborts that servers on other machines obey. One that was silent a moment ago is left to its probe: a machine that
+    is gone for good must not delay each round."""
     found: dict[str, list[Abort]] = {}
 
     def ask(server: Server) -> None:
@@ -90,7 +117,12 @@ def _elsewhere(store: Store, model: str) -> list[Abort]:
         except FAILURES:
             return  # whoever is silent says it the next time; that it is silent is told by its probe
 
-    asked = [each for each in servers.registered(store, model) if not each.log_directory.is_dir()]
+    silent = {each.server for each in probes.last(store, model) if is_silent(each, now_us)}
+    asked = [
+        each
+        for each in servers.registered(store, model)
+        if each.server not in silent and not each.log_directory.is_dir()
+    ]
     threads = [threading.Thread(target=ask, args=(each,), daemon=True) for each in asked]
     for thread in threads:
         thread.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
@@ -19,6 +19,11 @@ from holdfast.store.servers import Server
 CONFIRMED_US: Final = 5_000_000
 """A server that was seen to obey the newest plan is not asked again for this long, microseconds."""
 
+SILENT_US: Final = 30_000_000
+"""A server that was silent is given its full time to answer again after this long, microseconds."""
+HASTE_SECONDS: Final = 0.2
+"""How long a server that was silent a moment ago is waited for: it may be there again, and may be gone for good."""
+
 Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Observation]]
 """What each of some servers does, by its name: how a probe sees the world."""
 
@@ -30,8 +35,8 @@ def probe(
 
     The request is marked as a probe: it is answered on the way of all others by the version that the server's
     plan intends, and not logged as a prediction. A server that says nothing in `TIMEOUT_SECONDS` is an error,
-    never a pass; all servers are asked at once, so that hung ones cost no more than that together. One whose
-    process has ended is not asked: another may listen where it did. `look` replaces the network, `observe_all`.
+    never a pass; all servers are asked at once, so that hung ones cost no more than that together, and those that were
+    silent within `SILENT_US` no more than `HASTE_SECONDS`. One whose process has ended is not asked: another may listen where it did. `look` replaces the network, `observe_all`.
     Raises `ConflictError` HF304 when `lease` has gone to another loop.
     """
     newest = plans.newest_committed(store, model)
@@ -43,7 +48,11 @@ def probe(
         for each in registered
         if each.server not in known or not _still_holds(known[each.server], plan_number, now_us)
     ]
-    for server, observed in (look or observe_all)(asked).items():
+    silent = {name for name, each in known.items() if is_silent(each, now_us)}
+    seen = observe_all(asked, silent) if look is None else look(asked)
+    for server, observed in seen.items():
+        if server in silent and not observed.reached:
+            continue  # what is known of it is from when it had its full time
         plan_age_us = 0 if newest is None else now_us - newest.committed_us
         judged = judge(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
         found = Probe(
@@ -62,15 +71,27 @@ def probe(
     return tuple(known[each.server] for each in registered)
 
 
-def observe_all(asked: Sequence[Server]) -> dict[str, Observation]:
-    """What each server does, by its name, within `TIMEOUT_SECONDS` for all of them together."""
+def is_silent(last: Probe, now_us: int) -> bool:
+    """Whether a server said nothing when it had its full time, and that was a moment ago."""
+    return last.verdict is Verdict.ERROR and 0 <= now_us - last.probed_us < SILENT_US
+
+
+def observe_all(asked: Sequence[Server], silent: Collection[str] = ()) -> dict[str, Observation]:
+    """What each server does, by its name, within `TIMEOUT_SECONDS` for all of them together; those named in `silent` have
+    `HASTE_SECONDS`."""
+    late = [server for server in asked if server.server in silent]
+    others = [server for server in asked if server.server not in silent]
+    return _observed(others, TIMEOUT_SECONDS) | _observed(late, HASTE_SECONDS)
+
+
+def _observed(asked: Sequence[Server], seconds: float) -> dict[str, Observation]:
     found: dict[str, Observation] = {}
 
     def ask(server: Server) -> None:
-        found[server.server] = observe(server)
+        found[server.server] = observe(server, seconds)
 
     threads = [threading.Thread(target=ask, args=(server,), daemon=True) for server in asked]
-    until = time.monotonic() + TIMEOUT_SECONDS
+    until = time.monotonic() + seconds
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -79,11 +100,11 @@ def observe_all(asked: Sequence[Server]) -> dict[str, Observation]:
     return {server.server: in_time.get(server.server) or _silent(server, TimeoutError()) for server in asked}
 
 
-def observe(server: Server) -> Observation:
-    """What `server` says that it follows, and which version answers a request."""
+def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
+    """What `server` says that it follows, and which version answers a request; `seconds` are for each answer."""
     if servers.has_ended(server):
         return Observation(None, None, f"the process behind {server.address} has ended", reached=False)
-    with Asking(server) as asking:
+    with Asking(server, seconds) as asking:
         try:
             before = _plan(asking.status())
         except FAILURES as error:

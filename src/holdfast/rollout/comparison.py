@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
+
+import numpy as np
 
 from holdfast.stats import BettingTest, Detector, HypergeometricTest, LevelTest, upper_level
+from holdfast.stats.level import BETS, loss_gains
 
 Memory = Mapping[str, Any]
-
-WINDOW_LOSSES: Final = 2_000
-"""After so many losses a window of the detector ends early: what a transaction must rewrite stays small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,14 @@ def fold_losses(memory: Memory, losses: Sequence[float], minute_us: int) -> dict
         return dict(memory)
     if "detector" not in memory:
         return {**memory, "watch": LevelTest.from_state(memory["watch"]).fold_losses(losses).state()}
-    window = memory.get("window", {"minute_us": minute_us, "losses": []})
-    if minute_us > window["minute_us"] or len(window["losses"]) >= WINDOW_LOSSES:
+    window = memory.get("window", {"minute_us": minute_us, "gains": [0.0] * BETS})
+    if minute_us > window["minute_us"]:
         memory = {**memory, "detector": detector_of(memory).state()}
-        window = {"minute_us": minute_us, "losses": []}
-    return {**memory, "window": {**window, "losses": [*window["losses"], *losses]}}
+        window = {"minute_us": minute_us, "gains": [0.0] * BETS}
+    # Gains add up, so what is rewritten with every join stays small however many labels a minute has.
+    more = loss_gains(Detector.from_state(memory["detector"]).level, losses).tolist()
+    gains = [one + other for one, other in zip(window["gains"], more, strict=True)]
+    return {**memory, "window": {**window, "gains": gains}}
 
 
 def hold_to(memory: Memory, level: float) -> dict[str, Any]:
@@ -100,8 +103,8 @@ def detector_of(memory: Memory) -> Detector:
     window = memory.get("window")
     if window is None:
         return detector
-    if "losses" in window:
-        return detector.fold_losses(window["losses"])
+    if "gains" in window:
+        return detector.fold_gains(np.array(window["gains"]))
     return detector.fold_counts(units=window["units"], bad=window["bad"])
 
 

@@ -75,11 +75,17 @@ class Detector:
 
     def fold_counts(self, *, units: int, bad: int) -> Detector:
         """The watch after one window of `units`, `bad` of them bad. `InputError` HF101 unless 0 <= bad <= units."""
-        return self._after(count_gains(self.level, units, bad))
+        return self.fold_gains(count_gains(self.level, units, bad))
 
     def fold_losses(self, losses: Sequence[float]) -> Detector:
         """The watch after one window of losses. Raises `InputError` HF101 for one outside [0, 1]."""
-        return self._after(loss_gains(self.level, losses))
+        return self.fold_gains(loss_gains(self.level, losses))
+
+    def fold_gains(self, gains: Floats) -> Detector:
+        """The watch after one window whose losses add `gains` to the logarithm of each stake's wealth, shape (BETS,), as
+        `loss_gains` has them; the gains of the parts of a window add up."""
+        sums = np.logaddexp(0.0, np.array(self.log_sums) + gains)
+        return replace(self, log_sums=tuple(sums.tolist()), windows=self.windows + 1)
 
     def state(self) -> dict[str, Any]:
         """Everything that the watch knows, as plain JSON values."""
@@ -98,7 +104,3 @@ class Detector:
             raise InputError("HF101", f"this is not the state of a detector: {state.get('kind')!r}")
         sums = tuple(map(float, state["log_sums"]))
         return cls(float(state["level"]), float(state["run_length"]), sums, int(state["windows"]))
-
-    def _after(self, gains: Floats) -> Detector:
-        sums = np.logaddexp(0.0, np.array(self.log_sums) + gains)
-        return replace(self, log_sums=tuple(sums.tolist()), windows=self.windows + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -119,6 +120,16 @@ def test_labels_of_the_canary_are_compared_in_the_watch_as_well() -> None:
     for _ in range(40):
         quality = fold_scores(quality, [0.3] * 2, [0.8] * 18)
     assert quality.harmful
+
+
+def test_a_minute_is_one_window_however_many_labels_come_in_it_and_stays_small() -> None:
+    """The chance of a false alarm is counted by windows, and the ledger's row is written at each join."""
+    *_, quality = promoted()
+    for _ in range(5):
+        quality = fold_scores(quality, [0.8] * 20_000, [], MINUTE_US)
+    assert len(quality.state) < 12_000
+    quality = fold_scores(quality, [0.8] * 20_000, [], 2 * MINUTE_US)
+    assert json.loads(quality.state)["detector"]["windows"] == 1
 
 
 @given(st.integers(0, 30), st.integers(0, 20), st.booleans())

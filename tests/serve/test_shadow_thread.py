@@ -58,10 +58,14 @@ class Server:
         return thread
 
     def serve(
-        self, version: LoadedVersion | None, share_ppm: int = 1_000_000, champion: str = "half"
+        self,
+        version: LoadedVersion | None,
+        share_ppm: int = 1_000_000,
+        champion: str = "half",
+        rollout: int = 7,
     ) -> None:
         name = None if version is None else version.name
-        plan = TrafficPlan(MODEL, 1, champion, None, 0, None, None, 7, name, share_ppm)
+        plan = TrafficPlan(MODEL, 1, champion, None, 0, None, None, rollout, name, share_ppm)
         versions = {champion: VERSIONS[champion]} | ({} if version is None else {version.name: version})
         self.plane.serving = Serving.of(plan, versions)
 
@@ -232,6 +236,29 @@ def test_a_shadow_that_hangs_is_abandoned_and_told(server: Server) -> None:
     server.serve(VERSIONS["delay"])  # another version is another matter
     server.ask()
     assert server.kept(2)[-1].version == "delay"
+
+
+@pytest.mark.parametrize("between", [True, False], ids=["after a pause", "at once"])
+def test_a_hang_is_held_against_its_rollout_alone(server: Server, between: bool) -> None:
+    """R111: what hung in one rollout, for want of memory or of a machine, may shadow again in the next."""
+    gate = threading.Event()
+    waits = replace(VERSIONS["tenth"], session=Session(lambda: gate.wait(30)))
+    thread = server.shadow(waits, deadline_seconds=0.2)
+    server.ask()
+    server.kept(1)
+    gate.set()
+    server.serve(None)
+    server.ask()
+    server.serve(waits)  # paused and resumed: still the rollout in which it hung
+    server.ask()
+    assert thread.off
+    if between:
+        server.serve(None)
+        server.ask()
+    server.serve(waits, rollout=8)
+    server.ask()
+    assert not thread.off
+    assert [(each.rollout, each.result) for each in server.kept(2)] == [(7, "hung"), (8, "ok")]
 
 
 def test_a_slow_shadow_is_not_taken_for_hung(server: Server) -> None:

@@ -35,8 +35,9 @@ def probe(
 
     The request is marked as a probe: it is answered on the way of all others by the version that the server's
     plan intends, and not logged as a prediction. A server that says nothing in `TIMEOUT_SECONDS` is an error,
-    never a pass; all servers are asked at once, so that hung ones cost no more than that together, and those that were
-    silent within `SILENT_US` no more than `HASTE_SECONDS`. One whose process has ended is not asked: another may listen where it did. `look` replaces the network, `observe_all`.
+    never a pass; all servers are asked at once, so that hung ones cost no more than that together, and those
+    that were silent within `SILENT_US` no more than `HASTE_SECONDS`. One whose process has ended is not asked:
+    another may listen where it did. `look` replaces the network, `observe_all`.
     Raises `ConflictError` HF304 when `lease` has gone to another loop.
     """
     newest = plans.newest_committed(store, model)

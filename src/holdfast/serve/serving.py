@@ -66,8 +66,8 @@ class Serving:
         shadow, champion = self.plan.shadow, self.plan.champion
         if shadow is None:
             return None
-        of = self.endpoints
-        return Cast(self.versions[shadow], self.versions[champion], of[shadow], of[champion], table)
+        of, ours = self.endpoints, self.versions
+        return Cast(ours[shadow], ours[champion], of[shadow], of[champion], table, self.plan.rollout)
 
     def arm(self, version: str) -> Arm:
         """The side on which `version` answers."""

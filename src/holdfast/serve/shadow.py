@@ -68,6 +68,13 @@ class Cast:
     endpoint: Endpoint
     champion_endpoint: Endpoint
     table: OnlineTable
+    rollout: int | None
+    """Whose evidence the copies are."""
+
+    @property
+    def attempt(self) -> tuple[str, int | None]:
+        """The version and its rollout: what a hang is held against. In a newer rollout it may try again."""
+        return self.shadow.name, self.rollout
 
 
 class ShadowThread:
@@ -110,7 +117,7 @@ class ShadowThread:
         self._deadline_seconds = deadline_seconds
         self._queued_copies, self._queued_bytes = queued_copies, queued_bytes
         self._cast: Cast | None = None
-        self._off_for = ""
+        self._off_for: tuple[str, int | None] | None = None
         self._worker: _Worker | None = None
 
     @property
@@ -119,16 +126,18 @@ class ShadowThread:
         return 0 if self._worker is None else len(self._worker.queue)
 
     def cast(self, cast: Cast | None) -> None:
-        """Who is compared from now on; None ends it. The same version goes on, switched off or not."""
+        """Who is compared from now on; None ends it. In the same rollout a version goes on, switched off or not."""
         before, self._cast = self._cast, cast
         worker = self._worker
-        if cast is None or (before is not None and before.shadow is not cast.shadow):
+        if cast is None or (
+            before is not None and (before.shadow is not cast.shadow or before.attempt != cast.attempt)
+        ):
             self._worker = None
             if worker is not None:
                 worker.stop()
                 if before is not None:
                     self.dropped[before.shadow.name] += worker.clear()
-        if cast is not None and cast.shadow.name != self._off_for:
+        if cast is not None and cast.attempt != self._off_for:
             self.off = ""
 
     def offer(self, copy: Copy) -> None:
@@ -178,7 +187,7 @@ class ShadowThread:
             worker.abandoned = True
         copy, cast = given
         name = cast.shadow.name
-        self._off_for = name
+        self._off_for = cast.attempt
         self.left_behind += 1
         self.off = f"{name} did not come back from a copy within {self._deadline_seconds:g} s"
         self.dropped[name] += worker.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -20,6 +21,9 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 
 EVERYTHING_PPM: Final = 1_000_000
 """All of the traffic, in parts per million."""
+
+Progress = Callable[[int, int], None]
+"""Told how much of long work is done, of how much."""
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|h|d)\Z")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}

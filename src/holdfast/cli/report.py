@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,11 +14,11 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from holdfast.errors import (
@@ -30,6 +30,7 @@ from holdfast.errors import (
     RefusedError,
     UnavailableError,
 )
+from holdfast.records import Progress
 
 EXIT_STATUS: Final[dict[type[HoldfastError], int]] = {
     InputError: 2,
@@ -40,9 +41,6 @@ EXIT_STATUS: Final[dict[type[HoldfastError], int]] = {
     UnavailableError: 7,
 }
 """The exit status of each kind of error; 0 is success, 1 is a judgement that failed (a gate, a verification)."""
-
-Step = Callable[[int, int], None]
-"""Progress of long work: how much is done, of how much."""
 
 
 class Report:
@@ -95,7 +93,7 @@ class Report:
         return next((status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)), 1)
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Step]:
+    def progress(self, label: str) -> Iterator[Progress]:
         """A bar on a terminal, nothing elsewhere; yields a function that is told (done, of)."""
         if self.as_json or not self._err.is_terminal:
             yield lambda _done, _of: None
@@ -107,7 +105,7 @@ class Report:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=self._err, transient=True) as bar:
+        with ProgressBar(*columns, console=self._err, transient=True) as bar:
             task = bar.add_task(label, total=None)
             yield lambda done, of: bar.update(task, completed=done, total=of)
 

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast.control.verify import Step, verify
+from holdfast.control.verify import verify
 from holdfast.errors import InputError, IntegrityError, UnavailableError
-from holdfast.records import sha256_hex
+from holdfast.records import Progress, sha256_hex
 from holdfast.store import Store, durable, migrate
 from holdfast.store import backup as backups
 from holdfast.store.backup import Backup
@@ -59,7 +59,7 @@ class Restored:
         return asdict(self)
 
 
-def backup(store: Store, directory: Path, *, now_us: int, progress: Step | None = None) -> BackedUp:
+def backup(store: Store, directory: Path, *, now_us: int, progress: Progress | None = None) -> BackedUp:
     """Back `store` up into `directory`, beside whatever runs on it; raises as `store.backup.take` does.
 
     Only what earlier backups there do not hold is copied. The backup shows the store at one moment: every load that was
@@ -88,7 +88,7 @@ def restore(
     *,
     name: str | None = None,
     ledger_url: str | None = None,
-    progress: Step | None = None,
+    progress: Progress | None = None,
 ) -> Restored:
     """Make the store at `root` as it was when backup `name` (default: the newest) was taken, and verify it.
 
@@ -155,7 +155,7 @@ def restore(
     )
 
 
-def _restore_files(directory: Path, draft: Path, found: Backup, progress: Step | None) -> None:
+def _restore_files(directory: Path, draft: Path, found: Backup, progress: Progress | None) -> None:
     for done, entry in enumerate(found.files, start=1):
         target = draft / entry.path
         if not target.resolve().is_relative_to(draft.resolve()):

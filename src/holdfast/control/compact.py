@@ -6,17 +6,15 @@ that no row of the ledger names, and the next load, compaction or `holdfast veri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from holdfast.feeds import quarantine_table
+from holdfast.records import Progress
 from holdfast.store import Store, compaction, files, orphans
 from holdfast.store.faults import fault_point
 from holdfast.tables.compaction import TARGET_ROWS, Groups, plan
-
-Step = Callable[[int, int], None]
-"""Told how much of the work is done, of how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ def compact(
     *,
     now_us: int,
     target_rows: int = TARGET_ROWS,
-    progress: Step | None = None,
+    progress: Progress | None = None,
 ) -> tuple[CompactedTable, ...]:
     """Put small neighbouring files together, in the tables of `feeds` and their quarantine, or in all tables.
 

@@ -9,7 +9,7 @@ and the next load or `holdfast verify` sweeps them.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
@@ -25,7 +25,7 @@ from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import AlreadyLoaded, Feed, Load, Publish
 from holdfast.feeds.admission import worst
 from holdfast.feeds.delivery import DeliveryFacts
-from holdfast.records import BatchId, Level, Violation
+from holdfast.records import BatchId, Level, Progress, Violation
 from holdfast.store import Store, admissions, batches, files, orphans
 from holdfast.store.batches import Overtaken, Publication, Published, Swept
 from holdfast.store.faults import fault_point
@@ -48,9 +48,6 @@ __all__ = [
 
 _MOST_ATTEMPTS: Final = 100
 _MOST_SWEEPS: Final = 3
-
-Step = Callable[[int, int], None]
-"""Told how much of the work is done, of how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ def ingest(
     aggregates: Sequence[Aggregate] = (),
     rows_expected: int | None = None,
     attempts: Iterator[str] | None = None,
-    progress: Step | None = None,
+    progress: Progress | None = None,
 ) -> LoadResult:
     """Load the file at `source` as batch `batch` of `feed`, whole and once; on return it is durable and
     visible.

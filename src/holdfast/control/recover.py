@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from holdfast.control import recut
 from holdfast.control.recut import Cuts
-from holdfast.control.verify import Step
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError
+from holdfast.records import Progress
 from holdfast.store import (
     Store,
     bitflip,
@@ -75,7 +75,7 @@ def recover(
     now_us: int,
     model: Model | None = None,
     ledger_url: str | None = None,
-    progress: Step | None = None,
+    progress: Progress | None = None,
 ) -> Recovered:
     """Make a new ledger for the files in `root`; stop everything that uses the store first.
 
@@ -145,7 +145,7 @@ def recover(
     return done
 
 
-def _hear(root: Path, done: Recovered, progress: Step | None) -> list[Witness]:
+def _hear(root: Path, done: Recovered, progress: Progress | None) -> list[Witness]:
     found, paths = [], testimony.on_disk(root)
     for number, path in enumerate(paths, start=1):
         try:

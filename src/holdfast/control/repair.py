@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.control.verify import Finding, Step, Verification, verify
+from holdfast.control.verify import Finding, Verification, verify
 from holdfast.errors import HoldfastError
+from holdfast.records import Progress
 from holdfast.store import Store, derived, events, mending, orphans, publish, testimony
 from holdfast.store.adopt import adopt
 
@@ -48,7 +49,7 @@ Mender = Callable[[Store, Sequence[Path], int], Iterator[Repair]]
 
 
 def repair(
-    store: Store, *, now_us: int, sources: Sequence[Path] = (), progress: Step | None = None
+    store: Store, *, now_us: int, sources: Sequence[Path] = (), progress: Progress | None = None
 ) -> Repaired:
     """Mend the store and verify it.
 

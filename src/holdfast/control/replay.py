@@ -9,7 +9,7 @@ since is used as it is now.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isnan
 from typing import Any, Final
@@ -23,7 +23,7 @@ from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, InputError
 from holdfast.features import FittedFeatures, OnlineTable, entity_key
 from holdfast.qualify import GateResult
-from holdfast.records import Verdict
+from holdfast.records import Progress, Verdict
 from holdfast.rollout.evidence import score
 from holdfast.rollout.replay import CONTRACT, Replayed, replayed
 from holdfast.rollout.shadow import OK, ComparedRow, LabelledPair, Pair, in_words, slices_of
@@ -37,8 +37,6 @@ DEFAULT_REQUESTS: Final = 1000
 WORST_SHOWN: Final = 5
 _ROWS_AT_ONCE: Final = 4096
 _EXAMPLES: Final = 3
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

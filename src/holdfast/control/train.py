@@ -7,7 +7,7 @@ run again ends where the first run would have ended, and never makes a second ve
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Final
@@ -23,15 +23,13 @@ from holdfast.control.online import backfill
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
 from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, feed_from_frame, fit
+from holdfast.records import Progress
 from holdfast.store import Store, blobs, selections, taints, versions
 from holdfast.store.versions import VersionRow
 from holdfast.tables.select import Selected
 from holdfast.train import Learner, Split
 from holdfast.train.agreement import TOLERANCE, answers, run_rows
 from holdfast.train.artifact import Role, VersionMetadata, seal
-
-Progress = Callable[[int, int], None]
-"""Told how many steps are done, of how many."""
 
 STEPS: Final = 5
 _TOOK_PART: Final = ("holdfast", "lightgbm", "numpy", "onnx", "onnxruntime", "polars", "scikit-learn", "spox")

@@ -7,17 +7,15 @@ It changes nothing but orphans, and may run beside loaders, servers and the cont
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.records import Progress
 from holdfast.store import Store, audit, blobs, chain, consistency, derived, events, keys, orphans, timeline
 from holdfast.store.ledger import Transaction
-
-Step = Callable[[int, int], None]
-"""Told how much of the work is done, of how much."""
 
 _DAMAGED: Final = "HF301"
 _REPEATED: Final = "HF206"
@@ -80,7 +78,7 @@ class Verification:
 
 
 def verify(
-    store: Store, *, now_us: int | None = None, quick: bool = False, progress: Step | None = None
+    store: Store, *, now_us: int | None = None, quick: bool = False, progress: Progress | None = None
 ) -> Verification:
     """Look at everything that was acknowledged and say what is not as it was.
 
@@ -125,7 +123,7 @@ def _broken(troubles: list[str]) -> Verification:
     return Verification(0, 0, 0, 0, found)
 
 
-def _verified(store: Store, quick: bool, progress: Step | None) -> Verification:
+def _verified(store: Store, quick: bool, progress: Progress | None) -> Verification:
     swept = [] if quick else orphans.sweep(store)
     with store.ledger.read() as connection:
         expected = audit.expected_files(connection)
@@ -180,7 +178,7 @@ def _beside(troubles: Iterable[tuple[str, str]]) -> list[Finding]:
 
 
 def _of_the_files(
-    store: Store, expected: list[audit.Expected], progress: Step | None, *, quick: bool
+    store: Store, expected: list[audit.Expected], progress: Progress | None, *, quick: bool
 ) -> list[Finding]:
     findings = []
     look = audit.quick_troubles if quick else audit.troubles

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, insert, select, text
 
 from holdfast.errors import InputError, IntegrityError, UnavailableError
-from holdfast.records import canonical_json, sha256_hex
+from holdfast.records import Progress, canonical_json, sha256_hex
 from holdfast.store import Store, blobs, copies, durable, migrate, prediction_log, schema, tombstones
 from holdfast.store.backup_objects import OBJECTS_DIRECTORY, path_of
 from holdfast.store.derived import LOGS_DIRECTORY, sha256_of
@@ -28,7 +28,6 @@ from holdfast.store.derived import LOGS_DIRECTORY, sha256_of
 BACKUPS_DIRECTORY: Final = "backups"
 FORMAT: Final = 1
 
-Step = Callable[[int, int], None]
 
 _ROWS_AT_ONCE: Final = 2_000
 _MOST_ATTEMPTS: Final = 5
@@ -75,7 +74,7 @@ class _VanishedError(Exception):
     """A file that the ledger named was removed by retention before it was copied."""
 
 
-def take(store: Store, directory: Path, *, now_us: int, progress: Step | None = None) -> Taken:
+def take(store: Store, directory: Path, *, now_us: int, progress: Progress | None = None) -> Taken:
     """Back the store up into `directory`; what is there from earlier backups is not copied again.
 
     When this returns, the backup survives a power cut. Raises `UnavailableError` HF306 when the directory cannot be
@@ -110,7 +109,7 @@ def take(store: Store, directory: Path, *, now_us: int, progress: Step | None = 
     )
 
 
-def _take(store: Store, directory: Path, now_us: int, progress: Step | None) -> Taken:
+def _take(store: Store, directory: Path, now_us: int, progress: Progress | None) -> Taken:
     tails = _log_tails(store)
     with store.ledger.read() as connection:
         if connection.dialect.name == "postgresql":

@@ -9,8 +9,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -26,11 +26,16 @@ from holdfast.store.ledger import sqlite_url
 
 REQUESTS: Final = 100
 """How many requests a server without its ledger has to answer."""
+ROOM: Final = 3
+"""How much room has to be free before something is copied, in times of its size: the disk is the one that answers are logged
+to, and a drill must not fill it."""
 
 
 def restore(place: Place, _drill: int) -> Found:
     """Back up, restore beside the store, compare counts and digests, remove both."""
     with scratch(place.store) as home:
+        if narrow := no_room(home, [place.store.root]):
+            return narrow
         began = time.monotonic()
         taken = backup.backup(place.store, home / "backup", now_us=place.clock_us())
         restored = backup.restore(home / "backup", home / "root")
@@ -58,6 +63,8 @@ def restore(place: Place, _drill: int) -> Found:
 def dead_database(place: Place, _drill: int) -> Found:
     """Take the ledger from a server while it answers, kill the server, and start it again without one."""
     with scratch(place.store) as home:
+        if narrow := no_room(home, copied(place.store)):
+            return narrow
         store = copy(place.store, home / "root")
         plan = plans.newest(store, place.model.name)
         store.ledger.close()
@@ -113,6 +120,35 @@ def scratch(store: Store) -> Iterator[Path]:
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def no_room(home: Path, copied_from: Iterable[Path]) -> Found | None:
+    """Why nothing can be copied to `home`; None when there is room."""
+    need_bytes = ROOM * sum(_size_bytes(path) for path in copied_from)
+    free_bytes = shutil.disk_usage(home).free
+    if free_bytes >= need_bytes:
+        return None
+    words = (
+        f"not drilled: {need_bytes:,} bytes of room are wanted at {home.parent}, and {free_bytes:,} are free"
+    )
+    return Found(Verdict.INCONCLUSIVE, words, None, {"wanted_bytes": need_bytes, "free_bytes": free_bytes})
+
+
+def copied(store: Store) -> list[Path]:
+    """What `copy` copies of a store's directory."""
+    return [blobs.path_of(store.root, "0" * 64).parents[1], *store.root.glob("ledger.db*")]
+
+
+def _size_bytes(path: Path) -> int:
+    """The size of a file or of all files in a directory; what goes away meanwhile needs no room."""
+    if path.is_file():
+        return path.stat().st_size
+    total = 0
+    for directory, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += (Path(directory) / name).lstat().st_size
+    return total
 
 
 def copy(store: Store, root: Path) -> Store:

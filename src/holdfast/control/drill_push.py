@@ -16,7 +16,7 @@ import onnx
 from holdfast.contract import Boolean, Contract, Integer, Label, Number, specimens
 from holdfast.control import loop, observe, rollout
 from holdfast.control.drill_child import START_SECONDS, Child
-from holdfast.control.drill_copy import copy, scratch
+from holdfast.control.drill_copy import copied, copy, no_room, scratch
 from holdfast.control.drill_live import Found, Place
 from holdfast.control.probe import probe
 from holdfast.errors import HoldfastError
@@ -41,6 +41,8 @@ _POLICY: Final = Canary(
 def bad_push(place: Place, _drill: int) -> Found:
     """Let a version that answers nothing usable go past the gates, and see how many requests it takes to be rid of it."""
     with scratch(place.store) as home:
+        if narrow := no_room(home, copied(place.store)):
+            return narrow
         store = copy(place.store, home / "root")
         try:
             return _pushed(place, store)

@@ -1,0 +1,52 @@
+"""A drill that copies the store looks at the room first: the disk is the one that servers log their answers to."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from holdfast.control import drill_copy, drill_push
+from holdfast.records import Verdict
+
+KB = 1024
+
+
+@pytest.fixture
+def place(tmp_path: Path, rollout_world: ModuleType):
+    world = rollout_world.World.open(tmp_path / "store")
+    world.promote(world.add_version())
+    (world.store.root / "data").mkdir(exist_ok=True)
+    (world.store.root / "data" / "large.parquet").write_bytes(b"x" * 4000 * KB)
+    return SimpleNamespace(store=world.store, model=world.model, clock_us=world.tick)
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch):
+    """Says how many kB are free on the disk."""
+
+    def say(kilobytes: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=kilobytes * KB))
+
+    return say
+
+
+@pytest.mark.parametrize("exercise", [drill_copy.restore, drill_copy.dead_database, drill_push.bad_push])
+def test_without_room_nothing_is_copied(place, free, exercise) -> None:
+    free(200)
+    found = exercise(place, 1)
+    assert (found.verdict, found.took_us) == (Verdict.INCONCLUSIVE, None)
+    assert "bytes of room are wanted" in found.explanation
+    assert found.evidence["free_bytes"] == 200 * KB < found.evidence["wanted_bytes"]
+    assert not list(place.store.root.parent.glob("*.drill-*"))
+
+
+def test_a_restore_wants_room_for_the_whole_store_three_times(place, free) -> None:
+    free(11_000)
+    found = drill_copy.restore(place, 1)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.evidence["wanted_bytes"] > 12_000 * KB
+    free(40_000)
+    assert drill_copy.no_room(place.store.root, [place.store.root]) is None

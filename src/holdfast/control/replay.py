@@ -15,7 +15,7 @@ from math import isnan
 from typing import Any, Final
 
 from holdfast.contract import Contract
-from holdfast.control.crossed import Crossing
+from holdfast.contract.crossing import Crossing
 from holdfast.control.pairs import Slicer, no_slices
 from holdfast.control.slicing import slicer_of
 from holdfast.control.trial import attempt

@@ -1,4 +1,4 @@
-"""Rows that were asked under one contract, as another contract reads them: conversion of units, and its row check. Pure."""
+"""Rows that were asked under one contract, as another contract reads them: conversion of units, and its row check."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from holdfast.contract import ColumnFacts, Contract, Timestamp, compile_row, microseconds, read_moment
-from holdfast.contract.border import InexactError, Misfit, convert_value, crossing
+from holdfast.contract.border import ColumnFacts, InexactError, Misfit, convert_value, crossing
+from holdfast.contract.columns import Timestamp
+from holdfast.contract.contract import Contract
+from holdfast.contract.moments import microseconds, read_moment
+from holdfast.contract.row import compile_row
 
 
 class Crossing:

@@ -116,15 +116,17 @@ def remove(directory: Path, ended: Iterable[Abort]) -> None:
 
 
 def reserve(directory: Path) -> None:
-    """Allocate the spare, unless it is there. Raises `OSError` when the disk has no room for it."""
+    """Allocate the spare and make the lock's file, unless they are there: a full disk takes no new name either. Raises
+    `OSError` when the disk has no room for them."""
     if not is_reserved(directory):
         durable.make_directory(directory)
+        os.close(_open_lock(directory))
         durable.replace(directory / _SPARE, b"\n" * FILE_BYTES)
 
 
 def is_reserved(directory: Path) -> bool:
     """Whether a full disk would still take one abort."""
-    return (directory / _SPARE).exists()
+    return (directory / _SPARE).exists() and (directory / _LOCK).exists()
 
 
 def _known(directory: Path) -> tuple[Abort, ...]:
@@ -161,7 +163,7 @@ def _use_spare(directory: Path, data: bytes) -> None:
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """While the file is changed: no other writer, unless one does not end within `LOCK_SECONDS`."""
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = _open_lock(directory)
     deadline = time.monotonic() + LOCK_SECONDS
     try:
         while not _try_lock(descriptor) and time.monotonic() < deadline:
@@ -169,6 +171,10 @@ def _alone(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_lock(directory: Path) -> int:
+    return os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def _try_lock(descriptor: int) -> bool:

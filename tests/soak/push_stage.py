@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 import polars as pl
 from tests.soak.push_faults import Fault, planted
 
+from holdfast.cli.caller import tensor
 from holdfast.cli.project import now_us
-from holdfast.cli.replay import tensor
 from holdfast.cli.stage import Stage
 from holdfast.cli.supervise import Group
 from holdfast.contract import col

@@ -29,7 +29,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "pushes": ("pushes",),
     "rollback": ("rollback",),
     "configuration": ("configuration",),
-    "recorded": ("replay",),
+    "replay": ("replay",),
     "drill": ("drill",),
     "operate": ("serve", "control", "page", "up"),
     "maintain": ("verify", "backup", "restore", "repair-ledger", "compact", "vacuum"),

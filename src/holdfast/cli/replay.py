@@ -1,175 +1,98 @@
-"""Replays recorded rows over real HTTP, as callers of the model would send them, and brings the labels back later."""
+"""The command for recorded requests: replay."""
 
 from __future__ import annotations
 
-import http.client
-import json
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final
+from typing import Annotated
 
-from holdfast.contract import Boolean, Column, Contract, Integer, Number
-from holdfast.errors import UnavailableError
+import typer
+from rich.markup import escape
 
-THREADS: Final = 4
-TIMEOUT_SECONDS: Final = 10.0
+from holdfast.cli.app import command
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
+from holdfast.cli.project import Project, now_us
+from holdfast.cli.report import Report, counted
+from holdfast.control import replay as replaying
+from holdfast.control.replay import ReplayReport
+from holdfast.declaration import Model
+from holdfast.records import Verdict, duration
+from holdfast.store import Store, versions
 
-
-@dataclass(slots=True)
-class Tally:
-    """What came back."""
-
-    requests: int = 0
-    http_5xx: int = 0
-    http_4xx: int = 0
-    by_version: dict[str, int] = field(default_factory=dict)
-
-    def add(self, status: int, version: str | None) -> None:
-        """Count one answer."""
-        self.requests += 1
-        self.http_5xx += status >= 500
-        self.http_4xx += 400 <= status < 500
-        if version is not None:
-            self.by_version[version] = self.by_version.get(version, 0) + 1
+_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
+_SHOWN = 5
 
 
-class Caller:
-    """A client of one model.
+@command("Versions")
+def replay(
+    version: VersionName = None,
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            "--requests",
+            help="How many recorded requests.",
+            show_default="what the policy asks, or 1000",
+            min=1,
+        ),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="How far back at most, as in 7d or 12h.", show_default="any")
+    ] = None,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a version what callers asked before, off line. Exit status 1 when it fails, 2 when too little is recorded.
 
-    Parameters
-    ----------
-    host, port
-        Where the server listens.
-    model, contract
-        What is called, and what a row of it is.
+    Example: holdfast replay v3-1f2e3d4c --requests 5000 --since 7d
     """
-
-    def __init__(self, host: str, port: int, model: str, contract: Contract) -> None:
-        self._host, self._port = host, port
-        self._path = f"/v2/models/{model}"
-        self._columns = contract.request_columns
-        self.address = f"http://{host}:{port}{self._path}"
-        self.tally = Tally()
-
-    def ask(self, rows: Sequence[Mapping[str, Any]], units: Sequence[str]) -> list[str | None]:
-        """Send each row as a request of its own, in order, over a few connections; returns the prediction ids.
-
-        A row that was not answered has None in its place. Raises `UnavailableError` HF504 when the server is gone.
-        """
-        answers: list[str | None] = [None] * len(rows)
-        results: list[list[tuple[int, str | None]]] = [[] for _ in range(THREADS)]
-        failures: list[Exception] = []
-
-        def work(lane: int) -> None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
-            try:
-                for position in range(lane, len(rows), THREADS):
-                    body = json.dumps(self._request(rows[position], units[position]))
-                    connection.request(
-                        "POST", f"{self._path}/infer", body, {"Content-Type": "application/json"}
-                    )
-                    answer = connection.getresponse()
-                    document = json.loads(answer.read())
-                    results[lane].append((answer.status, document.get("model_version")))
-                    # A server whose log is full answers without an id: such an answer can get no label.
-                    answers[position] = document.get("parameters", {}).get("prediction_id")
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                failures.append(error)
-            finally:
-                connection.close()
-
-        threads = [threading.Thread(target=work, args=(lane,)) for lane in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for lane in results:
-            for status, version in lane:
-                self.tally.add(status, version)
-        if failures:
-            raise UnavailableError(
-                "HF504", f"the server at {self._host}:{self._port} went away: {failures[0]}"
-            )
-        return answers
-
-    def tell(self, labels: Sequence[tuple[str, bool]], source: str) -> None:
-        """Send what turned out to be true, many labels in a request."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
-        try:
-            for start in range(0, len(labels), 500):
-                part = [
-                    {"id": name, "value": value, "source": source}
-                    for name, value in labels[start : start + 500]
-                ]
-                connection.request(
-                    "POST",
-                    f"{self._path}/feedback",
-                    json.dumps({"feedback": part}),
-                    {"Content-Type": "application/json"},
-                )
-                answer = connection.getresponse()
-                answer.read()
-                self.tally.http_5xx += answer.status >= 500
-        finally:
-            connection.close()
-
-    def wait_until_ready(self, seconds: float) -> None:
-        """Return once the model is ready; `UnavailableError` HF504 after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while self.get(f"{self._path}/ready")[0] != 200:
-            if time.monotonic() > deadline:
-                raise UnavailableError(
-                    "HF504", f"no server became ready at {self._host}:{self._port} within {seconds:g} s"
-                )
-            time.sleep(0.05)
-
-    def wait_for_tables(self, table_version: int, seconds: float) -> None:
-        """Return once the server reads online features of at least `table_version`."""
-        deadline = time.monotonic() + seconds
-        while self.get("/holdfast/status")[1].get("table_version", 0) < table_version:
-            if time.monotonic() > deadline:
-                raise UnavailableError(
-                    "HF504", f"the server did not see table version {table_version} within {seconds:g} s"
-                )
-            time.sleep(0.01)
-
-    def get(self, path: str) -> tuple[int, dict[str, Any]]:
-        """The status and JSON document of one GET; (0, {}) when nothing answers."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read()
-            return answer.status, json.loads(body) if body.startswith(b"{") else {}
-        except OSError:
-            return 0, {}
-        finally:
-            connection.close()
-
-    def _request(self, row: Mapping[str, Any], unit: str) -> dict[str, Any]:
-        return {
-            "id": unit,
-            "inputs": [
-                tensor(column, row[column.name])
-                for column in self._columns
-                if row.get(column.name) is not None
-            ],
-        }
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    store = loaded.store()
+    version = version or versions.newest(store, loaded.model.name, role="candidate").version
+    now = now_us()
+    since_us = 0 if since is None else now - round(duration(since).total_seconds() * 1e6)
+    with report.progress(f"replaying {version}") as step:
+        found = replaying.replay(
+            store, loaded.model, version, requests=requests, since_us=since_us, now_us=now, progress=step
+        )
+    show(found, report)
+    report.result(found.as_dict())
+    if found.verdict is not Verdict.PASS:
+        raise typer.Exit(2 if found.verdict is Verdict.INCONCLUSIVE else 1)
 
 
-def tensor(column: Column, value: Any) -> dict[str, Any]:
-    """One value as an input tensor of the Open Inference Protocol."""
-    match column:
-        case Number():
-            datatype = "FP64"
-        case Integer():
-            datatype = "INT64"
-        case Boolean():
-            datatype = "BOOL"
-        case _:
-            datatype = "BYTES"
-            value = value.isoformat() if isinstance(value, datetime) else value
-    return {"name": column.name, "shape": [1], "datatype": datatype, "data": [value]}
+def replay_when_due(store: Store, model: Model, version: str, report: Report) -> None:
+    """Replay when the policy asks for it and `version` was not replayed yet; the rollout reads the verdict itself."""
+    if replaying.is_due(store, model, version):
+        with report.progress(f"replaying {version}") as step:
+            found = replaying.replay(store, model, version, now_us=now_us(), progress=step)
+        show(found, report)
+
+
+def show(found: ReplayReport, report: Report) -> None:
+    """Say what a replay showed."""
+    against = ", ".join(found.against) or "nobody"
+    report.say(
+        f"{found.version} beside {against}: {counted(found.requests, 'request')}, {counted(found.rows, 'row')}, "
+        f"{found.labelled:,} of them with a label"
+    )
+    for reason, many in list(found.refused.items())[:_SHOWN]:
+        examples = ", ".join(found.refused_examples[reason])
+        report.say(f"  [red]refused[/] {counted(many, 'request')} for {escape(reason)} ({escape(examples)})")
+    for kind, many in found.failed.items():
+        report.say(f"  [red]failed[/] {counted(many, 'request')}: {escape(kind)}")
+    for told in found.metrics.values():
+        report.say(f"  {escape(told)}")
+    for each in found.slices[:_SHOWN]:
+        report.say(
+            f"  slice {escape(each['name'])}: {each['disagreement']:.1%} of {each['units']:,} units decided otherwise, "
+            f"mean shift {each['shift']:+.4f}"
+        )
+    for row in found.worst:
+        report.say(
+            f"  {escape(row.prediction)}: {row.ours:.4f}, was {row.theirs:.4f} {escape(str(row.inputs))}"
+        )
+    for name in found.unknown_aggregates:
+        report.say(f"  [yellow]nothing is known of the aggregate {escape(name)}; it was taken for missing[/]")
+    for what, why in found.left_out.items():
+        report.say(f"  [yellow]left out {escape(what)}: {escape(why)}[/]")
+    report.say(f"[{_COLOURS[found.verdict]}]{found.verdict}[/] {escape(found.explanation)}")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.recorded import replay_when_due
+from holdfast.cli.replay import replay_when_due
 from holdfast.cli.report import Report, ago
 from holdfast.control import hold, policies
 from holdfast.control import rollout as rolling

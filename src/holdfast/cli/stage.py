@@ -23,9 +23,9 @@ from typing import Any, Final
 
 import polars as pl
 
+from holdfast.cli.caller import Caller
 from holdfast.cli.operate import group_of
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.replay import Caller
 from holdfast.cli.supervise import Group
 from holdfast.control import ingest
 from holdfast.control.ingest import LoadResult

@@ -1,0 +1,175 @@
+"""Sends rows over real HTTP, as callers of the model would send them, and brings the labels back later."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from holdfast.contract import Boolean, Column, Contract, Integer, Number
+from holdfast.errors import UnavailableError
+
+THREADS: Final = 4
+TIMEOUT_SECONDS: Final = 10.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came back."""
+
+    requests: int = 0
+    http_5xx: int = 0
+    http_4xx: int = 0
+    by_version: dict[str, int] = field(default_factory=dict)
+
+    def add(self, status: int, version: str | None) -> None:
+        """Count one answer."""
+        self.requests += 1
+        self.http_5xx += status >= 500
+        self.http_4xx += 400 <= status < 500
+        if version is not None:
+            self.by_version[version] = self.by_version.get(version, 0) + 1
+
+
+class Caller:
+    """A client of one model.
+
+    Parameters
+    ----------
+    host, port
+        Where the server listens.
+    model, contract
+        What is called, and what a row of it is.
+    """
+
+    def __init__(self, host: str, port: int, model: str, contract: Contract) -> None:
+        self._host, self._port = host, port
+        self._path = f"/v2/models/{model}"
+        self._columns = contract.request_columns
+        self.address = f"http://{host}:{port}{self._path}"
+        self.tally = Tally()
+
+    def ask(self, rows: Sequence[Mapping[str, Any]], units: Sequence[str]) -> list[str | None]:
+        """Send each row as a request of its own, in order, over a few connections; returns the prediction ids.
+
+        A row that was not answered has None in its place. Raises `UnavailableError` HF504 when the server is gone.
+        """
+        answers: list[str | None] = [None] * len(rows)
+        results: list[list[tuple[int, str | None]]] = [[] for _ in range(THREADS)]
+        failures: list[Exception] = []
+
+        def work(lane: int) -> None:
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+            try:
+                for position in range(lane, len(rows), THREADS):
+                    body = json.dumps(self._request(rows[position], units[position]))
+                    connection.request(
+                        "POST", f"{self._path}/infer", body, {"Content-Type": "application/json"}
+                    )
+                    answer = connection.getresponse()
+                    document = json.loads(answer.read())
+                    results[lane].append((answer.status, document.get("model_version")))
+                    # A server whose log is full answers without an id: such an answer can get no label.
+                    answers[position] = document.get("parameters", {}).get("prediction_id")
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                failures.append(error)
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=work, args=(lane,)) for lane in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for lane in results:
+            for status, version in lane:
+                self.tally.add(status, version)
+        if failures:
+            raise UnavailableError(
+                "HF504", f"the server at {self._host}:{self._port} went away: {failures[0]}"
+            )
+        return answers
+
+    def tell(self, labels: Sequence[tuple[str, bool]], source: str) -> None:
+        """Send what turned out to be true, many labels in a request."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        try:
+            for start in range(0, len(labels), 500):
+                part = [
+                    {"id": name, "value": value, "source": source}
+                    for name, value in labels[start : start + 500]
+                ]
+                connection.request(
+                    "POST",
+                    f"{self._path}/feedback",
+                    json.dumps({"feedback": part}),
+                    {"Content-Type": "application/json"},
+                )
+                answer = connection.getresponse()
+                answer.read()
+                self.tally.http_5xx += answer.status >= 500
+        finally:
+            connection.close()
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Return once the model is ready; `UnavailableError` HF504 after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self.get(f"{self._path}/ready")[0] != 200:
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    "HF504", f"no server became ready at {self._host}:{self._port} within {seconds:g} s"
+                )
+            time.sleep(0.05)
+
+    def wait_for_tables(self, table_version: int, seconds: float) -> None:
+        """Return once the server reads online features of at least `table_version`."""
+        deadline = time.monotonic() + seconds
+        while self.get("/holdfast/status")[1].get("table_version", 0) < table_version:
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    "HF504", f"the server did not see table version {table_version} within {seconds:g} s"
+                )
+            time.sleep(0.01)
+
+    def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """The status and JSON document of one GET; (0, {}) when nothing answers."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+            return answer.status, json.loads(body) if body.startswith(b"{") else {}
+        except OSError:
+            return 0, {}
+        finally:
+            connection.close()
+
+    def _request(self, row: Mapping[str, Any], unit: str) -> dict[str, Any]:
+        return {
+            "id": unit,
+            "inputs": [
+                tensor(column, row[column.name])
+                for column in self._columns
+                if row.get(column.name) is not None
+            ],
+        }
+
+
+def tensor(column: Column, value: Any) -> dict[str, Any]:
+    """One value as an input tensor of the Open Inference Protocol."""
+    match column:
+        case Number():
+            datatype = "FP64"
+        case Integer():
+            datatype = "INT64"
+        case Boolean():
+            datatype = "BOOL"
+        case _:
+            datatype = "BYTES"
+            value = value.isoformat() if isinstance(value, datetime) else value
+    return {"name": column.name, "shape": [1], "datatype": datatype, "data": [value]}

@@ -171,6 +171,22 @@ def test_a_rate_that_fell_after_the_switch_is_told_and_nothing_is_called_good(be
     assert len(story.told("rollout.rate_changed")) == 1
 
 
+def test_scores_that_fall_a_little_after_the_switch_are_told_once_and_censor_the_watch(begin):
+    """A harder world does this to any version; what loses more than `watch_quality_margin` is taken back."""
+    story = begin(watch=timedelta(hours=2), rate_margin=None)
+    story.promote()
+    for _ in range(6):
+        story.minutes(1)
+        story.label(lambda _: 0.9 - 0.3)  # a score of 0.91 where it was 0.99
+    assert story.step() == []
+    assert "nothing is taken back for it" in story.told("rollout.quality_changed")[0]
+    story.world.tick(2 * HOUR_US)
+    assert story.step() == ["EndWatch"]
+    assert (story.push().outcome, story.world.row().state) == (PushOutcome.CENSORED, State.PROMOTED)
+    assert "as of a world that got harder" in story.push().reason
+    assert len(story.told("rollout.quality_changed")) == 1
+
+
 def test_a_version_that_fails_for_one_carrier_only_is_found(begin):
     """R115: 3 % of the requests, and all of them fail; among all requests that is no harm beyond a champion's own 3 %."""
 

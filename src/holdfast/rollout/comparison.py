@@ -71,6 +71,14 @@ def fold_losses(memory: Memory, losses: Sequence[float], minute_us: int) -> dict
         return dict(memory)
     if "detector" not in memory:
         return {**memory, "watch": LevelTest.from_state(memory["watch"]).fold_losses(losses).state()}
+    if "told" in memory:
+        told = _windowed(memory["told"], losses, minute_us)
+        told["alarmed"] = memory["told"]["alarmed"] or detector_of(told).alarm
+        memory = {**memory, "told": told}
+    return _windowed(memory, losses, minute_us)
+
+
+def _windowed(memory: Memory, losses: Sequence[float], minute_us: int) -> dict[str, Any]:
     window = memory.get("window", {"minute_us": minute_us, "gains": [0.0] * BETS})
     if minute_us > window["minute_us"]:
         memory = {**memory, "detector": detector_of(memory).state()}
@@ -91,6 +99,11 @@ def begin_detector(memory: Memory, run_length: float) -> dict[str, Any]:
     alarm in `run_length` of them."""
     level = LevelTest.from_state(memory["watch"]).level
     return {**memory, "detector": Detector.begin(level, run_length).state()}
+
+
+def begin_told(memory: Memory, level: float, run_length: float) -> dict[str, Any]:
+    """A second detector, at a `level` below which the world may push any version: its alarm is told and is no harm."""
+    return {**memory, "told": {"detector": Detector.begin(level, run_length).state(), "alarmed": False}}
 
 
 def detector_of(memory: Memory) -> Detector:

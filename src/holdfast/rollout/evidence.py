@@ -219,6 +219,8 @@ def begin_promoted_watch(states: Sequence[MetricState], policy: Canary) -> tuple
             memory = slices.begin_detectors(memory, run_length)
         elif "watch" in memory:
             memory = comparison.begin_detector(memory, run_length)
+            if "told_level" in memory:
+                memory = comparison.begin_told(memory, memory["told_level"], run_length)
         after.append(replace(state, state=canonical_json(memory)))
     return tuple(after)
 
@@ -346,8 +348,9 @@ def _held(state: MetricState, policy: Canary) -> MetricState:
             memory = slices.hold_to_levels(memory, alpha) | {"held": True}
         case "quality":
             loss = max(0.0, state.champion_units - state.champion_total)
-            level = upper_level(loss, state.champion_units, alpha) + policy.quality_margin
-            memory = comparison.hold_to(memory, min(1.0, level))
+            told = min(1.0, upper_level(loss, state.champion_units, alpha) + policy.quality_margin)
+            memory = comparison.hold_to(memory, min(1.0, told + policy.watch_quality_margin))
+            memory |= {"told_level": told}
         case metric:
             margin = policy.error_margin if metric == ERRORS else policy.latency_margin
             level = comparison.odds_level(state.champion_total, state.champion_units, margin, alpha)

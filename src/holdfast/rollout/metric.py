@@ -44,6 +44,11 @@ class MetricState:
         return int(json.loads(self.state)["step_units"])
 
     @property
+    def told(self) -> bool:
+        """Whether it has changed in a promotion's watch by what the world may have done as well as the version."""
+        return bool(json.loads(self.state).get("told", {}).get("alarmed", False))
+
+    @property
     def latency_bound_us(self) -> float | None:
         """Above which latency a request is slow, in microseconds; None for the other metrics."""
         bound = json.loads(self.state).get("latency_bound_us")

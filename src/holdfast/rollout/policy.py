@@ -111,8 +111,13 @@ class Canary:
     watch
         How long a promotion is watched. Harm that is shown then is rolled back and counted as an escaped bad push.
         Default 3 days.
+    watch_quality_margin
+        By how much more than `quality_margin` the mean score may lie below what the champion showed before anything is taken
+        back for it while nobody is compared: at 100 % and in the watch. From 0 to below 1, default 0.05. Less than that,
+        a world that got harder may have done; it is told, and the watch ends censored.
     drill_within
-        How old the last passed drill of roll-back may be when a rollout begins; None asks for none.
+        How old the last passed drill of roll-back may be when a rollout begins; None asks for none. Nor is one asked for while
+        nothing stands beside the champion that it could return to.
     verify_within
         How long the servers may take to be seen answering with the version that has everything, before it is
         taken back: they may be unable to load it, or die of it. Default 10 minutes.
@@ -152,6 +157,7 @@ class Canary:
     watch: timedelta | str = timedelta(days=3)
     drill_within: timedelta | str | None = None
     verify_within: timedelta | str = timedelta(minutes=10)
+    watch_quality_margin: float = 0.05
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(float(step) for step in self.steps))
@@ -200,9 +206,8 @@ class Canary:
             self.latency_slack,
         )
         _require(self.latency_requests >= 1, "latency_requests", "is at least 1", self.latency_requests)
-        _require(
-            0.0 <= self.quality_margin < 1.0, "quality_margin", "lies from 0 to below 1", self.quality_margin
-        )
+        for name in ("quality_margin", "watch_quality_margin"):
+            _require(0.0 <= getattr(self, name) < 1.0, name, "lies from 0 to below 1", getattr(self, name))
         for name in ("replay_requests", "labelled_in_all"):
             _require(getattr(self, name) >= 0, name, "is at least 0", getattr(self, name))
         _require(
@@ -293,7 +298,7 @@ class Canary:
         >>> Canary.from_json(Canary(alpha=0.05).to_json()) == Canary(alpha=0.05)
         True
         """
-        known: dict[str, Any] = {"latency_tolerance": 1.0, "latency_slack": 0.0, **json.loads(text)}
+        known: dict[str, Any] = {**_OF_FIRST_RELEASE, **json.loads(text)}
         for name in ("patience", "verify_within"):  # as the first release wrote them
             if f"{name}_seconds" in known:
                 known[name] = known.pop(f"{name}_seconds")
@@ -303,6 +308,15 @@ class Canary:
             known["shadow"] = Shadow(**known["shadow"])
         return cls(**known)
 
+
+_OF_FIRST_RELEASE: Final[dict[str, Any]] = {
+    "latency_tolerance": 1.0,
+    "latency_slack": 0.0,
+    "rate_margin": None,
+    "watch": 0.0,
+    "watch_quality_margin": 0.0,
+}
+"""What a policy meant that does not say these: no bound above the quantile, and nothing watched."""
 
 _DURATIONS: Final = frozenset(
     {"patience", "verify_within", "step_at_least", "watch", "drill_within", "latency_slack"}

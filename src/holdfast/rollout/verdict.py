@@ -43,6 +43,8 @@ def judge(state: MetricState, policy: Canary) -> MetricVerdict:
         wanting = f"{units} of {needed} units for {state.metric}"
     elif state.champion_units < needed:
         wanting = f"{state.champion_units} of {needed} units of the champion for {state.metric}"
+    if state.told:
+        wanting = "the mean score is below what the champion showed, as of a world that got harder"
     if state.harmful:
         verdict = Verdict.FAIL
     elif wanting or 0 in (state.challenger_units, state.champion_units):

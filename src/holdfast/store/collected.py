@@ -214,6 +214,16 @@ def _fold_strata(connection: Connection, rollout: int, strata: Sequence[Stratum]
     )
     if after:
         evidence.put(connection, rollout, after, now_us=now_us)
+    if any(state.told for state in after) and not any(state.told for state in before):
+        row = rollouts.get_in(connection, rollout)
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="rollout.quality_changed",
+            subject=row.subject,
+            explanation=f"after the promotion of {row.challenger} the mean score is below what the champion showed; "
+            "nothing is taken back for it, because a world that got harder does the same to every version",
+        )
 
 
 def _after_strata(state: MetricState, strata: Sequence[Stratum], now_us: int) -> MetricState:

@@ -45,6 +45,7 @@ def test_a_policy_of_the_first_release_means_what_it_meant() -> None:
     )
     policy = Canary.from_json(written)
     assert policy.latency_bound_us(0.0003) == pytest.approx(300.0)
+    assert (policy.watch_us, policy.rate_margin, policy.watch_quality_margin) == (0, None, 0.0)
     assert policy.patience == timedelta(days=3)
     assert Canary.from_json(policy.to_json()) == policy
 
@@ -57,6 +58,7 @@ def test_a_policy_of_the_first_release_means_what_it_meant() -> None:
         {"steps": (0, 50)},
         {"steps": (50, 101)},
         {"alpha": 0.0},
+        {"watch_quality_margin": 1.0},
         {"alpha": float("nan")},
         {"units_per_step": 0},
         {"labelled_per_step": -1},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,6 +121,39 @@ def test_labels_of_the_canary_are_compared_in_the_watch_as_well() -> None:
     for _ in range(40):
         quality = fold_scores(quality, [0.3] * 2, [0.8] * 18)
     assert quality.harmful
+
+
+def graded(champion: float, later: float, policy: Canary = POLICY) -> tuple[MetricState, ...]:
+    """A canary of two equal versions, and four hours of the watch in which the world gives another mean score."""
+    rng = np.random.default_rng(2)
+
+    def scores(mean: float, count: int) -> list[float]:
+        return list(np.clip(rng.normal(mean, 0.1, count), 0.0, 1.0))
+
+    *_, state = begin(policy, 0.02)
+    states: tuple[MetricState, ...] = (fold_scores(state, scores(champion, 2000), scores(champion, 2000)),)
+    states = begin_promoted_watch(begin_watch(states, policy), policy)
+    for minute in range(240):
+        states = (fold_scores(states[0], scores(later, 100), [], minute * MINUTE_US),)
+    return states
+
+
+def test_a_world_that_got_harder_is_told_and_nobody_is_taken_back_for_it() -> None:
+    states = graded(0.9, 0.84)
+    assert isinstance(decided(states, over=False), Wait)
+    decision = decided(states, over=True)
+    assert isinstance(decision, EndWatch)
+    assert decision.outcome is PushOutcome.CENSORED
+    assert "the mean score is below what the champion showed" in decision.reason
+
+
+def test_a_loss_that_is_too_large_for_the_world_alone_is_taken_back() -> None:
+    assert isinstance(decided(graded(0.9, 0.75), over=False), RollBack)
+    strict = graded(0.9, 0.84, replace(POLICY, watch_quality_margin=0.0))
+    assert isinstance(decided(strict, over=False), RollBack)
+    same = decided(graded(0.9, 0.9), over=True)
+    assert isinstance(same, EndWatch)
+    assert same.outcome is PushOutcome.GOOD
 
 
 def test_a_minute_is_one_window_however_many_labels_come_in_it_and_stays_small() -> None:

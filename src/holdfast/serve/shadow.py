@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Final
 
 from holdfast.features import OnlineTable
@@ -310,8 +310,9 @@ def answered(
 ) -> ShadowRecord:
     """What the shadow makes of `copy`. Never raises.
 
-    The version that answered runs once more beside it, so that both are timed on the same thread with the same rows; who
-    goes first is drawn by the unit. Before each, those who answer users are let by.
+    The version that answered runs once more beside it, so that both are timed on the same thread with the same rows, in
+    processor time: others may have the processor at any moment. Who goes first is drawn by the unit. Before each, those who
+    answer users are let by.
     """
     timed: dict[str, tuple[str, Probabilities | None, int]] = {}
     sides = [(cast.shadow, cast.endpoint)]
@@ -319,9 +320,9 @@ def answered(
         sides.insert(copy.unit[-1] & 1 if copy.unit else 0, (cast.champion, cast.champion_endpoint))
     for version, endpoint in sides:
         give_way()
-        began = perf_counter()
+        began = thread_time()
         kind, found = _run(copy, version, endpoint, cast)
-        timed[version.name] = kind, found, int((perf_counter() - began) * 1e6)
+        timed[version.name] = kind, found, int((thread_time() - began) * 1e6)
     result, ours, latency_us = timed[cast.shadow.name]
     beside, _, beside_us = timed.get(cast.champion.name, ("", None, 0))
     return _record(

@@ -79,8 +79,8 @@ class FeedbackRecord(msgspec.Struct, frozen=True, array_like=True, tag="F", gc=F
 class ShadowRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
     """What a shadow made of a copy of the request `id`, and the answer that was given: both sides of the pair.
 
-    `result` is "ok" or the shadow's kind of failure; `latency_us` is how long it took on its own thread, and `beside_us`
-    how long the version that had answered took there for the same rows, None when it was not run again.
+    `result` is "ok" or the shadow's kind of failure; `latency_us` is the processor time that it took, and `beside_us`
+    that of the version that had answered, there and for the same rows, None when it was not run again.
     `champion` names the version that answered the user, with its result, its time in the answer's path, and its
     probabilities: none when nobody could answer.
     """

@@ -47,7 +47,7 @@ def control(
 ) -> None:
     """Watch the servers, join labels, carry rollouts on or back, until SIGTERM or Ctrl-C."""
     from holdfast.cli.drill import place_of
-    from holdfast.control import announce, cdevents, drill, hooks, loop, verify
+    from holdfast.control import cdevents, drill, hooks, loop, openlineage, verify
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     loaded = Project.load(project, declaration)
@@ -60,7 +60,7 @@ def control(
         )
     if url := loaded.settings.openlineage_url:
         threading.Thread(
-            target=announce.run, args=(store, url), kwargs={"wait": stopped.wait}, daemon=True
+            target=openlineage.run, args=(store, url), kwargs={"wait": stopped.wait}, daemon=True
         ).start()
     if url := loaded.settings.cdevents_url:
         environment = loaded.settings.cdevents_environment

@@ -1,6 +1,6 @@
 """Tells a sink of CDEvents what happened to versions: the events of the ledger, in order, each at least once.
 
-Nothing waits for the sink: this runs in a thread of its own beside the control loop, as `announce` does for OpenLineage.
+Nothing waits for the sink: this runs in a thread of its own beside the control loop, as `openlineage` does for a catalogue.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from holdfast.control.post import post
-from holdfast.errors import UnavailableError
+from holdfast.control.http_post import tell
 from holdfast.records import canonical_json
 from holdfast.rollout.cdevents import cdevents, cloudevent
 from holdfast.store import Store, events, followers
@@ -79,16 +78,11 @@ def run(
 
 def _post(url: str, event: dict[str, Any]) -> None:
     body = canonical_json(cloudevent(event)).encode()
-    next_command = "check HOLDFAST_CDEVENTS_URL"
-    try:
-        status, _ = post(url, body, _JSON, within_seconds=_SECONDS)
-    except UnavailableError as error:
-        words = f"the sink of CDEvents at {url} did not take an event: {error.what}"
-        raise UnavailableError("HF209", words, state=error.state, next_command=next_command) from error
-    if not 200 <= status < 300:
-        raise UnavailableError(
-            "HF209",
-            f"the sink of CDEvents at {url} did not take an event: it answered with status {status}",
-            state="nothing is lost: it is told again",
-            next_command=next_command,
-        )
+    tell(
+        url,
+        body,
+        _JSON,
+        within_seconds=_SECONDS,
+        who="the sink of CDEvents",
+        next_command="check HOLDFAST_CDEVENTS_URL",
+    )

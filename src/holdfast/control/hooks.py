@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Final, TypeAlias
 
-from holdfast.control.post import SIGNATURE, post, signature
+from holdfast.control.http_post import SIGNATURE, post, signature
 from holdfast.errors import InputError, UnavailableError
 from holdfast.records import Verdict, canonical_json
 from holdfast.rollout import Advance, Canary, Decision, Hook, RollBack, State, Wait

@@ -7,12 +7,10 @@ ledger says how far it has come, and the next round goes on from there.
 from __future__ import annotations
 
 import logging
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any, Final
 
-from holdfast.errors import UnavailableError
+from holdfast.control.http_post import tell
 from holdfast.records import canonical_json
 from holdfast.store import Store, events, followers
 from holdfast.store import openlineage as facts
@@ -75,16 +73,12 @@ def run(store: Store, url: str, *, wait: Callable[[float], bool], pause_seconds:
 
 def _post(url: str, event: dict[str, Any]) -> None:
     target = url if url.rstrip("/").endswith(_ENDPOINT) else url.rstrip("/") + _ENDPOINT
-    request = urllib.request.Request(  # noqa: S310 - the scheme was checked when the setting was read
-        target, canonical_json(event).encode(), {"Content-Type": "application/json"}
+    body = canonical_json(event).encode()
+    tell(
+        target,
+        body,
+        {},
+        within_seconds=_SECONDS,
+        who="the OpenLineage catalogue",
+        next_command="check HOLDFAST_OPENLINEAGE_URL",
     )
-    try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
-            answer.read()
-    except (urllib.error.URLError, OSError) as error:
-        raise UnavailableError(
-            "HF209",
-            f"the OpenLineage catalogue at {target} did not take an event: {error}",
-            state="nothing is lost: it is told again",
-            next_command="check HOLDFAST_OPENLINEAGE_URL",
-        ) from error

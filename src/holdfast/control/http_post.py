@@ -65,6 +65,26 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: f
         connection.close()
 
 
+def tell(
+    url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: float, who: str, next_command: str
+) -> None:
+    """Post an event to `who`, and be sure that it was taken: `UnavailableError` HF209 unless the answer is a 2xx in time."""
+    refused = f"{who} at {url} did not take an event"
+    try:
+        status, _ = post(url, body, headers, within_seconds=within_seconds)
+    except UnavailableError as error:
+        raise UnavailableError(
+            "HF209", f"{refused}: {error.what}", state=error.state, next_command=next_command
+        ) from error
+    if not 200 <= status < 300:
+        raise UnavailableError(
+            "HF209",
+            f"{refused}: it answered with status {status}",
+            state="nothing is lost: it is told again",
+            next_command=next_command,
+        )
+
+
 def _cut(waiting: socket.socket) -> None:
     with suppress(OSError):  # it ended by itself at this moment
         waiting.shutdown(socket.SHUT_RDWR)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.control import announce
+from holdfast.control import openlineage
 from holdfast.errors import UnavailableError
 from holdfast.store import Store, events, followers
 
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 
 class Catalogue(ThreadingHTTPServer):
-    """Keeps what it is sent; refuses everything while `refuses` is true."""
+    """Keeps what it is sent; refuses everything while `refuses` is true, and sends callers on to `redirects_to`."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.taken: list[dict[str, Any]] = []
         self.refuses = False
+        self.redirects_to = ""
 
     @property
     def url(self) -> str:
@@ -38,9 +39,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         fits = self.path == "/api/v1/lineage" and self.headers["Content-Type"] == "application/json"
-        self.send_response(503 if self.server.refuses else 201 if fits else 400)
+        away = self.server.refuses or self.server.redirects_to
+        self.send_response(302 if self.server.redirects_to else 503 if away else 201 if fits else 400)
+        if self.server.redirects_to:
+            self.send_header("Location", self.server.redirects_to)
         self.end_headers()
-        if fits and not self.server.refuses:
+        if fits and not away:
             self.server.taken.append(json.loads(body))
 
     def log_message(self, *_arguments: object) -> None:
@@ -71,14 +75,14 @@ def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
     world.load(store, tmp_path, world.ALONE, 1)
     catalogue.refuses = True
     with pytest.raises(UnavailableError, match=r"HF209.*did not take"):
-        announce.announce(store, catalogue.url)
+        openlineage.announce(store, catalogue.url)
     assert catalogue.taken == []
     catalogue.refuses = False
-    announce.announce(store, catalogue.url)
+    openlineage.announce(store, catalogue.url)
     assert jobs(catalogue) == ["load.alone", "load.alone"]
-    assert announce.announce(store, catalogue.url) == 0
+    assert openlineage.announce(store, catalogue.url) == 0
     world.take_out(store, world.ALONE, 1)
-    announce.announce(store, f"{catalogue.url}/api/v1/lineage")
+    openlineage.announce(store, f"{catalogue.url}/api/v1/lineage")
     assert jobs(catalogue) == ["load.alone", "load.alone", "back-out.alone"]
     loaded, gone = catalogue.taken[3], catalogue.taken[-1]
     assert {field["name"] for field in loaded["outputs"][0]["facets"]["schema"]["fields"]} >= {"id", "delay"}
@@ -88,7 +92,7 @@ def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
     assert gone["outputs"][0]["facets"]["version"]["datasetVersion"] == "3"
     with store.ledger.read() as connection:
         newest = events.newest(connection, limit=1)[0].event
-        assert followers.reached(connection, announce.FOLLOWER) == newest
+        assert followers.reached(connection, openlineage.FOLLOWER) == newest
 
 
 def test_told_again_it_is_the_same_run(
@@ -97,10 +101,10 @@ def test_told_again_it_is_the_same_run(
     """At least once: who was killed after telling tells again, and the catalogue sees the run that it has."""
     store = Store.open(tmp_path / "store")
     backout_world.load(store, tmp_path, backout_world.ALONE, 0)
-    announce.announce(store, catalogue.url)
+    openlineage.announce(store, catalogue.url)
     with store.ledger.write() as connection:
         connection.exec_driver_sql("DELETE FROM followers")
-    announce.announce(store, catalogue.url)
+    openlineage.announce(store, catalogue.url)
     assert catalogue.taken[0] == catalogue.taken[2]
     assert catalogue.taken[1] == catalogue.taken[3]
 
@@ -118,6 +122,37 @@ def test_the_announcer_goes_on_when_the_catalogue_comes_back(
         catalogue.refuses = number < 4
         return number == 5
 
-    announce.run(store, catalogue.url, wait=wait, pause_seconds=0.0)
+    openlineage.run(store, catalogue.url, wait=wait, pause_seconds=0.0)
     assert jobs(catalogue) == ["load.alone"]
     assert len([record for record in caplog.records if "did not take" in record.message]) == 1
+
+
+def test_nobody_but_the_declared_catalogue_is_called(
+    tmp_path: Path, backout_world: ModuleType, catalogue: Catalogue
+) -> None:
+    """A redirect is an answer like any other: what is not taken where it was sent is told again."""
+    store = Store.open(tmp_path / "store")
+    backout_world.load(store, tmp_path, backout_world.ALONE, 0)
+    called: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            called.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    elsewhere = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=elsewhere.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        catalogue.redirects_to = f"http://127.0.0.1:{elsewhere.server_port}/"
+        with pytest.raises(UnavailableError, match=r"HF209.*did not take.*status 302"):
+            openlineage.announce(store, catalogue.url)
+    finally:
+        elsewhere.shutdown()
+        thread.join()
+        elsewhere.server_close()
+    assert (called, catalogue.taken) == ([], [])
+    catalogue.redirects_to = ""
+    openlineage.announce(store, catalogue.url)
+    assert jobs(catalogue) == ["load.alone"]

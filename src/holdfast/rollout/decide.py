@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from holdfast.records import Verdict
+from holdfast.records import EVERYTHING_PPM, Verdict
 from holdfast.rollout import shadow
 from holdfast.rollout.decisions import (
     Advance,
@@ -192,16 +192,16 @@ def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int)
     if lasted_us < rollout.policy.step_at_least_us:
         least = _hours(rollout.policy.step_at_least_us)
         return Wait(f"no harm at {percent(share_ppm)} in {_hours(lasted_us)}; a step lasts {least}", verdicts)
-    if rollout.step + 1 < len(rollout.policy.shares_ppm):
-        following = rollout.policy.shares_ppm[rollout.step + 1]
-        reason = (
-            f"no harm at {percent(share_ppm)} ({_shown(verdicts)}): the share grows to {percent(following)}"
-        )
-        return Advance(rollout.step + 1, following, reason, verdicts)
+    after = rollout.policy.shares_ppm[rollout.step + 1 :]
     labelled = sum(state.challenger_units for state in evidence if state.metric == QUALITY)
-    if labelled < rollout.policy.labelled_in_all:
+    if labelled < rollout.policy.labelled_in_all and (not after or after[0] == EVERYTHING_PPM):
         wanted = f"inconclusive: {labelled} of {rollout.policy.labelled_in_all} labelled units in all"
         return _wait_or_give_up(rollout, wanted, verdicts, now_us)
+    if after:
+        reason = (
+            f"no harm at {percent(share_ppm)} ({_shown(verdicts)}): the share grows to {percent(after[0])}"
+        )
+        return Advance(rollout.step + 1, after[0], reason, verdicts)
     return Complete(
         f"no harm at {percent(share_ppm)}, the last step ({_shown(verdicts)}); a probe has to confirm it",
         verdicts,

@@ -364,12 +364,13 @@ def test_everything_is_given_after_enough_labels_in_all() -> None:
     policy = replace(POLICY, labelled_per_step=0, labelled_in_all=50)
     early = replace(RUNNING, policy=policy)
     assert isinstance(decide(early, evidence(labelled=0), [], 1), Advance)
-    last = replace(early, step=4)
-    waiting = decide(last, evidence(labelled=49), [], 1)
-    assert isinstance(waiting, Wait)
-    assert "49 of 50 labelled units in all" in waiting.reason
-    assert isinstance(decide(last, evidence(labelled=50), [], 1), Complete)
-    assert isinstance(decide(last, evidence(labelled=49), [], HOUR_US + 1), RollBack)
+    for steps, step, following in (((1, 5, 25, 50, 100), 3, Advance), ((1, 50), 1, Complete)):
+        last = replace(early, policy=replace(policy, steps=steps), step=step)
+        waiting = decide(last, evidence(labelled=49), [], 1)
+        assert isinstance(waiting, Wait), "nobody gets everything from a version without labels"
+        assert "49 of 50 labelled units in all" in waiting.reason
+        assert isinstance(decide(last, evidence(labelled=50), [], 1), following)
+        assert isinstance(decide(last, evidence(labelled=49), [], HOUR_US + 1), RollBack)
 
 
 @given(

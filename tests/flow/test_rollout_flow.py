@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast.control import rollout
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.rollout import State
 from holdfast.rollout.abort import REPEATED_US
@@ -247,6 +250,49 @@ def test_one_command_rolls_back_from_every_state(served: World, until: str) -> N
     served.reconcile()
     with pytest.raises(RefusedError, match="HF404"):
         served.roll_back()
+
+
+def test_the_champion_keeps_who_stands_behind_it(served: World) -> None:
+    """While another version is rolled out, and after it went back: until a promotion puts the champion there."""
+    first, second = served.row().challenger, served.add_version()
+    served.promote(second)
+
+    def behind() -> tuple[str, str | None]:
+        plan = served.plan()
+        assert plan is not None
+        return plan.champion, plan.previous
+
+    assert behind() == (second, first)
+    served.begin(served.add_version())
+    served.champion_answers()
+    seen = []
+    while served.row().state is not State.VERIFYING:
+        served.reconcile()
+        seen.append((served.row().state, served.row().step, behind()))
+        served.traffic()
+    assert {each for *_, each in seen} == {(second, first)}
+    assert {step for _, step, _ in seen} == {0, 1, 2}
+    served.roll_back()
+    assert behind() == (second, first)
+    served.probe()
+    served.reconcile()
+    served.begin(first)  # who is rolled out stands behind nobody
+    served.reconcile()
+    assert (served.row().state, behind()) == (State.CANARY, (second, None))
+    served.roll_back(first)
+    assert behind() == (second, None)
+
+
+def test_a_drill_is_not_asked_for_where_none_can_pass(served: World, rollout_world) -> None:
+    """Nobody stands beside a model's first version without a heuristic: only a second version can."""
+    model = served.model
+    model.rollout = dataclasses.replace(rollout_world.POLICY, drill_within=timedelta(days=7))
+    served.champion_answers()
+    rollout.begin(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
+    assert served.reconcile() == []  # the heuristic is there, and could be drilled
+    with served.store.ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE traffic_plans SET fallback = NULL")
+    assert served.reconcile() == ["Start"]
 
 
 @pytest.mark.parametrize("until", ["pending", "canary", "promoted"])

@@ -70,8 +70,7 @@ def roll_back(place: Place, drill: int) -> Found:
             number = _append(connection, there, drill, "begins", place.clock_us())
             drills.note(connection, drill, {"plan": number, "returns": asdict(before), "live": place.live})
     except RefusedError as refused:
-        nothing = "nothing to return to" in refused.what
-        return Found(Verdict.FAIL if nothing else Verdict.INCONCLUSIVE, refused.what)
+        return Found(Verdict.INCONCLUSIVE, refused.what)
     here = servers.registered(store, model)
     try:
         went = rollback.wait(
@@ -155,10 +154,11 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
         why = "no version serves yet" if row is None else f"rollout {row.rollout} is {row.state}"
         raise RefusedError("HF404", f"there is nothing to drill: {why}", state="no plan was written")
     plan = newest.plan
-    target = plan.previous or plan.fallback
     tainted = taints.versions_of(connection, model)
-    if target is None or target in tainted:
-        why = "no version is" if target is None else f"{target} is tainted, and nothing else is"
+    beside = [each for each in (plan.previous, plan.fallback) if each is not None]
+    target = next((each for each in beside if each not in tainted), None)
+    if target is None:
+        why = f"{', '.join(beside)} tainted, and nothing else is" if beside else "no version is"
         raise RefusedError("HF404", f"there is nothing to return to: {why} beside {plan.champion}")
     if live:
         _must_be_proved(store, model, target)

@@ -27,7 +27,7 @@ from holdfast.rollout import (
 from holdfast.rollout.drills import DrillKind
 from holdfast.rollout.evidence import begin_promoted_watch
 from holdfast.rollout.watch import begin_rate
-from holdfast.store import Store, drills, evidence, gates, usage
+from holdfast.store import Store, drills, evidence, gates, plans, taints, usage
 from holdfast.store.ledger import Transaction
 from holdfast.store.rollouts import RolloutRow
 
@@ -35,7 +35,6 @@ LATENCY_LOOKBACK_US: Final = 7 * 86_400_000_000
 """How far back the champion's latency is looked at when the bound is frozen, microseconds."""
 
 BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
-
 
 
 def readiness(connection: Transaction, row: RolloutRow) -> Readiness:
@@ -48,7 +47,16 @@ def readiness(connection: Transaction, row: RolloutRow) -> Readiness:
         replay=None if replay is None else replay.verdict,
         replayed=0 if replay is None or replay.observed is None else int(replay.observed),
         drilled_us=drills.last_passed_us(connection, row.model, DrillKind.ROLL_BACK),
+        can_drill=_can_drill(connection, row.model),
     )
+
+
+def _can_drill(connection: Transaction, model: str) -> bool:
+    """Whether there is anything clean beside the champion that a drill could return to."""
+    newest = plans.newest_in(connection, model)
+    beside = () if newest is None else (newest.plan.previous, newest.plan.fallback)
+    tainted = taints.versions_of(connection, model)
+    return any(each is not None and each not in tainted for each in beside)
 
 
 def first_evidence(store: Store, row: RolloutRow, now_us: int) -> tuple[MetricState, ...]:

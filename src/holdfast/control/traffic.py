@@ -1,6 +1,7 @@
 """Which traffic a rollout's state means: the plan that servers will follow.
 
-The fallback stays the one that servers have warm. A newer heuristic takes its place together with a version
+The fallback and the version before the champion stay those that servers have warm: they stand in for the champion, and are
+what a roll-back without the ledger returns to, while another version is rolled out and after it went back. A newer heuristic takes its place together with a version
 that has everything, because there a probe has to confirm the plan that names both.
 
 A tainted version, made from rows that were backed out, is given nothing again: what would return to it returns to its
@@ -49,41 +50,41 @@ def traffic_of(
     newest = plans.newest_in(connection, row.model)
     tainted = taints.versions_of(connection, row.model)
     warm = None if newest is None else _clean(newest.plan.fallback, tainted)
+    behind = None if newest is None else _clean(newest.plan.previous, {*tainted, row.challenger})
     match following:
         case State.SHADOWING:
-            return _shadowed(row, newest, warm)
+            return _shadowed(row, behind, warm)
         case State.PAUSED:
             return None
         case State.CANARY if row.state is State.PAUSED:
             return None
         case State.CANARY:
-            return _shared(row, Canary.from_json(row.policy).shares_ppm[step], warm)
+            return _shared(row, Canary.from_json(row.policy).shares_ppm[step], behind, warm)
         case State.VERIFYING if row.champion is None:
             return Traffic(row.challenger, fallback=newest_heuristic(store, row.model, tainted))
         case State.VERIFYING:
             # Not the champion yet: what it cannot answer the champion answers, and it counts against it.
-            return _shared(row, EVERYTHING_PPM, newest_heuristic(store, row.model, tainted))
+            return _shared(row, EVERYTHING_PPM, behind, newest_heuristic(store, row.model, tainted))
         case State.PROMOTED if row.champion is not None:
             return Traffic(row.challenger, previous=_clean(row.champion, tainted), fallback=warm)
         case State.CANCELLED if row.state is State.SHADOWING:
             return _unshadowed(newest)
         case State.ROLLING_BACK:
-            return _returned(connection, store, row, warm, tainted)
+            return _returned(connection, store, row, newest, tainted)
         case State.PROMOTED | State.PENDING | State.ROLLED_BACK | State.CANCELLED:
             return None
         case _:
             assert_never(following)
 
 
-def _shadowed(row: RolloutRow, newest: CommittedPlan | None, warm: str | None) -> Traffic:
+def _shadowed(row: RolloutRow, previous: str | None, warm: str | None) -> Traffic:
     """Nothing changes but that copies are made."""
     shadow = Canary.from_json(row.policy).shadow
     assert row.champion is not None, "a first version has nobody whose requests it could get"
-    assert newest is not None, "a champion serves, so there is a plan"
     assert shadow is not None, "the policy asks for a shadow"
     return Traffic(
         row.champion,
-        previous=newest.plan.previous,
+        previous=previous,
         fallback=warm,
         shadow=row.challenger,
         shadow_ppm=shadow.share_ppm,
@@ -96,9 +97,9 @@ def _unshadowed(newest: CommittedPlan | None) -> Traffic:
     return Traffic(plan.champion, previous=plan.previous, fallback=plan.fallback)
 
 
-def _shared(row: RolloutRow, share_ppm: int, fallback: str | None) -> Traffic:
+def _shared(row: RolloutRow, share_ppm: int, previous: str | None, fallback: str | None) -> Traffic:
     assert row.champion is not None, "traffic is shared with a champion"
-    return Traffic(row.champion, challenger=row.challenger, share_ppm=share_ppm, fallback=fallback)
+    return Traffic(row.champion, row.challenger, share_ppm, previous, fallback)
 
 
 def refuge(
@@ -136,10 +137,15 @@ def newest_heuristic(store: Store, model: str, tainted: Collection[str]) -> str 
 
 
 def _returned(
-    connection: Transaction, store: Store, row: RolloutRow, warm: str | None, tainted: Collection[str]
+    connection: Transaction,
+    store: Store,
+    row: RolloutRow,
+    newest: CommittedPlan | None,
+    tainted: Collection[str],
 ) -> Traffic:
-    """What was before, with the fallback that the servers had then: a newer one may be what they cannot load."""
-    fallback = warm
+    """What was before, with the fallback that the servers had then: a newer one may be what they cannot load. Whoever stood
+    behind the champion does so again when it is warm still; a roll-back loads no file."""
+    fallback = warm = None if newest is None else _clean(newest.plan.fallback, tainted)
     before = plans.before_rollout_in(connection, row.model, row.rollout)
     if before is not None and row.state is not State.PROMOTED:
         fallback = _clean(before.plan.fallback, tainted) or warm
@@ -167,7 +173,10 @@ def _returned(
             state="the rollout is unchanged",
             next_command="holdfast train",
         )
-    return Traffic(version, fallback=fallback)
+    previous = None
+    if newest is not None and newest.plan.champion == version:
+        previous = _clean(newest.plan.previous, {*tainted, row.challenger, version})
+    return Traffic(version, previous=previous, fallback=fallback)
 
 
 def _clean(version: str | None, tainted: Collection[str]) -> str | None:

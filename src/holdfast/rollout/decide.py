@@ -140,6 +140,8 @@ def _missing(rollout: RolloutState, now_us: int) -> RollBack | Wait | None:
     within_us = policy.drill_within_us
     if within_us is None or (ready.drilled_us is not None and now_us - ready.drilled_us <= within_us):
         return None
+    if not ready.can_drill:
+        return None  # with nobody beside the champion no drill can pass, and without a rollout nobody ever is
     last = "never" if ready.drilled_us is None else f"{_hours(now_us - ready.drilled_us)} ago"
     wanting = (
         f"inconclusive: roll-back was last drilled {last}, and the policy asks for a drill within "

@@ -21,11 +21,14 @@ class Readiness:
         How the newest replay of recorded requests ended, and of how many; None when there was none.
     drilled_us
         When a drill of roll-back was last passed, microseconds since 1970 UTC; None when none was.
+    can_drill
+        Whether anything stands beside the champion that a drill of roll-back could return to.
     """
 
     replay: Verdict | None = None
     replayed: int = 0
     drilled_us: int | None = None
+    can_drill: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,6 +274,7 @@ READY = Readiness(Verdict.PASS, 100, drilled_us=0)
         (replace(READY, replay=Verdict.INCONCLUSIVE), Wait, "recorded requests (holdfast replay v2)"),
         (replace(READY, replay=Verdict.FAIL), RollBack, "failed the replay of 100 requests"),
         (replace(READY, drilled_us=None), Wait, "last drilled never, and the policy asks"),
+        (replace(READY, drilled_us=None, can_drill=False), Start, "starts with"),
         (replace(READY, drilled_us=-8 * 24 * HOUR_US), Wait, "last drilled 192.0 h ago"),
     ],
 )

@@ -62,7 +62,16 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "",
         "URL of a sink of CDEvents (CloudEvents in JSON) that the control loop tells of rollouts; empty tells nobody.",
     ),
-    ("HOLDFAST_CDEVENTS_ENVIRONMENT", "production", "What CDEvents call the environment that is delivered to."),
+    (
+        "HOLDFAST_CDEVENTS_ENVIRONMENT",
+        "production",
+        "What CDEvents call the environment that is delivered to.",
+    ),
+    (
+        "HOLDFAST_BUILD",
+        "",
+        "Your own name for what runs here, such as that of an image: a fact of the binary, besides its releases.",
+    ),
 )
 """Name, default and help of every setting; the reference page is generated from it."""
 
@@ -92,6 +101,7 @@ class Settings:
     cdevents_url: str = ""
     cdevents_environment: str = "production"
     abort_token: str = ""
+    build: str = ""
 
     @classmethod
     def read(cls, project: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -115,6 +125,7 @@ class Settings:
             cdevents_url=_web_address("HOLDFAST_CDEVENTS_URL", values),
             cdevents_environment=values["HOLDFAST_CDEVENTS_ENVIRONMENT"] or "production",
             abort_token=values["HOLDFAST_ABORT_TOKEN"],
+            build=values["HOLDFAST_BUILD"].strip()[:200],
         )
 
     @property

@@ -66,6 +66,7 @@ def probe(
             explanation=judged.explanation,
             probed_us=now_us,
             configuration=observed.configuration,
+            binary=observed.binary,
         )
         probes.record(store, found, lease)
         known[server] = found
@@ -116,12 +117,13 @@ def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
         except FAILURES as error:
             return Observation(before, None, f"{server.address} {_words(error)}")
     answered = answer.get("model_version")
-    after, configuration = _plan(status), status.get("configuration")
+    after = _plan(status)
     return Observation(
         # Between two plans it cannot be told under which of them the answer was given.
         after if before == after else None,
         answered if isinstance(answered, str) else None,
-        configuration=configuration if isinstance(configuration, str) else None,
+        configuration=_text(status, "configuration"),
+        binary=_text(status, "binary"),
     )
 
 
@@ -138,6 +140,11 @@ def _plan(status: dict[str, Any]) -> int | None:
     plan = status.get("plan")
     number = plan.get("plan") if isinstance(plan, dict) else plan
     return number if isinstance(number, int) else None
+
+
+def _text(status: dict[str, Any], name: str) -> str | None:
+    found = status.get(name)
+    return found if isinstance(found, str) else None
 
 
 def _words(error: Exception) -> str:

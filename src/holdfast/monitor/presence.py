@@ -27,6 +27,8 @@ class Observation:
     reached: bool = True
     configuration: str | None = None
     """What the server says that it runs with."""
+    binary: str | None = None
+    """What the server says that it is."""
 
 
 @dataclass(frozen=True, slots=True)

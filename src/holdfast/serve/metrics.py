@@ -123,6 +123,8 @@ class ServerFacts:
     asked: Asked | None = None
     """The last comparison of what callers ask the champion with what it learnt from, as the control loop made it."""
     shadow: ShadowFacts = field(default_factory=ShadowFacts)
+    build: Mapping[str, str] = field(default_factory=dict)
+    """The binary's id and its facts."""
 
 
 def exposition(facts: ServerFacts, counters: Counters) -> bytes:
@@ -174,6 +176,10 @@ def exposition(facts: ServerFacts, counters: Counters) -> bytes:
         page.sample(name, model, value)
     _shadow(page, model, facts.shadow)
     _asked(page, facts.model, facts.asked)
+    page.family(
+        "holdfast_build_info", "gauge", "1, with the binary that this server is, and the releases in it."
+    )
+    page.sample("holdfast_build_info", {**model, **facts.build}, 1)
     _process(page, facts.started_seconds)
     return page.encoded()
 

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from email.utils import formatdate
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import uvloop
 
 from holdfast.errors import InputError
 from holdfast.records import check_name
+from holdfast.rollout.binary import Binary
 from holdfast.rollout.configuration import ConnectionLimits
 from holdfast.serve.abort_door import AbortDoor
 from holdfast.serve.doors import Doors
@@ -31,6 +31,7 @@ from holdfast.serve.serving import Serving
 from holdfast.serve.shadow import ShadowThread
 from holdfast.serve.warm import POLL_SECONDS, Follower
 from holdfast.settings import Settings
+from holdfast.store import binaries
 from holdfast.store.prediction_log import LogWriter, claim
 from holdfast.store.servers import Server
 
@@ -47,6 +48,8 @@ SHADOW_SECONDS: Final = 0.02
 SWITCH_SECONDS: Final = 0.001
 """How long a thread of this process may keep the interpreter from one that waits: a plan or an abort is seen in many short
 turns, each of which waits so long while requests are answered."""
+LOOK_SECONDS: Final = 0.02
+"""How often one that is started beside another looks whether it is ready."""
 _BACKLOG: Final = 1024
 
 
@@ -58,8 +61,11 @@ def serve_forever(
     poll_seconds: float = POLL_SECONDS,
     linger_seconds: float = LINGER_SECONDS,
     started: Callable[[str], None] | None = None,
+    listening: int | None = None,
+    when_ready: bool = False,
 ) -> None:
-    """Serve `model` until SIGTERM or SIGINT.
+    """Serve `model` until SIGTERM or SIGINT, or until SIGUSR1 says that another has taken over on the same socket: then no
+    connection is taken any more, but none is told that the model is not ready.
 
     Parameters
     ----------
@@ -73,6 +79,11 @@ def serve_forever(
         How often the ledger is asked for a newer plan.
     started
         Is told the base URL once the socket listens; by default it is printed.
+    listening
+        The descriptor of a bound socket to listen on, which others may share; by default one is bound to the settings'
+        address. What waits to be accepted on a shared one outlives whoever would have accepted it.
+    when_ready
+        Take no connection before a version can answer it.
 
     Raises
     ------
@@ -82,7 +93,16 @@ def serve_forever(
     check_name(model, "model")
     tell = started if started is not None else _say
     left_behind = uvloop.run(
-        _serve(settings, model, limits or ConnectionLimits(), poll_seconds, linger_seconds, tell)
+        _serve(
+            settings,
+            model,
+            limits or ConnectionLimits(),
+            poll_seconds,
+            linger_seconds,
+            tell,
+            listening,
+            when_ready,
+        )
     )
     if left_behind:
         # A shadow still runs in native code, and the interpreter's end would pull the ground from under it: everything is
@@ -109,6 +129,8 @@ async def _serve(
     poll_seconds: float,
     linger_seconds: float,
     started: Callable[[str], None],
+    listening: int | None,
+    when_ready: bool,
 ) -> int:
     """Serve until told to stop; how many threads of shadows were left behind."""
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -116,7 +138,14 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    bound = _bind(settings)
+    relieved = asyncio.Event()
+
+    def relieve() -> None:
+        relieved.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGUSR1, relieve)
+    bound = _bind(settings) if listening is None else _shared(listening)
     address = "http://{}:{}".format(*_shown(bound))
     claimed = claim(settings.root / "log", model)
     log = LogWriter(claimed.directory, claimed.server, model)
@@ -124,10 +153,11 @@ async def _serve(
     plane.shadow = ShadowThread(_waking(loop, plane), now_us)
     server = Server(claimed.server, model, address, claimed.directory, now_us())
     follower = Follower(plane, settings, server, now_us, poll_seconds=poll_seconds)
-    process = _Process(plane, follower, server)
+    binary = binaries.here(settings.build)
+    process = _Process(plane, follower, server, binary)
     doors = Doors([settings.host, *settings.names])
     door = AbortDoor(settings.token, follower.give)
-    routes = Routes(plane, process.status, process.scrape, _release(), doors, door)
+    routes = Routes(plane, process.status, process.scrape, binary.facts["holdfast"], doors, door)
     listener = Listener(routes, limits, lambda: formatdate(usegmt=True).encode())
     process.listener, process.routes = listener, routes
     follower.configured.use(listener.configure)
@@ -138,19 +168,19 @@ async def _serve(
     # What is alive now stays alive: the collector need not walk it again and again under load.
     gc.collect()
     gc.freeze()
-    accepting = await loop.create_server(listener.connection, sock=bound, backlog=_BACKLOG)
-    follower.listening()
-    started(address)
-    await stop.wait()
-    routes.draining = listener.draining = True
-    await asyncio.sleep(linger_seconds)
-    accepting.close()
-    listener.close_idle(fresh=False)
-    patience, deadline = loop.time() + FRESH_SECONDS, loop.time() + DRAIN_SECONDS
-    while listener.connections and loop.time() < deadline:
-        await asyncio.sleep(0.01)
-        if loop.time() > patience:
-            listener.close_idle(fresh=True)
+    while when_ready and not routes.ready and not stop.is_set():
+        await asyncio.sleep(LOOK_SECONDS)
+    if not (when_ready and stop.is_set()):  # whoever never was ready leaves all connections to others
+        accepting = await loop.create_server(listener.connection, sock=bound, backlog=_BACKLOG)
+        follower.listening()
+        started(address)
+        await stop.wait()
+        listener.draining = True
+        if relieved.is_set():
+            accepting.close()
+        else:
+            routes.draining = True
+        await _drain(listener, accepting, linger_seconds)
     follower.stop()
     plane.shadow.stop()
     plane.keep_shadowed()
@@ -159,6 +189,19 @@ async def _serve(
     log.close()
     claimed.release()
     return plane.shadow.left_behind
+
+
+async def _drain(listener: Listener, accepting: asyncio.Server, linger_seconds: float) -> None:
+    """Let what is under way end, and those who wait between two requests go elsewhere."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(linger_seconds)
+    accepting.close()
+    listener.close_idle(fresh=False)
+    patience, deadline = loop.time() + FRESH_SECONDS, loop.time() + DRAIN_SECONDS
+    while listener.connections and loop.time() < deadline:
+        await asyncio.sleep(0.01)
+        if loop.time() > patience:
+            listener.close_idle(fresh=True)
 
 
 def _waking(loop: asyncio.AbstractEventLoop, plane: Plane) -> Callable[[], None]:
@@ -175,6 +218,18 @@ def _waking(loop: asyncio.AbstractEventLoop, plane: Plane) -> Callable[[], None]
             return
 
     return wake
+
+
+def _shared(descriptor: int) -> socket.socket:
+    try:
+        bound = socket.socket(fileno=descriptor)
+        bound.getsockname()
+    except OSError as error:
+        raise InputError(
+            "HF103", f"descriptor {descriptor} is no socket to listen on", state="no server was started"
+        ) from error
+    bound.setblocking(False)
+    return bound
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -202,23 +257,17 @@ def _shown(bound: socket.socket) -> tuple[str, int]:
     return (f"[{host}]" if ":" in host else host), port
 
 
-def _release() -> str:
-    try:
-        return version("holdfast")
-    except PackageNotFoundError:
-        return "0"  # run from a source tree that was not installed
-
-
 class _Process:
     """What the server says about itself."""
 
     listener: Listener
     routes: Routes
 
-    def __init__(self, plane: Plane, follower: Follower, server: Server) -> None:
+    def __init__(self, plane: Plane, follower: Follower, server: Server, binary: Binary) -> None:
         self._plane = plane
         self._follower = follower
         self._server = server
+        self._binary, self._binary_id = binary, binary.id
 
     def status(self) -> dict[str, object]:
         """`/holdfast/status`."""
@@ -248,6 +297,7 @@ class _Process:
             "left_out": swap.left_out,
             "aborts": [asdict(abort) for abort in swap.aborts.values()],
             "held": swap.held,
+            "binary": self._binary_id,
             "configuration": self.listener.limits.id,
             "configuration_trouble": self._follower.configured.trouble,
             "abort_trouble": self._follower.aborts.trouble or self._follower.aborts.reserve_trouble,
@@ -282,6 +332,7 @@ class _Process:
             started_seconds=self._server.started_us / 1e6,
             asked=progress.asked,
             shadow=self._shadow_facts(),
+            build={"binary": self._binary_id, **self._binary.facts},
         )
 
     def _shadow_facts(self) -> ShadowFacts:

@@ -9,10 +9,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.errors import NotFoundError
 from holdfast.rollout.configuration import ConnectionLimits
-from holdfast.store import schema
+from holdfast.store import plans, schema
 
 _CONFIGURATIONS: Final = schema.configurations
-_PLANS: Final = schema.traffic_plans
 
 
 def register(connection: Connection, limits: ConnectionLimits, *, now_us: int) -> str:
@@ -41,19 +40,6 @@ def document(connection: Connection, configuration: str) -> str:
 
 def in_force(connection: Connection, model: str) -> tuple[tuple[int, str], ...]:
     """The two newest configurations that plans of `model` asked for, each with the first plan of its last spell, the newest
-    first; empty when none ever did. A plan that names none leaves what is.
+    first.
     """
-    query = (
-        select(_PLANS.c.plan, _PLANS.c.configuration)
-        .where(_PLANS.c.model == model, _PLANS.c.configuration.is_not(None))
-        .order_by(_PLANS.c.plan.desc())
-    )
-    spells: list[tuple[int, str]] = []
-    for plan, configuration in connection.execute(query):
-        if spells and spells[-1][1] == configuration:
-            spells[-1] = (plan, configuration)
-        elif len(spells) == 2:
-            break
-        else:
-            spells.append((plan, configuration))
-    return tuple(spells)
+    return plans.in_force(connection, model, "configuration")

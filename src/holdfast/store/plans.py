@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select
 
@@ -53,6 +53,29 @@ def changes_in(connection: Connection, model: str, since_us: int) -> list[int]:
     """When plans of `model` were committed after `since_us`, rising, microseconds since 1970 UTC."""
     query = select(_PLANS.c.committed_us).where(_PLANS.c.model == model, _PLANS.c.committed_us > since_us)
     return sorted(connection.scalars(query))
+
+
+def in_force(
+    connection: Connection, model: str, part: Literal["configuration", "binary"]
+) -> tuple[tuple[int, str], ...]:
+    """What the plans of `model` asked for last as `part`, and what before that, each with the first plan of its last spell;
+    the newest first, empty when none ever did. A plan that names none leaves what is.
+    """
+    named = _PLANS.c[part]
+    query = (
+        select(_PLANS.c.plan, named)
+        .where(_PLANS.c.model == model, named.is_not(None))
+        .order_by(_PLANS.c.plan.desc())
+    )
+    spells: list[tuple[int, str]] = []
+    for plan, found in connection.execute(query):
+        if spells and spells[-1][1] == found:
+            spells[-1] = (plan, found)
+        elif len(spells) == 2:
+            break
+        else:
+            spells.append((plan, found))
+    return tuple(spells)
 
 
 def append(

@@ -26,6 +26,8 @@ class Probe:
     probed_us: int
     configuration: str | None = None
     """What the server said that it runs with."""
+    binary: str | None = None
+    """What the server said that it is."""
 
 
 def record(store: Store, probe: Probe, lease: Lease) -> None:
@@ -53,6 +55,7 @@ def last(store: Store, model: str) -> tuple[Probe, ...]:
                 row.explanation,
                 row.probed_us,
                 row.configuration,
+                row.binary,
             )
             for row in connection.execute(query)
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import replace
 from typing import Final
 
-from holdfast.control.traffic import Traffic
-from holdfast.errors import NotFoundError, RefusedError
+from holdfast.control import drill_plan
+from holdfast.control import parts
+from holdfast.errors import RefusedError
 from holdfast.rollout.configuration import ConnectionLimits
-from holdfast.store import Store, configurations, events, plans
+from holdfast.store import Store, configurations, events
 from holdfast.store.ledger import Transaction
 from holdfast.store.plans import CommittedPlan
 
@@ -23,7 +24,7 @@ def push(store: Store, model: str, limits: ConnectionLimits, *, actor: str, reas
     Raises `NotFoundError` HF303 before the model's first plan, `RefusedError` HF403 when `limits` are in force.
     """
     with store.ledger.write() as connection:
-        newest = _newest(connection, model)
+        newest = _newest(connection, model, now_us)
         if current(connection, model) == limits:
             raise RefusedError(
                 "HF403",
@@ -46,10 +47,10 @@ def roll_back(
         spells = configurations.in_force(connection, model)
         if not spells or spells[0][0] <= since_plan:
             return None
-        if _is_taken_back(connection, model):
+        if parts.is_taken_back(connection, model, PUSHED, ROLLED_BACK):
             return spells[0][0]
         before = configurations.get(connection, spells[1][1]) if len(spells) > 1 else ConnectionLimits()
-        newest = _newest(connection, model)
+        newest = _newest(connection, model, now_us)
         return _append(connection, newest, before, ROLLED_BACK, actor, reason, now_us)
 
 
@@ -57,25 +58,6 @@ def current(connection: Transaction, model: str) -> ConnectionLimits:
     """The limits that the plans of `model` ask for."""
     spells = configurations.in_force(connection, model)
     return configurations.get(connection, spells[0][1]) if spells else ConnectionLimits()
-
-
-def _is_taken_back(connection: Transaction, model: str) -> bool:
-    """Whether the last that was done to the configuration was its roll-back."""
-    pushed = events.newest(connection, subject=model, kind=PUSHED, limit=1)
-    taken = events.newest(connection, subject=model, kind=ROLLED_BACK, limit=1)
-    return bool(taken) and (not pushed or taken[0].event > pushed[0].event)
-
-
-def _newest(connection: Transaction, model: str) -> CommittedPlan:
-    newest = plans.newest_in(connection, model)
-    if newest is None:
-        raise NotFoundError(
-            "HF303",
-            f"no version of {model!r} serves yet, so that nothing can be configured",
-            state="nothing was written",
-            next_command="holdfast rollout",
-        )
-    return newest
 
 
 def _append(
@@ -88,18 +70,14 @@ def _append(
     now_us: int,
 ) -> int:
     configuration = configurations.register(connection, limits, now_us=now_us)
-    plan = newest.plan
-    traffic = {field.name: getattr(plan, field.name) for field in fields(Traffic)} | {
-        "configuration": configuration
-    }
     events.append(
         connection,
         at_us=now_us,
         kind=kind,
-        subject=plan.model,
+        subject=newest.plan.model,
         actor=actor,
         explanation=f"servers run with {configuration} {limits.to_json()}: {reason}",
     )
-    return plans.append(
-        connection, model=plan.model, rollout=plan.rollout, now_us=now_us, **asdict(Traffic(**traffic))
+    return parts.append(
+        connection, newest, replace(parts.traffic_of(newest), configuration=configuration), now_us
     )

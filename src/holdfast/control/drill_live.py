@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from holdfast.control import rollback
+from holdfast.control import drill_plan, rollback
 from holdfast.control.asking import FAILURES, Asking
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, RefusedError
@@ -67,7 +67,7 @@ def roll_back(place: Place, drill: int) -> Found:
         with store.ledger.write() as connection:
             before, target = _before(connection, store, model, live=place.live)
             there = _moved(before, target) if place.live else before
-            number = _append(connection, there, drill, "begins", place.clock_us())
+            number = drill_plan.append(connection, there, drill, "begins", place.clock_us())
             drills.note(connection, drill, {"plan": number, "returns": asdict(before), "live": place.live})
     except RefusedError as refused:
         return Found(Verdict.INCONCLUSIVE, refused.what)
@@ -98,7 +98,7 @@ def put_back(
         newest = plans.newest_in(connection, model)
         if newest is None or newest.plan.plan != number:
             return None
-        return _append(connection, before, drill, "is over", now_us)
+        return drill_plan.append(connection, before, drill, "is over", now_us)
 
 
 def stale_leader(place: Place, drill: int) -> Found:
@@ -154,6 +154,12 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
         why = "no version serves yet" if row is None else f"rollout {row.rollout} is {row.state}"
         raise RefusedError("HF404", f"there is nothing to drill: {why}", state="no plan was written")
     plan = newest.plan
+    if drills.moves_users_in(connection, model, plan.plan):
+        raise RefusedError(
+            "HF404",
+            "there is nothing to drill: another drill has moved all users",
+            state="no plan was written",
+        )
     tainted = taints.versions_of(connection, model)
     beside = [each for each in (plan.previous, plan.fallback) if each is not None]
     target = next((each for each in beside if each not in tainted), None)
@@ -179,19 +185,6 @@ def _must_be_proved(store: Store, model: str, target: str) -> None:
 
 def _moved(before: TrafficPlan, target: str) -> TrafficPlan:
     return replace(before, champion=target, previous=before.champion)
-
-
-def _append(connection: Transaction, plan: TrafficPlan, drill: int, what: str, now_us: int) -> int:
-    values = {name: value for name, value in asdict(plan).items() if name != "plan"}
-    number = plans.append(connection, **values, now_us=now_us)
-    events.append(
-        connection,
-        at_us=now_us,
-        kind="drill.plan",
-        subject=f"drill/{drill}",
-        explanation=f"plan {number}, champion {plan.champion}: the drill of roll-back {what}",
-    )
-    return number
 
 
 def _pinned(here: Sequence[servers.Server], target: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from holdfast.control import retreat, rollout
+from holdfast.control import drill_plan, retreat, rollout
 from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
 from holdfast.control.probe import is_silent
 from holdfast.errors import ConflictError, HoldfastError
@@ -65,6 +65,7 @@ def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, n
     if not _steps(connection, store, model, abort):
         return False
     reason, actor = f"asked for by {abort.actor} without the ledger: {abort.reason}", abort.actor
+    drill_plan.settle(connection, model, now_us)
     row = _rollout_of(connection, model, abort.version)
     if row is not None:
         rollout.commit(connection, store, row, Event.ROLL_BACK, row.step, reason, actor, now_us)

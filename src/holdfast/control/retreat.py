@@ -7,9 +7,9 @@ the middle of it has the answer that is right then.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
-from holdfast.control import rollout
+from holdfast.control import drill_plan, rollout
 from holdfast.control.traffic import Traffic, newest_heuristic, refuge
 from holdfast.records import TrafficPlan
 from holdfast.rollout import Event, State
@@ -57,6 +57,8 @@ def carry_out(
     Doing it again finds nothing to do, and says nothing twice.
     """
     tainted = taints.versions_of(connection, model).union(also)
+    if retreat(connection, store, model, tainted):
+        drill_plan.settle(connection, model, now_us)
     steps = retreat(connection, store, model, tainted)
     for step in steps:
         match step:
@@ -177,14 +179,9 @@ def _replace(
     committed = plans.newest_in(connection, model)
     assert committed is not None, "a version stands by, so there is a plan"
     plan = committed.plan
-    plans.append(
-        connection,
-        model=model,
-        champion=plan.champion,
-        challenger=plan.challenger,
-        share_ppm=plan.share_ppm,
-        previous=None if plan.previous in tainted else plan.previous,
-        fallback=_fallback(store, plan, tainted),
-        rollout=plan.rollout,
-        now_us=now_us,
-    )
+    traffic = {field.name: getattr(plan, field.name) for field in fields(Traffic)} | {
+        "previous": None if plan.previous in tainted else plan.previous,
+        "fallback": _fallback(store, plan, tainted),
+    }
+    traffic |= {"configuration": None, "binary": None}  # told by the plan that pushed them
+    plans.append(connection, model=model, rollout=plan.rollout, now_us=now_us, **traffic)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from holdfast.control import hooks, known, pushes
+from holdfast.control import drill_plan, hooks, known, pushes
 from holdfast.control.progress import judged_all
 from holdfast.control.traffic import traffic_of
 from holdfast.control.undo import is_undone, undone_by
@@ -153,6 +153,7 @@ def roll_back(
     """
     rollouts.newest(store, model)
     with store.ledger.write() as connection:
+        drill_plan.settle(connection, model, now_us)
         row = undone_by(connection, model, version, now_us=now_us)
         if is_undone(row):
             return row.rollout

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from holdfast.control import drill_plan, rollout
 from holdfast.control import pushes as ledger
-from holdfast.control import rollout
 from holdfast.rollout import Canary, Event, MetricState, PushOutcome, RollBack, State, Wait
 from holdfast.rollout.metric import RATE
 from holdfast.rollout.watch import (
@@ -14,7 +14,7 @@ from holdfast.rollout.watch import (
     next_stretches,
     rate_in_words,
 )
-from holdfast.store import Store, events, evidence, plans, pushes, rollouts, usage
+from holdfast.store import Store, drills, events, evidence, plans, pushes, rollouts, usage
 from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.ledger import Transaction
 from holdfast.store.rollouts import RolloutRow
@@ -47,13 +47,17 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecisi
         row, _ = found
         _compare_rate(connection, row, now_us)
         decision = _decide(connection, *found, now_us)
-        if _answers_no_more(connection, row):
+        if _answers_no_more(connection, row) and isinstance(decision, RollBack):
+            words = f"harm was shown after its promotion, and it was replaced without a rollout: {decision.reason}"
+            decision = EndWatch(PushOutcome.ESCAPED, words, decision.verdicts)
+        elif _answers_no_more(connection, row):
             decision = EndWatch(PushOutcome.CENSORED, f"{row.challenger} was replaced without a rollout", ())
         if isinstance(decision, Wait):
             return None
         if not isinstance(decision, RollBack):
             ledger.end_watch(connection, row, decision.outcome, decision.reason, now_us=now_us)
             return decision
+        drill_plan.settle(connection, model, now_us)
         newer = rollouts.under_way_in(connection, model)
         if newer is None:
             _take_back(connection, store, row, decision.reason, decision.reason, now_us)
@@ -95,7 +99,10 @@ def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int
 def _answers_no_more(connection: Transaction, row: RolloutRow) -> bool:
     """Whether another version was given its traffic without its rollout being taken back, as for tainted rows."""
     plan = plans.newest_in(connection, row.model)
-    return plan is None or plan.plan.champion != row.challenger
+    if plan is None or plan.plan.champion == row.challenger:
+        return plan is None
+    moved = drills.moving_in(connection, row.model, plan.plan.plan)
+    return moved is None or moved[1].champion != row.challenger  # a live drill gives it back in a moment
 
 
 def _rate(connection: Transaction, row: RolloutRow) -> MetricState | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from holdfast.records import Verdict, canonical_json
+from holdfast.records import TrafficPlan, Verdict, canonical_json
 from holdfast.rollout.drills import Drill, DrillKind
 from holdfast.store import Store, events, schema
 
@@ -116,13 +116,25 @@ def unfinished(store: Store, model: str) -> tuple[Drill, ...]:
         return tuple(_drill(row) for row in connection.execute(query))
 
 
+def moving_in(connection: Connection, model: str, plan: int) -> tuple[int, TrafficPlan] | None:
+    """The live drill of `model` that has not ended and whose plan is number `plan`, and what it will put back; None when
+    there is none.
+    """
+    query = select(_DRILLS.c.drill, _DRILLS.c.evidence).where(
+        _DRILLS.c.model == model, _DRILLS.c.explanation == _UNFINISHED
+    )
+    for row in connection.execute(query):
+        noted = json.loads(row.evidence)
+        if noted.get("live", False) and noted.get("plan") == plan:
+            return int(row.drill), TrafficPlan(**noted["returns"])
+    return None
+
+
 def moves_users_in(connection: Connection, model: str, plan: int) -> bool:
     """Whether plan number `plan` of `model` is that of a live drill which has not ended: who is the champion now is not
     who will be.
     """
-    query = select(_DRILLS.c.evidence).where(_DRILLS.c.model == model, _DRILLS.c.explanation == _UNFINISHED)
-    noted = [json.loads(text) for text in connection.execute(query).scalars()]
-    return any(each.get("live", False) and each.get("plan") == plan for each in noted)
+    return moving_in(connection, model, plan) is not None
 
 
 def forget_servers(store: Store) -> None:

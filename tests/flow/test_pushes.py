@@ -104,7 +104,7 @@ def test_labels_that_come_after_the_promotion_take_it_back(begin):
     assert story.push().bad_answers > 100
 
 
-def test_a_policy_that_wants_labels_in_all_waits_with_everything(begin):
+def test_a_policy_that_wants_labels_in_all_waits_for_them_before_it_gives_everything(begin):
     story = begin(labelled_per_step=0, labelled_in_all=100)
     story.version()
     story.minutes(1)
@@ -113,9 +113,10 @@ def test_a_policy_that_wants_labels_in_all_waits_with_everything(begin):
         story.step()
         story.minutes(2)
     row = story.world.row()
-    assert (row.state, row.step) == (State.CANARY, 2)
+    assert (row.state, row.step) == (State.CANARY, 1)
     story.label()
-    assert story.step() == ["Complete"]
+    assert story.step() == ["Advance"]
+    assert story.world.plan().share_ppm == 1_000_000
 
 
 def test_a_watch_without_answers_is_censored(begin):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from holdfast.control import drill_plan
 from holdfast.control import parts
 from holdfast.errors import RefusedError
 from holdfast.rollout.configuration import ConnectionLimits
@@ -24,7 +23,7 @@ def push(store: Store, model: str, limits: ConnectionLimits, *, actor: str, reas
     Raises `NotFoundError` HF303 before the model's first plan, `RefusedError` HF403 when `limits` are in force.
     """
     with store.ledger.write() as connection:
-        newest = _newest(connection, model, now_us)
+        newest = parts.newest(connection, model, now_us)
         if current(connection, model) == limits:
             raise RefusedError(
                 "HF403",
@@ -50,7 +49,7 @@ def roll_back(
         if parts.is_taken_back(connection, model, PUSHED, ROLLED_BACK):
             return spells[0][0]
         before = configurations.get(connection, spells[1][1]) if len(spells) > 1 else ConnectionLimits()
-        newest = _newest(connection, model, now_us)
+        newest = parts.newest(connection, model, now_us)
         return _append(connection, newest, before, ROLLED_BACK, actor, reason, now_us)
 
 

@@ -58,7 +58,7 @@ def _pushed(place: Place, store: Store) -> Found:
         why = "no version serves yet" if champion is None else "a rollout is under way"
         return Found(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
     contract = Contract.from_json(open_sealed(blobs.get(store, champion.digest))[1].contract_json)
-    asked = _requests(place.store, model.name, champion.version, contract)
+    asked = requests_of(place.store, model.name, champion.version, contract)
     if not asked:
         return Found(
             Verdict.INCONCLUSIVE, "no request is recorded, and the contract's rules let no made one through"
@@ -86,7 +86,7 @@ def _pushed(place: Place, store: Store) -> Found:
             state = rollouts.get(store, number).state
             if state in (State.CANARY, State.VERIFYING):
                 batch = [asked[(sent + at) % len(asked)] for at in range(_BATCH)]
-                bodies = [_tensors(contract, each, sent + at) for at, each in enumerate(batch)]
+                bodies = [tensors(contract, each, sent + at) for at, each in enumerate(batch)]
                 wrong += child.failed(len(batch), bodies)
                 sent += len(batch)
             elif state is State.ROLLING_BACK:
@@ -134,7 +134,7 @@ def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
     return row.version
 
 
-def _requests(store: Store, model: str, champion: str, contract: Contract) -> list[dict[str, Any]]:
+def requests_of(store: Store, model: str, champion: str, contract: Contract) -> list[dict[str, Any]]:
     """What callers asked the champion, else what its contract lets through."""
     names = [column.name for column in contract.request_columns]
     try:
@@ -148,7 +148,7 @@ def _requests(store: Store, model: str, champion: str, contract: Contract) -> li
     return whole or specimens.specimens(contract, 200)
 
 
-def _tensors(contract: Contract, row: dict[str, Any], number: int) -> str:
+def tensors(contract: Contract, row: dict[str, Any], number: int) -> str:
     """One row as a request of the Open Inference Protocol, each of a unit of its own."""
     inputs = [
         {"name": column.name, "shape": [1], "datatype": _datatype(column), "data": [row[column.name]]}

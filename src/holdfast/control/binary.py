@@ -1,0 +1,257 @@
+"""Which binary serves is pushed and taken back by a plan; what was not tried with the champion is not pushed (R119).
+
+`holdfast up` follows: it starts the other command beside the one that runs, and ends that one when the other answers.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from holdfast.contract import Contract
+from holdfast.control import configuration, parts
+from holdfast.control.asking import FAILURES, Asking
+from holdfast.control.drill_child import START_SECONDS, Child
+from holdfast.control.drill_copy import copy, scratch
+from holdfast.control.drill_live import Place
+from holdfast.control.drill_push import requests_of, tensors
+from holdfast.errors import HoldfastError, InputError, RefusedError
+from holdfast.records import Verdict
+from holdfast.rollout.binary import TOLERANCE, Binary, furthest
+from holdfast.store import Store, binaries, blobs, configurations, events, taints, versions
+from holdfast.store.binaries import BinaryRow, Release
+from holdfast.store.ledger import Transaction
+from holdfast.train.artifact import read_metadata
+
+PUSHED: Final = "binary.pushed"
+ROLLED_BACK: Final = "binary.rolled_back"
+FAILED: Final = "binary.failed"
+"""The kinds of the events, whose subject is the model."""
+
+FACTS_SECONDS: Final = 60.0
+"""How long a command may take to say what it is."""
+ROWS: Final = 200
+"""How many rows two binaries are compared by."""
+
+
+def facts_of(command: Sequence[str]) -> Binary:
+    """What `command` says that it is; `InputError` HF101 when it does not."""
+    asked = [*command, "binary", "facts", "--json"]
+    try:
+        ended = subprocess.run(
+            asked,
+            capture_output=True,
+            text=True,
+            timeout=FACTS_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _says_nothing(command, str(error)) from error
+    if ended.returncode != 0:
+        raise _says_nothing(command, (ended.stderr.strip().splitlines() or ["no word"])[-1])
+    try:
+        return Binary.from_json(json.dumps(json.loads(ended.stdout)["facts"]))
+    except (ValueError, KeyError, TypeError, HoldfastError) as error:
+        raise _says_nothing(command, str(error)) from error
+
+
+def _says_nothing(command: Sequence[str], why: str) -> InputError:
+    return InputError(
+        "HF101",
+        f"{' '.join(command)[:200]} does not say what it is: {why[:300]}",
+        state="nothing was registered",
+        next_command="name a command that runs Holdfast, as in: holdfast binary register -- /opt/new/bin/python -m holdfast",
+    )
+
+
+# --- trial ------------------------------------------------------------------------------------------------------------
+
+
+def try_out(
+    place: Place, version: str, candidate: BinaryRow, present: Sequence[str], arguments: Sequence[str]
+) -> Release:
+    """Let `candidate` and the command `present` answer the same rows by `version` on a copy of the store, and keep whether
+    they are the same within `TOLERANCE`, under the configuration that is in force.
+
+    `arguments` make a server of a command. The rows are those that callers asked `version`, else such as its contract lets
+    through. Raises `InputError` HF101 for a candidate without a command.
+    """
+    if not candidate.command:
+        raise InputError(
+            "HF101",
+            f"nobody said how {candidate.binary} is started",
+            state="nothing was tried",
+            next_command="holdfast binary register -- COMMAND",
+        )
+    store = place.store
+    with store.ledger.read() as connection:
+        limits = configuration.current(connection, place.model.name)
+        taints.refuse(connection, "version", version)
+    rows: list[str] = []
+    try:
+        with scratch(store) as home:
+            copied = copy(store, home / "root")
+            try:
+                rows += _bodies(copied, place.model.name, version)
+                number = _plan(copied, place.model.name, version, place.clock_us())
+            finally:
+                copied.ledger.close()
+            ours, theirs = (
+                _answers(replace(place, serve=[*command, *arguments]), home, number, version, rows)
+                for command in (present, candidate.command)
+            )
+        apart = furthest(ours, theirs)
+        verdict = Verdict.PASS if apart <= TOLERANCE else Verdict.FAIL
+        words = f"{len(rows)} rows answered by both; at most {apart:.2g} apart, {TOLERANCE:g} is let through"
+    except HoldfastError as error:
+        verdict, words = Verdict.FAIL, f"it does not answer: {error.what}"
+    release = Release(version, candidate.binary, limits.id, verdict, words, place.clock_us())
+    with store.ledger.write() as connection:
+        configurations.register(connection, limits, now_us=place.clock_us())
+        binaries.judge(connection, release)
+        events.append(
+            connection,
+            at_us=place.clock_us(),
+            kind="binary.tried",
+            subject=version,
+            explanation=f"{candidate.binary} with {limits.id} {verdict}: {words}",
+        )
+    return release
+
+
+def _bodies(store: Store, model: str, version: str) -> list[str]:
+    metadata = read_metadata(blobs.get(store, versions.get(store, version).digest))
+    contract = Contract.from_json(metadata.contract_json)
+    return [
+        tensors(contract, row, at)
+        for at, row in enumerate(requests_of(store, model, version, contract)[:ROWS])
+    ]
+
+
+def _plan(store: Store, model: str, version: str, now_us: int) -> int:
+    """In the copy `version` answers everything."""
+    with store.ledger.write() as connection:
+        before = parts.newest(connection, model, now_us)
+        alone = replace(
+            parts.traffic_of(before),
+            champion=version,
+            challenger=None,
+            share_ppm=0,
+            previous=None,
+            shadow=None,
+            shadow_ppm=0,
+        )
+        return parts.append(connection, before, alone, now_us)
+
+
+def _answers(place: Place, home: Path, number: int, version: str, rows: Sequence[str]) -> list[float]:
+    found: list[float] = []
+    with Child(place, home / "root") as child, Asking(child.server) as asking:
+        child.wait(lambda status: status["plan"] == number and status["ready"], START_SECONDS)
+        for body in rows:
+            try:
+                answer = asking.infer(body)
+            except FAILURES as error:
+                raise RefusedError("HF403", f"a row was not answered: {error}") from error
+            if answer.get("model_version") != version:
+                raise RefusedError(
+                    "HF403", f"{answer.get('model_version')} answered in the place of {version}"
+                )
+            found += answer["outputs"][0]["data"]
+    return found
+
+
+# --- push and roll-back -----------------------------------------------------------------------------------------------
+
+
+def push(
+    store: Store, model: str, binary: str, present: Binary, *, actor: str, reason: str, now_us: int
+) -> int:
+    """Let `model` be served by `binary`; the number of the plan. Before the first push stands `present`, what serves now.
+
+    Raises `NotFoundError` HF303 before the model's first plan or for a binary that is not registered, `RefusedError` HF403
+    when it is in force, or did not pass a trial with the champion and the configuration that are in force.
+    """
+    with store.ledger.write() as connection:
+        before = parts.newest(connection, model, now_us)
+        binaries.get(connection, binary)
+        spells = binaries.in_force(connection, model)
+        if (spells[0][1] if spells else present.id) == binary:
+            raise RefusedError(
+                "HF403",
+                f"{binary} is in force already",
+                state="nothing was written",
+                next_command="holdfast status",
+            )
+        must_be_tried(connection, model, before.plan.intended, binary)
+        if not spells:
+            binaries.register(connection, present, (), now_us=now_us)
+            parts.append(connection, before, replace(parts.traffic_of(before), binary=present.id), now_us)
+        return _append(connection, model, binary, PUSHED, actor, reason, now_us)
+
+
+def must_be_tried(connection: Transaction, model: str, version: str, binary: str) -> None:
+    """Raise `RefusedError` HF403 unless `version` passed a trial with `binary` and the configuration in force."""
+    limits = configuration.current(connection, model)
+    found = binaries.tried(connection, version, binary, limits.id)
+    if found is None or found.verdict is not Verdict.PASS:
+        why = "was not tried" if found is None else f"did not pass its trial ({found.explanation})"
+        raise RefusedError(
+            "HF403",
+            f"{binary} {why} with {version} and {limits.id}",
+            state="nothing was written",
+            next_command=f"holdfast binary try {binary}",
+        )
+
+
+def roll_back(
+    store: Store, model: str, *, actor: str, reason: str, now_us: int, since_plan: int = 0
+) -> int | None:
+    """Return to the binary before the one that was pushed last; the number of the plan, None when none was pushed by a plan
+    after number `since_plan`. Asking again writes nothing.
+    """
+    with store.ledger.write() as connection:
+        spells = binaries.in_force(connection, model)
+        if len(spells) < 2 or spells[0][0] <= since_plan:
+            return None
+        if parts.is_taken_back(connection, model, PUSHED, ROLLED_BACK):
+            return spells[0][0]
+        return _append(connection, model, spells[1][1], ROLLED_BACK, actor, reason, now_us)
+
+
+def failed(store: Store, model: str, binary: str, why: str, *, actor: str, now_us: int) -> int | None:
+    """Tell that `binary` could not take over, and return to the one before it; None when it is not in force any more."""
+    with store.ledger.write() as connection:
+        spells = binaries.in_force(connection, model)
+        if len(spells) < 2 or spells[0][1] != binary:
+            return None
+        events.append(
+            connection, at_us=now_us, kind=FAILED, subject=model, actor=actor, explanation=f"{binary}: {why}"
+        )
+        return _append(connection, model, spells[1][1], ROLLED_BACK, actor, why, now_us)
+
+
+def current(connection: Transaction, model: str) -> tuple[int, BinaryRow] | None:
+    """The binary that the plans of `model` ask for, with the plan that did; None while none does."""
+    spells = binaries.in_force(connection, model)
+    return (spells[0][0], binaries.get(connection, spells[0][1])) if spells else None
+
+
+def _append(
+    connection: Transaction, model: str, binary: str, kind: str, actor: str, reason: str, now_us: int
+) -> int:
+    before = parts.newest(connection, model, now_us)
+    events.append(
+        connection,
+        at_us=now_us,
+        kind=kind,
+        subject=model,
+        actor=actor,
+        explanation=f"{binary} serves: {reason}",
+    )
+    return parts.append(connection, before, replace(parts.traffic_of(before), binary=binary), now_us)

@@ -192,7 +192,9 @@ def _both(change: policies.PowerChange, name: str) -> tuple[str, str]:
 def _minutes(row: PowerRow | None) -> str:
     if row is None:
         return "-"
-    return "later" if row.median_minutes is None else f"in {row.median_minutes:,.0f} min"
+    if row.median_minutes is None:
+        return f"after {row.looked_minutes:,.3g} min"
+    return f"in {row.median_minutes:,.3g} min"
 
 
 def _show(report: Report, store: Store, model: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -15,9 +15,6 @@ from holdfast.store import Store, outcomes, usage
 
 LOOKBACK_US: Final = 7 * 86_400_000_000
 """How far back the traffic is measured, microseconds."""
-
-MOST_UNITS: Final = 2_000.0
-"""More units a minute are simulated as so many: what is found among them is found sooner still, and nobody waits for that."""
 
 _MINUTE_US: Final = 60_000_000
 _ANSWERED: Final = ("ok", "champion_failed", "unavailable")
@@ -111,12 +108,6 @@ def changes(before: Canary, after: Canary) -> tuple[Change, ...]:
 def _power(
     policy: Canary, traffic: Traffic, *, first_step_only: bool
 ) -> dict[tuple[str, str, float], PowerRow]:
-    part = min(1.0, MOST_UNITS / traffic.units_per_minute)
-    traffic = replace(
-        traffic,
-        units_per_minute=part * traffic.units_per_minute,
-        labelled_per_minute=part * traffic.labelled_per_minute,
-    )
     compared = [step for step, share in enumerate(policy.steps) if share < 100.0]
     steps = compared[:1] if first_step_only else sorted({compared[0], compared[-1]})
     rows = [row for step in steps for row in power_of(policy, traffic, step=step)]

@@ -10,13 +10,19 @@ from typing import Final
 from holdfast.errors import InputError
 from holdfast.rollout.evidence import ERRORS, LATENCY, QUALITY
 from holdfast.rollout.policy import Canary
-from holdfast.stats.power import Detection, bad_units, score_loss
+from holdfast.stats.power import RUNS, Detection, bad_units, score_loss
 
 _RATIOS: Final = {ERRORS: (2.0, 5.0), LATENCY: (2.0,)}
 _LOSSES: Final = (0.02, 0.05, 0.10)
 _LEAST_RATE: Final = 0.001  # of errors, where none was seen: twice nothing is nothing
 _WINDOWS: Final = 60
 _HOUR: Final = 60.0
+
+# A window with more than this is simulated as several: what it costs grows with the square of what is in it.
+_MOST_BAD: Final = 40.0
+_MOST_PAIRS: Final = 60.0
+_MOST_WINDOWS: Final = {ERRORS: 240, LATENCY: 240, QUALITY: 100}
+_RUNS: Final = {ERRORS: RUNS, LATENCY: RUNS, QUALITY: RUNS // 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ class PowerRow:
 
     `false_alarm` bounds the chance that this metric rolls back a version which is within the margins, over the whole
     rollout. `within_step` and `within_hour` are chances of being found before the step may end, and within an hour at its
-    share; `median_minutes` is None when fewer than half are found in the time that was looked at.
+    share; `median_minutes` is None when fewer than half are found in the time that was looked at, `looked_minutes`. Much
+    traffic is looked at for a short time only: then the chances are at least as great as they say.
     """
 
     metric: str
@@ -61,13 +68,24 @@ class PowerRow:
     within_step: float
     within_hour: float
     median_minutes: float | None
+    looked_minutes: float
+
+    @property
+    def soon(self) -> str:
+        """How soon half are found, in words."""
+        if self.median_minutes is None:
+            return f"later than {_minutes(self.looked_minutes)}"
+        return f"within {_minutes(self.median_minutes)}"
 
     def __str__(self) -> str:
-        soon = "later" if self.median_minutes is None else f"within {self.median_minutes:.0f} minutes"
+        looked = (
+            "" if self.looked_minutes >= _HOUR else f"; looked at for {_minutes(self.looked_minutes)} only"
+        )
         return (
             f"{self.metric}, {self.effect}, at {self.share_percent:g} %: found by the end of the step "
             f"({self.step_minutes:.0f} minutes) in {self.within_step:.0%} of rollouts, within an hour in "
-            f"{self.within_hour:.0%}, in half of them {soon}; needless alarms in at most {self.false_alarm:.2%}"
+            f"{self.within_hour:.0%}, in half of them {self.soon}; needless alarms in at most "
+            f"{self.false_alarm:.2%}{looked}"
         )
 
 
@@ -75,8 +93,10 @@ def power_of(policy: Canary, traffic: Traffic, *, step: int = 0, seed: int = 1) 
     """What `policy` would catch at its `step` (from 0 on) with this traffic, for a few harms of each metric.
 
     Guarantee: the tests are the product's own, simulated; a share is known within about 0.02 (errors, latency) or 0.05
-    (quality). Slices have no rows, since each has a traffic of its own; their part of `alpha` is not the others'. What it
-    rests on: units that fail independently, at the champion's rate and at a multiple of it.
+    (quality), with much traffic within twice that: it is simulated in more and shorter windows, fewer times, so that the
+    answer takes seconds whatever the traffic. Slices have no rows, since each has a traffic of its own; their part of
+    `alpha` is not the others'. What it rests on: units that fail independently, at the champion's rate and at a
+    multiple of it.
     Raises `InputError` HF101 for a step that the policy does not have, or at which no champion is left.
 
     >>> doubled, *others = power_of(Canary(steps=(10, 100)), Traffic(1200, 120, error_rate=0.01))
@@ -92,14 +112,31 @@ def power_of(policy: Canary, traffic: Traffic, *, step: int = 0, seed: int = 1) 
 
 
 @dataclass(frozen=True, slots=True)
+class _Windows:
+    """In how many windows of which length, in minutes, one harm is looked for, and in how many runs."""
+
+    count: int
+    minutes: float
+    runs: int
+
+    @classmethod
+    def of(cls, metric: str, horizon_minutes: float, most_minutes: float) -> _Windows:
+        """Whole minutes and `_WINDOWS` of them for the whole horizon; where that is too much, shorter ones for a part of it."""
+        minutes, runs = math.ceil(horizon_minutes / _WINDOWS), _RUNS[metric]
+        if minutes <= most_minutes:
+            return cls(_WINDOWS, minutes, runs)
+        count = max(_WINDOWS, min(_MOST_WINDOWS[metric], math.ceil(horizon_minutes / most_minutes)))
+        return cls(count, most_minutes, runs * _WINDOWS // (count if metric != QUALITY else 2 * count))
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
-    """One step in windows of equal length: a minute, or longer where little comes in."""
+    """One step, looked at in windows of equal length: a minute, longer where little comes in, shorter where much does."""
 
     policy: Canary
     traffic: Traffic
     share: float
     step_minutes: float
-    window_minutes: float
 
     @classmethod
     def of(cls, policy: Canary, traffic: Traffic, step: int) -> _Plan:
@@ -108,23 +145,21 @@ class _Plan:
         waits = [policy.step_at_least_us / 60e6, policy.units_per_step / (traffic.units_per_minute * smaller)]
         if policy.labelled_per_step and traffic.labelled_per_minute:
             waits.append(policy.labelled_per_step / (traffic.labelled_per_minute * smaller))
-        minutes = math.ceil(max(waits))
-        return cls(policy, traffic, share, minutes, math.ceil(max(minutes, _HOUR) / _WINDOWS))
+        return cls(policy, traffic, share, math.ceil(max(waits)))
 
     def rows(self, seed: int) -> Iterator[PowerRow]:
         for metric in self.policy.metrics:
             if metric == QUALITY:
                 for loss in _LOSSES:
                     if loss < self.traffic.mean_score:
-                        yield self._row(metric, f"mean score {loss:.2f} lower", self._score(loss, seed))
+                        yield self._score(loss, seed)
                 continue
             if metric not in _RATIOS:
                 continue  # how much of the traffic a slice has is its own affair
             base = self._base(metric)
             for ratio in _RATIOS[metric]:
                 if base * ratio < 1.0:
-                    words = f"{ratio:g} times as many ({_share(base)} to {_share(base * ratio)})"
-                    yield self._row(metric, words, self._bad(metric, base, ratio, seed))
+                    yield self._bad(metric, base, ratio, seed)
 
     def _base(self, metric: str) -> float:
         if metric == ERRORS:
@@ -132,22 +167,33 @@ class _Plan:
         assert self.policy.latency_quantile is not None, "latency is judged"
         return 1.0 - self.policy.latency_quantile
 
-    def _bad(self, metric: str, base: float, ratio: float, seed: int) -> Detection:
-        units = self.traffic.units_per_minute * self.window_minutes
-        return bad_units(
+    def _windows(self, metric: str, counted_per_minute: float, most: float) -> _Windows:
+        most_minutes = most / counted_per_minute if counted_per_minute > 0.0 else math.inf
+        return _Windows.of(metric, max(self.step_minutes, _HOUR), most_minutes)
+
+    def _bad(self, metric: str, base: float, ratio: float, seed: int) -> PowerRow:
+        each_minute = self.traffic.units_per_minute
+        windows = self._windows(metric, each_minute * base, _MOST_BAD)
+        units = each_minute * windows.minutes
+        found = bad_units(
             challenger_units=units * self.share,
             champion_units=units * (1.0 - self.share),
             base_rate=base,
             risk_ratio=ratio,
             margin=self.policy.error_margin if metric == ERRORS else self.policy.latency_margin,
             log_bound=self.policy.log_bound_of(metric),
-            windows=_WINDOWS,
+            windows=windows.count,
             seed=seed,
+            runs=windows.runs,
         )
+        words = f"{ratio:g} times as many ({_share(base)} to {_share(base * ratio)})"
+        return self._row(metric, words, found, windows)
 
-    def _score(self, loss: float, seed: int) -> Detection:
-        scores = self.traffic.labelled_per_minute * self.window_minutes
-        return score_loss(
+    def _score(self, loss: float, seed: int) -> PowerRow:
+        each_minute = self.traffic.labelled_per_minute
+        windows = self._windows(QUALITY, each_minute * min(self.share, 1.0 - self.share), _MOST_PAIRS)
+        scores = each_minute * windows.minutes
+        found = score_loss(
             challenger_scores=round(scores * self.share),
             champion_scores=round(scores * (1.0 - self.share)),
             mean=self.traffic.mean_score,
@@ -155,21 +201,28 @@ class _Plan:
             loss=loss,
             margin=self.policy.quality_margin,
             log_bound=self.policy.log_bound_of(QUALITY),
-            windows=_WINDOWS,
+            windows=windows.count,
             seed=seed,
+            runs=windows.runs,
         )
+        return self._row(QUALITY, f"mean score {loss:.2f} lower", found, windows)
 
-    def _row(self, metric: str, effect: str, found: Detection) -> PowerRow:
+    def _row(self, metric: str, effect: str, found: Detection, windows: _Windows) -> PowerRow:
         return PowerRow(
             metric=metric,
             effect=effect,
             share_percent=self.share * 100.0,
             false_alarm=self.policy.alpha_of(metric),
             step_minutes=self.step_minutes,
-            within_step=found.share_within(self.step_minutes / self.window_minutes),
-            within_hour=found.share_within(_HOUR / self.window_minutes),
-            median_minutes=None if found.median is None else float(found.median * self.window_minutes),
+            within_step=found.share_within(self.step_minutes / windows.minutes),
+            within_hour=found.share_within(_HOUR / windows.minutes),
+            median_minutes=None if found.median is None else float(found.median * windows.minutes),
+            looked_minutes=float(windows.count * windows.minutes),
         )
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes >= 10.0 else f"{minutes:.2g} minutes"
 
 
 def _share(share: float) -> str:

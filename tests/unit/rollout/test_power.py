@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from holdfast.errors import InputError
@@ -38,6 +40,30 @@ def test_little_traffic_is_looked_at_for_as_long_as_the_step_takes() -> None:
     assert row.step_minutes == pytest.approx(667)
     assert row.effect == "5 times as many (0.1% to 0.5%)"
     assert row.within_hour <= row.within_step <= 0.1
+
+
+@pytest.mark.parametrize("per_minute", [100_000, 5_000_000])
+def test_much_traffic_is_answered_for_in_its_own_minutes(per_minute: int) -> None:
+    """And at once: windows are as short as the traffic is dense, so what they cost does not grow with it."""
+    began = time.process_time()
+    for step in (0, 3):
+        rows = power_of(Canary(), Traffic(per_minute, per_minute / 2, error_rate=0.01), step=step)
+        assert all(row.median_minutes is None or row.median_minutes <= row.looked_minutes for row in rows)
+    assert time.process_time() - began < 20.0, "seconds, on an idle processor two or three"
+    doubled, fivefold = (row.median_minutes for row in rows[:2])
+    assert doubled is not None
+    assert fivefold is not None
+    assert fivefold <= doubled <= 10.0 * 2_500 / per_minute
+
+
+def test_ten_times_the_traffic_finds_harm_in_a_tenth_of_the_time() -> None:
+    policy = Canary(labelled_per_step=0)
+    much, more = (power_of(policy, Traffic(each, error_rate=0.01), step=2)[0] for each in (20_000, 200_000))
+    assert much.median_minutes is not None
+    assert more.median_minutes is not None
+    assert 0.9 <= much.median_minutes / more.median_minutes / 10.0 <= 1.1
+    assert more.looked_minutes < 60.0
+    assert f"looked at for {more.looked_minutes:.2g} minutes only" in str(more)
 
 
 def test_words() -> None:

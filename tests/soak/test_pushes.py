@@ -33,7 +33,7 @@ def test_bad_pushes_come_back_and_a_good_one_is_promoted(pushes: ModuleType, tmp
         first=date(2013, 3, 1), last=date(2013, 3, 20), live_days=2, trees=30, holdout="6d"
     )
     found = pushes.soak(
-        2, 1, SEED, tmp_path / "stage", extent=extent, faults=faults, labelled=300, rate=500.0
+        2, 1, SEED, tmp_path / "stage", extent=extent, faults=faults, labelled=300, rate=400.0
     )
     assert found["right"], found["pushes"]
     assert (found["bad_right"], found["good_right"]) == (2, 1)

@@ -23,9 +23,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from holdfast.errors import InputError
-from holdfast.records import Verdict, canonical_json, sha256_hex
+from holdfast.records import Verdict, canonical_json
 from holdfast.rollout.evidence import MetricState
 from holdfast.rollout.policy import Canary, Shadow
+from holdfast.rollout.units import name_of, names_in, remember
 from holdfast.rollout.verdict import MetricVerdict
 from holdfast.stats import BettingTest, DiscordantTest, LevelTest, wilson
 
@@ -41,13 +42,13 @@ HUNG: Final = "hung"
 """The result of a copy that the shadow did not come back from."""
 
 REMEMBERED_UNITS: Final = 4096
-"""How many units are remembered, so that each counts once: the newest ones."""
+"""How many units are remembered, so that each counts once: the newest ones. Where more units than that ask in turn, each
+counts again when its turn comes."""
 
 KEPT_SLICES: Final = 256
 """How many slices are counted; those that come later are not."""
 
 _FEWEST_IN_SLICE: Final = 20
-_HASH_DIGITS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def begin(policy: Canary, bound: float | None) -> tuple[MetricState, ...]:
             "slices": {},
         },
         ERRORS: {"test": DiscordantTest.begin(policy.error_margin).state(), "results": {}, "seen": ""},
-        QUALITY: {"test": BettingTest.begin(policy.quality_margin).state()},
+        QUALITY: {"test": BettingTest.begin(policy.quality_margin).state(), "seen": ""},
         SCORE: {"test": BettingTest.begin().state()},
     }
     if bound is not None:
@@ -166,18 +167,13 @@ def fold_pairs(states: Sequence[MetricState], pairs: Iterable[Pair]) -> tuple[Me
 
 
 def fold_labelled(states: Sequence[MetricState], pairs: Iterable[LabelledPair]) -> tuple[MetricState, ...]:
-    """All states after more labelled rows; only "shadow.quality" changes. The rows of one unit count as one, their mean.
+    """All states after more labelled rows; only "shadow.quality" changes. The rows of one unit count as one, their mean,
+    and those that come after its first ones count no more, as long as it is among the newest `REMEMBERED_UNITS` units.
 
     Raises `InputError` HF101 for a score outside [0, 1].
     """
-    found: dict[bytes, list[LabelledPair]] = {}
-    for pair in pairs:
-        found.setdefault(pair.unit, []).append(pair)
-    if not found:
-        return tuple(states)
-    ours = [sum(pair.ours for pair in each) / len(each) for each in found.values()]
-    theirs = [sum(pair.theirs for pair in each) / len(each) for each in found.values()]
-    return tuple(_fold_quality(state, ours, theirs) if state.metric == QUALITY else state for state in states)
+    told = list(pairs)
+    return tuple(_fold_quality(state, told) if state.metric == QUALITY else state for state in states)
 
 
 def judge(states: Sequence[MetricState], policy: Canary) -> tuple[MetricVerdict, ...]:
@@ -187,7 +183,7 @@ def judge(states: Sequence[MetricState], policy: Canary) -> tuple[MetricVerdict,
     Guarantee: a challenger that is, pair by pair, within the policy's margins of the champion fails here with
     probability at most `policy.alpha`, however often one looks: each judged metric has an e-process, and Bonferroni
     joins them. The canary that follows has an `alpha` of its own. Assumption: units come independently of each other
-    given the past; a hang is no matter of chance, and is not counted in.
+    given the past, and no more of them in turn than `REMEMBERED_UNITS`; a hang is no matter of chance, and is not counted in.
 
     Sources: Q. McNemar, Psychometrika 12 (1947), doi 10.1007/BF02295996 (pairs that differ); I. Waudby-Smith, A. Ramdas,
     J. R. Stat. Soc. B 86 (2024), doi 10.1093/jrsssb/qkad009 (bounded means).
@@ -206,11 +202,8 @@ def in_words(state: MetricState) -> str:
             return f"{ours:.0f} of {units} units were decided otherwise than by the champion ({tolerated})"
         case "shadow.errors":
             kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(memory["results"].items()))
-            failed = (
-                f"{ours:.0f} of {units} units were not answered ({kinds})"
-                if kinds
-                else f"{units} units were answered"
-            )
+            unanswered = f"{ours:.0f} of {units} units were not answered ({kinds})"
+            failed = unanswered if kinds else f"{units} units were answered"
             return f"{failed}; the champion failed {theirs:.0f}"
         case "shadow.latency":
             bound = f"{memory['latency_bound_us'] / 1e3:.3g} ms"
@@ -234,12 +227,8 @@ def slices_of(states: Sequence[MetricState]) -> tuple[ShadowSlice, ...]:
         if state.metric == DISAGREEMENT:
             for name, (units, otherwise, shift) in json.loads(state.state)["slices"].items():
                 if units >= _FEWEST_IN_SLICE:
-                    found.append(
-                        (
-                            wilson(otherwise, units).low,
-                            ShadowSlice(name, units, otherwise / units, shift / units),
-                        )
-                    )
+                    bound = wilson(otherwise, units).low
+                    found.append((bound, ShadowSlice(name, units, otherwise / units, shift / units)))
     found.sort(key=lambda each: (-each[0], -abs(each[1].shift), each[1].name))
     return tuple(each for _, each in found)
 
@@ -272,13 +261,13 @@ def _wanted(policy: Canary) -> Shadow:
 
 
 def _new_units(pairs: Iterable[Pair], known: str) -> tuple[list[_Unit], str]:
-    seen = {known[at : at + _HASH_DIGITS] for at in range(0, len(known), _HASH_DIGITS)}
+    seen = names_in(known)
     units: dict[str, _Unit] = {}
     for pair in pairs:
-        name = sha256_hex(pair.unit)[:_HASH_DIGITS]
+        name = name_of(pair.unit)
         if name not in seen:
             units.setdefault(name, _Unit()).add(pair)
-    return list(units.values()), (known + "".join(units))[-_HASH_DIGITS * REMEMBERED_UNITS :]
+    return list(units.values()), remember(known, units, REMEMBERED_UNITS)
 
 
 def _fold_errors(state: MetricState, memory: dict[str, Any], units: Sequence[_Unit]) -> MetricState:
@@ -346,14 +335,30 @@ def _otherwise(row: ComparedRow, threshold: float) -> bool:
 
 
 def _fold_score(state: MetricState, units: Sequence[_Unit]) -> MetricState:
-    answered = [unit.rows for unit in units if unit.rows]
-    ours = [sum(row.ours for row in rows) / len(rows) for rows in answered]
-    theirs = [sum(row.theirs for row in rows) / len(rows) for rows in answered]
-    return _fold_differences(state, ours, theirs, judged=False)
+    return _fold_differences(state, *_means(unit.rows for unit in units if unit.rows), judged=False)
 
 
-def _fold_quality(state: MetricState, ours: Sequence[float], theirs: Sequence[float]) -> MetricState:
-    return _fold_differences(state, ours, theirs, judged=True)
+def _fold_quality(state: MetricState, pairs: Sequence[LabelledPair]) -> MetricState:
+    memory = json.loads(state.state)
+    known = memory.get("seen", "")
+    seen = names_in(known)
+    found: dict[str, list[LabelledPair]] = {}
+    for pair in pairs:
+        name = name_of(pair.unit)
+        if name not in seen:
+            found.setdefault(name, []).append(pair)
+    if not found:
+        return state
+    remembered = replace(
+        state, state=canonical_json(memory | {"seen": remember(known, found, REMEMBERED_UNITS)})
+    )
+    return _fold_differences(remembered, *_means(found.values()), judged=True)
+
+
+def _means(units: Iterable[Sequence[ComparedRow | LabelledPair]]) -> tuple[list[float], list[float]]:
+    found = list(units)
+    ours = [sum(row.ours for row in rows) / len(rows) for rows in found]
+    return ours, [sum(row.theirs for row in rows) / len(rows) for rows in found]
 
 
 def _fold_differences(

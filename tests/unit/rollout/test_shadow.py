@@ -264,3 +264,15 @@ def test_counts_are_those_of_the_units_however_the_log_is_cut(
 def test_a_policy_without_a_shadow_has_no_shadow_to_begin() -> None:
     with pytest.raises(InputError, match="HF101"):
         begin(Canary(), None)
+
+
+def test_a_unit_whose_labels_come_again_and_again_counts_once() -> None:
+    """A caller that asks for the same flights each cycle shows each of them once, not once a cycle."""
+    states = begin(Canary(shadow=Shadow(units=10)), None)
+    for cycle in range(30):
+        told = [LabelledPair(bytes([at]), 0.4 + cycle / 100, 0.9) for at in range(5)]
+        states = fold_labelled(states, told)
+    quality = next(state for state in states if state.metric == QUALITY)
+    assert quality.challenger_units == 5
+    assert not quality.harmful
+    assert quality.challenger_total == pytest.approx(5 * 0.4)

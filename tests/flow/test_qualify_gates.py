@@ -23,7 +23,7 @@ from holdfast.control.contracts import accept_for_callers
 from holdfast.control.ingest import ingest
 from holdfast.control.qualify import qualify
 from holdfast.control.train import Trained, train
-from holdfast.control.trial import attempt
+from holdfast.control.trial import tried
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedError
 from holdfast.features import Aggregate, Code, Hour, Log, Value, Weekday
@@ -411,7 +411,7 @@ def test_a_pickle_is_never_opened(store: Store, trained: tuple[Store, str, Train
         for head in (b"", b"\x08\x08"):
             data = head + pickle.dumps(Canary(str(canary)), protocol=protocol)
             digest = blobs.put(store, data)
-            seen = attempt(blobs.path_of(store.root, digest), digest, Gates()).trial
+            seen = tried(blobs.path_of(store.root, digest), digest, Gates()).trial
             assert (seen.outcome, seen.stage) == ("refused", "reading")
     row = plant(store, pickle.dumps(Canary(str(canary))), about)
     assert verdicts(store, row.version)["loads"] is Verdict.FAIL
@@ -588,7 +588,7 @@ def test_too_few_labels_are_no_success(store: Store, trained: tuple[Store, str, 
 
 def test_a_process_that_stays_too_long_is_ended(store: Store, trained: tuple[Store, str, Trained]) -> None:
     row = versions.get(store, trained[2].version)
-    seen = attempt(blobs.path_of(store.root, row.digest), row.digest, Gates(trial_seconds=0.01)).trial
+    seen = tried(blobs.path_of(store.root, row.digest), row.digest, Gates(trial_seconds=0.01)).trial
     assert seen.outcome == "timed out"
     assert not seen.loaded
 
@@ -618,17 +618,17 @@ def judged_meanwhile(
         anew = update(schema.versions).where(schema.versions.c.version == heuristic)
         connection.execute(anew.values(state="registered"))
     rival = Store.open(store.root)
-    tried = judging.attempt
+    unhindered = judging.tried
     said: dict[str, dict[str, Verdict]] = {}
 
     def interrupted(path: Path, digest: str, *given: object, **more: object) -> object:
-        seen = tried(path, digest, *given, **more)
+        seen = unhindered(path, digest, *given, **more)
         if digest == versions.get(rival, heuristic).digest:
-            monkeypatch.setattr(judging, "attempt", tried)
+            monkeypatch.setattr(judging, "tried", unhindered)
             said["rival"] = verdicts(rival, heuristic)
         return seen
 
-    monkeypatch.setattr(judging, "attempt", interrupted)
+    monkeypatch.setattr(judging, "tried", interrupted)
     return said
 
 

@@ -14,7 +14,7 @@ from holdfast.contract import Contract, compile_row, dtypes
 from holdfast.contract.changes import Border, Kind
 from holdfast.contract.evolution import compare
 from holdfast.control.examples import read_examples, split_days, with_aggregates
-from holdfast.control.trial import Attempt, attempt
+from holdfast.control.trial import Tried, tried
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, InputError
 from holdfast.features import Aggregate, aggregates_from_json
@@ -193,10 +193,10 @@ def _judged_heuristic(store: Store, model: Model, candidate: VersionRow, now_us:
     return beside
 
 
-def _try(store: Store, model: Model, row: VersionRow, rows: pl.DataFrame | None = None) -> Attempt:
+def _try(store: Store, model: Model, row: VersionRow, rows: pl.DataFrame | None = None) -> Tried:
     golden_rows = [query.row for query in model.golden] if rows is None and row.role == "candidate" else []
     path = blobs.path_of(store.root, row.digest)
-    return attempt(path, row.digest, model.gates, golden=golden_rows, rows=rows)
+    return tried(path, row.digest, model.gates, golden=golden_rows, rows=rows)
 
 
 def _endpoint(store: Store, model: Model, current: VersionRow | None) -> Signature:

@@ -18,7 +18,7 @@ from holdfast.contract import Contract
 from holdfast.contract.crossing import Crossing
 from holdfast.control.pairs import Slicer, no_slices
 from holdfast.control.slicing import slicer_of
-from holdfast.control.trial import attempt
+from holdfast.control.trial import tried
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, InputError
 from holdfast.features import FittedFeatures, OnlineTable, entity_key
@@ -242,7 +242,7 @@ def _answer(
         while open_ones and sum(len(each.rows) for each in part) + len(open_ones[0].rows) <= _ROWS_AT_ONCE:
             part.append(open_ones.pop(0))
         rows = [row for each in part for row in each.rows]
-        seen = attempt(path, candidate.row.digest, model.gates, asked=rows)
+        seen = tried(path, candidate.row.digest, model.gates, asked=rows)
         answers = seen.probabilities
         at = 0
         for each in part:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from holdfast.control.attempt import ASKED, PROBABILITIES, REPORT, REQUEST, ROWS
+from holdfast.control.trial_child import ASKED, PROBABILITIES, REPORT, REQUEST, ROWS
 from holdfast.qualify import Gates, TensorType, Trial
 from holdfast.qualify.trial import Outcome
 
@@ -34,7 +34,7 @@ _WORDS_OF_ERRORS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Tried:
     """What was seen, and the answers to the rows that were given: shape (N,), None when it did not answer
     them."""
 
@@ -44,7 +44,7 @@ class Attempt:
     """Of the rows that were asked one by one, by their place: what those that raised did raise."""
 
 
-def attempt(
+def tried(
     file: Path,
     digest: str,
     gates: Gates,
@@ -52,7 +52,7 @@ def attempt(
     golden: Sequence[Mapping[str, object]] = (),
     rows: pl.DataFrame | None = None,
     asked: Sequence[Mapping[str, object]] = (),
-) -> Attempt:
+) -> Tried:
     """Open `file` in a fresh process, ask it the golden rows, and `rows` when there are some.
 
     The process runs without our environment, in a session of its own, with bounds on processor time and
@@ -90,7 +90,7 @@ def attempt(
         answered = trial.loaded and (rows is not None or bool(asked))
         scores = np.load(directory / PROBABILITIES, allow_pickle=False) if answered else None
         failed = _facts(directory).get("failed", {}) if answered else {}
-    return Attempt(trial, scores, {int(place): what for place, what in failed.items()})
+    return Tried(trial, scores, {int(place): what for place, what in failed.items()})
 
 
 def _run(directory: Path, wall_seconds: float) -> tuple[int | None, str]:
@@ -99,7 +99,7 @@ def _run(directory: Path, wall_seconds: float) -> tuple[int | None, str]:
     search = [entry for entry in sys.path if entry and not entry.endswith(".zip")]
     with (directory / "errors.txt").open("w+b") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast.control.attempt", str(directory)],
+            [sys.executable, "-m", "holdfast.control.trial_child", str(directory)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

@@ -1,7 +1,7 @@
 """The process that opens a file that nobody has judged. It is started by `holdfast.control.trial` and may
 die of it.
 
-    python -m holdfast.control.attempt DIRECTORY
+    python -m holdfast.control.trial_child DIRECTORY
 
 reads `request.json` in DIRECTORY, limits itself, tries the file, and leaves `report.json` after every stage,
 so that whoever waits knows what it was doing when it died.

@@ -12,6 +12,7 @@ from tests.flow.push_world import CONTRACT, MODEL, Pushes, carrier_of
 from holdfast.contract import Contract
 from holdfast.control import hold, pushes, watch
 from holdfast.control.slicing import reading_of
+from holdfast.control.traffic import refuge
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
@@ -140,9 +141,10 @@ def test_a_newer_promotion_censors_the_watch_that_it_replaces(begin):
     assert story.push(older + 1).outcome is PushOutcome.OPEN
 
 
-def test_harm_in_the_watch_ends_a_newer_canary_first(begin):
+def test_harm_in_the_watch_ends_a_newer_canary_with_it(begin):
     """Two cannot both move the traffic, and a version that is taken back is no champion to compare with."""
     story = begin()
+    champion = story.world.plan().champion
     version = story.promote()
     older = story.world.row().rollout
     story.minutes(1)
@@ -152,10 +154,16 @@ def test_harm_in_the_watch_ends_a_newer_canary_first(begin):
     story.minutes(6, lambda asked, number: {"failed": asked == version and number % 3 == 0})
     assert story.step() == ["RollBack"]
     assert f"its champion, {version}, is taken back" in story.world.row().reason
-    story.world.probe()
-    assert story.step() == ["Confirm", "RollBack"]
+    # In the same plan: nobody is sent to the version whose harm is shown while a server has still to confirm.
+    assert story.world.plan().champion == champion
+    assert version not in story.world.plan().versions()
     assert story.push(older).outcome is PushOutcome.ESCAPED
     assert story.push().outcome is PushOutcome.CENSORED
+    assert story.told("traffic.withdrawn")
+    story.world.probe()
+    assert story.step() == ["Confirm"]
+    # And it is no refuge: by the newest rollout of each version, and by what was taken from it since.
+    assert refuge(story.world.store, "m", {champion}, fallback="h") == "h"
 
 
 def test_a_rate_that_fell_after_the_switch_is_told_and_nothing_is_called_good(begin):

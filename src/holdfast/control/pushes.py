@@ -35,10 +35,7 @@ def record(
     if after is State.ROLLED_BACK or (before is not None and before.labelled_by != events.SYSTEM):
         return  # labelled when the roll-back was decided, or by a person
     policy = Canary.from_json(row.policy)
-    states = (
-        *evidence.of_rollout_in(connection, row.rollout),
-        *evidence.shadow_of_rollout_in(connection, row.rollout),
-    )
+    states = _states(connection, row.rollout)
     tainted = ""
     if after in _ENDING:
         harm = harm or harm_shown(states, policy)
@@ -196,8 +193,19 @@ def _replace_watched(connection: Transaction, row: RolloutRow, now_us: int) -> N
     if older is None or older.rollout == row.rollout:
         return
     promoted = rollouts.get_in(connection, older.rollout)
-    outcome, why = replaced(row.rollout, now_us - promoted.changed_us, Canary.from_json(promoted.policy))
+    policy = Canary.from_json(promoted.policy)
+    outcome, why = replaced(row.rollout, now_us - promoted.changed_us, policy)
+    if harm := harm_shown(_states(connection, older.rollout), policy):
+        outcome, why = PushOutcome.ESCAPED, f"harm was shown after its promotion: {harm}; {why}"
     end_watch(connection, promoted, outcome, why, now_us=now_us)
+
+
+def _states(connection: Transaction, rollout: int) -> tuple[MetricState, ...]:
+    """What traffic showed of a push, and what copies did."""
+    return (
+        *evidence.of_rollout_in(connection, rollout),
+        *evidence.shadow_of_rollout_in(connection, rollout),
+    )
 
 
 def _told(connection: Transaction, push: PushRow) -> Push:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import asdict, fields
 
 from holdfast.control import drill_plan, rollout
-from holdfast.control.traffic import Traffic, newest_heuristic, refuge
+from holdfast.control.traffic import Traffic, newest_heuristic, refuge, withdraw
 from holdfast.records import TrafficPlan
 from holdfast.rollout import Event, State
 from holdfast.store import Store, events, plans, rollouts, taints
@@ -146,6 +146,9 @@ def _return(
         now = plans.newest_in(connection, step.model)
         if now is not None and now.plan.champion == step.to:
             return
+    promotion = rollouts.promotion_in(connection, step.model, step.version)
+    if promotion is not None:
+        withdraw(connection, promotion, reason=reason, actor=actor, now_us=now_us)
     traffic = Traffic(step.to, fallback=_fallback(store, plan, tainted))
     plans.append(
         connection,

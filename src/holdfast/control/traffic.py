@@ -1,8 +1,8 @@
 """Which traffic a rollout's state means: the plan that servers will follow.
 
 The fallback and the version before the champion stay those that servers have warm: they stand in for the champion, and are
-what a roll-back without the ledger returns to, while another version is rolled out and after it went back. A newer heuristic takes its place together with a version
-that has everything, because there a probe has to confirm the plan that names both.
+what a roll-back without the ledger returns to, while another version is rolled out and after it went back. A newer heuristic
+takes its place together with a version that has everything, because there a probe has to confirm the plan that names both.
 
 A tainted version, made from rows that were backed out, is given nothing again: what would return to it returns to its
 refuge, the newest version that is clean.
@@ -12,16 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from holdfast.control.fitness import breaking_callers_of, is_whole
 from holdfast.errors import RefusedError
 from holdfast.records import EVERYTHING_PPM
 from holdfast.rollout import Canary, State
-from holdfast.store import Store, plans, rollouts, taints, versions
+from holdfast.store import Store, events, plans, rollouts, taints, versions
 from holdfast.store.ledger import Transaction
 from holdfast.store.plans import CommittedPlan
 from holdfast.store.rollouts import RolloutRow
+
+WITHDRAWN: Final = "traffic.withdrawn"
+"""The kind of the event of `withdraw`, whose subject is a rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +110,18 @@ def refuge(
 ) -> str | None:
     """The version of `model` that answers in place of tainted ones, none of `but`; None when nothing clean is there.
 
-    The newest qualified version that was promoted and was not taken back; else the newest qualified one that was never
-    taken back; else a heuristic, `fallback` before others, because servers have it warm.
+    The newest qualified version that was promoted and was not taken back; else the newest qualified one that was not taken
+    back; else a heuristic, `fallback` before others, because servers have it warm. The newest rollout of a version decides,
+    and what was taken from it since by a plan alone.
     """
     known = [row for row in versions.of_model(store, model) if row.version not in tainted]
     runs = rollouts.of_model(store, model)
-    promoted = {run.challenger for run in runs if run.state is State.PROMOTED}
-    taken_back = {run.challenger for run in runs if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)}
+    last = {run.challenger: run for run in reversed(runs)}
+    with store.ledger.read() as connection:
+        withdrawn = {each for each, run in last.items() if is_withdrawn(connection, run)}
+    promoted = {each for each, run in last.items() if run.state is State.PROMOTED} - withdrawn
+    ended = {each for each, run in last.items() if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)}
+    taken_back = ended | withdrawn
     able = [
         row
         for row in known
@@ -126,6 +134,24 @@ def refuge(
         if is_whole(store, each):
             return each.version
     return _clean(fallback, tainted) or newest_heuristic(store, model, tainted)
+
+
+def withdraw(connection: Transaction, row: RolloutRow, *, reason: str, actor: str, now_us: int) -> None:
+    """Keep in the ledger that the version which `row` promoted was taken back by a plan alone, while another rollout could
+    move; `refuge` does not return to it until it is pushed again."""
+    events.append(
+        connection,
+        at_us=now_us,
+        kind=WITHDRAWN,
+        subject=row.subject,
+        actor=actor,
+        explanation=f"{row.challenger} was promoted, and is taken back: {reason}",
+    )
+
+
+def is_withdrawn(connection: Transaction, row: RolloutRow) -> bool:
+    """Whether what `row` promoted was taken back by `withdraw`."""
+    return bool(events.newest(connection, subject=row.subject, kind=WITHDRAWN, limit=1))
 
 
 def newest_heuristic(store: Store, model: str, tainted: Collection[str]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.control import drill_plan, rollout
+from holdfast.control import drill_plan, retreat, rollout
 from holdfast.control import pushes as ledger
 from holdfast.rollout import Canary, Event, MetricState, PushOutcome, RollBack, State, Wait
 from holdfast.rollout.metric import RATE
@@ -18,6 +18,7 @@ from holdfast.store import Store, drills, events, evidence, plans, pushes, rollo
 from holdfast.store.leases import Lease, assert_epoch
 from holdfast.store.ledger import Transaction
 from holdfast.store.rollouts import RolloutRow
+from holdfast.tables.backout import ReturnTraffic
 
 _LAG_US = 120_000_000
 """How old a minute is, microseconds, before all its requests count as collected."""
@@ -26,8 +27,8 @@ _LAG_US = 120_000_000
 def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecision | None:
     """Do what follows for the promotion of `model` that is watched; what was decided, None when there is nothing to do.
 
-    While a newer rollout is under way, it ends first: two cannot both move the traffic, and a version that is taken back
-    is no champion to compare with. Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when somebody
+    A newer rollout that is under way ends with it: two cannot both move the traffic, and a version that is taken back is no
+    champion to compare with. Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when somebody
     moved the rollout meanwhile: nothing was written then.
     """
     with store.ledger.read() as connection:
@@ -61,10 +62,7 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecisi
         newer = rollouts.under_way_in(connection, model)
         if newer is None:
             _take_back(connection, store, row, decision.reason, decision.reason, now_us)
-        elif newer.state not in (State.VERIFYING, State.ROLLING_BACK):
-            why = f"its champion, {row.challenger}, is taken back: {decision.reason}"
-            _take_back(connection, store, newer, why, "", now_us)
-        else:
+        elif not _take_back_both(connection, store, row, newer, decision, now_us):
             return None
     return decision
 
@@ -75,6 +73,42 @@ def _take_back(
     rollout.commit(
         connection, store, row, Event.ROLL_BACK, row.step, reason, events.SYSTEM, now_us, harm=harm
     )
+
+
+def _take_back_both(
+    connection: Transaction,
+    store: Store,
+    row: RolloutRow,
+    newer: RolloutRow,
+    decision: RollBack,
+    now_us: int,
+) -> bool:
+    """End the rollout against a champion that does harm, and give the champion's traffic to its refuge in the same plan;
+    whether anything was done.
+
+    A newer version that has everything already waits for its probe: no user is at the champion. Without a refuge the newer
+    rollout ends first.
+    """
+    if newer.state is State.VERIFYING:
+        return False
+    why = f"its champion, {row.challenger}, is taken back: {decision.reason}"
+    steps = retreat.carry_out(
+        connection,
+        store,
+        row.model,
+        reason=why,
+        actor=events.SYSTEM,
+        now_us=now_us,
+        also=(row.challenger,),
+    )
+    if any(isinstance(step, ReturnTraffic) for step in steps):
+        words = f"harm was shown after its promotion: {decision.reason}"
+        ledger.end_watch(connection, row, PushOutcome.ESCAPED, words, now_us=now_us)
+        return True
+    if steps or newer.state is State.ROLLING_BACK:
+        return bool(steps)
+    _take_back(connection, store, newer, why, "", now_us)
+    return True
 
 
 def _watched(connection: Transaction, model: str) -> tuple[RolloutRow, int] | None:

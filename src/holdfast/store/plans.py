@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, or_, select
 
 from holdfast.records import TrafficPlan
 from holdfast.store import Store, schema
@@ -62,19 +62,24 @@ def in_force(
     the newest first, empty when none ever did. A plan that names none leaves what is.
     """
     named = _PLANS.c[part]
-    query = (
-        select(_PLANS.c.plan, named)
-        .where(_PLANS.c.model == model, named.is_not(None))
-        .order_by(_PLANS.c.plan.desc())
-    )
+    of_model = (_PLANS.c.model == model, named.is_not(None))
+    before: tuple[int, str] | None = None
     spells: list[tuple[int, str]] = []
-    for plan, found in connection.execute(query):
-        if spells and spells[-1][1] == found:
-            spells[-1] = (plan, found)
-        elif len(spells) == 2:
+    for _ in range(
+        2
+    ):  # a spell begins where another one ends: looked for from its end, in either direction, row by row
+        older = () if before is None else (_PLANS.c.plan < before[0],)
+        last = connection.execute(
+            select(_PLANS.c.plan, named).where(*of_model, *older).order_by(_PLANS.c.plan.desc()).limit(1)
+        ).one_or_none()
+        if last is None:
             break
-        else:
-            spells.append((plan, found))
+        other = select(func.max(_PLANS.c.plan)).where(*of_model, *older, named != last[1]).scalar_subquery()
+        first = select(func.min(_PLANS.c.plan)).where(
+            *of_model, *older, named == last[1], _PLANS.c.plan > func.coalesce(other, 0)
+        )
+        before = (connection.execute(first).scalar_one(), last[1])
+        spells.append(before)
     return tuple(spells)
 
 

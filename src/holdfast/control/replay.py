@@ -158,6 +158,7 @@ def _candidate(store: Store, model: Model, version: str) -> _Candidate:
             "HF101",
             f"{version} is a version of {row.model!r}, not of {model.name!r}",
             state="nothing was replayed",
+            next_command="holdfast status",
         )
     with store.ledger.read() as connection:
         taints.refuse(connection, "version", version)

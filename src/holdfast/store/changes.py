@@ -65,12 +65,22 @@ class Changes:
         assert self._file is not None, "a file is held"
         path, opened = self._file
         if _identity(path) != opened:
-            raise UnavailableError("HF302", f"another file lies at {path} than the one that was opened")
+            raise UnavailableError(
+                "HF302",
+                f"another file lies at {path} than the one that was opened",
+                state="what was read before holds until it is opened anew",
+                next_command="holdfast verify",
+            )
         driver: Any = held.driver_connection
         try:
             return int(driver.execute("PRAGMA data_version").fetchone()[0])
         except sqlite3.Error as error:
-            raise UnavailableError("HF302", f"the ledger did not answer: {error}") from error
+            raise UnavailableError(
+                "HF302",
+                f"the ledger did not answer: {error}",
+                state="what was read before holds until it answers",
+                next_command="holdfast verify",
+            ) from error
 
     def _newest(self) -> int:
         with self._store.ledger.read() as connection:
@@ -82,5 +92,10 @@ def _identity(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise UnavailableError("HF302", f"the ledger {path} is not there") from error
+        raise UnavailableError(
+            "HF302",
+            f"the ledger {path} is not there",
+            state="what was read before holds until it is back",
+            next_command="holdfast restore BACKUP, or holdfast repair-ledger",
+        ) from error
     return found.st_dev, found.st_ino

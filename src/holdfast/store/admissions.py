@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select
+from sqlalchemy import Connection, bindparam, exists, func, insert, select
 
 from holdfast.feeds import delivery
 from holdfast.feeds.admission import History, Past
 from holdfast.feeds.machine import Event
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import events, feeds, schema, violations
+from holdfast.store.conditions import same_load
 from holdfast.store.prepared import Prepared
 
 _ADMISSIONS: Final = schema.admissions
@@ -20,15 +21,9 @@ _BATCHES: Final = schema.batches
 _VIOLATIONS: Final = schema.violations
 _INSERT: Final = Prepared(insert(_ADMISSIONS))
 _LIVE: Final = _BATCHES.c.state == "published"
-_OF_BATCH: Final = and_(
-    _BATCHES.c.feed == _ADMISSIONS.c.feed,
-    _BATCHES.c.batch == _ADMISSIONS.c.batch,
-    _BATCHES.c.epoch == _ADMISSIONS.c.epoch,
-)
+_OF_BATCH: Final = same_load(_BATCHES, _ADMISSIONS)
 _SUSPECT: Final = exists().where(
-    _VIOLATIONS.c.feed == _BATCHES.c.feed,
-    _VIOLATIONS.c.batch == _BATCHES.c.batch,
-    _VIOLATIONS.c.epoch == _BATCHES.c.epoch,
+    same_load(_VIOLATIONS, _BATCHES),
     _VIOLATIONS.c.level == Level.ERROR,
     _VIOLATIONS.c.accepted_us.is_(None),
 )

@@ -19,6 +19,7 @@ from holdfast.feeds import Expectations, Manifest
 from holdfast.feeds.machine import State as FeedState
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import contracts, copies, events, readmission, schema, violations
+from holdfast.store.conditions import not_removed
 from holdfast.store.testimony import Choice, LoadKey, Witness
 from holdfast.store.tombstones import Tombstone
 
@@ -245,8 +246,8 @@ def _take_out(
     for feed, batch, epoch in loads:
         of_load = (_PARTS.c.feed == feed) & (_PARTS.c.batch == batch) & (_PARTS.c.epoch == epoch)
         connection.execute(update(_PARTS).where(of_load).values(removed_version=version))
-    living = select(_PARTS.c.path).where(_PARTS.c.removed_version.is_(None))
-    dead = _FILES.c.path.not_in(living) & _FILES.c.removed_version.is_(None)
+    living = select(_PARTS.c.path).where(not_removed(_PARTS))
+    dead = _FILES.c.path.not_in(living) & not_removed(_FILES)
     connection.execute(update(_FILES).where(dead).values(removed_version=version))
 
 

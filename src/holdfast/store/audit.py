@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.errors import IntegrityError
 from holdfast.store import holding, parquet, schema
+from holdfast.store.conditions import same_load
 from holdfast.store.derived import sha256_of
 
 _BATCHES: Final = schema.batches
@@ -46,11 +47,6 @@ def expected_files(connection: Connection) -> list[Expected]:
     """Every file that the ledger names: rows of tables, removed ones too (time travel reads them), and
     predictions.
     """
-    same_load = (
-        (_BATCHES.c.feed == _HELD.c.feed)
-        & (_BATCHES.c.batch == _HELD.c.batch)
-        & (_BATCHES.c.epoch == _HELD.c.epoch)
-    )
     query = (
         select(
             _FILES.c.path,
@@ -63,7 +59,7 @@ def expected_files(connection: Connection) -> list[Expected]:
             *(_BATCHES.c[name] for name in (*_LOAD, *_COUNTED)),
         )
         .join(_HELD, _HELD.c.path == _FILES.c.path)
-        .join(_BATCHES, same_load)
+        .join(_BATCHES, same_load(_BATCHES, _HELD))
         .order_by(_FILES.c.path, _HELD.c.row_group)
     )
     found: list[Expected] = []

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, exists, func, insert, select, tuple_, up
 
 from holdfast.errors import ConflictError
 from holdfast.store import batches, online, schema
+from holdfast.store.conditions import not_removed, same_load
 from holdfast.store.files import FileFacts, LoadKey
 from holdfast.tables.backout import Answered, Plan, Returned, State, TablePart
 from holdfast.tables.lineage import Kind, Node
@@ -193,12 +194,7 @@ def live(connection: Connection, feeds: Sequence[str], batch: str, *, lock: bool
             _ADMISSIONS.c.event_time,
         )
         .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
-        .outerjoin(
-            _ADMISSIONS,
-            (_ADMISSIONS.c.feed == _BATCHES.c.feed)
-            & (_ADMISSIONS.c.batch == _BATCHES.c.batch)
-            & (_ADMISSIONS.c.epoch == _BATCHES.c.epoch),
-        )
+        .outerjoin(_ADMISSIONS, same_load(_ADMISSIONS, _BATCHES))
         .where(_BATCHES.c.feed.in_(feeds), _BATCHES.c.batch == batch, _BATCHES.c.state == _LIVE)
     )
     if lock:
@@ -217,7 +213,7 @@ def parts_of(connection: Connection, load: LoadKey) -> tuple[TablePart, ...]:
     query = (
         select(_FILES.c.table_name, func.sum(_PARTS.c.rows), func.count(_FILES.c.path.distinct()))
         .join(_FILES, _FILES.c.path == _PARTS.c.path)
-        .where(_here(load), _FILES.c.removed_version.is_(None), _PARTS.c.removed_version.is_(None))
+        .where(_here(load), not_removed(_FILES, _PARTS))
         .group_by(_FILES.c.table_name)
         .order_by(_FILES.c.table_name)
     )
@@ -232,7 +228,7 @@ def files_of(connection: Connection, table: str, loads: Sequence[LoadKey]) -> li
             select(_FILES, _PARTS.c.row_group, _PARTS.c.rows.label("of_load"))
             .join(_PARTS, _FILES.c.path == _PARTS.c.path)
             .where(_here(load), _FILES.c.table_name == table)
-            .where(_FILES.c.removed_version.is_(None), _PARTS.c.removed_version.is_(None))
+            .where(not_removed(_FILES, _PARTS))
             .order_by(_FILES.c.path, _PARTS.c.row_group)
         )
         for row in connection.execute(query):
@@ -271,15 +267,12 @@ def remove(connection: Connection, loads: Sequence[LoadKey], *, reason: str, now
                 next_command="the same command again",
             )
         paths = connection.execute(select(_PARTS.c.path).where(_here(load)).distinct()).scalars().all()
-        connection.execute(
-            update(_PARTS)
-            .where(_here(load), _PARTS.c.removed_version.is_(None))
-            .values(removed_version=version)
-        )
-        others = exists().where(_PARTS.c.path == _FILES.c.path, _PARTS.c.removed_version.is_(None))
+        gone = update(_PARTS).where(_here(load), not_removed(_PARTS))
+        connection.execute(gone.values(removed_version=version))
+        others = exists().where(_PARTS.c.path == _FILES.c.path, not_removed(_PARTS))
         connection.execute(
             update(_FILES)
-            .where(_FILES.c.path.in_(paths), _FILES.c.removed_version.is_(None), ~others)
+            .where(_FILES.c.path.in_(paths), not_removed(_FILES), ~others)
             .values(removed_version=version)
         )
     return version

@@ -15,6 +15,7 @@ import polars as pl
 from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
 
 from holdfast.store import Store, batches, events, files, online, parquet, schema
+from holdfast.store.conditions import not_removed, same_load
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts, LoadKey, Stage
 from holdfast.store.together import together
@@ -48,17 +49,12 @@ class Compacted:
 
 def tables(connection: Connection) -> list[str]:
     """Every table that has a file now."""
-    query = select(_FILES.c.table_name).where(_FILES.c.removed_version.is_(None)).distinct()
+    query = select(_FILES.c.table_name).where(not_removed(_FILES)).distinct()
     return sorted(connection.execute(query).scalars())
 
 
 def table_files(connection: Connection, table: str) -> list[TableFile]:
     """The files of `table` as it is now, in the order in which they are read."""
-    same_load = (
-        (_BATCHES.c.feed == _PARTS.c.feed)
-        & (_BATCHES.c.batch == _PARTS.c.batch)
-        & (_BATCHES.c.epoch == _PARTS.c.epoch)
-    )
     query = (
         select(
             _FILES.c.path,
@@ -68,12 +64,8 @@ def table_files(connection: Connection, table: str) -> list[TableFile]:
             func.max(_BATCHES.c.contract_hash),
         )
         .join(_PARTS, _PARTS.c.path == _FILES.c.path)
-        .join(_BATCHES, same_load)
-        .where(
-            _FILES.c.table_name == table,
-            _FILES.c.removed_version.is_(None),
-            _PARTS.c.removed_version.is_(None),
-        )
+        .join(_BATCHES, same_load(_BATCHES, _PARTS))
+        .where(_FILES.c.table_name == table, not_removed(_FILES, _PARTS))
         .group_by(_FILES.c.path, _FILES.c.event_low_us, _FILES.c.added_version)
         .order_by(_FILES.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
     )
@@ -139,7 +131,7 @@ def _live_parts(connection: Connection, paths: Sequence[str]) -> list[Part]:
     query = (
         select(_PARTS)
         .join(_FILES, _FILES.c.path == _PARTS.c.path)
-        .where(_FILES.c.removed_version.is_(None), _PARTS.c.removed_version.is_(None))
+        .where(not_removed(_FILES, _PARTS))
         .order_by(_PARTS.c.path, _PARTS.c.row_group)
     )
     found: list[Part] = []

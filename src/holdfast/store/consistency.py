@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, and_, func, or_, select
 from holdfast.feeds import quarantine_table
 from holdfast.records import sha256_hex
 from holdfast.store import files, schema
+from holdfast.store.conditions import at_version, not_removed, same_load
 from holdfast.tables.backout import State as BackoutState
 
 Trouble = tuple[str, str]
@@ -45,7 +46,7 @@ def miscounted_batches(connection: Connection) -> list[Trouble]:
     query = (
         select(*by_load, _FILES.c.table_name, func.sum(_HELD.c.rows))
         .join(_FILES, _FILES.c.path == _HELD.c.path)
-        .where(_FILES.c.removed_version.is_(None), _HELD.c.removed_version.is_(None))
+        .where(not_removed(_FILES, _HELD))
         .group_by(*by_load, _FILES.c.table_name)
     )
     held = {tuple(row[:4]): int(row[4]) for row in connection.execute(query)}
@@ -78,13 +79,10 @@ def mismatched_parts(connection: Connection) -> list[Trouble]:
         (row.path, f"the ledger says that it has {row.rows} rows, and {row.held} of its loads")
         for row in connection.execute(query)
     ]
-    same = and_(
-        _BATCHES.c.feed == _HELD.c.feed, _BATCHES.c.batch == _HELD.c.batch, _BATCHES.c.epoch == _HELD.c.epoch
-    )
     early = (
         select(_FILES.c.path, _FILES.c.added_version, _BATCHES.c.table_version)
         .join(_HELD, _HELD.c.path == _FILES.c.path)
-        .join(_BATCHES, same)
+        .join(_BATCHES, same_load(_BATCHES, _HELD))
         .where(_FILES.c.added_version < _BATCHES.c.table_version)
         .limit(_MOST)
     )
@@ -120,10 +118,9 @@ def changed_snapshots(connection: Connection) -> list[Trouble]:
 def unfinished_backouts(connection: Connection) -> list[Trouble]:
     """Loads that a finished back-out names and that are there all the same."""
     of = schema.backout_batches
-    same = and_(_BATCHES.c.feed == of.c.feed, _BATCHES.c.batch == of.c.batch, _BATCHES.c.epoch == of.c.epoch)
     query = (
         select(of)
-        .join(_BATCHES, same)
+        .join(_BATCHES, same_load(_BATCHES, of))
         .join(schema.backouts, schema.backouts.c.backout == of.c.backout)
         .where(_BATCHES.c.state == "published", schema.backouts.c.state != BackoutState.UNDER_WAY)
     )
@@ -158,23 +155,16 @@ def _snapshots_of_removed() -> Select[tuple[str, str, str]]:
     of, tables, left_out = schema.backout_batches, schema.snapshot_tables, schema.snapshot_held_back
     in_cut = and_(
         tables.c.table_name == _FILES.c.table_name,
-        _FILES.c.added_version <= _SNAPSHOTS.c.table_version,
-        or_(_FILES.c.removed_version.is_(None), _FILES.c.removed_version > _SNAPSHOTS.c.table_version),
-        or_(_HELD.c.removed_version.is_(None), _HELD.c.removed_version > _SNAPSHOTS.c.table_version),
+        at_version(_FILES, _SNAPSHOTS.c.table_version),
+        at_version(_HELD, _SNAPSHOTS.c.table_version),
     )
-    held = and_(
-        left_out.c.snapshot == _SNAPSHOTS.c.snapshot,
-        left_out.c.feed == _HELD.c.feed,
-        left_out.c.batch == _HELD.c.batch,
-        left_out.c.epoch == _HELD.c.epoch,
-    )
-    same = and_(of.c.feed == _HELD.c.feed, of.c.batch == _HELD.c.batch, of.c.epoch == _HELD.c.epoch)
+    held = and_(left_out.c.snapshot == _SNAPSHOTS.c.snapshot, same_load(left_out, _HELD))
     return (
         select(_SNAPSHOTS.c.snapshot, _HELD.c.feed, _HELD.c.batch)
         .distinct()
         .select_from(_HELD)
         .join(_FILES, _FILES.c.path == _HELD.c.path)
-        .join(of, same)
+        .join(of, same_load(of, _HELD))
         .join(schema.backouts, schema.backouts.c.backout == of.c.backout)
         .join(tables, tables.c.table_name == _FILES.c.table_name)
         .join(_SNAPSHOTS, _SNAPSHOTS.c.snapshot == tables.c.snapshot)

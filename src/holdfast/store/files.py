@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import polars as pl
-from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, select
 
 from holdfast.errors import IntegrityError, NotFoundError, UnavailableError
 from holdfast.store import Store, durable, locks, parquet, schema, vacuumed
+from holdfast.store.conditions import at_version
 from holdfast.store.faults import fault_point
 from holdfast.store.together import together
 from holdfast.tables import cuts
@@ -218,12 +219,8 @@ def are_there(root: Path, facts: Sequence[FileFacts]) -> bool:
 
 
 def visible(table: str | BindParameter[str], version: int | BindParameter[int]) -> ColumnElement[bool]:
-    """Whether a row of `files` is a file of `table` at table version `version`: time travel is a validity interval."""
-    return and_(
-        _FILES.c.table_name == table,
-        _FILES.c.added_version <= version,
-        or_(_FILES.c.removed_version.is_(None), _FILES.c.removed_version > version),
-    )
+    """Whether a row of `files` is a file of `table` at table version `version`."""
+    return and_(_FILES.c.table_name == table, at_version(_FILES, version))
 
 
 # Built once: putting a statement together costs more than running it.

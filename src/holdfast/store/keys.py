@@ -20,6 +20,7 @@ from sqlalchemy import Connection, select
 
 from holdfast.errors import IntegrityError
 from holdfast.store import parquet, schema
+from holdfast.store.conditions import not_removed
 
 _FILES: Final = schema.files
 _HELD: Final = schema.file_batches
@@ -57,8 +58,7 @@ def live_files(connection: Connection) -> list[KeyFile]:
         .join(_HELD, _HELD.c.path == _FILES.c.path)
         .where(
             _FILES.c.table_name == _FILES.c.feed,
-            _FILES.c.removed_version.is_(None),
-            _HELD.c.removed_version.is_(None),
+            not_removed(_FILES, _HELD),
         )
         .order_by(_FILES.c.feed, _FILES.c.added_version, _FILES.c.path, _HELD.c.row_group)
     )

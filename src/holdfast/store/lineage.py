@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, and_, case, exists, func, select
 
 from holdfast.errors import NotFoundError
 from holdfast.store import schema
+from holdfast.store.conditions import same_load
 from holdfast.tables.lineage import Kind, Lineage, Node, parse, walk
 
 _BATCHES: Final = schema.batches
@@ -154,12 +155,7 @@ def load_of(connection: Connection, name: str) -> LoadRow | None:
 
 def loads_in(connection: Connection, snapshot: str) -> list[LoadRow]:
     """The loads whose rows `snapshot` holds, in the order of loading."""
-    held_back = exists().where(
-        _HELD_BACK.c.snapshot == snapshot,
-        _HELD_BACK.c.feed == _BATCHES.c.feed,
-        _HELD_BACK.c.batch == _BATCHES.c.batch,
-        _HELD_BACK.c.epoch == _BATCHES.c.epoch,
-    )
+    held_back = exists().where(_HELD_BACK.c.snapshot == snapshot, same_load(_HELD_BACK, _BATCHES))
     at = select(_SNAPSHOTS.c.table_version).where(_SNAPSHOTS.c.snapshot == snapshot).scalar_subquery()
     query = (
         _loads()
@@ -175,22 +171,10 @@ def loads_in(connection: Connection, snapshot: str) -> list[LoadRow]:
 def _loads() -> Select[Any]:
     # Rows of a load that is out have the version from which on readers skip them; compaction takes files, not loads. A vacuum
     # lets rows go, and what the back-out noted stays.
-    skipped = (
-        select(func.max(_PARTS.c.removed_version))
-        .where(
-            _PARTS.c.feed == _BATCHES.c.feed,
-            _PARTS.c.batch == _BATCHES.c.batch,
-            _PARTS.c.epoch == _BATCHES.c.epoch,
-        )
-        .scalar_subquery()
-    )
+    skipped = select(func.max(_PARTS.c.removed_version)).where(same_load(_PARTS, _BATCHES)).scalar_subquery()
     noted = (
         select(func.max(_TAKEN_OUT.c.removed_version))
-        .where(
-            _TAKEN_OUT.c.feed == _BATCHES.c.feed,
-            _TAKEN_OUT.c.batch == _BATCHES.c.batch,
-            _TAKEN_OUT.c.epoch == _BATCHES.c.epoch,
-        )
+        .where(same_load(_TAKEN_OUT, _BATCHES))
         .scalar_subquery()
     )
     removed = case(

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from holdfast.errors import InputError
 from holdfast.store import files, schema
+from holdfast.store.conditions import not_removed
 from holdfast.store.files import FileFacts
 from holdfast.store.prepared import Prepared
 
@@ -30,7 +31,7 @@ _BESIDE: Final = select(_FILES.c.path).where(
     _FILES.c.event_high_us >= bindparam("low_us"),
     _FILES.c.event_low_us <= bindparam("high_us"),
     _FILES.c.added_version > bindparam("since"),
-    _FILES.c.removed_version.is_(None),
+    not_removed(_FILES),
 )
 _ANY: Final = Prepared(_BESIDE.limit(1))
 _ALL: Final = Prepared(_BESIDE)
@@ -86,7 +87,7 @@ def known(root: Path, keys: pl.DataFrame, found: Sequence[FileFacts]) -> tuple[p
 
 def batches_in(connection: Connection, paths: Sequence[str]) -> list[str]:
     """The ids of the live loads whose rows are in the files at `paths`, by name."""
-    query = select(_HELD.c.batch).where(_HELD.c.path.in_(paths), _HELD.c.removed_version.is_(None)).distinct()
+    query = select(_HELD.c.batch).where(_HELD.c.path.in_(paths), not_removed(_HELD)).distinct()
     return sorted(connection.execute(query).scalars())
 
 

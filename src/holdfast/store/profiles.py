@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import Connection, select
 
 from holdfast.contract.profile import Profile, merge
 from holdfast.errors import InputError
 from holdfast.store import contracts, schema, vacuumed
+from holdfast.store.conditions import at_version, same_load
 from holdfast.tables import Snapshot
 from holdfast.tables.difference import TableFacts
 
@@ -40,11 +41,7 @@ def newest(connection: Connection, feed: str, most: int) -> list[tuple[str, Prof
     return [(row.batch, _profile(row.profile)) for row in reversed(connection.execute(query).all())]
 
 
-_OF_LOAD: Final = and_(
-    _ADMISSIONS.c.feed == _BATCHES.c.feed,
-    _ADMISSIONS.c.batch == _BATCHES.c.batch,
-    _ADMISSIONS.c.epoch == _BATCHES.c.epoch,
-)
+_OF_LOAD: Final = same_load(_ADMISSIONS, _BATCHES)
 
 
 def _facts(connection: Connection, snapshot: Snapshot, table: str, rows: int) -> TableFacts:
@@ -56,9 +53,8 @@ def _facts(connection: Connection, snapshot: Snapshot, table: str, rows: int) ->
         .join(_FILES, _FILES.c.path == _PARTS.c.path)
         .where(
             _FILES.c.table_name == table,
-            _FILES.c.added_version <= version,
-            or_(_FILES.c.removed_version.is_(None), _FILES.c.removed_version > version),
-            or_(_PARTS.c.removed_version.is_(None), _PARTS.c.removed_version > version),
+            at_version(_FILES, version),
+            at_version(_PARTS, version),
         )
         .subquery()
     )
@@ -70,14 +66,7 @@ def _facts(connection: Connection, snapshot: Snapshot, table: str, rows: int) ->
             _BATCHES.c.contract_hash,
             _ADMISSIONS.c.profile,
         )
-        .join(
-            there,
-            and_(
-                _BATCHES.c.feed == there.c.feed,
-                _BATCHES.c.batch == there.c.batch,
-                _BATCHES.c.epoch == there.c.epoch,
-            ),
-        )
+        .join(there, same_load(_BATCHES, there))
         .outerjoin(_ADMISSIONS, _OF_LOAD)
         .order_by(_BATCHES.c.table_version)
     )

@@ -11,6 +11,7 @@ from sqlalchemy import and_, select
 from holdfast.errors import NotFoundError
 from holdfast.feeds import quarantine_table
 from holdfast.store import Store, batches, files, schema
+from holdfast.store.conditions import not_removed
 
 _PARTS = schema.file_batches
 _FILES = schema.files
@@ -40,7 +41,7 @@ def read(store: Store, feed: str, batch: str | None = None) -> pl.DataFrame:
         query = (
             select(_PARTS.c.path, _PARTS.c.row_group, _PARTS.c.batch, _PARTS.c.rows)
             .join(_FILES, and_(_FILES.c.path == _PARTS.c.path, _FILES.c.table_name == table))
-            .where(_PARTS.c.removed_version.is_(None))
+            .where(not_removed(_PARTS))
             .order_by(_PARTS.c.path, _PARTS.c.row_group)
         )
         parts = connection.execute(query).all()

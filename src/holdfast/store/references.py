@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select, tuple_
 
 from holdfast.records import BatchId
 from holdfast.store import schema
+from holdfast.store.conditions import same_load
 from holdfast.store.files import FileFacts, LoadKey
 
 _REFERENCES: Final = schema.load_references
@@ -69,12 +70,7 @@ def dependents(connection: Connection, loads: Iterable[LoadKey]) -> list[Depende
     for load in loads:
         query = (
             select(_REFERENCES)
-            .join(
-                _BATCHES,
-                (_BATCHES.c.feed == _REFERENCES.c.feed)
-                & (_BATCHES.c.batch == _REFERENCES.c.batch)
-                & (_BATCHES.c.epoch == _REFERENCES.c.epoch),
-            )
+            .join(_BATCHES, same_load(_BATCHES, _REFERENCES))
             .where(
                 tuple_(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
                 == tuple_(*load),

@@ -10,19 +10,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, case, func, select
+from sqlalchemy import Connection, Row, case, func, select
 
 from holdfast.feeds import quarantine_table
 from holdfast.store import schema
+from holdfast.store.conditions import same_load
 
 Trouble = tuple[str, str]
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
 _HELD: Final = schema.file_batches
-_SAME: Final = and_(
-    _BATCHES.c.feed == _HELD.c.feed, _BATCHES.c.batch == _HELD.c.batch, _BATCHES.c.epoch == _HELD.c.epoch
-)
+_SAME: Final = same_load(_BATCHES, _HELD)
 _SHORTENED: Final = ("store.vacuumed", "ledger.recovered")
 """Events after which older versions may lack rows."""
 _Bounds = tuple[int | None, int | None]

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, inser
 from holdfast.feeds import delivery
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import schema
+from holdfast.store.conditions import at_version, same_load
 from holdfast.store.events import SYSTEM
 from holdfast.store.prepared import Prepared
 
@@ -26,11 +27,7 @@ ADOPTED: Final = "adopted"
 """The check of a load that was made known again from its files: nobody knows any more what was wrong with it."""
 
 _SUSPECT: Final = and_(_VIOLATIONS.c.level == Level.ERROR, _VIOLATIONS.c.accepted_us.is_(None))
-_OF_BATCH: Final = and_(
-    _BATCHES.c.feed == _VIOLATIONS.c.feed,
-    _BATCHES.c.batch == _VIOLATIONS.c.batch,
-    _BATCHES.c.epoch == _VIOLATIONS.c.epoch,
-)
+_OF_BATCH: Final = same_load(_BATCHES, _VIOLATIONS)
 _OPEN_PLACES: Final = Prepared(
     select(
         _VIOLATIONS.c.violation,
@@ -43,14 +40,7 @@ _OPEN_PLACES: Final = Prepared(
         _ADMISSIONS.c.sequence_holes,
     )
     .join(_BATCHES, _OF_BATCH)
-    .join(
-        _ADMISSIONS,
-        and_(
-            _ADMISSIONS.c.feed == _BATCHES.c.feed,
-            _ADMISSIONS.c.batch == _BATCHES.c.batch,
-            _ADMISSIONS.c.epoch == _BATCHES.c.epoch,
-        ),
-    )
+    .join(_ADMISSIONS, same_load(_ADMISSIONS, _BATCHES))
     .where(
         _VIOLATIONS.c.feed == bindparam("of_feed"),
         _VIOLATIONS.c.batch != bindparam("but"),
@@ -235,18 +225,8 @@ def accept_adopted(connection: Connection, feed: str, *, actor: str, now_us: int
 
 
 def _there(version: ColumnElement[int]) -> ColumnElement[bool]:
-    return exists().where(
-        _PARTS.c.feed == _VIOLATIONS.c.feed,
-        _PARTS.c.batch == _VIOLATIONS.c.batch,
-        _PARTS.c.epoch == _VIOLATIONS.c.epoch,
-        or_(_PARTS.c.removed_version.is_(None), _PARTS.c.removed_version > version),
-    )
+    return exists().where(same_load(_PARTS, _VIOLATIONS), at_version(_PARTS, version))
 
 
 def _held_back(snapshot: str) -> ColumnElement[bool]:
-    return exists().where(
-        _HELD.c.snapshot == snapshot,
-        _HELD.c.feed == _VIOLATIONS.c.feed,
-        _HELD.c.batch == _VIOLATIONS.c.batch,
-        _HELD.c.epoch == _VIOLATIONS.c.epoch,
-    )
+    return exists().where(_HELD.c.snapshot == snapshot, same_load(_HELD, _VIOLATIONS))

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
 from holdfast.control import emergency, rollout
+from holdfast.control.traffic import refuge
 from holdfast.rollout import Canary, Event, State
 from holdfast.rollout.abort import Abort
 from holdfast.store import aborts, events, leases, plans, rollouts, versions
@@ -230,6 +231,35 @@ def test_an_abort_of_before_does_not_take_back_what_was_proved_since(tmp_path: P
     assert (plan.champion, plan.challenger) == (again, third)
     assert emergency.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
     assert (world.plan(), world.row().state) == (plan, State.CANARY)
+
+
+def test_a_champion_that_was_aborted_during_a_canary_is_no_refuge(tmp_path: Path) -> None:
+    """Its promotion stands in the ledger, and what a person took back does not come back by the system."""
+    world = rollout_world.World.open(tmp_path)
+    first, bad, third = (world.add_version() for _ in range(3))
+    world.promote(first)
+    world.promote(bad)
+    promotion = world.row().rollout
+    world.begin(third)
+    world.champion_answers()
+    world.reconcile()
+    plan = world.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger, plan.previous) == (bad, third, first)
+    directory = aborts.directory_of(tmp_path, rollout_world.MODEL)
+    aborts.add(directory, Abort(bad, plan.plan, world.row().rollout, "bad", "bea", world.tick()))
+    assert len(emergency.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick())) == 1
+    plan = world.plan()
+    assert plan is not None
+    assert plan.champion == first
+    assert rollouts.get(world.store, promotion).state is State.PROMOTED
+    heuristic = "v1-00000000"
+    assert refuge(world.store, rollout_world.MODEL, {first}, fallback=heuristic) == heuristic
+    world.probe()
+    world.reconcile()
+    assert world.row().state is State.ROLLED_BACK
+    world.begin(bad)  # a push that has given it nothing yet says nothing for it
+    assert refuge(world.store, rollout_world.MODEL, {first}, fallback=heuristic) == heuristic
 
 
 def test_of_a_stranger_server_only_whole_aborts_are_read() -> None:

@@ -23,6 +23,7 @@ from holdfast.store.ledger import Transaction
 from holdfast.store.plans import CommittedPlan
 from holdfast.store.rollouts import RolloutRow
 
+_WITHOUT_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING, State.CANCELLED})
 WITHDRAWN: Final = "traffic.withdrawn"
 """The kind of the event of `withdraw`, whose subject is a rollout."""
 
@@ -111,12 +112,12 @@ def refuge(
     """The version of `model` that answers in place of tainted ones, none of `but`; None when nothing clean is there.
 
     The newest qualified version that was promoted and was not taken back; else the newest qualified one that was not taken
-    back; else a heuristic, `fallback` before others, because servers have it warm. The newest rollout of a version decides,
-    and what was taken from it since by a plan alone.
+    back; else a heuristic, `fallback` before others, because servers have it warm. The newest rollout of a version that had
+    traffic decides, and what was taken from it since by a plan alone.
     """
     known = [row for row in versions.of_model(store, model) if row.version not in tainted]
     runs = rollouts.of_model(store, model)
-    last = {run.challenger: run for run in reversed(runs)}
+    last = {run.challenger: run for run in reversed(runs) if run.state not in _WITHOUT_TRAFFIC}
     with store.ledger.read() as connection:
         withdrawn = {each for each, run in last.items() if is_withdrawn(connection, run)}
     promoted = {each for each, run in last.items() if run.state is State.PROMOTED} - withdrawn

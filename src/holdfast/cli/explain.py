@@ -49,7 +49,7 @@ def _print(report: Report, story: Story) -> None:
     )
     steps = ", ".join(f"{share / 10_000:g} %" for share in policy.shares_ppm)
     report.say(
-        f"  policy: steps {steps}; needless roll-backs at most {policy.alpha:g}; {policy.units_per_step:,} units a step"
+        f"  policy: steps {steps}; needless roll-backs at most {policy.false_alarm:g}; {policy.units_per_step:,} units a step"
     )
     for chapter in story.chapters:
         _print_chapter(report, chapter)

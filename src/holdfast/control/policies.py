@@ -44,7 +44,7 @@ class PowerChange:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two policies side by side. `traffic` is None, and `power` empty, where the model has had too little to say anything;
-    the bounds on needless roll-backs hold all the same."""
+    `alpha_*`, the bounds on needless roll-backs by all stages together, hold all the same."""
 
     traffic: Traffic | None
     changes: tuple[Change, ...]
@@ -89,7 +89,7 @@ def compare(
         old = new if before == after else _power(before, traffic, first_step_only=first_step_only)
         for key in dict.fromkeys([*new, *old]):
             power.append(PowerChange(*key, old.get(key), new.get(key)))
-    return Comparison(traffic, changes(before, after), before.alpha, after.alpha, tuple(power))
+    return Comparison(traffic, changes(before, after), before.false_alarm, after.false_alarm, tuple(power))
 
 
 def changes(before: Canary, after: Canary) -> tuple[Change, ...]:

@@ -208,7 +208,8 @@ def begin_promoted_watch(states: Sequence[MetricState], policy: Canary) -> tuple
     compared as before.
 
     Guarantee: over a watch of `policy.watch`, a version within its levels raises an alarm with probability of about
-    `policy.alpha` at most, beside that of the canary; the levels are right but for `LevelTest`'s assumption.
+    `policy.alpha` at most, beside that of the canary; the levels are right but for `LevelTest`'s assumption. That of the
+    mean score has `policy.watch_quality_margin` upon it; a second detector without it only tells.
     """
     minutes = max(2.0, policy.watch_us / 60e6)
     after = []

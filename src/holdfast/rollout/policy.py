@@ -65,9 +65,9 @@ class Canary:
         The challenger's share of the units in percent, growing, each above 0 and at most 100, the first below
         100: what it is held to at 100 is what the champion showed until then.
     alpha
-        The chance that a version which is no worse than the margins allow is rolled back, over the whole
-        rollout and all metrics together, however often one looks. Between 0 and 0.5. Default 0.01: one
-        needless roll-back in a hundred.
+        The chance that a version which is no worse than the margins allow is sent back, in each of replay, shadow, canary
+        and watch that the policy has, over all metrics of that stage together, however often one looks. Between 0 and
+        0.5. Default 0.01. `false_alarm` is the sum over the stages: 0.02 with the defaults, canary and watch.
     units_per_step
         How many different units of the challenger (of what was randomised) each step must have seen, and how
         many the champion must have shown by then. At least 1. Default 200.
@@ -122,11 +122,13 @@ class Canary:
         How long the servers may take to be seen answering with the version that has everything, before it is
         taken back: they may be unable to load it, or die of it. Default 10 minutes.
 
-    Guarantee: P(needless roll-back for harm) <= `alpha`, under the assumptions of
+    Guarantee: P(needless roll-back for harm) <= `alpha` in the canary, at most `false_alarm` in all, under the assumptions of
     `holdfast.stats.HypergeometricTest` and `BettingTest`, by Ville's inequality and Bonferroni over the
     metrics. At 100 % no champion is left to compare with: there the challenger is held to what the champion
     showed in the steps before, and the guarantee is the weaker one of `LevelTest`, which takes a surge that
-    would have hit both for the challenger's harm. What is compared as latency is the processor time that the server
+    would have hit both for the challenger's harm. So it is in the watch: for errors and latency as long as no surge
+    lifts them over the champion's level, for quality as long as the world takes no more than `watch_quality_margin`.
+    What is compared as latency is the processor time that the server
     logged as the request's own: reading and checking it, and its rows' part of its batch's time in the model. Waiting
     for other requests, or for a processor, is no version's doing and is not in it. Power of the defaults: `power_of`.
 
@@ -270,6 +272,26 @@ class Canary:
         """What is judged; each gets a part of `alpha`."""
         metrics = ("errors", "quality") if self.latency_quantile is None else ("errors", "latency", "quality")
         return (*metrics, "slices") if self.slices else metrics
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What may send a version back by its evidence, in order; each errs with `alpha` at most."""
+        asked = {
+            "replay": self.replay_requests,
+            "shadow": self.shadow is not None,
+            "canary": True,
+            "watch": self.watch_us,
+        }
+        return tuple(stage for stage, is_asked in asked.items() if is_asked)
+
+    @property
+    def false_alarm(self) -> float:
+        """Bound on the chance that a version within the margins is sent back by any stage, by Bonferroni.
+
+        >>> Canary(shadow=Shadow()).false_alarm
+        0.03
+        """
+        return min(1.0, self.alpha * len(self.stages))
 
     def alpha_of(self, metric: str) -> float:
         """The part of `alpha` that `metric` has; the parts of all metrics are `alpha` together.

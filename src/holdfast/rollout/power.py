@@ -55,7 +55,8 @@ class PowerRow:
     """One harm of one metric: how likely it is found, and how soon.
 
     `false_alarm` bounds the chance that this metric rolls back a version which is within the margins, over the whole
-    rollout. `within_step` and `within_hour` are chances of being found before the step may end, and within an hour at its
+    canary; replay, shadow and watch, where the policy has them, each have as much again.
+    `within_step` and `within_hour` are chances of being found before the step may end, and within an hour at its
     share; `median_minutes` is None when fewer than half are found in the time that was looked at, `looked_minutes`. Much
     traffic is looked at for a short time only: then the chances are at least as great as they say.
     """

@@ -50,7 +50,10 @@ def decide_watch(
         whose labels may come as late.
 
     Guarantee: never good without as many units of each metric in the watch as a step must show, and never good when the
-    rate of requests has changed. A version within its levels is taken back with probability of about `alpha` at most.
+    rate of requests has changed, or the mean score for a reason that may be the world's. A version within its levels is
+    taken back with probability of about `alpha` at most, beside that of the canary. Condition: the levels are the champion's
+    of the canary; a surge that would have lifted its errors over them too is taken for the version's harm, and so is a
+    world that takes more than `watch_quality_margin` of every version's mean score.
 
     >>> decide_watch([], Canary(), promoted_us=0, until_us=5, now_us=5).outcome
     <PushOutcome.CENSORED: 'censored'>

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from holdfast.errors import InputError
-from holdfast.rollout import Canary, MetricState, begin, fold_counts, fold_scores
+from holdfast.rollout import Canary, MetricState, Shadow, begin, fold_counts, fold_scores
 
 
 def test_the_round_trip_keeps_everything() -> None:
@@ -35,6 +35,15 @@ def test_alpha_is_shared_by_the_metrics_and_by_the_level_that_is_frozen() -> Non
         ]
         assert sum(parts) == pytest.approx(policy.alpha)
         assert sum(map(policy.alpha_of, policy.metrics)) == pytest.approx(policy.alpha)
+
+
+def test_each_stage_that_judges_a_version_errs_with_alpha_for_itself() -> None:
+    """What a person is told is the sum over all that may send a good version back."""
+    assert Canary(watch=timedelta(0)).false_alarm == pytest.approx(0.01)
+    assert Canary().false_alarm == pytest.approx(0.02)
+    everything = Canary(alpha=0.02, shadow=Shadow(), replay_requests=100)
+    assert everything.stages == ("replay", "shadow", "canary", "watch")
+    assert everything.false_alarm == pytest.approx(0.08)
 
 
 def test_a_policy_of_the_first_release_means_what_it_meant() -> None:

@@ -11,7 +11,7 @@ from tests.flow.push_world import CONTRACT, MODEL, Pushes, carrier_of
 
 from holdfast.contract import Contract
 from holdfast.control import hold, pushes, watch
-from holdfast.control.slicing import reading_of
+from holdfast.control.reading import reading_of
 from holdfast.control.traffic import refuge
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.qualify import GateResult

@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 
 from holdfast.control.pairs import Slicer, copies_of, no_slices, pair_windows
-from holdfast.control.slicing import Reading
+from holdfast.control.reading import Reading
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import Arm
 from holdfast.rollout import Answered

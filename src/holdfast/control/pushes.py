@@ -100,6 +100,7 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
                 "HF303",
                 f"rollout {rollout} ended before there was a ledger of pushes",
                 state="nothing was written",
+                next_command="holdfast pushes",
             )
         if before.outcome is PushOutcome.OPEN:
             raise RefusedError(

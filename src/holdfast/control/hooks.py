@@ -189,7 +189,7 @@ def _answers(connection: Transaction, row: RolloutRow, decision: Decision) -> di
 
 def _waited_us(row: RolloutRow, held_by: Sequence[HookAnswer], now_us: int) -> int:
     """For how long the step has waited for hooks that were asked: not for what it needed itself before it was ready."""
-    since_us = [json.loads(each.question)["since_us"] for each in held_by if each.tries > 0]
+    since_us: list[int] = [json.loads(each.question)["since_us"] for each in held_by if each.tries > 0]
     if row.champion is None or not since_us:
         return 0  # a first version has nothing that its traffic could return to: it waits for as long as it takes
     return now_us - max(row.step_started_us, min(since_us))

@@ -7,9 +7,9 @@ import hmac
 import http.client
 import socket
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from holdfast.errors import UnavailableError
@@ -36,33 +36,33 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: f
     Redirects are answers like any other: nothing but `url` is called, and no proxy. Raises `UnavailableError` HF209 when no
     whole answer came within `within_seconds`, counted from the call to the last byte, however it trickles.
     """
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=within_seconds)
-    end = time.monotonic() + within_seconds
-    cutter = None
-    try:
-        connection.connect()
-        # A time-out of the socket is for each read; one that sends a byte a second would never meet it. The connection
-        # forgets its socket when it has the head of an answer.
-        cutter = threading.Timer(max(0.0, end - time.monotonic()), _cut, (connection.sock,))
-        cutter.daemon = True
-        cutter.start()
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", target, body, {"Content-Type": "application/json", **headers})
-        answer = connection.getresponse()
-        said = answer.read(ANSWER_BYTES + 1)
-        if time.monotonic() > end:
-            raise TimeoutError
-        return answer.status, said
-    except (OSError, http.client.HTTPException) as error:
-        late = time.monotonic() >= end
-        words = f"no answer within {within_seconds:g} s" if late else str(error) or type(error).__name__
-        raise UnavailableError("HF209", words, state="nothing is lost: it is asked or told again") from error
-    finally:
-        if cutter is not None:
-            cutter.cancel()
-        connection.close()
+    said: list[tuple[int, bytes] | Exception] = []
+    sent = _Sent()
+
+    def work() -> None:
+        try:
+            said.append(_posted(sent, url, body, headers, within_seconds))
+        except Exception as error:  # it is raised again by the thread that waits
+            said.append(error)
+
+    # Names are looked up by the system, which has a patience of its own and takes no deadline: so in a thread that may be
+    # left behind. A time-out of the socket is for each read, of which there may be many, of the handshake too.
+    thread = threading.Thread(target=work, name="post", daemon=True)
+    thread.start()
+    thread.join(within_seconds)
+    found = said[0] if said else TimeoutError()
+    if not said:
+        sent.cut()
+    match found:
+        case TimeoutError():
+            words = f"no answer within {within_seconds:g} s"
+        case OSError() | http.client.HTTPException():
+            words = str(found) or type(found).__name__
+        case Exception():
+            raise found
+        case answer:
+            return answer
+    raise UnavailableError("HF209", words, state="nothing is lost: it is asked or told again") from found
 
 
 def tell(
@@ -83,6 +83,59 @@ def tell(
             state="nothing is lost: it is told again",
             next_command=next_command,
         )
+
+
+class _Sent:
+    """A connection that another thread may cut, also before it is made."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_cut = False
+        self._socket: socket.socket | None = None
+
+    def holds(self, made: socket.socket) -> None:
+        """`made` is what `cut` ends; `TimeoutError` when it came too late."""
+        with self._lock:
+            self._socket = made
+            if self._is_cut:
+                raise TimeoutError
+
+    def cut(self) -> None:
+        """End it: whoever reads or writes finds its end."""
+        with self._lock:
+            self._is_cut = True
+            if self._socket is not None:
+                _cut(self._socket)
+
+
+def _posted(
+    sent: _Sent, url: str, body: bytes, headers: Mapping[str, str], within_seconds: float
+) -> tuple[int, bytes]:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=within_seconds)
+
+    def connected(address: tuple[str, int], *given: Any) -> socket.socket:
+        made = socket.create_connection(address, *given)
+        try:
+            sent.holds(made)
+        except TimeoutError:
+            made.close()
+            raise
+        return made
+
+    # Where http.client makes its socket, before it shakes hands; the connection forgets it with the head of an answer.
+    connection._create_connection = connected  # type: ignore[attr-defined]  # not in the stubs; there since Python 3.3
+    try:
+        connection.connect()
+        assert connection.sock is not None, "it is connected"
+        sent.holds(connection.sock)  # with TLS another one than was made
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("POST", target, body, {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        return answer.status, answer.read(ANSWER_BYTES + 1)
+    finally:
+        connection.close()
 
 
 def _cut(waiting: socket.socket) -> None:

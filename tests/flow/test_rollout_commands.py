@@ -105,7 +105,7 @@ def test_an_edit_of_the_policy_is_shown_with_both_error_rates(story, shell):
     assert doubled["after"]["false_alarm"] == pytest.approx(5 * doubled["before"]["false_alarm"])
     assert doubled["after"]["within_hour"] >= doubled["before"]["within_hour"]
     words = shell("policy")
-    assert "at most 1.00% before, 5.00% declared" in words
+    assert "at most 2.00% before, 10.00% declared in all stages" in words
     assert "half found" in words
 
 

@@ -145,7 +145,8 @@ def _say_comparison(report: Report, found: policies.Comparison, number: int | No
             f"{change.field}: {escape(change.before)} in {old}, [bold]{escape(change.after)}[/] declared"
         )
     report.say(
-        f"needless roll-backs of a good version: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} declared"
+        f"needless roll-backs of a good version: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} declared "
+        "in all stages together (replay, shadow, canary, watch)"
     )
     if found.traffic is None:
         report.say("what it would find is unknown: the model has had no traffic in the last 7 days")

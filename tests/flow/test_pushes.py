@@ -10,14 +10,14 @@ from tests.flow import rollout_world
 from tests.flow.push_world import CONTRACT, MODEL, Pushes, carrier_of
 
 from holdfast.contract import Contract
-from holdfast.control import hold, pushes, watch
+from holdfast.control import hold, pushes, rollout, watch
 from holdfast.control.reading import reading_of
 from holdfast.control.traffic import refuge
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
-from holdfast.rollout import PushOutcome, State
-from holdfast.store import evidence, faults, gates, leases, schema
+from holdfast.rollout import Event, PushOutcome, State
+from holdfast.store import evidence, faults, gates, leases, rollouts, schema
 
 HOUR_US = 3_600_000_000
 
@@ -139,6 +139,24 @@ def test_a_newer_promotion_censors_the_watch_that_it_replaces(begin):
     assert story.push(older).outcome is PushOutcome.CENSORED
     assert f"rollout {older + 1} replaced it" in story.push(older).reason
     assert story.push(older + 1).outcome is PushOutcome.OPEN
+
+
+def test_harm_that_is_shown_when_a_newer_version_replaces_it_escapes_all_the_same(begin):
+    """A newer one that has everything only waits for its probe: what the older one did is not lost from the ledger."""
+    story = begin()
+    story.promote()
+    older = story.world.row().rollout
+    story.world.begin(story.version())
+    store = story.world.store
+    with store.ledger.write() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE rollout_evidence SET log_e = log_bound + 1 WHERE rollout = {older} AND metric = 'errors'"
+        )
+        for event in (Event.START, Event.COMPLETE, Event.CONFIRM):
+            row = rollouts.newest_in(connection, "m")
+            rollout.commit(connection, store, row, event, 0, "test", "ann", story.world.tick())
+    assert story.push(older).outcome is PushOutcome.ESCAPED
+    assert f"rollout {older + 1} replaced it" in story.push(older).reason
 
 
 def test_harm_in_the_watch_ends_a_newer_canary_with_it(begin):

@@ -91,7 +91,7 @@ class History:
         for number in moved:
             self._moved(actor, number, before, after)
         if after.plan != before.plan:
-            self._planned(moved, before, after)
+            self._planned(actor, moved, before, after)
         under_way = [n for n, row in after.rollouts.items() if row[0] not in RESTING]
         self._require(len(under_way) <= 1, f"rollouts {under_way} are under way at once")
 
@@ -174,7 +174,7 @@ class History:
             not other, f"rollout {number} became {state}, and {other} do not answer so under plan {plan}"
         )
 
-    def _planned(self, moved: list[int], before: Seen, after: Seen) -> None:
+    def _planned(self, actor: Actor, moved: list[int], before: Seen, after: Seen) -> None:
         assert after.plan is not None
         plan, champion, challenger, share_ppm, rollout, *warm = after.plan
         last = 0 if before.plan is None else before.plan[0]
@@ -184,7 +184,8 @@ class History:
         given = {champion, challenger if share_ppm else None, *warm}
         if state == State.ROLLING_BACK:
             self._require(after.rollouts[rollout][2] not in given, f"plan {plan} keeps what is taken back")
-            self.aborted.pop(champion, None)  # what a person returns to, whatever was said of it since
+            if not actor.name.startswith(CONTROLLER):
+                self.aborted.pop(champion, None)  # what a person returns to, whatever was said of it since
         for version in {champion, challenger} & self.aborted.keys():
             self._require(
                 False, f"plan {plan} gives traffic to {version}, taken back by plan {self.aborted[version]}"

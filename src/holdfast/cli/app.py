@@ -29,6 +29,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "pushes": ("pushes",),
     "rollback": ("rollback",),
     "configuration": ("configuration",),
+    "binary": ("binary",),
     "replay": ("replay",),
     "drill": ("drill",),
     "operate": ("serve", "control", "page", "up"),

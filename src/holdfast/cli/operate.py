@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from holdfast.cli.app import command
 from holdfast.cli.options import HERE, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted
+from holdfast.cli.succession import OWN, SERVER, Succession, bound
 from holdfast.errors import HoldfastError
 from holdfast.settings import Settings
 
@@ -26,19 +28,33 @@ Supervisor = Annotated[
     typer.Option("--supervisor", hidden=True, help="End when this process is no longer the parent."),
 ]
 
+Listening = Annotated[
+    int | None,
+    typer.Option(
+        "--listening", hidden=True, help="Listen on the socket of this descriptor, which others share."
+    ),
+]
+WhenReady = Annotated[
+    bool, typer.Option("--when-ready", hidden=True, help="Take no connection before a version can answer it.")
+]
+
 _SHOWN_FINDINGS = 5
 
 
 @command("Running")
 def serve(
-    project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    supervisor: Supervisor = None,
+    listening: Listening = None,
+    when_ready: WhenReady = False,
 ) -> None:
     """Answer requests (Open Inference Protocol v2 over REST) until SIGTERM or Ctrl-C."""
     from holdfast.serve.run import serve_forever  # each process loads only what it runs
 
     loaded = Project.load(project, declaration)
     supervise.end_with(supervisor)
-    serve_forever(loaded.settings, loaded.model.name)
+    serve_forever(loaded.settings, loaded.model.name, listening=listening, when_ready=when_ready)
 
 
 @command("Running")
@@ -115,7 +131,9 @@ def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
     settings = loaded.settings
     stopped = _stop_on_signals()
     _look_at_the_store(loaded, report)
-    with group_of(loaded, declaration) as group:
+    succession = Succession(loaded, lambda words: report.say(f"[yellow]{escape(words)}[/]"))
+    with group_of(loaded, declaration, server=succession.first(), shared=True) as group:
+        threading.Thread(target=succession.follow, args=(group, stopped), daemon=True).start()
         address = f"http://{settings.host}:{settings.port}"
         report.say(
             f"starting {loaded.model.name}; logs in {escape(str(settings.root))}/*.log; Ctrl-C stops it"
@@ -159,13 +177,25 @@ def _listens(settings: Settings) -> bool:
     return True
 
 
-def group_of(loaded: Project, declaration: Path | None = None) -> supervise.Group:
-    """Server, control loop and page of a project, as one group that has not started yet."""
+def group_of(
+    loaded: Project, declaration: Path | None = None, *, server: Sequence[str] = OWN, shared: bool = False
+) -> supervise.Group:
+    """Server, control loop and page of a project, as one group that has not started yet.
+
+    `server` is the command that starts the server; with `shared` the group holds the socket that it listens on, so that
+    another can take its place, or the same after a crash, without a connection being refused.
+    """
+    settings = loaded.settings
     file = [] if declaration is None else ["--file", str(declaration)]
     commands = {
         name: [name, "--project", str(loaded.directory), *file] for name in ("serve", "control", "page")
     }
-    return supervise.Group(commands, loaded.settings.root)
+    return supervise.Group(
+        commands,
+        settings.root,
+        programs={SERVER: server},
+        listening=(lambda: bound(settings.host, settings.port)) if shared and settings.port else None,
+    )
 
 
 def _stop_on_signals() -> threading.Event:

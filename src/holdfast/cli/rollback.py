@@ -18,6 +18,7 @@ from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted
 from holdfast.cli.server_rollback import through_server
+from holdfast.control import binary as pushing
 from holdfast.control import configuration as configuring
 from holdfast.control import rollback as returning
 from holdfast.control import rollout as rolling
@@ -39,6 +40,8 @@ LEDGER_SECONDS: Final = 3.0
 """How long the ledger may take before the traffic is taken back without it."""
 SEEN_SECONDS: Final = 10.0
 """How long servers may take to obey before the command says that they do not."""
+REPLACED_SECONDS: Final = 40.0
+"""The same when servers have to be replaced by others."""
 _SQLITE: Final = "sqlite:///"
 
 
@@ -48,6 +51,7 @@ class _Decided:
 
     row: RolloutRow | None
     configuration: str | None
+    binary: str | None
     plan: int
     version: str | None
     servers: tuple[Server, ...]
@@ -59,6 +63,7 @@ class Part(StrEnum):
 
     MODEL = "model"
     CONFIGURATION = "configuration"
+    BINARY = "binary"
 
 
 @dataclass(slots=True)
@@ -129,10 +134,10 @@ def rollback(
         if attempt.error is None
         else f"the ledger cannot be used: {_words(attempt.error)}"
     )
-    if only is Part.CONFIGURATION:
+    if only in (Part.CONFIGURATION, Part.BINARY):
         raise UnavailableError(
             "HF302",
-            f"{why}, and a configuration is taken back through it alone",
+            f"{why}, and a {only} is taken back through it alone",
             state="nothing was changed",
             next_command="the same command again, when the ledger can be reached",
         )
@@ -173,22 +178,25 @@ def _decide(settings: Settings, model: str, version: str | None, reason: str, on
     registered = servers.registered(store, model)
     who = {"actor": getpass.getuser(), "reason": reason}
     row, since = None, 0
-    if only is not Part.CONFIGURATION:
+    if only in (None, Part.MODEL):
         number = rolling.roll_back(store, model, now_us=now_us(), version=version, **who)
         row = rollouts.get(store, number)
         with store.ledger.read() as connection:
             before = plans.before_rollout_in(connection, model, row.rollout)
         since = 0 if before is None else before.plan.plan
-    configured = None
-    if only is not Part.MODEL:
+    configured = replaced = None
+    if only in (None, Part.CONFIGURATION):
         configured = configuring.roll_back(store, model, now_us=now_us(), since_plan=since, **who)
-    if row is None and configured is None:
-        raise RefusedError("HF404", f"no configuration of {model!r} was pushed", state="nothing was written")
+    if only in (None, Part.BINARY):
+        replaced = pushing.roll_back(store, model, now_us=now_us(), since_plan=since, **who)
+    if row is None and configured is None and replaced is None:
+        raise RefusedError("HF404", f"no {only} of {model!r} was pushed", state="nothing was written")
     at = time.monotonic()
     plan = plans.newest(store, model)
     number, answers = (0, None) if plan is None else (plan.plan, plan.intended)
     running = None if plan is None or configured is None else plan.configuration
-    return _Decided(row, running, number, answers, registered, at)
+    binary = None if plan is None or replaced is None else plan.binary
+    return _Decided(row, running, binary, number, answers, registered, at)
 
 
 def _is_ledgers(error: HoldfastError) -> bool:
@@ -202,7 +210,12 @@ def _tell_ledger(report: Report, decided: _Decided, *, no_wait: bool) -> None:
         wanted = returning.under(decided.plan, decided.version)
         if decided.configuration is not None:
             wanted = returning.configured(decided.plan, decided.configuration, decided.version)
-        returned = returning.wait(decided.servers, wanted, decided=decided.at, seconds=SEEN_SECONDS)
+        if decided.binary is not None:
+            wanted = returning.both(
+                wanted, returning.as_binary(decided.plan, decided.binary, decided.version)
+            )
+        seconds = SEEN_SECONDS if decided.binary is None else REPLACED_SECONDS
+        returned = returning.wait(decided.servers, wanted, decided=decided.at, seconds=seconds)
     if row is not None:
         report.say(
             f"[green]decided[/] rollout {row.rollout} of {row.challenger} is {row.state}: traffic returns to "
@@ -210,6 +223,8 @@ def _tell_ledger(report: Report, decided: _Decided, *, no_wait: bool) -> None:
         )
     if decided.configuration is not None:
         report.say(f"[green]decided[/] servers run with {decided.configuration} again (plan {decided.plan})")
+    if decided.binary is not None:
+        report.say(f"[green]decided[/] servers are {decided.binary} again (plan {decided.plan})")
     if returned is not None:
         _say_returned(report, returned)
     report.result(
@@ -220,6 +235,7 @@ def _tell_ledger(report: Report, decided: _Decided, *, no_wait: bool) -> None:
             "champion": None if row is None else row.champion,
             "challenger": None if row is None else row.challenger,
             "configuration": decided.configuration,
+            "binary": decided.binary,
             "plan": decided.plan,
             **_as_document(returned),
         }
@@ -361,7 +377,7 @@ def _end(returned: returning.Returned | None, state: str) -> None:
     late = ", ".join([*returned.waiting, *returned.held])
     raise UnavailableError(
         "HF503",
-        f"{late} did not answer with the intended version within {SEEN_SECONDS:g} s",
+        f"{late} did not answer as intended in time",
         state=f"it is decided: {state}",
         next_command="holdfast status",
     )

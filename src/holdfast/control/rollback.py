@@ -111,6 +111,21 @@ def configured(plan: int, configuration: str, version: str) -> Seen:
     return seen
 
 
+def both(one: Seen, other: Seen) -> Seen:
+    """The server is as both want it."""
+    return lambda asking: other(asking) if one(asking) is not None else None
+
+
+def as_binary(plan: int, binary: str, version: str) -> Seen:
+    """The server answers a probe as `under` says, and says that it is `binary`."""
+    obeys = under(plan, version)
+
+    def seen(asking: Asking) -> str | None:
+        return obeys(asking) if asking.status().get("binary") == binary else None
+
+    return seen
+
+
 def without(version: str, directory: Path) -> Seen:
     """The server has taken the abort of `version`, and answers a probe with the version that it intends instead.
 

@@ -157,7 +157,9 @@ def _say_drills(report: Report, drills: list[dict[str, Any]]) -> None:
         if each["ready"]:
             report.say(f"[green]{each['kind']} ready[/] until {moment(each['until_us'])}")
         elif each["kind"] not in never:
-            report.say(f"[yellow]not ready[/]: {escape(each['explanation'])}; next: holdfast drill {each['kind']}")
+            report.say(
+                f"[yellow]not ready[/]: {escape(each['explanation'])}; next: holdfast drill {each['kind']}"
+            )
     if never:
         report.say(f"[dim]never drilled: {', '.join(never)}; next: holdfast drill --all[/]")
 

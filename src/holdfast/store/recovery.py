@@ -96,7 +96,9 @@ def take_predictions(connection: Connection, root: Path, found: Iterable[Witness
     """
     taken = 0
     for each in sorted(found, key=lambda each: each.path):
-        if each.predictions is None or each.table != PREDICTIONS:  # copies are of rollouts, which no file proves
+        if (
+            each.predictions is None or each.table != PREDICTIONS
+        ):  # copies are of rollouts, which no file proves
             continue
         server, segment = str(each.predictions["server"]), int(each.predictions["segment"])
         if (segment, _log(root, server, segment)) in prediction_log.segments(root / LOGS_DIRECTORY / server):

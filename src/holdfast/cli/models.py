@@ -11,11 +11,12 @@ from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report
+from holdfast.control import binary
 from holdfast.control import qualify as qualifying
 from holdfast.control import train as training
 from holdfast.qualify import standing
 from holdfast.records import Verdict
-from holdfast.store import versions
+from holdfast.store import binaries, versions
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 _STANDING = {
@@ -78,6 +79,10 @@ def qualify(
     with report.progress("qualifying"):
         results = qualifying.qualify(store, loaded.model, version, now_us=now_us())
     state = standing(results)
+    if state == "qualified":
+        binary.qualified(
+            store, loaded.model.name, version, binaries.here(loaded.settings.build), now_us=now_us()
+        )
     for result in results:
         colour = _COLOURS[result.verdict]
         report.say(f"[{colour}]{result.verdict:<12}[/] [bold]{result.gate}[/]: {escape(result.explanation)}")

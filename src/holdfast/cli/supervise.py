@@ -135,6 +135,7 @@ class Group:
         with self._lock:
             if self._socket is None or self._ended:
                 return "its address is not shared"
+            begun = self.log(name).stat().st_size
             successor = self._spawn(name, program, "--when-ready")
             self._leaving.append(
                 successor
@@ -145,7 +146,7 @@ class Group:
         with self._lock:
             why = ""
             if successor.poll() is not None:
-                why = Ended(name, successor.returncode, self._last_words(name)).words
+                why = Ended(name, successor.returncode, self._last_words(name, begun)).words
             elif not ready:
                 why = f"it did not answer within {seconds:g} s"
             if not why:
@@ -185,9 +186,9 @@ class Group:
                 pass_fds=passed,
             )
 
-    def _last_words(self, name: str) -> str:
+    def _last_words(self, name: str, since_bytes: int = 0) -> str:
         with self.log(name).open("rb") as output:
-            output.seek(max(0, output.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            output.seek(max(since_bytes, output.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = output.read().decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
         # An error of ours is followed by its state and its next command; the first of them says what happened.

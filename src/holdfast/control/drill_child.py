@@ -55,7 +55,7 @@ class Child:
         if not address.startswith("http"):
             self.__exit__()
             raise UnavailableError(
-                "HF504", "the server of the drill did not start", state="nothing was drilled"
+                "HF504", "the server on the copy did not start", state="nothing was drilled"
             )
         self.server = replace(self.server, address=address)
         return self

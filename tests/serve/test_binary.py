@@ -1,0 +1,179 @@
+"""A binary is tried, pushed, followed by `holdfast up` without a failed request, and taken back (R115, R119)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.serve.conftest import MODEL, World
+from typer.testing import CliRunner
+
+from holdfast.cli.app import app, load_commands
+from holdfast.cli.stage import free_port
+from holdfast.errors import HoldfastError, RefusedError
+from holdfast.store import events
+
+PROBE = json.dumps({"inputs": [], "parameters": {"probe": True}})
+HOLDFAST = (sys.executable, "-m", "holdfast")
+BREAKS = 'case "$*" in *"$WHEN"*) exit 3;; esac; exec "$@"'
+"""A build whose server ends at once when it is started with a certain option."""
+
+Command = Callable[..., dict[str, Any]]
+
+
+def build(name: str, breaks: str = "") -> tuple[str, ...]:
+    """A command of this install under another build's name."""
+    named = ("env", f"HOLDFAST_BUILD={name}")
+    return (*named, f"WHEN={breaks}", "sh", "-c", BREAKS, "sh", *HOLDFAST) if breaks else (*named, *HOLDFAST)
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
+    found = free_port(0)
+    monkeypatch.setenv("HOLDFAST_PORT", str(found))
+    monkeypatch.setenv("HOLDFAST_PAGE_PORT", str(free_port(0)))
+    return found
+
+
+@pytest.fixture
+def command(world: World, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Runs commands in a project that `holdfast up` serves."""
+    monkeypatch.setenv("HOLDFAST_ROOT", str(world.root))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "src"))
+    load_commands("")
+    project = str(tmp_path / "project")
+    assert CliRunner().invoke(app, ["init", "--name", MODEL, "--project", project]).exit_code == 0
+    world.version("half")
+    world.plan("half")
+
+    def run(name: str, *arguments: str) -> dict[str, Any]:
+        at = arguments.index("--") if "--" in arguments else len(arguments)
+        given = [*arguments[:at], "--json", "--project", project, *arguments[at:]]
+        found = CliRunner().invoke(app, [*name.split(), *given])
+        if isinstance(found.exception, HoldfastError):
+            raise found.exception
+        assert found.exit_code == 0, (found.output, found.exception)
+        document: dict[str, Any] = json.loads(found.output)
+        return document
+
+    process = subprocess.Popen(
+        [*HOLDFAST, "up", "--project", project], env=os.environ, stdout=subprocess.DEVNULL
+    )
+    try:
+        wait(lambda: bool(status(port).get("ready")))
+        yield run
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def wait(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def status(port: int) -> dict[str, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/holdfast/status")
+        found: dict[str, Any] = json.loads(connection.getresponse().read())
+    except OSError:
+        return {}
+    finally:
+        connection.close()
+    return found
+
+
+class Load:
+    """Clients that ask without a pause, over kept connections and fresh ones; what failed is in `failed`."""
+
+    def __init__(self, port: int) -> None:
+        self.answered = 0
+        self.failed: list[object] = []
+        self._port = port
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(kept,)) for kept in (True, True, False)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, kept: bool) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        while not self._ended.is_set():
+            try:
+                connection.request(
+                    "POST", f"/v2/models/{MODEL}/infer", PROBE, {"Content-Type": "application/json"}
+                )
+                answer = connection.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.failed.append(error)
+                connection.close()
+                continue
+            self.answered += 1
+            if answer.status != 200:
+                self.failed.append(answer.status)
+            if not kept:
+                connection.close()
+            time.sleep(0.005)
+        connection.close()
+
+
+def test_a_binary_takes_over_under_load_and_is_taken_back(command: Command, port: int) -> None:
+    before = status(port)["binary"]
+    green = command("binary register", "--", *build("green"))["binary"]
+    assert green != before
+    with Load(port) as load:
+        assert command("binary use", green)["done"]
+        assert status(port)["binary"] == green
+        back = command("rollback", "--only", "binary")
+        assert (back["done"], back["binary"], back["rollout"]) == (True, before, None)
+        wait(lambda: status(port)["binary"] == before)
+    assert not load.failed
+    assert load.answered > 100
+    listed = {each["binary"]: each for each in command("binary")["binaries"]}
+    assert listed[before]["in_force"]
+    assert listed[green]["servers"] == []
+
+
+def test_what_does_not_answer_is_refused_and_what_does_not_start_stays_out(
+    world: World, command: Command, port: int
+) -> None:
+    """The first breaks in its trial, the second only where it should take over: the old one goes on, and the plan goes back."""
+    before = status(port)["binary"]
+    broken = command("binary register", "--", *build("broken", "serve"))["binary"]
+    with pytest.raises(RefusedError, match="did not pass its trial"):
+        command("binary use", broken)
+    late = command("binary register", "--", *build("late", "--when-ready"))["binary"]
+    with Load(port) as load:
+        command("binary use", late, "--no-wait")
+        wait(lambda: bool(_told(world)))
+    assert not load.failed
+    assert _told(world) == [f"{late}: serve ended with status 3"]
+    assert status(port)["binary"] == before
+    assert {each["binary"]: each["in_force"] for each in command("binary")["binaries"]}[before]
+
+
+def _told(world: World) -> list[str]:
+    with world.store.ledger.read() as connection:
+        found = events.newest(connection, subject=MODEL, kind="binary.failed", limit=5)
+    return [each.explanation for each in found]

@@ -117,6 +117,7 @@ class Soak:
     world: World
     callers: Callers
     labelled: int
+    units: int
     watch_seconds: float = 0.0
     pushed: list[Pushed] = field(default_factory=list)
 
@@ -133,6 +134,9 @@ class Soak:
         """Default alpha and margins. It has half of the units until there are enough labels to show a loss of score of 0.04."""
         return Canary(
             steps=(10, 50),
+            units_per_step=min(
+                self.units // 20, Canary.units_per_step
+            ),  # half of those that the first step can ever see
             labelled_in_all=self.labelled,
             slices=("carrier",),
             shadow=Shadow(units=1000, disagreement=0.1) if shadow else None,
@@ -282,7 +286,7 @@ def soak(
     say(f"{time.monotonic() - began:6.1f} s  {len(planned)} versions are trained, broken and judged")
     world.begin(first)
     with world.running(CONNECTIONS, rate) as callers:
-        play = Soak(world, callers, labelled)
+        play = Soak(world, callers, labelled, world.requests_a_day * extent.live_days)
         play.warm_up(world.requests_a_day)
         pushing = time.monotonic()
         for each in planned:

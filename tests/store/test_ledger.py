@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from holdfast.errors import HoldfastError
 from holdfast.settings import Settings
-from holdfast.store import Store
+from holdfast.store import Store, ledger
+from holdfast.store.ledger import Ledger, sqlite_url
 
 
 @pytest.mark.sqlite
@@ -45,3 +48,38 @@ def test_a_ledger_that_cannot_be_opened_is_refused_in_words(tmp_path: Path, url:
 def test_a_root_that_cannot_be_made_is_refused_in_words() -> None:
     with pytest.raises(HoldfastError, match=r"HF302.*/dev/null/store cannot be made"):
         Store.open(Path("/dev/null/store"))
+
+
+def _patience_ms(opened: Ledger) -> int:
+    with opened.read() as connection:
+        return int(connection.execute(text("PRAGMA busy_timeout")).scalar_one())
+
+
+@pytest.mark.sqlite
+def test_a_writer_takes_its_turn_when_the_one_before_it_is_done(tmp_path: Path) -> None:
+    mine, other = (Ledger.open(sqlite_url(tmp_path / "ledger.db")) for _ in range(2))
+    order = []
+
+    def write() -> None:
+        with other.write():
+            order.append("other")
+
+    waiting = threading.Thread(target=write)
+    with mine.write():
+        waiting.start()
+        waiting.join(0.1)
+        order.append("mine")
+    waiting.join()
+    assert order == ["mine", "other"]
+    assert _patience_ms(other) == 1000 * ledger.BUSY_SECONDS
+
+
+@pytest.mark.sqlite
+def test_a_writer_whose_turn_never_comes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "BUSY_SECONDS", 0.05)
+    mine, other = (Ledger.open(sqlite_url(tmp_path / "ledger.db")) for _ in range(2))
+    with mine.write(), pytest.raises(HoldfastError, match="locked") as refused, other.write():
+        raise AssertionError("two writers at once")
+    assert refused.value.code == "HF302"
+    with other.write():
+        pass

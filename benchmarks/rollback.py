@@ -41,7 +41,7 @@ from tests.servers.postgres import Server as Postgres
 from tests.servers.postgres import UnavailableHereError
 
 from holdfast.cli.rollback import abort_of
-from holdfast.control import emergency, rollback, rollout
+from holdfast.control import emergency, obedience, rollout
 from holdfast.rollout import Canary, Event, Shadow, State
 from holdfast.rollout.abort import UnderWay
 from holdfast.serve.local_copy import LocalCopy
@@ -326,8 +326,8 @@ class Ground:
         decided = time.monotonic()
         plan = plans.newest(self.store, MODEL)
         assert plan is not None
-        seen = rollback.under(plan.plan, plan.intended)
-        found = rollback.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
+        seen = obedience.under(plan.plan, plan.intended)
+        found = obedience.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
         return found.took_ms, found.done and plan.intended != self.bad, time.monotonic()
 
     def by_abort(self, state: str) -> tuple[float, bool, float]:
@@ -338,8 +338,8 @@ class Ground:
         running = nearby.running(directory)
         aborts.add(directory, abort)
         decided = time.monotonic()
-        seen = rollback.without(abort.version, directory)
-        found = rollback.wait(running, seen, decided=decided, seconds=SEEN_SECONDS)
+        seen = obedience.without(abort.version, directory)
+        found = obedience.wait(running, seen, decided=decided, seconds=SEEN_SECONDS)
         return found.took_ms, found.done and abort.version == self.bad, time.monotonic()
 
     def agree(self) -> None:

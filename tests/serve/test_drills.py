@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from holdfast.control import backup as backing
-from holdfast.control import drill, drill_copy, drill_live, drill_mend, drill_push, rollback, rollout
+from holdfast.control import drill, drill_copy, drill_live, drill_mend, drill_push, obedience, rollout
 from holdfast.control.drill_live import Place
 from holdfast.errors import ConflictError
 from holdfast.records import Verdict
@@ -164,7 +164,7 @@ def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
     assert "it may take 0.001 ms" in found.explanation
     assert found.expires_us == found.ended_us
     monkeypatch.setattr(drill_live, "OBEY_SECONDS", 0.3)
-    monkeypatch.setattr(rollback, "under", lambda _plan, _version: lambda asking: asking.probe() and None)
+    monkeypatch.setattr(obedience, "under", lambda _plan, _version: lambda asking: asking.probe() and None)
     found = run(place, DrillKind.ROLL_BACK)
     assert found.verdict is Verdict.FAIL
     assert "did not follow within" in found.explanation
@@ -204,7 +204,7 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
 
     _was_champion(world, "tenth")
     before = plans.newest(world.store, MODEL)
-    monkeypatch.setattr(rollback, "wait", die)
+    monkeypatch.setattr(obedience, "wait", die)
     monkeypatch.setattr(drill_live, "put_back", die)
     with pytest.raises(KilledError):
         run(dataclasses.replace(place, live=True), DrillKind.ROLL_BACK)

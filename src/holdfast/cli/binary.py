@@ -18,7 +18,7 @@ from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted, moment
 from holdfast.control import binary as pushing
-from holdfast.control import rollback as returning
+from holdfast.control import obedience
 from holdfast.control.asking import FAILURES, Asking
 from holdfast.errors import NotFoundError, RefusedError, UnavailableError
 from holdfast.records import Verdict
@@ -187,8 +187,8 @@ def use(
     report.say(f"[green]decided[/] servers are {name} (plan {number})")
     done = took_ms = None
     if not no_wait and plan is not None:
-        seen = returning.as_binary(number, name, plan.intended)
-        answered = returning.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
+        seen = obedience.as_binary(number, name, plan.intended)
+        answered = obedience.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
         done, took_ms = answered.done, answered.took_ms if answered.done else None
         if answered.waiting:
             raise UnavailableError(

@@ -15,7 +15,7 @@ from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted
 from holdfast.control import configuration as configuring
-from holdfast.control import rollback as returning
+from holdfast.control import obedience
 from holdfast.errors import InputError, UnavailableError
 from holdfast.rollout.configuration import ConnectionLimits
 from holdfast.store import plans, servers
@@ -58,8 +58,8 @@ def configuration(
         decided = time.monotonic()
         plan = plans.newest(store, model)
         assert plan is not None, "a configuration is pushed by a plan"
-        seen = returning.configured(number, limits.id, plan.intended)
-        answered = returning.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
+        seen = obedience.configured(number, limits.id, plan.intended)
+        answered = obedience.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
         report.say(f"[green]decided[/] servers run with {limits.id} (plan {number})")
         if answered.waiting:
             raise UnavailableError(

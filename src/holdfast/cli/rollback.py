@@ -20,7 +20,7 @@ from holdfast.cli.report import Report, counted
 from holdfast.cli.server_rollback import through_server
 from holdfast.control import binary as pushing
 from holdfast.control import configuration as configuring
-from holdfast.control import rollback as returning
+from holdfast.control import obedience
 from holdfast.control import rollout as rolling
 from holdfast.errors import (
     HoldfastError,
@@ -207,15 +207,15 @@ def _is_ledgers(error: HoldfastError) -> bool:
 def _tell_ledger(report: Report, decided: _Decided, *, no_wait: bool) -> None:
     row, returned = decided.row, None
     if not no_wait and decided.version is not None:
-        wanted = returning.under(decided.plan, decided.version)
+        wanted = obedience.under(decided.plan, decided.version)
         if decided.configuration is not None:
-            wanted = returning.configured(decided.plan, decided.configuration, decided.version)
+            wanted = obedience.configured(decided.plan, decided.configuration, decided.version)
         if decided.binary is not None:
-            wanted = returning.both(
-                wanted, returning.as_binary(decided.plan, decided.binary, decided.version)
+            wanted = obedience.both(
+                wanted, obedience.as_binary(decided.plan, decided.binary, decided.version)
             )
         seconds = SEEN_SECONDS if decided.binary is None else REPLACED_SECONDS
-        returned = returning.wait(decided.servers, wanted, decided=decided.at, seconds=seconds)
+        returned = obedience.wait(decided.servers, wanted, decided=decided.at, seconds=seconds)
     if row is not None:
         report.say(
             f"[green]decided[/] rollout {row.rollout} of {row.challenger} is {row.state}: traffic returns to "
@@ -262,8 +262,8 @@ def _without_ledger(
     found = nearby.running(directory)
     returned = None
     if not no_wait:
-        seen = returning.without(abort.version, directory)
-        returned = returning.wait(found, seen, decided=at, seconds=SEEN_SECONDS)
+        seen = obedience.without(abort.version, directory)
+        returned = obedience.wait(found, seen, decided=at, seconds=SEEN_SECONDS)
     if returned is not None and returned.held and not returned.answered:
         aborts.remove(directory, [abort])
         raise RefusedError(
@@ -347,7 +347,7 @@ def abort_of(kept: Kept, version: str | None, reason: str, actor: str) -> Abort:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def _say_returned(report: Report, returned: returning.Returned) -> None:
+def _say_returned(report: Report, returned: obedience.Obedience) -> None:
     if returned.done:
         version = ", ".join(sorted(set(returned.answered.values())))
         report.say(
@@ -358,7 +358,7 @@ def _say_returned(report: Report, returned: returning.Returned) -> None:
         report.say(f"[yellow]silent[/] {escape(name)} says nothing; it obeys as soon as it runs")
 
 
-def _as_document(returned: returning.Returned | None) -> dict[str, Any]:
+def _as_document(returned: obedience.Obedience | None) -> dict[str, Any]:
     if returned is None:
         return {"done": None}
     return {
@@ -370,7 +370,7 @@ def _as_document(returned: returning.Returned | None) -> dict[str, Any]:
     }
 
 
-def _end(returned: returning.Returned | None, state: str) -> None:
+def _end(returned: obedience.Obedience | None, state: str) -> None:
     """Exit as the command ended: it is an error that servers answer and do not obey, not that none runs."""
     if returned is None or returned.done or not (returned.waiting or returned.held):
         return

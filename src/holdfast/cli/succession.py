@@ -11,7 +11,7 @@ from typing import Final
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.supervise import Group
 from holdfast.control import binary as pushing
-from holdfast.control import rollback as returning
+from holdfast.control import obedience
 from holdfast.control.asking import FAILURES, Asking
 from holdfast.errors import HoldfastError
 from holdfast.store import Store, binaries, plans
@@ -104,7 +104,7 @@ class Succession:
             return True
         try:
             with Asking(server) as asking:
-                seen = returning.as_binary(plan.plan, binary, plan.intended)
+                seen = obedience.as_binary(plan.plan, binary, plan.intended)
                 return seen(asking) is not None
         except FAILURES:
             return False

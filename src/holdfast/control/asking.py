@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from holdfast.store.servers import Server
@@ -18,6 +21,8 @@ FAILURES: Final = (OSError, http.client.HTTPException, ValueError)
 _LONGEST_ANSWER_BYTES: Final = 1024 * 1024
 _PROBE: Final = json.dumps({"inputs": [], "parameters": {"probe": True}})
 _HEADERS: Final = {"Content-Type": "application/json"}
+
+Answer = TypeVar("Answer")
 
 
 class Asking:
@@ -72,3 +77,25 @@ class Asking:
                 return document
             case _:
                 raise ValueError(f"answered {path} with something else than a JSON object")
+
+
+def ask_all(
+    asked: Sequence[Server], question: Callable[[Server], Answer], seconds: float
+) -> dict[str, Answer]:
+    """What each of `asked` answers to `question`, by its name; all are asked at once, within `seconds` together.
+
+    Whoever is late, or whose question raised, is left out. A late one goes on being asked in the background, and changes
+    nothing of what was handed back.
+    """
+    found: dict[str, Answer] = {}
+
+    def ask(server: Server) -> None:
+        found[server.server] = question(server)
+
+    threads = [threading.Thread(target=ask, args=(server,), daemon=True) for server in asked]
+    until = time.monotonic() + seconds
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return dict(found)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from holdfast.control import drill_plan, rollback
+from holdfast.control import drill_plan, obedience
 from holdfast.control.asking import FAILURES, Asking
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, RefusedError
@@ -73,8 +73,8 @@ def roll_back(place: Place, drill: int) -> Found:
         return Found(Verdict.INCONCLUSIVE, refused.what)
     here = servers.registered(store, model)
     try:
-        went = rollback.wait(
-            here, rollback.under(number, there.intended), decided=decided, seconds=OBEY_SECONDS
+        went = obedience.wait(
+            here, obedience.under(number, there.intended), decided=decided, seconds=OBEY_SECONDS
         )
         pinned = _pinned([each for each in here if each.server in went.answered], target)
         decided = time.monotonic()
@@ -83,7 +83,9 @@ def roll_back(place: Place, drill: int) -> Found:
     came = (
         went
         if back is None
-        else rollback.wait(here, rollback.under(back, before.intended), decided=decided, seconds=OBEY_SECONDS)
+        else obedience.wait(
+            here, obedience.under(back, before.intended), decided=decided, seconds=OBEY_SECONDS
+        )
     )
     return _judged(place, target, went, came, pinned, (number, back))
 
@@ -202,8 +204,8 @@ def _pinned(here: Sequence[servers.Server], target: str) -> dict[str, str]:
 def _judged(
     place: Place,
     target: str,
-    went: rollback.Returned,
-    came: rollback.Returned,
+    went: obedience.Obedience,
+    came: obedience.Obedience,
     pinned: dict[str, str],
     numbers: tuple[int, int | None],
 ) -> Found:

@@ -6,13 +6,11 @@ done agree; then the servers forget the abort. Level-triggered like every concer
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from holdfast.control import drill_plan, retreat, rollout
-from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
+from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking, ask_all
 from holdfast.control.probe import is_silent
 from holdfast.errors import ConflictError, HoldfastError
 from holdfast.rollout import Event, State
@@ -109,28 +107,21 @@ def _steps(connection: Transaction, store: Store, model: str, abort: Abort) -> l
 def _elsewhere(store: Store, model: str, now_us: int) -> list[Abort]:
     """The aborts that servers on other machines obey. One that was silent a moment ago is left to its probe: a machine that
     is gone for good must not delay each round."""
-    found: dict[str, list[Abort]] = {}
-
-    def ask(server: Server) -> None:
-        try:
-            with Asking(server) as asking:
-                found[server.server] = read(asking.status())
-        except FAILURES:
-            return  # whoever is silent says it the next time; that it is silent is told by its probe
-
     silent = {each.server for each in probes.last(store, model) if is_silent(each, now_us)}
     asked = [
         each
         for each in servers.registered(store, model)
         if each.server not in silent and not each.log_directory.is_dir()
     ]
-    threads = [threading.Thread(target=ask, args=(each,), daemon=True) for each in asked]
-    for thread in threads:
-        thread.start()
-    until = time.monotonic() + TIMEOUT_SECONDS
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
-    return [abort for listed in list(found.values()) for abort in listed]
+    return [abort for listed in ask_all(asked, _told, TIMEOUT_SECONDS).values() for abort in listed]
+
+
+def _told(server: Server) -> list[Abort]:
+    try:
+        with Asking(server) as asking:
+            return read(asking.status())
+    except FAILURES:
+        return []  # whoever is silent says it the next time; that it is silent is told by its probe
 
 
 def read(status: Mapping[str, Any]) -> list[Abort]:

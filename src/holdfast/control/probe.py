@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
+from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking, ask_all
 from holdfast.monitor import Observation, judge
 from holdfast.records import Verdict
 from holdfast.store import Store, plans, probes, servers
@@ -87,18 +85,7 @@ def observe_all(asked: Sequence[Server], silent: Collection[str] = ()) -> dict[s
 
 
 def _observed(asked: Sequence[Server], seconds: float) -> dict[str, Observation]:
-    found: dict[str, Observation] = {}
-
-    def ask(server: Server) -> None:
-        found[server.server] = observe(server, seconds)
-
-    threads = [threading.Thread(target=ask, args=(server,), daemon=True) for server in asked]
-    until = time.monotonic() + seconds
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
-    in_time = dict(found)  # a thread that is late must not change what is handed back
+    in_time = ask_all(asked, lambda server: observe(server, seconds), seconds)
     return {server.server: in_time.get(server.server) or _silent(server, TimeoutError()) for server in asked}
 
 

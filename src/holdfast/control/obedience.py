@@ -1,4 +1,4 @@
-"""When is the traffic back: when every server that answers was seen to answer with the intended version (R131, R132).
+"""When do the servers obey: when every server that answers was seen to answer with the intended version (R131, R132).
 
 A decision alone is no roll-back. Each server is asked again and again, on a connection of its own, until it obeys or the time
 is up; a server that says nothing holds up nobody and is named.
@@ -6,14 +6,13 @@ is up; a server that says nothing holds up nobody and is named.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking
+from holdfast.control.asking import FAILURES, TIMEOUT_SECONDS, Asking, ask_all
 from holdfast.store import aborts, servers
 from holdfast.store.servers import Server
 
@@ -27,7 +26,7 @@ Seen: TypeAlias = Callable[[Asking], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class Obedience:
     """What became of the traffic. `took_ms` is from the decision to the last server's answer, in milliseconds."""
 
     answered: Mapping[str, str]
@@ -47,13 +46,12 @@ class Returned:
 
 
 @dataclass(slots=True)
-class _Watch:
+class _Asked:
     server: Server
     version: str | None = None
     at: float = 0.0
     spoke: bool = False
     held: str = ""
-    ended: threading.Event = field(default_factory=threading.Event)
 
 
 def wait(
@@ -63,7 +61,7 @@ def wait(
     decided: float,
     seconds: float,
     forget_silent: float = TIMEOUT_SECONDS,
-) -> Returned:
+) -> Obedience:
     """Ask every server of `found` until each is as `seen` wants it, at most `seconds` long.
 
     Parameters
@@ -74,18 +72,20 @@ def wait(
         After how many seconds a server that has said nothing at all is not waited for any more.
     """
     until = time.monotonic() + seconds
-    watches = [_Watch(server) for server in found if not servers.has_ended(server)]
-    for watch in watches:
-        threading.Thread(target=_follow, args=(watch, seen, until, forget_silent), daemon=True).start()
-    for watch in watches:
-        watch.ended.wait(max(0.0, until - time.monotonic()) + PAUSE_SECONDS)
-    late = [watch for watch in watches if watch.version is None and not watch.held]
-    return Returned(
-        answered={watch.server.server: watch.version for watch in watches if watch.version is not None},
-        held={watch.server.server: watch.held for watch in watches if watch.held},
-        waiting=tuple(watch.server.server for watch in late if watch.spoke),
-        silent=tuple(watch.server.server for watch in late if not watch.spoke),
-        took_ms=1000 * (max((watch.at for watch in watches if watch.version), default=decided) - decided),
+    asked = [_Asked(server) for server in found if not servers.has_ended(server)]
+    by_name = {each.server.server: each for each in asked}
+
+    def follow(server: Server) -> None:
+        _follow(by_name[server.server], seen, until, forget_silent)
+
+    ask_all([each.server for each in asked], follow, seconds + PAUSE_SECONDS)
+    late = [each for each in asked if each.version is None and not each.held]
+    return Obedience(
+        answered={each.server.server: each.version for each in asked if each.version is not None},
+        held={each.server.server: each.held for each in asked if each.held},
+        waiting=tuple(each.server.server for each in late if each.spoke),
+        silent=tuple(each.server.server for each in late if not each.spoke),
+        took_ms=1000 * (max((each.at for each in asked if each.version), default=decided) - decided),
     )
 
 
@@ -154,29 +154,28 @@ class HeldError(Exception):
     """A server goes on answering with a version that must not answer, because nobody can in its place."""
 
 
-def _follow(watch: _Watch, seen: Seen, until: float, forget_silent: float) -> None:
+def _follow(asked: _Asked, seen: Seen, until: float, forget_silent: float) -> None:
     """Ask one server until it obeys or the time is up."""
     quiet_until = min(until, time.monotonic() + forget_silent)
-    asking = Asking(watch.server)
+    asking = Asking(asked.server)
     try:
-        while time.monotonic() < (until if watch.spoke else quiet_until):
+        while time.monotonic() < (until if asked.spoke else quiet_until):
             try:
                 version = seen(asking)
-                watch.spoke = True
+                asked.spoke = True
             except FAILURES as error:
                 asking.close()
-                watch.spoke = watch.spoke or isinstance(error, ValueError)
+                asked.spoke = asked.spoke or isinstance(error, ValueError)
                 version = None
             except HeldError as error:
-                watch.held = str(error)
+                asked.held = str(error)
                 return
             if version is not None:
-                watch.at, watch.version = time.monotonic(), version
+                asked.at, asked.version = time.monotonic(), version
                 return
             time.sleep(PAUSE_SECONDS)
     finally:
         asking.close()
-        watch.ended.set()
 
 
 def _parameters(answer: dict[str, Any]) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class World:
                 window.append(Answered(self.units.to_bytes(8, "big"), arm, bad, 900.0))
         number = self.row().rollout
         with self.store.ledger.write() as connection:
-            states = fold_requests(evidence.of_running(connection, number), window)
+            states = fold_requests(evidence.canary_of_running(connection, number), window)
             states = tuple(
                 fold_scores(state, [score] * labelled, [0.8] * theirs * labelled)
                 if state.metric == "quality"

@@ -172,7 +172,7 @@ class Soak:
     def _pushed(self, planned: Planned, number: int, seconds: float, asked: int) -> Pushed:
         row, label = rollouts.get(self.world.store, number), self.label(number)
         with self.world.store.ledger.read() as connection:
-            states = evidence.of_rollout_in(connection, number)
+            states = evidence.canary_of_rollout_in(connection, number)
             copied = evidence.shadow_of_rollout_in(connection, number)
             canary_us = rollouts.first_reached_us(connection, number, (State.CANARY,))
             promoted_us = rollouts.first_reached_us(connection, number, (State.PROMOTED,))

@@ -131,7 +131,7 @@ def test_the_numbers_of_a_rollout_change_without_a_reload(browser, address, stor
     browser.execute_script("window.wasHere = true")
     before = browser.find_element(By.CSS_SELECTOR, "#rollout .evidence tbody").text
     with store.ledger.write() as connection:
-        states = evidence.of_running(connection, 3)
+        states = evidence.canary_of_running(connection, 3)
         more = [Answered(b"new%d" % unit, Arm.CHALLENGER, True, 900.0) for unit in range(17)]
         more += [Answered(b"other%d" % unit, Arm.CHAMPION, False, 900.0) for unit in range(500)]
         evidence.put(connection, 3, fold_requests(states, more, 0), now_us=1)

@@ -72,7 +72,7 @@ def of_decision(
     connection: Transaction, row: RolloutRow, first: tuple[MetricState, ...]
 ) -> tuple[MetricState, ...]:
     """What the decision about `row` looks at; labels of its time in shadow may still come when it has traffic."""
-    others = first if row.state in BEFORE_TRAFFIC else evidence.of_rollout_in(connection, row.rollout)
+    others = first if row.state in BEFORE_TRAFFIC else evidence.canary_of_rollout_in(connection, row.rollout)
     return (*evidence.shadow_of_rollout_in(connection, row.rollout), *others)
 
 
@@ -90,7 +90,7 @@ def prepare(
             bound = bounds_us[0] / 1e6 if bounds_us else None
             evidence.begin(connection, row.rollout, shadow.begin(policy, bound), now_us=now_us)
         case Advance() | Complete():
-            states = evidence.of_running(connection, row.rollout)
+            states = evidence.canary_of_running(connection, row.rollout)
             alone = isinstance(decision, Complete) or decision.share_ppm == EVERYTHING_PPM
             if isinstance(decision, Advance):
                 states = begin_step(states)
@@ -98,7 +98,7 @@ def prepare(
                 states = begin_watch(states, policy)
             evidence.put(connection, row.rollout, states, now_us=now_us)
         case Confirm() if row.state is State.VERIFYING and row.champion is not None and policy.watch_us:
-            states = begin_promoted_watch(evidence.of_running(connection, row.rollout), policy)
+            states = begin_promoted_watch(evidence.canary_of_running(connection, row.rollout), policy)
             evidence.put(connection, row.rollout, states, now_us=now_us)
             rate = begin_rate(policy, now_us)
             if rate is not None:

@@ -69,7 +69,7 @@ def end_watch(
 ) -> None:
     """The watch of a promotion is over: its push is labelled, and that is told."""
     before = pushes.of_rollout_in(connection, row.rollout)
-    states = evidence.of_rollout_in(connection, row.rollout)
+    states = evidence.canary_of_rollout_in(connection, row.rollout)
     until_us = None if before is None else before.watch_until_us
     pushes.put(
         connection,
@@ -204,14 +204,14 @@ def _replace_watched(connection: Transaction, row: RolloutRow, now_us: int) -> N
 def _states(connection: Transaction, rollout: int) -> tuple[MetricState, ...]:
     """What traffic showed of a push, and what copies did."""
     return (
-        *evidence.of_rollout_in(connection, rollout),
+        *evidence.canary_of_rollout_in(connection, rollout),
         *evidence.shadow_of_rollout_in(connection, rollout),
     )
 
 
 def _told(connection: Transaction, push: PushRow) -> Push:
     row = rollouts.get_in(connection, push.rollout)
-    states: tuple[MetricState, ...] = evidence.of_rollout_in(connection, push.rollout)
+    states: tuple[MetricState, ...] = evidence.canary_of_rollout_in(connection, push.rollout)
     requests, failed = requests_of(states)
     begun_us = rollouts.first_reached_us(connection, push.rollout, (State.CANARY, State.VERIFYING))
     taken_us = rollouts.first_reached_us(connection, push.rollout, (State.ROLLING_BACK,))

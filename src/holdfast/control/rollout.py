@@ -258,7 +258,9 @@ def commit(
     """The whole of one transition in the caller's transaction: state, story, traffic and the push's label; `harm` is what
     the decision saw of it, `verdicts` what it rests on; None for what the evidence says now."""
     if verdicts is None:
-        verdicts = judged_all(evidence.of_rollout_in(connection, row.rollout), Canary.from_json(row.policy))
+        verdicts = judged_all(
+            evidence.canary_of_rollout_in(connection, row.rollout), Canary.from_json(row.policy)
+        )
     following = next_state(row.state, event)
     rollouts.move(connection, row, state=following, step=step, reason=reason, actor=actor, now_us=now_us)
     told = events.append(

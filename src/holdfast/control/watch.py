@@ -122,7 +122,7 @@ def _watched(connection: Transaction, model: str) -> tuple[RolloutRow, int] | No
 def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int) -> WatchDecision:
     copies = evidence.shadow_of_rollout_in(connection, row.rollout)
     return decide_watch(
-        (*copies, *evidence.of_rollout_in(connection, row.rollout)),
+        (*copies, *evidence.canary_of_rollout_in(connection, row.rollout)),
         Canary.from_json(row.policy),
         promoted_us=row.changed_us,
         until_us=until_us,
@@ -140,7 +140,7 @@ def _answers_no_more(connection: Transaction, row: RolloutRow) -> bool:
 
 
 def _rate(connection: Transaction, row: RolloutRow) -> MetricState | None:
-    found = (each for each in evidence.of_rollout_in(connection, row.rollout) if each.metric == RATE)
+    found = (each for each in evidence.canary_of_rollout_in(connection, row.rollout) if each.metric == RATE)
     return next(found, None)
 
 

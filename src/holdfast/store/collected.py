@@ -168,7 +168,7 @@ def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -
 
 
 def _fold_window(connection: Connection, window: Window, now_us: int) -> None:
-    before = evidence.of_running(connection, window.rollout)
+    before = evidence.canary_of_running(connection, window.rollout)
     if before:
         folded = fold_requests(before, window.requests, window.minute_us)
         after = [remembered(state, now_us) for state in folded]
@@ -207,7 +207,7 @@ def _fold_watched(connection: Connection, model: str, joined: Sequence[Joined], 
 
 
 def _fold_strata(connection: Connection, rollout: int, strata: Sequence[Stratum], now_us: int) -> None:
-    before = evidence.of_running(connection, rollout)
+    before = evidence.canary_of_running(connection, rollout)
     after = tuple(
         remembered(_after_strata(state, strata, now_us), now_us) if state.metric == QUALITY else state
         for state in before

@@ -10,19 +10,18 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Connection, exists, insert, or_, select, update
 
-from holdfast.rollout import RESTING, MetricState, PushOutcome, State
-from holdfast.rollout.shadow import PREFIX
+from holdfast.rollout import RESTING, MetricState
+from holdfast.rollout.metric import SHADOW_PREFIX
 from holdfast.store import Store
+from holdfast.store.pushes import WATCHED
 from holdfast.store.schema import pushes, rollout_evidence, rollouts
 
 _COLUMNS = tuple(rollout_evidence.c[name] for name in MetricState.__slots__)
-_SHADOW = f"{PREFIX}%"
-_WATCHED = (rollouts.c.state == State.PROMOTED) & exists().where(
-    pushes.c.rollout == rollouts.c.rollout,
-    pushes.c.outcome == PushOutcome.OPEN,
-    pushes.c.watch_until_us.is_not(None),
+_SHADOW = f"{SHADOW_PREFIX}%"
+_GOES_ON = or_(
+    rollouts.c.state.not_in(sorted(RESTING)), exists().where(pushes.c.rollout == rollouts.c.rollout, WATCHED)
 )
-"""A promotion whose watch is not over: its evidence goes on."""
+"""Evidence is added until a rollout rests; that of a promotion, until its watch is over."""
 
 
 def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int) -> None:
@@ -33,7 +32,7 @@ def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *
 
 
 def of_rollout(store: Store, rollout: int) -> tuple[MetricState, ...]:
-    """The state of every metric of `rollout`, of shadow and canary, in order of its name; empty before either began."""
+    """The state of every metric of `rollout`, of shadow, canary and watch, in order of its name; empty before either began."""
     with store.ledger.read() as connection:
         query = (
             select(*_COLUMNS).where(rollout_evidence.c.rollout == rollout).order_by(rollout_evidence.c.metric)
@@ -41,7 +40,7 @@ def of_rollout(store: Store, rollout: int) -> tuple[MetricState, ...]:
         return tuple(MetricState(**row) for row in connection.execute(query).mappings())
 
 
-def of_rollout_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+def canary_of_rollout_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
     """The canary's metrics of `rollout`, as the caller's transaction sees them; empty before its canary began."""
     return _chosen(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
 
@@ -51,7 +50,7 @@ def shadow_of_rollout_in(connection: Connection, rollout: int) -> tuple[MetricSt
     return _chosen(connection, rollout, rollout_evidence.c.metric.like(_SHADOW))
 
 
-def of_running(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+def canary_of_running(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
     """The canary's metrics of `rollout`, locked for a change; empty when it is not running any more."""
     return _locked(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
 
@@ -74,7 +73,7 @@ def _locked(connection: Connection, rollout: int, which: ColumnElement[bool]) ->
     query = (
         select(*_COLUMNS)
         .join(rollouts, rollouts.c.rollout == rollout_evidence.c.rollout)
-        .where(rollouts.c.rollout == rollout, or_(rollouts.c.state.not_in(sorted(RESTING)), _WATCHED), which)
+        .where(rollouts.c.rollout == rollout, _GOES_ON, which)
         .order_by(rollout_evidence.c.metric)
         .with_for_update()
     )

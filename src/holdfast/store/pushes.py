@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, insert, select, update
 
 from holdfast.rollout import PushOutcome, State
 from holdfast.store import Store, schema
 
 _PUSHES: Final = schema.pushes
 _ROLLOUTS: Final = schema.rollouts
+WATCHED: Final = and_(
+    _ROLLOUTS.c.state == State.PROMOTED,
+    _PUSHES.c.outcome == PushOutcome.OPEN,
+    _PUSHES.c.watch_until_us.is_not(None),
+)
+"""Whether a push and its rollout are a promotion whose watch is not over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +63,18 @@ def watched_in(connection: Connection, model: str) -> PushRow | None:
     query = (
         select(*_COLUMNS)
         .join(_ROLLOUTS, _ROLLOUTS.c.rollout == _PUSHES.c.rollout)
-        .where(
-            _PUSHES.c.model == model,
-            _PUSHES.c.outcome == PushOutcome.OPEN,
-            _PUSHES.c.watch_until_us.is_not(None),
-            _ROLLOUTS.c.state == State.PROMOTED,
-        )
+        .where(_PUSHES.c.model == model, WATCHED)
         .order_by(_PUSHES.c.rollout.desc())
         .limit(1)
     )
     row = connection.execute(query).mappings().one_or_none()
-    return None if row is None else PushRow(**{**row, "outcome": PushOutcome(row["outcome"])})
+    return None if row is None else _row(row)
 
 
 def _rows(connection: Connection, which: ColumnElement[bool]) -> tuple[PushRow, ...]:
     query = select(*_COLUMNS).where(which).order_by(_PUSHES.c.rollout.desc())
-    return tuple(
-        PushRow(**{**row, "outcome": PushOutcome(row["outcome"])})
-        for row in connection.execute(query).mappings()
-    )
+    return tuple(_row(row) for row in connection.execute(query).mappings())
+
+
+def _row(row: RowMapping) -> PushRow:
+    return PushRow(**{**row, "outcome": PushOutcome(row["outcome"])})

@@ -6,7 +6,7 @@ from sqlalchemy import insert, select
 from holdfast.control import observe
 from holdfast.errors import ConflictError
 from holdfast.monitor import merge
-from holdfast.rollout import Canary, begin, begin_watch
+from holdfast.rollout import Canary, begin, hold_to_levels
 from holdfast.store import (
     Store,
     collected,
@@ -337,7 +337,7 @@ def test_what_a_server_logs_when_the_challenger_has_everything_is_evidence(store
     log(logs, *[prediction(n, rollout=number, arm="challenger") for n in range(401, 441)])
     round_(store, lease)
     with store.ledger.write() as connection:
-        states = begin_watch(evidence.canary_of_running(connection, number), Canary())
+        states = hold_to_levels(evidence.canary_of_running(connection, number), Canary())
         evidence.put(connection, number, states, now_us=NOW)
     log(
         logs, *[prediction(n, segment=2, rollout=number, failed="exception") for n in range(1, 41)], segment=2

@@ -21,11 +21,11 @@ from holdfast.rollout import (
     Wait,
     begin,
     begin_step,
-    begin_watch,
+    hold_to_levels,
     shadow,
 )
 from holdfast.rollout.drills import DrillKind
-from holdfast.rollout.evidence import begin_promoted_watch
+from holdfast.rollout.evidence import begin_watch
 from holdfast.rollout.watch import begin_rate
 from holdfast.store import Store, drills, evidence, gates, plans, taints, usage
 from holdfast.store.ledger import Transaction
@@ -95,10 +95,10 @@ def prepare(
             if isinstance(decision, Advance):
                 states = begin_step(states)
             if alone:
-                states = begin_watch(states, policy)
+                states = hold_to_levels(states, policy)
             evidence.put(connection, row.rollout, states, now_us=now_us)
         case Confirm() if row.state is State.VERIFYING and row.champion is not None and policy.watch_us:
-            states = begin_promoted_watch(evidence.canary_of_running(connection, row.rollout), policy)
+            states = begin_watch(evidence.canary_of_running(connection, row.rollout), policy)
             evidence.put(connection, row.rollout, states, now_us=now_us)
             rate = begin_rate(policy, now_us)
             if rate is not None:

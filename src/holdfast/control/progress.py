@@ -9,7 +9,7 @@ from holdfast.records import Verdict
 from holdfast.rollout import Canary, MetricState, MetricVerdict, State, judge, shadow
 from holdfast.rollout.evidence import interval_of
 from holdfast.rollout.forecast import Forecast, forecast
-from holdfast.rollout.metric import RATE
+from holdfast.rollout.metric import ERRORS, LATENCY, QUALITY, RATE
 from holdfast.store import Store, evidence, plans, pushes, rollouts
 from holdfast.store.rollouts import RolloutRow
 
@@ -117,7 +117,7 @@ def judged_all(states: Sequence[MetricState], policy: Canary) -> tuple[MetricVer
 
 def in_order(states: Iterable[MetricState]) -> list[MetricState]:
     """The metrics as people read them."""
-    order = {"errors": 0, "latency": 1, "quality": 2}
+    order = {ERRORS: 0, LATENCY: 1, QUALITY: 2}
     return sorted(states, key=lambda state: (order.get(state.metric, 9), state.metric))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from holdfast.stats import BettingTest, Detector, HypergeometricTest, LevelTest,
 from holdfast.stats.level import BETS, loss_gains
 
 Memory = Mapping[str, Any]
+
+LEVEL: Final = "watch"
+"""Where the test against a level is kept: a name in stored evidence, older than the watch that follows a promotion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,10 @@ def fold(memory: Memory, counts: Counts, minute_us: int) -> dict[str, Any]:
     units, bad = counts.challenger_units, counts.challenger_bad
     if counts.alone and "detector" in memory:
         return _watched(memory, units, bad, minute_us) if units else dict(memory)
-    if counts.alone and "watch" in memory:
+    if counts.alone and LEVEL in memory:
         return {
             **memory,
-            "watch": LevelTest.from_state(memory["watch"]).fold_counts(units=units, bad=bad).state(),
+            LEVEL: LevelTest.from_state(memory[LEVEL]).fold_counts(units=units, bad=bad).state(),
         }
     test = HypergeometricTest.from_state(memory["test"]).fold(
         challenger_units=units,
@@ -70,7 +73,7 @@ def fold_losses(memory: Memory, losses: Sequence[float], minute_us: int) -> dict
     if not losses:
         return dict(memory)
     if "detector" not in memory:
-        return {**memory, "watch": LevelTest.from_state(memory["watch"]).fold_losses(losses).state()}
+        return {**memory, LEVEL: LevelTest.from_state(memory[LEVEL]).fold_losses(losses).state()}
     if "told" in memory:
         told = _windowed(memory["told"], losses, minute_us)
         told["alarmed"] = memory["told"]["alarmed"] or detector_of(told).alarm
@@ -91,13 +94,13 @@ def _windowed(memory: Memory, losses: Sequence[float], minute_us: int) -> dict[s
 
 def hold_to(memory: Memory, level: float) -> dict[str, Any]:
     """From here on, what the challenger does alone is held to `level`, a mean loss above 0 and at most 1."""
-    return {**memory, "watch": LevelTest.begin(level).state()}
+    return {**memory, LEVEL: LevelTest.begin(level).state()}
 
 
 def begin_detector(memory: Memory, run_length: float) -> dict[str, Any]:
     """From here on a detector watches against the level that it is held to, with windows of a minute and on average no false
     alarm in `run_length` of them."""
-    level = LevelTest.from_state(memory["watch"]).level
+    level = LevelTest.from_state(memory[LEVEL]).level
     return {**memory, "detector": Detector.begin(level, run_length).state()}
 
 
@@ -130,8 +133,8 @@ def log_e_of(memory: Memory, log_bound: float) -> float:
     kept = memory["test"]
     test = BettingTest if kept["kind"].startswith("betting") else HypergeometricTest
     log_e = test.from_state(kept).log_e
-    if "watch" in memory:
-        log_e += LevelTest.from_state(memory["watch"]).log_e
+    if LEVEL in memory:
+        log_e += LevelTest.from_state(memory[LEVEL]).log_e
     if "detector" not in memory:
         return log_e
     detector = detector_of(memory)

@@ -5,10 +5,9 @@ bound that was frozen from the champion's own latency before the canary began; "
 come late; "slices" the first two again, in each slice of the requests for itself. Counts are realised ones; a configured
 share is never used as if it had happened, because a share of 12 % where 10 % was configured already looks like harm.
 
-Once the challenger has everything, nobody is left to compare it with. From then on each metric is watched: what
-the challenger does alone is held to a level that was frozen from all that the champion showed before. Both tests
-bet one after the other with one wealth, so what was earned against the champion counts on. A promotion is watched by
-detectors (`comparison` says why).
+Once the challenger has everything, nobody is left to compare it with. From then on what it does alone is held, for each
+metric, to a level that was frozen from all that the champion showed before. Both tests bet one after the other with one
+wealth, so what was earned against the champion counts on. A promotion is watched by detectors (`comparison` says why).
 """
 
 from __future__ import annotations
@@ -19,11 +18,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from holdfast.errors import InputError
-from holdfast.records import Arm, canonical_json, sha256_hex
+from holdfast.records import Arm, canonical_json
 from holdfast.rollout import comparison, slices
+from holdfast.rollout import metric as metrics
 from holdfast.rollout.comparison import Counts
 from holdfast.rollout.metric import ERRORS, LATENCY, QUALITY, SLICES, Answered, MetricState
 from holdfast.rollout.policy import Canary
+from holdfast.rollout.units import name_of, names_in
 from holdfast.stats import BettingTest, DiscordantTest, HypergeometricTest, Interval, upper_level
 
 __all__ = [
@@ -34,12 +35,12 @@ __all__ = [
     "Answered",
     "MetricState",
     "begin",
-    "begin_promoted_watch",
     "begin_step",
     "begin_watch",
     "fold_counts",
     "fold_requests",
     "fold_scores",
+    "hold_to_levels",
     "interval_of",
     "requests_of",
     "score",
@@ -50,8 +51,6 @@ REMEMBERED_UNITS: Final = 1024
 
 WAITING_SCORES: Final = 2_048
 """How many scores wait for those of the other arm, over all strata."""
-
-_HASH_DIGITS: Final = 8  # of a unit's hash, to tell the units of one step apart
 
 
 def begin(policy: Canary, quantile_seconds: float | None) -> tuple[MetricState, ...]:
@@ -68,26 +67,26 @@ def begin(policy: Canary, quantile_seconds: float | None) -> tuple[MetricState, 
     bound_us = None if quantile_seconds is None else policy.latency_bound_us(quantile_seconds)
     return tuple(
         MetricState(
-            metric,
+            name,
             *(0, 0.0, 0, 0.0, 0.0),
-            log_bound=policy.log_bound_of(metric),
-            state=canonical_json({"step_units": 0, **_begun(metric, policy, bound_us)}),
+            log_bound=policy.log_bound_of(name),
+            state=canonical_json({"step_units": 0, **_begun(name, policy, bound_us)}),
         )
-        for metric in policy.metrics
+        for name in policy.metrics
     )
 
 
-def _begun(metric: str, policy: Canary, bound_us: float | None) -> dict[str, Any]:
+def _begun(name: str, policy: Canary, bound_us: float | None) -> dict[str, Any]:
     """What a metric remembers before it has seen anything."""
-    if metric == QUALITY:
+    if name == QUALITY:
         return {"test": BettingTest.begin(policy.quality_margin).state()}
     margins = {ERRORS: policy.error_margin, LATENCY: policy.latency_margin}
-    if metric == SLICES:
+    if name == SLICES:
         judged = {kind: margins[kind] for kind in policy.metrics if kind in margins}
         return slices.begin(judged, bound_us)
-    memory = comparison.begin(margins[metric])
+    memory = comparison.begin(margins[name])
     memory |= {"bad_units": [], "step_seen": "", "step_needs": policy.units_per_step}
-    return memory | ({"latency_bound_us": bound_us} if metric == LATENCY else {})
+    return memory | ({"latency_bound_us": bound_us} if name == LATENCY else {})
 
 
 def fold_counts(
@@ -133,7 +132,7 @@ def fold_scores(
         BettingTest.from_state(memory["test"]), waiting_challenger=tuple(ours), waiting_champion=tuple(theirs)
     )
     alone = [*ours, *challenger_scores]
-    if "watch" in memory and alone and not (champion_scores or theirs):
+    if comparison.LEVEL in memory and alone and not (champion_scores or theirs):
         memory = comparison.fold_losses(memory, [1.0 - each for each in alone], minute_us)
     else:
         test = test.fold(challenger_scores, champion_scores)
@@ -168,9 +167,9 @@ def fold_requests(
     after = []
     for state in states:
         match state.metric:
-            case "errors" | "latency":
+            case metrics.ERRORS | metrics.LATENCY:
                 after.append(_fold_units(state, requests, minute_us))
-            case "slices":
+            case metrics.SLICES:
                 after.append(_fold_slices(state, requests, minute_us))
             case _:
                 after.append(state)
@@ -182,9 +181,9 @@ def begin_step(states: Sequence[MetricState]) -> tuple[MetricState, ...]:
     return tuple(_remembering(state, {"step_units": 0, "step_seen": ""}) for state in states)
 
 
-def begin_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
+def hold_to_levels(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
     """The same evidence when the challenger gets everything: from here on, what it does while the champion does
-    nothing is held to the champion's level, frozen now. States that are watched already are handed through.
+    nothing is held to the champion's level, frozen now. States that are held to one already are handed through.
 
     The level is an upper bound on the champion's share of bad units (its mean loss of score), with the margin
     of the policy upon it. Where the champion has shown nothing, nothing can be held against the challenger;
@@ -192,7 +191,7 @@ def begin_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricSt
 
     >>> errors, *_ = begin(Canary(), 0.020)
     >>> errors = fold_counts(errors, challenger_units=400, challenger_bad=4, champion_units=3600, champion_bad=36)
-    >>> (errors,) = begin_watch([errors], Canary())
+    >>> (errors,) = hold_to_levels([errors], Canary())
     >>> alone = dict(champion_units=0, champion_bad=0)
     >>> fold_counts(errors, challenger_units=50, challenger_bad=1, **alone).harmful
     False
@@ -202,7 +201,7 @@ def begin_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricSt
     return tuple(_held(state, policy) for state in states)
 
 
-def begin_promoted_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
+def begin_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
     """The same evidence when the challenger was promoted: from here on detectors watch against the levels that were frozen,
     and what the watch must have seen counts from here. Labels of the canary's answers, which may come days later, are
     compared as before.
@@ -218,7 +217,7 @@ def begin_promoted_watch(states: Sequence[MetricState], policy: Canary) -> tuple
         run_length = minutes / policy.alpha_of(state.metric)
         if state.metric == SLICES:
             memory = slices.begin_detectors(memory, run_length)
-        elif "watch" in memory:
+        elif comparison.LEVEL in memory:
             memory = comparison.begin_detector(memory, run_length)
             if "told_level" in memory:
                 memory = comparison.begin_told(memory, memory["told_level"], run_length)
@@ -245,7 +244,7 @@ def interval_of(state: MetricState) -> tuple[str, Interval | None]:
         case "discordant":
             return "odds ratio", DiscordantTest.from_state(kept).interval()
         case "betting":
-            what = "mean probability" if state.metric == "shadow.score" else "mean score"
+            what = "mean probability" if state.metric == metrics.SHADOW_SCORE else "mean score"
             return what, BettingTest.from_state(kept).interval()
         case _:
             return "", None
@@ -325,8 +324,7 @@ def _different(memory: Mapping[str, Any], units: Collection[str]) -> dict[str, A
     count, known, needed = memory["step_units"], memory["step_seen"], memory["step_needs"]
     if count >= needed:
         return {}
-    seen = {known[at : at + _HASH_DIGITS] for at in range(0, len(known), _HASH_DIGITS)}
-    new = sorted({sha256_hex(unit)[:_HASH_DIGITS] for unit in units} - seen)
+    new = sorted({name_of(unit) for unit in units} - names_in(known))
     count += len(new)
     return {"step_units": count, "step_seen": "" if count >= needed else known + "".join(new)}
 
@@ -343,17 +341,17 @@ def _held(state: MetricState, policy: Canary) -> MetricState:
     memory = json.loads(state.state)
     alpha = policy.level_alpha_of(state.metric)
     match state.metric:
-        case _ if "watch" in memory or memory.get("held", False):
+        case _ if comparison.LEVEL in memory or memory.get("held", False):
             return state
-        case "slices":
+        case metrics.SLICES:
             memory = slices.hold_to_levels(memory, alpha) | {"held": True}
-        case "quality":
+        case metrics.QUALITY:
             loss = max(0.0, state.champion_units - state.champion_total)
             told = min(1.0, upper_level(loss, state.champion_units, alpha) + policy.quality_margin)
             memory = comparison.hold_to(memory, min(1.0, told + policy.watch_quality_margin))
             memory |= {"told_level": told}
-        case metric:
-            margin = policy.error_margin if metric == ERRORS else policy.latency_margin
+        case other:
+            margin = policy.error_margin if other == ERRORS else policy.latency_margin
             level = comparison.odds_level(state.champion_total, state.champion_units, margin, alpha)
             memory = comparison.hold_to(memory, level)
     return replace(state, state=canonical_json(memory))

@@ -14,6 +14,14 @@ QUALITY: Final = "quality"
 SLICES: Final = "slices"
 RATE: Final = "rate"
 
+SHADOW_PREFIX: Final = "shadow."
+"""What the name of a metric begins with that was shown on copies."""
+SHADOW_DISAGREEMENT: Final = "shadow.disagreement"
+SHADOW_SCORE: Final = "shadow.score"
+SHADOW_ERRORS: Final = "shadow.errors"
+SHADOW_LATENCY: Final = "shadow.latency"
+SHADOW_QUALITY: Final = "shadow.quality"
+
 
 @dataclass(frozen=True, slots=True)
 class MetricState:

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from holdfast.errors import InputError
 from holdfast.records import EVERYTHING_PPM, canonical_json, duration
+from holdfast.rollout.metric import ERRORS, LATENCY, QUALITY, SLICES
 
 _LEVEL_SHARE: Final = 0.02  # of alpha, for the bound on the champion's own level; the rest is the tests'
 
-_ALPHA_PARTS: Final[dict[str, int]] = {"errors": 8, "latency": 1, "quality": 1, "slices": 2}
+_ALPHA_PARTS: Final[dict[str, int]] = {ERRORS: 8, LATENCY: 1, QUALITY: 1, SLICES: 2}
 """How alpha is shared. Evidence of errors is scarce and late, so they get most; the others lose a fifth of their speed."""
 
 
@@ -270,8 +271,8 @@ class Canary:
     @property
     def metrics(self) -> tuple[str, ...]:
         """What is judged; each gets a part of `alpha`."""
-        metrics = ("errors", "quality") if self.latency_quantile is None else ("errors", "latency", "quality")
-        return (*metrics, "slices") if self.slices else metrics
+        metrics = (ERRORS, QUALITY) if self.latency_quantile is None else (ERRORS, LATENCY, QUALITY)
+        return (*metrics, SLICES) if self.slices else metrics
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -24,18 +24,20 @@ from typing import Any, Final
 
 from holdfast.errors import InputError
 from holdfast.records import Verdict, canonical_json
-from holdfast.rollout.evidence import MetricState
+from holdfast.rollout import metric as metrics
+from holdfast.rollout.metric import (
+    SHADOW_DISAGREEMENT,
+    SHADOW_ERRORS,
+    SHADOW_LATENCY,
+    SHADOW_PREFIX,
+    SHADOW_QUALITY,
+    SHADOW_SCORE,
+    MetricState,
+)
 from holdfast.rollout.policy import Canary, Shadow
 from holdfast.rollout.units import name_of, names_in, remember
 from holdfast.rollout.verdict import MetricVerdict
 from holdfast.stats import BettingTest, DiscordantTest, LevelTest, wilson
-
-PREFIX: Final = "shadow."
-DISAGREEMENT: Final = "shadow.disagreement"
-SCORE: Final = "shadow.score"
-ERRORS: Final = "shadow.errors"
-LATENCY: Final = "shadow.latency"
-QUALITY: Final = "shadow.quality"
 
 OK: Final = "ok"
 HUNG: Final = "hung"
@@ -102,7 +104,7 @@ def is_shadow(metric: str) -> bool:
     >>> is_shadow("shadow.errors"), is_shadow("errors")
     (True, False)
     """
-    return metric.startswith(PREFIX)
+    return metric.startswith(SHADOW_PREFIX)
 
 
 def begin(policy: Canary, bound: float | None) -> tuple[MetricState, ...]:
@@ -116,19 +118,19 @@ def begin(policy: Canary, bound: float | None) -> tuple[MetricState, ...]:
     """
     wanted = _wanted(policy)
     memories: dict[str, dict[str, Any]] = {
-        DISAGREEMENT: {
+        SHADOW_DISAGREEMENT: {
             "test": LevelTest.begin(wanted.disagreement or 1.0).state(),
             "tolerated": wanted.disagreement,
             "threshold": wanted.threshold,
             "slices": {},
         },
-        ERRORS: {"test": DiscordantTest.begin(policy.error_margin).state(), "results": {}, "seen": ""},
-        QUALITY: {"test": BettingTest.begin(policy.quality_margin).state(), "seen": ""},
-        SCORE: {"test": BettingTest.begin().state()},
+        SHADOW_ERRORS: {"test": DiscordantTest.begin(policy.error_margin).state(), "results": {}, "seen": ""},
+        SHADOW_QUALITY: {"test": BettingTest.begin(policy.quality_margin).state(), "seen": ""},
+        SHADOW_SCORE: {"test": BettingTest.begin().state()},
     }
     if bound is not None:
         test = DiscordantTest.begin(policy.latency_margin).state()
-        memories[LATENCY] = {"test": test, "latency_bound_us": bound * 1e6}
+        memories[SHADOW_LATENCY] = {"test": test, "latency_bound_us": bound * 1e6}
     judged = len(memories) - 1 - (wanted.disagreement >= 1.0)  # the score is told only
     log_bound = math.log(judged / policy.alpha)
     return tuple(
@@ -152,15 +154,19 @@ def fold_pairs(states: Sequence[MetricState], pairs: Iterable[Pair]) -> tuple[Me
     (True, 40, 40)
     """
     by_metric = {state.metric: state for state in states}
-    if ERRORS not in by_metric:
+    if SHADOW_ERRORS not in by_metric:
         return tuple(states)
-    errors = by_metric[ERRORS]
+    errors = by_metric[SHADOW_ERRORS]
     memory = json.loads(errors.state)
     units, seen = _new_units(pairs, memory["seen"])
     if not units:
         return tuple(states)
-    by_metric[ERRORS] = _fold_errors(errors, memory | {"seen": seen}, units)
-    for metric, fold in ((DISAGREEMENT, _fold_disagreement), (SCORE, _fold_score), (LATENCY, _fold_latency)):
+    by_metric[SHADOW_ERRORS] = _fold_errors(errors, memory | {"seen": seen}, units)
+    for metric, fold in (
+        (SHADOW_DISAGREEMENT, _fold_disagreement),
+        (SHADOW_SCORE, _fold_score),
+        (SHADOW_LATENCY, _fold_latency),
+    ):
         if metric in by_metric:
             by_metric[metric] = fold(by_metric[metric], units)
     return tuple(by_metric[state.metric] for state in states)
@@ -173,7 +179,7 @@ def fold_labelled(states: Sequence[MetricState], pairs: Iterable[LabelledPair]) 
     Raises `InputError` HF101 for a score outside [0, 1].
     """
     told = list(pairs)
-    return tuple(_fold_quality(state, told) if state.metric == QUALITY else state for state in states)
+    return tuple(_fold_quality(state, told) if state.metric == SHADOW_QUALITY else state for state in states)
 
 
 def judge(states: Sequence[MetricState], policy: Canary) -> tuple[MetricVerdict, ...]:
@@ -197,20 +203,20 @@ def in_words(state: MetricState) -> str:
     memory = json.loads(state.state)
     ours, theirs, units = state.challenger_total, state.champion_total, state.challenger_units
     match state.metric:
-        case "shadow.disagreement":
+        case metrics.SHADOW_DISAGREEMENT:
             tolerated = f"{100.0 * memory['tolerated']:g} % are tolerated"
             return f"{ours:.0f} of {units} units were decided otherwise than by the champion ({tolerated})"
-        case "shadow.errors":
+        case metrics.SHADOW_ERRORS:
             kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(memory["results"].items()))
             unanswered = f"{ours:.0f} of {units} units were not answered ({kinds})"
             failed = unanswered if kinds else f"{units} units were answered"
             return f"{failed}; the champion failed {theirs:.0f}"
-        case "shadow.latency":
+        case metrics.SHADOW_LATENCY:
             bound = f"{memory['latency_bound_us'] / 1e3:.3g} ms"
             return f"{ours:.0f} of {units} units took more than {bound}; of the champion's beside them {theirs:.0f}"
         case _:
             shift = BettingTest.from_state(memory["test"]).interval()
-            what = "mean score" if state.metric == QUALITY else "mean probability"
+            what = "mean score" if state.metric == SHADOW_QUALITY else "mean probability"
             means = f"{ours / max(1, units):.4f} of {units} units, champion {theirs / max(1, units):.4f}"
             return f"{what} {means}, difference {shift}"
 
@@ -224,7 +230,7 @@ def slices_of(states: Sequence[MetricState]) -> tuple[ShadowSlice, ...]:
     """
     found = []
     for state in states:
-        if state.metric == DISAGREEMENT:
+        if state.metric == SHADOW_DISAGREEMENT:
             for name, (units, otherwise, shift) in json.loads(state.state)["slices"].items():
                 if units >= _FEWEST_IN_SLICE:
                     bound = wilson(otherwise, units).low
@@ -387,9 +393,9 @@ def _after(
 
 def _judge(state: MetricState, wanted: int) -> MetricVerdict:
     units = state.challenger_units
-    needed = 0 if state.metric == QUALITY else wanted
+    needed = 0 if state.metric == SHADOW_QUALITY else wanted
     wanting = "" if units >= needed else f"{units} of {needed} units in shadow for {state.metric}"
-    hung = state.metric == ERRORS and json.loads(state.state)["results"].get(HUNG, 0) > 0
+    hung = state.metric == SHADOW_ERRORS and json.loads(state.state)["results"].get(HUNG, 0) > 0
     if state.harmful or hung:
         verdict = Verdict.FAIL
     elif wanting or not units:

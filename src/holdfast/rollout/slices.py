@@ -23,17 +23,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from holdfast.records import Arm, sha256_hex
+from holdfast.records import Arm
 from holdfast.rollout import comparison
 from holdfast.rollout.comparison import Counts
 from holdfast.rollout.metric import ERRORS, Answered
+from holdfast.rollout.units import name_of, names_in, remember
 
 SLICES_GUARDED: Final = 64
 """How many slices are guarded each for itself."""
 
 OTHER: Final = "other"
 REMEMBERED_UNITS: Final = 1024
-_HASH_DIGITS: Final = 8
 _HARMONIC: Final = sum(1.0 / slot for slot in range(1, SLICES_GUARDED + 2))
 
 Memory = Mapping[str, Any]
@@ -91,7 +91,7 @@ def fold(memory: Memory, window: Iterable[Answered], log_bound: float, minute_us
     """The guard after one window of requests. A unit counts in each slice that its rows belong to, once per window and
     kind, and no more after it was bad."""
     after: dict[str, Any] = {**memory, "slices": dict(memory["slices"]), "bad": dict(memory["bad"])}
-    requests = [(sha256_hex(each.unit.hex())[:_HASH_DIGITS], each) for each in window]
+    requests = [(name_of(each.unit.hex()), each) for each in window]
     slot_of = _slots(after["slices"], (each for _, each in requests))
     total = Counts(0, 0, 0, 0)
     for metric in memory["margins"]:
@@ -102,8 +102,7 @@ def fold(memory: Memory, window: Iterable[Answered], log_bound: float, minute_us
             total = _plus(total, counts)
             after["slices"][name] = _fold_slice(after, name, metric, counts, log_bound, minute_us)
             newly_bad |= {unit: None for units in arms.values() for unit, bad in units.items() if bad}
-        remembered = after["bad"][metric] + "".join(newly_bad)
-        after["bad"][metric] = remembered[-REMEMBERED_UNITS * _HASH_DIGITS :]
+        after["bad"][metric] = remember(after["bad"][metric], newly_bad, REMEMBERED_UNITS)
     log_e = max((shown.log_e - shown.log_bound for shown in shown_by(after, log_bound)), default=-math.inf)
     return Folded(after, total, 0.0 if log_e == -math.inf else log_bound + log_e)
 
@@ -140,7 +139,9 @@ def begin_detectors(memory: Memory, run_length: float) -> dict[str, Any]:
     """
 
     def watched(kept: Memory, _: str, weight: float) -> dict[str, Any]:
-        return comparison.begin_detector(kept, run_length / weight) if "watch" in kept else dict(kept)
+        return (
+            comparison.begin_detector(kept, run_length / weight) if comparison.LEVEL in kept else dict(kept)
+        )
 
     return _each(memory, watched)
 
@@ -173,8 +174,7 @@ def _units(
     requests: Sequence[tuple[str, Answered]], slot_of: Mapping[str, str], metric: str, memory: Memory
 ) -> dict[str, dict[Arm, dict[str, bool]]]:
     """Whether each unit was bad, by slice and arm; without those that were bad in an earlier window."""
-    text, bound_us = memory["bad"][metric], memory["slice_bound_us"]
-    known_bad = {text[at : at + _HASH_DIGITS] for at in range(0, len(text), _HASH_DIGITS)}
+    known_bad, bound_us = names_in(memory["bad"][metric]), memory["slice_bound_us"]
     found: dict[str, dict[Arm, dict[str, bool]]] = {}
     for unit, request in requests:
         if unit in known_bad or request.arm not in (Arm.CHALLENGER, Arm.CHAMPION):

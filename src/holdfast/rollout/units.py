@@ -10,7 +10,7 @@ from holdfast.records import sha256_hex
 _HASH_DIGITS: Final = 8
 
 
-def name_of(unit: bytes) -> str:
+def name_of(unit: bytes | str) -> str:
     """What a unit is remembered by.
 
     >>> name_of(b"u1")

@@ -46,7 +46,7 @@ def decide_watch(
     Parameters
     ----------
     evidence
-        One state per metric, as of `begin_promoted_watch`; the rate's too, where it is judged, and those of the shadow,
+        One state per metric, as of `begin_watch`; the rate's too, where it is judged, and those of the shadow,
         whose labels may come as late.
 
     Guarantee: never good without as many units of each metric in the watch as a step must show, and never good when the

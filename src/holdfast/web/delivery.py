@@ -11,6 +11,7 @@ from holdfast.control.progress import MetricProgress, RolloutProgress, in_order,
 from holdfast.control.pushes import Totals, listed, totals
 from holdfast.records import Arm
 from holdfast.rollout import State
+from holdfast.rollout import metric as metrics
 from holdfast.rollout.drills import DrillKind, Standing, ready
 from holdfast.rollout.history import points_of
 from holdfast.rollout.shadow import is_shadow
@@ -24,15 +25,15 @@ _MINUTE_US: Final = 60_000_000
 _HOUR_US: Final = 3_600_000_000
 _SECOND_US: Final = 1_000_000
 _NAMES: Final[Mapping[str, str]] = {
-    "errors": "Errors",
-    "latency": "Slower than the bound",
-    "quality": "Quality score",
-    "rate": "Rate of requests",
-    "shadow.disagreement": "Decided otherwise",
-    "shadow.score": "Shift of the score",
-    "shadow.errors": "Errors on copies",
-    "shadow.latency": "Slower on copies",
-    "shadow.quality": "Quality on copies",
+    metrics.ERRORS: "Errors",
+    metrics.LATENCY: "Slower than the bound",
+    metrics.QUALITY: "Quality score",
+    metrics.RATE: "Rate of requests",
+    metrics.SHADOW_DISAGREEMENT: "Decided otherwise",
+    metrics.SHADOW_SCORE: "Shift of the score",
+    metrics.SHADOW_ERRORS: "Errors on copies",
+    metrics.SHADOW_LATENCY: "Slower on copies",
+    metrics.SHADOW_QUALITY: "Quality on copies",
 }
 _WAY: Final = (State.PENDING, State.SHADOWING, State.CANARY, State.VERIFYING, State.PROMOTED)
 _WAY_BACK: Final = (State.PENDING, State.CANARY, State.ROLLING_BACK, State.ROLLED_BACK)
@@ -130,7 +131,7 @@ def mean_words(metric: MetricProgress, side: str) -> str:
     mean = metric.challenger_mean if side == "challenger" else metric.champion_mean
     if mean is None:
         return "–"
-    scored = metric.metric.startswith(("quality", "shadow.quality", "shadow.score"))
+    scored = metric.metric.startswith((metrics.QUALITY, metrics.SHADOW_QUALITY, metrics.SHADOW_SCORE))
     return words.number(mean) if scored else words.percent(mean, 2)
 
 

@@ -29,11 +29,11 @@ from holdfast.rollout import (
     Wait,
     begin,
     begin_step,
-    begin_watch,
     decide,
     fold_counts,
     fold_requests,
     fold_scores,
+    hold_to_levels,
     shadow,
 )
 from holdfast.rollout.decide import harm_shown
@@ -120,7 +120,7 @@ def alone(
 ) -> tuple[MetricState, ...]:
     """What real traffic gives at 100 %: four good steps, and then windows in which the champion has no unit."""
     states = evidence(units=400, labelled=80)
-    states = begin_watch(begin_step(states), POLICY)
+    states = hold_to_levels(begin_step(states), POLICY)
     for window in range(10):
         requests = [
             Answered(

@@ -15,10 +15,10 @@ from holdfast.rollout import (
     MetricState,
     begin,
     begin_step,
-    begin_watch,
     fold_counts,
     fold_requests,
     fold_scores,
+    hold_to_levels,
 )
 
 POLICY = Canary(error_margin=1.0, latency_margin=1.0, latency_tolerance=1.0, latency_slack="0s")
@@ -81,7 +81,7 @@ def test_alone_the_challenger_is_held_to_the_champions_level_and_seldom_accused(
             champion_bad=int(rng.binomial(2000, 0.02)),
         )  # fmt: skip
         quality = fold_scores(quality, rng.beta(2.4, 0.6, 150).tolist(), rng.beta(2.4, 0.6, 500).tolist())
-        errors, quality = begin_watch([errors, quality], policy)
+        errors, quality = hold_to_levels([errors, quality], policy)
         for _ in range(40):
             errors = fold_counts(
                 errors, challenger_units=50, challenger_bad=int(rng.binomial(50, 0.02)), champion_units=0,
@@ -93,7 +93,7 @@ def test_alone_the_challenger_is_held_to_the_champions_level_and_seldom_accused(
 
 
 def test_stragglers_of_the_champion_are_compared_with_even_at_the_end() -> None:
-    (errors, _, quality) = begin_watch(begin(POLICY, 0.02), POLICY)
+    (errors, _, quality) = hold_to_levels(begin(POLICY, 0.02), POLICY)
     compared = fold_counts(errors, challenger_units=50, challenger_bad=25, champion_units=50, champion_bad=0)
     assert compared.harmful
     assert not fold_counts(

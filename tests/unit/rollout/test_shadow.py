@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 from holdfast.errors import InputError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, MetricState, Shadow
+from holdfast.rollout.metric import (
+    SHADOW_DISAGREEMENT,
+    SHADOW_ERRORS,
+    SHADOW_LATENCY,
+    SHADOW_QUALITY,
+    SHADOW_SCORE,
+)
 from holdfast.rollout.shadow import (
-    DISAGREEMENT,
-    ERRORS,
     KEPT_SLICES,
-    LATENCY,
-    QUALITY,
     REMEMBERED_UNITS,
-    SCORE,
     ComparedRow,
     LabelledPair,
     Pair,
@@ -69,7 +71,7 @@ def test_an_equal_challenger_is_taken_for_a_bad_one_at_most_as_often_as_alpha_sa
     failing = random.binomial(PAIRS_PER_LOOK, 0.02, (2, *shape))
     slow = random.binomial(PAIRS_PER_LOOK, 0.10, (2, *shape))
     apart = random.choice([-0.2, -0.1, 0.3], (*shape, 20), p=[0.3, 0.3, 0.4]) - 0.03
-    alarms = dict.fromkeys((DISAGREEMENT, ERRORS, LATENCY, QUALITY), 0)
+    alarms = dict.fromkeys((SHADOW_DISAGREEMENT, SHADOW_ERRORS, SHADOW_LATENCY, SHADOW_QUALITY), 0)
     any_alarm = 0
     bound = begin(policy, BOUND)[0].log_bound
     assert bound == pytest.approx(math.log(4 / 0.05))
@@ -131,9 +133,9 @@ def test_the_whole_fold_keeps_its_alpha_too() -> None:
 @pytest.mark.parametrize(
     ("metric", "rate", "planted"),
     [
-        (DISAGREEMENT, 0.15, {"ours": 0.9, "theirs": 0.1}),
-        (ERRORS, 0.05, {"result": "not_finite"}),
-        (LATENCY, 0.05, {"latency_us": 15_000.0}),
+        (SHADOW_DISAGREEMENT, 0.15, {"ours": 0.9, "theirs": 0.1}),
+        (SHADOW_ERRORS, 0.05, {"result": "not_finite"}),
+        (SHADOW_LATENCY, 0.05, {"latency_us": 15_000.0}),
     ],
 )
 def test_a_planted_difference_is_found(metric: str, rate: float, planted: dict[str, object]) -> None:
@@ -162,7 +164,7 @@ def test_a_loss_of_quality_is_found_in_pairs_that_arms_would_hide() -> None:
     for number in range(300):
         theirs = float(random.uniform(0.05, 1.0))
         states = fold_labelled(states, [LabelledPair(number.to_bytes(8, "big"), theirs - 0.05, theirs)])
-    quality = of(states, QUALITY)
+    quality = of(states, SHADOW_QUALITY)
     assert quality.harmful
     assert "difference -0.0500 [" in in_words(quality)
 
@@ -171,10 +173,14 @@ def test_a_unit_counts_once_however_often_it_comes() -> None:
     states = begin(POLICY, BOUND)
     for _ in range(30):
         states = fold_pairs(states, [pair(1, 0.9, 0.1, latency_us=20_000.0), pair(1, 0.9, 0.1), pair(2)])
-    assert [of(states, metric).challenger_units for metric in (DISAGREEMENT, ERRORS, LATENCY, SCORE)] == [
-        2
-    ] * 4
-    assert [of(states, metric).challenger_total for metric in (DISAGREEMENT, LATENCY)] == [1.0, 1.0]
+    assert [
+        of(states, metric).challenger_units
+        for metric in (SHADOW_DISAGREEMENT, SHADOW_ERRORS, SHADOW_LATENCY, SHADOW_SCORE)
+    ] == [2] * 4
+    assert [of(states, metric).challenger_total for metric in (SHADOW_DISAGREEMENT, SHADOW_LATENCY)] == [
+        1.0,
+        1.0,
+    ]
 
 
 def test_no_data_is_inconclusive_and_a_score_is_told_and_not_judged() -> None:
@@ -182,10 +188,10 @@ def test_no_data_is_inconclusive_and_a_score_is_told_and_not_judged() -> None:
     assert set(verdicts(states).values()) == {Verdict.INCONCLUSIVE}
     states = fold_pairs(states, [pair(number, 0.49, 0.0) for number in range(100)])
     found = verdicts(states)
-    assert found.pop(QUALITY) is Verdict.INCONCLUSIVE
+    assert found.pop(SHADOW_QUALITY) is Verdict.INCONCLUSIVE
     assert set(found.values()) == {Verdict.PASS}
     assert not [verdict.wanting for verdict in judge(states, POLICY) if verdict.wanting]
-    assert "difference 0.4900 [0.4" in in_words(of(states, SCORE))
+    assert "difference 0.4900 [0.4" in in_words(of(states, SHADOW_SCORE))
     few = fold_pairs(begin(POLICY, BOUND), [pair(1)])
     assert judge(few, POLICY)[0].wanting == "1 of 100 units in shadow for shadow.disagreement"
 
@@ -194,15 +200,15 @@ def test_one_hang_is_enough_and_one_failure_is_not() -> None:
     failed = fold_pairs(begin(POLICY, None), [pair(1, result="exception")])
     assert Verdict.FAIL not in verdicts(failed).values()
     hung = fold_pairs(begin(POLICY, None), [pair(1, result="hung")])
-    assert verdicts(hung)[ERRORS] is Verdict.FAIL
-    assert "hung 1" in in_words(of(hung, ERRORS))
+    assert verdicts(hung)[SHADOW_ERRORS] is Verdict.FAIL
+    assert "hung 1" in in_words(of(hung, SHADOW_ERRORS))
 
 
 def test_a_policy_that_tolerates_no_disagreement_is_broken_by_one() -> None:
     policy = Canary(shadow=Shadow(disagreement=0.0, units=10))
     states = fold_pairs(begin(policy, None), [pair(number) for number in range(500)])
-    assert not of(states, DISAGREEMENT).harmful
-    assert of(fold_pairs(states, [pair(1000, 0.9, 0.1)]), DISAGREEMENT).harmful
+    assert not of(states, SHADOW_DISAGREEMENT).harmful
+    assert of(fold_pairs(states, [pair(1000, 0.9, 0.1)]), SHADOW_DISAGREEMENT).harmful
 
 
 def test_a_policy_that_tolerates_every_disagreement_does_not_judge_it() -> None:
@@ -214,7 +220,7 @@ def test_a_policy_that_tolerates_every_disagreement_does_not_judge_it() -> None:
 def test_what_the_champion_failed_too_is_no_difference() -> None:
     states = begin(POLICY, BOUND)
     window = [pair(number, result="exception", failed=True) for number in range(200)]
-    errors = of(fold_pairs(states, window), ERRORS)
+    errors = of(fold_pairs(states, window), SHADOW_ERRORS)
     assert (errors.log_e, errors.challenger_total, errors.champion_total) == (0.0, 200.0, 200.0)
 
 
@@ -230,9 +236,9 @@ def test_the_worst_slice_is_named_first_and_small_ones_are_not() -> None:
 def test_memory_is_bounded() -> None:
     window = [pair(number, slices=(f"origin={number}",)) for number in range(REMEMBERED_UNITS + 500)]
     states = fold_pairs(begin(POLICY, BOUND), window)
-    assert len(json.loads(of(states, ERRORS).state)["seen"]) == 8 * REMEMBERED_UNITS
-    assert len(json.loads(of(states, DISAGREEMENT).state)["slices"]) == KEPT_SLICES
-    assert of(fold_pairs(states, window[-10:]), ERRORS).challenger_units == len(window)
+    assert len(json.loads(of(states, SHADOW_ERRORS).state)["seen"]) == 8 * REMEMBERED_UNITS
+    assert len(json.loads(of(states, SHADOW_DISAGREEMENT).state)["slices"]) == KEPT_SLICES
+    assert of(fold_pairs(states, window[-10:]), SHADOW_ERRORS).challenger_units == len(window)
     assert sum(len(state.state) for state in states) < 60_000
 
 
@@ -254,11 +260,11 @@ def test_counts_are_those_of_the_units_however_the_log_is_cut(
     states = begin(POLICY, BOUND)
     for at in range(0, len(pairs), size):
         states = fold_pairs(states, pairs[at : at + size])
-    assert of(states, ERRORS).challenger_units == len({each.unit for each in pairs})
+    assert of(states, SHADOW_ERRORS).challenger_units == len({each.unit for each in pairs})
     for state in states:
         assert state.challenger_units == state.champion_units
         assert json.loads(state.state)["step_units"] == state.challenger_units
-    assert of(states, DISAGREEMENT).challenger_units == of(states, SCORE).challenger_units
+    assert of(states, SHADOW_DISAGREEMENT).challenger_units == of(states, SHADOW_SCORE).challenger_units
 
 
 def test_a_policy_without_a_shadow_has_no_shadow_to_begin() -> None:
@@ -272,7 +278,7 @@ def test_a_unit_whose_labels_come_again_and_again_counts_once() -> None:
     for cycle in range(30):
         told = [LabelledPair(bytes([at]), 0.4 + cycle / 100, 0.9) for at in range(5)]
         states = fold_labelled(states, told)
-    quality = next(state for state in states if state.metric == QUALITY)
+    quality = next(state for state in states if state.metric == SHADOW_QUALITY)
     assert quality.challenger_units == 5
     assert not quality.harmful
     assert quality.challenger_total == pytest.approx(5 * 0.4)

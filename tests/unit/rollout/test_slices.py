@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.records import Arm
-from holdfast.rollout import Answered, Canary, MetricState, begin, begin_watch, fold_requests
-from holdfast.rollout.evidence import begin_promoted_watch
+from holdfast.rollout import Answered, Canary, MetricState, begin, fold_requests, hold_to_levels
+from holdfast.rollout.evidence import begin_watch
 from holdfast.rollout.slices import OTHER, SLICES_GUARDED, shown_by, weight_of
 from holdfast.rollout.verdict import harm_of, judge
 
@@ -96,9 +96,9 @@ def test_the_guard_goes_on_at_everything_and_in_the_watch() -> None:
     state = guard()
     for minute in range(20):
         state = fold(state, traffic(10_000 * minute, "YV", 20), minute)
-    (alone,) = begin_watch([state], POLICY)
-    assert begin_watch([alone], POLICY) == (alone,)
-    (watched,) = begin_promoted_watch([alone], POLICY)
+    (alone,) = hold_to_levels([state], POLICY)
+    assert hold_to_levels([alone], POLICY) == (alone,)
+    (watched,) = begin_watch([alone], POLICY)
     for before in (alone, watched):
         after = before
         for minute in range(30, 40):
@@ -133,9 +133,9 @@ def test_slices_alike_in_both_arms_raise_no_alarm(seed: int) -> None:
 def test_a_slice_that_first_comes_at_100_percent_does_not_stop_the_promotion() -> None:
     """Nobody compared it, so nothing is held against it; the others are watched all the same."""
     state = fold(guard(), traffic(0, "AA", 300))
-    (state,) = begin_watch([state], POLICY)
+    (state,) = hold_to_levels([state], POLICY)
     state = fold(state, [request(9_000, CHALLENGER, "ZZ")], 1)
-    (state,) = begin_promoted_watch([state], POLICY)
+    (state,) = begin_watch([state], POLICY)
     late = [request(20_000 + at, CHALLENGER, "ZZ", failed=True) for at in range(40)]
     assert not fold(state, late, 2).harmful
     known = [request(30_000 + at, CHALLENGER, "AA", failed=True) for at in range(40)]

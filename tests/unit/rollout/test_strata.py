@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from holdfast.records import Arm
-from holdfast.rollout import Canary, MetricState, begin, begin_watch, fold_scores
+from holdfast.rollout import Canary, MetricState, begin, fold_scores, hold_to_levels
 from holdfast.rollout.evidence import WAITING_SCORES
 from holdfast.rollout.strata import STRATUM_US, LabelledAnswer, stratified
 
@@ -72,7 +72,7 @@ def test_few_scores_wait_and_those_of_the_oldest_strata_go_first() -> None:
 
 
 def test_late_labels_of_the_champion_are_not_compared_with_answers_given_at_100_percent() -> None:
-    (state,) = begin_watch([fold_scores(quality(), [0.8] * 300, [0.8] * 300)], POLICY)
+    (state,) = hold_to_levels([fold_scores(quality(), [0.8] * 300, [0.8] * 300)], POLICY)
     state = fold_scores(state, [], [1.0] * 200, since_us=STRATUM_US)
     before = state.log_e
     state = fold_scores(state, [0.8] * 200, [], since_us=2 * STRATUM_US)

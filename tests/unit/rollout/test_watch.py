@@ -20,13 +20,13 @@ from holdfast.rollout import (
     Shadow,
     Wait,
     begin,
-    begin_watch,
     fold_counts,
     fold_requests,
     fold_scores,
+    hold_to_levels,
     shadow,
 )
-from holdfast.rollout.evidence import begin_promoted_watch
+from holdfast.rollout.evidence import begin_watch
 from holdfast.rollout.watch import (
     DAY_US,
     HOUR_US,
@@ -50,7 +50,7 @@ def promoted(champion_bad: int = 40) -> tuple[MetricState, ...]:
         fold_counts(latency, challenger_units=400, challenger_bad=0, champion_units=4000, champion_bad=20),
         fold_scores(quality, [0.8] * 100, [0.8] * 900),
     )  # fmt: skip
-    return begin_promoted_watch(begin_watch(states, POLICY), POLICY)
+    return begin_watch(hold_to_levels(states, POLICY), POLICY)
 
 
 def watched(
@@ -132,7 +132,7 @@ def graded(champion: float, later: float, policy: Canary = POLICY) -> tuple[Metr
 
     *_, state = begin(policy, 0.02)
     states: tuple[MetricState, ...] = (fold_scores(state, scores(champion, 2000), scores(champion, 2000)),)
-    states = begin_promoted_watch(begin_watch(states, policy), policy)
+    states = begin_watch(hold_to_levels(states, policy), policy)
     for minute in range(240):
         states = (fold_scores(states[0], scores(later, 100), [], minute * MINUTE_US),)
     return states

@@ -46,7 +46,7 @@ from holdfast.contract import Boolean, Category, Contract, Integer, Number, Time
 from holdfast.control.ingest import ROWS_PER_FILE, ingest
 from holdfast.feeds import Feed, Manifest, content_digest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files
+from holdfast.store import Store, batches, staging
 from holdfast.store.batches import Publication
 
 ROWS = 3_367_760
@@ -137,7 +137,7 @@ def commit(store: Store, parts: list[pl.DataFrame], *, check: bool, first: int =
         manifest = Manifest.of(
             BatchId("flights", f"b{number}"), 0, content_digest([b"%d" % number]), CONTRACT.hash
         )
-        with files.staged(store.root) as stage:
+        with staging.staged(store.root) as stage:
             pieces = [valid.slice(start, ROWS_PER_FILE) for start in range(0, valid.height, ROWS_PER_FILE)]
             facts = stage.write_parts("flights", pieces, manifest.as_dict(), event_time="scheduled")
             stage.seal()

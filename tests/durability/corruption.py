@@ -40,9 +40,11 @@ from holdfast.store import (
     schema,
     shadows,
     snapshots,
+    staging,
     tombstones,
 )
-from holdfast.store.prediction_log import LogWriter, PredictionRecord, ShadowRecord, frame
+from holdfast.store.log_writer import LogWriter
+from holdfast.store.prediction_log import PredictionRecord, ShadowRecord, frame
 
 DAMAGES = ("empty", "half", "bit", "missing", "swapped")
 TABLES = ("flights", "flights__quarantine")
@@ -161,7 +163,7 @@ def _predictions(store: Store) -> None:
     for segment in (1, 2):
         row = {name: [None] for name in predictions.SCHEMA}
         row |= {"prediction": [f"s9-{segment}-1/0"], "at_us": [NOW_US], "probability": [0.25 * segment]}
-        with files.staged(store.root) as stage:
+        with staging.staged(store.root) as stage:
             made = predictions.write(
                 stage,
                 pl.DataFrame(row, schema=predictions.SCHEMA),
@@ -181,7 +183,7 @@ def _shadows(store: Store) -> None:
     for number in (1, 2):
         row = {name: [None] for name in shadows.SCHEMA}
         row |= {"prediction": [f"s9-{number}-1/0"], "at_us": [NOW_US], "probability": [0.25 * number]}
-        with files.staged(store.root) as stage:
+        with staging.staged(store.root) as stage:
             made = shadows.write(
                 stage, pl.DataFrame(row, schema=shadows.SCHEMA), model="m", server="s9", segment=number
             )

@@ -27,7 +27,7 @@ from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedErr
 from holdfast.feeds import Complete, Expectations, Feed, Limits, Reference, Volume
 from holdfast.feeds.machine import State
 from holdfast.records import BatchId, Level
-from holdfast.store import Store, batches, events, feeds, files, quarantine, snapshots, violations
+from holdfast.store import Store, batches, events, feeds, files, quarantine, snapshots, staging, violations
 
 DAY_US = 86_400_000_000
 EXPECTS = Expectations(
@@ -292,7 +292,7 @@ def test_prepared_elsewhere_and_published_here_is_the_same_bit_for_bit(
         ids = (f"{number:032x}" for number in itertools.count())
         for day in range(3):
             if turn:
-                with files.staged(store.root, next(ids)) as stage:
+                with staging.staged(store.root, next(ids)) as stage:
                     prepared = prepare(store, feed, f"d{day}", delivery(day), stage)
                     result = publish(store, feed, getattr(prepared, "sendable")(), now_us=7)  # noqa: B009 - of three
                 assert isinstance(result, LoadResult)

@@ -13,7 +13,8 @@ from holdfast.control.ingest import ingest
 from holdfast.control.repair import Repaired, repair
 from holdfast.control.verify import verify
 from holdfast.store import Store, batches, copies, events, files, leases, publish, snapshots
-from holdfast.store.prediction_log import LogWriter, PredictionRecord, frame, read
+from holdfast.store.log_writer import LogWriter
+from holdfast.store.prediction_log import PredictionRecord, frame, read
 
 Delivery = Callable[[int], Path]
 

@@ -20,7 +20,9 @@ from holdfast.serve.oip import input_spec, model_metadata
 from holdfast.serve.plane import Call, Plane
 from holdfast.serve.serving import Serving
 from holdfast.serve.version import load
-from holdfast.store.prediction_log import LogWriter, PredictionRecord, read, segments
+from holdfast.store.log_directory import segments
+from holdfast.store.log_writer import LogWriter
+from holdfast.store.prediction_log import PredictionRecord, read
 
 
 def contract(**distance: Any) -> Contract:

@@ -20,7 +20,9 @@ from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.plane import Call, Plane
 from holdfast.serve.serving import Serving
 from holdfast.serve.version import load
-from holdfast.store.prediction_log import LogWriter, PredictionRecord, read, segments
+from holdfast.store.log_directory import segments
+from holdfast.store.log_writer import LogWriter
+from holdfast.store.prediction_log import PredictionRecord, read
 
 Start = Callable[..., Served]
 PER_ROW_SECONDS = 0.002

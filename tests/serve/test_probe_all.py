@@ -12,7 +12,7 @@ from holdfast.control import probe as probing
 from holdfast.monitor import judge
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.store import servers
-from holdfast.store.prediction_log import claim
+from holdfast.store.log_directory import claim
 from holdfast.store.servers import Server
 
 

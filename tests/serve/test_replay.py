@@ -24,7 +24,8 @@ from holdfast.serve.serving import Serving
 from holdfast.serve.version import load
 from holdfast.store import gates, leases, schema, servers
 from holdfast.store.leases import Lease
-from holdfast.store.prediction_log import FeedbackRecord, LogWriter, frame
+from holdfast.store.log_writer import LogWriter
+from holdfast.store.prediction_log import FeedbackRecord, frame
 from holdfast.store.servers import Server
 
 NOW = 1_800_000_000_000_000

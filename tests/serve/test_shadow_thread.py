@@ -19,7 +19,9 @@ from holdfast.serve.plane import Call, Plane
 from holdfast.serve.serving import Serving
 from holdfast.serve.shadow import ShadowThread
 from holdfast.serve.version import LoadedVersion, load
-from holdfast.store.prediction_log import LogWriter, PredictionRecord, ShadowRecord, read, segments
+from holdfast.store.log_directory import segments
+from holdfast.store.log_writer import LogWriter
+from holdfast.store.prediction_log import PredictionRecord, ShadowRecord, read
 
 KINDS = ("half", "tenth", "delay", "nan", "above")
 

@@ -18,7 +18,7 @@ from holdfast.serve.plane import Plane
 from holdfast.serve.tell import tell
 from holdfast.settings import Settings
 from holdfast.store import schema, servers
-from holdfast.store.prediction_log import LogWriter
+from holdfast.store.log_writer import LogWriter
 from holdfast.store.servers import Server
 
 Start = Callable[..., Served]

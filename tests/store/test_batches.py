@@ -11,7 +11,7 @@ import pytest
 from holdfast.errors import ConflictError, IntegrityError, UnavailableError
 from holdfast.feeds import AlreadyLoaded, Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, events, faults, files, online
+from holdfast.store import Store, batches, events, faults, online, staging
 from holdfast.store.batches import Overtaken, Publication, Published
 from holdfast.store.online import Definition, OnlineValue
 
@@ -35,7 +35,7 @@ def _disarmed() -> Iterator[None]:
 def _publish(store: Store, batch: BatchId = BATCH, digest: str = "", **more: object) -> batches.Outcome:
     digest = digest or ("aa" if batch == BATCH else f"{batch}")
     manifest = Manifest.of(batch, 0, digest, "cc")
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         facts = (stage.write(batch.feed, FRAME, manifest.as_dict()),)
         stage.seal()
         publication = Publication(manifest, facts, 2, 0, 1, 2, "d1.csv", "2 rows loaded", **more)  # type: ignore[arg-type] # the test's own shorthand

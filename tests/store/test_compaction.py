@@ -14,7 +14,7 @@ from holdfast.control.compact import compact
 from holdfast.errors import IntegrityError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, keys, orphans, parquet, schema, snapshots
+from holdfast.store import Store, batches, files, keys, orphans, parquet, schema, snapshots, staging
 from holdfast.store.batches import Publication, Published
 
 SEED = 20131
@@ -32,7 +32,7 @@ def load(store: Store, batch: str, rows: int, at: int, *, contract: str = "cc", 
     frame = pl.DataFrame({"id": range(first, first + rows), "at": [at * 1_000_000 + n for n in range(rows)]})
     frame = frame.with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
     manifest = Manifest.of(BatchId(feed, batch), 0, f"{feed}{batch}", contract, ("id",))
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         written = stage.write(feed, frame, manifest.as_dict(), event_time="at")
         stage.seal()
         low = at * 1_000_000
@@ -180,7 +180,7 @@ def test_bounds_of_each_file_say_which_reach_a_moment(store: Store) -> None:
     """A large batch is several files in event order, and only those are read that reach back."""
     frame = pl.DataFrame({"at": pl.Series(range(100)).cast(pl.Datetime("us", "UTC"))})
     manifest = Manifest.of(BatchId("flights", "d1"), 0, "aa", "cc")
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         facts = stage.write_parts("flights", [frame[:40], frame[40:]], manifest.as_dict(), event_time="at")
         stage.seal()
         batches.publish(store, Publication(manifest, tuple(facts), 100, 0, 0, 99, "x", "loaded"), now_us=5)

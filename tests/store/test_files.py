@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.feeds import AlreadyLoaded, Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, orphans, parquet
+from holdfast.store import Store, batches, files, orphans, parquet, staging
 from holdfast.store.batches import Publication, Published, Swept
 
 FRAME = pl.DataFrame(
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
 
 
-def _publication(stage: files.Stage, batch: str = "d1", digest: str = "aa", rows: int = 3) -> Publication:
+def _publication(stage: staging.Stage, batch: str = "d1", digest: str = "aa", rows: int = 3) -> Publication:
     manifest = Manifest.of(BatchId("flights", batch), 0, digest, "cc", ("id",))
     facts = stage.write_parts("flights", [FRAME] * (rows // 3), manifest.as_dict())
     stage.seal()
@@ -40,7 +40,7 @@ def _publication(stage: files.Stage, batch: str = "d1", digest: str = "aa", rows
 
 
 def _load(store: Store, batch: str = "d1", rows: int = 3) -> batches.Outcome:
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         return batches.publish(store, _publication(stage, batch, rows=rows), now_us=5)
 
 
@@ -74,7 +74,7 @@ def _loaded(store: Store, *frames: pl.DataFrame) -> None:
     """`frames` as one batch each, as if each were of another contract."""
     for number, frame in enumerate(frames):
         manifest = Manifest.of(BatchId("flights", f"d{number}"), 0, f"{number}", f"c{number}")
-        with files.staged(store.root) as stage:
+        with staging.staged(store.root) as stage:
             facts = stage.write("flights", frame, manifest.as_dict())
             stage.seal()
             publication = Publication(manifest, (facts,), frame.height, 0, number, number, "x", "loaded")
@@ -180,11 +180,11 @@ def test_an_unknown_snapshot_is_not_found(store: Store) -> None:
 
 def test_a_sweep_leaves_living_work_alone_and_removes_the_dead(store: Store) -> None:
     rows = store.root / files.ROWS_DIRECTORY
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         publication = _publication(stage)
         assert orphans.sweep(store) == []
         assert batches.publish(store, publication, now_us=5) == Published(1)
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         left = _publication(stage, "d2").files[0].path  # ends without being published
     assert orphans.sweep_dead_attempts(store) == []  # its marker went with it: only the full sweep sees it
     assert orphans.sweep(store) == [left]
@@ -192,16 +192,16 @@ def test_a_sweep_leaves_living_work_alone_and_removes_the_dead(store: Store) -> 
 
 
 def test_a_marker_without_a_process_is_a_dead_attempt(store: Store) -> None:
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         left = _publication(stage).files[0].path
-        marker = store.root / files.ATTEMPTS_DIRECTORY / stage.attempt
+        marker = store.root / staging.ATTEMPTS_DIRECTORY / stage.attempt
     marker.touch()  # as kill -9 leaves it: there, and locked by nobody
     assert orphans.sweep_dead_attempts(store) == [left]
     assert not marker.exists()
 
 
 def test_a_file_that_was_swept_cannot_be_published(store: Store) -> None:
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         publication = _publication(stage)
         (store.root / publication.files[0].path).unlink()
         assert batches.publish(store, publication, now_us=5) == Swept()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.store import Store, blobs, files, locks, orphans
+from holdfast.store import Store, blobs, files, locks, orphans, staging
 from holdfast.store.publish import PUBLISHED_DIRECTORY
 
 
@@ -42,7 +42,7 @@ def _draft(store: Store) -> Path:
 
 def test_the_lock_is_held_until_the_files_are_gone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking, letting go and removing later would give a new holder of the marker time to begin in between."""
-    marker = store.root / files.ATTEMPTS_DIRECTORY / "0123"
+    marker = store.root / staging.ATTEMPTS_DIRECTORY / "0123"
     left = store.root / files.ROWS_DIRECTORY / "0123-00000.parquet"
     for path in (marker, left):
         path.parent.mkdir()
@@ -60,7 +60,7 @@ def test_the_lock_is_held_until_the_files_are_gone(store: Store, monkeypatch: py
 
 
 def test_a_marker_that_is_held_keeps_its_files(store: Store) -> None:
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         left = store.root / files.ROWS_DIRECTORY / f"{stage.attempt}-00000.parquet"
         left.touch()
         assert orphans.sweep(store) == []

@@ -20,7 +20,18 @@ from holdfast.control.verify import verify
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, backouts, batches, faults, files, lineage, publish, schema, snapshots
+from holdfast.store import (
+    Store,
+    backouts,
+    batches,
+    faults,
+    files,
+    lineage,
+    publish,
+    schema,
+    snapshots,
+    staging,
+)
 from holdfast.store.batches import Publication
 from holdfast.tables.lineage import Kind, Lineage, Node
 
@@ -47,7 +58,7 @@ def _load(store: Store, batch: str, at: int) -> None:
     manifest = Manifest.of(BatchId("flights", batch), 0, batch, "cc", ("id",)).counted(
         rows_loaded=2, rows_quarantined=0, event_low_us=at, event_high_us=at, source="x", files=1
     )
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         written = stage.write("flights", frame, manifest.as_dict(), event_time="at")
         stage.seal()
         batches.publish(store, Publication(manifest, (written,), 2, 0, at, at, "x", "loaded"), now_us=at)

@@ -15,7 +15,7 @@ from holdfast.control.verify import verify
 from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, publish, snapshots
+from holdfast.store import Store, batches, files, publish, snapshots, staging
 from holdfast.store.batches import Publication
 from holdfast.tables import Snapshot
 from holdfast.tables.cuts import DAY_US
@@ -39,7 +39,7 @@ def load(
     frame = pl.DataFrame({"id": range(10 * day, 10 * day + 10), "word": [word or batch] * 10}).with_columns(
         at
     )
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         manifest = Manifest.of(BatchId(feed, batch), 0, f"{feed}{batch}", "cc", ("id",))
         manifest = manifest.counted(
             rows_loaded=10,

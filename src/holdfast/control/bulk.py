@@ -22,11 +22,12 @@ from holdfast.control.prepare import Prepared, Unfit, prepare
 from holdfast.errors import ConflictError, InputError, RefusedError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import AlreadyLoaded, Feed, Load
-from holdfast.store import Store, batches, files, orphans, sources
+from holdfast.store import Store, batches, files, orphans, sources, staging
 from holdfast.store.batches import Swept
-from holdfast.store.files import FileFacts, Stage
+from holdfast.store.files import FileFacts
 from holdfast.store.ledger import Ledger
 from holdfast.store.sources import Spec
+from holdfast.store.staging import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def ingest_many(
             attempt = next(attempts) if attempts else uuid.uuid4().hex
             # The lock of the attempt is held here until its files are published, however many workers die of it.
             held = ExitStack()
-            held.enter_context(files.staged(store.root, attempt))
+            held.enter_context(staging.staged(store.root, attempt))
             ahead.append((_Task(place, feed, delivery, attempt), held))
             yield ahead[-1][0]
 
@@ -150,15 +151,15 @@ def _publish(
         result = publish(store, task.feed, found, now_us=now_us, batch=batch, aggregates=aggregates)
         while isinstance(result, Outdated):
             # One that came before it here changed what it refers to, or brought its rows: now as if it had come after it.
-            files.discard(store.root, task.attempt)
+            staging.discard(store.root, task.attempt)
             found = _write(store, task)
             result = publish(store, task.feed, found, now_us=now_us, batch=batch, aggregates=aggregates)
     except (RefusedError, InputError, ConflictError):
-        files.discard(store.root, task.attempt)
+        staging.discard(store.root, task.attempt)
         raise
     wrote = isinstance(prepared, Prepared) or isinstance(found, Prepared)
     if wrote and not (isinstance(result, LoadResult) and result.state == "loaded"):
-        files.discard(store.root, task.attempt)
+        staging.discard(store.root, task.attempt)
     return result
 
 
@@ -189,7 +190,7 @@ def _prepare(task: _Task) -> Prepared | Unfit | Load:
         return _write(store, task)
     except FileExistsError:
         # A worker died of this task, and Ray or the pool gave it to us: what he wrote is nobody's.
-        files.discard(store.root, task.attempt)
+        staging.discard(store.root, task.attempt)
         return _write(store, task)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from holdfast.feeds import quarantine_table
 from holdfast.records import Progress
-from holdfast.store import Store, compaction, files, orphans
+from holdfast.store import Store, compaction, orphans, staging
 from holdfast.store.faults import fault_point
 from holdfast.tables.compaction import TARGET_ROWS, Groups, plan
 
@@ -77,7 +77,7 @@ def _table(store: Store, table: str, groups: Groups, now_us: int) -> tuple[int, 
     """By how many its files are fewer, and how many rows were written anew."""
     if not groups:
         return 0, 0
-    with files.staged(store.root) as stage:
+    with staging.staged(store.root) as stage:
         written = [compaction.write(store, stage, table, group) for group in groups]
         stage.seal()
         fault_point("compact.written")

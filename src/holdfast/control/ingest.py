@@ -26,7 +26,7 @@ from holdfast.feeds import AlreadyLoaded, Feed, Load, Publish
 from holdfast.feeds.admission import worst
 from holdfast.feeds.delivery import DeliveryFacts
 from holdfast.records import BatchId, Level, Progress, Violation
-from holdfast.store import Store, admissions, batches, files, orphans
+from holdfast.store import Store, admissions, batches, files, orphans, staging
 from holdfast.store.batches import Overtaken, Publication, Published, Swept
 from holdfast.store.faults import fault_point
 from holdfast.store.ledger import Transaction
@@ -148,7 +148,7 @@ def ingest(
     tell(2, 4)
     sweeps = 0
     while sweeps < _MOST_SWEEPS:
-        with files.staged(store.root, next(attempts) if attempts else uuid.uuid4().hex) as stage:
+        with staging.staged(store.root, next(attempts) if attempts else uuid.uuid4().hex) as stage:
             prepared = write(stage, found, feed)
             tell(3, 4)
             try:

@@ -18,6 +18,7 @@ from holdfast.store import (
     collected,
     events,
     labels,
+    log_directory,
     prediction_log,
     predictions,
     segments,
@@ -26,10 +27,10 @@ from holdfast.store import (
 )
 from holdfast.store.collected import Stretch
 from holdfast.store.faults import fault_point
-from holdfast.store.files import staged
 from holdfast.store.leases import Lease
 from holdfast.store.segments import Position
 from holdfast.store.servers import Server
+from holdfast.store.staging import staged
 
 KEPT_LOG_BYTES: Final = 1024**3
 """How much of what was collected stays in each server's log directory, for a person who wants to look."""
@@ -88,7 +89,7 @@ def _server(prediction: str) -> str:
 
 
 def _collect_server(store: Store, server: Server, reading: Reading, lease: Lease, now_us: int) -> int:
-    listed = prediction_log.segments(server.log_directory)
+    listed = log_directory.segments(server.log_directory)
     known = segments.positions(store, server.server)
     records = stretches = 0
     finished: list[Path] = []

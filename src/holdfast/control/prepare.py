@@ -25,9 +25,10 @@ from holdfast.feeds.delivery import DeliveryFacts, measure
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store, batches, copies, headers, sources
 from holdfast.store.faults import fault_point
-from holdfast.store.files import FileFacts, Stage
+from holdfast.store.files import FileFacts
 from holdfast.store.references import Referred
 from holdfast.store.sources import Spec
+from holdfast.store.staging import Stage
 
 ROWS_PER_FILE: Final = 1_000_000
 """A larger batch becomes several files, which are written side by side."""

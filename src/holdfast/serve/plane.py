@@ -24,7 +24,8 @@ from holdfast.serve.oip import InferAnswer, InferRequest, RequestError, decode_r
 from holdfast.serve.serving import Serving
 from holdfast.serve.shadow import Copy, ShadowThread
 from holdfast.serve.version import Probabilities, empty_rows, unfit
-from holdfast.store.prediction_log import LogWriter, PredictionRecord, frame
+from holdfast.store.log_writer import LogWriter
+from holdfast.store.prediction_log import PredictionRecord, frame
 
 
 @dataclass(slots=True)

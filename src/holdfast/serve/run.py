@@ -32,7 +32,8 @@ from holdfast.serve.shadow import ShadowThread
 from holdfast.serve.warm import POLL_SECONDS, Follower
 from holdfast.settings import Settings
 from holdfast.store import binaries
-from holdfast.store.prediction_log import LogWriter, claim
+from holdfast.store.log_directory import claim
+from holdfast.store.log_writer import LogWriter
 from holdfast.store.servers import Server
 
 LINGER_SECONDS: Final = 1.0

@@ -21,7 +21,16 @@ from sqlalchemy import Connection, func, insert, select, text
 
 from holdfast.errors import InputError, IntegrityError, UnavailableError
 from holdfast.records import Progress, canonical_json, sha256_hex
-from holdfast.store import Store, blobs, copies, durable, migrate, prediction_log, schema, tombstones
+from holdfast.store import (
+    Store,
+    blobs,
+    copies,
+    durable,
+    log_directory,
+    migrate,
+    schema,
+    tombstones,
+)
 from holdfast.store.backup_objects import OBJECTS_DIRECTORY, path_of
 from holdfast.store.derived import LOGS_DIRECTORY, sha256_of
 
@@ -167,7 +176,7 @@ def _log_tails(store: Store) -> list[Path]:
     """The logs that are there before the ledger is read: one that is removed afterwards must be looked for again."""
     found: list[Path] = []
     for directory in sorted((store.root / LOGS_DIRECTORY).glob("*")):
-        found += [path for _, path in prediction_log.segments(directory)]
+        found += [path for _, path in log_directory.segments(directory)]
         found += [path for path in (directory / "newest", directory / "model") if path.is_file()]
     return found
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from holdfast.errors import ConflictError, IntegrityError, UnavailableError
 from holdfast.feeds import AlreadyLoaded, Load, Manifest, Publish, decide
 from holdfast.records import BatchId
-from holdfast.store import Store, events, files, online, schema
+from holdfast.store import Store, events, online, schema, staging
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts
 from holdfast.store.online import Definition, OnlineValue
@@ -179,7 +179,7 @@ def _transaction(store: Store, publication: Publication, now_us: int) -> Outcome
             )
         if _moved_on(connection, publication):
             return Overtaken()
-        if not files.are_there(store.root, publication.files):
+        if not staging.are_there(store.root, publication.files):
             return Swept()
         version = new_version(connection, f"load {batch}", now_us)
         _insert_batch(connection, publication, version)

@@ -14,10 +14,11 @@ from typing import Any, Final
 import polars as pl
 from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
 
-from holdfast.store import Store, batches, events, files, online, parquet, schema
+from holdfast.store import Store, batches, events, online, parquet, schema, staging
 from holdfast.store.conditions import not_removed, same_load
 from holdfast.store.faults import fault_point
-from holdfast.store.files import FileFacts, LoadKey, Stage
+from holdfast.store.files import FileFacts, LoadKey
+from holdfast.store.staging import Stage
 from holdfast.store.together import together
 from holdfast.tables.compaction import TableFile
 
@@ -162,7 +163,7 @@ def publish(store: Store, table: str, written: Sequence[Compacted], *, now_us: i
         taken = [
             each
             for each in written
-            if _unchanged(connection, each) and files.are_there(store.root, [each.facts])
+            if _unchanged(connection, each) and staging.are_there(store.root, [each.facts])
         ]
         if not taken:
             return []

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, select
 from holdfast.errors import HoldfastError
 from holdfast.feedback import parse_id
 from holdfast.records import sha256_hex
-from holdfast.store import Store, copies, prediction_log, schema, snapshots, tombstones
+from holdfast.store import Store, copies, log_directory, prediction_log, schema, snapshots, tombstones
 from holdfast.store.files import FileFacts
 from holdfast.store.prediction_log import PredictionRecord
 from holdfast.store.publish import PUBLISHED_DIRECTORY, SEAL, seal_of
@@ -139,7 +139,7 @@ def log_segments(store: Store) -> Iterator[tuple[Path, str]]:
             (row.server, row.segment): int(row.collected_bytes) for row in connection.execute(select(rows))
         }
     for directory in sorted((store.root / LOGS_DIRECTORY).glob("*")):
-        there = prediction_log.segments(directory)
+        there = log_directory.segments(directory)
         for number, path in there:
             trouble = _segment(path, directory.name, number, collected.get((directory.name, number), 0))
             if trouble:

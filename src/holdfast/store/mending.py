@@ -25,6 +25,7 @@ from holdfast.store import (
     copies,
     derived,
     durable,
+    log_directory,
     parquet,
     prediction_log,
     schema,
@@ -243,7 +244,7 @@ def cut_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:
     for directory in sorted((store.root / derived.LOGS_DIRECTORY).glob("*")):
         if not _is_free(directory / "model"):
             continue
-        for number, path in prediction_log.segments(directory):
+        for number, path in log_directory.segments(directory):
             end = _whole_bytes(path)
             if end is not None and collected.get((directory.name, number), 0) <= end < path.stat().st_size:
                 descriptor = os.open(path, os.O_WRONLY)

@@ -15,9 +15,10 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from holdfast.store import Store, adopt, blobs, schema, testimony, tombstones
-from holdfast.store.files import ATTEMPTS_DIRECTORY, ROWS_DIRECTORY
+from holdfast.store.files import ROWS_DIRECTORY
 from holdfast.store.locks import seized
 from holdfast.store.publish import DRAFT, PUBLISHED_DIRECTORY
+from holdfast.store.staging import ATTEMPTS_DIRECTORY
 
 _NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path, schema.shadow_files.c.path)
 

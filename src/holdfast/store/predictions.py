@@ -1,7 +1,7 @@
 """Rows of prediction_files, and the Parquet files that they name: every answered row, to join and to audit.
 
 A file is written and synced before the transaction that names it, as every file of the store is
-(`store/files.py`): what a killed collector leaves is an orphan, which means nothing and is swept.
+(`store/staging.py`): what a killed collector leaves is an orphan, which means nothing and is swept.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from sqlalchemy import Connection, func, insert, select
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Answer, Frontier, parse_id
 from holdfast.store import Store, parquet
-from holdfast.store.files import Stage
 from holdfast.store.schema import prediction_files, segments
+from holdfast.store.staging import Stage
 
 TABLE: Final = "predictions"
 """What the files' footers call the table."""

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from holdfast.errors import InputError, IntegrityError
 from holdfast.feedback import parse_id
-from holdfast.store import Store, blobs, parquet, prediction_log, schema, versions
+from holdfast.store import Store, blobs, log_directory, parquet, schema, versions
 from holdfast.store.derived import LOGS_DIRECTORY
 from holdfast.store.holding import HeldConnection
 from holdfast.store.predictions import TABLE as PREDICTIONS
@@ -101,7 +101,7 @@ def take_predictions(connection: Connection, root: Path, found: Iterable[Witness
         ):  # copies are of rollouts, which no file proves
             continue
         server, segment = str(each.predictions["server"]), int(each.predictions["segment"])
-        if (segment, _log(root, server, segment)) in prediction_log.segments(root / LOGS_DIRECTORY / server):
+        if (segment, _log(root, server, segment)) in log_directory.segments(root / LOGS_DIRECTORY / server):
             continue
         frame = parquet.read(root / each.path, ["prediction", "at_us"])
         places = [parse_id(text) for text in frame["prediction"].to_list()]

@@ -59,7 +59,7 @@ def registered(store: Store, model: str | None = None) -> tuple[Server, ...]:
 
 
 def has_ended(server: Server) -> bool:
-    """Whether no process holds the server's log directory any more (`prediction_log.claim`).
+    """Whether no process holds the server's log directory any more (`log_directory.claim`).
 
     False when that cannot be told: the directory is not on this machine, or nobody ever claimed it.
     """

@@ -20,9 +20,9 @@ from holdfast.rollout import score
 from holdfast.rollout.history import remembered
 from holdfast.rollout.shadow import HUNG, LabelledPair, Pair, fold_labelled, fold_pairs
 from holdfast.store import Store, events, evidence, parquet, rollouts
-from holdfast.store.files import Stage
 from holdfast.store.predictions import Damaged
 from holdfast.store.schema import outcomes, shadow_files
+from holdfast.store.staging import Stage
 
 TABLE: Final = "shadows"
 """What the files' footers call the table."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
+from holdfast.cli.binary_trial import try_when_due
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted, moment
@@ -94,7 +96,7 @@ def back_out(
         "blast": blast(plan, cost_per_answer=cost_per_answer).as_dict(),
     }
     if rebuild and any(isinstance(step, Rebuild) and step.model == loaded.model.name for step in plan.steps):
-        document["rebuilt"] = _rebuild(report, loaded, store)
+        document["rebuilt"] = _rebuild(report, loaded, store, declaration)
     elif not apply:
         report.say(f'next: holdfast back-out {escape(feed)} {escape(batch)} --apply --reason "..."')
     report.result(document)
@@ -129,10 +131,15 @@ def _say_plan(report: Report, plan: Plan, cost_per_answer: float | None) -> None
     report.say(words)
 
 
-def _rebuild(report: Report, loaded: Project, store: Store) -> dict[str, Any]:
+def _rebuild(report: Report, loaded: Project, store: Store, declaration: Path | None) -> dict[str, Any]:
     with report.progress("building again"):
         made = rebuilding.rebuild(
-            store, loaded.model, loaded.cut(store), actor=getpass.getuser(), now_us=now_us()
+            store,
+            loaded.model,
+            loaded.cut(store),
+            actor=getpass.getuser(),
+            now_us=now_us(),
+            trial=lambda version: try_when_due(loaded, declaration, version),
         )
     if made.rollout is None:
         report.say(

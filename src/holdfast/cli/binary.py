@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import getpass
-import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
 
 from holdfast.cli.app import app
-from holdfast.cli.drill import place_of
+from holdfast.cli.binary_trial import running_in, serving, trying
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, counted, moment
 from holdfast.control import binary as pushing
 from holdfast.control import obedience
-from holdfast.control.asking import FAILURES, Asking
-from holdfast.errors import NotFoundError, RefusedError, UnavailableError
+from holdfast.errors import NotFoundError, UnavailableError
 from holdfast.records import Verdict
 from holdfast.settings import Settings
-from holdfast.store import Store, binaries, plans, servers
-from holdfast.store.binaries import BinaryRow, Release
+from holdfast.store import binaries, plans, servers
 
-OWN: Final = (sys.executable, "-m", "holdfast")
-"""The command that runs this binary."""
 SEEN_SECONDS: Final = 40.0
 """How long servers may take to be replaced before the command says that they were not."""
 
@@ -59,7 +53,7 @@ def binary(
         asked = pushing.current(connection, model)
     wanted = None if asked is None else asked[1].binary
     running: dict[str, list[str]] = defaultdict(list)
-    for server, found in _running(store, model).items():
+    for server, found in running_in(store, model).items():
         running[found].append(server)
     ids = [each.binary for each in known]
     rows = [
@@ -140,7 +134,7 @@ def try_(
     """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
-    found = _tried(report, loaded, declaration, name, version)
+    found = trying(report, loaded, declaration, name, version or _intended(loaded))
     report.result(
         {
             "binary": name,
@@ -167,7 +161,7 @@ def use(
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a binary serve. What was not tried with the champion is tried first, and refused when it answers otherwise.
+    """Let a binary serve. What was not tried with who answers is tried first, and refused when it answers otherwise.
 
     `holdfast up` starts it beside what runs. `holdfast rollback --only binary` takes it back. Example:
     holdfast binary use b-1f2e3d4c5b6a
@@ -175,10 +169,11 @@ def use(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store, model = loaded.store(), loaded.model.name
-    present = _present(loaded)
+    present = serving(loaded)
     plan = plans.newest(store, model)
-    if plan is not None and name != present.binary and not _was_tried(store, model, plan.intended, name):
-        _tried(report, loaded, declaration, name, plan.intended)
+    if name != present.binary:
+        for version in pushing.to_try(store, model, name):
+            trying(report, loaded, declaration, name, version)
     registered = servers.registered(store, model)
     number = pushing.push(
         store, model, name, present.facts, actor=getpass.getuser(), reason=reason, now_us=now_us()
@@ -204,76 +199,13 @@ def use(
     report.result({"binary": name, "plan": number, "done": done, "took_ms": took_ms})
 
 
-def _was_tried(store: Store, model: str, version: str, name: str) -> bool:
-    with store.ledger.read() as connection:
-        try:
-            pushing.must_be_tried(connection, model, version, name)
-        except RefusedError:
-            return False
-    return True
-
-
-def _tried(
-    report: Report, loaded: Project, declaration: Path | None, name: str, version: str | None
-) -> Release:
-    store, model = loaded.store(), loaded.model.name
-    plan = plans.newest(store, model)
+def _intended(loaded: Project) -> str:
+    plan = plans.newest(loaded.store(), loaded.model.name)
     if plan is None:
         raise NotFoundError(
             "HF303",
-            f"no version of {model!r} serves yet",
+            f"no version of {loaded.model.name!r} serves yet",
             state="nothing was tried",
             next_command="holdfast rollout",
         )
-    with store.ledger.read() as connection:
-        candidate = binaries.get(connection, name)
-    place = place_of(loaded, declaration)
-    with report.progress("trying"):
-        found = pushing.try_out(
-            place,
-            version or plan.intended,
-            candidate,
-            _present(loaded).command or OWN,
-            place.serve[len(OWN) :],
-        )
-    colour = "green" if found.verdict is Verdict.PASS else "red"
-    report.say(f"[{colour}]{found.verdict}[/] {found.version} with {name}: {escape(found.explanation)}")
-    return found
-
-
-def _present(loaded: Project) -> BinaryRow:
-    """What serves now: what the plans ask for, else what the servers say that they are, else what this command is."""
-    store, model = loaded.store(), loaded.model.name
-    own = BinaryRow("", binaries.here(loaded.settings.build), OWN, 0)
-    with store.ledger.write() as connection:
-        binaries.register(connection, own.facts, OWN, now_us=now_us())
-        asked = pushing.current(connection, model)
-        known = {each.binary: each for each in binaries.listed(connection)}
-    if asked is not None:
-        return asked[1]
-    found = sorted(set(_running(store, model).values())) or [own.facts.id]
-    for each in found:
-        if each not in known:
-            raise RefusedError(
-                "HF403",
-                f"servers are {each}, and nobody said how that is started, so that there would be no way back",
-                state="nothing was written",
-                next_command="holdfast binary register -- COMMAND, with the command that servers were started by",
-            )
-    return known[found[0]]
-
-
-def _running(store: Store, model: str) -> dict[str, str]:
-    """What each server says that it is; those that say nothing are left out."""
-    said: dict[str, str] = {}
-    for server in servers.registered(store, model):
-        if servers.has_ended(server):
-            continue
-        try:
-            with Asking(server) as asking:
-                found = asking.status().get("binary")
-        except FAILURES:
-            continue
-        if isinstance(found, str):
-            said[server.server] = found
-    return said
+    return plan.intended

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import getpass
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
+from holdfast.cli.binary_trial import try_when_due
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.replay import replay_when_due
 from holdfast.cli.report import Report, ago
-from holdfast.control import hold, policies
+from holdfast.control import pause as pausing
+from holdfast.control import policies
 from holdfast.control import rollout as rolling
 from holdfast.control.progress import RolloutProgress, progress
 from holdfast.declaration import Model
@@ -48,6 +51,8 @@ def rollout(
 ) -> None:
     """Begin to roll a qualified version out. The control loop carries it on, and rolls it back when it does harm.
 
+    Where `holdfast binary use` said what servers are, the version is tried with that first unless it was.
+
     Example: holdfast rollout v3-1f2e3d4c, and then holdfast rollout --show
     """
     report = Report(as_json=as_json)
@@ -58,14 +63,14 @@ def rollout(
     if show:
         _show(report, store, loaded.model.name)
     elif pause or resume:
-        move = hold.pause if pause else hold.resume
+        move = pausing.pause if pause else pausing.resume
         actor = getpass.getuser()
         number = move(store, loaded.model.name, actor=actor, reason=reason, now_us=now_us())
         state = rollouts.get(store, number).state
         report.say(f"[green]ok[/] rollout {number} is {state}")
         report.result({"rollout": number, "state": state})
     else:
-        _begin(report, store, loaded.model, version)
+        _begin(report, loaded, declaration, version)
 
 
 @command("Versions")
@@ -101,10 +106,14 @@ def policy(
     report.result({"against": number, **asdict(found)})
 
 
-def _begin(report: Report, store: Store, model: Model, version: str | None) -> None:
+def _begin(report: Report, loaded: Project, declaration: Path | None, version: str | None) -> None:
+    store, model = loaded.store(), loaded.model
     version = version or _newest_to_roll_out(store, model.name)
     before = rollouts.of_model(store, model.name)
+    trial = None
     if versions.get(store, version).state == "qualified":
+        if not any(row.running and row.challenger == version for row in before):
+            trial = try_when_due(loaded, declaration, version, report)
         replay_when_due(store, model, version, report)
     number = rolling.begin(store, model, version, actor=getpass.getuser(), now_us=now_us())
     edited: dict[str, Any] | None = None
@@ -116,7 +125,14 @@ def _begin(report: Report, store: Store, model: Model, version: str | None) -> N
             "it goes on while `holdfast up` or `holdfast control` runs"
         )
         edited = _say_edit(report, store, model, Canary.from_json(before[0].policy)) if before else None
-    report.result({"rollout": number, "version": version, "policy": edited})
+    report.result(
+        {
+            "rollout": number,
+            "version": version,
+            "policy": edited,
+            "tried_with": None if trial is None else trial.binary,
+        }
+    )
 
 
 def _say_edit(report: Report, store: Store, model: Model, before: Canary) -> dict[str, Any] | None:

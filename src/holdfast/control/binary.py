@@ -1,4 +1,4 @@
-"""Which binary serves is pushed and taken back by a plan; what was not tried with the champion is not pushed (R119).
+"""Which binary serves is pushed and taken back by a plan; what was not tried with who answers is not pushed (R116, R119).
 
 `holdfast up` follows: it starts the other command beside the one that runs, and ends that one when the other answers.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.contract import Contract
-from holdfast.control import configuration, parts
+from holdfast.control import configuration, parts, tried
 from holdfast.control.asking import FAILURES, Asking
 from holdfast.control.drill_child import START_SECONDS, Child
 from holdfast.control.drill_copy import copy, scratch
@@ -22,7 +22,7 @@ from holdfast.control.drill_push import requests_of, tensors
 from holdfast.errors import HoldfastError, InputError, RefusedError
 from holdfast.records import Verdict
 from holdfast.rollout.binary import TOLERANCE, Binary, furthest
-from holdfast.store import Store, binaries, blobs, configurations, events, taints, versions
+from holdfast.store import Store, binaries, blobs, configurations, events, plans, taints, versions
 from holdfast.store.binaries import BinaryRow, Release
 from holdfast.store.ledger import Transaction
 from holdfast.train.artifact import read_metadata
@@ -108,6 +108,8 @@ def try_out(
         apart = furthest(ours, theirs)
         verdict = Verdict.PASS if apart <= TOLERANCE else Verdict.FAIL
         words = f"{len(rows)} rows answered by both; at most {apart:.2g} apart, {TOLERANCE:g} is let through"
+        if tuple(present) == candidate.command:
+            words += "; both are this binary, for want of another"
     except HoldfastError as error:
         verdict, words = Verdict.FAIL, f"it does not answer: {error.what}"
     release = Release(version, candidate.binary, limits.id, verdict, words, place.clock_us())
@@ -127,12 +129,17 @@ def try_out(
 def qualified(store: Store, model: str, version: str, own: Binary, *, now_us: int) -> None:
     """Keep that `version` passed its gates as answered by `own`, under the configuration in force. A trial stands above it."""
     with store.ledger.write() as connection:
-        limits = configuration.current(connection, model)
-        configurations.register(connection, limits, now_us=now_us)
         binaries.register(connection, own, (), now_us=now_us)
         words = "qualified: every gate was judged by what this binary answered"
-        if binaries.tried(connection, version, own.id, limits.id) is None:
-            binaries.judge(connection, Release(version, own.id, limits.id, Verdict.PASS, words, now_us))
+        tried.keep(connection, model, version, own.id, words, now_us=now_us)
+
+
+def to_try(store: Store, model: str, binary: str) -> tuple[str, ...]:
+    """The versions that have yet to pass a trial with `binary` before it may be pushed; none before the model's first plan."""
+    with store.ledger.read() as connection:
+        plan = plans.newest_in(connection, model)
+        wanted = () if plan is None else tried.answering(connection, plan.plan)
+        return tuple(each for each in wanted if not tried.with_binary(connection, model, each, binary))
 
 
 def _bodies(store: Store, model: str, version: str) -> list[str]:
@@ -186,7 +193,7 @@ def push(
     """Let `model` be served by `binary`; the number of the plan. Before the first push stands `present`, what serves now.
 
     Raises `NotFoundError` HF303 before the model's first plan or for a binary that is not registered, `RefusedError` HF403
-    when it is in force, or did not pass a trial with the champion and the configuration that are in force.
+    when it is in force, or did not pass a trial with the configuration in force and each of `tried.answering`.
     """
     with store.ledger.write() as connection:
         before = parts.newest(connection, model, now_us)
@@ -199,25 +206,12 @@ def push(
                 state="nothing was written",
                 next_command="holdfast status",
             )
-        must_be_tried(connection, model, before.plan.intended, binary)
+        for version in tried.answering(connection, before.plan):
+            tried.must_be_tried(connection, model, version, binary)
         if not spells:
             binaries.register(connection, present, (), now_us=now_us)
             parts.append(connection, before, replace(parts.traffic_of(before), binary=present.id), now_us)
         return _append(connection, model, binary, PUSHED, actor, reason, now_us)
-
-
-def must_be_tried(connection: Transaction, model: str, version: str, binary: str) -> None:
-    """Raise `RefusedError` HF403 unless `version` passed a trial with `binary` and the configuration in force."""
-    limits = configuration.current(connection, model)
-    found = binaries.tried(connection, version, binary, limits.id)
-    if found is None or found.verdict is not Verdict.PASS:
-        why = "was not tried" if found is None else f"did not pass its trial ({found.explanation})"
-        raise RefusedError(
-            "HF403",
-            f"{binary} {why} with {version} and {limits.id}",
-            state="nothing was written",
-            next_command=f"holdfast binary try {binary}",
-        )
 
 
 def roll_back(

@@ -35,14 +35,22 @@ class Child:
         }
         self._model = place.model.name
         self._errors = (root.parent / "server.log").open("ab")
-        self._process = subprocess.Popen(
-            place.serve,
-            env={**os.environ, **own},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                place.serve,
+                env={**os.environ, **own},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+            )
+        except OSError as error:
+            self._errors.close()
+            raise UnavailableError(
+                "HF504",
+                f"the server on the copy cannot be started: {error}",
+                state="nothing was drilled",
+            ) from error
         self.server = Server("drill", self._model, "", root, 0)
 
     def __enter__(self) -> Child:

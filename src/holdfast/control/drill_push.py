@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from holdfast.contract import Boolean, Contract, Integer, Label, Number, specimens
-from holdfast.control import loop, observe, rollout
+from holdfast.control import loop, observe, rollout, tried
 from holdfast.control.drill_child import START_SECONDS, Child
 from holdfast.control.drill_copy import copied, copy, no_room, scratch
 from holdfast.control.drill_live import Found, Place
@@ -131,6 +131,11 @@ def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
             row = versions.register(connection, metadata, digest=digest, size_bytes=len(data), now_us=now_us)
             if row.state == "registered":
                 versions.set_state(connection, row.version, "qualified", before="registered")
+            binary = tried.lacking(connection, metadata.model, row.version)
+            if binary is not None:
+                tried.keep(
+                    connection, metadata.model, row.version, binary, "let through by a drill", now_us=now_us
+                )
     return row.version
 
 

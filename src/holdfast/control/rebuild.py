@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +31,25 @@ class Rebuilt:
         return asdict(self)
 
 
-def rebuild(store: Store, model: Model, cut: Snapshot, *, actor: str, now_us: int) -> Rebuilt:
+def rebuild(
+    store: Store,
+    model: Model,
+    cut: Snapshot,
+    *,
+    actor: str,
+    now_us: int,
+    trial: Callable[[str], object] = lambda _: None,
+) -> Rebuilt:
     """Train `model` on `cut`, judge the version, and ask for its rollout when it is qualified.
+
+    A qualified version is given to `trial` first, which may try it with the binary in force.
 
     Raises as `train`, `qualify` and `begin` do; what was done before that stays, and each can be done by its own command.
     """
     trained = train(store, model, cut.snapshot, now_us=now_us)
     state = standing(qualify(store, model, trained.version, now_us=now_us))
-    rollout = (
-        begin(store, model, trained.version, actor=actor, now_us=now_us) if state == "qualified" else None
-    )
+    rollout = None
+    if state == "qualified":
+        trial(trained.version)
+        rollout = begin(store, model, trained.version, actor=actor, now_us=now_us)
     return Rebuilt(cut.snapshot, trained.version, state, rollout)

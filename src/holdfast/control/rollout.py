@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from holdfast.control import drill_plan, hooks, known, pushes
+from holdfast.control import decision_evidence, drill_plan, hooks, pushes, tried
 from holdfast.control.progress import judged_all
 from holdfast.control.traffic import traffic_of
 from holdfast.control.undo import is_undone, undone_by
@@ -62,8 +62,9 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
     """Ask for the rollout of `version`; the control loop carries it on. The number of the rollout.
 
     Asking again for what is under way gives its number and writes nothing. Raises `NotFoundError` HF303 for a
-    version that the model does not have, `RefusedError` HF403 for one that is not a qualified candidate or is
-    the champion already, HF406 for a tainted one, and `ConflictError` HF404 while another version is under way.
+    version that the model does not have, `RefusedError` HF403 for one that is not a qualified candidate, is the
+    champion already or has yet to pass a trial with the binary in force, HF406 for a tainted one, and
+    `ConflictError` HF404 while another version is under way.
     """
     row = versions.get(store, version)
     if row.model != model.name:
@@ -100,6 +101,7 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
                 state="nothing was written",
                 next_command="holdfast status",
             )
+        tried.refuse(connection, model.name, version)
         reason = f"asked for by {actor}"
         number = rollouts.insert_pending(
             connection,
@@ -179,7 +181,7 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         row = rollouts.under_way_in(connection, model)
     if row is None:
         return None
-    first = known.first_evidence(store, row, now_us)
+    first = decision_evidence.first_evidence(store, row, now_us)
     with store.ledger.read() as connection:
         wanted = _decide(connection, store, row, first, seen, now_us)
     if isinstance(wanted, Wait) or not hooks.may(store, lease, row, wanted, now_us=now_us):
@@ -194,7 +196,7 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         if isinstance(decision, Wait):
             return None
         step = decision.step if isinstance(decision, Advance) else row.step
-        known.prepare(connection, row, decision, first, now_us)
+        decision_evidence.prepare(connection, row, decision, first, now_us)
         reason, actor = decision.reason, events.SYSTEM
         if isinstance(decision, Confirm):
             # Who brought it here, and why, is not lost when a probe says that it is done.
@@ -218,8 +220,8 @@ def _decide(
     now_us: int,
 ) -> Decision:
     plan = plans.newest_in(connection, row.model)
-    seen_evidence = known.of_decision(connection, row, first)
-    return decide(_state(row, plan, known.readiness(connection, row)), seen_evidence, seen, now_us)
+    seen_evidence = decision_evidence.of_decision(connection, row, first)
+    return decide(_state(row, plan, decision_evidence.readiness(connection, row)), seen_evidence, seen, now_us)
 
 
 def _state(row: RolloutRow, committed: CommittedPlan | None, ready: Readiness) -> RolloutState:

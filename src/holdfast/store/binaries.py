@@ -141,6 +141,16 @@ def tried(connection: Connection, version: str, binary: str, configuration: str)
     )
 
 
+def passed(connection: Connection, version: str) -> tuple[str, ...]:
+    """The binaries that `version` passed a trial or its gates with under any configuration, the last judged first."""
+    query = (
+        select(_RELEASES.c.binary)
+        .where(_RELEASES.c.version == version, _RELEASES.c.verdict == Verdict.PASS)
+        .order_by(_RELEASES.c.judged_us.desc(), _RELEASES.c.binary)
+    )
+    return tuple(dict.fromkeys(connection.scalars(query)))
+
+
 def in_force(connection: Connection, model: str) -> tuple[tuple[int, str], ...]:
     """The two newest binaries that plans of `model` asked for, each with the first plan of its last spell, the newest first."""
     return _in_force(connection, model, "binary")

@@ -10,8 +10,8 @@ from tests.flow import rollout_world
 from tests.flow.push_world import CONTRACT, MODEL, Pushes, carrier_of
 
 from holdfast.contract import Contract
-from holdfast.control import hold, pushes, rollout, watch
-from holdfast.control.reading import reading_of
+from holdfast.control import pause, pushes, rollout, watch
+from holdfast.control.log_reading import reading_of
 from holdfast.control.traffic import refuge
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.qualify import GateResult
@@ -256,17 +256,17 @@ def test_slices_are_told_apart_only_by_columns_that_both_versions_have(begin):
 def test_a_person_holds_a_canary_and_harm_is_stronger(begin):
     story = begin()
     with pytest.raises(NotFoundError, match="HF303"):
-        hold.pause(story.world.store, "m", actor="ann", reason="lunch", now_us=story.world.tick())
+        pause.pause(story.world.store, "m", actor="ann", reason="lunch", now_us=story.world.tick())
     story.minutes(1)
     version = story.version()
     number = story.world.begin(version)
     with pytest.raises(RefusedError, match="HF404"):
-        hold.pause(story.world.store, "m", actor="ann", reason="lunch", now_us=story.world.tick())
+        pause.pause(story.world.store, "m", actor="ann", reason="lunch", now_us=story.world.tick())
     story.step()
     plan = story.world.plan()
     for _ in range(2):  # again: nothing happens
         assert (
-            hold.pause(story.world.store, "m", actor="ann", reason="lunch", now_us=story.world.tick())
+            pause.pause(story.world.store, "m", actor="ann", reason="lunch", now_us=story.world.tick())
             == number
         )
     assert story.world.plan() == plan
@@ -274,9 +274,9 @@ def test_a_person_holds_a_canary_and_harm_is_stronger(begin):
     story.label()
     assert story.step() == []
     assert metric(story, "errors").challenger_units > 20  # evidence goes on
-    hold.resume(story.world.store, "m", actor="ann", reason="back", now_us=story.world.tick())
+    pause.resume(story.world.store, "m", actor="ann", reason="back", now_us=story.world.tick())
     assert story.step() == ["Advance"]
-    hold.pause(story.world.store, "m", actor="ann", reason="tea", now_us=story.world.tick())
+    pause.pause(story.world.store, "m", actor="ann", reason="tea", now_us=story.world.tick())
     story.minutes(3, lambda asked, _: {"failed": asked == version})
     assert story.step() == ["RollBack"]
     assert story.push().outcome is PushOutcome.BAD

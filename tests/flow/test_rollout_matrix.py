@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from holdfast.control import hold, rollout
+from holdfast.control import pause, rollout
 from holdfast.errors import HoldfastError
 from holdfast.rollout import RESTING, TRANSITIONS, Event, State
 from holdfast.store import events, rollouts, schema
@@ -81,11 +81,11 @@ def _set(world: Any, state: State) -> None:
 
 
 def _pause(world: Any) -> int:
-    return hold.pause(world.store, WORLD.MODEL, actor="ann", reason="a look", now_us=world.tick())
+    return pause.pause(world.store, WORLD.MODEL, actor="ann", reason="a look", now_us=world.tick())
 
 
 def _resume(world: Any) -> int:
-    return hold.resume(world.store, WORLD.MODEL, actor="ann", reason="seen", now_us=world.tick())
+    return pause.resume(world.store, WORLD.MODEL, actor="ann", reason="seen", now_us=world.tick())
 
 
 def _all(world: Any) -> tuple[Any, ...]:

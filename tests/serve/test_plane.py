@@ -14,7 +14,7 @@ import pytest
 from tests.serve.conftest import CONTRACT, MODEL, Served, row, sealed, tensors
 
 from holdfast.contract import Contract, Number
-from holdfast.control.reading import Reading, Watched
+from holdfast.control.log_reading import Reading, Watched
 from holdfast.control.tally import tally
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.plane import Call, Plane

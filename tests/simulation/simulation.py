@@ -21,7 +21,7 @@ from ground import MODEL, VERSIONS, Ground, policy
 from listening import EXPECTED, REFUSALS, Listener
 from simulated_servers import SimulatedServer
 
-from holdfast.control import hold, loop, rollout, watch
+from holdfast.control import loop, pause, rollout, watch
 from holdfast.control.probe import probe
 from holdfast.errors import HoldfastError
 from holdfast.monitor import Observation
@@ -322,7 +322,7 @@ class Run:
                 case "roll back":
                     rollout.roll_back(store, MODEL, actor="ann", reason="smoke", now_us=now_us)
                 case "pause" | "resume":
-                    act = hold.pause if wish == "pause" else hold.resume
+                    act = pause.pause if wish == "pause" else pause.resume
                     act(store, MODEL, actor="ann", reason="a look", now_us=now_us)
 
         self.made += 1

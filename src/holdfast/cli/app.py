@@ -37,7 +37,8 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "audit": ("audit",),
     "events": ("events",),
     "explain": ("explain",),
-    "watch": ("status", "feedback"),
+    "status": ("status",),
+    "feedback": ("feedback",),
 }
 """Which module of this package registers which commands, in the order of the help page."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from holdfast.control.reading import Reading, reading_of
+from holdfast.control.log_reading import Reading, reading_of
 from holdfast.control.tally import Tally, tally
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Waiting, parse_id

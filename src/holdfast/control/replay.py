@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from holdfast.contract import Contract
 from holdfast.contract.crossing import Crossing
+from holdfast.control.log_reading import slicer_of
 from holdfast.control.pairs import Slicer, no_slices
-from holdfast.control.reading import slicer_of
 from holdfast.control.trial import tried
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, InputError

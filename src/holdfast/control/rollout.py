@@ -221,7 +221,8 @@ def _decide(
 ) -> Decision:
     plan = plans.newest_in(connection, row.model)
     seen_evidence = decision_evidence.of_decision(connection, row, first)
-    return decide(_state(row, plan, decision_evidence.readiness(connection, row)), seen_evidence, seen, now_us)
+    ready = decision_evidence.readiness(connection, row)
+    return decide(_state(row, plan, ready), seen_evidence, seen, now_us)
 
 
 def _state(row: RolloutRow, committed: CommittedPlan | None, ready: Readiness) -> RolloutState:

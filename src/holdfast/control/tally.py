@@ -10,8 +10,8 @@ from typing import Final, assert_never
 import msgspec
 import polars as pl
 
+from holdfast.control.log_reading import Reading
 from holdfast.control.pairs import Slicer, copies_of, no_slices, pair_windows
-from holdfast.control.reading import Reading
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import Arm
 from holdfast.rollout import Answered

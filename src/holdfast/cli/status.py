@@ -1,12 +1,9 @@
-"""Commands that watch: status, feedback."""
+"""The command that tells everything about the model: status."""
 
 from __future__ import annotations
 
-import http.client
-import json
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
@@ -14,7 +11,6 @@ from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report, ago, moment
 from holdfast.control.status import status as assemble_status
-from holdfast.errors import CODES, HoldfastError, InputError, NotFoundError, UnavailableError
 
 _STALE_US = 30_000_000
 """A probe that is older, in microseconds, says nothing about now."""
@@ -34,70 +30,6 @@ def status(
     document = assemble_status(loaded.store(), loaded.model.name, now_us=now_us())
     _print_status(report, document)
     report.result(document)
-
-
-@command("Running")
-def feedback(
-    prediction: Annotated[str, typer.Argument(help="The prediction id that came with the answer.")],
-    value: Annotated[
-        str, typer.Argument(help="What turned out to be true: true, false, or a number from 0 to 1.")
-    ],
-    source: Annotated[str, typer.Option("--source", help="Who says so.")] = "cli",
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Tell the server what turned out to be true for one answer."""
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    settings = loaded.settings
-    body = json.dumps({"id": prediction, "value": _label(value), "source": source})
-    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=10)
-    try:
-        connection.request(
-            "POST", f"/v2/models/{loaded.model.name}/feedback", body, {"Content-Type": "application/json"}
-        )
-        answer = connection.getresponse()
-        said: dict[str, Any] = dict(json.loads(answer.read() or b"{}"))
-    except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
-        raise UnavailableError(
-            "HF504",
-            f"no Holdfast server answers at {settings.host}:{settings.port} ({str(error) or type(error).__name__})",
-            state="the feedback was not recorded",
-            next_command="holdfast up",
-        ) from error
-    finally:
-        connection.close()
-    if answer.status >= 400:
-        raise _refusal(answer.status, str(said.get("code", "")), str(said.get("error", answer.reason)))
-    report.say(
-        f"[green]ok[/] {escape(value)} for {escape(prediction)} is kept; it counts once it is joined (holdfast status)"
-    )
-    report.result({"prediction": prediction, "accepted": True})
-
-
-def _refusal(status: int, code: str, words: str) -> HoldfastError:
-    """The server's refusal of feedback as the error that the command ends with."""
-    kind = NotFoundError if status == 404 else UnavailableError if status >= 500 else InputError
-    known = code if code in CODES else "HF504" if status >= 500 else "HF501"
-    return kind(known, words, state="the feedback was not recorded")
-
-
-def _label(text: str) -> float:
-    named = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
-    if text.lower() in named:
-        return named[text.lower()]
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not 0.0 <= number <= 1.0:
-        raise InputError(
-            "HF501",
-            f"{text!r} is not a label: use true, false, or a number from 0 to 1",
-            state="nothing was sent",
-        )
-    return number
 
 
 def _print_status(report: Report, document: dict[str, Any]) -> None:

@@ -1,0 +1,135 @@
+"""What was not tried together gets no traffic: a version, the binary in force, the configuration in force (R115, R116)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.flow import rollout_world
+from tests.flow.rollout_world import MODEL, World
+
+from holdfast.control import binary as pushing
+from holdfast.control import configuration, parts, tried
+from holdfast.errors import RefusedError
+from holdfast.records import Verdict
+from holdfast.rollout.binary import Binary
+from holdfast.rollout.configuration import ConnectionLimits
+from holdfast.store import binaries, configurations
+from holdfast.store.binaries import Release
+
+BLUE, GREEN = Binary({"build": "blue"}), Binary({"build": "green"})
+pytestmark = pytest.mark.sqlite
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A champion answers, and both binaries are registered."""
+    made = rollout_world.World.open(tmp_path)
+    made.promote(made.add_version())
+    with made.store.ledger.write() as connection:
+        for each in (BLUE, GREEN):
+            binaries.register(connection, each, ["env"], now_us=made.tick())
+    return made
+
+
+def judge(world: World, version: str, binary: Binary, verdict: Verdict = Verdict.PASS) -> None:
+    with world.store.ledger.write() as connection:
+        limits = configuration.current(connection, MODEL)
+        configurations.register(connection, limits, now_us=world.tick())
+        found = Release(version, binary.id, limits.id, verdict, "0.2 apart", world.tick())
+        binaries.judge(connection, found)
+
+
+def use(world: World, binary: Binary) -> int:
+    return pushing.push(world.store, MODEL, binary.id, BLUE, actor="ann", reason="new", now_us=world.tick())
+
+
+def put_in_force(world: World, binary: Binary) -> None:
+    plan = world.plan()
+    assert plan is not None
+    judge(world, plan.champion, binary)
+    use(world, binary)
+
+
+def test_where_no_plan_asks_for_a_binary_nothing_is_asked_of_a_rollout(world: World) -> None:
+    version = world.add_version()
+    judge(world, version, GREEN, Verdict.FAIL)
+    assert world.begin(version)
+
+
+def test_a_version_that_the_binary_in_force_was_not_tried_with_is_not_rolled_out(world: World) -> None:
+    put_in_force(world, GREEN)
+    version = world.add_version()
+    judge(world, version, BLUE)
+    newest = world.row().rollout
+    with pytest.raises(RefusedError, match=rf"HF403.*{GREEN.id} was not tried with {version}") as refused:
+        world.begin(version)
+    assert refused.value.next_command == f"holdfast binary try {GREEN.id} --version {version}"
+    assert refused.value.state == "nothing was written"
+    judge(world, version, GREEN, Verdict.FAIL)
+    with pytest.raises(RefusedError, match=r"did not pass its trial \(0\.2 apart\)"):
+        world.begin(version)
+    assert world.row().rollout == newest
+    judge(world, version, GREEN)
+    number = world.begin(version)
+    assert number > newest
+    limits = replace(ConnectionLimits(), idle_seconds=7.0)
+    configuration.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
+    assert world.begin(version) == number  # what is under way is only named again
+
+
+def test_another_configuration_is_another_combination(world: World) -> None:
+    put_in_force(world, GREEN)
+    version = world.add_version()
+    judge(world, version, GREEN)
+    limits = replace(ConnectionLimits(), idle_seconds=7.0)
+    configuration.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
+    with pytest.raises(RefusedError, match=f"was not tried with {version} and {limits.id}"):
+        world.begin(version)
+    judge(world, version, GREEN)
+    assert world.begin(version)
+
+
+def test_a_binary_is_pushed_only_when_what_is_being_rolled_out_was_tried_with_it_too(world: World) -> None:
+    plan = world.plan()
+    assert plan is not None
+    version = world.add_version()
+    world.begin(version)
+    assert pushing.to_try(world.store, MODEL, GREEN.id) == (plan.champion, version)
+    judge(world, plan.champion, GREEN)
+    assert pushing.to_try(world.store, MODEL, GREEN.id) == (version,)
+    with pytest.raises(RefusedError, match=f"{GREEN.id} was not tried with {version}"):
+        use(world, GREEN)
+    judge(world, version, GREEN)
+    assert pushing.to_try(world.store, MODEL, GREEN.id) == ()
+    assert use(world, GREEN) > plan.plan
+
+
+def test_no_roll_back_asks_what_was_tried(world: World) -> None:
+    """R117: a binary goes back under a rollout that was tried with the newer one only, and so does the rollout."""
+    put_in_force(world, GREEN)
+    version = world.add_version()
+    judge(world, version, GREEN)
+    number = world.begin(version)
+    asked = {"actor": "ann", "reason": "it is slow"}
+    assert pushing.roll_back(world.store, MODEL, now_us=world.tick(), **asked) is not None
+    with world.store.ledger.read() as connection:
+        assert tried.lacking(connection, MODEL, version) == BLUE.id
+    assert world.roll_back() == number
+    with world.store.ledger.read() as connection:
+        newest = parts.newest(connection, MODEL, world.tick())
+    assert version not in newest.plan.versions()
+
+
+def test_gates_stand_below_a_trial(world: World) -> None:
+    """What a version's gates were judged by is kept as tried, and a trial that failed is not forgotten for it."""
+    put_in_force(world, GREEN)
+    version, other = world.add_version(), world.add_version()
+    pushing.qualified(world.store, MODEL, version, GREEN, now_us=world.tick())
+    judge(world, other, GREEN, Verdict.FAIL)
+    pushing.qualified(world.store, MODEL, other, GREEN, now_us=world.tick())
+    with world.store.ledger.read() as connection:
+        assert tried.lacking(connection, MODEL, version) is None
+        assert tried.lacking(connection, MODEL, other) == GREEN.id
+        assert (binaries.passed(connection, version), binaries.passed(connection, other)) == ((GREEN.id,), ())

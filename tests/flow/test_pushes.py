@@ -322,13 +322,19 @@ def test_what_a_policy_asks_for_is_waited_for(begin):
     with store.ledger.write() as connection:
         gates.append(connection, version, [passed], now_us=now_us)
     assert story.step() == []
-    with store.ledger.write() as connection:
-        connection.execute(
-            insert(schema.drills).values(
-                kind="roll-back", model="m", verdict="pass", evidence="{}", explanation="done", actor="ann",
-                started_us=now_us, ended_us=now_us, expires_us=now_us + HOUR_US,
-            )
-        )  # fmt: skip
+
+    def drilled(believed_us: int) -> None:
+        with store.ledger.write() as connection:
+            connection.execute(
+                insert(schema.drills).values(
+                    kind="roll-back", model="m", verdict="pass", evidence="{}", explanation="done", actor="ann",
+                    started_us=now_us, ended_us=now_us, expires_us=now_us + believed_us,
+                )
+            )  # fmt: skip
+
+    drilled(0)  # the policy believes it for seven days, whoever drilled does not
+    assert story.step() == []
+    drilled(HOUR_US)
     assert story.step() == ["Start"]
 
 

@@ -1,4 +1,4 @@
-"""Rows of `drills`: begun, noted, ended, found unfinished, and what the policy asks of them."""
+"""Rows of `drills`: begun, noted, ended, found unfinished, and found again among many."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.records import Verdict
-from holdfast.rollout.drills import DrillKind
+from holdfast.rollout.drills import DrillKind, ready
 from holdfast.store import Store, drills, events
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
@@ -56,22 +56,15 @@ def test_how_it_ended_is_kept_and_told(store: Store) -> None:
     assert (told.subject, told.actor, told.explanation) == (f"drill/{number}", "ann", "roll-back: pass: seen")
 
 
-def test_the_last_pass_counts_until_one_fails(store: Store) -> None:
-    """What `Canary.drill_within` asks."""
-
-    def last(model: str = "m") -> int | None:
-        with store.ledger.read() as connection:
-            return drills.last_passed_us(connection, model, BACK)
-
-    assert last() is None
-    _ended(store, Verdict.PASS, 10, kind=DrillKind.RESTORE)
-    assert last() is None
-    _ended(store, Verdict.PASS, 20)
-    assert (last(), last("other")) == (21, None)
-    for says_nothing in (Verdict.ERROR, Verdict.INCONCLUSIVE):
-        _ended(store, says_nothing, 30)
-    assert last() == 21
-    _ended(store, Verdict.FAIL, 40)
-    assert last() is None
-    _ended(store, Verdict.PASS, 50)
-    assert last() == 51
+def test_what_is_tried_again_and_again_hides_nothing(store: Store) -> None:
+    """Neither another kind's failures nor what could not be judged: a pass is believed until it expires or fails."""
+    passed = _ended(store, Verdict.PASS, 10)
+    for at_us in range(20, 60):
+        _ended(store, Verdict.FAIL, at_us, kind=DrillKind.RESTORE)
+        _ended(store, Verdict.INCONCLUSIVE, at_us)
+    found = drills.of_model(store, "m")
+    assert [each.drill for each in found] == sorted((each.drill for each in found), reverse=True)
+    assert found[-1].drill == passed
+    assert ready(found, BACK, 109).ready
+    assert not ready(found, DrillKind.RESTORE, 60).ready
+    assert drills.of_model(store, "other") == ()

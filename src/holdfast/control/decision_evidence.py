@@ -24,7 +24,7 @@ from holdfast.rollout import (
     hold_to_levels,
     shadow,
 )
-from holdfast.rollout.drills import DrillKind
+from holdfast.rollout.drills import DrillKind, ready
 from holdfast.rollout.evidence import begin_watch
 from holdfast.rollout.watch import begin_rate
 from holdfast.store import Store, drills, evidence, gates, plans, taints, usage
@@ -37,16 +37,17 @@ LATENCY_LOOKBACK_US: Final = 7 * 86_400_000_000
 BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
 
 
-def readiness(connection: Transaction, row: RolloutRow) -> Readiness:
-    """What the policy of a pending rollout may ask for before anything begins."""
+def readiness(connection: Transaction, row: RolloutRow, now_us: int) -> Readiness:
+    """What the policy of a pending rollout may ask for before anything begins, at `now_us`."""
     policy = Canary.from_json(row.policy)
     if row.state is not State.PENDING or not (policy.replay_requests or policy.drill_within_us):
         return Readiness()
     replay = gates.newest_replay(connection, row.challenger)
+    drilled = drills.of_model_in(connection, row.model)
     return Readiness(
         replay=None if replay is None else replay.verdict,
         replayed=0 if replay is None or replay.observed is None else int(replay.observed),
-        drilled_us=drills.last_passed_us(connection, row.model, DrillKind.ROLL_BACK),
+        drill=ready(drilled, DrillKind.ROLL_BACK, now_us, within_us=policy.drill_within_us),
         can_drill=_can_drill(connection, row.model),
     )
 

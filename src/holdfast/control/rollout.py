@@ -221,7 +221,7 @@ def _decide(
 ) -> Decision:
     plan = plans.newest_in(connection, row.model)
     seen_evidence = decision_evidence.of_decision(connection, row, first)
-    ready = decision_evidence.readiness(connection, row)
+    ready = decision_evidence.readiness(connection, row, now_us)
     return decide(_state(row, plan, ready), seen_evidence, seen, now_us)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
+from holdfast import figures
 from holdfast.records import EVERYTHING_PPM, Verdict
 from holdfast.rollout import shadow
 from holdfast.rollout.decisions import (
@@ -118,7 +119,7 @@ def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int
     wanted = rollout.policy.shadow
     if wanted is None:
         return _start(rollout, evidence, "", (), now_us)
-    share = percent(wanted.share_ppm)
+    share = figures.share(wanted.share_ppm)
     reason = f"{rollout.challenger} gets copies of {share} of the requests; nobody sees what it answers"
     return BeginShadow(wanted.share_ppm, reason)
 
@@ -138,14 +139,13 @@ def _missing(rollout: RolloutState, now_us: int) -> RollBack | Wait | None:
             )
             return _wait_or_give_up(rollout, wanting, (), now_us)
     within_us = policy.drill_within_us
-    if within_us is None or (ready.drilled_us is not None and now_us - ready.drilled_us <= within_us):
+    if within_us is None or ready.drill.ready:
         return None
     if not ready.can_drill:
         return None  # with nobody beside the champion no drill can pass, and without a rollout nobody ever is
-    last = "never" if ready.drilled_us is None else f"{_hours(now_us - ready.drilled_us)} ago"
     wanting = (
-        f"inconclusive: roll-back was last drilled {last}, and the policy asks for a drill within "
-        f"{_hours(within_us)} (holdfast drill)"
+        f"inconclusive: {ready.drill.explanation}, and the policy asks for a drill within "
+        f"{figures.hours(within_us)} (holdfast drill)"
     )
     return _wait_or_give_up(rollout, wanting, (), now_us)
 
@@ -155,7 +155,7 @@ def _start(
 ) -> Decision:
     if evidence:
         share_ppm = rollout.policy.shares_ppm[0]
-        reason = f"{after}{rollout.challenger} starts with {percent(share_ppm)} of the units"
+        reason = f"{after}{rollout.challenger} starts with {figures.share(share_ppm)} of the units"
         return Start(share_ppm, reason, verdicts)
     wanting = (
         f"inconclusive: too few requests of {rollout.champion} are known "
@@ -188,12 +188,12 @@ def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int)
     if wanting or not verdicts:
         seen = ", ".join(wanting) or "no evidence at all"
         return _wait_or_give_up(
-            rollout, f"inconclusive at {percent(share_ppm)}: {seen} so far", verdicts, now_us
+            rollout, f"inconclusive at {figures.share(share_ppm)}: {seen} so far", verdicts, now_us
         )
     lasted_us = now_us - rollout.step_started_us
     if lasted_us < rollout.policy.step_at_least_us:
-        least = _hours(rollout.policy.step_at_least_us)
-        return Wait(f"no harm at {percent(share_ppm)} in {_hours(lasted_us)}; a step lasts {least}", verdicts)
+        least = figures.hours(rollout.policy.step_at_least_us)
+        return Wait(f"no harm at {figures.share(share_ppm)} in {figures.hours(lasted_us)}; a step lasts {least}", verdicts)
     after = rollout.policy.shares_ppm[rollout.step + 1 :]
     labelled = sum(state.challenger_units for state in evidence if state.metric == QUALITY)
     if labelled < rollout.policy.labelled_in_all and (not after or after[0] == EVERYTHING_PPM):
@@ -201,11 +201,11 @@ def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int)
         return _wait_or_give_up(rollout, wanted, verdicts, now_us)
     if after:
         reason = (
-            f"no harm at {percent(share_ppm)} ({_shown(verdicts)}): the share grows to {percent(after[0])}"
+            f"no harm at {figures.share(share_ppm)} ({_shown(verdicts)}): the share grows to {figures.share(after[0])}"
         )
         return Advance(rollout.step + 1, after[0], reason, verdicts)
     return Complete(
-        f"no harm at {percent(share_ppm)}, the last step ({_shown(verdicts)}); a probe has to confirm it",
+        f"no harm at {figures.share(share_ppm)}, the last step ({_shown(verdicts)}); a probe has to confirm it",
         verdicts,
     )
 
@@ -215,7 +215,7 @@ def _paused(rollout: RolloutState, evidence: Sequence[MetricState]) -> Decision:
     verdicts, harm = judged(evidence, rollout.policy)
     if harm:
         return RollBack(Verdict.FAIL, harm, verdicts)
-    share = percent(rollout.policy.shares_ppm[rollout.step])
+    share = figures.share(rollout.policy.shares_ppm[rollout.step])
     return Wait(f"held at {share} of the units by a person (holdfast rollout --resume)", verdicts)
 
 
@@ -264,22 +264,9 @@ def _wait_or_give_up(rollout: RolloutState, wanting: str, verdicts: Verdicts, no
     waited_us = now_us - rollout.step_started_us
     if waited_us <= patience_us:
         return Wait(wanting, verdicts)
-    waited = f"{_hours(waited_us)} of {_hours(patience_us)}"
+    waited = f"{figures.hours(waited_us)} of {figures.hours(patience_us)}"
     return RollBack(Verdict.INCONCLUSIVE, f"{wanting}; patience ran out after {waited}", verdicts)
-
-
-def percent(share_ppm: int) -> str:
-    """A share as people say it.
-
-    >>> percent(12_500)
-    '1.25 %'
-    """
-    return f"{share_ppm / 10_000:g} %"
 
 
 def _shown(verdicts: Verdicts) -> str:
     return ", ".join(f"{verdict.metric} {verdict.units} units" for verdict in verdicts)
-
-
-def _hours(us: int) -> str:
-    return f"{us / 3.6e9:.1f} h"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from holdfast.records import Verdict
+from holdfast.rollout.drills import DrillKind, Standing, ready
 from holdfast.rollout.machine import Event, State
 from holdfast.rollout.policy import Canary
 from holdfast.rollout.verdict import Verdicts
+
+_NEVER: Final = ready((), DrillKind.ROLL_BACK, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +22,15 @@ class Readiness:
     ----------
     replay, replayed
         How the newest replay of recorded requests ended, and of how many; None when there was none.
-    drilled_us
-        When a drill of roll-back was last passed, microseconds since 1970 UTC; None when none was.
+    drill
+        Whether a drill of roll-back is believed for as long as the policy asks.
     can_drill
         Whether anything stands beside the champion that a drill of roll-back could return to.
     """
 
     replay: Verdict | None = None
     replayed: int = 0
-    drilled_us: int | None = None
+    drill: Standing = _NEVER
     can_drill: bool = True
 
 

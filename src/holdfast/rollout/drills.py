@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import Final
 
 from holdfast.errors import InputError
-from holdfast.records import Verdict, duration
+from holdfast.figures import hours
+from holdfast.records import HOUR_US, Verdict, duration
 
 
 class DrillKind(StrEnum):
@@ -36,7 +37,7 @@ DEEDS: Final[Mapping[DrillKind, str]] = {
 
 LASTS: Final = timedelta(days=30)
 """How long a drill is believed when nobody says otherwise."""
-RETRY_US: Final = 3_600_000_000
+RETRY_US: Final = HOUR_US
 """After how many microseconds a drill that did not pass is due again."""
 
 
@@ -122,11 +123,12 @@ def kind_of(name: str) -> DrillKind:
         ) from error
 
 
-def ready(drills: Iterable[Drill], kind: DrillKind, now_us: int) -> Standing:
+def ready(drills: Iterable[Drill], kind: DrillKind, now_us: int, *, within_us: int | None = None) -> Standing:
     """Whether `kind` has passed and is still believed at `now_us`, by the drills that there were, in any order.
 
     A later drill that failed ends what an earlier one showed. One that could not be judged (an error, nothing to drill) says
-    nothing, neither for nor against.
+    nothing, neither for nor against. With `within_us` it is believed for no longer than that, in microseconds: whoever asks
+    may be stricter than whoever drilled, and never less strict.
 
     >>> ready([], DrillKind.RESTORE, 0).explanation
     'restore was never drilled'
@@ -137,9 +139,10 @@ def ready(drills: Iterable[Drill], kind: DrillKind, now_us: int) -> Standing:
         return Standing(kind, False, None, f"{kind} was never drilled")
     if last.verdict is Verdict.FAIL:
         return Standing(kind, False, None, f"{kind} failed its last drill: {last.explanation}")
-    if last.expires_us <= now_us:
-        return Standing(kind, False, last.expires_us, f"{kind} was drilled too long ago")
-    return Standing(kind, True, last.expires_us, f"{kind} is ready: {last.explanation}")
+    until_us = last.expires_us if within_us is None else min(last.expires_us, last.ended_us + within_us)
+    if until_us <= now_us:
+        return Standing(kind, False, until_us, f"{kind} was drilled too long ago, {hours(now_us - last.ended_us)}")
+    return Standing(kind, True, until_us, f"{kind} is ready: {last.explanation}")
 
 
 def due(schedule: Drills, drills: Iterable[Drill], now_us: int) -> tuple[DrillKind, ...]:

@@ -117,8 +117,8 @@ class Canary:
         back for it while nobody is compared: at 100 % and in the watch. From 0 to below 1, default 0.05. Less than that,
         a world that got harder may have done; it is told, and the watch ends censored.
     drill_within
-        How old the last passed drill of roll-back may be when a rollout begins; None asks for none. Nor is one asked for while
-        nothing stands beside the champion that it could return to.
+        How old the last passed drill of roll-back may be when a rollout begins, while it is believed at all; None asks for
+        none. Nor is one asked for while nothing stands beside the champion that it could return to.
     verify_within
         How long the servers may take to be seen answering with the version that has everything, before it is
         taken back: they may be unable to load it, or die of it. Default 10 minutes.

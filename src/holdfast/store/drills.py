@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from holdfast.records import TrafficPlan, Verdict, canonical_json
 from holdfast.rollout.drills import Drill, DrillKind
@@ -15,25 +15,9 @@ from holdfast.store import Store, events, schema
 _DRILLS: Final = schema.drills
 _ELSEWHERE: Final = ""
 """A model that nobody has."""
+_NEWEST: Final = 20
+"""How many drills of one kind and verdict are looked at."""
 _UNFINISHED: Final = "it began, and nobody has said how it ended"
-
-
-def last_passed_us(connection: Connection, model: str, kind: str) -> int | None:
-    """When a drill of this kind of `model` last passed, microseconds since 1970 UTC; None when none has, or when a later one
-    failed.
-    """
-    query = (
-        select(_DRILLS.c.verdict, _DRILLS.c.ended_us)
-        .where(
-            _DRILLS.c.model == model,
-            _DRILLS.c.kind == kind,
-            _DRILLS.c.verdict.in_((Verdict.PASS, Verdict.FAIL)),
-        )
-        .order_by(_DRILLS.c.drill.desc())
-        .limit(1)
-    )
-    last = connection.execute(query).one_or_none()
-    return int(last.ended_us) if last is not None and last.verdict == Verdict.PASS else None
 
 
 def begin(store: Store, kind: DrillKind, model: str, *, actor: str, now_us: int) -> int:
@@ -98,11 +82,22 @@ def end(
         )
 
 
-def of_model(store: Store, model: str, *, limit: int = 200) -> tuple[Drill, ...]:
-    """The newest drills of `model`, the newest first."""
-    query = select(_DRILLS).where(_DRILLS.c.model == model).order_by(_DRILLS.c.drill.desc()).limit(limit)
+def of_model(store: Store, model: str) -> tuple[Drill, ...]:
+    """The newest drills of `model`, the newest first: so many of each kind and verdict that no kind which is tried every hour
+    hides another, and none that could not be judged hides what was shown.
+    """
     with store.ledger.read() as connection:
-        return tuple(_drill(row) for row in connection.execute(query))
+        return of_model_in(connection, model)
+
+
+def of_model_in(connection: Connection, model: str) -> tuple[Drill, ...]:
+    """The same, as the caller's transaction sees it."""
+    place = func.row_number().over(
+        partition_by=(_DRILLS.c.kind, _DRILLS.c.verdict), order_by=_DRILLS.c.drill.desc()
+    )
+    placed = select(_DRILLS, place.label("place")).where(_DRILLS.c.model == model).subquery()
+    query = select(placed).where(placed.c.place <= _NEWEST).order_by(placed.c.drill.desc())
+    return tuple(_drill(row) for row in connection.execute(query))
 
 
 def unfinished(store: Store, model: str) -> tuple[Drill, ...]:

@@ -37,6 +37,7 @@ from holdfast.rollout import (
     shadow,
 )
 from holdfast.rollout.decide import harm_shown
+from holdfast.rollout.drills import DrillKind, Standing
 
 POLICY = Canary(units_per_step=100, labelled_per_step=20, patience=timedelta(hours=1))
 HOUR_US = 3_600_000_000
@@ -262,7 +263,7 @@ def test_every_decision_is_legal_and_says_why(
 
 PENDING = replace(RUNNING, state=State.PENDING)
 ASKING = replace(POLICY, replay_requests=100, drill_within=timedelta(days=7))
-READY = Readiness(Verdict.PASS, 100, drilled_us=0)
+READY = Readiness(Verdict.PASS, 100, Standing(DrillKind.ROLL_BACK, True, 1, "roll-back is ready"))
 
 
 @pytest.mark.parametrize(
@@ -273,9 +274,12 @@ READY = Readiness(Verdict.PASS, 100, drilled_us=0)
         (replace(READY, replayed=99), Wait, "has answered 99 of 100 recorded requests"),
         (replace(READY, replay=Verdict.INCONCLUSIVE), Wait, "recorded requests (holdfast replay v2)"),
         (replace(READY, replay=Verdict.FAIL), RollBack, "failed the replay of 100 requests"),
-        (replace(READY, drilled_us=None), Wait, "last drilled never, and the policy asks"),
-        (replace(READY, drilled_us=None, can_drill=False), Start, "starts with"),
-        (replace(READY, drilled_us=-8 * 24 * HOUR_US), Wait, "last drilled 192.0 h ago"),
+        (
+            replace(READY, drill=Readiness().drill),
+            Wait,
+            "was never drilled, and the policy asks for a drill within",
+        ),
+        (replace(READY, drill=Readiness().drill, can_drill=False), Start, "starts with"),
     ],
 )
 def test_what_a_policy_asks_for_before_anything_begins(ready: Readiness, kind: type, words: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import InputError
 from holdfast.records import Verdict
-from holdfast.rollout.drills import RETRY_US, Drill, DrillKind, Drills, due, kind_of, ready
+from holdfast.rollout.drills import HOUR_US, RETRY_US, Drill, DrillKind, Drills, due, kind_of, ready
 
 DAY_US = 86_400_000_000
 BACK = DrillKind.ROLL_BACK
@@ -31,6 +31,16 @@ def test_a_pass_is_believed_until_it_expires() -> None:
     assert ready(passed, BACK, 4 + DAY_US).ready
     after = ready(passed, BACK, 5 + DAY_US)
     assert (after.ready, "too long ago" in after.explanation) == (False, True)
+
+
+def test_who_asks_may_be_stricter_than_who_drilled_and_never_less_strict() -> None:
+    """R120: a policy accepts nothing that the page calls not ready."""
+    passed = [drill(1, Verdict.PASS, at_us=5)]
+    assert ready(passed, BACK, 4 + DAY_US, within_us=7 * DAY_US).until_us == 5 + DAY_US
+    assert not ready(passed, BACK, 5 + DAY_US, within_us=7 * DAY_US).ready
+    assert ready(passed, BACK, 5 + HOUR_US, within_us=2 * HOUR_US).until_us == 5 + 2 * HOUR_US
+    strict = ready(passed, BACK, 5 + 2 * HOUR_US, within_us=2 * HOUR_US)
+    assert (strict.ready, strict.explanation) == (False, "roll-back was drilled too long ago, 2.0 h")
 
 
 def test_a_later_failure_ends_what_a_pass_showed_and_an_error_says_nothing() -> None:

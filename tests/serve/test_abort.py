@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +22,11 @@ from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
 from holdfast.contract import Category, Contract
+from holdfast.control import emergency
 from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedError, UnavailableError
+from holdfast.rollout import State
 from holdfast.rollout.abort import Abort
-from holdfast.store import aborts, schema
+from holdfast.store import aborts, blobs, leases, plans, rollouts, schema, servers
 
 Start = Callable[..., Served]
 
@@ -179,6 +185,77 @@ def test_a_server_takes_an_abort_from_whoever_has_its_token(
     monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "other")
     with pytest.raises(RefusedError, match="token"):
         command("--server", served.address)
+
+
+@pytest.fixture
+def elsewhere(
+    promoted: World, command: Callable[..., dict[str, Any]], tmp_path: Path
+) -> Iterator[tuple[Served, Path]]:
+    """A server as on another machine: it shares the ledger, and has versions, logs and aborts under a root of its own."""
+    root = tmp_path / "elsewhere"
+    kept = blobs.path_of(promoted.root, "0" * 64).parents[1]
+    shutil.copytree(kept, root / kept.relative_to(promoted.root))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2] / "src"),
+        "HOLDFAST_ROOT": str(root),
+        "HOLDFAST_LEDGER": f"sqlite:///{promoted.root / 'ledger.db'}",
+        "HOLDFAST_PORT": "0",
+        "HOLDFAST_ABORT_TOKEN": "s3cret-token",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "holdfast", "serve", "--project", str(tmp_path / "project")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        assert process.stdout is not None
+        served = Served(process, process.stdout.readline().split()[-1])
+        served.wait(lambda status: bool(status["ready"]))
+        served.wait(lambda _: bool(servers.registered(promoted.store, MODEL)))
+        with promoted.store.ledger.write() as connection:  # no other machine's directory is seen from here
+            connection.exec_driver_sql("UPDATE servers SET log_directory = '/nowhere/log'")
+        yield served, root
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_elsewhere_obeys_an_abort_and_the_ledger_learns_it_from_that_server(
+    promoted: World,
+    elsewhere: tuple[Served, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    command: Callable[..., dict[str, Any]],
+) -> None:
+    """R117, R122: the file that keeps the abort lies where this machine cannot look."""
+    served, root = elsewhere
+    bad, good = promoted.names["half"], promoted.names["tenth"]
+    monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "other")
+    with pytest.raises(RefusedError, match="token"):
+        command("--server", served.address)
+    assert served.infer()[1]["model_version"] == bad
+    monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "s3cret-token")
+    done = command("--server", served.address, "--reason", "answers 0.5 for everybody")
+    assert (done["by"], done["version"], done["answers"], done["durable"]) == ("server", bad, good, True)
+    answers = {served.infer(unit=f"u{number}")[1]["model_version"] for number in range(30)}
+    assert answers == {good}
+    assert served.call(f"/v2/models/{MODEL}/versions/{bad}/infer", b"{}")[0] == 404
+    assert aborts.stamp(promoted.root / "serve" / MODEL) is None
+    assert [each.version for each in aborts.load(root / "serve" / MODEL)] == [bad]
+    plan = plans.newest(promoted.store, MODEL)
+    assert plan is not None
+    assert plan.champion == bad, "nobody has told the ledger"
+    lease = leases.acquire(promoted.store, "control", holder="test", duration_us=10**8, now_us=1)
+    assert isinstance(lease, leases.Lease)
+    carried = emergency.carry(promoted.store, MODEL, lease, now_us=2)
+    assert [(each.version, each.reason) for each in carried] == [(bad, "answers 0.5 for everybody")]
+    row, plan = rollouts.newest(promoted.store, MODEL), plans.newest(promoted.store, MODEL)
+    assert plan is not None
+    assert (row.state, row.actor, plan.champion) == (State.ROLLING_BACK, getpass.getuser(), good)
+    served.wait(lambda status: status["plan"] == plan.plan and not status["aborts"])
+    assert served.infer()[1]["model_version"] == good
+    assert emergency.carry(promoted.store, MODEL, lease, now_us=3) == []
 
 
 def test_the_same_wish_again_takes_nothing_from_who_answers_instead(

@@ -22,6 +22,10 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 EVERYTHING_PPM: Final = 1_000_000
 """All of the traffic, in parts per million."""
 
+MINUTE_US: Final = 60_000_000
+HOUR_US: Final = 3_600_000_000
+DAY_US: Final = 86_400_000_000
+
 Progress = Callable[[int, int], None]
 """Told how much of long work is done, of how much."""
 

@@ -10,8 +10,9 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project
-from holdfast.cli.report import Report, counted
+from holdfast.cli.report import Report
 from holdfast.control.audit import audit as auditing
+from holdfast.figures import counted
 from holdfast.store.chain import Head
 
 

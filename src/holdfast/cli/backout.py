@@ -13,10 +13,11 @@ from holdfast.cli.app import command
 from holdfast.cli.binary_trial import try_when_due
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, counted, moment
+from holdfast.cli.report import Report
 from holdfast.control import backout as backing
 from holdfast.control import rebuild as rebuilding
 from holdfast.errors import InputError
+from holdfast.figures import counted, moment
 from holdfast.records import BatchId, canonical_json
 from holdfast.store import Store, backouts
 from holdfast.store import lineage as lines

@@ -14,10 +14,11 @@ from holdfast.cli.app import app
 from holdfast.cli.binary_trial import running_in, serving, trying
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, counted, moment
+from holdfast.cli.report import Report
 from holdfast.control import binary as pushing
 from holdfast.control import obedience
 from holdfast.errors import NotFoundError, UnavailableError
+from holdfast.figures import counted, moment
 from holdfast.records import Verdict
 from holdfast.settings import Settings
 from holdfast.store import binaries, plans, servers

@@ -13,10 +13,11 @@ import typer
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, counted
+from holdfast.cli.report import Report
 from holdfast.control import configuration as configuring
 from holdfast.control import obedience
 from holdfast.errors import InputError, UnavailableError
+from holdfast.figures import counted
 from holdfast.rollout.configuration import ConnectionLimits
 from holdfast.store import plans, servers
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from holdfast.cli.app import app
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import MODEL_FILE, Project, now_us
-from holdfast.cli.report import Report, counted, moment
+from holdfast.cli.report import Report
 from holdfast.contract import Column, Contract
 from holdfast.contract import suggestion as suggesting
 from holdfast.contract.border import ColumnFacts
@@ -23,6 +23,7 @@ from holdfast.contract.evolution import Evolution, compare
 from holdfast.control import contracts as changing
 from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import Feed
+from holdfast.figures import counted, moment
 from holdfast.settings import Settings
 from holdfast.store import Store, batches, blobs, contracts, files, versions
 from holdfast.store.sources import open_source

@@ -16,12 +16,13 @@ from holdfast.cli.app import command
 from holdfast.cli.given import Given, Query, batch_id, given
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, counted
+from holdfast.cli.report import Report
 from holdfast.control import check as checking
 from holdfast.control.bulk import Delivery, ingest_many
 from holdfast.control.executor import open_executor
 from holdfast.errors import InputError
 from holdfast.feeds import Feed
+from holdfast.figures import counted
 from holdfast.records import Level, Violation
 from holdfast.store import Store
 from holdfast.store import publish as publishing

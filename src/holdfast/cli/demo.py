@@ -17,13 +17,14 @@ import typer
 from holdfast.cli.app import command
 from holdfast.cli.options import AsJson
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, counted
+from holdfast.cli.report import Report
 from holdfast.cli.stage import Stage
 from holdfast.cli.wording import held_out_auc, listed, steps_of, wrapped
 from holdfast.control import accept, backout, qualify, rollout, train, verify
 from holdfast.control.status import status
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
+from holdfast.figures import counted
 from holdfast.qualify import GateResult
 from holdfast.records import BatchId, Verdict
 from holdfast.rollout.machine import RESTING, State

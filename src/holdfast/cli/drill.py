@@ -15,10 +15,11 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, moment
+from holdfast.cli.report import Report
 from holdfast.control import drill as drilling
 from holdfast.control.drill_live import Place
 from holdfast.errors import InputError
+from holdfast.figures import moment
 from holdfast.records import Verdict, duration
 from holdfast.rollout.drills import DEEDS, LASTS, Drill, DrillKind, Drills, kind_of
 

@@ -15,8 +15,9 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project
-from holdfast.cli.report import Report, moment
+from holdfast.cli.report import Report
 from holdfast.control import cdevents as announcing
+from holdfast.figures import moment
 from holdfast.store import Store
 from holdfast.store import events as story
 

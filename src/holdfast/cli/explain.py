@@ -10,9 +10,10 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project
-from holdfast.cli.report import Report, moment
+from holdfast.cli.report import Report
 from holdfast.control.explain import Chapter, Story
 from holdfast.control.explain import explain as told
+from holdfast.figures import moment, share
 from holdfast.records import EVERYTHING_PPM, Verdict
 from holdfast.store import rollouts
 
@@ -47,7 +48,7 @@ def _print(report: Report, story: Story) -> None:
     report.say(
         f"[bold]rollout {row.rollout}[/] of {row.model}: {row.challenger}, {against}; it is [bold]{row.state}[/]"
     )
-    steps = ", ".join(f"{share / 10_000:g} %" for share in policy.shares_ppm)
+    steps = ", ".join(share(each) for each in policy.shares_ppm)
     report.say(
         f"  policy: steps {steps}; needless roll-backs at most {policy.false_alarm:g}; {policy.units_per_step:,} units a step"
     )
@@ -97,7 +98,7 @@ def _traffic(plan: dict[str, Any]) -> str:
             f"plan {plan['plan']}, {plan['challenger']} answers everything, {plan['champion']} what it cannot"
         )
     elif plan["challenger"]:
-        words += f", {plan['challenger']} gets {plan['share_ppm'] / 10_000:g} %"
+        words += f", {plan['challenger']} gets {share(plan['share_ppm'])}"
     if plan["shadow"]:
-        words += f", {plan['shadow']} gets copies of {plan['shadow_ppm'] / 10_000:g} %"
+        words += f", {plan['shadow']} gets copies of {share(plan['shadow_ppm'])}"
     return words

@@ -12,12 +12,13 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, counted, moment
+from holdfast.cli.report import Report
 from holdfast.control import accept as accepting
 from holdfast.control import feeds as watching
 from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import batch_id
 from holdfast.feeds.machine import State
+from holdfast.figures import counted, moment
 from holdfast.records import BatchId, Level
 from holdfast.store import Store
 from holdfast.store import quarantine as kept_apart

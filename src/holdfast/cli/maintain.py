@@ -11,7 +11,7 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import MODEL_FILE, Project, now_us
-from holdfast.cli.report import Report, counted, moment
+from holdfast.cli.report import Report
 from holdfast.control import backup as backing
 from holdfast.control import compact as compacting
 from holdfast.control import recover as recovering
@@ -19,6 +19,7 @@ from holdfast.control import repair as repairing
 from holdfast.control import retention
 from holdfast.control import verify as verifying
 from holdfast.errors import InputError
+from holdfast.figures import counted, moment
 from holdfast.records import duration
 from holdfast.settings import Settings
 

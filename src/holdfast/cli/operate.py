@@ -18,9 +18,10 @@ from holdfast.cli import supervise
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, counted
+from holdfast.cli.report import Report
 from holdfast.cli.succession import OWN, SERVER, Succession, bound
 from holdfast.errors import HoldfastError
+from holdfast.figures import counted
 from holdfast.settings import Settings
 
 Supervisor = Annotated[

@@ -10,10 +10,11 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, counted
+from holdfast.cli.report import Report
 from holdfast.control import replay as replaying
 from holdfast.control.replay import ReplayReport
 from holdfast.declaration import Model
+from holdfast.figures import counted
 from holdfast.records import Verdict, duration
 from holdfast.store import Store, versions
 

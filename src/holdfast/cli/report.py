@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Console
@@ -127,38 +126,3 @@ def cell(value: object) -> str:
             return f"{value:,.3f}"
         case _:
             return str(value)
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "feed"), counted(12_000, "label")
-    ('1 feed', '12,000 labels')
-    """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def ago(then_us: int | None, now_us: int) -> str:
-    """How long ago, to one unit.
-
-    >>> ago(0, 42_000_000), ago(0, 7_200_000_000), ago(None, 0)
-    ('42 s ago', '2 h ago', 'never')
-    """
-    if then_us is None:
-        return "never"
-    seconds = max(0, now_us - then_us) // 1_000_000
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
-
-
-def moment(us: int | None) -> str:
-    """A time of the ledger as a person reads it, in UTC to the second.
-
-    >>> moment(1_357_000_000_000_000)
-    '2013-01-01 00:26:40Z'
-    """
-    if us is None:
-        return "-"
-    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

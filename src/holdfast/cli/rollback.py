@@ -16,7 +16,7 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, counted
+from holdfast.cli.report import Report
 from holdfast.cli.server_rollback import through_server
 from holdfast.control import binary as pushing
 from holdfast.control import configuration as configuring
@@ -29,6 +29,7 @@ from holdfast.errors import (
     RefusedError,
     UnavailableError,
 )
+from holdfast.figures import counted
 from holdfast.rollout.abort import Abort, is_repeated, target
 from holdfast.serve.local_copy import Kept, LocalCopy
 from holdfast.settings import Settings

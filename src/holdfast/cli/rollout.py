@@ -15,16 +15,16 @@ from holdfast.cli.binary_trial import try_when_due
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.replay import replay_when_due
-from holdfast.cli.report import Report, ago
+from holdfast.cli.report import Report
 from holdfast.control import pause as pausing
 from holdfast.control import policies
 from holdfast.control import rollout as rolling
 from holdfast.control.progress import RolloutProgress, progress
 from holdfast.declaration import Model
 from holdfast.errors import InputError, RefusedError
+from holdfast.figures import ago, share
 from holdfast.records import Verdict
 from holdfast.rollout import Canary
-from holdfast.rollout.decide import percent
 from holdfast.rollout.machine import State
 from holdfast.rollout.power import PowerRow
 from holdfast.store import Store, rollouts, versions
@@ -233,11 +233,11 @@ def _show(report: Report, store: Store, model: str) -> None:
         report.say(f"watched for {_span(found.watch_until_us - now)} more")
     else:
         steps = ", ".join(
-            f"[bold]{percent(share)}[/]" if step == found.step else percent(share)
-            for step, share in enumerate(found.steps_ppm)
+            f"[bold]{share(ppm)}[/]" if step == found.step else share(ppm)
+            for step, ppm in enumerate(found.steps_ppm)
         )
-        copies = f", copies of {percent(found.shadow_ppm)}" if found.shadow_ppm else ""
-        report.say(f"share {percent(found.share_ppm)}{copies}; steps {steps}")
+        copies = f", copies of {share(found.shadow_ppm)}" if found.shadow_ppm else ""
+        report.say(f"share {share(found.share_ppm)}{copies}; steps {steps}")
         report.say(
             f"enough seen in {_span(found.enough_us)}; harm shown, if it goes on so, in {_span(found.harm_us)}"
         )

@@ -12,8 +12,9 @@ from rich.markup import escape
 from holdfast.cli.app import app
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project
-from holdfast.cli.report import Report, counted, moment
+from holdfast.cli.report import Report
 from holdfast.control import snapshot as cutting
+from holdfast.figures import counted, moment
 from holdfast.tables import Snapshot
 from holdfast.tables.difference import TableChange
 from holdfast.tables.select import SliceCount

@@ -6,11 +6,13 @@ from typing import Any
 
 from rich.markup import escape
 
+from holdfast import figures
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
-from holdfast.cli.report import Report, ago, moment
+from holdfast.cli.report import Report
 from holdfast.control.status import status as assemble_status
+from holdfast.figures import ago, moment
 
 _STALE_US = 30_000_000
 """A probe that is older, in microseconds, says nothing about now."""
@@ -40,7 +42,7 @@ def _print_status(report: Report, document: dict[str, Any]) -> None:
         report.say(f"no version answers yet; next: [cyan]{_first_steps(document)}[/]")
     else:
         share = (
-            f", challenger {plan['challenger']} at {plan['share_ppm'] / 10_000:g} %"
+            f", challenger {plan['challenger']} at {figures.share(plan['share_ppm'])}"
             if plan["challenger"]
             else ""
         )

@@ -82,7 +82,7 @@ class Outdated:
 
 
 @dataclass(frozen=True, slots=True)
-class _Watch:
+class _Outdating:
     """Asks, in the transaction that publishes a delivery, whether what was found of it holds no more."""
 
     feed: Feed
@@ -261,7 +261,7 @@ def _publish(
             online=computed.values,
             definitions=computed.definitions,
             basis=min(known, default=None),
-            outdated=_Watch(feed, prepared.facts, judged, basis),
+            outdated=_Outdating(feed, prepared.facts, judged, basis),
         )
         outcome = batches.publish(store, publication, now_us=now_us)
         if not isinstance(outcome, Overtaken):

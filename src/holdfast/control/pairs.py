@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import polars as pl
 
+from holdfast.records import MINUTE_US
 from holdfast.rollout.shadow import OK, ComparedRow, Pair
 from holdfast.store.prediction_log import PredictionRecord, ShadowRecord
 from holdfast.store.shadows import SCHEMA, PairWindow
-
-MINUTE_US: Final = 60_000_000
 
 Slicer: TypeAlias = Callable[[str, Sequence[Any]], tuple[str, ...]]
 """The slices of a row that a version answered: from the version and its inputs as logged to names as "carrier=AA"."""

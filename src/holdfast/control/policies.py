@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from holdfast.records import DAY_US, MINUTE_US
 from holdfast.rollout import Canary
 from holdfast.rollout.power import PowerRow, Traffic, power_of
 from holdfast.store import Store, outcomes, usage
 
-LOOKBACK_US: Final = 7 * 86_400_000_000
+LOOKBACK_US: Final = 7 * DAY_US
 """How far back the traffic is measured, microseconds."""
 
-_MINUTE_US: Final = 60_000_000
 _ANSWERED: Final = ("ok", "champion_failed", "unavailable")
 """The results of requests that a version was asked for; a request that was refused is nobody's failure."""
 
@@ -64,7 +64,7 @@ def traffic_of(store: Store, model: str, *, now_us: int) -> Traffic | None:
     if not requests:
         return None
     first_us = min(row.minute_us for row in rows)
-    minutes = max(1.0, (now_us - first_us) / _MINUTE_US)
+    minutes = max(1.0, (now_us - first_us) / MINUTE_US)
     failed = sum(row.requests for row in rows if row.result != "ok")
     found = outcomes.of_model(store, model, days=7)
     scores = 1.0 - (found.label - found.probability) ** 2

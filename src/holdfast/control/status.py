@@ -21,7 +21,7 @@ from holdfast.monitor import (
 )
 from holdfast.monitor.asked import Asked
 from holdfast.qualify import GateResult
-from holdfast.records import TrafficPlan, Verdict
+from holdfast.records import HOUR_US, TrafficPlan, Verdict
 from holdfast.rollout import State
 from holdfast.rollout.drills import DrillKind, Standing, ready
 from holdfast.store import (
@@ -55,7 +55,7 @@ from holdfast.store.servers import Server
 from holdfast.store.versions import VersionRow
 from holdfast.store.violations import ViolationRow
 
-USE_WINDOW_US: Final = 3_600_000_000
+USE_WINDOW_US: Final = HOUR_US
 """How far back the page looks at requests, microseconds: one hour."""
 
 SILENT_AFTER_US: Final = 300_000_000

@@ -13,14 +13,13 @@ import polars as pl
 from holdfast.control.log_reading import Reading
 from holdfast.control.pairs import Slicer, copies_of, no_slices, pair_windows
 from holdfast.monitor import UsageRow, bucket_of
-from holdfast.records import Arm
+from holdfast.records import MINUTE_US, Arm
 from holdfast.rollout import Answered
 from holdfast.store.collected import Window
 from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, Record, ShadowRecord
 from holdfast.store.predictions import SCHEMA
 from holdfast.store.shadows import PairWindow
 
-MINUTE_US: Final = 60_000_000
 _OK: Final = "ok"
 NOTHING: Final = Reading()
 """Read for rollouts without slices, while nothing is watched."""

@@ -193,16 +193,17 @@ def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int)
     lasted_us = now_us - rollout.step_started_us
     if lasted_us < rollout.policy.step_at_least_us:
         least = figures.hours(rollout.policy.step_at_least_us)
-        return Wait(f"no harm at {figures.share(share_ppm)} in {figures.hours(lasted_us)}; a step lasts {least}", verdicts)
+        return Wait(
+            f"no harm at {figures.share(share_ppm)} in {figures.hours(lasted_us)}; a step lasts {least}",
+            verdicts,
+        )
     after = rollout.policy.shares_ppm[rollout.step + 1 :]
     labelled = sum(state.challenger_units for state in evidence if state.metric == QUALITY)
     if labelled < rollout.policy.labelled_in_all and (not after or after[0] == EVERYTHING_PPM):
         wanted = f"inconclusive: {labelled} of {rollout.policy.labelled_in_all} labelled units in all"
         return _wait_or_give_up(rollout, wanted, verdicts, now_us)
     if after:
-        reason = (
-            f"no harm at {figures.share(share_ppm)} ({_shown(verdicts)}): the share grows to {figures.share(after[0])}"
-        )
+        reason = f"no harm at {figures.share(share_ppm)} ({_shown(verdicts)}): the share grows to {figures.share(after[0])}"
         return Advance(rollout.step + 1, after[0], reason, verdicts)
     return Complete(
         f"no harm at {figures.share(share_ppm)}, the last step ({_shown(verdicts)}); a probe has to confirm it",

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from holdfast.errors import InputError
+from holdfast.figures import hours
 from holdfast.records import Verdict, canonical_json, check_name, duration
 from holdfast.rollout.decisions import Decision, RollBack, Wait
 from holdfast.rollout.machine import Event, State
@@ -233,7 +234,7 @@ def upheld(decision: Decision, against: Sequence[str], policy: Canary, *, waited
     words = f"{decision.event} waits for {'; '.join(against)}"
     if waited_us <= microseconds(policy.patience):
         return Wait(words, decision.verdicts)
-    waited = f"{waited_us / 3.6e9:.1f} h of {microseconds(policy.patience) / 3.6e9:.1f} h"
+    waited = f"{hours(waited_us)} of {hours(microseconds(policy.patience))}"
     return RollBack(Verdict.INCONCLUSIVE, f"{words}; patience ran out after {waited}", decision.verdicts)
 
 

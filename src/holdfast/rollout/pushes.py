@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from holdfast.figures import hours, set_hours
 from holdfast.rollout.machine import State
 from holdfast.rollout.policy import Canary
 
@@ -57,7 +58,7 @@ def outcome_of(turn: Turn, policy: Canary) -> tuple[PushOutcome, str]:
         case State.PROMOTED if policy.watch_us == 0:
             return PushOutcome.CENSORED, "promoted, and the policy asks for no watch"
         case State.PROMOTED:
-            return PushOutcome.OPEN, f"promoted, and watched for {policy.watch_us / 3.6e9:g} h"
+            return PushOutcome.OPEN, f"promoted, and watched for {set_hours(policy.watch_us)}"
         case State.ROLLING_BACK | State.CANCELLED:
             return _ended(turn)
         case _:
@@ -88,5 +89,5 @@ def replaced(by: int, watched_us: int, policy: Canary) -> tuple[PushOutcome, str
     >>> replaced(7, 3_600_000_000, Canary())
     (<PushOutcome.CENSORED: 'censored'>, 'rollout 7 replaced it after 1.0 h of a watch of 72 h')
     """
-    hours = f"{watched_us / 3.6e9:.1f} h of a watch of {policy.watch_us / 3.6e9:g} h"
-    return PushOutcome.CENSORED, f"rollout {by} replaced it after {hours}"
+    watched = f"{hours(watched_us)} of a watch of {set_hours(policy.watch_us)}"
+    return PushOutcome.CENSORED, f"rollout {by} replaced it after {watched}"

@@ -11,9 +11,10 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
-from holdfast.records import Verdict, canonical_json
+from holdfast.figures import hours, set_hours
+from holdfast.records import DAY_US, HOUR_US, MINUTE_US, Verdict, canonical_json
 from holdfast.rollout.decide import judged
 from holdfast.rollout.decisions import RollBack, Wait
 from holdfast.rollout.metric import RATE, MetricState
@@ -21,9 +22,6 @@ from holdfast.rollout.policy import Canary
 from holdfast.rollout.pushes import PushOutcome
 from holdfast.rollout.verdict import Verdicts
 from holdfast.stats import RateTest
-
-DAY_US: Final = 86_400_000_000
-HOUR_US: Final = 3_600_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +57,18 @@ def decide_watch(
     <PushOutcome.CENSORED: 'censored'>
     """
     verdicts, harm = judged(evidence, policy)
-    after = f"{(now_us - promoted_us) / 3.6e9:.1f} h after its promotion"
+    after = f"{hours(now_us - promoted_us)} after its promotion"
     if harm:
         return RollBack(Verdict.FAIL, f"{harm}; {after}", verdicts)
     if now_us < until_us:
-        return Wait(f"watched, no harm {after}; until {(until_us - now_us) / 3.6e9:.1f} h from now", verdicts)
+        return Wait(f"watched, no harm {after}; until {hours(until_us - now_us)} from now", verdicts)
     wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
     if wanting or not any(verdict.units for verdict in verdicts):
         seen = ", ".join(wanting) or "no answer at all"
         return EndWatch(PushOutcome.CENSORED, f"the watch ended inconclusive: {seen}", verdicts)
     shown = ", ".join(f"{verdict.metric} {verdict.units} units" for verdict in verdicts if verdict.units)
     return EndWatch(
-        PushOutcome.GOOD, f"no harm in a watch of {policy.watch_us / 3.6e9:g} h ({shown})", verdicts
+        PushOutcome.GOOD, f"no harm in a watch of {set_hours(policy.watch_us)} ({shown})", verdicts
     )
 
 
@@ -78,7 +76,7 @@ def begin_rate(policy: Canary, switched_us: int) -> MetricState | None:
     """No evidence yet about the rate of requests since the switch at `switched_us`; None when the policy judges none."""
     if policy.rate_margin is None:
         return None
-    minute_us = switched_us + -switched_us % 60_000_000
+    minute_us = switched_us + -switched_us % MINUTE_US
     test = RateTest.begin(policy.rate_margin).state()
     memory = {"step_units": 0, "test": test, "switched_us": minute_us, "folded_us": minute_us}
     return MetricState(RATE, 0, 0.0, 0, 0.0, 0.0, -math.log(policy.alpha), canonical_json(memory))
@@ -119,7 +117,7 @@ def next_stretches(state: MetricState, *, history_us: int, known_us: int) -> Str
     if switched_us - history_us < DAY_US:
         us = min(us, switched_us + HOUR_US - after_us)
         before_us = switched_us - (after_us - switched_us) - us
-    us -= us % 60_000_000
+    us -= us % MINUTE_US
     return Stretches(after_us, before_us, us) if us > 0 and before_us >= history_us else None
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -17,6 +18,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from holdfast import figures
 from holdfast.control.status import Status, StatusReader
 from holdfast.errors import HoldfastError
 from holdfast.store import Store
@@ -40,6 +42,10 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
 """What every answer carries: nothing inline runs, nothing foreign is loaded, nobody frames the page."""
 
 _HERE: Final = Path(__file__).parent
+_FILTERS: Final[Mapping[ModuleType, tuple[str, ...]]] = {
+    figures: ("ago", "share", "span"),
+    words: ("count", "day", "latency", "moment", "number", "percent", "size"),
+}
 
 
 def build_app(
@@ -131,21 +137,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        {
-            name: getattr(words, name)
-            for name in (
-                "moment",
-                "day",
-                "span",
-                "percent",
-                "share",
-                "latency",
-                "number",
-                "count",
-                "size",
-                "ago",
-            )
-        }
+        {name: getattr(where, name) for where, names in _FILTERS.items() for name in names}
     )
     environment.filters["colour"] = colour
     for shown in (

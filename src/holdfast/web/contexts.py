@@ -8,6 +8,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from holdfast import figures
 from holdfast.control.status import RolloutStatus, Status, VersionStatus
 from holdfast.records import Verdict
 from holdfast.web import words
@@ -136,7 +137,7 @@ def headline(status: Status) -> str:
         return "No version has been rolled out yet."
     if plan.challenger is None or plan.share_ppm == 0:
         return f"{plan.champion} answers all traffic."
-    share = words.share(plan.share_ppm)
+    share = figures.share(plan.share_ppm)
     if plan.share_ppm >= 1_000_000:
         return f"{plan.challenger} was given all traffic and is being verified."
     return f"{plan.champion} answers; {plan.challenger} is tried on {share} of the traffic."
@@ -162,7 +163,7 @@ def _presence_tile(status: Status) -> Tile:
         Verdict.ERROR: "no answer",
         Verdict.INCONCLUSIVE: "not known",
     }[status.presence.verdict]
-    detail = status.presence.explanation if age is None else f"champion is {words.span(age)} old"
+    detail = status.presence.explanation if age is None else f"champion is {figures.span(age)} old"
     return Tile("Presence", figure, detail, status.presence.verdict)
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from holdfast import figures
 from holdfast.control.explain import Chapter, explain
 from holdfast.control.progress import MetricProgress, RolloutProgress, in_order, progress
 from holdfast.control.pushes import Totals, listed, totals
-from holdfast.records import Arm
+from holdfast.records import HOUR_US, MINUTE_US, Arm
 from holdfast.rollout import State
 from holdfast.rollout import metric as metrics
 from holdfast.rollout.drills import DrillKind, Standing, ready
@@ -21,8 +22,6 @@ from holdfast.web import words
 
 SHOWN_CHAPTERS: Final = 12
 
-_MINUTE_US: Final = 60_000_000
-_HOUR_US: Final = 3_600_000_000
 _SECOND_US: Final = 1_000_000
 _NAMES: Final[Mapping[str, str]] = {
     metrics.ERRORS: "Errors",
@@ -143,14 +142,14 @@ def when_words(now: RolloutProgress) -> str:
         return "nothing tells yet when it will be decided"
     if now.decision_us < _SECOND_US:
         return "it is decided now"
-    return f"decision in about {words.span(now.decision_us / 1e6)}"
+    return f"decision in about {figures.span(now.decision_us / 1e6)}"
 
 
 def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tuple[int | None, int]:
-    since_us = max(now.step_started_us, now_us - _HOUR_US)
+    since_us = max(now.step_started_us, now_us - HOUR_US)
     counted = {Arm.CHALLENGER: 0, Arm.CHAMPION: 0}
     # Usage is counted by the minute: the one in which the step began belongs to the step before as well.
-    for row in usage.since(store, model, since_us - since_us % _MINUTE_US + _MINUTE_US):
+    for row in usage.since(store, model, since_us - since_us % MINUTE_US + MINUTE_US):
         if row.arm in counted:
             counted[Arm(row.arm)] += row.requests
     requests = sum(counted.values())

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from holdfast.records import MINUTE_US
 from holdfast.web.charts import COLOURS, Spec, whole_chart
 from holdfast.web.delivery import Curve
 
 _DASHES: Final = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3])
-_MINUTES_US: Final = 60_000_000
 
 
 def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec | None:
@@ -27,7 +27,7 @@ def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec 
         for at_us, part in curve.points
     ]
     moments = [at_us for curve in drawn for at_us, _ in curve.points]
-    short = max(moments) - min(moments) < 20 * _MINUTES_US
+    short = max(moments) - min(moments) < 20 * MINUTE_US
     named = [curve.metric for curve in drawn]
     x: Spec = {
         "field": "at",

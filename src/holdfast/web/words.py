@@ -1,4 +1,5 @@
-"""Numbers and moments as people read them."""
+"""Numbers and moments as the page shows them, a dash where there is none; what all layers say alike is in
+`holdfast.figures`."""
 
 from __future__ import annotations
 
@@ -23,27 +24,6 @@ def day(at_us: int | None) -> str:
     return "never" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d}"
 
 
-def span(seconds: float) -> str:
-    """A length of time in its largest unit that fits.
-
-    >>> [span(seconds) for seconds in (0.4, 59, 150, 7200, 200_000)]
-    ['0 s', '59 s', '2 min', '2 h', '2 d']
-    """
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{int(max(seconds, 0))} s"
-
-
-def ago(at_us: int | None, now_us: int) -> str:
-    """How long ago a moment was.
-
-    >>> ago(0, 90_000_000), ago(None, 5)
-    ('1 min ago', 'never')
-    """
-    return "never" if at_us is None else f"{span((now_us - at_us) / 1e6)} ago"
-
-
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of one as percent; a dash where there is none.
 
@@ -51,15 +31,6 @@ def percent(share: float | None, digits: int = 1) -> str:
     ('5.0 %', '100 %', '–')
     """
     return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def share(ppm: int) -> str:
-    """Parts per million as percent, without needless digits.
-
-    >>> share(50_000), share(1_000_000), share(2_500)
-    ('5 %', '100 %', '0.25 %')
-    """
-    return f"{ppm / 10_000:g} %"
 
 
 def latency(seconds: float | None) -> str:

@@ -1,0 +1,76 @@
+"""Figures as people read them: counts, shares, lengths of time and moments, the same in every reason, command and page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from holdfast.records import HOUR_US
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "feed"), counted(12_000, "label")
+    ('1 feed', '12,000 labels')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def share(share_ppm: int) -> str:
+    """Parts per million as percent, without needless digits.
+
+    >>> share(50_000), share(1_000_000), share(2_500)
+    ('5 %', '100 %', '0.25 %')
+    """
+    return f"{share_ppm / 10_000:g} %"
+
+
+def hours(us: float) -> str:
+    """A length of time in microseconds as hours, to a tenth.
+
+    >>> hours(5_400_000_000)
+    '1.5 h'
+    """
+    return f"{us / HOUR_US:.1f} h"
+
+
+def set_hours(us: float) -> str:
+    """A length of time in microseconds that somebody set, as hours and without needless digits.
+
+    >>> set_hours(86_400_000_000), set_hours(1_800_000_000)
+    ('24 h', '0.5 h')
+    """
+    return f"{us / HOUR_US:g} h"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest unit that fits.
+
+    >>> [span(seconds) for seconds in (0.4, 59, 150, 7200, 200_000)]
+    ['0 s', '59 s', '2 min', '2 h', '2 d']
+    """
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(max(seconds, 0))} s"
+
+
+def ago(at_us: int | None, now_us: int) -> str:
+    """How long ago a moment was, to one unit.
+
+    >>> ago(0, 42_000_000), ago(0, 7_200_000_000), ago(None, 0)
+    ('42 s ago', '2 h ago', 'never')
+    """
+    return "never" if at_us is None else f"{span((now_us - at_us) / 1e6)} ago"
+
+
+def moment(at_us: int | None) -> str:
+    """A moment in UTC to the second; a dash where there is none.
+
+    >>> moment(1_357_000_000_000_000)
+    '2013-01-01 00:26:40Z'
+    """
+    return "-" if at_us is None else f"{_EPOCH + timedelta(microseconds=at_us):%Y-%m-%d %H:%M:%SZ}"

@@ -15,7 +15,7 @@ RUN = RolloutProgress(
     1, "v2", "v1", State.CANARY, 0, (10_000,), 10_000, 0, False, 0, 0, None, "why", (), None, None, None
 )
 METRIC = MetricProgress(
-    "errors", Verdict.PASS, 1, 1, 1, 0.5, 1, 0.25, 0.0, 5.0, 0.0, "odds ratio", 2.0, 1.5, 4.0, "why"
+    "errors", 1, 0.5, 1, 0.25, 0.0, 5.0, 0.0, Verdict.PASS, "why", 1, 1, "odds ratio", 2.0, 1.5, 4.0
 )
 
 

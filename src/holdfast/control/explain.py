@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from holdfast.control.progress import in_order, judged_all, mean_of
+from holdfast.control.weighed import in_order, judged_all, weigh
 from holdfast.rollout import Canary
 from holdfast.store import Store, decisions, events, evidence, hooks, plans, pushes, rollouts
 from holdfast.store.events import EventRow
@@ -69,13 +69,7 @@ def explain(store: Store, number: int) -> Story:
         push = pushes.of_rollout_in(connection, number)
     states = in_order(evidence.of_rollout(store, number))
     now = tuple(
-        asdict(verdict)
-        | {
-            "challenger_units": state.challenger_units,
-            "challenger_mean": mean_of(state.challenger_total, state.challenger_units),
-            "champion_units": state.champion_units,
-            "champion_mean": mean_of(state.champion_total, state.champion_units),
-        }
+        asdict(verdict) | weigh(state, verdict).arms()
         for state, verdict in zip(states, judged_all(states, policy), strict=True)
     )
     chapters = _chapters(told, {event: each.evidence for event, each in decided.items()}, committed)

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from holdfast.records import Verdict
-from holdfast.rollout import Canary, MetricState, MetricVerdict, State, judge, shadow
+from holdfast.control.weighed import Weighed, in_order, judged_all, weigh
+from holdfast.rollout import Canary, MetricState, MetricVerdict, State, shadow
 from holdfast.rollout.evidence import interval_of
 from holdfast.rollout.forecast import Forecast, forecast
-from holdfast.rollout.metric import ERRORS, LATENCY, QUALITY, RATE
 from holdfast.store import Store, evidence, plans, pushes, rollouts
 from holdfast.store.rollouts import RolloutRow
 
 
 @dataclass(frozen=True, slots=True)
-class MetricProgress:
-    """One metric. `units` of `needed` were seen in this step; `reached` is how much of its bound the evidence of harm
-    has, 0 to 1. `difference` in words ("odds ratio", "mean score", "mean probability") has the interval from `low` to
-    `high` around `estimate`, None where nothing is known."""
+class MetricProgress(Weighed):
+    """One metric in this step, in which `units` of `needed` were seen.
 
-    metric: str
-    verdict: Verdict
+    `difference` in words ("odds ratio", "mean score", "mean probability") has the interval from `low` to `high` around
+    `estimate`, None where nothing is known.
+    """
+
     units: int
     needed: int
-    challenger_units: int
-    challenger_mean: float | None
-    champion_units: int
-    champion_mean: float | None
-    log_e: float
-    log_bound: float
-    reached: float
     difference: str
     estimate: float | None
     low: float | None
     high: float | None
-    explanation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,43 +98,6 @@ def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
     )
 
 
-def judged_all(states: Sequence[MetricState], policy: Canary) -> tuple[MetricVerdict, ...]:
-    """The verdict of each metric, of shadow and canary, in the order of `states`."""
-    copies = shadow.judge(states, policy) if policy.shadow is not None else ()
-    of_copies = {verdict.metric: verdict for verdict in copies}
-    return tuple(of_copies.get(state.metric) or judge(state, policy) for state in states)
-
-
-def in_order(states: Iterable[MetricState]) -> list[MetricState]:
-    """The metrics as people read them."""
-    order = {ERRORS: 0, LATENCY: 1, QUALITY: 2}
-    return sorted(states, key=lambda state: (order.get(state.metric, 9), state.metric))
-
-
-def explained(judged: MetricVerdict) -> str:
-    """A verdict in one sentence."""
-    if judged.metric == RATE:
-        told = judged.wanting or "the rate of requests is not shown to differ from that before the switch"
-        return f"{told[0].upper()}{told[1:]}."
-    match judged.verdict:
-        case Verdict.FAIL:
-            return "Harm is shown: the evidence reached its bound."
-        case Verdict.PASS:
-            return f"No harm shown by at least {judged.units:,} units of this step."
-        case Verdict.INCONCLUSIVE | Verdict.ERROR:
-            return f"Too little of this step seen: {judged.wanting or 'one side has no unit'}."
-
-
-def mean_of(total: float, units: int) -> float | None:
-    """The mean of `units` that are `total` together; None without any."""
-    return total / units if units else None
-
-
-def reached(state: MetricState) -> float:
-    """How much of its bound the evidence of harm has, 0 to 1."""
-    return min(1.0, max(0.0, state.log_e / state.log_bound)) if state.log_bound > 0 else 0.0
-
-
 def _of_this_stage(states: list[MetricState], row: RolloutRow) -> list[MetricState]:
     """While copies are answered, what they show; later, what traffic shows."""
     copies = row.state is State.SHADOWING
@@ -154,21 +107,12 @@ def _of_this_stage(states: list[MetricState], row: RolloutRow) -> list[MetricSta
 def _metric(state: MetricState, verdict: MetricVerdict) -> MetricProgress:
     difference, interval = interval_of(state)
     return MetricProgress(
-        metric=state.metric,
-        verdict=verdict.verdict,
+        **asdict(weigh(state, verdict)),
         units=verdict.units,
         needed=verdict.needed,
-        challenger_units=state.challenger_units,
-        challenger_mean=mean_of(state.challenger_total, state.challenger_units),
-        champion_units=state.champion_units,
-        champion_mean=mean_of(state.champion_total, state.champion_units),
-        log_e=state.log_e,
-        log_bound=state.log_bound,
-        reached=reached(state),
         difference=difference,
         estimate=None if interval is None else interval.estimate,
         low=None if interval is None else interval.low,
         # An end at infinity says nothing, and JSON has no word for it.
         high=None if interval is None or interval.high == float("inf") else interval.high,
-        explanation=explained(verdict),
     )

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from holdfast.control import decision_evidence, drill_plan, hooks, pushes, tried
-from holdfast.control.progress import judged_all
 from holdfast.control.traffic import traffic_of
 from holdfast.control.undo import is_undone, undone_by
+from holdfast.control.weighed import judged_all
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.records import Verdict
 from holdfast.rollout import (

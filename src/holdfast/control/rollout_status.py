@@ -4,28 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast.control.progress import explained, in_order, judged_all, mean_of, reached
-from holdfast.records import Verdict
-from holdfast.rollout import Canary, MetricState, MetricVerdict
+from holdfast.control.weighed import Weighed, in_order, judged_all, weigh
+from holdfast.rollout import Canary
 from holdfast.store import Store, evidence
 from holdfast.store.outcomes import RolloutSpan
 from holdfast.store.rollouts import RolloutRow
-
-
-@dataclass(frozen=True, slots=True)
-class EvidenceStatus:
-    """One metric of a rollout. `reached` is how much of its bound the evidence of harm has, 0 to 1."""
-
-    metric: str
-    challenger_units: int
-    challenger_mean: float | None
-    champion_units: int
-    champion_mean: float | None
-    log_e: float
-    log_bound: float
-    reached: float
-    verdict: Verdict
-    explanation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +28,7 @@ class RolloutStatus:
     actor: str
     first_event_us: int
     last_event_us: int
-    evidence: tuple[EvidenceStatus, ...]
+    evidence: tuple[Weighed, ...]
 
 
 def rollout_status(store: Store, row: RolloutRow, span: RolloutSpan | None) -> RolloutStatus:
@@ -67,20 +50,5 @@ def rollout_status(store: Store, row: RolloutRow, span: RolloutSpan | None) -> R
         # The chart's axis is the time of the events; without a labelled one the clock is the best guess.
         first_event_us=row.started_us if span is None else span.first_us,
         last_event_us=row.changed_us if span is None else span.last_us,
-        evidence=tuple(_evidence(*each) for each in zip(states, judged_all(states, policy), strict=True)),
-    )
-
-
-def _evidence(state: MetricState, judged: MetricVerdict) -> EvidenceStatus:
-    return EvidenceStatus(
-        metric=state.metric,
-        challenger_units=state.challenger_units,
-        challenger_mean=mean_of(state.challenger_total, state.challenger_units),
-        champion_units=state.champion_units,
-        champion_mean=mean_of(state.champion_total, state.champion_units),
-        log_e=state.log_e,
-        log_bound=state.log_bound,
-        reached=reached(state),
-        verdict=judged.verdict,
-        explanation=explained(judged),
+        evidence=tuple(weigh(*each) for each in zip(states, judged_all(states, policy), strict=True)),
     )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from holdfast.control.progress import RolloutProgress, progress
-from holdfast.control.rollout_status import EvidenceStatus, RolloutStatus, rollout_status
+from holdfast.control.rollout_status import RolloutStatus, rollout_status
 from holdfast.monitor import (
     Presence,
     Quality,
@@ -64,7 +64,7 @@ SILENT_AFTER_US: Final = 300_000_000
 QUALITY_DAYS: Final = 60
 """How many days of events, up to the newest labelled one, the quality is shown for."""
 
-__all__ = ["EvidenceStatus", "RolloutProgress", "RolloutStatus", "Status", "StatusReader", "status"]
+__all__ = ["RolloutProgress", "RolloutStatus", "Status", "StatusReader", "status"]
 
 NEWEST_EVENTS: Final = 30
 NEWEST_VIOLATIONS: Final = 30

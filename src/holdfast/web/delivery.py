@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from holdfast import figures
 from holdfast.control.explain import Chapter, explain
-from holdfast.control.progress import MetricProgress, RolloutProgress, in_order, progress
+from holdfast.control.progress import MetricProgress, RolloutProgress, progress
 from holdfast.control.pushes import Totals, listed, totals
+from holdfast.control.weighed import in_order
 from holdfast.records import HOUR_US, MINUTE_US, Arm
 from holdfast.rollout import State
 from holdfast.rollout import metric as metrics

@@ -4,6 +4,7 @@ P16).
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,40 @@ def test_the_same_holder_again_fences_its_twin(store: Store) -> None:
     assert isinstance(first, Lease)
     assert isinstance(second, Lease)
     assert second.epoch == first.epoch + 1
+
+
+def test_a_lease_is_waited_for_as_long_as_is_said_and_no_longer(store: Store) -> None:
+    def take(holder: str, duration_us: int, within_seconds: float) -> Lease | None:
+        return leases.take(
+            store,
+            "control",
+            holder=holder,
+            duration_us=duration_us,
+            clock_us=lambda: time.monotonic_ns() // 1_000,
+            within_seconds=within_seconds,
+        )
+
+    first = take("a", 40_000, 0.0)  # a free one is had at once
+    assert first is not None
+    assert take("b", 40_000, 0.0) is None
+    second = take("b", 40_000, 30.0)
+    assert second is not None
+    assert second.epoch == first.epoch + 1
+
+
+def test_whoever_was_stopped_before_the_ledger_answered_has_watched_nobody(store: Store) -> None:
+    """The lease that it then sees may have been renewed a moment ago."""
+    _take(store, "a", 0)
+    clock_us = iter((0, 1_000_000, 1_000_099))
+    seen: Sighting | None = None
+    for _ in range(2):
+        found = leases.ask(
+            store, "control", holder="b", duration_us=100, clock_us=lambda: next(clock_us), seen=seen
+        )
+        assert isinstance(found, Sighting)
+        seen = found
+    assert seen is not None
+    assert seen.since_us == 1_000_000
 
 
 def test_a_lease_of_nobody_is_asked_for_in_vain(store: Store) -> None:

@@ -13,7 +13,7 @@ from holdfast.declaration import Model
 from holdfast.errors import ConflictError, RefusedError
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.store import Store, drills, events, leases, plans, rollouts, servers, taints, versions
-from holdfast.store.leases import Lease, Sighting
+from holdfast.store.leases import Lease
 from holdfast.store.ledger import Transaction
 
 OBEY_SECONDS: Final = 10.0
@@ -241,18 +241,14 @@ def _judged(
 
 def _take(place: Place, name: str, holder: str) -> Lease | None:
     """The lease for `holder`, once whoever holds it has stood still for long enough."""
-    seen: Lease | Sighting | None = None
-    until = time.monotonic() + _TAKE_SECONDS
-    while time.monotonic() < until:
-        before = seen if isinstance(seen, Sighting) else None
-        found = leases.acquire(
-            place.store, name, holder=holder, duration_us=LEASE_US, now_us=place.clock_us(), seen=before
-        )
-        seen = leases.watched_from(found, before, place.clock_us())
-        if isinstance(seen, Lease):
-            return seen
-        time.sleep(LEASE_US / 4e6)
-    return None
+    return leases.take(
+        place.store,
+        name,
+        holder=holder,
+        duration_us=LEASE_US,
+        clock_us=place.clock_us,
+        within_seconds=_TAKE_SECONDS,
+    )
 
 
 def _is_refused(attempt: Callable[[], object]) -> bool:

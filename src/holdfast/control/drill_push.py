@@ -28,6 +28,7 @@ from holdfast.train.artifact import open_sealed, seal
 MOST_REQUESTS: Final = 5_000
 """After how many requests a bad version that was not rolled back has escaped."""
 MOST_SECONDS: Final = 60.0
+_LEASE_SECONDS: Final = 30.0
 _BATCH: Final = 50
 _POLICY: Final = Canary(
     steps=(10, 50, 100),
@@ -64,13 +65,17 @@ def _pushed(place: Place, store: Store) -> Found:
             Verdict.INCONCLUSIVE, "no request is recorded, and the contract's rules let no made one through"
         )
     bad = _broken(store, champion, place.clock_us())
-    lease = leases.acquire(
-        store, f"control-{model.name}", holder="drill", duration_us=loop.LEASE_US, now_us=place.clock_us()
+    lease = leases.take(  # whoever held it in the original holds nothing in the copy
+        store,
+        f"control-{model.name}",
+        holder="drill",
+        duration_us=loop.LEASE_US,
+        clock_us=place.clock_us,
+        within_seconds=_LEASE_SECONDS,
     )
-    while isinstance(lease, leases.Sighting):  # whoever held it in the original holds nothing in the copy
-        time.sleep(loop.LEASE_US / 4e6)
-        lease = leases.acquire(
-            store, lease.name, holder="drill", duration_us=loop.LEASE_US, now_us=place.clock_us(), seen=lease
+    if lease is None:
+        return Found(
+            Verdict.ERROR, f"the lease of the copy's control loop was not had in {_LEASE_SECONDS:g} s"
         )
     doing: dict[str, loop.Concern] = {"logs": observe.collect, "probing": probe, "rollout": rollout.reconcile}
     with Child(place, store.root) as child:

@@ -95,15 +95,14 @@ def run(
     while True:
         try:
             if not isinstance(held, leases.Lease):
-                found = leases.acquire(
+                held = leases.ask(
                     store,
                     f"control-{model}",
                     holder=holder,
                     duration_us=LEASE_US,
-                    now_us=clock_us(),
+                    clock_us=clock_us,
                     seen=held,
                 )
-                held = leases.watched_from(found, held, clock_us())
             if isinstance(held, leases.Lease):
                 run_round(store, model, held, clock_us=clock_us, doing=doing)
         except ConflictError as error:

@@ -10,6 +10,8 @@ lease has a larger one.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -94,7 +96,7 @@ def acquire(
         The caller's clock, microseconds, read before the call. Only differences between calls of the same caller are
         used.
     seen
-        The `Sighting` that the previous call returned, None on the first; a new one dated by `watched_from`.
+        The `Sighting` that the previous call returned, None on the first. `ask` and `take` date it as they must.
 
     A caller that takes over its own lease (same `holder`) gets a new epoch as well, so that a forgotten
     twin is fenced.
@@ -129,6 +131,48 @@ def acquire(
     except UniqueError:  # another made the row between our look and our insert (PostgreSQL)
         return acquire(store, name, holder=holder, duration_us=duration_us, now_us=now_us, seen=None)
     return _continued(looks, seen)
+
+
+def ask(
+    store: Store,
+    name: str,
+    *,
+    holder: str,
+    duration_us: int,
+    clock_us: Callable[[], int],
+    seen: Sighting | None,
+) -> Lease | Sighting:
+    """`acquire` once by the caller's `clock_us`, for whoever looks again and again: nobody counts as watched before there was
+    something to see.
+    """
+    found = acquire(store, name, holder=holder, duration_us=duration_us, now_us=clock_us(), seen=seen)
+    if isinstance(found, Sighting) and found != seen:
+        # A caller that was stopped between its clock and the ledger would else count that time as watched, and take a lease
+        # that was renewed a moment ago.
+        return replace(found, since_us=clock_us())
+    return found
+
+
+def take(
+    store: Store,
+    name: str,
+    *,
+    holder: str,
+    duration_us: int,
+    clock_us: Callable[[], int],
+    within_seconds: float,
+) -> Lease | None:
+    """The lease, once whoever holds it has stood still for long enough; None when it is not had in `within_seconds`."""
+    until = time.monotonic() + within_seconds
+    seen: Sighting | None = None
+    while True:
+        found = ask(store, name, holder=holder, duration_us=duration_us, clock_us=clock_us, seen=seen)
+        if isinstance(found, Lease):
+            return found
+        if time.monotonic() >= until:
+            return None
+        seen = found
+        time.sleep(duration_us / 4e6)
 
 
 def renew(store: Store, lease: Lease, *, now_us: int) -> None:
@@ -169,17 +213,6 @@ def assert_epoch(connection: Connection, lease: str, epoch: int) -> None:
             state="nothing was written under the old epoch",
             next_command="holdfast status",
         )
-
-
-def watched_from(now: Lease | Sighting, before: Lease | Sighting | None, after_us: int) -> Lease | Sighting:
-    """What `acquire` returned, dated so that nobody was watched before there was something to see.
-
-    `after_us` is the caller's clock, read after the call. A caller that was stopped between its clock and the ledger would
-    else count that time as watched, and take a lease that was renewed a moment ago.
-    """
-    if isinstance(now, Sighting) and now != before:
-        return replace(now, since_us=after_us)
-    return now
 
 
 def _continued(looks: Sighting, seen: Sighting | None) -> Sighting:

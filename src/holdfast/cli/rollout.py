@@ -100,7 +100,7 @@ def policy(
         if known:
             before, number = Canary.from_json(known[0].policy), known[0].rollout
     with report.progress("simulating the tests"):
-        traffic = policies.traffic_of(store, loaded.model.name, now_us=now_us())
+        traffic = policies.measured(store, loaded.model.name, now_us=now_us())
         found = policies.compare(before, declared, traffic)
     _say_comparison(report, found, number)
     report.result({"against": number, **asdict(found)})
@@ -139,7 +139,7 @@ def _say_edit(report: Report, store: Store, model: Model, before: Canary) -> dic
     """What an edit of the policy since the last rollout does to both error rates, shortly; None when it was not edited."""
     if before == model.rollout:
         return None
-    traffic = policies.traffic_of(store, model.name, now_us=now_us())
+    traffic = policies.measured(store, model.name, now_us=now_us())
     found = policies.compare(before, model.rollout, traffic, first_step_only=True)
     for change in found.changes:
         report.say(f"  policy: {change.field} was {escape(change.before)}, is {escape(change.after)}")

@@ -156,7 +156,7 @@ def _plan(store: Store, model: str, version: str, now_us: int) -> int:
     with store.ledger.write() as connection:
         before = parts.newest(connection, model, now_us)
         alone = replace(
-            parts.traffic_of(before),
+            parts.kept_traffic(before),
             champion=version,
             challenger=None,
             share_ppm=0,
@@ -210,7 +210,7 @@ def push(
             tried.must_be_tried(connection, model, version, binary)
         if not spells:
             binaries.register(connection, present, (), now_us=now_us)
-            parts.append(connection, before, replace(parts.traffic_of(before), binary=present.id), now_us)
+            parts.append(connection, before, replace(parts.kept_traffic(before), binary=present.id), now_us)
         return _append(connection, model, binary, PUSHED, actor, reason, now_us)
 
 
@@ -259,4 +259,4 @@ def _append(
         actor=actor,
         explanation=f"{binary} serves: {reason}",
     )
-    return parts.append(connection, before, replace(parts.traffic_of(before), binary=binary), now_us)
+    return parts.append(connection, before, replace(parts.kept_traffic(before), binary=binary), now_us)

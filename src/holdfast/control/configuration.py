@@ -78,5 +78,5 @@ def _append(
         explanation=f"servers run with {configuration} {limits.to_json()}: {reason}",
     )
     return parts.append(
-        connection, newest, replace(parts.traffic_of(newest), configuration=configuration), now_us
+        connection, newest, replace(parts.kept_traffic(newest), configuration=configuration), now_us
     )

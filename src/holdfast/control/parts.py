@@ -26,7 +26,7 @@ def newest(connection: Transaction, model: str, now_us: int) -> CommittedPlan:
     return found
 
 
-def traffic_of(before: CommittedPlan) -> Traffic:
+def kept_traffic(before: CommittedPlan) -> Traffic:
     """What `before` says, for a plan that changes a part of it."""
     return Traffic(**{field.name: getattr(before.plan, field.name) for field in fields(Traffic)})
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from holdfast.records import DAY_US, MINUTE_US
 from holdfast.rollout import Canary
-from holdfast.rollout.power import PowerRow, Traffic, power_of
+from holdfast.rollout.power import MeasuredTraffic, PowerRow, power_of
 from holdfast.store import Store, outcomes, usage
 
 LOOKBACK_US: Final = 7 * DAY_US
@@ -46,14 +46,14 @@ class Comparison:
     """Two policies side by side. `traffic` is None, and `power` empty, where the model has had too little to say anything;
     `alpha_*`, the bounds on needless roll-backs by all stages together, hold all the same."""
 
-    traffic: Traffic | None
+    traffic: MeasuredTraffic | None
     changes: tuple[Change, ...]
     alpha_before: float
     alpha_after: float
     power: tuple[PowerChange, ...]
 
 
-def traffic_of(store: Store, model: str, *, now_us: int) -> Traffic | None:
+def measured(store: Store, model: str, *, now_us: int) -> MeasuredTraffic | None:
     """What `model` gets, measured over its last week or since it was first asked; None without a whole minute of it.
 
     A request counts as a unit, because who asks again is known to the servers only: where sessions ask often, harm is
@@ -69,7 +69,7 @@ def traffic_of(store: Store, model: str, *, now_us: int) -> Traffic | None:
     found = outcomes.of_model(store, model, days=7)
     scores = 1.0 - (found.label - found.probability) ** 2
     spread = float(scores.std()) if scores.size else 0.0
-    return Traffic(
+    return MeasuredTraffic(
         units_per_minute=requests / minutes,
         labelled_per_minute=scores.size / minutes,
         error_rate=failed / requests,
@@ -79,7 +79,7 @@ def traffic_of(store: Store, model: str, *, now_us: int) -> Traffic | None:
 
 
 def compare(
-    before: Canary, after: Canary, traffic: Traffic | None, *, first_step_only: bool = False
+    before: Canary, after: Canary, traffic: MeasuredTraffic | None, *, first_step_only: bool = False
 ) -> Comparison:
     """Both error rates of both policies with `traffic`: how often each would cry wolf, and what each would find, how soon,
     at the first step and at the last one at which a champion is left. Takes seconds: the tests are simulated."""
@@ -106,7 +106,7 @@ def changes(before: Canary, after: Canary) -> tuple[Change, ...]:
 
 
 def _power(
-    policy: Canary, traffic: Traffic, *, first_step_only: bool
+    policy: Canary, traffic: MeasuredTraffic, *, first_step_only: bool
 ) -> dict[tuple[str, str, float], PowerRow]:
     compared = [step for step, share in enumerate(policy.steps) if share < 100.0]
     steps = compared[:1] if first_step_only else sorted({compared[0], compared[-1]})

@@ -33,7 +33,7 @@ from holdfast.rollout.evidence import (
 from holdfast.rollout.hooks import Hook
 from holdfast.rollout.machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
 from holdfast.rollout.policy import Canary, Shadow
-from holdfast.rollout.power import PowerRow, Traffic, power_of
+from holdfast.rollout.power import MeasuredTraffic, PowerRow, power_of
 from holdfast.rollout.pushes import PushOutcome
 from holdfast.rollout.verdict import MetricVerdict, judge
 
@@ -50,6 +50,7 @@ __all__ = [
     "Decision",
     "Event",
     "Hook",
+    "MeasuredTraffic",
     "MetricState",
     "MetricVerdict",
     "PowerRow",
@@ -61,7 +62,6 @@ __all__ = [
     "Shadow",
     "Start",
     "State",
-    "Traffic",
     "Wait",
     "arm_of",
     "begin",

@@ -26,7 +26,7 @@ _RUNS: Final = {ERRORS: RUNS, LATENCY: RUNS, QUALITY: RUNS // 4}
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class MeasuredTraffic:
     """What a model gets, as far as the power of its canary depends on it.
 
     Parameters
@@ -90,7 +90,9 @@ class PowerRow:
         )
 
 
-def power_of(policy: Canary, traffic: Traffic, *, step: int = 0, seed: int = 1) -> tuple[PowerRow, ...]:
+def power_of(
+    policy: Canary, traffic: MeasuredTraffic, *, step: int = 0, seed: int = 1
+) -> tuple[PowerRow, ...]:
     """What `policy` would catch at its `step` (from 0 on) with this traffic, for a few harms of each metric.
 
     Guarantee: the tests are the product's own, simulated; a share is known within about 0.02 (errors, latency) or 0.05
@@ -100,7 +102,7 @@ def power_of(policy: Canary, traffic: Traffic, *, step: int = 0, seed: int = 1) 
     multiple of it.
     Raises `InputError` HF101 for a step that the policy does not have, or at which no champion is left.
 
-    >>> doubled, *others = power_of(Canary(steps=(10, 100)), Traffic(1200, 120, error_rate=0.01))
+    >>> doubled, *others = power_of(Canary(steps=(10, 100)), MeasuredTraffic(1200, 120, error_rate=0.01))
     >>> doubled.effect, doubled.median_minutes, doubled.within_hour
     ('2 times as many (1% to 2%)', 14.0, 0.999)
     >>> [each.metric for each in others]
@@ -135,12 +137,12 @@ class _Plan:
     """One step, looked at in windows of equal length: a minute, longer where little comes in, shorter where much does."""
 
     policy: Canary
-    traffic: Traffic
+    traffic: MeasuredTraffic
     share: float
     step_minutes: float
 
     @classmethod
-    def of(cls, policy: Canary, traffic: Traffic, step: int) -> _Plan:
+    def of(cls, policy: Canary, traffic: MeasuredTraffic, step: int) -> _Plan:
         share = policy.steps[step] / 100.0
         smaller = min(share, 1.0 - share)
         waits = [policy.step_at_least_us / 60e6, policy.units_per_step / (traffic.units_per_minute * smaller)]

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from holdfast.errors import InputError
-from holdfast.rollout import Canary, Traffic, power_of
+from holdfast.rollout import Canary, MeasuredTraffic, power_of
 
-TRAFFIC = Traffic(1200, 120, error_rate=0.01, mean_score=0.8, score_spread=0.2)
+TRAFFIC = MeasuredTraffic(1200, 120, error_rate=0.01, mean_score=0.8, score_spread=0.2)
 
 
 def test_each_metric_that_is_judged_has_rows_and_false_alarms_add_up_to_alpha() -> None:
@@ -36,7 +36,7 @@ def test_larger_harm_is_found_sooner_and_a_larger_share_finds_more() -> None:
 
 
 def test_little_traffic_is_looked_at_for_as_long_as_the_step_takes() -> None:
-    row = power_of(Canary(labelled_per_step=0), Traffic(30, error_rate=0.0))[1]
+    row = power_of(Canary(labelled_per_step=0), MeasuredTraffic(30, error_rate=0.0))[1]
     assert row.step_minutes == pytest.approx(667)
     assert row.effect == "5 times as many (0.1% to 0.5%)"
     assert row.within_hour <= row.within_step <= 0.1
@@ -47,7 +47,7 @@ def test_much_traffic_is_answered_for_in_its_own_minutes(per_minute: int) -> Non
     """And at once: windows are as short as the traffic is dense, so what they cost does not grow with it."""
     began = time.process_time()
     for step in (0, 3):
-        rows = power_of(Canary(), Traffic(per_minute, per_minute / 2, error_rate=0.01), step=step)
+        rows = power_of(Canary(), MeasuredTraffic(per_minute, per_minute / 2, error_rate=0.01), step=step)
         assert all(row.median_minutes is None or row.median_minutes <= row.looked_minutes for row in rows)
     assert time.process_time() - began < 20.0, "seconds, on an idle processor two or three"
     doubled, fivefold = (row.median_minutes for row in rows[:2])
@@ -58,7 +58,9 @@ def test_much_traffic_is_answered_for_in_its_own_minutes(per_minute: int) -> Non
 
 def test_ten_times_the_traffic_finds_harm_in_a_tenth_of_the_time() -> None:
     policy = Canary(labelled_per_step=0)
-    much, more = (power_of(policy, Traffic(each, error_rate=0.01), step=2)[0] for each in (20_000, 200_000))
+    much, more = (
+        power_of(policy, MeasuredTraffic(each, error_rate=0.01), step=2)[0] for each in (20_000, 200_000)
+    )
     assert much.median_minutes is not None
     assert more.median_minutes is not None
     assert 0.9 <= much.median_minutes / more.median_minutes / 10.0 <= 1.1
@@ -79,4 +81,4 @@ def test_what_cannot_be_meant_is_refused() -> None:
         with pytest.raises(InputError, match="HF101"):
             power_of(Canary(steps=(10, 100)), TRAFFIC, step=step)
     with pytest.raises(InputError, match="HF101"):
-        Traffic(0.0)
+        MeasuredTraffic(0.0)

@@ -33,10 +33,10 @@ from holdfast.contract.missing import SHORTHAND
 from holdfast.contract.rule_nodes import OPERATORS
 from holdfast.contract.units import SAME, conversion
 from holdfast.errors import CODES
+from holdfast.rollout.configuration import ConnectionLimits
 from holdfast.rollout.machine import RESTING, TRANSITIONS, State
-from holdfast.serve.http import ConnectionLimits
 from holdfast.serve.metrics import Counters, ServerFacts, exposition
-from holdfast.serve.oip import input_spec
+from holdfast.serve.oip_metadata import input_spec
 from holdfast.settings import SETTINGS
 from holdfast.store.schema import METADATA
 

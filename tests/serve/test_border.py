@@ -16,7 +16,7 @@ from holdfast.contract import ColumnFacts, Contract
 from holdfast.contract.units import are_read, definitions
 from holdfast.errors import HoldfastError
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.oip import input_spec, model_metadata
+from holdfast.serve.oip_metadata import input_spec, model_metadata
 from holdfast.serve.plane import Call, Plane
 from holdfast.serve.serving import Serving
 from holdfast.serve.version import load

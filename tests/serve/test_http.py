@@ -14,7 +14,8 @@ import pytest
 
 SERVER = """
 import asyncio, sys, uvloop
-from holdfast.serve.http import ConnectionLimits, Listener
+from holdfast.rollout.configuration import ConnectionLimits
+from holdfast.serve.listener import Listener
 
 async def main():
     loop = asyncio.get_running_loop()

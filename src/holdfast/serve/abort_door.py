@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from holdfast.errors import HoldfastError
-from holdfast.serve.http import Exchange
+from holdfast.serve.exchange import Exchange
 from holdfast.serve.replies import status_of
 
 REASON_CHARACTERS: Final = 500

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final
 
-from holdfast.serve.http import Exchange
+from holdfast.serve.exchange import Exchange
 
 _ENOUGH: Final = 256
 """So many values of Host are remembered as ours; a client chooses the port that it writes there."""

@@ -17,7 +17,8 @@ from holdfast.contract import (
     read_moment,
 )
 from holdfast.serve.border import converted
-from holdfast.serve.oip import InferRequest, RequestError, input_spec
+from holdfast.serve.oip import InferRequest, RequestError
+from holdfast.serve.oip_metadata import input_spec
 from holdfast.serve.screen import screen
 
 NAMED_ROWS: Final = 20

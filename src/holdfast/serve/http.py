@@ -9,101 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from time import perf_counter
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from holdfast.rollout.configuration import ConnectionLimits
-from holdfast.serve.replies import JSON, error_body, head
+from holdfast.serve.exchange import Exchange
+from holdfast.serve.replies import head
 
-
-class Application(Protocol):
-    """What answers: called once per complete request; it calls `Exchange.send` once, then or later, on the loop's thread."""
-
-    def __call__(self, exchange: Exchange) -> None: ...
-
-
-class Exchange:
-    """One request and the place for its reply."""
-
-    __slots__ = (
-        "_connection", "authorization", "binary_header_length", "body", "close", "content_encoding", "content_type", "host",
-        "method", "origin", "path", "received", "reply",
-    )  # fmt: skip
-
-    def __init__(self, connection: Connection, method: bytes, path: bytes) -> None:
-        self._connection = connection
-        self.method = method
-        self.path = path
-        self.body: bytes | bytearray = b""
-        self.authorization: bytes | None = None
-        self.binary_header_length: bytes | None = None
-        self.content_encoding: bytes | None = None
-        self.content_type: bytes | None = None
-        self.host = b""
-        self.origin: bytes | None = None
-        self.close = False
-        self.received = perf_counter()
-        self.reply: bytes | None = None
-
-    def send(self, status: int, body: bytes, content_type: bytes = JSON, extra: bytes = b"") -> None:
-        """Reply. The bytes leave when every earlier request has its reply. `extra` is whole header lines."""
-        self._connection.reply(self, status, body, content_type, extra)
-
-    def refuse(
-        self, status: int, code: str, what: str, reasons: list[str] | None = None, extra: bytes = b""
-    ) -> None:
-        """Reply with an error in the one shape that all errors have."""
-        self.send(status, error_body(code, what, reasons), JSON, extra)
-
-
-class Listener:
-    """All connections of one server: counts them, bounds them, and closes those that outstay a deadline."""
-
-    def __init__(
-        self, application: Application, limits: ConnectionLimits, today: Callable[[], bytes]
-    ) -> None:
-        self.application = application
-        self.limits = limits
-        self.draining = False
-        self.connections: set[Connection] = set()
-        self.refused_connections = 0
-        self.held_bytes = 0
-        self._today = today
-        self.date = today()
-        self._loop = asyncio.get_running_loop()
-        self._sweep_seconds = min(0.5, limits.receipt_seconds / 4, limits.idle_seconds / 4)
-        self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
-
-    def configure(self, limits: ConnectionLimits) -> None:
-        """Let `limits` hold from now on, for the connections that are open too. Any thread may call it."""
-        self.limits = limits
-
-    def connection(self) -> Connection:
-        """A protocol for a connection that was just accepted."""
-        return Connection(self, self._loop)
-
-    def close_idle(self, *, fresh: bool) -> None:
-        """Close the connections that have no request under way, new ones that have sent nothing yet only if `fresh`."""
-        for connection in tuple(self.connections):
-            connection.close_when_idle(fresh=fresh)
-
-    def close(self) -> None:
-        """Abort every connection and stop the clock."""
-        self._timer.cancel()
-        for connection in tuple(self.connections):
-            connection.abort()
-
-    def _sweep(self) -> None:
-        self.date = self._today()
-        now = self._loop.time()
-        for connection in tuple(self.connections):
-            if connection.deadline < now:
-                connection.expire()
-        self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
-
+if TYPE_CHECKING:
+    from holdfast.serve.listener import Listener
 
 _HOST, _LENGTH, _CODING, _EXPECT, _BINARY, _ENCODING, _TYPE, _ORIGIN, _AUTHORIZATION = range(9)
 _HEADERS: Final = {

@@ -1,4 +1,5 @@
-"""The Open Inference Protocol v2 on the wire: JSON, and the binary tensor extension, to columns of values and back.
+"""The Open Inference Protocol v2 on the wire: JSON, and the binary tensor extension, from a request to columns of values and
+from probabilities to an answer.
 
 Source: https://github.com/kserve/open-inference-protocol (REST) and Triton's binary tensor data extension. Requests are
 decoded into typed structures, which refuse NaN, Infinity, lone surrogates and trailing bytes; what a value *means* is the
@@ -16,19 +17,17 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from holdfast.contract import Boolean, Category, Column, ColumnFacts, Integer, Label, Number, Text, Timestamp
+from holdfast.contract import ColumnFacts
 from holdfast.errors import InputError
 
 MAXIMUM_ROWS: Final = 10_000
 """Of one request: it bounds how long one request may keep all others waiting."""
 OUTPUT: Final = "probability"
-PLATFORM: Final = "onnx_onnxv1"
 _UNIT_CHARACTERS: Final = 256
 _WORD_CHARACTERS: Final = 64
 _LENGTH: Final = struct.Struct("<I")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 _NUMPY: Final = {
     "BOOL": np.dtype("?"),
     "INT8": np.dtype("<i1"),
@@ -56,36 +55,6 @@ class RequestError(InputError):
         super().__init__(code, what)
         self.reasons = list(reasons)
         self.uncounted = self.reasons if uncounted is None else list(uncounted)
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """How a column of the contract looks on the wire: its own datatype first, then the others that it is read from."""
-
-    name: str
-    datatypes: tuple[str, ...]
-    facts: ColumnFacts
-    """What the contract says its values are: told by the metadata, and compared with what a request says."""
-
-
-def input_spec(column: Column) -> InputSpec:
-    """The tensor that carries `column`.
-
-    >>> input_spec(Category("carrier")).datatypes
-    ('BYTES',)
-    """
-    facts = ColumnFacts(getattr(column, "unit", None), column.semantic)
-    match column:
-        case Number():
-            return InputSpec(column.name, ("FP64", "FP32", *_INTEGERS), facts)
-        case Integer():
-            return InputSpec(column.name, ("INT64", *(each for each in _INTEGERS if each != "INT64")), facts)
-        case Category() | Text():
-            return InputSpec(column.name, ("BYTES",), facts)
-        case Timestamp():
-            return InputSpec(column.name, ("BYTES", "INT64"), facts)
-        case Boolean() | Label():
-            return InputSpec(column.name, ("BOOL",), facts)
 
 
 @dataclass(slots=True)
@@ -375,32 +344,3 @@ def encode_answer(answer: InferAnswer, *, binary: bool) -> tuple[bytes, int | No
     output = _Output(OUTPUT, "FP32", probabilities.shape, parameters={"binary_data_size": len(raw)})
     head = _encode(_Response(answer.model, answer.version, [output], parameters, answer.id))
     return head + raw, len(head)
-
-
-def model_metadata(
-    name: str, versions: Sequence[str], specs: Sequence[InputSpec], facts: Mapping[str, str]
-) -> bytes:
-    """The answer of `GET v2/models/<name>`: every input and output with datatype and shape, and of an input the unit and
-    semantic that its values have."""
-    return _encode(
-        {
-            "name": name,
-            "versions": list(versions),
-            "platform": PLATFORM,
-            "inputs": [_described(spec) for spec in specs],
-            "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1]}],
-            "parameters": dict(facts),
-        }
-    )
-
-
-def _described(spec: InputSpec) -> dict[str, Any]:
-    said = (("unit", spec.facts.unit), ("semantic", spec.facts.semantic))
-    stated = {what: word for what, word in said if word is not None}
-    parameters = {"parameters": stated} if stated else {}
-    return {"name": spec.name, "datatype": spec.datatypes[0], "shape": [-1], **parameters}
-
-
-def server_metadata(version: str) -> bytes:
-    """The answer of `GET v2`."""
-    return _encode({"name": "holdfast", "version": version, "extensions": ["binary_tensor_data"]})

@@ -17,8 +17,9 @@ from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.feedback import parse_id
 from holdfast.serve import metrics
 from holdfast.serve.doors import Doors
-from holdfast.serve.http import Exchange
-from holdfast.serve.oip import RequestError, encode_answer, model_metadata, server_metadata
+from holdfast.serve.exchange import Exchange
+from holdfast.serve.oip import RequestError, encode_answer
+from holdfast.serve.oip_metadata import model_metadata, server_metadata
 from holdfast.serve.plane import Call, Plane
 from holdfast.serve.replies import OCTETS, status_of
 from holdfast.serve.tell import tell

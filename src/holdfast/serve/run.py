@@ -23,7 +23,7 @@ from holdfast.rollout.binary import Binary
 from holdfast.rollout.configuration import ConnectionLimits
 from holdfast.serve.abort_door import AbortDoor
 from holdfast.serve.doors import Doors
-from holdfast.serve.http import Listener
+from holdfast.serve.listener import Listener
 from holdfast.serve.metrics import ServerFacts, ShadowFacts, VersionFacts
 from holdfast.serve.plane import Plane
 from holdfast.serve.routes import Routes

@@ -94,4 +94,9 @@ def _option(text: str) -> tuple[str, object]:
     try:
         return name.strip(), json.loads(value)
     except ValueError as error:
-        raise InputError("HF103", f"{text!r} is not NAME=NUMBER", state="nothing was changed") from error
+        raise InputError(
+            "HF103",
+            f"{text!r} is not NAME=NUMBER",
+            state="nothing was changed",
+            next_command="holdfast configuration --help",
+        ) from error

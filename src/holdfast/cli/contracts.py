@@ -122,7 +122,12 @@ def accept(
     """Take upon yourself a change of contract that others have to follow, or that breaks what is loaded."""
     report = Report(as_json=as_json)
     if model == (feed is not None):
-        raise InputError("HF201", "name either a feed or --model", state="nothing was changed")
+        raise InputError(
+            "HF201",
+            "name either a feed or --model",
+            state="nothing was changed",
+            next_command="holdfast contract --help",
+        )
     loaded = Project.load(project, declaration)
     store, actor = loaded.store(), getpass.getuser()
     if feed is not None:
@@ -170,7 +175,10 @@ def suggest(
         if name not in frame.columns:
             known = ", ".join(frame.columns)
             raise InputError(
-                "HF202", f"there is no column {name!r}; there are {known}", state="nothing was changed"
+                "HF202",
+                f"there is no column {name!r}; there are {known}",
+                state="nothing was changed",
+                next_command="holdfast contract show",
             )
     found = suggesting.suggest(
         frame, zone=zone, facts=facts, key=key or (), event_time=event_time, label=label
@@ -203,13 +211,23 @@ def _rows(project: Path, data: str | None, feed: Feed | None) -> tuple[pl.DataFr
     if data is not None:
         return look(open_source(data), missing_words=("", "NA") if feed is None else feed.missing_words)
     if feed is None:
-        raise InputError("HF201", "which rows? name DATA or --feed", state="nothing was changed")
+        raise InputError(
+            "HF201",
+            "which rows? name DATA or --feed",
+            state="nothing was changed",
+            next_command="holdfast contract --help",
+        )
     store = _store(project)
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
     frame = files.read_rows(store, version, feed.name)
     if frame.is_empty():
-        raise NotFoundError("HF303", f"feed {feed.name!r} has no rows yet", state="nothing was changed")
+        raise NotFoundError(
+            "HF303",
+            f"feed {feed.name!r} has no rows yet",
+            state="nothing was changed",
+            next_command="holdfast ingest",
+        )
     # What the rows lost when they were loaded: units and meanings stand in the contract alone.
     facts = {
         column.name: ColumnFacts(getattr(column, "unit", None), column.semantic)

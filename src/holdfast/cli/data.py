@@ -204,6 +204,7 @@ def ingest(
             "HF201",
             f"--expect-rows counts one delivery, but {len(paths)} files were given",
             state="nothing was loaded",
+            next_command="holdfast ingest --help",
         )
     store = loaded.store()
     results = []

@@ -76,5 +76,6 @@ def _label(text: str) -> float:
             "HF501",
             f"{text!r} is not a label: use true, false, or a number from 0 to 1",
             state="nothing was sent",
+            next_command="holdfast feedback --help",
         )
     return number

@@ -138,10 +138,18 @@ def accept(
     """
     report = Report(as_json=as_json)
     if not reason.strip():
-        raise InputError("HF101", "an acceptance needs a reason", state="nothing was changed")
+        raise InputError(
+            "HF101",
+            "an acceptance needs a reason",
+            state="nothing was changed",
+            next_command="holdfast accept --help",
+        )
     if (batch is None) != everything or (everything and incomplete):
         raise InputError(
-            "HF101", "accept takes either one batch, or --all and nothing else", state="nothing was changed"
+            "HF101",
+            "accept takes either one batch, or --all and nothing else",
+            state="nothing was changed",
+            next_command="holdfast accept --help",
         )
     loaded = Project.load(project, declaration)
     store = loaded.store()

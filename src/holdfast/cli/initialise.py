@@ -54,7 +54,12 @@ def init(
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError) as error:
-        raise InputError("HF101", f"{zone!r} is not a time zone", state="nothing was written") from error
+        raise InputError(
+            "HF101",
+            f"{zone!r} is not a time zone",
+            state="nothing was written",
+            next_command="holdfast init --help",
+        ) from error
     target = project / MODEL_FILE
     if target.exists():
         raise ConflictError(
@@ -123,13 +128,23 @@ def init(
 
 def _read(path: Path) -> pl.DataFrame:
     if not path.is_file():
-        raise InputError("HF201", f"{path} does not exist", state="nothing was written")
+        raise InputError(
+            "HF201",
+            f"{path} does not exist",
+            state="nothing was written",
+            next_command="holdfast init --help",
+        )
     try:
         if path.suffix == ".parquet":
             return pl.read_parquet(path)
         return pl.read_csv(path, try_parse_dates=True, null_values=["", "NA"], infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError("HF201", f"{path} cannot be read: {error}", state="nothing was written") from error
+        raise InputError(
+            "HF201",
+            f"{path} cannot be read: {error}",
+            state="nothing was written",
+            next_command="holdfast init --help",
+        ) from error
 
 
 def _says_na(path: Path, frame: pl.DataFrame) -> bool:
@@ -149,7 +164,10 @@ def _chosen(frame: pl.DataFrame, given: str | None, what: str, fitting: list[str
         if given not in frame.columns:
             known = ", ".join(frame.columns)
             raise InputError(
-                "HF202", f"--{what} {given!r} is not a column; there are {known}", state="nothing was written"
+                "HF202",
+                f"--{what} {given!r} is not a column; there are {known}",
+                state="nothing was written",
+                next_command="holdfast init --help",
             )
         return given
     if len(fitting) != 1:

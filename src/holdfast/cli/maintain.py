@@ -49,7 +49,10 @@ def verify(
     report = Report(as_json=as_json)
     if quick and repair:
         raise InputError(
-            "HF101", "--repair looks at everything, --quick does not", state="nothing was looked at"
+            "HF101",
+            "--repair looks at everything, --quick does not",
+            state="nothing was looked at",
+            next_command="holdfast verify --help",
         )
     store = Project.load(project, declaration).store()
     document: dict[str, object] = {}

@@ -64,7 +64,10 @@ class Project:
                 return feed
         known = ", ".join(feed.name for feed in self.model.feeds)
         raise NotFoundError(
-            "HF303", f"no feed is called {name!r}; the model declares {known}", state="nothing was read"
+            "HF303",
+            f"no feed is called {name!r}; the model declares {known}",
+            state="nothing was read",
+            next_command="holdfast feeds",
         )
 
 
@@ -93,12 +96,18 @@ def _declared(path: Path) -> Model:
             "HF102",
             f"{path.name} cannot be run: {type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})",
             state="nothing was read",
+            next_command="mend the file, then the same command again",
         ) from error
     finally:
         sys.path.remove(str(path.parent))
         _forget_neighbours(path.parent)
     if not isinstance(declared, Model):
-        raise InputError("HF102", f"{path.name} declares no `model = Model(...)`", state="nothing was read")
+        raise InputError(
+            "HF102",
+            f"{path.name} declares no `model = Model(...)`",
+            state="nothing was read",
+            next_command="mend the file, then the same command again",
+        )
     return declared
 
 

@@ -174,7 +174,11 @@ def _decide(settings: Settings, model: str, version: str | None, reason: str, on
     path = Path(settings.ledger_url.removeprefix(_SQLITE))
     # Opening would make an empty ledger in the place of a lost one, in which nothing was ever rolled out.
     if settings.ledger_url.startswith(_SQLITE) and not path.exists():
-        raise UnavailableError("HF302", f"the ledger {path} is not there")
+        raise UnavailableError(
+            "HF302",
+            f"the ledger {path} is not there",
+            next_command="holdfast restore BACKUP, or holdfast repair-ledger",
+        )
     store = Store.of(settings)
     registered = servers.registered(store, model)
     who = {"actor": getpass.getuser(), "reason": reason}
@@ -191,7 +195,12 @@ def _decide(settings: Settings, model: str, version: str | None, reason: str, on
     if only in (None, Part.BINARY):
         replaced = pushing.roll_back(store, model, now_us=now_us(), since_plan=since, **who)
     if row is None and configured is None and replaced is None:
-        raise RefusedError("HF404", f"no {only} of {model!r} was pushed", state="nothing was written")
+        raise RefusedError(
+            "HF404",
+            f"no {only} of {model!r} was pushed",
+            state="nothing was written",
+            next_command="holdfast status",
+        )
     at = time.monotonic()
     plan = plans.newest(store, model)
     number, answers = (0, None) if plan is None else (plan.plan, plan.intended)
@@ -312,6 +321,7 @@ def _abort(directory: Path, model: str, version: str | None, reason: str, why: s
             "HF303",
             f"{version} has no traffic by the plan that servers kept; they know {', '.join(sorted(known))}",
             state="nothing was changed",
+            next_command="holdfast rollback --from one of these",
         )
     abort = abort_of(kept, version, reason, getpass.getuser())
     told = kept.versions.get(abort.version)

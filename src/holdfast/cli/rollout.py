@@ -57,7 +57,11 @@ def rollout(
     """
     report = Report(as_json=as_json)
     if show + pause + resume + (version is not None) > 1:
-        raise InputError("HF201", "a version, --show, --pause and --resume exclude each other")
+        raise InputError(
+            "HF201",
+            "a version, --show, --pause and --resume exclude each other",
+            next_command="holdfast rollout --help",
+        )
     loaded = Project.load(project, declaration)
     store = loaded.store()
     if show:

@@ -22,7 +22,11 @@ def through_server(report: Report, settings: Settings, url: str, version: str | 
     """Ask one server, which may be on another machine, to let `version` answer no more."""
     address = urlsplit(url)
     if address.scheme != "http" or not address.hostname:
-        raise InputError("HF103", f"{url!r} is not the URL of a server, such as http://10.0.0.7:8080")
+        raise InputError(
+            "HF103",
+            f"{url!r} is not the URL of a server, such as http://10.0.0.7:8080",
+            next_command="holdfast rollback --help",
+        )
     token = settings.token
     if not token:
         raise InputError(

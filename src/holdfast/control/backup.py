@@ -140,6 +140,7 @@ def restore(
             "HF306",
             f"the backup cannot be restored to {root}: {error.strerror}",
             state=f"there is nothing at {root}",
+            next_command="holdfast restore to a place that can be written",
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -159,7 +160,11 @@ def _restore_files(directory: Path, draft: Path, found: Backup, progress: Progre
     for done, entry in enumerate(found.files, start=1):
         target = draft / entry.path
         if not target.resolve().is_relative_to(draft.resolve()):
-            raise InputError("HF306", f"backup {found.name} names {entry.path}, outside the store")
+            raise InputError(
+                "HF306",
+                f"backup {found.name} names {entry.path}, outside the store",
+                next_command="holdfast restore with another backup",
+            )
         durable.make_directory(target.parent)
         target.write_bytes(_object(directory, entry.sha256, entry.path))
         if progress is not None:

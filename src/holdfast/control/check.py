@@ -50,7 +50,12 @@ def check(
     judged = judge(store, feed, found, now_us=now_us)
     refusal: HoldfastError | None = None
     if not facts.rows_loaded:
-        refusal = RefusedError("HF204", f"batch {found.batch} has no valid row", state="nothing was loaded")
+        refusal = RefusedError(
+            "HF204",
+            f"batch {found.batch} has no valid row",
+            state="nothing was loaded",
+            next_command="holdfast contract show",
+        )
     elif worst(judged.violations) is Level.CRITICAL:
         refusal = judged.unfit().error
     return Checked(

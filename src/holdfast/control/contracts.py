@@ -114,6 +114,7 @@ def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) ->
                 "HF303",
                 f"feed {feed.name!r} was loaded under the contract that is declared: there is no change to accept",
                 state="nothing was changed",
+                next_command="holdfast contract show",
             )
         _refuse_misreading(connection, feed, state="nothing was changed")
         old = contracts.find(connection, before)
@@ -140,6 +141,7 @@ def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, n
             "HF303",
             f"model {model.name!r} has no champion with another contract: there is no change to accept",
             state="nothing was changed",
+            next_command="holdfast contract show",
         )
     old = Contract.from_json(read_metadata(blobs.get(store, champion.digest)).contract_json)
     evolution = compare(old, model.contract)

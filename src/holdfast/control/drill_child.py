@@ -50,6 +50,7 @@ class Child:
                 "HF504",
                 f"the server on the copy cannot be started: {error}",
                 state="nothing was drilled",
+                next_command="holdfast verify",
             ) from error
         self.server = Server("drill", self._model, "", root, 0)
 
@@ -63,7 +64,10 @@ class Child:
         if not address.startswith("http"):
             self.__exit__()
             raise UnavailableError(
-                "HF504", "the server on the copy did not start", state="nothing was drilled"
+                "HF504",
+                "the server on the copy did not start",
+                state="nothing was drilled",
+                next_command="holdfast verify",
             )
         self.server = replace(self.server, address=address)
         return self
@@ -94,6 +98,7 @@ class Child:
                 :400
             ],
             state="the drill was ended",
+            next_command="holdfast events, then the same drill again",
         )
 
     def failed(self, count: int, bodies: Sequence[str] = ()) -> int:

@@ -115,6 +115,7 @@ def scratch(store: Store) -> Iterator[Path]:
             "HF306",
             f"no copy of the store can be made at {home}: {error.strerror}",
             state="nothing was drilled",
+            next_command="make room there, then the same drill again",
         ) from error
     try:
         yield home

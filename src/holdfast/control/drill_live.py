@@ -154,20 +154,30 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
     row = rollouts.under_way_in(connection, model)
     if newest is None or row is not None:
         why = "no version serves yet" if row is None else f"rollout {row.rollout} is {row.state}"
-        raise RefusedError("HF404", f"there is nothing to drill: {why}", state="no plan was written")
+        raise RefusedError(
+            "HF404",
+            f"there is nothing to drill: {why}",
+            state="no plan was written",
+            next_command="holdfast rollout --show",
+        )
     plan = newest.plan
     if drills.moves_users_in(connection, model, plan.plan):
         raise RefusedError(
             "HF404",
             "there is nothing to drill: another drill has moved all users",
             state="no plan was written",
+            next_command="holdfast status",
         )
     tainted = taints.versions_of(connection, model)
     beside = [each for each in (plan.previous, plan.fallback) if each is not None]
     target = next((each for each in beside if each not in tainted), None)
     if target is None:
         why = f"{', '.join(beside)} tainted, and nothing else is" if beside else "no version is"
-        raise RefusedError("HF404", f"there is nothing to return to: {why} beside {plan.champion}")
+        raise RefusedError(
+            "HF404",
+            f"there is nothing to return to: {why} beside {plan.champion}",
+            next_command="holdfast rollout",
+        )
     if live:
         _must_be_proved(store, model, target)
     return plan, target
@@ -182,6 +192,7 @@ def _must_be_proved(store: Store, model: str, target: str) -> None:
             "HF404",
             f"{target} is a {row.state} {row.role} that was never the champion: users are not moved to it for a drill",
             state="no plan was written",
+            next_command="holdfast rollout",
         )
 
 

@@ -139,6 +139,7 @@ def open_executor(kind: str, address: str = "") -> Executor:
                 "HF103",
                 f"{kind!r} is no executor; there are {', '.join(EXECUTORS)}",
                 state="nothing was changed",
+                next_command="holdfast train --help",
             )
 
 

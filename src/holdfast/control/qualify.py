@@ -126,6 +126,7 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
             "HF101",
             f"{version} is a version of {row.model!r}, not of {model.name!r}",
             state="nothing was judged",
+            next_command="holdfast status",
         )
     with store.ledger.read() as connection:
         taints.refuse(connection, "version", version)

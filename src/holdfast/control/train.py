@@ -215,4 +215,5 @@ def _check_composed(
             "HF402",
             f"the composed model differs from its estimator by {difference.max():.3g} on a training row",
             state="nothing was registered",
+            next_command="holdfast train with another learner",
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from holdfast.control.weighed import Weighed, in_order, judged_all, weigh
-from holdfast.rollout import Canary, MetricState, MetricVerdict, State, shadow
+from holdfast.rollout import Canary, MetricState, MetricVerdict, State
 from holdfast.rollout.evidence import interval_of
 from holdfast.rollout.forecast import Forecast, forecast
+from holdfast.rollout.metric import is_shadow
 from holdfast.store import Store, evidence, plans, pushes, rollouts
 from holdfast.store.rollouts import RolloutRow
 
@@ -101,7 +102,7 @@ def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
 def _of_this_stage(states: list[MetricState], row: RolloutRow) -> list[MetricState]:
     """While copies are answered, what they show; later, what traffic shows."""
     copies = row.state is State.SHADOWING
-    return [state for state in states if shadow.is_shadow(state.metric) is copies]
+    return [state for state in states if is_shadow(state.metric) is copies]
 
 
 def _metric(state: MetricState, verdict: MetricVerdict) -> MetricProgress:

@@ -30,6 +30,7 @@ from holdfast.rollout.decisions import (
 )
 from holdfast.rollout.evidence import QUALITY, MetricState
 from holdfast.rollout.machine import State
+from holdfast.rollout.metric import is_shadow
 from holdfast.rollout.policy import Canary
 from holdfast.rollout.verdict import Verdicts, harm_of, judge
 
@@ -86,8 +87,8 @@ def harm_shown(evidence: Sequence[MetricState], policy: Canary) -> str:
 
 def _apart(evidence: Sequence[MetricState]) -> tuple[list[MetricState], list[MetricState]]:
     """What copies showed, and what traffic showed."""
-    copies = [state for state in evidence if shadow.is_shadow(state.metric)]
-    return copies, [state for state in evidence if not shadow.is_shadow(state.metric)]
+    copies = [state for state in evidence if is_shadow(state.metric)]
+    return copies, [state for state in evidence if not is_shadow(state.metric)]
 
 
 def judged(evidence: Sequence[MetricState], policy: Canary) -> tuple[Verdicts, str]:

@@ -78,3 +78,12 @@ class Answered:
     failed: bool
     latency_us: float
     slices: tuple[str, ...] = ()
+
+
+def is_shadow(metric: str) -> bool:
+    """Whether `metric` was shown on copies; the canary's tests know nothing of it.
+
+    >>> is_shadow("shadow.errors"), is_shadow("errors")
+    (True, False)
+    """
+    return metric.startswith(SHADOW_PREFIX)

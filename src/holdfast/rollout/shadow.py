@@ -29,10 +29,10 @@ from holdfast.rollout.metric import (
     SHADOW_DISAGREEMENT,
     SHADOW_ERRORS,
     SHADOW_LATENCY,
-    SHADOW_PREFIX,
     SHADOW_QUALITY,
     SHADOW_SCORE,
     MetricState,
+    is_shadow,
 )
 from holdfast.rollout.policy import Canary, Shadow
 from holdfast.rollout.units import name_of, names_in, remember
@@ -96,15 +96,6 @@ class ShadowSlice:
     units: int
     disagreement: float
     shift: float
-
-
-def is_shadow(metric: str) -> bool:
-    """Whether `metric` was shown on copies; the canary's tests know nothing of it.
-
-    >>> is_shadow("shadow.errors"), is_shadow("errors")
-    (True, False)
-    """
-    return metric.startswith(SHADOW_PREFIX)
 
 
 def begin(policy: Canary, bound: float | None) -> tuple[MetricState, ...]:

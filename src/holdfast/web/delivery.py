@@ -16,7 +16,6 @@ from holdfast.rollout import State
 from holdfast.rollout import metric as metrics
 from holdfast.rollout.drills import DrillKind, Standing, ready
 from holdfast.rollout.history import points_of
-from holdfast.rollout.shadow import is_shadow
 from holdfast.store import Store, drills, evidence, hooks, usage
 from holdfast.store.hooks import HookAnswer
 from holdfast.web import words
@@ -166,5 +165,5 @@ def _curves(store: Store, now: RolloutProgress) -> tuple[Curve, ...]:
             tuple((at_us, max(0.0, log_e) / state.log_bound) for at_us, log_e in points_of(state)),
         )
         for state in states
-        if is_shadow(state.metric) is copies and state.log_bound > 0.0
+        if metrics.is_shadow(state.metric) is copies and state.log_bound > 0.0
     )

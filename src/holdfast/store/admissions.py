@@ -13,43 +13,39 @@ from holdfast.feeds.admission import History, Past
 from holdfast.feeds.machine import Event
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import events, feeds, schema, violations
-from holdfast.store.conditions import same_load
+from holdfast.store.conditions import LIVE, UNACCEPTED_ERROR, same_load
 from holdfast.store.prepared import Prepared
 
 _ADMISSIONS: Final = schema.admissions
 _BATCHES: Final = schema.batches
 _VIOLATIONS: Final = schema.violations
 _INSERT: Final = Prepared(insert(_ADMISSIONS))
-_LIVE: Final = _BATCHES.c.state == "published"
 _OF_BATCH: Final = same_load(_BATCHES, _ADMISSIONS)
 _SUSPECT: Final = exists().where(
     same_load(_VIOLATIONS, _BATCHES),
-    _VIOLATIONS.c.level == Level.ERROR,
-    _VIOLATIONS.c.accepted_us.is_(None),
+    UNACCEPTED_ERROR,
 )
 _PAST: Final = Prepared(
     select(_BATCHES.c.batch, _BATCHES.c.rows_received, _BATCHES.c.event_low_us)
-    .where(_BATCHES.c.feed == bindparam("of_feed"), _LIVE, ~_SUSPECT)
+    .where(_BATCHES.c.feed == bindparam("of_feed"), LIVE, ~_SUSPECT)
     .order_by(_BATCHES.c.table_version.desc())
     .limit(bindparam("most"))
 )
 _BEFORE: Final = Prepared(
     select(func.max(_BATCHES.c.event_high_us)).where(
-        _BATCHES.c.feed == bindparam("of_feed"), _LIVE, _BATCHES.c.event_low_us < bindparam("low_us")
+        _BATCHES.c.feed == bindparam("of_feed"), LIVE, _BATCHES.c.event_low_us < bindparam("low_us")
     )
 )
 _COUNTED: Final = Prepared(
     select(func.max(_ADMISSIONS.c.sequence_high))
     .join(_BATCHES, _OF_BATCH)
-    .where(
-        _ADMISSIONS.c.feed == bindparam("of_feed"), _LIVE, _ADMISSIONS.c.sequence_low < bindparam("number")
-    )
+    .where(_ADMISSIONS.c.feed == bindparam("of_feed"), LIVE, _ADMISSIONS.c.sequence_low < bindparam("number"))
 )
 _SAME: Final = {
     column.name: Prepared(
         select(_BATCHES.c.batch)
         .join(_ADMISSIONS, _OF_BATCH)
-        .where(_ADMISSIONS.c.feed == bindparam("of_feed"), _LIVE, column == bindparam("digest"))
+        .where(_ADMISSIONS.c.feed == bindparam("of_feed"), LIVE, column == bindparam("digest"))
         .limit(1)
     )
     for column in (_ADMISSIONS.c.rows_digest, _ADMISSIONS.c.values_digest)
@@ -57,7 +53,7 @@ _SAME: Final = {
 _PROFILES: Final = Prepared(
     select(_BATCHES.c.batch, _ADMISSIONS.c.profile)
     .join(_ADMISSIONS, _OF_BATCH)
-    .where(_BATCHES.c.feed == bindparam("of_feed"), _LIVE, ~_SUSPECT)
+    .where(_BATCHES.c.feed == bindparam("of_feed"), LIVE, ~_SUSPECT)
     .order_by(_BATCHES.c.table_version.desc())
     .limit(bindparam("most"))
 )

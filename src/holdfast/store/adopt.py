@@ -19,7 +19,7 @@ from holdfast.feeds import Expectations, Manifest
 from holdfast.feeds.machine import State as FeedState
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import contracts, copies, events, readmission, schema, violations
-from holdfast.store.conditions import not_removed
+from holdfast.store.conditions import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load
 from holdfast.store.testimony import Choice, LoadKey, Witness
 from holdfast.store.tombstones import Tombstone
 
@@ -106,11 +106,9 @@ def adopt(
 
 def is_free(connection: Connection, manifest: Manifest) -> bool:
     """Whether the ledger would take the load of `manifest`: neither its epoch, nor its id, nor its content is there."""
-    same_load = (_BATCHES.c.batch == manifest.batch) & (
-        (_BATCHES.c.epoch >= manifest.epoch) | (_BATCHES.c.state == "published")
-    )
-    same_content = (_BATCHES.c.digest == manifest.digest) & (_BATCHES.c.state == "published")
-    query = select(_BATCHES.c.batch).where(_BATCHES.c.feed == manifest.feed, same_load | same_content)
+    same_id = (_BATCHES.c.batch == manifest.batch) & ((_BATCHES.c.epoch >= manifest.epoch) | LIVE)
+    same_content = (_BATCHES.c.digest == manifest.digest) & LIVE
+    query = select(_BATCHES.c.batch).where(_BATCHES.c.feed == manifest.feed, same_id | same_content)
     return connection.execute(query.limit(1)).first() is None
 
 
@@ -152,7 +150,7 @@ def _insert_batch(
     connection: Connection, kept: Mapping[str, Any], load: LoadKey, version: int, *, live: bool
 ) -> None:
     feed, batch, epoch = load
-    state = "published" if live else "backed_out"
+    state = PUBLISHED if live else BACKED_OUT
     connection.execute(
         insert(_BATCHES).values(
             feed=feed, batch=batch, epoch=epoch, state=state, table_version=version, **kept
@@ -224,8 +222,8 @@ def _bury(
         _take_out(connection, loads, "back-outs that left a tombstone", now_us, version)
     for load, stone in sorted(tombstones.items()):
         feed, batch, epoch = load
-        there = (_BATCHES.c.feed == feed) & (_BATCHES.c.batch == batch) & (_BATCHES.c.epoch == epoch)
-        if load in versions or connection.execute(select(_BATCHES.c.batch).where(there)).first():
+        known = select(_BATCHES.c.batch).where(of_load(_BATCHES, load))
+        if load in versions or connection.execute(known).first():
             continue
         if not stone.batch:
             done.unproved.append(
@@ -243,9 +241,8 @@ def _take_out(
     if not loads:
         return
     version = _version(connection, reason, now_us, number)
-    for feed, batch, epoch in loads:
-        of_load = (_PARTS.c.feed == feed) & (_PARTS.c.batch == batch) & (_PARTS.c.epoch == epoch)
-        connection.execute(update(_PARTS).where(of_load).values(removed_version=version))
+    for load in loads:
+        connection.execute(update(_PARTS).where(of_load(_PARTS, load)).values(removed_version=version))
     living = select(_PARTS.c.path).where(not_removed(_PARTS))
     dead = _FILES.c.path.not_in(living) & not_removed(_FILES)
     connection.execute(update(_FILES).where(dead).values(removed_version=version))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, exists, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
 from holdfast.errors import ConflictError
 from holdfast.store import batches, online, schema
-from holdfast.store.conditions import not_removed, same_load
+from holdfast.store.conditions import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load, same_load
 from holdfast.store.files import FileFacts, LoadKey
 from holdfast.tables.backout import Answered, Plan, Returned, State, TablePart
 from holdfast.tables.lineage import Kind, Node
@@ -24,7 +24,6 @@ _PARTS: Final = schema.file_batches
 _VERSIONS: Final = schema.table_versions
 _USAGE: Final = schema.usage
 _OUTCOMES: Final = schema.outcomes
-_LIVE: Final = "published"
 _MINUTE_US: Final = 60_000_000
 
 
@@ -111,8 +110,9 @@ def note(
             ],
         )
     for load in loads if removed_version is not None else ():
-        here = tuple_(_OF.c.feed, _OF.c.batch, _OF.c.epoch) == tuple_(*load)
-        connection.execute(update(_OF).where(mine, here).values(removed_version=removed_version))
+        connection.execute(
+            update(_OF).where(mine, of_load(_OF, load)).values(removed_version=removed_version)
+        )
 
 
 def advance(
@@ -195,7 +195,7 @@ def live(connection: Connection, feeds: Sequence[str], batch: str, *, lock: bool
         )
         .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
         .outerjoin(_ADMISSIONS, same_load(_ADMISSIONS, _BATCHES))
-        .where(_BATCHES.c.feed.in_(feeds), _BATCHES.c.batch == batch, _BATCHES.c.state == _LIVE)
+        .where(_BATCHES.c.feed.in_(feeds), _BATCHES.c.batch == batch, LIVE)
     )
     if lock:
         query = query.with_for_update(of=_BATCHES)
@@ -213,7 +213,7 @@ def parts_of(connection: Connection, load: LoadKey) -> tuple[TablePart, ...]:
     query = (
         select(_FILES.c.table_name, func.sum(_PARTS.c.rows), func.count(_FILES.c.path.distinct()))
         .join(_FILES, _FILES.c.path == _PARTS.c.path)
-        .where(_here(load), not_removed(_FILES, _PARTS))
+        .where(of_load(_PARTS, load), not_removed(_FILES, _PARTS))
         .group_by(_FILES.c.table_name)
         .order_by(_FILES.c.table_name)
     )
@@ -227,7 +227,7 @@ def files_of(connection: Connection, table: str, loads: Sequence[LoadKey]) -> li
         query = (
             select(_FILES, _PARTS.c.row_group, _PARTS.c.rows.label("of_load"))
             .join(_PARTS, _FILES.c.path == _PARTS.c.path)
-            .where(_here(load), _FILES.c.table_name == table)
+            .where(of_load(_PARTS, load), _FILES.c.table_name == table)
             .where(not_removed(_FILES, _PARTS))
             .order_by(_FILES.c.path, _PARTS.c.row_group)
         )
@@ -248,26 +248,21 @@ def remove(connection: Connection, loads: Sequence[LoadKey], *, reason: str, now
     )
     version = int(connection.execute(made).scalar_one())
     for load in loads:
-        feed, batch, epoch = load
         changed = connection.execute(
-            update(_BATCHES)
-            .where(
-                _BATCHES.c.feed == feed,
-                _BATCHES.c.batch == batch,
-                _BATCHES.c.epoch == epoch,
-                _BATCHES.c.state == _LIVE,
-            )
-            .values(state="backed_out")
+            update(_BATCHES).where(of_load(_BATCHES, load), LIVE).values(state=BACKED_OUT)
         )
         if changed.rowcount != 1:
+            feed, batch, epoch = load
             raise ConflictError(
                 "HF304",
                 f"load {epoch} of {feed}/{batch} is not there any more",
                 state="nothing was written",
                 next_command="the same command again",
             )
-        paths = connection.execute(select(_PARTS.c.path).where(_here(load)).distinct()).scalars().all()
-        gone = update(_PARTS).where(_here(load), not_removed(_PARTS))
+        paths = (
+            connection.execute(select(_PARTS.c.path).where(of_load(_PARTS, load)).distinct()).scalars().all()
+        )
+        gone = update(_PARTS).where(of_load(_PARTS, load), not_removed(_PARTS))
         connection.execute(gone.values(removed_version=version))
         others = exists().where(_PARTS.c.path == _FILES.c.path, not_removed(_PARTS))
         connection.execute(
@@ -355,8 +350,8 @@ def told(connection: Connection, nodes: Sequence[Node]) -> dict[Node, str]:
 def _is_live(connection: Connection, node: Node) -> bool:
     name, _, epoch = node.name.rpartition("@")
     feed, _, batch = name.partition("/")
-    here = (_BATCHES.c.feed == feed) & (_BATCHES.c.batch == batch) & (_BATCHES.c.epoch == int(epoch))
-    return bool(connection.execute(select(_BATCHES.c.state).where(here)).scalar_one() == _LIVE)
+    query = select(_BATCHES.c.state).where(of_load(_BATCHES, (feed, batch, int(epoch))))
+    return bool(connection.execute(query).scalar_one() == PUBLISHED)
 
 
 def tables_of(connection: Connection, snapshots: Sequence[str]) -> tuple[str, ...]:
@@ -364,10 +359,6 @@ def tables_of(connection: Connection, snapshots: Sequence[str]) -> tuple[str, ..
     cuts = schema.snapshot_tables
     query = select(cuts.c.table_name).where(cuts.c.snapshot.in_(snapshots)).distinct()
     return tuple(sorted(connection.execute(query).scalars()))
-
-
-def _here(load: LoadKey) -> Any:
-    return tuple_(_PARTS.c.feed, _PARTS.c.batch, _PARTS.c.epoch) == tuple_(*load)
 
 
 def _row(row: Row[Any]) -> BackoutRow:

@@ -18,6 +18,7 @@ from holdfast.errors import ConflictError, IntegrityError, UnavailableError
 from holdfast.feeds import AlreadyLoaded, Load, Manifest, Publish, decide
 from holdfast.records import BatchId
 from holdfast.store import Store, events, online, schema, staging
+from holdfast.store.conditions import LIVE, PUBLISHED
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts
 from holdfast.store.online import Definition, OnlineValue
@@ -27,7 +28,6 @@ _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
 _FILE_BATCHES: Final = schema.file_batches
 _VERSIONS: Final = schema.table_versions
-_LIVE: Final = "published"
 
 # Built once: putting a statement together costs more than running it on a small batch.
 _LOADS: Final = Prepared(
@@ -41,7 +41,7 @@ _ELSEWHERE: Final = Prepared(
         _BATCHES.c.feed == bindparam("of_feed"),
         _BATCHES.c.digest == bindparam("of_digest"),
         # Written out, because an index of live loads is not found by a parameter.
-        _BATCHES.c.state == literal_column(f"'{_LIVE}'"),
+        _BATCHES.c.state == literal_column(f"'{PUBLISHED}'"),
         _BATCHES.c.batch != bindparam("of_batch"),
     )
     .limit(1)
@@ -297,7 +297,7 @@ def _insert_batch(connection: Connection, publication: Publication, version: int
         connection,
         {
             **publication.manifest.load(),
-            "state": _LIVE,
+            "state": PUBLISHED,
             "rows_received": publication.rows_loaded + publication.rows_quarantined,
             "rows_loaded": publication.rows_loaded,
             "rows_quarantined": publication.rows_quarantined,
@@ -354,7 +354,7 @@ def _load(row: Any) -> Load:
     return Load(
         epoch=row.epoch,
         digest=row.digest,
-        live=row.state == _LIVE,
+        live=row.state == PUBLISHED,
         rows_received=row.rows_received,
         rows_loaded=row.rows_loaded,
         rows_quarantined=row.rows_quarantined,
@@ -377,7 +377,6 @@ class FeedTotals:
 
 def totals(store: Store) -> tuple[FeedTotals, ...]:
     """What is loaded of every feed, by feed; batches that were backed out do not count."""
-    live = _BATCHES.c.state == _LIVE
     query = (
         select(
             _BATCHES.c.feed,
@@ -388,7 +387,7 @@ def totals(store: Store) -> tuple[FeedTotals, ...]:
             func.min(_BATCHES.c.event_low_us),
             func.max(_BATCHES.c.event_high_us),
         )
-        .where(live)
+        .where(LIVE)
         .group_by(_BATCHES.c.feed)
         .order_by(_BATCHES.c.feed)
     )

@@ -15,7 +15,7 @@ import polars as pl
 from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
 
 from holdfast.store import Store, batches, events, online, parquet, schema, staging
-from holdfast.store.conditions import not_removed, same_load
+from holdfast.store.conditions import PUBLISHED, not_removed, same_load
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts, LoadKey
 from holdfast.store.staging import Stage
@@ -25,7 +25,6 @@ from holdfast.tables.compaction import TableFile
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
 _PARTS: Final = schema.file_batches
-_LIVE: Final = "published"
 _OF_LEDGER: Final = frozenset({"parts", "row_group", "rows", "rows_in_footer", "format", "table"})
 _LOOKED_UP: Final = 500
 
@@ -194,7 +193,7 @@ def _unchanged(connection: Connection, compacted: Compacted) -> bool:
     for start in range(0, len(loads), _LOOKED_UP):
         keys = tuple_(_BATCHES.c.feed, _BATCHES.c.batch, _BATCHES.c.epoch)
         query = select(_BATCHES.c.state).where(keys.in_(loads[start : start + _LOOKED_UP]))
-        if any(state != _LIVE for state in connection.execute(query.with_for_update()).scalars()):
+        if any(state != PUBLISHED for state in connection.execute(query.with_for_update()).scalars()):
             return False
     now = _live_parts(connection, sorted({part.path for part in compacted.parts}))
     return set(now) == set(compacted.parts)

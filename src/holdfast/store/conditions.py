@@ -1,14 +1,50 @@
-"""Conditions that many questions to the ledger share: the same load, there at a version, there now."""
+"""Conditions that many questions to the ledger share: this load, the same load, there at a version, there now."""
 
 from __future__ import annotations
 
+from typing import Final, TypeAlias
+
 from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, or_
+
+from holdfast.records import Level
+from holdfast.store import schema
+from holdfast.tables.cuts import LoadKey
+
+PUBLISHED: Final = "published"
+"""The state of a load that is there."""
+BACKED_OUT: Final = "backed_out"
+"""The state of a load that was taken out."""
+
+LIVE: Final = schema.batches.c.state == PUBLISHED
+"""Whether a row of `batches` is a load that is there now."""
+UNACCEPTED_ERROR: Final = and_(
+    schema.violations.c.level == Level.ERROR, schema.violations.c.accepted_us.is_(None)
+)
+"""Whether a row of `violations` makes its load suspect."""
+
+BoundLoad: TypeAlias = tuple[BindParameter[str], BindParameter[str], BindParameter[int]]
+"""A load that a statement is told when it is run: parameters for feed, batch and epoch."""
+
+
+def of_load(table: FromClause, load: LoadKey | BoundLoad) -> ColumnElement[bool]:
+    """Whether a row of `table` is of `load`.
+
+    >>> str(of_load(schema.batches, ("flights", "d1", 0))).count(" AND ")
+    2
+    """
+    feed, batch, epoch = load
+    return and_(table.c.feed == feed, table.c.batch == batch, table.c.epoch == epoch)
+
+
+def refers_to(load: LoadKey) -> ColumnElement[bool]:
+    """Whether a row of `load_references` was let in for a key of `load`."""
+    to, (feed, batch, epoch) = schema.load_references.c, load
+    return and_(to.to_feed == feed, to.to_batch == batch, to.to_epoch == epoch)
 
 
 def same_load(one: FromClause, other: FromClause) -> ColumnElement[bool]:
     """Whether a row of `one` and a row of `other` are of the same load: feed, batch and epoch.
 
-    >>> from holdfast.store import schema
     >>> str(same_load(schema.batches, schema.admissions)).count(" AND ")
     2
     """

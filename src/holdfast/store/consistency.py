@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, and_, func, or_, select
 from holdfast.feeds import quarantine_table
 from holdfast.records import sha256_hex
 from holdfast.store import files, schema
-from holdfast.store.conditions import at_version, not_removed, same_load
+from holdfast.store.conditions import LIVE, PUBLISHED, at_version, not_removed, same_load
 from holdfast.tables.backout import State as BackoutState
 
 Trouble = tuple[str, str]
@@ -55,7 +55,7 @@ def miscounted_batches(connection: Connection) -> list[Trouble]:
         load = (row.feed, row.batch, row.epoch)
         tables = (row.feed, quarantine_table(row.feed))
         loaded, quarantined = (held.get((*load, table), 0) for table in tables)
-        live = row.state == "published"
+        live = row.state == PUBLISHED
         expected = (row.rows_loaded, row.rows_quarantined) if live else (0, 0)
         if (loaded, quarantined) != expected:
             said = f"{expected[0]} + {expected[1]}" + ("" if live else ", because it was backed out")
@@ -122,7 +122,7 @@ def unfinished_backouts(connection: Connection) -> list[Trouble]:
         select(of)
         .join(_BATCHES, same_load(_BATCHES, of))
         .join(schema.backouts, schema.backouts.c.backout == of.c.backout)
-        .where(_BATCHES.c.state == "published", schema.backouts.c.state != BackoutState.UNDER_WAY)
+        .where(LIVE, schema.backouts.c.state != BackoutState.UNDER_WAY)
     )
     return [
         (f"batch {row.feed}/{row.batch}", f"back-out {row.backout} has ended, and it is still loaded")

@@ -12,6 +12,7 @@ from holdfast.contract import Contract
 from holdfast.errors import NotFoundError
 from holdfast.records import check_name
 from holdfast.store import events, schema
+from holdfast.store.conditions import LIVE
 from holdfast.store.prepared import Prepared
 
 ACCEPTED: Final = "contract.accepted"
@@ -106,7 +107,7 @@ def uses(connection: Connection, feed: str | None = None) -> list[ContractUse]:
             first.label("first_version"),
             last.label("last_version"),
         )
-        .where(_BATCHES.c.state == "published")
+        .where(LIVE)
         .group_by(_BATCHES.c.feed, _BATCHES.c.contract_hash)
         .order_by(_BATCHES.c.feed, first, _BATCHES.c.contract_hash)
     )
@@ -125,7 +126,7 @@ def live_batches(connection: Connection, feed: str, contract_hash: str, *, limit
         .where(
             _BATCHES.c.feed == feed,
             _BATCHES.c.contract_hash == contract_hash,
-            _BATCHES.c.state == "published",
+            LIVE,
         )
         .order_by(_BATCHES.c.table_version)
         .limit(limit)

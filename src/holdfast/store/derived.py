@@ -17,6 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.feedback import parse_id
 from holdfast.records import sha256_hex
 from holdfast.store import Store, copies, log_directory, prediction_log, schema, snapshots, tombstones
+from holdfast.store.conditions import BACKED_OUT
 from holdfast.store.files import FileFacts
 from holdfast.store.prediction_log import PredictionRecord
 from holdfast.store.publish import PUBLISHED_DIRECTORY, SEAL, seal_of
@@ -211,7 +212,7 @@ def stones(connection: Connection, root: Path) -> Iterator[Trouble]:
             yield f"{tombstones.TOMBSTONES_DIRECTORY}/{path.name}", error.what
             continue
         whole.add(stone.load)
-        if states.get(stone.load) != "backed_out" and stone.load not in under_way:
+        if states.get(stone.load) != BACKED_OUT and stone.load not in under_way:
             found = "holds it as loaded" if stone.load in states else "does not know it"
             yield (
                 f"batch {stone.load[0]}/{stone.load[1]}",
@@ -220,7 +221,7 @@ def stones(connection: Connection, root: Path) -> Iterator[Trouble]:
     for load, state in sorted(states.items()):
         name = tombstones.path_of(root, load).name
         if (
-            state == "backed_out"
+            state == BACKED_OUT
             and load not in whole
             and not (root / tombstones.TOMBSTONES_DIRECTORY / name).exists()
         ):

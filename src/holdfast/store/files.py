@@ -17,7 +17,7 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam
 
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.store import Store, parquet, schema, vacuumed
-from holdfast.store.conditions import at_version
+from holdfast.store.conditions import at_version, of_load
 from holdfast.store.together import together
 from holdfast.tables import cuts
 
@@ -77,9 +77,7 @@ _GONE: Final = select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group).where(
     _PARTS_TABLE.c.removed_version <= bindparam("at_version")
 )
 _OF_LOAD: Final = select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group).where(
-    _PARTS_TABLE.c.feed == bindparam("of_feed"),
-    _PARTS_TABLE.c.batch == bindparam("of_batch"),
-    _PARTS_TABLE.c.epoch == bindparam("of_epoch"),
+    of_load(_PARTS_TABLE, (bindparam("of_feed"), bindparam("of_batch"), bindparam("of_epoch")))
 )
 _PARTS: Final = (
     select(_PARTS_TABLE.c.row_group, _PARTS_TABLE.c.rows)

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Select, and_, case, exists, func, select
 
 from holdfast.errors import NotFoundError
 from holdfast.store import schema
-from holdfast.store.conditions import same_load
+from holdfast.store.conditions import BACKED_OUT, of_load, refers_to, same_load
+from holdfast.store.files import LoadKey
 from holdfast.tables.lineage import Kind, Lineage, Node, parse, walk
 
 _BATCHES: Final = schema.batches
@@ -27,7 +28,6 @@ _USAGE: Final = schema.usage
 _OUTCOMES: Final = schema.outcomes
 _TAKEN_OUT: Final = schema.backout_batches
 _REFERENCES: Final = schema.load_references
-_BACKED_OUT: Final = "backed_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class LoadRow:
     epoch: int
     added_version: int
     removed_version: int | None
+
+    @property
+    def key(self) -> LoadKey:
+        """Feed, batch and epoch."""
+        return self.feed, self.batch, self.epoch
 
     @property
     def node(self) -> Node:
@@ -148,7 +153,7 @@ def load_of(connection: Connection, name: str) -> LoadRow | None:
     feed, _, batch = batch_name.partition("/")
     if not epoch.isdigit():
         return None
-    query = _loads().where(_BATCHES.c.feed == feed, _BATCHES.c.batch == batch, _BATCHES.c.epoch == int(epoch))
+    query = _loads().where(of_load(_BATCHES, (feed, batch, int(epoch))))
     row = connection.execute(query).one_or_none()
     return None if row is None else LoadRow(*row)
 
@@ -178,7 +183,7 @@ def _loads() -> Select[Any]:
         .scalar_subquery()
     )
     removed = case(
-        (_BATCHES.c.state == _BACKED_OUT, func.coalesce(skipped, noted, _BATCHES.c.table_version)), else_=None
+        (_BATCHES.c.state == BACKED_OUT, func.coalesce(skipped, noted, _BATCHES.c.table_version)), else_=None
     )
     return select(
         _BATCHES.c.feed,
@@ -192,9 +197,7 @@ def _loads() -> Select[Any]:
 def _snapshots_with(load: LoadRow) -> Select[Any]:
     held_back = exists().where(
         _HELD_BACK.c.snapshot == _SNAPSHOTS.c.snapshot,
-        _HELD_BACK.c.feed == load.feed,
-        _HELD_BACK.c.batch == load.batch,
-        _HELD_BACK.c.epoch == load.epoch,
+        of_load(_HELD_BACK, load.key),
     )
     query = (
         select(_SNAPSHOTS.c.snapshot)
@@ -212,11 +215,7 @@ def _referring(load: LoadRow) -> Select[Any]:
     return (
         select(_REFERENCES.c.feed, _REFERENCES.c.batch, _REFERENCES.c.epoch)
         .distinct()
-        .where(
-            _REFERENCES.c.to_feed == load.feed,
-            _REFERENCES.c.to_batch == load.batch,
-            _REFERENCES.c.to_epoch == load.epoch,
-        )
+        .where(refers_to(load.key))
         .order_by(_REFERENCES.c.feed, _REFERENCES.c.batch, _REFERENCES.c.epoch)
     )
 
@@ -226,11 +225,7 @@ def _referred_to(load: LoadRow) -> Select[Any]:
     return (
         select(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
         .distinct()
-        .where(
-            _REFERENCES.c.feed == load.feed,
-            _REFERENCES.c.batch == load.batch,
-            _REFERENCES.c.epoch == load.epoch,
-        )
+        .where(of_load(_REFERENCES, load.key))
         .order_by(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
     )
 

@@ -31,6 +31,7 @@ from holdfast.store import (
     schema,
     tombstones,
 )
+from holdfast.store.conditions import BACKED_OUT, of_load
 from holdfast.store.derived import sha256_of
 from holdfast.store.publish import PUBLISHED_DIRECTORY
 
@@ -190,7 +191,7 @@ def rewrite_tombstones(store: Store) -> list[str]:
     """Write again the tombstones of loads that the ledger has backed out, where one is missing or damaged; their names."""
     written = []
     with store.ledger.read() as connection:
-        gone = select(_BATCHES).where(_BATCHES.c.state == "backed_out")
+        gone = select(_BATCHES).where(_BATCHES.c.state == BACKED_OUT)
         for row in connection.execute(gone).all():
             load = (row.feed, row.batch, row.epoch)
             path = tombstones.path_of(store.root, load)
@@ -198,7 +199,7 @@ def rewrite_tombstones(store: Store) -> list[str]:
                 tombstones.read(path)
             except HoldfastError:
                 of = schema.backout_batches
-                named = select(func.max(of.c.backout)).filter_by(feed=load[0], batch=load[1], epoch=load[2])
+                named = select(func.max(of.c.backout)).where(of_load(of, load))
                 backout = connection.execute(named).scalar() or 0
                 version = select(schema.table_versions.c.committed_us).filter_by(
                     table_version=row.table_version

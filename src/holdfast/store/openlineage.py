@@ -7,7 +7,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select
 
 from holdfast.store import backouts, contracts, schema, taints
+from holdfast.store.conditions import of_load
 from holdfast.store.events import EventRow
+from holdfast.store.files import LoadKey
 from holdfast.store.lineage import load_of
 from holdfast.tables.backout import RemoveRows, TaintSnapshots, TaintVersions
 from holdfast.tables.lineage import Kind, Node
@@ -30,12 +32,8 @@ def of_node(connection: Connection, node: Node) -> list[Facts]:
             load = load_of(connection, node.name)
             if load is None:
                 return []
-            made = _load(connection, load.feed, load.batch, load.epoch)
-            gone = (
-                []
-                if load.removed_version is None
-                else _back_outs(connection, load.feed, load.batch, load.epoch)
-            )
+            made = _load(connection, load.key)
+            gone = [] if load.removed_version is None else _back_outs(connection, load.key)
             return [*made, *gone]
         case Kind.SNAPSHOT:
             return _cut(connection, node.name)
@@ -57,7 +55,7 @@ def of_event(connection: Connection, event: EventRow) -> list[Facts]:
                 _BATCHES.c.feed == feed, _BATCHES.c.batch == batch, _VERSIONS.c.committed_us <= event.at_us
             )
             epoch = connection.execute(here.order_by(_BATCHES.c.epoch.desc()).limit(1)).scalar_one_or_none()
-            return [] if epoch is None else _load(connection, feed, batch, epoch)
+            return [] if epoch is None else _load(connection, (feed, batch, epoch))
         case "batch.backed_out":
             done = backouts.newest_of(connection, feed, batch)
             return [] if done is None or done.feed != feed else [_back_out(connection, done)]
@@ -70,17 +68,18 @@ def of_event(connection: Connection, event: EventRow) -> list[Facts]:
             return []
 
 
-def _load(connection: Connection, feed: str, batch: str, epoch: int) -> list[Facts]:
+def _load(connection: Connection, load: LoadKey) -> list[Facts]:
+    feed, batch, epoch = load
     query = (
         select(_BATCHES, _VERSIONS.c.committed_us)
         .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
-        .where(_BATCHES.c.feed == feed, _BATCHES.c.batch == batch, _BATCHES.c.epoch == epoch)
+        .where(of_load(_BATCHES, load))
     )
     row = connection.execute(query).one()
     written = (
         select(func.count())
         .select_from(_PARTS.join(_FILES, _FILES.c.path == _PARTS.c.path))
-        .where(_PARTS.c.feed == feed, _PARTS.c.batch == batch, _PARTS.c.epoch == epoch)
+        .where(of_load(_PARTS, load))
         .where(_FILES.c.added_version == row.table_version, _FILES.c.table_name == feed)
     )
     contract = contracts.find(connection, row.contract_hash)
@@ -129,9 +128,9 @@ def _trained(connection: Connection, version: str) -> list[Facts]:
     ]
 
 
-def _back_outs(connection: Connection, feed: str, batch: str, epoch: int) -> list[Facts]:
+def _back_outs(connection: Connection, load: LoadKey) -> list[Facts]:
     of = schema.backout_batches
-    query = select(of.c.backout).where(of.c.feed == feed, of.c.batch == batch, of.c.epoch == epoch)
+    query = select(of.c.backout).where(of_load(of, load))
     return [
         _back_out(connection, backouts.get(connection, number))
         for number in connection.execute(query.order_by(of.c.backout)).scalars()

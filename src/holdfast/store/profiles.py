@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from holdfast.contract.profile import Profile, merge
 from holdfast.errors import InputError
 from holdfast.store import contracts, schema, vacuumed
-from holdfast.store.conditions import at_version, same_load
+from holdfast.store.conditions import LIVE, at_version, same_load
 from holdfast.tables import Snapshot
 from holdfast.tables.difference import TableFacts
 
@@ -34,7 +34,7 @@ def newest(connection: Connection, feed: str, most: int) -> list[tuple[str, Prof
     query = (
         select(_BATCHES.c.batch, _ADMISSIONS.c.profile)
         .outerjoin(_ADMISSIONS, _OF_LOAD)
-        .where(_BATCHES.c.feed == feed, _BATCHES.c.state == "published")
+        .where(_BATCHES.c.feed == feed, LIVE)
         .order_by(_BATCHES.c.event_low_us.desc(), _BATCHES.c.batch.desc())
         .limit(most)
     )

@@ -11,7 +11,7 @@ from sqlalchemy import and_, select
 from holdfast.errors import NotFoundError
 from holdfast.feeds import quarantine_table
 from holdfast.store import Store, batches, files, schema
-from holdfast.store.conditions import not_removed
+from holdfast.store.conditions import LIVE, not_removed
 
 _PARTS = schema.file_batches
 _FILES = schema.files
@@ -30,9 +30,7 @@ def read(store: Store, feed: str, batch: str | None = None) -> pl.DataFrame:
     table = quarantine_table(feed)
     with store.ledger.read() as connection:
         if batch is not None:
-            live = select(_BATCHES.c.batch).where(
-                _BATCHES.c.feed == feed, _BATCHES.c.batch == batch, _BATCHES.c.state == "published"
-            )
+            live = select(_BATCHES.c.batch).where(_BATCHES.c.feed == feed, _BATCHES.c.batch == batch, LIVE)
             if connection.execute(live).first() is None:
                 raise NotFoundError(
                     "HF303", f"batch {feed}/{batch} is not loaded", next_command=f"holdfast feeds {feed}"

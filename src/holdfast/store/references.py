@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, insert, select, tuple_
+from sqlalchemy import Connection, insert, select
 
 from holdfast.records import BatchId
 from holdfast.store import schema
-from holdfast.store.conditions import same_load
+from holdfast.store.conditions import LIVE, refers_to, same_load
 from holdfast.store.files import FileFacts, LoadKey
 
 _REFERENCES: Final = schema.load_references
@@ -69,13 +69,7 @@ def dependents(connection: Connection, loads: Iterable[LoadKey]) -> list[Depende
     found: list[Dependent] = []
     for load in loads:
         query = (
-            select(_REFERENCES)
-            .join(_BATCHES, same_load(_BATCHES, _REFERENCES))
-            .where(
-                tuple_(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
-                == tuple_(*load),
-                _BATCHES.c.state == "published",
-            )
+            select(_REFERENCES).join(_BATCHES, same_load(_BATCHES, _REFERENCES)).where(refers_to(load), LIVE)
         )
         found += [
             Dependent((row.feed, row.batch, row.epoch), row.column_name, load, row.to_key, row.reaching_us)

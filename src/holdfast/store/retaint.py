@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from holdfast.records import canonical_json
 from holdfast.store import backouts, schema, taints
+from holdfast.store.conditions import BACKED_OUT, of_load
 from holdfast.store.tombstones import LoadKey, Tombstone
 from holdfast.tables.backout import Plan, State
 
@@ -55,12 +56,11 @@ def _taken_out(connection: Connection, load: LoadKey) -> int | None:
     """The version from which on the load is out; that of the load itself when nothing of it was left, None when the ledger
     does not know it.
     """
-    feed, batch, epoch = load
-    named = {"feed": feed, "batch": batch, "epoch": epoch}
-    out = connection.execute(select(func.max(_PARTS.c.removed_version)).filter_by(**named)).scalar()
+    removed = select(func.max(_PARTS.c.removed_version)).where(of_load(_PARTS, load))
+    out = connection.execute(removed).scalar()
     if out is not None:
         return int(out)
     found: int | None = connection.execute(
-        select(_BATCHES.c.table_version).filter_by(**named, state="backed_out")
+        select(_BATCHES.c.table_version).where(of_load(_BATCHES, load), _BATCHES.c.state == BACKED_OUT)
     ).scalar()
     return found

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select
 from holdfast.errors import NotFoundError
 from holdfast.records import Level
 from holdfast.store import Store, batches, files, schema
+from holdfast.store.conditions import LIVE
 from holdfast.store.files import FileFacts
 from holdfast.tables import CutLoad, Snapshot, TableCut, held_back, known_day, snapshot_name
 from holdfast.tables.cuts import LoadKey
@@ -100,9 +101,7 @@ def let_in(connection: Connection, load: LoadKey, *, explanation: str, actor: st
 
 def _live_loads(connection: Connection, feed: str, accepted: bool) -> list[CutLoad]:
     columns = ("batch", "epoch", "event_low_us", "event_high_us", "table_version")
-    query = select(*(_BATCHES.c[name] for name in columns)).where(
-        _BATCHES.c.feed == feed, _BATCHES.c.state == "published"
-    )
+    query = select(*(_BATCHES.c[name] for name in columns)).where(_BATCHES.c.feed == feed, LIVE)
     without = select(_VIOLATIONS.c.batch, _VIOLATIONS.c.epoch).where(
         _VIOLATIONS.c.feed == feed,
         _VIOLATIONS.c.check_name == INCOMPLETE,

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, func, select
 from holdfast.errors import IntegrityError
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.store import durable, schema
+from holdfast.store.conditions import of_load
 
 TOMBSTONES_DIRECTORY: Final = "tombstones"
 """Where they lie, under the store's root: `tombstones/<feed>.<batch>.<epoch>.json`."""
@@ -68,10 +69,9 @@ def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, back
     """
     durable.make_directory(root / TOMBSTONES_DIRECTORY)
     tainted = _tainted(connection, backout)
-    for feed, batch, epoch in loads:
-        query = select(*(_BATCHES.c[name] for name in _KEPT)).where(
-            _BATCHES.c.feed == feed, _BATCHES.c.batch == batch, _BATCHES.c.epoch == epoch
-        )
+    for load in loads:
+        feed, batch, epoch = load
+        query = select(*(_BATCHES.c[name] for name in _KEPT)).where(of_load(_BATCHES, load))
         kept = dict(connection.execute(query).mappings().one())
         content = {
             "feed": feed,
@@ -80,19 +80,19 @@ def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, back
             "backout": backout,
             "at_us": at_us,
             "kept": kept,
-            **_span(connection, (feed, batch, epoch)),
+            **_span(connection, load),
             **tainted,
         }
         sealed = {"sha256": sha256_hex(canonical_json(content)), "content": content}
-        durable.replace(path_of(root, (feed, batch, epoch)), canonical_json(sealed).encode())
+        durable.replace(path_of(root, load), canonical_json(sealed).encode())
 
 
 def _span(connection: Connection, load: LoadKey) -> dict[str, int | None]:
     """The versions from which on the load was in its tables, and was not."""
-    named = dict(zip(("feed", "batch", "epoch"), load, strict=True))
-    removed = select(func.max(_OF.c.removed_version)).filter_by(**named)
+    made = select(_BATCHES.c.table_version).where(of_load(_BATCHES, load))
+    removed = select(func.max(_OF.c.removed_version)).where(of_load(_OF, load))
     return {
-        "table_version": connection.execute(select(_BATCHES.c.table_version).filter_by(**named)).scalar_one(),
+        "table_version": connection.execute(made).scalar_one(),
         "removed_version": connection.execute(removed).scalar(),
     }
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, exists, insert, or_, select, update
 
 from holdfast.feeds import delivery
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import schema
-from holdfast.store.conditions import at_version, same_load
+from holdfast.store.conditions import LIVE, UNACCEPTED_ERROR, at_version, same_load
 from holdfast.store.events import SYSTEM
 from holdfast.store.prepared import Prepared
 
@@ -26,7 +26,6 @@ _LONGEST_SUBJECT: Final = 127
 ADOPTED: Final = "adopted"
 """The check of a load that was made known again from its files: nobody knows any more what was wrong with it."""
 
-_SUSPECT: Final = and_(_VIOLATIONS.c.level == Level.ERROR, _VIOLATIONS.c.accepted_us.is_(None))
 _OF_BATCH: Final = same_load(_BATCHES, _VIOLATIONS)
 _OPEN_PLACES: Final = Prepared(
     select(
@@ -47,7 +46,7 @@ _OPEN_PLACES: Final = Prepared(
         # Written out, because a prepared statement takes no list.
         or_(_VIOLATIONS.c.check_name == "missing", _VIOLATIONS.c.check_name == "sequence"),
         _VIOLATIONS.c.accepted_us.is_(None),
-        _BATCHES.c.state == "published",
+        LIVE,
         _BATCHES.c.event_low_us.is_not(None),
     )
     .order_by(_VIOLATIONS.c.violation)
@@ -55,7 +54,7 @@ _OPEN_PLACES: Final = Prepared(
 _SUSPECT_BATCHES: Final = (
     select(_VIOLATIONS.c.batch)
     .join(_BATCHES, _OF_BATCH)
-    .where(_VIOLATIONS.c.feed == bindparam("of_feed"), _SUSPECT, _BATCHES.c.state == "published")
+    .where(_VIOLATIONS.c.feed == bindparam("of_feed"), UNACCEPTED_ERROR, LIVE)
     .distinct()
     .order_by(_VIOLATIONS.c.batch)
 )
@@ -182,7 +181,7 @@ def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
         .join(tables, tables.c.table_name == _VIOLATIONS.c.feed)
         .join(snapshots, snapshots.c.snapshot == tables.c.snapshot)
         .where(
-            _SUSPECT,
+            UNACCEPTED_ERROR,
             tables.c.snapshot == snapshot,
             _BATCHES.c.table_version <= snapshots.c.table_version,
             _there(snapshots.c.table_version),
@@ -198,7 +197,7 @@ def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
 def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -> int:
     """Note that `actor` says of every open violation of the loaded batch that it is meant to be so; how many there were."""
     live = select(_BATCHES.c.epoch).where(
-        _BATCHES.c.feed == batch.feed, _BATCHES.c.batch == batch.batch, _BATCHES.c.state == "published"
+        _BATCHES.c.feed == batch.feed, _BATCHES.c.batch == batch.batch, LIVE
     )
     done = connection.execute(
         update(_VIOLATIONS)
@@ -215,10 +214,10 @@ def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -
 
 def accept_adopted(connection: Connection, feed: str, *, actor: str, now_us: int) -> int:
     """Note that `actor` takes every loaded batch of `feed` as it is of which is not known what was wrong; how many."""
-    live = exists().where(_OF_BATCH, _BATCHES.c.state == "published")
+    live = exists().where(_OF_BATCH, LIVE)
     done = connection.execute(
         update(_VIOLATIONS)
-        .where(_VIOLATIONS.c.feed == feed, _SUSPECT, _VIOLATIONS.c.check_name == ADOPTED, live)
+        .where(_VIOLATIONS.c.feed == feed, UNACCEPTED_ERROR, _VIOLATIONS.c.check_name == ADOPTED, live)
         .values(accepted_us=now_us, accepted_by=actor[:63])
     )
     return int(done.rowcount)

@@ -27,7 +27,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,8 +35,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.serve.conftest import MODEL, World, row, tensors
-from tests.servers.postgres import Server as Postgres
+from benchmarks.failing_ledgers import KINDS, Ledger
+from benchmarks.steady_load import Load
+from tests.serve.conftest import MODEL, World
 from tests.servers.postgres import UnavailableHereError
 
 from holdfast.cli.rollback import abort_of
@@ -46,13 +46,11 @@ from holdfast.rollout import Canary, Event, Shadow, State
 from holdfast.rollout.abort import UnderWay
 from holdfast.serve.local_copy import LocalCopy
 from holdfast.store import Store, aborts, leases, nearby, plans, rollouts, servers, versions
-from holdfast.store.ledger import sqlite_url
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 GOOD, BAD, HEURISTIC = "tenth", "half", "delay"
 STATES = ("pending", "shadowing", "canary 0", "canary 1", "paused", "verifying", "promoted", "rolling back")
 POLICY = Canary(steps=(10, 50, 100), shadow=Shadow())
-TMPFS_BYTES = 48 << 20
 SEEN_SECONDS = 10.0
 SETTLE_SECONDS = 60.0
 AFTER_SECONDS = 0.06
@@ -65,181 +63,6 @@ from holdfast.serve.run import serve_forever
 from holdfast.settings import Settings
 serve_forever(Settings(Path(sys.argv[1]), sys.argv[2], "127.0.0.1", 0, 0), sys.argv[3], linger_seconds=0.0)
 """
-
-CLIENT = """
-import http.client, json, sys, threading, time
-where, path, rate, threads = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-body = sys.stdin.readline().encode()
-lock = threading.Lock()
-def run(number):
-    connection = http.client.HTTPConnection(where, timeout=20)
-    count = 0
-    while True:
-        count += 1
-        text = body.replace(b'"UNIT"', b'"%d-%d"' % (number, count))
-        sent = time.monotonic()
-        try:
-            connection.request("POST", path, text, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            content = answer.read()
-            status, version = answer.status, json.loads(content).get("model_version", "-")
-        except Exception as error:
-            status, version = 599, type(error).__name__
-            connection.close()
-        with lock:
-            sys.stdout.write(f"{sent:.6f} {status} {version}\\n")
-            sys.stdout.flush()
-        time.sleep(max(0.0, threads / rate - (time.monotonic() - sent)))
-for number in range(threads):
-    threading.Thread(target=run, args=(number,)).start()
-"""
-
-
-@dataclass
-class Load:
-    """A client process and what it was answered: when each request was sent, its status, the version."""
-
-    process: subprocess.Popen[str]
-    bad: str
-    answers: list[tuple[float, int, str]] = field(default_factory=list)
-    reader: threading.Thread | None = None
-
-    @classmethod
-    def start(cls, address: str, rate: float, bad: str) -> Load:
-        command = [sys.executable, "-c", CLIENT, address.removeprefix("http://"), f"/v2/models/{MODEL}/infer"]
-        process = subprocess.Popen(
-            [*command, str(rate), "4"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps({**tensors([row()]), "parameters": {"unit": "UNIT"}}) + "\n")
-        process.stdin.flush()
-        load = cls(process, bad)
-        load.reader = threading.Thread(target=load._read, daemon=True)
-        load.reader.start()
-        return load
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        if self.reader is not None:
-            self.reader.join()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            sent, status, version = line.split()
-            self.answers.append((float(sent), int(status), version))
-
-
-@dataclass
-class Ledger:
-    """A kind of ledger, and how it is made to fail."""
-
-    name: str
-    url: str
-    ways: tuple[str, ...]
-    root: Path
-    postgres: Postgres | None = None
-
-    @contextmanager
-    def failing(self, way: str) -> Iterator[None]:
-        match way, self.postgres:
-            case "healthy", _:
-                yield
-            case "killed", None:
-                with self._moved():
-                    yield
-            case "hung", None:
-                with self._locked():
-                    yield
-            case "full", None:
-                with self._filled():
-                    yield
-            case "killed", Postgres() as server:
-                server.kill()
-                yield
-                server.restart()
-            case "hung", Postgres() as server:
-                with stopped(server):
-                    yield
-            case _:
-                raise ValueError(way)
-
-    @contextmanager
-    def _moved(self) -> Iterator[None]:
-        away = self.root / "away"
-        away.mkdir(exist_ok=True)
-        for path in self.root.glob("ledger.db*"):
-            path.rename(away / path.name)
-        try:
-            yield
-        finally:
-            for path in away.iterdir():
-                path.rename(self.root / path.name)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        program = (
-            "import sqlite3,sys\nheld = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
-            "held.execute('PRAGMA busy_timeout=30000')\nheld.execute('BEGIN EXCLUSIVE')\nprint('held', flush=True)\ninput()"
-        )
-        holder = subprocess.Popen(
-            [sys.executable, "-c", program, str(self.root / "ledger.db")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        holder.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            holder.kill()
-            holder.communicate()
-
-    @contextmanager
-    def _filled(self) -> Iterator[None]:
-        filler = self.root / "filler"
-        with filler.open("wb", buffering=0) as file:
-            for size in (1 << 20, 4096, 1):
-                try:
-                    while True:
-                        file.write(b"x" * size)
-                except OSError:
-                    continue
-        try:
-            yield
-        finally:
-            filler.unlink()
-
-
-@contextmanager
-def stopped(server: Postgres) -> Iterator[None]:
-    """All processes of PostgreSQL are stopped, its backends too."""
-    numbers = [server.postmaster, *_children(server.postmaster)]
-    for number in numbers:
-        os.kill(number, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            os.kill(number, signal.SIGCONT)
-
-
-def _children(parent: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(path.parent.name))
-    return found
 
 
 @dataclass(frozen=True)
@@ -429,33 +252,6 @@ def ground(ledger: Ledger, rate: float, rng: random.Random) -> Iterator[Ground]:
         world.store.ledger.close()
 
 
-@contextmanager
-def sqlite_ledger(directory: Path) -> Iterator[Ledger]:
-    """On a small tmpfs of its own where that can be mounted; else full disks are not drilled."""
-    root = directory / "sqlite"
-    root.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "none", str(root)]
-    small = subprocess.run(mount, check=False, capture_output=True).returncode == 0
-    ways = ("healthy", "killed", "hung", *(["full"] if small else []))
-    try:
-        yield Ledger("sqlite", sqlite_url(root / "ledger.db"), ways, root)
-    finally:
-        if small:
-            subprocess.run(["umount", "-l", str(root)], check=True)
-
-
-@contextmanager
-def postgres_ledger(directory: Path) -> Iterator[Ledger]:
-    """A PostgreSQL of our own."""
-    server = Postgres.start_new("fsync=off")
-    root = directory / "postgresql"
-    root.mkdir()
-    try:
-        yield Ledger("postgresql", server.url(), ("healthy", "killed", "hung"), root, server)
-    finally:
-        server.stop()
-
-
 def run(kind: Any, drills: int, rate: float, seed: int, directory: Path) -> tuple[list[Drill], Load]:
     """`drills` drills on one kind of ledger, every state with every way of failing in turn, in an order of the seed's."""
     rng = random.Random(seed)
@@ -533,9 +329,6 @@ def measure(drills: int, rate: float, seed: int, kinds: list[str]) -> dict[str, 
     if "sqlite" in kinds and not any(each.way == "full" for each in done):
         skipped.append("full: no tmpfs can be mounted here")
     return report(done, loads, bad, seed, skipped)
-
-
-KINDS = {"sqlite": sqlite_ledger, "postgresql": postgres_ledger}
 
 
 def main() -> None:

@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 from tests.serve.conftest import MODEL, World
 from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
 from holdfast.cli.stage import free_port
 from holdfast.errors import HoldfastError, RefusedError
-from holdfast.store import events
+from holdfast.records import Verdict
+from holdfast.rollout import Canary, State
+from holdfast.rollout.configuration import ConnectionLimits
+from holdfast.store import binaries, configurations, events, plans, rollouts, schema, versions
+from holdfast.store.binaries import Release
 
 PROBE = json.dumps({"inputs": [], "parameters": {"probe": True}})
 HOLDFAST = (sys.executable, "-m", "holdfast")
@@ -147,6 +152,11 @@ def test_a_binary_takes_over_under_load_is_taken_back_and_stays_out_when_it_fail
     with Load(port) as load:
         assert command("binary use", green)["done"]
         assert status(port)["binary"] == green
+        # What is rolled out now is tried with it first, by the command; and then no more.
+        version = qualified(world, "tenth")
+        assert command("rollout", version)["tried_with"] == green
+        assert command("rollout", version)["tried_with"] is None
+        assert command("rollback", "--only", "model", "--no-wait")["challenger"] == version
         back = command("rollback", "--only", "binary")
         assert (back["done"], back["binary"], back["rollout"]) == (True, before, None)
         wait(lambda: status(port)["binary"] == before)
@@ -167,6 +177,105 @@ def test_a_binary_takes_over_under_load_is_taken_back_and_stays_out_when_it_fail
     assert _told(world) == [f"{late}: serve ended with status 3"]
     assert status(port)["binary"] == before
     assert {each["binary"]: each["in_force"] for each in command("binary")["binaries"]}[before]
+
+
+def test_version_configuration_and_binary_go_back_together_and_each_apart(
+    world: World, command: Command, port: int
+) -> None:
+    """R119: what was pushed since the rollout began goes back with it by default, in one plan for all servers to obey."""
+    good, bad, usual = qualified(world, "half"), qualified(world, "tenth"), ConnectionLimits().id
+    before = status(port)["binary"]
+    green = command("binary register", "--", *build("green"))["binary"]
+    with world.store.ledger.write() as connection:
+        configurations.register(connection, ConnectionLimits(), now_us=1)
+        for each in (good, bad):  # trials are another test's
+            binaries.judge(connection, Release(each, green, usual, Verdict.PASS, "the same", 1))
+
+    def serves(version: str, binary: str, limits: str) -> bool:
+        found = status(port)
+        return (found.get("intended"), found.get("binary"), found.get("configuration")) == (
+            version,
+            binary,
+            limits,
+        )
+
+    def push(idle_seconds: int) -> str:
+        pushed = command("configuration", f"idle_seconds={idle_seconds}")
+        assert pushed["done"]
+        return str(pushed["configuration"])
+
+    _promote(world, good, bad)
+    assert command("binary use", green)["done"]
+    first = push(50)
+    assert serves(bad, green, first)
+    # Each apart: the others stay as they are.
+    back = command("rollback", "--only", "configuration")
+    assert (back["done"], back["configuration"], back["binary"], back["rollout"]) == (True, usual, None, None)
+    assert serves(bad, green, usual)
+    second = push(60)
+    back = command("rollback", "--only", "model")
+    assert (back["done"], back["challenger"], back["configuration"], back["binary"]) == (
+        True,
+        bad,
+        None,
+        None,
+    )
+    assert serves(good, green, second)
+    back = command("rollback", "--only", "binary")
+    assert (back["done"], back["binary"], back["configuration"], back["rollout"]) == (
+        True,
+        before,
+        None,
+        None,
+    )
+    assert serves(good, before, second)
+    # All three since a rollout began, and all three with it.
+    wait(lambda: _is_rolled_back(world))
+    _promote(world, good, bad)
+    with world.store.ledger.write() as connection:
+        binaries.judge(connection, Release(bad, green, second, Verdict.PASS, "the same", 1))
+    assert command("binary use", green)["done"]
+    third = push(70)
+    assert serves(bad, green, third)
+    back = command("rollback", "--from", bad)
+    assert (back["done"], back["challenger"], back["configuration"], back["binary"]) == (
+        True,
+        bad,
+        second,
+        before,
+    )
+    assert serves(good, before, second)
+    plan = back["plan"]
+    # Asking again writes nothing.
+    assert command("rollback", "--from", bad)["plan"] == plan
+
+
+def qualified(world: World, kind: str) -> str:
+    """A version that may be rolled out."""
+    version = world.version(kind)
+    with world.store.ledger.write() as connection:
+        if versions.get(world.store, version).state == "registered":
+            versions.set_state(connection, version, "qualified", before="registered")
+    return version
+
+
+def _promote(world: World, champion: str, challenger: str) -> None:
+    """`challenger` has taken over from `champion` by a rollout, under which all plans from now on are."""
+    with world.store.ledger.write() as connection:
+        made = connection.execute(
+            insert(schema.rollouts).values(
+                model=MODEL, challenger=challenger, champion=champion, state="promoted", step=0, policy=Canary().to_json(),
+                started_us=1, step_started_us=1, changed_us=1, reason="test", actor="test",
+            )
+        )  # fmt: skip
+        number = made.inserted_primary_key[0]
+        plans.append(
+            connection, model=MODEL, champion=challenger, previous=champion, rollout=number, now_us=1
+        )
+
+
+def _is_rolled_back(world: World) -> bool:
+    return rollouts.newest(world.store, MODEL).state is State.ROLLED_BACK
 
 
 def _told(world: World) -> list[str]:

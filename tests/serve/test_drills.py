@@ -19,7 +19,7 @@ from holdfast.errors import ConflictError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, RollBack, Wait
 from holdfast.rollout.drills import DrillKind, Drills
-from holdfast.store import Store, drills, leases, plans, servers
+from holdfast.store import Store, binaries, drills, leases, plans, servers
 
 MODEL = "flight-delay"
 DAY_US = 86_400_000_000
@@ -284,7 +284,10 @@ def test_a_server_that_cannot_start_fails_the_drill(place: Place) -> None:
 
 
 def test_a_bad_push_is_rolled_back_in_a_copy(world, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And when nobody looks at the evidence, the drill says so."""
+    """Whichever binary is in force. And when nobody looks at the evidence, the drill says so."""
+    with world.store.ledger.write() as connection:
+        named = binaries.register(connection, binaries.here("green"), ["env"], now_us=now_us())
+        connection.exec_driver_sql(f"UPDATE traffic_plans SET binary = '{named}'")
     newest, rows = plans.newest(world.store, MODEL), world.names.copy()
     found = run(place, DrillKind.BAD_PUSH)
     assert found.verdict is Verdict.PASS, found

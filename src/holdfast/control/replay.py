@@ -27,7 +27,18 @@ from holdfast.records import Progress, Verdict
 from holdfast.rollout.evidence import score
 from holdfast.rollout.replay import CONTRACT, Replayed, replayed
 from holdfast.rollout.shadow import OK, ComparedRow, LabelledPair, Pair, in_words, slices_of
-from holdfast.store import Store, blobs, contracts, events, gates, online, recorded, taints, versions
+from holdfast.store import (
+    Store,
+    blobs,
+    contracts,
+    events,
+    gates,
+    online,
+    outcomes,
+    recorded,
+    taints,
+    versions,
+)
 from holdfast.store.recorded import Recorded
 from holdfast.store.versions import VersionRow
 from holdfast.train.artifact import VersionMetadata, read_metadata
@@ -310,7 +321,7 @@ def _pair(each: _Asked, slicer: Slicer) -> Pair:
 
 def _labelled(store: Store, asked: Sequence[_Asked]) -> list[LabelledPair]:
     answered = [each for each in asked if each.result == OK]
-    known = recorded.labels_of(
+    known = outcomes.labels_of(
         store, [f"{each.request.id}/{row}" for each in answered for row in range(len(each.answers))]
     )
     return [

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.contract import Contract
 from holdfast.errors import HoldfastError
@@ -20,6 +19,7 @@ from holdfast.feeds.machine import State as FeedState
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import contracts, copies, events, readmission, schema, violations
 from holdfast.store.conditions import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load
+from holdfast.store.dialects import inserting
 from holdfast.store.testimony import Choice, LoadKey, Witness
 from holdfast.store.tombstones import Tombstone
 
@@ -266,7 +266,6 @@ def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int)
         count = sum(each[0] == feed for each in done.loads)
         why = f"{count} of its loads were made known again from their files; what was found wrong with them is not known"
         contract_hash = choice.loads[load].manifest.contract_hash
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         row = {"state": FeedState.SUSPECT, "reason": why, "changed_us": now_us}
-        statement = dialect.insert(_FEEDS).values(feed=feed, contract_hash=contract_hash, **row)
+        statement = inserting(connection, _FEEDS).values(feed=feed, contract_hash=contract_hash, **row)
         connection.execute(statement.on_conflict_do_update(index_elements=["feed"], set_=row))

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
 from holdfast.errors import ConflictError
+from holdfast.records import MINUTE_US
 from holdfast.store import batches, online, schema
 from holdfast.store.conditions import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load, same_load
 from holdfast.store.files import FileFacts, LoadKey
@@ -24,7 +25,6 @@ _PARTS: Final = schema.file_batches
 _VERSIONS: Final = schema.table_versions
 _USAGE: Final = schema.usage
 _OUTCOMES: Final = schema.outcomes
-_MINUTE_US: Final = 60_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,12 +292,12 @@ def answers_of(
         _USAGE.c.model == model,
         _USAGE.c.version == version,
         _USAGE.c.result == "ok",
-        _USAGE.c.minute_us > since_us - _MINUTE_US,  # the minute in which that moment lies counts
+        _USAGE.c.minute_us > since_us - MINUTE_US,  # the minute in which that moment lies counts
     )
     requests, rows, first, last = connection.execute(query).one()
     if not rows:
         return None
-    return Answered(model, version, cause, int(requests), int(rows), first, last + _MINUTE_US)
+    return Answered(model, version, cause, int(requests), int(rows), first, last + MINUTE_US)
 
 
 def answering_since(connection: Connection, since_us: int) -> list[tuple[str, str]]:

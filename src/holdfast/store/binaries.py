@@ -10,12 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from sqlalchemy import Connection, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.errors import NotFoundError
 from holdfast.records import Verdict
 from holdfast.rollout.binary import Binary
 from holdfast.store import schema
+from holdfast.store.dialects import inserting
 from holdfast.store.plans import in_force as _in_force
 
 MADE_OF: Final = ("holdfast", "httptools", "msgspec", "numpy", "onnxruntime", "polars", "uvloop")
@@ -64,7 +64,6 @@ def _release(distribution: str) -> str:
 
 def register(connection: Connection, binary: Binary, command: Sequence[str], *, now_us: int) -> str:
     """Keep `binary` in the caller's transaction; its id. A `command` that says something replaces the one that was known."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     kept = json.dumps(list(command)) if command else None
     values = {
         "binary": binary.id,
@@ -72,7 +71,7 @@ def register(connection: Connection, binary: Binary, command: Sequence[str], *, 
         "command": kept,
         "registered_us": now_us,
     }
-    connection.execute(dialect.insert(_BINARIES).values(values).on_conflict_do_nothing())
+    connection.execute(inserting(connection, _BINARIES).values(values).on_conflict_do_nothing())
     if kept is not None:
         connection.execute(update(_BINARIES).where(_BINARIES.c.binary == binary.id).values(command=kept))
     return binary.id

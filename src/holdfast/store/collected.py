@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from holdfast.feedback import Arrival, Impossible, Joined, Label, Settled, arrival, settle
 from holdfast.monitor import UsageRow
-from holdfast.records import Arm
+from holdfast.records import MINUTE_US, Arm
 from holdfast.rollout import Answered, MetricState, fold_requests, fold_scores, score
 from holdfast.rollout.evidence import QUALITY
 from holdfast.rollout.history import remembered
@@ -44,7 +44,6 @@ from holdfast.store.shadows import Answered as Shadowed
 from holdfast.store.shadows import PairWindow, ShadowFile
 
 _EXAMPLES = 3
-_MINUTE_US = 60_000_000
 _LONGEST_SUBJECT = 127
 
 
@@ -227,7 +226,7 @@ def _fold_strata(connection: Connection, rollout: int, strata: Sequence[Stratum]
 
 
 def _after_strata(state: MetricState, strata: Sequence[Stratum], now_us: int) -> MetricState:
-    minute_us = now_us - now_us % _MINUTE_US
+    minute_us = now_us - now_us % MINUTE_US
     for each in strata:
         state = fold_scores(state, each.challenger, each.champion, minute_us, since_us=each.since_us)
     return state

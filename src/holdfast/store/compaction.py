@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, upda
 
 from holdfast.store import Store, batches, events, online, parquet, schema, staging
 from holdfast.store.conditions import PUBLISHED, not_removed, same_load
+from holdfast.store.dialects import pieces
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts, LoadKey
 from holdfast.store.staging import Stage
@@ -26,7 +27,6 @@ _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
 _PARTS: Final = schema.file_batches
 _OF_LEDGER: Final = frozenset({"parts", "row_group", "rows", "rows_in_footer", "format", "table"})
-_LOOKED_UP: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,8 @@ def _live_parts(connection: Connection, paths: Sequence[str]) -> list[Part]:
         .order_by(_PARTS.c.path, _PARTS.c.row_group)
     )
     found: list[Part] = []
-    for start in range(0, len(paths), _LOOKED_UP):
-        rows = connection.execute(query.where(_PARTS.c.path.in_(paths[start : start + _LOOKED_UP])))
+    for some in pieces(paths):
+        rows = connection.execute(query.where(_PARTS.c.path.in_(some)))
         found += [Part(row.path, row.row_group, (row.feed, row.batch, row.epoch), row.rows) for row in rows]
     return found
 
@@ -146,8 +146,8 @@ def _facts(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:
     columns = (_FILES.c.path, _FILES.c.table_name, _FILES.c.rows, _FILES.c.bytes, _FILES.c.sha256)
     query = select(*columns, _FILES.c.event_low_us, _FILES.c.event_high_us)
     found: dict[str, FileFacts] = {}
-    for start in range(0, len(paths), _LOOKED_UP):
-        for row in connection.execute(query.where(_FILES.c.path.in_(paths[start : start + _LOOKED_UP]))):
+    for some in pieces(paths):
+        for row in connection.execute(query.where(_FILES.c.path.in_(some))):
             found[row.path] = FileFacts(*row[:5], None, row.event_low_us, row.event_high_us)
     return [found[path] for path in paths]
 
@@ -190,9 +190,9 @@ def _unchanged(connection: Connection, compacted: Compacted) -> bool:
     it.
     """
     loads = sorted({part.load for part in compacted.parts})
-    for start in range(0, len(loads), _LOOKED_UP):
+    for some in pieces(loads):
         keys = tuple_(_BATCHES.c.feed, _BATCHES.c.batch, _BATCHES.c.epoch)
-        query = select(_BATCHES.c.state).where(keys.in_(loads[start : start + _LOOKED_UP]))
+        query = select(_BATCHES.c.state).where(keys.in_(some))
         if any(state != PUBLISHED for state in connection.execute(query.with_for_update()).scalars()):
             return False
     now = _live_parts(connection, sorted({part.path for part in compacted.parts}))

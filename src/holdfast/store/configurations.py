@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.errors import NotFoundError
 from holdfast.rollout.configuration import ConnectionLimits
 from holdfast.store import plans, schema
+from holdfast.store.dialects import inserting
 
 _CONFIGURATIONS: Final = schema.configurations
 
 
 def register(connection: Connection, limits: ConnectionLimits, *, now_us: int) -> str:
     """Keep `limits` in the caller's transaction, once; their id."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     values = {"configuration": limits.id, "document": limits.to_json(), "registered_us": now_us}
-    connection.execute(dialect.insert(_CONFIGURATIONS).values(values).on_conflict_do_nothing())
+    connection.execute(inserting(connection, _CONFIGURATIONS).values(values).on_conflict_do_nothing())
     return limits.id
 
 

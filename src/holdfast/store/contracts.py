@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.contract import Contract
 from holdfast.errors import NotFoundError
 from holdfast.records import check_name
 from holdfast.store import events, schema
 from holdfast.store.conditions import LIVE
+from holdfast.store.dialects import inserting
 from holdfast.store.prepared import Prepared
 
 ACCEPTED: Final = "contract.accepted"
@@ -52,9 +52,8 @@ class ContractUse:
 
 def put(connection: Connection, contract: Contract, *, now_us: int) -> None:
     """Keep `contract`, in the caller's transaction; one that is there stays as it is."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     values = {"contract_hash": contract.hash, "contract": contract.to_json(), "first_us": now_us}
-    connection.execute(dialect.insert(_CONTRACTS).values(values).on_conflict_do_nothing())
+    connection.execute(inserting(connection, _CONTRACTS).values(values).on_conflict_do_nothing())
 
 
 def find(connection: Connection, contract_hash: str) -> Contract | None:

@@ -1,4 +1,4 @@
-"""Rows of rollout_evidence: what is known about a rollout, by metric.
+"""Rows of `rollout_evidence`: what is known about a rollout, by metric.
 
 What the challenger showed in shadow stands beside what it shows in its canary; their tests know nothing of each other, so
 each is asked for by its own name.

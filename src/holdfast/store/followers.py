@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.store import schema
+from holdfast.store.dialects import inserting
 
 _FOLLOWERS: Final = schema.followers
 
@@ -21,8 +21,7 @@ def reached(connection: Connection, follower: str) -> int | None:
 
 def follow(connection: Connection, follower: str, event: int) -> None:
     """`follower` has dealt with every event up to number `event`; it never goes back."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(_FOLLOWERS).values(follower=follower, event=event)
+    statement = inserting(connection, _FOLLOWERS).values(follower=follower, event=event)
     statement = statement.on_conflict_do_update(
         index_elements=("follower",),
         set_={"event": statement.excluded.event},

@@ -1,4 +1,4 @@
-"""Rows of labels: what turned out to be true, once per answer."""
+"""Rows of `labels`: what turned out to be true, once per answer."""
 
 from __future__ import annotations
 

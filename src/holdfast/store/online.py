@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.store import schema
+from holdfast.store.dialects import inserting, pieces
 from holdfast.store.prepared import Prepared
 
 _ONLINE: Final = schema.online_features
@@ -23,7 +23,6 @@ _DEFINITIONS: Final = schema.online_definitions
 _OF_FEED: Final = Prepared(
     select(_DEFINITIONS).where(_DEFINITIONS.c.feed == bindparam("of_feed")).order_by(_DEFINITIONS.c.aggregate)
 )
-_AT_ONCE: Final = 500  # entities in one query: databases bound the number of parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,7 @@ def upsert(connection: Connection, values: Sequence[OnlineValue], table_version:
     """Set `values` as of `table_version`; a value of the same aggregate, entity and moment is replaced."""
     if not values:
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(_ONLINE)
+    statement = inserting(connection, _ONLINE)
     statement = statement.on_conflict_do_update(
         index_elements=_KEY,
         set_={"value": statement.excluded.value, "table_version": statement.excluded.table_version},
@@ -77,8 +75,7 @@ def register(connection: Connection, definitions: Sequence[Definition], table_ve
     """Say that the values of `definitions` hold every row of their feeds up to `table_version`."""
     if not definitions:
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(_DEFINITIONS)
+    statement = inserting(connection, _DEFINITIONS)
     statement = statement.on_conflict_do_update(
         index_elements=("aggregate",), set_={"table_version": statement.excluded.table_version}
     )
@@ -111,11 +108,7 @@ def between(
     query = select(_ONLINE).where(
         _ONLINE.c.aggregate == aggregate, _ONLINE.c.known_us >= low_us, _ONLINE.c.known_us < high_us
     )
-    asked = (
-        [None]
-        if entities is None
-        else [entities[at : at + _AT_ONCE] for at in range(0, len(entities), _AT_ONCE)]
-    )
+    asked = [None] if entities is None else pieces(entities)
     found = list[OnlineValue]()
     for some in asked:
         rows = connection.execute(query if some is None else query.where(_ONLINE.c.entity.in_(some)))

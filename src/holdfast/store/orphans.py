@@ -15,6 +15,7 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from holdfast.store import Store, adopt, blobs, schema, testimony, tombstones
+from holdfast.store.dialects import pieces
 from holdfast.store.files import ROWS_DIRECTORY
 from holdfast.store.locks import seized
 from holdfast.store.publish import DRAFT, PUBLISHED_DIRECTORY
@@ -134,8 +135,7 @@ def _entries(directory: Path) -> list[Path]:
 
 def _named(connection: Connection, paths: list[str]) -> set[str]:
     found: set[str] = set()
-    for start in range(0, len(paths), 500):  # databases bound the parameters of one statement
-        part = paths[start : start + 500]
+    for part in pieces(paths):
         for column in _NAMED:
             found.update(connection.execute(select(column).where(column.in_(part))).scalars())
     return found

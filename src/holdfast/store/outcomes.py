@@ -1,8 +1,8 @@
-"""Rows of outcomes: answers with what turned out to be true of them."""
+"""Rows of `outcomes`: answers with what turned out to be true of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,9 @@ from sqlalchemy import Connection, func, insert, select
 
 from holdfast.feedback import Joined
 from holdfast.monitor import Outcomes
+from holdfast.records import DAY_US
 from holdfast.store import Store
+from holdfast.store.dialects import pieces
 from holdfast.store.schema import outcomes
 
 _DECIDED = 0.5
@@ -65,8 +67,23 @@ def of_model(store: Store, model: str, *, days: int) -> Outcomes:
             return _columns([])
         query = select(
             outcomes.c.version, outcomes.c.event_us, outcomes.c.probability, outcomes.c.label
-        ).where(outcomes.c.model == model, outcomes.c.event_us > newest_us - days * 86_400_000_000)
+        ).where(outcomes.c.model == model, outcomes.c.event_us > newest_us - days * DAY_US)
         return _columns([tuple(row) for row in connection.execute(query)])
+
+
+def labels_of(store: Store, predictions: Iterable[str]) -> dict[str, float]:
+    """What turned out to be true, 0 to 1, of those among `predictions` whose label came."""
+    with store.ledger.read() as connection:
+        return labels_of_in(connection, predictions)
+
+
+def labels_of_in(connection: Connection, predictions: Iterable[str]) -> dict[str, float]:
+    """The same, as the caller's transaction sees it."""
+    found: dict[str, float] = {}
+    for some in pieces(sorted(predictions)):
+        query = select(outcomes.c.prediction, outcomes.c.label).where(outcomes.c.prediction.in_(some))
+        found |= {str(prediction): float(label) for prediction, label in connection.execute(query)}
+    return found
 
 
 def wrong(connection: Connection, model: str, version: str, *, since_us: int) -> int:

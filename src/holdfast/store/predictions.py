@@ -1,4 +1,4 @@
-"""Rows of prediction_files, and the Parquet files that they name: every answered row, to join and to audit.
+"""Rows of `prediction_files`, and the Parquet files that they name: every answered row, to join and to audit.
 
 A file is written and synced before the transaction that names it, as every file of the store is
 (`store/staging.py`): what a killed collector leaves is an orphan, which means nothing and is swept.

@@ -1,4 +1,4 @@
-"""Rows of probes: what each server was seen to do, against what the plan says."""
+"""Rows of `probes`: what each server was seen to do, against what the plan says."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,10 +12,9 @@ from sqlalchemy import select
 from holdfast.errors import IntegrityError
 from holdfast.records import Arm
 from holdfast.store import Store, parquet
-from holdfast.store.schema import outcomes, prediction_files
+from holdfast.store.schema import prediction_files
 
 _COLUMNS: Final = ("prediction", "at_us", "unit", "arm", "version", "probability", "inputs")
-_IDS_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +64,6 @@ def newest(store: Store, model: str, *, most: int, since_us: int) -> Requests:
             break
     found.sort(key=lambda each: (-each.at_us, each.id))
     return Requests(tuple(found[:most]), damaged)
-
-
-def labels_of(store: Store, predictions: Iterable[str]) -> dict[str, float]:
-    """What turned out to be true, 0 to 1, of those among `predictions` whose label came."""
-    ids = list(predictions)
-    found: dict[str, float] = {}
-    with store.ledger.read() as connection:
-        for at in range(0, len(ids), _IDS_AT_ONCE):
-            part = ids[at : at + _IDS_AT_ONCE]
-            query = select(outcomes.c.prediction, outcomes.c.label).where(outcomes.c.prediction.in_(part))
-            found |= {str(prediction): float(label) for prediction, label in connection.execute(query)}
-    return found
 
 
 def _requests(frame: pl.DataFrame) -> list[Recorded]:

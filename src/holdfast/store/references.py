@@ -11,13 +11,13 @@ from sqlalchemy import Connection, insert, select
 from holdfast.records import BatchId
 from holdfast.store import schema
 from holdfast.store.conditions import LIVE, refers_to, same_load
+from holdfast.store.dialects import pieces
 from holdfast.store.files import FileFacts, LoadKey
 
 _REFERENCES: Final = schema.load_references
 _BATCHES: Final = schema.batches
 _PARTS: Final = schema.file_batches
 _INSERT: Final = insert(_REFERENCES)
-_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ def whose(connection: Connection, found: Sequence[FileFacts]) -> list[tuple[Load
     """The load and the number of each stretch of rows of `found`, in the order in which `files.read` gives them."""
     parts: dict[str, list[tuple[int, LoadKey, int]]] = {}
     paths = [fact.path for fact in found]
-    for start in range(0, len(paths), _AT_ONCE):
-        query = select(_PARTS).where(_PARTS.c.path.in_(paths[start : start + _AT_ONCE]))
+    for some in pieces(paths):
+        query = select(_PARTS).where(_PARTS.c.path.in_(some))
         for row in connection.execute(query.order_by(_PARTS.c.path, _PARTS.c.row_group)):
             load = (row.feed, row.batch, row.epoch)
             parts.setdefault(row.path, []).append((row.row_group, load, row.rows))

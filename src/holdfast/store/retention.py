@@ -6,13 +6,14 @@ A process that dies in between leaves files that no row names, and a sweep remov
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import Connection, delete, exists, select
 
 from holdfast.errors import ConflictError
 from holdfast.store import Store, events, schema, vacuumed
+from holdfast.store.dialects import pieces
 from holdfast.store.faults import fault_point
 from holdfast.store.publish import DRAFT, PUBLISHED_DIRECTORY
 from holdfast.tables.retention import KeptCut, KeptFile, Retention, plan
@@ -23,7 +24,6 @@ _TABLES: Final = schema.snapshot_tables
 _SNAPSHOTS: Final = schema.snapshots
 _VERSIONS: Final = schema.versions
 _TAINTS: Final = schema.taints
-_AT_ONCE: Final = 500
 
 
 def look(connection: Connection, *, now_us: int, keep_us: int, newest: int) -> Retention:
@@ -77,7 +77,7 @@ def let_go(store: Store, shown: Retention, *, now_us: int, keep_us: int, newest:
                 state="nothing was let go",
                 next_command="holdfast vacuum",
             )
-        for paths in _pieces([file.path for file in shown.files]):
+        for paths in pieces([file.path for file in shown.files]):
             connection.execute(delete(_PARTS).where(_PARTS.c.path.in_(paths)))
             connection.execute(delete(_FILES).where(_FILES.c.path.in_(paths)))
         vacuumed.mark(connection, shown.snapshots, now_us=now_us)
@@ -106,11 +106,6 @@ def _remove_published(store: Store) -> None:
         drafts = any(path.name.endswith(DRAFT) for path in directory.iterdir())
         if directory.name not in readable and not drafts:
             shutil.rmtree(directory)
-
-
-def _pieces(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(names), _AT_ONCE):  # databases bound the parameters of one statement
-        yield names[start : start + _AT_ONCE]
 
 
 def _named(snapshots: Sequence[str]) -> str:

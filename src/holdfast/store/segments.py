@@ -1,4 +1,4 @@
-"""Rows of segments: how far each file of each server's prediction log has been collected.
+"""Rows of `segments`: how far each file of each server's prediction log has been collected.
 
 The read position moves only in the transaction that keeps what was read, and only from where the reader found
 it. So a collector that is killed reads the same records again and nothing is counted twice, and of two

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.store import schema
+from holdfast.store.dialects import inserting
 from holdfast.tables.select import Selected, SliceCount
 from holdfast.tables.selection import Selection
 
@@ -40,7 +40,6 @@ def keep(
     The same choice again changes nothing, because it gives the same rows.
     """
     name = sha256_hex(f"{seed} {selection.to_json()}")
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     row = {
         "snapshot": snapshot,
         "selection_hash": name,
@@ -50,7 +49,7 @@ def keep(
         "rows_found": found,
         "rows_taken": chosen.frame.height,
     }
-    connection.execute(dialect.insert(_SELECTIONS).values(row).on_conflict_do_nothing())
+    connection.execute(inserting(connection, _SELECTIONS).values(row).on_conflict_do_nothing())
     slices = [
         {
             "snapshot": snapshot,
@@ -63,7 +62,7 @@ def keep(
         for each in chosen.slices
     ]
     if slices:
-        connection.execute(dialect.insert(_SLICES).on_conflict_do_nothing(), slices)
+        connection.execute(inserting(connection, _SLICES).on_conflict_do_nothing(), slices)
 
 
 def of_snapshot(connection: Connection, snapshot: str) -> list[KeptSelection]:

@@ -1,4 +1,4 @@
-"""Rows of servers: who answers requests, where its log lies, where it can be asked."""
+"""Rows of `servers`: who answers requests, where its log lies, where it can be asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of shadow_files, and the Parquet files that they name: what shadows made of copies, each beside the answer given.
+"""Rows of `shadow_files`, and the Parquet files that they name: what shadows made of copies, each beside the answer given.
 
 Written, sealed and registered as the files of predictions are (`store/predictions.py`). The pairs of a rollout are counted
 in the transaction that registers their file and moves the read position, so each counts once.
@@ -19,9 +19,9 @@ from holdfast.feedback import Joined, parse_id
 from holdfast.rollout import score
 from holdfast.rollout.history import remembered
 from holdfast.rollout.shadow import HUNG, LabelledPair, Pair, fold_labelled, fold_pairs
-from holdfast.store import Store, events, evidence, parquet, rollouts
+from holdfast.store import Store, events, evidence, outcomes, parquet, rollouts
 from holdfast.store.predictions import Damaged
-from holdfast.store.schema import outcomes, shadow_files
+from holdfast.store.schema import shadow_files
 from holdfast.store.staging import Stage
 
 TABLE: Final = "shadows"
@@ -50,7 +50,6 @@ _LATER_SEGMENTS: Final = 2
 """A copy that was answered after a segment was closed is logged in one of the next."""
 
 _PAIR_COLUMNS: Final = ("prediction", "unit", "rollout", "probability", "champion_probability")
-_IDS_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +147,7 @@ def fold_windows(connection: Connection, windows: Sequence[PairWindow], *, now_u
 def fold_late(connection: Connection, answered: Iterable[Answered], *, now_us: int) -> None:
     """Count the pairs among `answered`, collected just now, whose labels were joined before, in the caller's transaction."""
     by_id = {each.prediction: each for each in answered}
-    known: dict[str, float] = {}
-    ids = sorted(by_id)
-    for at in range(0, len(ids), _IDS_AT_ONCE):
-        part = ids[at : at + _IDS_AT_ONCE]
-        query = select(outcomes.c.prediction, outcomes.c.label).where(outcomes.c.prediction.in_(part))
-        known |= {str(prediction): float(label) for prediction, label in connection.execute(query)}
+    known = outcomes.labels_of_in(connection, by_id)
     _fold(connection, [(by_id[prediction], label) for prediction, label in known.items()], now_us)
 
 

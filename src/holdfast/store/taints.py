@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from holdfast.errors import RefusedError
 from holdfast.store import schema
+from holdfast.store.dialects import inserting
 
 Subject = Literal["snapshot", "version"]
 
@@ -25,8 +25,7 @@ def add(connection: Connection, kind: Subject, subjects: Iterable[str], *, backo
     ]
     if not rows:
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(_TAINTS).on_conflict_do_nothing(), rows)
+    connection.execute(inserting(connection, _TAINTS).on_conflict_do_nothing(), rows)
 
 
 def tainted(connection: Connection, kind: Subject, subject: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rows of usage: how often each version was asked, how it went and how long it took, minute by minute."""
+"""Rows of `usage`: how often each version was asked, how it went and how long it took, minute by minute."""
 
 from __future__ import annotations
 

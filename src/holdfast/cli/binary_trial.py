@@ -10,7 +10,7 @@ from typing import Final
 
 from rich.markup import escape
 
-from holdfast.cli.drill import place_of
+from holdfast.cli.drill_place import place_of
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report
 from holdfast.control import binary as pushing

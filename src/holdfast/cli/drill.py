@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import getpass
-import os
-import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
+from holdfast.cli.drill_place import place_of
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report
 from holdfast.control import drill as drilling
-from holdfast.control.drill_live import Place
 from holdfast.errors import InputError
 from holdfast.figures import moment
 from holdfast.records import Verdict, duration
-from holdfast.rollout.drills import DEEDS, LASTS, Drill, DrillKind, Drills, kind_of
+from holdfast.rollout.drills import DEEDS, LASTS, Drill, DrillKind, kind_of
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 
@@ -84,23 +81,6 @@ def drill(
     report.result({"drills": [_plain(each) for each in ended]})
     if any(each.verdict is not Verdict.PASS for each in ended):
         raise typer.Exit(1)
-
-
-def place_of(loaded: Project, declaration: Path | None, *, live: bool = False) -> Place:
-    """Where the project's drills take place."""
-    file = [] if declaration is None else ["--file", str(declaration)]
-    schedule = loaded.model.drills or Drills()
-    return Place(
-        store=loaded.store(),
-        model=loaded.model,
-        serve=[
-            *(sys.executable, "-m", "holdfast", "serve", "--project", str(loaded.directory), *file),
-            *("--supervisor", str(os.getpid())),
-        ],
-        clock_us=now_us,
-        within_us=schedule.roll_back_within_us,
-        live=live,
-    )
 
 
 def _list(report: Report, loaded: Project) -> None:

@@ -63,7 +63,7 @@ def control(
     project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
 ) -> None:
     """Watch the servers, join labels, carry rollouts on or back, until SIGTERM or Ctrl-C."""
-    from holdfast.cli.drill import place_of
+    from holdfast.cli.drill_place import place_of
     from holdfast.control import cdevents, drill, hooks, loop, openlineage, verify
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -141,7 +141,9 @@ def ready(drills: Iterable[Drill], kind: DrillKind, now_us: int, *, within_us: i
         return Standing(kind, False, None, f"{kind} failed its last drill: {last.explanation}")
     until_us = last.expires_us if within_us is None else min(last.expires_us, last.ended_us + within_us)
     if until_us <= now_us:
-        return Standing(kind, False, until_us, f"{kind} was drilled too long ago, {hours(now_us - last.ended_us)}")
+        return Standing(
+            kind, False, until_us, f"{kind} was drilled too long ago, {hours(now_us - last.ended_us)}"
+        )
     return Standing(kind, True, until_us, f"{kind} is ready: {last.explanation}")
 
 

@@ -14,7 +14,7 @@ from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report
 from holdfast.control import accept as accepting
-from holdfast.control import feeds as watching
+from holdfast.control import feeds as standing
 from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import batch_id
 from holdfast.feeds.machine import State
@@ -40,7 +40,7 @@ def feeds(
     """Show each feed: its state, what is loaded, what is overdue, and which expectations deliveries broke."""
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
-    found = watching.of_model(loaded.store(), loaded.model.feeds, now_us=now_us())
+    found = standing.of_model(loaded.store(), loaded.model.feeds, now_us=now_us())
     if feed is not None:
         found = tuple(each for each in found if each.feed == feed)
         if not found:
@@ -86,7 +86,7 @@ def feeds(
     report.result({"feeds": [asdict(each) for each in found]})
 
 
-def _say_incomplete(report: Report, status: watching.FeedStatus) -> None:
+def _say_incomplete(report: Report, status: standing.FeedStatus) -> None:
     if status.waiting:
         left = ", ".join(status.waiting[:_SHOWN]) + (", ..." if len(status.waiting) > _SHOWN else "")
         report.say(
@@ -103,7 +103,7 @@ def _say_incomplete(report: Report, status: watching.FeedStatus) -> None:
         )
 
 
-def _say_violations(report: Report, status: watching.FeedStatus) -> None:
+def _say_violations(report: Report, status: standing.FeedStatus) -> None:
     for row in status.open[:_SHOWN]:
         what = "refused" if row.epoch is None else "loaded"
         about = f"{row.check_name} {row.subject}".strip()

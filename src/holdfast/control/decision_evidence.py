@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, assert_never
 
 from holdfast.monitor import merge, quantile_seconds
-from holdfast.records import EVERYTHING_PPM
+from holdfast.records import DAY_US, EVERYTHING_PPM
 from holdfast.rollout import (
     Advance,
     BeginShadow,
@@ -31,7 +31,7 @@ from holdfast.store import Store, drills, evidence, gates, plans, taints, usage
 from holdfast.store.ledger import Transaction
 from holdfast.store.rollouts import RolloutRow
 
-LATENCY_LOOKBACK_US: Final = 7 * 86_400_000_000
+LATENCY_LOOKBACK_US: Final = 7 * DAY_US
 """How far back the champion's latency is looked at when the bound is frozen, microseconds."""
 
 BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})

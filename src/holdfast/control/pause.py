@@ -1,4 +1,4 @@
-"""A person holds a canary where it is, and lets it go on."""
+"""A person stops a canary where it is, and lets it go on."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from holdfast.store import Store, rollouts
 
 
 def pause(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
-    """Hold the canary of `model` at its share: evidence goes on, and so does a roll-back for harm. The rollout's number.
+    """Pause the canary of `model` at its share: evidence goes on, and so does a roll-back for harm. The rollout's number.
 
     Asking again writes nothing. Raises `NotFoundError` HF303 when no rollout is under way, `RefusedError` HF404 when it is in
-    a state that cannot be held, `ConflictError` HF404 when it moved meanwhile: then ask again.
+    a state that cannot be paused, `ConflictError` HF404 when it moved meanwhile: then ask again.
     """
     return _move(store, model, Event.PAUSE, State.PAUSED, f"held by {actor}: {reason}", actor, now_us)
 
 
 def resume(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
-    """Let a canary that is held go on; its patience begins anew. Raises as `pause` does."""
+    """Let a canary that is paused go on; its patience begins anew. Raises as `pause` does."""
     return _move(store, model, Event.RESUME, State.CANARY, f"let go on by {actor}: {reason}", actor, now_us)
 
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from holdfast.records import Arm
+from holdfast.records import HOUR_US, Arm
 
-STRATUM_US: Final = 3_600_000_000
+STRATUM_US: Final = HOUR_US
 """How long a stratum is at most, microseconds: within an hour the world changes little."""
 
 

@@ -22,7 +22,7 @@ RESERVE_SECONDS: Final = 0.5
 """How often the room for the next abort is made sure of."""
 
 
-class AbortWatch:
+class AbortFollower:
     """Follows the aborts of one directory.
 
     Parameters
@@ -43,7 +43,7 @@ class AbortWatch:
         self._seen: aborts.Stamp | None = None
         self._reserve_at = 0.0
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._forever, name="abort-watch", daemon=True)
+        self._thread = threading.Thread(target=self._forever, name="aborts", daemon=True)
 
     @property
     def alive(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from holdfast.errors import NotFoundError, RefusedError, UnavailableError
 from holdfast.records import TrafficPlan
 from holdfast.rollout.abort import Abort, UnderWay, is_repeated, target
-from holdfast.serve.abort import AbortWatch
+from holdfast.serve.abort import AbortFollower
 from holdfast.serve.plane import Plane
 from holdfast.serve.swap import Swap
 from holdfast.store import aborts
@@ -16,7 +16,7 @@ from holdfast.store import aborts
 def give(
     plane: Plane,
     swap: Swap,
-    watch: AbortWatch,
+    follower: AbortFollower,
     under_way: UnderWay | None,
     rollout: int,
     wanted: tuple[str | None, str, str],
@@ -38,12 +38,12 @@ def give(
     abort = Abort(version, plan.plan, max(rollout, plan.rollout or 0), reason, actor, clock_us())
     durable = True
     try:
-        abort = aborts.add(watch.directory, abort)
+        abort = aborts.add(follower.directory, abort)
     except UnavailableError:
         durable = False  # the traffic goes back all the same; a restart would not know of it, and the answer says so
     swap.obey([*swap.aborts.values(), abort])
     if why := swap.held.get(version):
-        aborts.remove(watch.directory, [abort])
+        aborts.remove(follower.directory, [abort])
         swap.obey(each for each in swap.aborts.values() if each != abort)
         raise RefusedError("HF404", f"{version} cannot be done without: {why}")
     serving = plane.serving

@@ -238,7 +238,7 @@ class _Worker:
         self._wake = threading.Event()
         self._ticks = self._since = 0
         threading.Thread(target=self._answer_forever, name="shadow", daemon=True).start()
-        threading.Thread(target=self._watch_forever, name="shadow-watch", daemon=True).start()
+        threading.Thread(target=self._guard_forever, name="shadow-guard", daemon=True).start()
 
     @property
     def bytes(self) -> int:
@@ -293,7 +293,7 @@ class _Worker:
         self._asleep = False
         return quiet
 
-    def _watch_forever(self) -> None:
+    def _guard_forever(self) -> None:
         """Counts its own ticks: a process that was stopped and goes on finds no time gone by here."""
         waiting = threading.Event()
         while not self._over:

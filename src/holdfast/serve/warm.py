@@ -20,7 +20,7 @@ from holdfast.records import TrafficPlan
 from holdfast.rollout.abort import UnderWay
 from holdfast.rollout.machine import RESTING, State
 from holdfast.serve import giving
-from holdfast.serve.abort import AbortWatch
+from holdfast.serve.abort import AbortFollower
 from holdfast.serve.configured import Configured
 from holdfast.serve.local_copy import Kept, KeptVersion, LocalCopy
 from holdfast.serve.online_values import OnlineValues
@@ -92,7 +92,7 @@ class Follower:
         self._clock_us = clock_us
         self._poll_seconds = poll_seconds
         self._copy = LocalCopy(settings.root / "serve" / plane.model)
-        self.aborts = AbortWatch(aborts.directory_of(settings.root, plane.model), self.swap.obey)
+        self.aborts = AbortFollower(aborts.directory_of(settings.root, plane.model), self.swap.obey)
         self.online = OnlineValues(plane.table, self._copy)
         self.configured = Configured(plane.model)
         self._tried: tuple[int, float] = (0, 0.0)

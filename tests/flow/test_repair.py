@@ -12,7 +12,7 @@ from holdfast.control.backup import backup
 from holdfast.control.ingest import ingest
 from holdfast.control.repair import Repaired, repair
 from holdfast.control.verify import verify
-from holdfast.store import Store, batches, copies, events, files, leases, publish, snapshots
+from holdfast.store import Store, batches, contract_copies, events, files, leases, publish, snapshots
 from holdfast.store.log_writer import LogWriter
 from holdfast.store.prediction_log import PredictionRecord, frame, read
 
@@ -103,7 +103,7 @@ def test_published_tables_and_contracts_are_made_again(store: Store, loader: Mod
     published = publish.publish(store, cut.snapshot)["flights"]
     commit = next((published / "_delta_log").glob("*.json"))
     commit.write_bytes(b"")
-    copies.path_of(store.root, loader.CONTRACT.hash).unlink()
+    contract_copies.path_of(store.root, loader.CONTRACT.hash).unlink()
     done = repair(store, now_us=3)
     assert sorted(_subjects(done)) == [
         f"contract {loader.CONTRACT.hash[:12]}",

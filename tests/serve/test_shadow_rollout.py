@@ -20,13 +20,13 @@ from holdfast.rollout import Canary, MetricState, Shadow, State
 from holdfast.rollout.shadow import in_words
 from holdfast.store import (
     Store,
-    audit,
     evidence,
     leases,
     orphans,
     parquet,
     plans,
     predictions,
+    promises,
     rollouts,
     schema,
     servers,
@@ -249,7 +249,7 @@ def everything_once(store: Store, rows: int) -> None:
     assert len(ids) == len(set(ids)) == rows
     orphans.sweep(store)
     with store.ledger.read() as connection:
-        for expected in audit.expected_files(connection):
-            assert audit.troubles(store.root, expected) == []
+        for expected in promises.expected_files(connection):
+            assert promises.troubles(store.root, expected) == []
     on_disk = {path.name for path in (store.root / "rows").glob("*.parquet")}
     assert on_disk == {Path(file.path).name for file in (*named, *predictions.files(store))}

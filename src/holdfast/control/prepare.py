@@ -23,7 +23,7 @@ from holdfast.feeds import AlreadyLoaded, Feed, Load, Manifest, batch_id, conten
 from holdfast.feeds.changed_columns import RENAMED, changed_columns
 from holdfast.feeds.delivery import DeliveryFacts, measure
 from holdfast.records import BatchId, Level, Violation
-from holdfast.store import Store, batches, copies, headers, sources
+from holdfast.store import Store, batches, contract_copies, headers, sources
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts
 from holdfast.store.references import Referred
@@ -223,7 +223,7 @@ def _write(
     valid, footer = examined.valid, manifest.as_dict()
     size = -(-valid.height // parts)
     slices = [valid.slice(start, size) for start in range(0, valid.height, size)]
-    copies.keep(stage.root, feed.contract.hash, feed.contract.to_json())
+    contract_copies.keep(stage.root, feed.contract.hash, feed.contract.to_json())
     written = stage.write_parts(feed.name, slices, footer, event_time=feed.contract.event_time)
     if not examined.quarantined.is_empty():
         written.append(stage.write(quarantine_table(feed.name), as_delivered(examined.quarantined), footer))

@@ -14,7 +14,18 @@ from typing import Any, Final
 
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.records import Progress
-from holdfast.store import Store, audit, blobs, chain, consistency, derived, events, keys, orphans, timeline
+from holdfast.store import (
+    Store,
+    blobs,
+    chain,
+    consistency,
+    derived,
+    events,
+    keys,
+    orphans,
+    promises,
+    timeline,
+)
 from holdfast.store.ledger import Transaction
 
 _DAMAGED: Final = "HF301"
@@ -100,9 +111,9 @@ def verify(
         with store.ledger.read() as connection:
             sealed, broken = _sealed(connection)
             if not quick:
-                broken += audit.database_troubles(connection)
+                broken += promises.database_troubles(connection)
         outcome = _broken(broken) if broken else replace(_verified(store, quick, progress), sealed=sealed)
-    except audit.LEDGER_ERRORS as error:
+    except promises.LEDGER_ERRORS as error:
         outcome = _broken([f"it cannot be read: {error}"])
     if now_us is not None and (outcome.swept or outcome.findings) and not outcome.broken_ledger:
         _tell(store, outcome.swept, outcome.findings, now_us)
@@ -112,7 +123,7 @@ def verify(
 def _sealed(connection: Transaction) -> tuple[bool, list[str]]:
     """Whether the ledger has a seal that it is held against, and what differs."""
     try:
-        return audit.is_sealed(connection), []
+        return promises.is_sealed(connection), []
     except IntegrityError as error:
         return False, [error.what]
 
@@ -126,8 +137,8 @@ def _broken(troubles: list[str]) -> Verification:
 def _verified(store: Store, quick: bool, progress: Progress | None) -> Verification:
     swept = [] if quick else orphans.sweep(store)
     with store.ledger.read() as connection:
-        expected = audit.expected_files(connection)
-        version_blobs = audit.version_blobs(connection)
+        expected = promises.expected_files(connection)
+        version_blobs = promises.version_blobs(connection)
         key_files = [] if quick else keys.live_files(connection)
         findings = [
             Finding(_DAMAGED, subject, trouble, _REPAIR)
@@ -158,7 +169,7 @@ def _verified(store: Store, quick: bool, progress: Progress | None) -> Verificat
 def _of_the_derived(store: Store) -> Iterator[Finding]:
     with store.ledger.read() as connection:
         plans = derived.newest_plans(connection)
-        yield from _beside(derived.contract_copies(connection, store.root))
+        yield from _beside(derived.copied_contracts(connection, store.root))
     for found in (
         derived.published_tables(store),
         derived.local_copies(store.root, plans),
@@ -178,10 +189,10 @@ def _beside(troubles: Iterable[tuple[str, str]]) -> list[Finding]:
 
 
 def _of_the_files(
-    store: Store, expected: list[audit.Expected], progress: Progress | None, *, quick: bool
+    store: Store, expected: list[promises.Expected], progress: Progress | None, *, quick: bool
 ) -> list[Finding]:
     findings = []
-    look = audit.quick_troubles if quick else audit.troubles
+    look = promises.quick_troubles if quick else promises.troubles
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         # To ask for a size takes less time than to hand the asking to a thread.
         over = map if quick else pool.map

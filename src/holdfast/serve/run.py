@@ -32,7 +32,7 @@ from holdfast.serve.shadow import ShadowThread
 from holdfast.serve.warm import POLL_SECONDS, Follower
 from holdfast.settings import Settings
 from holdfast.store import binaries
-from holdfast.store.log_directory import claim
+from holdfast.store.log_directory import LOGS_DIRECTORY, claim
 from holdfast.store.log_writer import LogWriter
 from holdfast.store.servers import Server
 
@@ -148,7 +148,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGUSR1, relieve)
     bound = _bind(settings) if listening is None else _shared(listening)
     address = "http://{}:{}".format(*_shown(bound))
-    claimed = claim(settings.root / "log", model)
+    claimed = claim(settings.root / LOGS_DIRECTORY, model)
     log = LogWriter(claimed.directory, claimed.server, model)
     plane = Plane(model, log, now_us)
     plane.shadow = ShadowThread(_waking(loop, plane), now_us)

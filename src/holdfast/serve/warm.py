@@ -30,10 +30,10 @@ from holdfast.serve.tell import tell
 from holdfast.serve.version import LoadedVersion, load
 from holdfast.settings import Settings
 from holdfast.store import Store, aborts, asked, blobs, nearby, plans, rollouts, servers, taints, versions
-from holdfast.store.changes import Changes
+from holdfast.store.plan_changes import Changes
 
 POLL_SECONDS: Final = 0.2
-"""How often the ledger is asked for newer values and facts; for a newer plan it is asked as often as `store.changes` says."""
+"""How often the ledger is asked for newer values and facts; for a newer plan as often as `store.plan_changes` says."""
 TROUBLE_SECONDS: Final = 1.0
 """How long to wait after the ledger could not be read."""
 RETRY_SECONDS: Final = 2.0
@@ -91,8 +91,9 @@ class Follower:
         self._server = server
         self._clock_us = clock_us
         self._poll_seconds = poll_seconds
-        self._copy = LocalCopy(settings.root / "serve" / plane.model)
-        self.aborts = AbortFollower(aborts.directory_of(settings.root, plane.model), self.swap.obey)
+        directory = aborts.directory_of(settings.root, plane.model)
+        self._copy = LocalCopy(directory)
+        self.aborts = AbortFollower(directory, self.swap.obey)
         self.online = OnlineValues(plane.table, self._copy)
         self.configured = Configured(plane.model)
         self._tried: tuple[int, float] = (0, 0.0)

@@ -23,6 +23,8 @@ from holdfast.records import sha256_hex
 from holdfast.rollout.abort import Abort
 from holdfast.store import durable
 
+SERVERS_DIRECTORY: Final = "serve"
+"""Where servers keep under the store's root what they need without the ledger: `serve/<model>`."""
 FILE_BYTES: Final = 16 * 1024
 """The spare's size: no list of aborts that a person gave is longer, because reasons are cut."""
 REASON_CHARACTERS: Final = 500
@@ -46,7 +48,7 @@ class _Sealed(msgspec.Struct, frozen=True):
 
 def directory_of(root: Path, model: str) -> Path:
     """Where the aborts of `model` lie under the store's root: beside the copy that its servers begin from."""
-    return root / "serve" / model
+    return root / SERVERS_DIRECTORY / model
 
 
 def stamp(directory: Path) -> Stamp | None:

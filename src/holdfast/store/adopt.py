@@ -17,7 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.feeds import Expectations, Manifest
 from holdfast.feeds.machine import State as FeedState
 from holdfast.records import BatchId, Level, Violation
-from holdfast.store import contracts, copies, events, readmission, schema, violations
+from holdfast.store import contract_copies, contracts, events, readmission, schema, violations
 from holdfast.store.conditions import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load
 from holdfast.store.dialects import inserting
 from holdfast.store.testimony import Choice, LoadKey, Witness
@@ -116,7 +116,9 @@ def _learn(connection: Connection, root: Path, contract_hash: str, done: Adopted
     if contracts.find(connection, contract_hash) is not None:
         return
     try:
-        contracts.put(connection, Contract.from_json(copies.read(root, contract_hash)), now_us=now_us)
+        contracts.put(
+            connection, Contract.from_json(contract_copies.read(root, contract_hash)), now_us=now_us
+        )
     except HoldfastError as error:
         unproved = f"contract {contract_hash[:12]}: {error.what}"
         if unproved not in done.unproved:

@@ -24,7 +24,7 @@ from holdfast.records import Progress, canonical_json, sha256_hex
 from holdfast.store import (
     Store,
     blobs,
-    copies,
+    contract_copies,
     durable,
     log_directory,
     migrate,
@@ -32,7 +32,7 @@ from holdfast.store import (
     tombstones,
 )
 from holdfast.store.backup_objects import OBJECTS_DIRECTORY, path_of
-from holdfast.store.derived import LOGS_DIRECTORY, sha256_of
+from holdfast.store.derived import sha256_of
 
 BACKUPS_DIRECTORY: Final = "backups"
 FORMAT: Final = 1
@@ -175,15 +175,19 @@ def _named(store: Store, connection: Connection) -> Iterator[tuple[str, int, str
 def _log_tails(store: Store) -> list[Path]:
     """The logs that are there before the ledger is read: one that is removed afterwards must be looked for again."""
     found: list[Path] = []
-    for directory in sorted((store.root / LOGS_DIRECTORY).glob("*")):
+    for directory in log_directory.all_of(store.root):
         found += [path for _, path in log_directory.segments(directory)]
-        found += [path for path in (directory / "newest", directory / "model") if path.is_file()]
+        found += [
+            path
+            for path in (directory / log_directory.NEWEST, directory / log_directory.OWNER)
+            if path.is_file()
+        ]
     return found
 
 
 def _small_files(store: Store, logs: list[Path]) -> Iterator[tuple[str, bytes]]:
     """Files that say themselves what they are: contracts, tombstones, and what servers logged up to now."""
-    contracts = sorted((store.root / copies.CONTRACTS_DIRECTORY).glob("*.json"))
+    contracts = sorted((store.root / contract_copies.CONTRACTS_DIRECTORY).glob("*.json"))
     for path in (*contracts, *tombstones.on_disk(store.root), *logs):
         if path.name[0] != ".":
             try:

@@ -16,7 +16,16 @@ from sqlalchemy import Connection, func, select
 from holdfast.errors import HoldfastError
 from holdfast.feedback import parse_id
 from holdfast.records import sha256_hex
-from holdfast.store import Store, copies, log_directory, prediction_log, schema, snapshots, tombstones
+from holdfast.store import (
+    Store,
+    contract_copies,
+    log_directory,
+    prediction_log,
+    schema,
+    snapshots,
+    tombstones,
+)
+from holdfast.store.aborts import SERVERS_DIRECTORY
 from holdfast.store.conditions import BACKED_OUT
 from holdfast.store.files import FileFacts
 from holdfast.store.prediction_log import PredictionRecord
@@ -24,10 +33,6 @@ from holdfast.store.publish import PUBLISHED_DIRECTORY, SEAL, seal_of
 
 Trouble = tuple[str, str]
 
-SERVERS_DIRECTORY: Final = "serve"
-"""Where servers keep what they need without the ledger: `serve/<model>`."""
-LOGS_DIRECTORY: Final = "log"
-"""Where the prediction logs lie: `log/<server>`."""
 _PIECE_BYTES: Final = 1 << 20
 
 
@@ -139,7 +144,7 @@ def log_segments(store: Store) -> Iterator[tuple[Path, str]]:
         collected = {
             (row.server, row.segment): int(row.collected_bytes) for row in connection.execute(select(rows))
         }
-    for directory in sorted((store.root / LOGS_DIRECTORY).glob("*")):
+    for directory in log_directory.all_of(store.root):
         there = log_directory.segments(directory)
         for number, path in there:
             trouble = _segment(path, directory.name, number, collected.get((directory.name, number), 0))
@@ -148,7 +153,7 @@ def log_segments(store: Store) -> Iterator[tuple[Path, str]]:
         # What was collected may be removed, but never the newest segment that there is.
         newest = max((number for server, number in collected if server == directory.name), default=0)
         if newest > (there[-1][0] if there else 0):
-            yield directory / f"{newest:08d}.log", "is missing"
+            yield log_directory.path_of(directory, newest), "is missing"
 
 
 def _segment(path: Path, server: str, number: int, collected: int) -> str:
@@ -174,14 +179,18 @@ def _segment(path: Path, server: str, number: int, collected: int) -> str:
     return f"ends in the middle of a record, at byte {offset}" if offset < path.stat().st_size else ""
 
 
-def contract_copies(connection: Connection, root: Path) -> Iterator[Trouble]:
+def copied_contracts(connection: Connection, root: Path) -> Iterator[Trouble]:
     """Contracts in the ledger whose copy beside the rows is missing or altered, and altered copies of others."""
     known = set(connection.execute(select(schema.contracts.c.contract_hash)).scalars())
     judged = set(connection.execute(select(schema.batches.c.contract_hash)).scalars())
-    there = {path.stem for path in (root / copies.CONTRACTS_DIRECTORY).glob("*.json") if path.name[0] != "."}
+    there = {
+        path.stem
+        for path in (root / contract_copies.CONTRACTS_DIRECTORY).glob("*.json")
+        if path.name[0] != "."
+    }
     for contract_hash in sorted((known & judged) | there):
         try:
-            copies.read(root, contract_hash)
+            contract_copies.read(root, contract_hash)
         except HoldfastError as error:
             yield f"contract {contract_hash}", error.what
 

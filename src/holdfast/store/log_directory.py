@@ -15,7 +15,12 @@ from typing import Final
 from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.store.durable import sync_directory, write_all
 
-_NEWEST: Final = "newest"
+LOGS_DIRECTORY: Final = "log"
+"""Where the prediction logs lie under the store's root: `log/<server>`."""
+OWNER: Final = "model"
+"""The file in a server's directory that names its model; whoever runs as that server holds its lock."""
+NEWEST: Final = "newest"
+"""The file in a server's directory that holds the greatest number of a segment that was ever begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ def claim(logs: Path, model: str) -> Claim:
         server = f"s{number}"
         directory = logs / server
         directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(directory / "model", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(directory / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -57,6 +62,16 @@ def claim(logs: Path, model: str) -> Claim:
     raise UnavailableError("HF504", f"10,000 servers hold names under {logs}", state="no server was started")
 
 
+def all_of(root: Path) -> list[Path]:
+    """The log directory of every server of the store under `root`, by name."""
+    return sorted((root / LOGS_DIRECTORY).glob("*"))
+
+
+def path_of(directory: Path, segment: int) -> Path:
+    """Where segment number `segment` lies in `directory`."""
+    return directory / f"{segment:08d}.log"
+
+
 def segments(directory: Path) -> list[tuple[int, Path]]:
     """Every segment in `directory` with its number, oldest first."""
     return sorted((int(path.stem), path) for path in directory.glob("*.log") if path.stem.isdigit())
@@ -66,7 +81,7 @@ def newest_begun(directory: Path) -> int:
     """The greatest number of a segment that was ever begun in `directory`; 0 before the first."""
     listed = segments(directory)
     newest = listed[-1][0] if listed else 0
-    path = directory / _NEWEST
+    path = directory / NEWEST
     try:
         kept = path.read_text(encoding="ascii")
     except FileNotFoundError:
@@ -83,12 +98,12 @@ def newest_begun(directory: Path) -> int:
 
 def keep_newest(directory: Path, number: int) -> None:
     """Write down that segment `number` is begun in `directory`, to be called before it is: synced when this returns."""
-    unfinished = directory / f"{_NEWEST}.unfinished"
+    unfinished = directory / f"{NEWEST}.unfinished"
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         write_all(descriptor, str(number).encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    unfinished.replace(directory / _NEWEST)
+    unfinished.replace(directory / NEWEST)
     sync_directory(directory)

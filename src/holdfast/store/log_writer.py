@@ -17,7 +17,7 @@ from typing import Final
 
 from holdfast.records import check_name
 from holdfast.store.durable import sync_directory
-from holdfast.store.log_directory import keep_newest, newest_begun, segments
+from holdfast.store.log_directory import keep_newest, newest_begun, path_of, segments
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 """A segment that reached this size is closed and the next one begun."""
@@ -176,7 +176,7 @@ class LogWriter:
     def _begin_segment(self) -> None:
         # The number is kept first: it stays taken when this segment was collected and removed.
         keep_newest(self.directory, self._segment + 1)
-        path = self.directory / f"{self._segment + 1:08d}.log"
+        path = path_of(self.directory, self._segment + 1)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
         sync_directory(self.directory)
         with self._lock:

@@ -18,19 +18,19 @@ from holdfast.errors import HoldfastError
 from holdfast.records import sha256_hex
 from holdfast.store import (
     Store,
-    audit,
     backup_objects,
     blobs,
+    contract_copies,
     contracts,
-    copies,
-    derived,
     durable,
     log_directory,
     parquet,
     prediction_log,
+    promises,
     schema,
     tombstones,
 )
+from holdfast.store.aborts import SERVERS_DIRECTORY
 from holdfast.store.conditions import BACKED_OUT, of_load
 from holdfast.store.derived import sha256_of
 from holdfast.store.publish import PUBLISHED_DIRECTORY
@@ -65,8 +65,8 @@ class Corrected:
 def damaged_files(store: Store) -> Iterator[Lost]:
     """Every file and blob that the ledger names and that is missing or altered."""
     with store.ledger.read() as connection:
-        expected = audit.expected_files(connection)
-        versions = audit.version_blobs(connection)
+        expected = promises.expected_files(connection)
+        versions = promises.version_blobs(connection)
     for file in expected:
         lost = Lost(file.path, file.bytes, file.sha256)
         if not _holds(store.root / file.path, lost):
@@ -82,7 +82,7 @@ def find_bytes(store: Store, lost: Lost, sources: Sequence[Path]) -> Path | None
     """A file with the very bytes that were lost; None when there is none."""
     name = Path(lost.path).name
     candidates = list((store.root / PUBLISHED_DIRECTORY).glob(f"*/*/{name}"))
-    candidates += (store.root / derived.SERVERS_DIRECTORY).glob(f"*/{name}.onnx")
+    candidates += (store.root / SERVERS_DIRECTORY).glob(f"*/{name}.onnx")
     for source in sources:
         candidates += [backup_objects.path_of(source, lost.sha256), source / lost.path]
     return next((path for path in candidates if path.is_file() and _holds(path, lost)), None)
@@ -216,17 +216,17 @@ def rewrite_contracts(store: Store, *, now_us: int) -> list[str]:
     with store.ledger.write() as connection:
         known = {row.contract_hash: row.contract for row in connection.execute(select(schema.contracts))}
         judged = set(connection.execute(select(_BATCHES.c.contract_hash)).scalars())
-        there = {path.stem for path in (store.root / copies.CONTRACTS_DIRECTORY).glob("*.json")}
+        there = {path.stem for path in (store.root / contract_copies.CONTRACTS_DIRECTORY).glob("*.json")}
         for contract_hash in sorted((judged & known.keys()) | there):
             text = known.get(contract_hash)
             whole = text is not None and sha256_hex(text) == contract_hash
             try:
-                copy = copies.read(store.root, contract_hash)
+                copy = contract_copies.read(store.root, contract_hash)
             except HoldfastError:
                 copy = None
             if whole and copy is None and text is not None:
-                durable.make_directory(store.root / copies.CONTRACTS_DIRECTORY)
-                durable.replace(copies.path_of(store.root, contract_hash), text.encode())
+                durable.make_directory(store.root / contract_copies.CONTRACTS_DIRECTORY)
+                durable.replace(contract_copies.path_of(store.root, contract_hash), text.encode())
                 mended.append(contract_hash)
             elif copy is not None and not whole and contract_hash in judged:
                 connection.execute(delete(schema.contracts).filter_by(contract_hash=contract_hash))
@@ -242,8 +242,8 @@ def cut_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:
         collected = {
             (row.server, row.segment): row.collected_bytes for row in connection.execute(select(rows))
         }
-    for directory in sorted((store.root / derived.LOGS_DIRECTORY).glob("*")):
-        if not _is_free(directory / "model"):
+    for directory in log_directory.all_of(store.root):
+        if not _is_free(directory / log_directory.OWNER):
             continue
         for number, path in log_directory.segments(directory):
             end = _whole_bytes(path)

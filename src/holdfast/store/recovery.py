@@ -14,8 +14,8 @@ from sqlalchemy import Connection, func, insert, select
 from holdfast.errors import InputError, IntegrityError
 from holdfast.feedback import parse_id
 from holdfast.store import Store, blobs, log_directory, parquet, schema, versions
-from holdfast.store.derived import LOGS_DIRECTORY
 from holdfast.store.holding import HeldConnection
+from holdfast.store.log_directory import LOGS_DIRECTORY
 from holdfast.store.predictions import TABLE as PREDICTIONS
 from holdfast.store.testimony import Witness
 
@@ -137,4 +137,4 @@ def _put_segment(connection: Connection, server: str, segment: int, frame: pl.Da
 
 
 def _log(root: Path, server: str, segment: int) -> Path:
-    return root / LOGS_DIRECTORY / server / f"{segment:08d}.log"
+    return log_directory.path_of(root / LOGS_DIRECTORY / server, segment)

@@ -12,6 +12,7 @@ from sqlalchemy import delete, insert, select, update
 
 from holdfast.records import check_name
 from holdfast.store import Store
+from holdfast.store.log_directory import OWNER
 from holdfast.store.schema import probes, servers
 
 
@@ -64,7 +65,7 @@ def has_ended(server: Server) -> bool:
     False when that cannot be told: the directory is not on this machine, or nobody ever claimed it.
     """
     try:
-        lock = os.open(server.log_directory / "model", os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(server.log_directory / OWNER, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

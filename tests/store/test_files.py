@@ -1,4 +1,4 @@
-"""Files of rows: what is written is read back to the bit, or refused; orphans are told from living work."""
+"""Files of rows: what is written is read back to the bit, or refused."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from polars.testing import assert_frame_equal
 from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.feeds import AlreadyLoaded, Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, orphans, parquet, staging
-from holdfast.store.batches import Publication, Published, Swept
+from holdfast.store import Store, batches, files, parquet, staging
+from holdfast.store.batches import Publication, Published
 
 FRAME = pl.DataFrame(
     {
@@ -176,40 +176,6 @@ def test_a_missing_or_short_file_is_named(store: Store, content: bytes | None) -
 def test_an_unknown_snapshot_is_not_found(store: Store) -> None:
     with pytest.raises(NotFoundError, match="HF303"):
         files.read_rows(store, "s9-nothing", "flights")
-
-
-def test_a_sweep_leaves_living_work_alone_and_removes_the_dead(store: Store) -> None:
-    rows = store.root / files.ROWS_DIRECTORY
-    with staging.staged(store.root) as stage:
-        publication = _publication(stage)
-        assert orphans.sweep(store) == []
-        assert batches.publish(store, publication, now_us=5) == Published(1)
-    with staging.staged(store.root) as stage:
-        left = _publication(stage, "d2").files[0].path  # ends without being published
-    assert orphans.sweep_dead_attempts(store) == []  # its marker went with it: only the full sweep sees it
-    assert orphans.sweep(store) == [left]
-    assert [f"rows/{path.name}" for path in rows.iterdir()] == [publication.files[0].path]
-
-
-def test_a_marker_without_a_process_is_a_dead_attempt(store: Store) -> None:
-    with staging.staged(store.root) as stage:
-        left = _publication(stage).files[0].path
-        marker = store.root / staging.ATTEMPTS_DIRECTORY / stage.attempt
-    marker.touch()  # as kill -9 leaves it: there, and locked by nobody
-    assert orphans.sweep_dead_attempts(store) == [left]
-    assert not marker.exists()
-
-
-def test_a_file_that_was_swept_cannot_be_published(store: Store) -> None:
-    with staging.staged(store.root) as stage:
-        publication = _publication(stage)
-        (store.root / publication.files[0].path).unlink()
-        assert batches.publish(store, publication, now_us=5) == Swept()
-        (store.root / publication.files[0].path).write_bytes(b"short")
-        with pytest.raises(IntegrityError, match="HF301"):
-            batches.publish(store, publication, now_us=5)
-    with store.ledger.read() as connection:
-        assert batches.loads(connection, BatchId("flights", "d1")) == []
 
 
 def test_the_second_publication_of_the_same_content_is_a_no_op(store: Store) -> None:

@@ -23,11 +23,11 @@ from holdfast.feeds import AlreadyLoaded, Feed, Load, Manifest, batch_id, conten
 from holdfast.feeds.changed_columns import RENAMED, changed_columns
 from holdfast.feeds.delivery import DeliveryFacts, measure
 from holdfast.records import BatchId, Level, Violation
-from holdfast.store import Store, batches, contract_copies, headers, sources
+from holdfast.store import Store, batches, contract_copies, sources
 from holdfast.store.faults import fault_point
 from holdfast.store.files import FileFacts
 from holdfast.store.references import Referred
-from holdfast.store.sources import Spec
+from holdfast.store.sources import Spec, headers
 from holdfast.store.staging import Stage
 
 ROWS_PER_FILE: Final = 1_000_000

@@ -42,21 +42,23 @@ def build(name: str, breaks: str = "") -> tuple[str, ...]:
     return (*named, f"WHEN={breaks}", "sh", "-c", BREAKS, "sh", *HOLDFAST) if breaks else (*named, *HOLDFAST)
 
 
-@pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> int:
-    found = free_port(0)
-    monkeypatch.setenv("HOLDFAST_PORT", str(found))
-    monkeypatch.setenv("HOLDFAST_PAGE_PORT", str(free_port(0)))
-    return found
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("binary") / "root")
+    yield made
+    made.store.ledger.close()
 
 
-@pytest.fixture
-def command(world: World, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
-    """Runs commands in a project that `holdfast up` serves."""
-    monkeypatch.setenv("HOLDFAST_ROOT", str(world.root))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "src"))
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port(0)
+
+
+@pytest.fixture(scope="module")
+def command(world: World, port: int) -> Iterator[Command]:
+    """Runs commands in a project that `holdfast up` serves, for all tests here: its processes take their time to start."""
     load_commands("")
-    project = str(tmp_path / "project")
+    project = str(world.root.parent / "project")
     assert CliRunner().invoke(app, ["init", "--name", MODEL, "--project", project]).exit_code == 0
     world.version("half")
     world.plan("half")
@@ -71,15 +73,20 @@ def command(world: World, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyP
         document: dict[str, Any] = json.loads(found.output)
         return document
 
-    process = subprocess.Popen(
-        [*HOLDFAST, "up", "--project", project], env=os.environ, stdout=subprocess.DEVNULL
-    )
-    try:
-        wait(lambda: bool(status(port).get("ready")))
-        yield run
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HOLDFAST_PORT", str(port))
+        environment.setenv("HOLDFAST_PAGE_PORT", str(free_port(0)))
+        environment.setenv("HOLDFAST_ROOT", str(world.root))
+        environment.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "src"))
+        process = subprocess.Popen(
+            [*HOLDFAST, "up", "--project", project], env=os.environ, stdout=subprocess.DEVNULL
+        )
+        try:
+            wait(lambda: bool(status(port).get("ready")))
+            yield run
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
 
 
 def wait(holds: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -213,7 +220,7 @@ def test_version_configuration_and_binary_go_back_together_and_each_apart(
     assert (back["done"], back["configuration"], back["binary"], back["rollout"]) == (True, usual, None, None)
     assert serves(bad, green, usual)
     second = push(60)
-    back = command("rollback", "--only", "model")
+    back = command("rollback", "--only", "model", "--from", bad)
     assert (back["done"], back["challenger"], back["configuration"], back["binary"]) == (
         True,
         bad,

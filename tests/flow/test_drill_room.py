@@ -8,8 +8,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from holdfast.control import drill_copy, drill_push
+from holdfast.control import binary, configuration, drill_copy, drill_push
+from holdfast.errors import UnavailableError
 from holdfast.records import Verdict
+from holdfast.store import binaries
 
 KB = 1024
 
@@ -40,6 +42,20 @@ def test_without_room_nothing_is_copied(place, free, exercise) -> None:
     assert (found.verdict, found.took_us) == (Verdict.INCONCLUSIVE, None)
     assert "bytes of room are wanted" in found.explanation
     assert found.evidence["free_bytes"] == 200 * KB < found.evidence["wanted_bytes"]
+    assert not list(place.store.root.parent.glob("*.drill-*"))
+
+
+def test_without_room_no_binary_is_tried_and_none_is_blamed(place, free) -> None:
+    free(200)
+    version = "v2-00000000"
+    with place.store.ledger.write() as connection:
+        named = binaries.register(connection, binaries.here("green"), ["env"], now_us=1)
+        candidate = binaries.get(connection, named)
+    with pytest.raises(UnavailableError, match=r"HF306.*bytes of room are wanted"):
+        binary.try_out(place, version, candidate, ["env"], [])
+    with place.store.ledger.read() as connection:
+        limits = configuration.current(connection, place.model.name)
+        assert binaries.tried(connection, version, named, limits.id) is None
     assert not list(place.store.root.parent.glob("*.drill-*"))
 
 

@@ -16,10 +16,10 @@ from holdfast.contract import Contract
 from holdfast.control import configuration, parts, tried
 from holdfast.control.asking import FAILURES, Asking
 from holdfast.control.drill_child import START_SECONDS, Child
-from holdfast.control.drill_copy import copy, scratch
+from holdfast.control.drill_copy import copied, copy, no_room, scratch
 from holdfast.control.drill_live import Place
 from holdfast.control.drill_push import requests_of, tensors
-from holdfast.errors import HoldfastError, InputError, RefusedError
+from holdfast.errors import HoldfastError, InputError, RefusedError, UnavailableError
 from holdfast.records import Verdict
 from holdfast.rollout.binary import TOLERANCE, Binary, furthest
 from holdfast.store import Store, binaries, blobs, configurations, events, plans, taints, versions
@@ -79,7 +79,7 @@ def try_out(
     they are the same within `TOLERANCE`, under the configuration that is in force.
 
     `arguments` make a server of a command. The rows are those that callers asked `version`, else such as its contract lets
-    through. Raises `InputError` HF101 for a candidate without a command.
+    through. Raises `InputError` HF101 for a candidate without a command, `UnavailableError` HF306 without room for the copy.
     """
     if not candidate.command:
         raise InputError(
@@ -95,12 +95,14 @@ def try_out(
     rows: list[str] = []
     try:
         with scratch(store) as home:
-            copied = copy(store, home / "root")
+            if narrow := no_room(home, copied(store)):
+                raise UnavailableError("HF306", narrow.explanation, state="nothing was tried")
+            twin = copy(store, home / "root")
             try:
-                rows += _bodies(copied, place.model.name, version)
-                number = _plan(copied, place.model.name, version, place.clock_us())
+                rows += _bodies(twin, place.model.name, version)
+                number = _plan(twin, place.model.name, version, place.clock_us())
             finally:
-                copied.ledger.close()
+                twin.ledger.close()
             ours, theirs = (
                 _answers(replace(place, serve=[*command, *arguments]), home, number, version, rows)
                 for command in (candidate.command, present)
@@ -111,6 +113,8 @@ def try_out(
         if tuple(present) == candidate.command:
             words += "; both are this binary, for want of another"
     except HoldfastError as error:
+        if error.code == "HF306":  # that there is no place for a copy says nothing of the binary
+            raise
         verdict, words = Verdict.FAIL, f"it does not answer: {error.what}"
     release = Release(version, candidate.binary, limits.id, verdict, words, place.clock_us())
     with store.ledger.write() as connection:

@@ -9,10 +9,11 @@ import polars as pl
 
 from holdfast.errors import IntegrityError
 from holdfast.store import Store, backouts, batches, files, references
-from holdfast.store.files import FileFacts, LoadKey
+from holdfast.store.files import FileFacts
 from holdfast.store.ledger import Transaction
 from holdfast.store.references import Dependent
 from holdfast.tables.backout import SuspectLoad
+from holdfast.tables.cuts import LoadKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from holdfast.errors import IntegrityError
 from holdfast.features import Aggregate, aggregate_rows
 from holdfast.features.asof import span_us
 from holdfast.store import Store, backouts, batches, files, online
-from holdfast.store.files import FileFacts, LoadKey
+from holdfast.store.files import FileFacts
 from holdfast.store.ledger import Transaction
 from holdfast.store.online import Definition, OnlineValue
+from holdfast.tables.cuts import LoadKey
 
 _EVER: Final = (-(2**62), 2**62)
 

@@ -29,9 +29,10 @@ from holdfast.store import (
 from holdfast.store import backup as backups
 from holdfast.store.adopt import Adopted, adopt
 from holdfast.store.ledger import Transaction, sqlite_url
-from holdfast.store.testimony import Choice, LoadKey, Witness
+from holdfast.store.testimony import Choice, Witness
 from holdfast.store.tombstones import Tombstone
 from holdfast.tables import Snapshot
+from holdfast.tables.cuts import LoadKey
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
 NOT_IN_FILES: Final = (

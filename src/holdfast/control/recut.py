@@ -12,10 +12,10 @@ from itertools import permutations
 from typing import Final, TypeVar
 
 from holdfast.declaration import Model
-from holdfast.store.testimony import Choice, LoadKey
+from holdfast.store.testimony import Choice
 from holdfast.store.tombstones import Tombstone
 from holdfast.tables import CutLoad, TableCut, held_back, snapshot_name
-from holdfast.tables.cuts import DAY_US
+from holdfast.tables.cuts import DAY_US, LoadKey
 
 _MOST_TABLES: Final = 5
 _MOST_DAYS: Final = 400

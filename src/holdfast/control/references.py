@@ -13,8 +13,8 @@ from holdfast.feeds import Feed
 from holdfast.feeds.expectations import Reference
 from holdfast.records import Level, Violation, duration
 from holdfast.store import Store, batches, files
-from holdfast.store.files import LoadKey
 from holdfast.store.references import Referred, whose
+from holdfast.tables.cuts import LoadKey
 
 CHECK = "reference"
 """What a violation is called when the feed that is referred to has nothing to refer to."""

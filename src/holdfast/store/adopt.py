@@ -20,8 +20,9 @@ from holdfast.records import BatchId, Level, Violation
 from holdfast.store import contract_copies, contracts, events, readmission, schema, violations
 from holdfast.store.conditions import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load
 from holdfast.store.dialects import inserting
-from holdfast.store.testimony import Choice, LoadKey, Witness
+from holdfast.store.testimony import Choice, Witness
 from holdfast.store.tombstones import Tombstone
+from holdfast.tables.cuts import LoadKey
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files

@@ -12,8 +12,9 @@ from holdfast.errors import ConflictError
 from holdfast.records import MINUTE_US
 from holdfast.store import batches, online, schema
 from holdfast.store.conditions import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load, same_load
-from holdfast.store.files import FileFacts, LoadKey
+from holdfast.store.files import FileFacts
 from holdfast.tables.backout import Answered, Plan, Returned, State, TablePart
+from holdfast.tables.cuts import LoadKey
 from holdfast.tables.lineage import Kind, Node
 
 _BACKOUTS: Final = schema.backouts

@@ -18,10 +18,11 @@ from holdfast.store import Store, batches, events, online, parquet, schema, stag
 from holdfast.store.conditions import PUBLISHED, not_removed, same_load
 from holdfast.store.dialects import pieces
 from holdfast.store.faults import fault_point
-from holdfast.store.files import FileFacts, LoadKey
+from holdfast.store.files import FileFacts
 from holdfast.store.staging import Stage
 from holdfast.store.together import together
 from holdfast.tables.compaction import TableFile
+from holdfast.tables.cuts import LoadKey
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files

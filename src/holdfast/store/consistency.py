@@ -4,7 +4,7 @@ what is wrong).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlalchemy import Connection, Select, and_, func, or_, select
 
@@ -14,7 +14,8 @@ from holdfast.store import files, schema
 from holdfast.store.conditions import LIVE, PUBLISHED, at_version, not_removed, same_load
 from holdfast.tables.backout import State as BackoutState
 
-Trouble = tuple[str, str]
+Trouble: TypeAlias = tuple[str, str]
+"""What something is called, and what is wrong with it."""
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files

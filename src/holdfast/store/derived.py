@@ -27,11 +27,10 @@ from holdfast.store import (
 )
 from holdfast.store.aborts import SERVERS_DIRECTORY
 from holdfast.store.conditions import BACKED_OUT
+from holdfast.store.consistency import Trouble
 from holdfast.store.files import FileFacts
 from holdfast.store.prediction_log import PredictionRecord
 from holdfast.store.publish import PUBLISHED_DIRECTORY, SEAL, seal_of
-
-Trouble = tuple[str, str]
 
 _PIECE_BYTES: Final = 1 << 20
 

@@ -19,15 +19,12 @@ from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.store import Store, parquet, schema, vacuumed
 from holdfast.store.conditions import at_version, of_load
 from holdfast.store.together import together
-from holdfast.tables import cuts
+from holdfast.tables.cuts import LoadKey
 
 ROWS_DIRECTORY: Final = "rows"
 """Where the files of all tables lie, under the store's root. Their names are random: what they are is in the
 ledger.
 """
-
-LoadKey: TypeAlias = cuts.LoadKey
-"""A load as the ledger names it: feed, batch, epoch."""
 
 _FILES: Final = schema.files
 _PARTS_TABLE: Final = schema.file_batches

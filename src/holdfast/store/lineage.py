@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, and_, case, exists, func, select
 from holdfast.errors import NotFoundError
 from holdfast.store import schema
 from holdfast.store.conditions import BACKED_OUT, of_load, refers_to, same_load
-from holdfast.store.files import LoadKey
+from holdfast.tables.cuts import LoadKey
 from holdfast.tables.lineage import Kind, Lineage, Node, parse, walk
 
 _BATCHES: Final = schema.batches

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, func, select
 from holdfast.store import backouts, contracts, schema, taints
 from holdfast.store.conditions import of_load
 from holdfast.store.events import EventRow
-from holdfast.store.files import LoadKey
 from holdfast.store.lineage import load_of
 from holdfast.tables.backout import RemoveRows, TaintSnapshots, TaintVersions
+from holdfast.tables.cuts import LoadKey
 from holdfast.tables.lineage import Kind, Node
 from holdfast.tables.openlineage import BackoutFacts, CutFacts, Facts, LoadFacts, TableRows, TrainFacts
 

@@ -20,6 +20,7 @@ from holdfast.store.files import ROWS_DIRECTORY
 from holdfast.store.locks import seized
 from holdfast.store.publish import DRAFT, PUBLISHED_DIRECTORY
 from holdfast.store.staging import ATTEMPTS_DIRECTORY
+from holdfast.tables.cuts import LoadKey
 
 _NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path, schema.shadow_files.c.path)
 
@@ -65,7 +66,7 @@ def unnamed(store: Store) -> list[str]:
         return sorted(set(on_disk) - _named(connection, on_disk))
 
 
-def forgotten(store: Store) -> dict[testimony.LoadKey, tuple[str, ...]]:
+def forgotten(store: Store) -> dict[LoadKey, tuple[str, ...]]:
     """Whole loads that lie there as a finished load leaves them, and that the ledger does not know although it would take
     them: it lost the transaction that published them. Each with its files.
 

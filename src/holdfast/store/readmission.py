@@ -15,8 +15,9 @@ from holdfast.errors import HoldfastError
 from holdfast.feeds import Expectations
 from holdfast.feeds.delivery import measure
 from holdfast.store import contracts, parquet, schema
-from holdfast.store.testimony import Choice, LoadKey, Part
+from holdfast.store.testimony import Choice, Part
 from holdfast.store.together import together
+from holdfast.tables.cuts import LoadKey
 
 _ADMISSIONS: Final = schema.admissions
 _LEFT: Final = (HoldfastError, pl.exceptions.PolarsError, KeyError, ValueError)

@@ -12,7 +12,8 @@ from holdfast.records import BatchId
 from holdfast.store import schema
 from holdfast.store.conditions import LIVE, refers_to, same_load
 from holdfast.store.dialects import pieces
-from holdfast.store.files import FileFacts, LoadKey
+from holdfast.store.files import FileFacts
+from holdfast.tables.cuts import LoadKey
 
 _REFERENCES: Final = schema.load_references
 _BATCHES: Final = schema.batches

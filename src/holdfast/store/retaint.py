@@ -10,8 +10,9 @@ from sqlalchemy import Connection, func, select
 from holdfast.records import canonical_json
 from holdfast.store import backouts, schema, taints
 from holdfast.store.conditions import BACKED_OUT, of_load
-from holdfast.store.tombstones import LoadKey, Tombstone
+from holdfast.store.tombstones import Tombstone
 from holdfast.tables.backout import Plan, State
+from holdfast.tables.cuts import LoadKey
 
 _BATCHES: Final = schema.batches
 _PARTS: Final = schema.file_batches

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from holdfast.errors import IntegrityError
 from holdfast.feeds import Manifest
@@ -14,9 +14,7 @@ from holdfast.store import parquet
 from holdfast.store.files import ROWS_DIRECTORY
 from holdfast.store.predictions import TABLE as PREDICTIONS
 from holdfast.store.shadows import TABLE as SHADOWS
-
-LoadKey: TypeAlias = tuple[str, str, int]
-"""Feed, batch and epoch of one load."""
+from holdfast.tables.cuts import LoadKey
 
 _SOURCES: Final = (IntegrityError, KeyError, TypeError, ValueError)
 

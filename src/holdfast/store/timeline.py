@@ -15,8 +15,7 @@ from sqlalchemy import Connection, Row, case, func, select
 from holdfast.feeds import quarantine_table
 from holdfast.store import schema
 from holdfast.store.conditions import same_load
-
-Trouble = tuple[str, str]
+from holdfast.store.consistency import Trouble
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files

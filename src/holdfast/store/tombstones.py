@@ -19,12 +19,11 @@ from holdfast.errors import IntegrityError
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.store import durable, schema
 from holdfast.store.conditions import of_load
+from holdfast.tables.cuts import LoadKey
 
 TOMBSTONES_DIRECTORY: Final = "tombstones"
 """Where they lie, under the store's root: `tombstones/<feed>.<batch>.<epoch>.json`."""
 
-LoadKey = tuple[str, str, int]
-"""Feed, batch and epoch of one load."""
 
 _BATCHES: Final = schema.batches
 _BACKOUTS: Final = schema.backouts

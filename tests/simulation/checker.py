@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from actors import Actor
+from reckoning import Reckoning
+from seen import Seen, asked_by, look
 
 from holdfast.rollout import RESTING, TERMINAL, TRANSITIONS, State
 from holdfast.store.events import FIRST, chained
@@ -25,23 +25,6 @@ class RejectedError(AssertionError):
     """A history that must not happen."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The ledger after one commit."""
-
-    lease: tuple[str, int, int]
-    rollouts: dict[int, tuple[Any, ...]]
-    plan: tuple[Any, ...] | None
-    probes: tuple[tuple[Any, ...], ...]
-    evidence: tuple[tuple[Any, ...], ...]
-    collected: tuple[tuple[Any, ...], ...]
-
-    @property
-    def fenced(self) -> tuple[Any, ...]:
-        """What only the holder of the lease may write, besides rollouts."""
-        return self.evidence, self.collected, self.probes
-
-
 @dataclass
 class History:
     """Reads the ledger after each commit, and rejects what contradicts a rule."""
@@ -51,22 +34,19 @@ class History:
     told: list[str] = field(default_factory=list)
     observed: set[tuple[str, int, str]] = field(default_factory=set)
     """What probes really saw: server, plan and the version that answered."""
-    served: Counter[int] = field(default_factory=Counter)
-    """The challenger's units that servers really answered, by rollout."""
-    collected: int = 0
     aborted: dict[str, int] = field(default_factory=dict)
     """With which plan each version was taken back last, until it is rolled out anew."""
     takeovers: int = 0
     _before: Seen | None = None
-    _since_us: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._database = sqlite3.connect(self.path, isolation_level=None)
-        self._before = self._look()
+        self.reckoning = Reckoning(self._require)
+        self._before = look(self._database)
 
     def again(self) -> None:
         """Take what the ledger is now for what was always so."""
-        self._before = self._look()
+        self._before = look(self._database)
 
     def close(self) -> None:
         self._database.close()
@@ -78,7 +58,7 @@ class History:
 
     def committed(self, actor: Actor) -> None:
         """Look at what `actor` has just committed."""
-        before, after = self.now, self._look()
+        before, after = self.now, look(self._database)
         self._before = after
         self._lease(actor, before, after)
         moved = [n for n in after.rollouts if after.rollouts[n] != before.rollouts.get(n)]
@@ -92,6 +72,7 @@ class History:
             self._moved(actor, number, before, after)
         if after.plan != before.plan:
             self._planned(actor, moved, before, after)
+        self.reckoning.committed(actor.name, before, after)
         under_way = [n for n, row in after.rollouts.items() if row[0] not in RESTING]
         self._require(len(under_way) <= 1, f"rollouts {under_way} are under way at once")
 
@@ -104,19 +85,14 @@ class History:
         )
 
     def told_once(self) -> None:
-        """The whole story is a chain, and no delivery was counted twice."""
+        """The whole story is a chain, and what was collected is all counted."""
         before = FIRST
         for at_us, kind, subject, actor, why, digest in self._database.execute(
             "SELECT at_us, kind, subject, actor, explanation, digest FROM events ORDER BY event"
         ):
             before = chained(before, at_us, kind, subject, actor, why)
             self._require(digest == before, f"the story is broken at {kind} of {subject}")
-        for rollout, metric, units, *_ in self.now.evidence:
-            if metric == "errors":
-                self._require(
-                    units <= self.served[rollout],
-                    f"rollout {rollout} counts {units} units, and {self.served[rollout]} were answered",
-                )
+        self.reckoning.ended(self._database)
 
     def _lease(self, actor: Actor, before: Seen, after: Seen) -> None:
         if before.lease == after.lease:
@@ -139,7 +115,7 @@ class History:
         """Set by the world: every actor begins to watch the lease anew."""
 
     def _moved(self, actor: Actor, number: int, before: Seen, after: Seen) -> None:
-        state, step, challenger, champion = after.rollouts[number]
+        state, step, challenger, champion, *_ = after.rollouts[number]
         self.told.append(f"{self.true_us} {actor.name}: rollout {number} {state} step {step}")
         if number not in before.rollouts:
             self._require(state == State.PENDING, f"rollout {number} began as {state}")
@@ -153,7 +129,8 @@ class History:
         allowed = (1,) if (was, state) == (State.CANARY, State.CANARY) else (0,)
         self._require(grown in allowed, f"rollout {number} went from step {was_step} to {step} as {state}")
         if was in COMPARED and state not in ABORTED and actor.name.startswith(CONTROLLER) and champion:
-            harm = [metric for r, metric, _, log_e, bound in after.evidence if r == number and log_e >= bound]
+            found = [row for row in after.evidence.values() if row.rollout == number]
+            harm = [row.metric for row in found if row.log_e >= row.log_bound]
             self._require(not harm, f"rollout {number} became {state} although harm to {harm} was shown")
         if state in (State.PROMOTED, State.ROLLED_BACK):
             self._confirmed(number, state, before, challenger)
@@ -180,7 +157,12 @@ class History:
         last = 0 if before.plan is None else before.plan[0]
         self._require(plan == last + 1, f"plan {plan} came after plan {last}")
         self._require(moved == [rollout], f"plan {plan} of rollout {rollout} came with moves of {moved}")
-        state = after.rollouts[rollout][0]
+        state, step, *_, policy = after.rollouts[rollout]
+        if state == State.CANARY:
+            asked = asked_by(policy).shares_ppm[step]
+            self._require(
+                share_ppm == asked, f"plan {plan} gives {share_ppm} ppm, and step {step} is {asked}"
+            )
         given = {champion, challenger if share_ppm else None, *warm}
         if state == State.ROLLING_BACK:
             self._require(after.rollouts[rollout][2] not in given, f"plan {plan} keeps what is taken back")
@@ -194,27 +176,6 @@ class History:
     def _require(self, holds: bool, why: str) -> None:
         if not holds:
             raise RejectedError(why)
-
-    def _look(self) -> Seen:
-        ask = self._database.execute
-        lease = ask("SELECT holder, epoch, duration_us, renewed_us FROM leases").fetchone() or ("", 0, 0, 0)
-        plan = ask(
-            "SELECT plan, champion, challenger, share_ppm, rollout, previous, fallback FROM traffic_plans "
-            "ORDER BY plan DESC LIMIT 1"
-        ).fetchone()
-        rows = ask("SELECT rollout, state, step, challenger, champion FROM rollouts").fetchall()
-        return Seen(
-            lease,
-            {row[0]: (State(row[1]), *row[2:]) for row in rows},
-            plan,
-            tuple(ask("SELECT server, plan, answered, verdict FROM probes")),
-            tuple(
-                ask(
-                    "SELECT rollout, metric, challenger_units, log_e, log_bound FROM rollout_evidence ORDER BY 1, 2"
-                )
-            ),
-            tuple(ask("SELECT server, segment, collected_bytes, predictions FROM segments ORDER BY 1, 2")),
-        )
 
 
 def explained(history: History) -> str:

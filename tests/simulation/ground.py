@@ -92,6 +92,7 @@ def policy(chance: random.Random) -> Canary:
         labelled_per_step=0,
         latency_quantile=chance.choice([None, None, None, 0.99]),
         latency_requests=30,
+        step_at_least=timedelta(seconds=chance.choice([0, 0, 0, 10])),
         patience=timedelta(minutes=chance.choice([1, 30, 300])),
         verify_within=timedelta(minutes=chance.choice([0.5, 10, 300])),
     )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 from unittest.mock import patch
 
 import greenlet
 from sqlalchemy import update
 
-from holdfast.control import rollout
-from holdfast.rollout import ProbeSeen, State
-from holdfast.store import collected, leases, plans, probes, rollouts, schema, segments
+from holdfast.control import decision_evidence, rollout
+from holdfast.rollout import MetricState, ProbeSeen, State
+from holdfast.store import collected, evidence, leases, plans, probes, rollouts, schema, segments
 
 
 @contextmanager
@@ -81,9 +83,7 @@ def deaf() -> Iterator[None]:
     """Harm is shown, and nobody listens."""
 
     def harmless(given: Any) -> Any:
-        if isinstance(given, tuple) and given and hasattr(given[0], "log_e"):
-            return tuple(replace(each, log_e=0.0) for each in given)
-        return given
+        return tuple(replace(each, log_e=0.0) for each in given) if _is_evidence(given) else given
 
     with _deciding(lambda _row, given: harmless(given)):
         yield
@@ -130,6 +130,78 @@ def untold() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def every_second() -> Iterator[None]:
+    """Of what is collected every second window is lost."""
+    really, windows = collected._fold_window, count()
+
+    def fold(*given: Any) -> None:
+        if next(windows) % 2:
+            really(*given)
+
+    with patch.object(collected, "_fold_window", fold):
+        yield
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """The read position moves on past a record that nobody has read."""
+    really = segments.advance
+
+    def further(connection: Any, found: Any, to: int, **counts: Any) -> None:
+        really(connection, found, to + (found.collected_bytes > 0), **counts)
+
+    with patch.object(segments, "advance", further):
+        yield
+
+
+@contextmanager
+def anew() -> Iterator[None]:
+    """Whoever takes the lease over keeps where the logs were read to, and begins to count anew."""
+    with _after_a_take_over(
+        lambda state: replace(
+            state, challenger_units=0, challenger_total=0.0, champion_units=0, champion_total=0.0
+        )
+    ):
+        yield
+
+
+@contextmanager
+def half_forgotten() -> Iterator[None]:
+    """Whoever takes the lease over knows half of the units of the step."""
+
+    def half(state: MetricState) -> MetricState:
+        memory = json.loads(state.state)
+        memory |= {"step_units": memory["step_units"] // 2}
+        return replace(state, state=json.dumps(memory))
+
+    with _after_a_take_over(half):
+        yield
+
+
+@contextmanager
+def nothing_is_well() -> Iterator[None]:
+    """No data is taken for success."""
+
+    def enough(state: MetricState) -> MetricState:
+        memory = json.loads(state.state)
+        memory |= {"step_units": memory["step_units"] or 10**6}
+        return replace(state, state=json.dumps(memory), champion_units=state.champion_units or 10**6)
+
+    def taken(_row: Any, given: Any) -> Any:
+        return tuple(enough(each) for each in given) if _is_evidence(given) else given
+
+    with _deciding(taken):
+        yield
+
+
+@contextmanager
+def one_step_for_all() -> Iterator[None]:
+    """What one step has shown is good for the next."""
+    with patch.object(decision_evidence, "begin_step", lambda states: states):
+        yield
+
+
 PLANTED: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "no_epoch": no_epoch,
     "no_comparison": no_comparison,
@@ -139,6 +211,12 @@ PLANTED: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "creeping": creeping,
     "counted_twice": counted_twice,
     "untold": untold,
+    "every_second": every_second,
+    "left_out": left_out,
+    "anew": anew,
+    "half_forgotten": half_forgotten,
+    "nothing_is_well": nothing_is_well,
+    "one_step_for_all": one_step_for_all,
 }
 
 
@@ -157,6 +235,32 @@ def _deciding(change: Callable[[Any, Any], Any]) -> Iterator[None]:
 
     with patch.object(rollout, "decide", decide):
         yield
+
+
+@contextmanager
+def _after_a_take_over(change: Callable[[MetricState], MetricState]) -> Iterator[None]:
+    """The first fold under a lease that was taken from another begins with evidence that was changed."""
+    really_kept, really_read = collected.keep, evidence.canary_of_running
+    epochs: dict[Any, int] = {}
+    last: dict[int, int] = {}
+
+    def keep(store: Any, lease: Any, *given: Any, **named: Any) -> None:
+        epochs[greenlet.getcurrent()] = lease.epoch
+        really_kept(store, lease, *given, **named)
+
+    def of_running(connection: Any, number: int) -> tuple[MetricState, ...]:
+        states = really_read(connection, number)
+        epoch = epochs.get(greenlet.getcurrent(), 0)
+        before = last.get(number, epoch)
+        last[number] = epoch
+        return tuple(change(each) for each in states) if 0 < before < epoch else states
+
+    with patch.object(collected, "keep", keep), patch.object(evidence, "canary_of_running", of_running):
+        yield
+
+
+def _is_evidence(given: Any) -> bool:
+    return isinstance(given, tuple) and bool(given) and isinstance(given[0], MetricState)
 
 
 @contextmanager

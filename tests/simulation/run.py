@@ -26,17 +26,24 @@ STEPS = 120
 
 def play_many(seeds: range, steps: int, *, loud: bool = False, until_rejected: bool = False) -> list[Outcome]:
     """The outcome of each seed, one after the other on one ledger."""
-    outcomes = []
     with Ground.lay() as ground:
-        for seed in seeds:
-            outcome = play(ground, seed, steps)
-            outcomes.append(outcome)
-            if outcome.rejected:
-                sys.stderr.write(f"REJECTED {outcome.rejected}\n")
-            if loud:
-                sys.stderr.write("\n".join(outcome.moves) + "\n")
-            if outcome.rejected and until_rejected:
-                break
+        return play_on(ground, seeds, steps, loud=loud, until_rejected=until_rejected)
+
+
+def play_on(
+    ground: Ground, seeds: range, steps: int, *, loud: bool = False, until_rejected: bool = False
+) -> list[Outcome]:
+    """The same on a ledger that is there already."""
+    outcomes = []
+    for seed in seeds:
+        outcome = play(ground, seed, steps)
+        outcomes.append(outcome)
+        if outcome.rejected:
+            sys.stderr.write(f"REJECTED {outcome.rejected}\n")
+        if loud:
+            sys.stderr.write("\n".join(outcome.moves) + "\n")
+        if outcome.rejected and until_rejected:
+            break
     return outcomes
 
 

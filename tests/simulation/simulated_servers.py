@@ -7,6 +7,8 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cache
+from hashlib import blake2b
 
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan
@@ -14,6 +16,14 @@ from holdfast.rollout import Answered
 from holdfast.store.collected import Window
 
 FAST_US, SLOW_US = 900.0, 90_000.0
+UNITS = 1000
+"""Who asks, again and again, at any server: fewer than the bad ones that the evidence remembers."""
+
+
+@cache
+def _place(rollout: int | None, unit: int) -> int:
+    """Where a unit lies in this rollout, from 0 to below everything: below the challenger's share it is the challenger's."""
+    return int.from_bytes(blake2b(f"{rollout}/{unit}".encode()).digest()[:8], "big") % EVERYTHING_PPM
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,6 @@ class SimulatedServer:
     kept: TrafficPlan | None = None
     reachable: bool = True
     cut_off: bool = False
-    fresh: bool = False
     log: list[Logged] = field(default_factory=list)
 
     @property
@@ -72,13 +81,14 @@ class SimulatedServer:
         answered: list[Answered] = []
         counts: dict[tuple[str, Arm, str], list[float]] = defaultdict(list)
         for _ in range(self.chance.randint(5, 40)):
-            ours = plan.challenger is not None and self.chance.random() * EVERYTHING_PPM < plan.share_ppm
+            unit = self.chance.randrange(UNITS)
+            ours = plan.challenger is not None and _place(plan.rollout, unit) < plan.share_ppm
             version = plan.challenger if ours and plan.challenger else plan.champion
             arm = Arm.CHALLENGER if ours else Arm.CHAMPION
             rate = 0.5 if version in self.bad else 0.002
             failed, slow = self.chance.random() < rate, self.chance.random() < rate
             latency_us = SLOW_US if slow else FAST_US
-            answered.append(Answered(self.chance.randbytes(8), arm, failed, latency_us))
+            answered.append(Answered(unit.to_bytes(8, "big"), arm, failed, latency_us))
             counts[version, arm, "exception" if failed else "ok"].append(latency_us)
         windows = (
             ()
@@ -87,7 +97,6 @@ class SimulatedServer:
         )
         usage = tuple(_usage(key, latencies, minute_us) for key, latencies in sorted(counts.items()))
         self.log.append(Logged(len(answered), windows, usage))
-        self.fresh = True
         return sorted({version for version, _, _ in counts})
 
 

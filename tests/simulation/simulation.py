@@ -57,18 +57,20 @@ class Run:
         self.chance = random.Random(seed)
         self.outcome = Outcome(seed)
         self.true_us = 0
+        self.most_at_once = 4
         self.odd: list[str] = []
         ground.reset()
         self.policy = policy(self.chance)
         self.bad = {f"v{number}" for number in range(3, VERSIONS + 1) if self.chance.random() < 0.4}
         self.history = History(ground.home / "ledger.db")
         self.history.lease_changed = self._forget_looks
+        self.history.reckoning.has_usage = self.policy.latency_quantile is not None
         self.controllers: list[Actor] = []
         self.people: list[Actor] = []
         self.made = 0
         self.hand = self._actor("hand", lambda _: None)
         self.hand.budget, self.hand.tired = 10**9, lambda: False
-        self.near = Store(ground.home, Wire(ground.store.ledger, self.hand, self.history.committed))
+        self.near = self._store(self.hand)
         self.servers = [
             SimulatedServer(f"s{number}", self.chance, self.bad)
             for number in range(1, self.chance.choice([2, 2, 3, 4]))
@@ -86,6 +88,7 @@ class Run:
             if self.chance.random() < 0.8:
                 _first_champion(self)
             for server in self.servers:
+                self.history.reckoning.logs[server.name] = server.log
                 self._announce(server)
             for name in range(self.chance.choice([2, 2, 2, 3])):
                 self.controllers.append(self._controller(f"{CONTROLLER}-{name}"))
@@ -161,8 +164,10 @@ class Run:
             survivor = self.controllers[0] = self._controller(survivor.name)
         survivor.cut_off = survivor.answer_lost = False
         survivor.clock = Clock(survivor.clock.read(self.true_us), 1.0, self.true_us)
+        self.most_at_once = 12
+        logged = {server.name: len(server.log) for server in self.servers}
         for rounds in range(ROUNDS_TO_REST):
-            if rounds > LEAST_ROUNDS and not self._unrest():
+            if rounds > LEAST_ROUNDS and not self._unrest(logged):
                 return
             self.true_us += 1_000_000
             self.history.true_us = self.true_us
@@ -171,17 +176,22 @@ class Run:
                 server.follow(self._plan())
             self._traffic()
             self._nothing_odd()
-        raise RejectedError(f"after {ROUNDS_TO_REST} rounds in a healed world: {self._unrest()}")
+        raise RejectedError(f"after {ROUNDS_TO_REST} rounds in a healed world: {self._unrest(logged)}")
 
-    def _unrest(self) -> str:
+    def _unrest(self, logged: dict[str, int]) -> str:
         """What is still to be done, although everybody can; empty when nothing is."""
         row, plan = self._under_way(), self._plan()
         behind = [server.name for server in self.servers if plan is not None and server.follows != plan]
         if behind:
             return f"{behind} do not follow plan {plan}"
+        seen = self.history.now
+        left = {name: many for name, many in logged.items() if seen.collected.get(name, (0, 0))[0] < many}
+        if left:
+            return f"of the records {left} that were logged long ago only {seen.collected} are collected"
         if row is None:
             return ""
-        harm = [each for each in self.history.now.evidence if each[0] == row.rollout and each[3] >= each[4]]
+        found = [each for each in seen.evidence.values() if each.rollout == row.rollout]
+        harm = [each for each in found if each.log_e >= each.log_bound]
         if harm and row.champion is not None and row.state not in (State.ROLLING_BACK, *RESTING):
             return f"harm is shown, and rollout {row.rollout} is {row.state}: {harm}"
         if row.state in (State.ROLLING_BACK, State.VERIFYING):
@@ -192,12 +202,8 @@ class Run:
 
     def _controller(self, name: str) -> Actor:
         def run(actor: Actor) -> None:
-            store = Store(
-                self.ground.home,
-                Wire(self.ground.store.ledger, actor, self.history.committed),
-            )
             doing = {
-                "collecting the logs": self._collect,
+                "collecting the logs": lambda *given, now_us: self._collect(actor, *given, now_us=now_us),
                 "probing the servers": lambda *given, now_us: probe(
                     *given, now_us=now_us, look=lambda asked: self._look(actor, asked)
                 ),
@@ -213,7 +219,7 @@ class Run:
                 actor.looks.append(actor.clock.read(self.true_us))
                 return actor.looks[-1]
 
-            loop.run(store, MODEL, holder=name, clock_us=clock_us, wait=wait, doing=doing)
+            loop.run(self._store(actor), MODEL, holder=name, clock_us=clock_us, wait=wait, doing=doing)
 
         self.made += 1
         return self._actor(f"{name}#{self.made}", run)
@@ -224,6 +230,10 @@ class Run:
         clock.since_us = self.true_us
         clock.offset_us += self.true_us
         return Actor(name, clock, run, lambda: self.chance.random() < 0.2)
+
+    def _store(self, actor: Actor) -> Store:
+        """The store as `actor` reaches it."""
+        return Store(self.ground.home, Wire(self.ground.store.ledger, actor, self.history.committed))
 
     def _forget_looks(self) -> None:
         for actor in self.controllers:
@@ -241,17 +251,19 @@ class Run:
             found[each.server] = Observation(plan, version)
         return found
 
-    def _collect(self, store: Store, model: str, lease: leases.Lease, *, now_us: int) -> None:
+    def _collect(self, actor: Actor, store: Store, model: str, lease: leases.Lease, *, now_us: int) -> None:
         """What servers logged is delivered late, in any order, in part and sometimes again."""
         for server in self.servers:
             if not server.reachable:
                 continue
             known = segments.positions(store, server.name).get(0, Position(server.name, 0, 0))
-            found = server.log[known.collected_bytes : known.collected_bytes + self.chance.randint(1, 4)]
+            most = self.chance.randint(1, self.most_at_once)
+            found = server.log[known.collected_bytes : known.collected_bytes + most]
             if not found:
                 continue
             windows = [window for record in found for window in record.windows]
             self.chance.shuffle(windows)
+            self.history.reckoning.handed[actor.name, server.name] = known.collected_bytes, tuple(windows)
             stretch = Stretch(
                 model=model,
                 position=known,
@@ -299,22 +311,13 @@ class Run:
             for version in server.answer(minute_us):
                 assert server.follows is not None
                 self.history.answered(server.name, server.follows.plan, server.kept_plan, version)
-            if server.log:
-                for window in server.log[-1].windows if server.fresh else ():
-                    units = {each.unit for each in window.requests if each.arm == "challenger"}
-                    self.history.served[window.rollout] += len(units)
-                server.fresh = False
 
     def _person(self, wish: str = "") -> None:
         wish = wish or self.chance.choice(["begin", "begin", "begin", "roll back", "pause", "resume"])
         version = f"v{self.chance.randint(2, VERSIONS)}"
 
         def run(actor: Actor) -> None:
-            store = Store(
-                self.ground.home,
-                Wire(self.ground.store.ledger, actor, self.history.committed),
-            )
-            now_us = actor.clock.read(self.true_us)
+            store, now_us = self._store(actor), actor.clock.read(self.true_us)
             model: Any = SimpleNamespace(name=MODEL, rollout=self.policy)
             match wish:
                 case "begin":

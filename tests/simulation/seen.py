@@ -1,0 +1,118 @@
+"""The ledger as the checker reads it for itself after each commit."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from holdfast.rollout import State
+
+
+class Rollout(NamedTuple):
+    """Where one rollout is."""
+
+    state: State
+    step: int
+    challenger: str
+    champion: str | None
+    step_started_us: int
+    policy: str
+
+
+class Evidence(NamedTuple):
+    """One metric of one rollout. `step_units` and `latency_bound_us` are from within its state."""
+
+    rollout: int
+    metric: str
+    challenger_units: int
+    log_e: float
+    log_bound: float
+    challenger_total: float
+    champion_units: int
+    champion_total: float
+    step_units: int
+    latency_bound_us: float | None
+
+    @property
+    def counts(self) -> tuple[float, ...]:
+        """Units of the challenger, how many of them bad, and the same of the champion."""
+        return self.challenger_units, self.challenger_total, self.champion_units, self.champion_total
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a policy asks for before a rollout moves on."""
+
+    shares_ppm: tuple[int, ...]
+    units_per_step: int
+    step_at_least_us: int
+    latency_requests: int
+    """0 when no latency is judged."""
+    watched: bool
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What every unit of the simulation is evidence of."""
+        return ("errors", "latency") if self.latency_requests else ("errors",)
+
+
+@lru_cache(maxsize=64)
+def asked_by(policy: str) -> Asked:
+    """What the policy asks for that the ledger keeps as JSON."""
+    kept = json.loads(policy)
+    return Asked(
+        shares_ppm=tuple(round(percent * 10_000) for percent in kept["steps"]),
+        units_per_step=kept["units_per_step"],
+        step_at_least_us=round(kept["step_at_least"] * 1e6),
+        latency_requests=kept["latency_requests"] if kept["latency_quantile"] else 0,
+        watched=kept["watch"] > 0,
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The ledger after one commit."""
+
+    lease: tuple[str, int, int]
+    rollouts: dict[int, Rollout]
+    plan: tuple[Any, ...] | None
+    probes: tuple[tuple[Any, ...], ...]
+    evidence: dict[tuple[int, str], Evidence]
+    collected: dict[str, tuple[int, int]]
+    """By server how many records were collected, and how many requests they were said to hold."""
+    watched: frozenset[int]
+    """Promotions whose watch is not over."""
+
+    @property
+    def fenced(self) -> tuple[Any, ...]:
+        """What only the holder of the lease may write, besides rollouts."""
+        return self.evidence, self.collected, self.probes
+
+
+def look(database: sqlite3.Connection) -> Seen:
+    """Read it all."""
+    ask = database.execute
+    lease = ask("SELECT holder, epoch, duration_us, renewed_us FROM leases").fetchone() or ("", 0, 0, 0)
+    plan = ask(
+        "SELECT plan, champion, challenger, share_ppm, rollout, previous, fallback FROM traffic_plans "
+        "ORDER BY plan DESC LIMIT 1"
+    ).fetchone()
+    rows = ask("SELECT rollout, state, step, challenger, champion, step_started_us, policy FROM rollouts")
+    evidence = ask(
+        "SELECT rollout, metric, challenger_units, log_e, log_bound, challenger_total, champion_units, champion_total, "
+        "json_extract(state, '$.step_units'), json_extract(state, '$.latency_bound_us') FROM rollout_evidence ORDER BY 1, 2"
+    )
+    segments = ask("SELECT server, collected_bytes, predictions FROM segments ORDER BY 1")
+    watched = ask("SELECT rollout FROM pushes WHERE outcome = 'open' AND watch_until_us IS NOT NULL")
+    return Seen(
+        lease=lease,
+        rollouts={number: Rollout(State(state), *more) for number, state, *more in rows},
+        plan=plan,
+        probes=tuple(ask("SELECT server, plan, answered, verdict FROM probes")),
+        evidence={(row[0], row[1]): Evidence(*row) for row in evidence},
+        collected={server: (records, requests) for server, records, requests in segments},
+        watched=frozenset(number for (number,) in watched),
+    )

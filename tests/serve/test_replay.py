@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import select
 from tests.serve.conftest import CONTRACT, MODEL, START, World, row, sealed, tensors
 
-from holdfast.contract import Contract, Number
-from holdfast.control import observe
+from holdfast.contract import Contract, Integer, Number
+from holdfast.control import binary, observe
 from holdfast.control.replay import is_due, replay
 from holdfast.qualify import Gates
 from holdfast.records import TrafficPlan, Verdict, sha256_hex
@@ -197,3 +197,34 @@ def test_only_the_newest_requests_within_the_span_are_asked(recording: Recording
     found = recording.replay("nan", requests=7, progress=lambda done, of: steps.append((done, of)))
     assert (found.requests, steps) == (7, [(0, 7), (7, 7)])
     assert recording.replay("nan", since_us=NOW + 1).requests == 0
+
+
+def test_a_binary_is_tried_by_what_callers_asked(recording: Recording) -> None:
+    """Of the version that answers, for every version with its contract; another is tried by what its own lets through."""
+    world = recording.world
+    world.plan("half")
+    recording.ask(*asked(40, distance=321.5))
+    recording.collect()
+    columns = [
+        Integer("seats", low=1, high=800) if each.name == "seats" else each
+        for each in CONTRACT.request_columns
+    ]
+    other = Contract(*columns, key="flight_id", event_time="scheduled", label=CONTRACT.label)
+    found = {
+        kind: binary.requests(world.store, MODEL, world.version(kind, contract))
+        for kind, contract in (("half", CONTRACT), ("tenth", CONTRACT), ("delay", other))
+    }
+    distances = {
+        kind: {
+            tensor["data"][0]
+            for each in bodies
+            for tensor in json.loads(each)["inputs"]
+            if tensor["name"] == "distance"
+        }
+        for kind, bodies in found.items()
+    }
+    assert (len(found["half"]), distances["half"]) == (40, {321.5})
+    assert found["tenth"] == found["half"]
+    assert len(distances["delay"]) > 1
+    [outcome] = recording.plane.answer([Call(found["half"][0].encode(), None, None, time.perf_counter())])
+    assert isinstance(outcome, tuple), outcome

@@ -78,8 +78,8 @@ def try_out(
     """Let `candidate` and the command `present` answer the same rows by `version` on a copy of the store, and keep whether
     they are the same within `TOLERANCE`, under the configuration that is in force.
 
-    `arguments` make a server of a command. The rows are those that callers asked `version`, else such as its contract lets
-    through. Raises `InputError` HF101 for a candidate without a command, `UnavailableError` HF306 without room for the copy.
+    `arguments` make a server of a command, `requests` the rows. Raises `InputError` HF101 for a candidate without a
+    command, `NotFoundError` HF303 for a version that there is not, `UnavailableError` HF306 without room for the copy.
     """
     if not candidate.command:
         raise InputError(
@@ -92,14 +92,14 @@ def try_out(
     with store.ledger.read() as connection:
         limits = configuration.current(connection, place.model.name)
         taints.refuse(connection, "version", version)
-    rows: list[str] = []
+    versions.get(store, version)
     try:
         with scratch(store) as home:
             if narrow := no_room(home, copied(store)):
                 raise UnavailableError("HF306", narrow.explanation, state="nothing was tried")
+            rows = requests(store, place.model.name, version)  # of the store: the copy has no file of answers
             twin = copy(store, home / "root")
             try:
-                rows += _bodies(twin, place.model.name, version)
                 number = _plan(twin, place.model.name, version, place.clock_us())
             finally:
                 twin.ledger.close()
@@ -110,7 +110,12 @@ def try_out(
         apart = furthest(ours, theirs)
         verdict = Verdict.PASS if apart <= TOLERANCE else Verdict.FAIL
         words = f"{len(rows)} rows answered by both; at most {apart:.2g} apart, {TOLERANCE:g} is let through"
-        if tuple(present) == candidate.command:
+        if not rows:
+            verdict, words = (
+                Verdict.INCONCLUSIVE,
+                "both start, and no row that the contract lets through is known",
+            )
+        elif tuple(present) == candidate.command:
             words += "; both are this binary, for want of another"
     except HoldfastError as error:
         if error.code == "HF306":  # that there is no place for a copy says nothing of the binary
@@ -146,13 +151,15 @@ def to_try(store: Store, model: str, binary: str) -> tuple[str, ...]:
         return tuple(each for each in wanted if not tried.with_binary(connection, model, each, binary))
 
 
-def _bodies(store: Store, model: str, version: str) -> list[str]:
-    metadata = read_metadata(blobs.get(store, versions.get(store, version).digest))
-    contract = Contract.from_json(metadata.contract_json)
-    return [
-        tensors(contract, row, at)
-        for at, row in enumerate(requests_of(store, model, version, contract)[:ROWS])
-    ]
+def requests(store: Store, model: str, version: str) -> list[str]:
+    """The requests of one row that a trial of `version` asks: what callers asked the intended version, where that has the same
+    contract, else what callers asked `version`; where nobody did, such as the contract lets through."""
+    row = versions.get(store, version)
+    contract = Contract.from_json(read_metadata(blobs.get(store, row.digest)).contract_json)
+    plan = plans.newest(store, model)
+    is_alike = plan is not None and versions.get(store, plan.intended).contract_hash == row.contract_hash
+    asked = requests_of(store, model, plan.intended if plan is not None and is_alike else version, contract)
+    return [tensors(contract, each, at) for at, each in enumerate(asked[:ROWS])]
 
 
 def _plan(store: Store, model: str, version: str, now_us: int) -> int:

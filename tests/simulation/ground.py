@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,9 @@ def _versions(store: Store) -> None:
             )  # fmt: skip
 
 
-def policy(chance: random.Random) -> Canary:
-    """A policy that may end within minutes."""
-    return Canary(
+def policy(chance: random.Random, *, calm: bool) -> Canary:
+    """A policy that may end within minutes; a calm one has patience, whatever the clocks say."""
+    drawn = Canary(
         steps=chance.choice([(10, 50, 100), (50, 100), (25,), (20, 100)]),
         units_per_step=chance.choice([5, 20]),
         labelled_per_step=0,
@@ -96,3 +96,4 @@ def policy(chance: random.Random) -> Canary:
         patience=timedelta(minutes=chance.choice([1, 30, 300])),
         verify_within=timedelta(minutes=chance.choice([0.5, 10, 300])),
     )
+    return replace(drawn, patience=timedelta(days=9), verify_within=timedelta(days=9)) if calm else drawn

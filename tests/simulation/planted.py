@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from typing import Any
 from unittest.mock import patch
@@ -202,6 +203,18 @@ def one_step_for_all() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def hasty() -> Iterator[None]:
+    """Nobody asks how long a step has lasted."""
+    really = rollout.decide
+
+    def at_once(row: Any, *given: Any) -> Any:
+        return really(replace(row, policy=replace(row.policy, step_at_least=timedelta(0))), *given)
+
+    with patch.object(rollout, "decide", at_once):
+        yield
+
+
 PLANTED: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "no_epoch": no_epoch,
     "no_comparison": no_comparison,
@@ -217,6 +230,7 @@ PLANTED: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "half_forgotten": half_forgotten,
     "nothing_is_well": nothing_is_well,
     "one_step_for_all": one_step_for_all,
+    "hasty": hasty,
 }
 
 

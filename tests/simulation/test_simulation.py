@@ -20,10 +20,11 @@ MANY = 80
 FOUND_LATE = {
     "no_epoch": 3,
     "anew": 3,
-    "no_comparison": 9,
+    "no_comparison": 13,
     "one_step_for_all": 20,
     "deaf": 26,
     "half_forgotten": 28,
+    "hasty": 54,
 }
 """From which seed on those are looked for that are not found at once: the worlds before it are known not to show them."""
 

@@ -63,8 +63,8 @@ def decide(
                 f"{load.digest[:12]}; this delivery has {digest[:12]})",
                 state="the loaded batch is unchanged and this delivery was not loaded",
                 next_command=(
-                    "load only rows that are new, as a batch of their own: a loaded batch cannot be taken back or "
-                    "replaced yet, and under another id its rows would count twice"
+                    f"holdfast back-out {batch.feed} {batch.batch} if the loaded rows are wrong, and this command again; "
+                    "load rows that are only new as a batch of their own"
                 ),
             )
     if elsewhere is not None:
@@ -73,5 +73,6 @@ def decide(
             f"this delivery is loaded already, as batch {BatchId(batch.feed, elsewhere)}: it has the same bytes "
             f"(digest {digest[:12]})",
             state=f"batch {batch} was not loaded, because its rows would count twice",
+            next_command=f"none is needed, the rows are there: holdfast feeds {batch.feed} --batches lists what is loaded",
         )
     return Publish(epoch=max((load.epoch for load in loads), default=-1) + 1)

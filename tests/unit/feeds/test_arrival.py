@@ -27,12 +27,16 @@ def test_the_same_content_is_there_already() -> None:
 
 
 def test_other_content_under_a_live_id_is_a_conflict_that_says_what_to_do() -> None:
-    with pytest.raises(ConflictError, match=r"HF203.*flights/d1.*unchanged.*would count twice"):
+    with pytest.raises(
+        ConflictError, match=r"HF203.*flights/d1.*unchanged.*next: holdfast back-out flights d1 "
+    ):
         decide(BATCH, "bb", [_load(0, "aa", live=True)])
 
 
 def test_the_same_content_under_another_id_is_a_conflict_that_names_it() -> None:
-    with pytest.raises(ConflictError, match=r"HF203.*batch flights/d0.*flights/d1 was not loaded"):
+    with pytest.raises(
+        ConflictError, match=r"HF203.*batch flights/d0.*flights/d1 was not loaded.*next: none is needed"
+    ):
         decide(BATCH, "aa", [], elsewhere="d0")
     load = _load(0, "aa", live=True)
     assert decide(BATCH, "aa", [load]) == AlreadyLoaded(load)

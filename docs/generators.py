@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import get_args
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from inspect import Parameter
+from typing import Final, get_args
 
 import typer
 from typer.main import get_command
@@ -39,6 +42,9 @@ from holdfast.serve.metrics import Counters, ServerFacts, exposition
 from holdfast.serve.oip_metadata import input_spec
 from holdfast.settings import SETTINGS
 from holdfast.store.schema import METADATA
+
+WIDTH: Final = 100
+"""Characters of a signature that stands on one line."""
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -157,10 +163,8 @@ def declarations() -> str:
     parts = []
     for name in holdfast.__all__:
         each = getattr(holdfast, name)
-        signature = str(inspect.signature(each)).replace("\n", " ")
-        parts.append(
-            f"## {name}\n\n```python\n{name}{shortened(signature)}\n```\n\n{as_markdown(inspect.getdoc(each) or '')}\n"
-        )
+        code = f"{name}{signature(each, width=WIDTH)}"
+        parts.append(f"## {name}\n\n```python\n{code}\n```\n\n{as_markdown(inspect.getdoc(each) or '')}\n")
     return "\n".join(parts)
 
 
@@ -188,7 +192,7 @@ def contract_policies() -> str:
         ("policy", "shorthand", "what becomes of a missing value"),
         (
             (
-                f"`{kind.__name__}{shortened(str(inspect.signature(kind)))}`",
+                f"`{kind.__name__}{signature(kind)}`",
                 ", ".join(f'`"{word}"`' for word, policy in SHORTHAND.items() if type(policy) is kind),
                 " ".join((inspect.getdoc(kind) or "").split()),
             )
@@ -201,7 +205,7 @@ def contract_rules() -> str:
     """`Contract`, `Rule` and what an expression may be made of."""
     methods = (
         (
-            f"`.{name}{shortened(str(inspect.signature(each))).replace('(self, ', '(').replace('(self)', '()')}`",
+            f"`.{name}{signature(each)}`",
             inspect.getdoc(each),
         )
         for name, each in inspect.getmembers(Expression, inspect.isfunction)
@@ -263,18 +267,78 @@ _SAMPLES = {
 
 
 def _declared(each: type) -> str:
-    signature = shortened(str(inspect.signature(each)))
-    return f"### {each.__name__}\n\n```python\n{each.__name__}{signature}\n```\n\n{as_markdown(inspect.getdoc(each) or '')}\n"
+    code = f"{each.__name__}{signature(each, width=WIDTH)}"
+    return f"### {each.__name__}\n\n```python\n{code}\n```\n\n{as_markdown(inspect.getdoc(each) or '')}\n"
 
 
-def shortened(signature: str) -> str:
-    """A signature without the modules of its types and without what it returns.
+def signature(each: Callable[..., object], *, width: int | None = None) -> str:
+    """What a callable takes, with defaults that can be copied: each is Python that gives the very default.
 
-    >>> shortened("(name: 'str', missing: 'holdfast.contract.missing.Reject' = Reject()) -> None")
-    '(name: str, missing: Reject = Reject())'
+    Types are written without their modules. A signature wider than `width` characters has a line for each parameter.
+
+    >>> signature(holdfast.LogisticRegression)
+    '(c: float = 1.0, iterations: int = 1000)'
     """
-    without_return = signature.rpartition(" -> ")[0] or signature
-    return re.sub(r"(?:\w+\.)+(?=\w)", "", without_return.replace("'", ""))
+    parts: list[str] = []
+    keywords = False
+    for parameter in inspect.signature(each).parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is Parameter.KEYWORD_ONLY and not keywords and not any(p[:1] == "*" for p in parts):
+            parts.append("*")
+        keywords = parameter.kind is Parameter.KEYWORD_ONLY
+        stars = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        kind = "" if parameter.annotation is Parameter.empty else f": {annotation(parameter.annotation)}"
+        default = default_of(each, parameter)
+        parts.append(
+            f"{stars}{parameter.name}{kind}"
+            + ("" if default is Parameter.empty else f" = {literal(default)}")
+        )
+    line = ", ".join(parts)
+    if width is None or len(line) <= width:
+        return f"({line})"
+    return "(\n" + "".join(f"    {part},\n" for part in parts) + ")"
+
+
+def annotation(of: object) -> str:
+    """A type as a reader writes it, without the modules of its names.
+
+    >>> annotation("holdfast.contract.Missing | Literal['a', 'b']")
+    'Missing | Literal["a", "b"]'
+    """
+    words = of if isinstance(of, str) else inspect.formatannotation(of)
+    return re.sub(r"(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])", "", words.replace("'", '"'))
+
+
+def default_of(each: Callable[..., object], parameter: Parameter) -> object:
+    """The default itself, also where a dataclass makes it anew each time; `Parameter.empty` without one."""
+    if dataclasses.is_dataclass(each):
+        field = next((f for f in dataclasses.fields(each) if f.name == parameter.name), None)
+        if field is not None and field.default_factory is not dataclasses.MISSING:
+            return field.default_factory()
+    return parameter.default
+
+
+def literal(value: object) -> str:
+    """Python that gives `value`.
+
+    >>> literal((0.01, "", timedelta(seconds=10))), literal(holdfast.Limits(error=0.1))
+    ('(0.01, "", timedelta(seconds=10))', 'Limits(error=0.1)')
+    """
+    match value:
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case tuple():
+            return "(" + ", ".join(map(literal, value)) + ("," if len(value) == 1 else "") + ")"
+        case timedelta():
+            return repr(value).removeprefix("datetime.")
+        case _ if dataclasses.is_dataclass(value):
+            parameters = inspect.signature(type(value)).parameters.values()
+            given = ((p, getattr(value, p.name)) for p in parameters)
+            told = (f"{p.name}={literal(v)}" for p, v in given if default_of(type(value), p) != v)
+            return f"{type(value).__name__}({', '.join(told)})"
+        case _:
+            return repr(value)
 
 
 def as_markdown(text: str) -> str:

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, Limit
 from holdfast.cli.project import Project, now_us
 from holdfast.cli.report import Report
 from holdfast.control import accept as accepting
@@ -20,7 +20,7 @@ from holdfast.feeds import batch_id
 from holdfast.feeds.machine import State
 from holdfast.figures import counted, moment
 from holdfast.records import BatchId, Level
-from holdfast.store import Store
+from holdfast.store import Store, listing
 from holdfast.store import quarantine as kept_apart
 
 _COLOURS = {State.FLOWING: "green", State.SUSPECT: "red", State.REFUSING: "yellow", None: "dim"}
@@ -33,13 +33,23 @@ def feeds(
     feed: Annotated[
         str | None, typer.Argument(help="One feed, with what is wrong with it.", show_default="all")
     ] = None,
+    the_batches: Annotated[
+        bool, typer.Option("--batches", help="List the loaded batches instead, the newest load first.")
+    ] = False,
+    limit: Limit = 20,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show each feed: its state, what is loaded, what is overdue, and which expectations deliveries broke."""
+    """Show each feed: its state, what is loaded, what is overdue, and which expectations deliveries broke.
+
+    Example, to find the batch of a bad day: holdfast feeds flights --batches
+    """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
+    if the_batches:
+        _list_batches(report, loaded, feed, limit)
+        return
     found = standing.of_model(loaded.store(), loaded.model.feeds, now_us=now_us())
     if feed is not None:
         found = tuple(each for each in found if each.feed == feed)
@@ -84,6 +94,34 @@ def feeds(
         if feed is not None:
             _say_violations(report, each)
     report.result({"feeds": [asdict(each) for each in found]})
+
+
+def _list_batches(report: Report, project: Project, feed: str | None, limit: int) -> None:
+    store = project.store()
+    found = listing.loaded(store, feed, limit=limit)
+    if feed is not None and not found.rows:
+        project.feed(feed)  # a feed that was declared once may have batches; one that never was has neither
+    report.table(
+        "Loaded batches, the newest load first",
+        ["feed", "batch", "rows", "bad rows", "first event", "newest event", "loaded"],
+        [
+            (
+                row.feed,
+                row.batch,
+                row.rows_loaded,
+                row.rows_quarantined,
+                _minute(row.event_low_us),
+                _minute(row.event_high_us),
+                _minute(row.loaded_us),
+            )
+            for row in found.rows
+        ],
+    )
+    if found.older:
+        report.say(f"[dim]and {found.older:,} older; --limit shows more[/]")
+    if found.rows:
+        report.say("next: holdfast back-out FEED BATCH shows what it would take to remove one")
+    report.result({"batches": [asdict(row) for row in found.rows], "older": found.older})
 
 
 def _say_incomplete(report: Report, status: standing.FeedStatus) -> None:

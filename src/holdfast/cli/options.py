@@ -20,3 +20,4 @@ HERE = Path()
 VersionName = Annotated[
     str | None, typer.Argument(help="The version, as in v3-1f2e3d4c.", show_default="the newest that fits")
 ]
+Limit = Annotated[int, typer.Option("--limit", help="How many to show at most.", min=1)]

@@ -1,4 +1,4 @@
-"""Commands for snapshots: snapshot make, show, diff."""
+"""Commands for snapshots: snapshot make, list, show, diff."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import app
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, Limit
 from holdfast.cli.project import Project
 from holdfast.cli.report import Report
 from holdfast.control import snapshot as cutting
 from holdfast.figures import counted, moment
+from holdfast.store import listing
 from holdfast.tables import Snapshot
 from holdfast.tables.difference import TableChange
 from holdfast.tables.select import SliceCount
 
 _BAR = 30
 
-group = typer.Typer(name="snapshot", help="Cuts of the tables: made, shown, compared.", no_args_is_help=True)
+group = typer.Typer(
+    name="snapshot", help="Cuts of the tables: made, listed, shown, compared.", no_args_is_help=True
+)
 app.add_typer(group, rich_help_panel="Rows")
 
 
@@ -47,6 +50,29 @@ def make(
     for warning in found.selected.warnings:
         report.say(f"[yellow]warning[/] {escape(warning)}")
     report.result(found.as_dict())
+
+
+@group.command(name="list")
+def list_(
+    limit: Limit = 20,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the snapshots that were made, the newest first. Example: holdfast snapshot list --limit 5"""
+    report = Report(as_json=as_json)
+    found = listing.made(Project.load(project, declaration).store(), limit=limit)
+    report.table(
+        "Snapshots",
+        ["snapshot", "made", "tables", "rows", ""],
+        [
+            (row.snapshot, moment(row.created_us), row.tables, row.rows, "tainted" if row.tainted else "")
+            for row in found.rows
+        ],
+    )
+    if found.older:
+        report.say(f"[dim]and {found.older:,} older; --limit shows more[/]")
+    report.result({"snapshots": [asdict(row) for row in found.rows], "older": found.older})
 
 
 @group.command()

@@ -57,7 +57,7 @@ def leaving(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> l
             "HF211",
             f"batch {batch} is not loaded, so there is nothing to back out",
             state="nothing was changed",
-            next_command=f"holdfast lineage {batch}, or holdfast status for what is loaded",
+            next_command=f"holdfast feeds {batch.feed} --batches, which lists what is loaded",
         )
     return [each for each in found if each is mine or (mine.group and each.group == mine.group)]
 

@@ -252,5 +252,7 @@ def snapshot_version(connection: Connection, snapshot: str) -> int:
     query = select(snapshots.c.table_version).where(snapshots.c.snapshot == snapshot)
     found = connection.execute(query).scalar_one_or_none()
     if found is None:
-        raise NotFoundError("HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast status")
+        raise NotFoundError(
+            "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
+        )
     return int(found)

@@ -29,6 +29,17 @@ _OUTCOMES: Final = schema.outcomes
 _TAKEN_OUT: Final = schema.backout_batches
 _REFERENCES: Final = schema.load_references
 
+_LISTED_BY: Final[dict[Kind, str]] = {
+    Kind.BATCH: "holdfast feeds --batches",
+    Kind.SNAPSHOT: "holdfast snapshot list",
+    Kind.VERSION: "holdfast status",
+    Kind.ROLLOUT: "holdfast pushes",
+    Kind.PLAN: "holdfast events",
+    Kind.ANSWERS: "holdfast status",
+    Kind.LABELS: "holdfast status",
+}
+"""The command that shows what there is of each kind."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadRow:
@@ -82,7 +93,7 @@ def find(connection: Connection, text: str) -> Node:
             return Node.load(feed, batch, epoch)
     elif _is_there(connection, node):
         return node
-    raise NotFoundError("HF303", f"there is no {node.kind} {node.name!r}", next_command="holdfast status")
+    raise NotFoundError("HF303", f"there is no {node.kind} {node.name!r}", next_command=_LISTED_BY[node.kind])
 
 
 def children(connection: Connection, node: Node) -> list[Node]:

@@ -33,7 +33,9 @@ def read(store: Store, feed: str, batch: str | None = None) -> pl.DataFrame:
             live = select(_BATCHES.c.batch).where(_BATCHES.c.feed == feed, _BATCHES.c.batch == batch, LIVE)
             if connection.execute(live).first() is None:
                 raise NotFoundError(
-                    "HF303", f"batch {feed}/{batch} is not loaded", next_command=f"holdfast feeds {feed}"
+                    "HF303",
+                    f"batch {feed}/{batch} is not loaded",
+                    next_command=f"holdfast feeds {feed} --batches",
                 )
         found = files.entries(connection, table, batches.current_version(connection))
         query = (

@@ -153,7 +153,9 @@ def get(store: Store, snapshot: str) -> Snapshot:
     with store.ledger.read() as connection:
         found = _find(connection, snapshot)
     if found is None:
-        raise NotFoundError("HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast status")
+        raise NotFoundError(
+            "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
+        )
     return found
 
 

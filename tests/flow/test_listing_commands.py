@@ -1,0 +1,76 @@
+"""What a person looks up before he names it: loaded batches, snapshots, and short names of what Holdfast named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.cli import app
+
+MODEL = """
+from holdfast import Category, Code, Contract, Feed, Integer, Label, LogisticRegression, Model, Number, Rate, Timestamp, Value
+
+columns = (Integer("id"), Timestamp("at", tz="UTC"), Number("size", unit="1", high=10), Category("place"))
+whole = Contract(*columns, key="id", event_time="at", label=Label("late", delay="1h"))
+rows = Feed("departures", whole)
+model = Model(
+    "site", rows=rows, feeds=(rows,), contract=whole, features=(Value("size"),), learner=LogisticRegression(),
+    heuristic=Rate(by=(Code("place"),)),
+)
+"""
+Run = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command with --json in a new project: its exit status and its document."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.py").write_text(MODEL)
+
+    def command(*words: str) -> tuple[int, dict[str, Any]]:
+        monkeypatch.setattr("sys.argv", ["holdfast", *words, "--json"])
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        return int(ended.value.code or 0), json.loads(capsys.readouterr().out)
+
+    return command
+
+
+def deliver(run: Run, *days: int) -> None:
+    for day in days:
+        lines = [f"{10 * day + row},2026-01-0{day}T0{row}:30:00Z,{row},x,true" for row in range(5)]
+        Path(f"day-{day}.csv").write_text("\n".join(["id,at,size,place,late", *lines]) + "\n")
+        status, told = run("ingest", "departures", f"day-{day}.csv")
+        assert status == 0, told
+
+
+def test_loaded_batches_and_snapshots_are_listed_the_newest_first(run: Run) -> None:
+    deliver(run, 1, 2)
+    first = run("publish")[1]["snapshot"]
+    deliver(run, 3)
+    second = run("publish")[1]["snapshot"]
+    _, found = run("feeds", "departures", "--batches", "--limit", "2")
+    assert [each["batch"] for each in found["batches"]] == ["day-3", "day-2"]
+    assert [found["batches"][0]["rows_loaded"], found["older"]] == [5, 1]
+    assert run("feeds", "--batches")[1]["batches"] == run("feeds", "departures", "--batches")[1]["batches"]
+    _, cuts = run("snapshot", "list")
+    assert [(each["snapshot"], each["rows"], each["tainted"]) for each in cuts["snapshots"]] == [
+        (second, 15, False),
+        (first, 10, False),
+    ]
+
+
+def test_what_is_not_there_is_answered_with_the_command_that_lists_it(run: Run) -> None:
+    deliver(run, 1)
+    assert (
+        "holdfast feeds departures --batches"
+        in run("back-out", "departures", "day-7")[1]["error"]["next_command"]
+    )
+    assert run("snapshot", "show", "s9-12345678")[1]["error"]["next_command"] == "holdfast snapshot list"
+    assert run("lineage", "departures/day-7")[1]["error"]["next_command"] == "holdfast feeds --batches"
+    status, refused = run("feeds", "arrivals", "--batches")
+    assert (status, refused["error"]["code"]) == (3, "HF303")

@@ -166,6 +166,7 @@ def _problems(model: Model) -> Iterator[str]:
     yield from _feature_problems(model)
     yield from _golden_problems(model)
     yield from _selection_problems(model)
+    yield from _slice_problems(model)
     yield from rollout_hooks.problems(model.hooks)
     if model.holdout_span <= timedelta(0):
         yield f"the holdout is {model.holdout_span}; it must be positive"
@@ -176,6 +177,14 @@ def _selection_problems(model: Model) -> Iterator[str]:
         model.selection.check(model.selection_columns)
     except InputError as error:
         yield error.what
+
+
+def _slice_problems(model: Model) -> Iterator[str]:
+    """A guard by a column that no request brings would never see anything."""
+    known = [column.name for column in model.contract.request_columns]
+    for name in model.rollout.slices:
+        if name not in known:
+            yield f"the slices of its rollout are by {name!r}, which a request does not bring; it brings {_listed(known)}"
 
 
 def _feed_problems(model: Model) -> Iterator[str]:

@@ -13,7 +13,7 @@ from holdfast.contract import Contract
 from holdfast.control import pause, pushes, rollout, watch
 from holdfast.control.log_reading import reading_of
 from holdfast.control.traffic import refuge
-from holdfast.errors import ConflictError, NotFoundError, RefusedError
+from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.rollout import Event, PushOutcome, State
@@ -246,9 +246,18 @@ def test_slices_are_told_apart_only_by_columns_that_both_versions_have(begin):
     """A challenger without a carrier is in no slice of it when it answers, and in one when the champion answers for it: its
     failures alone would be counted there."""
     story = begin(slices=("carrier", "distance"))
-    champion = story.world.plan().champion
+    store, champion = story.world.store, story.world.plan().champion
     known = [column for column in CONTRACT.columns if column.name not in ("carrier", "late")]
-    story.world.begin(story.version(Contract(*known, key="id", event_time="at", label=CONTRACT.label)))
+    version = story.version(Contract(*known, key="id", event_time="at", label=CONTRACT.label))
+    with pytest.raises(
+        InputError, match=f"HF101.*'carrier', and {version} has no such column; it has id, distance"
+    ):
+        story.world.begin(version)
+    with store.ledger.write() as connection:  # as an older release let it begin
+        rollouts.insert_pending(
+            connection, model="m", challenger=version, champion=champion, policy=story.policy.to_json(),
+            reason="-", actor="ann", now_us=story.world.tick(),
+        )  # fmt: skip
     slicer = reading_of(story.world.store, MODEL).slicer
     assert slicer(champion, ["f1", "AA", 700.0, "2013-03-01T10:00:00Z"]) == ("distance=700.0",)
 

@@ -14,6 +14,7 @@ from holdfast.errors import InputError
 from holdfast.features import Aggregate, Code, Hour, Log, Value
 from holdfast.feeds import Expectations, Feed, Granularity
 from holdfast.qualify import GoldenQuery
+from holdfast.rollout import Canary
 from holdfast.train import LightGBM, Rate
 
 COLUMNS = (
@@ -124,6 +125,11 @@ def test_a_boolean_of_the_feed_may_be_the_label() -> None:
         ({"features": (Value("wind"), Value("wind"))}, "two features are named 'wind'"),
         ({"heuristic": Rate(by=(Code("career"),))}, "the heuristic, .* reads 'career'"),
         ({"holdout": "0h"}, "the holdout is 0:00:00"),
+        (
+            {"rollout": Canary(slices=("carrier", "nostation"))},
+            "by 'nostation', which a request does not bring; it brings carrier, distance, at",
+        ),
+        ({"rollout": Canary(slices=("late",))}, "slices of its rollout are by 'late'"),
         ({"golden": GOOD["golden"] * 2}, "two golden queries are named 'calm'"),
         (
             {"golden": (GoldenQuery("q", ROW | {"distance": -1.0}, between=(0, 1)),)},

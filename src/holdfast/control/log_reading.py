@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from holdfast.contract import Contract
 from holdfast.control.pairs import Slicer, no_slices
-from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.rollout import Canary
 from holdfast.store import Store, blobs, pushes, rollouts, versions
 from holdfast.store.rollouts import RolloutRow
@@ -65,6 +65,22 @@ def _comparable(store: Store, row: RolloutRow) -> tuple[str, ...]:
             known = _known_columns(store, version)
             columns = tuple(name for name in columns if name in known)
     return columns
+
+
+def refuse_unguarded(store: Store, policy: Canary, challenger: str, champion: str | None) -> None:
+    """Raise `InputError` HF101 where `policy` guards slices by a column that one of both versions is not asked with: the
+    guard would see nothing. A version whose file cannot be read is for others to tell."""
+    for version in (challenger, champion):
+        known = () if version is None or not policy.slices else _known_columns(store, version)
+        for name in policy.slices if known else ():
+            if name not in known:
+                raise InputError(
+                    "HF101",
+                    f"the slices of the rollout are by {name!r}, and {version} has no such column; "
+                    f"it has {', '.join(known)}",
+                    state="nothing was written",
+                    next_command="holdfast check, when slices name columns that both versions have",
+                )
 
 
 def slicer_of(store: Store, columns: Sequence[str]) -> Slicer:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from holdfast.control import decision_evidence, drill_plan, hooks, pushes, tried
+from holdfast.control.log_reading import refuse_unguarded
 from holdfast.control.traffic import traffic_of
 from holdfast.control.undo import is_undone, undone_by
 from holdfast.control.weighed import judged_all
@@ -63,8 +64,9 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
 
     Asking again for what is under way gives its number and writes nothing. Raises `NotFoundError` HF303 for a
     version that the model does not have, `RefusedError` HF403 for one that is not a qualified candidate, is the
-    champion already or has yet to pass a trial with the binary in force, HF406 for a tainted one, and
-    `ConflictError` HF404 while another version is under way.
+    champion already or has yet to pass a trial with the binary in force, HF406 for a tainted one, `InputError` HF101 when
+    its policy guards slices by a column that the version or the champion does not have, and `ConflictError` HF404 while
+    another version is under way.
     """
     row = versions.get(store, version)
     if row.model != model.name:
@@ -80,6 +82,7 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
             state="nothing was written",
             next_command=f"holdfast qualify {version}",
         )
+    _refuse_unguarded(store, model, version)
     with store.ledger.write() as connection:
         taints.refuse(connection, "version", version)
         current = rollouts.under_way_in(connection, model.name)
@@ -123,6 +126,15 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
             explanation=f"{version} against {champion or 'nothing'}: {reason}",
         )
     return number
+
+
+def _refuse_unguarded(store: Store, model: Model, version: str) -> None:
+    with store.ledger.read() as connection:
+        plan = plans.newest_in(connection, model.name)
+        current = rollouts.under_way_in(connection, model.name)
+    if current is None:  # what is under way is not begun again
+        champion = None if plan is None else plan.plan.champion
+        refuse_unguarded(store, model.rollout, version, champion)
 
 
 def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Decision]:

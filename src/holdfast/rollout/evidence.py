@@ -83,7 +83,8 @@ def _begun(name: str, policy: Canary, bound_us: float | None) -> dict[str, Any]:
     margins = {ERRORS: policy.error_margin, LATENCY: policy.latency_margin}
     if name == SLICES:
         judged = {kind: margins[kind] for kind in policy.metrics if kind in margins}
-        return slices.begin(judged, bound_us)
+        seen = {"step_seen": "", "step_needs": policy.units_per_step, slices.COLUMNS_SEEN: []}
+        return slices.begin(judged, bound_us) | seen
     memory = comparison.begin(margins[name])
     memory |= {"bad_units": [], "step_seen": "", "step_needs": policy.units_per_step}
     return memory | ({"latency_bound_us": bound_us} if name == LATENCY else {})
@@ -178,7 +179,9 @@ def fold_requests(
 
 def begin_step(states: Sequence[MetricState]) -> tuple[MetricState, ...]:
     """The same evidence at the start of a new step: what this step must show counts from here."""
-    return tuple(_remembering(state, {"step_units": 0, "step_seen": ""}) for state in states)
+    begun: dict[str, Any] = {"step_units": 0, "step_seen": ""}
+    of_slices = begun | {slices.COLUMNS_SEEN: []}
+    return tuple(_remembering(state, of_slices if state.metric == SLICES else begun) for state in states)
 
 
 def hold_to_levels(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
@@ -311,9 +314,11 @@ def _fold_units(state: MetricState, requests: Sequence[Answered], minute_us: int
 
 def _fold_slices(state: MetricState, requests: Sequence[Answered], minute_us: int) -> MetricState:
     folded = slices.fold(json.loads(state.state), requests, state.log_bound, minute_us)
-    counts = folded.counts
-    memory = folded.memory | {"step_units": folded.memory["step_units"] + counts.challenger_units}
-    return _advanced(state, memory, _totals(counts), folded.log_e)
+    ours = [each for each in requests if each.arm is Arm.CHALLENGER and each.slices]
+    memory = folded.memory | _different(folded.memory, {each.unit.hex() for each in ours})
+    columns = {slices.column_of(name) for each in ours for name in each.slices}
+    memory[slices.COLUMNS_SEEN] = sorted(columns.union(memory.get(slices.COLUMNS_SEEN, ())))
+    return _advanced(state, memory, _totals(folded.counts), folded.log_e)
 
 
 def _different(memory: Mapping[str, Any], units: Collection[str]) -> dict[str, Any]:
@@ -321,6 +326,8 @@ def _different(memory: Mapping[str, Any], units: Collection[str]) -> dict[str, A
 
     Only as many are remembered as the step needs; when it has them, nobody asks any more.
     """
+    if "step_needs" not in memory:  # slices, as an older release began them
+        return {"step_units": memory["step_units"] + len(units)}
     count, known, needed = memory["step_units"], memory["step_seen"], memory["step_needs"]
     if count >= needed:
         return {}

@@ -105,7 +105,8 @@ class Canary:
         may move on early signals while labels come days later. Default 0.
     slices
         Columns of the request by whose values each slice is guarded for itself: a version that fails for one carrier
-        only does not hide behind the others. None by default.
+        only does not hide behind the others. Each names a column that both versions are asked with; a step must have seen
+        units by each of them. None by default.
     rate_margin
         By which factor the rate of requests may differ after a switch, to either side, before it is told; more than 1,
         or None to judge no rate. Default 2.

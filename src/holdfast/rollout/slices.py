@@ -10,7 +10,9 @@ anything is known of how they were answered, and each slot's e-value is valid by
 probability at most w_k / bound (Ville); together at most 1 / bound, however the slices depend on one another. The weights
 fall as 1 / k: with few slices each costs little, and the common ones, which appear early, cost least.
 
-What it rests on: the requests that nobody could answer are logged without rows and belong to no slice.
+What it rests on: the requests that nobody could answer are logged without rows and belong to no slice. A row without a
+value belongs to the slice "carrier=none". A slice that is rare may never come, and nobody waits for it; but a column by
+which no unit of the challenger was seen at all has guarded nobody, and such a step proves nothing.
 
 Source: J. Ville, Étude critique de la notion de collectif (1939); weights as in V. Vovk, R. Wang, Ann. Statist. 49
 (2021), doi 10.1214/20-AOS2020 (combining e-values).
@@ -33,6 +35,10 @@ SLICES_GUARDED: Final = 64
 """How many slices are guarded each for itself."""
 
 OTHER: Final = "other"
+
+COLUMNS_SEEN: Final = "columns_seen"
+"""Where the columns are kept by which units of the challenger were seen since the step began."""
+
 REMEMBERED_UNITS: Final = 1024
 _HARMONIC: Final = sum(1.0 / slot for slot in range(1, SLICES_GUARDED + 2))
 
@@ -61,11 +67,26 @@ class SliceShown:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """The memory after a window, the units of it over all slices, and the evidence on the metric's own scale."""
+    """The memory after a window, its units that are in any slice, each once, and the evidence on the metric's own scale."""
 
     memory: dict[str, Any]
     counts: Counts
     log_e: float
+
+
+def column_of(name: str) -> str:
+    """The column that tells a slice apart.
+
+    >>> column_of("carrier=AA")
+    'carrier'
+    """
+    return name.partition("=")[0]
+
+
+def unseen(memory: Memory, columns: Iterable[str]) -> tuple[str, ...]:
+    """Those of `columns` by which no unit of the challenger was seen since the step began."""
+    seen = memory.get(COLUMNS_SEEN, ())
+    return tuple(column for column in columns if column not in seen)
 
 
 def weight_of(slot: int, metrics: int) -> float:
@@ -93,18 +114,19 @@ def fold(memory: Memory, window: Iterable[Answered], log_bound: float, minute_us
     after: dict[str, Any] = {**memory, "slices": dict(memory["slices"]), "bad": dict(memory["bad"])}
     requests = [(name_of(each.unit.hex()), each) for each in window]
     slot_of = _slots(after["slices"], (each for _, each in requests))
-    total = Counts(0, 0, 0, 0)
+    units: dict[Arm, dict[str, bool]] = {Arm.CHALLENGER: {}, Arm.CHAMPION: {}}
     for metric in memory["margins"]:
         found = _units(requests, slot_of, metric, memory)
         newly_bad: dict[str, None] = {}
         for name, arms in found.items():
             counts = _counted(arms)
-            total = _plus(total, counts)
             after["slices"][name] = _fold_slice(after, name, metric, counts, log_bound, minute_us)
-            newly_bad |= {unit: None for units in arms.values() for unit, bad in units.items() if bad}
+            newly_bad |= {unit: None for known in arms.values() for unit, bad in known.items() if bad}
+            for arm, known in arms.items():
+                units[arm] |= {unit: bad or units[arm].get(unit, False) for unit, bad in known.items()}
         after["bad"][metric] = remember(after["bad"][metric], newly_bad, REMEMBERED_UNITS)
     log_e = max((shown.log_e - shown.log_bound for shown in shown_by(after, log_bound)), default=-math.inf)
-    return Folded(after, total, 0.0 if log_e == -math.inf else log_bound + log_e)
+    return Folded(after, _counted(units), 0.0 if log_e == -math.inf else log_bound + log_e)
 
 
 def shown_by(memory: Memory, log_bound: float) -> list[SliceShown]:

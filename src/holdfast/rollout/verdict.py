@@ -31,18 +31,20 @@ Verdicts: TypeAlias = tuple[MetricVerdict, ...]
 
 def judge(state: MetricState, policy: Canary) -> MetricVerdict:
     """The verdict of one metric at the current step. Too few units of either side are inconclusive, never a
-    pass."""
+    pass; nor is a guard of slices that has seen no unit by one of its columns."""
     needed = policy.labelled_per_step if state.metric == QUALITY else policy.units_per_step
     if state.metric == RATE:
         return _judge_rate(state)
-    if state.metric == SLICES:
-        needed = 0  # nobody waits for every slice: the rare ones may never come
     units = state.challenger_units_this_step
     wanting = ""
     if units < needed:
         wanting = f"{units} of {needed} units for {state.metric}"
     elif state.champion_units < needed:
         wanting = f"{state.champion_units} of {needed} units of the champion for {state.metric}"
+    if state.metric == SLICES:  # nobody waits for every slice: the rare ones may never come
+        unseen = slices.unseen(json.loads(state.state), policy.slices)
+        by = " or ".join(unseen)
+        wanting = f"no unit in any slice by {by}" if unseen else wanting
     if state.told:
         wanting = "the mean score is below what the champion showed, as of a world that got harder"
     if state.harmful:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.records import Arm
 from holdfast.rollout import Answered, Canary, MetricState, begin, fold_requests, hold_to_levels
-from holdfast.rollout.evidence import begin_watch
+from holdfast.rollout.evidence import begin_step, begin_watch
 from holdfast.rollout.slices import OTHER, SLICES_GUARDED, shown_by, weight_of
 from holdfast.rollout.verdict import harm_of, judge
 
@@ -65,7 +66,11 @@ def test_late_slices_are_pooled_and_a_unit_counts_in_each_of_its_own() -> None:
     assert names[-1] == OTHER
     both = Answered(b"u", CHALLENGER, False, 1.0, ("carrier=c1", "carrier=c2"))
     after = fold(state, [both])
-    assert after.challenger_units - state.challenger_units == 2 * 2  # slices times kinds of bad units
+    assert (
+        after.challenger_units - state.challenger_units == 1
+    )  # one unit, in two slices and for two kinds of bad
+    counts = {each.name: each.counts.challenger_units for each in shown_by(json.loads(after.state), 1.0)}
+    assert (counts["carrier=c1"], counts["carrier=c2"]) == (2, 2)
 
 
 def test_a_unit_that_was_bad_counts_no_more() -> None:
@@ -111,6 +116,38 @@ def test_the_guard_goes_on_at_everything_and_in_the_watch() -> None:
         assert (
             not new.harmful
         )  # the champion has shown nothing there: nothing can be held against the challenger
+
+
+def test_a_guard_that_has_seen_nothing_has_not_passed() -> None:
+    """R131: no data is inconclusive, by every column for itself; rare slices and missing values hold nothing up."""
+    policy = Canary(slices=("carrier", "zone"), units_per_step=2)
+
+    def seen(first: int, *names: str) -> list[Answered]:
+        arms = ((unit, CHALLENGER if unit % 2 else CHAMPION) for unit in range(first, first + 8))
+        return [Answered(bytes([unit]), arm, False, 100.0, names) for unit, arm in arms]
+
+    nothing = fold(guard(policy), seen(0))
+    verdict = judge(nothing, policy)
+    assert (verdict.verdict, verdict.wanting) == ("inconclusive", "no unit in any slice by carrier or zone")
+    one = judge(fold(nothing, seen(10, "carrier=AA")), policy)
+    assert (one.verdict, one.wanting, one.units) == ("inconclusive", "no unit in any slice by zone", 4)
+    both = fold(nothing, seen(10, "carrier=AA", "zone=none"))
+    assert (judge(both, policy).verdict, judge(both, policy).wanting) == ("pass", "")
+    (following,) = begin_step([both])
+    assert judge(following, policy).wanting == "no unit in any slice by carrier or zone"
+    again = judge(fold(following, seen(20, "carrier=rare", "zone=none")), policy)
+    assert (again.verdict, again.units, again.needed) == ("pass", 4, 2)
+
+
+def test_slices_that_an_older_release_began_are_folded_on() -> None:
+    state = fold(guard(), traffic(0, "AA", 3))
+    kept = json.loads(state.state)
+    for name in ("step_seen", "step_needs", "columns_seen"):
+        del kept[name]
+    older = replace(state, state=json.dumps(kept))
+    after = fold(older, traffic(50, "AA", 4))
+    assert (after.challenger_units_this_step, judge(after, POLICY).units) == (7, 7)
+    assert "no unit" not in judge(after, POLICY).wanting
 
 
 @given(st.integers(0, 2**32))

@@ -331,7 +331,9 @@ def test_feedback_is_on_disk_before_202(served: Served, world: World) -> None:
         {"accepted": 1},
     )
     assert served.call(path, {"id": prediction, "value": 0.25})[0] == 202
-    many = [{"id": f"{prediction}/{number}", "value": number % 2, "source": "late"} for number in range(2)]
+    many = [
+        {"id": f"{prediction}/{number}", "value": (0.25, 1)[number], "source": "late"} for number in range(2)
+    ]
     assert served.call(path, {"feedback": many}) == (202, {"accepted": 2})
     served.stop(signal.SIGKILL)
     kept = [
@@ -340,7 +342,7 @@ def test_feedback_is_on_disk_before_202(served: Served, world: World) -> None:
         if isinstance(each, FeedbackRecord)
     ]
     assert kept == [
-        (f"{prediction}/1", 1.0, "airport"), (f"{prediction}/0", 0.25, "client"), (f"{prediction}/0", 0.0, "late"),
+        (f"{prediction}/1", 1.0, "airport"), (f"{prediction}/0", 0.25, "client"), (f"{prediction}/0", 0.25, "late"),
         (f"{prediction}/1", 1.0, "late"),
     ]  # fmt: skip
 
@@ -362,6 +364,35 @@ def test_wrong_feedback_is_refused_whole(served: Served, world: World) -> None:
     ):  # fmt: skip
         assert served.call(path, sent)[0] == status, sent
     assert not [each for each in logged(world.root) if isinstance(each, FeedbackRecord)]
+
+
+def test_feedback_that_contradicts_what_was_taken_is_refused(served: Served, world: World) -> None:
+    """M1: whoever says another thing of the same answer hears so, and nothing of the request is kept."""
+    path = f"/v2/models/{MODEL}/feedback"
+    first, second = (served.infer()[1]["parameters"]["prediction_id"] for _ in range(2))
+    assert served.call(path, {"id": first, "value": True})[0] == 202
+    assert served.call(path, {"id": f"{first}/0", "value": 1.0})[0] == 202, "the same again is taken"
+    for sent in (
+        {"id": first, "value": False},
+        {"feedback": [{"id": second, "value": True}, {"id": first, "value": False}]},
+        {"feedback": [{"id": second, "value": True}, {"id": second, "value": False}]},
+    ):
+        status, said = served.call(path, sent)
+        assert (status, said["code"]) == (409, "HF505"), said
+        assert "the earlier one stands" in said["error"]
+    assert served.call(path, {"id": second, "value": False})[0] == 202
+    kept = [(each.prediction, each.value) for each in logged(world.root) if isinstance(each, FeedbackRecord)]
+    assert kept == [(f"{first}/0", 1.0), (f"{first}/0", 1.0), (f"{second}/0", 0.0)]
+
+
+def test_a_wrong_name_is_answered_with_the_right_ones(served: Served, world: World) -> None:
+    """A caller who misspells the model or the version learns what is served."""
+    status, said = served.call("/v2/models/invented/infer", body())
+    assert (status, said["error"]) == (404, f"this server answers for the model {MODEL!r} alone")
+    status, said = served.call(f"/v2/models/{MODEL}/versions/invented/infer", body())
+    assert status == 404
+    assert world.names["half"] in said["error"]
+    assert served.call("/v3")[1]["error"] == "there is nothing at this path"
 
 
 FORM = "application/x-www-form-urlencoded"

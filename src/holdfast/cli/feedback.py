@@ -13,7 +13,14 @@ from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import Project
 from holdfast.cli.report import Report
-from holdfast.errors import CODES, HoldfastError, InputError, NotFoundError, UnavailableError
+from holdfast.errors import (
+    CODES,
+    ConflictError,
+    HoldfastError,
+    InputError,
+    NotFoundError,
+    UnavailableError,
+)
 
 
 @command("Running")
@@ -27,7 +34,10 @@ def feedback(
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the server what turned out to be true for one answer."""
+    """Tell the server what turned out to be true for one answer.
+
+    The same again counts once; another value than the server took before is refused. Example: holdfast feedback s1-1-1 true
+    """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     settings = loaded.settings
@@ -51,15 +61,22 @@ def feedback(
     if answer.status >= 400:
         raise _refusal(answer.status, str(said.get("code", "")), str(said.get("error", answer.reason)))
     report.say(
-        f"[green]ok[/] {escape(value)} for {escape(prediction)} is kept; it counts once it is joined (holdfast status)"
+        f"[green]ok[/] {escape(value)} for {escape(prediction)} is kept; it counts once it is joined (holdfast status), "
+        "or is refused then where another value was joined before (holdfast events)"
     )
     report.result({"prediction": prediction, "accepted": True})
 
 
 def _refusal(status: int, code: str, words: str) -> HoldfastError:
     """The server's refusal of feedback as the error that the command ends with."""
-    kind = NotFoundError if status == 404 else UnavailableError if status >= 500 else InputError
     known = code if code in CODES else "HF504" if status >= 500 else "HF501"
+    match status:
+        case 404:
+            kind: type[HoldfastError] = NotFoundError
+        case 409:
+            kind = ConflictError
+        case _:
+            kind = UnavailableError if status >= 500 else InputError
     return kind(known, words, state="the feedback was not recorded")
 
 

@@ -18,6 +18,7 @@ from holdfast.feedback import parse_id
 from holdfast.serve import metrics
 from holdfast.serve.doors import Doors
 from holdfast.serve.exchange import Exchange
+from holdfast.serve.labels import RecentLabels
 from holdfast.serve.oip import RequestError, encode_answer
 from holdfast.serve.oip_metadata import model_metadata, server_metadata
 from holdfast.serve.plane import Call, Plane
@@ -83,6 +84,7 @@ class Routes:
         self._server_metadata = server_metadata(release)
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[Exchange, Call]] = []
+        self._taken = RecentLabels()
         self._model_path = f"/v2/models/{plane.model}".encode()
         self._infer_path = self._model_path + b"/infer"
         self._routes: dict[bytes, tuple[bytes, Handler]] = {
@@ -114,12 +116,23 @@ class Routes:
         path = exchange.path.split(b"?", 1)[0].rstrip(b"/")
         found = self._routes.get(path) or self._versioned(path)
         if found is None:
-            exchange.refuse(404, "HF501", "there is nothing at this path")
+            exchange.refuse(404, "HF501", self._nothing(path))
         elif exchange.method == found[0] or (exchange.method == b"HEAD" and found[0] == b"GET"):
             found[1](exchange)
         else:
             allowed = b"GET, HEAD" if found[0] == b"GET" else found[0]
             exchange.refuse(405, "HF501", "this path has other methods", extra=b"allow: " + allowed + b"\r\n")
+
+    def _nothing(self, path: bytes) -> str:
+        """Why nothing is at `path`, as far as its parts tell."""
+        serving = self._plane.serving
+        if path.startswith(self._model_path + b"/versions/") and serving is not None:
+            version = path.split(b"/")[5].decode("ascii", "replace")
+            if version not in serving.versions:
+                return f"that version is not warm here; these are: {', '.join(serving.versions)}"
+        if path.startswith(b"/v2/models/") and not path.startswith(self._model_path + b"/"):
+            return f"this server answers for the model {self._plane.model!r} alone"
+        return "there is nothing at this path"
 
     # --- inference ----------------------------------------------------------------------------------------------------
 
@@ -205,6 +218,7 @@ class Routes:
     def _feedback(self, exchange: Exchange) -> None:
         try:
             records = self._labels(bytes(exchange.body))
+            self._taken.refuse_contradicting(records)
         except HoldfastError as error:
             _refuse(exchange, error)
             return
@@ -213,12 +227,14 @@ class Routes:
             log.drop(len(records))
             exchange.refuse(503, "HF504", "the feedback could not be written; nothing was kept")
             return
+        self._taken.take(records)
 
         def durable(fine: bool) -> None:
             if fine:
                 self._plane.counters.feedback += len(records)
                 exchange.send(202, b'{"accepted":%d}' % len(records))
             else:
+                self._taken.forget(records)
                 exchange.refuse(503, "HF504", "the disk did not take the feedback; send it again")
 
         log.when_durable(lambda fine: _in_loop(self._loop, durable, fine))

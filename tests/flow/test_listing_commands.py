@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.cli import app
+from holdfast.store import Store, snapshots
 
 MODEL = """
 from holdfast import Category, Code, Contract, Feed, Integer, Label, LogisticRegression, Model, Number, Rate, Timestamp, Value
@@ -74,3 +76,23 @@ def test_what_is_not_there_is_answered_with_the_command_that_lists_it(run: Run) 
     assert run("lineage", "departures/day-7")[1]["error"]["next_command"] == "holdfast feeds --batches"
     status, refused = run("feeds", "arrivals", "--batches")
     assert (status, refused["error"]["code"]) == (3, "HF303")
+
+
+def test_the_beginning_of_a_name_is_enough_while_it_means_one_thing(run: Run) -> None:
+    deliver(run, 1)
+    first = run("publish")[1]["snapshot"]
+    deliver(run, 2)
+    second = run("publish")[1]["snapshot"]
+    short = first.partition("-")[0]
+    assert run("snapshot", "show", short)[1]["snapshot"] == first
+    assert run("snapshot", "diff", short, second[:-4])[1]["after"] == second
+    assert run("lineage", short)[1]["start"] == f"snapshot:{first}"
+    assert run("publish", short)[1]["snapshot"] == first
+    store = Store.open(Path(".holdfast"))
+    with store.ledger.write() as connection:
+        snapshots.put(connection, replace(snapshots.get(store, first), snapshot=f"{short}-ffffffff"))
+    status, refused = run("snapshot", "show", short)
+    assert (status, refused["error"]["code"]) == (3, "HF303")
+    assert f"{short!r} may be " in refused["error"]["what"]
+    assert first in refused["error"]["what"]
+    assert f"{short}-ffffffff" in refused["error"]["what"]

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError as BrokenRule
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.qualify import GateResult, judged
 from holdfast.records import Verdict, sha256_hex
-from holdfast.store import Store, events, gates, schema, versions
+from holdfast.store import Store, events, gates, named, schema, versions
 from holdfast.store.versions import VersionRow
 from holdfast.train.artifact import VersionMetadata
 
@@ -71,6 +71,20 @@ def test_numbers_count_per_model(store: Store) -> None:
     ]
     assert names == [1, 2, 1]
     assert [row.number for row in versions.of_model(store, "x")] == [2, 1]
+
+
+def test_a_number_names_a_version_the_models_own_first(store: Store) -> None:
+    mine = [register(store, text).version for text in "abcdefghijkl"]
+    other = register(store, "other", replace(ABOUT, model="other")).version
+    assert named.version(store, "v1", "flights") == mine[0]
+    assert named.version(store, "v12") == mine[11]
+    assert named.version(store, mine[1][:-3], "other") == mine[1]
+    assert named.version(store, "v1", "other") == other
+    assert named.version(store, other, "flights") == other
+    with pytest.raises(NotFoundError, match=f"HF303: 'v1' may be .*{other}.*more of the name"):
+        named.version(store, "v1")
+    with pytest.raises(NotFoundError, match="there is no version 'v77'"):
+        versions.get(store, named.version(store, "v77"))
 
 
 def test_newest_by_role_and_state(store: Store) -> None:

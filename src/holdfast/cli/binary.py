@@ -21,7 +21,7 @@ from holdfast.errors import NotFoundError, UnavailableError
 from holdfast.figures import counted, moment
 from holdfast.records import Verdict
 from holdfast.settings import Settings
-from holdfast.store import binaries, plans, servers
+from holdfast.store import binaries, named, plans, servers
 
 SEEN_SECONDS: Final = 40.0
 """How long servers may take to be replaced before the command says that they were not."""
@@ -135,7 +135,10 @@ def try_(
     """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
-    found = trying(report, loaded, declaration, name, version or _intended(loaded))
+    store = loaded.store()
+    name = named.binary(store, name)
+    version = named.version(store, version, loaded.model.name) if version else _intended(loaded)
+    found = trying(report, loaded, declaration, name, version)
     report.result(
         {
             "binary": name,
@@ -170,6 +173,7 @@ def use(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store, model = loaded.store(), loaded.model.name
+    name = named.binary(store, name)
     present = serving(loaded)
     plan = plans.newest(store, model)
     if name != present.binary:

@@ -25,18 +25,18 @@ from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import Feed
 from holdfast.figures import counted, moment
 from holdfast.settings import Settings
-from holdfast.store import Store, batches, blobs, contracts, files, versions
+from holdfast.store import Store, batches, blobs, contracts, files, named, versions
 from holdfast.store.sources import open_source
 from holdfast.store.sources.untyped import look
 from holdfast.train.artifact import read_metadata
 
-_VERSION: Final = re.compile(r"v[0-9]+-[0-9a-f]{8}")
+_VERSION: Final = re.compile(r"v[0-9]+(-[0-9a-f]*)?")
 _HASH: Final = re.compile(r"[0-9a-f]{6,64}")
 _COLOURS: Final = {Kind.COMPATIBLE: "green", Kind.EXPAND_CONTRACT: "yellow", Kind.BREAKING: "red"}
 
 REFERENCE: Final = (
-    "a hash from `contract history`, a version, the name of a feed (what it was loaded under last), a declaration such as "
-    "model.py or model.py:FEED, or a contract's JSON file"
+    "a hash from `contract history`, a version such as v3, the name of a feed (what it was loaded under last), a declaration "
+    "such as model.py or model.py:FEED, or a contract's JSON file"
 )
 
 group = typer.Typer(name="contract", help="What a row is: shown, compared, changed.", no_args_is_help=True)
@@ -245,10 +245,6 @@ def contract_of(project: Path, which: str) -> Contract:
     if which.endswith(".json"):
         return _from_file(project / which)
     store = _store(project)
-    if _VERSION.fullmatch(which):
-        return Contract.from_json(
-            read_metadata(blobs.get(store, versions.get(store, which).digest)).contract_json
-        )
     with store.ledger.read() as connection:
         newest = contracts.newest_of(connection, which)
         kept = None if newest is None else contracts.find(connection, newest)
@@ -256,6 +252,9 @@ def contract_of(project: Path, which: str) -> Contract:
             return kept
         if _HASH.fullmatch(which):
             return contracts.get(connection, which)
+    if _VERSION.fullmatch(which):
+        version = versions.get(store, named.version(store, which))
+        return Contract.from_json(read_metadata(blobs.get(store, version.digest)).contract_json)
     raise NotFoundError(
         "HF303",
         f"{which!r} is no contract that is known here; it can be {REFERENCE}",

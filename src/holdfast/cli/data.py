@@ -24,7 +24,7 @@ from holdfast.errors import InputError
 from holdfast.feeds import Feed
 from holdfast.figures import counted
 from holdfast.records import Level, Violation
-from holdfast.store import Store
+from holdfast.store import Store, named
 from holdfast.store import publish as publishing
 
 Files = Annotated[
@@ -249,8 +249,7 @@ def publish(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
-    if snapshot is None:
-        snapshot = loaded.cut(store).snapshot
+    snapshot = named.snapshot(store, snapshot) if snapshot else loaded.cut(store).snapshot
     published = publishing.publish(store, snapshot)
     report.say(f"[green]ok[/] snapshot [bold]{snapshot}[/]")
     for table, path in sorted(published.items()):

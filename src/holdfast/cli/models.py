@@ -16,7 +16,7 @@ from holdfast.control import qualify as qualifying
 from holdfast.control import train as training
 from holdfast.qualify import standing
 from holdfast.records import Verdict
-from holdfast.store import binaries, versions
+from holdfast.store import binaries, named, versions
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 _STANDING = {
@@ -44,8 +44,7 @@ def train(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
-    if snapshot is None:
-        snapshot = loaded.cut(store).snapshot
+    snapshot = named.snapshot(store, snapshot) if snapshot else loaded.cut(store).snapshot
     with report.progress("training") as step:
         trained = training.train(store, loaded.model, snapshot, now_us=now_us(), seed=seed, progress=step)
     report.say(
@@ -75,14 +74,17 @@ def qualify(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
-    version = version or versions.newest(store, loaded.model.name, role="candidate").version
+    name = loaded.model.name
+    version = (
+        named.version(store, version, name)
+        if version
+        else versions.newest(store, name, role="candidate").version
+    )
     with report.progress("qualifying"):
         results = qualifying.qualify(store, loaded.model, version, now_us=now_us())
     state = standing(results)
     if state == "qualified":
-        binary.qualified(
-            store, loaded.model.name, version, binaries.here(loaded.settings.build), now_us=now_us()
-        )
+        binary.qualified(store, name, version, binaries.here(loaded.settings.build), now_us=now_us())
     for result in results:
         colour = _COLOURS[result.verdict]
         report.say(f"[{colour}]{result.verdict:<12}[/] [bold]{result.gate}[/]: {escape(result.explanation)}")

@@ -18,6 +18,9 @@ DeclarationFile = Annotated[
 ]
 HERE = Path()
 VersionName = Annotated[
-    str | None, typer.Argument(help="The version, as in v3-1f2e3d4c.", show_default="the newest that fits")
+    str | None,
+    typer.Argument(
+        help="The version, as in v3-1f2e3d4c, or v3 for short.", show_default="the newest that fits"
+    ),
 ]
 Limit = Annotated[int, typer.Option("--limit", help="How many to show at most.", min=1)]

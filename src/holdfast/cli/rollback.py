@@ -33,7 +33,7 @@ from holdfast.figures import counted
 from holdfast.rollout.abort import Abort, is_repeated, target
 from holdfast.serve.local_copy import Kept, LocalCopy
 from holdfast.settings import Settings
-from holdfast.store import Store, aborts, nearby, plans, rollouts, servers
+from holdfast.store import Store, aborts, named, nearby, plans, rollouts, servers
 from holdfast.store.rollouts import RolloutRow
 from holdfast.store.servers import Server
 
@@ -180,6 +180,7 @@ def _decide(settings: Settings, model: str, version: str | None, reason: str, on
             next_command="holdfast restore BACKUP, or holdfast repair-ledger",
         )
     store = Store.of(settings)
+    version = version and named.version(store, version, model)
     registered = servers.registered(store, model)
     who = {"actor": getpass.getuser(), "reason": reason}
     row, since = None, 0
@@ -316,6 +317,7 @@ def _abort(directory: Path, model: str, version: str | None, reason: str, why: s
             next_command="holdfast rollback --server URL",
         )
     known = {*kept.plan.versions(), *([kept.under_way.challenger] if kept.under_way else [])}
+    version = version and named.meant(version, known)
     if version is not None and version not in known:
         raise NotFoundError(
             "HF303",

@@ -27,7 +27,7 @@ from holdfast.records import Verdict
 from holdfast.rollout import Canary
 from holdfast.rollout.machine import State
 from holdfast.rollout.power import PowerRow
-from holdfast.store import Store, rollouts, versions
+from holdfast.store import Store, named, rollouts, versions
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 
@@ -112,7 +112,7 @@ def policy(
 
 def _begin(report: Report, loaded: Project, declaration: Path | None, version: str | None) -> None:
     store, model = loaded.store(), loaded.model
-    version = version or _newest_to_roll_out(store, model.name)
+    version = named.version(store, version, model.name) if version else _newest_to_roll_out(store, model.name)
     before = rollouts.of_model(store, model.name)
     trial = None
     if versions.get(store, version).state == "qualified":

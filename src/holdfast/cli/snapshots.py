@@ -15,7 +15,7 @@ from holdfast.cli.project import Project
 from holdfast.cli.report import Report
 from holdfast.control import snapshot as cutting
 from holdfast.figures import counted, moment
-from holdfast.store import listing
+from holdfast.store import listing, named
 from holdfast.tables import Snapshot
 from holdfast.tables.difference import TableChange
 from holdfast.tables.select import SliceCount
@@ -77,14 +77,15 @@ def list_(
 
 @group.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The snapshot's name.")],
+    name: Annotated[str, typer.Argument(help="The snapshot, as in s41-9a3c12ff, or s41 for short.")],
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a snapshot: its tables, and every selection of its rows that was made."""
     report = Report(as_json=as_json)
-    snapshot, kept = cutting.show(Project.load(project, declaration).store(), name)
+    store = Project.load(project, declaration).store()
+    snapshot, kept = cutting.show(store, named.snapshot(store, name))
     _say_snapshot(report, snapshot)
     for selection in kept:
         report.say(
@@ -112,6 +113,7 @@ def diff(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
+    before, after = named.snapshot(store, before), named.snapshot(store, after)
     changes = cutting.diff(store, before, after)
     for change in changes:
         _say_change(report, change)

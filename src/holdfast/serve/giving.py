@@ -10,7 +10,7 @@ from holdfast.rollout.abort import Abort, UnderWay, is_repeated, target
 from holdfast.serve.abort import AbortFollower
 from holdfast.serve.plane import Plane
 from holdfast.serve.swap import Swap
-from holdfast.store import aborts
+from holdfast.store import aborts, named
 
 
 def give(
@@ -32,8 +32,9 @@ def give(
     plan = swap.plan
     if plan is None:
         raise UnavailableError("HF503", "no version is loaded yet")
-    version = version or _target(plan, swap, under_way, clock_us())
-    if version not in plan.versions() and (under_way is None or version != under_way.challenger):
+    known = {*plan.versions(), *([under_way.challenger] if under_way else [])}
+    version = named.meant(version, known) if version else _target(plan, swap, under_way, clock_us())
+    if version not in known:
         raise NotFoundError("HF303", f"{version[:64]!r} has no traffic here")
     abort = Abort(version, plan.plan, max(rollout, plan.rollout or 0), reason, actor, clock_us())
     durable = True

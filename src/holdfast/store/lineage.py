@@ -11,7 +11,7 @@ from typing import Any, Final, assert_never
 from sqlalchemy import Connection, Select, and_, case, exists, func, select
 
 from holdfast.errors import NotFoundError
-from holdfast.store import schema
+from holdfast.store import named, schema
 from holdfast.store.conditions import BACKED_OUT, of_load, refers_to, same_load
 from holdfast.tables.cuts import LoadKey
 from holdfast.tables.lineage import Kind, Lineage, Node, parse, walk
@@ -82,9 +82,9 @@ def up(connection: Connection, *start: Node) -> Lineage:
 def find(connection: Connection, text: str) -> Node:
     """The node that a person means by `text`; `NotFoundError` HF303 when the ledger has none of that name.
 
-    A batch without an epoch is its newest load.
+    A batch without an epoch is its newest load. Names that Holdfast made may be shortened, as `named.meant` says.
     """
-    node = parse(text)
+    node = _in_full(connection, parse(text))
     if node.kind is Kind.BATCH and "@" not in node.name:
         feed, _, batch = node.name.partition("/")
         newest = select(func.max(_BATCHES.c.epoch)).where(_BATCHES.c.feed == feed, _BATCHES.c.batch == batch)
@@ -94,6 +94,19 @@ def find(connection: Connection, text: str) -> Node:
     elif _is_there(connection, node):
         return node
     raise NotFoundError("HF303", f"there is no {node.kind} {node.name!r}", next_command=_LISTED_BY[node.kind])
+
+
+def _in_full(connection: Connection, node: Node) -> Node:
+    """The node under its whole name, where it was shortened."""
+    match node.kind:
+        case Kind.SNAPSHOT:
+            return Node(node.kind, named.snapshot_in(connection, node.name))
+        case Kind.VERSION | Kind.ANSWERS | Kind.LABELS:
+            return Node(node.kind, named.version_in(connection, node.name))
+        case Kind.BATCH | Kind.ROLLOUT | Kind.PLAN:
+            return node
+        case _:
+            assert_never(node.kind)
 
 
 def children(connection: Connection, node: Node) -> list[Node]:

@@ -74,7 +74,7 @@ def test_harm_after_the_promotion_escapes_and_is_taken_back_without_a_person(beg
     assert (row.state, row.actor, story.world.plan().champion) == (State.ROLLING_BACK, "holdfast", champion)
     assert "harm to errors" in row.reason
     assert push.outcome is PushOutcome.ESCAPED
-    assert push.bad_answers == pytest.approx(66, abs=3)
+    assert push.failed_or_wrong == pytest.approx(66, abs=3)
     assert push.detection_us is not None
     story.world.probe()
     assert story.step() == ["Confirm"]
@@ -102,7 +102,7 @@ def test_labels_that_come_after_the_promotion_take_it_back(begin):
     assert story.step() == ["RollBack"]
     assert "harm to quality" in story.world.row().reason
     assert story.push().outcome is PushOutcome.ESCAPED
-    assert story.push().bad_answers > 100
+    assert story.push().failed_or_wrong > 100
 
 
 def test_a_policy_that_wants_labels_in_all_waits_for_them_before_it_gives_everything(begin):
@@ -289,7 +289,7 @@ def test_a_person_holds_a_canary_and_harm_is_stronger(begin):
     story.minutes(3, lambda asked, _: {"failed": asked == version})
     assert story.step() == ["RollBack"]
     assert story.push().outcome is PushOutcome.BAD
-    assert story.push().bad_answers > 50
+    assert story.push().failed_or_wrong > 50
 
 
 def test_a_person_without_evidence_censors_and_may_say_more_later(begin):
@@ -313,7 +313,8 @@ def test_a_person_without_evidence_censors_and_may_say_more_later(begin):
         store, number, good=True, why="the prices were right", actor="bob", now_us=story.world.tick()
     )
     found = pushes.totals(pushes.listed(store, "m"))
-    assert (found.pushes, found.good, found.false_roll_backs, found.censored) == (2, 1, 1, 1)
+    # No harm was shown: nobody took it back for any.
+    assert (found.pushes, found.good, found.false_roll_backs, found.censored) == (2, 1, 0, 1)
     assert "bob calls it good" in story.told("push.labelled")[0]
 
 
@@ -390,3 +391,39 @@ def test_a_push_is_labelled_in_the_transaction_that_ends_it(begin, point):
     assert (story.push().outcome is PushOutcome.BAD) == ended
     assert (story.world.row().state is State.ROLLING_BACK) == ended
     assert (version in story.world.plan().versions()) != ended
+
+
+def test_a_roll_back_of_a_good_push_without_harm_is_no_needless_one(begin):
+    """Its watch ended good and a person took it back for a trial: nothing was found out, so nothing took minutes (R130)."""
+    story = begin(watch=timedelta(hours=2), rate_margin=None)
+    first = story.push()
+    story.promote()
+    story.minutes(3)
+    story.label(lambda prediction: float(not prediction.endswith("-50/0")))  # one in a hundred
+    story.world.tick(2 * HOUR_US)
+    assert story.step() == ["EndWatch"]
+    ended = story.push()
+    story.world.roll_back()
+    story.minutes(3)
+    story.label(lambda _: 0.0)
+    push = story.push()
+    assert (push.state, push.outcome, push.for_harm) == (State.ROLLING_BACK, PushOutcome.GOOD, False)
+    assert push.detection_us is None
+    assert pushes.totals(pushes.listed(story.world.store, "m")).false_roll_backs == 0
+    # What others answered since, and what the first version did, is none of its numbers.
+    assert 0 < push.failed_or_wrong == ended.failed_or_wrong < push.requests
+    assert (story.push(first.rollout).requests, story.push(first.rollout).failed_or_wrong) == (0, 0)
+
+
+def test_a_roll_back_for_harm_that_is_called_good_later_is_a_needless_one(begin):
+    story = begin()
+    version = story.promote()
+    story.minutes(2, lambda asked, _: {"failed": asked == version})
+    assert story.step() == ["RollBack"]
+    why = "the callers sent rubbish"
+    pushes.relabel(
+        story.world.store, story.push().rollout, good=True, why=why, actor="ann", now_us=story.world.tick()
+    )
+    push = story.push()
+    assert (push.outcome, push.for_harm, push.detection_us is None) == (PushOutcome.GOOD, True, False)
+    assert pushes.totals(pushes.listed(story.world.store, "m")).false_roll_backs == 1

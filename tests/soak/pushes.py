@@ -94,7 +94,7 @@ class Pushed:
     failed: int
     slow: int
     differing: int
-    ledger_bad_answers: int
+    ledger_failed_or_wrong: int
 
     @property
     def bad_answers(self) -> int:
@@ -198,7 +198,7 @@ class Soak:
             if planned.bad
             else 0,
             differing=self._differing(planned.version, row.champion) if planned.bad else 0,
-            ledger_bad_answers=label.bad_answers,
+            ledger_failed_or_wrong=label.failed_or_wrong,
         )
 
     def _differing(self, version: str, champion: str | None) -> int:

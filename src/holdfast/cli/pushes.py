@@ -53,7 +53,7 @@ def pushes(
             "state",
             "push",
             "requests",
-            "bad answers",
+            "failed or wrong",
             "minutes to detection",
         ],
         [
@@ -64,7 +64,7 @@ def pushes(
                 each.state,
                 each.outcome,
                 each.requests,
-                each.bad_answers,
+                each.failed_or_wrong,
                 None if each.detection_us is None else round(each.detection_us / 60e6, 1),
             )
             for each in found
@@ -76,7 +76,7 @@ def pushes(
     totals = ledger.totals(found)
     report.say(
         f"in all {totals.pushes}: {totals.good} good, {totals.bad} bad, {totals.escaped} escaped, "
-        f"{totals.censored} censored, {totals.open} open; taken back and good all the same: {totals.false_roll_backs}"
+        f"{totals.censored} censored, {totals.open} open; taken back for harm and good all the same: {totals.false_roll_backs}"
     )
     report.result({"pushes": [asdict(each) for each in found], "totals": asdict(totals)})
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.errors import NotFoundError, RefusedError
+from holdfast.records import Verdict
 from holdfast.rollout import Canary, MetricState, PushOutcome, State
 from holdfast.rollout.decide import harm_shown
 from holdfast.rollout.evidence import requests_of
 from holdfast.rollout.pushes import Turn, outcome_of, replaced
-from holdfast.store import Store, events, evidence, outcomes, pushes, rollouts, taints
+from holdfast.store import Store, events, evidence, gates, outcomes, pushes, rollouts, taints
 from holdfast.store.ledger import Transaction
 from holdfast.store.pushes import PushRow
 from holdfast.store.rollouts import RolloutRow
 
 _ENDING = (State.ROLLING_BACK, State.CANCELLED)
+_TAKEN_BACK = (State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED)
 
 
 def open_push(connection: Transaction, rollout: int, model: str, *, now_us: int) -> None:
@@ -130,9 +132,14 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One push with its numbers. `requests` is how many its challenger was sent until it was decided; `bad_answers` how
-    many of those it could not answer or, once labelled, answered wrong; `detection_us` the time from its first request
-    to the decision to take it back. None where there is none."""
+    """One push with its numbers.
+
+    `requests` is how many its challenger was sent until it was decided, in its watch too. `failed_or_wrong` is how many of
+    those it could not answer, or answered with the other side of 0.5 than their label says; a good version has such, and a
+    first version, which nothing is compared with, has no number of either. `for_harm` is whether it was taken back and
+    harm is shown; `detection_us` the time from its first request to the decision to take it back, None when nothing was
+    found out.
+    """
 
     rollout: int
     challenger: str
@@ -143,8 +150,9 @@ class Push:
     labelled_by: str
     labelled_us: int
     watch_until_us: int | None
-    requests: int | None
-    bad_answers: int
+    requests: int
+    failed_or_wrong: int
+    for_harm: bool
     detection_us: int | None
 
 
@@ -175,8 +183,7 @@ def totals(found: tuple[Push, ...]) -> Totals:
     def count(*which: PushOutcome) -> int:
         return sum(each.outcome in which for each in found)
 
-    taken_back = (State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED)
-    false = sum(each.outcome is PushOutcome.GOOD and each.state in taken_back for each in found)
+    false = sum(each.outcome is PushOutcome.GOOD and each.for_harm for each in found)
     return Totals(
         pushes=len(found),
         open=count(PushOutcome.OPEN),
@@ -211,11 +218,18 @@ def _states(connection: Transaction, rollout: int) -> tuple[MetricState, ...]:
 
 def _told(connection: Transaction, push: PushRow) -> Push:
     row = rollouts.get_in(connection, push.rollout)
-    states: tuple[MetricState, ...] = evidence.canary_of_rollout_in(connection, push.rollout)
-    requests, failed = requests_of(states)
-    begun_us = rollouts.first_reached_us(connection, push.rollout, (State.CANARY, State.VERIFYING))
-    taken_us = rollouts.first_reached_us(connection, push.rollout, (State.ROLLING_BACK,))
-    seen = begun_us is not None and taken_us is not None
+    requests, failed = requests_of(evidence.canary_of_rollout_in(connection, push.rollout))
+
+    def first_us(*states: State) -> int | None:
+        return rollouts.first_reached_us(connection, push.rollout, states)
+
+    begun_us, taken_us = first_us(State.CANARY, State.VERIFYING), first_us(State.ROLLING_BACK)
+    promoted_us = None if push.watch_until_us is None else first_us(State.PROMOTED)
+    ends_us = [each for each in (taken_us, push.watch_until_us) if each is not None]
+    pushed = outcomes.Pushed(row.rollout, row.challenger, promoted_us, min(ends_us, default=None))
+    wrong = 0 if row.champion is None else outcomes.wrong(connection, row.model, pushed)
+    for_harm = _for_harm(connection, row)
+    detected = for_harm or push.outcome in (PushOutcome.BAD, PushOutcome.ESCAPED)
     return Push(
         rollout=push.rollout,
         challenger=row.challenger,
@@ -226,7 +240,18 @@ def _told(connection: Transaction, push: PushRow) -> Push:
         labelled_by=push.labelled_by,
         labelled_us=push.labelled_us,
         watch_until_us=push.watch_until_us,
-        requests=requests if push.requests is None else push.requests,
-        bad_answers=failed + outcomes.wrong(connection, row.model, row.challenger, since_us=row.started_us),
-        detection_us=taken_us - begun_us if seen and taken_us and begun_us else None,
+        requests=max(requests, push.requests or 0),
+        failed_or_wrong=failed + wrong,
+        for_harm=for_harm,
+        detection_us=taken_us - begun_us if detected and taken_us and begun_us else None,
     )
+
+
+def _for_harm(connection: Transaction, row: RolloutRow) -> bool:
+    """Whether it was taken back or cancelled, and its evidence, or its replay, shows harm."""
+    if row.state not in _TAKEN_BACK:
+        return False
+    if harm_shown(_states(connection, row.rollout), Canary.from_json(row.policy)):
+        return True
+    replayed = gates.newest_replay(connection, row.challenger) if row.state is State.CANCELLED else None
+    return replayed is not None and replayed.verdict is Verdict.FAIL

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select
 
 from holdfast.feedback import Joined
 from holdfast.monitor import Outcomes
-from holdfast.records import DAY_US
+from holdfast.records import DAY_US, Arm
 from holdfast.store import Store
 from holdfast.store.dialects import pieces
 from holdfast.store.schema import outcomes
@@ -86,13 +86,36 @@ def labels_of_in(connection: Connection, predictions: Iterable[str]) -> dict[str
     return found
 
 
-def wrong(connection: Connection, model: str, version: str, *, since_us: int) -> int:
-    """How many labelled answers of `version`, joined since `since_us`, said the other side of 0.5 than the label."""
-    query = select(func.count()).where(
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """Which answers a push gave: those of `version` as the challenger of rollout number `rollout`, and what it answered in
+    the watch from `watched_us` to `until_us` (microseconds since 1970 UTC; None without a watch, or while it goes on)."""
+
+    rollout: int
+    version: str
+    watched_us: int | None = None
+    until_us: int | None = None
+
+
+def wrong(connection: Connection, model: str, pushed: Pushed) -> int:
+    """How many requests had a labelled answer of the push that said the other side of 0.5 than the label.
+
+    When an answer was given is not kept beside its label: those of the watch are those that were joined in it.
+    """
+    given: ColumnElement[bool] = and_(
+        outcomes.c.rollout == pushed.rollout, outcomes.c.arm == Arm.CHALLENGER.value
+    )
+    if pushed.watched_us is not None:
+        later = or_(outcomes.c.rollout.is_(None), outcomes.c.rollout > pushed.rollout)
+        watched = and_(later, outcomes.c.joined_us > pushed.watched_us)
+        until_us = pushed.until_us
+        given = or_(given, watched if until_us is None else and_(watched, outcomes.c.joined_us <= until_us))
+    request = func.rtrim(outcomes.c.prediction, "0123456789")  # an id ends with the row of its request
+    query = select(func.count(request.distinct())).where(
         outcomes.c.model == model,
-        outcomes.c.version == version,
-        outcomes.c.joined_us >= since_us,
+        outcomes.c.version == pushed.version,
         (outcomes.c.probability >= _DECIDED) != (outcomes.c.label >= _DECIDED),
+        given,
     )
     return int(connection.execute(query).scalar_one())
 

@@ -130,3 +130,14 @@ def test_a_contract_is_suggested_from_data_and_compared_with_the_declared_one(
     assert 'Number("weight_kg", unit="g", low=0, high=100)' in found["python"]
     assert "unit changed" in [change["what"] for change in found["difference"]["changes"]]
     assert "HF201" in run("contract", "suggest", expect=2).stderr
+
+
+def test_a_suggestion_from_rows_keeps_the_zone_that_the_feed_declares(run: Run, tmp_path: Path) -> None:
+    model = (tmp_path / "model.py").read_text()
+    (tmp_path / "model.py").write_text(model.replace('tz="UTC"', 'tz="Europe/Oslo", naive="local"'))
+    run("ingest", "rows", "parcels.csv", "--batch", "one")
+    found = json.loads(run("contract", "suggest", "--feed", "rows", "--json").stdout)
+    assert 'tz="Europe/Oslo", naive="local"' in found["python"]
+    assert "zone" not in " ".join(change["what"] for change in found["difference"]["changes"])
+    other = json.loads(run("contract", "suggest", "--feed", "rows", "--tz", "Asia/Tokyo", "--json").stdout)
+    assert 'tz="Asia/Tokyo"' in other["python"]

@@ -15,7 +15,7 @@ from holdfast.cli.app import app
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.project import MODEL_FILE, Project, now_us
 from holdfast.cli.report import Report
-from holdfast.contract import Column, Contract
+from holdfast.contract import Column, Contract, Timestamp
 from holdfast.contract import suggestion as suggesting
 from holdfast.contract.border import ColumnFacts
 from holdfast.contract.changes import Kind
@@ -158,7 +158,12 @@ def suggest(
     label: Annotated[
         str | None, typer.Option("--label", help="The true-or-false column to foretell.")
     ] = None,
-    zone: Annotated[str, typer.Option("--tz", help="Time zone of times that have none.")] = "UTC",
+    zone: Annotated[
+        str | None,
+        typer.Option(
+            "--tz", help="Time zone of times that have none.", show_default="what the feed declares, else UTC"
+        ),
+    ] = None,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
@@ -171,6 +176,9 @@ def suggest(
         declared = present.contract
         key, event_time = key or list(declared.key), event_time or declared.event_time
         label = label or (declared.label.name if declared.label else None)
+    times = {}
+    if present is not None and zone is None:
+        times = {each.name: each for each in present.contract.columns if isinstance(each, Timestamp)}
     for name in (*(key or ()), *filter(None, (event_time, label))):
         if name not in frame.columns:
             known = ", ".join(frame.columns)
@@ -181,7 +189,7 @@ def suggest(
                 next_command="holdfast contract show",
             )
     found = suggesting.suggest(
-        frame, zone=zone, facts=facts, key=key or (), event_time=event_time, label=label
+        frame, zone=zone or "UTC", facts=facts, times=times, key=key or (), event_time=event_time, label=label
     )
     report.say(escape(found.python()))
     for note in found.notes:

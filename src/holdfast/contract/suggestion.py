@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
 from itertools import combinations
-from typing import Final
+from typing import Final, Literal
 
 import polars as pl
 
@@ -31,6 +31,7 @@ FEW_WORDS: Final = 200
 """A text column with at most this many distinct values, and fewer than half its rows, is suggested as a category."""
 
 _NOTHING: Final = ColumnFacts()
+_NO_TIMES: Final[Mapping[str, Timestamp]] = {}
 _NAMED_WORDS: Final = 5
 _MOST_KEYS: Final = 8
 _ROOM: Final = 0.5
@@ -107,6 +108,7 @@ def suggest(
     *,
     zone: str,
     facts: Mapping[str, ColumnFacts] = NO_FACTS,
+    times: Mapping[str, Timestamp] = _NO_TIMES,
     key: Sequence[str] = (),
     event_time: str | None = None,
     label: str | None = None,
@@ -119,6 +121,8 @@ def suggest(
         Of times whose column has none: no row can say it.
     facts
         What the source says of its columns: units and meanings.
+    times
+        Time columns that somebody has declared: their zone stays, and what they take a time without a zone for.
     key, event_time, label
         What a person knows already; the rest is looked for.
 
@@ -131,7 +135,13 @@ def suggest(
     known = tuple(key) or _key(frame, label)
     when = event_time or _event_time(frame)
     columns = tuple(
-        suggest_column(frame[name], in_key=name in known, zone=zone, facts=facts.get(name, ColumnFacts()))
+        suggest_column(
+            frame[name],
+            in_key=name in known,
+            zone=zone,
+            facts=facts.get(name, ColumnFacts()),
+            declared=times.get(name),
+        )
         for name in frame.columns
         if name != label
     )
@@ -144,18 +154,28 @@ def suggest(
 
 
 def suggest_column(
-    values: pl.Series, *, in_key: bool, zone: str, facts: ColumnFacts = _NOTHING, upper: bool = True
+    values: pl.Series,
+    *,
+    in_key: bool,
+    zone: str,
+    facts: ColumnFacts = _NOTHING,
+    upper: bool = True,
+    declared: Timestamp | None = None,
 ) -> Suggested:
-    """The column that `values` would pass, with the evidence. Without `upper` a number is left without an upper bound."""
+    """The column that `values` would pass, with the evidence. Without `upper` a number is left without an upper bound; times
+    keep the zone that is `declared` of them.
+    """
     name, missing = values.name, values.null_count()
     policy = Keep() if missing else Reject()
     seen = f"{missing:,} missing" if missing else "none missing"
     dtype = values.dtype
     if isinstance(dtype, pl.Datetime):
         naive = dtype.time_zone is None
-        shown = Timestamp(
-            name, tz=zone, naive="local" if naive else "reject", missing=policy, semantic=facts.semantic
-        )
+        taken: Literal["reject", "local"] = "local" if naive else declared.naive if declared else "reject"
+        read_in = declared.tz if declared else zone
+        shown = Timestamp(name, tz=read_in, naive=taken, missing=policy, semantic=facts.semantic)
+        if declared:
+            return Suggested(shown, f"timestamps, {seen}, the zone as declared")
         return Suggested(
             shown, f"timestamps, {seen}", "the time zone of its clock" if naive else "the zone it is read in"
         )

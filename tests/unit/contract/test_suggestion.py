@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import holdfast
-from holdfast.contract import Contract, compile_batch, from_frame
+from holdfast.contract import Contract, Timestamp, compile_batch, from_frame
 from holdfast.contract.border import ColumnFacts
 from holdfast.contract.suggestion import suggest
 
@@ -55,6 +55,17 @@ def test_each_column_has_its_line_and_its_evidence() -> None:
         "celsius: the unit",
         "late: how long after the event it is known",
     )
+
+
+def test_what_is_declared_of_times_stays() -> None:
+    """Rows in the store are in UTC, whatever clock their deliveries are read by."""
+    declared = Timestamp("at", tz="Europe/Oslo", naive="local")
+    found = suggest(ROWS, zone="UTC", times={"at": declared}, label="late")
+    assert found.columns[1].line == 'Timestamp("at", tz="Europe/Oslo", naive="local")'
+    assert not any("zone" in question for question in found.unknown)
+    naive = ROWS.with_columns(at=pl.col("at").dt.replace_time_zone(None))
+    strict = suggest(naive, zone="UTC", times={"at": Timestamp("at", tz="Europe/Oslo")}, label="late")
+    assert strict.columns[1].line == found.columns[1].line
 
 
 def test_the_text_is_python_that_makes_the_contract() -> None:

@@ -105,7 +105,7 @@ class Model:
         check_name(self.name, "model")
         for part in ("feeds", "features", "aggregates", "golden", "hooks"):
             object.__setattr__(self, part, tuple(getattr(self, part)))
-        object.__setattr__(self, "holdout", duration(self.holdout))
+        object.__setattr__(self, "holdout", duration(self.holdout, "holdout"))
         for problem in _problems(self):
             raise InputError("HF101", f"model {self.name!r}: {problem}", state="nothing was done")
 

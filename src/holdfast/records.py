@@ -154,23 +154,24 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def duration(text: str | timedelta) -> timedelta:
-    """A span of time from a number with a unit: ms, s, min, h or d.
+def duration(text: str | timedelta, of: str = "") -> timedelta:
+    """A span of time from a number with a unit: ms, s, min, h or d. `of` is what it was given as, for the error.
 
     >>> duration("90min")
     datetime.timedelta(seconds=5400)
     """
     if isinstance(text, timedelta):
         return text
-    found = _DURATION.match(text)
+    given = f"{of}={text!r}" if of else repr(text)
+    found = _DURATION.match(text) if isinstance(text, str) else None
     if found is None:
         raise InputError(
-            "HF101", f"{text!r} is not a duration: write a number and ms, s, min, h or d, as in '15min'"
+            "HF101", f"{given} is not a duration: write a number and ms, s, min, h or d, as in '15min'"
         )
     try:
         return timedelta(seconds=float(found[1]) * _UNIT_SECONDS[found[2]])
     except OverflowError as error:
-        raise InputError("HF101", f"{text[:40]!r} is a longer duration than can be counted") from error
+        raise InputError("HF101", f"{given[:60]} is a longer duration than can be counted") from error
 
 
 def utc(moment: datetime) -> datetime:

@@ -80,6 +80,8 @@ def test_a_plan_is_shown_and_then_done(shell: Shell) -> None:
     assert "batch rows/second@0 (backed out)" in tree
     assert "batch rows/first@0" in tree
     assert f"version {versions[0]} (tainted)" in tree
+    table = shell("status").splitlines()
+    assert all(any(version in line and ", tainted" in line for line in table) for version in versions)
     with pytest.raises(RefusedError, match=r"HF406.*rows/second"):
         shell("qualify", versions[0])
     snapshot = next(node["name"] for node in walked["nodes"] if node["kind"] == "snapshot")

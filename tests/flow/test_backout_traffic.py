@@ -114,9 +114,14 @@ def test_a_live_tainted_version_gives_its_traffic_back(case: Case) -> None:
 def test_what_is_tainted_is_refused_everywhere(case: Case) -> None:
     """R5, R15: HF406 says which batch, and what to do."""
     bad = case.tainted_version()
-    case.back_out()
+    row = case.back_out()
     with pytest.raises(RefusedError, match=r"HF406.*flights/h1.*the clock was wrong.*holdfast train"):
         case.world.begin(bad)
+    unjudged = case.world.add_version(state="registered", snapshot=case.dirty)
+    with case.store.ledger.write() as connection:
+        taints.add(connection, "version", [unjudged], backout=row.backout, now_us=case.world.tick())
+    with pytest.raises(RefusedError, match="HF406"):  # not HF403: to qualify it would lead nowhere
+        case.world.begin(unjudged)
     model = case.world.model
     with pytest.raises(RefusedError, match="HF406"):
         qualify.qualify(case.store, model, bad, now_us=case.world.tick())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from holdfast.features import Aggregate, Code, Hour, Log, Value
 from holdfast.feeds import Expectations, Feed, Granularity
 from holdfast.qualify import GoldenQuery
 from holdfast.rollout import Canary
+from holdfast.rollout.drills import Drills
 from holdfast.train import LightGBM, Rate
 
 COLUMNS = (
@@ -143,6 +145,21 @@ def test_a_contradiction_is_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words) as wrong:
         Model(**GOOD | change)
     assert wrong.value.code == "HF101"
+
+
+@pytest.mark.parametrize(
+    ("declare", "named"),
+    [
+        (lambda: Canary(watch="2m"), "watch='2m'"),
+        (lambda: Canary(patience=3600), "patience=3600"),
+        (lambda: Label("late", delay="soon"), "delay='soon'"),
+        (lambda: Drills(every="weekly"), "every='weekly'"),
+        (lambda: Expectations(grace="1"), "grace='1'"),
+    ],
+)
+def test_a_span_that_is_none_is_named(declare: Callable[[], object], named: str) -> None:
+    with pytest.raises(InputError, match=f"HF101: {named} is not a duration"):
+        declare()
 
 
 LATE_BEFORE = Aggregate(

@@ -70,7 +70,7 @@ def drill(
     if live and DrillKind.ROLL_BACK in wanted:
         report.say("[yellow]--live[/]: all users are moved to the former champion for a moment, and back")
     ended: list[Drill] = []
-    lasts_us = duration(lasts) // timedelta(microseconds=1)
+    lasts_us = duration(lasts, "--lasts") // timedelta(microseconds=1)
     with report.progress("drilling") as step:
         for done, kind in enumerate(wanted, start=1):
             found = drilling.run(place, kind, actor=getpass.getuser(), lasts_us=lasts_us)

@@ -217,7 +217,7 @@ def vacuum(
     traffic.
     """
     report = Report(as_json=as_json)
-    store, moment, span = Project.load(project, declaration).store(), now_us(), duration(keep)
+    store, moment, span = Project.load(project, declaration).store(), now_us(), duration(keep, "--keep")
     shown = retention.plan(store, now_us=moment, keep=span, newest=newest)
     if shown.files:
         sizes = [(file.table, file.path, file.bytes) for file in shown.files[:_SHOWN]]

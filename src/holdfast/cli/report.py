@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -42,13 +42,17 @@ EXIT_STATUS: Final[dict[type[HoldfastError], int]] = {
 """The exit status of each kind of error; 0 is success, 1 is a judgement that failed (a gate, a verification)."""
 
 
+_UNBROKEN: Final = 10_000
+"""Columns of what is no terminal: more than any table has."""
+
+
 class Report:
     """The output of one command."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._out = Console(highlight=False, quiet=as_json, soft_wrap=True)
-        self._err = Console(stderr=True, highlight=False)
+        self._out = _console(sys.stdout, quiet=as_json)
+        self._err = _console(sys.stderr)
 
     def say(self, words: str) -> None:
         """One line for a person; may hold Rich markup, so escape what comes from data with `rich.markup.escape`."""
@@ -107,6 +111,14 @@ class Report:
         with ProgressBar(*columns, console=self._err, transient=True) as bar:
             task = bar.add_task(label, total=None)
             yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def _console(stream: TextIO, *, quiet: bool = False) -> Console:
+    """Lines are broken by the terminal alone, so that a command can be copied; where none is, nothing breaks a table either."""
+    console = Console(file=stream, highlight=False, quiet=quiet, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _UNBROKEN
+    return console
 
 
 def cell(value: object) -> str:

@@ -113,9 +113,8 @@ def _tables(report: Report, document: dict[str, Any]) -> None:
             "Versions",
             ["version", "role", "state", "place", "AUC", "labelled", "requests"],
             [
-                tuple(
-                    row[name] for name in ("version", "role", "state", "place", "auc", "labelled", "requests")
-                )
+                (row["version"], row["role"], _state(row))
+                + tuple(row[name] for name in ("place", "auc", "labelled", "requests"))
                 for row in document["versions"]
             ],
         )
@@ -129,9 +128,15 @@ def _tables(report: Report, document: dict[str, Any]) -> None:
             )
 
 
+def _state(version: dict[str, Any]) -> str:
+    """What a version may be used for: a tainted one for nothing, whatever the gates said."""
+    return f"{version['state']}, tainted" if version["taint"] else str(version["state"])
+
+
 def _first_steps(document: dict[str, Any]) -> str:
     """The command that comes next for a model that nobody answers for."""
-    states = {row["state"] for row in document["versions"] if row["role"] == "candidate"}
+    candidates = [row for row in document["versions"] if row["role"] == "candidate" and not row["taint"]]
+    states = {row["state"] for row in candidates}
     if document["rollouts"] and document["rollouts"][0]["running"]:
         return "holdfast up"
     if "qualified" in states:

@@ -290,7 +290,7 @@ class Label:
     def __post_init__(self) -> None:
         check_name(self.name, "column")
         _semantic_stated(self.name, self.semantic)
-        object.__setattr__(self, "delay", duration(self.delay))
+        object.__setattr__(self, "delay", duration(self.delay, "delay"))
         if self.delay_span < timedelta(0):
             raise _refuse(self.name, "a label cannot be known before its event")
         object.__setattr__(self, "missing", as_policy(self.missing))

@@ -75,6 +75,8 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
             f"{version} is a version of {row.model!r}, not of {model.name!r}",
             state="nothing was written",
         )
+    with store.ledger.read() as connection:
+        taints.refuse(connection, "version", version)  # before the state: no gate could ever let it pass
     if row.role != "candidate" or row.state != "qualified":
         raise RefusedError(
             "HF403",

@@ -81,7 +81,7 @@ class Aggregate:
     def __post_init__(self) -> None:
         check_name(self.name, "aggregate")
         for span in ("window", "every", "available_after"):
-            object.__setattr__(self, span, duration(getattr(self, span)))
+            object.__setattr__(self, span, duration(getattr(self, span), span))
         if self.every_us <= 0 or self.window_us <= 0 or self.available_after_us < 0:
             raise InputError(
                 "HF101",

@@ -131,7 +131,7 @@ class Complete:
     elsewhere: Limits = field(default_factory=lambda: Limits(error=1))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "longest", duration(self.longest))
+        object.__setattr__(self, "longest", duration(self.longest, "longest"))
         if self.longest_us <= 0:
             raise InputError("HF101", "complete: the longest time without an event must be positive")
         if self.quiet is not None and not 0 <= self.quiet[0] < self.quiet[1] <= 24:
@@ -155,7 +155,7 @@ class Granularity:
     level: Level = Level.CRITICAL
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "step", duration(self.step))
+        object.__setattr__(self, "step", duration(self.step, "step"))
         if self.step_us <= 0:
             raise InputError("HF101", "granularity: the step must be positive")
 
@@ -181,7 +181,7 @@ class Reference:
 
     def __post_init__(self) -> None:
         if self.within is not None:
-            object.__setattr__(self, "within", duration(self.within))
+            object.__setattr__(self, "within", duration(self.within, "within"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +280,8 @@ class Expectations:
     def __post_init__(self) -> None:
         for name in ("every", "ahead"):
             span = getattr(self, name)
-            object.__setattr__(self, name, None if span is None else duration(span))
-        object.__setattr__(self, "grace", duration(self.grace))
+            object.__setattr__(self, name, None if span is None else duration(span, name))
+        object.__setattr__(self, "grace", duration(self.grace, "grace"))
         for name in ("references", "composition", "busiest"):
             parts = getattr(self, name)
             object.__setattr__(self, name, parts if isinstance(parts, tuple) else (parts,))

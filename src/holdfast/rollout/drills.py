@@ -67,7 +67,7 @@ class Drills:
     def __post_init__(self) -> None:
         object.__setattr__(self, "kinds", tuple(kind_of(each) for each in self.kinds))
         for name in ("every", "roll_back_within"):
-            span = duration(getattr(self, name))
+            span = duration(getattr(self, name), name)
             object.__setattr__(self, name, span)
             if span <= timedelta(0):
                 raise InputError("HF101", f"{name} of drills is longer than nothing, and it is {span}")

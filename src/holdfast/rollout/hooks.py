@@ -81,7 +81,7 @@ class Hook:
     def __post_init__(self) -> None:
         check_name(self.name, "hook")
         object.__setattr__(self, "on", tuple(self.on))
-        object.__setattr__(self, "within", duration(self.within))
+        object.__setattr__(self, "within", duration(self.within, "within"))
         _require(
             self,
             bool(_URL.fullmatch(self.url)),

@@ -167,9 +167,9 @@ class Canary:
         object.__setattr__(self, "steps", tuple(float(step) for step in self.steps))
         object.__setattr__(self, "slices", tuple(self.slices))
         for name in ("patience", "verify_within", "step_at_least", "watch", "latency_slack"):
-            object.__setattr__(self, name, duration(getattr(self, name)))
+            object.__setattr__(self, name, duration(getattr(self, name), name))
         if self.drill_within is not None:
-            object.__setattr__(self, "drill_within", duration(self.drill_within))
+            object.__setattr__(self, "drill_within", duration(self.drill_within, "drill_within"))
         steps = self.steps
         quantile = self.latency_quantile
         rising = all(low < high for low, high in pairwise(steps))

@@ -1,0 +1,56 @@
+"""What a command prints into a pipe can be copied and searched: no line, name or table is broken at some width."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from holdfast.cli.app import app, load_commands
+
+
+def piped(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command as a script runs it: both outputs are pipes."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR")
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "holdfast", *words, "--project", str(directory)],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+
+
+BATCH = "a-batch-whose-name-is-long-" + "x" * 30
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project of `holdfast init` with its example as one batch."""
+    directory = tmp_path_factory.mktemp("parcels")
+    load_commands("")
+    for words in (["init"], ["ingest", "rows", str(directory / "parcels.csv"), "--batch", BATCH]):
+        done = CliRunner().invoke(app, [*words, "--project", str(directory)])
+        assert done.exit_code == 0, (done.output, done.exception)
+    return directory
+
+
+def test_an_error_is_three_lines_however_long(project: Path) -> None:
+    other = project / f"{'a long name' * 12}.csv"
+    other.write_text("".join((project / "parcels.csv").read_text().splitlines(keepends=True)[:-1]))
+    done = piped(project, "ingest", "rows", str(other), "--batch", BATCH)
+    error, state, following = done.stderr.splitlines()
+    assert error.startswith("error HF203 ")
+    assert state.startswith("  state: ")
+    assert following.startswith("  next:  ")
+    assert len(following) > 80
+    assert done.returncode == 4
+
+
+def test_a_name_in_a_table_is_whole(project: Path) -> None:
+    lines = piped(project, "feeds", "rows", "--batches").stdout.splitlines()
+    assert len([line for line in lines if BATCH in line]) == 1
+    assert max(map(len, lines)) > 80

@@ -163,7 +163,7 @@ def duration(text: str | timedelta, of: str = "") -> timedelta:
     if isinstance(text, timedelta):
         return text
     given = f"{of}={text!r}" if of else repr(text)
-    found = _DURATION.match(text) if isinstance(text, str) else None
+    found = _DURATION.match(str(text))  # a bare number is what people write by mistake
     if found is None:
         raise InputError(
             "HF101", f"{given} is not a duration: write a number and ms, s, min, h or d, as in '15min'"

@@ -17,7 +17,7 @@ from holdfast.control.executor import Executor, LocalExecutor, open_executor
 from holdfast.errors import InputError, UnavailableError
 from holdfast.store import Store, files, orphans
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'holdfast[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -113,8 +113,10 @@ def _tables(report: Report, document: dict[str, Any]) -> None:
             "Versions",
             ["version", "role", "state", "place", "AUC", "labelled", "requests"],
             [
-                (row["version"], row["role"], _state(row))
-                + tuple(row[name] for name in ("place", "auc", "labelled", "requests"))
+                (
+                    *(row["version"], row["role"], _state(row), row["place"]),
+                    *(row["auc"], row["labelled"], row["requests"]),
+                )
                 for row in document["versions"]
             ],
         )

@@ -153,7 +153,7 @@ def _ray(address: str) -> Executor:
             "HF103",
             "Ray is not installed here",
             state="nothing was changed",
-            next_command="pip install 'holdfast[ray]'",
+            next_command="pip install '.[ray]' in the clone of Holdfast",
         ) from error
     return RayExecutor.connect(address)
 

@@ -122,7 +122,7 @@ def _opened(url: str) -> tuple[ObjectStore, str, str]:
             "HF201",
             f"the source {shown(url)} needs obstore, which is not installed",
             state="nothing was loaded",
-            next_command="pip install 'holdfast[s3]'",
+            next_command="pip install '.[s3]' in the clone of Holdfast",
         ) from error
     parts = urlsplit(shown(url))
     base = f"{parts.scheme}://{parts.netloc}/"

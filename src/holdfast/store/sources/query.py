@@ -104,7 +104,7 @@ def _why(name: str, url: str, done: subprocess.CompletedProcess[bytes], limit_by
             return refused(
                 name,
                 "needs adbc-driver-postgresql, which is not installed",
-                next_command="pip install 'holdfast[postgres]'",
+                next_command="pip install '.[postgres]' in the clone of Holdfast",
             )
         case code:
             return unanswered(name, f"could not be read: the reader ended with status {code} ({said})")

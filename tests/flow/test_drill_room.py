@@ -45,6 +45,16 @@ def test_without_room_nothing_is_copied(place, free, exercise) -> None:
     assert not list(place.store.root.parent.glob("*.drill-*"))
 
 
+def test_a_bad_push_against_a_heuristic_is_not_to_be_judged(place, free) -> None:
+    """R114: after a roll-back to the heuristic there is no candidate whose twin could be pushed."""
+    free(10**9)
+    with place.store.ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE versions SET role = 'heuristic'")
+    found = drill_push.bad_push(place, 1)
+    assert (found.verdict, found.took_us) == (Verdict.INCONCLUSIVE, None)
+    assert found.explanation.startswith("nothing to push against: v2-00000000 answers, a heuristic")
+
+
 def test_without_room_no_binary_is_tried_and_none_is_blamed(place, free) -> None:
     free(200)
     version = "v2-00000000"

@@ -58,6 +58,9 @@ def _pushed(place: Place, store: Store) -> Found:
     if champion is None or any(each.running for each in row):
         why = "no version serves yet" if champion is None else "a rollout is under way"
         return Found(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
+    if champion.role != "candidate":
+        why = f"{champion.version} answers, a {champion.role}, and only a candidate is rolled out"
+        return Found(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
     contract = Contract.from_json(open_sealed(blobs.get(store, champion.digest))[1].contract_json)
     asked = requests_of(place.store, model.name, champion.version, contract)
     if not asked:

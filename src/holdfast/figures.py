@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from holdfast.records import HOUR_US
+from holdfast.records import HOUR_US, MINUTE_US
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -29,21 +29,29 @@ def share(share_ppm: int) -> str:
 
 
 def hours(us: float) -> str:
-    """A length of time in microseconds as hours, to a tenth.
+    """A length of time in microseconds as hours, to a tenth; as minutes or seconds where it is shorter than one.
 
-    >>> hours(5_400_000_000)
-    '1.5 h'
+    >>> hours(5_400_000_000), hours(180_000_000), hours(0)
+    ('1.5 h', '3.0 min', '0.0 s')
     """
-    return f"{us / HOUR_US:.1f} h"
+    size, unit = _unit_of(us)
+    return f"{us / size:.1f} {unit}"
 
 
 def set_hours(us: float) -> str:
-    """A length of time in microseconds that somebody set, as hours and without needless digits.
+    """A length of time in microseconds that somebody set, as hours and without needless digits; as minutes or seconds where
+    it is shorter than one.
 
-    >>> set_hours(86_400_000_000), set_hours(1_800_000_000)
-    ('24 h', '0.5 h')
+    >>> set_hours(86_400_000_000), set_hours(1_800_000_000), set_hours(45_000_000)
+    ('24 h', '30 min', '45 s')
     """
-    return f"{us / HOUR_US:g} h"
+    size, unit = _unit_of(us)
+    return f"{us / size:g} {unit}"
+
+
+def _unit_of(us: float) -> tuple[int, str]:
+    """The largest of hours, minutes and seconds that fits, in microseconds, with its name."""
+    return next((each for each in ((HOUR_US, "h"), (MINUTE_US, "min")) if us >= each[0]), (1_000_000, "s"))
 
 
 def span(seconds: float) -> str:

@@ -342,7 +342,8 @@ def _words(step: Step) -> Iterator[str]:
             yield f"{step.model}: nothing clean can answer; {step.version} goes on, although it is tainted"
         case ReplaceStandIns():
             instead = "nothing" if step.fallback is None else step.fallback
-            yield f"{step.model}: {', '.join(step.versions)} no longer stand by; the fallback is {instead}"
+            stand = "stands" if len(step.versions) == 1 else "stand"
+            yield f"{step.model}: {', '.join(step.versions)} no longer {stand} by; the fallback is {instead}"
         case ListAnswers():
             yield from _answers(step)
         case ListFeedback():

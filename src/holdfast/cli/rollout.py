@@ -26,6 +26,7 @@ from holdfast.figures import ago, share
 from holdfast.records import Verdict
 from holdfast.rollout import Canary
 from holdfast.rollout.machine import State
+from holdfast.rollout.metric import SLICES
 from holdfast.rollout.power import PowerRow
 from holdfast.store import Store, named, rollouts, versions
 
@@ -44,7 +45,7 @@ def rollout(
     resume: Annotated[bool, typer.Option("--resume", help="Let a canary that is held go on.")] = False,
     reason: Annotated[
         str, typer.Option("--reason", help="Why it is held or goes on; kept in the ledger.")
-    ] = "asked for by a person",
+    ] = pausing.UNSAID,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
@@ -70,8 +71,9 @@ def rollout(
         move = pausing.pause if pause else pausing.resume
         actor = getpass.getuser()
         number = move(store, loaded.model.name, actor=actor, reason=reason, now_us=now_us())
-        state = rollouts.get(store, number).state
-        report.say(f"[green]ok[/] rollout {number} is {state}")
+        row = rollouts.get(store, number)
+        state = row.state
+        report.say(f"[green]ok[/] rollout {number} is {state}: {escape(row.reason)}")
         report.result({"rollout": number, "state": state})
     else:
         _begin(report, loaded, declaration, version)
@@ -106,8 +108,10 @@ def policy(
     with report.progress("simulating the tests"):
         traffic = policies.measured(store, loaded.model.name, now_us=now_us())
         found = policies.compare(before, declared, traffic)
+    settings = policies.settings_of(declared)
+    report.table("The declared policy", ["setting", "value, durations in seconds"], list(settings.items()))
     _say_comparison(report, found, number)
-    report.result({"against": number, **asdict(found)})
+    report.result({"policy": settings, "against": number, **asdict(found)})
 
 
 def _begin(report: Report, loaded: Project, declaration: Path | None, version: str | None) -> None:
@@ -157,15 +161,18 @@ def _say_edit(report: Report, store: Store, model: Model, before: Canary) -> dic
 
 
 def _say_comparison(report: Report, found: policies.Comparison, number: int | None) -> None:
-    old = "the declared policy itself" if number is None else f"the policy of rollout {number}"
-    if not found.changes:
+    old = f"the policy of rollout {number}"
+    if number is None:
+        report.say("no rollout has had a policy yet: this is the declared one alone")
+    elif not found.changes:
         report.say(f"the declared policy is {old}")
     for change in found.changes:
         report.say(
             f"{change.field}: {escape(change.before)} in {old}, [bold]{escape(change.after)}[/] declared"
         )
+    before = f"{found.alpha_before:.2%} before, " if found.changes else ""
     report.say(
-        f"needless roll-backs of a good version: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} declared "
+        f"needless roll-backs of a good version: at most {before}{found.alpha_after:.2%} declared "
         "in all stages together (replay, shadow, canary, watch)"
     )
     if found.traffic is None:
@@ -175,39 +182,34 @@ def _say_comparison(report: Report, found: policies.Comparison, number: int | No
         f"measured: {found.traffic.units_per_minute:,.1f} requests a minute, "
         f"{found.traffic.labelled_per_minute:,.1f} labelled, {found.traffic.error_rate:.3%} failed"
     )
-    columns = [
-        "metric",
-        "harm",
-        "share",
-        "in its step",
-        "declared",
-        "within an hour",
-        "declared",
-        "half found",
-        "declared",
-    ]
+    twice = bool(found.changes)  # the same policy beside itself says nothing
+    measures = ("in its step", "within an hour", "half found")
+    heads = [head for each in measures for head in ((each, "declared") if twice else (each,))]
     report.table(
-        "What is found, before and declared",
-        columns,
+        "What is found, before and declared" if twice else "What is found",
+        ["metric", "harm", "share", *heads],
         [
             (
                 each.metric,
                 each.effect,
                 f"{each.share_percent:g} %",
-                *(cell for name in ("within_step", "within_hour") for cell in _both(each, name)),
-                _minutes(each.before),
-                _minutes(each.after),
+                *(
+                    cell(row)
+                    for cell in (_within_step, _within_hour, _minutes)
+                    for row in ((each.before, each.after) if twice else (each.after,))
+                ),
             )
             for each in found.power
         ],
     )
 
 
-def _both(change: policies.PowerChange, name: str) -> tuple[str, str]:
-    def cell(row: object) -> str:
-        return "-" if row is None else f"{getattr(row, name):.0%}"
+def _within_step(row: PowerRow | None) -> str:
+    return "-" if row is None else f"{row.within_step:.0%}"
 
-    return cell(change.before), cell(change.after)
+
+def _within_hour(row: PowerRow | None) -> str:
+    return "-" if row is None else f"{row.within_hour:.0%}"
 
 
 def _minutes(row: PowerRow | None) -> str:
@@ -255,12 +257,18 @@ def _say_metrics(report: Report, found: RolloutProgress) -> None:
         interval = "-"
         if each.estimate is not None and each.low is not None:
             high = "inf" if each.high is None else f"{each.high:.3g}"
-            interval = f"{each.difference} {each.estimate:.3g} [{each.low:.3g}, {high}]"
-        seen = f"{each.units:,} of {each.needed:,}" if each.needed else f"{each.units:,}"
+            of = "" if each.difference == "odds ratio" else "difference of "
+            interval = f"{of}{each.difference} {each.estimate:.3g} [{each.low:.3g}, {high}]"
+        # Units of a step are counted until it has enough; how far beyond that says nothing.
+        seen = f"{each.units:,}" if not each.needed else f"{each.units:,} of {each.needed:,}"
+        if each.needed and each.units >= each.needed:
+            seen = f"enough ({each.needed:,})"
         rows.append((each.metric, each.verdict, seen, f"{each.log_e:.1f} of {each.log_bound:.1f}", interval))
-    report.table("Evidence", ["metric", "verdict", "units", "ln e-value", "challenger / champion"], rows)
+    report.table(
+        "Evidence", ["metric", "verdict", "units", "ln e-value", "challenger against champion, 95 %"], rows
+    )
     for each in found.metrics:
-        if each.verdict is not Verdict.PASS:
+        if each.verdict is not Verdict.PASS or each.metric == SLICES:
             report.say(f"[{_COLOURS[each.verdict]}]{each.metric}[/]: {escape(each.explanation)}")
 
 

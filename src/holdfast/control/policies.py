@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -98,11 +97,17 @@ def changes(before: Canary, after: Canary) -> tuple[Change, ...]:
     >>> changes(Canary(), Canary(alpha=0.05))
     (Change(field='alpha', before='0.01', after='0.05'),)
     """
-    old: Mapping[str, Any] = json.loads(before.to_json())
-    new: Mapping[str, Any] = json.loads(after.to_json())
-    return tuple(
-        Change(name, json.dumps(old[name]), json.dumps(new[name])) for name in new if old[name] != new[name]
-    )
+    old, new = settings_of(before), settings_of(after)
+    return tuple(Change(name, old[name], new[name]) for name in new if old[name] != new[name])
+
+
+def settings_of(policy: Canary) -> dict[str, str]:
+    """What a policy says, each setting as the ledger keeps it; durations are in seconds.
+
+    >>> settings_of(Canary())["patience"]
+    '259200.0'
+    """
+    return {name: json.dumps(value) for name, value in json.loads(policy.to_json()).items()}
 
 
 def _power(

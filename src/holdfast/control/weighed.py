@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from holdfast.records import Verdict
-from holdfast.rollout import Canary, MetricState, MetricVerdict, judge, shadow
-from holdfast.rollout.metric import ERRORS, LATENCY, QUALITY, RATE
+from holdfast.rollout import Canary, MetricState, MetricVerdict, judge, shadow, slices
+from holdfast.rollout.metric import ERRORS, LATENCY, QUALITY, RATE, SLICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def weigh(state: MetricState, judged: MetricVerdict) -> Weighed:
         log_bound=state.log_bound,
         reached=min(1.0, max(0.0, state.log_e / state.log_bound)) if state.log_bound > 0 else 0.0,
         verdict=judged.verdict,
-        explanation=_explained(judged),
+        explanation=_explained(judged) + _nearest(state),
     )
 
 
@@ -59,6 +60,12 @@ def in_order(states: Iterable[MetricState]) -> list[MetricState]:
     """The metrics as people read them."""
     order = {ERRORS: 0, LATENCY: 1, QUALITY: 2}
     return sorted(states, key=lambda state: (order.get(state.metric, 9), state.metric))
+
+
+def _nearest(state: MetricState) -> str:
+    """Which slice is nearest to its bound, when `state` is of slices and has seen one."""
+    shown = slices.shown_by(json.loads(state.state), state.log_bound) if state.metric == SLICES else []
+    return f" Nearest to its bound: {shown[0]}." if shown else ""
 
 
 def _explained(judged: MetricVerdict) -> str:

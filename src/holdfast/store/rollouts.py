@@ -123,6 +123,15 @@ def move(
         )
 
 
+def say_anew(connection: Connection, row: RolloutRow, *, reason: str, actor: str) -> None:
+    """Give `row`, which stays where it is since it came there, another reason, in the caller's transaction."""
+    connection.execute(
+        update(_ROLLOUTS)
+        .where(_ROLLOUTS.c.rollout == row.rollout, _ROLLOUTS.c.state == row.state)
+        .values(reason=reason, actor=actor)
+    )
+
+
 def get(store: Store, rollout: int) -> RolloutRow:
     """Rollout number `rollout`; `NotFoundError` HF303 when there is none."""
     with store.ledger.read() as connection:

@@ -169,3 +169,18 @@ def test_what_callers_ask_and_nothing_taught_is_on_the_page_and_escaped(empty_st
     assert "by estimate for 30.0%" in text
     assert story.nasty not in text
     assert "origin = EWR" not in text
+
+
+def test_a_tainted_champion_is_told_at_the_top(store, story):
+    known = StatusReader(store, "flight-delay").read(now_us=story.now_us)
+    plan = dataclasses.replace(known.plan, challenger=None, share_ppm=0)
+    spoilt = tuple(
+        dataclasses.replace(each, taint="batch b1 was backed out") if each.place == "champion" else each
+        for each in known.versions
+    )
+    held = dataclasses.replace(known, plan=plan, versions=spoilt)
+    shown = page(held, delivery.read(store, "flight-delay", now_us=story.now_us), Drawings())
+    assert shown.headline == f"{story.first} answers all traffic, although it is tainted."
+    tile = next(each for each in shown.tiles if each.name == "Presence")
+    assert (tile.figure, tile.tone) == ("as declared, tainted", "fail")
+    assert "no clean version can answer" in tile.detail

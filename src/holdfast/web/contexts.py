@@ -136,7 +136,8 @@ def headline(status: Status) -> str:
     if plan is None:
         return "No version has been rolled out yet."
     if plan.challenger is None or plan.share_ppm == 0:
-        return f"{plan.champion} answers all traffic."
+        tainted = ", although it is tainted" if status.held is not None else ""
+        return f"{plan.champion} answers all traffic{tainted}."
     share = figures.share(plan.share_ppm)
     if plan.share_ppm >= 1_000_000:
         return f"{plan.challenger} was given all traffic and is being verified."
@@ -164,6 +165,8 @@ def _presence_tile(status: Status) -> Tile:
         Verdict.INCONCLUSIVE: "not known",
     }[status.presence.verdict]
     detail = status.presence.explanation if age is None else f"champion is {figures.span(age)} old"
+    if status.held is not None:
+        return Tile("Presence", f"{figure}, tainted", f"no clean version can answer; {detail}", Verdict.FAIL)
     return Tile("Presence", figure, detail, status.presence.verdict)
 
 

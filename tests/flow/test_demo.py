@@ -46,6 +46,10 @@ def test_the_champion_is_well_ahead_of_the_heuristic(told: dict) -> None:
     assert told["auc_champion"] - told["auc_heuristic"] >= 0.03
 
 
+def test_the_end_says_how_to_look_at_it_again(told: dict) -> None:
+    assert told["reopen"] == f"holdfast up --project {told['directory']}"
+
+
 def test_nobody_got_a_server_error(told: dict) -> None:
     assert told["requests"] > 5000
     assert told["http_5xx"] == 0

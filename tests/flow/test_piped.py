@@ -1,7 +1,8 @@
-"""What a command prints into a pipe can be copied and searched: no line, name or table is broken at some width."""
+"""What commands leave for other programs: lines in a pipe that no width breaks, and a model file without a loose end."""
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -54,3 +55,15 @@ def test_a_name_in_a_table_is_whole(project: Path) -> None:
     lines = piped(project, "feeds", "rows", "--batches").stdout.splitlines()
     assert len([line for line in lines if BATCH in line]) == 1
     assert max(map(len, lines)) > 80
+
+
+def test_the_model_file_of_init_is_a_tidy_one(project: Path) -> None:
+    source = (project / "model.py").read_text()
+    assert source.endswith(")\n")
+    imported, *rest = [node for node in ast.parse(source).body if not isinstance(node, ast.Expr)]
+    assert isinstance(imported, ast.ImportFrom)
+    named = {each.name for each in imported.names}
+    assert (
+        named == {node.id for part in rest for node in ast.walk(part) if isinstance(node, ast.Name)} & named
+    )
+    assert {"Contract", "Model", "Feed"} <= named

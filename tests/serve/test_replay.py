@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -125,6 +125,9 @@ def test_what_decides_otherwise_is_shown_by_slice_and_by_row(recording: Recordin
     assert len(found.worst) == 5
     assert (found.worst[0].ours, found.worst[0].theirs) == (pytest.approx(0.1), 0.5)
     assert found.worst[0].inputs["origin"] == "EWR"
+    assert datetime.fromisoformat(found.worst[0].inputs["scheduled"]).tzinfo is not None, (
+        "a moment as a moment"
+    )
 
 
 def test_rows_that_a_version_cannot_answer_are_its_failures(recording: Recording) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.options import AsJson
@@ -96,6 +97,7 @@ class Story:
                     threading.Event().wait()
                 except KeyboardInterrupt:
                     self._report.say("ended")
+        self._report.say(f"\nThe page is closed; to open it again: [cyan]{escape(self._found['reopen'])}[/]")
         self._report.result(self._found)
 
     @property
@@ -372,6 +374,7 @@ class Story:
             "days_replayed": (self._today - LOADED_UNTIL).days,
             "seconds": round(time.monotonic() - self._began, 1),
             "page": self._page,
+            "reopen": f"holdfast up --project {self._stage.project.directory}",
         }
         self._report.say(
             f"  {self._found['rows_loaded']:,} rows loaded, {self._found['rows_quarantined']} in quarantine, "

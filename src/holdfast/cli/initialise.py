@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import random
 import re
@@ -15,6 +16,7 @@ import typer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.markup import escape
 
+import holdfast
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, Directory
 from holdfast.cli.project import MODEL_FILE
@@ -89,21 +91,22 @@ def init(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - it writes Python, not HTML
     )
-    target.write_text(
-        environment.get_template("model.py.j2").render(
-            name=name,
-            label=label,
-            key=key,
-            event_time=event_time,
-            columns=suggestions,
-            source=data.name,
-            holdout_days=holdout_days(frame[event_time]),
-            says_na=_says_na(data, frame),
-        ),
-        encoding="utf-8",
-    )
+    facts = {
+        "name": name,
+        "label": label,
+        "key": key,
+        "event_time": event_time,
+        "columns": suggestions,
+        "source": data.name,
+        "holdout_days": holdout_days(frame[event_time]),
+        "says_na": _says_na(data, frame),
+    }
+    template = environment.get_template("model.py.j2")
+    imports = used(template.render(facts, imports=["Model"]))
+    target.write_text(template.render(facts, imports=imports), encoding="utf-8")
     report.say(f"[green]ok[/] wrote {escape(str(target))}; read it, correct units and ranges, then:")
     commands = [
         f"holdfast ingest rows {data}",
@@ -124,6 +127,16 @@ def init(
             "next": commands,
         }
     )
+
+
+def used(source: str) -> list[str]:
+    """The names of Holdfast that a model file's text uses, in order.
+
+    >>> used("weight = Number('kg', unit='kg', missing=Keep())")
+    ['Keep', 'Number']
+    """
+    names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    return sorted(names & set(holdfast.__all__))
 
 
 def _read(path: Path) -> pl.DataFrame:

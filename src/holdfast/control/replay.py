@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from math import isnan
 from typing import Any, Final
 
-from holdfast.contract import Contract
+from holdfast.contract import Contract, Timestamp
 from holdfast.contract.crossing import Crossing
+from holdfast.contract.moments import EPOCH
 from holdfast.control.log_reading import slicer_of
 from holdfast.control.pairs import Slicer, no_slices
 from holdfast.control.trial import tried
@@ -333,11 +335,11 @@ def _labelled(store: Store, asked: Sequence[_Asked]) -> list[LabelledPair]:
 
 
 def _worst(candidate: _Candidate, asked: Sequence[_Asked]) -> list[WorstRow]:
-    names = [column.name for column in candidate.contract.request_columns]
+    columns = candidate.contract.request_columns
     rows = [
         WorstRow(
             f"{each.request.id}/{at}",
-            {name: each.rows[at][name] for name in names if name in each.rows[at]},
+            {column.name: each.rows[at][column.name] for column in columns if column.name in each.rows[at]},
             ours,
             theirs,
         )
@@ -346,7 +348,19 @@ def _worst(candidate: _Candidate, asked: Sequence[_Asked]) -> list[WorstRow]:
         for at, (ours, theirs) in enumerate(zip(each.answers, each.request.probabilities, strict=False))
     ]
     rows.sort(key=lambda row: (-abs(row.ours - row.theirs), row.prediction))
-    return [row for row in rows[:WORST_SHOWN] if row.ours != row.theirs]
+    moments = [column.name for column in columns if isinstance(column, Timestamp)]
+    return [
+        replace(row, inputs={name: _shown(value, name in moments) for name, value in row.inputs.items()})
+        for row in rows[:WORST_SHOWN]
+        if row.ours != row.theirs
+    ]
+
+
+def _shown(value: object, moment: bool) -> object:
+    """An input as a caller may send it: a moment is RFC 3339 in UTC, not the microseconds of the log."""
+    if moment and isinstance(value, int):
+        return (EPOCH + timedelta(microseconds=value)).isoformat()
+    return value
 
 
 def _keep(store: Store, report: ReplayReport, wanted: int, now_us: int) -> None:

@@ -27,7 +27,18 @@ from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedErr
 from holdfast.feeds import Complete, Expectations, Feed, Limits, Reference, Volume
 from holdfast.feeds.machine import State
 from holdfast.records import BatchId, Level
-from holdfast.store import Store, batches, events, feeds, files, quarantine, snapshots, staging, violations
+from holdfast.store import (
+    Store,
+    batches,
+    events,
+    feeds,
+    files,
+    listing,
+    quarantine,
+    snapshots,
+    staging,
+    violations,
+)
 
 DAY_US = 86_400_000_000
 EXPECTS = Expectations(
@@ -114,6 +125,63 @@ def test_nothing_learns_from_a_suspect_batch_until_somebody_accepts_it(
         kinds = [each.kind for each in events.newest(connection, subject="flights")]
     assert (event.actor, event.explanation.startswith("a strike; accepted: 150 rows")) == ("ann", True)
     assert kinds == ["feed.flowing", "feed.suspect"]
+
+
+def test_a_refusal_is_over_when_it_was_corrected_or_settled(
+    store: Store, feed: Feed, delivery: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """What stays in `feeds` is what somebody still has to do, and `accept` knows the same."""
+
+    def deliver(rows: pl.DataFrame, batch: str, at_us: int) -> None:
+        rows.write_parquet(tmp_path / f"{batch}.parquet")
+        ingest(store, feed, batch, tmp_path / f"{batch}.parquet", now_us=at_us)
+
+    def standing() -> list[tuple[str, str]]:
+        (status,) = of_model(store, [feed], now_us=100)
+        return [(row.batch, row.check_name) for row in status.open]
+
+    days = [pl.read_parquet(delivery(day)) for day in range(4)]
+    spoilt = pl.when(pl.int_range(300) % 2 == 0).then(9e9).otherwise("delay")
+    deliver(days[0], "d0", 10)
+    with pytest.raises(RefusedError, match="HF207"):
+        deliver(days[1].with_columns(delay=spoilt), "d1", 11)
+    with pytest.raises(RefusedError, match="HF207"):
+        deliver(days[0].reverse(), "again", 12)
+    assert standing() == [("again", "repeat"), ("d1", "drop")]
+    deliver(days[1], "d1", 13)
+    assert standing() == []
+    with pytest.raises(NotFoundError, match="HF303"):
+        accepting.accept(store, BatchId("flights", "d1"), reason="x", actor="ann", now_us=14)
+    with pytest.raises(RefusedError, match="HF207"):
+        deliver(days[2].with_columns(delay=spoilt), "d2-wrong", 15)
+    deliver(days[2], "d2", 16)
+    with pytest.raises(RefusedError, match="HF207"):
+        deliver(days[3].with_columns(delay=spoilt), "d3", 17)
+    with pytest.raises(RefusedError, match="HF207"):
+        deliver(days[3].with_columns(delay=9e9 + pl.int_range(300)).vstack(days[3]), "d3", 18)
+    assert [batch for batch, _ in standing()] == ["d3", "d2-wrong"]
+    assert _state(store) is State.REFUSING
+    done = accepting.accept(
+        store, BatchId("flights", "d2-wrong"), reason="sent as d2", actor="ann", now_us=19
+    )
+    assert [row.epoch for row in done.violations] == [None]
+    assert _state(store) is State.REFUSING
+    accepting.accept(store, BatchId("flights", "d3"), reason="will not come", actor="ann", now_us=20)
+    assert (standing(), _state(store)) == ([], State.FLOWING)
+    assert [each.batch for each in listing.loaded(store, limit=9).rows] == ["d2", "d1", "d0"]
+
+
+def test_a_load_with_warnings_does_not_say_that_it_met_all(
+    store: Store, load: Callable[..., LoadResult], delivery: Callable[[int], Path], feed: Feed
+) -> None:
+    load(delivery(0), "d0")
+    with pytest.raises(InputError, match="HF204"):
+        load(pl.read_parquet(delivery(1)).with_columns(delay=9e9 + pl.int_range(300)), "d1")
+    lenient = replace(feed, expects=Expectations(drop=Limits(warning=0.001)))
+    assert [each.level for each in load(delivery(1), "d1", lenient).violations] == [Level.WARNING]
+    (status,) = of_model(store, [feed], now_us=100)
+    assert status.state is State.FLOWING
+    assert status.reason.startswith("batch d1: nothing but warnings: ")
 
 
 def test_a_critical_break_is_refused_before_anything_is_visible(

@@ -168,7 +168,8 @@ def accept(
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say of a suspect batch that it is meant to be so, so that models may learn from it.
+    """Say of a suspect batch that it is meant to be so, so that models may learn from it. Of a delivery that was refused it
+    only settles the refusal.
 
     With --incomplete, say of a batch that waits for other feeds of its group that they will never deliver it. With --all,
     say of every batch that was made known again from its files that it may be used, although what was found wrong with it
@@ -203,6 +204,8 @@ def accept(
     report.say(f"[green]ok[/] accepted {counted(len(done.violations), 'violation')} of {done.batch}")
     for row in done.violations:
         report.say(f"  {row.check_name} {escape(row.subject)}: {escape(row.explanation)}")
+    if any(row.epoch is None for row in done.violations):
+        report.say("  the refusal is settled; nothing of the refused delivery is loaded by that")
     if done.suspect:
         report.say(f"[yellow]{feed} stays suspect[/]: {', '.join(done.suspect)}")
     report.result(

@@ -43,21 +43,18 @@ class AcceptedAll:
 
 
 def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int) -> Accepted:
-    """Note that `actor` accepts every open violation of the loaded batch, because of `reason`; one transaction.
+    """Note that `actor` accepts every open violation of the batch, because of `reason`; one transaction.
 
-    The feed flows again when no other batch of it is suspect. Raises `NotFoundError` HF303 when the batch has no open
-    violation.
+    The feed flows again when no other batch of it is suspect. Of a delivery that was refused nothing is loaded by that: the
+    refusal is settled, and the feed refuses no more when it was the last. Raises `NotFoundError` HF303 when the batch has no
+    open violation.
     """
     with store.ledger.write() as connection:
-        open_ones = tuple(
-            row
-            for row in violations.newest(connection, feed=batch.feed, batch=batch.batch, limit=1000)
-            if row.epoch is not None and row.accepted_us is None
-        )
-        if not violations.accept(connection, batch, actor=actor, now_us=now_us):
+        open_ones = tuple(violations.accept(connection, batch, actor=actor, now_us=now_us))
+        if not open_ones:
             raise NotFoundError(
                 "HF303",
-                f"batch {batch} is not loaded, or broke no expectation that is not accepted yet",
+                f"batch {batch} broke no expectation that stands and is not accepted yet",
                 state="nothing was changed",
                 next_command=f"holdfast feeds {batch.feed}",
             )
@@ -65,9 +62,9 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
         events.append(
             connection, at_us=now_us, kind=ACCEPTED, subject=str(batch), explanation=told, actor=actor
         )
-        feeds.settle(
-            connection, batch.feed, reason=f"{actor} accepted batch {batch.batch}: {reason}", now_us=now_us
-        )
+        by = f"{actor} accepted batch {batch.batch}: {reason}"
+        feeds.settle(connection, batch.feed, reason=by, now_us=now_us)
+        feeds.settle_refusals(connection, batch.feed, reason=by, now_us=now_us)
         left = tuple(violations.suspect_batches(connection, batch.feed))
     return Accepted(batch, open_ones, left)
 

@@ -20,7 +20,7 @@ class FeedStatus:
     """One feed. `state` is None before its first delivery; `totals` is None while nothing of it is loaded.
 
     `overdue_us` is how long the next batch is overdue by what the feed expects, None when it is not or nothing is expected.
-    `open` are the newest violations that nobody has accepted, of loads and of refused deliveries, the newest first.
+    `open` are the newest violations that stand, of loads and of refused deliveries, as `violations.open_ones` says.
     `waiting` are the loaded batches that the next cut leaves out, because other feeds of the group lack them, and `alone`
     those that it takes without the others, because a person accepted that. `adopted` are those of `suspect` that were made
     known again from their files.
@@ -56,7 +56,6 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
         told = []
         for name in sorted({*expected, *rows, *totals}):
             row, total = rows.get(name), totals.get(name)
-            newest = violations.newest(connection, feed=name, limit=NEWEST_VIOLATIONS)
             expects = expected.get(name)
             told.append(
                 FeedStatus(
@@ -70,7 +69,7 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
                     overdue_us=None
                     if expects is None or expects.every_us is None
                     else _overdue(total, expects.every_us + expects.grace_us, now_us),
-                    open=tuple(each for each in newest if each.accepted_us is None),
+                    open=tuple(violations.open_ones(connection, feed=name, limit=NEWEST_VIOLATIONS)),
                     waiting=tuple(batch for feed, batch, _ in waiting if feed == name),
                     alone=tuple(load[1] for load in owed if load[0] == name and load not in waiting),
                 )

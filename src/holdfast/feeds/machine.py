@@ -24,7 +24,7 @@ class Event(StrEnum):
     LOADED = "loaded"  # a batch was loaded and met its expectations
     LOADED_SUSPECT = "loaded_suspect"  # a batch was loaded and broke one at level "error"
     REFUSED = "refused"  # a delivery was refused
-    CLEARED = "cleared"  # no loaded batch is suspect any more: each was backed out, or accepted by a person
+    CLEARED = "cleared"  # no loaded batch is suspect any more, or no refusal stands: backed out, or accepted by a person
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {

@@ -158,7 +158,7 @@ def admit(
         batch.feed,
         Event.LOADED_SUSPECT if wrong else Event.LOADED,
         contract_hash=contract_hash,
-        reason=f"batch {batch.batch}: {in_words(wrong)}" if wrong else f"batch {batch} met its expectations",
+        reason=f"batch {batch.batch}: {in_words(wrong) if wrong else _harmless(admission.violations)}",
         now_us=now_us,
     )
 
@@ -188,6 +188,11 @@ def refuse(
         return
     violations.add(connection, batch, None, found, now_us=now_us)
     events.append(connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=told)
+
+
+def _harmless(found: Sequence[Violation]) -> str:
+    """What is said of a batch in which nothing is suspect."""
+    return f"nothing but warnings: {in_words(found)}" if found else "it met its expectations"
 
 
 def in_words(found: Sequence[Violation]) -> str:

@@ -81,6 +81,15 @@ def happened(
     return before is None or before.contract_hash != contract
 
 
+def settle_refusals(connection: Connection, feed: str, *, reason: str, now_us: int) -> None:
+    """Let `feed` refuse no more when no refusal of it stands: to be called when a person accepted one."""
+    row = find(connection, feed)
+    if row is None or row.state is not State.REFUSING:
+        return
+    if all(each.epoch is not None for each in violations.open_ones(connection, feed=feed)):
+        happened(connection, feed, Event.CLEARED, contract_hash=None, reason=reason, now_us=now_us)
+
+
 def settle(connection: Connection, feed: str, *, reason: str, now_us: int) -> None:
     """Let `feed` flow again when no loaded batch of it is suspect any more: to be called after a back-out or when a person
     accepted what was wrong with a batch.

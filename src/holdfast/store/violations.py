@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, insert, or_, select, update
 
 from holdfast.feeds import delivery
 from holdfast.records import BatchId, Level, Violation
@@ -57,6 +57,28 @@ _SUSPECT_BATCHES: Final = (
     .where(_VIOLATIONS.c.feed == bindparam("of_feed"), UNACCEPTED_ERROR, LIVE)
     .distinct()
     .order_by(_VIOLATIONS.c.batch)
+)
+
+
+_VERSIONS: Final = schema.table_versions
+_AGAIN: Final = _VIOLATIONS.alias("again")
+_LOADED_SINCE: Final = (
+    select(_BATCHES.c.batch)
+    .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
+    .where(_BATCHES.c.feed == _VIOLATIONS.c.feed, _VERSIONS.c.committed_us >= _VIOLATIONS.c.found_us)
+)
+_IS_LOADED: Final = exists().where(_OF_BATCH, LIVE)
+_STANDS_REFUSED: Final = and_(
+    _VIOLATIONS.c.epoch.is_(None),
+    ~_LOADED_SINCE.where(
+        or_(_BATCHES.c.batch == _VIOLATIONS.c.batch, _VIOLATIONS.c.check_name == "repeat")
+    ).exists(),
+    ~exists().where(
+        _AGAIN.c.feed == _VIOLATIONS.c.feed,
+        _AGAIN.c.batch == _VIOLATIONS.c.batch,
+        _AGAIN.c.epoch.is_(None),
+        _AGAIN.c.found_us > _VIOLATIONS.c.found_us,
+    ),
 )
 
 
@@ -115,6 +137,25 @@ def newest(
         query = query.where(_VIOLATIONS.c.feed == feed)
     if batch is not None:
         query = query.where(_VIOLATIONS.c.batch == batch)
+    return [
+        ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
+    ]
+
+
+def open_ones(
+    connection: Connection, *, feed: str | None = None, batch: str | None = None, limit: int | None = None
+) -> list[ViolationRow]:
+    """What is wrong still and nobody has accepted, the newest first: of loads that are there, and of refused deliveries.
+
+    A refusal is over once its batch was loaded or refused anew, and one of a repetition once its feed was loaded at all: its
+    rows were there before, so nobody will ever correct it.
+    """
+    query = select(_VIOLATIONS).where(_VIOLATIONS.c.accepted_us.is_(None), or_(_IS_LOADED, _STANDS_REFUSED))
+    if feed is not None:
+        query = query.where(_VIOLATIONS.c.feed == feed)
+    if batch is not None:
+        query = query.where(_VIOLATIONS.c.batch == batch)
+    query = query.order_by(_VIOLATIONS.c.violation.desc()).limit(limit)
     return [
         ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
     ]
@@ -194,22 +235,16 @@ def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
     ]
 
 
-def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -> int:
-    """Note that `actor` says of every open violation of the loaded batch that it is meant to be so; how many there were."""
-    live = select(_BATCHES.c.epoch).where(
-        _BATCHES.c.feed == batch.feed, _BATCHES.c.batch == batch.batch, LIVE
-    )
-    done = connection.execute(
-        update(_VIOLATIONS)
-        .where(
-            _VIOLATIONS.c.feed == batch.feed,
-            _VIOLATIONS.c.batch == batch.batch,
-            _VIOLATIONS.c.epoch.in_(live),
-            _VIOLATIONS.c.accepted_us.is_(None),
+def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -> list[ViolationRow]:
+    """Note that `actor` takes everything that `open_ones` tells of `batch` as it is; what it was, the newest first."""
+    found = open_ones(connection, feed=batch.feed, batch=batch.batch)
+    for row in found:
+        connection.execute(
+            update(_VIOLATIONS)
+            .where(_VIOLATIONS.c.violation == row.violation)
+            .values(accepted_us=now_us, accepted_by=actor[:63])
         )
-        .values(accepted_us=now_us, accepted_by=actor[:63])
-    )
-    return int(done.rowcount)
+    return found
 
 
 def accept_adopted(connection: Connection, feed: str, *, actor: str, now_us: int) -> int:

@@ -16,7 +16,7 @@ from holdfast.control.replay import ReplayReport
 from holdfast.declaration import Model
 from holdfast.figures import counted
 from holdfast.records import Verdict, duration
-from holdfast.store import Store, versions
+from holdfast.store import Store, named, versions
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 _SHOWN = 5
@@ -48,9 +48,14 @@ def replay(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
-    version = version or versions.newest(store, loaded.model.name, role="candidate").version
+    name = loaded.model.name
+    version = (
+        named.version(store, version, name)
+        if version
+        else versions.newest(store, name, role="candidate").version
+    )
     now = now_us()
-    since_us = 0 if since is None else now - round(duration(since).total_seconds() * 1e6)
+    since_us = 0 if since is None else now - round(duration(since, "--since").total_seconds() * 1e6)
     with report.progress(f"replaying {version}") as step:
         found = replaying.replay(
             store, loaded.model, version, requests=requests, since_us=since_us, now_us=now, progress=step

@@ -22,7 +22,7 @@ from holdfast.control import rollout as rolling
 from holdfast.control.progress import RolloutProgress, progress
 from holdfast.declaration import Model
 from holdfast.errors import InputError, RefusedError
-from holdfast.figures import ago, share
+from holdfast.figures import ago, hours, share
 from holdfast.records import Verdict
 from holdfast.rollout import Canary
 from holdfast.rollout.machine import State
@@ -275,13 +275,10 @@ def _say_metrics(report: Report, found: RolloutProgress) -> None:
 def _span(us: int | None) -> str:
     """A time to come, to one unit.
 
-    >>> _span(None), _span(90_000_000), _span(7_200_000_000)
-    ('unknown', '2 min', '2.0 h')
+    >>> _span(None), _span(20_000_000), _span(7_200_000_000)
+    ('unknown', '20.0 s', '2.0 h')
     """
-    if us is None:
-        return "unknown"
-    minutes = max(0, us) / 60e6
-    return f"{minutes / 60:.1f} h" if minutes >= 60 else f"{minutes:.0f} min"
+    return "unknown" if us is None else hours(max(0, us))
 
 
 def _newest_to_roll_out(store: Store, model: str) -> str:

@@ -351,7 +351,8 @@ def _words(step: Step) -> Iterator[str]:
                 yield f"{each.labels:,} labels came back for answers of {each.version}"
         case Rebuild():
             yield (
-                f"{step.model}: train again from {', '.join(step.feeds)}, in place of {', '.join(step.replaces)}"
+                f"{step.model}: train again from {', '.join(step.feeds)}, "
+                f"because {', '.join(step.replaces)} learnt from what goes"
             )
         case _:
             assert_never(step)

@@ -195,6 +195,18 @@ def test_two_snapshots_differ_by_what_was_loaded_between(store, tmp_path):
     assert all(column.stability == 0.0 for column in same.columns)
 
 
+def test_a_column_whose_bounds_changed_is_named_and_the_others_are_compared(store, tmp_path):
+    before = cut(store)
+    wider = tuple(replace(each, high=200) if each.name == "size" else each for each in COLUMNS)
+    label = Label("bought", delay="1h")
+    visits = Feed("visits", Contract(*wider, Category("source"), key="id", event_time="at", label=label))
+    ingest(store, visits, "d4", delivery(tmp_path, 4), now_us=NOW_US)
+    (change,) = cutting.diff(store, before, cut(store))
+    assert [column for column, _ in change.not_compared] == ["size"]
+    assert {"site", "source", "at", "bought"} <= {each.column for each in change.columns}
+    assert change.label_after is not None
+
+
 MODEL_FILE = """
 from holdfast import *
 

@@ -179,6 +179,13 @@ def _say_change(report: Report, change: TableChange) -> None:
             report.say(f"  contract: {escape(f'{each.column}: {each.what} ({each.before} -> {each.after})')}")
     if change.label_before is not None and change.label_after is not None:
         report.say(f"  positive labels: {change.label_before:.1%} -> {change.label_after:.1%}")
+    for column, why in change.not_compared:
+        report.say(f"  [yellow]not compared[/] {escape(column or 'any column')}: {why}")
+    if change.not_compared:
+        report.say(
+            "  they are compared once all loads in both snapshots were judged alike: back the older ones out and load them "
+            "again, if it matters"
+        )
     if change.columns:
         report.table(
             "",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, assert_never
@@ -30,6 +30,7 @@ from holdfast.contract.shapes import (
     add_by_label,
     by_label,
     numbers_of,
+    same_kind,
     shape_from_json,
     shape_json,
 )
@@ -172,6 +173,33 @@ def merge(profiles: Sequence[Profile]) -> Profile:
             for name in dict.fromkeys(name for profile in profiles for name in profile.by_label)
         },
     )
+
+
+def merge_alike(profiles: Sequence[Profile]) -> tuple[Profile, tuple[str, ...]]:
+    """As `merge`, less the columns that cannot be added; which those are.
+
+    Raises `InputError` HF101 when there is no profile.
+
+    >>> low, high = (Profile(1, {"v": numbers_of(np.ones(1), 0, (0.0, top))}, {}) for top in (2.0, 4.0))
+    >>> merge_alike([low, high])[1]
+    ('v',)
+    """
+    first: dict[str, Shape] = {}
+    apart: dict[str, None] = {}
+    for profile in profiles:
+        for name, shape in profile.columns.items():
+            if not same_kind(first.setdefault(name, shape), shape):
+                apart[name] = None
+    alike = [
+        replace(
+            profile,
+            columns={name: shape for name, shape in profile.columns.items() if name not in apart},
+            values={name: words for name, words in profile.values.items() if name not in apart},
+            by_label={name: parts for name, parts in profile.by_label.items() if name not in apart},
+        )
+        for profile in profiles
+    ]
+    return merge(alike), tuple(apart)
 
 
 def _parted(contract: Contract, valid: pl.DataFrame) -> dict[str, ByLabel]:

@@ -6,8 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
-from holdfast.contract.profile import Profile, merge
-from holdfast.errors import InputError
+from holdfast.contract.profile import Profile, merge_alike
 from holdfast.store import contracts, schema, vacuumed
 from holdfast.store.conditions import LIVE, at_version, same_load
 from holdfast.tables import Snapshot
@@ -71,12 +70,14 @@ def _facts(connection: Connection, snapshot: Snapshot, table: str, rows: int) ->
         .order_by(_BATCHES.c.table_version)
     )
     loads = [row for row in connection.execute(query).all() if (row.feed, row.batch, row.epoch) not in held]
+    profile, apart = _together([_profile(row.profile) for row in loads])
     return TableFacts(
         table,
         rows,
         frozenset((row.batch, row.epoch) for row in loads),
-        _together([_profile(row.profile) for row in loads]),
+        profile,
         contracts.find(connection, loads[-1].contract_hash) if loads else None,
+        apart,
     )
 
 
@@ -85,12 +86,9 @@ def _profile(text: str | None) -> Profile | None:
     return Profile.from_json(text) if text and text != "{}" else None
 
 
-def _together(profiles: list[Profile | None]) -> Profile | None:
-    """The sum of all, None when one is not there or cannot be added because bounds changed."""
+def _together(profiles: list[Profile | None]) -> tuple[Profile | None, tuple[str, ...]]:
+    """The sum of all, and the columns that it lacks because their bounds changed; None when a profile is not there."""
     known = [profile for profile in profiles if profile is not None]
     if not known or len(known) < len(profiles):
-        return None
-    try:
-        return merge(known)
-    except InputError:
-        return None
+        return None, ()
+    return merge_alike(known)

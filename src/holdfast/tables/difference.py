@@ -25,13 +25,15 @@ MOVED: Final = 0.1
 @dataclass(frozen=True, slots=True)
 class TableFacts:
     """A table in a snapshot: its rows, the loads that they came in, what they look like, and the newest contract that
-    judged them. `profile` is None where a load has none that can be added, `contract` where it was not kept."""
+    judged them. `profile` is None where a load has none, `contract` where it was not kept. `apart` are the columns that the
+    profile lacks, because the loads were judged by different bounds or kinds."""
 
     table: str
     rows: int
     loads: frozenset[tuple[str, int]]
     profile: Profile | None
     contract: Contract | None
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class ColumnChange:
 @dataclass(frozen=True, slots=True)
 class TableChange:
     """How a table changed. `rows_before` is 0 for a new one and `rows_after` for one that is gone; `label_before` and
-    `label_after` are the shares of positive labels. `columns` is in order of how far they moved."""
+    `label_after` are the shares of positive labels. `columns` is in order of how far they moved. `not_compared` says why of
+    each column that is not among them; "" stands for all of a table."""
 
     table: str
     rows_before: int
@@ -63,6 +66,7 @@ class TableChange:
     columns: tuple[ColumnChange, ...]
     label_before: float | None
     label_after: float | None
+    not_compared: tuple[tuple[str, str], ...] = ()
 
     @property
     def moved(self) -> tuple[ColumnChange, ...]:
@@ -81,6 +85,7 @@ class TableChange:
             "columns": [asdict(change) for change in self.columns],
             "label_before": self.label_before,
             "label_after": self.label_after,
+            "not_compared": [{"column": column, "why": why} for column, why in self.not_compared],
         }
 
 
@@ -107,7 +112,27 @@ def _table(name: str, before: TableFacts | None, after: TableFacts | None) -> Ta
         tuple(sorted(columns, key=lambda change: (-change.stability, change.column))),
         old.profile.label_share if old.profile else None,
         new.profile.label_share if new.profile else None,
+        tuple(_not_compared(old, new)),
     )
+
+
+_NO_PROFILE: Final = "a load has no profile, so nobody knows what its rows look like"
+_OTHER_BOUNDS: Final = "its loads were judged by different bounds or kinds of it"
+
+
+def _not_compared(old: TableFacts, new: TableFacts) -> Iterator[tuple[str, str]]:
+    if not old.rows or not new.rows:
+        return  # a table that came or went has nothing to be compared with
+    if old.profile is None or new.profile is None:
+        yield "", _NO_PROFILE
+        return
+    differing = [
+        name
+        for name, shape in old.profile.columns.items()
+        if name in new.profile.columns and not same_kind(shape, new.profile.columns[name])
+    ]
+    for name in dict.fromkeys((*old.apart, *new.apart, *differing)):
+        yield name, _OTHER_BOUNDS
 
 
 def _columns(before: Profile, after: Profile) -> Iterator[ColumnChange]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_what_moved_comes_first_with_its_size():
     assert change.label_after == pytest.approx(0.5, abs=0.04)
     assert change.evolution is not None
     assert change.as_dict()["contract"]["kind"] == "breaking"
+
+
+def test_what_cannot_be_compared_is_named():
+    (change,) = difference([facts(1)], [replace(facts(2), apart=("distance",))])
+    assert [column for column, _ in change.not_compared] == ["distance"]
+    (change,) = difference([facts(1)], [replace(facts(2), profile=None)])
+    assert change.not_compared == (("", "a load has no profile, so nobody knows what its rows look like"),)
+    assert change.as_dict()["not_compared"][0]["column"] == ""
+    (change,) = difference([facts(1)], [facts(2)])
+    assert change.not_compared == ()
 
 
 def test_tables_that_come_and_go_and_loads_without_profiles():

@@ -84,8 +84,12 @@ def test_a_rollout_is_shown_held_and_let_go_on(story, shell):
     words = shell("rollout", "--show")
     assert "share 10 %; steps 10 %, 50 %, 100 %" in words
     assert "harm shown, if it goes on so, in unknown" in words
+    assert "challenger against champion, 95 %" in words
     assert "paused" in shell("rollout", "--pause", "--reason", "lunch")
     assert "held by" in shell("rollout", "--show")
+    assert ": tea" in shell("rollout", "--pause", "--reason", "tea")
+    assert ": tea" in shell("rollout", "--pause")  # no reason is no other one
+    assert ": tea" in story.told("rollout.paused")[0]
     assert shell.json("rollout", "--resume")["state"] == "canary"
     with pytest.raises(InputError, match="exclude each other"):
         shell("rollout", "--pause", "--resume")
@@ -113,6 +117,15 @@ def test_a_policy_without_traffic_says_what_is_unknown(story, shell):
     assert "what it would find is unknown" in shell("policy")
 
 
+def test_a_policy_before_any_rollout_is_shown_alone(tmp_path):
+    (tmp_path / "model.py").write_text(DECLARED)
+    words = Shell(tmp_path)("policy")
+    assert "no rollout has had a policy yet" in words
+    assert "at most 10.00% declared" in words
+    assert "labelled_per_step" in words
+    assert Shell(tmp_path).json("policy")["policy"]["steps"] == "[10.0, 50.0, 100.0]"
+
+
 def test_pushes_are_listed_and_labelled_later(story, shell):
     story.promote()
     number = story.world.row().rollout
@@ -127,3 +140,16 @@ def test_pushes_are_listed_and_labelled_later(story, shell):
     words = shell("pushes")
     assert "refunds" in words
     assert "in all 2: 0 good, 0 bad, 1 escaped, 1 censored, 0 open" in words
+
+
+def test_a_probe_of_an_older_plan_confirms_nothing(story, shell):
+    """R131: what was answered under the plan before says nothing about the one that a roll-back just wrote."""
+    story.promote()
+    story.world.probe()
+    (before,) = [each for each in shell.json("status")["servers"] if each["server"] == "srv"]
+    assert before["verdict"] == "pass"
+    story.world.roll_back()
+    (after,) = [each for each in shell.json("status")["servers"] if each["server"] == "srv"]
+    plan = story.world.plan().plan
+    assert (after["verdict"], after["plan"]) == ("inconclusive", plan - 1)
+    assert after["explanation"].startswith(f"Plan {plan} is newer than this probe")

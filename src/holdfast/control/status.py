@@ -191,7 +191,7 @@ class StatusReader:
         plan = None if newest is None else newest.plan
         seen = {each.server: each for each in probes.last(store, model)}
         here = servers.present(servers.registered(store, model))
-        told = tuple(_server(server, seen.get(server.server)) for server in here)
+        told = tuple(_server(server, seen.get(server.server), plan) for server in here)
         known = versions.of_model(store, model)
         drilled = drills.of_model(store, model)
         runs = rollouts.of_model(store, model)
@@ -203,7 +203,7 @@ class StatusReader:
         with store.ledger.read() as connection:
             story = tuple(events.newest(connection, limit=NEWEST_EVENTS))
             states = tuple(feeds.everything(connection))
-            wrong = tuple(violations.newest(connection, limit=NEWEST_VIOLATIONS))
+            wrong = tuple(violations.open_ones(connection, limit=NEWEST_VIOLATIONS))
             live = asked.last(connection, model)
             waiting = hooks.open_questions(connection, model)
             spoilt = {
@@ -273,20 +273,24 @@ def _plan(plan: TrafficPlan, committed_us: int) -> PlanStatus:
     )
 
 
-def _server(server: Server, probe: Probe | None) -> ServerStatus:
+def _server(server: Server, probe: Probe | None, plan: TrafficPlan | None) -> ServerStatus:
     if probe is None:
         words = "It announced itself and has not been probed yet."
         return ServerStatus(
             server.server, server.address, None, None, None, Verdict.INCONCLUSIVE, words, None
         )
+    verdict, words = probe.verdict, probe.explanation
+    if verdict is Verdict.PASS and plan is not None and probe.plan != plan.plan:
+        verdict = Verdict.INCONCLUSIVE
+        words = f"Plan {plan.plan} is newer than this probe, which was answered by {probe.answered} under plan {probe.plan}."
     return ServerStatus(
         server=server.server,
         address=server.address,
         plan=probe.plan,
         intended=probe.intended,
         answered=probe.answered,
-        verdict=probe.verdict,
-        explanation=probe.explanation,
+        verdict=verdict,
+        explanation=words,
         probed_us=probe.probed_us,
     )
 

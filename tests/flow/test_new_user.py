@@ -136,6 +136,9 @@ def test_from_nothing_to_an_answer_and_its_truth(
     assert 0.0 < answer["outputs"][0]["data"][0] < 1.0
     prediction = answer["parameters"]["prediction_id"]
     run("feedback", prediction, "true")
+    refused = run("feedback", prediction, "false", expect=4).stderr
+    assert "HF505" in refused
+    assert "the earlier one stands" in refused
 
     def joined() -> bool:
         document = json.loads(run("status", "--json").stdout)

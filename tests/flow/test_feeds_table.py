@@ -44,4 +44,8 @@ def test_the_table_of_feeds_is_read_in_eighty_columns(
     assert shown[2] == ["arrivals", "no", "batch", "0", "0", "0", "-"]
     assert shown[3] == ["departures", "suspect", "1", "4", "1", "2026-01-02", "04:30Z"]
     assert "overdue departures: its next batch, by " in told
+    monkeypatch.setattr("sys.argv", ["holdfast", "quarantine", "departures", "d"])
+    with pytest.raises(SystemExit):
+        app.main()
+    assert "size=99" in capsys.readouterr().out, "the value that was refused, beside its reason"
     assert "violations departures: 1 error; holdfast feeds departures tells them" in told

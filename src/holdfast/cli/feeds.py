@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from holdfast.store import quarantine as kept_apart
 _COLOURS = {State.FLOWING: "green", State.SUSPECT: "red", State.REFUSING: "yellow", None: "dim"}
 _LEVELS = {Level.WARNING: "yellow", Level.ERROR: "red", Level.CRITICAL: "bold red"}
 _SHOWN = 12
+_LONGEST_VALUE = 40
 
 
 @command("Rows")
@@ -266,10 +268,30 @@ def quarantine(
     report.table("Reasons", ["reason", "rows"], list(told.items()))
     report.table(
         f"{shown.height:,} of {rows.height:,} rows",
-        [name.removeprefix("_") for name in columns],
-        [[_cell(value) for value in row] for row in shown.select(columns).rows()],
+        [*(name.removeprefix("_") for name in columns), "values"],
+        [
+            [*(_cell(row[name]) for name in columns), _offending(row, declared.contract.key)]
+            for row in shown.iter_rows(named=True)
+        ],
     )
     report.result({"rows": rows.height, "shown": shown.to_dicts(), "reasons": reasons})
+
+
+def _offending(row: Mapping[str, object], key: Sequence[str]) -> str:
+    """What stands in the columns that the reasons of a row name, as it was delivered; the key is shown anyway.
+
+    >>> _offending({"_reasons": ["age|type", "id|loaded"], "id": "7", "age": "forty"}, ("id",))
+    'age=forty'
+    """
+    reasons = row["_reasons"]
+    named = [str(each).partition("|")[0] for each in reasons] if isinstance(reasons, list) else []
+    told = {name: row[name] for name in named if name in row and name not in key}
+    return ", ".join(f"{name}={_short(value)}" for name, value in told.items())
+
+
+def _short(value: object) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 
 def _cell(value: object) -> str:

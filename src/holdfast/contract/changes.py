@@ -204,14 +204,27 @@ class Change:
         """Whether rows of the old contract that are still there would be read wrongly; see `Effect`."""
         return RULES[self.what].misreads
 
-    def __str__(self) -> str:
+    @property
+    def difference(self) -> str:
+        """What was changed, and nothing of what that means."""
         subject = f"{self.column}: " if self.column else ""
-        return f"{subject}{self.what} ({self.before} -> {self.after}), {self.kind}: {self.why}"
+        return f"{subject}{self.what} ({self.before} -> {self.after})"
+
+    def __str__(self) -> str:
+        return f"{self.difference}, {self.kind}: {self.why}"
 
     def as_dict(self) -> dict[str, object]:
         """The change as plain JSON."""
         facts: dict[str, object] = {field.name: str(getattr(self, field.name)) for field in fields(self)}
         return facts | {"borders": {str(border): str(self.at(border)) for border in Border}}
+
+
+def in_words(changes: Iterable[Change]) -> str:
+    """All `changes` on one line, what they mean said once for those that mean the same."""
+    alike: dict[tuple[Kind, str], list[str]] = {}
+    for change in changes:
+        alike.setdefault((change.kind, change.why), []).append(change.difference)
+    return "; ".join(f"{', '.join(found)}, {kind}: {why}" for (kind, why), found in alike.items())
 
 
 @dataclass(frozen=True, slots=True)

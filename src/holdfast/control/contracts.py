@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.contract import Contract
-from holdfast.contract.changes import Border, Evolution, Kind, worst
+from holdfast.contract.changes import Border, Evolution, Kind, in_words, worst
 from holdfast.contract.evolution import compare
 from holdfast.declaration import Model
 from holdfast.errors import NotFoundError, RefusedError
@@ -51,7 +51,15 @@ class ContractChange:
             told = f"contract {self.after[:12]} follows {self.before[:12]}, which the ledger does not have to compare with"
             return (Violation(CHECK, "", Level.WARNING, told),)
         found = [change for change in self.evolution.changes if change.at(Border.ROWS) is not Kind.COMPATIBLE]
-        return tuple(Violation(CHECK, change.column, Level.WARNING, str(change)) for change in found)
+        return tuple(
+            Violation(
+                CHECK,
+                change.column,
+                Level.WARNING,
+                f"{change.difference}, accepted by a person" if self.accepted else str(change),
+            )
+            for change in found
+        )
 
     @property
     def explanation(self) -> str:
@@ -59,8 +67,8 @@ class ContractChange:
         told = f"contract {self.before[:12]} -> {self.after[:12]}"
         if self.evolution is None:
             return f"{told}; the old one is not in the ledger"
-        changes = "; ".join(map(str, self.evolution.changes))
-        return f"{told}, {self.evolution.at(Border.ROWS)}{', accepted' if self.accepted else ''}: {changes}"
+        accepted = ", accepted" if self.accepted else ""
+        return f"{told}, {self.evolution.at(Border.ROWS)}{accepted}: {in_words(self.evolution.changes)}"
 
 
 def check(connection: Transaction, feed: Feed) -> ContractChange | None:
@@ -148,9 +156,9 @@ def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, n
     if worst(map(evolution.at, (Border.CALLERS, Border.MODELS))) is Kind.BREAKING:
         raise RefusedError(
             "HF210",
-            f"the contract of model {model.name!r} breaks its callers: {'; '.join(map(str, evolution.of(Kind.BREAKING)))}",
+            f"the contract of model {model.name!r} breaks its callers: {in_words(evolution.of(Kind.BREAKING))}",
             state="nothing was changed",
-            next_command="change it as told, or declare the model under a name of its own",
+            next_command="take the change back in the declaration, or declare the model under a name of its own",
         )
     change = ContractChange(model.name, old.hash, model.contract.hash, evolution, accepted=True)
     told = f"{reason}; {change.explanation}"
@@ -177,7 +185,7 @@ def _refuse_misreading(connection: Transaction, feed: Feed, *, state: str) -> No
         raise RefusedError(
             "HF210",
             f"the contract of feed {feed.name!r} would read {use.rows_loaded:,} live rows wrongly, those of "
-            f"{', '.join(named)}{more} under contract {use.contract_hash[:12]}: {'; '.join(map(str, wrong))}",
+            f"{', '.join(named)}{more} under contract {use.contract_hash[:12]}: {in_words(wrong)}",
             state=state,
             next_command=(
                 "give what changed a column of its own name; or, if the rows are wrong as they are, "
@@ -190,7 +198,10 @@ def _refused(feed: Feed, evolution: Evolution) -> RefusedError:
     broken = [change for change in evolution.changes if change.at(Border.ROWS) is Kind.BREAKING]
     return RefusedError(
         "HF210",
-        f"the contract of feed {feed.name!r} breaks what is loaded: {'; '.join(map(str, broken))}",
+        f"the contract of feed {feed.name!r} breaks what is loaded: {in_words(broken)}",
         state="nothing was loaded",
-        next_command=f"change it as told, or take it upon yourself: holdfast contract accept {feed.name} --reason WHY",
+        next_command=(
+            "take the change back in the declaration, or take it upon yourself: "
+            f"holdfast contract accept {feed.name} --reason WHY"
+        ),
     )

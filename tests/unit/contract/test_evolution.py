@@ -25,7 +25,7 @@ from holdfast.contract import (
     col,
     compile_row,
 )
-from holdfast.contract.changes import RULES, Border, Kind, What, worst
+from holdfast.contract.changes import RULES, Border, Kind, What, in_words, worst
 from holdfast.contract.columns import Column
 from holdfast.contract.evolution import compare
 
@@ -110,6 +110,15 @@ def test_what_gives_the_same_value_another_meaning_is_breaking_for_everybody(
     evolution = compare(contract(old), contract(new))
     assert what in {change.what for change in evolution.changes}
     assert {evolution.at(border) for border in Border} == {Kind.BREAKING}
+
+
+def test_what_several_changes_mean_is_said_once() -> None:
+    old = [Number(name, unit="1", high=10) for name in "ab"]
+    changes = compare(contract(*old), contract(*(replace(each, high=9) for each in old))).changes
+    told = in_words(changes)
+    assert told.startswith("a: bound narrowed (10.0 -> 9.0), b: bound narrowed (10.0 -> 9.0), breaking: ")
+    assert told.count(changes[0].why) == 1
+    assert in_words(()) == ""
 
 
 def test_a_renamed_column_is_found_and_its_way_named() -> None:

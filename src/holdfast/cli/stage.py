@@ -245,5 +245,8 @@ def _cut(directory: Path, first: date, last: date) -> None:
         runpy.run_path(str(directory / "cut.py"))["cut"](directory / "incoming", first, last)
     except ModuleNotFoundError as error:
         raise InputError(
-            "HF201", str(error), state="nothing was loaded", next_command="pip install '.[demo]' in the clone of Holdfast"
+            "HF201",
+            str(error),
+            state="nothing was loaded",
+            next_command="pip install '.[demo]' in the clone of Holdfast",
         ) from error

@@ -38,7 +38,7 @@ def refuse(connection: Connection, kind: Subject, subject: str) -> None:
     """Raise `RefusedError` HF406, which names the batch and what to do, when `subject` is tainted."""
     words = why(connection, kind, subject)
     if words:
-        cure = "holdfast snapshot, then holdfast train on it" if kind == "snapshot" else "holdfast train"
+        cure = "holdfast train, which cuts a new snapshot" if kind == "snapshot" else "holdfast train"
         raise RefusedError(
             "HF406", f"{kind} {subject} is tainted: {words}", state="nothing was written", next_command=cure
         )

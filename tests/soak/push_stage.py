@@ -234,7 +234,8 @@ class World:
                 body = json.dumps({"id": row["flight_id"], "inputs": inputs})
                 lines.append({"body": body, "late": row["late"]})
         random.Random(1).shuffle(lines)
+        a_day = self.requests_a_day
         with path.open("w") as file:
             for place, line in enumerate(lines):
-                file.write(json.dumps({"day": str(place // self.requests_a_day), **line}) + "\n")
+                file.write(json.dumps({"day": str(place // a_day), **line}) + "\n")
         return path

@@ -14,8 +14,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
 	$(BIN)/holdfast demo
 
+# In the order in which they are collected, because the long files are then not the last ones that a core waits for.
 test: $(VENV)/dev.done browser ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(VENV)/dev.done ## style, types, layers, generated documents
 	$(BIN)/ruff check .

@@ -138,7 +138,10 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
         store, [DEPARTURES], BatchId("departures", "bad"), reason="wrong unit", actor="ann", now_us=NOW_US
     )
     values.follow(store, loaded)
-    values.keep(store, loaded)
+    write = values.due(store, loaded)
+    assert write is not None
+    assert write(copy)
+    assert values.due(store, loaded) is None
     assert table.lookup(recent.key, "EWR", at_us, recent.max_age_us) == 10.0
 
     clean = Store.open(tmp_path / "clean")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, text
 from tests.serve.conftest import MODEL, RECENT, START, US, Served, World, row
 
-from holdfast.serve import warm
+from holdfast.serve import keeping, warm
+from holdfast.serve.local_copy import Kept, LocalCopy
 from holdfast.serve.plane import Plane
 from holdfast.serve.tell import tell
 from holdfast.settings import Settings
@@ -137,18 +140,50 @@ def test_a_server_is_announced_when_it_listens_and_not_before(world: World, foll
     follower.stop()
 
 
+def test_a_disk_that_hangs_is_in_no_plans_way(
+    world: World, follower: warm.Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R117: a roll-back is followed while the plan before it is still being written."""
+    disk_answers, saved, save = threading.Event(), list[str](), LocalCopy.save
+
+    def follows(kind: str) -> bool:
+        plan = follower.swap.plan
+        return plan is not None and plan.champion == world.names[kind]
+
+    def slowly(copy: LocalCopy, kept: Kept, fetch: Callable[[str], bytes]) -> bool:
+        assert disk_answers.wait(30)
+        saved.append(kept.plan.champion)
+        return save(copy, kept, fetch)
+
+    monkeypatch.setattr(LocalCopy, "save", slowly)
+    world.version("half")
+    world.version("tenth")
+    world.plan("half")
+    follower.start()
+    eventually(lambda: follows("half"))
+    for kind in ("tenth", "half", "tenth"):
+        world.plan(kind)
+        eventually(partial(follows, kind))
+    assert saved == []
+    assert not follower.keeper.has_kept
+    disk_answers.set()
+    eventually(lambda: follower.keeper.has_kept)
+    assert saved[-1] == world.names["tenth"]
+    follower.stop()
+
+
 def test_a_copy_that_could_not_be_saved_is_saved_later(
     world: World, follower: warm.Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """D7: a full disk at the moment of a new plan must not leave the next start with the old one."""
-    monkeypatch.setattr(warm, "TROUBLE_SECONDS", 0.05)
+    monkeypatch.setattr(keeping, "TROUBLE_SECONDS", 0.05)
     copy = world.root / "serve"
     copy.write_text("in the way of the directory", encoding="utf-8")
     world.version("half")
     world.plan("half")
     follower.start()
-    eventually(lambda: bool(follower.progress.copy_trouble))
+    eventually(lambda: bool(follower.keeper.trouble))
     copy.unlink()
     eventually((copy / MODEL / "plan.json").exists)
-    eventually(lambda: not follower.progress.copy_trouble)
+    eventually(lambda: not follower.keeper.trouble)
     follower.stop()

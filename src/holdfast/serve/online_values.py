@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from holdfast.features import Aggregate, OnlineTable
+from holdfast.serve.keeping import Write
 from holdfast.serve.local_copy import KeptValue, LocalCopy
 from holdfast.serve.tell import tell
 from holdfast.serve.version import LoadedVersion
@@ -71,19 +72,18 @@ class OnlineValues:
             del self._followed[key]
         self.table_version = newest
 
-    def keep(self, store: Store, loaded: Mapping[str, LoadedVersion]) -> None:
-        """Copy the values when they have changed, at most every `KEEP_SECONDS`."""
+    def due(self, store: Store, loaded: Mapping[str, LoadedVersion]) -> Write | None:
+        """What copies the values, when they have changed; None when they have not, and for `KEEP_SECONDS` after the last."""
         now = time.monotonic()
         if not self._changed or now < self._keep_at:
-            return
-        self._keep_at = now + KEEP_SECONDS
+            return None
         kept: list[KeptValue] = []
         with store.ledger.read() as connection:
             for key, aggregate in _aggregates(loaded).items():
                 _, values = online.since(connection, [key], 0)
                 kept += _held(aggregate, values)
-        if self._copy.save_online(kept, self.table_version):
-            self._changed = False
+        self._keep_at, self._changed, reached = now + KEEP_SECONDS, False, self.table_version
+        return lambda copy: copy.save_online(kept, reached)
 
     def _take(self, value: OnlineValue) -> bool:
         """Whether `value` is in the table now; one that was backed out leaves it."""

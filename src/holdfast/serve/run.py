@@ -303,7 +303,7 @@ class _Process:
             "configuration_trouble": self._follower.configured.trouble,
             "abort_trouble": self._follower.aborts.trouble or self._follower.aborts.reserve_trouble,
             "online_trouble": progress.online_trouble,
-            "copy_trouble": progress.copy_trouble,
+            "copy_trouble": self._follower.keeper.trouble,
             "log_segment": self._plane.log.segment,
             "log_dropped": self._plane.log.dropped,
         }

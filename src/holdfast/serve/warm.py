@@ -22,6 +22,7 @@ from holdfast.rollout.machine import RESTING, State
 from holdfast.serve import giving
 from holdfast.serve.abort import AbortFollower
 from holdfast.serve.configured import Configured
+from holdfast.serve.keeping import CopyKeeper
 from holdfast.serve.local_copy import Kept, KeptVersion, LocalCopy
 from holdfast.serve.online_values import OnlineValues
 from holdfast.serve.plane import Plane
@@ -52,7 +53,6 @@ class Progress:
     trouble: str = ""
     refusal: str = ""
     online_trouble: str = ""
-    copy_trouble: str = ""
     under_way: UnderWay | None = None
     rollout: int = 0
     """The newest number of a rollout that was seen; 0: none."""
@@ -94,11 +94,12 @@ class Follower:
         directory = aborts.directory_of(settings.root, plane.model)
         self._copy = LocalCopy(directory)
         self.aborts = AbortFollower(directory, self.swap.obey)
+        self.keeper = CopyKeeper(self._copy)
         self.online = OnlineValues(plane.table, self._copy)
         self.configured = Configured(plane.model)
         self._tried: tuple[int, float] = (0, 0.0)
         self._copy_due = False
-        self._copy_at = self._round_at = self._asked_at = 0.0
+        self._round_at = self._asked_at = 0.0
         self._store: Store | None = None
         self._changes: Changes | None = None
         self._listening = threading.Event()
@@ -138,6 +139,7 @@ class Follower:
     def start(self) -> None:
         """Begin to follow."""
         self.aborts.start()
+        self.keeper.start()
         self._thread.start()
 
     def listening(self) -> None:
@@ -159,6 +161,7 @@ class Follower:
         """Follow no longer. Does not wait: the thread may hang in a database that does not answer."""
         self._stopping.set()
         self.aborts.stop()
+        self.keeper.stop()
 
     # --- the thread ---------------------------------------------------------------------------------------------------
 
@@ -196,7 +199,7 @@ class Follower:
         self._learn(store)
         self._look(store, changes)
         self._keep(store)
-        if newest is not None and self.swap.aborts and not self._copy_due:
+        if newest is not None and self.swap.aborts and not self._copy_due and self.keeper.has_kept:
             self._end_aborts(store, newest)
         if time.monotonic() >= self._asked_at:
             with store.ledger.read() as connection:
@@ -339,23 +342,14 @@ class Follower:
         return load(name, version.digest, data, created_us=version.created_us)
 
     def _keep(self, store: Store) -> None:
-        """Bring the local copy to the plan that is served; a disk that refuses is asked again."""
-        now = time.monotonic()
-        if now < self._copy_at:
-            return
-        try:
-            if self._copy_due and self.swap.plan is not None:
-                self._copy_due = not self._copy.save(
-                    self._kept(self.swap.plan), lambda digest: blobs.get(store, digest)
-                )
-            self.online.keep(store, self.swap.loaded)
-        except (OSError, IntegrityError) as error:
-            self._copy_at = now + TROUBLE_SECONDS
-            if str(error) != self.progress.copy_trouble:
-                tell(f"the local copy cannot be kept, a start without the ledger would be behind: {error}")
-            self.progress.copy_trouble = str(error)
-        else:
-            self.progress.copy_trouble = ""
+        """Have the local copy brought to the plan that is served."""
+        if self._copy_due and self.swap.plan is not None:
+            kept = self._kept(self.swap.plan)
+            self.keeper.keep("plan", lambda copy: copy.save(kept, lambda digest: blobs.get(store, digest)))
+            self._copy_due = False
+        values = self.online.due(store, self.swap.loaded)
+        if values is not None:
+            self.keeper.keep("values", values)
 
     def _kept(self, plan: TrafficPlan) -> Kept:
         swap, progress = self.swap, self.progress

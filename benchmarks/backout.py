@@ -30,7 +30,7 @@ from holdfast.control.ingest import ingest
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, online, schema, snapshots
+from holdfast.store import Store, batches, events, files, online, schema, snapshots
 
 HISTORIES = (10, 100, 1_000, 10_000)
 REAL, ROWS = 10, 300
@@ -124,14 +124,12 @@ def add_history(store: Store, count: int) -> None:
                 }
                 for part in range(10)
             )
-            rows.setdefault("events", []).append(
-                {
-                    "at_us": FIRST_US,
-                    "kind": "batch.published",
-                    "subject": f"flights/{name}",
-                    "actor": "holdfast",
-                    "explanation": "300 rows loaded",
-                }
+            events.append(
+                connection,
+                at_us=FIRST_US,
+                kind="batch.published",
+                subject=f"flights/{name}",
+                explanation=f"{ROWS} rows loaded",
             )
         tables = {
             "versions": schema.table_versions,
@@ -140,7 +138,6 @@ def add_history(store: Store, count: int) -> None:
             "parts": schema.file_batches,
             "admissions": schema.admissions,
             "values": schema.online_features,
-            "events": schema.events,
         }
         for kind, content in rows.items():
             connection.execute(insert(tables[kind]), content)

@@ -25,12 +25,15 @@ import polars as pl
 from sqlalchemy import insert, select
 
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp
-from holdfast.control.backout import back_out
-from holdfast.control.ingest import ingest
+from holdfast.control.backout.backout import back_out
+from holdfast.control.ingest.ingest import ingest
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, events, files, online, schema, snapshots
+from holdfast.store import Store
+from holdfast.store.catalog import batches, online_features, snapshots
+from holdfast.store.db import events, schema
+from holdfast.store.files import data_files
 
 HISTORIES = (10, 100, 1_000, 10_000)
 REAL, ROWS = 10, 300
@@ -92,7 +95,7 @@ def add_history(store: Store, count: int) -> None:
             .one()
         )
         file = connection.execute(select(schema.files).limit(1)).mappings().one()
-        kept = online.definitions(connection, "flights")
+        kept = online_features.definitions(connection, "flights")
         rows: dict[str, list[dict[str, object]]] = {}
         for number in range(count):
             low_us = FIRST_US - (number + 1) * DAY_US
@@ -141,7 +144,7 @@ def add_history(store: Store, count: int) -> None:
         }
         for kind, content in rows.items():
             connection.execute(insert(tables[kind]), content)
-        online.register(connection, [definition for definition, _ in kept], version + count)
+        online_features.register(connection, [definition for definition, _ in kept], version + count)
 
 
 def measure(history: int, scratch: Path) -> tuple[float, list[float]]:
@@ -167,7 +170,7 @@ def measure(history: int, scratch: Path) -> tuple[float, list[float]]:
         taken.append(time.perf_counter() - begun)
         assert done.state == "backed_out"
     with store.ledger.read() as connection:
-        left = files.entries(connection, "flights", batches.current_version(connection))
+        left = data_files.entries(connection, "flights", batches.current_version(connection))
     assert sum(fact.rows for fact in left) == (history - 3) * ROWS
     store.ledger.close()
     return statistics.median(taken), taken

@@ -31,15 +31,16 @@ from typing import Any, Final
 
 from tests.serve.conftest import MODEL, World, row, tensors
 
-from holdfast.cli.stage import free_port
-from holdfast.control import binary as pushing
-from holdfast.control import obedience
-from holdfast.control.asking import FAILURES, Asking
+from holdfast.cli.demo.sandbox import free_port
+from holdfast.control.http.server_client import FAILURES, Asking
+from holdfast.control.probing import convergence
+from holdfast.control.runtimes import runtime as pushing
 from holdfast.records import Verdict
-from holdfast.rollout.configuration import ConnectionLimits
-from holdfast.store import binaries, configurations, servers
-from holdfast.store.binaries import BinaryRow, Release
-from holdfast.store.servers import Server
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.store.models import runtimes, serving_configs
+from holdfast.store.models.runtimes import BinaryRow, Release
+from holdfast.store.serving import servers
+from holdfast.store.serving.servers import Server
 
 HOLDFAST: Final = (sys.executable, "-m", "holdfast")
 KEPT, FRESH = 6, 2
@@ -138,8 +139,8 @@ def swap(world: World, present: BinaryRow, wanted: BinaryRow) -> tuple[float, fl
     number = pushing.push(
         world.store, MODEL, wanted.binary, present.facts, actor="bench", reason="swap", now_us=now_us()
     )
-    seen = obedience.as_binary(number, wanted.binary, world.names["half"])
-    done = obedience.wait(registered, seen, decided=began, seconds=MOST_SECONDS)
+    seen = convergence.as_binary(number, wanted.binary, world.names["half"])
+    done = convergence.wait(registered, seen, decided=began, seconds=MOST_SECONDS)
     if not done.done:
         raise SystemExit(f"{wanted.binary} did not take over: {done}")
     time.sleep(1.0)  # the old one ends what is under way
@@ -158,14 +159,14 @@ def kill(up: int, port: int) -> tuple[float, float]:
 
 def registered(world: World, build: str) -> BinaryRow:
     """This installation under another build's name, tried with the version that serves."""
-    limits, made = ConnectionLimits(), binaries.here(build)
+    limits, made = ConnectionLimits(), runtimes.here(build)
     command = ["env", f"HOLDFAST_BUILD={build}", *HOLDFAST] if build else list(HOLDFAST)
     with world.store.ledger.write() as connection:
-        configurations.register(connection, limits, now_us=now_us())
-        name = binaries.register(connection, made, command, now_us=now_us())
+        serving_configs.register(connection, limits, now_us=now_us())
+        name = runtimes.register(connection, made, command, now_us=now_us())
         judged = Release(world.names["half"], name, limits.id, Verdict.PASS, "the same code", now_us())
-        binaries.judge(connection, judged)
-        return binaries.get(connection, name)
+        runtimes.judge(connection, judged)
+        return runtimes.get(connection, name)
 
 
 def told(asked: list[Asked], windows: list[tuple[float, float]]) -> dict[str, Any]:

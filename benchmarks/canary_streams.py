@@ -29,7 +29,7 @@ from holdfast.rollout import (
     fold_requests,
     fold_scores,
 )
-from holdfast.rollout.evidence import ERRORS, LATENCY, QUALITY
+from holdfast.rollout.evidence.evidence import ERRORS, LATENCY, QUALITY
 from holdfast.stats import betting, hypergeometric
 
 MINUTES = 60

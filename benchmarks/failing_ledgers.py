@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.servers.postgres import Server as Postgres
 
-from holdfast.store.ledger import sqlite_url
+from holdfast.store.db.ledger import sqlite_url
 
 TMPFS_BYTES = 48 << 20
 

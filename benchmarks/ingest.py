@@ -43,11 +43,13 @@ import pyarrow.parquet as pq
 from deltalake import write_deltalake
 
 from holdfast.contract import Boolean, Category, Contract, Integer, Number, Timestamp, compile_batch
-from holdfast.control.ingest import ROWS_PER_FILE, ingest
+from holdfast.control.ingest.ingest import ROWS_PER_FILE, ingest
 from holdfast.feeds import Feed, Manifest, content_digest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, staging
-from holdfast.store.batches import Publication
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.catalog.batches import Publication
+from holdfast.store.files import staging
 
 ROWS = 3_367_760
 COMMITS = (1, 34, 340)

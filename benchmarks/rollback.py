@@ -40,12 +40,17 @@ from benchmarks.steady_load import Load
 from tests.serve.conftest import MODEL, World
 from tests.servers.postgres import UnavailableHereError
 
-from holdfast.cli.rollback import abort_of
-from holdfast.control import emergency, obedience, rollout
+from holdfast.cli.commands.rollout.rollback import abort_of
+from holdfast.control.probing import convergence
+from holdfast.control.rollout import abort_sync, reconcile
 from holdfast.rollout import Canary, Event, Shadow, State
-from holdfast.rollout.abort import UnderWay
-from holdfast.serve.local_copy import LocalCopy
-from holdfast.store import Store, aborts, leases, nearby, plans, rollouts, servers, versions
+from holdfast.rollout.model.abort import UnderWay
+from holdfast.serve.follower.local_copy import LocalCopy
+from holdfast.store import Store
+from holdfast.store.db import leases
+from holdfast.store.models import versions
+from holdfast.store.rollout import rollouts, traffic_plans
+from holdfast.store.serving import aborts, local_servers, servers
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 GOOD, BAD, HEURISTIC = "tenth", "half", "delay"
@@ -113,7 +118,7 @@ class Ground:
     def bring_to(self, state: str) -> None:
         """The bad version's rollout, by the machine's own transitions."""
         model: Any = SimpleNamespace(name=MODEL, rollout=POLICY)
-        rollout.begin(self.store, model, self.bad, actor="drill", now_us=now_us())
+        reconcile.begin(self.store, model, self.bad, actor="drill", now_us=now_us())
         for event, step in {
             "pending": (),
             "shadowing": ((Event.SHADOW, 0),),
@@ -125,7 +130,7 @@ class Ground:
             "rolling back": ((Event.START, 0), (Event.ADVANCE, 1), (Event.ROLL_BACK, 1)),
         }[state]:
             self.move(event, step)
-        plan = plans.newest(self.store, MODEL)
+        plan = traffic_plans.newest(self.store, MODEL)
         assert plan is not None
         self.until(lambda status: status["plan"] == plan.plan and not status["aborts"], f"plan {plan.plan}")
         copy = LocalCopy(aborts.directory_of(self.store.root, MODEL))
@@ -141,16 +146,16 @@ class Ground:
     def move(self, event: Event, step: int) -> None:
         row = rollouts.newest(self.store, MODEL)
         with self.store.ledger.write() as connection:
-            rollout.commit(connection, self.store, row, event, step, "drill", "drill", now_us())
+            reconcile.commit(connection, self.store, row, event, step, "drill", "drill", now_us())
 
     def by_ledger(self, state: str) -> tuple[float, bool, float]:
         registered = servers.registered(self.store, MODEL)
-        rollout.roll_back(self.store, MODEL, actor="drill", reason=state, now_us=now_us())
+        reconcile.roll_back(self.store, MODEL, actor="drill", reason=state, now_us=now_us())
         decided = time.monotonic()
-        plan = plans.newest(self.store, MODEL)
+        plan = traffic_plans.newest(self.store, MODEL)
         assert plan is not None
-        seen = obedience.under(plan.plan, plan.intended)
-        found = obedience.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
+        seen = convergence.under(plan.plan, plan.intended)
+        found = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
         return found.took_ms, found.done and plan.intended != self.bad, time.monotonic()
 
     def by_abort(self, state: str) -> tuple[float, bool, float]:
@@ -158,11 +163,11 @@ class Ground:
         kept = LocalCopy(directory).load()
         assert kept is not None
         abort = abort_of(kept, None, state, "drill")
-        running = nearby.running(directory)
+        running = local_servers.running(directory)
         aborts.add(directory, abort)
         decided = time.monotonic()
-        seen = obedience.without(abort.version, directory)
-        found = obedience.wait(running, seen, decided=decided, seconds=SEEN_SECONDS)
+        seen = convergence.without(abort.version, directory)
+        found = convergence.wait(running, seen, decided=decided, seconds=SEEN_SECONDS)
         return found.took_ms, found.done and abort.version == self.bad, time.monotonic()
 
     def agree(self) -> None:
@@ -176,7 +181,7 @@ class Ground:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
-        plan = plans.newest(self.store, MODEL)
+        plan = traffic_plans.newest(self.store, MODEL)
         assert plan is not None
         assert plan.champion == self.world.names[GOOD], (plan, self.world.names)
         self.until(
@@ -189,7 +194,7 @@ class Ground:
             self.store, f"control-{MODEL}", holder="drill", duration_us=60_000_000, now_us=now_us()
         )
         assert isinstance(lease, leases.Lease)
-        emergency.carry(self.store, MODEL, lease, now_us=now_us())
+        abort_sync.carry(self.store, MODEL, lease, now_us=now_us())
         if rollouts.newest(self.store, MODEL).state is State.ROLLING_BACK:
             self.move(Event.CONFIRM, 0)
         assert not rollouts.newest(self.store, MODEL).running
@@ -206,7 +211,7 @@ class Ground:
             time.sleep(0.005)
 
     def status(self) -> dict[str, Any]:
-        [server] = nearby.running(aborts.directory_of(self.store.root, MODEL))
+        [server] = local_servers.running(aborts.directory_of(self.store.root, MODEL))
         connection = http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=20)
         try:
             connection.request("GET", "/holdfast/status")

@@ -48,9 +48,13 @@ from holdfast.features import (
     feed_from_frame,
     fit,
 )
-from holdfast.serve.version import load
+from holdfast.serve.inference.loaded_model import load
 from holdfast.settings import Settings
-from holdfast.store import Store, blobs, plans, schema, versions
+from holdfast.store import Store
+from holdfast.store.db import schema
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.store.rollout import traffic_plans
 from holdfast.train import LightGBM
 from holdfast.train.artifact import VersionMetadata, seal
 
@@ -138,7 +142,7 @@ def build(root: Path) -> tuple[bytes, pl.DataFrame]:
         }
         connection.execute(insert(schema.snapshots).values(facts))
         row = versions.register(connection, metadata, digest=digest, size_bytes=len(data), now_us=now_us)
-        plans.append(connection, model=MODEL, champion=row.version, now_us=now_us)
+        traffic_plans.append(connection, model=MODEL, champion=row.version, now_us=now_us)
     store.ledger.close()
     return data, frame
 
@@ -188,7 +192,7 @@ def run_server(root: Path, address: Connection, core: int | None) -> None:
     """The server process."""
     if core is not None:
         os.sched_setaffinity(0, {core})
-    from holdfast.serve.run import serve_forever
+    from holdfast.serve.server import serve_forever
 
     serve_forever(
         Settings(root, f"sqlite:///{root / 'ledger.db'}", "127.0.0.1", 0, 0), MODEL, started=address.send

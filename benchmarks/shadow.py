@@ -25,7 +25,10 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from holdfast.settings import Settings
-from holdfast.store import Store, blobs, plans, schema
+from holdfast.store import Store
+from holdfast.store.db import schema
+from holdfast.store.files import blobs
+from holdfast.store.rollout import traffic_plans
 from holdfast.train.artifact import open_sealed, seal
 from serve import CONTRACT, MODEL, build, json_body, run_server
 
@@ -99,7 +102,7 @@ class Client:
 def follow(store: Store, client: Client, champion: str, shadow: str | None, share_ppm: int) -> None:
     """Let the server follow a new plan."""
     with store.ledger.write() as connection:
-        number = plans.append(
+        number = traffic_plans.append(
             connection,
             model=MODEL,
             champion=champion,

@@ -20,8 +20,11 @@ import polars as pl
 from sqlalchemy import insert
 
 from holdfast.contract import Contract, Integer, Number, Timestamp
-from holdfast.control.verify import verify
-from holdfast.store import Store, contract_copies, contracts, parquet, schema
+from holdfast.control.maintenance.verify import verify
+from holdfast.store import Store
+from holdfast.store.db import schema
+from holdfast.store.feeds import contract_files, contracts
+from holdfast.store.files import parquet
 
 CONTRACT = Contract(
     Integer("id", low=0), Number("value", unit="1"), Timestamp("at", tz="UTC"), key="id", event_time="at"
@@ -34,7 +37,7 @@ def build(root: Path, count: int) -> Store:
     """A store of `count` loads of one file each."""
     store = Store.open(root)
     (root / "rows").mkdir()
-    contract_copies.keep(root, CONTRACT.hash, CONTRACT.to_json())
+    contract_files.keep(root, CONTRACT.hash, CONTRACT.to_json())
     rows: dict[str, list[dict[str, object]]] = {
         "table_versions": [],
         "batches": [],

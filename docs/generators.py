@@ -15,8 +15,8 @@ import typer
 from typer.main import get_command
 
 import holdfast
-import holdfast.contract.border
-import holdfast.contract.units
+import holdfast.contract.schema.source_metadata
+import holdfast.contract.schema.units
 from holdfast.cli.app import app, load_commands
 from holdfast.contract import (
     Boolean,
@@ -32,16 +32,16 @@ from holdfast.contract import (
     Timestamp,
     dtype,
 )
-from holdfast.contract.missing import SHORTHAND
-from holdfast.contract.rule_nodes import OPERATORS
-from holdfast.contract.units import SAME, conversion
+from holdfast.contract.schema.missing import SHORTHAND
+from holdfast.contract.schema.rule_ast import OPERATORS
+from holdfast.contract.schema.units import SAME, conversion
 from holdfast.errors import CODES
-from holdfast.rollout.configuration import ConnectionLimits
-from holdfast.rollout.machine import RESTING, TRANSITIONS, State
-from holdfast.serve.metrics import Counters, ServerFacts, exposition
-from holdfast.serve.oip_metadata import input_spec
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.rollout.model.state_machine import RESTING, TRANSITIONS, State
+from holdfast.serve.inference.metrics import Counters, ServerFacts, exposition
+from holdfast.serve.protocol.oip_metadata import input_spec
 from holdfast.settings import SETTINGS
-from holdfast.store.schema import METADATA
+from holdfast.store.db.schema import METADATA
 
 WIDTH: Final = 100
 """Characters of a signature that stands on one line."""
@@ -255,7 +255,7 @@ def contract_border() -> str:
         rows.append((f"`{source}`", f"`{target}`", outcome))
     text = [
         as_markdown(inspect.getdoc(each) or "")
-        for each in (holdfast.contract.border, holdfast.contract.units, conversion)
+        for each in (holdfast.contract.schema.source_metadata, holdfast.contract.schema.units, conversion)
     ]
     return "\n\n".join([*text, table(("comes in", "contract", "what becomes of it"), rows)])
 

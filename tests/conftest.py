@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import holdfast.store
-from holdfast.store.ledger import Ledger
+from holdfast.store.db.ledger import Ledger
 
 _SERVERS = Path(__file__).with_name("servers")
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     )
     from holdfast.qualify import Gates, GoldenQuery, Objective
     from holdfast.rollout import Canary, Hook, Shadow
-    from holdfast.rollout.drills import Drills
+    from holdfast.rollout.model.drills import Drills
     from holdfast.tables.selection import (
         Cap,
         Discard,
@@ -80,7 +80,7 @@ _WHERE = {
     "holdfast.declaration": "Model",
     "holdfast.qualify": "Gates GoldenQuery Objective",
     "holdfast.rollout": "Canary Hook Shadow",
-    "holdfast.rollout.drills": "Drills",
+    "holdfast.rollout.model.drills": "Drills",
     "holdfast.tables.selection": "Cap Discard Filter Forbidden Quota Sample Selection Weights",
     "holdfast.train": "LightGBM LogisticRegression Rate",
 }

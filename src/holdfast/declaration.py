@@ -22,14 +22,14 @@ from holdfast.contract import (
     Timestamp,
     compile_row,
 )
-from holdfast.contract.units import same_unit
+from holdfast.contract.schema.units import same_unit
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, Feature, columns_read, feature_name
 from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import check_name, duration
 from holdfast.rollout import Canary, Hook
-from holdfast.rollout import hooks as rollout_hooks
-from holdfast.rollout.drills import Drills
+from holdfast.rollout.decision import webhooks as rollout_hooks
+from holdfast.rollout.model.drills import Drills
 from holdfast.tables.selection import EVERY_ROW, Selection, columns_of
 
 if TYPE_CHECKING:

@@ -15,11 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import polars as pl
 from corruption import load_module
 
-from holdfast.control.backup import backup
-from holdfast.control.compact import compact
-from holdfast.control.ingest import ingest
-from holdfast.control.repair import repair
-from holdfast.store import Store, blobs, publish, snapshots, tombstones
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.backup import backup
+from holdfast.control.maintenance.compact import compact
+from holdfast.control.maintenance.repair import repair
+from holdfast.store import Store
+from holdfast.store.backout import tombstones
+from holdfast.store.catalog import delta, snapshots
+from holdfast.store.files import blobs
 
 
 def deliver(directory: Path, day: int) -> Path:
@@ -57,7 +60,7 @@ def main(root: str) -> None:
     acknowledge("compact")
     cut = snapshots.create(store, ["flights"], contract_hash="c", now_us=6)
     acknowledge("snapshot")
-    publish.publish(store, cut.snapshot)
+    delta.publish(store, cut.snapshot)
     acknowledge("publish")
     with store.ledger.write() as connection:
         tombstones.record(store.root, connection, [("flights", "day-1", 0)], backout=1, at_us=7)

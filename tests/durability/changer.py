@@ -14,11 +14,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "flow"))
 import backout_world
 import test_snapshots as shop
 
-from holdfast.control.compact import compact
-from holdfast.control.ingest import ingest
-from holdfast.control.recover import recover
-from holdfast.control.train import train
-from holdfast.store import Store, snapshots
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.compact import compact
+from holdfast.control.maintenance.rebuild_ledger import recover
+from holdfast.control.training.train import train
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
 
 
 def main(root: str) -> None:

@@ -24,27 +24,20 @@ import polars as pl
 from sqlalchemy import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from holdfast.control.compact import compact
-from holdfast.control.ingest import ingest
-from holdfast.control.verify import verify
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.compact import compact
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import HoldfastError
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.local_copy import Kept, KeptValue, KeptVersion, LocalCopy
-from holdfast.store import (
-    Store,
-    batches,
-    blobs,
-    files,
-    predictions,
-    publish,
-    schema,
-    shadows,
-    snapshots,
-    staging,
-    tombstones,
-)
-from holdfast.store.log_writer import LogWriter
-from holdfast.store.prediction_log import PredictionRecord, ShadowRecord, frame
+from holdfast.serve.follower.local_copy import Kept, KeptValue, KeptVersion, LocalCopy
+from holdfast.store import Store
+from holdfast.store.backout import tombstones
+from holdfast.store.catalog import batches, delta, snapshots
+from holdfast.store.db import schema
+from holdfast.store.files import blobs, data_files, staging
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, frame
+from holdfast.store.telemetry import prediction_files, shadow_files
 
 DAMAGES = ("empty", "half", "bit", "missing", "swapped")
 TABLES = ("flights", "flights__quarantine")
@@ -83,7 +76,7 @@ def build(home: Path, *, compacted: bool) -> Path:
     cut = snapshots.create(store, ["flights"], contract_hash=loader.CONTRACT.hash, now_us=NOW_US)
     for rows in (2, 3):
         _version(store, cut.snapshot, rows)
-    publish.publish(store, cut.snapshot)
+    delta.publish(store, cut.snapshot)
     _log(store)
     _predictions(store)
     _shadows(store)
@@ -161,12 +154,12 @@ def _log(store: Store) -> None:
 
 def _predictions(store: Store) -> None:
     for segment in (1, 2):
-        row = {name: [None] for name in predictions.SCHEMA}
+        row = {name: [None] for name in prediction_files.SCHEMA}
         row |= {"prediction": [f"s9-{segment}-1/0"], "at_us": [NOW_US], "probability": [0.25 * segment]}
         with staging.staged(store.root) as stage:
-            made = predictions.write(
+            made = prediction_files.write(
                 stage,
-                pl.DataFrame(row, schema=predictions.SCHEMA),
+                pl.DataFrame(row, schema=prediction_files.SCHEMA),
                 model="m",
                 server="s9",
                 segment=segment,
@@ -176,20 +169,20 @@ def _predictions(store: Store) -> None:
             with store.ledger.write() as connection:
                 values = {"server": "s9", "segment": segment, "collected_bytes": 9, "predictions": 1}
                 connection.execute(insert(schema.segments).values(values | {"feedback": 0, "refused": 0}))
-                predictions.register(connection, made)
+                prediction_files.register(connection, made)
 
 
 def _shadows(store: Store) -> None:
     for number in (1, 2):
-        row = {name: [None] for name in shadows.SCHEMA}
+        row = {name: [None] for name in shadow_files.SCHEMA}
         row |= {"prediction": [f"s9-{number}-1/0"], "at_us": [NOW_US], "probability": [0.25 * number]}
         with staging.staged(store.root) as stage:
-            made = shadows.write(
-                stage, pl.DataFrame(row, schema=shadows.SCHEMA), model="m", server="s9", segment=number
+            made = shadow_files.write(
+                stage, pl.DataFrame(row, schema=shadow_files.SCHEMA), model="m", server="s9", segment=number
             )
             stage.seal()
             with store.ledger.write() as connection:
-                shadows.register(connection, made)
+                shadow_files.register(connection, made)
 
 
 def _local_copies(store: Store) -> None:
@@ -223,7 +216,7 @@ def _of_table(table: str, position: int, *, loads: int = 1) -> Callable[[Path], 
     def pick(root: Path) -> Path:
         store = Store.open(root)
         with store.ledger.read() as connection:
-            found = files.entries(connection, table, batches.current_version(connection))
+            found = data_files.entries(connection, table, batches.current_version(connection))
             held = schema.file_batches
             counts = [connection.execute(held.select().filter_by(path=fact.path)).all() for fact in found]
         store.ledger.close()
@@ -236,7 +229,7 @@ def _of_table(table: str, position: int, *, loads: int = 1) -> Callable[[Path], 
 def _predictions_file(position: int) -> Callable[[Path], Path]:
     def pick(root: Path) -> Path:
         store = Store.open(root)
-        named = [file.path for file in predictions.files(store)]
+        named = [file.path for file in prediction_files.files(store)]
         store.ledger.close()
         return root / named[position]
 
@@ -246,7 +239,7 @@ def _predictions_file(position: int) -> Callable[[Path], Path]:
 def _shadow_file(position: int) -> Callable[[Path], Path]:
     def pick(root: Path) -> Path:
         store = Store.open(root)
-        named = [file.path for file in shadows.files(store)]
+        named = [file.path for file in shadow_files.files(store)]
         store.ledger.close()
         return root / named[position]
 
@@ -302,7 +295,7 @@ def read_rows(root: Path) -> dict[str, list[tuple[object, ...]]]:
     try:
         with store.ledger.read() as connection:
             version = batches.current_version(connection)
-        return {table: files.read_rows(store, version, table).rows() for table in TABLES}
+        return {table: data_files.read_rows(store, version, table).rows() for table in TABLES}
     finally:
         store.ledger.close()
 
@@ -384,7 +377,7 @@ def try_log(home: Path, how: str, chance: random.Random, cell: Cell) -> None:
                 ingest(store, loader.FEED, f"day-{day}", _delivery(work, day), now_us=NOW_US + day)
             open_connection.rollback()
             if name == "store":
-                before = {table: files.read_rows(store, days, table).rows() for table in TABLES}
+                before = {table: data_files.read_rows(store, days, table).rows() for table in TABLES}
                 shutil.copytree(store.root, work / "copy")
             else:
                 shutil.copy(store.root / "ledger.db-wal", work / "rival-wal")

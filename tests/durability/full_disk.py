@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "soak"))
 from world import check, deliver
 from zygote import FEED
 
-from holdfast.control.ingest import ingest
-from holdfast.control.verify import verify
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import HoldfastError
 from holdfast.store import Store
 

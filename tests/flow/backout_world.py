@@ -15,12 +15,15 @@ from pathlib import Path
 import polars as pl
 
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp
-from holdfast.control.backout import BackedOut, back_out
-from holdfast.control.ingest import LoadResult, ingest
+from holdfast.control.backout.backout import BackedOut, back_out
+from holdfast.control.ingest.ingest import LoadResult, ingest
 from holdfast.features import Aggregate
 from holdfast.feeds import Feed
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, faults, files, online
+from holdfast.store import Store
+from holdfast.store.catalog import batches, online_features
+from holdfast.store.durability import failpoints
+from holdfast.store.files import data_files
 
 NOW_US = 1_700_000_000_000_000
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -84,13 +87,13 @@ def readable(store: Store) -> dict[str, list[tuple[object, ...]]]:
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
     tables = [name for feed in FEEDS for name in (feed.name, f"{feed.name}__quarantine")]
-    return {table: sorted(map(repr, files.read_rows(store, version, table).rows())) for table in tables}
+    return {table: sorted(map(repr, data_files.read_rows(store, version, table).rows())) for table in tables}
 
 
 def served(store: Store) -> dict[tuple[str, str, int], float]:
     """Every value that a server would hold that follows the ledger."""
     with store.ledger.read() as connection:
-        _, values = online.since(connection, [each.key for each in AGGREGATES], 0)
+        _, values = online_features.since(connection, [each.key for each in AGGREGATES], 0)
     return {(v.aggregate, v.entity, v.known_us): v.value for v in values if v.value is not None}
 
 
@@ -111,7 +114,7 @@ def kinds(steps: Iterable[object]) -> list[str]:
 def main(root: str, point: str, hour: str) -> None:
     store = Store.open(Path(root))
     if point != "-":
-        faults.arm(faults.kill_at(point))
+        failpoints.arm(failpoints.kill_at(point))
     done = take_out(store, FLIGHTS, int(hour))
     os.write(1, f"ACK {done.state}\n".encode())
 

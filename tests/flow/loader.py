@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp
-from holdfast.control.ingest import ingest
+from holdfast.control.ingest.ingest import ingest
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
-from holdfast.store import Store, faults
+from holdfast.store import Store
+from holdfast.store.durability import failpoints
 
 CONTRACT = Contract(
     Integer("id", low=0),
@@ -44,7 +45,7 @@ AGGREGATE = Aggregate(
 def main(root: str, point: str, *paths: str) -> None:
     store = Store.open(Path(root))
     if point != "-":
-        faults.arm(faults.kill_at(point))
+        failpoints.arm(failpoints.kill_at(point))
     for path in map(Path, paths):
         result = ingest(store, FEED, path.stem, path, now_us=time.time_ns() // 1000, aggregates=[AGGREGATE])
         os.write(1, f"ACK {result.batch} {result.state}\n".encode())

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from holdfast.control.ingest import ingest
+from holdfast.control.ingest.ingest import ingest
 from holdfast.errors import UnavailableError
 from holdfast.store import Store
 

@@ -13,12 +13,15 @@ from sqlalchemy import update
 from tests.flow import rollout_world
 
 from holdfast.contract import Contract, Label, Number, Text, Timestamp
-from holdfast.control import observe, pushes, watch
+from holdfast.control.collect import collector
+from holdfast.control.rollout import post_promotion, pushes
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan
 from holdfast.rollout import Canary, arm_of, salt_of
-from holdfast.store import blobs, events, schema, servers
-from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, frame
-from holdfast.store.servers import Server
+from holdfast.store.db import events, schema
+from holdfast.store.files import blobs
+from holdfast.store.serving import servers
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
+from holdfast.store.serving.servers import Server
 from holdfast.train.artifact import VersionMetadata, seal
 
 MINUTE_US = 60_000_000
@@ -91,7 +94,7 @@ class Pushes:
             records = [self._answer(plan, behaviour, number) for number in range(1, requests + 1)]
             (self.directory / f"{self.segment:08d}.log").write_bytes(b"".join(map(frame, records)))
             self.world.now_us += MINUTE_US - 1
-            while observe.collect(self.world.store, MODEL, self.world.lease, now_us=self.world.now_us):
+            while collector.collect(self.world.store, MODEL, self.world.lease, now_us=self.world.now_us):
                 pass
 
     def label(self, value: Callable[[str], float] = lambda _: 1.0) -> None:
@@ -100,14 +103,14 @@ class Pushes:
         told = [FeedbackRecord(each, value(each), "t", self.world.now_us) for each in self.unlabelled]
         (self.directory / f"{self.segment:08d}.log").write_bytes(b"".join(map(frame, told)))
         self.unlabelled.clear()
-        for work in (observe.collect, observe.join):
+        for work in (collector.collect, collector.join):
             while work(self.world.store, MODEL, self.world.lease, now_us=self.world.now_us):
                 pass
 
     def step(self) -> list[str]:
         """One round of the loop: the rollout, then the watch; the names of what was decided."""
         taken = self.world.reconcile()
-        decided = watch.carry(self.world.store, MODEL, self.world.lease, now_us=self.world.tick())
+        decided = post_promotion.carry(self.world.store, MODEL, self.world.lease, now_us=self.world.tick())
         return taken if decided is None else [*taken, type(decided).__name__]
 
     def promote(self) -> str:

@@ -10,13 +10,18 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from holdfast.control import rollout
+from holdfast.control.rollout import reconcile as rollout
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan, Verdict
 from holdfast.rollout import Answered, Canary, fold_requests, fold_scores
-from holdfast.store import Store, blobs, evidence, leases, plans, probes, rollouts, schema, servers, usage
-from holdfast.store.leases import Lease
-from holdfast.store.servers import Server
+from holdfast.store import Store
+from holdfast.store.db import leases, schema
+from holdfast.store.db.leases import Lease
+from holdfast.store.files import blobs
+from holdfast.store.rollout import evidence, rollouts, traffic_plans
+from holdfast.store.serving import servers
+from holdfast.store.serving.servers import Server
+from holdfast.store.telemetry import probes, usage
 
 MODEL = "m"
 SECOND_US = 1_000_000
@@ -100,7 +105,7 @@ class World:
         return self.now_us
 
     def plan(self) -> TrafficPlan | None:
-        return plans.newest(self.store, MODEL)
+        return traffic_plans.newest(self.store, MODEL)
 
     def row(self) -> rollouts.RolloutRow:
         return rollouts.newest(self.store, MODEL)

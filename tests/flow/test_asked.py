@@ -28,31 +28,26 @@ from holdfast import (
     Timestamp,
     Value,
 )
-from holdfast.control import asked as comparing
-from holdfast.control import observe
-from holdfast.control import snapshot as cutting
-from holdfast.control.ingest import ingest
-from holdfast.control.status import status
-from holdfast.control.train import train
+from holdfast.control.collect import collector
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.reports import traffic_comparison as comparing
+from holdfast.control.reports.status import status
+from holdfast.control.training import snapshots as cutting
+from holdfast.control.training.train import train
 from holdfast.errors import ConflictError
 from holdfast.records import Arm
-from holdfast.serve.metrics import Counters, ServerFacts, exposition
-from holdfast.serve.version import LoadedVersion, load
-from holdfast.store import (
-    Store,
-    asked,
-    blobs,
-    events,
-    leases,
-    predictions,
-    schema,
-    servers,
-    snapshots,
-    versions,
-)
-from holdfast.store.leases import Lease
-from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, frame
-from holdfast.store.servers import Server
+from holdfast.serve.inference.loaded_model import LoadedVersion, load
+from holdfast.serve.inference.metrics import Counters, ServerFacts, exposition
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
+from holdfast.store.db import events, leases, schema
+from holdfast.store.db.leases import Lease
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.store.serving import servers
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
+from holdfast.store.serving.servers import Server
+from holdfast.store.telemetry import prediction_files, traffic_comparison
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 NOW_US = 1_400_000_000_000_000
@@ -128,12 +123,12 @@ class Line:
             for number, late in enumerate(rows["late"].head(labelled), start=1)
         ]
         (self.directory / f"{self.segment:08d}.log").write_bytes(b"".join(map(frame, records)))
-        while observe.collect(self.store, "late", self.lease, now_us=at_us):
+        while collector.collect(self.store, "late", self.lease, now_us=at_us):
             pass
-        while observe.join(self.store, "late", self.lease, now_us=at_us):
+        while collector.join(self.store, "late", self.lease, now_us=at_us):
             pass
 
-    def compare(self, minutes: int = 1) -> asked.Asked | None:
+    def compare(self, minutes: int = 1) -> traffic_comparison.Asked | None:
         now_us = NOW_US + self.segment * HOUR_US + minutes * 60_000_000
         return comparing.compare(self.store, "late", self.lease, now_us=now_us)
 
@@ -233,7 +228,7 @@ def test_the_share_of_late_flights_in_december_is_found_from_scores_made_for_apr
     (event,) = line.told("label.shifted")
     assert event.subject == line.version.name
     with line.store.ledger.read() as connection:
-        assert asked.last(connection, "late") == found
+        assert traffic_comparison.last(connection, "late") == found
 
 
 def test_without_labels_the_share_is_a_guess_that_says_so_and_alarms_nobody(line: Line) -> None:
@@ -286,7 +281,7 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_count(line: Line) -> 
     rows = flights(date(2013, 4, 13), date(2013, 4, 13))
     line.answer(rows.head(100))
     line.answer(rows.tail(200))
-    (first, _) = predictions.files(line.store)
+    (first, _) = prediction_files.files(line.store)
     (line.store.root / first.path).write_bytes(b"PAR1")
     found = line.compare()
     assert found is not None

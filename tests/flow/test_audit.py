@@ -14,12 +14,13 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
-from holdfast.control.audit import audit
-from holdfast.control.verify import verify
+from holdfast.control.maintenance.audit import audit
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import InputError
 from holdfast.records import canonical_json, sha256_hex
-from holdfast.store import Store, chain, events
-from holdfast.store.chain import Head
+from holdfast.store import Store
+from holdfast.store.db import event_chain, events
+from holdfast.store.db.event_chain import Head
 
 TOLD = 12
 MODEL = """
@@ -150,7 +151,7 @@ def test_any_change_of_one_story_but_its_end_breaks_the_chain(data: st.DataObjec
                 return
         case "swap":
             rows[at], rows[at + 1] = rows[at + 1], rows[at]
-    count, broken = chain.followed(rows, events.FIRST)
+    count, broken = event_chain.followed(rows, events.FIRST)
     assert broken is not None
     assert count <= at + 1
 

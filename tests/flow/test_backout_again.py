@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.control.backout import back_out, carry_on, plan_back_out
+from holdfast.control.backout.backout import back_out, carry_on, plan_back_out
 from holdfast.records import BatchId
-from holdfast.store import Store, backouts, faults
+from holdfast.store import Store
+from holdfast.store.backout import backouts
+from holdfast.store.durability import failpoints
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,7 +26,7 @@ class KilledError(Exception):
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     yield Store.open(tmp_path / "store")
-    faults.arm(None)
+    failpoints.arm(None)
 
 
 def _killed_at(point: str) -> None:
@@ -32,7 +34,7 @@ def _killed_at(point: str) -> None:
         if reached == point:
             raise KilledError
 
-    faults.arm(die)
+    failpoints.arm(die)
 
 
 def _live(store: Store, world: ModuleType, hour: int) -> list[tuple[str, str, int]]:
@@ -56,7 +58,7 @@ def test_a_correction_that_is_bad_too_is_backed_out_after_the_one_before(
     _killed_at("backout.removed")
     with pytest.raises(KilledError):
         world.take_out(store, world.ALONE, 0)
-    faults.arm(None)
+    failpoints.arm(None)
     assert world.load(store, tmp_path, world.ALONE, 0, 1).epoch == 1
     assert _back_out(store, world, "alone", "the correction is bad too", world.FEEDS) == "backed_out"
     assert _live(store, world, 0) == []
@@ -79,7 +81,7 @@ def test_a_feed_of_the_group_that_is_loaded_after_the_beginning_goes_too(
     _killed_at("backout.begun")
     with pytest.raises(KilledError):
         world.take_out(store, world.FLIGHTS, 0)
-    faults.arm(None)
+    failpoints.arm(None)
     world.load(store, tmp_path, world.WEATHER, 0)
     if by_loop:
         assert carry_on(store, now_us=world.NOW_US) == [1]

@@ -9,14 +9,17 @@ import polars as pl
 import pytest
 
 from holdfast.contract import Contract, Number, Text, Timestamp
-from holdfast.control.accept import accept
-from holdfast.control.backout import back_out, plan_back_out
-from holdfast.control.compact import compact
-from holdfast.control.ingest import LoadResult, ingest
+from holdfast.control.backout.backout import back_out, plan_back_out
+from holdfast.control.ingest.acceptance import accept
+from holdfast.control.ingest.ingest import LoadResult, ingest
+from holdfast.control.maintenance.compact import compact
 from holdfast.feeds import Expectations, Feed, Reference
-from holdfast.feeds.machine import State
+from holdfast.feeds.state_machine import State
 from holdfast.records import BatchId
-from holdfast.store import Store, faults, feeds, lineage, references, snapshots, violations
+from holdfast.store import Store
+from holdfast.store.catalog import lineage, snapshots
+from holdfast.store.durability import failpoints
+from holdfast.store.feeds import feed_states, references, violations
 from holdfast.tables.backout import Plan, SuspectLoad, TaintSnapshots, explain
 from holdfast.tables.lineage import Kind, Node
 
@@ -74,7 +77,7 @@ def test_what_refers_to_rows_that_go_is_told_and_suspect(store: Store) -> None:
     _out(store, "shops", "s1")
     assert _suspects(store, "sales") == ["d1"]
     with store.ledger.read() as connection:
-        row = feeds.find(connection, "sales")
+        row = feed_states.find(connection, "sales")
         assert row is not None
         assert row.state is State.SUSPECT
         (broken,) = violations.suspects_in(
@@ -134,11 +137,11 @@ def test_a_load_that_came_between_showing_and_doing_is_suspect_too(store: Store)
             reached.append(point)
             _load(store, SALES, "d1", range(10, 14), day=1)
 
-    faults.arm(meanwhile)
+    failpoints.arm(meanwhile)
     try:
         _out(store, "shops", "s1")
     finally:
-        faults.arm(None)
+        failpoints.arm(None)
     assert reached
     assert _suspects(store, "sales") == ["d1"]
 
@@ -150,14 +153,14 @@ def test_rows_that_go_while_a_delivery_is_loaded_are_no_support(store: Store) ->
 
     def before(point: str) -> None:
         if point == "ingest.before_publish":
-            faults.arm(None)
+            failpoints.arm(None)
             _out(store, "shops", "s1")
 
-    faults.arm(before)
+    failpoints.arm(before)
     try:
         loaded = _load(store, SALES, "d1", range(8, 14), day=1)
     finally:
-        faults.arm(None)
+        failpoints.arm(None)
     assert (loaded.rows_loaded, loaded.reasons) == (2, {"id|reference": 4})
     with store.ledger.read() as connection:
         assert references.dependents(connection, [("shops", "s1", 0)]) == []

@@ -12,10 +12,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from holdfast.control.backout import carry_on, plan_back_out
+from holdfast.control.backout.backout import carry_on, plan_back_out
 from holdfast.errors import ConflictError, IntegrityError, NotFoundError
 from holdfast.records import BatchId
-from holdfast.store import Store, backouts, batches, events, faults, online
+from holdfast.store import Store
+from holdfast.store.backout import backouts
+from holdfast.store.catalog import batches, online_features
+from holdfast.store.db import events
+from holdfast.store.durability import failpoints
 from holdfast.tables.backout import ForgetOnline, RemoveRows, State
 
 if TYPE_CHECKING:
@@ -114,11 +118,11 @@ def test_a_load_that_comes_between_is_in_the_values(
             came.append(point)
             world.load(store, tmp_path, world.ALONE, 2)
 
-    faults.arm(one_more)
+    failpoints.arm(one_more)
     try:
         world.take_out(store, world.ALONE, 1)
     finally:
-        faults.arm(None)
+        failpoints.arm(None)
     assert came
     clean = world.never_saw(tmp_path / "clean", tmp_path, {("alone", 0): 0, ("alone", 2): 0})
     assert world.served(store) == world.served(clean)
@@ -150,11 +154,11 @@ def test_a_follower_sees_every_value_go(tmp_path: Path, store: Store, backout_wo
     world.load(store, tmp_path, world.ALONE, 0)
     keys = [each.key for each in world.AGGREGATES]
     with store.ledger.read() as connection:
-        has, values = online.since(connection, keys, 0)
+        has, values = online_features.since(connection, keys, 0)
     held = {(value.aggregate, value.entity, value.known_us) for value in values}
     world.take_out(store, world.ALONE, 0)
     with store.ledger.read() as connection:
-        _, news = online.since(connection, keys, has)
+        _, news = online_features.since(connection, keys, has)
         assert batches.current_version(connection) > has
     assert {(value.aggregate, value.entity, value.known_us) for value in news if value.value is None} == held
 
@@ -242,14 +246,14 @@ def test_a_back_out_is_done_once_from_two_threads_of_control(
 
     def loop_comes_first(point: str) -> None:
         if point in ("backout.begun", "backout.removed"):
-            faults.arm(None)
+            failpoints.arm(None)
             carry_on(store, now_us=world.NOW_US)
 
-    faults.arm(loop_comes_first)
+    failpoints.arm(loop_comes_first)
     try:
         done = world.take_out(store, world.ALONE, 0)
     finally:
-        faults.arm(None)
+        failpoints.arm(None)
     with store.ledger.read() as connection:
         row = backouts.get(connection, done.backout)
         assert (row.state, row.steps_done) == (State.DONE, len(row.plan.steps))

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import insert
 
-from holdfast.control import qualify, retreat, rollout, train
-from holdfast.control.backout import carry_on, plan_back_out
+from holdfast.control.backout.backout import carry_on, plan_back_out
+from holdfast.control.evaluation import qualify
+from holdfast.control.rollout import failover, reconcile
+from holdfast.control.training import train
 from holdfast.errors import RefusedError
 from holdfast.monitor import UsageRow
 from holdfast.records import Arm, BatchId
 from holdfast.rollout import State
-from holdfast.store import backouts, events, faults, plans, rollouts, schema, snapshots, taints, usage
-from holdfast.store.faults import BACKOUT_POINTS
+from holdfast.store.backout import backouts, taints
+from holdfast.store.catalog import snapshots
+from holdfast.store.db import events, schema
+from holdfast.store.durability import failpoints
+from holdfast.store.durability.failpoints import BACKOUT_POINTS
+from holdfast.store.rollout import rollouts, traffic_plans
+from holdfast.store.telemetry import usage
 from holdfast.tables.backout import (
     CancelRollout,
     HoldOn,
@@ -341,7 +348,7 @@ def test_carrying_out_twice_changes_and_says_nothing_more(case: Case) -> None:
     case.back_out()
     before = state_of(case)
     with case.store.ledger.write() as connection:
-        assert retreat.carry_out(connection, case.store, "m", reason="r", actor="a", now_us=1) == []
+        assert failover.carry_out(connection, case.store, "m", reason="r", actor="a", now_us=1) == []
     assert state_of(case) == before
 
 
@@ -359,11 +366,11 @@ def test_a_rollout_that_moves_on_meanwhile_is_found(case: Case) -> None:
                 case.world.reconcile()
                 case.world.probe()
 
-    faults.arm(loop)
+    failpoints.arm(loop)
     try:
         case.back_out()
     finally:
-        faults.arm(None)
+        failpoints.arm(None)
     plan = case.world.plan()
     assert plan is not None
     assert (plan.champion, plan.challenger) == (case.clean, None)
@@ -372,5 +379,5 @@ def test_a_rollout_that_moves_on_meanwhile_is_found(case: Case) -> None:
     with case.store.ledger.read() as connection:
         assert taints.tainted(connection, "version", bad)
         assert TaintVersions((bad,)) in backouts.newest(connection, 1)[0].plan.steps
-    assert plans.newest(case.store, "m") == plan
-    assert rollout.reconcile(case.store, "m", case.world.lease, now_us=case.world.tick()) == []
+    assert traffic_plans.newest(case.store, "m") == plan
+    assert reconcile.reconcile(case.store, "m", case.world.lease, now_us=case.world.tick()) == []

@@ -9,12 +9,14 @@ from types import ModuleType
 
 import pytest
 
-from holdfast.control.backup import backup, restore
-from holdfast.control.ingest import ingest
-from holdfast.control.verify import verify
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.backup import backup, restore
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import InputError, IntegrityError
-from holdfast.store import Store, batches, files
-from holdfast.store import backup as backups
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.files import data_files
+from holdfast.store.maintenance import backup as backups
 
 Delivery = Callable[[int], Path]
 
@@ -83,7 +85,7 @@ def test_a_backup_beside_two_loaders_is_one_moment(
         restored = restore(tmp_path / "kept", target, name=each.name)
         assert restored.table_version >= acknowledged
         back = Store.open(target)
-        rows = files.read_rows(back, restored.table_version, "flights")
+        rows = data_files.read_rows(back, restored.table_version, "flights")
         assert rows.height == 299 * restored.table_version
         if rows.height:
             assert rows["id"].is_unique().all()

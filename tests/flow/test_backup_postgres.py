@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from holdfast.control.backup import backup, restore
-from holdfast.control.ingest import ingest
-from holdfast.control.recover import recover
-from holdfast.control.verify import verify
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.backup import backup, restore
+from holdfast.control.maintenance.rebuild_ledger import recover
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import InputError
-from holdfast.store import Store, batches, events, files, schema
-from holdfast.store import backup as backups
-from holdfast.store.ledger import sqlite_url
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.db import events, schema
+from holdfast.store.db.ledger import sqlite_url
+from holdfast.store.files import data_files
+from holdfast.store.maintenance import backup as backups
 
 Delivery = Callable[[int], Path]
 NUMBERED = {
@@ -51,7 +54,7 @@ def store(tmp_path: Path, delivery: Delivery, loader: ModuleType, database: Call
 def _ids(store: Store) -> list[str]:
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-    return sorted(map(str, files.read_rows(store, version, "flights", ["id"])["id"].to_list()))
+    return sorted(map(str, data_files.read_rows(store, version, "flights", ["id"])["id"].to_list()))
 
 
 def _newest_numbers(store: Store) -> dict[str, int]:

@@ -10,13 +10,17 @@ import pytest
 from tests.flow import dying
 
 from holdfast.contract import Category, Contract, Number, Text, Timestamp
-from holdfast.control.bulk import Delivery, check_many, ingest_many, profile_many
-from holdfast.control.executor import Executor, LocalExecutor, open_executor
-from holdfast.control.ingest import ingest
+from holdfast.control.executors.executor import Executor, LocalExecutor
+from holdfast.control.executors.factory import open_executor
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.ingest.parallel import Delivery, check_many, ingest_many, profile_many
 from holdfast.errors import ConflictError, InputError, UnavailableError
 from holdfast.features import Aggregate
 from holdfast.feeds import Expectations, Feed, Reference
-from holdfast.store import Store, files, orphans, schema
+from holdfast.store import Store
+from holdfast.store.db import schema
+from holdfast.store.files import data_files
+from holdfast.store.maintenance import orphans
 
 NOW_US = 1_700_000_000_000_000
 FEED = Feed(
@@ -61,7 +65,7 @@ def everything(store: Store) -> dict[str, list[tuple[Any, ...]]]:
             table.name: sorted(map(tuple, connection.execute(table.select())), key=repr)
             for table in schema.METADATA.sorted_tables
         }
-    rows = sorted((store.root / files.ROWS_DIRECTORY).iterdir())
+    rows = sorted((store.root / data_files.ROWS_DIRECTORY).iterdir())
     return dump | {"rows": [(path.name, path.read_bytes()) for path in rows]}
 
 
@@ -169,7 +173,7 @@ def test_many_files_are_checked_and_profiled_as_one_would_be(tmp_path: Path, oth
     store, given = Store.open(tmp_path / "store"), deliveries(tmp_path / "in")
     load(store, given, LocalExecutor())
     with store.ledger.read() as connection:
-        found = files.entries(connection, "trips", 6)
+        found = data_files.entries(connection, "trips", 6)
     sources = [each.source for each in given]
     checked = list(check_many(FEED, sources, others))
     assert checked == list(check_many(FEED, sources, LocalExecutor()))

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from holdfast.control import cdevents
+from holdfast.control.integrations import cdevents
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.rollout.cdevents import SERVICE_EVENTS, Artifact, GateFacts, cloudevent
 from holdfast.rollout.cdevents import cdevents as events_of
-from holdfast.rollout.machine import State
-from holdfast.store import events, gates
+from holdfast.rollout.model.state_machine import State
+from holdfast.store.db import events
+from holdfast.store.models import gate_results
 
 if TYPE_CHECKING:
     from hook_server import HookServer
@@ -147,7 +148,7 @@ def test_the_judgement_of_gates_is_a_test_suite(world) -> None:
     ]
     with world.store.ledger.write() as connection:
         now_us = world.tick()
-        gates.append(connection, version, results, now_us=now_us)
+        gate_results.append(connection, version, results, now_us=now_us)
         events.append(
             connection,
             at_us=now_us,

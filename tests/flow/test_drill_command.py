@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
 from holdfast.errors import HoldfastError, InputError
-from holdfast.store import Store, plans, versions
+from holdfast.store import Store
+from holdfast.store.models import versions
+from holdfast.store.rollout import traffic_plans
 
 pytestmark = pytest.mark.sqlite
 
@@ -42,7 +44,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     store = Store.open(directory / ".holdfast")
     champion = versions.newest(store, "parcels", role="candidate")
     with store.ledger.write() as connection:
-        plans.append(
+        traffic_plans.append(
             connection,
             model="parcels",
             champion=champion.version,

@@ -8,10 +8,12 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from holdfast.control import binary, configuration, drill_copy, drill_push
+from holdfast.control.drills import bad_push, on_copy
+from holdfast.control.rollout import serving_config
+from holdfast.control.runtimes import runtime
 from holdfast.errors import UnavailableError
 from holdfast.records import Verdict
-from holdfast.store import binaries
+from holdfast.store.models import runtimes
 
 KB = 1024
 
@@ -35,7 +37,7 @@ def free(monkeypatch: pytest.MonkeyPatch):
     return say
 
 
-@pytest.mark.parametrize("exercise", [drill_copy.restore, drill_copy.dead_database, drill_push.bad_push])
+@pytest.mark.parametrize("exercise", [on_copy.restore, on_copy.dead_database, bad_push.bad_push])
 def test_without_room_nothing_is_copied(place, free, exercise) -> None:
     free(200)
     found = exercise(place, 1)
@@ -50,7 +52,7 @@ def test_a_bad_push_against_a_heuristic_is_not_to_be_judged(place, free) -> None
     free(10**9)
     with place.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE versions SET role = 'heuristic'")
-    found = drill_push.bad_push(place, 1)
+    found = bad_push.bad_push(place, 1)
     assert (found.verdict, found.took_us) == (Verdict.INCONCLUSIVE, None)
     assert found.explanation.startswith("nothing to push against: v2-00000000 answers, a heuristic")
 
@@ -59,20 +61,20 @@ def test_without_room_no_binary_is_tried_and_none_is_blamed(place, free) -> None
     free(200)
     version = "v2-00000000"
     with place.store.ledger.write() as connection:
-        named = binaries.register(connection, binaries.here("green"), ["env"], now_us=1)
-        candidate = binaries.get(connection, named)
+        named = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=1)
+        candidate = runtimes.get(connection, named)
     with pytest.raises(UnavailableError, match=r"HF306.*bytes of room are wanted"):
-        binary.try_out(place, version, candidate, ["env"], [])
+        runtime.try_out(place, version, candidate, ["env"], [])
     with place.store.ledger.read() as connection:
-        limits = configuration.current(connection, place.model.name)
-        assert binaries.tried(connection, version, named, limits.id) is None
+        limits = serving_config.current(connection, place.model.name)
+        assert runtimes.tried(connection, version, named, limits.id) is None
     assert not list(place.store.root.parent.glob("*.drill-*"))
 
 
 def test_a_restore_wants_room_for_the_whole_store_three_times(place, free) -> None:
     free(11_000)
-    found = drill_copy.restore(place, 1)
+    found = on_copy.restore(place, 1)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.evidence["wanted_bytes"] > 12_000 * KB
     free(40_000)
-    assert drill_copy.no_room(place.store.root, [place.store.root]) is None
+    assert on_copy.no_room(place.store.root, [place.store.root]) is None

@@ -13,13 +13,14 @@ from types import ModuleType
 
 import pytest
 
-from holdfast.control import emergency, traffic
-from holdfast.control import probe as probing
+from holdfast.control.probing import probe as probing
+from holdfast.control.rollout import abort_sync, traffic
 from holdfast.records import Verdict
-from holdfast.rollout.abort import Abort
-from holdfast.store import aborts, events, servers
-from holdfast.store.probes import Probe
-from holdfast.store.servers import Server
+from holdfast.rollout.model.abort import Abort
+from holdfast.store.db import events
+from holdfast.store.serving import aborts, servers
+from holdfast.store.serving.servers import Server
+from holdfast.store.telemetry.probes import Probe
 
 MODEL = "m"
 
@@ -69,7 +70,7 @@ def obeying() -> Iterator[Callable[[Abort], str]]:
 
 
 def carry(world) -> list[str]:
-    done = emergency.carry(world.store, MODEL, world.lease, now_us=world.tick())
+    done = abort_sync.carry(world.store, MODEL, world.lease, now_us=world.tick())
     return [each.version for each in done]
 
 

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from holdfast.cli.explain import _print
-from holdfast.cli.report import Report
-from holdfast.control.explain import explain
+from holdfast.cli.commands.reports.explain import _print
+from holdfast.cli.output import Report
+from holdfast.control.reports.explain import explain
 from holdfast.errors import NotFoundError
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.control import hooks
-from holdfast.control.status import StatusReader
+from holdfast.control.reports.status import StatusReader
+from holdfast.control.rollout import webhooks
 from holdfast.rollout import Hook
-from holdfast.store import chain, events
-from holdfast.store import hooks as kept
+from holdfast.store.db import event_chain, events
+from holdfast.store.rollout import webhooks as kept
 
 if TYPE_CHECKING:
     from hook_server import HookServer
@@ -37,12 +37,12 @@ def world(tmp_path: Path, rollout_world: ModuleType):
 
 def veto(world, url: str, **given) -> Hook:
     hook = Hook("freeze", url, veto=True, **({"within": "2s"} | given))
-    hooks.declare(world.store, MODEL, [hook], now_us=world.tick())
+    webhooks.declare(world.store, MODEL, [hook], now_us=world.tick())
     return hook
 
 
 def ask(world) -> int:
-    return hooks.ask(world.store, MODEL, clock_us=world.tick)
+    return webhooks.ask(world.store, MODEL, clock_us=world.tick)
 
 
 def told(world, kind: str) -> list[str]:
@@ -183,7 +183,7 @@ def test_silence_is_asked_with_longer_and_longer_pauses(world, server: HookServe
     begin(world)
     world.reconcile()
     for _ in range(120):
-        hooks.ask(world.store, MODEL, clock_us=world.tick)
+        webhooks.ask(world.store, MODEL, clock_us=world.tick)
     assert 5 <= len(server.taken) <= 9
 
 
@@ -292,19 +292,19 @@ def test_requests_are_signed_with_a_key_from_outside(
 
 def test_who_is_told_is_told_each_event_at_least_once_with_its_number(world, server: HookServer) -> None:
     pager = Hook("pager", server.start(), on=("canary", "advanced", "rolled_back"))
-    hooks.declare(world.store, MODEL, [pager], now_us=world.tick())
-    assert hooks.tell(world.store, MODEL, pager, clock_us=world.tick) == 0  # what was is not told
+    webhooks.declare(world.store, MODEL, [pager], now_us=world.tick())
+    assert webhooks.tell(world.store, MODEL, pager, clock_us=world.tick) == 0  # what was is not told
     begin(world)
     world.reconcile()
     server.status = 500
     with pytest.raises(Exception, match="status 500"):
-        hooks.tell(world.store, MODEL, pager, clock_us=world.tick)
+        webhooks.tell(world.store, MODEL, pager, clock_us=world.tick)
     server.status = 200
-    assert hooks.tell(world.store, MODEL, pager, clock_us=world.tick) == 1
+    assert webhooks.tell(world.store, MODEL, pager, clock_us=world.tick) == 1
     world.roll_back()
     world.probe()
     world.reconcile()
-    assert hooks.tell(world.store, MODEL, pager, clock_us=world.tick) == 1
+    assert webhooks.tell(world.store, MODEL, pager, clock_us=world.tick) == 1
     keys = [headers["Idempotency-Key"] for headers, _ in server.taken]
     kinds = [document["kind"] for document in server.documents()]
     assert kinds == ["rollout.canary", "rollout.canary", "rollout.rolled_back"]
@@ -318,11 +318,11 @@ def test_the_thread_asks_tells_and_outlives_what_fails(
     url = server.start()
     freeze = Hook("freeze", url, on=("start",), veto=True, within="1s")
     pager = Hook("pager", "http://127.0.0.1:9/", within="1s")
-    hooks.declare(world.store, MODEL, [freeze, pager], now_us=world.tick())
+    webhooks.declare(world.store, MODEL, [freeze, pager], now_us=world.tick())
     begin(world)
     world.reconcile()
     rounds = iter(range(6))
-    hooks.run(
+    webhooks.run(
         world.store,
         MODEL,
         [freeze, pager],
@@ -333,7 +333,7 @@ def test_the_thread_asks_tells_and_outlives_what_fails(
     assert world.reconcile() == ["Start"]
     assert len([record for record in caplog.records if "pager was not told" in record.message]) == 1
     with world.store.ledger.read() as connection:
-        assert chain.check(connection).broken is None
+        assert event_chain.check(connection).broken is None
 
 
 def test_a_hook_that_is_no_longer_declared_holds_nothing(world, server: HookServer) -> None:
@@ -342,5 +342,5 @@ def test_a_hook_that_is_no_longer_declared_holds_nothing(world, server: HookServ
     begin(world)
     world.reconcile()
     ask(world)
-    hooks.declare(world.store, MODEL, [], now_us=world.tick())
+    webhooks.declare(world.store, MODEL, [], now_us=world.tick())
     assert world.reconcile() == ["Start"]

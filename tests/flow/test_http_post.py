@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from holdfast.control.http_post import post
+from holdfast.control.http.post import post
 from holdfast.errors import UnavailableError
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from holdfast.cli import app
 from holdfast.cli.project import Project
-from holdfast.control.accept import LET_IN
-from holdfast.control.verify import verify
-from holdfast.store import events
-from holdfast.tables.cuts import LoadKey
+from holdfast.control.ingest.acceptance import LET_IN
+from holdfast.control.maintenance.verify import verify
+from holdfast.store.db import events
+from holdfast.tables.snapshots import LoadKey
 
 MODEL = """
 from holdfast import Category, Code, Contract, Feed, Integer, Label, LogisticRegression, Model, Number, Rate, Timestamp, Value

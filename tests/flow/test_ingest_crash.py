@@ -13,10 +13,14 @@ from types import ModuleType
 import polars as pl
 import pytest
 
-from holdfast.control.ingest import ingest
-from holdfast.control.verify import verify
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.verify import verify
 from holdfast.features.asof import aggregate_rows
-from holdfast.store import Store, batches, events, faults, files, online
+from holdfast.store import Store
+from holdfast.store.catalog import batches, online_features
+from holdfast.store.db import events
+from holdfast.store.durability import failpoints
+from holdfast.store.files import data_files
 
 pytestmark = pytest.mark.crash
 
@@ -28,10 +32,10 @@ def _assert_exact(store: Store, loader: ModuleType, days: int) -> None:
     """Each good row of `days` days once, in event order; what servers read equal to what all rows give."""
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-        _, values = online.since(connection, [loader.AGGREGATE.key], 0)
+        _, values = online_features.since(connection, [loader.AGGREGATE.key], 0)
         told = events.newest(connection, kind="batch.published")
-    rows = files.read_rows(store, version, "flights")
-    held = files.read_rows(store, version, "flights__quarantine")
+    rows = data_files.read_rows(store, version, "flights")
+    held = data_files.read_rows(store, version, "flights__quarantine")
     expected = [1000 * day + row for day in range(days) for row in range(300) if row != 7]
     assert rows["id"].to_list() == expected
     assert held["id"].to_list() == [str(1000 * day + 7) for day in range(days)]  # the quarantine keeps text
@@ -46,12 +50,12 @@ def _assert_exact(store: Store, loader: ModuleType, days: int) -> None:
     assert {f"rows/{path.name}" for path in (store.root / "rows").iterdir()} == named
 
 
-def _files(store: Store, table: str, version: int) -> list[files.FileFacts]:
+def _files(store: Store, table: str, version: int) -> list[data_files.FileFacts]:
     with store.ledger.read() as connection:
-        return files.entries(connection, table, version)
+        return data_files.entries(connection, table, version)
 
 
-@pytest.mark.parametrize("point", faults.POINTS)
+@pytest.mark.parametrize("point", failpoints.POINTS)
 def test_a_kill_at_every_point_then_four_resubmits(
     point: str, tmp_path: Path, delivery: Delivery, start_loader: Start, loader: ModuleType
 ) -> None:

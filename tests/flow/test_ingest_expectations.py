@@ -16,29 +16,22 @@ from typing import Any
 import polars as pl
 import pytest
 
-from holdfast.control import accept as accepting
-from holdfast.control.backout import back_out
-from holdfast.control.check import check
-from holdfast.control.feeds import of_model
-from holdfast.control.ingest import LoadResult, ingest, prepare, publish
-from holdfast.control.train import train
-from holdfast.control.verify import verify
+from holdfast.control.backout.backout import back_out
+from holdfast.control.ingest import acceptance as accepting
+from holdfast.control.ingest.dry_run import check
+from holdfast.control.ingest.feed_status import of_model
+from holdfast.control.ingest.ingest import LoadResult, ingest, prepare, publish
+from holdfast.control.maintenance.verify import verify
+from holdfast.control.training.train import train
 from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedError
 from holdfast.feeds import Complete, Expectations, Feed, Limits, Reference, Volume
-from holdfast.feeds.machine import State
+from holdfast.feeds.state_machine import State
 from holdfast.records import BatchId, Level
-from holdfast.store import (
-    Store,
-    batches,
-    events,
-    feeds,
-    files,
-    listing,
-    quarantine,
-    snapshots,
-    staging,
-    violations,
-)
+from holdfast.store import Store
+from holdfast.store.catalog import batches, recent, snapshots
+from holdfast.store.db import events
+from holdfast.store.feeds import feed_states, quarantine, violations
+from holdfast.store.files import data_files, staging
 
 DAY_US = 86_400_000_000
 EXPECTS = Expectations(
@@ -76,7 +69,7 @@ def load(store: Store, feed: Feed, tmp_path: Path) -> Callable[..., LoadResult]:
 
 def _state(store: Store) -> State | None:
     with store.ledger.read() as connection:
-        row = feeds.find(connection, "flights")
+        row = feed_states.find(connection, "flights")
     return row.state if row else None
 
 
@@ -168,7 +161,7 @@ def test_a_refusal_is_over_when_it_was_corrected_or_settled(
     assert _state(store) is State.REFUSING
     accepting.accept(store, BatchId("flights", "d3"), reason="will not come", actor="ann", now_us=20)
     assert (standing(), _state(store)) == ([], State.FLOWING)
-    assert [each.batch for each in listing.loaded(store, limit=9).rows] == ["d2", "d1", "d0"]
+    assert [each.batch for each in recent.loaded(store, limit=9).rows] == ["d2", "d1", "d0"]
 
 
 def test_a_load_with_warnings_does_not_say_that_it_met_all(
@@ -413,8 +406,8 @@ def test_rows_that_are_loaded_already_do_not_count_twice(
         ("again", "id", Level.WARNING)
     ]
     version = found.table_version
-    assert files.read_rows(store, version, "flights")["id"].n_unique() == 299
-    assert files.read_rows(store, version, "flights").height == 299
+    assert data_files.read_rows(store, version, "flights")["id"].n_unique() == 299
+    assert data_files.read_rows(store, version, "flights").height == 299
     assert quarantine.read(store, "flights", "run-1-retry")["_reasons"].to_list().count(["id|loaded"]) == 279
     with pytest.raises(
         RefusedError, match=r"HF207.*its 298 rows are those of batches run-1, run-1-retry, by their id"
@@ -466,6 +459,6 @@ def test_a_load_that_is_overtaken_by_its_own_rows_sees_them(
         assert inner == ["begun", "loaded"]
         with store.ledger.read() as connection:
             version = batches.current_version(connection)
-        loaded = files.read_rows(store, version, plain.name)
+        loaded = data_files.read_rows(store, version, plain.name)
         assert (loaded.height, loaded["id"].n_unique()) == (299, 299)
     assert verify(store).clean

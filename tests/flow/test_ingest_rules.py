@@ -23,13 +23,17 @@ from polars.testing import assert_frame_equal
 from sqlalchemy import text
 
 from holdfast.contract import Contract, Number, Timestamp, dtypes
-from holdfast.control import contracts
-from holdfast.control.ingest import LoadResult, ingest
-from holdfast.control.verify import verify
+from holdfast.control.ingest import contract_changes
+from holdfast.control.ingest.ingest import LoadResult, ingest
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
-from holdfast.store import Store, events, faults, files, publish, snapshots
+from holdfast.store import Store
+from holdfast.store.catalog import delta, snapshots
+from holdfast.store.db import events
+from holdfast.store.durability import failpoints
+from holdfast.store.files import data_files
 
 HEADER = "id,origin,delay,at,left\n"
 GOOD = "{id},EWR,4.5,2013-01-01T05:{minute:02}:00-05:00,2013-01-01T10:20:00Z\n"
@@ -66,7 +70,7 @@ def test_rows_are_published_in_the_order_of_their_event_time(
     result = load(_rows([30, 10, 20, 10]))
     assert (result.state, result.rows_received, result.rows_loaded, result.reasons) == ("loaded", 4, 4, {})
     load(HEADER + GOOD.format(id=9, minute=5).replace("2013-01-01T05", "2012-12-31T05"), "earlier")
-    assert files.read_rows(store, 2, "flights")["id"].to_list() == [9, 1, 3, 2, 0]
+    assert data_files.read_rows(store, 2, "flights")["id"].to_list() == [9, 1, 3, 2, 0]
 
 
 def test_a_bad_row_is_kept_apart_with_its_reasons(store: Store, load: Callable[..., LoadResult]) -> None:
@@ -74,7 +78,7 @@ def test_a_bad_row_is_kept_apart_with_its_reasons(store: Store, load: Callable[.
     result = load(_rows([0, 1]) + bad)
     assert (result.rows_loaded, result.rows_quarantined) == (2, 1)
     assert result.reasons == {"id|type": 1, "delay|range": 1}
-    held = files.read_rows(store, 1, "flights__quarantine")
+    held = data_files.read_rows(store, 1, "flights__quarantine")
     assert held.row(0, named=True) == {
         "id": "x",
         "origin": "EWR",
@@ -93,7 +97,7 @@ def test_a_line_that_is_cut_is_kept_apart_whole(store: Store, load: Callable[...
     """Padding it with nulls would load a row with wrong values: delay is 4 here, and may have been 45."""
     result = load(_rows([0]) + "2,EWR,4\n" + GOOD.format(id=3, minute=3) + "4,EWR,4,5,6,7\n")
     assert (result.rows_received, result.rows_loaded, result.reasons) == (4, 2, {"_line|fields": 2})
-    held = files.read_rows(store, 1, "flights__quarantine")
+    held = data_files.read_rows(store, 1, "flights__quarantine")
     assert held["_line"].to_list() == ["2,EWR,4", "4,EWR,4,5,6,7"]
     assert held["_reasons"].to_list() == [["_line|fields"]] * 2
 
@@ -105,7 +109,7 @@ def test_the_quarantine_is_one_table_however_the_rows_came(
     at = datetime(2013, 1, 1, tzinfo=UTC)
     typed = {"id": [5, 6], "origin": ["EWR"] * 2, "delay": [1.0, 9000.0], "at": [at] * 2, "left": [at, None]}
     load(pl.DataFrame(typed, schema_overrides={"left": pl.Datetime("us", "UTC")}), "d2")
-    held = files.read_rows(store, 2, "flights__quarantine")
+    held = data_files.read_rows(store, 2, "flights__quarantine")
     assert held.sort("id").select("id", "delay", "at", "left").rows() == [
         ("1", "9000", "2013-01-01T05:01:00-05:00", "2013-01-01T10:20:00Z"),
         ("6", "9000.0", "2013-01-01T00:00:00.000000+00:00", None),
@@ -118,11 +122,11 @@ def test_what_means_missing_is_said_by_the_feed(store: Store, loader: ModuleType
     path.write_text(_rows([0]).replace("EWR", "NA") + GOOD.format(id=1, minute=1).replace("4.5", "NA"))
     result = ingest(store, loader.FEED, "d1", path, now_us=7)
     assert (result.rows_loaded, result.reasons) == (1, {"delay|type": 1})
-    assert files.read_rows(store, 1, "flights")["origin"].to_list() == ["NA"]
+    assert data_files.read_rows(store, 1, "flights")["origin"].to_list() == ["NA"]
     feed = replace(loader.FEED, name="other", missing_words=("", "NA"))
     result = ingest(store, feed, "d1", path, now_us=7)
     assert (result.rows_loaded, result.reasons) == (1, {"origin|missing": 1})
-    assert files.read_rows(store, 2, "other")["delay"].to_list() == [None]
+    assert data_files.read_rows(store, 2, "other")["delay"].to_list() == [None]
 
 
 @pytest.mark.parametrize(
@@ -175,9 +179,9 @@ def test_a_contract_may_gain_a_column_and_change_its_zone(
     feed = Feed("flights", newer)
     with pytest.raises(RefusedError, match=r"HF210.*at: time zone changed"):
         ingest(store, feed, "d2", path, now_us=7)
-    contracts.accept(store, feed, reason="all airports by one clock", actor="ann", now_us=7)
+    contract_changes.accept(store, feed, reason="all airports by one clock", actor="ann", now_us=7)
     ingest(store, feed, "d2", path, now_us=7, aggregates=[loader.AGGREGATE, windy])
-    rows = files.read_rows(store, 2, "flights", dtypes(newer))
+    rows = data_files.read_rows(store, 2, "flights", dtypes(newer))
     assert rows.schema == dtypes(newer)
     assert rows.sort("id")["wind"].to_list() == [None, None, 8.0]
     mean = "SELECT value FROM online_features WHERE aggregate LIKE 'delay_3h%' ORDER BY known_us LIMIT 1"
@@ -202,7 +206,7 @@ def test_a_load_whose_files_were_swept_writes_them_again(
                 for path in set(rows.iterdir()) - kept:
                     path.unlink()
 
-        faults.arm(hook)
+        failpoints.arm(hook)
 
     try:
         sweep(2)
@@ -212,7 +216,7 @@ def test_a_load_whose_files_were_swept_writes_them_again(
         with pytest.raises(UnavailableError, match=r"HF302.*removed 3 times.*nothing was loaded"):
             load(_rows([3]), "d2")
     finally:
-        faults.arm(None)
+        failpoints.arm(None)
 
 
 def test_no_valid_row_loads_nothing_tells_why_and_leaves_the_id_free(
@@ -286,7 +290,7 @@ def test_strange_text_and_packed_files_are_loaded_as_they_are(
     """NUL bytes and 4-byte UTF-8 in a category are just another word."""
     text = _rows([1, 2]).replace("0,EWR", "0,\N{GRINNING FACE}", 1).replace("1,EWR", "1,a\0b", 1)
     load(gzip.compress(text.encode()), name="d1.csv.gz")
-    assert files.read_rows(store, 1, "flights")["origin"].to_list() == ["\N{GRINNING FACE}", "a\0b"]
+    assert data_files.read_rows(store, 1, "flights")["origin"].to_list() == ["\N{GRINNING FACE}", "a\0b"]
 
 
 def test_parquet_types_are_widened_only_without_loss(store: Store, load: Callable[..., LoadResult]) -> None:
@@ -301,7 +305,7 @@ def test_parquet_types_are_widened_only_without_loss(store: Store, load: Callabl
         }
     )
     load(frame)
-    assert files.read_rows(store, 1, "flights").row(0)[:3] == (7, "EWR", 2.5)
+    assert data_files.read_rows(store, 1, "flights").row(0)[:3] == (7, "EWR", 2.5)
     for column, values in (
         ("id", pl.Series([7.5])),
         ("at", pl.Series([1], dtype=pl.Datetime("us"))),
@@ -322,10 +326,10 @@ def test_a_snapshot_stands_still_and_is_read_by_other_engines(
     assert snapshots.get(store, cut.snapshot) == cut
     load(_rows([3]).replace("0,EWR", "5,EWR"), "d2")
     assert cut.rows == 2
-    rows = files.read_rows(store, cut.snapshot, "flights")
+    rows = data_files.read_rows(store, cut.snapshot, "flights")
     assert rows["id"].to_list() == [0, 1]
-    place = publish.publish(store, cut.snapshot)["flights"]
-    assert publish.publish(store, cut.snapshot) == {"flights": place}
+    place = delta.publish(store, cut.snapshot)["flights"]
+    assert delta.publish(store, cut.snapshot) == {"flights": place}
     utc = rows.with_columns(pl.col("at").dt.convert_time_zone("UTC"))
     assert_frame_equal(pl.read_delta(str(place)), utc)
     by_log = DeltaTable(place).file_uris()

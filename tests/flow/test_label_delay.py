@@ -9,14 +9,15 @@ import polars as pl
 import pytest
 
 from holdfast.contract import Contract, Label, Number, Text, Timestamp
-from holdfast.control.examples import read_examples
-from holdfast.control.ingest import ingest
-from holdfast.control.train import train
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.training.examples import read_examples
+from holdfast.control.training.train import train
 from holdfast.declaration import Model
 from holdfast.errors import InputError
 from holdfast.features import Value, Weekday
 from holdfast.feeds import Feed
-from holdfast.store import Store, snapshots
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
 from holdfast.train import LogisticRegression, Rate
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from holdfast.cli import app
-from holdfast.store import Store, snapshots
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
 
 MODEL = """
 from holdfast import Category, Code, Contract, Feed, Integer, Label, LogisticRegression, Model, Number, Rate, Timestamp, Value

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.control import loop, observe, rollout
+from holdfast.control import daemon, loop
+from holdfast.control.collect import collector
+from holdfast.control.rollout import reconcile
 from holdfast.errors import ConflictError, IntegrityError
-from holdfast.store import Store, leases
+from holdfast.store import Store
+from holdfast.store.db import leases
 
 MODEL = "m"
 CONCERNS = {
-    "collecting the logs": (observe, "collect"),
-    "joining labels": (observe, "join"),
+    "collecting the logs": (collector, "collect"),
+    "joining labels": (collector, "join"),
     "probing the servers": (loop, "probe"),
-    "carrying the rollout on": (rollout, "reconcile"),
+    "carrying the rollout on": (reconcile, "reconcile"),
 }
 
 
@@ -61,7 +64,7 @@ def test_a_concern_that_fails_starves_no_other(
     for name in CONCERNS:
         monkeypatch.setattr(*CONCERNS[name], watched(name))
     with caplog.at_level(logging.ERROR):
-        loop.run_round(store, MODEL, lease_of(store), clock_us=Clock())
+        loop.run_round(store, MODEL, lease_of(store), clock_us=Clock(), doing=daemon.concerns())
     assert done == [name for name in CONCERNS if name != broken]
     assert f"{broken} failed" in caplog.text
 
@@ -78,7 +81,7 @@ def test_a_lost_lease_ends_the_round_and_is_not_taken_for_a_failure(
     for name in ("probing the servers", "carrying the rollout on"):
         monkeypatch.setattr(*CONCERNS[name], lambda *_, now_us, name=name: done.append(name))
     with pytest.raises(ConflictError, match="HF304"):
-        loop.run_round(store, MODEL, lease_of(store), clock_us=Clock())
+        loop.run_round(store, MODEL, lease_of(store), clock_us=Clock(), doing=daemon.concerns())
     assert done == []
 
 
@@ -98,7 +101,7 @@ def test_the_lease_is_renewed_before_each_concern(store: Store, monkeypatch: pyt
 
     for name in CONCERNS:
         monkeypatch.setattr(*CONCERNS[name], slow)
-    loop.run_round(store, MODEL, lease_of(store), clock_us=clock)
+    loop.run_round(store, MODEL, lease_of(store), clock_us=clock, doing=daemon.concerns())
 
 
 def test_run_takes_the_lease_goes_round_and_gives_it_back(
@@ -114,7 +117,9 @@ def test_run_takes_the_lease_goes_round_and_gives_it_back(
 
     monkeypatch.setattr(*CONCERNS["carrying the rollout on"], count)
     waits = iter([False, False, False, False, True])
-    loop.run(store, MODEL, holder="loop", clock_us=Clock(), wait=lambda _: next(waits))
+    loop.run(
+        store, MODEL, holder="loop", clock_us=Clock(), wait=lambda _: next(waits), doing=daemon.concerns()
+    )
     assert rounds >= 3
     assert isinstance(lease_of(store, "next"), leases.Lease)
 
@@ -127,7 +132,14 @@ def test_two_loops_in_one_ledger_take_turns_without_an_error(
 
     def go(holder: str) -> None:
         store = Store.open(tmp_path)
-        loop.run(store, MODEL, holder=holder, clock_us=clock, wait=lambda _: stop.wait(0.005))
+        loop.run(
+            store,
+            MODEL,
+            holder=holder,
+            clock_us=clock,
+            wait=lambda _: stop.wait(0.005),
+            doing=daemon.concerns(),
+        )
         store.ledger.close()
 
     Store.open(tmp_path).ledger.close()

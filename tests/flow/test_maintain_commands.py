@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
 from holdfast.errors import HoldfastError, InputError, IntegrityError, NotFoundError
-from holdfast.store import Store, batches, files, schema
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.db import schema
+from holdfast.store.files import data_files
 
 
 class Shell:
@@ -76,7 +79,7 @@ def test_what_a_vacuum_shows_is_what_it_does_and_nothing_pinned_goes(shell: Shel
     """R8: the version's snapshot is read, row for row, after a compaction and a vacuum that keeps as little as it can."""
     store = Store.open(shell.root)
     (cut,) = {each.snapshot for each in _versions(store)}
-    before = files.read_rows(store, cut, "rows")
+    before = data_files.read_rows(store, cut, "rows")
     put_together = shell.json("compact")["tables"]
     assert {each["table"]: each["files_after"] for each in put_together}["rows"] == 1
     asked = ("--keep", "0s", "--newest", "0")
@@ -89,7 +92,7 @@ def test_what_a_vacuum_shows_is_what_it_does_and_nothing_pinned_goes(shell: Shel
         len(done["files"]) >= 1
     )  # part 3 is in no snapshot; its single file goes, those of the snapshot stay
     assert not any((shell.root / path).exists() for path in done["files"])
-    assert files.read_rows(store, cut, "rows").equals(before)
+    assert data_files.read_rows(store, cut, "rows").equals(before)
     assert shell.json("vacuum", *asked)["files"] == []
     assert shell.json("verify")["clean"]
 
@@ -107,25 +110,25 @@ def test_a_reader_whose_rows_are_let_go_is_told_of_the_vacuum(
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
     shell("compact")
-    read = files.read
+    read = data_files.read
 
     def late(*arguments: Any, **more: Any) -> Any:
         shell("vacuum", "--keep", "0s", "--newest", "0", "--apply")
         return read(*arguments, **more)
 
-    monkeypatch.setattr(files, "read", late)
+    monkeypatch.setattr(data_files, "read", late)
     with pytest.raises(NotFoundError, match=r"HF303: a vacuum let go of \d+ files of version \d+ while"):
-        files.read_rows(store, version, "rows")
+        data_files.read_rows(store, version, "rows")
 
 
 def test_a_missing_file_is_no_vacuum(shell: Shell) -> None:
     store = Store.open(shell.root)
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-        victim = files.entries(connection, "rows", version)[0]
+        victim = data_files.entries(connection, "rows", version)[0]
     (shell.root / victim.path).unlink()
     with pytest.raises(IntegrityError, match=r"HF301.*is missing"):
-        files.read_rows(store, version, "rows")
+        data_files.read_rows(store, version, "rows")
 
 
 def test_backup_and_restore_as_processes(shell: Shell, tmp_path: Path) -> None:

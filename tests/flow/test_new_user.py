@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.stage import free_port
+from holdfast.cli.demo.sandbox import free_port
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -8,22 +8,15 @@ import time
 
 import pytest
 
-from holdfast.control import observe
-from holdfast.store import (
-    Store,
-    labels,
-    leases,
-    orphans,
-    outcomes,
-    predictions,
-    segments,
-    servers,
-    shadows,
-    usage,
-)
-from holdfast.store.faults import COLLECT_POINTS
-from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
-from holdfast.store.servers import Server
+from holdfast.control.collect import collector as observe
+from holdfast.store import Store
+from holdfast.store.db import leases
+from holdfast.store.durability.failpoints import COLLECT_POINTS
+from holdfast.store.maintenance import orphans
+from holdfast.store.serving import servers
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
+from holdfast.store.serving.servers import Server
+from holdfast.store.telemetry import labels, log_positions, outcomes, prediction_files, shadow_files, usage
 
 pytestmark = pytest.mark.crash
 
@@ -99,21 +92,23 @@ def finish(store):
     if isinstance(lease, leases.Sighting):
         lease = leases.acquire(store, "control-m", holder="last", duration_us=1, now_us=NOW + 9, seen=lease)
     known = None
-    while known != (known := segments.totals(store)):  # a round takes a bounded stretch; the loop comes again
+    while known != (
+        known := log_positions.totals(store)
+    ):  # a round takes a bounded stretch; the loop comes again
         observe.collect(store, "m", lease, now_us=NOW)
     observe.join(store, "m", lease, now_us=NOW)
 
 
 def everything_once(store, requests):
-    assert segments.totals(store).predictions == requests
+    assert log_positions.totals(store).predictions == requests
     assert sum(row.requests for row in usage.since(store, "m", 0)) == requests
-    assert sum(file.rows for file in predictions.files(store)) == requests
-    assert sum(file.rows for file in shadows.files(store)) == requests
+    assert sum(file.rows for file in prediction_files.files(store)) == requests
+    assert sum(file.rows for file in shadow_files.files(store)) == requests
     assert labels.count(store) == (requests, 0)
     assert len(outcomes.of_model(store, "m", days=9)) == requests
     orphans.sweep(store)
     on_disk = {path.name for path in (store.root / "rows").glob("*.parquet")}
-    named = (*predictions.files(store), *shadows.files(store))
+    named = (*prediction_files.files(store), *shadow_files.files(store))
     assert on_disk == {file.path.rpartition("/")[2] for file in named}
 
 

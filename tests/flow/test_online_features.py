@@ -12,12 +12,14 @@ import polars as pl
 import pytest
 
 from holdfast.contract import Category, Contract, Number, Text, Timestamp
-from holdfast.control import online as control
-from holdfast.control.contracts import accept
-from holdfast.control.ingest import ingest
+from holdfast.control.ingest import online_features as control
+from holdfast.control.ingest.contract_changes import accept
+from holdfast.control.ingest.ingest import ingest
 from holdfast.features import Aggregate, aggregate_rows
 from holdfast.feeds import Feed
-from holdfast.store import Store, batches, files, online
+from holdfast.store import Store
+from holdfast.store.catalog import batches, online_features
+from holdfast.store.files import data_files
 
 CONTRACT = Contract(
     Text("id"), Category("e"), Number("x", unit="1"), Timestamp("at", tz="UTC"), key="id", event_time="at"
@@ -58,12 +60,12 @@ def load(store: Store, tmp_path: Path) -> Load:
 
 def served(store: Store, aggregate: Aggregate) -> list[tuple[str, int, float]]:
     with store.ledger.read() as connection:
-        _, values = online.since(connection, [aggregate.key], 0)
+        _, values = online_features.since(connection, [aggregate.key], 0)
     return sorted((value.entity, value.known_us, value.value) for value in values)
 
 
 def trained(store: Store, aggregate: Aggregate) -> list[tuple[str, int, float]]:
-    return sorted(aggregate_rows(aggregate, files.read_rows(store, 1_000, "rows")).rows())
+    return sorted(aggregate_rows(aggregate, data_files.read_rows(store, 1_000, "rows")).rows())
 
 
 def test_two_definitions_under_one_name_never_mix(store: Store, load: Load) -> None:
@@ -88,7 +90,7 @@ def test_a_new_definition_is_filled_from_the_rows_that_are_there(store: Store, l
     assert len(served(store, DAILY)) == written
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-        followed, _ = online.since(connection, [DAILY.key], version - 1)
+        followed, _ = online_features.since(connection, [DAILY.key], version - 1)
     assert followed == version == 4  # a server that follows by table version sees it
     assert control.backfill(store, [FEED], [HOURLY, DAILY], now_us=1) == 0
     with store.ledger.read() as connection:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.control import openlineage
+from holdfast.control.integrations import openlineage
 from holdfast.errors import UnavailableError
-from holdfast.store import Store, events, followers
+from holdfast.store import Store
+from holdfast.store.db import event_cursors, events
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -92,7 +93,7 @@ def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
     assert gone["outputs"][0]["facets"]["version"]["datasetVersion"] == "3"
     with store.ledger.read() as connection:
         newest = events.newest(connection, limit=1)[0].event
-        assert followers.reached(connection, openlineage.FOLLOWER) == newest
+        assert event_cursors.reached(connection, openlineage.FOLLOWER) == newest
 
 
 def test_told_again_it_is_the_same_run(

@@ -18,11 +18,15 @@ from typing import Any
 
 import pytest
 
-from holdfast.control.ingest import ingest
-from holdfast.control.verify import verify
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import UnavailableError
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, events, faults, files, postgres
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.db import events, postgres
+from holdfast.store.durability import failpoints
+from holdfast.store.files import data_files
 
 LOADER = Path(__file__).with_name("loader_into.py")
 PROCESSES = 3
@@ -62,7 +66,7 @@ def _assert_all_once(root: Path, url: str, count: int) -> None:
         version = batches.current_version(connection)
         told = [event for event in events.newest(connection, limit=10_000) if event.kind == "batch.published"]
         assert all(len(batches.loads(connection, BatchId("flights", f"b{n:03}"))) == 1 for n in range(count))
-    rows = files.read_rows(store, version, "flights")
+    rows = data_files.read_rows(store, version, "flights")
     assert sorted(rows["id"].to_list()) == [1000 * n + row for n in range(count) for row in range(ROWS)]
     assert len(told) == count
     assert verify(store, now_us=9).findings == ()
@@ -158,15 +162,15 @@ def test_a_commit_that_hangs_is_unknown_and_comes_out_whole(
 
     def hook(point: str) -> None:
         if point == "publish.before_commit":
-            faults.arm(None)
+            failpoints.arm(None)
             stopped.extend(_stop(postgres_server))
 
-    faults.arm(hook)
+    failpoints.arm(hook)
     try:
         with pytest.raises(UnavailableError, match=r"HF205.*b000.*completely or not at all"):
             ingest(store, loader.FEED, "b000", path, now_us=7)
     finally:
-        faults.arm(None)
+        failpoints.arm(None)
         _go_on(stopped)
     assert ingest(store, loader.FEED, "b000", path, now_us=7).state in ("already_loaded", "loaded")
     _assert_all_once(root, ledger, 1)

@@ -10,14 +10,18 @@ from tests.flow import rollout_world
 from tests.flow.push_world import CONTRACT, MODEL, Pushes, carrier_of
 
 from holdfast.contract import Contract
-from holdfast.control import pause, pushes, rollout, watch
-from holdfast.control.log_reading import reading_of
-from holdfast.control.traffic import refuge
+from holdfast.control.collect.log_context import reading_of
+from holdfast.control.rollout import pause, post_promotion, pushes
+from holdfast.control.rollout import reconcile as rollout
+from holdfast.control.rollout.traffic import refuge
 from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.rollout import Event, PushOutcome, State
-from holdfast.store import evidence, faults, gates, leases, rollouts, schema
+from holdfast.store.db import leases, schema
+from holdfast.store.durability import failpoints
+from holdfast.store.models import gate_results
+from holdfast.store.rollout import evidence, rollouts
 
 HOUR_US = 3_600_000_000
 
@@ -327,10 +331,10 @@ def test_what_a_policy_asks_for_is_waited_for(begin):
     assert story.step() == []
     store, now_us = story.world.store, story.world.now_us
     passed = GateResult(
-        gates.REPLAY, Verdict.PASS, 100.0, None, None, 100.0, "100 requests, as well as before"
+        gate_results.REPLAY, Verdict.PASS, 100.0, None, None, 100.0, "100 requests, as well as before"
     )
     with store.ledger.write() as connection:
-        gates.append(connection, version, [passed], now_us=now_us)
+        gate_results.append(connection, version, [passed], now_us=now_us)
     assert story.step() == []
 
     def drilled(believed_us: int) -> None:
@@ -357,7 +361,7 @@ def test_a_loop_that_lost_its_lease_neither_labels_nor_takes_back(begin):
     leases.release(story.world.store, stale)
     fresh = rollout_world.take(story.world.store, "other")
     with pytest.raises(ConflictError, match="HF304"):
-        watch.carry(story.world.store, "m", stale, now_us=story.world.tick())
+        post_promotion.carry(story.world.store, "m", stale, now_us=story.world.tick())
     assert story.push().outcome is PushOutcome.OPEN
     story.world.lease = fresh
     assert story.step() == ["RollBack"]
@@ -381,12 +385,12 @@ def test_a_push_is_labelled_in_the_transaction_that_ends_it(begin, point):
     story.world.begin(version)
     story.step()
     story.minutes(6, lambda asked, _: {"failed": asked == version})
-    faults.arm(die)
+    failpoints.arm(die)
     try:
         with pytest.raises(Death):
             story.world.reconcile()
     finally:
-        faults.arm(None)
+        failpoints.arm(None)
     ended = point == "rollout.after_commit"
     assert (story.push().outcome is PushOutcome.BAD) == ended
     assert (story.world.row().state is State.ROLLING_BACK) == ended

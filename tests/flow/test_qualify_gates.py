@@ -18,20 +18,25 @@ from onnx import TensorProto, helper
 from sqlalchemy import insert, update
 
 from holdfast.contract import Category, Contract, Label, Number, Text, Timestamp
-from holdfast.control import qualify as judging
-from holdfast.control.contracts import accept_for_callers
-from holdfast.control.ingest import ingest
-from holdfast.control.qualify import qualify
-from holdfast.control.train import Trained, train
-from holdfast.control.trial import tried
+from holdfast.control.evaluation import qualify as judging
+from holdfast.control.evaluation.qualify import qualify
+from holdfast.control.evaluation.sandbox import tried
+from holdfast.control.ingest.contract_changes import accept_for_callers
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.training.train import Trained, train
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedError
 from holdfast.features import Aggregate, Code, Hour, Log, Value, Weekday
 from holdfast.feeds import Feed
 from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import Verdict
-from holdfast.store import Store, blobs, contracts, files, gates, schema, snapshots, versions
-from holdfast.store.versions import VersionRow
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
+from holdfast.store.db import schema
+from holdfast.store.feeds import contracts
+from holdfast.store.files import blobs, data_files
+from holdfast.store.models import gate_results, versions
+from holdfast.store.models.versions import VersionRow
 from holdfast.train import LightGBM, LogisticRegression, Rate
 from holdfast.train.artifact import VersionMetadata, open_sealed, seal
 
@@ -245,7 +250,7 @@ def test_a_good_version_passes_every_gate_and_may_be_rolled_out(
     assert 0 < ahead.low < ahead.observed
     assert versions.get(store, version).state == "qualified"
     assert versions.get(store, trained[2].heuristic).state == "qualified"
-    assert gates.newest(store, version) == results
+    assert gate_results.newest(store, version) == results
     assert qualify(store, MODEL, version, now_us=NOW_US + 9) == results  # final: judged once
 
 
@@ -467,8 +472,8 @@ def test_a_model_that_equals_the_champion_passes_and_the_snapshot_is_read_once(
     )
     qualify(served, MODEL, equal.heuristic, now_us=NOW_US)
     read: list[str] = []
-    read_rows, ask = files.read_rows, versions.champion
-    monkeypatch.setattr(files, "read_rows", lambda *a: [read.append(a[2]), read_rows(*a)][1])
+    read_rows, ask = data_files.read_rows, versions.champion
+    monkeypatch.setattr(data_files, "read_rows", lambda *a: [read.append(a[2]), read_rows(*a)][1])
     monkeypatch.setattr(versions, "champion", lambda *a: [read.append("champion"), ask(*a)][1])
     assert set(verdicts(served, equal.version).values()) == {Verdict.PASS}
     assert sorted(read) == ["arrivals", "champion", "trips"]
@@ -642,7 +647,7 @@ def test_a_second_judge_who_comes_too_late_changes_nothing(
         qualify(store, strict, heuristic, now_us=NOW_US + 5)
     assert set(said["rival"].values()) == {Verdict.PASS}
     assert versions.get(store, heuristic).state == "qualified"
-    assert {result.gate: result.verdict for result in gates.newest(store, heuristic)} == said["rival"]
+    assert {result.gate: result.verdict for result in gate_results.newest(store, heuristic)} == said["rival"]
 
 
 def test_a_heuristic_that_another_judge_ended_first_is_no_obstacle(

@@ -12,10 +12,13 @@ import pytest
 from tests.flow import dying
 from tests.flow import test_bulk as bulk
 
-from holdfast.control.bulk import check_many, ingest_many, profile_many
-from holdfast.control.executor import Executor, LocalExecutor, open_executor
+from holdfast.control.executors.executor import Executor, LocalExecutor
+from holdfast.control.executors.factory import open_executor
+from holdfast.control.ingest.parallel import check_many, ingest_many, profile_many
 from holdfast.errors import InputError, UnavailableError
-from holdfast.store import Store, files, orphans
+from holdfast.store import Store
+from holdfast.store.files import data_files
+from holdfast.store.maintenance import orphans
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 
@@ -82,7 +85,7 @@ def test_files_are_checked_and_profiled_as_here(executor: Executor, tmp_path: Pa
     store, given = Store.open(tmp_path / "store"), bulk.deliveries(tmp_path / "in")
     bulk.load(store, given, LocalExecutor())
     with store.ledger.read() as connection:
-        found = files.entries(connection, "trips", 6)
+        found = data_files.entries(connection, "trips", 6)
     sources = [each.source for each in given]
     assert list(check_many(bulk.FEED, sources, executor)) == list(
         check_many(bulk.FEED, sources, LocalExecutor())

@@ -10,12 +10,15 @@ from types import ModuleType
 import polars as pl
 import pytest
 
-from holdfast.control.ingest import ingest
-from holdfast.control.recover import recover
-from holdfast.control.repair import repair
-from holdfast.control.verify import verify
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.rebuild_ledger import recover
+from holdfast.control.maintenance.repair import repair
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import IntegrityError
-from holdfast.store import Store, batches, files, tombstones
+from holdfast.store import Store
+from holdfast.store.backout import tombstones
+from holdfast.store.catalog import batches
+from holdfast.store.files import data_files
 
 Delivery = Callable[[int], Path]
 
@@ -31,7 +34,7 @@ def store(tmp_path: Path, delivery: Delivery, loader: ModuleType) -> Store:
 def _ids(store: Store, table: str = "flights") -> list[str]:
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-    frame = files.read_rows(store, version, table, ["id"])
+    frame = data_files.read_rows(store, version, table, ["id"])
     return sorted(frame["id"].cast(pl.String).to_list()) if frame.width else []
 
 
@@ -71,7 +74,9 @@ def test_half_a_load_and_rows_that_were_taken_out_stay_out(
     """One file of a load is lost, another load has a tombstone, and a dead loader left its files of a fourth."""
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-        by_table = {fact.path: fact for fact in files.entries(connection, "flights__quarantine", version)}
+        by_table = {
+            fact.path: fact for fact in data_files.entries(connection, "flights__quarantine", version)
+        }
         tombstones.record(store.root, connection, [("flights", "day-1", 0)], backout=1, at_us=5)
     (store.root / min(by_table)).unlink()
     lost = next(
@@ -92,7 +97,7 @@ def test_half_a_load_and_rows_that_were_taken_out_stay_out(
     assert 1 in {int(each) // 1000 for each in _ids(back)}
 
 
-def _quarantined(store: Store, by_table: dict[str, files.FileFacts]) -> set[str]:
+def _quarantined(store: Store, by_table: dict[str, data_files.FileFacts]) -> set[str]:
     paths = [path for path in by_table if (store.root / path).exists()]
     return {str(pl.read_parquet(store.root / path)["id"][0]) for path in paths}
 

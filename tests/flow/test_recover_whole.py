@@ -13,17 +13,22 @@ from types import ModuleType
 import pytest
 from sqlalchemy import select
 
-from holdfast.control.accept import accept, accept_all
-from holdfast.control.backout import back_out
-from holdfast.control.compact import compact
-from holdfast.control.feeds import of_model
-from holdfast.control.ingest import ingest
-from holdfast.control.recover import recover
-from holdfast.control.train import train
-from holdfast.control.verify import verify
+from holdfast.control.backout.backout import back_out
+from holdfast.control.ingest.acceptance import accept, accept_all
+from holdfast.control.ingest.feed_status import of_model
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.compact import compact
+from holdfast.control.maintenance.rebuild_ledger import recover
+from holdfast.control.maintenance.verify import verify
+from holdfast.control.training.train import train
 from holdfast.errors import RefusedError
 from holdfast.records import BatchId, canonical_json, sha256_hex
-from holdfast.store import Store, files, parquet, schema, snapshots, taints, tombstones, versions
+from holdfast.store import Store
+from holdfast.store.backout import taints, tombstones
+from holdfast.store.catalog import snapshots
+from holdfast.store.db import schema
+from holdfast.store.files import data_files, parquet
+from holdfast.store.models import versions
 from holdfast.tables import Snapshot
 
 KEPT = ("feed", "batch", "epoch", "profile", "rows_digest", "values_digest", "sequence_high", "event_time")
@@ -81,7 +86,7 @@ def test_snapshots_versions_and_profiles_come_back_and_training_goes_on(
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
     cut = _cut(store, model, shop.NOW_US)
     made = train(store, model, cut.snapshot, now_us=shop.NOW_US)
-    rows = files.read_rows(store, cut.snapshot, "visits")
+    rows = data_files.read_rows(store, cut.snapshot, "visits")
     looked = _admissions(store, "group_name")
     _lose(store)
     done = recover(store.root, now_us=shop.NOW_US + 1, model=model)
@@ -90,7 +95,7 @@ def test_snapshots_versions_and_profiles_come_back_and_training_goes_on(
     back = Store.open(store.root)
     assert verify(back).findings == ()
     assert _admissions(back, "group_name") == looked
-    assert files.read_rows(back, cut.snapshot, "visits").equals(rows)
+    assert data_files.read_rows(back, cut.snapshot, "visits").equals(rows)
     row = versions.get(back, made.version)
     assert (row.state, row.role) == ("registered", "candidate")
     with pytest.raises(RefusedError, match=r"HF208.*made known again"):
@@ -142,7 +147,7 @@ def test_clean_and_tainted_versions_come_back_as_what_they_were(shop: ModuleType
             batch = BatchId("visits", "d4")
             back_out(store, [shop.VISITS], batch, reason="wrong", actor="ann", now_us=shop.NOW_US)
         made[name] = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
-    rows = {name: files.read_rows(store, each.snapshot, "visits") for name, each in made.items()}
+    rows = {name: data_files.read_rows(store, each.snapshot, "visits") for name, each in made.items()}
     _lose(store)
     done = recover(store.root, now_us=shop.NOW_US + 1, model=model)
     assert (done.unproved, done.backed_out) == ([], 1)
@@ -150,7 +155,7 @@ def test_clean_and_tainted_versions_come_back_as_what_they_were(shop: ModuleType
     back = Store.open(store.root)
     assert verify(back).findings == ()
     for name, each in made.items():
-        assert files.read_rows(back, each.snapshot, "visits").equals(rows[name])
+        assert data_files.read_rows(back, each.snapshot, "visits").equals(rows[name])
     with back.ledger.read() as connection:
         bad = {name for name in done.snapshots if taints.tainted(connection, "snapshot", name)}
         dirty = taints.versions_of(connection, model.name)

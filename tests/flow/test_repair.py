@@ -8,13 +8,17 @@ from types import ModuleType
 
 import pytest
 
-from holdfast.control.backup import backup
-from holdfast.control.ingest import ingest
-from holdfast.control.repair import Repaired, repair
-from holdfast.control.verify import verify
-from holdfast.store import Store, batches, contract_copies, events, files, leases, publish, snapshots
-from holdfast.store.log_writer import LogWriter
-from holdfast.store.prediction_log import PredictionRecord, frame, read
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.backup import backup
+from holdfast.control.maintenance.repair import Repaired, repair
+from holdfast.control.maintenance.verify import verify
+from holdfast.store import Store
+from holdfast.store.catalog import batches, delta, snapshots
+from holdfast.store.db import events, leases
+from holdfast.store.feeds import contract_files
+from holdfast.store.files import data_files
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.prediction_log import PredictionRecord, frame, read
 
 Delivery = Callable[[int], Path]
 
@@ -30,7 +34,7 @@ def store(tmp_path: Path, delivery: Delivery, loader: ModuleType) -> Store:
 def _rows(store: Store) -> list[tuple[object, ...]]:
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-    return files.read_rows(store, version, "flights").rows()
+    return data_files.read_rows(store, version, "flights").rows()
 
 
 def _subjects(done: Repaired) -> list[str]:
@@ -48,7 +52,7 @@ def test_lost_bytes_come_back_from_a_link_or_a_backup_and_else_do_not(store: Sto
     rows, kept = _rows(store), tmp_path / "kept"
     backup(store, kept, now_us=2)
     cut = snapshots.create(store, ["flights"], contract_hash="cc", now_us=2)
-    published = publish.publish(store, cut.snapshot)["flights"]
+    published = delta.publish(store, cut.snapshot)["flights"]
     linked = sorted(path.name for path in published.glob("*.parquet"))
     _flip(store.root / "rows" / linked[0])
     done = repair(store, now_us=3)
@@ -100,10 +104,10 @@ def test_a_digest_that_no_file_has_is_not_guessed(store: Store) -> None:
 
 def test_published_tables_and_contracts_are_made_again(store: Store, loader: ModuleType) -> None:
     cut = snapshots.create(store, ["flights"], contract_hash="cc", now_us=2)
-    published = publish.publish(store, cut.snapshot)["flights"]
+    published = delta.publish(store, cut.snapshot)["flights"]
     commit = next((published / "_delta_log").glob("*.json"))
     commit.write_bytes(b"")
-    contract_copies.path_of(store.root, loader.CONTRACT.hash).unlink()
+    contract_files.path_of(store.root, loader.CONTRACT.hash).unlink()
     done = repair(store, now_us=3)
     assert sorted(_subjects(done)) == [
         f"contract {loader.CONTRACT.hash[:12]}",

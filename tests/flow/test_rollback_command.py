@@ -22,11 +22,14 @@ from tests.servers.postgres import UnavailableHereError
 from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
-from holdfast.control import emergency, rollout
-from holdfast.control.traffic import refuge
+from holdfast.control.rollout import abort_sync, reconcile
+from holdfast.control.rollout.traffic import refuge
 from holdfast.rollout import Canary, Event, State
-from holdfast.rollout.abort import Abort
-from holdfast.store import aborts, events, leases, plans, rollouts, versions
+from holdfast.rollout.model.abort import Abort
+from holdfast.store.db import events, leases
+from holdfast.store.models import versions
+from holdfast.store.rollout import rollouts, traffic_plans
+from holdfast.store.serving import aborts
 
 SERVER = """
 import sys
@@ -58,11 +61,11 @@ def canary(postgres: Postgres, tmp_path: Path) -> Iterator[tuple[World, Served]]
             versions.set_state(connection, version, "qualified", before="registered")
     world.plan("tenth")
     model: Any = SimpleNamespace(name=MODEL, rollout=Canary(steps=(10, 100)))
-    number = rollout.begin(world.store, model, world.names["half"], actor="ann", now_us=_now_us())
+    number = reconcile.begin(world.store, model, world.names["half"], actor="ann", now_us=_now_us())
     with world.store.ledger.write() as connection:
         row = rollouts.under_way_in(connection, MODEL)
         assert row is not None
-        rollout.commit(connection, world.store, row, Event.START, 0, "test", "ann", _now_us())
+        reconcile.commit(connection, world.store, row, Event.START, 0, "test", "ann", _now_us())
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(world.root), postgres.url(), MODEL],
         stdout=subprocess.PIPE,
@@ -133,7 +136,7 @@ def test_a_stopped_postgresql_does_not_keep_a_roll_back_waiting(
     row = rollouts.newest(world.store, MODEL)
     assert (row.state, row.actor) == (State.ROLLING_BACK, getpass.getuser())
     assert "without the ledger: bad" in row.reason
-    plan = plans.newest(world.store, MODEL)
+    plan = traffic_plans.newest(world.store, MODEL)
     assert plan is not None
     served.wait(lambda status: status["plan"] == plan.plan and not status["aborts"])
     assert aborts.stamp(world.root / "serve" / MODEL) is None
@@ -145,7 +148,7 @@ def _loop_once(world: World) -> list[Abort]:
         world.store, f"control-{MODEL}", holder="test", duration_us=60 * US, now_us=_now_us()
     )
     assert isinstance(lease, leases.Lease)
-    done = emergency.carry(world.store, MODEL, lease, now_us=_now_us())
+    done = abort_sync.carry(world.store, MODEL, lease, now_us=_now_us())
     leases.release(world.store, lease)
     return done
 
@@ -180,12 +183,12 @@ def test_the_ledger_learns_of_an_abort_in_every_state(
     for event in events_before:
         row = world.row()
         with world.store.ledger.write() as connection:
-            rollout.commit(connection, world.store, row, event, row.step, "test", "ann", world.tick())
+            reconcile.commit(connection, world.store, row, event, row.step, "test", "ann", world.tick())
     plan = world.plan()
     assert plan is not None
     directory = aborts.directory_of(tmp_path, rollout_world.MODEL)
     aborts.add(directory, Abort(bad, plan.plan, number, "bad", "bea", world.tick()))
-    emergency.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick())
+    abort_sync.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick())
     row, plan = world.row(), world.plan()
     assert plan is not None
     assert (row.rollout, row.state) == (number, ends)
@@ -195,7 +198,7 @@ def test_the_ledger_learns_of_an_abort_in_every_state(
         told = events.newest(connection, limit=1)[0]
     if Event.ROLL_BACK not in events_before:
         assert (told.actor, row.actor) == ("bea", "bea")
-    assert emergency.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
+    assert abort_sync.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
 
 
 def test_a_newer_rollout_is_not_touched_by_an_old_abort(tmp_path: Path) -> None:
@@ -207,7 +210,7 @@ def test_a_newer_rollout_is_not_touched_by_an_old_abort(tmp_path: Path) -> None:
     directory = aborts.directory_of(tmp_path, rollout_world.MODEL)
     aborts.add(directory, Abort(bad, plan.plan, plan.rollout or 0, "bad", "bea", world.tick()))
     world.begin(bad)
-    assert emergency.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
+    assert abort_sync.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
     assert world.row().state is State.PENDING
 
 
@@ -229,7 +232,7 @@ def test_an_abort_of_before_does_not_take_back_what_was_proved_since(tmp_path: P
     plan = world.plan()
     assert plan is not None
     assert (plan.champion, plan.challenger) == (again, third)
-    assert emergency.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
+    assert abort_sync.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
     assert (world.plan(), world.row().state) == (plan, State.CANARY)
 
 
@@ -248,7 +251,7 @@ def test_a_champion_that_was_aborted_during_a_canary_is_no_refuge(tmp_path: Path
     assert (plan.champion, plan.challenger, plan.previous) == (bad, third, first)
     directory = aborts.directory_of(tmp_path, rollout_world.MODEL)
     aborts.add(directory, Abort(bad, plan.plan, world.row().rollout, "bad", "bea", world.tick()))
-    assert len(emergency.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick())) == 1
+    assert len(abort_sync.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick())) == 1
     plan = world.plan()
     assert plan is not None
     assert plan.champion == first
@@ -265,5 +268,5 @@ def test_a_champion_that_was_aborted_during_a_canary_is_no_refuge(tmp_path: Path
 def test_of_a_stranger_server_only_whole_aborts_are_read() -> None:
     abort = {"version": "v1", "plan": 1, "rollout": 1, "reason": "r", "actor": "a", "at_us": 1}
     status = {"aborts": [abort, {**abort, "plan": "1"}, {**abort, "more": 1}, {"version": "v1"}, 7]}
-    assert len(emergency.read(status)) == 1
-    assert emergency.read({}) == []
+    assert len(abort_sync.read(status)) == 1
+    assert abort_sync.read({}) == []

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.control import rollout
+from holdfast.control.rollout import reconcile
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.rollout import State
-from holdfast.rollout.abort import REPEATED_US
-from holdfast.store import events, faults, leases, rollouts
+from holdfast.rollout.model.abort import REPEATED_US
+from holdfast.store.db import events, leases
+from holdfast.store.durability import failpoints
+from holdfast.store.rollout import rollouts
 
 POLICY_VERIFY_US = 600_000_000
 
@@ -288,7 +290,7 @@ def test_a_drill_is_not_asked_for_where_none_can_pass(served: World, rollout_wor
     model = served.model
     model.rollout = dataclasses.replace(rollout_world.POLICY, drill_within=timedelta(days=7))
     served.champion_answers()
-    rollout.begin(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
+    reconcile.begin(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
     assert served.reconcile() == []  # the heuristic is there, and could be drilled
     with served.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE traffic_plans SET fallback = NULL")
@@ -382,7 +384,7 @@ def test_a_loop_that_lost_its_lease_writes_nothing(served: World, rollout_world)
     assert served.reconcile(fresh) == ["Start"]
 
 
-@pytest.mark.parametrize("point", faults.ROLLOUT_POINTS)
+@pytest.mark.parametrize("point", failpoints.ROLLOUT_POINTS)
 def test_a_loop_that_dies_leaves_all_or_nothing(served: World, point: str) -> None:
     """State, event and plan are one transaction: whoever looks next finds them together, and goes on."""
 
@@ -396,12 +398,12 @@ def test_a_loop_that_dies_leaves_all_or_nothing(served: World, point: str) -> No
     served.begin(served.add_version())
     served.champion_answers()
     before = served.plan()
-    faults.arm(die)
+    failpoints.arm(die)
     try:
         with pytest.raises(Death):
             served.reconcile()
     finally:
-        faults.arm(None)
+        failpoints.arm(None)
     committed = point == "rollout.after_commit"
     assert (served.row().state is State.CANARY) == committed
     assert (served.plan() != before) == committed

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from holdfast.control import pause, rollout
+from holdfast.control.rollout import pause, reconcile
 from holdfast.errors import HoldfastError
 from holdfast.rollout import RESTING, TRANSITIONS, Event, State
-from holdfast.store import events, rollouts, schema
+from holdfast.store.db import events, schema
+from holdfast.store.rollout import rollouts
 
 pytestmark = pytest.mark.sqlite
 
@@ -180,5 +181,5 @@ def test_a_loop_changes_nothing_where_nothing_is_left_to_do(begin_again: Callabl
         world.begin(world.add_version())
         reach(world, state)
         before = _all(world)
-        assert rollout.reconcile(world.store, WORLD.MODEL, world.lease, now_us=world.tick()) == []
+        assert reconcile.reconcile(world.store, WORLD.MODEL, world.lease, now_us=world.tick()) == []
         assert _all(world) == before

@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from holdfast.control import rollout
+from holdfast.control.rollout import reconcile as rollout
 from holdfast.errors import ConflictError, HoldfastError
 from holdfast.rollout import Canary, State
-from holdfast.store import Store, events, leases, rollouts
+from holdfast.store import Store
+from holdfast.store.db import events, leases
+from holdfast.store.rollout import rollouts
 
 
 def _load():

@@ -35,11 +35,14 @@ from holdfast import (
     col,
 )
 from holdfast.cli import app as commands
-from holdfast.control import snapshot as cutting
-from holdfast.control.ingest import ingest
-from holdfast.control.train import train
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.training import snapshots as cutting
+from holdfast.control.training.train import train
 from holdfast.errors import InputError, RefusedError
-from holdfast.store import Store, blobs, snapshots, versions
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
 from holdfast.train.artifact import read_metadata
 
 NOW_US = 1_380_000_000_000_000

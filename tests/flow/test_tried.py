@@ -9,14 +9,14 @@ import pytest
 from tests.flow import rollout_world
 from tests.flow.rollout_world import MODEL, World
 
-from holdfast.control import binary as pushing
-from holdfast.control import configuration, parts, tried
+from holdfast.control.rollout import compatibility, plan_parts, serving_config
+from holdfast.control.runtimes import runtime as pushing
 from holdfast.errors import RefusedError
 from holdfast.records import Verdict
-from holdfast.rollout.binary import Binary
-from holdfast.rollout.configuration import ConnectionLimits
-from holdfast.store import binaries, configurations
-from holdfast.store.binaries import Release
+from holdfast.rollout.model.runtime import Binary
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.store.models import runtimes, serving_configs
+from holdfast.store.models.runtimes import Release
 
 BLUE, GREEN = Binary({"build": "blue"}), Binary({"build": "green"})
 pytestmark = pytest.mark.sqlite
@@ -29,16 +29,16 @@ def world(tmp_path: Path) -> World:
     made.promote(made.add_version())
     with made.store.ledger.write() as connection:
         for each in (BLUE, GREEN):
-            binaries.register(connection, each, ["env"], now_us=made.tick())
+            runtimes.register(connection, each, ["env"], now_us=made.tick())
     return made
 
 
 def judge(world: World, version: str, binary: Binary, verdict: Verdict = Verdict.PASS) -> None:
     with world.store.ledger.write() as connection:
-        limits = configuration.current(connection, MODEL)
-        configurations.register(connection, limits, now_us=world.tick())
+        limits = serving_config.current(connection, MODEL)
+        serving_configs.register(connection, limits, now_us=world.tick())
         found = Release(version, binary.id, limits.id, verdict, "0.2 apart", world.tick())
-        binaries.judge(connection, found)
+        runtimes.judge(connection, found)
 
 
 def use(world: World, binary: Binary) -> int:
@@ -75,7 +75,7 @@ def test_a_version_that_the_binary_in_force_was_not_tried_with_is_not_rolled_out
     number = world.begin(version)
     assert number > newest
     limits = replace(ConnectionLimits(), idle_seconds=7.0)
-    configuration.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
+    serving_config.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
     assert world.begin(version) == number  # what is under way is only named again
 
 
@@ -84,7 +84,7 @@ def test_another_configuration_is_another_combination(world: World) -> None:
     version = world.add_version()
     judge(world, version, GREEN)
     limits = replace(ConnectionLimits(), idle_seconds=7.0)
-    configuration.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
+    serving_config.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
     with pytest.raises(RefusedError, match=f"was not tried with {version} and {limits.id}"):
         world.begin(version)
     judge(world, version, GREEN)
@@ -115,10 +115,10 @@ def test_no_roll_back_asks_what_was_tried(world: World) -> None:
     asked = {"actor": "ann", "reason": "it is slow"}
     assert pushing.roll_back(world.store, MODEL, now_us=world.tick(), **asked) is not None
     with world.store.ledger.read() as connection:
-        assert tried.lacking(connection, MODEL, version) == BLUE.id
+        assert compatibility.lacking(connection, MODEL, version) == BLUE.id
     assert world.roll_back() == number
     with world.store.ledger.read() as connection:
-        newest = parts.newest(connection, MODEL, world.tick())
+        newest = plan_parts.newest(connection, MODEL, world.tick())
     assert version not in newest.plan.versions()
 
 
@@ -130,6 +130,6 @@ def test_gates_stand_below_a_trial(world: World) -> None:
     judge(world, other, GREEN, Verdict.FAIL)
     pushing.qualified(world.store, MODEL, other, GREEN, now_us=world.tick())
     with world.store.ledger.read() as connection:
-        assert tried.lacking(connection, MODEL, version) is None
-        assert tried.lacking(connection, MODEL, other) == GREEN.id
-        assert (binaries.passed(connection, version), binaries.passed(connection, other)) == ((GREEN.id,), ())
+        assert compatibility.lacking(connection, MODEL, version) is None
+        assert compatibility.lacking(connection, MODEL, other) == GREEN.id
+        assert (runtimes.passed(connection, version), runtimes.passed(connection, other)) == ((GREEN.id,), ())

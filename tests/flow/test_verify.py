@@ -11,10 +11,13 @@ import polars as pl
 import pytest
 from sqlalchemy import text
 
-from holdfast.control.ingest import ingest
-from holdfast.control.verify import verify
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.verify import verify
 from holdfast.feeds import Expectations
-from holdfast.store import Store, events, files, leases, snapshots
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
+from holdfast.store.db import events, leases
+from holdfast.store.files import data_files
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def test_a_store_in_order_has_no_finding(store: Store) -> None:
 @pytest.mark.parametrize("damage", ["emptied", "halved", "flipped", "missing", "swapped", "grown"])
 def test_every_damage_to_a_file_is_found(store: Store, damage: str) -> None:
     first, second, *_ = sorted(
-        (store.root / files.ROWS_DIRECTORY).iterdir(), key=lambda path: path.stat().st_size
+        (store.root / data_files.ROWS_DIRECTORY).iterdir(), key=lambda path: path.stat().st_size
     )
     content = first.read_bytes()
     match damage:
@@ -120,7 +123,7 @@ def test_a_key_in_two_batches_is_found(
 
 
 def test_orphans_are_swept_and_are_no_finding(store: Store) -> None:
-    (store.root / files.ROWS_DIRECTORY / "0123-00000.parquet").write_bytes(b"half a file")
+    (store.root / data_files.ROWS_DIRECTORY / "0123-00000.parquet").write_bytes(b"half a file")
     assert (verify(store, now_us=5).swept, verify(store).swept) == (1, 0)
     with store.ledger.read() as connection:
         (told,) = events.newest(connection, kind="store.verified")

@@ -25,7 +25,12 @@ from sqlalchemy import insert
 from holdfast.contract import Boolean, Category, Contract, Integer, Label, Median, Number, Text, Timestamp
 from holdfast.features import Aggregate, Code, Hour, Impute, Value, compose, fit
 from holdfast.settings import Settings
-from holdfast.store import Store, blobs, online, plans, schema, versions
+from holdfast.store import Store
+from holdfast.store.catalog import online_features as online
+from holdfast.store.db import schema
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.store.rollout import traffic_plans
 from holdfast.train.artifact import VersionMetadata, seal
 
 MODEL = "flight-delay"
@@ -200,7 +205,7 @@ class World:
                     )
                 )  # fmt: skip
                 rollout = int(made.inserted_primary_key[0])
-            return plans.append(
+            return traffic_plans.append(
                 connection,
                 model=MODEL,
                 champion=self.names[champion],

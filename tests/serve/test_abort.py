@@ -22,11 +22,14 @@ from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
 from holdfast.contract import Category, Contract
-from holdfast.control import emergency
+from holdfast.control.rollout import abort_sync
 from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedError, UnavailableError
 from holdfast.rollout import State
-from holdfast.rollout.abort import Abort
-from holdfast.store import aborts, blobs, leases, plans, rollouts, schema, servers
+from holdfast.rollout.model.abort import Abort
+from holdfast.store.db import leases, schema
+from holdfast.store.files import blobs
+from holdfast.store.rollout import rollouts, traffic_plans
+from holdfast.store.serving import aborts, servers
 
 Start = Callable[..., Served]
 
@@ -243,19 +246,19 @@ def test_a_server_elsewhere_obeys_an_abort_and_the_ledger_learns_it_from_that_se
     assert served.call(f"/v2/models/{MODEL}/versions/{bad}/infer", b"{}")[0] == 404
     assert aborts.stamp(promoted.root / "serve" / MODEL) is None
     assert [each.version for each in aborts.load(root / "serve" / MODEL)] == [bad]
-    plan = plans.newest(promoted.store, MODEL)
+    plan = traffic_plans.newest(promoted.store, MODEL)
     assert plan is not None
     assert plan.champion == bad, "nobody has told the ledger"
     lease = leases.acquire(promoted.store, "control", holder="test", duration_us=10**8, now_us=1)
     assert isinstance(lease, leases.Lease)
-    carried = emergency.carry(promoted.store, MODEL, lease, now_us=2)
+    carried = abort_sync.carry(promoted.store, MODEL, lease, now_us=2)
     assert [(each.version, each.reason) for each in carried] == [(bad, "answers 0.5 for everybody")]
-    row, plan = rollouts.newest(promoted.store, MODEL), plans.newest(promoted.store, MODEL)
+    row, plan = rollouts.newest(promoted.store, MODEL), traffic_plans.newest(promoted.store, MODEL)
     assert plan is not None
     assert (row.state, row.actor, plan.champion) == (State.ROLLING_BACK, getpass.getuser(), good)
     served.wait(lambda status: status["plan"] == plan.plan and not status["aborts"])
     assert served.infer()[1]["model_version"] == good
-    assert emergency.carry(promoted.store, MODEL, lease, now_us=3) == []
+    assert abort_sync.carry(promoted.store, MODEL, lease, now_us=3) == []
 
 
 def test_the_same_wish_again_takes_nothing_from_who_answers_instead(

@@ -11,14 +11,17 @@ import polars as pl
 from sqlalchemy import insert, update
 
 from holdfast.contract import Category, Contract, Number, Text, Timestamp
-from holdfast.control.backout import back_out
-from holdfast.control.ingest import ingest
+from holdfast.control.backout.backout import back_out
+from holdfast.control.ingest.ingest import ingest
 from holdfast.features import Aggregate, OnlineTable
 from holdfast.feeds import Feed
 from holdfast.records import BatchId
-from holdfast.serve.local_copy import LocalCopy
-from holdfast.serve.online_values import OnlineValues
-from holdfast.store import Store, online, schema, snapshots, versions
+from holdfast.serve.follower.local_copy import LocalCopy
+from holdfast.serve.follower.online_features import OnlineValues
+from holdfast.store import Store
+from holdfast.store.catalog import online_features, snapshots
+from holdfast.store.db import schema
+from holdfast.store.models import versions
 
 if TYPE_CHECKING:
     from conftest import Served, World
@@ -157,4 +160,4 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
             assert repr(each.lookup(recent.key, "EWR", at_us, recent.max_age_us)) == repr(wanted)
     assert len(table) == len(restarted) == len(fresh)
     with store.ledger.read() as connection:
-        assert any(value.value is None for value in online.since(connection, [recent.key], 0)[1])
+        assert any(value.value is None for value in online_features.since(connection, [recent.key], 0)[1])

@@ -20,13 +20,15 @@ from tests.serve.conftest import MODEL, World
 from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
-from holdfast.cli.stage import free_port
+from holdfast.cli.demo.sandbox import free_port
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, State
-from holdfast.rollout.configuration import ConnectionLimits
-from holdfast.store import binaries, configurations, events, plans, rollouts, schema, versions
-from holdfast.store.binaries import Release
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.store.db import events, schema
+from holdfast.store.models import runtimes, serving_configs, versions
+from holdfast.store.models.runtimes import Release
+from holdfast.store.rollout import rollouts, traffic_plans
 
 PROBE = json.dumps({"inputs": [], "parameters": {"probe": True}})
 HOLDFAST = (sys.executable, "-m", "holdfast")
@@ -194,9 +196,9 @@ def test_version_configuration_and_binary_go_back_together_and_each_apart(
     before = status(port)["binary"]
     green = command("binary register", "--", *build("green"))["binary"]
     with world.store.ledger.write() as connection:
-        configurations.register(connection, ConnectionLimits(), now_us=1)
+        serving_configs.register(connection, ConnectionLimits(), now_us=1)
         for each in (good, bad):  # trials are another test's
-            binaries.judge(connection, Release(each, green, usual, Verdict.PASS, "the same", 1))
+            runtimes.judge(connection, Release(each, green, usual, Verdict.PASS, "the same", 1))
 
     def serves(version: str, binary: str, limits: str) -> bool:
         found = status(port)
@@ -240,7 +242,7 @@ def test_version_configuration_and_binary_go_back_together_and_each_apart(
     wait(lambda: _is_rolled_back(world))
     _promote(world, good, bad)
     with world.store.ledger.write() as connection:
-        binaries.judge(connection, Release(bad, green, second, Verdict.PASS, "the same", 1))
+        runtimes.judge(connection, Release(bad, green, second, Verdict.PASS, "the same", 1))
     assert command("binary use", green)["done"]
     third = push(70)
     assert serves(bad, green, third)
@@ -276,7 +278,7 @@ def _promote(world: World, champion: str, challenger: str) -> None:
             )
         )  # fmt: skip
         number = made.inserted_primary_key[0]
-        plans.append(
+        traffic_plans.append(
             connection, model=MODEL, champion=challenger, previous=champion, rollout=number, now_us=1
         )
 

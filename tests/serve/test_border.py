@@ -13,16 +13,16 @@ import pytest
 from tests.serve.conftest import CONTRACT, MODEL, row, sealed, tensors
 
 from holdfast.contract import ColumnFacts, Contract
-from holdfast.contract.units import are_read, definitions
+from holdfast.contract.schema.units import are_read, definitions
 from holdfast.errors import HoldfastError
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.oip_metadata import input_spec, model_metadata
-from holdfast.serve.plane import Call, Plane
-from holdfast.serve.serving import Serving
-from holdfast.serve.version import load
-from holdfast.store.log_directory import segments
-from holdfast.store.log_writer import LogWriter
-from holdfast.store.prediction_log import PredictionRecord, read
+from holdfast.serve.inference.active_plan import Serving
+from holdfast.serve.inference.data_plane import Call, Plane
+from holdfast.serve.inference.loaded_model import load
+from holdfast.serve.protocol.oip_metadata import input_spec, model_metadata
+from holdfast.store.serving.log_directory import segments
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.prediction_log import PredictionRecord, read
 
 
 def contract(**distance: Any) -> Contract:

@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 from holdfast.cli.app import app, load_commands
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.rollout import Canary
-from holdfast.rollout.configuration import ConnectionLimits
-from holdfast.store import plans, schema, versions
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.store.db import schema
+from holdfast.store.models import versions
+from holdfast.store.rollout import traffic_plans
 
 Start = Callable[..., Served]
 Command = Callable[..., dict[str, Any]]
@@ -105,7 +107,7 @@ def _promote(world: World) -> None:
                 policy=Canary().to_json(), started_us=1, step_started_us=1, changed_us=1, reason="test", actor="test",
             )
         ).inserted_primary_key[0]  # fmt: skip
-        plans.append(
+        traffic_plans.append(
             connection,
             model=MODEL,
             champion=world.names["half"],

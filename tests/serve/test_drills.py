@@ -12,14 +12,21 @@ from typing import Any
 
 import pytest
 
-from holdfast.control import backup as backing
-from holdfast.control import drill, drill_copy, drill_live, drill_mend, drill_push, obedience, rollout
-from holdfast.control.drill_live import Place
+from holdfast.control.drills import bad_push, cleanup, on_copy, runner
+from holdfast.control.drills import live as drill_live
+from holdfast.control.drills.live import Place
+from holdfast.control.maintenance import backup as backing
+from holdfast.control.probing import convergence
+from holdfast.control.rollout import reconcile as rollout
 from holdfast.errors import ConflictError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, RollBack, Wait
-from holdfast.rollout.drills import DrillKind, Drills
-from holdfast.store import Store, binaries, drills, leases, plans, servers
+from holdfast.rollout.model.drills import DrillKind, Drills
+from holdfast.store import Store
+from holdfast.store.db import leases
+from holdfast.store.models import runtimes
+from holdfast.store.rollout import drills, traffic_plans
+from holdfast.store.serving import servers
 
 MODEL = "flight-delay"
 DAY_US = 86_400_000_000
@@ -62,7 +69,7 @@ def place(world) -> Place:
 
 
 def run(place: Place, kind: DrillKind) -> Any:
-    return drill.run(place, kind, actor="ann", lasts_us=DAY_US)
+    return runner.run(place, kind, actor="ann", lasts_us=DAY_US)
 
 
 def _was_champion(world, kind: str) -> None:
@@ -98,7 +105,7 @@ def leftovers(place: Place) -> list[Path]:
 def test_a_roll_back_is_drilled_on_a_server_and_no_user_is_moved(world, place: Place, serve) -> None:
     served = serve()
     announced(world)
-    before = plans.newest(world.store, MODEL)
+    before = traffic_plans.newest(world.store, MODEL)
     answered: list[str] = []
     stop = threading.Event()
 
@@ -116,11 +123,11 @@ def test_a_roll_back_is_drilled_on_a_server_and_no_user_is_moved(world, place: P
     assert (found.verdict, found.evidence["target"]) == (Verdict.PASS, world.names["tenth"]), found
     assert found.expires_us - found.ended_us == DAY_US
     assert 0 < found.took_us < 2_000_000
-    after = plans.newest(world.store, MODEL)
+    after = traffic_plans.newest(world.store, MODEL)
     assert dataclasses.replace(after, plan=0) == dataclasses.replace(before, plan=0)
     assert after.plan == before.plan + 2
     assert set(answered) == {world.names["half"]}
-    standing = drill.standings(world.store, MODEL, now_us=now_us())
+    standing = runner.standings(world.store, MODEL, now_us=now_us())
     assert [each.kind for each in standing if each.ready] == [DrillKind.ROLL_BACK]
 
 
@@ -164,7 +171,7 @@ def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
     assert "it may take 0.001 ms" in found.explanation
     assert found.expires_us == found.ended_us
     monkeypatch.setattr(drill_live, "OBEY_SECONDS", 0.3)
-    monkeypatch.setattr(obedience, "under", lambda _plan, _version: lambda asking: asking.probe() and None)
+    monkeypatch.setattr(convergence, "under", lambda _plan, _version: lambda asking: asking.probe() and None)
     found = run(place, DrillKind.ROLL_BACK)
     assert found.verdict is Verdict.FAIL
     assert "did not follow within" in found.explanation
@@ -172,7 +179,7 @@ def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
     monkeypatch.undo()
     found = run(place, DrillKind.ROLL_BACK)
     assert (found.verdict, found.took_us is None) == (Verdict.INCONCLUSIVE, True)
-    assert not any(each.ready for each in drill.standings(world.store, MODEL, now_us=now_us()))
+    assert not any(each.ready for each in runner.standings(world.store, MODEL, now_us=now_us()))
 
 
 def test_nothing_to_return_to_shows_nothing_and_a_rollout_under_way_is_left_alone(
@@ -185,10 +192,10 @@ def test_nothing_to_return_to_shows_nothing_and_a_rollout_under_way_is_left_alon
     world.plan("half", "tenth", 1000)
     with world.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE rollouts SET state = 'canary'")
-    newest = plans.newest(world.store, MODEL)
+    newest = traffic_plans.newest(world.store, MODEL)
     found = run(place, DrillKind.ROLL_BACK)
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert plans.newest(world.store, MODEL) == newest
+    assert traffic_plans.newest(world.store, MODEL) == newest
 
 
 def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
@@ -203,8 +210,8 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
         raise KilledError
 
     _was_champion(world, "tenth")
-    before = plans.newest(world.store, MODEL)
-    monkeypatch.setattr(obedience, "wait", die)
+    before = traffic_plans.newest(world.store, MODEL)
+    monkeypatch.setattr(convergence, "wait", die)
     monkeypatch.setattr(drill_live, "put_back", die)
     with pytest.raises(KilledError):
         run(dataclasses.replace(place, live=True), DrillKind.ROLL_BACK)
@@ -213,13 +220,13 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
         rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     (row,) = drills.unfinished(world.store, MODEL)
     assert row.verdict is Verdict.ERROR
-    assert drill_mend.mend(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
-    later_us = now_us() + drill_mend.LIMIT_US[DrillKind.ROLL_BACK]
-    assert drill_mend.mend(world.store, MODEL, now_us=later_us) == [row.drill]
-    after = plans.newest(world.store, MODEL)
+    assert cleanup.mend(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
+    later_us = now_us() + cleanup.LIMIT_US[DrillKind.ROLL_BACK]
+    assert cleanup.mend(world.store, MODEL, now_us=later_us) == [row.drill]
+    after = traffic_plans.newest(world.store, MODEL)
     assert after.plan == before.plan + 2
     assert dataclasses.replace(after, plan=before.plan) == before
-    assert drill_mend.mend(world.store, MODEL, now_us=later_us) == []
+    assert cleanup.mend(world.store, MODEL, now_us=later_us) == []
     rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     assert "killed in the middle; plan" in drills.of_model(world.store, MODEL)[0].explanation
 
@@ -262,7 +269,7 @@ def test_a_restore_is_drilled_and_a_damaged_backup_is_found(
 def test_what_a_killed_drill_left_is_removed(place: Place) -> None:
     left = place.store.root.parent / f"{place.store.root.name}.drill-999999999-1"
     left.mkdir()
-    with drill_copy.scratch(place.store) as home:
+    with on_copy.scratch(place.store) as home:
         assert not left.exists()
         assert home.is_dir()
     assert leftovers(place) == []
@@ -271,7 +278,7 @@ def test_what_a_killed_drill_left_is_removed(place: Place) -> None:
 def test_a_server_without_its_ledger_goes_on_and_starts_again(place: Place) -> None:
     found = run(place, DrillKind.DEAD_DATABASE)
     assert found.verdict is Verdict.PASS, found
-    assert found.evidence["requests"] == 2 * drill_copy.REQUESTS
+    assert found.evidence["requests"] == 2 * on_copy.REQUESTS
     assert (found.evidence["failed"], found.evidence["failed_after_restart"]) == (0, 0)
     assert found.evidence["trouble"]
     assert leftovers(place) == []
@@ -286,26 +293,26 @@ def test_a_server_that_cannot_start_fails_the_drill(place: Place) -> None:
 def test_a_bad_push_is_rolled_back_in_a_copy(world, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever binary is in force. And when nobody looks at the evidence, the drill says so."""
     with world.store.ledger.write() as connection:
-        named = binaries.register(connection, binaries.here("green"), ["env"], now_us=now_us())
+        named = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=now_us())
         connection.exec_driver_sql(f"UPDATE traffic_plans SET binary = '{named}'")
-    newest, rows = plans.newest(world.store, MODEL), world.names.copy()
+    newest, rows = traffic_plans.newest(world.store, MODEL), world.names.copy()
     found = run(place, DrillKind.BAD_PUSH)
     assert found.verdict is Verdict.PASS, found
     assert found.evidence["failed"] == 0
     assert 0 < found.evidence["requests"] < 2_000
     assert "harm to errors" in found.evidence["reason"]
-    assert plans.newest(world.store, MODEL) == newest
+    assert traffic_plans.newest(world.store, MODEL) == newest
     assert world.names == rows
     with world.store.ledger.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM versions").scalar() == len(rows)
-    monkeypatch.setattr(drill_push, "MOST_REQUESTS", 100)
-    monkeypatch.setattr("holdfast.control.rollout.decide", _deaf(rollout.decide))
+    monkeypatch.setattr(bad_push, "MOST_REQUESTS", 100)
+    monkeypatch.setattr("holdfast.control.rollout.reconcile.decide", _deaf(rollout.decide))
     found = run(place, DrillKind.BAD_PUSH)
     assert (found.verdict, found.evidence["state"]) == (Verdict.FAIL, "canary"), found
 
 
 def test_what_is_due_is_drilled_by_the_loop(world, place: Place) -> None:
-    concern = drill.Scheduled(place, Drills(every="1d", kinds=("stale-leader",)))
+    concern = runner.Scheduled(place, Drills(every="1d", kinds=("stale-leader",)))
     lease = leases.acquire(world.store, "control-x", holder="a", duration_us=10**6, now_us=now_us())
     for _ in range(3):
         concern(world.store, MODEL, lease, now_us=now_us())

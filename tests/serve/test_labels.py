@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from holdfast.errors import ConflictError
-from holdfast.serve.labels import RecentLabels
-from holdfast.store.prediction_log import FeedbackRecord
+from holdfast.serve.api.recent_labels import RecentLabels
+from holdfast.store.serving.prediction_log import FeedbackRecord
 
 
 def label(number: int, value: float) -> FeedbackRecord:

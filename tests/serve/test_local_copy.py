@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.local_copy import Kept, KeptValue, KeptVersion, LocalCopy
+from holdfast.serve.follower.local_copy import Kept, KeptValue, KeptVersion, LocalCopy
 
 FILES = {sha256_hex(data): data for data in (b"one", b"two")}
 ONE, TWO = FILES

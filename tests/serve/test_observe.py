@@ -5,12 +5,14 @@ import time
 
 import pytest
 
-from holdfast.control import observe
-from holdfast.control.probe import probe
-from holdfast.control.status import status
+from holdfast.control.collect import collector
+from holdfast.control.probing.probe import probe
+from holdfast.control.reports.status import status
 from holdfast.errors import ConflictError
 from holdfast.records import Verdict
-from holdfast.store import leases, segments, servers
+from holdfast.store.db import leases
+from holdfast.store.serving import servers
+from holdfast.store.telemetry import log_positions
 
 MODEL = "flight-delay"
 
@@ -102,10 +104,10 @@ def test_what_a_killed_server_answered_is_counted_and_joined(world, serve, lease
     probed(world, lease)
     served.process.kill()
     served.process.wait(20)
-    assert observe.collect(world.store, MODEL, lease, now_us=now_us()) == 60
-    assert observe.join(world.store, MODEL, lease, now_us=now_us()) == 30
-    assert observe.collect(world.store, MODEL, lease, now_us=now_us()) == 0
-    assert segments.totals(world.store).predictions == 30, "a probe is not a prediction"
+    assert collector.collect(world.store, MODEL, lease, now_us=now_us()) == 60
+    assert collector.join(world.store, MODEL, lease, now_us=now_us()) == 30
+    assert collector.collect(world.store, MODEL, lease, now_us=now_us()) == 0
+    assert log_positions.totals(world.store).predictions == 30, "a probe is not a prediction"
     document = status(world.store, MODEL, now_us=now_us())
     (version,) = document["versions"]
     assert (version["version"], version["requests"], version["labelled"], version["coverage"]) == (
@@ -127,7 +129,7 @@ def test_who_lost_the_lease_writes_nothing(world, serve, lease):
     announced(world)
     leases.acquire(world.store, "control", holder="test", duration_us=60_000_000, now_us=now_us())
     with pytest.raises(ConflictError, match="HF304"):
-        observe.collect(world.store, MODEL, lease, now_us=now_us())
+        collector.collect(world.store, MODEL, lease, now_us=now_us())
     with pytest.raises(ConflictError, match="HF304"):
         probe(world.store, MODEL, lease, now_us=now_us())
-    assert segments.totals(world.store).predictions == 0
+    assert log_positions.totals(world.store).predictions == 0

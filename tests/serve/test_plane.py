@@ -14,15 +14,15 @@ import pytest
 from tests.serve.conftest import CONTRACT, MODEL, Served, row, sealed, tensors
 
 from holdfast.contract import Contract, Number
-from holdfast.control.log_reading import Reading, Watched
-from holdfast.control.tally import tally
+from holdfast.control.collect.log_context import Reading, Watched
+from holdfast.control.collect.log_summary import tally
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.plane import Call, Plane
-from holdfast.serve.serving import Serving
-from holdfast.serve.version import load
-from holdfast.store.log_directory import segments
-from holdfast.store.log_writer import LogWriter
-from holdfast.store.prediction_log import PredictionRecord, read
+from holdfast.serve.inference.active_plan import Serving
+from holdfast.serve.inference.data_plane import Call, Plane
+from holdfast.serve.inference.loaded_model import load
+from holdfast.store.serving.log_directory import segments
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.prediction_log import PredictionRecord, read
 
 Start = Callable[..., Served]
 PER_ROW_SECONDS = 0.002

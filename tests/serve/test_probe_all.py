@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from holdfast.control import probe as probing
+from holdfast.control.probing import probe as probing
 from holdfast.monitor import judge
 from holdfast.records import TrafficPlan, Verdict
-from holdfast.store import servers
-from holdfast.store.log_directory import claim
-from holdfast.store.servers import Server
+from holdfast.store.serving import servers
+from holdfast.store.serving.log_directory import claim
+from holdfast.store.serving.servers import Server
 
 
 @pytest.fixture

@@ -14,19 +14,22 @@ from sqlalchemy import select
 from tests.serve.conftest import CONTRACT, MODEL, START, World, row, sealed, tensors
 
 from holdfast.contract import Contract, Integer, Number
-from holdfast.control import binary, observe
-from holdfast.control.replay import is_due, replay
+from holdfast.control.collect import collector
+from holdfast.control.evaluation.replay import is_due, replay
+from holdfast.control.runtimes import runtime
 from holdfast.qualify import Gates
 from holdfast.records import TrafficPlan, Verdict, sha256_hex
 from holdfast.rollout import Canary, Shadow
-from holdfast.serve.plane import Call, Plane
-from holdfast.serve.serving import Serving
-from holdfast.serve.version import load
-from holdfast.store import gates, leases, schema, servers
-from holdfast.store.leases import Lease
-from holdfast.store.log_writer import LogWriter
-from holdfast.store.prediction_log import FeedbackRecord, frame
-from holdfast.store.servers import Server
+from holdfast.serve.inference.active_plan import Serving
+from holdfast.serve.inference.data_plane import Call, Plane
+from holdfast.serve.inference.loaded_model import load
+from holdfast.store.db import leases, schema
+from holdfast.store.db.leases import Lease
+from holdfast.store.models import gate_results
+from holdfast.store.serving import servers
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.prediction_log import FeedbackRecord, frame
+from holdfast.store.serving.servers import Server
 
 NOW = 1_800_000_000_000_000
 
@@ -61,8 +64,8 @@ class Recording:
                 self.log.write([frame(FeedbackRecord(f"{outcome[0].prediction}/0", label, "t", NOW))])
 
     def collect(self) -> None:
-        observe.collect(self.store, MODEL, self.lease, now_us=NOW)
-        observe.join(self.store, MODEL, self.lease, now_us=NOW)
+        collector.collect(self.store, MODEL, self.lease, now_us=NOW)
+        collector.join(self.store, MODEL, self.lease, now_us=NOW)
 
     def replay(self, kind: str, contract: Contract = CONTRACT, **options: Any) -> Any:
         version = self.world.version(kind, contract)
@@ -91,13 +94,13 @@ def test_a_version_that_answers_alike_passes_and_the_verdict_is_kept(recording: 
     assert (found.verdict, found.requests, found.rows) == (Verdict.PASS, 30, 30)
     assert not is_due(recording.store, recording.model, recording.world.names["nan"])
     with recording.store.ledger.read() as connection:
-        kept = gates.newest_replay(connection, recording.world.names["nan"])
+        kept = gate_results.newest_replay(connection, recording.world.names["nan"])
         events = list(connection.execute(select(schema.events.c.kind)).scalars())
     assert kept is not None
     assert (kept.verdict, kept.observed) == (Verdict.PASS, 30.0)
     assert events.count("version.replayed") == 1
     assert (
-        gates.newest(recording.store, recording.world.names["nan"]) == []
+        gate_results.newest(recording.store, recording.world.names["nan"]) == []
     )  # qualification is another matter
 
 
@@ -214,7 +217,7 @@ def test_a_binary_is_tried_by_what_callers_asked(recording: Recording) -> None:
     ]
     other = Contract(*columns, key="flight_id", event_time="scheduled", label=CONTRACT.label)
     found = {
-        kind: binary.requests(world.store, MODEL, world.version(kind, contract))
+        kind: runtime.requests(world.store, MODEL, world.version(kind, contract))
         for kind, contract in (("half", CONTRACT), ("tenth", CONTRACT), ("delay", other))
     }
     distances = {

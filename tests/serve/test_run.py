@@ -20,9 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.serve.conftest import CONTRACT, MODEL, START, Served, World, row, tensors
 
 from holdfast.contract import Category, Contract, Label, Timestamp
-from holdfast.store.log_directory import segments
-from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, read
-from holdfast.store.servers import registered
+from holdfast.store.serving.log_directory import segments
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, read
+from holdfast.store.serving.servers import registered
 
 Start = Callable[..., Served]
 INFER = f"/v2/models/{MODEL}/infer"

@@ -21,8 +21,8 @@ from holdfast.contract import (
     col,
     compile_row,
 )
-from holdfast.serve.endpoint import Endpoint
-from holdfast.serve.oip import InferRequest, RequestError
+from holdfast.serve.inference.request_schema import Endpoint
+from holdfast.serve.protocol.oip import InferRequest, RequestError
 
 CONTRACT = Contract(
     Text("id", max_length=4),

@@ -14,27 +14,21 @@ import pytest
 from sqlalchemy import update
 from tests.serve.conftest import MODEL, Served, World, row
 
-from holdfast.control import observe, rollout
-from holdfast.control.probe import probe
+from holdfast.control.collect import collector
+from holdfast.control.probing.probe import probe
+from holdfast.control.rollout import reconcile
 from holdfast.rollout import Canary, MetricState, Shadow, State
-from holdfast.rollout.shadow import in_words
-from holdfast.store import (
-    Store,
-    evidence,
-    leases,
-    orphans,
-    parquet,
-    plans,
-    predictions,
-    promises,
-    rollouts,
-    schema,
-    servers,
-    shadows,
-)
-from holdfast.store.leases import Lease
-from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
-from holdfast.store.servers import Server
+from holdfast.rollout.evidence.shadow import in_words
+from holdfast.store import Store
+from holdfast.store.db import leases, schema
+from holdfast.store.db.leases import Lease
+from holdfast.store.files import parquet
+from holdfast.store.maintenance import file_checks, orphans
+from holdfast.store.rollout import evidence, rollouts, traffic_plans
+from holdfast.store.serving import servers
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
+from holdfast.store.serving.servers import Server
+from holdfast.store.telemetry import prediction_files, shadow_files
 
 Start = Callable[..., Served]
 POLICY = Canary(
@@ -59,10 +53,10 @@ class Loop:
                 update(schema.versions).where(schema.versions.c.version == version).values(state="qualified")
             )
         model: Any = SimpleNamespace(name=MODEL, rollout=policy)
-        rollout.begin(self.store, model, version, actor="ann", now_us=now_us())
+        reconcile.begin(self.store, model, version, actor="ann", now_us=now_us())
 
     def round(self) -> None:
-        for concern in (observe.collect, observe.join, probe, rollout.reconcile):
+        for concern in (collector.collect, collector.join, probe, reconcile.reconcile):
             concern(self.store, MODEL, self.lease, now_us=now_us())
 
     @property
@@ -88,7 +82,7 @@ def started(world: World, serve: Start, challenger: str, policy: Canary) -> tupl
     loop.begin(version, policy)
     loop.round()
     assert loop.row.state is State.SHADOWING
-    newest = plans.newest(world.store, MODEL)
+    newest = traffic_plans.newest(world.store, MODEL)
     assert newest is not None
     assert (newest.shadow, newest.challenger, newest.share_ppm) == (version, None, 0)
     served.wait_for_plan(newest.plan)
@@ -114,7 +108,7 @@ def test_a_version_that_decides_otherwise_is_found_before_anybody_sees_it(world:
     assert found.challenger_total == found.challenger_units <= 30
     assert loop.row.state is State.CANCELLED
     assert "decided otherwise" in loop.row.reason
-    newest = plans.newest(world.store, MODEL)
+    newest = traffic_plans.newest(world.store, MODEL)
     assert newest is not None
     assert newest.shadow is None
 
@@ -159,7 +153,7 @@ def test_a_good_version_passes_on_to_its_canary(world: World, serve: Start) -> N
     quality = shadow["shadow.quality"]
     assert (quality.challenger_units, quality.champion_total) == (35, pytest.approx(35 * 0.75))
     assert quality.challenger_total == pytest.approx(35 * (1.0 - 0.25**2))
-    newest = plans.newest(world.store, MODEL)
+    newest = traffic_plans.newest(world.store, MODEL)
     assert newest is not None
     assert (newest.shadow, newest.challenger, newest.share_ppm) == (None, world.names["delay"], 100_000)
     everything_once(world.store, 140)
@@ -238,18 +232,18 @@ def test_a_label_counts_once_whether_it_or_the_copy_came_first(world: World, lat
 
 
 def bring_home(loop: Loop) -> None:
-    observe.collect(loop.store, MODEL, loop.lease, now_us=now_us())
-    observe.join(loop.store, MODEL, loop.lease, now_us=now_us())
+    collector.collect(loop.store, MODEL, loop.lease, now_us=now_us())
+    collector.join(loop.store, MODEL, loop.lease, now_us=now_us())
 
 
 def everything_once(store: Store, rows: int) -> None:
     """Every row is in one file, every file is what was acknowledged, and none is an orphan."""
-    named = shadows.files(store)
+    named = shadow_files.files(store)
     ids = [each for file in named for each in parquet.read(store.root / file.path)["prediction"].to_list()]
     assert len(ids) == len(set(ids)) == rows
     orphans.sweep(store)
     with store.ledger.read() as connection:
-        for expected in promises.expected_files(connection):
-            assert promises.troubles(store.root, expected) == []
+        for expected in file_checks.expected_files(connection):
+            assert file_checks.troubles(store.root, expected) == []
     on_disk = {path.name for path in (store.root / "rows").glob("*.parquet")}
-    assert on_disk == {Path(file.path).name for file in (*named, *predictions.files(store))}
+    assert on_disk == {Path(file.path).name for file in (*named, *prediction_files.files(store))}

@@ -15,13 +15,13 @@ import pytest
 from tests.serve.conftest import MODEL, RECENT, START, US, row, sealed, tensors
 
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.plane import Call, Plane
-from holdfast.serve.serving import Serving
-from holdfast.serve.shadow import ShadowThread
-from holdfast.serve.version import LoadedVersion, load
-from holdfast.store.log_directory import segments
-from holdfast.store.log_writer import LogWriter
-from holdfast.store.prediction_log import PredictionRecord, ShadowRecord, read
+from holdfast.serve.inference.active_plan import Serving
+from holdfast.serve.inference.data_plane import Call, Plane
+from holdfast.serve.inference.loaded_model import LoadedVersion, load
+from holdfast.serve.inference.shadow import ShadowThread
+from holdfast.store.serving.log_directory import segments
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, read
 
 KINDS = ("half", "tenth", "delay", "nan", "above")
 

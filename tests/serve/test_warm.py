@@ -15,14 +15,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, text
 from tests.serve.conftest import MODEL, RECENT, START, US, Served, World, row
 
-from holdfast.serve import keeping, warm
-from holdfast.serve.local_copy import Kept, LocalCopy
-from holdfast.serve.plane import Plane
-from holdfast.serve.tell import tell
+from holdfast.serve.follower import local_copy_writer, plan_follower
+from holdfast.serve.follower.local_copy import Kept, LocalCopy
+from holdfast.serve.inference.data_plane import Plane
+from holdfast.serve.operator_log import tell
 from holdfast.settings import Settings
-from holdfast.store import schema, servers
-from holdfast.store.log_writer import LogWriter
-from holdfast.store.servers import Server
+from holdfast.store.db import schema
+from holdfast.store.serving import servers
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.servers import Server
 
 Start = Callable[..., Served]
 
@@ -124,13 +125,15 @@ def test_a_value_that_is_no_number_holds_back_no_plan(world: World, serve: Start
 
 
 @pytest.fixture
-def follower(world: World, settings: Settings, tmp_path: Path) -> warm.Follower:
+def follower(world: World, settings: Settings, tmp_path: Path) -> plan_follower.Follower:
     plane = Plane(MODEL, LogWriter(tmp_path / "log", "s1", MODEL), lambda: time.time_ns() // 1000)
     server = Server("s1", MODEL, "http://x", tmp_path / "log", 1)
-    return warm.Follower(plane, settings, server, lambda: time.time_ns() // 1000, poll_seconds=0.02)
+    return plan_follower.Follower(plane, settings, server, lambda: time.time_ns() // 1000, poll_seconds=0.02)
 
 
-def test_a_server_is_announced_when_it_listens_and_not_before(world: World, follower: warm.Follower) -> None:
+def test_a_server_is_announced_when_it_listens_and_not_before(
+    world: World, follower: plan_follower.Follower
+) -> None:
     follower.start()
     assert follower.first_read.wait(10)
     time.sleep(0.1)
@@ -141,7 +144,7 @@ def test_a_server_is_announced_when_it_listens_and_not_before(world: World, foll
 
 
 def test_a_disk_that_hangs_is_in_no_plans_way(
-    world: World, follower: warm.Follower, monkeypatch: pytest.MonkeyPatch
+    world: World, follower: plan_follower.Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R117: a roll-back is followed while the plan before it is still being written."""
     disk_answers, saved, save = threading.Event(), list[str](), LocalCopy.save
@@ -173,10 +176,10 @@ def test_a_disk_that_hangs_is_in_no_plans_way(
 
 
 def test_a_copy_that_could_not_be_saved_is_saved_later(
-    world: World, follower: warm.Follower, monkeypatch: pytest.MonkeyPatch
+    world: World, follower: plan_follower.Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """D7: a full disk at the moment of a new plan must not leave the next start with the old one."""
-    monkeypatch.setattr(keeping, "TROUBLE_SECONDS", 0.05)
+    monkeypatch.setattr(local_copy_writer, "TROUBLE_SECONDS", 0.05)
     copy = world.root / "serve"
     copy.write_text("in the way of the directory", encoding="utf-8")
     world.version("half")

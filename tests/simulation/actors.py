@@ -12,7 +12,7 @@ from typing import Any
 import greenlet
 
 from holdfast.errors import UnavailableError
-from holdfast.store.ledger import Ledger, Transaction
+from holdfast.store.db.ledger import Ledger, Transaction
 
 READ_MUCH = 3
 """After so many reads in a row a decision is near."""

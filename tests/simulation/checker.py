@@ -14,7 +14,7 @@ from reckoning import Reckoning
 from seen import Seen, asked_by, look
 
 from holdfast.rollout import RESTING, TERMINAL, TRANSITIONS, State
-from holdfast.store.events import FIRST, chained
+from holdfast.store.db.events import FIRST, chained
 
 ABORTED = TERMINAL | {State.ROLLING_BACK}
 COMPARED = (State.CANARY, State.PAUSED, State.VERIFYING)

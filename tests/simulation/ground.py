@@ -18,7 +18,8 @@ from unittest.mock import patch
 from sqlalchemy import event, insert
 
 from holdfast.rollout import Canary
-from holdfast.store import Store, ledger, schema
+from holdfast.store import Store
+from holdfast.store.db import ledger, schema
 
 MODEL = "m"
 VERSIONS = 7

@@ -14,9 +14,11 @@ from unittest.mock import patch
 import greenlet
 from sqlalchemy import update
 
-from holdfast.control import decision_evidence, rollout
+from holdfast.control.rollout import decision_inputs, reconcile
 from holdfast.rollout import MetricState, ProbeSeen, State
-from holdfast.store import collected, evidence, leases, plans, probes, rollouts, schema, segments
+from holdfast.store.db import leases, schema
+from holdfast.store.rollout import evidence, rollouts, traffic_plans
+from holdfast.store.telemetry import log_collection, log_positions, probes
 
 
 @contextmanager
@@ -24,8 +26,8 @@ def no_epoch() -> Iterator[None]:
     """Nobody asks whether the lease is still held."""
     places = [
         (leases, "assert_epoch"),
-        (rollout, "assert_epoch"),
-        (collected, "assert_epoch"),
+        (reconcile, "assert_epoch"),
+        (log_collection, "assert_epoch"),
         (probes, "assert_epoch"),
     ]
     with _all(*(patch.object(module, name, lambda *_: None) for module, name in places)):
@@ -93,7 +95,7 @@ def deaf() -> Iterator[None]:
 @contextmanager
 def creeping() -> Iterator[None]:
     """A roll-back leaves the challenger a small share."""
-    really = rollout.traffic_of
+    really = reconcile.traffic_of
 
     def almost(connection: Any, store: Any, row: Any, following: State, step: int, *more: Any) -> Any:
         traffic = really(connection, store, row, following, step, *more)
@@ -101,58 +103,58 @@ def creeping() -> Iterator[None]:
             return replace(traffic, challenger=row.challenger, share_ppm=1000)
         return traffic
 
-    with patch.object(rollout, "traffic_of", almost):
+    with patch.object(reconcile, "traffic_of", almost):
         yield
 
 
 @contextmanager
 def counted_twice() -> Iterator[None]:
     """What was delivered again is counted again."""
-    really = segments.advance
+    really = log_positions.advance
 
     def anyway(connection: Any, found: Any, to: int, **counts: Any) -> None:
         here = {each.segment: each for each in _positions(connection, found.server)}
         really(connection, here.get(found.segment, found), to, **counts)
 
-    with patch.object(segments, "advance", anyway):
+    with patch.object(log_positions, "advance", anyway):
         yield
 
 
 @contextmanager
 def untold() -> Iterator[None]:
     """A plan is written that no transition explains."""
-    really = plans.append
+    really = traffic_plans.append
 
     def twice(connection: Any, **values: Any) -> int:
         really(connection, **values)
         return really(connection, **values)
 
-    with patch.object(plans, "append", twice):
+    with patch.object(traffic_plans, "append", twice):
         yield
 
 
 @contextmanager
 def every_second() -> Iterator[None]:
     """Of what is collected every second window is lost."""
-    really, windows = collected._fold_window, count()
+    really, windows = log_collection._fold_window, count()
 
     def fold(*given: Any) -> None:
         if next(windows) % 2:
             really(*given)
 
-    with patch.object(collected, "_fold_window", fold):
+    with patch.object(log_collection, "_fold_window", fold):
         yield
 
 
 @contextmanager
 def left_out() -> Iterator[None]:
     """The read position moves on past a record that nobody has read."""
-    really = segments.advance
+    really = log_positions.advance
 
     def further(connection: Any, found: Any, to: int, **counts: Any) -> None:
         really(connection, found, to + (found.collected_bytes > 0), **counts)
 
-    with patch.object(segments, "advance", further):
+    with patch.object(log_positions, "advance", further):
         yield
 
 
@@ -199,19 +201,19 @@ def nothing_is_well() -> Iterator[None]:
 @contextmanager
 def one_step_for_all() -> Iterator[None]:
     """What one step has shown is good for the next."""
-    with patch.object(decision_evidence, "begin_step", lambda states: states):
+    with patch.object(decision_inputs, "begin_step", lambda states: states):
         yield
 
 
 @contextmanager
 def hasty() -> Iterator[None]:
     """Nobody asks how long a step has lasted."""
-    really = rollout.decide
+    really = reconcile.decide
 
     def at_once(row: Any, *given: Any) -> Any:
         return really(replace(row, policy=replace(row.policy, step_at_least=timedelta(0))), *given)
 
-    with patch.object(rollout, "decide", at_once):
+    with patch.object(reconcile, "decide", at_once):
         yield
 
 
@@ -234,27 +236,27 @@ PLANTED: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
 }
 
 
-def _positions(connection: Any, server: str) -> list[segments.Position]:
+def _positions(connection: Any, server: str) -> list[log_positions.Position]:
     table = schema.segments
     rows = connection.execute(table.select().where(table.c.server == server)).mappings()
-    return [segments.Position(server, row["segment"], row["collected_bytes"]) for row in rows]
+    return [log_positions.Position(server, row["segment"], row["collected_bytes"]) for row in rows]
 
 
 @contextmanager
 def _deciding(change: Callable[[Any, Any], Any]) -> Iterator[None]:
-    really = rollout.decide
+    really = reconcile.decide
 
     def decide(row: Any, *given: Any, **named: Any) -> Any:
         return really(row, *(change(row, each) for each in given), **named)
 
-    with patch.object(rollout, "decide", decide):
+    with patch.object(reconcile, "decide", decide):
         yield
 
 
 @contextmanager
 def _after_a_take_over(change: Callable[[MetricState], MetricState]) -> Iterator[None]:
     """The first fold under a lease that was taken from another begins with evidence that was changed."""
-    really_kept, really_read = collected.keep, evidence.canary_of_running
+    really_kept, really_read = log_collection.keep, evidence.canary_of_running
     epochs: dict[Any, int] = {}
     last: dict[int, int] = {}
 
@@ -269,7 +271,7 @@ def _after_a_take_over(change: Callable[[MetricState], MetricState]) -> Iterator
         last[number] = epoch
         return tuple(change(each) for each in states) if 0 < before < epoch else states
 
-    with patch.object(collected, "keep", keep), patch.object(evidence, "canary_of_running", of_running):
+    with patch.object(log_collection, "keep", keep), patch.object(evidence, "canary_of_running", of_running):
         yield
 
 

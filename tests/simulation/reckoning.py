@@ -16,7 +16,7 @@ from simulated_servers import Logged
 
 from holdfast.records import Arm
 from holdfast.rollout import State
-from holdfast.store.collected import Window
+from holdfast.store.telemetry.log_collection import Window
 
 ENDED = (State.ROLLED_BACK, State.CANCELLED)
 

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan
 from holdfast.rollout import Answered
-from holdfast.store.collected import Window
+from holdfast.store.telemetry.log_collection import Window
 
 FAST_US, SLOW_US = 900.0, 90_000.0
 UNITS = 1000

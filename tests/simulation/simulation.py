@@ -21,14 +21,19 @@ from ground import MODEL, VERSIONS, Ground, policy
 from listening import EXPECTED, REFUSALS, Listener
 from simulated_servers import SimulatedServer
 
-from holdfast.control import loop, pause, rollout, watch
-from holdfast.control.probe import probe
+from holdfast.control import loop
+from holdfast.control.probing.probe import probe
+from holdfast.control.rollout import pause, post_promotion, reconcile
 from holdfast.errors import HoldfastError
 from holdfast.monitor import Observation
 from holdfast.rollout import RESTING, State
-from holdfast.store import Store, collected, leases, plans, rollouts, schema, segments, servers
-from holdfast.store.collected import Stretch
-from holdfast.store.segments import Position
+from holdfast.store import Store
+from holdfast.store.db import leases, schema
+from holdfast.store.rollout import rollouts, traffic_plans
+from holdfast.store.serving import servers
+from holdfast.store.telemetry import log_collection, log_positions
+from holdfast.store.telemetry.log_collection import Stretch
+from holdfast.store.telemetry.log_positions import Position
 
 BEGIN_US = 1_700_000_000_000_000
 HOUR_US = 3_600_000_000
@@ -207,8 +212,8 @@ class Run:
                 "probing the servers": lambda *given, now_us: probe(
                     *given, now_us=now_us, look=lambda asked: self._look(actor, asked)
                 ),
-                "carrying the rollout on": rollout.reconcile,
-                "watching the promotion": watch.carry,
+                "carrying the rollout on": reconcile.reconcile,
+                "watching the promotion": post_promotion.carry,
             }
 
             def wait(_seconds: float) -> bool:
@@ -256,7 +261,7 @@ class Run:
         for server in self.servers:
             if not server.reachable:
                 continue
-            known = segments.positions(store, server.name).get(0, Position(server.name, 0, 0))
+            known = log_positions.positions(store, server.name).get(0, Position(server.name, 0, 0))
             most = self.chance.randint(1, self.most_at_once)
             found = server.log[known.collected_bytes : known.collected_bytes + most]
             if not found:
@@ -277,9 +282,9 @@ class Run:
                 windows=tuple(windows),
                 feedback=(),
             )
-            collected.keep(store, lease, stretch, now_us=now_us)
+            log_collection.keep(store, lease, stretch, now_us=now_us)
             if self.chance.random() < 0.3:
-                collected.keep(store, lease, stretch, now_us=now_us)
+                log_collection.keep(store, lease, stretch, now_us=now_us)
 
     def _trouble(self, actor: Actor) -> None:
         match self.chance.choice(["kill", "kill", "cut", "cut", "heal", "clock", "clock", "answer"]):
@@ -321,9 +326,9 @@ class Run:
             model: Any = SimpleNamespace(name=MODEL, rollout=self.policy)
             match wish:
                 case "begin":
-                    rollout.begin(store, model, version, actor="ann", now_us=now_us)
+                    reconcile.begin(store, model, version, actor="ann", now_us=now_us)
                 case "roll back":
-                    rollout.roll_back(store, MODEL, actor="ann", reason="smoke", now_us=now_us)
+                    reconcile.roll_back(store, MODEL, actor="ann", reason="smoke", now_us=now_us)
                 case "pause" | "resume":
                     act = pause.pause if wish == "pause" else pause.resume
                     act(store, MODEL, actor="ann", reason="a look", now_us=now_us)
@@ -363,7 +368,7 @@ class Run:
             return None
 
     def _plan(self) -> Any:
-        return plans.newest(self.ground.store, MODEL)
+        return traffic_plans.newest(self.ground.store, MODEL)
 
     def _under_way(self) -> rollouts.RolloutRow | None:
         with self.ground.store.ledger.read() as connection:
@@ -391,10 +396,10 @@ def _first_champion(run: Run) -> None:
             actor="ann", now_us=1,
         )  # fmt: skip
         connection.execute(schema.rollouts.update().values(state=State.PROMOTED))
-        plans.append(
+        traffic_plans.append(
             connection, model=MODEL, champion="v2", previous=None, fallback="v1", rollout=number, now_us=1
         )
     run.history.again()
     for server in run.servers:
-        server.follow(plans.newest(run.ground.store, MODEL))
+        server.follow(traffic_plans.newest(run.ground.store, MODEL))
         server.keep()

@@ -13,8 +13,8 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.stats.baseline import ProportionBaseline, proportion_baseline
-from holdfast.stats.charts import Chart, Cusum, Ewma, Shewhart
+from holdfast.stats.chart_baseline import ProportionBaseline, proportion_baseline
+from holdfast.stats.control_charts import Chart, Cusum, Ewma, Shewhart
 
 CHUNK = 4_000
 

@@ -20,11 +20,18 @@ import backout_world
 from rollout_world import World
 from sqlalchemy import insert, select
 
-from holdfast.control import observe, retention, rollout
-from holdfast.control.compact import compact
-from holdfast.store import Store, blobs, faults, files, leases, schema, servers, snapshots
-from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, frame
-from holdfast.store.servers import Server
+from holdfast.control.collect import collector
+from holdfast.control.maintenance import vacuum
+from holdfast.control.maintenance.compact import compact
+from holdfast.control.rollout import reconcile
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
+from holdfast.store.db import leases, schema
+from holdfast.store.durability import failpoints
+from holdfast.store.files import blobs, data_files
+from holdfast.store.serving import servers
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
+from holdfast.store.serving.servers import Server
 
 NOW_US: Final = backout_world.NOW_US
 LATER_US: Final = NOW_US + 86_400_000_000
@@ -75,9 +82,9 @@ def _to_vacuum(home: Path) -> None:
 
 def _vacuum(store: Store) -> None:
     keep = timedelta(seconds=1)
-    shown = retention.plan(store, now_us=LATER_US, keep=keep, newest=0)
+    shown = vacuum.plan(store, now_us=LATER_US, keep=keep, newest=0)
     if shown.files or shown.snapshots:
-        retention.vacuum(store, shown, now_us=LATER_US, keep=keep, newest=0)
+        vacuum.vacuum(store, shown, now_us=LATER_US, keep=keep, newest=0)
 
 
 def _to_back_out(home: Path) -> None:
@@ -124,8 +131,8 @@ def _lease(store: Store) -> leases.Lease:
 def _collect(store: Store) -> None:
     servers.announce(store, Server("s1", "m", "http://127.0.0.1:1", store.root / "log" / "s1", NOW_US))
     lease = _lease(store)
-    observe.collect(store, "m", lease, now_us=NOW_US)
-    observe.join(store, "m", lease, now_us=NOW_US)
+    collector.collect(store, "m", lease, now_us=NOW_US)
+    collector.join(store, "m", lease, now_us=NOW_US)
 
 
 class _Soaked(World):
@@ -180,17 +187,17 @@ def _to_decide(decision: str) -> Callable[[Path], None]:
 
 def _decide(store: Store) -> None:
     lease = _lease(store)
-    rollout.reconcile(store, "m", lease, now_us=NOW_US + 60_000_000)
+    reconcile.reconcile(store, "m", lease, now_us=NOW_US + 60_000_000)
 
 
-_COMPACT: Final = ("files.created", "files.written", "files.synced", *faults.COMPACT_POINTS[:3])
+_COMPACT: Final = ("files.created", "files.written", "files.synced", *failpoints.COMPACT_POINTS[:3])
 COMMANDS: Final = (
     Command("compact", _to_compact, _compact, _COMPACT),
-    Command("vacuum", _to_vacuum, _vacuum, faults.COMPACT_POINTS[3:]),
-    Command("back out", _to_back_out, _back_out, faults.BACKOUT_POINTS),
-    Command("collect", _to_collect, _collect, faults.COLLECT_POINTS),
+    Command("vacuum", _to_vacuum, _vacuum, failpoints.COMPACT_POINTS[3:]),
+    Command("back out", _to_back_out, _back_out, failpoints.BACKOUT_POINTS),
+    Command("collect", _to_collect, _collect, failpoints.COLLECT_POINTS),
     *(
-        Command(f"decide: {decision}", _to_decide(decision), _decide, faults.ROLLOUT_POINTS)
+        Command(f"decide: {decision}", _to_decide(decision), _decide, failpoints.ROLLOUT_POINTS)
         for decision in ("begin", "go on", "give up")
     ),
 )
@@ -218,7 +225,7 @@ def end_state(store: Store) -> dict[str, Any]:
         cuts = select(schema.snapshot_tables).where(schema.snapshot_tables.c.snapshot.not_in(gone))
         found = connection.execute(cuts).all()
     for cut in found:
-        rows = files.read_rows(store, cut.snapshot, cut.table_name).rows()
+        rows = data_files.read_rows(store, cut.snapshot, cut.table_name).rows()
         digest = hashlib.sha256(repr(rows).encode()).hexdigest()
         state[f"rows of {cut.table_name} in {cut.snapshot}"] = (len(rows), digest)
     return state

@@ -43,7 +43,7 @@ from holdfast.contract import (
     microseconds,
     read_moment,
 )
-from holdfast.contract.objects import from_objects
+from holdfast.contract.batch.json_input import from_objects
 
 NEW_YORK = "America/New_York"
 BATCH = 5_000

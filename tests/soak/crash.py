@@ -28,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from world import Delivery, Zygote, check, deliver
 
-from holdfast.control.verify import verify
-from holdfast.store import Store, faults
+from holdfast.control.maintenance.verify import verify
+from holdfast.store import Store
+from holdfast.store.durability import failpoints
 
 KILLS_IN_A_WORLD = 40
 NEW_IN_A_ROUND = 3
@@ -44,7 +45,7 @@ class Soak:
         self.loaders = loaders
         self.directory = directory
         self.zygote = Zygote()
-        self.points = itertools.cycle(faults.POINTS)
+        self.points = itertools.cycle(failpoints.POINTS)
         self.kills = Counter[str]()
         self.acknowledged = 0
         self.rows = 0

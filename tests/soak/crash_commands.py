@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from commands import COMMANDS, Command, end_state
 from world import Zygote
 
-from holdfast.control.verify import verify
+from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
 
 AGAIN_SHARE = 0.25

@@ -21,9 +21,9 @@ from pathlib import Path
 import polars as pl
 
 from holdfast.contract import compile_batch, from_frame
-from holdfast.contract.profile import Profile, profile_batch
+from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.feeds import Feed
-from holdfast.monitor.fingerprint import FEWEST_BATCHES, judge
+from holdfast.monitor.drift import FEWEST_BATCHES, judge
 from holdfast.records import Level, Violation
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"

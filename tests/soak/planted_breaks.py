@@ -26,8 +26,8 @@ from typing import Any
 import polars as pl
 
 from holdfast.contract import Contract, Integer
-from holdfast.control.check import check
-from holdfast.control.ingest import ingest
+from holdfast.control.ingest.dry_run import check
+from holdfast.control.ingest.ingest import ingest
 from holdfast.errors import HoldfastError
 from holdfast.feeds import Expectations, Feed, Granularity, Limits, Reference
 from holdfast.records import Level, Violation

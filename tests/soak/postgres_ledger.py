@@ -20,7 +20,9 @@ from pathlib import Path
 from types import ModuleType
 
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.files import data_files
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -68,7 +70,7 @@ def main() -> int:
             loads = [
                 len(batches.loads(connection, BatchId("flights", f"b{n:03}"))) for n in range(asked.batches)
             ]
-        found = Counter(files.read_rows(store, version, "flights")["id"].to_list())
+        found = Counter(data_files.read_rows(store, version, "flights")["id"].to_list())
         expected = {1000 * n + row for n in range(asked.batches) for row in range(scenes.ROWS)}
         lost, twice = len(expected - found.keys()), sum(count - 1 for count in found.values())
         print(

@@ -18,16 +18,21 @@ from zoneinfo import ZoneInfo
 import polars as pl
 from tests.soak.push_faults import Fault, planted
 
-from holdfast.cli.caller import tensor
+from holdfast.cli.demo.client import tensor
+from holdfast.cli.demo.sandbox import Stage
+from holdfast.cli.processes.supervisor import Group
 from holdfast.cli.project import now_us
-from holdfast.cli.stage import Stage
-from holdfast.cli.supervise import Group
 from holdfast.contract import col
-from holdfast.control import qualify, rollout, train
+from holdfast.control.evaluation import qualify
+from holdfast.control.rollout import reconcile
+from holdfast.control.training import train
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.rollout import State
-from holdfast.store import Store, blobs, rollouts, versions
+from holdfast.store import Store
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.store.rollout import rollouts
 from holdfast.tables.selection import Filter, Sample, Selection
 from holdfast.train import LightGBM
 from holdfast.train.artifact import open_sealed, seal
@@ -196,7 +201,7 @@ class World:
     def begin(self, version: str, policy: Any = None) -> int:
         """Ask for the rollout of `version`; nothing but the control loop carries it on."""
         model = self.model if policy is None else replace(self.model, rollout=policy)
-        return rollout.begin(self.store, model, version, actor="pusher", now_us=now_us())
+        return reconcile.begin(self.store, model, version, actor="pusher", now_us=now_us())
 
     def wait(
         self, holds: Callable[[], bool], what: str, group: Group | None = None, seconds: float = READY_SECONDS

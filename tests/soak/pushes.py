@@ -33,11 +33,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.soak.push_faults import FAULTS, Fault
 from tests.soak.push_stage import Callers, Extent, World
 
-from holdfast.control import pushes
+from holdfast.control.rollout import pushes
 from holdfast.rollout import Canary, PushOutcome, Shadow, State
-from holdfast.rollout.evidence import requests_of
-from holdfast.rollout.machine import RESTING
-from holdfast.store import events, evidence, rollouts
+from holdfast.rollout.evidence.evidence import requests_of
+from holdfast.rollout.model.state_machine import RESTING
+from holdfast.store.db import events
+from holdfast.store.rollout import evidence, rollouts
 
 CONNECTIONS = 8
 WARM_REQUESTS = 1_000

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from world import Zygote, check, deliver
 
-from holdfast.control.verify import verify
+from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
 
 

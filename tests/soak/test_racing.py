@@ -13,7 +13,7 @@ from racing import race
 from world import check, deliver
 from zygote import FEED
 
-from holdfast.control.ingest import ingest
+from holdfast.control.ingest.ingest import ingest
 from holdfast.store import Store
 
 pytestmark = pytest.mark.crash

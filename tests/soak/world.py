@@ -18,7 +18,9 @@ from typing import Any
 
 import polars as pl
 
-from holdfast.store import Store, batches, files
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.files import data_files
 
 ROWS = 24
 BAD_ROW = 5
@@ -109,7 +111,7 @@ def check(store: Store, deliveries: Iterable[Delivery], answers: Iterable[str]) 
 
 
 def _ids(store: Store, version: int, table: str) -> list[str]:
-    frame = files.read_rows(store, version, table, ["id"])
+    frame = data_files.read_rows(store, version, table, ["id"])
     return frame["id"].cast(pl.String).to_list() if frame.width else []
 
 

@@ -25,12 +25,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import commands
 
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp
-from holdfast.control.ingest import ingest
-from holdfast.control.verify import verify
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import HoldfastError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
-from holdfast.store import Store, faults
+from holdfast.store import Store
+from holdfast.store.durability import failpoints
 
 FEED = Feed(
     "flights",
@@ -56,7 +57,7 @@ AGGREGATE = Aggregate(
 HANG_SECONDS = 60.0
 
 
-def kill_at(point: str, passes: int) -> faults.Hook:
+def kill_at(point: str, passes: int) -> failpoints.Hook:
     """A hook that kills this process when it passes `point` for the `passes`-th time."""
     left = passes
 
@@ -64,7 +65,7 @@ def kill_at(point: str, passes: int) -> faults.Hook:
         nonlocal left
         left -= name == point
         if left == 0 and name == point:
-            faults.kill_self()
+            failpoints.kill_self()
 
     return hook
 
@@ -97,7 +98,7 @@ def run(task: dict[str, Any]) -> int:
     status = 1
     try:
         if task.get("point"):
-            faults.arm(kill_at(task["point"], task["passes"]))
+            failpoints.arm(kill_at(task["point"], task["passes"]))
         (commands.run if "command" in task else load)(task)
         status = 0
     finally:

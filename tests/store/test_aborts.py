@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import UnavailableError
-from holdfast.rollout.abort import Abort
-from holdfast.store import aborts
+from holdfast.rollout.model.abort import Abort
+from holdfast.store.serving import aborts
 
 GIVEN = Abort("v2", 7, 3, "bad", "ann", 1)
 

@@ -11,9 +11,13 @@ import pytest
 from holdfast.errors import ConflictError, IntegrityError, UnavailableError
 from holdfast.feeds import AlreadyLoaded, Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, events, faults, online, staging
-from holdfast.store.batches import Overtaken, Publication, Published
-from holdfast.store.online import Definition, OnlineValue
+from holdfast.store import Store
+from holdfast.store.catalog import batches, online_features
+from holdfast.store.catalog.batches import Overtaken, Publication, Published
+from holdfast.store.catalog.online_features import Definition, OnlineValue
+from holdfast.store.db import events
+from holdfast.store.durability import failpoints
+from holdfast.store.files import staging
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
@@ -29,7 +33,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(autouse=True)
 def _disarmed() -> Iterator[None]:
     yield
-    faults.arm(None)
+    failpoints.arm(None)
 
 
 def _publish(store: Store, batch: BatchId = BATCH, digest: str = "", **more: object) -> batches.Outcome:
@@ -47,14 +51,14 @@ def _lose(point: str, store: Store, *, for_good: bool = False) -> None:
 
     def hook(name: str) -> None:
         if name == point:
-            faults.arm(None)
+            failpoints.arm(None)
             if for_good:
                 store.ledger.close()
                 (store.root / "ledger.db").rename(store.root / "gone.db")
                 (store.root / "ledger.db").mkdir()
             raise ConnectionResetError("the answer was lost")
 
-    faults.arm(hook)
+    failpoints.arm(hook)
 
 
 def test_an_answer_that_was_lost_after_the_commit_is_found_out(store: Store) -> None:
@@ -120,12 +124,12 @@ def test_a_server_follows_by_table_version(store: Store) -> None:
         online=(OnlineValue("a", "EWR", 20, 3.0), OnlineValue("b", "X", 5, 9.0)),
     )
     with store.ledger.read() as connection:
-        assert online.since(connection, ["a"], 0) == (
+        assert online_features.since(connection, ["a"], 0) == (
             2,
             [OnlineValue("a", "EWR", 10, 1.0), OnlineValue("a", "EWR", 20, 3.0)],
         )
-        assert online.since(connection, ["a", "b"], 1) == (
+        assert online_features.since(connection, ["a", "b"], 1) == (
             2,
             [OnlineValue("b", "X", 5, 9.0), OnlineValue("a", "EWR", 20, 3.0)],
         )
-        assert online.since(connection, ["a"], 2) == (2, [])
+        assert online_features.since(connection, ["a"], 2) == (2, [])

@@ -8,7 +8,8 @@ import pytest
 
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.records import sha256_hex
-from holdfast.store import Store, blobs
+from holdfast.store import Store
+from holdfast.store.files import blobs
 
 
 @pytest.fixture

@@ -3,28 +3,17 @@
 import pytest
 from sqlalchemy import insert, select
 
-from holdfast.control import observe
+from holdfast.control.collect import collector
 from holdfast.errors import ConflictError
 from holdfast.monitor import merge
 from holdfast.rollout import Canary, begin, hold_to_levels
-from holdfast.store import (
-    Store,
-    collected,
-    events,
-    evidence,
-    labels,
-    leases,
-    outcomes,
-    plans,
-    predictions,
-    rollouts,
-    schema,
-    segments,
-    servers,
-    usage,
-)
-from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, frame
-from holdfast.store.servers import Server
+from holdfast.store import Store
+from holdfast.store.db import events, leases, schema
+from holdfast.store.rollout import evidence, rollouts, traffic_plans
+from holdfast.store.serving import servers
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
+from holdfast.store.serving.servers import Server
+from holdfast.store.telemetry import labels, log_collection, log_positions, outcomes, prediction_files, usage
 
 MODEL = "m"
 NOW = 1_700_000_000_000_000
@@ -92,7 +81,7 @@ def log(directory, *records, segment=1):
 
 
 def round_(store, lease, now_us=NOW):
-    return observe.collect(store, MODEL, lease, now_us=now_us), observe.join(
+    return collector.collect(store, MODEL, lease, now_us=now_us), collector.join(
         store, MODEL, lease, now_us=now_us
     )
 
@@ -127,15 +116,15 @@ def test_requests_are_counted_once_by_minute_version_and_result(store, logs, lea
     log(logs, prediction(5))
     assert round_(store, lease)[0] == 1
     assert requests(store) == 5
-    assert segments.totals(store).predictions == 5
+    assert log_positions.totals(store).predictions == 5
 
 
 def test_every_answered_row_is_in_a_registered_file(store, logs, lease):
     log(logs, prediction(1, rows=2), prediction(2))
     round_(store, lease)
-    (file,) = predictions.files(store)
+    (file,) = prediction_files.files(store)
     assert (file.rows, file.number_low, file.number_high, file.server, file.segment) == (3, 1, 2, "s1", 1)
-    found = predictions.answers(store, ["s1-1-1/1", "s1-1-2/0", "s1-1-9/0", "nonsense"]).answers
+    found = prediction_files.answers(store, ["s1-1-1/1", "s1-1-2/0", "s1-1-9/0", "nonsense"]).answers
     assert set(found) == {"s1-1-1/1", "s1-1-2/0"}
 
 
@@ -162,7 +151,7 @@ def test_the_same_label_again_counts_once_and_another_value_is_refused(store, lo
     log(logs, *[label(1)] * 1000, label(1, 0.0))
     round_(store, lease)
     assert labels.count(store) == (1, 0)
-    assert segments.totals(store).refused == 3
+    assert log_positions.totals(store).refused == 3
     told = story(store, "labels.refused")
     assert len(told) == 2
     assert "contradict an earlier label" in told[0].explanation
@@ -228,8 +217,8 @@ def test_a_damaged_log_is_told_once_and_the_others_go_on(store, logs, lease):
 def test_a_damaged_file_of_answers_is_told_once_and_only_its_labels_wait(store, logs, lease):
     """What cannot be read must not keep the labels of other answers, nor be taken for answers that never were."""
     log(logs, prediction(1), label(1))
-    observe.collect(store, MODEL, lease, now_us=NOW)
-    (file,) = predictions.files(store)
+    collector.collect(store, MODEL, lease, now_us=NOW)
+    (file,) = prediction_files.files(store)
     path = store.root / file.path
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -247,23 +236,23 @@ def test_a_damaged_file_of_answers_is_told_once_and_only_its_labels_wait(store, 
 
 def test_a_backlog_is_brought_home_in_portions(store, logs, lease, monkeypatch):
     """A round that gathers a day's log at once would keep a roll-back waiting."""
-    monkeypatch.setattr(observe, "STRETCHES_AT_ONCE", 2)
+    monkeypatch.setattr(collector, "STRETCHES_AT_ONCE", 2)
     for segment in range(1, 6):
         log(logs, prediction(1, segment=segment), segment=segment)
     assert [round_(store, lease)[0] for _ in range(4)] == [2, 2, 1, 0]
-    monkeypatch.setattr(observe, "LABELS_AT_ONCE", 1)
-    monkeypatch.setattr(observe, "JOINS_AT_ONCE", 2)
+    monkeypatch.setattr(collector, "LABELS_AT_ONCE", 1)
+    monkeypatch.setattr(collector, "JOINS_AT_ONCE", 2)
     log(logs, label(9), *[label(1, segment=segment) for segment in range(2, 6)], segment=5)
     assert [round_(store, lease)[1] for _ in range(3)] == [2, 2, 0]
 
 
 def test_of_two_collectors_one_is_refused_and_nothing_counts_twice(store, logs, lease):
     log(logs, prediction(1), prediction(2))
-    stale = segments.Position("s1", 1, 0)
+    stale = log_positions.Position("s1", 1, 0)
     round_(store, lease)
-    stretch = collected.Stretch(MODEL, stale, 10, 2, None, (), (), ())
+    stretch = log_collection.Stretch(MODEL, stale, 10, 2, None, (), (), ())
     with pytest.raises(ConflictError, match="HF304"):
-        collected.keep(store, lease, stretch, now_us=NOW)
+        log_collection.keep(store, lease, stretch, now_us=NOW)
     leases.acquire(store, "control-m", holder="test", duration_us=1, now_us=NOW)
     log(logs, prediction(3))
     with pytest.raises(ConflictError, match="HF304"):
@@ -370,7 +359,7 @@ def test_labels_that_come_together_are_compared_within_an_hour_and_a_share(store
     day, number = 86_400_000_000, running_rollout(store)
     with store.ledger.write() as connection:
         for at_us, share_ppm in ((NOW, 10_000), (NOW + day, 500_000)):
-            plans.append(
+            traffic_plans.append(
                 connection, model=MODEL, champion="v1", challenger="v2", share_ppm=share_ppm, rollout=number, now_us=at_us
             )  # fmt: skip
     at = 0
@@ -387,7 +376,7 @@ def test_labels_that_come_together_are_compared_within_an_hour_and_a_share(store
 
 
 def test_collected_segments_make_room_but_the_newest_stays(store, logs, lease, monkeypatch):
-    monkeypatch.setattr(observe, "KEPT_LOG_BYTES", 0)
+    monkeypatch.setattr(collector, "KEPT_LOG_BYTES", 0)
     log(logs, prediction(1))
     log(logs, prediction(1, segment=2), segment=2)
     round_(store, lease)

@@ -10,12 +10,16 @@ import pytest
 from polars.testing import assert_frame_equal
 from sqlalchemy import select, update
 
-from holdfast.control.compact import compact
+from holdfast.control.maintenance.compact import compact
 from holdfast.errors import IntegrityError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, keys, orphans, parquet, schema, snapshots, staging
-from holdfast.store.batches import Publication, Published
+from holdfast.store import Store
+from holdfast.store.catalog import batches, snapshots
+from holdfast.store.catalog.batches import Publication, Published
+from holdfast.store.db import schema
+from holdfast.store.files import data_files, parquet, staging
+from holdfast.store.maintenance import duplicate_keys, orphans
 
 SEED = 20131
 pytestmark = pytest.mark.usefixtures("each_ledger")
@@ -63,13 +67,13 @@ def take_out(store: Store, batch: str, feed: str = "flights") -> int:
 
 
 def read(store: Store, at: int | str) -> list[int]:
-    rows = files.read_rows(store, at, "flights", {"id": pl.Int64()})
+    rows = data_files.read_rows(store, at, "flights", {"id": pl.Int64()})
     return rows["id"].to_list() if rows.width else []
 
 
-def live(store: Store) -> list[files.FileFacts]:
+def live(store: Store) -> list[data_files.FileFacts]:
     with store.ledger.read() as connection:
-        return files.entries(connection, "flights", batches.current_version(connection))
+        return data_files.entries(connection, "flights", batches.current_version(connection))
 
 
 @pytest.mark.parametrize("run", range(3))
@@ -127,7 +131,7 @@ def test_a_batch_in_a_compacted_file_can_be_taken_out_alone(store: Store) -> Non
     assert read(store, version) == [n * 1_000_000 + row for n in (0, 1, 3, 4) for row in range(10)]
     assert len(read(store, version - 1)) == 50
     assert len(read(store, cut.snapshot)) == 50
-    late = files.read(
+    late = data_files.read(
         store.root, [left], ["id"], at_least=("at", pl.Series([3_000_000]).cast(pl.Datetime("us", "UTC"))[0])
     )
     assert late["id"].to_list() == [n * 1_000_000 + row for n in (3, 4) for row in range(10)]
@@ -140,7 +144,7 @@ def test_a_batch_in_a_compacted_file_can_be_taken_out_alone(store: Store) -> Non
 
 def test_what_changed_meanwhile_is_not_put_in_place(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A back-out between the copying and the transaction: the copy is thrown away, the rows stay as they are."""
-    from holdfast.control import compact as compacting
+    from holdfast.control.maintenance import compact as compacting
 
     for number in range(4):
         load(store, f"d{number}", 10, number)
@@ -167,13 +171,13 @@ def test_keys_that_come_twice_are_found_in_compacted_files(store: Store) -> None
     compact(store, now_us=7)
     load(store, "d02", 10, 9)  # the keys of d2
     with store.ledger.read() as connection:
-        found = keys.repeated(store.root, keys.live_files(connection))
+        found = duplicate_keys.repeated(store.root, duplicate_keys.live_files(connection))
     assert [(each.feed, each.rows, sorted(each.batches)) for each in found] == [
         ("flights", 10, ["d02", "d2"])
     ]
     take_out(store, "d2")
     with store.ledger.read() as connection:
-        assert keys.repeated(store.root, keys.live_files(connection)) == []
+        assert duplicate_keys.repeated(store.root, duplicate_keys.live_files(connection)) == []
 
 
 def test_bounds_of_each_file_say_which_reach_a_moment(store: Store) -> None:
@@ -185,6 +189,9 @@ def test_bounds_of_each_file_say_which_reach_a_moment(store: Store) -> None:
         stage.seal()
         batches.publish(store, Publication(manifest, tuple(facts), 100, 0, 0, 99, "x", "loaded"), now_us=5)
     with store.ledger.read() as connection:
-        assert [fact.rows for fact in files.entries(connection, "flights", 1, reaching_us=40)] == [60]
-        assert [fact.rows for fact in files.entries(connection, "flights", 1, reaching_us=39)] == [40, 60]
-    assert_frame_equal(files.read_rows(store, 1, "flights"), frame)
+        assert [fact.rows for fact in data_files.entries(connection, "flights", 1, reaching_us=40)] == [60]
+        assert [fact.rows for fact in data_files.entries(connection, "flights", 1, reaching_us=39)] == [
+            40,
+            60,
+        ]
+    assert_frame_equal(data_files.read_rows(store, 1, "flights"), frame)

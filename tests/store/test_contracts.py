@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from holdfast.contract import Contract, Integer, Number, Timestamp
-from holdfast.contract.changes import Kind, What
-from holdfast.control import contracts as changing
-from holdfast.control.ingest import ingest
+from holdfast.contract.evolution.compatibility import Kind, What
+from holdfast.control.ingest import contract_changes as changing
+from holdfast.control.ingest.ingest import ingest
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.feeds import Feed
 from holdfast.records import Level
-from holdfast.store import Store, batches, contracts, events
-from holdfast.store.batches import Publication
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.catalog.batches import Publication
+from holdfast.store.db import events
+from holdfast.store.feeds import contracts
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 

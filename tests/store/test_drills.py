@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from holdfast.records import Verdict
-from holdfast.rollout.drills import DrillKind, ready
-from holdfast.store import Store, drills, events
+from holdfast.rollout.model.drills import DrillKind, ready
+from holdfast.store import Store
+from holdfast.store.db import events
+from holdfast.store.rollout import drills
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 

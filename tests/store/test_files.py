@@ -13,8 +13,10 @@ from polars.testing import assert_frame_equal
 from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.feeds import AlreadyLoaded, Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, parquet, staging
-from holdfast.store.batches import Publication, Published
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.catalog.batches import Publication, Published
+from holdfast.store.files import data_files, parquet, staging
 
 FRAME = pl.DataFrame(
     {
@@ -47,9 +49,9 @@ def _load(store: Store, batch: str = "d1", rows: int = 3) -> batches.Outcome:
 def test_rows_come_back_as_they_were(store: Store) -> None:
     """Zone, NUL, 4-byte UTF-8, null and infinity survive; several parts keep their order."""
     assert _load(store, rows=9) == Published(1)
-    assert_frame_equal(files.read_rows(store, 1, "flights"), pl.concat([FRAME] * 3))
-    assert files.read_rows(store, 1, "flights", ["word", "id"]).columns == ["word", "id"]
-    assert files.read_rows(store, 0, "flights").is_empty()
+    assert_frame_equal(data_files.read_rows(store, 1, "flights"), pl.concat([FRAME] * 3))
+    assert data_files.read_rows(store, 1, "flights", ["word", "id"]).columns == ["word", "id"]
+    assert data_files.read_rows(store, 0, "flights").is_empty()
 
 
 @pytest.mark.parametrize("times", [1, 300, 2_000])
@@ -88,36 +90,36 @@ def test_files_of_an_older_contract_are_read_by_the_newer(store: Store) -> None:
     tokyo = pl.col("at").dt.convert_time_zone("Asia/Tokyo")
     newer = FRAME.rename({"word": "text"}).with_columns(tokyo, pl.lit(2.5).alias("speed"))
     _loaded(store, FRAME, newer)
-    rows = files.read_rows(store, 2, "flights", ["id", "speed", "at", "text", "height"])
+    rows = data_files.read_rows(store, 2, "flights", ["id", "speed", "at", "text", "height"])
     assert rows["speed"].to_list() == [None] * 3 + [2.5] * 3
     assert rows["text"].to_list() == [None] * 3 + FRAME["word"].to_list()
     assert rows.schema["at"] == pl.Datetime("us", "Asia/Tokyo")
     assert rows["at"].dt.epoch("us").to_list() == FRAME["at"].dt.epoch("us").to_list() * 2
     kinds = {"at": pl.Datetime("us", "America/New_York"), "height": pl.Float64()}
-    wanted = files.read_rows(store, 2, "flights", kinds)
+    wanted = data_files.read_rows(store, 2, "flights", kinds)
     assert wanted.schema == kinds
     assert_frame_equal(wanted[:3, ["at"]], FRAME[["at"]])
     with store.ledger.read() as connection:
-        found = files.entries(connection, "flights", 2)
-    late = files.read(store.root, found, kinds, at_least=("at", FRAME["at"][1]))
+        found = data_files.entries(connection, "flights", 2)
+    late = data_files.read(store.root, found, kinds, at_least=("at", FRAME["at"][1]))
     assert late.height == 4
-    assert files.read(store.root, found, ["id"], at_least=("speed", 9.0))["id"].to_list() == [1, 2, 3]
-    assert files.read_rows(store, 2, "flights").columns == ["id", "word", "value", "at", "text", "speed"]
+    assert data_files.read(store.root, found, ["id"], at_least=("speed", 9.0))["id"].to_list() == [1, 2, 3]
+    assert data_files.read_rows(store, 2, "flights").columns == ["id", "word", "value", "at", "text", "speed"]
 
 
 def test_a_name_with_another_meaning_is_no_damage_either(store: Store) -> None:
     _loaded(store, FRAME, FRAME.with_columns(pl.col("id").cast(pl.String)))
     with pytest.raises(InputError, match=r"HF202.*'id' is .* in some files"):
-        files.read_rows(store, 2, "flights")
-    assert files.read_rows(store, 2, "flights", ["value"]).height == 6
+        data_files.read_rows(store, 2, "flights")
+    assert data_files.read_rows(store, 2, "flights", ["value"]).height == 6
     with pytest.raises(InputError, match=r"HF202.*'value'"):
-        files.read_rows(store, 2, "flights", {"value": pl.String()})
+        data_files.read_rows(store, 2, "flights", {"value": pl.String()})
 
 
 def test_the_footer_says_what_the_file_is(store: Store) -> None:
     _load(store)
     with store.ledger.read() as connection:
-        (fact,) = files.entries(connection, "flights", 1)
+        (fact,) = data_files.entries(connection, "flights", 1)
     footer = parquet.manifest(store.root / fact.path)
     assert footer == {
         "feed": "flights",
@@ -141,20 +143,20 @@ def test_the_footer_says_what_the_file_is(store: Store) -> None:
 def test_every_flipped_bit_is_found(store: Store) -> None:
     """Reliability F3, P3: one changed bit anywhere, footer included, and no row is served."""
     _load(store)
-    (path,) = (store.root / files.ROWS_DIRECTORY).iterdir()
+    (path,) = (store.root / data_files.ROWS_DIRECTORY).iterdir()
     original = path.read_bytes()
     for position in range(0, len(original), 37):
         path.write_bytes(original[:position] + bytes([original[position] ^ 1]) + original[position + 1 :])
         with pytest.raises(IntegrityError, match=f"HF301.*{path.name}"):
-            files.read_rows(store, 1, "flights")
+            data_files.read_rows(store, 1, "flights")
     path.write_bytes(original)
-    assert files.read_rows(store, 1, "flights").height == 3
+    assert data_files.read_rows(store, 1, "flights").height == 3
 
 
 def test_a_flipped_bit_in_a_page_is_found_without_the_digest(store: Store) -> None:
     """Other readers have only the pages' checksums; ours are there and are looked at."""
     _load(store)
-    (path,) = (store.root / files.ROWS_DIRECTORY).iterdir()
+    (path,) = (store.root / data_files.ROWS_DIRECTORY).iterdir()
     original = path.read_bytes()
     page = original.index(b"nul")
     path.write_bytes(original[:page] + b"N" + original[page + 1 :])
@@ -165,17 +167,17 @@ def test_a_flipped_bit_in_a_page_is_found_without_the_digest(store: Store) -> No
 @pytest.mark.parametrize("content", [None, b"", b"PAR1", b"half"])
 def test_a_missing_or_short_file_is_named(store: Store, content: bytes | None) -> None:
     _load(store)
-    (path,) = (store.root / files.ROWS_DIRECTORY).iterdir()
+    (path,) = (store.root / data_files.ROWS_DIRECTORY).iterdir()
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(IntegrityError, match=f"HF301.*{path.name}"):
-        files.read_rows(store, 1, "flights")
+        data_files.read_rows(store, 1, "flights")
 
 
 def test_an_unknown_snapshot_is_not_found(store: Store) -> None:
     with pytest.raises(NotFoundError, match="HF303"):
-        files.read_rows(store, "s9-nothing", "flights")
+        data_files.read_rows(store, "s9-nothing", "flights")
 
 
 def test_the_second_publication_of_the_same_content_is_a_no_op(store: Store) -> None:

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import ConflictError
-from holdfast.store import Store, leases
-from holdfast.store.leases import Lease, Sighting
+from holdfast.store import Store
+from holdfast.store.db import leases
+from holdfast.store.db.leases import Lease, Sighting
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 

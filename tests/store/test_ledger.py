@@ -10,8 +10,9 @@ from sqlalchemy import text
 
 from holdfast.errors import HoldfastError
 from holdfast.settings import Settings
-from holdfast.store import Store, ledger
-from holdfast.store.ledger import Ledger, sqlite_url
+from holdfast.store import Store
+from holdfast.store.db import ledger
+from holdfast.store.db.ledger import Ledger, sqlite_url
 
 
 @pytest.mark.sqlite

@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import Connection, event, insert, update
 
 from holdfast.errors import NotFoundError
-from holdfast.store import Store, lineage, schema
+from holdfast.store import Store
+from holdfast.store.catalog import lineage
+from holdfast.store.db import schema
 from holdfast.tables.lineage import Kind, Node
 
 GRAPHS = 1_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holdfast.store.log_directory import claim
+from holdfast.store.serving.log_directory import claim
 
 
 def test_a_name_belongs_to_one_process_and_one_model(tmp_path: Path) -> None:

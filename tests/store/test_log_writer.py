@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from holdfast.errors import IntegrityError
-from holdfast.store import log_writer
-from holdfast.store.log_directory import segments
-from holdfast.store.log_writer import LogWriter
-from holdfast.store.prediction_log import PredictionRecord, frame, read
+from holdfast.store.serving import log_writer
+from holdfast.store.serving.log_directory import segments
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.prediction_log import PredictionRecord, frame, read
 
 
 def answered(made: str) -> PredictionRecord:

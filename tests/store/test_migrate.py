@@ -16,9 +16,11 @@ from sqlalchemy import Connection, create_engine, text
 
 from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.rollout import Canary
-from holdfast.store import Store, events, migrate, plans, rollouts
-from holdfast.store.ledger import Ledger
-from holdfast.store.schema import METADATA
+from holdfast.store import Store
+from holdfast.store.db import events, migrate
+from holdfast.store.db.ledger import Ledger
+from holdfast.store.db.schema import METADATA
+from holdfast.store.rollout import rollouts, traffic_plans
 
 
 def _definitions(path: Path) -> dict[str, list[str]]:
@@ -292,7 +294,7 @@ def test_an_old_ledger_comes_through_with_its_rows(
             actor="ada",
             now_us=9,
         )
-        plan = plans.append(connection, model="m", champion="v1", rollout=number, now_us=9)
+        plan = traffic_plans.append(connection, model="m", champion="v1", rollout=number, now_us=9)
     assert (event, number, plan) == (len(_TOLD) + 1, 4, 3)
     with ledger.read() as connection:
         told = events.since(connection, 0, limit=len(_TOLD) + 1)

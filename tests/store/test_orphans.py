@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.store import Store, blobs, files, locks, orphans, staging
-from holdfast.store.publish import PUBLISHED_DIRECTORY
+from holdfast.store import Store
+from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY
+from holdfast.store.durability import file_locks
+from holdfast.store.files import blobs, data_files, staging
+from holdfast.store.maintenance import orphans
 
 
 @pytest.fixture
@@ -43,14 +46,14 @@ def _draft(store: Store) -> Path:
 def test_the_lock_is_held_until_the_files_are_gone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking, letting go and removing later would give a new holder of the marker time to begin in between."""
     marker = store.root / staging.ATTEMPTS_DIRECTORY / "0123"
-    left = store.root / files.ROWS_DIRECTORY / "0123-00000.parquet"
+    left = store.root / data_files.ROWS_DIRECTORY / "0123-00000.parquet"
     for path in (marker, left):
         path.parent.mkdir()
         path.touch()
     unlink, seen = Path.unlink, []
 
     def watched(path: Path, missing_ok: bool = False) -> None:
-        with locks.seized(marker) as free:
+        with file_locks.seized(marker) as free:
             seen.append((path.name, free))
         unlink(path, missing_ok=missing_ok)
 
@@ -61,7 +64,7 @@ def test_the_lock_is_held_until_the_files_are_gone(store: Store, monkeypatch: py
 
 def test_a_marker_that_is_held_keeps_its_files(store: Store) -> None:
     with staging.staged(store.root) as stage:
-        left = store.root / files.ROWS_DIRECTORY / f"{stage.attempt}-00000.parquet"
+        left = store.root / data_files.ROWS_DIRECTORY / f"{stage.attempt}-00000.parquet"
         left.touch()
         assert orphans.sweep(store) == []
     assert orphans.sweep(store) == [f"rows/{left.name}"]

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, insert
 
-from holdfast.store import plans, schema
+from holdfast.store.db import schema
+from holdfast.store.rollout import traffic_plans
 
 COUNT = itertools.count()
 
@@ -41,7 +42,7 @@ def test_what_is_in_force_is_the_last_two_spells(connection: Connection, named: 
     put(connection, "other", ["c-c", "c-a"])
     asked = [(number, each) for number, each in zip(numbers, named, strict=True) if each is not None]
     spells = [next(spell) for _, spell in itertools.groupby(asked, key=lambda pair: pair[1])]
-    assert plans.in_force(connection, model, "configuration") == tuple(reversed(spells[-2:]))
+    assert traffic_plans.in_force(connection, model, "configuration") == tuple(reversed(spells[-2:]))
 
 
 def test_one_configuration_that_was_ever_named_is_found_without_reading_every_plan(
@@ -53,7 +54,7 @@ def test_one_configuration_that_was_ever_named_is_found_without_reading_every_pl
     assert raw is not None
     raw.row_factory = lambda _cursor, row: rows.append(row) or row
     try:
-        assert plans.in_force(connection, "old", "configuration") == ((first, "c-a"),)
+        assert traffic_plans.in_force(connection, "old", "configuration") == ((first, "c-a"),)
     finally:
         raw.row_factory = None
     assert 0 < len(rows) <= 4

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import IntegrityError
-from holdfast.store.log_directory import segments
-from holdfast.store.log_writer import LogWriter
-from holdfast.store.prediction_log import FeedbackRecord, PredictionRecord, frame, read
+from holdfast.store.serving.log_directory import segments
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame, read
 
 
 def prediction(number: int, rows: int = 1) -> PredictionRecord:

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from holdfast.store import Store, schema
-from holdfast.store.prepared import Prepared
+from holdfast.store import Store
+from holdfast.store.db import schema
+from holdfast.store.db.statements import Prepared
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 

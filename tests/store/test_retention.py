@@ -13,26 +13,20 @@ import polars as pl
 import pytest
 from sqlalchemy import insert
 
-from holdfast.control import retention
-from holdfast.control.backout import back_out, plan_back_out
-from holdfast.control.compact import compact
-from holdfast.control.verify import verify
+from holdfast.control.backout.backout import back_out, plan_back_out
+from holdfast.control.maintenance import vacuum
+from holdfast.control.maintenance.compact import compact
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
-from holdfast.store import (
-    Store,
-    backouts,
-    batches,
-    faults,
-    files,
-    lineage,
-    publish,
-    schema,
-    snapshots,
-    staging,
-)
-from holdfast.store.batches import Publication
+from holdfast.store import Store
+from holdfast.store.backout import backouts
+from holdfast.store.catalog import batches, delta, lineage, snapshots
+from holdfast.store.catalog.batches import Publication
+from holdfast.store.db import schema
+from holdfast.store.durability import failpoints
+from holdfast.store.files import data_files, staging
 from holdfast.tables.lineage import Kind, Lineage, Node
 
 DAY = timedelta(days=1)
@@ -98,23 +92,23 @@ def _version_of(store: Store, snapshot: str) -> None:
 def test_a_pinned_snapshot_is_read_after_a_vacuum(store: Store) -> None:
     first, second = _names(store)
     _version_of(store, first)
-    publish.publish(store, first)
-    publish.publish(store, second)
-    shown = retention.plan(store, now_us=LATE_US, keep=DAY, newest=0)
+    delta.publish(store, first)
+    delta.publish(store, second)
+    shown = vacuum.plan(store, now_us=LATE_US, keep=DAY, newest=0)
     assert shown.pinned == {first: "v1-0 was trained on it"}
     assert (len(shown.files), shown.snapshots) == (2, (second,))
-    assert retention.plan(store, now_us=10, keep=DAY, newest=0).files == ()
-    retention.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
-    assert files.read_rows(store, first, "flights")["id"].to_list() == [0, 1, 10, 11]
-    assert files.read_rows(store, 5, "flights").height == 8
+    assert vacuum.plan(store, now_us=10, keep=DAY, newest=0).files == ()
+    vacuum.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
+    assert data_files.read_rows(store, first, "flights")["id"].to_list() == [0, 1, 10, 11]
+    assert data_files.read_rows(store, 5, "flights").height == 8
     with pytest.raises(
         NotFoundError, match=rf"HF303.*the vacuum of 1970-04-11 00:00:00Z let rows of snapshot {second} go"
     ):
-        files.read_rows(store, second, "flights")
+        data_files.read_rows(store, second, "flights")
     assert [path.name for path in (store.root / "published").iterdir()] == [first]
     assert len(list((store.root / "rows").iterdir())) == 3
     assert [found for found in verify(store).findings if "v1-0" not in found.subject] == []
-    assert retention.plan(store, now_us=LATE_US, keep=DAY, newest=0).files == ()
+    assert vacuum.plan(store, now_us=LATE_US, keep=DAY, newest=0).files == ()
 
 
 def _line(store: Store) -> list[Lineage]:
@@ -133,9 +127,9 @@ def test_what_was_made_from_what_is_known_after_a_vacuum(store: Store) -> None:
     line = _line(store)
     assert line[0].names(Kind.SNAPSHOT) == (first, second)
     plans = [plan_back_out(store, [], BatchId("flights", f"d{number}")) for number in (1, 2, 3)]
-    shown = retention.plan(store, now_us=LATE_US, keep=DAY, newest=0)
+    shown = vacuum.plan(store, now_us=LATE_US, keep=DAY, newest=0)
     assert shown.snapshots == (first, second)
-    retention.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
+    vacuum.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
     assert _line(store) == line
     assert [plan_back_out(store, [], BatchId("flights", f"d{number}")) for number in (1, 2, 3)] == plans
     done = back_out(store, [], BatchId("flights", "d1"), reason="wrong", actor="ann", now_us=LATE_US)
@@ -143,17 +137,17 @@ def test_what_was_made_from_what_is_known_after_a_vacuum(store: Store) -> None:
     assert [found for found in verify(store).findings if "v1-0" not in found.subject] == []
     with store.ledger.read() as connection:
         assert set(backouts.told(connection, [Node(Kind.SNAPSHOT, first)]).values()) == {"tainted"}
-    again = retention.plan(store, now_us=2 * LATE_US, keep=DAY, newest=0)
+    again = vacuum.plan(store, now_us=2 * LATE_US, keep=DAY, newest=0)
     assert again.snapshots == ()  # they are let go once
-    retention.vacuum(store, again, now_us=2 * LATE_US, keep=DAY, newest=0)
+    vacuum.vacuum(store, again, now_us=2 * LATE_US, keep=DAY, newest=0)
     assert _line(store) == line
 
 
 def test_a_plan_that_is_no_longer_true_is_not_executed(store: Store) -> None:
-    shown = retention.plan(store, now_us=LATE_US, keep=DAY, newest=0)
+    shown = vacuum.plan(store, now_us=LATE_US, keep=DAY, newest=0)
     _version_of(store, _names(store)[0])
     with pytest.raises(ConflictError, match=r"HF304.*nothing was let go"):
-        retention.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
+        vacuum.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
     assert len(list((store.root / "rows").iterdir())) == 5
 
 
@@ -174,12 +168,12 @@ else:
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("point", faults.COMPACT_POINTS)
+@pytest.mark.parametrize("point", failpoints.COMPACT_POINTS)
 def test_a_kill_at_every_point_then_the_same_again(store: Store, point: str) -> None:
     _load(store, "d8", 8)
     _load(store, "d9", 9)
     with store.ledger.read() as connection:
-        before = files.read_rows(store, batches.current_version(connection), "flights")
+        before = data_files.read_rows(store, batches.current_version(connection), "flights")
     killed = subprocess.run(
         [sys.executable, "-c", _KILLED, str(store.root), point, str(LATE_US)],
         env=os.environ,
@@ -188,11 +182,11 @@ def test_a_kill_at_every_point_then_the_same_again(store: Store, point: str) -> 
     )
     assert killed.returncode == -signal.SIGKILL
     compact(store, now_us=9)
-    shown = retention.plan(store, now_us=LATE_US, keep=DAY, newest=0)
-    retention.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
+    shown = vacuum.plan(store, now_us=LATE_US, keep=DAY, newest=0)
+    vacuum.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
     assert verify(store).findings == ()
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-        named = {fact.path for fact in files.entries(connection, "flights", version)}
-    assert files.read_rows(store, version, "flights").equals(before)
+        named = {fact.path for fact in data_files.entries(connection, "flights", version)}
+    assert data_files.read_rows(store, version, "flights").equals(before)
     assert {f"rows/{path.name}" for path in (store.root / "rows").iterdir()} == named

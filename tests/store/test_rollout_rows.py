@@ -10,7 +10,9 @@ from sqlalchemy.exc import IntegrityError as Refused
 
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.rollout import Canary, begin, begin_step
-from holdfast.store import Store, evidence, plans, rollouts, schema
+from holdfast.store import Store
+from holdfast.store.db import schema
+from holdfast.store.rollout import evidence, rollouts, traffic_plans
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
@@ -70,16 +72,16 @@ def test_evidence_comes_back_as_it_was_written(store: Store) -> None:
 )
 def test_a_plan_that_means_nothing_is_refused(store: Store, wrong: dict[str, object]) -> None:
     with pytest.raises(Refused), store.ledger.write() as connection:
-        plans.append(connection, model="m", now_us=5, **wrong)
-    assert plans.newest(store, "m") is None
+        traffic_plans.append(connection, model="m", now_us=5, **wrong)
+    assert traffic_plans.newest(store, "m") is None
 
 
 def test_the_newest_plan_of_a_model_counts_and_plans_only_grow(store: Store) -> None:
     with store.ledger.write() as connection:
-        first = plans.append(connection, model="m", champion="v1", now_us=5)
-        second = plans.append(connection, model="m", champion="v2", previous="v1", now_us=6)
-        plans.append(connection, model="other", champion="v1", now_us=7)
-    found = plans.newest_committed(store, "m")
+        first = traffic_plans.append(connection, model="m", champion="v1", now_us=5)
+        second = traffic_plans.append(connection, model="m", champion="v2", previous="v1", now_us=6)
+        traffic_plans.append(connection, model="other", champion="v1", now_us=7)
+    found = traffic_plans.newest_committed(store, "m")
     assert found is not None
     assert second > first
     assert (found.plan.plan, found.plan.champion, found.committed_us) == (second, "v2", 6)

@@ -20,11 +20,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from holdfast.control.recover import recover
-from holdfast.control.verify import verify
+from holdfast.control.maintenance.rebuild_ledger import recover
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import HoldfastError, IntegrityError
-from holdfast.store import Store, bitflip, holding, seal
-from holdfast.store.ledger import Ledger, sqlite_url
+from holdfast.store import Store
+from holdfast.store.db import page_checksums, sqlite_handles
+from holdfast.store.db.ledger import Ledger, sqlite_url
+from holdfast.store.maintenance import bit_repair
 
 pytestmark = pytest.mark.sqlite
 
@@ -45,7 +47,7 @@ def sealed_ledger(root: Path) -> Path:
     change(store.ledger, "first")
     store.ledger.close()
     path = root / "ledger.db"
-    assert seal.path_of(path).exists()
+    assert page_checksums.path_of(path).exists()
     return path
 
 
@@ -64,24 +66,24 @@ def turn(path: Path, byte: int, mask: int) -> None:
 
 def test_every_bit_of_a_page_and_any_bit_of_the_file_is_found(ledger: Path, tmp_path: Path) -> None:
     """P3: all 32,768 bits of the first page, and 1,000 of the whole file."""
-    found, chance = seal.read(ledger), random.Random(SEED)
+    found, chance = page_checksums.read(ledger), random.Random(SEED)
     assert found is not None
     page = tmp_path / "page"
-    page.write_bytes(ledger.read_bytes()[: seal.PAGE_BYTES])
-    assert missed(page, found, range(8 * seal.PAGE_BYTES)) == []
+    page.write_bytes(ledger.read_bytes()[: page_checksums.PAGE_BYTES])
+    assert missed(page, found, range(8 * page_checksums.PAGE_BYTES)) == []
     some = [chance.randrange(8 * found.bytes) for _ in range(1_000)]
     assert missed(ledger, found, some) == []
     Store.open(ledger.parent).ledger.close()
 
 
-def missed(path: Path, found: seal.Seal, bits: Iterable[int]) -> list[int]:
+def missed(path: Path, found: page_checksums.Seal, bits: Iterable[int]) -> list[int]:
     """The bits whose turning is not found; the file is afterwards as it was."""
     descriptor, unseen = os.open(path, os.O_RDWR), []
     try:
         for bit in bits:
             (value,) = os.pread(descriptor, 1, bit // 8)
             os.pwrite(descriptor, bytes([value ^ 1 << bit % 8]), bit // 8)
-            if seal.altered_pages(found, descriptor) != [bit // 8 // seal.PAGE_BYTES]:
+            if page_checksums.altered_pages(found, descriptor) != [bit // 8 // page_checksums.PAGE_BYTES]:
                 unseen.append(bit)
             os.pwrite(descriptor, bytes([value]), bit // 8)
     finally:
@@ -102,12 +104,12 @@ def test_a_turned_bit_is_refused_and_turned_back(ledger: Path) -> None:
 
 
 def test_any_bit_of_the_seal_itself_is_found_and_a_new_one_made(ledger: Path) -> None:
-    path, chance = seal.path_of(ledger), random.Random(SEED)
+    path, chance = page_checksums.path_of(ledger), random.Random(SEED)
     whole = path.read_bytes()
     for bit in [chance.randrange(8 * len(whole)) for _ in range(500)]:
         turn(path, bit // 8, 1 << bit % 8)
         with pytest.raises(IntegrityError, match="seal is damaged"):
-            seal.read(ledger)
+            page_checksums.read(ledger)
         turn(path, bit // 8, 1 << bit % 8)
     turn(path, 5, 1)
     with pytest.raises(IntegrityError, match="HF302"):
@@ -115,12 +117,12 @@ def test_any_bit_of_the_seal_itself_is_found_and_a_new_one_made(ledger: Path) ->
     assert "seal was damaged" in recover(ledger.parent, now_us=1).mended
     Store.open(ledger.parent).ledger.close()
     assert path.read_bytes() == whole
-    assert bitflip.mend(ledger.parent) == ""
+    assert bit_repair.mend(ledger.parent) == ""
 
 
 def test_what_is_more_than_one_bit_is_made_again_from_the_files(ledger: Path) -> None:
     turn(ledger, 20, 1)
-    turn(ledger, 3 * seal.PAGE_BYTES + 5, 64)
+    turn(ledger, 3 * page_checksums.PAGE_BYTES + 5, 64)
     with pytest.raises(IntegrityError, match="HF302"):
         Store.open(ledger.parent)
     done = recover(ledger.parent, now_us=1)
@@ -131,10 +133,10 @@ def test_what_is_more_than_one_bit_is_made_again_from_the_files(ledger: Path) ->
 
 
 def test_damage_that_comes_while_it_is_read_is_never_sealed_anew(ledger: Path) -> None:
-    store, before = Store.open(ledger.parent), seal.path_of(ledger).read_bytes()
+    store, before = Store.open(ledger.parent), page_checksums.path_of(ledger).read_bytes()
     assert verify(store).sealed
     descriptor = os.open(ledger, os.O_RDWR)  # not closed yet: that would take SQLite's locks
-    os.pwrite(descriptor, b"\xff", 3 * seal.PAGE_BYTES - 1)
+    os.pwrite(descriptor, b"\xff", 3 * page_checksums.PAGE_BYTES - 1)
     outcome = verify(store)
     assert outcome.broken_ledger
     assert not outcome.sealed
@@ -142,7 +144,7 @@ def test_damage_that_comes_while_it_is_read_is_never_sealed_anew(ledger: Path) -
         change(store.ledger)
     store.ledger.close()
     os.close(descriptor)
-    assert seal.path_of(ledger).read_bytes() == before
+    assert page_checksums.path_of(ledger).read_bytes() == before
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-journal"])
@@ -157,9 +159,9 @@ def test_a_strange_log_beside_a_sealed_file_is_not_played_back(ledger: Path, suf
 def test_the_last_of_several_ledgers_and_threads_seals(ledger: Path) -> None:
     first, second = (Store.open(ledger.parent).ledger for _ in range(2))
     change(first)
-    assert not seal.path_of(ledger).exists()
+    assert not page_checksums.path_of(ledger).exists()
     first.close()
-    assert not seal.path_of(ledger).exists()
+    assert not page_checksums.path_of(ledger).exists()
     threads = [threading.Thread(target=change, args=(second, f"thread-{number}")) for number in range(4)]
     for thread in threads:
         thread.start()
@@ -167,11 +169,11 @@ def test_the_last_of_several_ledgers_and_threads_seals(ledger: Path) -> None:
         thread.join()
     with second.write() as connection:
         second.close()  # while a transaction is under way: then whoever ends it seals
-        assert not seal.path_of(ledger).exists()
+        assert not page_checksums.path_of(ledger).exists()
         connection.execute(CHANGE, {"lease": "late"})
     del second, threads, thread, connection
     gc.collect()  # a connection that comes back late is kept for as long as its ledger
-    assert seal.path_of(ledger).exists()
+    assert page_checksums.path_of(ledger).exists()
     store = Store.open(ledger.parent)
     assert verify(store).sealed
     with store.ledger.read() as connection:
@@ -180,17 +182,17 @@ def test_the_last_of_several_ledgers_and_threads_seals(ledger: Path) -> None:
 
 
 def test_readers_leave_the_file_and_its_seal_alone(ledger: Path) -> None:
-    stats = [path.stat().st_mtime_ns for path in (ledger, seal.path_of(ledger))]
+    stats = [path.stat().st_mtime_ns for path in (ledger, page_checksums.path_of(ledger))]
     for _ in range(3):
         store = Store.open(ledger.parent)
         assert verify(store).sealed
         store.ledger.close()
-    assert [path.stat().st_mtime_ns for path in (ledger, seal.path_of(ledger))] == stats
+    assert [path.stat().st_mtime_ns for path in (ledger, page_checksums.path_of(ledger))] == stats
 
 
 def test_a_copy_of_the_directory_and_a_ledger_without_seal_open(ledger: Path, tmp_path: Path) -> None:
     shutil.copytree(ledger.parent, tmp_path / "copy")
-    seal.path_of(tmp_path / "copy" / "ledger.db").unlink()
+    page_checksums.path_of(tmp_path / "copy" / "ledger.db").unlink()
     for root, sealed in ((tmp_path / "copy", False), (tmp_path / "copy", True), (ledger.parent, True)):
         store = Store.open(root)
         outcome = verify(store)
@@ -204,7 +206,7 @@ def test_the_file_of_another_program_is_never_sealed(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE addresses (name)")
     with pytest.raises(IntegrityError, match="not a ledger"):
         Ledger.open(sqlite_url(path))
-    assert not seal.path_of(path).exists()
+    assert not page_checksums.path_of(path).exists()
 
 
 def test_a_file_that_was_put_in_the_ledger_s_place_gets_no_seal_of_the_old_one(ledger: Path) -> None:
@@ -214,12 +216,12 @@ def test_a_file_that_was_put_in_the_ledger_s_place_gets_no_seal_of_the_old_one(l
     ledger.rename(ledger.with_name("old.db"))
     shutil.copy(other, ledger)
     store.ledger.close()
-    assert not seal.path_of(ledger).exists()
+    assert not page_checksums.path_of(ledger).exists()
 
 
 def test_a_lock_that_never_ends_is_told_in_words(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holding, "PATIENCE_SECONDS", 0.05)
-    with holding.lock_of(ledger).open() as other:
+    monkeypatch.setattr(sqlite_handles, "PATIENCE_SECONDS", 0.05)
+    with sqlite_handles.lock_of(ledger).open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(HoldfastError, match=r"HF302.*cannot be held"):
             Store.open(ledger.parent)
@@ -310,12 +312,12 @@ def test_a_kill_at_every_moment_leaves_no_seal_or_a_right_one(
     child = program(ledger.parent, moment)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == -9, errors
-    assert seal.path_of(ledger).exists() == sealed
+    assert page_checksums.path_of(ledger).exists() == sealed
     store = Store.open(ledger.parent)
     outcome = verify(store)
     assert (outcome.findings, outcome.sealed) == ((), sealed)
     store.ledger.close()
-    assert seal.path_of(ledger).exists()
+    assert page_checksums.path_of(ledger).exists()
     assert not list(ledger.parent.glob(".*"))
     Store.open(ledger.parent).ledger.close()
 

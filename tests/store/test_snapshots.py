@@ -10,15 +10,17 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from holdfast.control.compact import compact
-from holdfast.control.verify import verify
+from holdfast.control.maintenance.compact import compact
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, publish, snapshots, staging
-from holdfast.store.batches import Publication
+from holdfast.store import Store
+from holdfast.store.catalog import batches, delta, snapshots
+from holdfast.store.catalog.batches import Publication
+from holdfast.store.files import data_files, staging
 from holdfast.tables import Snapshot
-from holdfast.tables.cuts import DAY_US
+from holdfast.tables.snapshots import DAY_US
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
@@ -67,7 +69,7 @@ def cut(store: Store, *feeds: str, now_us: int = 1, delay_days: int = 0) -> Snap
 
 
 def days(store: Store, snapshot: Snapshot, feed: str) -> list[int]:
-    return (files.read_rows(store, snapshot.snapshot, feed)["id"] // 10).unique().sort().to_list()
+    return (data_files.read_rows(store, snapshot.snapshot, feed)["id"] // 10).unique().sort().to_list()
 
 
 def test_a_delivery_that_is_not_whole_is_left_out(store: Store) -> None:
@@ -114,8 +116,8 @@ def test_other_engines_read_exactly_the_rows_of_a_cut(store: Store) -> None:
     (partial,) = _entries(store, after, "flights")
     assert (partial.row_groups, partial.rows) == ((0, 1), 20)
     for made in (before, after):
-        place = publish.publish(store, made.snapshot)["flights"]
-        rows = files.read_rows(store, made.snapshot, "flights")
+        place = delta.publish(store, made.snapshot)["flights"]
+        rows = data_files.read_rows(store, made.snapshot, "flights")
         assert rows["id"].to_list() == list(range(10, 30))
         assert_frame_equal(pl.read_delta(str(place)).sort("id"), rows)
         assert _by_duckdb(place) == [(number,) for number in range(10, 30)]
@@ -127,18 +129,20 @@ def test_a_change_of_zone_is_published_and_a_column_of_two_kinds_is_not(store: S
     load(store, "flights", "d1", 1)
     load(store, "flights", "d2", 2, zone="Asia/Tokyo")
     made = cut(store, "flights")
-    place = publish.publish(store, made.snapshot)["flights"]
+    place = delta.publish(store, made.snapshot)["flights"]
     times = pl.read_delta(str(place))["at"].sort()
-    assert times.equals(files.read_rows(store, made.snapshot, "flights")["at"].dt.convert_time_zone("UTC"))
+    assert times.equals(
+        data_files.read_rows(store, made.snapshot, "flights")["at"].dt.convert_time_zone("UTC")
+    )
     load(store, "flights", "d3", 3, word=7.5)
     made = cut(store, "flights")
     with pytest.raises(InputError, match=r"HF202.*word"):
-        publish.publish(store, made.snapshot)
+        delta.publish(store, made.snapshot)
     with pytest.raises(InputError, match=r"HF202.*word"):
-        files.read_rows(store, made.snapshot, "flights")
+        data_files.read_rows(store, made.snapshot, "flights")
 
 
-def _entries(store: Store, snapshot: Snapshot, table: str) -> list[files.FileFacts]:
+def _entries(store: Store, snapshot: Snapshot, table: str) -> list[data_files.FileFacts]:
     with store.ledger.read() as connection:
         return snapshots.table_files(connection, snapshot, table)
 
@@ -168,4 +172,4 @@ def test_an_unknown_table_of_a_cut_is_not_read(store: Store) -> None:
     load(store, "weather", "d1", 1)
     made = cut(store, "flights")
     with pytest.raises(NotFoundError, match=r"HF303.*has no table 'weather'"):
-        files.read_rows(store, made.snapshot, "weather")
+        data_files.read_rows(store, made.snapshot, "weather")

@@ -21,8 +21,8 @@ import pytest
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp, compile_batch
 from holdfast.errors import HoldfastError, InputError, UnavailableError
 from holdfast.feeds import content_digest
-from holdfast.store import faults
-from holdfast.store.sources import Bundle, deliveries, objects, open_source, parse
+from holdfast.store.durability import failpoints
+from holdfast.store.sources import Bundle, deliveries, object_store, open_source, parse
 
 CONTRACT = Contract(
     Integer("id"),
@@ -40,16 +40,16 @@ SECOND = b"id,v,w,at\n2,2.5,b,2013-01-02T00:00:00Z\n"
 @pytest.fixture(autouse=True)
 def _disarmed() -> Iterator[None]:
     yield
-    faults.arm(None)
+    failpoints.arm(None)
 
 
 def _at(point: str, act: Callable[[], object]) -> None:
     def hook(name: str) -> None:
         if name == point:
-            faults.arm(None)
+            failpoints.arm(None)
             act()
 
-    faults.arm(hook)
+    failpoints.arm(hook)
 
 
 @pytest.fixture
@@ -315,14 +315,14 @@ def test_an_object_that_is_replaced_while_it_is_read_is_refused(
     _at("source.read", lambda: bucket("two/b.csv", SECOND))
     with pytest.raises(InputError, match=r"HF201.*changed while it was read"):
         open_source("s3://deliveries/two/")
-    listed = objects._below  # what comes between the listing and the reading
+    listed = object_store._below  # what comes between the listing and the reading
 
     def replaced(store: object, prefix: str) -> object:
         found = listed(store, prefix)
         bucket("two/a.csv", SECOND + b"\n")
         return found
 
-    monkeypatch.setattr(objects, "_below", replaced)
+    monkeypatch.setattr(object_store, "_below", replaced)
     with pytest.raises(InputError, match=r"HF201.*changed while it was read"):
         open_source("s3://deliveries/two/")
 

@@ -15,7 +15,7 @@ import pytest
 from holdfast.contract import Category, Contract, Integer, Number, Text, Timestamp, compile_batch
 from holdfast.errors import HoldfastError, InputError, UnavailableError
 from holdfast.feeds import content_digest
-from holdfast.feeds.query import BatchQuery, PostgresQuery
+from holdfast.feeds.postgres_query import BatchQuery, PostgresQuery
 from holdfast.store.sources import Rows, open_source, parse
 
 CONTRACT = Contract(

@@ -10,8 +10,11 @@ import pytest
 from holdfast.errors import IntegrityError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
-from holdfast.store import Store, batches, files, orphans, staging
-from holdfast.store.batches import Publication, Published, Swept
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.catalog.batches import Publication, Published, Swept
+from holdfast.store.files import data_files, staging
+from holdfast.store.maintenance import orphans
 
 FRAME = pl.DataFrame({"id": [1, 2, 3]})
 
@@ -29,7 +32,7 @@ def _publication(stage: staging.Stage, batch: str = "d1") -> Publication:
 
 
 def test_a_sweep_leaves_living_work_alone_and_removes_the_dead(store: Store) -> None:
-    rows = store.root / files.ROWS_DIRECTORY
+    rows = store.root / data_files.ROWS_DIRECTORY
     with staging.staged(store.root) as stage:
         publication = _publication(stage)
         assert orphans.sweep(store) == []

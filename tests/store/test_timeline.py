@@ -11,11 +11,12 @@ from types import ModuleType
 
 import pytest
 
-from holdfast.control import retention
-from holdfast.control.compact import compact
-from holdfast.control.verify import verify
+from holdfast.control.maintenance import vacuum
+from holdfast.control.maintenance.compact import compact
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import HoldfastError
-from holdfast.store import Store, snapshots
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
 
 pytestmark = pytest.mark.sqlite
 # What decides which rows a reader gets, at any version and in any snapshot, and how many it expects.
@@ -122,9 +123,9 @@ def _is_found(root: Path) -> bool:
 
 def test_after_a_vacuum_nothing_is_wrong(pristine: Path, tmp_path: Path) -> None:
     store = Store.open(Path(shutil.copytree(pristine, tmp_path / "store")))
-    span = retention.KEEP / 1_000_000_000
+    span = vacuum.KEEP / 1_000_000_000
     later = 1_800_000_000_000_000
-    shown = retention.plan(store, now_us=later, keep=span, newest=0)
+    shown = vacuum.plan(store, now_us=later, keep=span, newest=0)
     assert shown.files
-    retention.vacuum(store, shown, now_us=later, keep=span, newest=0)
+    vacuum.vacuum(store, shown, now_us=later, keep=span, newest=0)
     assert verify(store).findings == ()

@@ -12,8 +12,11 @@ from sqlalchemy.exc import IntegrityError as BrokenRule
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.qualify import GateResult, judged
 from holdfast.records import Verdict, sha256_hex
-from holdfast.store import Store, events, gates, named, schema, versions
-from holdfast.store.versions import VersionRow
+from holdfast.store import Store
+from holdfast.store.catalog import name_lookup
+from holdfast.store.db import events, schema
+from holdfast.store.models import gate_results, versions
+from holdfast.store.models.versions import VersionRow
 from holdfast.train.artifact import VersionMetadata
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
@@ -76,15 +79,15 @@ def test_numbers_count_per_model(store: Store) -> None:
 def test_a_number_names_a_version_the_models_own_first(store: Store) -> None:
     mine = [register(store, text).version for text in "abcdefghijkl"]
     other = register(store, "other", replace(ABOUT, model="other")).version
-    assert named.version(store, "v1", "flights") == mine[0]
-    assert named.version(store, "v12") == mine[11]
-    assert named.version(store, mine[1][:-3], "other") == mine[1]
-    assert named.version(store, "v1", "other") == other
-    assert named.version(store, other, "flights") == other
+    assert name_lookup.version(store, "v1", "flights") == mine[0]
+    assert name_lookup.version(store, "v12") == mine[11]
+    assert name_lookup.version(store, mine[1][:-3], "other") == mine[1]
+    assert name_lookup.version(store, "v1", "other") == other
+    assert name_lookup.version(store, other, "flights") == other
     with pytest.raises(NotFoundError, match=f"HF303: 'v1' may be .*{other}.*more of the name"):
-        named.version(store, "v1")
+        name_lookup.version(store, "v1")
     with pytest.raises(NotFoundError, match="there is no version 'v77'"):
-        versions.get(store, named.version(store, "v77"))
+        versions.get(store, name_lookup.version(store, "v77"))
 
 
 def test_newest_by_role_and_state(store: Store) -> None:
@@ -141,8 +144,8 @@ def test_verdicts_are_kept_and_the_newest_judgement_is_told(store: Store) -> Non
         judged("loads", Verdict.PASS, "ok", observed=0.1, bound=1.0),
         judged("baseline", Verdict.PASS, "ok", low=0.01),
     ]
-    assert gates.newest(store, row.version) == []
+    assert gate_results.newest(store, row.version) == []
     for moment, results in ((1, unsure), (2, sure)):
         with store.ledger.write() as connection:
-            gates.append(connection, row.version, results, now_us=moment)
-    assert gates.newest(store, row.version) == sure
+            gate_results.append(connection, row.version, results, now_us=moment)
+    assert gate_results.newest(store, row.version) == sure

@@ -16,7 +16,7 @@ from holdfast.features import Aggregate, Code, Hour, Log, Value
 from holdfast.feeds import Expectations, Feed, Granularity
 from holdfast.qualify import GoldenQuery
 from holdfast.rollout import Canary
-from holdfast.rollout.drills import Drills
+from holdfast.rollout.model.drills import Drills
 from holdfast.train import LightGBM, Rate
 
 COLUMNS = (

@@ -9,9 +9,11 @@ from sqlalchemy import insert
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import Arm
 from holdfast.rollout import Answered, Canary, begin, fold_requests, fold_scores
-from holdfast.rollout.history import remembered
-from holdfast.store import Store, schema, usage
-from holdfast.store.events import append
+from holdfast.rollout.evidence.history import remembered
+from holdfast.store import Store
+from holdfast.store.db import schema
+from holdfast.store.db.events import append
+from holdfast.store.telemetry import usage
 
 DAY = 86_400_000_000
 MINUTE = 60_000_000

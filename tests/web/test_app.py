@@ -6,12 +6,12 @@ import re
 import httpx
 import pytest
 
-from holdfast.control.status import StatusReader, status
-from holdfast.monitor.asked import Asked, AskedSlice, LabelShare
+from holdfast.control.reports.status import StatusReader, status
+from holdfast.monitor.traffic_comparison import Asked, AskedSlice, LabelShare
 from holdfast.records import canonical_json
 from holdfast.stats import Interval
-from holdfast.store import asked
-from holdfast.web import delivery
+from holdfast.store.telemetry import traffic_comparison
+from holdfast.web import rollout_section
 from holdfast.web.app import SECURITY_HEADERS, build_app
 from holdfast.web.charts import Drawings
 from holdfast.web.contexts import Page, page
@@ -133,7 +133,7 @@ def test_an_empty_ledger_says_which_command_comes_next(empty_store, story):
 def test_every_field_of_the_page_has_help_and_is_used(store, story):
     shown = page(
         StatusReader(store, "flight-delay").read(now_us=story.now_us),
-        delivery.read(store, "flight-delay", now_us=story.now_us),
+        rollout_section.read(store, "flight-delay", now_us=story.now_us),
         Drawings(),
     )
     fields = dataclasses.fields(Page)
@@ -143,7 +143,7 @@ def test_every_field_of_the_page_has_help_and_is_used(store, story):
 
 def test_the_same_data_is_drawn_once(store, story):
     reader, drawings = StatusReader(store, "flight-delay"), Drawings()
-    running = delivery.read(store, "flight-delay", now_us=story.now_us)
+    running = rollout_section.read(store, "flight-delay", now_us=story.now_us)
     first = page(reader.read(now_us=story.now_us), running, drawings)
     again = page(reader.read(now_us=story.now_us + 1_000_000), running, drawings)
     assert first.quality is not None
@@ -160,8 +160,8 @@ def test_what_callers_ask_and_nothing_taught_is_on_the_page_and_escaped(empty_st
     )
     found = Asked(story.first, 1_000, 1, 2, 3, (missing, taught), label)
     with empty_store.ledger.write() as connection:
-        asked.put(connection, "flight-delay", found)
-        assert asked.last(connection, "flight-delay") == found
+        traffic_comparison.put(connection, "flight-delay", found)
+        assert traffic_comparison.last(connection, "flight-delay") == found
     text = client_of(empty_store, story).get("/").text
     assert "not covered" in text
     assert "30.0 %" in text
@@ -179,7 +179,7 @@ def test_a_tainted_champion_is_told_at_the_top(store, story):
         for each in known.versions
     )
     held = dataclasses.replace(known, plan=plan, versions=spoilt)
-    shown = page(held, delivery.read(store, "flight-delay", now_us=story.now_us), Drawings())
+    shown = page(held, rollout_section.read(store, "flight-delay", now_us=story.now_us), Drawings())
     assert shown.headline == f"{story.first} answers all traffic, although it is tainted."
     tile = next(each for each in shown.tiles if each.name == "Presence")
     assert (tile.figure, tile.tone) == ("as declared, tainted", "fail")

@@ -16,8 +16,9 @@ from sqlalchemy import update
 
 from holdfast.records import Arm
 from holdfast.rollout import Answered, fold_requests
-from holdfast.store import evidence, schema
-from holdfast.store.events import append
+from holdfast.store.db import schema
+from holdfast.store.db.events import append
+from holdfast.store.rollout import evidence
 from holdfast.web.app import build_app
 
 pytestmark = pytest.mark.browser

@@ -16,12 +16,12 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from holdfast.contract import Category, Contract, Integer, Timestamp
-from holdfast.contract.profile import Profile
-from holdfast.contract.shapes import Words
-from holdfast.control.ingest import ingest
+from holdfast.contract.profile.column_profile import Words
+from holdfast.contract.profile.profile import Profile
+from holdfast.control.ingest.ingest import ingest
 from holdfast.feeds import Feed
 from holdfast.store import Store
-from holdfast.web import data
+from holdfast.web import feeds_section
 from holdfast.web.app import build_app
 
 NOW_US = 1_700_000_000_000_000
@@ -40,15 +40,15 @@ def test_volume_and_slices_are_read_from_profiles():
         words = Words({"north": count, "south": rows - count}, 0, 0)
         return f"b{number}", Profile(rows, {"site": words}, {})
 
-    quiet = data.of_feed("orders", [batch(n, 500 + n % 3, 0.3) for n in range(50)])
+    quiet = feeds_section.of_feed("orders", [batch(n, 500 + n % 3, 0.3) for n in range(50)])
     assert quiet.unusual == ()
     assert quiet.band is not None
-    loud = data.of_feed(
+    loud = feeds_section.of_feed(
         "orders", [batch(n, 500 + n % 3, 0.3 if n < 40 else 0.5) for n in range(49)] + [batch(49, 90, 0.5)]
     )
     assert loud.unusual == ("b49",)
     assert loud.slices[0].alarm
-    assert data.of_feed("orders", [("b1", None)]).volume == ()
+    assert feeds_section.of_feed("orders", [("b1", None)]).volume == ()
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.control.progress import MetricProgress, RolloutProgress
+from holdfast.control.reports.progress import MetricProgress, RolloutProgress
 from holdfast.records import Verdict
 from holdfast.rollout import State
-from holdfast.web import delivery
-from holdfast.web.delivery import Curve, interval_words, mean_words, states_of, when_words
+from holdfast.web import rollout_section
 from holdfast.web.evidence_chart import evidence_chart
+from holdfast.web.rollout_section import Curve, interval_words, mean_words, states_of, when_words
 
 RUN = RolloutProgress(
     1, "v2", "v1", State.CANARY, 0, (10_000,), 10_000, 0, False, 0, 0, None, "why", (), None, None, None
@@ -64,13 +64,13 @@ def test_there_is_no_chart_before_there_are_two_points():
 
 
 def test_what_is_read_is_plain_json(store, story):
-    found = delivery.read(store, "flight-delay", now_us=story.now_us)
+    found = rollout_section.read(store, "flight-delay", now_us=story.now_us)
     assert found.progress is not None
     assert [len(curve.points) > 1 for curve in found.curves] == [True, True, True]
     assert found.as_dict()["chapters"][0]["kind"] == "rollout.canary"
 
 
 def test_a_model_without_a_rollout_has_a_page(empty_store, story):
-    found = delivery.read(empty_store, "flight-delay", now_us=story.now_us)
+    found = rollout_section.read(empty_store, "flight-delay", now_us=story.now_us)
     assert found.progress is None
     assert found.pushes.pushes == 0

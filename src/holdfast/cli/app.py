@@ -13,32 +13,32 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from holdfast.cli.report import Report
+from holdfast.cli.output import Report
 from holdfast.errors import HoldfastError
 
 MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "initialise": ("init",),
-    "demo": ("demo",),
-    "data": ("check", "ingest", "publish"),
-    "contracts": ("contract",),
-    "snapshots": ("snapshot",),
-    "feeds": ("feeds", "accept", "quarantine"),
-    "backout": ("back-out", "lineage"),
-    "models": ("train", "qualify"),
-    "rollout": ("rollout", "policy"),
-    "pushes": ("pushes",),
-    "rollback": ("rollback",),
-    "configuration": ("configuration",),
-    "binary": ("binary",),
-    "replay": ("replay",),
-    "drill": ("drill",),
-    "operate": ("serve", "control", "page", "up"),
-    "maintain": ("verify", "backup", "restore", "repair-ledger", "compact", "vacuum"),
-    "audit": ("audit",),
-    "events": ("events",),
-    "explain": ("explain",),
-    "status": ("status",),
-    "feedback": ("feedback",),
+    "commands.project.init": ("init",),
+    "demo.demo": ("demo",),
+    "commands.ingest.ingest": ("check", "ingest", "publish"),
+    "commands.ingest.contracts": ("contract",),
+    "commands.catalog.snapshots": ("snapshot",),
+    "commands.ingest.feeds": ("feeds", "accept", "quarantine"),
+    "commands.backout.backout": ("back-out", "lineage"),
+    "commands.training.train": ("train", "qualify"),
+    "commands.rollout.rollout": ("rollout", "policy"),
+    "commands.rollout.history": ("pushes",),
+    "commands.rollout.rollback": ("rollback",),
+    "commands.runtimes.serving_config": ("configuration",),
+    "commands.runtimes.runtime": ("binary",),
+    "commands.evaluation.replay": ("replay",),
+    "commands.drills.drill": ("drill",),
+    "commands.serving.processes": ("serve", "control", "page", "up"),
+    "commands.maintenance.maintenance": ("verify", "backup", "restore", "repair-ledger", "compact", "vacuum"),
+    "commands.maintenance.audit": ("audit",),
+    "commands.reports.events": ("events",),
+    "commands.reports.explain": ("explain",),
+    "commands.reports.status": ("status",),
+    "commands.serving.feedback": ("feedback",),
 }
 """Which module of this package registers which commands, in the order of the help page."""
 

@@ -14,7 +14,8 @@ from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, InputError, NotFoundError
 from holdfast.feeds import Feed
 from holdfast.settings import Settings
-from holdfast.store import Store, snapshots
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
 from holdfast.tables import Snapshot
 
 MODEL_FILE = "model.py"

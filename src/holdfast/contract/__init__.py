@@ -36,10 +36,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from holdfast.contract.border import ColumnFacts, Facts
-from holdfast.contract.columns import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
-from holdfast.contract.contract import Contract
-from holdfast.contract.missing import (
+from holdfast.contract.row.compiler import EXTRA, compile_row, compile_rules
+from holdfast.contract.schema.columns import (
+    Boolean,
+    Category,
+    Column,
+    Integer,
+    Label,
+    Number,
+    Text,
+    Timestamp,
+)
+from holdfast.contract.schema.contract import Contract
+from holdfast.contract.schema.expressions import Expression, Rule, col
+from holdfast.contract.schema.missing import (
     Constant,
     Keep,
     Mean,
@@ -50,12 +60,11 @@ from holdfast.contract.missing import (
     as_policy,
     fill_values,
 )
-from holdfast.contract.moments import instant_us, microseconds, read_moment
-from holdfast.contract.row import EXTRA, compile_row, compile_rules
-from holdfast.contract.rules import Expression, Rule, col
+from holdfast.contract.schema.source_metadata import ColumnFacts, Facts
+from holdfast.contract.schema.timestamps import instant_us, microseconds, read_moment
 
 if TYPE_CHECKING:
-    from holdfast.contract.batch import (
+    from holdfast.contract.batch.compiler import (
         LINE,
         BatchCheck,
         BatchVerdict,
@@ -64,25 +73,25 @@ if TYPE_CHECKING:
         dtype,
         dtypes,
     )
-    from holdfast.contract.frame import from_frame
-    from holdfast.contract.masks import REASONS
-    from holdfast.contract.objects import from_objects
-    from holdfast.contract.text import MISSING_WORDS, Typed, from_text
+    from holdfast.contract.batch.json_input import from_objects
+    from holdfast.contract.batch.reason_bitmask import REASONS
+    from holdfast.contract.batch.text_input import MISSING_WORDS, Typed, from_text
+    from holdfast.contract.batch.typed_input import from_frame
 
 _ON_FRAMES = {
-    "LINE": "batch",
-    "REASONS": "masks",
-    "as_delivered": "batch",
-    "BatchCheck": "batch",
-    "BatchVerdict": "batch",
-    "compile_batch": "batch",
-    "dtype": "batch",
-    "dtypes": "batch",
-    "from_frame": "frame",
-    "from_objects": "objects",
-    "MISSING_WORDS": "text",
-    "Typed": "text",
-    "from_text": "text",
+    "LINE": "batch.compiler",
+    "REASONS": "batch.reason_bitmask",
+    "as_delivered": "batch.compiler",
+    "BatchCheck": "batch.compiler",
+    "BatchVerdict": "batch.compiler",
+    "compile_batch": "batch.compiler",
+    "dtype": "batch.compiler",
+    "dtypes": "batch.compiler",
+    "from_frame": "batch.typed_input",
+    "from_objects": "batch.json_input",
+    "MISSING_WORDS": "batch.text_input",
+    "Typed": "batch.text_input",
+    "from_text": "batch.text_input",
 }
 
 __all__ = [

@@ -10,10 +10,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from holdfast.control import asked, backout, drill_mend, emergency, observe, rollout, watch
-from holdfast.control.probe import probe
 from holdfast.errors import ConflictError
-from holdfast.store import Store, leases
+from holdfast.store import Store
+from holdfast.store.db import leases
 
 LEASE_US: Final = 3_000_000
 """How long a holder may fall silent, in microseconds, before another takes the lease."""
@@ -24,37 +23,21 @@ Concern: TypeAlias = Callable[..., object]
 _log = logging.getLogger("holdfast.control")
 
 
-def concerns() -> dict[str, Concern]:
-    """What a round takes care of, by name and in order."""
-    return {
-        "collecting the logs": observe.collect,
-        "joining labels": observe.join,
-        "carrying back-outs on": _carry_back_outs_on,
-        "bringing aborts into the ledger": emergency.carry,
-        "probing the servers": probe,
-        "carrying the rollout on": rollout.reconcile,
-        "watching the promotion": watch.carry,
-        "comparing what is asked": asked.compare,
-        "ending drills that were killed": _end_drills,
-    }
-
-
 def run_round(
     store: Store,
     model: str,
     lease: leases.Lease,
     *,
     clock_us: Callable[[], int],
-    doing: Mapping[str, Concern] | None = None,
+    doing: Mapping[str, Concern],
 ) -> None:
-    """Collect what the servers logged, join labels, carry back-outs on, probe, carry the rollout on, and compare what is
-    asked with what taught, each for itself; or `doing` in place of these `concerns`.
+    """Call each concern of `doing` once, in order, each for itself.
 
     A concern that fails is logged and tried again in the next round, and the others are done all the same: a
     file that cannot be read must not keep a bad version in its place. Raises `ConflictError` HF304 when `lease`
     has gone to another loop; that ends the round.
     """
-    for name, concern in (doing or concerns()).items():
+    for name, concern in doing.items():
         try:
             leases.renew(store, lease, now_us=clock_us())
             concern(store, model, lease, now_us=clock_us())
@@ -65,16 +48,6 @@ def run_round(
             _log.exception("%s failed; it will be tried again", name)
 
 
-def _carry_back_outs_on(store: Store, _model: str, _lease: leases.Lease, *, now_us: int) -> None:
-    """Whoever began them: a back-out is of the store, and is fenced by its own count of steps."""
-    backout.carry_on(store, now_us=now_us)
-
-
-def _end_drills(store: Store, model: str, _lease: leases.Lease, *, now_us: int) -> None:
-    """Whoever began them: what one left is put back only where nobody has written since."""
-    drill_mend.mend(store, model, now_us=now_us)
-
-
 def run(
     store: Store,
     model: str,
@@ -83,7 +56,7 @@ def run(
     clock_us: Callable[[], int],
     wait: Callable[[float], bool],
     pause_seconds: float = 0.2,
-    doing: Mapping[str, Concern] | None = None,
+    doing: Mapping[str, Concern],
 ) -> None:
     """Go round until `wait`, which sleeps for `pause_seconds`, says that it is time to stop.
 

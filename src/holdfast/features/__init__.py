@@ -29,7 +29,7 @@ from holdfast.features.declarations import (
     feature_name,
 )
 from holdfast.features.fitted import MISSING_US, FittedFeatures, Input, Kind
-from holdfast.features.online import OnlineTable
+from holdfast.features.online_table import OnlineTable
 from holdfast.features.tensors import feed_from_frame, feed_from_rows
 
 if TYPE_CHECKING:

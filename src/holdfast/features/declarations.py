@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from holdfast.contract.missing import Missing, as_policy
+from holdfast.contract.schema.missing import Missing, as_policy
 from holdfast.errors import InputError
 from holdfast.records import check_name
 

@@ -12,7 +12,7 @@ import msgspec
 
 from holdfast.errors import IntegrityError
 from holdfast.features.aggregate import Aggregate
-from holdfast.features.zones import Zone
+from holdfast.features.timezone_tables import Zone
 from holdfast.records import canonical_json, sha256_hex
 
 FORMAT: Final = 1

@@ -28,6 +28,7 @@ from holdfast.contract import (
     Reject,
     Text,
     Timestamp,
+    as_policy,
     fill_values,
 )
 from holdfast.errors import InputError
@@ -66,7 +67,7 @@ from holdfast.features.fitted import (
     Quotient,
     Subtracted,
 )
-from holdfast.features.zones import zone_of
+from holdfast.features.timezone_tables import zone_of
 
 
 def fit(
@@ -132,7 +133,10 @@ class _Fitting:
         ]
         self.inputs = (*inputs, *(Input(aggregate.name, Kind.NUMBER) for aggregate in aggregates))
         self._require_rows(sorted(wanted & {part.name for part in self.inputs}))
-        fills = fill_values(contract, frame, wanted)
+        policies = {
+            column.name: as_policy(column.missing) for column in contract.columns if column.name in wanted
+        }
+        fills = fill_values(policies, frame)
         self.fills = {name: float(value) for name, value in fills.items() if not isinstance(value, str)}
 
     def fit(self, feature: Feature) -> tuple[AnyFitted, ...]:

@@ -17,8 +17,7 @@ import spox.opset.ai.onnx.v17 as op
 from spox import Tensor, Var, argument, build, inline
 
 from holdfast.errors import InputError
-from holdfast.features.arithmetic import Numbers, OnNumbers, constant, stack
-from holdfast.features.clocks import clocks
+from holdfast.features.datetime_ops import clocks
 from holdfast.features.fitted import (
     CODE_FIRST,
     CODE_UNSEEN,
@@ -30,6 +29,7 @@ from holdfast.features.fitted import (
     Input,
     Kind,
 )
+from holdfast.features.numeric_ops import Numbers, OnNumbers, constant, stack
 
 FEATURES: Final = "features"
 """The output of the feature graph and the input of every estimator: float32 of shape (N, F)."""

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.contract.moments import microseconds, read_moment
+from holdfast.contract.schema.timestamps import microseconds, read_moment
 from holdfast.errors import InputError
 from holdfast.features.fitted import MISSING_US, Input, Kind
 

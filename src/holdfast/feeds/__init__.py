@@ -8,7 +8,7 @@ feed is in by it. Pure: nothing here reads a file.
 
 from __future__ import annotations
 
-from holdfast.feeds.arrival import AlreadyLoaded, Load, Publish, decide
+from holdfast.feeds.batch_id import batch_id, content_digest
 from holdfast.feeds.expectations import (
     Busiest,
     Complete,
@@ -20,9 +20,9 @@ from holdfast.feeds.expectations import (
     Volume,
 )
 from holdfast.feeds.feed import Feed, quarantine_table
-from holdfast.feeds.identity import batch_id, content_digest
+from holdfast.feeds.idempotency import AlreadyLoaded, Load, Publish, decide
 from holdfast.feeds.manifest import Manifest
-from holdfast.feeds.query import BatchQuery, PostgresQuery
+from holdfast.feeds.postgres_query import BatchQuery, PostgresQuery
 
 __all__ = [
     "AlreadyLoaded",

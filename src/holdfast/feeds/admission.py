@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 from holdfast.contract import Timestamp
-from holdfast.feeds.delivery import DAY_US, DeliveryFacts
 from holdfast.feeds.expectations import Volume
-from holdfast.figures import moment
+from holdfast.feeds.measurements import DAY_US, DeliveryFacts
+from holdfast.formatting import moment
 from holdfast.records import Level, Violation
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from holdfast.contract.columns import Integer
+from holdfast.contract.schema.columns import Integer
 from holdfast.errors import InputError
 from holdfast.feeds.expectations import Expectations
-from holdfast.feeds.query import PostgresQuery
+from holdfast.feeds.postgres_query import PostgresQuery
 from holdfast.records import check_name
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ Pure functions over what the store has collected; the page, `holdfast status` an
 results.
 """
 
-from holdfast.monitor.accuracy import (
+from holdfast.monitor.latency import LATENCY_EDGES_SECONDS, RESOLUTION, bucket_of, merge, quantile_seconds
+from holdfast.monitor.quality import (
     Outcomes,
     Quality,
     QualityDay,
@@ -13,9 +14,8 @@ from holdfast.monitor.accuracy import (
     by_version,
     quality,
 )
-from holdfast.monitor.latency import LATENCY_EDGES_SECONDS, RESOLUTION, bucket_of, merge, quantile_seconds
-from holdfast.monitor.presence import Judgement, Observation, Presence, judge, presence
-from holdfast.monitor.use import ErrorKind, Minute, UsageRow, Use, VersionUse, use
+from holdfast.monitor.usage import ErrorKind, Minute, UsageRow, Use, VersionUse, use
+from holdfast.monitor.version_check import Judgement, Observation, Presence, judge, presence
 
 __all__ = [
     "LATENCY_EDGES_SECONDS",

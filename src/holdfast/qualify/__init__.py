@@ -1,21 +1,21 @@
 """The gates that stand between a trained version and its users: one module each, each a pure function.
 
 A gate turns evidence into a `GateResult`; `standing` says what follows from all of them. The evidence is
-gathered in a process of its own by `holdfast.control.trial`, because a file that nobody has judged may kill
+gathered in a process of its own by `holdfast.control.evaluation.sandbox`, because a file that nobody has judged may kill
 whoever opens it.
 """
 
 from holdfast.qualify.baseline import baseline
 from holdfast.qualify.champion import champion, first_version
-from holdfast.qualify.evidence import Pair
+from holdfast.qualify.gate_config import Gates
 from holdfast.qualify.golden import GoldenQuery, golden
-from holdfast.qualify.loads import loads
+from holdfast.qualify.holdout_pair import Pair
+from holdfast.qualify.load_report import TensorType, Trial
+from holdfast.qualify.load_test import loads
 from holdfast.qualify.objective import Objective, objective
-from holdfast.qualify.options import Gates
 from holdfast.qualify.result import GateResult, judged, standing
 from holdfast.qualify.signature import Signature, endpoint_signature, signature
 from holdfast.qualify.size import size
-from holdfast.qualify.trial import TensorType, Trial
 
 __all__ = [
     "GateResult",

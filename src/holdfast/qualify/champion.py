@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.qualify.evidence import UNANSWERED, Pair
-from holdfast.qualify.options import Gates
+from holdfast.qualify.gate_config import Gates
+from holdfast.qualify.holdout_pair import UNANSWERED, Pair
 from holdfast.qualify.result import GateResult, judged
 from holdfast.records import Verdict
 

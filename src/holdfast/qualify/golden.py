@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.errors import InputError
+from holdfast.qualify.load_report import Trial
 from holdfast.qualify.result import GateResult, judged
-from holdfast.qualify.trial import Trial
 from holdfast.records import Verdict
 
 GATE: Final = "golden"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from holdfast.errors import InputError
-from holdfast.qualify.evidence import UNANSWERED, Pair
-from holdfast.qualify.options import Gates
+from holdfast.qualify.gate_config import Gates
+from holdfast.qualify.holdout_pair import UNANSWERED, Pair
 from holdfast.qualify.result import GateResult, judged
 from holdfast.records import Verdict
 from holdfast.stats import auc_interval, mean_interval

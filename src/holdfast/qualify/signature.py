@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
-from holdfast.contract.changes import Border, Change, Evolution, Kind, worst
-from holdfast.contract.evolution import compare
+from holdfast.contract.evolution.compatibility import Border, Change, Evolution, Kind, worst
+from holdfast.contract.evolution.diff import compare
 from holdfast.errors import InputError
+from holdfast.qualify.load_report import TensorType, Trial
 from holdfast.qualify.result import GateResult, judged
-from holdfast.qualify.trial import TensorType, Trial
 from holdfast.records import Verdict
 
 GATE: Final = "signature"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.qualify.options import Gates
+from holdfast.qualify.gate_config import Gates
 from holdfast.qualify.result import GateResult, judged
 from holdfast.records import Verdict
 

@@ -1,12 +1,11 @@
 """How a version reaches its users: the state machine, the policy, the evidence, the decision, the assignment.
 
 Pure: `decide` says what follows from a rollout, its evidence and the probes;
-`holdfast.control.rollout` commits it.
+`holdfast.control.rollout.reconcile` commits it.
 """
 
-from holdfast.rollout.assign import arm_of, salt_of
-from holdfast.rollout.decide import decide
-from holdfast.rollout.decisions import (
+from holdfast.rollout.decision.decide import decide
+from holdfast.rollout.decision.decisions import (
     Advance,
     BeginShadow,
     Complete,
@@ -19,7 +18,8 @@ from holdfast.rollout.decisions import (
     Start,
     Wait,
 )
-from holdfast.rollout.evidence import (
+from holdfast.rollout.decision.webhooks import Hook
+from holdfast.rollout.evidence.evidence import (
     Answered,
     MetricState,
     begin,
@@ -30,12 +30,12 @@ from holdfast.rollout.evidence import (
     hold_to_levels,
     score,
 )
-from holdfast.rollout.hooks import Hook
-from holdfast.rollout.machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
-from holdfast.rollout.policy import Canary, Shadow
+from holdfast.rollout.evidence.verdict import MetricVerdict, judge
+from holdfast.rollout.model.assignment import arm_of, salt_of
+from holdfast.rollout.model.policy import Canary, Shadow
+from holdfast.rollout.model.pushes import PushOutcome
+from holdfast.rollout.model.state_machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
 from holdfast.rollout.power import MeasuredTraffic, PowerRow, power_of
-from holdfast.rollout.pushes import PushOutcome
-from holdfast.rollout.verdict import MetricVerdict, judge
 
 __all__ = [
     "RESTING",

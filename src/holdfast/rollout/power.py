@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.errors import InputError
-from holdfast.rollout.evidence import ERRORS, LATENCY, QUALITY
-from holdfast.rollout.policy import Canary
+from holdfast.rollout.evidence.evidence import ERRORS, LATENCY, QUALITY
+from holdfast.rollout.model.policy import Canary
 from holdfast.stats.power import RUNS, Detection, bad_units, score_loss
 
 _RATIOS: Final = {ERRORS: (2.0, 5.0), LATENCY: (2.0,)}

@@ -10,12 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdfast.rollout.configuration import ConnectionLimits
-    from holdfast.serve.run import serve_forever
+    from holdfast.rollout.model.serving_config import ConnectionLimits
+    from holdfast.serve.server import serve_forever
 
 __all__ = ["ConnectionLimits", "serve_forever"]
 
-_HOMES = {"ConnectionLimits": "holdfast.rollout.configuration", "serve_forever": "holdfast.serve.run"}
+_HOMES = {
+    "ConnectionLimits": "holdfast.rollout.model.serving_config",
+    "serve_forever": "holdfast.serve.server",
+}
 
 
 def __getattr__(name: str) -> Any:

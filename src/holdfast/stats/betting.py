@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from holdfast.errors import InputError
 from holdfast.stats.interval import Interval
-from holdfast.stats.level import log_mean
-from holdfast.stats.odds import log_sum_exp
+from holdfast.stats.level_test import log_mean
+from holdfast.stats.odds_ratio import log_sum_exp
 
 Floats = NDArray[np.float64]
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.errors import InputError
-from holdfast.stats.level import log_mean
-from holdfast.stats.odds import LOG_RATIOS, Floats, OddsTest, log_e_values, log_sum_exp
+from holdfast.stats.level_test import log_mean
+from holdfast.stats.odds_ratio import LOG_RATIOS, Floats, OddsTest, log_e_values, log_sum_exp
 
 Counts = NDArray[np.int64]
 

@@ -1,7 +1,7 @@
 """Backing out: what it is to remove a batch, as a list of steps that is shown and executed alike.
 
 The same list is explained to a person (`explain`), kept in the ledger (`to_json`) and carried out step by step by
-`holdfast.control.backout`. So what is shown is what is done, and what was begun can be ended by whoever comes next.
+`holdfast.control.backout.backout`. So what is shown is what is done, and what was begun can be ended by whoever comes next.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from holdfast.contract.columns import Column, Number
-from holdfast.contract.rule_kinds import check_rule
-from holdfast.contract.rules import Expression, Rule
+from holdfast.contract.schema.columns import Column, Number
+from holdfast.contract.schema.expressions import Expression, Rule
+from holdfast.contract.schema.rule_types import check_rule
 from holdfast.errors import InputError
 from holdfast.records import canonical_json, check_name, sha256_hex
 

@@ -1,7 +1,7 @@
 """From labelled rows to a version: learners, the heuristic, the time split, and the one file that a version
 is."""
 
-from holdfast.train.boosting import LightGBM
+from holdfast.train.gradient_boosting import LightGBM
 from holdfast.train.heuristic import Rate
 from holdfast.train.learner import Learner
 from holdfast.train.logistic import LogisticRegression

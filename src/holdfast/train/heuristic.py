@@ -79,7 +79,7 @@ class Rate:
         `LARGEST_TABLE`.
         """
         # Here, because a server reads declarations too and must not pay for what only training needs.
-        from holdfast.train.agreement import check_agreement
+        from holdfast.train.conversion_check import check_agreement
 
         del seed
         check_examples(x, y, names)

@@ -66,7 +66,7 @@ class LogisticRegression:
         from sklearn import linear_model
         from sklearn.exceptions import ConvergenceWarning
 
-        from holdfast.train.agreement import check_agreement
+        from holdfast.train.conversion_check import check_agreement
 
         check_examples(x, y, names)
         check_weights(weights, y)

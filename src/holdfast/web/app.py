@@ -18,11 +18,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from holdfast import figures
-from holdfast.control.status import Status, StatusReader
+from holdfast import formatting
+from holdfast.control.reports.status import Status, StatusReader
 from holdfast.errors import HoldfastError
 from holdfast.store import Store
-from holdfast.web import data, delivery, words
+from holdfast.web import feeds_section, rollout_section
+from holdfast.web import formatting as words
 from holdfast.web.charts import Drawings, colour
 from holdfast.web.contexts import page
 
@@ -43,7 +44,7 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
 
 _HERE: Final = Path(__file__).parent
 _FILTERS: Final[Mapping[ModuleType, tuple[str, ...]]] = {
-    figures: ("ago", "share", "span"),
+    formatting: ("ago", "share", "span"),
     words: ("count", "day", "latency", "moment", "number", "percent", "size"),
 }
 
@@ -113,15 +114,15 @@ class _Pages:
         """The running rollout for programs: its metrics, their evidence over time, hooks, drills."""
         return JSONResponse(self._delivery(self._clock_us()).as_dict(), headers={"cache-control": "no-store"})
 
-    def _delivery(self, now_us: int) -> delivery.Delivery:
-        return delivery.read(self._store, self._model, now_us=now_us)
+    def _delivery(self, now_us: int) -> rollout_section.Delivery:
+        return rollout_section.read(self._store, self._model, now_us=now_us)
 
     def _status(self) -> Status:
         return self._reader.read(now_us=self._clock_us())
 
     def _render(self, template: str) -> Response:
         status = self._status()
-        feeds = data.read(self._store, [each.feed for each in status.feeds])
+        feeds = feeds_section.read(self._store, [each.feed for each in status.feeds])
         content = page(status, self._delivery(status.now_us), self._drawings, feeds)
         return HTMLResponse(
             self._templates.get_template(template).render(page=content), headers={"cache-control": "no-store"}
@@ -141,11 +142,11 @@ def _templates() -> Environment:
     )
     environment.filters["colour"] = colour
     for shown in (
-        delivery.interval_words,
-        delivery.mean_words,
-        delivery.metric_name,
-        delivery.states_of,
-        delivery.when_words,
+        rollout_section.interval_words,
+        rollout_section.mean_words,
+        rollout_section.metric_name,
+        rollout_section.states_of,
+        rollout_section.when_words,
     ):
         environment.filters[shown.__name__] = shown
     return environment

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import vl_convert
 
-from holdfast.control.status import RolloutStatus
+from holdfast.control.reports.status import RolloutStatus
 from holdfast.monitor import Minute, QualityDay
-from holdfast.monitor.accuracy import DAY_US
+from holdfast.monitor.quality import DAY_US
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.rollout import State
 

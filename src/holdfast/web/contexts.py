@@ -8,14 +8,14 @@ from typing import Final
 
 from markupsafe import Markup
 
-from holdfast import figures
-from holdfast.control.status import RolloutStatus, Status, VersionStatus
+from holdfast import formatting
+from holdfast.control.reports.status import RolloutStatus, Status, VersionStatus
 from holdfast.records import Verdict
-from holdfast.web import words
+from holdfast.web import formatting as words
 from holdfast.web.charts import Drawings, Spec, marks, quality_chart, traffic_chart
-from holdfast.web.data import FeedData, slice_chart, volume_chart
-from holdfast.web.delivery import Delivery
 from holdfast.web.evidence_chart import evidence_chart
+from holdfast.web.feeds_section import FeedData, slice_chart, volume_chart
+from holdfast.web.rollout_section import Delivery
 
 WIDE_PIXELS: Final = 1040
 NARROW_PIXELS: Final = 350
@@ -138,7 +138,7 @@ def headline(status: Status) -> str:
     if plan.challenger is None or plan.share_ppm == 0:
         tainted = ", although it is tainted" if status.held is not None else ""
         return f"{plan.champion} answers all traffic{tainted}."
-    share = figures.share(plan.share_ppm)
+    share = formatting.share(plan.share_ppm)
     if plan.share_ppm >= 1_000_000:
         return f"{plan.challenger} was given all traffic and is being verified."
     return f"{plan.champion} answers; {plan.challenger} is tried on {share} of the traffic."
@@ -164,7 +164,7 @@ def _presence_tile(status: Status) -> Tile:
         Verdict.ERROR: "no answer",
         Verdict.INCONCLUSIVE: "not known",
     }[status.presence.verdict]
-    detail = status.presence.explanation if age is None else f"champion is {figures.span(age)} old"
+    detail = status.presence.explanation if age is None else f"champion is {formatting.span(age)} old"
     if status.held is not None:
         return Tile("Presence", f"{figure}, tainted", f"no clean version can answer; {detail}", Verdict.FAIL)
     return Tile("Presence", figure, detail, status.presence.verdict)

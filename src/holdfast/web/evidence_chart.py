@@ -8,7 +8,7 @@ from typing import Final
 
 from holdfast.records import MINUTE_US
 from holdfast.web.charts import COLOURS, Spec, whole_chart
-from holdfast.web.delivery import Curve
+from holdfast.web.rollout_section import Curve
 
 _DASHES: Final = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3])
 

@@ -25,7 +25,7 @@ from holdfast.contract import (
     from_frame,
     from_text,
 )
-from holdfast.contract.reasons import _has_nul
+from holdfast.contract.batch.reasons import _has_nul
 from holdfast.errors import InputError
 
 CONTRACT = Contract(

@@ -25,9 +25,9 @@ from holdfast.contract import (
     from_frame,
     from_text,
 )
-from holdfast.contract.border import InexactError, convert_value
-from holdfast.contract.measures import convert_column
-from holdfast.contract.units import SAME, conversion, same_unit
+from holdfast.contract.batch.unit_columns import convert_column
+from holdfast.contract.schema.source_metadata import InexactError, convert_value
+from holdfast.contract.schema.units import SAME, conversion, same_unit
 from holdfast.errors import InputError
 
 FLIGHTS = Contract(

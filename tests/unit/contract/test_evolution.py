@@ -25,9 +25,9 @@ from holdfast.contract import (
     col,
     compile_row,
 )
-from holdfast.contract.changes import RULES, Border, Kind, What, in_words, worst
-from holdfast.contract.columns import Column
-from holdfast.contract.evolution import compare
+from holdfast.contract.evolution.compatibility import RULES, Border, Kind, What, in_words, worst
+from holdfast.contract.evolution.diff import compare
+from holdfast.contract.schema.columns import Column
 
 ID, AT = Text("id"), Timestamp("at", tz="UTC")
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -20,7 +20,7 @@ from holdfast.contract import (
     dtype,
     fill_values,
 )
-from holdfast.contract.missing import policy_from_json, policy_json
+from holdfast.contract.schema.missing import policy_from_json, policy_json
 from holdfast.errors import InputError
 
 CONTRACT = Contract(
@@ -34,6 +34,8 @@ CONTRACT = Contract(
     key="n",
     event_time="at",
 )
+
+POLICIES = {column.name: as_policy(column.missing) for column in CONTRACT.columns}
 
 
 def frame(**values: list[object]) -> pl.DataFrame:
@@ -51,25 +53,25 @@ def test_fill_values_come_from_the_values_that_are_there() -> None:
         whole=[1, 2, None, None],
         constant=[0.0] * 4,
     )
-    assert fill_values(CONTRACT, known) == {"median": 2.0, "mean": 2.5, "whole": 1.5, "constant": 7.0}
+    assert fill_values(POLICIES, known) == {"median": 2.0, "mean": 2.5, "whole": 1.5, "constant": 7.0}
 
 
 def test_a_column_without_any_value_has_no_median() -> None:
     with pytest.raises(InputError, match="'median'") as caught:
-        fill_values(CONTRACT, frame())
+        fill_values(POLICIES, frame())
     assert caught.value.code == "HF401"
 
 
 def test_only_the_columns_asked_for_are_fitted() -> None:
-    assert fill_values(CONTRACT, frame(), columns=["constant", "kept"]) == {"constant": 7.0}
+    assert fill_values({name: POLICIES[name] for name in ("constant", "kept")}, frame()) == {"constant": 7.0}
 
 
 def test_values_that_are_not_finite_do_not_reach_a_constant() -> None:
     hostile = frame(
         median=[float("nan"), float("inf"), 3.0, None], mean=[float("-inf"), 5.0, None, None], whole=[1] * 4
     )
-    assert fill_values(CONTRACT, hostile)["median"] == 3.0
-    assert fill_values(CONTRACT, hostile)["mean"] == 5.0
+    assert fill_values(POLICIES, hostile)["median"] == 3.0
+    assert fill_values(POLICIES, hostile)["mean"] == 5.0
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from holdfast.contract import (
     Timestamp,
     dtypes,
 )
-from holdfast.contract.profile import MOST_WORDS, Profile, merge, profile_batch
-from holdfast.contract.shapes import Flags, Instants, Numbers, Words, bin_edges, numbers_of
+from holdfast.contract.profile.column_profile import Flags, Instants, Numbers, Words, bin_edges, numbers_of
+from holdfast.contract.profile.profile import MOST_WORDS, Profile, merge, profile_batch
 from holdfast.errors import InputError
 
 NEW_YORK = ZoneInfo("America/New_York")

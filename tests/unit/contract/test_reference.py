@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast import contract
-from holdfast.contract.rule_nodes import OPERATORS
-from holdfast.contract.rules import Expression
+from holdfast.contract.schema.expressions import Expression
+from holdfast.contract.schema.rule_ast import OPERATORS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "contract.md").read_text(encoding="utf-8")
 

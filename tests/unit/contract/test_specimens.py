@@ -16,7 +16,7 @@ from holdfast.contract import (
     Timestamp,
     compile_row,
 )
-from holdfast.contract.specimens import specimens
+from holdfast.contract.row.synthetic_rows import specimens
 
 CONTRACT = Contract(
     Text("id", max_length=6),

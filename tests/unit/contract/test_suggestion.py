@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import holdfast
 from holdfast.contract import Contract, Timestamp, compile_batch, from_frame
-from holdfast.contract.border import ColumnFacts
-from holdfast.contract.suggestion import suggest
+from holdfast.contract.profile.infer_contract import suggest
+from holdfast.contract.schema.source_metadata import ColumnFacts
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = pl.DataFrame(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from holdfast.contract.unique import repeated
+from holdfast.contract.batch.uniqueness import repeated
 
 LIMITS = [-(2**63), 2**63 - 1, 0]
 

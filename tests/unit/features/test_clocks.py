@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from spox import Tensor, argument, build
 
 from holdfast.features import MISSING_US
-from holdfast.features.clocks import clocks
+from holdfast.features.datetime_ops import clocks
 from holdfast.features.fitted import Clock
-from holdfast.features.zones import END_SECOND, zone_of
+from holdfast.features.timezone_tables import END_SECOND, zone_of
 
 # Half-hour and 45-minute offsets, half-hour changes, changes around Ramadan, a day left out, none at all.
 ZONES = [

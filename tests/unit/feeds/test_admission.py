@@ -22,8 +22,8 @@ from holdfast.feeds import (
     Volume,
 )
 from holdfast.feeds.admission import NOTHING, History, Past, judge, worst
-from holdfast.feeds.changed_columns import changed_columns
-from holdfast.feeds.delivery import DAY_US, HOUR_US, DeliveryFacts, digest_of, measure
+from holdfast.feeds.measurements import DAY_US, HOUR_US, DeliveryFacts, digest_of, measure
+from holdfast.feeds.schema_drift import changed_columns
 from holdfast.records import Level, Violation
 
 CONTRACT = Contract(

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from holdfast.monitor import Outcomes, by_day, by_version, quality
-from holdfast.monitor.accuracy import DAY_US
+from holdfast.monitor.quality import DAY_US
 
 
 def outcomes(rows, days=3, versions=("v1", "v2"), seed=1):

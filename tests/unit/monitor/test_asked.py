@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from holdfast.monitor.asked import FEWEST_ROWS, compare_slices, label_share
+from holdfast.monitor.traffic_comparison import FEWEST_ROWS, compare_slices, label_share
 
 
 def test_a_slice_is_uncovered_only_when_enough_answers_had_it():

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from holdfast.contract import Category, Contract, Integer, Keep, Label, Number, Text, Timestamp, dtypes
-from holdfast.contract.profile import profile_batch
-from holdfast.monitor.fingerprint import FEWEST_BATCHES, judge
+from holdfast.contract.profile.profile import profile_batch
+from holdfast.monitor.drift import FEWEST_BATCHES, judge
 from holdfast.records import Level
 
 SOAK = runpy.run_path(str(Path(__file__).parents[2] / "soak" / "fingerprint.py"))

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from holdfast.monitor import Observation, judge, presence
-from holdfast.monitor.presence import SETTLING_US
+from holdfast.monitor.version_check import SETTLING_US
 from holdfast.records import TrafficPlan, Verdict
 
 ALONE = TrafficPlan("m", 7, "v1", None, 0, "v0", "h1", None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from holdfast.contract.profile import Profile
-from holdfast.contract.shapes import Words
-from holdfast.monitor.representation import BASELINE, charts, uncovered
+from holdfast.contract.profile.column_profile import Words
+from holdfast.contract.profile.profile import Profile
+from holdfast.monitor.slice_charts import BASELINE, charts, uncovered
 
 
 def batches(

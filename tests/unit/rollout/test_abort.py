@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.records import EVERYTHING_PPM, TrafficPlan
-from holdfast.rollout.abort import (
+from holdfast.rollout.model.abort import (
     REPEATED_US,
     Abort,
     UnderWay,

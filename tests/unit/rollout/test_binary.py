@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from holdfast.errors import InputError
-from holdfast.rollout.binary import Binary, furthest
-from holdfast.store import binaries
+from holdfast.rollout.model.runtime import Binary, furthest
+from holdfast.store.models import runtimes
 
 
 def test_equal_facts_have_one_id_and_come_back_from_their_document() -> None:
@@ -30,7 +30,7 @@ def test_answers_that_are_fewer_or_no_numbers_are_infinitely_far_away() -> None:
 
 
 def test_this_process_says_its_releases_and_its_builds_name() -> None:
-    found = binaries.here("blue")
-    assert {*binaries.MADE_OF, "python", "machine", "build"} == set(found.facts)
+    found = runtimes.here("blue")
+    assert {*runtimes.MADE_OF, "python", "machine", "build"} == set(found.facts)
     assert found.facts["build"] == "blue"
-    assert found.difference(binaries.here("green")) == "build blue -> green"
+    assert found.difference(runtimes.here("green")) == "build blue -> green"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import InputError
-from holdfast.rollout.configuration import ConnectionLimits
+from holdfast.rollout.model.serving_config import ConnectionLimits
 
 
 @given(

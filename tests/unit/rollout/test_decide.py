@@ -34,10 +34,10 @@ from holdfast.rollout import (
     fold_requests,
     fold_scores,
     hold_to_levels,
-    shadow,
 )
-from holdfast.rollout.decide import harm_shown
-from holdfast.rollout.drills import DrillKind, Standing
+from holdfast.rollout.decision.decide import harm_shown
+from holdfast.rollout.evidence import shadow
+from holdfast.rollout.model.drills import DrillKind, Standing
 
 POLICY = Canary(units_per_step=100, labelled_per_step=20, patience=timedelta(hours=1))
 HOUR_US = 3_600_000_000

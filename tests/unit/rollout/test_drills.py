@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import InputError
 from holdfast.records import Verdict
-from holdfast.rollout.drills import HOUR_US, RETRY_US, Drill, DrillKind, Drills, due, kind_of, ready
+from holdfast.rollout.model.drills import HOUR_US, RETRY_US, Drill, DrillKind, Drills, due, kind_of, ready
 
 DAY_US = 86_400_000_000
 BACK = DrillKind.ROLL_BACK

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.rollout import Canary, begin
-from holdfast.rollout.history import POINTS, points_of, remembered
+from holdfast.rollout.evidence.history import POINTS, points_of, remembered
 
 SECOND_US = 1_000_000
 

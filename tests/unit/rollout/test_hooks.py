@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from holdfast.errors import InputError
 from holdfast.records import Verdict
 from holdfast.rollout import Advance, Canary, Event, Hook, RollBack, Wait
-from holdfast.rollout.hooks import ANSWER_BYTES, understood, upheld
+from holdfast.rollout.decision.webhooks import ANSWER_BYTES, understood, upheld
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from holdfast.rollout import TRANSITIONS, Canary, Event, PushOutcome, State
-from holdfast.rollout.pushes import Turn, outcome_of, replaced
+from holdfast.rollout.model.pushes import Turn, outcome_of, replaced
 
 BAD, ESCAPED, CENSORED, OPEN = PushOutcome.BAD, PushOutcome.ESCAPED, PushOutcome.CENSORED, PushOutcome.OPEN
 TURN = Turn(State.CANARY, State.ROLLING_BACK, "v1", "", "", by_person=False, reason="because")

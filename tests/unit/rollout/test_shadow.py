@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 from holdfast.errors import InputError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, MetricState, Shadow
-from holdfast.rollout.metric import (
-    SHADOW_DISAGREEMENT,
-    SHADOW_ERRORS,
-    SHADOW_LATENCY,
-    SHADOW_QUALITY,
-    SHADOW_SCORE,
-)
-from holdfast.rollout.shadow import (
+from holdfast.rollout.evidence.shadow import (
     KEPT_SLICES,
     REMEMBERED_UNITS,
     ComparedRow,
@@ -32,6 +25,13 @@ from holdfast.rollout.shadow import (
     in_words,
     judge,
     slices_of,
+)
+from holdfast.rollout.model.metric import (
+    SHADOW_DISAGREEMENT,
+    SHADOW_ERRORS,
+    SHADOW_LATENCY,
+    SHADOW_QUALITY,
+    SHADOW_SCORE,
 )
 from holdfast.stats import BettingTest, DiscordantTest, LevelTest
 

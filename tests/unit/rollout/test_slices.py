@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from holdfast.records import Arm
 from holdfast.rollout import Answered, Canary, MetricState, begin, fold_requests, hold_to_levels
-from holdfast.rollout.evidence import begin_step, begin_watch
-from holdfast.rollout.slices import OTHER, SLICES_GUARDED, shown_by, weight_of
-from holdfast.rollout.verdict import harm_of, judge
+from holdfast.rollout.evidence.evidence import begin_step, begin_watch
+from holdfast.rollout.evidence.slices import OTHER, SLICES_GUARDED, shown_by, weight_of
+from holdfast.rollout.evidence.verdict import harm_of, judge
 
 POLICY = Canary(slices=("carrier",), error_margin=1.5)
 CHALLENGER, CHAMPION = Arm.CHALLENGER, Arm.CHAMPION

@@ -9,8 +9,8 @@ import pytest
 
 from holdfast.records import Arm
 from holdfast.rollout import Canary, MetricState, begin, fold_scores, hold_to_levels
-from holdfast.rollout.evidence import WAITING_SCORES
-from holdfast.rollout.strata import STRATUM_US, LabelledAnswer, stratified
+from holdfast.rollout.evidence.evidence import WAITING_SCORES
+from holdfast.rollout.evidence.strata import STRATUM_US, LabelledAnswer, stratified
 
 POLICY = Canary(latency_quantile=None)
 RUNS = 60

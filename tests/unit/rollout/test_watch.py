@@ -24,10 +24,8 @@ from holdfast.rollout import (
     fold_requests,
     fold_scores,
     hold_to_levels,
-    shadow,
 )
-from holdfast.rollout.evidence import begin_watch
-from holdfast.rollout.watch import (
+from holdfast.rollout.decision.post_promotion import (
     DAY_US,
     HOUR_US,
     EndWatch,
@@ -37,6 +35,8 @@ from holdfast.rollout.watch import (
     next_stretches,
     rate_in_words,
 )
+from holdfast.rollout.evidence import shadow
+from holdfast.rollout.evidence.evidence import begin_watch
 
 POLICY = Canary(units_per_step=50, labelled_per_step=10)
 MINUTE_US = 60_000_000

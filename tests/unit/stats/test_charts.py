@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from holdfast.errors import InputError
-from holdfast.stats.baseline import proportion_baseline
-from holdfast.stats.charts import Chart, Cusum, Ewma, Shewhart, chart_from_json, limit_for, widened
+from holdfast.stats.chart_baseline import proportion_baseline
+from holdfast.stats.control_charts import Chart, Cusum, Ewma, Shewhart, chart_from_json, limit_for, widened
 
 SOAK = runpy.run_path(str(Path(__file__).parents[2] / "soak" / "charts.py"))
 DESIGNS = [Shewhart(3.0), Ewma(0.1, 2.814), Ewma(0.2, 2.86), Cusum(0.5, 5.0), Cusum(0.5, 4.0)]

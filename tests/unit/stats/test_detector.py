@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import InputError
 from holdfast.stats import Detector, LevelTest
-from holdfast.stats.level import STAKES, count_gains
+from holdfast.stats.level_test import STAKES, count_gains
 
 
 def windows_to_alarm(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from holdfast.errors import InputError
 from holdfast.stats import HypergeometricTest
 from holdfast.stats.hypergeometric import log_e_paths, log_factors
-from holdfast.stats.odds import LOG_RATIOS, LOG_STAKES
+from holdfast.stats.odds_ratio import LOG_RATIOS, LOG_STAKES
 
 ALPHA = 0.01
 BETS = LOG_RATIOS[LOG_RATIOS > 0.0]

@@ -7,7 +7,13 @@ import pytest
 
 from holdfast.errors import InputError
 from holdfast.stats.divergence import jensen_shannon, population_stability
-from holdfast.stats.prior import PriorShift, prior_by_confusion, prior_by_em, prior_interval, prior_shift
+from holdfast.stats.label_shift import (
+    PriorShift,
+    prior_by_confusion,
+    prior_by_em,
+    prior_interval,
+    prior_shift,
+)
 
 
 def drawn(share: float, rows: int, seed: int, warp: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from holdfast.contract import Category, Contract, Integer, Label, Number, Timestamp, dtypes
-from holdfast.contract.profile import merge, profile_batch
-from holdfast.tables.difference import TableFacts, difference
+from holdfast.contract.profile.profile import merge, profile_batch
+from holdfast.tables.snapshot_diff import TableFacts, difference
 
 
 def contract(unit: str = "mi") -> Contract:

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Timestamp, col, dtypes
 from holdfast.errors import InputError, RefusedError
-from holdfast.tables.select import Selected, forbidden_among, select
+from holdfast.tables.apply_selection import Selected, forbidden_among, select
 from holdfast.tables.selection import (
     Cap,
     Discard,

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from holdfast.errors import HoldfastError, InputError, RefusedError
 from holdfast.train import LightGBM, LogisticRegression, Rate
-from holdfast.train.agreement import answers, check_agreement
+from holdfast.train.conversion_check import answers, check_agreement
 from holdfast.train.learner import Learner
-from holdfast.train.trees import float32_not_above, forest_graph
+from holdfast.train.onnx_trees import float32_not_above, forest_graph
 
 
 @dataclass(frozen=True)

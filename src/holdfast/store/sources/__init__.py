@@ -4,9 +4,9 @@ A source is taken into memory once, so that what was digested is what is loaded,
 What changes while it is read is refused. No source is waited for longer than a deadline, and none larger than a limit is read.
 """
 
-from holdfast.store.sources.opening import Bounded, Spec, deliveries, open_source
-from holdfast.store.sources.parsing import parse, read
-from holdfast.store.sources.source import DEADLINE_SECONDS, LIMIT_BYTES, Bundle, File, Kind, Rows, Source
+from holdfast.store.sources.delivery import DEADLINE_SECONDS, LIMIT_BYTES, Bundle, File, Kind, Rows, Source
+from holdfast.store.sources.opener import Bounded, Spec, deliveries, open_source
+from holdfast.store.sources.parser import parse, read
 
 __all__ = [
     "DEADLINE_SECONDS",

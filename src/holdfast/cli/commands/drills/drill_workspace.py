@@ -1,0 +1,28 @@
+"""Where a project's drills take place, for whichever command holds one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from holdfast.cli.project import Project, now_us
+from holdfast.control.drills.live import Place
+from holdfast.rollout.model.drills import Drills
+
+
+def place_of(loaded: Project, declaration: Path | None, *, live: bool = False) -> Place:
+    """Where the project's drills take place."""
+    file = [] if declaration is None else ["--file", str(declaration)]
+    schedule = loaded.model.drills or Drills()
+    return Place(
+        store=loaded.store(),
+        model=loaded.model,
+        serve=[
+            *(sys.executable, "-m", "holdfast", "serve", "--project", str(loaded.directory), *file),
+            *("--supervisor", str(os.getpid())),
+        ],
+        clock_us=now_us,
+        within_us=schedule.roll_back_within_us,
+        live=live,
+    )

@@ -1,0 +1,308 @@
+"""Commands for the contract: contract show, diff, history, accept, suggest."""
+
+from __future__ import annotations
+
+import getpass
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+import polars as pl
+import typer
+from rich.markup import escape
+
+from holdfast.cli.app import app
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.output import Report
+from holdfast.cli.project import MODEL_FILE, Project, now_us
+from holdfast.contract import Column, Contract, Timestamp
+from holdfast.contract.evolution.compatibility import Kind
+from holdfast.contract.evolution.diff import Evolution, compare
+from holdfast.contract.profile import infer_contract as suggesting
+from holdfast.contract.schema.source_metadata import ColumnFacts
+from holdfast.control.ingest import contract_changes as changing
+from holdfast.errors import InputError, NotFoundError
+from holdfast.feeds import Feed
+from holdfast.formatting import counted, moment
+from holdfast.settings import Settings
+from holdfast.store import Store
+from holdfast.store.catalog import batches, name_lookup
+from holdfast.store.feeds import contracts
+from holdfast.store.files import blobs, data_files
+from holdfast.store.models import versions
+from holdfast.store.sources import open_source
+from holdfast.store.sources.infer_types import look
+from holdfast.train.artifact import read_metadata
+
+_VERSION: Final = re.compile(r"v[0-9]+(-[0-9a-f]*)?")
+_HASH: Final = re.compile(r"[0-9a-f]{6,64}")
+_COLOURS: Final = {Kind.COMPATIBLE: "green", Kind.EXPAND_CONTRACT: "yellow", Kind.BREAKING: "red"}
+
+REFERENCE: Final = (
+    "a hash from `contract history`, a version such as v3, the name of a feed (what it was loaded under last), a declaration "
+    "such as model.py or model.py:FEED, or a contract's JSON file"
+)
+
+group = typer.Typer(name="contract", help="What a row is: shown, compared, changed.", no_args_is_help=True)
+app.add_typer(group, rich_help_panel="Rows")
+
+
+@group.command()
+def show(
+    which: Annotated[str, typer.Argument(help=f"Which contract: {REFERENCE}.")] = MODEL_FILE,
+    project: Directory = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show a contract, column by column, with its hash."""
+    report = Report(as_json=as_json)
+    found = contract_of(project, which)
+    report.say(
+        f"contract [bold]{found.hash[:12]}[/], key {' + '.join(found.key)}, event time {found.event_time}"
+    )
+    report.table(
+        "Columns", ["column", "what it is"], [(column.name, _told(column)) for column in found.columns]
+    )
+    report.result({"hash": found.hash, "contract": found.to_json()})
+
+
+@group.command()
+def diff(
+    old: Annotated[str, typer.Argument(help=f"The older one: {REFERENCE}.")],
+    new: Annotated[
+        str | None,
+        typer.Argument(help="The newer one, said in the same way.", show_default="what is declared now"),
+    ] = None,
+    project: Directory = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what changed between two contracts and what it breaks. Exit status 1 when something does."""
+    report = Report(as_json=as_json)
+    before = contract_of(project, old)
+    after = contract_of(project, new or _declared_beside(project, old))
+    evolution = compare(before, after)
+    _say(report, before, after, evolution)
+    report.result({"old": before.hash, "new": after.hash, **evolution.as_dict()})
+    if evolution.kind is Kind.BREAKING:
+        raise typer.Exit(1)
+
+
+@group.command()
+def history(
+    feed: Annotated[str | None, typer.Argument(help="Only this feed.")] = None,
+    project: Directory = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """List the contracts under which rows were loaded, feed by feed, and how each differs from the one before."""
+    report = Report(as_json=as_json)
+    with _store(project).ledger.read() as connection:
+        uses = contracts.uses(connection, feed)
+        kept = {row.contract_hash: row for row in contracts.everything(connection)}
+    lines = []
+    for before, use in zip([None, *uses], uses, strict=False):
+        follows = before is not None and before.feed == use.feed
+        one, other = (kept.get(before.contract_hash) if before else None), kept.get(use.contract_hash)
+        kind = "-" if not follows else "not kept"
+        if follows and one and other:
+            kind = str(compare(Contract.from_json(one.contract), Contract.from_json(other.contract)).kind)
+        since = moment(other.first_us if other else None)
+        lines.append((use.feed, use.contract_hash[:12], since, use.batches, use.rows_loaded, kind))
+    heads = ("feed", "contract", "first used", "batches", "rows", "change")
+    report.table("Contracts", heads, lines)
+    report.result({"contracts": [dict(zip(heads, line, strict=True)) for line in lines]})
+
+
+@group.command()
+def accept(
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the ledger with every difference.")],
+    feed: Annotated[str | None, typer.Argument(help="The feed whose contract changes.")] = None,
+    model: Annotated[
+        bool,
+        typer.Option("--model", help="The model's own contract, from its champion's to the declared one."),
+    ] = False,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take upon yourself a change of contract that others have to follow, or that breaks what is loaded."""
+    report = Report(as_json=as_json)
+    if model == (feed is not None):
+        raise InputError(
+            "HF201",
+            "name either a feed or --model",
+            state="nothing was changed",
+            next_command="holdfast contract --help",
+        )
+    loaded = Project.load(project, declaration)
+    store, actor = loaded.store(), getpass.getuser()
+    if feed is not None:
+        change = changing.accept(store, loaded.feed(feed), reason=reason, actor=actor, now_us=now_us())
+    else:
+        change = changing.accept_for_callers(store, loaded.model, reason=reason, actor=actor, now_us=now_us())
+    report.say(f"[green]ok[/] accepted by {escape(actor)}: {escape(change.explanation)}")
+    report.result(
+        {"subject": change.feed, "old": change.before, "new": change.after, "actor": actor, "reason": reason}
+    )
+
+
+@group.command()
+def suggest(
+    data: Annotated[
+        str | None, typer.Argument(help="Rows to look at: a file, a directory, a pattern, a URL.")
+    ] = None,
+    feed: Annotated[
+        str | None,
+        typer.Option(
+            "--feed", help="Compare with this feed's contract; without DATA, look at the rows that it has."
+        ),
+    ] = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", help="A column of the key, if you know it.")
+    ] = None,
+    event_time: Annotated[str | None, typer.Option("--event-time", help="The column that says when.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="The true-or-false column to foretell.")
+    ] = None,
+    zone: Annotated[
+        str | None,
+        typer.Option(
+            "--tz", help="Time zone of times that have none.", show_default="what the feed declares, else UTC"
+        ),
+    ] = None,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Suggest a contract from rows, with the evidence for each line. Changes nothing."""
+    report = Report(as_json=as_json)
+    present = None if feed is None else Project.load(project, declaration).feed(feed)
+    frame, facts = _rows(project, data, present)
+    if present is not None:
+        declared = present.contract
+        key, event_time = key or list(declared.key), event_time or declared.event_time
+        label = label or (declared.label.name if declared.label else None)
+    times = {}
+    if present is not None and zone is None:
+        times = {each.name: each for each in present.contract.columns if isinstance(each, Timestamp)}
+    for name in (*(key or ()), *filter(None, (event_time, label))):
+        if name not in frame.columns:
+            known = ", ".join(frame.columns)
+            raise InputError(
+                "HF202",
+                f"there is no column {name!r}; there are {known}",
+                state="nothing was changed",
+                next_command="holdfast contract show",
+            )
+    found = suggesting.suggest(
+        frame, zone=zone or "UTC", facts=facts, times=times, key=key or (), event_time=event_time, label=label
+    )
+    report.say(escape(found.python()))
+    for note in found.notes:
+        report.say(f"[dim]{escape(note)}[/]")
+    for question in found.unknown:
+        report.say(f"[yellow]not to be seen in rows[/] {escape(question)}")
+    evolution = None
+    if present is not None and found.contract is not None:
+        evolution = compare(present.contract, found.contract)
+        _say(report, present.contract, found.contract, evolution)
+    report.result(
+        {
+            "python": found.python(),
+            "rows": frame.height,
+            "columns": [
+                {"line": each.line, "why": each.why, "unknown": each.unknown} for each in found.columns
+            ],
+            "notes": found.notes,
+            "unknown": found.unknown,
+            "contract": found.contract.to_json() if found.contract else None,
+            "difference": evolution.as_dict() if evolution else None,
+        }
+    )
+
+
+def _rows(project: Path, data: str | None, feed: Feed | None) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
+    if data is not None:
+        return look(open_source(data), missing_words=("", "NA") if feed is None else feed.missing_words)
+    if feed is None:
+        raise InputError(
+            "HF201",
+            "which rows? name DATA or --feed",
+            state="nothing was changed",
+            next_command="holdfast contract --help",
+        )
+    store = _store(project)
+    with store.ledger.read() as connection:
+        version = batches.current_version(connection)
+    frame = data_files.read_rows(store, version, feed.name)
+    if frame.is_empty():
+        raise NotFoundError(
+            "HF303",
+            f"feed {feed.name!r} has no rows yet",
+            state="nothing was changed",
+            next_command="holdfast ingest",
+        )
+    # What the rows lost when they were loaded: units and meanings stand in the contract alone.
+    facts = {
+        column.name: ColumnFacts(getattr(column, "unit", None), column.semantic)
+        for column in feed.contract.columns
+    }
+    return frame, facts
+
+
+def contract_of(project: Path, which: str) -> Contract:
+    """The contract that a person means by `which`; see `REFERENCE`. Raises `NotFoundError` HF303 when nothing is meant."""
+    path, _, feed = which.partition(":")
+    if path.endswith(".py"):
+        loaded = Project.load(project, Path(path))
+        return loaded.feed(feed).contract if feed else loaded.model.contract
+    if which.endswith(".json"):
+        return _from_file(project / which)
+    store = _store(project)
+    with store.ledger.read() as connection:
+        newest = contracts.newest_of(connection, which)
+        kept = None if newest is None else contracts.find(connection, newest)
+        if kept is not None:
+            return kept
+        if _HASH.fullmatch(which):
+            return contracts.get(connection, which)
+    if _VERSION.fullmatch(which):
+        version = versions.get(store, name_lookup.version(store, which))
+        return Contract.from_json(read_metadata(blobs.get(store, version.digest)).contract_json)
+    raise NotFoundError(
+        "HF303",
+        f"{which!r} is no contract that is known here; it can be {REFERENCE}",
+        state="nothing was changed",
+        next_command="holdfast contract history",
+    )
+
+
+def _declared_beside(project: Path, old: str) -> str:
+    """What is declared now of the same thing: the feed's contract for a feed, else the model's."""
+    feeds = [feed.name for feed in Project.load(project).model.feeds]
+    return f"{MODEL_FILE}:{old}" if old in feeds else MODEL_FILE
+
+
+def _from_file(path: Path) -> Contract:
+    try:
+        return Contract.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("HF201", f"{path} cannot be read: {error}", state="nothing was changed") from error
+
+
+def _store(project: Path) -> Store:
+    return Store.of(Settings.read(project))
+
+
+def _say(report: Report, before: Contract, after: Contract, evolution: Evolution) -> None:
+    colour = _COLOURS[evolution.kind]
+    told = counted(len(evolution.changes), "change") if evolution.changes else "no change"
+    report.say(f"{before.hash[:12]} -> {after.hash[:12]}: [{colour}]{evolution.kind}[/], {told}")
+    for change in evolution.changes:
+        subject = f"[bold]{escape(change.column)}[/] " if change.column else ""
+        values = escape(f"{change.before} -> {change.after}")
+        report.say(f"  [{_COLOURS[change.kind]}]{change.kind}[/] {subject}{change.what}: {values}")
+        report.say(f"    {escape(change.why)}")
+
+
+def _told(column: Column) -> str:
+    facts = [f"{name}={getattr(column, name)!r}" for name in column.__slots__ if name != "name"]
+    return f"{type(column).__name__}({', '.join(facts)})"

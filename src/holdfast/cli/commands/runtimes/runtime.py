@@ -1,0 +1,219 @@
+"""The commands for what servers are: binary, and binary facts, register, try and use."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections import defaultdict
+from typing import Annotated, Final
+
+import typer
+from rich.markup import escape
+
+from holdfast.cli.app import app
+from holdfast.cli.commands.runtimes.runtime_trial import running_in, serving, trying
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.output import Report
+from holdfast.cli.project import Project, now_us
+from holdfast.control.probing import convergence
+from holdfast.control.runtimes import runtime as pushing
+from holdfast.errors import NotFoundError, UnavailableError
+from holdfast.formatting import counted, moment
+from holdfast.records import Verdict
+from holdfast.settings import Settings
+from holdfast.store.catalog import name_lookup
+from holdfast.store.models import runtimes
+from holdfast.store.rollout import traffic_plans
+from holdfast.store.serving import servers
+
+SEEN_SECONDS: Final = 40.0
+"""How long servers may take to be replaced before the command says that they were not."""
+
+group = typer.Typer(
+    name="binary",
+    help="What servers are: the release of Holdfast with all that it runs on.",
+    invoke_without_command=True,
+)
+app.add_typer(group, rich_help_panel="Running")
+
+BinaryId = Annotated[str, typer.Argument(metavar="BINARY", help="The binary, as in b-1f2e3d4c5b6a.")]
+
+
+@group.callback()
+def binary(
+    context: typer.Context,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the registered binaries, which is in force, and which servers are what. Example: holdfast binary"""
+    if context.invoked_subcommand is not None:
+        return
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    store, model = loaded.store(), loaded.model.name
+    with store.ledger.read() as connection:
+        known = runtimes.listed(connection)
+        asked = pushing.current(connection, model)
+    wanted = None if asked is None else asked[1].binary
+    running: dict[str, list[str]] = defaultdict(list)
+    for server, found in running_in(store, model).items():
+        running[found].append(server)
+    ids = [each.binary for each in known]
+    rows = [
+        {
+            "binary": each.binary,
+            "in_force": each.binary == wanted,
+            "servers": running.get(each.binary, []),
+            "command": list(each.command),
+            "facts": dict(each.facts.facts),
+            "registered_us": each.registered_us,
+        }
+        for each in known
+    ]
+    report.table(
+        "Binaries",
+        ["binary", "in force", "servers", "command", "registered"],
+        [
+            (
+                each.binary,
+                "yes" if each.binary == wanted else "",
+                ", ".join(running.get(each.binary, [])),
+                " ".join(each.command),
+                moment(each.registered_us),
+            )
+            for each in known
+        ],
+    )
+    others = {name: who for name, who in running.items() if name not in ids}
+    for name, who in others.items():
+        report.say(f"{', '.join(who)} runs {name}, which is not registered")
+    report.result({"binaries": rows, "unregistered": others})
+
+
+@group.command()
+def facts(project: Directory = HERE, as_json: AsJson = False) -> None:
+    """Say what this command is: the releases of what is on the way of a request. Example: holdfast binary facts --json"""
+    report = Report(as_json=as_json)
+    own = runtimes.here(Settings.read(project).build)
+    report.table(own.id, ["made of", "release"], list(own.facts.items()))
+    report.result({"binary": own.id, "facts": dict(own.facts)})
+
+
+@group.command()
+def register(
+    words: Annotated[
+        list[str], typer.Argument(metavar="COMMAND...", help="What stands before `serve`, after `--`.")
+    ],
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a command what it is, and keep that with the command. It is run as it stands, by no shell.
+
+    Example: holdfast binary register -- /opt/holdfast-0.2/bin/python -m holdfast
+    """
+    report = Report(as_json=as_json)
+    store = Project.load(project, declaration).store()
+    found = pushing.facts_of(words)
+    with store.ledger.write() as connection:
+        name = runtimes.register(connection, found, words, now_us=now_us())
+    apart = runtimes.here(Settings.read(project).build).difference(found)
+    report.say(f"[green]{name}[/] {escape(apart) or 'is what this command is'}")
+    report.result({"binary": name, "facts": dict(found.facts), "command": words})
+
+
+@group.command(name="try")
+def try_(
+    name: BinaryId,
+    version: Annotated[
+        str | None, typer.Option("--version", help="Try this version.", show_default="the intended one")
+    ] = None,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a binary answer, on a copy of the store, what callers asked, and compare with what serves. Exit status 1 when
+    it differs. Example: holdfast binary try b-1f2e3d4c5b6a
+    """
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    store = loaded.store()
+    name = name_lookup.binary(store, name)
+    version = name_lookup.version(store, version, loaded.model.name) if version else _intended(loaded)
+    found = trying(report, loaded, declaration, name, version)
+    report.result(
+        {
+            "binary": name,
+            "version": found.version,
+            "configuration": found.configuration,
+            "verdict": str(found.verdict),
+            "explanation": found.explanation,
+        }
+    )
+    if found.verdict is not Verdict.PASS:
+        raise typer.Exit(1)
+
+
+@group.command()
+def use(
+    name: BinaryId,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; kept in the ledger.")
+    ] = "asked for by a person",
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Only decide; do not wait until servers were replaced.")
+    ] = False,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a binary serve. What was not tried with who answers is tried first, and refused when it answers otherwise.
+
+    `holdfast up` starts it beside what runs. `holdfast rollback --only binary` takes it back. Example:
+    holdfast binary use b-1f2e3d4c5b6a
+    """
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    store, model = loaded.store(), loaded.model.name
+    name = name_lookup.binary(store, name)
+    present = serving(loaded)
+    plan = traffic_plans.newest(store, model)
+    if name != present.binary:
+        for version in pushing.to_try(store, model, name):
+            trying(report, loaded, declaration, name, version)
+    registered = servers.registered(store, model)
+    number = pushing.push(
+        store, model, name, present.facts, actor=getpass.getuser(), reason=reason, now_us=now_us()
+    )
+    decided = time.monotonic()
+    report.say(f"[green]decided[/] servers are {name} (plan {number})")
+    done = took_ms = None
+    if not no_wait and plan is not None:
+        seen = convergence.as_binary(number, name, plan.intended)
+        answered = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
+        done, took_ms = answered.done, answered.took_ms if answered.done else None
+        if answered.waiting:
+            raise UnavailableError(
+                "HF503",
+                f"{', '.join(answered.waiting)} was not replaced within {SEEN_SECONDS:g} s",
+                state=f"plan {number} is in the ledger",
+                next_command="holdfast events; start servers by hand that `holdfast up` does not keep",
+            )
+        if answered.done:
+            report.say(
+                f"[green]done[/] {counted(len(answered.answered), 'server')} after {answered.took_ms:.0f} ms"
+            )
+    report.result({"binary": name, "plan": number, "done": done, "took_ms": took_ms})
+
+
+def _intended(loaded: Project) -> str:
+    plan = traffic_plans.newest(loaded.store(), loaded.model.name)
+    if plan is None:
+        raise NotFoundError(
+            "HF303",
+            f"no version of {loaded.model.name!r} serves yet",
+            state="nothing was tried",
+            next_command="holdfast rollout",
+        )
+    return plan.intended

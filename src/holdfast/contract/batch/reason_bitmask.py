@@ -1,0 +1,89 @@
+"""Which reasons hold for which bad row: found as bitmasks, told as words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+import polars as pl
+
+from holdfast.contract.batch.reasons import Reason
+
+REASONS: Final = "_reasons"
+"""The column of a quarantined row that says why; no contract can name a column so."""
+
+_BITS: Final = 64
+
+Place: TypeAlias = tuple[int, int]
+"""Where the bit of a reason is: which mask, and which bit of it. Two reasons may have one word: a time out of range as
+it was read, and as it was checked.
+"""
+
+
+def any_broken(reasons: tuple[Reason, ...]) -> pl.Expr:
+    """Whether any reason holds: one bit for a row."""
+    # Null where one is null and none holds, so that one look at the end is enough.
+    return pl.any_horizontal(reason.broken for reason in reasons if not reason.covered).fill_null(value=False)
+
+
+def each_broken(reasons: tuple[Reason, ...]) -> list[pl.Expr]:
+    """For each reason whether it holds in any row: for few rows a third of the work of `any_broken`, and it says only
+    whether there is a bad row, not which.
+    """
+    return [
+        reason.broken.any().alias(str(number)) for number, reason in enumerate(reasons) if not reason.covered
+    ]
+
+
+def bitmasks(reasons: tuple[Reason, ...]) -> list[pl.Expr]:
+    """One UInt64 column for every 64 reasons, bit i set where its reason i holds."""
+    masks = []
+    for start in range(0, len(reasons), _BITS):
+        bits = [
+            pl.when(reason.broken).then(pl.lit(1 << bit, pl.UInt64)).otherwise(pl.lit(0, pl.UInt64))
+            for bit, reason in enumerate(reasons[start : start + _BITS])
+        ]
+        masks.append(pl.sum_horizontal(bits).alias(f"mask{start // _BITS}"))
+    return masks
+
+
+def in_words(
+    masks: pl.DataFrame, reasons: tuple[Reason, ...], struck: Iterable[tuple[str, pl.Series]]
+) -> pl.Series:
+    """For each row of `masks` the words of its reasons.
+
+    Of each column the first that holds; then every rule of which all columns are valid; then those of `struck`, where
+    a repeated row says of which key.
+    """
+    found = masks.select(pl.all().bitwise_or()).row(0)
+    chains: dict[str, list[tuple[Place, Reason]]] = {}
+    for number, reason in enumerate(reasons):
+        mask, bit = divmod(number, _BITS)
+        if found[mask] >> bit & 1:
+            chains.setdefault(reason.column, []).append(((mask, bit), reason))
+    listed = []
+    for chain in chains.values():
+        choice = pl.lit(None, pl.String)
+        for place, reason in reversed(chain):
+            of_read = [other for name in reason.reads for other, _ in chains.get(name, ())]
+            holds = _any_bit([place]) & ~_any_bit(of_read) if of_read else _any_bit([place])
+            choice = pl.when(holds).then(pl.lit(reason.word)).otherwise(choice)
+        listed.append(choice)
+    for word, rows in struck:
+        listed.append(pl.when(pl.lit(rows)).then(pl.lit(word)).otherwise(pl.lit(None, pl.String)))
+    return masks.select(pl.concat_list(listed).list.drop_nulls().alias(REASONS)).to_series()
+
+
+def counts(reasons: pl.Series, order: list[str]) -> dict[str, int]:
+    """How many rows each word struck, in the order of `order`."""
+    counted = dict(reasons.explode().value_counts().iter_rows())
+    return {reason: counted[reason] for reason in dict.fromkeys(order) if reason in counted}
+
+
+def _any_bit(places: list[Place]) -> pl.Expr:
+    wanted: dict[int, int] = {}
+    for word, bit in places:
+        wanted[word] = wanted.get(word, 0) | 1 << bit
+    return pl.any_horizontal(
+        (pl.col(f"mask{word}") & pl.lit(bits, pl.UInt64)) != 0 for word, bits in wanted.items()
+    )

@@ -1,0 +1,163 @@
+"""The reasons why a row of a batch may be invalid, each with the Polars expression of where it holds.
+
+The row check in `row.py` states the same of one value; a property test holds the two together.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import numpy as np
+import polars as pl
+
+from holdfast.contract.batch.rules import compile_rule_for_frame
+from holdfast.contract.schema.columns import (
+    EXACT,
+    Boolean,
+    Category,
+    Column,
+    Integer,
+    Label,
+    Number,
+    Text,
+    Timestamp,
+)
+from holdfast.contract.schema.contract import Contract
+from holdfast.contract.schema.missing import Reject
+from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US
+
+_FEW: Final = 12
+"""Up to so many words, comparing with each is faster than looking up in a set."""
+
+
+_INLINE: Final = 12
+"""Bytes of a text that its view holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A reason, and where it holds; null is nowhere.
+
+    `covered`: where it holds, another reason of the column does too. `reads` are the columns of a rule of the contract,
+    which is judged only where each of them is valid; a reason of a column has none.
+    """
+
+    word: str
+    broken: pl.Expr
+    covered: bool = False
+    reads: tuple[str, ...] = ()
+
+    @property
+    def column(self) -> str:
+        """The column that the reason is about; of a rule, the rule's name, which no column has."""
+        return self.word.partition("|")[0]
+
+
+def reasons_of(contract: Contract) -> tuple[Reason, ...]:
+    """Every reason that one row by itself can have: those of the columns in their order, then those of the rules."""
+    by_name = {column.name: column for column in contract.columns}
+    of_columns = (
+        reason for column in contract.columns for reason in _of_column(column, column.name in contract.key)
+    )
+    of_rules = (
+        Reason(rule.reason, ~compile_rule_for_frame(rule, by_name), reads=rule.columns)
+        for rule in contract.rules
+    )
+    return (*of_columns, *of_rules)
+
+
+def _of_column(column: Column, in_key: bool) -> Iterator[Reason]:
+    value, name = pl.col(column.name), column.name
+    is_word = isinstance(column, (Category, Text))
+    bounded = isinstance(column, (Number, Integer)) and column.low is not None and column.high is not None
+    if isinstance(column.missing, Reject):
+        yield Reason(f"{name}|missing", value.is_null())
+        if is_word:
+            closed = isinstance(column, Category) and column.unseen == "reject"
+            yield Reason(f"{name}|missing", value.str.len_bytes() == 0, covered=closed)
+    match column:
+        case Number():
+            yield Reason(f"{name}|not_finite", ~value.is_finite(), covered=bounded)
+            yield from _range(name, value, column.low, column.high)
+        case Integer():
+            yield Reason(f"{name}|not_exact", ~value.is_between(-EXACT, EXACT), covered=bounded)
+            yield from _range(name, value, column.low, column.high)
+        case Category():
+            if in_key:
+                yield Reason(f"{name}|nul", _has_nul(value))
+            if column.unseen == "reject":
+                # Where missing is refused, the empty word is both: the reason `missing` comes first.
+                empty = () if isinstance(column.missing, Reject) else ("",)
+                yield Reason(f"{name}|unseen", _is_none_of(value, (*(column.values or ()), *empty)))
+        case Timestamp():
+            yield Reason(f"{name}|range", ~value.dt.epoch("us").is_between(EARLIEST_US, LATEST_US))
+        case Text():
+            yield Reason(f"{name}|nul", _has_nul(value))
+            yield Reason(f"{name}|too_long", value.str.len_chars() > column.max_length)
+            if column.pattern is not None:
+                yield Reason(f"{name}|pattern", _mismatch(value, column.pattern, column.max_length))
+        case Boolean() | Label():
+            pass
+        case _:
+            assert_never(column)
+
+
+def _has_nul(value: pl.Expr) -> pl.Expr:
+    return value.map_batches(_nul_in, return_dtype=pl.Boolean())
+
+
+def _nul_in(texts: pl.Series) -> pl.Series:
+    if _surely_without_nul(texts):
+        return pl.repeat(value=False, n=len(texts), dtype=pl.Boolean(), eager=True)
+    return texts.cast(pl.Binary).bin.contains(b"\0")  # over bytes: nearly three times as fast as over text
+
+
+def _surely_without_nul(texts: pl.Series) -> bool:
+    """A quick proof for short texts: of their bytes, as they lie, as many are not 0 as there are characters in UTF-8.
+
+    A view of the Arrow format is 16 bytes, four of length and twelve that hold a text of at most twelve bytes, filled up
+    with 0 (https://arrow.apache.org/docs/format/Columnar.html, variable-size binary view).
+    """
+    array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    if len(array) == 0 or array.null_count or str(array.type) != "string_view":
+        return False
+    views = np.frombuffer(array.buffers()[1], dtype=np.uint8)[
+        16 * array.offset : 16 * (array.offset + len(array))
+    ]
+    lengths = views.view(np.uint32)[::4]
+    if lengths.max() > _INLINE:
+        return False
+    return bool(np.count_nonzero(views) == int(lengths.sum()) + np.count_nonzero(lengths))
+
+
+def _is_none_of(value: pl.Expr, words: tuple[str, ...]) -> pl.Expr:
+    if len(words) > _FEW:
+        return ~value.is_in(words)
+    return functools.reduce(operator.and_, (value != word for word in words))
+
+
+def _range(name: str, value: pl.Expr, low: float | None, high: float | None) -> Iterator[Reason]:
+    if low is not None and high is not None:
+        yield Reason(f"{name}|range", ~value.is_between(low, high))
+    elif low is not None:
+        yield Reason(f"{name}|range", value < low)
+    elif high is not None:
+        yield Reason(f"{name}|range", value > high)
+
+
+def _mismatch(value: pl.Expr, pattern: str, longest: int) -> pl.Expr:
+    # Python's `re`, because Polars' expressions differ (no look-around, another $), and both back ends must
+    # mean the same. A text that is too long has its reason already, and may cost a pattern much time.
+    matches = re.compile(pattern).fullmatch
+
+    def broken(texts: pl.Series) -> pl.Series:
+        distinct = texts.unique().drop_nulls().to_list()
+        odd = [text for text in distinct if 0 < len(text) <= longest and not matches(text)]
+        return texts.is_in(odd)
+
+    return value.map_batches(broken, return_dtype=pl.Boolean())

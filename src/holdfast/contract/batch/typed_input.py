@@ -1,0 +1,94 @@
+"""Rows that come typed, as from a Parquet file: widened to the contract's dtypes where that loses nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from holdfast.contract.batch.compiler import dtype
+from holdfast.contract.batch.text_input import Typed
+from holdfast.contract.batch.timestamp_columns import read_walls
+from holdfast.contract.batch.unit_columns import convert_column
+from holdfast.contract.schema.columns import Category, Column, Integer, Number, Text, Timestamp
+from holdfast.contract.schema.contract import Contract
+from holdfast.contract.schema.source_metadata import NO_FACTS, Facts, crossings
+
+_NARROW: Final = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+
+
+def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS) -> Typed:
+    """`frame` with each column in the dtype of `contract` when every value has one exact counterpart there.
+
+    Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, a
+    column without any value takes the column's dtype, an
+    instant of any unit and zone is shown in the column's zone (nanoseconds are cut off), and a wall clock
+    time is read where the column's `naive` is "local". A single value without a counterpart is the fault
+    of its row: `not_exact`, `gap`, `fold` or `range`. A column of any other dtype is left alone, for
+    `compile_batch` to refuse with HF202: text is not parsed here, and no number is rounded.
+
+    `facts` is what the source says of its columns. Numbers in another unit than the contract's are converted to it;
+    a whole number that would not stay whole is the fault `not_exact` of its row.
+
+    Raises
+    ------
+    InputError
+        HF202 when a column comes in a unit that does not convert, or with another semantic than the contract's.
+
+    Examples
+    --------
+    >>> from holdfast.contract import Contract, Integer, Number, Timestamp
+    >>> from datetime import UTC, datetime
+    >>> contract = Contract(Integer("id"), Number("distance", unit="mi"), Timestamp("at", tz="UTC"),
+    ...                     key="id", event_time="at")
+    >>> rows = {"id": [1, 2], "distance": [1400, 2**53 + 1], "at": [datetime(2013, 1, 1, tzinfo=UTC)] * 2}
+    >>> typed = from_frame(contract, pl.DataFrame(rows))
+    >>> typed.frame["distance"].to_list(), list(typed.faults)
+    ([1400.0, None], ['distance|not_exact'])
+    """
+    faults: dict[str, pl.Series] = {}
+    widened: list[pl.Series] = []
+    conversions = crossings(contract, facts)
+    there = set(frame.columns)
+    for column in contract.columns:
+        if column.name not in there:
+            continue
+        delivered = frame.get_column(column.name)
+        values, found = _widen(column, delivered)
+        if column.name in conversions:
+            values, found = convert_column(column, conversions[column.name], values, found)
+        if values is not delivered:
+            widened.append(values.alias(column.name))
+        faults |= {f"{column.name}|{rule}": rows for rule, rows in found.items() if rows.any()}
+    return Typed(frame.with_columns(widened) if widened else frame, frame, faults)
+
+
+def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    kind = values.dtype
+    match column:
+        case _ if kind == pl.Null:
+            return values.cast(dtype(column)), {}
+        case Number() if kind == pl.Float32 or kind in _NARROW:
+            return values.cast(pl.Float64), {}
+        case Number() if kind in (pl.Int64, pl.UInt64):
+            return _exact(values, pl.Float64())
+        case Integer() if kind in _NARROW:
+            return values.cast(pl.Int64), {}
+        case Integer() if kind == pl.UInt64:
+            return _exact(values, pl.Int64())
+        case Category() | Text() if isinstance(kind, (pl.Categorical, pl.Enum)):
+            return values.cast(pl.String), {}
+        case _ if kind == dtype(column):
+            return values, {}
+        case Timestamp(tz=zone) if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
+            return values.dt.cast_time_unit("us").dt.convert_time_zone(zone), {}
+        case Timestamp(naive="local") if isinstance(kind, pl.Datetime):
+            return read_walls(column, values.dt.cast_time_unit("us"))
+        case _:
+            return values, {}
+
+
+def _exact(values: pl.Series, kind: pl.DataType) -> tuple[pl.Series, dict[str, pl.Series]]:
+    found = values.cast(kind, strict=False)
+    inexact = values.is_not_null() & ~found.cast(values.dtype, strict=False).eq_missing(values)
+    return found.set(inexact, None), {"not_exact": inexact}

@@ -1,0 +1,342 @@
+"""A contract suggested from rows: what they show, and what no row can show. For a person to correct, never applied."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from datetime import timedelta
+from itertools import combinations
+from typing import Final, Literal
+
+import polars as pl
+
+from holdfast.contract.schema.columns import (
+    EXACT,
+    Boolean,
+    Category,
+    Column,
+    Integer,
+    Label,
+    Number,
+    Text,
+    Timestamp,
+)
+from holdfast.contract.schema.contract import Contract
+from holdfast.contract.schema.missing import Keep, Reject
+from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts
+
+FEW_WORDS: Final = 200
+"""A text column with at most this many distinct values, and fewer than half its rows, is suggested as a category."""
+
+_NOTHING: Final = ColumnFacts()
+_NO_TIMES: Final[Mapping[str, Timestamp]] = {}
+_NAMED_WORDS: Final = 5
+_MOST_KEYS: Final = 8
+_ROOM: Final = 0.5
+"""How far beyond the values seen a bound is set, as a part of their span."""
+_STEPS: Final = (
+    (86_400_000_000, "d"),
+    (3_600_000_000, "h"),
+    (60_000_000, "min"),
+    (1_000_000, "s"),
+    (1_000, "ms"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """One column, the evidence for it, and what the rows cannot say of it."""
+
+    column: Column
+    why: str
+    unknown: str = ""
+
+    @property
+    def line(self) -> str:
+        """The column as Python."""
+        return python(self.column)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A contract as far as rows show it. `notes` are the evidence for what concerns whole rows; `unknown` has every question
+    that only a person can answer. `contract` is None while a key or an event time is wanting.
+    """
+
+    columns: tuple[Suggested, ...]
+    key: tuple[str, ...]
+    event_time: str | None
+    label: Label | None
+    notes: tuple[str, ...]
+
+    @property
+    def contract(self) -> Contract | None:
+        """The suggested contract itself, to be compared with another."""
+        if not self.key or self.event_time is None:
+            return None
+        columns = (each.column for each in self.columns)
+        return Contract(*columns, key=self.key, event_time=self.event_time, label=self.label)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """What nobody can tell from the rows."""
+        found = [f"{each.column.name}: {each.unknown}" for each in self.columns if each.unknown]
+        if self.label is not None:
+            found.append(f"{self.label.name}: how long after the event it is known")
+        return tuple(found)
+
+    def python(self) -> str:
+        """The contract as Python to paste, each line with its evidence."""
+        lines = [f"    {each.line},  # {each.why}" for each in self.columns]
+        names = ", ".join(f'"{name}"' for name in self.key)
+        key = f"({names})" if len(self.key) > 1 else names
+        lines.append(
+            f"    key={key}," if key else "    key=...,  # no column, and no two, tell the rows apart"
+        )
+        found = (
+            f'"{self.event_time}",' if self.event_time else "...,  # no column holds timestamps in every row"
+        )
+        lines.append(f"    event_time={found}")
+        lines += [f"    label={python(self.label)},"] if self.label is not None else []
+        return "\n".join(["contract = Contract(", *lines, ")"])
+
+
+def suggest(
+    frame: pl.DataFrame,
+    *,
+    zone: str,
+    facts: Mapping[str, ColumnFacts] = NO_FACTS,
+    times: Mapping[str, Timestamp] = _NO_TIMES,
+    key: Sequence[str] = (),
+    event_time: str | None = None,
+    label: str | None = None,
+) -> Suggestion:
+    """What contract the rows of `frame` would pass, with room beyond what they hold.
+
+    Parameters
+    ----------
+    zone
+        Of times whose column has none: no row can say it.
+    facts
+        What the source says of its columns: units and meanings.
+    times
+        Time columns that somebody has declared: their zone stays, and what they take a time without a zone for.
+    key, event_time, label
+        What a person knows already; the rest is looked for.
+
+    Raises `InputError` HF101 on a name that no column can have.
+
+    >>> rows = pl.DataFrame({"id": ["a", "b", "c"], "km": [1.0, 3.0, None]})
+    >>> print(suggest(rows, zone="UTC", facts={"km": ColumnFacts(unit="km")}).columns[1].line)
+    Number("km", unit="km", low=0, high=5, missing=Keep())
+    """
+    known = tuple(key) or _key(frame, label)
+    when = event_time or _event_time(frame)
+    columns = tuple(
+        suggest_column(
+            frame[name],
+            in_key=name in known,
+            zone=zone,
+            facts=facts.get(name, ColumnFacts()),
+            declared=times.get(name),
+        )
+        for name in frame.columns
+        if name != label
+    )
+    made = (
+        None
+        if label is None
+        else Label(label, delay="1d", missing="keep" if frame[label].null_count() else "reject")
+    )
+    return Suggestion(columns, known, when, made, tuple(_notes(frame, known, when)))
+
+
+def suggest_column(
+    values: pl.Series,
+    *,
+    in_key: bool,
+    zone: str,
+    facts: ColumnFacts = _NOTHING,
+    upper: bool = True,
+    declared: Timestamp | None = None,
+) -> Suggested:
+    """The column that `values` would pass, with the evidence. Without `upper` a number is left without an upper bound; times
+    keep the zone that is `declared` of them.
+    """
+    name, missing = values.name, values.null_count()
+    policy = Keep() if missing else Reject()
+    seen = f"{missing:,} missing" if missing else "none missing"
+    dtype = values.dtype
+    if isinstance(dtype, pl.Datetime):
+        naive = dtype.time_zone is None
+        taken: Literal["reject", "local"] = "local" if naive else declared.naive if declared else "reject"
+        read_in = declared.tz if declared else zone
+        shown = Timestamp(name, tz=read_in, naive=taken, missing=policy, semantic=facts.semantic)
+        if declared:
+            return Suggested(shown, f"timestamps, {seen}, the zone as declared")
+        return Suggested(
+            shown, f"timestamps, {seen}", "the time zone of its clock" if naive else "the zone it is read in"
+        )
+    if dtype == pl.Boolean:
+        return Suggested(Boolean(name, missing=policy, semantic=facts.semantic), f"true or false, {seen}")
+    unit, unknown = facts.unit or "1", "" if facts.unit else "the unit"
+    if dtype.is_integer():
+        low, high = _bounds(values, upper=upper and not in_key)
+        whole = Integer(
+            name, unit=unit, low=_exact(low), high=_exact(high),
+            missing=policy, semantic=facts.semantic,
+        )  # fmt: skip
+        return Suggested(whole, f"whole numbers from {_span(values)}, {seen}", "" if in_key else unknown)
+    if dtype.is_numeric():
+        low, high = _bounds(values, upper=upper)
+        number = Number(name, unit=unit, low=low, high=high, missing=policy, semantic=facts.semantic)
+        return Suggested(number, f"numbers from {_span(values)}, {seen}", unknown)
+    words = values.drop_nulls().n_unique()
+    if not in_key and words <= FEW_WORDS and words * 2 < len(values):
+        told = f"{words} words, {seen}: {_shares(values)}"
+        return Suggested(Category(name, unseen="other", missing=policy, semantic=facts.semantic), told)
+    longest = max(64, 2 * max((len(text) for text in values.drop_nulls().cast(pl.String)), default=0))
+    text = Text(name, max_length=longest, missing=policy, semantic=facts.semantic)
+    return Suggested(text, f"{words:,} different texts, {seen}")
+
+
+def python(column: Column) -> str:
+    """`column` as Python, without what is so anyway.
+
+    >>> python(Number("km", unit="km", low=0, missing="keep"))
+    'Number("km", unit="km", low=0, missing=Keep())'
+    """
+    said = [f'"{column.name}"']
+    for field in fields(column):
+        value = getattr(column, field.name)
+        default = Reject() if field.name == "missing" else field.default
+        if field.name != "name" and (default is MISSING or value != default or field.name == "unit"):
+            said.append(f"{field.name}={_literal(value)}")
+        elif field.name == "unseen":
+            said.append(f'unseen="{value}"')
+    return f"{type(column).__name__}({', '.join(said)})"
+
+
+def _literal(value: object) -> str:
+    match value:
+        case Keep(flag=False):
+            return "Keep()"
+        case float() if value.is_integer() and abs(value) < 1e15:
+            return str(int(value))
+        case str():
+            return f'"{value}"'
+        case timedelta():
+            return f'"{_duration(value // timedelta(microseconds=1))}"'
+        case _:
+            return repr(value)
+
+
+def _bounds(values: pl.Series, *, upper: bool) -> tuple[float | None, float | None]:
+    """A column that was never negative stays so; any other bound has room."""
+    numbers = values.drop_nulls().cast(pl.Float64)
+    numbers = numbers.filter(numbers.is_finite())
+    least, most = numbers.min(), numbers.max()
+    if not isinstance(least, float) or not isinstance(most, float):
+        return None, None
+    room = _ROOM * (most - least)
+    below = _above(room - least) if upper and least < 0 else None
+    low = 0.0 if least >= 0 else None if below is None else -below
+    return low, _above(most + room) if upper and most > 0 else None
+
+
+def _above(value: float) -> float | None:
+    """The next of 1, 2, 5, 10, 20, 50 ... from `value` on, which is not negative; None beyond what a double holds.
+
+    >>> [_above(value) for value in (0.0, 0.3, 1.0, 88.5)]
+    [1.0, 0.5, 1.0, 100.0]
+    """
+    if not math.isfinite(value):
+        return None
+    if value < sys.float_info.min:
+        return 1.0
+    size = 10.0 ** math.floor(math.log10(value))
+    bound = next((step * size for step in (1, 2, 5) if step * size >= value), 10 * size)
+    return bound if math.isfinite(bound) else None
+
+
+def _exact(bound: float | None) -> int | None:
+    return None if bound is None or abs(bound) > EXACT else int(bound)
+
+
+def _span(values: pl.Series) -> str:
+    numbers = values.drop_nulls().to_list()
+    return f"{min(numbers):g} to {max(numbers):g}" if numbers else "nothing to nothing"
+
+
+def _shares(values: pl.Series) -> str:
+    counts = values.drop_nulls().value_counts(sort=True)
+    rows = max(1, int(counts["count"].sum()))
+    first = counts.sort("count", values.name, descending=[True, False]).head(_NAMED_WORDS)
+    # It becomes a comment of Python: a word that ended the line would go on as code.
+    named = [f"{' '.join(word.split())} {100 * count / rows:.0f} %" for word, count in first.rows()]
+    return ", ".join(named) + (" ..." if counts.height > _NAMED_WORDS else "")
+
+
+# --- whole rows -------------------------------------------------------------------------------------------------------
+
+
+def _can_be_key(frame: pl.DataFrame, label: str | None) -> list[str]:
+    return [
+        name
+        for name, kind in frame.schema.items()
+        if name != label and not kind.is_float() and frame.height and not frame[name].null_count()
+    ]
+
+
+def _key(frame: pl.DataFrame, label: str | None) -> tuple[str, ...]:
+    """The first column that tells the rows apart, or the first two; times only where nothing else does."""
+    names = sorted(_can_be_key(frame, label), key=lambda name: frame.schema[name].is_temporal())
+    for count in (1, 2):
+        for found in combinations(names[:_MOST_KEYS], count):
+            if frame.select(found).is_unique().all():
+                return found
+    return ()
+
+
+def _event_time(frame: pl.DataFrame) -> str | None:
+    times = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
+    return next((name for name in times if not frame[name].null_count()), None)
+
+
+def _notes(frame: pl.DataFrame, key: tuple[str, ...], event_time: str | None) -> Iterator[str]:
+    others = [
+        name for name in _can_be_key(frame, None) if (name,) != key and frame[name].n_unique() == frame.height
+    ]
+    if key:
+        more = f"; so do {', '.join(others)}" if others else ""
+        yield f"{' + '.join(key)} tell{'s' if len(key) == 1 else ''} {frame.height:,} rows apart{more}"
+    if event_time is not None:
+        yield _granularity(frame[event_time].dt.epoch("us"))
+    for name, kind in frame.schema.items():
+        if kind.is_integer() and frame.height > 1 and (frame[name].diff().drop_nulls() == 1).all():
+            yield f'{name} counts up by one: Expectations(sequence="{name}") would tell a gap'
+
+
+def _granularity(times_us: pl.Series) -> str:
+    """How far apart the moments of events are, where most are equally far."""
+    steps = times_us.drop_nulls().unique().sort().diff().drop_nulls().alias("step")
+    if steps.is_empty():
+        return "all events have one time"
+    span_us, count = steps.value_counts().sort("count", "step", descending=[True, False]).row(0)
+    if count * 2 < len(steps):
+        return "events come at no regular times"
+    step = _duration(span_us)
+    share = f"{100 * count / len(steps):.0f} % of the steps from one event time to the next are {step}"
+    return f'{share}: Expectations(granularity=Granularity("{step}")) would hold that'
+
+
+def _duration(span_us: int) -> str:
+    """A span of time as `records.duration` reads it, in the largest unit that it is a whole number of.
+
+    >>> _duration(600_000_000), _duration(86_400_000_000)
+    ('10min', '1d')
+    """
+    size, unit = next((each for each in _STEPS if span_us % each[0] == 0), (1_000, "ms"))
+    return f"{span_us / size:g}{unit}"

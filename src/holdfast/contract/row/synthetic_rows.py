@@ -1,0 +1,65 @@
+"""Rows that a contract lets through, made from nothing but the contract: requests for drills when nobody has asked anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.contract.row.compiler import compile_row
+from holdfast.contract.schema.columns import (
+    Boolean,
+    Category,
+    Column,
+    Integer,
+    Label,
+    Number,
+    Text,
+    Timestamp,
+)
+from holdfast.contract.schema.contract import Contract
+from holdfast.records import sha256_hex
+
+_SPAN = 100.0
+
+
+def specimens(contract: Contract, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """At most `count` different request rows of `contract`, as JSON would bring them; the same `seed` gives the same ones.
+
+    Each is held against the contract: rules between columns may let through fewer, or none.
+
+    >>> from holdfast.contract import Number, Text, Timestamp
+    >>> columns = (Text("id"), Number("miles", unit="mi", low=0, high=10), Timestamp("left", tz="UTC"))
+    >>> [row["id"] for row in specimens(Contract(*columns, key="id", event_time="left"), 2)]
+    ['s0', 's1']
+    """
+    check = compile_row(contract, request=True)
+    made = (
+        {column.name: _value(column, f"{seed}/{number}") for column in contract.request_columns}
+        for number in range(count * 2)
+    )
+    return [row for row in made if not check(row)][:count]
+
+
+def _value(column: Column, which: str) -> object:
+    part = int(sha256_hex(f"{column.name}/{which}")[:12], 16) / 16**12
+    match column:
+        case Number():
+            low, high = _range(column.low, column.high)
+            return low + part * (high - low)
+        case Integer():
+            low, high = _range(column.low, column.high)
+            return round(low + part * (high - low))
+        case Category():
+            known = column.values or ("specimen",)
+            return known[int(part * len(known))]
+        case Boolean() | Label():
+            return part < 0.5
+        case Timestamp():
+            return f"2020-01-{1 + int(part * 28):02d}T12:00:00+00:00"
+        case Text():
+            return f"s{which.partition('/')[2]}"[: column.max_length]
+
+
+def _range(low: float | None, high: float | None) -> tuple[float, float]:
+    if low is None:
+        return (0.0, _SPAN) if high is None else (high - _SPAN, high)
+    return low, low + _SPAN if high is None else high

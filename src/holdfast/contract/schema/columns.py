@@ -1,0 +1,349 @@
+"""The types of column that a row may have, and what each promises.
+
+A declaration that cannot mean what it says fails here, with HF101, long before any row is read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final, Literal, TypeAlias
+from zoneinfo import ZoneInfo
+
+from holdfast.contract.schema.missing import REJECT, Constant, Keep, Mean, Median, Missing, Reject, as_policy
+from holdfast.errors import InputError
+from holdfast.records import NAME, check_name, duration
+
+EXACT: Final = 2**53
+"""Integers of magnitude up to this are exact in the double precision that a model computes in (IEEE 754)."""
+
+_ZONE: Final = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*\Z")
+
+_NOWHERE: Final = ("Factory", "localtime", "posixrules")
+"""Files of the zone database that name no place, or another one on every machine."""
+
+
+def _refuse(name: str, why: str) -> InputError:
+    return InputError("HF101", f"column {name!r}: {why}")
+
+
+def _bounds_meet(name: str, low: float | None, high: float | None) -> None:
+    if low is not None and high is not None and low > high:
+        raise _refuse(name, f"low {low} is above high {high}, so that no value could be valid")
+
+
+def _unit_stated(name: str, unit: object) -> None:
+    if not isinstance(unit, str) or not unit.strip():
+        raise _refuse(name, "a number needs its unit; write '1' when it has none")
+
+
+def _semantic_stated(name: str, semantic: object) -> None:
+    if semantic is not None and (not isinstance(semantic, str) or not NAME.match(semantic)):
+        raise _refuse(
+            name, f"semantic is a word such as 'postal_code', of a-z, 0-9, '_' and '-', not {semantic!r}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A finite real number in a stated unit (R21, R22).
+
+    Parameters
+    ----------
+    unit
+        What one of it is: "mi", "min", "degF", "USD"; "1" for a pure number. Part of the contract's hash,
+        so that a feed that changes from miles to kilometres is another contract.
+    low, high
+        Both ends are allowed values; None is no bound.
+    missing
+        `Reject` (default), `Constant`, `Median`, `Mean` or `Keep`, or the shorthand of one.
+    semantic
+        What the values are, in a word that producer and consumer share: "postal_code", "price". It is compared
+        wherever two sides meet, so that a zip code that was renamed to cost is refused, whatever its unit says.
+    """
+
+    name: str
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    missing: Missing | str = REJECT
+    semantic: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
+        _unit_stated(self.name, self.unit)
+        for end in ("low", "high"):
+            object.__setattr__(self, end, self._finite(getattr(self, end)))
+        _bounds_meet(self.name, self.low, self.high)
+        object.__setattr__(self, "missing", as_policy(self.missing))
+        if isinstance(self.missing, Constant):
+            value = self._finite(self.missing.value)
+            if value is None or not _inside(value, self.low, self.high):
+                raise _refuse(self.name, f"the constant {self.missing.value!r} breaks the column's own range")
+            object.__setattr__(self, "missing", replace(self.missing, value=value))
+
+    def _finite(self, value: object) -> float | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+            raise _refuse(self.name, f"{_shown(value)} is not a finite number of double precision")
+        return float(value) + 0.0  # -0.0 and 0 hash like 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """A whole number of magnitude up to 2**53, beyond which a model could not tell neighbours apart.
+
+    `unit`, `low`, `high`, `missing` and `semantic` are as in `Number`.
+    """
+
+    name: str
+    unit: str = "1"
+    low: int | None = None
+    high: int | None = None
+    missing: Missing | str = REJECT
+    semantic: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
+        _unit_stated(self.name, self.unit)
+        for end in (self.low, self.high):
+            if end is not None and not self._exact(end):
+                raise _refuse(self.name, f"{end!r} is not a whole number of at most 2**53")
+        _bounds_meet(self.name, self.low, self.high)
+        object.__setattr__(self, "missing", as_policy(self.missing))
+        if isinstance(self.missing, Constant):
+            value = self.missing.value
+            if not self._exact(value) or not _inside(value, self.low, self.high):
+                raise _refuse(self.name, f"the constant {value!r} is no valid value of the column")
+
+    @staticmethod
+    def _exact(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= EXACT
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One of few words (R25). The empty string is missing; any other text, NUL and emoji included, is a word.
+
+    Parameters
+    ----------
+    values
+        The words that are known; None leaves them to what the training snapshot holds.
+    unseen
+        "other" lets an unknown word through, to be coded as one common category; "reject" makes it the
+        reason `unseen` and needs `values`.
+    missing, semantic
+        As in `Number`, without median and mean.
+    """
+
+    name: str
+    values: tuple[str, ...] | None = None
+    unseen: Literal["other", "reject"] = "other"
+    missing: Missing | str = REJECT
+    semantic: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
+        if self.unseen not in ("other", "reject"):
+            raise _refuse(self.name, f"unseen is 'other' or 'reject', not {self.unseen!r}")
+        if self.values is None:
+            if self.unseen == "reject":
+                raise _refuse(self.name, "unseen='reject' needs the values that are known")
+        else:
+            self._check_values(self.values)
+            object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "missing", as_policy(self.missing))
+        _word_policy(self.name, self.missing)
+
+    def _check_values(self, values: object) -> None:
+        if isinstance(values, str) or not isinstance(values, (tuple, list)) or not values:
+            raise _refuse(self.name, "values must be a tuple of at least one word")
+        if any(not isinstance(value, str) or not value or not is_unicode(value) for value in values):
+            raise _refuse(self.name, "every value must be a text that is not empty")
+        if len(set(values)) != len(values):
+            raise _refuse(self.name, "a value is listed twice")
+
+
+@dataclass(frozen=True, slots=True)
+class Timestamp:
+    """An instant, shown in a stated time zone (R23).
+
+    Parameters
+    ----------
+    tz
+        An IANA zone such as "America/New_York". There is no default: a guessed zone is how models go five
+        hours wrong.
+    missing
+        `Reject` (default) or `Keep`.
+    naive
+        What a text or `datetime` without an offset is. "reject" (default): the reason `zone`. "local": the
+        wall clock of `tz`, where a time that the clock skips is the reason `gap`, one that it shows twice
+        is the reason `fold`, and one before 1900 or after 2099, where zone rules are guesses, is the reason
+        `range`.
+    semantic
+        As in `Number`.
+    """
+
+    name: str
+    tz: str
+    missing: Missing | str = REJECT
+    naive: Literal["reject", "local"] = "reject"
+    semantic: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
+        if not _ZONE.match(str(self.tz)) or self.tz in _NOWHERE:
+            raise _refuse(
+                self.name, f"{self.tz!r} is not a time zone; write one such as 'UTC' or 'America/New_York'"
+            )
+        try:
+            ZoneInfo(self.tz)
+        except (KeyError, ValueError, OSError) as error:
+            raise _refuse(self.name, f"{self.tz!r} is not a time zone of the IANA database") from error
+        if self.naive not in ("reject", "local"):
+            raise _refuse(self.name, f"naive is 'reject' or 'local', not {self.naive!r}")
+        object.__setattr__(self, "missing", as_policy(self.missing))
+        if not isinstance(self.missing, (Reject, Keep)):
+            raise _refuse(self.name, "a missing timestamp can be rejected or kept, not made up")
+
+
+@dataclass(frozen=True, slots=True)
+class Boolean:
+    """True or false; 0 and 1 are numbers. `missing` is any policy but a median or mean; `semantic` as in `Number`."""
+
+    name: str
+    missing: Missing | str = REJECT
+    semantic: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
+        object.__setattr__(self, "missing", as_policy(self.missing))
+        if isinstance(self.missing, (Median, Mean)):
+            raise _refuse(self.name, "a boolean has no median or mean")
+        if isinstance(self.missing, Constant) and not isinstance(self.missing.value, bool):
+            raise _refuse(self.name, f"the constant {self.missing.value!r} is not True or False")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Free text without NUL. The empty string is missing.
+
+    Parameters
+    ----------
+    max_length
+        In Unicode characters, at least 1.
+    pattern
+        A regular expression of Python's `re` that the whole text must match.
+    missing, semantic
+        As in `Number`, without median and mean.
+    """
+
+    name: str
+    max_length: int = 256
+    missing: Missing | str = REJECT
+    pattern: str | None = None
+    semantic: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
+        if type(self.max_length) is not int or self.max_length < 1:
+            raise _refuse(
+                self.name, f"max_length must be a whole number of at least 1, not {self.max_length!r}"
+            )
+        if self.pattern is not None:
+            try:
+                re.compile(self.pattern)
+            except re.error as error:
+                raise _refuse(self.name, f"the pattern is not a regular expression: {error}") from error
+        object.__setattr__(self, "missing", as_policy(self.missing))
+        _word_policy(self.name, self.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What the model is to foretell: a boolean that becomes known only `delay` after the event time.
+
+    Parameters
+    ----------
+    delay
+        A duration such as "12h"; not negative. No earlier training or evaluation may use the label of a row.
+    missing
+        `Reject` (default), or `Keep` when a row may be loaded before, or without ever, having a label.
+    semantic
+        As in `Number`.
+    """
+
+    name: str
+    delay: timedelta | str
+    missing: Missing | str = REJECT
+    semantic: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "column")
+        _semantic_stated(self.name, self.semantic)
+        object.__setattr__(self, "delay", duration(self.delay, "delay"))
+        if self.delay_span < timedelta(0):
+            raise _refuse(self.name, "a label cannot be known before its event")
+        object.__setattr__(self, "missing", as_policy(self.missing))
+        if not isinstance(self.missing, (Reject, Keep)):
+            raise _refuse(self.name, "a missing label can be rejected or kept, not made up")
+
+    @property
+    def delay_span(self) -> timedelta:
+        """`delay` as a `timedelta`."""
+        return duration(self.delay)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that is larger than any double
+        return False
+
+
+def _shown(value: object) -> str:
+    # Python writes no int of more than 4300 digits, and nobody reads one of forty.
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)
+
+
+Column: TypeAlias = Number | Integer | Category | Timestamp | Boolean | Text | Label
+
+
+def _inside(value: float | str, low: float | None, high: float | None) -> bool:
+    number = float(value)
+    return (low is None or low <= number) and (high is None or number <= high)
+
+
+def _word_policy(name: str, missing: Missing | str) -> None:
+    if isinstance(missing, (Median, Mean)):
+        raise _refuse(name, "words have no median or mean")
+    if isinstance(missing, Constant) and (
+        not isinstance(missing.value, str) or not missing.value or not is_unicode(missing.value)
+    ):
+        raise _refuse(name, f"the constant {missing.value!r} is not a text, or is empty")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written as UTF-8, which a lone surrogate cannot.
+
+    >>> is_unicode("flight \\U0001f6eb"), is_unicode("\\ud83d")
+    (True, False)
+    """
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

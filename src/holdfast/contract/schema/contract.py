@@ -1,0 +1,276 @@
+"""The contract: one declaration of what a row is, with a hash that travels with every model made under it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any, Final
+
+from holdfast.contract.schema.columns import (
+    Boolean,
+    Category,
+    Column,
+    Integer,
+    Label,
+    Number,
+    Text,
+    Timestamp,
+)
+from holdfast.contract.schema.expressions import Rule
+from holdfast.contract.schema.missing import Reject, as_policy, policy_from_json, policy_json
+from holdfast.contract.schema.rule_types import check_rule
+from holdfast.errors import InputError
+from holdfast.records import canonical_json, sha256_hex
+
+FORMAT: Final = 2
+"""The version of the JSON form. It is part of the hash, so a contract that uses nothing of format 2 is written as 1:
+what was made under it before stays made under it."""
+
+_KINDS: Final[dict[str, type[Column]]] = {
+    "number": Number,
+    "integer": Integer,
+    "category": Category,
+    "timestamp": Timestamp,
+    "boolean": Boolean,
+    "text": Text,
+    "label": Label,
+}
+
+
+_TELL_APART: Final = (Integer, Category, Text, Timestamp, Boolean)
+
+
+@dataclass(frozen=True, init=False)
+class Contract:
+    """What a row is: its columns, its key, its event time, its label and the slices that it is judged by.
+
+    Parameters
+    ----------
+    columns
+        In the order that valid frames will have; names are unique.
+    key
+        The column or columns that tell rows apart: integer, category, text, timestamp or boolean columns
+        that reject missing values. A batch holds a key once.
+    event_time
+        The timestamp column that says when the row happened; it rejects missing values.
+    label
+        What is to be foretold; becomes the last column. A feed that only supplies features has none.
+    slices
+        Category, integer or boolean columns by which quality is reported.
+    rules
+        What the columns of a row must be to each other.
+    unique
+        Columns, or tuples of columns, that tell rows apart besides the key: within a batch, a valid row with the
+        values of an earlier valid one gets the reason "<a>+<b>|unique". A row in which one of them is missing is
+        like no other.
+
+    Raises
+    ------
+    InputError
+        HF101 when the declaration contradicts itself.
+
+    Examples
+    --------
+    >>> departures = Contract(
+    ...     Text("flight_id"), Number("distance", unit="mi", low=0, high=6000),
+    ...     Timestamp("scheduled", tz="UTC"),
+    ...     key="flight_id", event_time="scheduled", label=Label("late", delay="12h"),
+    ... )
+    >>> [column.name for column in departures.request_columns]
+    ['flight_id', 'distance', 'scheduled']
+    >>> Contract.from_json(departures.to_json()).hash == departures.hash
+    True
+    """
+
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    event_time: str
+    label: Label | None
+    slices: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    unique: tuple[tuple[str, ...], ...]
+
+    def __init__(
+        self,
+        *columns: Column,
+        key: tuple[str, ...] | list[str] | str,
+        event_time: str,
+        label: Label | None = None,
+        slices: tuple[str, ...] | list[str] | str = (),
+        rules: Iterable[Rule] = (),
+        unique: Iterable[str | Iterable[str]] | str = (),
+    ) -> None:
+        rowwise = [kind for kind in _KINDS.values() if kind is not Label]
+        stray = [column for column in columns if type(column) not in rowwise]
+        if stray:
+            raise InputError("HF101", f"{stray[0]!r} cannot be a column; a label goes into label=")
+        every = columns if label is None else (*columns, label)
+        object.__setattr__(self, "columns", every)
+        object.__setattr__(self, "key", (key,) if isinstance(key, str) else tuple(key))
+        object.__setattr__(self, "event_time", event_time)
+        object.__setattr__(self, "label", label)
+        object.__setattr__(self, "slices", (slices,) if isinstance(slices, str) else tuple(slices))
+        object.__setattr__(self, "rules", (rules,) if isinstance(rules, Rule) else tuple(rules))
+        object.__setattr__(self, "unique", tuple(_name_tuples(unique)))
+        object.__setattr__(self, "_by_name", {column.name: column for column in every})
+        self._check()
+        object.__setattr__(self, "_json", canonical_json(self._as_json()))
+        object.__setattr__(self, "_hash", sha256_hex(self.to_json()))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def request_columns(self) -> tuple[Column, ...]:
+        """What a request has to bring: every column but the label."""
+        return tuple(column for column in self.columns if not isinstance(column, Label))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the JSON form, as 64 hexadecimal digits. Equal hashes mean equal contracts (R48)."""
+        value = self.__dict__["_hash"]
+        assert isinstance(value, str)
+        return value
+
+    def column(self, name: str) -> Column:
+        """The column of that name; `InputError` HF101 when there is none."""
+        found: Column | None = self.__dict__["_by_name"].get(name)
+        if found is None:
+            raise InputError("HF101", f"the contract has no column {name!r}; it has {', '.join(self.names)}")
+        return found
+
+    def to_json(self) -> str:
+        """The contract as canonical JSON: the same contract gives the same bytes on every machine."""
+        value = self.__dict__["_json"]
+        assert isinstance(value, str)
+        return value
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """The contract that `to_json` wrote; `InputError` HF101 when the text is not one."""
+        try:
+            value = json.loads(text)
+            if value["format"] not in (1, FORMAT):
+                raise InputError(
+                    "HF101",
+                    f"the contract has JSON format {value['format']!r}; this Holdfast reads 1 to {FORMAT}",
+                    next_command="read it with the Holdfast that wrote it, or a newer one",
+                )
+            columns = [_column_from_json(column) for column in value["columns"]]
+            label = columns.pop() if columns and isinstance(columns[-1], Label) else None
+            return cls(
+                *columns,
+                key=tuple(value["key"]),
+                event_time=value["event_time"],
+                label=label if isinstance(label, Label) else None,
+                slices=tuple(value["slices"]),
+                rules=[Rule.from_json(rule) for rule in value.get("rules", ())],
+                unique=[tuple(names) for names in value.get("unique", ())],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError("HF101", f"this is not the JSON of a contract: {error!r}") from error
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def _as_json(self) -> dict[str, object]:
+        more: dict[str, object] = {}
+        if self.rules:
+            more["rules"] = [rule.to_json() for rule in self.rules]
+        if self.unique:
+            more["unique"] = [list(names) for names in self.unique]
+        is_new = more or any(column.semantic is not None for column in self.columns)
+        return more | {
+            "format": FORMAT if is_new else 1,
+            "columns": [_column_json(column) for column in self.columns],
+            "key": list(self.key),
+            "event_time": self.event_time,
+            "slices": list(self.slices),
+        }
+
+    def _check(self) -> None:
+        if len(set(self.names)) != len(self.columns):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise InputError("HF101", f"the contract names {', '.join(twice)} more than once")
+        if not self.key or len(set(self.key)) != len(self.key):
+            raise InputError("HF101", f"the key {self.key!r} must name at least one column, each once")
+        for name in self.key:
+            self._must_be(name, _TELL_APART, "part of the key")
+            self._must_be_there(name, "part of the key")
+        self._must_be(self.event_time, (Timestamp,), "the event time")
+        self._must_be_there(self.event_time, "the event time")
+        for name in self.slices:
+            self._must_be(name, (Category, Integer, Boolean), "a slice")
+        self._check_unique()
+        self._check_rules()
+
+    def _check_unique(self) -> None:
+        for names in self.unique:
+            if not names or len(set(names)) != len(names):
+                raise InputError("HF101", f"unique={names!r} must name at least one column, each once")
+            for name in names:
+                self._must_be(name, _TELL_APART, "part of what is unique")
+        sets = [frozenset(names) for names in (self.key, *self.unique)]
+        for place, names in enumerate(self.unique, start=1):
+            if sets[place] in sets[:place]:
+                raise InputError("HF101", f"unique={names!r} is said twice, or is the key already")
+
+    def _check_rules(self) -> None:
+        for rule in self.rules:
+            if not isinstance(rule, Rule):
+                raise InputError("HF101", f"{rule!r} is no rule; write Rule(name, expression)")
+            check_rule(rule, self.__dict__["_by_name"])
+        taken = [*self.names, *(rule.name for rule in self.rules)]
+        twice = sorted({name for name in taken if taken.count(name) > 1})
+        if twice:
+            raise InputError(
+                "HF101", f"rules must not share a name with a column or a rule: {', '.join(twice)}"
+            )
+
+    def _must_be(self, name: str, kinds: tuple[type[Column], ...], role: str) -> None:
+        column = self.column(name)
+        if not isinstance(column, kinds):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise InputError("HF101", f"{name!r} is a {type(column).__name__}; {role} must be {wanted}")
+
+    def _must_be_there(self, name: str, role: str) -> None:
+        if not isinstance(self.column(name).missing, Reject):
+            raise InputError("HF101", f"{name!r} is {role}, so its missing policy must be Reject()")
+
+
+def _name_tuples(unique: Iterable[str | Iterable[str]] | str) -> Iterator[tuple[str, ...]]:
+    for names in (unique,) if isinstance(unique, str) else unique:
+        yield (names,) if isinstance(names, str) else tuple(names)
+
+
+def _kind_name(column: Column) -> str:
+    return next(kind for kind, cls in _KINDS.items() if type(column) is cls)
+
+
+def _column_json(column: Column) -> dict[str, object]:
+    value: dict[str, object] = {"type": _kind_name(column)}
+    for field in fields(column):
+        fact = getattr(column, field.name)
+        if field.name == "missing":
+            fact = policy_json(as_policy(fact))
+        elif isinstance(fact, timedelta):
+            fact = fact.total_seconds()
+        if field.name == "semantic" and fact is None:
+            continue
+        value["delay_seconds" if field.name == "delay" else field.name] = fact
+    return value
+
+
+def _column_from_json(value: Mapping[str, Any]) -> Column:
+    facts = dict(value)
+    kind = _KINDS[facts.pop("type")]
+    facts["missing"] = policy_from_json(facts["missing"])
+    if facts.get("values") is not None:
+        facts["values"] = tuple(facts["values"])
+    if "delay_seconds" in facts:
+        facts["delay"] = timedelta(seconds=facts.pop("delay_seconds"))
+    return kind(**facts)

@@ -1,0 +1,249 @@
+"""Rules that a whole row must keep: what one column's type, range and words cannot say.
+
+    Rule("lands_after_it_leaves", col("arrived") - col("departed") >= timedelta(0))
+
+An expression over a missing value is missing, and a rule is broken only where its expression is false. A rule is not
+judged on a row in which a column that it reads is invalid by itself: that row has its reason already. Expressions are
+data: they are written to the contract's JSON, and compiled to Polars (`rule_frames.py`) and to closures
+(`rule_rows.py`) with one meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, TypeAlias
+
+from holdfast.contract.schema.rule_ast import (
+    Apply,
+    Constant,
+    Matches,
+    Node,
+    OneOf,
+    Read,
+    check_pattern,
+    columns_of,
+    depth,
+    from_json,
+    literal,
+    shown,
+    to_json,
+    wrong,
+)
+from holdfast.errors import InputError
+from holdfast.records import canonical_json, check_name
+
+_DEEPEST: Final = 60
+"""Levels of an expression: Python's own limit is far above, and nobody reads so deep."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expression:
+    """What `col` begins and operators continue; made of columns and constants, and nothing of a row.
+
+    It has no truth value: Python's `and`, `or`, `not`, `in` and chained comparisons, which would silently use one,
+    raise HF101 instead. Write `&`, `|`, `~`, `.is_in(...)` and `.between(low, high)`.
+    """
+
+    node: Node
+
+    def __add__(self, other: Operand) -> Expression:
+        return _apply("+", self, other)
+
+    def __radd__(self, other: Operand) -> Expression:
+        return _apply("+", other, self)
+
+    def __sub__(self, other: Operand) -> Expression:
+        return _apply("-", self, other)
+
+    def __rsub__(self, other: Operand) -> Expression:
+        return _apply("-", other, self)
+
+    def __mul__(self, other: Operand) -> Expression:
+        return _apply("*", self, other)
+
+    def __rmul__(self, other: Operand) -> Expression:
+        return _apply("*", other, self)
+
+    def __truediv__(self, other: Operand) -> Expression:
+        return _apply("/", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Expression:
+        return _apply("/", other, self)
+
+    def __neg__(self) -> Expression:
+        return _apply("-", self)
+
+    def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # it builds, as in Polars; it does not tell
+        return _apply("==", self, other)
+
+    def __ne__(self, other: object) -> Expression:  # type: ignore[override]  # the same
+        return _apply("!=", self, other)
+
+    def __lt__(self, other: Operand) -> Expression:
+        return _apply("<", self, other)
+
+    def __le__(self, other: Operand) -> Expression:
+        return _apply("<=", self, other)
+
+    def __gt__(self, other: Operand) -> Expression:
+        return _apply(">", self, other)
+
+    def __ge__(self, other: Operand) -> Expression:
+        return _apply(">=", self, other)
+
+    def __and__(self, other: Operand) -> Expression:
+        return _apply("&", self, other)
+
+    def __rand__(self, other: Operand) -> Expression:
+        return _apply("&", other, self)
+
+    def __or__(self, other: Operand) -> Expression:
+        return _apply("|", self, other)
+
+    def __ror__(self, other: Operand) -> Expression:
+        return _apply("|", other, self)
+
+    def __invert__(self) -> Expression:
+        return _apply("~", self)
+
+    def __hash__(self) -> int:
+        return hash(canonical_json(to_json(self.node)))
+
+    def __bool__(self) -> NoReturn:
+        raise InputError(
+            "HF101",
+            f"the expression {shown(self.node)} has no truth value of its own",
+            state="nothing was declared",
+            next_command="write & for and, | for or, ~ for not, .is_in(...) for in, .between(low, high) for a chain",
+        )
+
+    def __iter__(self) -> NoReturn:  # what `in` and unpacking would begin with
+        self.__bool__()
+
+    def __repr__(self) -> str:
+        return shown(self.node)
+
+    def abs(self) -> Expression:
+        """The size of a number or duration without its sign."""
+        return _apply("abs", self)
+
+    def length(self) -> Expression:
+        """The number of Unicode characters of a text or category."""
+        return _apply("length", self)
+
+    def is_missing(self) -> Expression:
+        """Whether the value is missing; for words, whether it is empty."""
+        return _apply("is_missing", self)
+
+    def is_in(self, values: Iterable[Constant]) -> Expression:
+        """Whether the value equals one of `values`, at least one constant, all of one kind."""
+        if isinstance(values, (str, bytes)):
+            raise wrong(f"is_in({values!r}) needs several values; write ==, or a tuple of values")
+        literals = tuple(literal(value) for value in values)
+        if not literals:
+            raise wrong(f"{shown(self.node)}.is_in() needs at least one value")
+        return Expression(OneOf(self.node, literals))
+
+    def matches(self, pattern: str) -> Expression:
+        """Whether a regular expression of Python's `re` matches the whole text or category."""
+        check_pattern(pattern)
+        return Expression(Matches(self.node, pattern))
+
+    def between(self, low: Operand, high: Operand) -> Expression:
+        """Whether the value is at least `low` and at most `high`."""
+        return (self >= low) & (self <= high)
+
+    def implies(self, other: Operand) -> Expression:
+        """`~self | other`: where this is true, `other` must be."""
+        return ~self | other
+
+
+Operand: TypeAlias = Expression | Constant
+
+
+def col(name: str) -> Expression:
+    """The value of the column `name`, to build a rule from.
+
+    >>> from datetime import timedelta
+    >>> col("arrived") - col("departed") >= timedelta(minutes=10)
+    ((arrived - departed) >= 0:10:00)
+    """
+    return Expression(Read(check_name(name, "column")))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """What every row must keep: broken, with the reason "<name>|rule", where `expression` is false.
+
+    Parameters
+    ----------
+    name
+        1 to 63 of a-z, 0-9, '_' and '-'; not the name of a column or of another rule.
+    expression
+        Built from `col`; true or false of a row. Where it is missing the rule is kept: what must be there is for
+        the columns' missing policy to say, or for `.is_missing()`.
+
+    Raises
+    ------
+    InputError
+        HF101 when it is no expression; and, when a contract takes the rule, when a column does not exist or the
+        kinds and units of the operands do not fit.
+
+    Examples
+    --------
+    >>> rule = Rule("flown_or_cancelled", col("cancelled") | ~col("air_time").is_missing())
+    >>> Rule.from_json(rule.to_json()) == rule, rule.columns
+    (True, ('cancelled', 'air_time'))
+    """
+
+    name: str
+    expression: Expression
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "rule")
+        if not isinstance(self.expression, Expression):
+            raise wrong(
+                f"rule {self.name!r}: {self.expression!r} is no expression; build it from col(...), which "
+                f"Python's and, or, not and chained comparisons do not keep"
+            )
+        if depth(self.expression.node) > _DEEPEST:
+            raise wrong(
+                f"rule {self.name!r} is nested more than {_DEEPEST} levels deep; make it several rules"
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the rule reads, each once, in the order of their first appearance."""
+        return tuple(dict.fromkeys(columns_of(self.expression.node)))
+
+    @property
+    def reason(self) -> str:
+        """What a row that breaks it is told."""
+        return f"{self.name}|rule"
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule as it stands in a contract's JSON."""
+        return {"name": self.name, "must": to_json(self.expression.node)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Rule:
+        """The inverse of `to_json`; `InputError` HF101 when the value is no rule."""
+        try:
+            return cls(value["name"], Expression(from_json(value["must"])))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise wrong(f"this is not the JSON of a rule: {error!r}") from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rule) and canonical_json(self.to_json()) == canonical_json(other.to_json())
+
+    def __hash__(self) -> int:
+        return hash(canonical_json(self.to_json()))
+
+
+def _apply(operator: str, *operands: object) -> Expression:
+    return Expression(
+        Apply(
+            operator, tuple(each.node if isinstance(each, Expression) else literal(each) for each in operands)
+        )
+    )

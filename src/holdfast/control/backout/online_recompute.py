@@ -1,0 +1,195 @@
+"""Recompute the online features that a backed-out load had changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeAlias
+
+import polars as pl
+
+from holdfast.errors import IntegrityError
+from holdfast.features import Aggregate, aggregate_rows
+from holdfast.features.asof import span_us
+from holdfast.store import Store
+from holdfast.store.backout import backouts
+from holdfast.store.catalog import batches, online_features
+from holdfast.store.catalog.online_features import Definition, OnlineValue
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.files import data_files
+from holdfast.store.files.data_files import FileFacts
+from holdfast.tables.snapshots import LoadKey
+
+_EVER: Final = (-(2**62), 2**62)
+
+Span: TypeAlias = tuple[int, int]
+"""From the first moment to before the second, microseconds UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What changes when loads of `feed` go. Values without a number are to be forgotten.
+
+    `basis` is the table version that was read, `definitions` are of the aggregates whose values are complete with this.
+    `low_us` and `high_us` bound the moments of requests that a changed value could answer.
+    """
+
+    feed: str
+    basis: int
+    values: tuple[OnlineValue, ...]
+    aggregates: tuple[str, ...]
+    definitions: tuple[Definition, ...]
+    low_us: int | None
+    high_us: int | None
+
+    @property
+    def recomputed(self) -> int:
+        """Values that get another number."""
+        return len(self.values) - self.forgotten
+
+    @property
+    def forgotten(self) -> int:
+        """Values that nothing supports any more."""
+        return sum(value.value is None for value in self.values)
+
+
+def forget(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str) -> Forgotten:
+    """The values over `feed` that change when `loads` of it go. Writes nothing.
+
+    Parameters
+    ----------
+    event_time
+        The column of the feed's event times: an aggregate that goes by it needs only the rows around those that go.
+
+    Every kept definition is computed, also one that the project no longer declares. The values that are left equal, to the
+    last bit, those of a store that never saw the loads. When a file of the loads cannot be read any more, all values over
+    the feed are computed again instead of those that its rows could have changed. Raises `IntegrityError` HF301 when a
+    file of another load cannot be read.
+    """
+    with store.ledger.read() as connection:
+        basis = batches.current_version(connection)
+        known = online_features.definitions(connection, feed)
+        leaving = backouts.files_of(connection, feed, loads)
+    aggregates = [Aggregate.from_dict(json.loads(each.definition)) for each, _ in known]
+    if not aggregates:
+        return Forgotten(feed, basis, (), (), (), None, None)
+    removed = _read_leaving(store, leaving, aggregates)
+    values: list[OnlineValue] = []
+    touched: list[Aggregate] = []
+    with store.ledger.read() as connection:
+        for aggregate in aggregates:
+            changed = _changed(store, connection, aggregate, removed, basis, loads, event_time)
+            values += changed
+            touched += [aggregate] if changed else []
+        complete = tuple(each for each, reached in known if not batches.rows_since(connection, feed, reached))
+    return Forgotten(
+        feed,
+        basis,
+        tuple(values),
+        tuple(aggregate.key for aggregate in touched),
+        complete,
+        min((value.known_us for value in values), default=None),
+        max(
+            (
+                value.known_us + each.window_us
+                for each in touched
+                for value in values
+                if value.aggregate == each.key
+            ),
+            default=None,
+        ),
+    )
+
+
+def _read_leaving(
+    store: Store, leaving: Sequence[FileFacts], aggregates: Sequence[Aggregate]
+) -> pl.DataFrame | None:
+    """The rows that go; None when they cannot be read, which must not keep them in."""
+    try:
+        return data_files.read(store.root, leaving, _columns(aggregates))
+    except IntegrityError:
+        return None
+
+
+def _changed(
+    store: Store,
+    connection: Transaction,
+    aggregate: Aggregate,
+    removed: pl.DataFrame | None,
+    basis: int,
+    loads: Sequence[LoadKey],
+    event_time: str,
+) -> list[OnlineValue]:
+    """The values of `aggregate` that are not what the rows that stay give."""
+    span, entities = _EVER, None
+    if removed is not None:
+        if not _counts(aggregate, removed):
+            return []
+        found = span_us(aggregate, removed)
+        if found is None:
+            return []
+        span = found
+        entities = removed[aggregate.by].cast(pl.String).drop_nulls().unique().sort().to_list()
+    rows = _staying(store, connection, aggregate, basis, loads, event_time, span)
+    made = {(value.entity, value.known_us): value for value in _made(aggregate, rows, span)}
+    there = {
+        (value.entity, value.known_us): value
+        for value in online_features.between(connection, aggregate.key, entities, *span)
+    }
+    only = None if entities is None else frozenset(entities)
+    new = [
+        value
+        for place, value in made.items()
+        if (only is None or place[0] in only) and (place not in there or there[place].value != value.value)
+    ]
+    return new + [
+        OnlineValue(aggregate.key, entity, known_us, None)
+        for entity, known_us in there
+        if (entity, known_us) not in made
+    ]
+
+
+def _staying(
+    store: Store,
+    connection: Transaction,
+    aggregate: Aggregate,
+    basis: int,
+    loads: Sequence[LoadKey],
+    event_time: str,
+    span: Span,
+) -> pl.DataFrame:
+    """The rows that stay, as many of them as the windows of `span` can hold."""
+    feed, columns = aggregate.over, _columns([aggregate])
+    # The ledger knows the span of each file in event time; another column's span it does not know.
+    if span == _EVER or aggregate.known != event_time:
+        found = data_files.entries(connection, feed, basis, held_back=loads)
+        return data_files.read(store.root, found, columns)
+    oldest_us = span[0] - aggregate.window_us - aggregate.available_after_us
+    found = [
+        fact
+        for fact in data_files.entries(connection, feed, basis, reaching_us=oldest_us, held_back=loads)
+        if fact.event_low_us is None or fact.event_low_us < span[1]
+    ]
+    oldest = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=oldest_us)
+    return data_files.read(store.root, found, columns, at_least=(event_time, oldest))
+
+
+def _made(aggregate: Aggregate, rows: pl.DataFrame, span: Span) -> list[OnlineValue]:
+    if not _counts(aggregate, rows):
+        return []
+    made = aggregate_rows(aggregate, rows, from_us=span[0]).filter(pl.col("known_us") < span[1])
+    return [OnlineValue(aggregate.key, *row) for row in made.iter_rows()]
+
+
+def _counts(aggregate: Aggregate, rows: pl.DataFrame) -> bool:
+    """Whether `rows` can be in an aggregate at all: files of another contract may lack its columns."""
+    return rows.height > 0 and all(
+        column in rows.columns and rows.schema[column] != pl.Null for column in _columns([aggregate])
+    )
+
+
+def _columns(aggregates: Sequence[Aggregate]) -> list[str]:
+    """The columns that `aggregates` read, each once."""
+    return list(dict.fromkeys(column for each in aggregates for column in (each.by, each.value, each.known)))

@@ -1,0 +1,38 @@
+"""The concerns of the control loop of one model, in the order of a round."""
+
+from __future__ import annotations
+
+from holdfast.control.backout import backout
+from holdfast.control.collect import collector
+from holdfast.control.drills import cleanup
+from holdfast.control.loop import Concern
+from holdfast.control.probing.probe import probe
+from holdfast.control.reports import traffic_comparison
+from holdfast.control.rollout import abort_sync, post_promotion, reconcile
+from holdfast.store import Store
+from holdfast.store.db import leases
+
+
+def concerns() -> dict[str, Concern]:
+    """What a round takes care of, by name and in order."""
+    return {
+        "collecting the logs": collector.collect,
+        "joining labels": collector.join,
+        "carrying back-outs on": _carry_back_outs_on,
+        "bringing aborts into the ledger": abort_sync.carry,
+        "probing the servers": probe,
+        "carrying the rollout on": reconcile.reconcile,
+        "watching the promotion": post_promotion.carry,
+        "comparing what is asked": traffic_comparison.compare,
+        "ending drills that were killed": _end_drills,
+    }
+
+
+def _carry_back_outs_on(store: Store, _model: str, _lease: leases.Lease, *, now_us: int) -> None:
+    """Whoever began them: a back-out is of the store, and is fenced by its own count of steps."""
+    backout.carry_on(store, now_us=now_us)
+
+
+def _end_drills(store: Store, model: str, _lease: leases.Lease, *, now_us: int) -> None:
+    """Whoever began them: what one left is put back only where nobody has written since."""
+    cleanup.mend(store, model, now_us=now_us)

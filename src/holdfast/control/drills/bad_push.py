@@ -1,0 +1,194 @@
+"""The drill of a bad push, on a copy of the store: a version whose answers are no numbers goes past the gates, and must be
+rolled back by what the servers log of it, with nobody told.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+
+import numpy as np
+import onnx
+
+from holdfast.contract import Boolean, Contract, Integer, Label, Number
+from holdfast.contract.row import synthetic_rows
+from holdfast.control import loop
+from holdfast.control.collect import collector
+from holdfast.control.drills.live import Found, Place
+from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
+from holdfast.control.drills.server import START_SECONDS, Child
+from holdfast.control.probing.probe import probe
+from holdfast.control.rollout import compatibility, reconcile
+from holdfast.errors import HoldfastError
+from holdfast.records import Verdict
+from holdfast.rollout import Canary, State
+from holdfast.store import Store
+from holdfast.store.db import leases
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.store.rollout import rollouts
+from holdfast.store.telemetry import recorded_requests
+from holdfast.train.artifact import open_sealed, seal
+
+MOST_REQUESTS: Final = 5_000
+"""After how many requests a bad version that was not rolled back has escaped."""
+MOST_SECONDS: Final = 60.0
+_LEASE_SECONDS: Final = 30.0
+_BATCH: Final = 50
+_POLICY: Final = Canary(
+    steps=(10, 50, 100),
+    units_per_step=50,
+    labelled_per_step=0,
+    latency_quantile=None,
+    patience=timedelta(hours=1),
+)
+
+
+def bad_push(place: Place, _drill: int) -> Found:
+    """Let a version that answers nothing usable go past the gates, and see how many requests it takes to be rid of it."""
+    with scratch(place.store) as home:
+        if narrow := no_room(home, copied(place.store)):
+            return narrow
+        store = copy(place.store, home / "root")
+        try:
+            return _pushed(place, store)
+        finally:
+            store.ledger.close()
+
+
+def _pushed(place: Place, store: Store) -> Found:
+    model = place.model
+    champion = versions.champion(store, model.name)
+    row = rollouts.of_model(store, model.name)
+    if champion is None or any(each.running for each in row):
+        why = "no version serves yet" if champion is None else "a rollout is under way"
+        return Found(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
+    if champion.role != "candidate":
+        why = f"{champion.version} answers, a {champion.role}, and only a candidate is rolled out"
+        return Found(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
+    contract = Contract.from_json(open_sealed(blobs.get(store, champion.digest))[1].contract_json)
+    asked = requests_of(place.store, model.name, champion.version, contract)
+    if not asked:
+        return Found(
+            Verdict.INCONCLUSIVE, "no request is recorded, and the contract's rules let no made one through"
+        )
+    bad = _broken(store, champion, place.clock_us())
+    lease = leases.take(  # whoever held it in the original holds nothing in the copy
+        store,
+        f"control-{model.name}",
+        holder="drill",
+        duration_us=loop.LEASE_US,
+        clock_us=place.clock_us,
+        within_seconds=_LEASE_SECONDS,
+    )
+    if lease is None:
+        return Found(
+            Verdict.ERROR, f"the lease of the copy's control loop was not had in {_LEASE_SECONDS:g} s"
+        )
+    doing: dict[str, loop.Concern] = {
+        "logs": collector.collect,
+        "probing": probe,
+        "rollout": reconcile.reconcile,
+    }
+    with Child(place, store.root) as child:
+        child.wait(lambda status: bool(status["ready"]), START_SECONDS)
+        number = reconcile.begin(
+            store, replace(model, rollout=_POLICY), bad, actor="drill", now_us=place.clock_us()
+        )
+        sent = wrong = 0
+        began = time.monotonic()
+        state = State.PENDING
+        while state not in (State.ROLLED_BACK, State.PROMOTED, State.CANCELLED) and sent < MOST_REQUESTS:
+            loop.run_round(store, model.name, lease, clock_us=place.clock_us, doing=doing)
+            state = rollouts.get(store, number).state
+            if state in (State.CANARY, State.VERIFYING):
+                batch = [asked[(sent + at) % len(asked)] for at in range(_BATCH)]
+                bodies = [tensors(contract, each, sent + at) for at, each in enumerate(batch)]
+                wrong += child.failed(len(batch), bodies)
+                sent += len(batch)
+            elif state is State.ROLLING_BACK:
+                time.sleep(0.02)
+            if time.monotonic() - began > MOST_SECONDS:
+                break
+        took_us = round((time.monotonic() - began) * 1e6)
+    ended = rollouts.get(store, number)
+    evidence = {
+        "requests": sent,
+        "failed": wrong,
+        "state": ended.state,
+        "reason": ended.reason,
+        "version": bad,
+    }
+    words = f"{sent} requests until the broken version was {ended.state}, {wrong} of them failed"
+    return Found(
+        Verdict.PASS if ended.state is State.ROLLED_BACK and not wrong else Verdict.FAIL,
+        words,
+        took_us,
+        evidence,
+    )
+
+
+def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
+    """The champion's twin whose every answer is no number, as if the gates had let it through."""
+    graph, metadata = open_sealed(blobs.get(store, champion.digest))
+    bad = onnx.ModelProto()
+    bad.CopyFrom(graph)
+    output = bad.graph.output[0].name
+    for node in bad.graph.node:
+        for place, name in enumerate(node.output):
+            if name == output:
+                node.output[place] = f"{output}_before"
+    element = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(bad.graph.output[0].type.tensor_type.elem_type))
+    bad.graph.initializer.append(onnx.numpy_helper.from_array(np.array(np.nan, element), "drill_nan"))
+    bad.graph.node.append(onnx.helper.make_node("Add", [f"{output}_before", "drill_nan"], [output]))
+    data = seal(bad, metadata)
+    with blobs.registering(store):
+        digest = blobs.put(store, data)
+        with store.ledger.write() as connection:
+            row = versions.register(connection, metadata, digest=digest, size_bytes=len(data), now_us=now_us)
+            if row.state == "registered":
+                versions.set_state(connection, row.version, "qualified", before="registered")
+            binary = compatibility.lacking(connection, metadata.model, row.version)
+            if binary is not None:
+                compatibility.keep(
+                    connection, metadata.model, row.version, binary, "let through by a drill", now_us=now_us
+                )
+    return row.version
+
+
+def requests_of(store: Store, model: str, champion: str, contract: Contract) -> list[dict[str, Any]]:
+    """What callers asked the champion, else what its contract lets through."""
+    names = [column.name for column in contract.request_columns]
+    try:
+        found = recorded_requests.newest(store, model, most=500, since_us=0).requests
+    except HoldfastError:
+        found = ()  # a damaged file of answers is for `verify` to tell
+    asked = [
+        dict(zip(names, row, strict=True)) for each in found if each.version == champion for row in each.rows
+    ]
+    whole = [row for row in asked if None not in row.values()]
+    return whole or synthetic_rows.specimens(contract, 200)
+
+
+def tensors(contract: Contract, row: dict[str, Any], number: int) -> str:
+    """One row as a request of the Open Inference Protocol, each of a unit of its own."""
+    inputs = [
+        {"name": column.name, "shape": [1], "datatype": _datatype(column), "data": [row[column.name]]}
+        for column in contract.request_columns
+    ]
+    return json.dumps({"id": f"drill-{number}", "inputs": inputs})
+
+
+def _datatype(column: object) -> str:
+    match column:
+        case Number():
+            return "FP64"
+        case Integer():
+            return "INT64"
+        case Boolean() | Label():
+            return "BOOL"
+        case _:
+            return "BYTES"

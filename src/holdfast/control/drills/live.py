@@ -1,0 +1,276 @@
+"""Drills on what runs, which no user notices: the swap that a roll-back is, and the fence against a leader who slept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from holdfast.control.http.server_client import FAILURES, Asking
+from holdfast.control.probing import convergence
+from holdfast.control.rollout import drill_traffic
+from holdfast.declaration import Model
+from holdfast.errors import ConflictError, RefusedError
+from holdfast.records import TrafficPlan, Verdict
+from holdfast.store import Store
+from holdfast.store.backout import taints
+from holdfast.store.db import events, leases
+from holdfast.store.db.leases import Lease
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.models import versions
+from holdfast.store.rollout import drills, rollouts, traffic_plans
+from holdfast.store.serving import servers
+
+OBEY_SECONDS: Final = 10.0
+"""How long servers are waited for before the drill has failed."""
+LEASE_US: Final = 50_000
+"""The lease of a drill, in microseconds: short, because the drill waits for its end."""
+_TAKE_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a drill takes place.
+
+    Parameters
+    ----------
+    serve
+        The command that starts a server of the project; its root, ledger and port are set by the environment.
+    within_us
+        How long traffic may take to be back, in microseconds.
+    live
+        Whether the drill of roll-back moves all users to the version before, and back.
+    """
+
+    store: Store
+    model: Model
+    serve: Sequence[str]
+    clock_us: Callable[[], int]
+    within_us: int
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a drill showed. `took_us` is what it is timed by; None when it came to nothing."""
+
+    verdict: Verdict
+    explanation: str
+    took_us: int | None = None
+    evidence: dict[str, Any] | None = None
+
+
+def roll_back(place: Place, drill: int) -> Found:
+    """Swap to a plan that a roll-back could be, and back, and see that every server obeys in time.
+
+    Users stay where they are: what a roll-back returns to answers pinned probes only. With `place.live` all of them are
+    moved to it, which takes a champion that was there before and is clean.
+    """
+    store, model = place.store, place.model.name
+    decided = time.monotonic()
+    try:
+        with store.ledger.write() as connection:
+            before, target = _before(connection, store, model, live=place.live)
+            there = _moved(before, target) if place.live else before
+            number = drill_traffic.append(connection, there, drill, "begins", place.clock_us())
+            drills.note(connection, drill, {"plan": number, "returns": asdict(before), "live": place.live})
+    except RefusedError as refused:
+        return Found(Verdict.INCONCLUSIVE, refused.what)
+    here = servers.registered(store, model)
+    try:
+        went = convergence.wait(
+            here, convergence.under(number, there.intended), decided=decided, seconds=OBEY_SECONDS
+        )
+        pinned = _pinned([each for each in here if each.server in went.answered], target)
+        decided = time.monotonic()
+    finally:
+        back = put_back(store, model, drill, before, number, now_us=place.clock_us())
+    came = (
+        went
+        if back is None
+        else convergence.wait(
+            here, convergence.under(back, before.intended), decided=decided, seconds=OBEY_SECONDS
+        )
+    )
+    return _judged(place, target, went, came, pinned, (number, back))
+
+
+def put_back(
+    store: Store, model: str, drill: int, before: TrafficPlan, number: int, *, now_us: int
+) -> int | None:
+    """Let servers do again what they did before the drill, as a plan of its own; None when plan `number` is not the newest
+    any more: whoever wrote the newer one knew better.
+    """
+    with store.ledger.write() as connection:
+        newest = traffic_plans.newest_in(connection, model)
+        if newest is None or newest.plan.plan != number:
+            return None
+        return drill_traffic.append(connection, before, drill, "is over", now_us)
+
+
+def stale_leader(place: Place, drill: int) -> Found:
+    """Take a lease over from a holder that stands still, and let it write: every write must be refused.
+
+    The lease is the drill's own, in the very ledger whose leases keep two control loops apart.
+    """
+    store, name = place.store, f"drill-{place.model.name}"[:63]
+    began = time.monotonic()
+    old = _take(place, name, f"drill-{drill}-old")
+    new = _take(place, name, f"drill-{drill}-new")
+    took_us = round((time.monotonic() - began) * 1e6)
+    if old is None or new is None:
+        return Found(
+            Verdict.FAIL, f"the lease of a holder that stood still was not had in {_TAKE_SECONDS:g} s"
+        )
+
+    def write() -> None:
+        with store.ledger.write() as connection:
+            leases.assert_epoch(connection, name, old.epoch)
+            events.append(
+                connection,
+                at_us=place.clock_us(),
+                kind="drill.written",
+                subject=name,
+                explanation="must not be",
+            )
+
+    attempts: dict[str, Callable[[], object]] = {
+        "renew": lambda: leases.renew(store, old, now_us=place.clock_us()),
+        "write": write,
+        "renew with a clock far ahead": lambda: leases.renew(store, old, now_us=place.clock_us() + 10**15),
+    }
+    refused = [what for what, attempt in attempts.items() if _is_refused(attempt)]
+    kept = not leases.release(store, old)
+    leases.renew(store, new, now_us=place.clock_us())
+    leases.release(store, new)
+    passed = len(refused) == len(attempts) and kept
+    words = f"{len(refused)} of {len(attempts)} writes under epoch {old.epoch} were refused after epoch {new.epoch} began"
+    return Found(
+        Verdict.PASS if passed else Verdict.FAIL,
+        words if kept else f"{words}; the old holder gave the new one's lease away",
+        took_us,
+        {"old_epoch": old.epoch, "new_epoch": new.epoch, "refused": refused},
+    )
+
+
+def _before(connection: Transaction, store: Store, model: str, *, live: bool) -> tuple[TrafficPlan, str]:
+    """The plan that is followed, and what a roll-back would return to; `RefusedError` HF404 when it cannot be drilled."""
+    newest = traffic_plans.newest_in(connection, model)
+    row = rollouts.under_way_in(connection, model)
+    if newest is None or row is not None:
+        why = "no version serves yet" if row is None else f"rollout {row.rollout} is {row.state}"
+        raise RefusedError(
+            "HF404",
+            f"there is nothing to drill: {why}",
+            state="no plan was written",
+            next_command="holdfast rollout --show",
+        )
+    plan = newest.plan
+    if drills.moves_users_in(connection, model, plan.plan):
+        raise RefusedError(
+            "HF404",
+            "there is nothing to drill: another drill has moved all users",
+            state="no plan was written",
+            next_command="holdfast status",
+        )
+    tainted = taints.versions_of(connection, model)
+    beside = [each for each in (plan.previous, plan.fallback) if each is not None]
+    target = next((each for each in beside if each not in tainted), None)
+    if target is None:
+        why = f"{', '.join(beside)} tainted, and nothing else is" if beside else "no version is"
+        raise RefusedError(
+            "HF404",
+            f"there is nothing to return to: {why} beside {plan.champion}",
+            next_command="holdfast rollout",
+        )
+    if live:
+        _must_be_proved(store, model, target)
+    return plan, target
+
+
+def _must_be_proved(store: Store, model: str, target: str) -> None:
+    """All users go only to what was the champion before, and is qualified."""
+    row = versions.get(store, target)
+    before = {each.challenger for each in rollouts.of_model(store, model) if each.state == "promoted"}
+    if row.role != "candidate" or row.state != "qualified" or target not in before:
+        raise RefusedError(
+            "HF404",
+            f"{target} is a {row.state} {row.role} that was never the champion: users are not moved to it for a drill",
+            state="no plan was written",
+            next_command="holdfast rollout",
+        )
+
+
+def _moved(before: TrafficPlan, target: str) -> TrafficPlan:
+    return replace(before, champion=target, previous=before.champion)
+
+
+def _pinned(here: Sequence[servers.Server], target: str) -> dict[str, str]:
+    """Which version each server answered with when it was asked for `target`; why not, where it did not."""
+    found: dict[str, str] = {}
+    for server in here:
+        try:
+            with Asking(server) as asking:
+                found[server.server] = str(asking.probe(target).get("model_version"))
+        except FAILURES as error:
+            found[server.server] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def _judged(
+    place: Place,
+    target: str,
+    went: convergence.Obedience,
+    came: convergence.Obedience,
+    pinned: dict[str, str],
+    numbers: tuple[int, int | None],
+) -> Found:
+    took_us = round(max(went.took_ms, came.took_ms) * 1000)
+    evidence = {
+        "plans": list(numbers),
+        "target": target,
+        "live": place.live,
+        "there_ms": round(went.took_ms, 1),
+        "back_ms": round(came.took_ms, 1),
+        "servers": sorted(went.answered),
+        "silent": sorted({*went.silent, *came.silent}),
+    }
+    deaf = sorted({*went.waiting, *came.waiting, *went.held, *came.held})
+    wrong = {server: said for server, said in pinned.items() if said != target}
+    within = f"{place.within_us / 1000:g} ms"
+    if deaf:
+        return Found(
+            Verdict.FAIL, f"{', '.join(deaf)} did not follow within {OBEY_SECONDS:g} s", None, evidence
+        )
+    if not went.answered:
+        return Found(Verdict.INCONCLUSIVE, "no server answers, so nothing was drilled", None, evidence)
+    if wrong:
+        server, said = next(iter(wrong.items()))
+        return Found(
+            Verdict.FAIL, f"{server} was asked for {target}, and answered: {said}", took_us, evidence
+        )
+    words = f"{len(went.answered)} servers there and back in {took_us / 1000:.0f} ms, {target} answers"
+    if took_us > place.within_us:
+        return Found(Verdict.FAIL, f"{words}; it may take {within}", took_us, evidence)
+    return Found(Verdict.PASS, words, took_us, evidence)
+
+
+def _take(place: Place, name: str, holder: str) -> Lease | None:
+    """The lease for `holder`, once whoever holds it has stood still for long enough."""
+    return leases.take(
+        place.store,
+        name,
+        holder=holder,
+        duration_us=LEASE_US,
+        clock_us=place.clock_us,
+        within_seconds=_TAKE_SECONDS,
+    )
+
+
+def _is_refused(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except ConflictError as error:
+        return error.code == "HF304"
+    return False

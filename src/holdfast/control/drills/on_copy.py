@@ -1,0 +1,182 @@
+"""Drills on a copy of the store beside it, which ends with the drill: a restore, and a ledger that dies under a server.
+
+No user and no row of the store is touched. What a drill that was killed left behind is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from holdfast.control.drills.live import Found, Place
+from holdfast.control.drills.server import NOTICE_SECONDS, START_SECONDS, Child
+from holdfast.control.maintenance import backup
+from holdfast.errors import UnavailableError
+from holdfast.records import Verdict
+from holdfast.store import Store
+from holdfast.store.db.ledger import sqlite_url
+from holdfast.store.files import blobs
+from holdfast.store.maintenance import backup as backups
+from holdfast.store.rollout import drills, traffic_plans
+
+REQUESTS: Final = 100
+"""How many requests a server without its ledger has to answer."""
+ROOM: Final = 3
+"""How much room has to be free before something is copied, in times of its size: the disk is the one that answers are logged
+to, and a drill must not fill it."""
+
+
+def restore(place: Place, _drill: int) -> Found:
+    """Back up, restore beside the store, compare counts and digests, remove both."""
+    with scratch(place.store) as home:
+        if narrow := no_room(home, [place.store.root]):
+            return narrow
+        began = time.monotonic()
+        taken = backup.backup(place.store, home / "backup", now_us=place.clock_us())
+        restored = backup.restore(home / "backup", home / "root")
+        took_us = round((time.monotonic() - began) * 1e6)
+        named = backups.read(home / "backup", taken.name)
+        store = Store.open(home / "root")
+        try:
+            digest = backups.ledger_digest(store)
+        finally:
+            store.ledger.close()
+    same = ("rows", "ledger_rows", "files", "bytes", "table_version")
+    other = [name for name in same if getattr(taken, name) != getattr(restored, name)]
+    evidence = asdict(restored) | {"ledger": named.ledger, "backup_seconds": round(taken.seconds, 3)}
+    if other or digest != named.ledger:
+        return Found(
+            Verdict.FAIL, f"the restored store differs in {', '.join(other) or 'its ledger'}", None, evidence
+        )
+    words = (
+        f"{restored.rows:,} rows in {restored.files:,} files and {restored.ledger_rows:,} rows of the ledger came back "
+        f"alike in {took_us / 1e6:.1f} s"
+    )
+    return Found(Verdict.PASS, words, took_us, evidence)
+
+
+def dead_database(place: Place, _drill: int) -> Found:
+    """Take the ledger from a server while it answers, kill the server, and start it again without one."""
+    with scratch(place.store) as home:
+        if narrow := no_room(home, copied(place.store)):
+            return narrow
+        store = copy(place.store, home / "root")
+        plan = traffic_plans.newest(store, place.model.name)
+        store.ledger.close()
+        if plan is None:
+            return Found(Verdict.INCONCLUSIVE, "no version serves yet")
+        with Child(place, home / "root") as child:
+            child.wait(lambda status: status["plan"] == plan.plan and status["ready"], START_SECONDS)
+            child.wait(
+                lambda _status: (home / "root" / "serve" / place.model.name / "plan.json").exists(),
+                START_SECONDS,
+            )
+            _destroy(home / "root")
+            began = time.monotonic()
+            noticed = child.wait(lambda status: bool(status["trouble"]), NOTICE_SECONDS)
+            failed = child.failed(REQUESTS)
+        for left in (home / "root").glob("ledger.db*"):
+            left.unlink()
+        with Child(place, home / "root") as child:
+            child.wait(lambda status: bool(status["ready"]), START_SECONDS)
+            failed_again = child.failed(REQUESTS)
+            took_us = round((time.monotonic() - began) * 1e6)
+    evidence = {
+        "requests": 2 * REQUESTS,
+        "failed": failed,
+        "failed_after_restart": failed_again,
+        "trouble": noticed["trouble"],
+        "plan": plan.plan,
+    }
+    words = f"{failed} of {REQUESTS} requests failed without the ledger, {failed_again} of {REQUESTS} after kill -9"
+    return Found(Verdict.FAIL if failed or failed_again else Verdict.PASS, words, took_us, evidence)
+
+
+# --- the copy ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def scratch(store: Store) -> Iterator[Path]:
+    """A directory beside the store's, which is gone afterwards, with those that killed drills left there."""
+    prefix = f"{store.root.name}.drill-"
+    for left in store.root.parent.glob(f"{prefix}*"):
+        if not _is_alive(left.name.removeprefix(prefix).partition("-")[0]):
+            shutil.rmtree(left, ignore_errors=True)
+    home = store.root.parent / f"{prefix}{os.getpid()}-{threading.get_ident()}"
+    try:
+        home.mkdir(parents=True)
+    except OSError as error:
+        raise UnavailableError(
+            "HF306",
+            f"no copy of the store can be made at {home}: {error.strerror}",
+            state="nothing was drilled",
+            next_command="make room there, then the same drill again",
+        ) from error
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def no_room(home: Path, copied_from: Iterable[Path]) -> Found | None:
+    """Why nothing can be copied to `home`; None when there is room."""
+    need_bytes = ROOM * sum(_size_bytes(path) for path in copied_from)
+    free_bytes = shutil.disk_usage(home).free
+    if free_bytes >= need_bytes:
+        return None
+    words = (
+        f"not drilled: {need_bytes:,} bytes of room are wanted at {home.parent}, and {free_bytes:,} are free"
+    )
+    return Found(Verdict.INCONCLUSIVE, words, None, {"wanted_bytes": need_bytes, "free_bytes": free_bytes})
+
+
+def copied(store: Store) -> list[Path]:
+    """What `copy` copies of a store's directory."""
+    return [blobs.path_of(store.root, "0" * 64).parents[1], *store.root.glob("ledger.db*")]
+
+
+def _size_bytes(path: Path) -> int:
+    """The size of a file or of all files in a directory; what goes away meanwhile needs no room."""
+    if path.is_file():
+        return path.stat().st_size
+    total = 0
+    for directory, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += (Path(directory) / name).lstat().st_size
+    return total
+
+
+def copy(store: Store, root: Path) -> Store:
+    """A store at `root` with the ledger and the versions of `store`, none of its rows' files, and no server."""
+    made = Store.open(root, sqlite_url(root / "ledger.db"), recovering=True)
+    backups.fill(made, backups.dump(store))
+    drills.forget_servers(made)
+    blobs_of = blobs.path_of(store.root, "0" * 64).parents[1]
+    shutil.copytree(blobs_of, root / blobs_of.relative_to(store.root), dirs_exist_ok=True)
+    return made
+
+
+def _destroy(root: Path) -> None:
+    """Overwrite the ledger of the copy: whoever reads it next finds no database."""
+    for path in root.glob("ledger.db*"):
+        size = max(4096, path.stat().st_size)
+        with path.open("r+b") as file:
+            file.write(b"\xff" * size)
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,103 @@
+"""Drills: begun, ended and kept, by command or when they are due (R120, R121).
+
+Each is a row of the ledger from its beginning on. One that is killed leaves that row, which says so; and a traffic plan that it
+left is put back by whoever looks next.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from holdfast.control.drills import bad_push, live, on_copy
+from holdfast.control.drills.cleanup import mend
+from holdfast.control.drills.live import Found, Place
+from holdfast.errors import HoldfastError
+from holdfast.records import Verdict
+from holdfast.rollout.model.drills import Drill, DrillKind, Drills, Standing, due, ready
+from holdfast.store import Store
+from holdfast.store.db.leases import Lease
+from holdfast.store.rollout import drills, rollouts
+
+EXERCISES: Final[Mapping[DrillKind, Callable[[Place, int], Found]]] = {
+    DrillKind.ROLL_BACK: live.roll_back,
+    DrillKind.RESTORE: on_copy.restore,
+    DrillKind.STALE_LEADER: live.stale_leader,
+    DrillKind.DEAD_DATABASE: on_copy.dead_database,
+    DrillKind.BAD_PUSH: bad_push.bad_push,
+}
+"""How each kind is drilled."""
+
+_log = logging.getLogger("holdfast.control")
+
+
+def run(place: Place, kind: DrillKind, *, actor: str, lasts_us: int) -> Drill:
+    """Drill `kind`, and keep what was seen; believed for `lasts_us` microseconds when it passed.
+
+    Whatever goes wrong is the drill's verdict, "error", and not an exception: it is what the drill is there to find. Raises
+    `UnavailableError` HF302 when the ledger cannot take its row.
+    """
+    store, model = place.store, place.model.name
+    mend(store, model, now_us=place.clock_us())
+    number = drills.begin(store, kind, model, actor=actor, now_us=place.clock_us())
+    try:
+        found = EXERCISES[kind](place, number)
+    except (HoldfastError, OSError, ValueError) as error:
+        found = Found(Verdict.ERROR, str(error) or type(error).__name__)
+    now_us = place.clock_us()
+    drills.end(
+        store,
+        number,
+        verdict=found.verdict,
+        took_us=found.took_us,
+        evidence=found.evidence or {},
+        explanation=found.explanation,
+        now_us=now_us,
+        expires_us=now_us + lasts_us if found.verdict is Verdict.PASS else now_us,
+    )
+    return next(each for each in drills.of_model(store, model) if each.drill == number)
+
+
+def standings(store: Store, model: str, *, now_us: int) -> tuple[Standing, ...]:
+    """Whether each kind of drill is believed now."""
+    known = drills.of_model(store, model)
+    return tuple(ready(known, kind, now_us) for kind in DrillKind)
+
+
+class Scheduled:
+    """The concern of the control loop that drills what is due: one at a time, beside the loop, never during a rollout."""
+
+    def __init__(self, place: Place, schedule: Drills) -> None:
+        self._place = replace(place, within_us=schedule.roll_back_within_us, live=False)
+        self._schedule = schedule
+        self._running: threading.Thread | None = None
+
+    def __call__(self, store: Store, model: str, _lease: Lease, *, now_us: int) -> None:
+        """Begin what is due, unless a drill goes on."""
+        if self._running is not None and self._running.is_alive():
+            return
+        mend(store, model, now_us=now_us)
+        with store.ledger.read() as connection:
+            if rollouts.under_way_in(connection, model) is not None:
+                return
+        kinds = due(self._schedule, drills.of_model(store, model), now_us)
+        if kinds:
+            self._running = threading.Thread(target=self._drill, args=(kinds[:1],), name="drill", daemon=True)
+            self._running.start()
+
+    def wait(self, seconds: float) -> None:
+        """Let the drill that goes on come to its end, at most so long."""
+        if self._running is not None:
+            self._running.join(seconds)
+
+    def _drill(self, kinds: Iterable[DrillKind]) -> None:
+        for kind in kinds:
+            try:
+                ended = run(self._place, kind, actor="holdfast", lasts_us=2 * self._schedule.every_us)
+                if ended.verdict is not Verdict.PASS:
+                    _log.warning("the drill of %s: %s: %s", kind, ended.verdict, ended.explanation)
+            except HoldfastError:
+                _log.exception("the drill of %s could not be kept; it will be tried again", kind)

@@ -1,0 +1,115 @@
+"""A server process of a drill's own, on a copy of the store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast.control.drills.live import Place
+from holdfast.control.http.server_client import FAILURES, Asking
+from holdfast.errors import UnavailableError
+from holdfast.store.serving.servers import Server
+
+START_SECONDS: Final = 30.0
+"""How long the server may take to begin."""
+NOTICE_SECONDS: Final = 10.0
+"""Within what time it must have noticed what was done to it."""
+
+
+class Child:
+    """A server of its own on the copy; it is killed at the end, and ends by itself when its parent does."""
+
+    def __init__(self, place: Place, root: Path) -> None:
+        own = {
+            "HOLDFAST_ROOT": str(root),
+            "HOLDFAST_LEDGER": "",
+            "HOLDFAST_HOST": "127.0.0.1",
+            "HOLDFAST_PORT": "0",
+        }
+        self._model = place.model.name
+        self._errors = (root.parent / "server.log").open("ab")
+        try:
+            self._process = subprocess.Popen(
+                place.serve,
+                env={**os.environ, **own},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+            )
+        except OSError as error:
+            self._errors.close()
+            raise UnavailableError(
+                "HF504",
+                f"the server on the copy cannot be started: {error}",
+                state="nothing was drilled",
+                next_command="holdfast verify",
+            ) from error
+        self.server = Server("drill", self._model, "", root, 0)
+
+    def __enter__(self) -> Child:
+        said: list[str] = []
+        assert self._process.stdout is not None
+        listening = threading.Thread(target=lambda: said.append(self._process.stdout.readline()), daemon=True)  # type: ignore[union-attr]  # a pipe was asked for
+        listening.start()
+        listening.join(START_SECONDS)
+        address = said[0].split()[-1] if said and said[0].strip() else ""
+        if not address.startswith("http"):
+            self.__exit__()
+            raise UnavailableError(
+                "HF504",
+                "the server on the copy did not start",
+                state="nothing was drilled",
+                next_command="holdfast verify",
+            )
+        self.server = replace(self.server, address=address)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._errors.close()
+
+    def wait(self, holds: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
+        """The server's status once it `holds`; `UnavailableError` HF504 when it does not in time."""
+        until = time.monotonic() + seconds
+        status: dict[str, Any] = {}
+        while time.monotonic() < until:
+            try:
+                with Asking(self.server) as asking:
+                    status = asking.status()
+                if holds(status):
+                    return status
+            except FAILURES:
+                pass  # it may still be starting; how long it may take is stated
+            time.sleep(0.02)
+        raise UnavailableError(
+            "HF504",
+            f"the server of the drill was not as it should be within {seconds:g} s: {status.get('trouble') or status}"[
+                :400
+            ],
+            state="the drill was ended",
+            next_command="holdfast events, then the same drill again",
+        )
+
+    def failed(self, count: int, bodies: Sequence[str] = ()) -> int:
+        """How many of `count` requests, probes without `bodies`, were not answered by a version."""
+        failed = 0
+        with Asking(self.server) as asking:
+            for number in range(count):
+                try:
+                    answer = asking.infer(bodies[number]) if bodies else asking.probe()
+                    failed += "model_version" not in answer
+                except FAILURES:
+                    failed += 1
+                    asking.close()
+        return failed

@@ -1,0 +1,42 @@
+"""Which versions may not answer in another's place although they are clean: the file is damaged, or callers would break."""
+
+from __future__ import annotations
+
+from holdfast.contract.evolution.compatibility import Border, Kind, worst
+from holdfast.contract.evolution.diff import compare
+from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.store import Store
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.feeds import contracts
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.store.models.versions import VersionRow
+
+
+def breaking_callers_of(connection: Transaction, store: Store, version: str) -> frozenset[str]:
+    """The versions of the same model whose contract refuses or misreads what callers of `version` may send (R133).
+
+    Of a contract that is not kept nothing can be said; servers, which read it in the version's file, decide for themselves.
+    """
+    asked = versions.get(store, version)
+    known = contracts.find(connection, asked.contract_hash)
+    if known is None:
+        return frozenset()
+    breaking: dict[str, bool] = {asked.contract_hash: False}
+    rows = versions.of_model(store, asked.model)
+    for row in rows:
+        if row.contract_hash not in breaking:
+            other = contracts.find(connection, row.contract_hash)
+            breaking[row.contract_hash] = other is not None and (
+                worst(map(compare(known, other).at, (Border.CALLERS, Border.MODELS))) is Kind.BREAKING
+            )
+    return frozenset(row.version for row in rows if breaking[row.contract_hash])
+
+
+def is_whole(store: Store, row: VersionRow) -> bool:
+    """Whether the file of the version is there and is the one that was registered."""
+    try:
+        blobs.get(store, row.digest)
+    except (IntegrityError, NotFoundError, OSError):
+        return False
+    return True

@@ -1,0 +1,241 @@
+"""Judges a version by every gate, and writes verdicts, state and event in one transaction."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from holdfast.contract import Contract, compile_row, dtypes
+from holdfast.contract.evolution.compatibility import Border, Kind
+from holdfast.contract.evolution.diff import compare
+from holdfast.control.evaluation.sandbox import Tried, tried
+from holdfast.control.training.examples import read_examples, split_days, with_aggregates
+from holdfast.declaration import Model
+from holdfast.errors import ConflictError, InputError
+from holdfast.features import Aggregate, aggregates_from_json
+from holdfast.qualify import (
+    GateResult,
+    Pair,
+    Signature,
+    Trial,
+    baseline,
+    champion,
+    endpoint_signature,
+    first_version,
+    golden,
+    loads,
+    objective,
+    signature,
+    size,
+    standing,
+)
+from holdfast.records import Verdict
+from holdfast.store import Store
+from holdfast.store.backout import taints
+from holdfast.store.db import events
+from holdfast.store.feeds import contracts
+from holdfast.store.files import blobs
+from holdfast.store.models import gate_results, versions
+from holdfast.store.models.versions import VersionRow
+from holdfast.train.artifact import VersionMetadata, read_metadata
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """The held-out days as one version answered them, in the order of the table's rows. `admitted` are those that its own
+    contract lets through: a server would not ask it the others."""
+
+    scores: npt.NDArray[np.float64]
+    admitted: npt.NDArray[np.bool_]
+    trained_before_us: int
+
+
+class _HeldOut:
+    """The newest labelled days of a snapshot, read once however many versions are asked about them.
+
+    Rows older than the end of a version's training are among them only if the declared holdout has grown
+    since; `pair` leaves them out.
+    """
+
+    def __init__(self, store: Store, model: Model, snapshot: str) -> None:
+        self._store, self._model, self._snapshot = store, model, snapshot
+        self._days = split_days(model, read_examples(store, model, (), snapshot).frame).holdout
+        self._columns: dict[Aggregate, pl.Series] = {}
+
+    def rows(self, aggregates: tuple[Aggregate, ...]) -> pl.DataFrame:
+        """The days without their label, with a column for each of `aggregates`. An aggregate that several versions
+        declare alike is joined once."""
+        days = self._days.drop(self._model.label)
+        new = [aggregate for aggregate in aggregates if aggregate not in self._columns]
+        joined = with_aggregates(self._store, self._model, new, self._snapshot, days)
+        self._columns |= {aggregate: joined[aggregate.name] for aggregate in new}
+        return days.with_columns(self._columns[aggregate] for aggregate in aggregates)
+
+    def asked_of(self, row: VersionRow, about: VersionMetadata) -> _Answers | None:
+        """What version `row` answers; None when it does not understand rows of the model's contract, or does not answer."""
+        own = Contract.from_json(about.contract_json)
+        if compare(own, self._model.contract).at(Border.MODELS) is Kind.BREAKING:
+            return None
+        rows = self.rows(aggregates_from_json(about.aggregates_json))
+        # Of a column that was dropped since, every value is missing: callers may leave it out.
+        dropped = {name: kind for name, kind in dtypes(own).items() if name not in rows.columns}
+        rows = rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in dropped.items())
+        scores = _try(self._store, self._model, row, rows).probabilities
+        if scores is None or scores.shape != (rows.height,):
+            return None
+        return _Answers(scores, self._admitted(own), about.trained_before_us)
+
+    def _admitted(self, own: Contract) -> npt.NDArray[np.bool_]:
+        """Which days the contract of a version lets through."""
+        if own.hash == self._model.contract.hash:
+            return np.ones(self._days.height, dtype=np.bool_)
+        known = [column.name for column in own.request_columns if column.name in self._days.columns]
+        check = compile_row(own, request=True)
+        return np.array([not check(day) for day in self._days.select(known).iter_rows(named=True)], np.bool_)
+
+    def pair(self, own: _Answers, other: VersionRow) -> Pair | None:
+        """`own` beside the answers of `other`, on the days that neither learnt from; None when `other` did not
+        pass its gates, or cannot answer."""
+        if other.state != "qualified":
+            return None
+        theirs = self.asked_of(other, read_metadata(blobs.get(self._store, other.digest)))
+        if theirs is None:
+            return None
+        event_us = self._days[self._model.contract.event_time].dt.epoch("us").to_numpy()
+        fresh = event_us >= max(own.trained_before_us, theirs.trained_before_us)
+        fresh &= own.admitted & theirs.admitted
+        labels = self._days[self._model.label].to_numpy().astype(np.bool_)
+        return Pair(own.scores[fresh], theirs.scores[fresh], labels[fresh])
+
+
+def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[GateResult]:
+    """Judge `version` of `model` and return what every gate said, in the order in which the gates were tried.
+
+    Verdicts, the version's state and an event are written in one transaction. A version that was qualified
+    or refused keeps that state: its verdicts are returned as they were. One that could not be judged to the
+    end stays registered and may be judged again. The heuristic beside a candidate is judged first, when it
+    was not yet.
+
+    Raises `NotFoundError` HF303 for an unknown version, `InputError` HF101 when it belongs to another model,
+    `RefusedError` HF406 for a tainted one, also when it was tainted meanwhile, and `ConflictError` HF403 when somebody
+    else ended the judgement first.
+    """
+    row = versions.get(store, version)
+    if row.model != model.name:
+        raise InputError(
+            "HF101",
+            f"{version} is a version of {row.model!r}, not of {model.name!r}",
+            state="nothing was judged",
+            next_command="holdfast status",
+        )
+    with store.ledger.read() as connection:
+        taints.refuse(connection, "version", version)
+    if row.state != "registered":
+        return gate_results.newest(store, version)
+    results = (
+        _judge_heuristic(store, model, row) if row.role == "heuristic" else _judge(store, model, row, now_us)
+    )
+    state = standing(results)
+    with store.ledger.write() as connection:
+        taints.refuse(connection, "version", version)
+        gate_results.append(connection, version, results, now_us=now_us)
+        if state != "registered":
+            versions.set_state(connection, version, state, before="registered")
+        events.append(
+            connection,
+            at_us=now_us,
+            kind=f"version.{'judged' if state == 'registered' else state}",
+            subject=version,
+            explanation=_told(results),
+        )
+    return results
+
+
+def _judge_heuristic(store: Store, model: Model, row: VersionRow) -> list[GateResult]:
+    """A heuristic may answer users, so it must load and fit; nobody asks it to beat itself."""
+    seen = _try(store, model, row).trial
+    return [
+        loads(seen, model.gates),
+        _signature(store, model, row, seen, versions.champion(store, model.name)),
+        size(row.bytes, None, model.gates),
+    ]
+
+
+def _judge(store: Store, model: Model, row: VersionRow, now_us: int) -> list[GateResult]:
+    current = versions.champion(store, model.name)  # asked once: every gate means the same champion
+    seen = _try(store, model, row).trial
+    results = [loads(seen, model.gates), _signature(store, model, row, seen, current)]
+    if model.golden:
+        results.append(golden(seen, model.golden))
+    results.append(size(row.bytes, _size_before(store, row, current), model.gates))
+    beside = _judged_heuristic(store, model, row, now_us)
+    # Held-out rows are asked only of a file that loads and fits: the others have nothing more to say.
+    fits = results[0].verdict is Verdict.PASS and results[1].verdict is Verdict.PASS
+    days = _HeldOut(store, model, row.snapshot) if fits else None
+    own = days.asked_of(row, _about(seen)) if days else None
+    against_heuristic = days.pair(own, beside) if days and own else None
+    results.append(baseline(against_heuristic, model.gates))
+    if model.objective is not None:
+        results.append(objective(against_heuristic, model.objective, model.gates))
+    if current is None:
+        results.append(first_version())
+    else:
+        results.append(champion(days.pair(own, current) if days and own else None, model.gates))
+    return results
+
+
+def _judged_heuristic(store: Store, model: Model, candidate: VersionRow, now_us: int) -> VersionRow:
+    beside = versions.heuristic_beside(store, candidate)
+    if beside.state == "registered":
+        # Whoever ended first: the verdict is about the same file, and it stands.
+        with suppress(ConflictError):
+            qualify(store, model, beside.version, now_us=now_us)
+        beside = versions.get(store, beside.version)
+    return beside
+
+
+def _try(store: Store, model: Model, row: VersionRow, rows: pl.DataFrame | None = None) -> Tried:
+    golden_rows = [query.row for query in model.golden] if rows is None and row.role == "candidate" else []
+    path = blobs.path_of(store.root, row.digest)
+    return tried(path, row.digest, model.gates, golden=golden_rows, rows=rows)
+
+
+def _endpoint(store: Store, model: Model, current: VersionRow | None) -> Signature:
+    """What callers use now: the champion's contract, or the declared one before there is a champion."""
+    contract = model.contract
+    if current is not None and current.contract_hash != contract.hash:
+        contract = Contract.from_json(read_metadata(blobs.get(store, current.digest)).contract_json)
+    return endpoint_signature(contract, [aggregate.name for aggregate in model.aggregates])
+
+
+def _signature(
+    store: Store, model: Model, row: VersionRow, seen: Trial, current: VersionRow | None
+) -> GateResult:
+    endpoint = _endpoint(store, model, current)
+    with store.ledger.read() as connection:
+        accepted = contracts.is_accepted(connection, model.name, endpoint.contract.hash, row.contract_hash)
+    return signature(seen, endpoint, accepted=accepted)
+
+
+def _size_before(store: Store, row: VersionRow, current: VersionRow | None) -> int | None:
+    # A heuristic that answers for want of a model says nothing about how large a model is.
+    if current is not None and current.role == "candidate":
+        return current.bytes
+    for earlier in versions.of_model(store, row.model):
+        if earlier.role == "candidate" and earlier.number < row.number and earlier.state == "qualified":
+            return earlier.bytes
+    return None
+
+
+def _about(trial: Trial) -> VersionMetadata:
+    facts: Any = trial.metadata
+    return VersionMetadata(**facts)
+
+
+def _told(results: list[GateResult]) -> str:
+    return "; ".join(f"{result.gate} {result.verdict}: {result.explanation}" for result in results)

@@ -1,0 +1,380 @@
+"""Recorded requests against a candidate, off line: what its contract would refuse, and where it would answer otherwise.
+
+The inputs are those that the log holds, in the units of the contract that was asked then, and they cross into the
+candidate's contract as a caller's would. The log holds no aggregates: they are looked up in the online values at each
+row's own event time, by the server's rule, so that a value which became known later is not used; one that was corrected
+since is used as it is now.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from math import isnan
+from typing import Any, Final
+
+from holdfast.contract import Contract, Timestamp
+from holdfast.contract.row.adapter import Crossing
+from holdfast.contract.schema.timestamps import EPOCH
+from holdfast.control.collect.log_context import slicer_of
+from holdfast.control.collect.shadow_pairs import Slicer, no_slices
+from holdfast.control.evaluation.sandbox import tried
+from holdfast.declaration import Model
+from holdfast.errors import HoldfastError, InputError
+from holdfast.features import FittedFeatures, OnlineTable, entity_key
+from holdfast.qualify import GateResult
+from holdfast.records import Progress, Verdict
+from holdfast.rollout.evidence.evidence import score
+from holdfast.rollout.evidence.replay import CONTRACT, Replayed, replayed
+from holdfast.rollout.evidence.shadow import OK, ComparedRow, LabelledPair, Pair, in_words, slices_of
+from holdfast.store import Store
+from holdfast.store.backout import taints
+from holdfast.store.catalog import online_features
+from holdfast.store.db import events
+from holdfast.store.feeds import contracts
+from holdfast.store.files import blobs
+from holdfast.store.models import gate_results, versions
+from holdfast.store.models.versions import VersionRow
+from holdfast.store.telemetry import outcomes, recorded_requests
+from holdfast.store.telemetry.recorded_requests import Recorded
+from holdfast.train.artifact import VersionMetadata, read_metadata
+
+DEFAULT_REQUESTS: Final = 1000
+"""How many requests are replayed when neither the policy nor the caller says."""
+WORST_SHOWN: Final = 5
+_ROWS_AT_ONCE: Final = 4096
+_EXAMPLES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WorstRow:
+    """A row that the candidate answers very differently: its prediction's id, its inputs, and both probabilities."""
+
+    prediction: str
+    inputs: dict[str, Any]
+    ours: float
+    theirs: float
+
+
+@dataclass(slots=True)
+class ReplayReport:
+    """What a replay showed. `refused` counts requests by reason ("column|rule"), `refused_examples` names some of each;
+    `failed` counts requests by kind of failure; `left_out` says what could not be replayed, and why.
+    """
+
+    version: str
+    against: list[str]
+    requests: int = 0
+    rows: int = 0
+    labelled: int = 0
+    refused_requests: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    refused_examples: dict[str, list[str]] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    verdict: Verdict = Verdict.INCONCLUSIVE
+    explanation: str = ""
+    metrics: dict[str, str] = field(default_factory=dict)
+    slices: list[dict[str, Any]] = field(default_factory=list)
+    worst: list[WorstRow] = field(default_factory=list)
+    unknown_aggregates: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain JSON."""
+        return asdict(self) | {"verdict": str(self.verdict)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    row: VersionRow
+    contract: Contract
+    fitted: FittedFeatures
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One recorded request on its way to the candidate."""
+
+    request: Recorded
+    rows: list[dict[str, Any]]
+    reasons: tuple[str, ...]
+    answers: list[float] = field(default_factory=list)
+    failure: str = ""
+
+    @property
+    def result(self) -> str:
+        return CONTRACT if self.reasons else self.failure or OK
+
+
+def replay(
+    store: Store,
+    model: Model,
+    version: str,
+    *,
+    requests: int | None = None,
+    since_us: int = 0,
+    now_us: int,
+    progress: Progress | None = None,
+) -> ReplayReport:
+    """Answer the newest recorded requests again by `version`, compare, and keep the verdict as the gate "replay".
+
+    Parameters
+    ----------
+    requests
+        How many; by default as many as the rollout's policy asks for, or 1,000.
+    since_us
+        How far back at most, microseconds since 1970 UTC.
+    progress
+        Is told how many rows are answered, of how many.
+
+    The candidate runs in a process of its own, bounded as in qualification. Raises `NotFoundError` HF303 for an unknown
+    version, `InputError` HF101 for one of another model, `RefusedError` HF406 for a tainted one.
+    """
+    candidate = _candidate(store, model, version)
+    wanted = requests or model.rollout.replay_requests or DEFAULT_REQUESTS
+    found = recorded_requests.newest(store, model.name, most=wanted, since_us=since_us)
+    report = ReplayReport(
+        version, sorted({each.version for each in found.requests}), left_out=dict(found.damaged)
+    )
+    asked = _crossed(store, candidate, found.requests, report)
+    _fill(store, candidate, asked, report)
+    _answer(store, model, candidate, asked, progress or (lambda _done, _of: None))
+    columns = model.rollout.slices
+    _judge(store, model, candidate, asked, slicer_of(store, columns) if columns else no_slices, report)
+    _keep(store, report, wanted, now_us)
+    return report
+
+
+def is_due(store: Store, model: Model, version: str) -> bool:
+    """Whether the policy asks for a replay that `version` has not had: it was never replayed, or of too few requests."""
+    if not model.rollout.replay_requests:
+        return False
+    with store.ledger.read() as connection:
+        last = gate_results.newest_replay(connection, version)
+    return (
+        last is None
+        or last.verdict is Verdict.INCONCLUSIVE
+        or (last.observed or 0) < model.rollout.replay_requests
+    )
+
+
+def _candidate(store: Store, model: Model, version: str) -> _Candidate:
+    row = versions.get(store, version)
+    if row.model != model.name:
+        raise InputError(
+            "HF101",
+            f"{version} is a version of {row.model!r}, not of {model.name!r}",
+            state="nothing was replayed",
+            next_command="holdfast status",
+        )
+    with store.ledger.read() as connection:
+        taints.refuse(connection, "version", version)
+    about = _about(store, version)
+    return _Candidate(
+        row, Contract.from_json(about.contract_json), FittedFeatures.from_json(about.features_json)
+    )
+
+
+def _about(store: Store, version: str) -> VersionMetadata:
+    return read_metadata(blobs.get(store, versions.get(store, version).digest))
+
+
+def _crossed(
+    store: Store, candidate: _Candidate, requests: Iterable[Recorded], report: ReplayReport
+) -> list[_Asked]:
+    """Each request as the candidate's contract reads it, with the reasons why it refuses some."""
+    crossings: dict[str, Crossing | None] = {}
+    asked: list[_Asked] = []
+    for request in requests:
+        if request.version not in crossings:
+            try:
+                told = Contract.from_json(_about(store, request.version).contract_json)
+                crossings[request.version] = Crossing(told, candidate.contract)
+            except HoldfastError as error:
+                crossings[request.version] = None
+                report.left_out[request.version] = f"its contract cannot be read: {error.what}"
+        crossing = crossings[request.version]
+        if crossing is not None:
+            rows, reasons = crossing.admit(request.rows)
+            asked.append(_Asked(request, rows, reasons))
+    refused: Counter[str] = Counter()
+    for each in asked:
+        for reason in each.reasons:
+            refused[reason] += 1
+            examples = report.refused_examples.setdefault(reason, [])
+            if len(examples) < _EXAMPLES:
+                examples.append(each.request.id)
+    report.refused = dict(refused.most_common())
+    report.refused_requests = sum(bool(each.reasons) for each in asked)
+    report.requests, report.rows = len(asked), sum(len(each.request.rows) for each in asked)
+    return asked
+
+
+def _fill(store: Store, candidate: _Candidate, asked: Sequence[_Asked], report: ReplayReport) -> None:
+    """Give each row what was known about its entities at its own event time."""
+    rows = [row for each in asked if not each.reasons for row in each.rows]
+    if not rows:
+        return
+    event = candidate.contract.event_time
+    moments = [row[event] for row in rows]
+    for aggregate in candidate.fitted.aggregates:
+        entities = sorted({key for row in rows if (key := entity_key(row.get(aggregate.by))) is not None})
+        low, high = min(moments) - aggregate.max_age_us, max(moments) + 1
+        table = OnlineTable()
+        with store.ledger.read() as connection:
+            known = online_features.between(connection, aggregate.key, entities, low, high)
+        if not known:
+            report.unknown_aggregates.append(aggregate.name)
+        for each in known:
+            if each.value is not None:
+                table.add(aggregate.key, each.entity, each.known_us, each.value)
+        for row in rows:
+            found = table.lookup(
+                aggregate.key, entity_key(row.get(aggregate.by)), row[event], aggregate.max_age_us
+            )
+            if not isnan(found):  # absent is missing, as in a server
+                row[aggregate.name] = found
+
+
+def _answer(
+    store: Store, model: Model, candidate: _Candidate, asked: Sequence[_Asked], progress: Progress
+) -> None:
+    """Ask the candidate, some thousand rows at once, each time in a fresh process."""
+    open_ones = [each for each in asked if not each.reasons]
+    total = sum(len(each.rows) for each in open_ones)
+    path = blobs.path_of(store.root, candidate.row.digest)
+    done = 0
+    progress(0, total)
+    while open_ones:
+        part = [open_ones.pop(0)]
+        while open_ones and sum(len(each.rows) for each in part) + len(open_ones[0].rows) <= _ROWS_AT_ONCE:
+            part.append(open_ones.pop(0))
+        rows = [row for each in part for row in each.rows]
+        seen = tried(path, candidate.row.digest, model.gates, asked=rows)
+        answers = seen.probabilities
+        at = 0
+        for each in part:
+            end = at + len(each.rows)
+            if answers is None:
+                each.failure = seen.trial.outcome.replace(" ", "_")
+            elif failed := [what for place, what in seen.failed.items() if at <= place < end]:
+                each.failure = f"exception_{failed[0]}"
+            else:
+                each.answers = answers[at:end].tolist()
+                each.failure = _unfit(each.answers)
+            at = end
+        done += len(rows)
+        progress(done, total)
+
+
+def _unfit(answers: Sequence[float]) -> str:
+    if any(isnan(each) for each in answers):
+        return "not_finite"
+    return "" if all(0.0 <= each <= 1.0 for each in answers) else "not_a_probability"
+
+
+def _judge(
+    store: Store,
+    model: Model,
+    candidate: _Candidate,
+    asked: Sequence[_Asked],
+    slicer: Slicer,
+    report: ReplayReport,
+) -> None:
+    pairs = [_pair(each, slicer) for each in asked]
+    report.failed = dict(Counter(each.failure for each in asked if each.failure))
+    labelled = _labelled(store, asked)
+    report.labelled = len(labelled)
+    with store.ledger.read() as connection:
+        own = candidate.row.contract_hash
+        changed = {versions.get(store, name).contract_hash for name in report.against} - {own}
+        accepted = bool(changed) and all(
+            contracts.is_accepted(connection, model.name, old, own) for old in changed
+        )
+    ended: Replayed = replayed(
+        model.rollout,
+        pairs,
+        labelled,
+        needed=model.rollout.replay_requests,
+        refused=report.refused_requests,
+        accepted=accepted,
+    )
+    report.verdict, report.explanation = ended.verdict, ended.explanation
+    report.metrics = {state.metric: in_words(state) for state in ended.states if state.challenger_units}
+    report.slices = [asdict(each) for each in slices_of(ended.states)]
+    report.worst = _worst(candidate, asked)
+
+
+def _pair(each: _Asked, slicer: Slicer) -> Pair:
+    request = each.request
+    rows = tuple(
+        ComparedRow(ours, theirs, slicer(request.version, inputs))
+        for ours, theirs, inputs in zip(each.answers, request.probabilities, request.rows, strict=False)
+        if each.result == OK
+    )
+    return Pair(request.unit, each.result, False, rows, 0.0, None)
+
+
+def _labelled(store: Store, asked: Sequence[_Asked]) -> list[LabelledPair]:
+    answered = [each for each in asked if each.result == OK]
+    known = outcomes.labels_of(
+        store, [f"{each.request.id}/{row}" for each in answered for row in range(len(each.answers))]
+    )
+    return [
+        LabelledPair(each.request.unit, score(ours, label), score(theirs, label))
+        for each in answered
+        for row, (ours, theirs) in enumerate(zip(each.answers, each.request.probabilities, strict=False))
+        if (label := known.get(f"{each.request.id}/{row}")) is not None
+    ]
+
+
+def _worst(candidate: _Candidate, asked: Sequence[_Asked]) -> list[WorstRow]:
+    columns = candidate.contract.request_columns
+    rows = [
+        WorstRow(
+            f"{each.request.id}/{at}",
+            {column.name: each.rows[at][column.name] for column in columns if column.name in each.rows[at]},
+            ours,
+            theirs,
+        )
+        for each in asked
+        if each.result == OK
+        for at, (ours, theirs) in enumerate(zip(each.answers, each.request.probabilities, strict=False))
+    ]
+    rows.sort(key=lambda row: (-abs(row.ours - row.theirs), row.prediction))
+    moments = [column.name for column in columns if isinstance(column, Timestamp)]
+    return [
+        replace(row, inputs={name: _shown(value, name in moments) for name, value in row.inputs.items()})
+        for row in rows[:WORST_SHOWN]
+        if row.ours != row.theirs
+    ]
+
+
+def _shown(value: object, moment: bool) -> object:
+    """An input as a caller may send it: a moment is RFC 3339 in UTC, not the microseconds of the log."""
+    if moment and isinstance(value, int):
+        return (EPOCH + timedelta(microseconds=value)).isoformat()
+    return value
+
+
+def _keep(store: Store, report: ReplayReport, wanted: int, now_us: int) -> None:
+    result = GateResult(
+        gate_results.REPLAY,
+        report.verdict,
+        float(report.requests),
+        None,
+        None,
+        float(wanted),
+        report.explanation,
+    )
+    with store.ledger.write() as connection:
+        gate_results.append(connection, report.version, [result], now_us=now_us)
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="version.replayed",
+            subject=report.version,
+            explanation=f"replay {report.verdict}: {report.explanation}",
+        )

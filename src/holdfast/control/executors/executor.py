@@ -1,0 +1,123 @@
+"""Where the work of many files is done: in this process, in several, or on a Ray cluster. The results are the same.
+
+A task is a module-level function of one picklable item; it may run twice, when who runs it dies, so it must be such that
+the second run makes the same as one. Whoever hands the tasks out takes the results in the order of the items.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from holdfast.errors import UnavailableError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MOST_DEATHS: Final = 3
+"""How often who runs a task may die of it before it is given up."""
+
+
+class Executor(Protocol):
+    """Runs a function on many items."""
+
+    def map(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+        """The result of each item, in their order. Items are taken a few ahead of the results, as there is room for them.
+
+        What a task raises is raised in its place; `UnavailableError` HF302 when those who ran a task died of it again and
+        again, or the cluster is gone. When the generator is closed, what was begun beyond that place is ended.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
+@dataclass(slots=True)
+class LocalExecutor:
+    """In this process, or in `processes` others that are started anew (spawned, so that they share no locks or threads)."""
+
+    processes: int = 0
+    _pool: ProcessPoolExecutor | None = None
+
+    def map(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+        """As `Executor.map`."""
+        if self.processes:
+            yield from self._in_others(task, items)
+        else:
+            yield from map(task, items)
+
+    def close(self) -> None:
+        """End the other processes; what they do just now is waited for."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def _in_others(
+        self, task: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Generator[Result, None, None]:
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
+        deaths = 0
+        try:
+            for item in items:
+                waiting.append((item, self._submit(task, item)))
+                while len(waiting) > self.processes:
+                    deaths = yield from self._first(task, waiting, deaths)
+            while waiting:
+                deaths = yield from self._first(task, waiting, deaths)
+        finally:
+            if waiting:
+                self.close()
+
+    def _first(
+        self, task: Callable[[Item], Result], waiting: deque[tuple[Item, Future[Result]]], deaths: int
+    ) -> Generator[Result, None, int]:
+        """Yield the first result; or, when a process died, hand everything out again. Returns how many died since the last
+        result."""
+        try:
+            result = waiting[0][1].result()
+        except BrokenProcessPool as error:
+            if deaths >= MOST_DEATHS:
+                raise gave_up(deaths + 1) from error
+            self.close()
+            again = [(item, self._submit(task, item)) for item, _ in waiting]
+            waiting.clear()
+            waiting.extend(again)
+            return deaths + 1
+        waiting.popleft()
+        yield result
+        return 0
+
+    def _submit(self, task: Callable[[Item], Result], item: Item) -> Future[Result]:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self.processes, multiprocessing.get_context("spawn"))
+        try:
+            return self._pool.submit(task, item)
+        except BrokenProcessPool:  # one died since; who waits for its result learns it there
+            self.close()
+            return self._submit(task, item)
+
+
+def gave_up(deaths: int) -> UnavailableError:
+    """The error of a task of which those who ran it died."""
+    return UnavailableError(
+        "HF302",
+        f"who ran a task died {deaths} times, the last time for good",
+        state="what was acknowledged before is kept, the rest is as if it had never begun",
+        next_command="look for a lack of memory on the workers, then the same command again",
+    )
+
+
+def at_once(room: float) -> int:
+    """How many tasks to have under way where `room` run at the same time: a few more, so that nobody waits for work.
+
+    >>> at_once(1.0), at_once(64.0)
+    (2, 128)
+    """
+    return max(2, 2 * int(room))

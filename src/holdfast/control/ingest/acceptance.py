@@ -1,0 +1,154 @@
+"""A person says of a suspect batch that it is meant to be so, or of an incomplete one that it will never be whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.feeds import Load
+from holdfast.records import BatchId
+from holdfast.store import Store
+from holdfast.store.catalog import batches, snapshots
+from holdfast.store.db import events
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.feeds import feed_states, violations
+from holdfast.store.feeds.violations import ViolationRow
+
+ACCEPTED = "batch.accepted"
+"""The kind of the event by which a person takes a suspect batch upon himself."""
+
+
+LET_IN: Final = "batch.accepted_incomplete"
+"""The kind of the event by which a person lets a batch in that waits for other feeds of its group."""
+
+ALL_ACCEPTED: Final = "feed.accepted"
+"""The kind of the event by which a person takes everything upon himself that was made known again of a feed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What was accepted, and the other loaded batches of the feed that are suspect still."""
+
+    batch: BatchId
+    violations: tuple[ViolationRow, ...]
+    suspect: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedAll:
+    """How many loads of a feed were accepted together, and the loaded batches of it that are suspect still."""
+
+    feed: str
+    loads: int
+    suspect: tuple[str, ...]
+
+
+def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int) -> Accepted:
+    """Note that `actor` accepts every open violation of the batch, because of `reason`; one transaction.
+
+    The feed flows again when no other batch of it is suspect. Of a delivery that was refused nothing is loaded by that: the
+    refusal is settled, and the feed refuses no more when it was the last. Raises `NotFoundError` HF303 when the batch has no
+    open violation.
+    """
+    with store.ledger.write() as connection:
+        open_ones = tuple(violations.accept(connection, batch, actor=actor, now_us=now_us))
+        if not open_ones:
+            raise NotFoundError(
+                "HF303",
+                f"batch {batch} broke no expectation that stands and is not accepted yet",
+                state="nothing was changed",
+                next_command=f"holdfast feeds {batch.feed}",
+            )
+        told = f"{reason}; accepted: {'; '.join(row.explanation for row in open_ones)}"
+        events.append(
+            connection, at_us=now_us, kind=ACCEPTED, subject=str(batch), explanation=told, actor=actor
+        )
+        by = f"{actor} accepted batch {batch.batch}: {reason}"
+        feed_states.settle(connection, batch.feed, reason=by, now_us=now_us)
+        feed_states.settle_refusals(connection, batch.feed, reason=by, now_us=now_us)
+        left = tuple(violations.suspect_batches(connection, batch.feed))
+    return Accepted(batch, open_ones, left)
+
+
+def accept_all(store: Store, feed: str, *, reason: str, actor: str, now_us: int) -> AcceptedAll:
+    """Note that `actor` accepts every batch of `feed` that was made known again from its files, because of `reason`; one
+    transaction.
+
+    Only that is accepted of them; what else is wrong with a batch stays. Raises `NotFoundError` HF303 when there is none.
+    """
+    with store.ledger.write() as connection:
+        count = violations.accept_adopted(connection, feed, actor=actor, now_us=now_us)
+        if not count:
+            raise NotFoundError(
+                "HF303",
+                f"feed {feed} has no batch that was made known again and is not accepted yet",
+                state="nothing was changed",
+                next_command=f"holdfast feeds {feed}",
+            )
+        told = f"{reason}; accepted: {count} loads that were made known again from their files"
+        events.append(
+            connection, at_us=now_us, kind=ALL_ACCEPTED, subject=feed, explanation=told, actor=actor
+        )
+        feed_states.settle(
+            connection, feed, reason=f"{actor} accepted what was made known again: {reason}", now_us=now_us
+        )
+        return AcceptedAll(feed, count, tuple(violations.suspect_batches(connection, feed)))
+
+
+def accept_incomplete(
+    store: Store, batch: BatchId, groups: Mapping[str, str | None], *, reason: str, actor: str, now_us: int
+) -> tuple[str, ...]:
+    """Note that `actor` wants the loaded batch in the next cuts although feeds of its group lack it; those feeds.
+
+    `groups` says of each feed which group it is of. Raises `NotFoundError` HF303 when the batch waits for nobody.
+    """
+    with store.ledger.write() as connection:
+        held = [
+            load for load in snapshots.waiting(connection, groups) if load[:2] == (batch.feed, batch.batch)
+        ]
+        if not held:
+            raise NotFoundError(
+                "HF303",
+                f"batch {batch} waits for no other feed: it is not loaded, or in every cut already",
+                state="nothing was changed",
+                next_command=f"holdfast feeds {batch.feed}",
+            )
+        members = [feed for feed in groups if groups[feed] == groups[batch.feed]]
+        lacking = tuple(
+            feed for feed in sorted(members) if not any(load.live for load in _loads(connection, feed, batch))
+        )
+        told = f"{reason}; in without {', '.join(lacking)}"
+        snapshots.let_in(connection, held[0], explanation=told, actor=actor, now_us=now_us)
+        events.append(
+            connection, at_us=now_us, kind=LET_IN, subject=str(batch), explanation=told, actor=actor
+        )
+    return lacking
+
+
+def _loads(connection: Transaction, feed: str, batch: BatchId) -> list[Load]:
+    return batches.loads(connection, BatchId(feed, batch.batch))
+
+
+def refuse_suspects(store: Store, snapshot: str) -> None:
+    """Let nothing learn from a snapshot that holds a suspect batch: `RefusedError` HF208 names each, and what is wrong
+    (R5, R15).
+    """
+    with store.ledger.read() as connection:
+        found = violations.suspects_in(connection, snapshot)
+    if not found:
+        return
+    wrong = dict[BatchId, str]()
+    for row in found:
+        wrong.setdefault(BatchId(row.feed, row.batch), row.explanation)
+    first = next((row for row in found if row.check_name != violations.ADOPTED), None)
+    listed = "; ".join(f"{batch}: {why}" for batch, why in list(wrong.items())[:5])
+    raise RefusedError(
+        "HF208",
+        f"snapshot {snapshot} holds {len(wrong)} suspect batch{'es' if len(wrong) > 1 else ''}: {listed}",
+        state="nothing was trained",
+        next_command=f"holdfast accept {found[0].feed} --all --reason WHY"
+        if first is None
+        else f"holdfast back-out {first.feed} {first.batch}, or holdfast accept in its place, with --reason",
+    )

@@ -1,0 +1,211 @@
+"""Whether a delivery may come under a contract that is not the one under which its feed was loaded so far (R92, R93).
+
+A compatible change goes on and is told; one that asks others to follow goes on with a warning; a breaking one is refused
+with HF210, unless a person took it upon himself (`holdfast contract accept`). Nobody can take upon himself that loaded rows
+are read wrongly: miles beside kilometres in one column are refused for as long as the miles are there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.contract import Contract
+from holdfast.contract.evolution.compatibility import Border, Evolution, Kind, in_words, worst
+from holdfast.contract.evolution.diff import compare
+from holdfast.declaration import Model
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.feeds import Feed
+from holdfast.records import Level, Violation
+from holdfast.store import Store
+from holdfast.store.db import events
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.feeds import contracts
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.train.artifact import read_metadata
+
+CHECK: Final = "contract"
+"""What a violation of a feed's history by its contract is called."""
+
+CHANGED: Final = "contract.changed"
+"""The kind of the event that tells the first load under another contract."""
+
+
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ContractChange:
+    """The contract of a feed is not that of its newest batch. `evolution` is None when the ledger does not have the old one,
+    which judged rows before contracts were kept."""
+
+    feed: str
+    """Whose contract it is: a feed's name, or a model's."""
+    before: str
+    after: str
+    evolution: Evolution | None
+    accepted: bool
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """What is to be kept of it with the batch: a warning for each change that asks others to follow, or that a person
+        accepted although it breaks what was there."""
+        if self.evolution is None:
+            told = f"contract {self.after[:12]} follows {self.before[:12]}, which the ledger does not have to compare with"
+            return (Violation(CHECK, "", Level.WARNING, told),)
+        found = [change for change in self.evolution.changes if change.at(Border.ROWS) is not Kind.COMPATIBLE]
+        return tuple(
+            Violation(
+                CHECK,
+                change.column,
+                Level.WARNING,
+                f"{change.difference}, accepted by a person" if self.accepted else str(change),
+            )
+            for change in found
+        )
+
+    @property
+    def explanation(self) -> str:
+        """What changed, in words."""
+        told = f"contract {self.before[:12]} -> {self.after[:12]}"
+        if self.evolution is None:
+            return f"{told}; the old one is not in the ledger"
+        accepted = ", accepted" if self.accepted else ""
+        return f"{told}, {self.evolution.at(Border.ROWS)}{accepted}: {in_words(self.evolution.changes)}"
+
+
+def check(connection: Transaction, feed: Feed) -> ContractChange | None:
+    """How the contract of `feed` differs from the one under which its newest batch was loaded; None when it does not, or
+    nothing was loaded yet. To be asked before any row of the delivery is looked at.
+
+    Raises `RefusedError` HF210 when the change breaks what is loaded, or what senders deliver, and nobody accepted it; and
+    when rows that are live would be read wrongly, whoever accepted it.
+    """
+    before = contracts.newest_of(connection, feed.name)
+    if before is None or before == feed.contract.hash:
+        return None
+    _refuse_misreading(connection, feed, state="nothing was loaded")
+    old = contracts.find(connection, before)
+    evolution = None if old is None else compare(old, feed.contract)
+    accepted = contracts.is_accepted(connection, feed.name, before, feed.contract.hash)
+    if evolution is not None and evolution.at(Border.ROWS) is Kind.BREAKING and not accepted:
+        raise _refused(feed, evolution)
+    return ContractChange(feed.name, before, feed.contract.hash, evolution, accepted)
+
+
+def moved_on(connection: Transaction, feed: str, contract_hash: str, change: ContractChange | None) -> bool:
+    """Whether `feed` was loaded under another contract since `check` gave `change` for a delivery under `contract_hash`: to be
+    asked in the transaction that publishes the delivery, because two loads may be checked at once.
+    """
+    newest = contracts.newest_of(connection, feed)
+    return newest not in ((None, contract_hash) if change is None else (change.before,))
+
+
+def record(
+    connection: Transaction, contract: Contract, change: ContractChange | None, *, now_us: int
+) -> None:
+    """Keep the contract that judged a delivery, and tell the change, in the transaction that publishes it."""
+    contracts.put(connection, contract, now_us=now_us)
+    if change is not None:
+        events.append(
+            connection, at_us=now_us, kind=CHANGED, subject=change.feed, explanation=change.explanation
+        )
+
+
+def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) -> ContractChange:
+    """Take upon oneself that the contract of `feed` changes from that of its newest batch to the declared one.
+
+    The next load goes on; the event keeps every difference and `reason`. Raises `NotFoundError` HF303 when there is
+    nothing to accept, and `RefusedError` HF210 while rows are live that would be read wrongly.
+    """
+    with store.ledger.write() as connection:
+        before, after = contracts.newest_of(connection, feed.name), feed.contract
+        if before is None or before == after.hash:
+            raise NotFoundError(
+                "HF303",
+                f"feed {feed.name!r} was loaded under the contract that is declared: there is no change to accept",
+                state="nothing was changed",
+                next_command="holdfast contract show",
+            )
+        _refuse_misreading(connection, feed, state="nothing was changed")
+        old = contracts.find(connection, before)
+        evolution = None if old is None else compare(old, after)
+        change = ContractChange(feed.name, before, after.hash, evolution, accepted=True)
+        contracts.put(connection, after, now_us=now_us)
+        told = f"{reason}; {change.explanation}"
+        contracts.accept(
+            connection, feed.name, before, after.hash, explanation=told, actor=actor, now_us=now_us
+        )
+    return change
+
+
+def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, now_us: int) -> ContractChange:
+    """Take upon oneself that callers of `model` who do not follow from its champion's contract to the declared one will be
+    refused. The signature gate of the next judgement counts it.
+
+    Raises `NotFoundError` HF303 when there is no champion or no change, `RefusedError` HF210 when the change breaks callers
+    that cannot follow: that is a new model.
+    """
+    champion = versions.champion(store, model.name)
+    if champion is None or champion.contract_hash == model.contract.hash:
+        raise NotFoundError(
+            "HF303",
+            f"model {model.name!r} has no champion with another contract: there is no change to accept",
+            state="nothing was changed",
+            next_command="holdfast contract show",
+        )
+    old = Contract.from_json(read_metadata(blobs.get(store, champion.digest)).contract_json)
+    evolution = compare(old, model.contract)
+    if worst(map(evolution.at, (Border.CALLERS, Border.MODELS))) is Kind.BREAKING:
+        raise RefusedError(
+            "HF210",
+            f"the contract of model {model.name!r} breaks its callers: {in_words(evolution.of(Kind.BREAKING))}",
+            state="nothing was changed",
+            next_command="take the change back in the declaration, or declare the model under a name of its own",
+        )
+    change = ContractChange(model.name, old.hash, model.contract.hash, evolution, accepted=True)
+    told = f"{reason}; {change.explanation}"
+    with store.ledger.write() as connection:
+        for contract in (old, model.contract):
+            contracts.put(connection, contract, now_us=now_us)
+        contracts.accept(
+            connection, model.name, old.hash, change.after, explanation=told, actor=actor, now_us=now_us
+        )
+    return change
+
+
+def _refuse_misreading(connection: Transaction, feed: Feed, *, state: str) -> None:
+    """Raise HF210 when live batches hold rows that `feed`'s contract takes for what they are not. Every contract under which
+    they were loaded counts: one that was followed by a harmless one still says what its rows mean.
+    """
+    for use in contracts.uses(connection, feed.name):
+        old = contracts.find(connection, use.contract_hash)
+        wrong = () if old is None or old == feed.contract else compare(old, feed.contract).misreadings
+        if not wrong:
+            continue
+        named = contracts.live_batches(connection, feed.name, use.contract_hash, limit=_SHOWN)
+        more = f" and {use.batches - len(named)} more" if use.batches > len(named) else ""
+        raise RefusedError(
+            "HF210",
+            f"the contract of feed {feed.name!r} would read {use.rows_loaded:,} live rows wrongly, those of "
+            f"{', '.join(named)}{more} under contract {use.contract_hash[:12]}: {in_words(wrong)}",
+            state=state,
+            next_command=(
+                "give what changed a column of its own name; or, if the rows are wrong as they are, "
+                f"holdfast back-out {feed.name} {named[0]}{' (and the others)' if use.batches > 1 else ''}"
+            ),
+        )
+
+
+def _refused(feed: Feed, evolution: Evolution) -> RefusedError:
+    broken = [change for change in evolution.changes if change.at(Border.ROWS) is Kind.BREAKING]
+    return RefusedError(
+        "HF210",
+        f"the contract of feed {feed.name!r} breaks what is loaded: {in_words(broken)}",
+        state="nothing was loaded",
+        next_command=(
+            "take the change back in the declaration, or take it upon yourself: "
+            f"holdfast contract accept {feed.name} --reason WHY"
+        ),
+    )

@@ -1,0 +1,132 @@
+"""Keeps apart the rows of a delivery whose key is loaded already, and tells when what a delivery was checked against changed.
+
+A sender who sends a file again with a row more, under another id, would otherwise double every other row of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from holdfast.contract import REASONS, as_delivered
+from holdfast.control.ingest.references import Resolved
+from holdfast.feeds import Feed
+from holdfast.feeds.admission import KNOWN
+from holdfast.feeds.measurements import DeliveryFacts, digest_of
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.feeds import key_overlaps
+from holdfast.store.feeds.key_overlaps import Span
+
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Which of the rows are loaded already, by their key, and the ids of the batches that have them."""
+
+    flags: pl.Series
+    batches: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return int(self.flags.sum())
+
+    @property
+    def whose(self) -> str:
+        """The batches in words: "batch d1", "batches d1, d2", "17 batches"."""
+        if len(self.batches) > _NAMED:
+            return f"{len(self.batches)} batches"
+        return f"batch{'es' if len(self.batches) > 1 else ''} {', '.join(self.batches)}"
+
+
+def known_rows(
+    store: Store, feed: Feed, valid: pl.DataFrame, version: int, *, since: int = 0
+) -> Known | None:
+    """The rows of `valid`, in event order, whose key is loaded at table version `version` and came after `since`; None when
+    there is none or the feed does not ask.
+
+    Only files whose event times meet those of `valid` are read, and of them only the key.
+    """
+    span = _span(feed, valid)
+    if span is None:
+        return None
+    with store.ledger.read() as connection:
+        if not span.meets_any(connection, since=since):
+            return None
+        found = span.files(connection, version, since=since)
+    again = key_overlaps.known(store.root, valid.select(feed.contract.key), found)
+    if again is None:
+        return None
+    flags, paths = again
+    with store.ledger.read() as connection:
+        return Known(flags, tuple(key_overlaps.batches_in(connection, paths)))
+
+
+def apart(feed: Feed, resolved: Resolved, valid: pl.DataFrame, known: Known) -> Resolved:
+    """`resolved` with the rows that are `known` among the bad ones, for the reason "<key>|loaded"."""
+    reason = f"{'+'.join(feed.contract.key)}|{KNOWN}"
+    again = valid.filter(known.flags).with_columns(pl.Series(REASONS, [[reason]] * known.rows))
+    return replace(
+        resolved,
+        valid=valid.filter(~known.flags),
+        quarantined=pl.concat([as_delivered(resolved.quarantined), as_delivered(again)], how="diagonal"),
+        reasons={**resolved.reasons, reason: known.rows},
+    )
+
+
+def less(facts: DeliveryFacts, feed: Feed, parted: Resolved, known: Known) -> DeliveryFacts:
+    """The facts of a whole delivery when of its valid rows only those of `parted` are loaded. What says whether the delivery
+    is complete stays: the sender did send the rows that are known.
+    """
+    times = parted.valid[feed.contract.event_time].to_physical()
+    return replace(
+        facts,
+        rows_loaded=parted.valid.height,
+        rows_dropped=facts.rows_dropped + known.rows,
+        rows_known=known.rows,
+        event_low_us=int(times[0]),
+        event_high_us=int(times[-1]),
+        rows_digest=digest_of(parted.valid),
+        reasons=dict(parted.reasons),
+    )
+
+
+def outdated(
+    store: Store, feed: Feed, facts: DeliveryFacts, valid: pl.DataFrame, since: int, to: int
+) -> bool:
+    """Whether a delivery that was checked at table version `since` would be checked otherwise at version `to`: a feed that it
+    refers to has other rows, or some of its keys were loaded meanwhile, or let go.
+    """
+    if to == since:
+        return False
+    with store.ledger.read() as connection:
+        if _moved(connection, feed, facts, since):
+            return True
+    return known_rows(store, feed, valid, to, since=since) is not None
+
+
+def may_be_outdated(connection: Transaction, feed: Feed, facts: DeliveryFacts, since: int) -> bool:
+    """Whether that could be, by the ledger alone: cheap enough for the transaction that publishes the delivery."""
+    if _moved(connection, feed, facts, since):
+        return True
+    if feed.expects.again is None or facts.event_low_us is None or facts.event_high_us is None:
+        return False
+    return Span(feed.name, facts.event_low_us, facts.event_high_us).meets_any(connection, since=since)
+
+
+def _moved(connection: Transaction, feed: Feed, facts: DeliveryFacts, since: int) -> bool:
+    depends = {reference.feed for reference in feed.expects.references}
+    if facts.rows_known:
+        depends.add(feed.name)
+    return any(batches.rows_since(connection, name, since) for name in sorted(depends))
+
+
+def _span(feed: Feed, valid: pl.DataFrame) -> Span | None:
+    if feed.expects.again is None or not feed.contract.key or valid.is_empty():
+        return None
+    times = valid[feed.contract.event_time].to_physical()
+    return Span(feed.name, int(times[0]), int(times[-1]))

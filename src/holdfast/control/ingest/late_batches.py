@@ -1,0 +1,42 @@
+"""A batch that comes late fills what was said to be missing before others: then that is no longer said."""
+
+from __future__ import annotations
+
+from holdfast.feeds import Feed, admission
+from holdfast.feeds.admission import History
+from holdfast.feeds.measurements import DeliveryFacts
+from holdfast.records import BatchId
+from holdfast.store.db import events
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.feeds import admissions, feed_states, violations
+from holdfast.store.feeds.admissions import Asked
+
+WITHDRAWN = "violation.withdrawn"
+"""The kind of the event by which a violation ends that holds no longer."""
+
+
+def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us: int) -> int:
+    """Withdraw what was said to be missing before other loaded batches of `feed` and is there since `batch` came, in the
+    transaction that loads it; how many violations that were.
+
+    Each is judged anew by the batches that are loaded now. The feed flows again when no batch of it is suspect any more.
+    """
+    if feed.expects.every is None and feed.expects.sequence is None:
+        return 0
+    filled = 0
+    for place in violations.open_places(connection, feed.name, batch.batch):
+        counted = place.sequence
+        facts = DeliveryFacts(0, 0, place.event_low_us, place.event_low_us, "", sequence=counted)
+        asked = Asked("", low_us=place.event_low_us, number=None if counted is None else counted.low)
+        history: History = admissions.history(connection, feed.name, asked)
+        if any(each.check == place.check_name for each in admission.in_place(feed, facts, history)):
+            continue
+        violations.withdraw(connection, place.violation, now_us=now_us)
+        told = f"batch {batch.batch} came and nothing is missing any more; withdrawn: {place.explanation}"
+        subject = str(BatchId(feed.name, place.batch))
+        events.append(connection, at_us=now_us, kind=WITHDRAWN, subject=subject, explanation=told)
+        filled += 1
+    if filled:
+        reason = f"batch {batch.batch} filled what was missing"
+        feed_states.settle(connection, feed.name, reason=reason, now_us=now_us)
+    return filled

@@ -1,0 +1,221 @@
+"""Keeps the table that servers read in step with the rows: what a batch changes in the aggregates over its
+feed.
+
+Every definition that was ever declared over a feed goes on being computed while the feed still has its columns: the
+champion may have been trained under a declaration that has changed since, and must meet the values that it knows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import polars as pl
+
+from holdfast.contract import dtypes
+from holdfast.errors import InputError, UnavailableError
+from holdfast.features.aggregate import Aggregate
+from holdfast.features.asof import aggregate_rows, first_changed_us
+from holdfast.feeds import Feed
+from holdfast.records import canonical_json
+from holdfast.store import Store
+from holdfast.store.catalog import batches, online_features
+from holdfast.store.catalog.batches import Overtaken
+from holdfast.store.catalog.online_features import Definition, OnlineValue
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.files import data_files
+from holdfast.store.files.data_files import FileFacts
+
+_MOST_ATTEMPTS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Values with the definitions that are complete with them, and the table version that was read for them.
+
+    `basis` is None when no aggregate is kept over the feed: nothing then depends on other batches.
+    """
+
+    basis: int | None
+    values: tuple[OnlineValue, ...] = ()
+    definitions: tuple[Definition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The aggregates over a feed: those whose values hold every row of `basis`, and those that lack some."""
+
+    basis: int
+    complete: tuple[Aggregate, ...]
+    behind: tuple[Aggregate, ...]
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        return tuple(
+            Definition(each.key, each.over, canonical_json(each.as_dict()))
+            for each in (*self.complete, *self.behind)
+        )
+
+
+def online_values(store: Store, feed: Feed, declared: Sequence[Aggregate], batch: pl.DataFrame) -> Computed:
+    """The values that the rows of `batch` make or change in the aggregates over `feed`.
+
+    `declared` are those over `feed` that the project declares now; those that it declared before are computed with
+    them. Of the rows loaded before, only those are read that a changed value's window can hold; all are read for an
+    aggregate whose values lack rows, because it is new or was not declared when they were loaded. The values equal,
+    to the last bit, what all rows of the feed would have given.
+    """
+    with store.ledger.read() as connection:
+        kept = _kept(connection, feed, declared, batch)
+        if not kept.definitions:
+            return Computed(None)
+        oldest = _oldest(feed, kept.complete, batch)
+        recent = data_files.entries(
+            connection, feed.name, kept.basis, reaching_us=None if oldest is None else _us(oldest)
+        )
+        everything = data_files.entries(connection, feed.name, kept.basis) if kept.behind else []
+    at_least = None if oldest is None else (feed.contract.event_time, oldest)
+    values = _changed(kept.complete, _read(store, feed, recent, kept.complete, at_least), batch)
+    values += _all(kept.behind, _read(store, feed, everything, kept.behind, None), batch)
+    return Computed(kept.basis, tuple(values), kept.definitions)
+
+
+def backfill(store: Store, feeds: Sequence[Feed], aggregates: Sequence[Aggregate], *, now_us: int) -> int:
+    """Compute `aggregates` from all rows of `feeds` where their values lack some; the number of values written.
+
+    One transaction for each feed. When this returns, a server that reads one of `aggregates` gets what `join_as_of`
+    over the same rows gives for it, as far back as the server holds values. Raises `UnavailableError` HF302 when other
+    loads come first again and again.
+    """
+    return sum(
+        _backfill(store, feed, [each for each in aggregates if each.over == feed.name], now_us)
+        for feed in feeds
+    )
+
+
+def _backfill(store: Store, feed: Feed, aggregates: Sequence[Aggregate], now_us: int) -> int:
+    for _ in range(_MOST_ATTEMPTS):
+        with store.ledger.read() as connection:
+            kept = _kept(connection, feed, aggregates, None)
+            if not kept.behind:
+                return 0
+            everything = data_files.entries(connection, feed.name, kept.basis)
+        values = _all(kept.behind, _read(store, feed, everything, kept.behind, None), None)
+        made = _Kept(kept.basis, (), kept.behind).definitions
+        if not isinstance(
+            batches.publish_values(store, feed.name, values, made, basis=kept.basis, now_us=now_us), Overtaken
+        ):
+            return len(values)
+    raise UnavailableError(
+        "HF302",
+        f"other loads of {feed.name} came first {_MOST_ATTEMPTS} times",
+        state="the aggregates are as they were",
+        next_command="the same command again",
+    )
+
+
+def _kept(
+    connection: Transaction, feed: Feed, declared: Sequence[Aggregate], batch: pl.DataFrame | None
+) -> _Kept:
+    """What is declared; with a `batch` also what was declared before, as far as its rows still have the columns."""
+    found: dict[str, tuple[Aggregate, int | None]] = {each.key: (each, None) for each in declared}
+    for known, reached in online_features.definitions(connection, feed.name):
+        aggregate = Aggregate.from_dict(json.loads(known.definition))
+        if known.aggregate in found or (batch is not None and _readable(aggregate, batch)):
+            found[known.aggregate] = (aggregate, reached)
+    if not found:
+        return _Kept(0, (), ())
+    complete, behind = list[Aggregate](), list[Aggregate]()
+    for aggregate, version in found.values():
+        lacks = version is None or batches.rows_since(connection, feed.name, version)
+        (behind if lacks else complete).append(aggregate)
+    return _Kept(batches.current_version(connection), tuple(complete), tuple(behind))
+
+
+def _readable(aggregate: Aggregate, batch: pl.DataFrame) -> bool:
+    try:
+        first_changed_us(aggregate, batch)
+    except InputError:
+        return False
+    return True
+
+
+def _changed(
+    aggregates: Sequence[Aggregate], history: pl.DataFrame, batch: pl.DataFrame
+) -> list[OnlineValue]:
+    """The values that `batch` makes or changes, given the rows before it that their windows hold."""
+    values: list[OnlineValue] = []
+    for aggregate in aggregates:
+        first_us = first_changed_us(aggregate, batch)
+        if first_us is None:
+            continue
+        made = aggregate_rows(aggregate, _together(aggregate, history, batch), from_us=first_us)
+        changed = made.filter(pl.col("known_us") < _unchanged_from_us(aggregate, batch[aggregate.known]))
+        values.extend(OnlineValue(aggregate.key, *row) for row in changed.iter_rows())
+    return values
+
+
+def _all(
+    aggregates: Sequence[Aggregate], history: pl.DataFrame, batch: pl.DataFrame | None
+) -> list[OnlineValue]:
+    """The values that all rows give."""
+    values: list[OnlineValue] = []
+    for aggregate in aggregates:
+        rows = _together(aggregate, history, batch)
+        if rows.height:
+            values.extend(
+                OnlineValue(aggregate.key, *row) for row in aggregate_rows(aggregate, rows).iter_rows()
+            )
+    return values
+
+
+def _together(aggregate: Aggregate, history: pl.DataFrame, batch: pl.DataFrame | None) -> pl.DataFrame:
+    columns = _columns([aggregate])
+    frames = [each.select(columns) for each in (history, batch) if each is not None and each.height]
+    return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def _oldest(feed: Feed, aggregates: Sequence[Aggregate], batch: pl.DataFrame) -> datetime | None:
+    """The event time that the windows of `batch` reach back to; None when only all rows will do."""
+    event_time = feed.contract.event_time
+    # The ledger knows the span of each load in event time; another column's span it does not know.
+    if not aggregates or any(aggregate.known != event_time for aggregate in aggregates):
+        return None
+    oldest = batch[event_time].min()
+    return (
+        oldest - max(aggregate.history for aggregate in aggregates) if isinstance(oldest, datetime) else None
+    )
+
+
+def _read(
+    store: Store,
+    feed: Feed,
+    found: Sequence[FileFacts],
+    aggregates: Sequence[Aggregate],
+    at_least: tuple[str, datetime] | None,
+) -> pl.DataFrame:
+    if not aggregates:
+        return pl.DataFrame()
+    # Files of an older contract are shown in the dtypes of this one, which the batch has: else they do not fit together.
+    kinds = dtypes(feed.contract)
+    columns = {name: kinds[name] for name in _columns(aggregates) if name in kinds}
+    return data_files.read(store.root, found, columns, at_least=at_least)
+
+
+def _us(moment: datetime) -> int:
+    return round(moment.timestamp() * 1e6)
+
+
+def _columns(aggregates: Sequence[Aggregate]) -> list[str]:
+    """The columns that `aggregates` read, each once."""
+    return list(dict.fromkeys(column for each in aggregates for column in (each.by, each.value, each.known)))
+
+
+def _unchanged_from_us(aggregate: Aggregate, known: pl.Series) -> int:
+    """The first moment whose window holds no row of the batch any more."""
+    last_us = int(known.drop_nulls().to_physical().to_numpy().max()) + aggregate.available_after_us
+    grid_us = -(-last_us // aggregate.every_us) * aggregate.every_us
+    return grid_us + aggregate.window_us

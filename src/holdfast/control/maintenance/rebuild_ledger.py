@@ -1,0 +1,231 @@
+"""Makes a lost ledger again from the footers of the files, as far as they prove it, and says what they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast.control.maintenance import snapshot_proof
+from holdfast.control.maintenance.snapshot_proof import Cuts
+from holdfast.declaration import Model
+from holdfast.errors import HoldfastError
+from holdfast.records import Progress
+from holdfast.store import Store
+from holdfast.store.backout import tombstones
+from holdfast.store.backout.tombstones import Tombstone
+from holdfast.store.catalog import snapshots
+from holdfast.store.db import events
+from holdfast.store.db.ledger import Transaction, sqlite_url
+from holdfast.store.durability import fsync
+from holdfast.store.files import blobs
+from holdfast.store.maintenance import backup as backups
+from holdfast.store.maintenance import (
+    bit_repair,
+    derived_checks,
+    footer_scan,
+    model_rebuild,
+    repairs,
+    taint_rebuild,
+)
+from holdfast.store.maintenance.catalog_rebuild import Adopted, adopt
+from holdfast.store.maintenance.footer_scan import Choice, Witness
+from holdfast.tables import Snapshot
+from holdfast.tables.snapshots import LoadKey
+from holdfast.train.artifact import VersionMetadata, read_metadata
+
+NOT_IN_FILES: Final = (
+    "which expectations a batch broke, and what was accepted: every batch is suspect until a person accepts it",
+    "gate results, rollouts and traffic plans: versions are registered anew and have to be qualified again",
+    "the story: events begin anew with a chain of their own, and no head that was kept before stands",
+    "how many rows senders said that they sent",
+    "which loads a load refers to, and its feed's group then: a back-out goes by the groups that are declared",
+    "labels, outcomes and usage whose logs are gone; what the logs still hold is collected again",
+)
+"""What no file says, and no recovery brings back."""
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What was made again, and by name what could not be. `mended` says how a ledger was mended that its seal could prove:
+    then nothing had to be made again.
+    """
+
+    batches: int = 0
+    backed_out: int = 0
+    rows: int = 0
+    files: int = 0
+    contracts: int = 0
+    snapshots: list[str] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    prediction_files: int = 0
+    unproved: list[str] = field(default_factory=list)
+    set_aside: list[str] = field(default_factory=list)
+    old_ledger: str = ""
+    mended: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The outcome as plain JSON."""
+        return asdict(self) | {"not_in_files": [] if self.mended else list(NOT_IN_FILES)}
+
+
+def recover(
+    root: Path,
+    *,
+    now_us: int,
+    model: Model | None = None,
+    ledger_url: str | None = None,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Make a new ledger for the files in `root`; stop everything that uses the store first.
+
+    Parameters
+    ----------
+    now_us
+        The moment, microseconds since 1970 UTC.
+    model
+        The declaration, where there is one: which feeds are cut together, when labels come due, what is expected of feeds.
+    ledger_url
+        An empty database; None for a new SQLite file inside `root`, the old one being set aside.
+    progress
+        Told (files read, files in all).
+
+    Guarantee: a row is readable afterwards only if every file of its load is whole and its load has no tombstone, and
+    then once. What was not taken over lies in `aside`, not removed. The new ledger is one transaction: killed before its
+    end, it leaves an empty one that nothing opens, and may be run again. A ledger that can be mended to what was sealed is
+    mended instead, and loses nothing. Raises `InputError` HF306 when the ledger is not
+    lost: it can be read and knows batches.
+    """
+    if ledger_url is None:
+        mended = bit_repair.mend(root)
+        if mended:
+            return Recovered(mended=mended)
+        model_rebuild.must_be_lost(root)
+    done = Recovered()
+    found = _hear(root, done, progress)
+    choice = footer_scan.choose(found)
+    stones = _tombstones(root, done)
+    models = _models(root, done)
+    wanted = {(each.snapshot, each.contract_hash) for each in models.values()}
+    cuts = snapshot_proof.prove(choice, stones, wanted, model)
+    feeds = model.feeds if model else ()
+    if ledger_url is None:
+        done.old_ledger = repairs.set_ledger_aside(root, now_us)
+    store = Store.open(root, ledger_url or sqlite_url(root / "ledger.db"), recovering=True)
+    try:
+        with store.ledger.write() as connection:
+            model_rebuild.must_be_empty(connection)
+            adopted = adopt(
+                connection,
+                root,
+                choice,
+                stones,
+                now_us=now_us,
+                numbers=cuts.numbers,
+                removed=cuts.removed,
+                expects={feed.name: feed.expects for feed in feeds},
+                groups={feed.name: feed.group for feed in feeds},
+            )
+            done.contracts = model_rebuild.count_contracts(connection)
+            _snapshots(connection, cuts, models, done, now_us)
+            _versions(connection, root, models, done, now_us)
+            taint_rebuild.restore(connection, stones.values())
+            done.prediction_files = model_rebuild.take_predictions(connection, root, found)
+            _count(done, choice, adopted)
+            _tell(connection, done, now_us)
+            backups.advance_sequences(connection)
+        named = model_rebuild.named_files(store)
+    finally:
+        store.ledger.close()
+    fsync.sync_directory(root)  # the name of the new ledger
+    done.set_aside += choice.left
+    done.set_aside += [each.path for each in found if each.predictions is not None and each.path not in named]
+    for path in dict.fromkeys(done.set_aside):
+        repairs.set_aside(root, root / path)
+    return done
+
+
+def _hear(root: Path, done: Recovered, progress: Progress | None) -> list[Witness]:
+    found, paths = [], footer_scan.on_disk(root)
+    for number, path in enumerate(paths, start=1):
+        try:
+            found.append(footer_scan.hear(root, path))
+        except HoldfastError as error:
+            done.unproved.append(error.what)
+            done.set_aside.append(path)
+        if progress is not None:
+            progress(number, len(paths))
+    return found
+
+
+def _count(done: Recovered, choice: Choice, adopted: Adopted) -> None:
+    done.batches, done.backed_out, done.rows = len(adopted.loads), len(adopted.backed_out), adopted.rows
+    done.files = len([each for each in choice.files if each.path not in choice.left])
+    done.unproved += adopted.unproved
+
+
+def _tell(connection: Transaction, done: Recovered, now_us: int) -> None:
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="ledger.recovered",
+        subject="ledger",
+        explanation=f"{done.batches} batches and {done.rows} rows were made known again from {done.files} files; "
+        f"{len(done.unproved)} things could not be proved",
+    )
+
+
+def _tombstones(root: Path, done: Recovered) -> dict[LoadKey, Tombstone]:
+    found = {}
+    for path in tombstones.on_disk(root):
+        try:
+            stone = tombstones.read(path)
+        except HoldfastError as error:
+            # Its name alone says which load it is of, and what was backed out must not come back.
+            done.unproved.append(error.what)
+            feed, batch, epoch = path.stem.split(".")
+            stone = Tombstone((feed, batch, int(epoch)), 0, 0, {})
+        found[stone.load] = stone
+    return found
+
+
+def _models(root: Path, done: Recovered) -> dict[str, VersionMetadata]:
+    """The metadata of every whole blob, by its digest, in the order in which they were written."""
+    blobs_there = (root / blobs.BLOBS_DIRECTORY).glob("*/*")
+    found = {}
+    for path in sorted(blobs_there, key=lambda path: (path.stat().st_mtime_ns, path.name)):
+        try:
+            if derived_checks.sha256_of(path) == path.name:
+                found[path.name] = read_metadata(path.read_bytes())
+                continue
+            trouble = "its bytes are not those of its name"
+        except HoldfastError as error:
+            trouble = error.what
+        done.unproved.append(f"blob {path.name[:12]}: {trouble}")
+        done.set_aside.append(str(path.relative_to(root)))
+    return found
+
+
+def _snapshots(
+    connection: Transaction, cuts: Cuts, models: Mapping[str, VersionMetadata], done: Recovered, now_us: int
+) -> None:
+    model_rebuild.put_table_versions(connection, {cut.version for cut in cuts.proved.values()}, now_us=now_us)
+    for name, cut in cuts.proved.items():
+        snapshots.put(
+            connection, Snapshot(name, cut.version, cut.contract_hash, now_us, cut.tables, cut.held_back)
+        )
+        done.snapshots.append(name)
+    lost = {each.snapshot for each in models.values()} - cuts.proved.keys()
+    done.unproved += [f"snapshot {name}: its rows cannot be told from the files" for name in sorted(lost)]
+
+
+def _versions(
+    connection: Transaction, root: Path, models: Mapping[str, VersionMetadata], done: Recovered, now_us: int
+) -> None:
+    for digest, metadata in models.items():
+        if metadata.snapshot in done.snapshots:
+            done.versions.append(model_rebuild.put_version(connection, root, digest, metadata, now_us=now_us))
+        else:
+            done.unproved.append(f"a version of {metadata.model} ({digest[:8]}): its snapshot is not proved")
+            done.set_aside.append(f"{blobs.BLOBS_DIRECTORY}/{digest[:2]}/{digest}")

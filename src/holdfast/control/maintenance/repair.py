@@ -1,0 +1,178 @@
+"""Mends what can be proved, and nothing else; each repair is told with its proof.
+
+What cannot be proved stays a finding, HF305: a guess that is right nine times of ten is a wrong row the tenth time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast.control.maintenance.verify import Finding, Verification, verify
+from holdfast.errors import HoldfastError
+from holdfast.records import Progress
+from holdfast.store import Store
+from holdfast.store.catalog import delta
+from holdfast.store.db import events
+from holdfast.store.maintenance import derived_checks, footer_scan, orphans
+from holdfast.store.maintenance import repairs as mending
+from holdfast.store.maintenance.catalog_rebuild import adopt
+
+_UNMENDED: Final = "HF305"
+_DERIVED: Final = "HF206"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One thing that was mended, what was done, and what proves that it is right."""
+
+    subject: str
+    action: str
+    proof: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The repair as plain JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What was mended, and the verification after it."""
+
+    repairs: tuple[Repair, ...]
+    verification: Verification
+
+    def as_dict(self) -> dict[str, Any]:
+        """The outcome as plain JSON."""
+        return {"repairs": [each.as_dict() for each in self.repairs], **self.verification.as_dict()}
+
+
+Mender = Callable[[Store, Sequence[Path], int], Iterator[Repair]]
+
+
+def repair(
+    store: Store, *, now_us: int, sources: Sequence[Path] = (), progress: Progress | None = None
+) -> Repaired:
+    """Mend the store and verify it.
+
+    Parameters
+    ----------
+    now_us
+        The moment, microseconds since 1970 UTC; the story says of each repair what was done and why.
+    sources
+        Backups or other stores in which lost bytes may be looked for; what is taken from them is taken by its SHA-256.
+    progress
+        Told (files verified, files in all).
+
+    Safe to be killed at any moment and run again. Stop loaders and servers first: a log that is written just now looks
+    torn.
+    """
+    repairs: list[Repair] = []
+    for mend in _MENDERS:
+        for done in mend(store, sources, now_us):
+            repairs.append(done)
+            _tell(store, done, now_us)
+    outcome = verify(store, now_us=now_us, progress=progress)
+    left = tuple(_unmended(finding) for finding in outcome.findings)
+    return Repaired(tuple(repairs), replace(outcome, findings=left))
+
+
+def _unmended(finding: Finding) -> Finding:
+    if finding.code == _DERIVED:
+        return finding
+    return replace(finding, code=_UNMENDED, next_command="holdfast verify --repair --from BACKUP")
+
+
+def _files(store: Store, sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
+    for lost in mending.damaged_files(store):
+        found = mending.find_bytes(store, lost, sources)
+        if found is not None:
+            mending.put_back(store, lost, found)
+            yield Repair(lost.path, "put back", f"{found} has its size and SHA-256 {lost.sha256[:12]}")
+
+
+def _counts(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
+    for fixed in mending.correct_counts(store):
+        yield Repair(fixed.subject, fixed.action, fixed.proof)
+
+
+def _forgotten(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator[Repair]:
+    paths = [path for listed in orphans.forgotten(store).values() for path in listed]
+    if not paths:
+        return
+    choice = footer_scan.choose(footer_scan.hear(store.root, path) for path in paths)
+    with store.ledger.write() as connection:
+        done = adopt(connection, store.root, choice, {}, now_us=now_us)
+    for feed, batch, _ in done.loads:
+        proof = "every file of it is whole and says so, and the ledger has neither its id nor its content"
+        yield Repair(f"batch {feed}/{batch}", "made known again", proof)
+
+
+def _tombstones(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
+    for name in mending.rewrite_tombstones(store):
+        yield Repair(f"tombstones/{name}", "written again", "the ledger has the back-out of that load")
+
+
+def _contracts(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator[Repair]:
+    for contract_hash in mending.rewrite_contracts(store, now_us=now_us):
+        yield Repair(f"contract {contract_hash[:12]}", "written again", "its SHA-256 is its name")
+
+
+def _published(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
+    for directory, trouble in list(derived_checks.published_tables(store)):
+        moved = mending.set_aside(store.root, directory)
+        try:
+            delta.publish(store, directory.parent.name)
+        except HoldfastError:
+            proof = f"it {trouble}; no snapshot can make it again, and it lies in {moved}"
+            yield Repair(f"published/{directory.parent.name}/{directory.name}", "withdrawn", proof)
+        else:
+            proof = f"it {trouble}; the snapshot's own files make it again"
+            yield Repair(f"published/{directory.parent.name}/{directory.name}", "published again", proof)
+
+
+def _local_copies(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
+    with store.ledger.read() as connection:
+        plans = derived_checks.newest_plans(connection)
+    for path, trouble in list(derived_checks.local_copies(store.root, plans)):
+        if "does not know" not in trouble and path.exists():
+            mending.set_aside(store.root, path)
+            proof = f"it {trouble}; the server takes it from the ledger again"
+            yield Repair(str(path.relative_to(store.root)), "removed", proof)
+
+
+def _torn_tails(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
+    for path, cut_at in mending.cut_torn_tails(store):
+        proof = f"from byte {cut_at} on no record is whole, and nobody was told of one that is not"
+        yield Repair(str(path.relative_to(store.root)), "cut", proof)
+
+
+def _leases(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
+    for lease in mending.drop_strange_leases(store):
+        yield Repair(f"lease {lease}", "removed", "no holder can have written it; the next takes a new one")
+
+
+_MENDERS: Final[tuple[Mender, ...]] = (
+    _files,
+    _contracts,
+    _counts,
+    _forgotten,
+    _tombstones,
+    _published,
+    _local_copies,
+    _torn_tails,
+    _leases,
+)
+
+
+def _tell(store: Store, done: Repair, now_us: int) -> None:
+    with store.ledger.write() as connection:
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="store.repaired",
+            subject=done.subject[:127],
+            explanation=f"{done.subject} was {done.action}: {done.proof}",
+        )

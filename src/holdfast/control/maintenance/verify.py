@@ -1,0 +1,249 @@
+"""The store's fsck: holds every file, footer, checksum, count, blob, published table, log and tombstone against the
+ledger and the ledger against itself, and sweeps orphans.
+
+It changes nothing but orphans, and may run beside loaders, servers and the control loop. `control.repair` mends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.records import Progress
+from holdfast.store import Store
+from holdfast.store.db import event_chain, events
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.files import blobs
+from holdfast.store.maintenance import (
+    derived_checks,
+    duplicate_keys,
+    file_checks,
+    ledger_checks,
+    orphans,
+    version_checks,
+)
+
+_DAMAGED: Final = "HF301"
+_REPEATED: Final = "HF206"
+_LEDGER: Final = "HF302"
+_RESTORE: Final = "holdfast verify --repair --from BACKUP; until then nothing that reads it will run"
+_FORGOTTEN: Final = (
+    "all its files are there, and the ledger does not know it: it lost the transaction that published them"
+)
+_RECOVER: Final = "holdfast restore BACKUP, or holdfast repair-ledger"
+_REPAIR: Final = "holdfast verify --repair"
+_CHANGED: Final = "HF308"
+_AUDIT: Final = "holdfast audit; what was told is proved by a backup only: holdfast restore BACKUP"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: a code of `errors.CODES`, what it is about, what is wrong with it, what to do
+    next.
+    """
+
+    code: str
+    subject: str
+    explanation: str
+    next_command: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The finding as plain JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was looked at and what was found. Orphans are no finding: a killed loader leaves them and they
+    mean nothing. `sealed` is whether the ledger's file was held against its seal too; that there is none is no finding.
+    """
+
+    files: int
+    rows: int
+    blobs: int
+    swept: int
+    findings: tuple[Finding, ...]
+    sealed: bool = False
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    @property
+    def broken_ledger(self) -> bool:
+        """Whether the ledger itself is damaged: then nothing else could be looked at."""
+        return any((each.code, each.subject) == (_LEDGER, "ledger") for each in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verification as plain JSON."""
+        return asdict(self) | {
+            "clean": self.clean,
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+
+def verify(
+    store: Store, *, now_us: int | None = None, quick: bool = False, progress: Progress | None = None
+) -> Verification:
+    """Look at everything that was acknowledged and say what is not as it was.
+
+    Parameters
+    ----------
+    now_us
+        The moment, microseconds since 1970 UTC; when given, findings and swept orphans go into the story.
+    quick
+        Look at names, sizes and the ledger alone: no content is read and nothing is swept. What runs before a start.
+    progress
+        Told (files done, files in all).
+
+    Guarantee: every file that the ledger names is read to its last byte; one changed bit in one of them is a
+    finding, and so are rows whose key their feed holds in another batch too (HF206), and a load that lies there whole
+    while the ledger does not know it (HF302). A ledger on SQLite that was closed by everybody is held against its seal: one
+    changed bit is a finding. One that is in use, or that a killed process left, is held against itself and the files alone.
+    """
+    try:
+        with store.ledger.read() as connection:
+            sealed, broken = _sealed(connection)
+            if not quick:
+                broken += file_checks.database_troubles(connection)
+        outcome = _broken(broken) if broken else replace(_verified(store, quick, progress), sealed=sealed)
+    except file_checks.LEDGER_ERRORS as error:
+        outcome = _broken([f"it cannot be read: {error}"])
+    if now_us is not None and (outcome.swept or outcome.findings) and not outcome.broken_ledger:
+        _tell(store, outcome.swept, outcome.findings, now_us)
+    return outcome
+
+
+def _sealed(connection: Transaction) -> tuple[bool, list[str]]:
+    """Whether the ledger has a seal that it is held against, and what differs."""
+    try:
+        return file_checks.is_sealed(connection), []
+    except IntegrityError as error:
+        return False, [error.what]
+
+
+def _broken(troubles: list[str]) -> Verification:
+    """A ledger that contradicts itself can say nothing of files: nothing else is looked at, and nothing is swept."""
+    found = tuple(Finding(_LEDGER, "ledger", trouble, _RECOVER) for trouble in troubles)
+    return Verification(0, 0, 0, 0, found)
+
+
+def _verified(store: Store, quick: bool, progress: Progress | None) -> Verification:
+    swept = [] if quick else orphans.sweep(store)
+    with store.ledger.read() as connection:
+        expected = file_checks.expected_files(connection)
+        version_blobs = file_checks.version_blobs(connection)
+        key_files = [] if quick else duplicate_keys.live_files(connection)
+        findings = [
+            Finding(_DAMAGED, subject, trouble, _REPAIR)
+            for look in (ledger_checks.all_troubles, version_checks.all_troubles)
+            for subject, trouble in look(connection)
+        ]
+        findings += _beside(derived_checks.stones(connection, store.root))
+    findings += [
+        Finding(_LEDGER, f"batch {feed}/{batch}", _FORGOTTEN, _REPAIR)
+        for feed, batch, _ in sorted(orphans.forgotten(store))
+    ]
+    findings += _of_the_files(store, expected, progress, quick=quick)
+    if not quick:
+        findings += _of_the_blobs(store, version_blobs)
+        findings += _of_the_story(store)
+        findings += _of_the_derived(store)
+        damaged = {finding.subject for finding in findings}
+        findings += _of_the_keys(store, [file for file in key_files if file.path not in damaged])
+    return Verification(
+        files=len(expected),
+        rows=sum(file.rows for file in expected),
+        blobs=len(version_blobs),
+        swept=len(swept),
+        findings=tuple(findings),
+    )
+
+
+def _of_the_derived(store: Store) -> Iterator[Finding]:
+    with store.ledger.read() as connection:
+        plans = derived_checks.newest_plans(connection)
+        yield from _beside(derived_checks.copied_contracts(connection, store.root))
+    for found in (
+        derived_checks.published_tables(store),
+        derived_checks.local_copies(store.root, plans),
+        derived_checks.log_segments(store),
+    ):
+        yield from _beside((str(path.relative_to(store.root)), trouble) for path, trouble in found)
+
+
+def _of_the_story(store: Store) -> list[Finding]:
+    with store.ledger.read() as connection:
+        broken = event_chain.check(connection).broken
+    return [] if broken is None else [Finding(_CHANGED, "events", broken.explanation, _AUDIT)]
+
+
+def _beside(troubles: Iterable[tuple[str, str]]) -> list[Finding]:
+    return [Finding(_DAMAGED, subject, trouble, _REPAIR) for subject, trouble in troubles]
+
+
+def _of_the_files(
+    store: Store, expected: list[file_checks.Expected], progress: Progress | None, *, quick: bool
+) -> list[Finding]:
+    findings = []
+    look = file_checks.quick_troubles if quick else file_checks.troubles
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        # To ask for a size takes less time than to hand the asking to a thread.
+        over = map if quick else pool.map
+        looked = over(lambda file: look(store.root, file), expected)
+        for done, (file, troubles) in enumerate(zip(expected, looked, strict=True), start=1):
+            findings += [Finding(_DAMAGED, file.path, trouble, _RESTORE) for trouble in troubles]
+            if progress is not None:
+                progress(done, len(expected))
+    return findings
+
+
+def _of_the_blobs(store: Store, version_blobs: list[tuple[str, str, int]]) -> list[Finding]:
+    findings = []
+    for version, digest, size in version_blobs:
+        try:
+            found = len(blobs.get(store, digest))
+        except HoldfastError as error:
+            findings.append(Finding(_DAMAGED, f"version {version}", error.what, _RESTORE))
+            continue
+        if found != size:
+            trouble = f"its file has {found} bytes, the ledger says {size}"
+            findings.append(Finding(_DAMAGED, f"version {version}", trouble, _RESTORE))
+    return findings
+
+
+def _of_the_keys(store: Store, files: list[duplicate_keys.KeyFile]) -> list[Finding]:
+    return [
+        Finding(
+            _REPEATED,
+            f"feed {repeated.feed}",
+            f"{repeated.rows} rows have a key that was loaded before, such as {repeated.example} "
+            f"in {_some(repeated.batches)}: they count twice",
+            "back out the batch that repeats them: holdfast back-out FEED BATCH",
+        )
+        for repeated in duplicate_keys.repeated(store.root, files)
+    ]
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ("batches " if len(names) > 1 else "batch ") + ", ".join(names[:3]) + more
+
+
+def _tell(store: Store, swept: int, findings: Sequence[Finding], now_us: int) -> None:
+    parts = []
+    if swept:
+        parts.append(f"{swept} things of unfinished work were swept")
+    if findings:
+        parts.append(
+            f"{len(findings)} things are wrong, the first: {findings[0].subject} {findings[0].explanation}"
+        )
+    with store.ledger.write() as connection:
+        events.append(
+            connection, at_us=now_us, kind="store.verified", subject="store", explanation="; ".join(parts)
+        )

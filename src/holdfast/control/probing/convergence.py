@@ -1,0 +1,183 @@
+"""When do the servers obey: when every server that answers was seen to answer with the intended version (R131, R132).
+
+A decision alone is no roll-back. Each server is asked again and again, on a connection of its own, until it obeys or the time
+is up; a server that says nothing holds up nobody and is named.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, Asking, ask_all
+from holdfast.store.serving import aborts, servers
+from holdfast.store.serving.servers import Server
+
+_PLACES: Final = ("champion", "challenger", "previous", "fallback", "shadow", "intended")
+
+PAUSE_SECONDS: Final = 0.005
+"""Between two questions to a server that does not obey yet."""
+
+Seen: TypeAlias = Callable[[Asking], str | None]
+"""Asks a server; the version that answered when it is as it should be, None when it is not yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obedience:
+    """What became of the traffic. `took_ms` is from the decision to the last server's answer, in milliseconds."""
+
+    answered: Mapping[str, str]
+    """The version that answered, by server."""
+    held: Mapping[str, str]
+    """Servers that cannot do without the version that must not answer, and why."""
+    waiting: tuple[str, ...]
+    """Servers that answer, and did not obey in time."""
+    silent: tuple[str, ...]
+    """Servers that said nothing."""
+    took_ms: float
+
+    @property
+    def done(self) -> bool:
+        """Whether every server that answers, and at least one, answered as intended."""
+        return bool(self.answered) and not self.waiting and not self.held
+
+
+@dataclass(slots=True)
+class _Asked:
+    server: Server
+    version: str | None = None
+    at: float = 0.0
+    spoke: bool = False
+    held: str = ""
+
+
+def wait(
+    found: Sequence[Server],
+    seen: Seen,
+    *,
+    decided: float,
+    seconds: float,
+    forget_silent: float = TIMEOUT_SECONDS,
+) -> Obedience:
+    """Ask every server of `found` until each is as `seen` wants it, at most `seconds` long.
+
+    Parameters
+    ----------
+    decided
+        When it was decided, on the clock of `time.monotonic`.
+    forget_silent
+        After how many seconds a server that has said nothing at all is not waited for any more.
+    """
+    until = time.monotonic() + seconds
+    asked = [_Asked(server) for server in found if not servers.has_ended(server)]
+    by_name = {each.server.server: each for each in asked}
+
+    def follow(server: Server) -> None:
+        _follow(by_name[server.server], seen, until, forget_silent)
+
+    ask_all([each.server for each in asked], follow, seconds + PAUSE_SECONDS)
+    late = [each for each in asked if each.version is None and not each.held]
+    return Obedience(
+        answered={each.server.server: each.version for each in asked if each.version is not None},
+        held={each.server.server: each.held for each in asked if each.held},
+        waiting=tuple(each.server.server for each in late if each.spoke),
+        silent=tuple(each.server.server for each in late if not each.spoke),
+        took_ms=1000 * (max((each.at for each in asked if each.version), default=decided) - decided),
+    )
+
+
+def under(plan: int, version: str) -> Seen:
+    """The server answers a probe with `version` under plan number `plan`, or a newer one."""
+
+    def seen(asking: Asking) -> str | None:
+        answer = asking.probe()
+        number = _parameters(answer).get("plan")
+        obeys = isinstance(number, int) and number >= plan and answer.get("model_version") == version
+        return version if obeys else None
+
+    return seen
+
+
+def configured(plan: int, configuration: str, version: str) -> Seen:
+    """The server answers a probe as `under` says, and says that it runs with `configuration`."""
+    obeys = under(plan, version)
+
+    def seen(asking: Asking) -> str | None:
+        return obeys(asking) if asking.status().get("configuration") == configuration else None
+
+    return seen
+
+
+def both(one: Seen, other: Seen) -> Seen:
+    """The server is as both want it."""
+    return lambda asking: other(asking) if one(asking) is not None else None
+
+
+def as_binary(plan: int, binary: str, version: str) -> Seen:
+    """The server answers a probe as `under` says, and says that it is `binary`."""
+    obeys = under(plan, version)
+
+    def seen(asking: Asking) -> str | None:
+        return obeys(asking) if asking.status().get("binary") == binary else None
+
+    return seen
+
+
+def without(version: str, directory: Path) -> Seen:
+    """The server has taken the abort of `version`, and answers a probe with the version that it intends instead.
+
+    An abort that is gone from `directory` was taken, and ended because the ledger agreed: a ledger that takes no writes may
+    still be read. Raises `HeldError` with the server's own words when it cannot do without `version`.
+    """
+
+    def seen(asking: Asking) -> str | None:
+        status = asking.status()
+        held = status.get("held")
+        if isinstance(held, dict) and version in held:
+            raise HeldError(str(held[version]))
+        standing = status.get("aborts")
+        named = {each.get("version") for each in standing} if isinstance(standing, list) else set()
+        if version not in named and (
+            version in map(status.get, _PLACES) or aborts.stamp(directory) is not None
+        ):
+            return None
+        answered = asking.probe().get("model_version")
+        return answered if answered == status.get("intended") and isinstance(answered, str) else None
+
+    return seen
+
+
+class HeldError(Exception):
+    """A server goes on answering with a version that must not answer, because nobody can in its place."""
+
+
+def _follow(asked: _Asked, seen: Seen, until: float, forget_silent: float) -> None:
+    """Ask one server until it obeys or the time is up."""
+    quiet_until = min(until, time.monotonic() + forget_silent)
+    asking = Asking(asked.server)
+    try:
+        while time.monotonic() < (until if asked.spoke else quiet_until):
+            try:
+                version = seen(asking)
+                asked.spoke = True
+            except FAILURES as error:
+                asking.close()
+                asked.spoke = asked.spoke or isinstance(error, ValueError)
+                version = None
+            except HeldError as error:
+                asked.held = str(error)
+                return
+            if version is not None:
+                asked.at, asked.version = time.monotonic(), version
+                return
+            time.sleep(PAUSE_SECONDS)
+    finally:
+        asking.close()
+
+
+def _parameters(answer: dict[str, Any]) -> dict[str, Any]:
+    found = answer.get("parameters")
+    return found if isinstance(found, dict) else {}

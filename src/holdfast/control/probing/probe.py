@@ -1,0 +1,149 @@
+"""Ask every server for an answer, and compare who gave it with who should (R131, R132)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, Asking, ask_all
+from holdfast.monitor import Observation, judge
+from holdfast.records import Verdict
+from holdfast.store import Store
+from holdfast.store.db.leases import Lease
+from holdfast.store.rollout import traffic_plans
+from holdfast.store.serving import servers
+from holdfast.store.serving.servers import Server
+from holdfast.store.telemetry import probes
+from holdfast.store.telemetry.probes import Probe
+
+CONFIRMED_US: Final = 5_000_000
+"""A server that was seen to obey the newest plan is not asked again for this long, microseconds."""
+
+SILENT_US: Final = 30_000_000
+"""A server that was silent is given its full time to answer again after this long, microseconds."""
+HASTE_SECONDS: Final = 0.2
+"""How long a server that was silent a moment ago is waited for: it may be there again, and may be gone for good."""
+
+Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Observation]]
+"""What each of some servers does, by its name: how a probe sees the world."""
+
+
+def probe(
+    store: Store, model: str, lease: Lease, *, now_us: int, look: Look | None = None
+) -> tuple[Probe, ...]:
+    """Probe every server of `model` with a real inference request, and keep what was seen.
+
+    The request is marked as a probe: it is answered on the way of all others by the version that the server's
+    plan intends, and not logged as a prediction. A server that says nothing in `TIMEOUT_SECONDS` is an error,
+    never a pass; all servers are asked at once, so that hung ones cost no more than that together, and those
+    that were silent within `SILENT_US` no more than `HASTE_SECONDS`. One whose process has ended is not asked:
+    another may listen where it did. `look` replaces the network, `observe_all`.
+    Raises `ConflictError` HF304 when `lease` has gone to another loop.
+    """
+    newest = traffic_plans.newest_committed(store, model)
+    plan_number = None if newest is None else newest.plan.plan
+    known = {each.server: each for each in probes.last(store, model)}
+    registered = servers.registered(store, model)
+    asked = [
+        each
+        for each in registered
+        if each.server not in known or not _still_holds(known[each.server], plan_number, now_us)
+    ]
+    silent = {name for name, each in known.items() if is_silent(each, now_us)}
+    seen = observe_all(asked, silent) if look is None else look(asked)
+    for server, observed in seen.items():
+        if server in silent and not observed.reached:
+            continue  # what is known of it is from when it had its full time
+        plan_age_us = 0 if newest is None else now_us - newest.committed_us
+        judged = judge(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
+        found = Probe(
+            server=server,
+            model=model,
+            plan=observed.plan,
+            intended=judged.intended,
+            answered=observed.answered,
+            verdict=judged.verdict,
+            explanation=judged.explanation,
+            probed_us=now_us,
+            configuration=observed.configuration,
+            binary=observed.binary,
+        )
+        probes.record(store, found, lease)
+        known[server] = found
+    return tuple(known[each.server] for each in registered)
+
+
+def is_silent(last: Probe, now_us: int) -> bool:
+    """Whether a server said nothing when it had its full time, and that was a moment ago."""
+    return last.verdict is Verdict.ERROR and 0 <= now_us - last.probed_us < SILENT_US
+
+
+def observe_all(asked: Sequence[Server], silent: Collection[str] = ()) -> dict[str, Observation]:
+    """What each server does, by its name, within `TIMEOUT_SECONDS` for all of them together; those named in `silent` have
+    `HASTE_SECONDS`."""
+    late = [server for server in asked if server.server in silent]
+    others = [server for server in asked if server.server not in silent]
+    return _observed(others, TIMEOUT_SECONDS) | _observed(late, HASTE_SECONDS)
+
+
+def _observed(asked: Sequence[Server], seconds: float) -> dict[str, Observation]:
+    in_time = ask_all(asked, lambda server: observe(server, seconds), seconds)
+    return {server.server: in_time.get(server.server) or _silent(server, TimeoutError()) for server in asked}
+
+
+def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
+    """What `server` says that it follows, and which version answers a request; `seconds` are for each answer."""
+    if servers.has_ended(server):
+        return Observation(None, None, f"the process behind {server.address} has ended", reached=False)
+    with Asking(server, seconds) as asking:
+        try:
+            before = _plan(asking.status())
+        except FAILURES as error:
+            return _silent(server, error)
+        try:
+            answer = asking.probe()
+            status = asking.status()
+        except FAILURES as error:
+            return Observation(before, None, f"{server.address} {_words(error)}")
+    answered = answer.get("model_version")
+    after = _plan(status)
+    return Observation(
+        # Between two plans it cannot be told under which of them the answer was given.
+        after if before == after else None,
+        answered if isinstance(answered, str) else None,
+        configuration=_text(status, "configuration"),
+        binary=_text(status, "binary"),
+    )
+
+
+def _silent(server: Server, error: Exception) -> Observation:
+    return Observation(None, None, f"{server.address} {_words(error)}", reached=False)
+
+
+def _still_holds(before: Probe, plan: int | None, now_us: int) -> bool:
+    confirmed = before.verdict is Verdict.PASS and before.plan == plan
+    return confirmed and 0 <= now_us - before.probed_us < CONFIRMED_US
+
+
+def _plan(status: dict[str, Any]) -> int | None:
+    plan = status.get("plan")
+    number = plan.get("plan") if isinstance(plan, dict) else plan
+    return number if isinstance(number, int) else None
+
+
+def _text(status: dict[str, Any], name: str) -> str | None:
+    found = status.get(name)
+    return found if isinstance(found, str) else None
+
+
+def _words(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return f"did not answer within {TIMEOUT_SECONDS:g} s"
+        case ConnectionRefusedError():
+            return "refuses connections"
+        case json.JSONDecodeError():
+            return "answered with something else than JSON"
+        case _:
+            return str(error) or type(error).__name__

@@ -1,0 +1,103 @@
+"""The whole story of one rollout: each decision with its reason, what was known then, who asked, what hooks said, which traffic
+followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from holdfast.control.rollout.metric_summary import in_order, judged_all, weigh
+from holdfast.rollout import Canary
+from holdfast.store import Store
+from holdfast.store.db import events
+from holdfast.store.db.events import EventRow
+from holdfast.store.rollout import decisions, evidence, pushes, rollouts, traffic_plans, webhooks
+from holdfast.store.rollout.pushes import PushRow
+from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.rollout.traffic_plans import CommittedPlan
+from holdfast.store.rollout.webhooks import HookAnswer
+
+_MOST_EVENTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One event of a rollout. `evidence` is the verdict on each metric at that moment, empty where nothing was weighed;
+    `plan` is the traffic plan that came with it, None when the traffic stayed as it was."""
+
+    event: int
+    at_us: int
+    kind: str
+    actor: str
+    explanation: str
+    digest: str
+    evidence: tuple[dict[str, Any], ...]
+    plan: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One rollout from its beginning. `now` is what is known of each metric at present, `push` what became of it."""
+
+    rollout: RolloutRow
+    policy: Canary
+    chapters: tuple[Chapter, ...]
+    answers: tuple[HookAnswer, ...]
+    now: tuple[dict[str, Any], ...]
+    push: PushRow | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The story as plain JSON."""
+        return {
+            "rollout": asdict(self.rollout),
+            "chapters": [asdict(each) for each in self.chapters],
+            "hook_answers": [asdict(each) for each in self.answers],
+            "evidence_now": list(self.now),
+            "push": None if self.push is None else asdict(self.push),
+        }
+
+
+def explain(store: Store, number: int) -> Story:
+    """The story of rollout `number`; `NotFoundError` HF303 when there is none."""
+    row = rollouts.get(store, number)
+    policy = Canary.from_json(row.policy)
+    with store.ledger.read() as connection:
+        told = events.newest(connection, subject=row.subject, limit=_MOST_EVENTS)[::-1]
+        decided = decisions.of_rollout(connection, number)
+        committed = traffic_plans.of_rollout_in(connection, number)
+        answers = webhooks.answers(connection, number)
+        push = pushes.of_rollout_in(connection, number)
+    states = in_order(evidence.of_rollout(store, number))
+    now = tuple(
+        asdict(verdict) | weigh(state, verdict).arms()
+        for state, verdict in zip(states, judged_all(states, policy), strict=True)
+    )
+    chapters = _chapters(told, {event: each.evidence for event, each in decided.items()}, committed)
+    return Story(row, policy, chapters, answers, now, push)
+
+
+def _chapters(
+    told: Sequence[EventRow],
+    evidence: dict[int, tuple[dict[str, Any], ...]],
+    committed: Sequence[CommittedPlan],
+) -> tuple[Chapter, ...]:
+    followed = {each.committed_us: asdict(each.plan) for each in committed}
+    chapters = []
+    for each in told:
+        # A plan is committed in the transaction of the event that tells why, and bears its moment.
+        plan = followed.pop(each.at_us, None) if each.kind.startswith("rollout.") else None
+        chapters.append(
+            Chapter(
+                each.event,
+                each.at_us,
+                each.kind,
+                each.actor,
+                each.explanation,
+                each.digest,
+                evidence.get(each.event, ()),
+                plan,
+            )
+        )
+    return tuple(chapters)

@@ -1,0 +1,120 @@
+"""What a policy would catch with the traffic that the model really has, beside what another one would."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from holdfast.records import DAY_US, MINUTE_US
+from holdfast.rollout import Canary
+from holdfast.rollout.power import MeasuredTraffic, PowerRow, power_of
+from holdfast.store import Store
+from holdfast.store.telemetry import outcomes, usage
+
+LOOKBACK_US: Final = 7 * DAY_US
+"""How far back the traffic is measured, microseconds."""
+
+_ANSWERED: Final = ("ok", "champion_failed", "unavailable")
+"""The results of requests that a version was asked for; a request that was refused is nobody's failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field of a policy that differs, as its JSON says it."""
+
+    field: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class PowerChange:
+    """One harm at one step: what each policy makes of it. None where a policy has no such step or judges no such harm."""
+
+    metric: str
+    effect: str
+    share_percent: float
+    before: PowerRow | None
+    after: PowerRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two policies side by side. `traffic` is None, and `power` empty, where the model has had too little to say anything;
+    `alpha_*`, the bounds on needless roll-backs by all stages together, hold all the same."""
+
+    traffic: MeasuredTraffic | None
+    changes: tuple[Change, ...]
+    alpha_before: float
+    alpha_after: float
+    power: tuple[PowerChange, ...]
+
+
+def measured(store: Store, model: str, *, now_us: int) -> MeasuredTraffic | None:
+    """What `model` gets, measured over its last week or since it was first asked; None without a whole minute of it.
+
+    A request counts as a unit, because who asks again is known to the servers only: where sessions ask often, harm is
+    found later than this says.
+    """
+    rows = [row for row in usage.since(store, model, now_us - LOOKBACK_US) if row.result in _ANSWERED]
+    requests = sum(row.requests for row in rows)
+    if not requests:
+        return None
+    first_us = min(row.minute_us for row in rows)
+    minutes = max(1.0, (now_us - first_us) / MINUTE_US)
+    failed = sum(row.requests for row in rows if row.result != "ok")
+    found = outcomes.of_model(store, model, days=7)
+    scores = 1.0 - (found.label - found.probability) ** 2
+    spread = float(scores.std()) if scores.size else 0.0
+    return MeasuredTraffic(
+        units_per_minute=requests / minutes,
+        labelled_per_minute=scores.size / minutes,
+        error_rate=failed / requests,
+        mean_score=float(np.clip(scores.mean(), 0.01, 0.99)) if scores.size else 0.8,
+        score_spread=max(spread, 0.01) if scores.size else 0.2,
+    )
+
+
+def compare(
+    before: Canary, after: Canary, traffic: MeasuredTraffic | None, *, first_step_only: bool = False
+) -> Comparison:
+    """Both error rates of both policies with `traffic`: how often each would cry wolf, and what each would find, how soon,
+    at the first step and at the last one at which a champion is left. Takes seconds: the tests are simulated."""
+    power: list[PowerChange] = []
+    if traffic is not None:
+        new = _power(after, traffic, first_step_only=first_step_only)
+        old = new if before == after else _power(before, traffic, first_step_only=first_step_only)
+        for key in dict.fromkeys([*new, *old]):
+            power.append(PowerChange(*key, old.get(key), new.get(key)))
+    return Comparison(traffic, changes(before, after), before.false_alarm, after.false_alarm, tuple(power))
+
+
+def changes(before: Canary, after: Canary) -> tuple[Change, ...]:
+    """What differs between two policies, field by field.
+
+    >>> changes(Canary(), Canary(alpha=0.05))
+    (Change(field='alpha', before='0.01', after='0.05'),)
+    """
+    old, new = settings_of(before), settings_of(after)
+    return tuple(Change(name, old[name], new[name]) for name in new if old[name] != new[name])
+
+
+def settings_of(policy: Canary) -> dict[str, str]:
+    """What a policy says, each setting as the ledger keeps it; durations are in seconds.
+
+    >>> settings_of(Canary())["patience"]
+    '259200.0'
+    """
+    return {name: json.dumps(value) for name, value in json.loads(policy.to_json()).items()}
+
+
+def _power(
+    policy: Canary, traffic: MeasuredTraffic, *, first_step_only: bool
+) -> dict[tuple[str, str, float], PowerRow]:
+    compared = [step for step, share in enumerate(policy.steps) if share < 100.0]
+    steps = compared[:1] if first_step_only else sorted({compared[0], compared[-1]})
+    rows = [row for step in steps for row in power_of(policy, traffic, step=step)]
+    return {(row.metric, row.effect, row.share_percent): row for row in rows}

@@ -1,0 +1,120 @@
+"""How far the rollout of a model is: its share, each metric against its bound, and when it may decide."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from holdfast.control.rollout.metric_summary import Weighed, in_order, judged_all, weigh
+from holdfast.rollout import Canary, MetricState, MetricVerdict, State
+from holdfast.rollout.decision.forecast import Forecast, forecast
+from holdfast.rollout.evidence.evidence import interval_of
+from holdfast.rollout.model.metric import is_shadow
+from holdfast.store import Store
+from holdfast.store.rollout import evidence, pushes, rollouts, traffic_plans
+from holdfast.store.rollout.rollouts import RolloutRow
+
+
+@dataclass(frozen=True, slots=True)
+class MetricProgress(Weighed):
+    """One metric in this step, in which `units` of `needed` were seen.
+
+    `difference` in words ("odds ratio", "mean score", "mean probability") has the interval from `low` to `high` around
+    `estimate`, None where nothing is known.
+    """
+
+    units: int
+    needed: int
+    difference: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutProgress:
+    """The rollout that is under way, or else the promotion that is watched.
+
+    `share_ppm` is what the challenger has now, `steps_ppm` what it has at each step, parts per million. `enough_us` and
+    `harm_us` are guesses of when the step has seen enough and when harm would be shown, microseconds from now;
+    `decision_us` is the first of them; None where nothing tells. `watch_until_us` is None unless it is watched.
+    """
+
+    rollout: int
+    challenger: str
+    champion: str | None
+    state: State
+    step: int
+    steps_ppm: tuple[int, ...]
+    share_ppm: int
+    shadow_ppm: int
+    paused: bool
+    started_us: int
+    step_started_us: int
+    watch_until_us: int | None
+    reason: str
+    metrics: tuple[MetricProgress, ...]
+    enough_us: int | None
+    harm_us: int | None
+    decision_us: int | None
+
+
+def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
+    """How far the rollout of `model` is at `now_us`; None when none is under way and no promotion is watched."""
+    with store.ledger.read() as connection:
+        row = rollouts.under_way_in(connection, model)
+        watched = pushes.watched_in(connection, model)
+        if row is None and watched is not None:
+            row = rollouts.get_in(connection, watched.rollout)
+        if row is None:
+            return None
+        committed = traffic_plans.newest_in(connection, model)
+        begun_us = rollouts.first_reached_us(connection, row.rollout, (State.SHADOWING, State.CANARY))
+    plan = None if committed is None else committed.plan
+    policy = Canary.from_json(row.policy)
+    states = _of_this_stage(in_order(evidence.of_rollout(store, row.rollout)), row)
+    verdicts = judged_all(states, policy)
+    step_us = now_us - row.step_started_us
+    guess = Forecast(None, None)
+    if row.state in (State.SHADOWING, State.CANARY, State.PAUSED) and begun_us is not None:
+        guess = forecast(verdicts, policy, step_us=step_us, evidence_us=now_us - begun_us)
+    return RolloutProgress(
+        rollout=row.rollout,
+        challenger=row.challenger,
+        champion=row.champion,
+        state=row.state,
+        step=row.step,
+        steps_ppm=policy.shares_ppm,
+        share_ppm=0 if plan is None or plan.challenger != row.challenger else plan.share_ppm,
+        shadow_ppm=0 if plan is None or plan.shadow != row.challenger else plan.shadow_ppm,
+        paused=row.state is State.PAUSED,
+        started_us=row.started_us,
+        step_started_us=row.step_started_us,
+        watch_until_us=watched.watch_until_us
+        if watched is not None and row.state is State.PROMOTED
+        else None,
+        reason=row.reason,
+        metrics=tuple(_metric(*each) for each in zip(states, verdicts, strict=True)),
+        enough_us=guess.enough_us,
+        harm_us=guess.harm_us,
+        decision_us=guess.decision_us,
+    )
+
+
+def _of_this_stage(states: list[MetricState], row: RolloutRow) -> list[MetricState]:
+    """While copies are answered, what they show; later, what traffic shows."""
+    copies = row.state is State.SHADOWING
+    return [state for state in states if is_shadow(state.metric) is copies]
+
+
+def _metric(state: MetricState, verdict: MetricVerdict) -> MetricProgress:
+    difference, interval = interval_of(state)
+    return MetricProgress(
+        **asdict(weigh(state, verdict)),
+        units=verdict.units,
+        needed=verdict.needed,
+        difference=difference,
+        estimate=None if interval is None else interval.estimate,
+        low=None if interval is None else interval.low,
+        # An end at infinity says nothing, and JSON has no word for it.
+        high=None if interval is None or interval.high == float("inf") else interval.high,
+    )

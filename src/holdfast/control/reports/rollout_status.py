@@ -1,0 +1,55 @@
+"""One rollout with its evidence, running or ended, as the status and the page list it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.control.rollout.metric_summary import Weighed, in_order, judged_all, weigh
+from holdfast.rollout import Canary
+from holdfast.store import Store
+from holdfast.store.rollout import evidence
+from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.telemetry.outcomes import RolloutSpan
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStatus:
+    """One rollout and its evidence. `steps_ppm` are the challenger's shares, `step` is the current index."""
+
+    rollout: int
+    challenger: str
+    champion: str | None
+    state: str
+    running: bool
+    step: int
+    steps_ppm: tuple[int, ...]
+    started_us: int
+    changed_us: int
+    reason: str
+    actor: str
+    first_event_us: int
+    last_event_us: int
+    evidence: tuple[Weighed, ...]
+
+
+def rollout_status(store: Store, row: RolloutRow, span: RolloutSpan | None) -> RolloutStatus:
+    """`row` with its evidence; `span` is where its labelled events lie, None when it has none."""
+    policy = Canary.from_json(row.policy)
+    states = in_order(evidence.of_rollout(store, row.rollout))
+    return RolloutStatus(
+        rollout=row.rollout,
+        challenger=row.challenger,
+        champion=row.champion,
+        state=row.state,
+        running=row.running,
+        step=row.step,
+        steps_ppm=policy.shares_ppm,
+        started_us=row.started_us,
+        changed_us=row.changed_us,
+        reason=row.reason,
+        actor=row.actor,
+        # The chart's axis is the time of the events; without a labelled one the clock is the best guess.
+        first_event_us=row.started_us if span is None else span.first_us,
+        last_event_us=row.changed_us if span is None else span.last_us,
+        evidence=tuple(weigh(*each) for each in zip(states, judged_all(states, policy), strict=True)),
+    )

@@ -1,0 +1,355 @@
+"""Everything that is known about one model now: what `holdfast status --json` prints and the page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from holdfast.control.reports.progress import RolloutProgress, progress
+from holdfast.control.reports.rollout_status import RolloutStatus, rollout_status
+from holdfast.monitor import (
+    Presence,
+    Quality,
+    QualityDay,
+    QualityVersion,
+    Use,
+    by_day,
+    by_version,
+    presence,
+    use,
+)
+from holdfast.monitor.traffic_comparison import Asked
+from holdfast.qualify import GateResult
+from holdfast.records import HOUR_US, TrafficPlan, Verdict
+from holdfast.rollout import State
+from holdfast.rollout.model.drills import DrillKind, Standing, ready
+from holdfast.store import Store
+from holdfast.store.backout import taints
+from holdfast.store.catalog import batches
+from holdfast.store.catalog.batches import FeedTotals
+from holdfast.store.db import events
+from holdfast.store.db.events import EventRow
+from holdfast.store.feeds import feed_states as feeds
+from holdfast.store.feeds import violations
+from holdfast.store.feeds.feed_states import FeedRow
+from holdfast.store.feeds.violations import ViolationRow
+from holdfast.store.models import gate_results as gates
+from holdfast.store.models import versions
+from holdfast.store.models.versions import VersionRow
+from holdfast.store.rollout import drills, rollouts, traffic_plans, webhooks
+from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.serving import servers
+from holdfast.store.serving.servers import Server
+from holdfast.store.telemetry import labels, log_positions, outcomes, probes, usage
+from holdfast.store.telemetry import traffic_comparison as asked
+from holdfast.store.telemetry.outcomes import RolloutSpan
+from holdfast.store.telemetry.probes import Probe
+
+USE_WINDOW_US: Final = HOUR_US
+"""How far back the page looks at requests, microseconds: one hour."""
+
+SILENT_AFTER_US: Final = 300_000_000
+"""After this long without a request a model counts as not used, microseconds: five minutes."""
+
+QUALITY_DAYS: Final = 60
+"""How many days of events, up to the newest labelled one, the quality is shown for."""
+
+__all__ = ["RolloutProgress", "RolloutStatus", "Status", "StatusReader", "status"]
+
+NEWEST_EVENTS: Final = 30
+NEWEST_VIOLATIONS: Final = 30
+NEWEST_ROLLOUTS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStatus:
+    """The traffic plan that servers must follow. `share_ppm` is the challenger's share, parts per million."""
+
+    plan: int
+    champion: str
+    challenger: str | None
+    share_ppm: int
+    previous: str | None
+    fallback: str | None
+    rollout: int | None
+    committed_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """One server, and what it was last seen to do; `probed_us` is None when it was never probed."""
+
+    server: str
+    address: str
+    plan: int | None
+    intended: str | None
+    answered: str | None
+    verdict: Verdict
+    explanation: str
+    probed_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version: its place in the plan, its gates, how its answers did. `auc` is None without labels; `taint` says which
+    batch it learnt from was backed out, empty for a clean one."""
+
+    version: str
+    number: int
+    role: str
+    state: str
+    place: str
+    learner: str
+    created_us: int
+    bytes: int
+    gates: tuple[GateResult, ...]
+    auc: float | None
+    labelled: int
+    requests: int
+    coverage: float | None
+    quality: Quality
+    taint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStatus:
+    """Labels that were taken, those of them that wait for their answers, and those that were refused."""
+
+    taken: int
+    waiting: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything about one model at `now_us`. `held_by` are the hooks that the rollout under way waits for, in words."""
+
+    model: str
+    now_us: int
+    plan: PlanStatus | None
+    presence: Presence
+    servers: tuple[ServerStatus, ...]
+    use: Use
+    versions: tuple[VersionStatus, ...]
+    rollouts: tuple[RolloutStatus, ...]
+    progress: RolloutProgress | None
+    quality: tuple[QualityDay, ...]
+    labels: LabelStatus
+    feeds: tuple[FeedTotals, ...]
+    feed_states: tuple[FeedRow, ...]
+    violations: tuple[ViolationRow, ...]
+    asked: Asked | None
+    drills: tuple[Standing, ...]
+    events: tuple[EventRow, ...]
+    held_by: tuple[str, ...] = ()
+
+    @property
+    def held(self) -> VersionStatus | None:
+        """The champion, when it is tainted: nothing clean was there to answer, and the last good version goes on."""
+        return next((each for each in self.versions if each.place == "champion" and each.taint), None)
+
+    @property
+    def running(self) -> RolloutStatus | None:
+        """The rollout that is under way; None when there is none."""
+        return next((each for each in self.rollouts if each.running), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The status as plain lists, dictionaries and numbers, ready for JSON."""
+        return asdict(self)
+
+
+def status(store: Store, model: str, *, now_us: int) -> dict[str, Any]:
+    """Everything that is known about `model` at `now_us`, as a JSON document."""
+    return StatusReader(store, model).read(now_us=now_us).as_dict()
+
+
+class StatusReader:
+    """Reads the status again and again; quality is computed only when there are new labels."""
+
+    def __init__(self, store: Store, model: str) -> None:
+        self._store = store
+        self._model = model
+        self._outcome = -1
+        self._days: tuple[QualityDay, ...] = ()
+        self._versions: tuple[QualityVersion, ...] = ()
+        self._spans: dict[int, RolloutSpan] = {}
+
+    def read(self, *, now_us: int) -> Status:
+        """The status at `now_us`."""
+        store, model = self._store, self._model
+        newest = traffic_plans.newest_committed(store, model)
+        plan = None if newest is None else newest.plan
+        seen = {each.server: each for each in probes.last(store, model)}
+        here = servers.present(servers.registered(store, model))
+        told = tuple(_server(server, seen.get(server.server), plan) for server in here)
+        known = versions.of_model(store, model)
+        drilled = drills.of_model(store, model)
+        runs = rollouts.of_model(store, model)
+        used = self._use(now_us)
+        answers = usage.answered_rows(store, model)
+        self._judge_quality(answers)
+        requests = usage.requests_by_version(store, model)
+        qualities = {each.version: each for each in self._versions}
+        with store.ledger.read() as connection:
+            story = tuple(events.newest(connection, limit=NEWEST_EVENTS))
+            states = tuple(feeds.everything(connection))
+            wrong = tuple(violations.open_ones(connection, limit=NEWEST_VIOLATIONS))
+            live = asked.last(connection, model)
+            waiting = webhooks.open_questions(connection, model)
+            spoilt = {
+                version: taints.why(connection, "version", version)
+                for version in taints.versions_of(connection, model)
+            }
+        return Status(
+            model=model,
+            now_us=now_us,
+            plan=None if newest is None else _plan(newest.plan, newest.committed_us),
+            presence=_presence(plan, told, runs, known, now_us),
+            servers=told,
+            use=used,
+            versions=tuple(
+                _version(
+                    row, plan, gates.newest(store, row.version), qualities.get(row.version), requests, spoilt
+                )
+                for row in known
+            ),
+            rollouts=tuple(
+                rollout_status(store, row, self._spans.get(row.rollout)) for row in runs[:NEWEST_ROLLOUTS]
+            ),
+            progress=progress(store, model, now_us),
+            quality=self._days,
+            labels=_labels(store),
+            feeds=batches.totals(store),
+            feed_states=states,
+            violations=wrong,
+            asked=live,
+            drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
+            events=story,
+            held_by=tuple(f"{each.hook}, asked before {each.event}: {each.explanation}" for each in waiting),
+        )
+
+    def _use(self, now_us: int) -> Use:
+        rows = usage.since(self._store, self._model, now_us - USE_WINDOW_US)
+        last = usage.last_minute_us(self._store, self._model)
+        return use(
+            rows,
+            since_us=now_us - USE_WINDOW_US,
+            until_us=now_us,
+            silent_after_us=SILENT_AFTER_US,
+            last_minute_us=last,
+        )
+
+    def _judge_quality(self, answers: dict[str, int]) -> None:
+        newest = outcomes.newest(self._store, self._model)
+        if newest == self._outcome:
+            return
+        found = outcomes.of_model(self._store, self._model, days=QUALITY_DAYS)
+        self._days = by_day(found)
+        self._versions = by_version(found, answers)
+        self._spans = outcomes.rollout_spans(self._store, self._model)
+        self._outcome = newest
+
+
+def _plan(plan: TrafficPlan, committed_us: int) -> PlanStatus:
+    return PlanStatus(
+        plan=plan.plan,
+        champion=plan.champion,
+        challenger=plan.challenger,
+        share_ppm=plan.share_ppm,
+        previous=plan.previous,
+        fallback=plan.fallback,
+        rollout=plan.rollout,
+        committed_us=committed_us,
+    )
+
+
+def _server(server: Server, probe: Probe | None, plan: TrafficPlan | None) -> ServerStatus:
+    if probe is None:
+        words = "It announced itself and has not been probed yet."
+        return ServerStatus(
+            server.server, server.address, None, None, None, Verdict.INCONCLUSIVE, words, None
+        )
+    verdict, words = probe.verdict, probe.explanation
+    if verdict is Verdict.PASS and plan is not None and probe.plan != plan.plan:
+        verdict = Verdict.INCONCLUSIVE
+        words = f"Plan {plan.plan} is newer than this probe, which was answered by {probe.answered} under plan {probe.plan}."
+    return ServerStatus(
+        server=server.server,
+        address=server.address,
+        plan=probe.plan,
+        intended=probe.intended,
+        answered=probe.answered,
+        verdict=verdict,
+        explanation=words,
+        probed_us=probe.probed_us,
+    )
+
+
+def _presence(
+    plan: TrafficPlan | None,
+    told: Sequence[ServerStatus],
+    runs: Sequence[RolloutRow],
+    known: Sequence[VersionRow],
+    now_us: int,
+) -> Presence:
+    created = {row.version: row.created_us for row in known}
+    promoted = [
+        run.changed_us
+        for run in runs
+        if run.state == State.PROMOTED and plan is not None and run.challenger == plan.champion
+    ]
+    returned = [run.changed_us for run in runs if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)]
+    return presence(
+        plan,
+        [server.verdict for server in told],
+        deployed_us=max(promoted, default=None),
+        rolled_back_us=max(returned, default=None),
+        trained_us=None if plan is None else created.get(plan.champion),
+        now_us=now_us,
+    )
+
+
+def _version(
+    row: VersionRow,
+    plan: TrafficPlan | None,
+    judged: Sequence[GateResult],
+    found: QualityVersion | None,
+    requests: dict[str, int],
+    spoilt: dict[str, str],
+) -> VersionStatus:
+    quality = Quality(0, 0, None, None, None, None) if found is None else found.quality
+    return VersionStatus(
+        version=row.version,
+        number=row.number,
+        role=row.role,
+        state=row.state,
+        place=_place(row.version, plan),
+        learner=row.learner,
+        created_us=row.created_us,
+        bytes=row.bytes,
+        gates=tuple(judged),
+        auc=None if quality.auc is None else quality.auc.estimate,
+        labelled=quality.rows,
+        requests=requests.get(row.version, 0),
+        coverage=None if found is None else found.coverage,
+        quality=quality,
+        taint=spoilt.get(row.version, ""),
+    )
+
+
+def _place(version: str, plan: TrafficPlan | None) -> str:
+    if plan is None:
+        return ""
+    places = {
+        plan.fallback: "fallback",
+        plan.previous: "previous",
+        plan.challenger: "challenger",
+        plan.champion: "champion",
+    }
+    return places.get(version, "")
+
+
+def _labels(store: Store) -> LabelStatus:
+    taken, waiting = labels.count(store)
+    return LabelStatus(taken, waiting, log_positions.totals(store).refused)

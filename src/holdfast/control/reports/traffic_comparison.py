@@ -1,0 +1,133 @@
+"""Compares what callers ask the champion with what it learnt from, now and then, and tells what no training row covers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from holdfast.contract import Contract
+from holdfast.monitor.traffic_comparison import Asked, compare_slices, label_share
+from holdfast.store import Store
+from holdfast.store.db import events
+from holdfast.store.db.leases import Lease, assert_epoch
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.store.telemetry import traffic_comparison
+from holdfast.train.artifact import read_metadata
+
+EVERY_US: Final = 30_000_000
+"""Between two comparisons of the same champion, in microseconds."""
+
+MOST_ANSWERS: Final = 5_000
+MOST_FILES: Final = 400
+"""Of so many collected files the newest answers are taken: half a second of reading where each holds a few answers."""
+
+MOST_LABELS: Final = 20_000
+_LONGEST_SUBJECT: Final = 127
+
+_inputs: Final = msgspec.json.Decoder(list[Any]).decode
+
+
+def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> Asked | None:
+    """Compare the champion's newest answers with what it learnt from, where that is due; None where it is not.
+
+    Told in an event once for each version: a slice of the contract that callers ask about and no training row had
+    (slice.uncovered), and a share of positive labels that is not that of the training rows (label.shifted). Raises
+    `ConflictError` HF304 when `lease` has gone to another loop.
+    """
+    champion = versions.champion(store, model)
+    if champion is None:
+        return None
+    with store.ledger.read() as connection:
+        before = traffic_comparison.last(connection, model)
+    if before is not None and before.version == champion.version and now_us - before.computed_us < EVERY_US:
+        return None
+    found = _compared(store, champion, now_us)
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        traffic_comparison.put(connection, model, found)
+    _tell(store, model, found, now_us)
+    return found
+
+
+def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Asked:
+    about = read_metadata(blobs.get(store, champion.digest))
+    rows, damaged = traffic_comparison.newest_answers(
+        store, champion.model, champion.version, most_rows=MOST_ANSWERS, most_files=MOST_FILES
+    )
+    for each in damaged:
+        events.tell_once(
+            store,
+            at_us=now_us,
+            kind="predictions.damaged",
+            subject=f"file/{each.path}"[:_LONGEST_SUBJECT],
+            explanation=each.explanation,
+        )
+    if rows.is_empty():
+        return Asked(champion.version, 0, 0, 0, now_us, (), None)
+    taught = traffic_comparison.taught(store, champion.snapshot, about.selection_json, about.seed)
+    with store.ledger.read() as connection:
+        came = traffic_comparison.labelled(connection, champion.model, champion.version, most=MOST_LABELS)
+    newest = set(rows["prediction"].to_list())  # not np.isin: over texts it compares each with each
+    recent = np.fromiter((each in newest for each in came.predictions), np.bool_, len(came.predictions))
+    return Asked(
+        version=champion.version,
+        answers=rows.height,
+        first_us=int(rows["at_us"][0]),
+        last_us=int(rows["at_us"][-1]),
+        computed_us=now_us,
+        slices=compare_slices(_texts(rows["inputs"], Contract.from_json(about.contract_json)), taught.slices),
+        label=label_share(
+            rows["probability"].to_numpy(),
+            taught.label_share,
+            (came.probabilities[~recent], came.labels[~recent]),
+            came.labels[recent],
+        ),
+    )
+
+
+def _texts(inputs: pl.Series, contract: Contract) -> pl.DataFrame:
+    """The slices of the contract in rows as they were received, as texts; a slice that no request brings is left out."""
+    names = [column.name for column in contract.request_columns]
+    rows = [_inputs(row) for row in inputs]
+    return pl.DataFrame(
+        {
+            name: pl.Series([_text(row[names.index(name)]) for row in rows], dtype=pl.String)
+            for name in contract.slices
+            if name in names
+        }
+    )
+
+
+def _text(value: object) -> str | None:
+    """A value as a snapshot's slices have it."""
+    match value:
+        case None:
+            return None
+        case bool():
+            return "true" if value else "false"
+        case _:
+            return str(value)
+
+
+def _tell(store: Store, model: str, found: Asked, now_us: int) -> None:
+    for each in found.uncovered:
+        events.tell_once(
+            store,
+            at_us=now_us,
+            kind="slice.uncovered",
+            subject=f"{found.version}/{each.column}={each.value}"[:_LONGEST_SUBJECT],
+            explanation=f"{each.share:.1%} of the newest {found.answers:,} answers of {model} are for {each.column} = "
+            f"{each.value}, and no row that taught {found.version} was: its answers there are a guess",
+        )
+    if found.label is not None and found.label.shifted:
+        events.tell_once(
+            store,
+            at_us=now_us,
+            kind="label.shifted",
+            subject=found.version,
+            explanation=f"Of {model}: {found.label.words}.",
+        )

@@ -1,0 +1,128 @@
+"""What is known when a rollout decides: what must be there first, what the evidence begins with, what each decision changes."""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+from holdfast.monitor import merge, quantile_seconds
+from holdfast.records import DAY_US, EVERYTHING_PPM
+from holdfast.rollout import (
+    Advance,
+    BeginShadow,
+    Canary,
+    Complete,
+    Confirm,
+    Decision,
+    MetricState,
+    Readiness,
+    RollBack,
+    Start,
+    State,
+    Wait,
+    begin,
+    begin_step,
+    hold_to_levels,
+)
+from holdfast.rollout.decision.post_promotion import begin_rate
+from holdfast.rollout.evidence import shadow
+from holdfast.rollout.evidence.evidence import begin_watch
+from holdfast.rollout.model.drills import DrillKind, ready
+from holdfast.store import Store
+from holdfast.store.backout import taints
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.models import gate_results
+from holdfast.store.rollout import drills, evidence, traffic_plans
+from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.telemetry import usage
+
+LATENCY_LOOKBACK_US: Final = 7 * DAY_US
+"""How far back the champion's latency is looked at when the bound is frozen, microseconds."""
+
+BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
+
+
+def readiness(connection: Transaction, row: RolloutRow, now_us: int) -> Readiness:
+    """What the policy of a pending rollout may ask for before anything begins, at `now_us`."""
+    policy = Canary.from_json(row.policy)
+    if row.state is not State.PENDING or not (policy.replay_requests or policy.drill_within_us):
+        return Readiness()
+    replay = gate_results.newest_replay(connection, row.challenger)
+    drilled = drills.of_model_in(connection, row.model)
+    return Readiness(
+        replay=None if replay is None else replay.verdict,
+        replayed=0 if replay is None or replay.observed is None else int(replay.observed),
+        drill=ready(drilled, DrillKind.ROLL_BACK, now_us, within_us=policy.drill_within_us),
+        can_drill=_can_drill(connection, row.model),
+    )
+
+
+def _can_drill(connection: Transaction, model: str) -> bool:
+    """Whether there is anything clean beside the champion that a drill could return to."""
+    newest = traffic_plans.newest_in(connection, model)
+    beside = () if newest is None else (newest.plan.previous, newest.plan.fallback)
+    tainted = taints.versions_of(connection, model)
+    return any(each is not None and each not in tainted for each in beside)
+
+
+def first_evidence(store: Store, row: RolloutRow, now_us: int) -> tuple[MetricState, ...]:
+    """The states with which the canary would begin; empty while it cannot, and after it has begun."""
+    if row.state not in BEFORE_TRAFFIC:
+        return ()
+    policy = Canary.from_json(row.policy)
+    bound = _champions_quantile_seconds(store, row, policy, now_us)
+    return () if policy.latency_quantile is not None and bound is None else begin(policy, bound)
+
+
+def of_decision(
+    connection: Transaction, row: RolloutRow, first: tuple[MetricState, ...]
+) -> tuple[MetricState, ...]:
+    """What the decision about `row` looks at; labels of its time in shadow may still come when it has traffic."""
+    others = first if row.state in BEFORE_TRAFFIC else evidence.canary_of_rollout_in(connection, row.rollout)
+    return (*evidence.shadow_of_rollout_in(connection, row.rollout), *others)
+
+
+def prepare(
+    connection: Transaction, row: RolloutRow, decision: Decision, first: tuple[MetricState, ...], now_us: int
+) -> None:
+    """What the evidence must know of a decision: that it begins, that a step does, that nobody is compared, that it is
+    watched."""
+    policy = Canary.from_json(row.policy)
+    match decision:
+        case Start():
+            evidence.begin(connection, row.rollout, first, now_us=now_us)
+        case BeginShadow():
+            bounds_us = [state.latency_bound_us for state in first if state.latency_bound_us is not None]
+            bound = bounds_us[0] / 1e6 if bounds_us else None
+            evidence.begin(connection, row.rollout, shadow.begin(policy, bound), now_us=now_us)
+        case Advance() | Complete():
+            states = evidence.canary_of_running(connection, row.rollout)
+            alone = isinstance(decision, Complete) or decision.share_ppm == EVERYTHING_PPM
+            if isinstance(decision, Advance):
+                states = begin_step(states)
+            if alone:
+                states = hold_to_levels(states, policy)
+            evidence.put(connection, row.rollout, states, now_us=now_us)
+        case Confirm() if row.state is State.VERIFYING and row.champion is not None and policy.watch_us:
+            states = begin_watch(evidence.canary_of_running(connection, row.rollout), policy)
+            evidence.put(connection, row.rollout, states, now_us=now_us)
+            rate = begin_rate(policy, now_us)
+            if rate is not None:
+                evidence.begin(connection, row.rollout, [rate], now_us=now_us)
+        case Confirm() | RollBack() | Wait():
+            pass
+        case _:
+            assert_never(decision)
+
+
+def _champions_quantile_seconds(store: Store, row: RolloutRow, policy: Canary, now_us: int) -> float | None:
+    """The champion's own latency quantile before the canary; None while too little is known."""
+    if policy.latency_quantile is None or row.champion is None:
+        return None
+    found = merge(
+        each.latency
+        for each in usage.since(store, row.model, now_us - LATENCY_LOOKBACK_US)
+        if each.version == row.champion and each.result == "ok"
+    )
+    if sum(found.values()) < policy.latency_requests:
+        return None
+    return quantile_seconds(found, policy.latency_quantile)

@@ -1,0 +1,87 @@
+"""What each metric of a rollout shows: the figures of both arms, the evidence against its bound, and the verdict in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.records import Verdict
+from holdfast.rollout import Canary, MetricState, MetricVerdict, judge
+from holdfast.rollout.evidence import shadow, slices
+from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, RATE, SLICES
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """One metric. A mean is None without any unit; `reached` is how much of its bound the evidence of harm has, 0 to 1."""
+
+    metric: str
+    challenger_units: int
+    challenger_mean: float | None
+    champion_units: int
+    champion_mean: float | None
+    log_e: float
+    log_bound: float
+    reached: float
+    verdict: Verdict
+    explanation: str
+
+    def arms(self) -> dict[str, Any]:
+        """The figures of both arms, by their names."""
+        names = ("challenger_units", "challenger_mean", "champion_units", "champion_mean")
+        return {name: getattr(self, name) for name in names}
+
+
+def weigh(state: MetricState, judged: MetricVerdict) -> Weighed:
+    """What `state` shows, of which `judged` is the verdict."""
+    return Weighed(
+        metric=state.metric,
+        challenger_units=state.challenger_units,
+        challenger_mean=_mean(state.challenger_total, state.challenger_units),
+        champion_units=state.champion_units,
+        champion_mean=_mean(state.champion_total, state.champion_units),
+        log_e=state.log_e,
+        log_bound=state.log_bound,
+        reached=min(1.0, max(0.0, state.log_e / state.log_bound)) if state.log_bound > 0 else 0.0,
+        verdict=judged.verdict,
+        explanation=_explained(judged) + _nearest(state),
+    )
+
+
+def judged_all(states: Sequence[MetricState], policy: Canary) -> tuple[MetricVerdict, ...]:
+    """The verdict of each metric, of shadow and canary, in the order of `states`."""
+    copies = shadow.judge(states, policy) if policy.shadow is not None else ()
+    of_copies = {verdict.metric: verdict for verdict in copies}
+    return tuple(of_copies.get(state.metric) or judge(state, policy) for state in states)
+
+
+def in_order(states: Iterable[MetricState]) -> list[MetricState]:
+    """The metrics as people read them."""
+    order = {ERRORS: 0, LATENCY: 1, QUALITY: 2}
+    return sorted(states, key=lambda state: (order.get(state.metric, 9), state.metric))
+
+
+def _nearest(state: MetricState) -> str:
+    """Which slice is nearest to its bound, when `state` is of slices and has seen one."""
+    shown = slices.shown_by(json.loads(state.state), state.log_bound) if state.metric == SLICES else []
+    return f" Nearest to its bound: {shown[0]}." if shown else ""
+
+
+def _explained(judged: MetricVerdict) -> str:
+    """A verdict in one sentence."""
+    if judged.metric == RATE:
+        told = judged.wanting or "the rate of requests is not shown to differ from that before the switch"
+        return f"{told[0].upper()}{told[1:]}."
+    match judged.verdict:
+        case Verdict.FAIL:
+            return "Harm is shown: the evidence reached its bound."
+        case Verdict.PASS:
+            return f"No harm shown by at least {judged.units:,} units of this step."
+        case Verdict.INCONCLUSIVE | Verdict.ERROR:
+            return f"Too little of this step seen: {judged.wanting or 'one side has no unit'}."
+
+
+def _mean(total: float, units: int) -> float | None:
+    return total / units if units else None

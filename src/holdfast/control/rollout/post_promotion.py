@@ -1,0 +1,182 @@
+"""The watch of a promotion, carried by the control loop although the rollout rests: harm is taken back by itself."""
+
+from __future__ import annotations
+
+from holdfast.control.rollout import drill_traffic, failover, reconcile
+from holdfast.control.rollout import pushes as ledger
+from holdfast.rollout import Canary, Event, MetricState, PushOutcome, RollBack, State, Wait
+from holdfast.rollout.decision.post_promotion import (
+    EndWatch,
+    WatchDecision,
+    decide_watch,
+    fold_rate,
+    next_stretches,
+    rate_in_words,
+)
+from holdfast.rollout.model.metric import RATE
+from holdfast.store import Store
+from holdfast.store.db import events
+from holdfast.store.db.leases import Lease, assert_epoch
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.rollout import drills, evidence, pushes, rollouts, traffic_plans
+from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.telemetry import usage
+from holdfast.tables.backout import ReturnTraffic
+
+_LAG_US = 120_000_000
+"""How old a minute is, microseconds, before all its requests count as collected."""
+
+
+def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecision | None:
+    """Do what follows for the promotion of `model` that is watched; what was decided, None when there is nothing to do.
+
+    A newer rollout that is under way ends with it: two cannot both move the traffic, and a version that is taken back is no
+    champion to compare with. Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when somebody
+    moved the rollout meanwhile: nothing was written then.
+    """
+    with store.ledger.read() as connection:
+        found = _watched(connection, model)
+        if found is None:
+            return None
+        idle = isinstance(_decide(connection, *found, now_us), Wait)
+        if idle and not (
+            _rate_is_due(connection, found[0], now_us) or _answers_no_more(connection, found[0])
+        ):
+            return None
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        found = _watched(connection, model)
+        if found is None:
+            return None
+        row, _ = found
+        _compare_rate(connection, row, now_us)
+        decision = _decide(connection, *found, now_us)
+        if _answers_no_more(connection, row) and isinstance(decision, RollBack):
+            words = f"harm was shown after its promotion, and it was replaced without a rollout: {decision.reason}"
+            decision = EndWatch(PushOutcome.ESCAPED, words, decision.verdicts)
+        elif _answers_no_more(connection, row):
+            decision = EndWatch(PushOutcome.CENSORED, f"{row.challenger} was replaced without a rollout", ())
+        if isinstance(decision, Wait):
+            return None
+        if not isinstance(decision, RollBack):
+            ledger.end_watch(connection, row, decision.outcome, decision.reason, now_us=now_us)
+            return decision
+        drill_traffic.settle(connection, model, now_us)
+        newer = rollouts.under_way_in(connection, model)
+        if newer is None:
+            _take_back(connection, store, row, decision.reason, decision.reason, now_us)
+        elif not _take_back_both(connection, store, row, newer, decision, now_us):
+            return None
+    return decision
+
+
+def _take_back(
+    connection: Transaction, store: Store, row: RolloutRow, reason: str, harm: str, now_us: int
+) -> None:
+    reconcile.commit(
+        connection, store, row, Event.ROLL_BACK, row.step, reason, events.SYSTEM, now_us, harm=harm
+    )
+
+
+def _take_back_both(
+    connection: Transaction,
+    store: Store,
+    row: RolloutRow,
+    newer: RolloutRow,
+    decision: RollBack,
+    now_us: int,
+) -> bool:
+    """End the rollout against a champion that does harm, and give the champion's traffic to its refuge in the same plan;
+    whether anything was done.
+
+    A newer version that has everything already waits for its probe: no user is at the champion. Without a refuge the newer
+    rollout ends first.
+    """
+    if newer.state is State.VERIFYING:
+        return False
+    why = f"its champion, {row.challenger}, is taken back: {decision.reason}"
+    steps = failover.carry_out(
+        connection,
+        store,
+        row.model,
+        reason=why,
+        actor=events.SYSTEM,
+        now_us=now_us,
+        also=(row.challenger,),
+    )
+    if any(isinstance(step, ReturnTraffic) for step in steps):
+        words = f"harm was shown after its promotion: {decision.reason}"
+        ledger.end_watch(connection, row, PushOutcome.ESCAPED, words, now_us=now_us)
+        return True
+    if steps or newer.state is State.ROLLING_BACK:
+        return bool(steps)
+    _take_back(connection, store, newer, why, "", now_us)
+    return True
+
+
+def _watched(connection: Transaction, model: str) -> tuple[RolloutRow, int] | None:
+    """The promotion that is watched, and until when."""
+    push = pushes.watched_in(connection, model)
+    if push is None or push.watch_until_us is None:
+        return None
+    return rollouts.get_in(connection, push.rollout), push.watch_until_us
+
+
+def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int) -> WatchDecision:
+    copies = evidence.shadow_of_rollout_in(connection, row.rollout)
+    return decide_watch(
+        (*copies, *evidence.canary_of_rollout_in(connection, row.rollout)),
+        Canary.from_json(row.policy),
+        promoted_us=row.changed_us,
+        until_us=until_us,
+        now_us=now_us,
+    )
+
+
+def _answers_no_more(connection: Transaction, row: RolloutRow) -> bool:
+    """Whether another version was given its traffic without its rollout being taken back, as for tainted rows."""
+    plan = traffic_plans.newest_in(connection, row.model)
+    if plan is None or plan.plan.champion == row.challenger:
+        return plan is None
+    moved = drills.moving_in(connection, row.model, plan.plan.plan)
+    return moved is None or moved[1].champion != row.challenger  # a live drill gives it back in a moment
+
+
+def _rate(connection: Transaction, row: RolloutRow) -> MetricState | None:
+    found = (each for each in evidence.canary_of_rollout_in(connection, row.rollout) if each.metric == RATE)
+    return next(found, None)
+
+
+def _rate_is_due(connection: Transaction, row: RolloutRow, now_us: int) -> bool:
+    state = _rate(connection, row)
+    history_us = usage.first_minute_us(connection, row.model)
+    if state is None or history_us is None:
+        return False
+    return next_stretches(state, history_us=history_us, known_us=now_us - _LAG_US) is not None
+
+
+def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None:
+    """Count what came after the switch against what came before it, and tell it once when the rate is another."""
+    state = _rate(connection, row)
+    history_us = usage.first_minute_us(connection, row.model)
+    if state is None or history_us is None:
+        return
+    due = next_stretches(state, history_us=history_us, known_us=now_us - _LAG_US)
+    if due is None:
+        return
+    changed = state.harmful
+    state = fold_rate(
+        state,
+        due,
+        after=usage.requests_between(connection, row.model, due.after_us, due.after_us + due.us),
+        before=usage.requests_between(connection, row.model, due.before_us, due.before_us + due.us),
+    )
+    evidence.put(connection, row.rollout, [state], now_us=now_us)
+    if state.harmful and not changed:
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="rollout.rate_changed",
+            subject=row.subject,
+            explanation=f"after the promotion of {row.challenger} {rate_in_words(state)}; nothing is taken back for it",
+        )

@@ -1,0 +1,264 @@
+"""The ledger of pushes: labelled in the transaction of each transition, relabelled by people, told with its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.records import Verdict
+from holdfast.rollout import Canary, MetricState, PushOutcome, State
+from holdfast.rollout.decision.decide import harm_shown
+from holdfast.rollout.evidence.evidence import requests_of
+from holdfast.rollout.model.pushes import Turn, outcome_of, replaced
+from holdfast.store import Store
+from holdfast.store.backout import taints
+from holdfast.store.db import events
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.models import gate_results
+from holdfast.store.rollout import evidence, pushes, rollouts
+from holdfast.store.rollout.pushes import PushRow
+from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.telemetry import outcomes
+
+_ENDING = (State.ROLLING_BACK, State.CANCELLED)
+_TAKEN_BACK = (State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED)
+
+
+def open_push(connection: Transaction, rollout: int, model: str, *, now_us: int) -> None:
+    """A rollout was asked for: its push is under way."""
+    row = PushRow(rollout, model, PushOutcome.OPEN, "under way: pending", events.SYSTEM, now_us)
+    pushes.put(connection, row)
+
+
+def record(
+    connection: Transaction, row: RolloutRow, after: State, *, reason: str, actor: str, harm: str, now_us: int
+) -> None:
+    """Label the push of `row`, which goes to `after`, in the transaction that moves it.
+
+    `harm` says what the decision saw; without it the evidence is asked, because a person may take a version back when its
+    harm is shown already.
+    """
+    before = pushes.of_rollout_in(connection, row.rollout)
+    if after is State.ROLLED_BACK or (before is not None and before.labelled_by != events.SYSTEM):
+        return  # labelled when the roll-back was decided, or by a person
+    policy = Canary.from_json(row.policy)
+    states = _states(connection, row.rollout)
+    tainted = ""
+    if after in _ENDING:
+        harm = harm or harm_shown(states, policy)
+        if taints.tainted(connection, "version", row.challenger):
+            tainted = taints.why(connection, "version", row.challenger)
+    turn = Turn(row.state, after, row.champion, harm, tainted, actor != events.SYSTEM, reason)
+    outcome, why = outcome_of(turn, policy)
+    if before is not None and before.outcome is not PushOutcome.OPEN and outcome is PushOutcome.CENSORED:
+        return  # taken back after its watch: what was seen then stands
+    watched = outcome is PushOutcome.OPEN and after is State.PROMOTED
+    if after is State.PROMOTED:
+        _replace_watched(connection, row, now_us)
+    until_us = None if before is None else before.watch_until_us
+    pushes.put(
+        connection,
+        PushRow(
+            rollout=row.rollout,
+            model=row.model,
+            outcome=outcome,
+            reason=why,
+            labelled_by=events.SYSTEM,
+            labelled_us=now_us,
+            requests=requests_of(states)[0] if after in (*_ENDING, State.PROMOTED) else None,
+            watch_until_us=now_us + policy.watch_us if watched else until_us,
+        ),
+    )
+
+
+def end_watch(
+    connection: Transaction, row: RolloutRow, outcome: PushOutcome, reason: str, *, now_us: int
+) -> None:
+    """The watch of a promotion is over: its push is labelled, and that is told."""
+    before = pushes.of_rollout_in(connection, row.rollout)
+    states = evidence.canary_of_rollout_in(connection, row.rollout)
+    until_us = None if before is None else before.watch_until_us
+    pushes.put(
+        connection,
+        PushRow(
+            row.rollout, row.model, outcome, reason, events.SYSTEM, now_us, requests_of(states)[0], until_us
+        ),
+    )
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="push.labelled",
+        subject=row.subject,
+        explanation=f"the push of {row.challenger} is called {outcome}: {reason}",
+    )
+
+
+def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now_us: int) -> PushRow:
+    """A person says what a push was, later than its evidence could: the label, and who gave it.
+
+    A bad one that was promoted has escaped. Raises `NotFoundError` HF303 for a rollout that is not there, `RefusedError`
+    HF404 for one that is under way or watched: roll it back, or wait.
+    """
+    with store.ledger.write() as connection:
+        row = rollouts.get_in(connection, rollout)
+        before = pushes.of_rollout_in(connection, rollout)
+        if before is None:
+            raise NotFoundError(
+                "HF303",
+                f"rollout {rollout} ended before there was a ledger of pushes",
+                state="nothing was written",
+                next_command="holdfast pushes",
+            )
+        if before.outcome is PushOutcome.OPEN:
+            raise RefusedError(
+                "HF404",
+                f"rollout {rollout} is not over: {before.reason}",
+                state="nothing was written",
+                next_command="holdfast rollback, or wait",
+            )
+        promoted = rollouts.first_reached_us(connection, rollout, (State.PROMOTED,)) is not None
+        bad = PushOutcome.ESCAPED if promoted else PushOutcome.BAD
+        outcome = PushOutcome.GOOD if good else bad
+        after = PushRow(
+            rollout, row.model, outcome, why, actor, now_us, before.requests, before.watch_until_us
+        )
+        pushes.put(connection, after)
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="push.labelled",
+            subject=row.subject,
+            actor=actor,
+            explanation=f"the push of {row.challenger} was called {before.outcome} ({before.reason}); "
+            f"{actor} calls it {outcome}: {why}",
+        )
+    return after
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One push with its numbers.
+
+    `requests` is how many its challenger was sent until it was decided, in its watch too. `failed_or_wrong` is how many of
+    those it could not answer, or answered with the other side of 0.5 than their label says; a good version has such, and a
+    first version, which nothing is compared with, has no number of either. `for_harm` is whether it was taken back and
+    harm is shown; `detection_us` the time from its first request to the decision to take it back, None when nothing was
+    found out.
+    """
+
+    rollout: int
+    challenger: str
+    champion: str | None
+    state: State
+    outcome: PushOutcome
+    reason: str
+    labelled_by: str
+    labelled_us: int
+    watch_until_us: int | None
+    requests: int
+    failed_or_wrong: int
+    for_harm: bool
+    detection_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The ledger of pushes in numbers. `false_roll_backs` were taken back or cancelled for harm and are good all the same,
+    as a person found; `censored` are neither good nor bad, and in no rate."""
+
+    pushes: int
+    open: int
+    good: int
+    bad: int
+    escaped: int
+    false_roll_backs: int
+    censored: int
+
+
+def listed(store: Store, model: str) -> tuple[Push, ...]:
+    """Every push of `model` with its numbers, the newest first."""
+    rows = pushes.of_model(store, model)
+    with store.ledger.read() as connection:
+        return tuple(_told(connection, row) for row in rows)
+
+
+def totals(found: tuple[Push, ...]) -> Totals:
+    """What the pushes come to."""
+
+    def count(*which: PushOutcome) -> int:
+        return sum(each.outcome in which for each in found)
+
+    false = sum(each.outcome is PushOutcome.GOOD and each.for_harm for each in found)
+    return Totals(
+        pushes=len(found),
+        open=count(PushOutcome.OPEN),
+        good=count(PushOutcome.GOOD),
+        bad=count(PushOutcome.BAD),
+        escaped=count(PushOutcome.ESCAPED),
+        false_roll_backs=false,
+        censored=count(PushOutcome.CENSORED),
+    )
+
+
+def _replace_watched(connection: Transaction, row: RolloutRow, now_us: int) -> None:
+    """The promotion that was watched until now is not the champion any more, and nobody will see its watch to the end."""
+    older = pushes.watched_in(connection, row.model)
+    if older is None or older.rollout == row.rollout:
+        return
+    promoted = rollouts.get_in(connection, older.rollout)
+    policy = Canary.from_json(promoted.policy)
+    outcome, why = replaced(row.rollout, now_us - promoted.changed_us, policy)
+    if harm := harm_shown(_states(connection, older.rollout), policy):
+        outcome, why = PushOutcome.ESCAPED, f"harm was shown after its promotion: {harm}; {why}"
+    end_watch(connection, promoted, outcome, why, now_us=now_us)
+
+
+def _states(connection: Transaction, rollout: int) -> tuple[MetricState, ...]:
+    """What traffic showed of a push, and what copies did."""
+    return (
+        *evidence.canary_of_rollout_in(connection, rollout),
+        *evidence.shadow_of_rollout_in(connection, rollout),
+    )
+
+
+def _told(connection: Transaction, push: PushRow) -> Push:
+    row = rollouts.get_in(connection, push.rollout)
+    requests, failed = requests_of(evidence.canary_of_rollout_in(connection, push.rollout))
+
+    def first_us(*states: State) -> int | None:
+        return rollouts.first_reached_us(connection, push.rollout, states)
+
+    begun_us, taken_us = first_us(State.CANARY, State.VERIFYING), first_us(State.ROLLING_BACK)
+    promoted_us = None if push.watch_until_us is None else first_us(State.PROMOTED)
+    ends_us = [each for each in (taken_us, push.watch_until_us) if each is not None]
+    pushed = outcomes.Pushed(row.rollout, row.challenger, promoted_us, min(ends_us, default=None))
+    wrong = 0 if row.champion is None else outcomes.wrong(connection, row.model, pushed)
+    for_harm = _for_harm(connection, row)
+    detected = for_harm or push.outcome in (PushOutcome.BAD, PushOutcome.ESCAPED)
+    return Push(
+        rollout=push.rollout,
+        challenger=row.challenger,
+        champion=row.champion,
+        state=row.state,
+        outcome=push.outcome,
+        reason=push.reason,
+        labelled_by=push.labelled_by,
+        labelled_us=push.labelled_us,
+        watch_until_us=push.watch_until_us,
+        requests=max(requests, push.requests or 0),
+        failed_or_wrong=failed + wrong,
+        for_harm=for_harm,
+        detection_us=taken_us - begun_us if detected and taken_us and begun_us else None,
+    )
+
+
+def _for_harm(connection: Transaction, row: RolloutRow) -> bool:
+    """Whether it was taken back or cancelled, and its evidence, or its replay, shows harm."""
+    if row.state not in _TAKEN_BACK:
+        return False
+    if harm_shown(_states(connection, row.rollout), Canary.from_json(row.policy)):
+        return True
+    replayed = (
+        gate_results.newest_replay(connection, row.challenger) if row.state is State.CANCELLED else None
+    )
+    return replayed is not None and replayed.verdict is Verdict.FAIL

@@ -1,0 +1,291 @@
+"""The rollout's loop: read what is known, decide, commit. The committed plan is the effect; servers follow
+it.
+
+One transaction holds the compare-and-set of the rollout's state, the event that tells it and the new traffic
+plan, under the lease's epoch. A loop that was killed, or a second one, finds either all of it or nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from holdfast.control.collect.log_context import refuse_unguarded
+from holdfast.control.rollout import compatibility, decision_inputs, drill_traffic, pushes, webhooks
+from holdfast.control.rollout.metric_summary import judged_all
+from holdfast.control.rollout.rollback_target import is_undone, undone_by
+from holdfast.control.rollout.traffic import traffic_of
+from holdfast.errors import ConflictError, NotFoundError, RefusedError
+from holdfast.records import Verdict
+from holdfast.rollout import (
+    Advance,
+    Canary,
+    Confirm,
+    Decision,
+    Event,
+    MetricState,
+    ProbeSeen,
+    Readiness,
+    RollBack,
+    RolloutState,
+    State,
+    Wait,
+    decide,
+    next_state,
+)
+from holdfast.rollout.evidence.verdict import Verdicts
+from holdfast.store import Store
+from holdfast.store.backout import taints
+from holdfast.store.db import events
+from holdfast.store.db.leases import Lease, assert_epoch
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.models import versions
+from holdfast.store.rollout import decisions, drills, evidence, rollouts, traffic_plans
+from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.rollout.traffic_plans import CommittedPlan
+from holdfast.store.telemetry import probes
+
+if TYPE_CHECKING:
+    from holdfast.declaration import Model
+
+DECISIONS_AT_ONCE: Final = 4
+"""A round takes few decisions: each has its effect on the traffic before the next is due."""
+
+
+def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) -> int:
+    """Ask for the rollout of `version`; the control loop carries it on. The number of the rollout.
+
+    Asking again for what is under way gives its number and writes nothing. Raises `NotFoundError` HF303 for a
+    version that the model does not have, `RefusedError` HF403 for one that is not a qualified candidate, is the
+    champion already or has yet to pass a trial with the binary in force, HF406 for a tainted one, `InputError` HF101 when
+    its policy guards slices by a column that the version or the champion does not have, and `ConflictError` HF404 while
+    another version is under way.
+    """
+    row = versions.get(store, version)
+    if row.model != model.name:
+        raise NotFoundError(
+            "HF303",
+            f"{version} is a version of {row.model!r}, not of {model.name!r}",
+            state="nothing was written",
+        )
+    with store.ledger.read() as connection:
+        taints.refuse(connection, "version", version)  # before the state: no gate could ever let it pass
+    if row.role != "candidate" or row.state != "qualified":
+        raise RefusedError(
+            "HF403",
+            f"{version} is a {row.state} {row.role}; only a qualified candidate may be rolled out",
+            state="nothing was written",
+            next_command=f"holdfast qualify {version}",
+        )
+    _refuse_unguarded(store, model, version)
+    with store.ledger.write() as connection:
+        taints.refuse(connection, "version", version)
+        current = rollouts.under_way_in(connection, model.name)
+        if current is not None and current.challenger == version:
+            return current.rollout
+        plan = traffic_plans.newest_in(connection, model.name)
+        if plan is not None and drills.moves_users_in(connection, model.name, plan.plan.plan):
+            raise ConflictError(
+                "HF404",
+                f"a live drill of roll-back has all users of {model.name!r} for a moment",
+                state="nothing was written",
+                next_command="the same command again, in a minute",
+            )
+        champion = None if plan is None else plan.plan.champion
+        if champion == version and current is None:
+            raise RefusedError(
+                "HF403",
+                f"{version} is the champion already",
+                state="nothing was written",
+                next_command="holdfast status",
+            )
+        compatibility.refuse(connection, model.name, version)
+        reason = f"asked for by {actor}"
+        number = rollouts.insert_pending(
+            connection,
+            model=model.name,
+            challenger=version,
+            champion=champion,
+            policy=model.rollout.to_json(),
+            reason=reason,
+            actor=actor,
+            now_us=now_us,
+        )
+        pushes.open_push(connection, number, model.name, now_us=now_us)
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="rollout.pending",
+            subject=rollouts.subject_of(number),
+            actor=actor,
+            explanation=f"{version} against {champion or 'nothing'}: {reason}",
+        )
+    return number
+
+
+def _refuse_unguarded(store: Store, model: Model, version: str) -> None:
+    with store.ledger.read() as connection:
+        plan = traffic_plans.newest_in(connection, model.name)
+        current = rollouts.under_way_in(connection, model.name)
+    if current is None:  # what is under way is not begun again
+        champion = None if plan is None else plan.plan.champion
+        refuse_unguarded(store, model.rollout, version, champion)
+
+
+def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Decision]:
+    """Carry the model's rollout on as far as the evidence leads; the decisions that were committed, in order.
+
+    Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when somebody moved the rollout
+    meanwhile; in both cases nothing was written by the decision that lost.
+    """
+    taken: list[Decision] = []
+    while len(taken) < DECISIONS_AT_ONCE:
+        decision = _step(store, model, lease, now_us)
+        if decision is None:
+            break
+        taken.append(decision)
+    return taken
+
+
+def roll_back(
+    store: Store, model: str, *, actor: str, reason: str, now_us: int, version: str | None = None
+) -> int:
+    """Give the traffic back to the version before, at once, whatever the evidence says. The number of the
+    rollout.
+
+    Undoes the rollout of `version`; without one the rollout that is under way, else the promotion of the version that is
+    the champion now, however many rollouts have ended since, with the checks and the transaction of an automatic one.
+    Asking again for what is rolling back or taken back writes nothing, and a champion that another version has just given
+    way to is taken back only when it is named. Raises `NotFoundError` HF303 when the model was never rolled out,
+    `RefusedError` HF404 when there is nothing to undo or nothing to return to, HF406 when what is there to return to is
+    tainted, `ConflictError` HF404 when the rollout moved meanwhile: then ask again.
+    """
+    rollouts.newest(store, model)
+    with store.ledger.write() as connection:
+        drill_traffic.settle(connection, model, now_us)
+        row = undone_by(connection, model, version, now_us=now_us)
+        if is_undone(row):
+            return row.rollout
+        commit(
+            connection,
+            store,
+            row,
+            Event.ROLL_BACK,
+            row.step,
+            f"asked for by {actor}: {reason}",
+            actor,
+            now_us,
+        )
+    return row.rollout
+
+
+def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | None:
+    """One decision, committed; None when there is nothing to do now."""
+    seen = tuple(
+        ProbeSeen(each.server, each.plan, each.answered, each.verdict) for each in probes.last(store, model)
+    )
+    with store.ledger.read() as connection:
+        row = rollouts.under_way_in(connection, model)
+    if row is None:
+        return None
+    first = decision_inputs.first_evidence(store, row, now_us)
+    with store.ledger.read() as connection:
+        wanted = _decide(connection, store, row, first, seen, now_us)
+    if isinstance(wanted, Wait) or not webhooks.may(store, lease, row, wanted, now_us=now_us):
+        return None
+    # Decided again inside the transaction that acts: evidence of harm may have come in between.
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        if rollouts.under_way_in(connection, model) != row:
+            return None
+        decision = _decide(connection, store, row, first, seen, now_us)
+        decision = webhooks.allowed(connection, row, decision, now_us=now_us)
+        if isinstance(decision, Wait):
+            return None
+        step = decision.step if isinstance(decision, Advance) else row.step
+        decision_inputs.prepare(connection, row, decision, first, now_us)
+        reason, actor = decision.reason, events.SYSTEM
+        if isinstance(decision, Confirm):
+            # Who brought it here, and why, is not lost when a probe says that it is done.
+            reason, actor = f"{row.reason}; {decision.reason}", row.actor
+        harm = decision.reason if isinstance(decision, RollBack) and decision.verdict is Verdict.FAIL else ""
+        seen_then = decision.verdicts
+        commit(
+            connection, store, row, decision.event, step, reason, actor, now_us, harm=harm, verdicts=seen_then
+        )
+        fault_point("rollout.before_commit")
+    fault_point("rollout.after_commit")
+    return decision
+
+
+def _decide(
+    connection: Transaction,
+    store: Store,
+    row: RolloutRow,
+    first: tuple[MetricState, ...],
+    seen: tuple[ProbeSeen, ...],
+    now_us: int,
+) -> Decision:
+    plan = traffic_plans.newest_in(connection, row.model)
+    seen_evidence = decision_inputs.of_decision(connection, row, first)
+    ready = decision_inputs.readiness(connection, row, now_us)
+    return decide(_state(row, plan, ready), seen_evidence, seen, now_us)
+
+
+def _state(row: RolloutRow, committed: CommittedPlan | None, ready: Readiness) -> RolloutState:
+    plan = None if committed is None else committed.plan
+    returns_to = row.champion
+    if plan is not None and row.state is State.ROLLING_BACK:
+        returns_to = plan.champion  # what was decided then; what one would choose now may be another
+    elif plan is not None:
+        returns_to = row.champion or plan.fallback
+    return RolloutState(
+        challenger=row.challenger,
+        champion=row.champion,
+        returns_to=returns_to,
+        state=row.state,
+        step=row.step,
+        policy=Canary.from_json(row.policy),
+        step_started_us=row.step_started_us,
+        plan=None if plan is None else plan.plan,
+        ready=ready,
+    )
+
+
+def commit(
+    connection: Transaction,
+    store: Store,
+    row: RolloutRow,
+    event: Event,
+    step: int,
+    reason: str,
+    actor: str,
+    now_us: int,
+    *,
+    harm: str = "",
+    verdicts: Verdicts | None = None,
+) -> None:
+    """The whole of one transition in the caller's transaction: state, story, traffic and the push's label; `harm` is what
+    the decision saw of it, `verdicts` what it rests on; None for what the evidence says now."""
+    if verdicts is None:
+        verdicts = judged_all(
+            evidence.canary_of_rollout_in(connection, row.rollout), Canary.from_json(row.policy)
+        )
+    following = next_state(row.state, event)
+    rollouts.move(connection, row, state=following, step=step, reason=reason, actor=actor, now_us=now_us)
+    told = events.append(
+        connection,
+        at_us=now_us,
+        kind="rollout.advanced" if event is Event.ADVANCE else f"rollout.{following}",
+        subject=row.subject,
+        actor=actor,
+        explanation=f"{row.challenger} is {following}: {reason}",
+    )
+    decisions.put(connection, event=told, rollout=row.rollout, kind=event, verdicts=verdicts)
+    pushes.record(connection, row, following, reason=reason, actor=actor, harm=harm, now_us=now_us)
+    traffic = traffic_of(connection, store, row, following, step)
+    if traffic is not None:
+        traffic_plans.append(
+            connection, model=row.model, rollout=row.rollout, now_us=now_us, **asdict(traffic)
+        )

@@ -1,0 +1,284 @@
+"""Which binary serves is pushed and taken back by a plan; what was not tried with who answers is not pushed (R116, R119).
+
+`holdfast up` follows: it starts the other command beside the one that runs, and ends that one when the other answers.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from holdfast.contract import Contract
+from holdfast.control.drills.bad_push import requests_of, tensors
+from holdfast.control.drills.live import Place
+from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
+from holdfast.control.drills.server import START_SECONDS, Child
+from holdfast.control.http.server_client import FAILURES, Asking
+from holdfast.control.rollout import compatibility, plan_parts, serving_config
+from holdfast.errors import HoldfastError, InputError, RefusedError, UnavailableError
+from holdfast.records import Verdict
+from holdfast.rollout.model.runtime import TOLERANCE, Binary, furthest
+from holdfast.store import Store
+from holdfast.store.backout import taints
+from holdfast.store.db import events
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.files import blobs
+from holdfast.store.models import runtimes, serving_configs, versions
+from holdfast.store.models.runtimes import BinaryRow, Release
+from holdfast.store.rollout import traffic_plans
+from holdfast.train.artifact import read_metadata
+
+PUSHED: Final = "binary.pushed"
+ROLLED_BACK: Final = "binary.rolled_back"
+FAILED: Final = "binary.failed"
+"""The kinds of the events, whose subject is the model."""
+
+FACTS_SECONDS: Final = 60.0
+"""How long a command may take to say what it is."""
+ROWS: Final = 200
+"""How many rows two binaries are compared by."""
+
+
+def facts_of(command: Sequence[str]) -> Binary:
+    """What `command` says that it is; `InputError` HF101 when it does not."""
+    asked = [*command, "binary", "facts", "--json"]
+    try:
+        ended = subprocess.run(
+            asked,
+            capture_output=True,
+            text=True,
+            timeout=FACTS_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _says_nothing(command, str(error)) from error
+    if ended.returncode != 0:
+        raise _says_nothing(command, (ended.stderr.strip().splitlines() or ["no word"])[-1])
+    try:
+        return Binary.from_json(json.dumps(json.loads(ended.stdout)["facts"]))
+    except (ValueError, KeyError, TypeError, HoldfastError) as error:
+        raise _says_nothing(command, str(error)) from error
+
+
+def _says_nothing(command: Sequence[str], why: str) -> InputError:
+    return InputError(
+        "HF101",
+        f"{' '.join(command)[:200]} does not say what it is: {why[:300]}",
+        state="nothing was registered",
+        next_command="name a command that runs Holdfast, as in: holdfast binary register -- /opt/new/bin/python -m holdfast",
+    )
+
+
+# --- trial ------------------------------------------------------------------------------------------------------------
+
+
+def try_out(
+    place: Place, version: str, candidate: BinaryRow, present: Sequence[str], arguments: Sequence[str]
+) -> Release:
+    """Let `candidate` and the command `present` answer the same rows by `version` on a copy of the store, and keep whether
+    they are the same within `TOLERANCE`, under the configuration that is in force.
+
+    `arguments` make a server of a command, `requests` the rows. Raises `InputError` HF101 for a candidate without a
+    command, `NotFoundError` HF303 for a version that there is not, `UnavailableError` HF306 without room for the copy.
+    """
+    if not candidate.command:
+        raise InputError(
+            "HF101",
+            f"nobody said how {candidate.binary} is started",
+            state="nothing was tried",
+            next_command="holdfast binary register -- COMMAND",
+        )
+    store = place.store
+    with store.ledger.read() as connection:
+        limits = serving_config.current(connection, place.model.name)
+        taints.refuse(connection, "version", version)
+    versions.get(store, version)
+    try:
+        with scratch(store) as home:
+            if narrow := no_room(home, copied(store)):
+                raise UnavailableError("HF306", narrow.explanation, state="nothing was tried")
+            rows = requests(store, place.model.name, version)  # of the store: the copy has no file of answers
+            twin = copy(store, home / "root")
+            try:
+                number = _plan(twin, place.model.name, version, place.clock_us())
+            finally:
+                twin.ledger.close()
+            ours, theirs = (
+                _answers(replace(place, serve=[*command, *arguments]), home, number, version, rows)
+                for command in (candidate.command, present)
+            )
+        apart = furthest(ours, theirs)
+        verdict = Verdict.PASS if apart <= TOLERANCE else Verdict.FAIL
+        words = f"{len(rows)} rows answered by both; at most {apart:.2g} apart, {TOLERANCE:g} is let through"
+        if not rows:
+            verdict, words = (
+                Verdict.INCONCLUSIVE,
+                "both start, and no row that the contract lets through is known",
+            )
+        elif tuple(present) == candidate.command:
+            words += "; both are this binary, for want of another"
+    except HoldfastError as error:
+        if error.code == "HF306":  # that there is no place for a copy says nothing of the binary
+            raise
+        verdict, words = Verdict.FAIL, f"it does not answer: {error.what}"
+    release = Release(version, candidate.binary, limits.id, verdict, words, place.clock_us())
+    with store.ledger.write() as connection:
+        serving_configs.register(connection, limits, now_us=place.clock_us())
+        runtimes.judge(connection, release)
+        events.append(
+            connection,
+            at_us=place.clock_us(),
+            kind="binary.tried",
+            subject=version,
+            explanation=f"{candidate.binary} with {limits.id} {verdict}: {words}",
+        )
+    return release
+
+
+def qualified(store: Store, model: str, version: str, own: Binary, *, now_us: int) -> None:
+    """Keep that `version` passed its gates as answered by `own`, under the configuration in force. A trial stands above it."""
+    with store.ledger.write() as connection:
+        runtimes.register(connection, own, (), now_us=now_us)
+        words = "qualified: every gate was judged by what this binary answered"
+        compatibility.keep(connection, model, version, own.id, words, now_us=now_us)
+
+
+def to_try(store: Store, model: str, binary: str) -> tuple[str, ...]:
+    """The versions that have yet to pass a trial with `binary` before it may be pushed; none before the model's first plan."""
+    with store.ledger.read() as connection:
+        plan = traffic_plans.newest_in(connection, model)
+        wanted = () if plan is None else compatibility.answering(connection, plan.plan)
+        return tuple(
+            each for each in wanted if not compatibility.with_binary(connection, model, each, binary)
+        )
+
+
+def requests(store: Store, model: str, version: str) -> list[str]:
+    """The requests of one row that a trial of `version` asks: what callers asked the intended version, where that has the same
+    contract, else what callers asked `version`; where nobody did, such as the contract lets through."""
+    row = versions.get(store, version)
+    contract = Contract.from_json(read_metadata(blobs.get(store, row.digest)).contract_json)
+    plan = traffic_plans.newest(store, model)
+    is_alike = plan is not None and versions.get(store, plan.intended).contract_hash == row.contract_hash
+    asked = requests_of(store, model, plan.intended if plan is not None and is_alike else version, contract)
+    return [tensors(contract, each, at) for at, each in enumerate(asked[:ROWS])]
+
+
+def _plan(store: Store, model: str, version: str, now_us: int) -> int:
+    """In the copy `version` answers everything."""
+    with store.ledger.write() as connection:
+        before = plan_parts.newest(connection, model, now_us)
+        alone = replace(
+            plan_parts.kept_traffic(before),
+            champion=version,
+            challenger=None,
+            share_ppm=0,
+            previous=None,
+            shadow=None,
+            shadow_ppm=0,
+        )
+        return plan_parts.append(connection, before, alone, now_us)
+
+
+def _answers(place: Place, home: Path, number: int, version: str, rows: Sequence[str]) -> list[float]:
+    found: list[float] = []
+    with Child(place, home / "root") as child, Asking(child.server) as asking:
+        child.wait(lambda status: status["plan"] == number and status["ready"], START_SECONDS)
+        for body in rows:
+            try:
+                answer = asking.infer(body)
+            except FAILURES as error:
+                raise RefusedError("HF403", f"a row was not answered: {error}") from error
+            if answer.get("model_version") != version:
+                raise RefusedError(
+                    "HF403", f"{answer.get('model_version')} answered in the place of {version}"
+                )
+            found += answer["outputs"][0]["data"]
+    return found
+
+
+# --- push and roll-back -----------------------------------------------------------------------------------------------
+
+
+def push(
+    store: Store, model: str, binary: str, present: Binary, *, actor: str, reason: str, now_us: int
+) -> int:
+    """Let `model` be served by `binary`; the number of the plan. Before the first push stands `present`, what serves now.
+
+    Raises `NotFoundError` HF303 before the model's first plan or for a binary that is not registered, `RefusedError` HF403
+    when it is in force, or did not pass a trial with the configuration in force and each of `tried.answering`.
+    """
+    with store.ledger.write() as connection:
+        before = plan_parts.newest(connection, model, now_us)
+        runtimes.get(connection, binary)
+        spells = runtimes.in_force(connection, model)
+        if (spells[0][1] if spells else present.id) == binary:
+            raise RefusedError(
+                "HF403",
+                f"{binary} is in force already",
+                state="nothing was written",
+                next_command="holdfast status",
+            )
+        for version in compatibility.answering(connection, before.plan):
+            compatibility.must_be_tried(connection, model, version, binary)
+        if not spells:
+            runtimes.register(connection, present, (), now_us=now_us)
+            plan_parts.append(
+                connection, before, replace(plan_parts.kept_traffic(before), binary=present.id), now_us
+            )
+        return _append(connection, model, binary, PUSHED, actor, reason, now_us)
+
+
+def roll_back(
+    store: Store, model: str, *, actor: str, reason: str, now_us: int, since_plan: int = 0
+) -> int | None:
+    """Return to the binary before the one that was pushed last; the number of the plan, None when none was pushed by a plan
+    after number `since_plan`. Asking again writes nothing.
+    """
+    with store.ledger.write() as connection:
+        spells = runtimes.in_force(connection, model)
+        if len(spells) < 2 or spells[0][0] <= since_plan:
+            return None
+        if plan_parts.is_taken_back(connection, model, PUSHED, ROLLED_BACK):
+            return spells[0][0]
+        return _append(connection, model, spells[1][1], ROLLED_BACK, actor, reason, now_us)
+
+
+def failed(store: Store, model: str, binary: str, why: str, *, actor: str, now_us: int) -> int | None:
+    """Tell that `binary` could not take over, and return to the one before it; None when it is not in force any more."""
+    with store.ledger.write() as connection:
+        spells = runtimes.in_force(connection, model)
+        if len(spells) < 2 or spells[0][1] != binary:
+            return None
+        events.append(
+            connection, at_us=now_us, kind=FAILED, subject=model, actor=actor, explanation=f"{binary}: {why}"
+        )
+        return _append(connection, model, spells[1][1], ROLLED_BACK, actor, why, now_us)
+
+
+def current(connection: Transaction, model: str) -> tuple[int, BinaryRow] | None:
+    """The binary that the plans of `model` ask for, with the plan that did; None while none does."""
+    spells = runtimes.in_force(connection, model)
+    return (spells[0][0], runtimes.get(connection, spells[0][1])) if spells else None
+
+
+def _append(
+    connection: Transaction, model: str, binary: str, kind: str, actor: str, reason: str, now_us: int
+) -> int:
+    before = plan_parts.newest(connection, model, now_us)
+    events.append(
+        connection,
+        at_us=now_us,
+        kind=kind,
+        subject=model,
+        actor=actor,
+        explanation=f"{binary} serves: {reason}",
+    )
+    return plan_parts.append(
+        connection, before, replace(plan_parts.kept_traffic(before), binary=binary), now_us
+    )

@@ -1,0 +1,151 @@
+"""The rows that a model learns from and is judged by: labelled, valid, and joined only with what was known
+in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import polars as pl
+
+from holdfast.contract import compile_batch, dtype, dtypes
+from holdfast.declaration import Model
+from holdfast.errors import InputError, RefusedError
+from holdfast.features import Aggregate, aggregate_rows, join_as_of
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
+from holdfast.store.files import data_files
+from holdfast.tables.apply_selection import Selected, forbidden_among, select
+from holdfast.train import Split, time_split
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Labelled rows in the contract's columns and dtypes, with one more column for each aggregate.
+
+    `unlabelled` counts rows that were left out because they have no label, `not_due` those whose label nobody
+    could know yet, `dropped` says how many rows each reason struck ("distance|range"); the rows that were
+    struck are in `struck` and not in `frame`. Columns of the feed that only the model's selection reads are in both.
+    """
+
+    frame: pl.DataFrame
+    unlabelled: int
+    not_due: int
+    dropped: dict[str, int]
+    struck: pl.DataFrame
+
+
+def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], snapshot: str) -> Examples:
+    """The labelled rows of `model` as they stand in `snapshot`, joined with `aggregates` of the same
+    snapshot.
+
+    A row whose label was not due when the snapshot was made (event time plus the label's delay) is left out:
+    what stands there is a guess or a figure that will still change (R55, R65). The moment is that of the
+    snapshot and not that of reading, because a snapshot stands for the rows as they were then: reading it
+    again, today or in a year, gives the same examples, and training on it the same version. The label comes
+    in with the next snapshot, after the next load.
+
+    Raises `InputError` HF401 when there is no labelled row that is due, `NotFoundError` HF303 for an unknown
+    snapshot and `IntegrityError` HF301 for a damaged file.
+    """
+    also = {
+        name: kind for name, kind in dtypes(model.rows.contract).items() if name in model.selected_besides
+    }
+    rows = data_files.read_rows(store, snapshot, model.rows.name, dtypes(model.contract) | also)
+    labelled = rows.drop_nulls(model.label) if rows.width else rows
+    due = _due(model, labelled, snapshots.get(store, snapshot).created_us)
+    if due.is_empty():
+        raise InputError(
+            "HF401",
+            f"snapshot {snapshot} has {rows.height} rows of {model.rows.name!r}, {labelled.height} of them with "
+            f"a label and none with one that was due when the snapshot was made",
+            state="nothing was trained",
+            next_command=f"holdfast ingest {model.rows.name} <file>",
+        )
+    verdict = compile_batch(model.contract)(due.select(model.contract.names))
+    valid = _with_columns(verdict.valid, due, model.contract.key, list(also))
+    return Examples(
+        with_aggregates(store, model, aggregates, snapshot, valid),
+        unlabelled=rows.height - labelled.height,
+        not_due=labelled.height - due.height,
+        dropped=verdict.counts,
+        struck=verdict.quarantined,
+    )
+
+
+def with_aggregates(
+    store: Store, model: Model, aggregates: Iterable[Aggregate], snapshot: str, frame: pl.DataFrame
+) -> pl.DataFrame:
+    """Rows of `model` with a column for each of `aggregates`: what `snapshot` knew of them at their event
+    time."""
+    wanted = list(aggregates)
+    for over in dict.fromkeys(aggregate.over for aggregate in wanted):
+        mine = [aggregate for aggregate in wanted if aggregate.over == over]
+        kinds = next(dtypes(feed.contract) for feed in model.feeds if feed.name == over)
+        columns = {column: kinds[column] for each in mine for column in (each.by, each.value, each.known)}
+        source = data_files.read_rows(store, snapshot, over, columns)
+        for aggregate in mine:
+            if source.is_empty():
+                frame = frame.with_columns(pl.lit(None, pl.Float64).alias(aggregate.name))
+                continue
+            known = aggregate_rows(aggregate, source)
+            frame = join_as_of(frame, at=model.contract.event_time, aggregate=aggregate, rows=known)
+    return frame
+
+
+def split_days(model: Model, frame: pl.DataFrame) -> Split:
+    """Examples of `model` as `time_split` parts them by its holdout and its label's delay."""
+    return time_split(frame, model.contract.event_time, model.holdout_span, delay=model.label_delay)
+
+
+def choose(model: Model, rows: pl.DataFrame, struck: pl.DataFrame, seed: int) -> Selected:
+    """Which of the training `rows` teach by the model's selection; `struck` are those that the contract struck.
+
+    Raises as `select` does, and `RefusedError` HF407 when a golden query is what the selection forbids: a version would be
+    judged by what it may not learn.
+    """
+    _refuse_forbidden_golden(model)
+    return select(
+        rows,
+        model.selection,
+        seed,
+        columns=model.selection_columns,
+        key=model.contract.key,
+        slices=model.contract.slices,
+        struck=struck,
+    )
+
+
+def _refuse_forbidden_golden(model: Model) -> None:
+    if not model.selection.forbidden or not model.golden:
+        return
+    columns = model.selection_columns
+    schema = {name: dtype(column) for name, column in columns.items()}
+    rows = [{name: query.row.get(name) for name in schema} for query in model.golden]
+    found = forbidden_among(pl.DataFrame(rows, schema=schema), model.selection, columns)
+    told = ", ".join(f"{count} of them {name!r}" for name, count in found.items() if count)
+    if told:
+        raise RefusedError(
+            "HF407",
+            f"golden queries are what must not appear: {told}",
+            state="nothing was trained",
+            next_command="correct the golden queries or the selection",
+        )
+
+
+def _with_columns(
+    valid: pl.DataFrame, rows: pl.DataFrame, key: tuple[str, ...], wanted: list[str]
+) -> pl.DataFrame:
+    """`valid` with the columns `wanted` of the rows that it was made from; its keys are unique."""
+    if not wanted:
+        return valid
+    brought = rows.select(*key, *wanted).unique(key, keep="first", maintain_order=True)
+    return valid.join(brought, on=list(key), how="left", maintain_order="left")
+
+
+def _due(model: Model, labelled: pl.DataFrame, known_us: int) -> pl.DataFrame:
+    if labelled.is_empty():
+        return labelled
+    delay_us = model.label_delay // timedelta(microseconds=1)
+    return labelled.filter(pl.col(model.contract.event_time).dt.epoch("us") + delay_us <= known_us)

@@ -1,0 +1,91 @@
+"""Snapshots: what one holds, which of its rows would teach, and how it differs from another."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from holdfast.control.training.examples import choose, read_examples, split_days
+from holdfast.declaration import Model
+from holdfast.monitor.traffic_comparison import Asked
+from holdfast.store import Store
+from holdfast.store.catalog import selections, snapshots
+from holdfast.store.catalog.selections import KeptSelection
+from holdfast.store.feeds import batch_profiles
+from holdfast.store.telemetry import traffic_comparison
+from holdfast.tables import Snapshot
+from holdfast.tables.apply_selection import Selected
+from holdfast.tables.snapshot_diff import TableChange, difference
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What training on a snapshot would learn from. `found` counts the training rows before the selection; held-out rows
+    are not among them."""
+
+    snapshot: Snapshot
+    found: int
+    held_out: int
+    selected: Selected
+
+    def as_dict(self) -> dict[str, Any]:
+        """The preview in plain JSON types."""
+        return {
+            **shown(self.snapshot),
+            "rows_found": self.found,
+            "rows_taken": self.selected.frame.height,
+            "rows_held_out": self.held_out,
+            "left_out": self.selected.counts,
+            "slices": [asdict(each) for each in self.selected.slices],
+            "warnings": list(self.selected.warnings),
+        }
+
+
+def shown(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot in plain JSON types."""
+    return {
+        "snapshot": snapshot.snapshot,
+        "table_version": snapshot.table_version,
+        "contract": snapshot.contract_hash,
+        "created_us": snapshot.created_us,
+        "tables": [asdict(cut) for cut in snapshot.tables],
+        "held_back": [list(load) for load in snapshot.held_back],
+    }
+
+
+def preview(store: Store, model: Model, snapshot: Snapshot, *, seed: int = 0) -> Preview:
+    """Choose the rows of `snapshot` that would teach `model`, by its selection, and record the choice.
+
+    Training on it with the same seed and selection chooses the same rows. Raises `InputError` HF401 when there is too
+    little to train on or a quota is missed, `RefusedError` HF405 and HF407 when the selection refuses the rows.
+    """
+    examples = read_examples(store, model, model.aggregates, snapshot.snapshot)
+    split = split_days(model, examples.frame)
+    chosen = choose(model, split.train, examples.struck, seed)
+    with store.ledger.write() as connection:
+        selections.keep(
+            connection, snapshot.snapshot, model.selection, seed, chosen, found=split.train.height
+        )
+    return Preview(snapshot, split.train.height, split.holdout.height, chosen)
+
+
+def show(store: Store, name: str) -> tuple[Snapshot, list[KeptSelection]]:
+    """The snapshot of that name and every selection that was applied to it; `NotFoundError` HF303 when there is none."""
+    found = snapshots.get(store, name)
+    with store.ledger.read() as connection:
+        return found, selections.of_snapshot(connection, name)
+
+
+def diff(store: Store, before: str, after: str) -> tuple[TableChange, ...]:
+    """How the tables of two snapshots differ; `NotFoundError` HF303 when there is no such snapshot."""
+    first, second = snapshots.get(store, before), snapshots.get(store, after)
+    with store.ledger.read() as connection:
+        return difference(
+            batch_profiles.of_snapshot(connection, first), batch_profiles.of_snapshot(connection, second)
+        )
+
+
+def answered(store: Store, model: str) -> Asked | None:
+    """What the champion's newest answers say of the label, as the control loop last compared them; None before that."""
+    with store.ledger.read() as connection:
+        return traffic_comparison.last(connection, model)

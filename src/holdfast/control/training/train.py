@@ -1,0 +1,223 @@
+"""Training: from a named snapshot to a candidate and the heuristic beside it.
+
+The same snapshot, declaration, seed and environment give the same files, so training that was killed and is
+run again ends where the first run would have ended, and never makes a second version of the same thing.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import polars as pl
+
+from holdfast.control.ingest.acceptance import refuse_suspects
+from holdfast.control.ingest.online_features import backfill
+from holdfast.control.training.examples import choose, read_examples, split_days
+from holdfast.declaration import Model
+from holdfast.errors import RefusedError
+from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, feed_from_frame, fit
+from holdfast.records import Progress
+from holdfast.store import Store
+from holdfast.store.backout import taints
+from holdfast.store.catalog import selections
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.store.models.versions import VersionRow
+from holdfast.tables.apply_selection import Selected
+from holdfast.train import Learner, Split
+from holdfast.train.artifact import Role, VersionMetadata, seal
+from holdfast.train.conversion_check import TOLERANCE, answers, run_rows
+
+STEPS: Final = 5
+_TOOK_PART: Final = ("holdfast", "lightgbm", "numpy", "onnx", "onnxruntime", "polars", "scikit-learn", "spox")
+_COMPARED_ROWS: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training made. Row counts are of the base feed's rows in the snapshot.
+
+    `rows_unlabelled` had no label, and `rows_not_due` one that nobody could know yet when the snapshot was
+    made; `dropped` says how many of the others each broken rule of the contract struck. `rows_embargoed` have
+    labels that became known during the held-out days. `left_out` says how many of the training rows each filter, the
+    sample and each cap of the selection left out. None of them taught anything. `warnings` names quotas that were missed.
+    """
+
+    version: str
+    heuristic: str
+    snapshot: str
+    rows_trained: int
+    rows_held_out: int
+    rows_unlabelled: int
+    rows_not_due: int
+    rows_embargoed: int
+    dropped: dict[str, int]
+    file_bytes: int
+    left_out: dict[str, int]
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """The result in plain JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What both versions of one training share."""
+
+    model: Model
+    snapshot: str
+    split: Split
+    selected: Selected
+    seed: int
+
+
+def train(
+    store: Store,
+    model: Model,
+    snapshot: str,
+    *,
+    now_us: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train `model` and its heuristic on the older labelled days of `snapshot`, and register both versions.
+
+    Both files are durable before one transaction registers the two versions. Features are fitted on the
+    training days only. A label is used only when it was due: by the time of the snapshot to be used at all,
+    and by the first held-out day to be trained on.
+
+    Raises `InputError` HF401 when the snapshot holds too little to learn from, also for a quota, `RefusedError` HF405
+    and HF407 when the model's selection refuses the rows, HF402 when a learner fails, HF208 when the snapshot holds a
+    suspect batch and HF406 when it is tainted, also when that happened meanwhile, and `NotFoundError` HF303 for an
+    unknown one. Nothing is registered then.
+    """
+    step = progress or (lambda _done, _of: None)
+    step(0, STEPS)
+    with store.ledger.read() as connection:
+        taints.refuse(connection, "snapshot", snapshot)
+    refuse_suspects(store, snapshot)
+    backfill(store, model.feeds, model.aggregates, now_us=now_us)  # online before the version can be
+    examples = read_examples(store, model, model.aggregates, snapshot)
+    step(1, STEPS)
+    split = split_days(model, examples.frame)
+    selected = choose(model, split.train, examples.struck, seed)
+    recipe = _Recipe(model, snapshot, split, selected, seed)
+    candidate = _make(recipe, model.features, model.learner, "candidate")
+    step(3, STEPS)
+    heuristic = _make(recipe, model.heuristic_features, model.heuristic, "heuristic")
+    step(4, STEPS)
+    heuristic_row, row = _register(store, recipe, (heuristic, candidate), now_us)
+    step(STEPS, STEPS)
+    return Trained(
+        version=row.version,
+        heuristic=heuristic_row.version,
+        snapshot=snapshot,
+        rows_trained=selected.frame.height,
+        rows_held_out=split.holdout.height,
+        rows_unlabelled=examples.unlabelled,
+        rows_not_due=examples.not_due,
+        rows_embargoed=split.embargoed,
+        dropped=examples.dropped,
+        file_bytes=row.bytes,
+        left_out=selected.counts,
+        warnings=selected.warnings,
+    )
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of every package that takes part in training, and the machine's architecture
+    (R67)."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _TOOK_PART:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def _make(
+    recipe: _Recipe, features: Sequence[Feature], learner: Learner, role: Role
+) -> tuple[bytes, VersionMetadata]:
+    model, rows = recipe.model, recipe.selected.frame
+    # A candidate is given every aggregate; the heuristic only what it groups by, so that it can always
+    # answer.
+    aggregates = model.aggregates if role == "candidate" else model.aggregates_read_by(features)
+    fitted = fit(features, aggregates, model.contract, rows)
+    feed = feed_from_frame(fitted.inputs, rows)
+    x = run_rows(feature_graph(fitted), feed, "features")
+    y = rows[model.label].cast(pl.Float64).to_numpy()
+    weights = recipe.selected.weights
+    # A learner of somebody's own need not know of weights as long as none are declared.
+    estimator = (
+        learner.fit(x, y, fitted.names, seed=recipe.seed)
+        if weights is None
+        else learner.fit(x, y, fitted.names, seed=recipe.seed, weights=weights)
+    )
+    graph = compose(fitted, estimator)
+    _check_composed(graph, estimator, feed, x)
+    about = VersionMetadata(
+        model=model.name,
+        role=role,
+        contract_json=model.contract.to_json(),
+        contract_hash=model.contract.hash,
+        features_json=fitted.to_json(),
+        features_hash=fitted.hash,
+        aggregates_json=aggregates_to_json(aggregates),
+        snapshot=recipe.snapshot,
+        learner=learner.name,
+        parameters=learner.parameters,
+        seed=recipe.seed,
+        environment=environment(),
+        rows=rows.height,
+        trained_before_us=recipe.split.cut_us,
+        selection_json=model.selection.to_json(),
+    )
+    return seal(graph, about), about
+
+
+def _register(
+    store: Store, recipe: _Recipe, made: Sequence[tuple[bytes, VersionMetadata]], now_us: int
+) -> list[VersionRow]:
+    with blobs.registering(store):
+        kept = [(blobs.put(store, data), len(data), about) for data, about in made]
+        with store.ledger.write() as connection:
+            for _, _, about in kept:
+                taints.refuse(connection, "snapshot", about.snapshot)
+            selections.keep(
+                connection,
+                recipe.snapshot,
+                recipe.model.selection,
+                recipe.seed,
+                recipe.selected,
+                found=recipe.split.train.height,
+            )
+            return [
+                versions.register(connection, about, digest=digest, size_bytes=size_bytes, now_us=now_us)
+                for digest, size_bytes, about in kept
+            ]
+
+
+def _check_composed(
+    graph: onnx.ModelProto,
+    estimator: onnx.ModelProto,
+    feed: dict[str, npt.NDArray[np.generic]],
+    x: npt.NDArray[np.float32],
+) -> None:
+    few = {name: column[:_COMPARED_ROWS] for name, column in feed.items()}
+    difference = np.abs(run_rows(graph, few, "probability") - answers(estimator, x[:_COMPARED_ROWS]))
+    if not difference.max() <= TOLERANCE:
+        raise RefusedError(
+            "HF402",
+            f"the composed model differs from its estimator by {difference.max():.3g} on a training row",
+            state="nothing was registered",
+            next_command="holdfast train with another learner",
+        )

@@ -1,0 +1,275 @@
+"""May the canary go on? One pure function from what is known to what is done, with the reason in words.
+
+What a rollout asks for comes in order: a replay and a drill before anything, copies of requests before traffic, and traffic
+in steps.
+Harm sends the challenger back at once. A step ends on evidence only: no data is inconclusive and waits, and a
+wait that outlasts the policy's patience ends the rollout as inconclusive. That holds at 100 % and until a probe
+has confirmed it, too: there the challenger is held to what the champion showed before. "Promoted" and "rolled back" are
+said when a probe was answered by the right version under the newest plan, not before (R131, R132).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from holdfast import formatting
+from holdfast.records import EVERYTHING_PPM, Verdict
+from holdfast.rollout.decision.decisions import (
+    Advance,
+    BeginShadow,
+    Complete,
+    Confirm,
+    Decision,
+    ProbeSeen,
+    RollBack,
+    RolloutState,
+    Start,
+    Wait,
+)
+from holdfast.rollout.evidence import shadow
+from holdfast.rollout.evidence.evidence import QUALITY, MetricState
+from holdfast.rollout.evidence.verdict import Verdicts, harm_of, judge
+from holdfast.rollout.model.metric import is_shadow
+from holdfast.rollout.model.policy import Canary
+from holdfast.rollout.model.state_machine import State
+
+
+def decide(
+    rollout: RolloutState, evidence: Sequence[MetricState], probes: Sequence[ProbeSeen], now_us: int
+) -> Decision:
+    """What follows for `rollout`, by the clock reading `now_us` (microseconds since 1970 UTC).
+
+    Parameters
+    ----------
+    evidence
+        One state per metric. Before the canary, the states that it would begin with; none while they cannot begin,
+        because the champion has answered too little for a latency bound. Those of the shadow as well, where it had one.
+    probes
+        The last probe of each server of the model.
+
+    Guarantee: a version within the policy's margins is rolled back as harmful with probability at most
+    `alpha`, under the assumptions that `Canary` states, weaker ones at 100 % of the units. Every decision but
+    `Wait` is legal in `machine.TRANSITIONS`.
+
+    >>> from holdfast.rollout.model.policy import Canary
+    >>> pending = RolloutState("v2", "v1", "v1", State.PENDING, 0, Canary(), 0, 1)
+    >>> decide(pending, [], [], 5).reason
+    'inconclusive: too few requests of v1 are known (200 are needed) to freeze a bound on latency'
+    """
+    match rollout.state:
+        case State.PENDING:
+            return _pending(rollout, evidence, now_us)
+        case State.SHADOWING:
+            return _shadowing(rollout, evidence, now_us)
+        case State.CANARY:
+            return _canary(rollout, evidence, now_us)
+        case State.PAUSED:
+            return _paused(rollout, evidence)
+        case State.VERIFYING:
+            return _verifying(rollout, evidence, probes, now_us)
+        case State.ROLLING_BACK:
+            return _rolling_back(rollout, probes)
+        case State.PROMOTED | State.ROLLED_BACK | State.CANCELLED:
+            return Wait(f"nothing is left to decide: the rollout is {rollout.state}")
+        case _:
+            assert_never(rollout.state)
+
+
+def harm_shown(evidence: Sequence[MetricState], policy: Canary) -> str:
+    """Which metrics show harm, of traffic or of copies, with their numbers; empty when none does."""
+    copies, others = _apart(evidence)
+    seen = [harm_of(others, tuple(judge(state, policy) for state in others))]
+    if in_shadow := _shadow_harm(copies, policy):
+        seen.append(f"harm in shadow: {in_shadow}")
+    return "; ".join(each for each in seen if each)
+
+
+def _apart(evidence: Sequence[MetricState]) -> tuple[list[MetricState], list[MetricState]]:
+    """What copies showed, and what traffic showed."""
+    copies = [state for state in evidence if is_shadow(state.metric)]
+    return copies, [state for state in evidence if not is_shadow(state.metric)]
+
+
+def judged(evidence: Sequence[MetricState], policy: Canary) -> tuple[Verdicts, str]:
+    """The verdicts of a challenger that has traffic, and its harm in words.
+
+    Labels of its time in shadow come when it has traffic already: what they show sends it back as well. Nobody waits for
+    them, so only the verdicts that show harm are among those that are returned.
+    """
+    copies, others = _apart(evidence)
+    verdicts = tuple(judge(state, policy) for state in others)
+    late = shadow.judge(copies, policy) if copies else ()
+    harmful = tuple(verdict for verdict in late if verdict.verdict is Verdict.FAIL)
+    return (*verdicts, *harmful), harm_shown(evidence, policy)
+
+
+def _shadow_harm(copies: Sequence[MetricState], policy: Canary) -> str:
+    if not copies:
+        return ""
+    told = zip(copies, shadow.judge(copies, policy), strict=True)
+    return "; ".join(shadow.in_words(state) for state, verdict in told if verdict.verdict is Verdict.FAIL)
+
+
+def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
+    if rollout.champion is None:  # nor anything to replay, or to roll back to and drill
+        return Complete(f"{rollout.challenger} is the first version: there is no champion to compare it with")
+    missing = _missing(rollout, now_us)
+    if missing is not None:
+        return missing
+    wanted = rollout.policy.shadow
+    if wanted is None:
+        return _start(rollout, evidence, "", (), now_us)
+    share = formatting.share(wanted.share_ppm)
+    reason = f"{rollout.challenger} gets copies of {share} of the requests; nobody sees what it answers"
+    return BeginShadow(wanted.share_ppm, reason)
+
+
+def _missing(rollout: RolloutState, now_us: int) -> RollBack | Wait | None:
+    """What the policy asks for before anything begins, when it is not there."""
+    policy, ready = rollout.policy, rollout.ready
+    if policy.replay_requests:
+        if ready.replay is Verdict.FAIL:
+            return RollBack(
+                Verdict.FAIL, f"{rollout.challenger} failed the replay of {ready.replayed} requests"
+            )
+        if ready.replay is not Verdict.PASS or ready.replayed < policy.replay_requests:
+            wanting = (
+                f"inconclusive: {rollout.challenger} has answered {ready.replayed} of "
+                f"{policy.replay_requests} recorded requests (holdfast replay {rollout.challenger})"
+            )
+            return _wait_or_give_up(rollout, wanting, (), now_us)
+    within_us = policy.drill_within_us
+    if within_us is None or ready.drill.ready:
+        return None
+    if not ready.can_drill:
+        return None  # with nobody beside the champion no drill can pass, and without a rollout nobody ever is
+    wanting = (
+        f"inconclusive: {ready.drill.explanation}, and the policy asks for a drill within "
+        f"{formatting.hours(within_us)} (holdfast drill)"
+    )
+    return _wait_or_give_up(rollout, wanting, (), now_us)
+
+
+def _start(
+    rollout: RolloutState, evidence: Sequence[MetricState], after: str, verdicts: Verdicts, now_us: int
+) -> Decision:
+    if evidence:
+        share_ppm = rollout.policy.shares_ppm[0]
+        reason = f"{after}{rollout.challenger} starts with {formatting.share(share_ppm)} of the units"
+        return Start(share_ppm, reason, verdicts)
+    wanting = (
+        f"inconclusive: too few requests of {rollout.champion} are known "
+        f"({rollout.policy.latency_requests} are needed) to freeze a bound on latency"
+    )
+    return _wait_or_give_up(rollout, wanting, verdicts, now_us)
+
+
+def _shadowing(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
+    """Nobody is touched yet, so a challenger that does harm or differs too much is cancelled."""
+    copies, others = _apart(evidence)
+    verdicts = shadow.judge(copies, rollout.policy)
+    harm = _shadow_harm(copies, rollout.policy)
+    if harm:
+        return RollBack(Verdict.FAIL, f"harm in shadow: {harm}", verdicts)
+    wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
+    if wanting or not verdicts:
+        seen = ", ".join(wanting) or "no copy was answered"
+        return _wait_or_give_up(rollout, f"inconclusive in shadow: {seen} so far", verdicts, now_us)
+    shown = f"no harm in shadow ({_shown(verdicts)}): "
+    return _start(rollout, others, shown, verdicts, now_us)
+
+
+def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
+    verdicts, harm = judged(evidence, rollout.policy)
+    if harm:
+        return RollBack(Verdict.FAIL, harm, verdicts)
+    wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
+    share_ppm = rollout.policy.shares_ppm[rollout.step]
+    if wanting or not verdicts:
+        seen = ", ".join(wanting) or "no evidence at all"
+        return _wait_or_give_up(
+            rollout, f"inconclusive at {formatting.share(share_ppm)}: {seen} so far", verdicts, now_us
+        )
+    lasted_us = now_us - rollout.step_started_us
+    if lasted_us < rollout.policy.step_at_least_us:
+        least = formatting.hours(rollout.policy.step_at_least_us)
+        return Wait(
+            f"no harm at {formatting.share(share_ppm)} in {formatting.hours(lasted_us)}; a step lasts {least}",
+            verdicts,
+        )
+    after = rollout.policy.shares_ppm[rollout.step + 1 :]
+    labelled = sum(state.challenger_units for state in evidence if state.metric == QUALITY)
+    if labelled < rollout.policy.labelled_in_all and (not after or after[0] == EVERYTHING_PPM):
+        wanted = f"inconclusive: {labelled} of {rollout.policy.labelled_in_all} labelled units in all"
+        return _wait_or_give_up(rollout, wanted, verdicts, now_us)
+    if after:
+        grown = formatting.share(after[0])
+        reason = f"no harm at {formatting.share(share_ppm)} ({_shown(verdicts)}): the share grows to {grown}"
+        return Advance(rollout.step + 1, after[0], reason, verdicts)
+    return Complete(
+        f"no harm at {formatting.share(share_ppm)}, the last step ({_shown(verdicts)}); a probe has to confirm it",
+        verdicts,
+    )
+
+
+def _paused(rollout: RolloutState, evidence: Sequence[MetricState]) -> Decision:
+    """A person holds it where it is; harm is stronger than that."""
+    verdicts, harm = judged(evidence, rollout.policy)
+    if harm:
+        return RollBack(Verdict.FAIL, harm, verdicts)
+    share = formatting.share(rollout.policy.shares_ppm[rollout.step])
+    return Wait(f"held at {share} of the units by a person (holdfast rollout --resume)", verdicts)
+
+
+def _verifying(
+    rollout: RolloutState, evidence: Sequence[MetricState], probes: Sequence[ProbeSeen], now_us: int
+) -> Decision:
+    verdicts, harm = judged(evidence, rollout.policy)
+    if harm and rollout.returns_to is not None:
+        return RollBack(Verdict.FAIL, harm, verdicts)
+    confirmed, seen = _answered_by(rollout.challenger, rollout.plan, probes)
+    if confirmed:
+        return Confirm(seen, verdicts)
+    if rollout.returns_to is None:
+        return Wait(f"inconclusive: {seen}", verdicts)
+    # Servers that do not obey may be unable to load the version, silent ones may have died of it.
+    return _wait_or_give_up(rollout, f"inconclusive: {seen}", verdicts, now_us)
+
+
+def _rolling_back(rollout: RolloutState, probes: Sequence[ProbeSeen]) -> Decision:
+    assert rollout.returns_to is not None, "a roll-back began, so there was something to return to"
+    confirmed, seen = _answered_by(rollout.returns_to, rollout.plan, probes)
+    return Confirm(seen) if confirmed else Wait(f"inconclusive: {seen}")
+
+
+def _answered_by(version: str, plan: int | None, probes: Sequence[ProbeSeen]) -> tuple[bool, str]:
+    """Whether all servers that answer, and at least one, answered with `version` under `plan`."""
+    answering = [probe for probe in probes if probe.verdict is not Verdict.ERROR]
+    silent = len(probes) - len(answering)
+    if not answering:
+        return False, f"no server has answered a probe yet ({silent} silent)"
+    other = [probe for probe in answering if (probe.answered, probe.plan) != (version, plan)]
+    if other:
+        first = other[0]
+        return False, (
+            f"{len(other)} of {len(answering)} servers do not answer with {version} under plan {plan} yet: "
+            f"{first.server} answered with {first.answered} under plan {first.plan}"
+        )
+    many = "1 server" if len(answering) == 1 else f"{len(answering)} servers"
+    words = f"{many} answered the probe with {version} under plan {plan}"
+    return True, f"{words}; {silent} were silent" if silent else words
+
+
+def _wait_or_give_up(rollout: RolloutState, wanting: str, verdicts: Verdicts, now_us: int) -> Wait | RollBack:
+    policy = rollout.policy
+    patience_us = policy.verify_within_us if rollout.state is State.VERIFYING else policy.patience_us
+    waited_us = now_us - rollout.step_started_us
+    if waited_us <= patience_us:
+        return Wait(wanting, verdicts)
+    waited = f"{formatting.hours(waited_us)} of {formatting.hours(patience_us)}"
+    return RollBack(Verdict.INCONCLUSIVE, f"{wanting}; patience ran out after {waited}", verdicts)
+
+
+def _shown(verdicts: Verdicts) -> str:
+    return ", ".join(f"{verdict.metric} {verdict.units} units" for verdict in verdicts)

@@ -1,0 +1,68 @@
+"""Recorded requests, answered again by a candidate off line: what may be said of it before it gets any copy or traffic.
+
+The pairs are judged as those of a shadow are, with two differences: nothing is timed, because nobody waited, and a request
+that the candidate's contract refuses is no matter of chance. Its callers will send it again, so one is enough to fail,
+unless a person has accepted that change of the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from holdfast.records import Verdict
+from holdfast.rollout.evidence.evidence import MetricState
+from holdfast.rollout.evidence.shadow import LabelledPair, Pair, begin, fold_labelled, fold_pairs, in_words
+from holdfast.rollout.model.policy import Canary, Shadow
+
+CONTRACT = "contract"
+"""The result of a request that the candidate's contract refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How a replay ended: the verdict, why, and what each metric of the pairs showed."""
+
+    verdict: Verdict
+    explanation: str
+    states: tuple[MetricState, ...]
+
+
+def replayed(
+    policy: Canary,
+    pairs: Sequence[Pair],
+    labelled: Iterable[LabelledPair],
+    *,
+    needed: int,
+    refused: int,
+    accepted: bool,
+) -> Replayed:
+    """The verdict on so many `pairs`, of which the candidate's contract refuses `refused` requests.
+
+    Parameters
+    ----------
+    needed
+        How many requests the policy asks for; fewer are inconclusive, never a pass.
+    accepted
+        Whether a person has accepted the change of the contract: then refusals are told and not held against it.
+
+    Guarantee: a candidate that answers, pair by pair, within the policy's margins fails with probability at most
+    `policy.alpha`, as `shadow.judge` says; each unit counts once. Refusals are counted, not estimated.
+
+    >>> replayed(Canary(), [], [], needed=10, refused=0, accepted=False).verdict
+    <Verdict.INCONCLUSIVE: 'inconclusive'>
+    """
+    judged = replace(policy, shadow=policy.shadow or Shadow())
+    counted = [pair for pair in pairs if not (accepted and pair.result == CONTRACT)]
+    states = fold_labelled(fold_pairs(begin(judged, None), counted), labelled)
+    harm = [in_words(state) for state in states if state.harmful]
+    if refused and not accepted:
+        harm.insert(0, f"its contract refuses {refused} of {len(pairs)} requests that callers sent")
+    if harm:
+        return Replayed(Verdict.FAIL, "; ".join(harm), states)
+    if not pairs or len(pairs) < needed:
+        wanting = f"{len(pairs)} of {max(1, needed)} recorded requests are there"
+        return Replayed(Verdict.INCONCLUSIVE, wanting, states)
+    told = "; ".join(in_words(state) for state in states if state.challenger_units)
+    also = f"; {refused} were refused, which a person accepted" if refused else ""
+    return Replayed(Verdict.PASS, f"{len(pairs)} recorded requests: {told}{also}", states)

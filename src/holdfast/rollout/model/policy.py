@@ -1,0 +1,377 @@
+"""What a canary must show before it may go on, and how sure it must be before it is stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any, Final
+
+from holdfast.errors import InputError
+from holdfast.records import EVERYTHING_PPM, canonical_json, duration
+from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, SLICES
+
+_LEVEL_SHARE: Final = 0.02  # of alpha, for the bound on the champion's own level; the rest is the tests'
+
+_ALPHA_PARTS: Final[dict[str, int]] = {ERRORS: 8, LATENCY: 1, QUALITY: 1, SLICES: 2}
+"""How alpha is shared. Evidence of errors is scarce and late, so they get most; the others lose a fifth of their speed."""
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """What a challenger must show on copies of requests, before its answers reach anybody.
+
+    Parameters
+    ----------
+    share
+        Of how many requests it gets a copy, in percent of the units, above 0 to 100. Default 100.
+    units
+        How many different units it must have answered. Default 500.
+    disagreement
+        Which share of the units may be decided otherwise than by the champion, from 0 to 1: an always-valid lower bound
+        above it ends the rollout. Default 1: any.
+    threshold
+        From which probability on a decision is "yes", above 0 and below 1. Default 0.5.
+
+    Raises `InputError` HF101 when a value cannot mean what it says.
+    """
+
+    share: float = 100.0
+    units: int = 500
+    disagreement: float = 1.0
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(0.0001 <= self.share <= 100.0, "share", "lies above 0 and at most at 100", self.share)
+        _require(self.units >= 1, "units", "is at least 1", self.units)
+        _require(0.0 <= self.disagreement <= 1.0, "disagreement", "lies from 0 to 1", self.disagreement)
+        _require(0.0 < self.threshold < 1.0, "threshold", "lies between 0 and 1", self.threshold)
+
+    @property
+    def share_ppm(self) -> int:
+        """Of how many units it gets copies, in parts per million."""
+        return round(self.share * EVERYTHING_PPM / 100.0)
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A rollout in steps. The challenger's share grows on evidence only, and harm sends it back.
+
+    Parameters
+    ----------
+    steps
+        The challenger's share of the units in percent, growing, each above 0 and at most 100, the first below
+        100: what it is held to at 100 is what the champion showed until then.
+    alpha
+        The chance that a version which is no worse than the margins allow is sent back, in each of replay, shadow, canary
+        and watch that the policy has, over all metrics of that stage together, however often one looks. Between 0 and
+        0.5. Default 0.01. `false_alarm` is the sum over the stages: 0.02 with the defaults, canary and watch.
+    units_per_step
+        How many different units of the challenger (of what was randomised) each step must have seen, and how
+        many the champion must have shown by then. At least 1. Default 200.
+    labelled_per_step
+        The same for labelled answers. Default 50. 0 does not wait for labels; those that come are judged all
+        the same.
+    error_margin, latency_margin
+        The odds ratio of failing, and of being slower than the frozen bound, that is tolerated; at least 1.
+        Defaults 1.0 (no worse at all, though what is worse by a fifth takes very many units to be found) and 1.05.
+    latency_quantile
+        Which quantile of the champion's latency is frozen as the bound when the canary starts, between 0 and
+        1; None judges no latency. Default 0.99.
+    latency_tolerance, latency_slack
+        The bound is so many times that quantile (at least 1), and at least so much above it. Defaults 1.25 and 1 ms: a
+        challenger with few requests has smaller batches, whose fixed cost fewer rows share, and the quantile itself is
+        known within 12 %. A whole version that is a little slower stays below such a bound, while requests that take a
+        slow path lie far above it.
+    latency_requests
+        How many requests of the champion must be known before that quantile is trusted. Default 200.
+    quality_margin
+        The loss of mean score that is tolerated, in units of 1 - (label - probability)², from 0 to below 1.
+        Default 0.005.
+    patience
+        How long a step may wait for its evidence before the rollout ends as inconclusive. Default 3 days.
+    shadow
+        What a challenger must show on copies of requests before it answers anybody; None skips that.
+    replay_requests
+        How many recorded requests a version must have answered as well as the version that answered them, before its
+        rollout begins. Default 0: none.
+    step_at_least
+        How long each step lasts at least, however clear its evidence is. Default 0.
+    labelled_in_all
+        How many labelled answers of the challenger there must be, over all steps, before it is given everything: traffic
+        may move on early signals while labels come days later. Default 0.
+    slices
+        Columns of the request by whose values each slice is guarded for itself: a version that fails for one carrier
+        only does not hide behind the others. Each names a column that both versions are asked with; a step must have seen
+        units by each of them. None by default.
+    rate_margin
+        By which factor the rate of requests may differ after a switch, to either side, before it is told; more than 1,
+        or None to judge no rate. Default 2.
+    watch
+        How long a promotion is watched. Harm that is shown then is rolled back and counted as an escaped bad push.
+        Default 3 days.
+    watch_quality_margin
+        By how much more than `quality_margin` the mean score may lie below what the champion showed before anything is taken
+        back for it while nobody is compared: at 100 % and in the watch. From 0 to below 1, default 0.05. Less than that,
+        a world that got harder may have done; it is told, and the watch ends censored.
+    drill_within
+        How old the last passed drill of roll-back may be when a rollout begins, while it is believed at all; None asks for
+        none. Nor is one asked for while nothing stands beside the champion that it could return to.
+    verify_within
+        How long the servers may take to be seen answering with the version that has everything, before it is
+        taken back: they may be unable to load it, or die of it. Default 10 minutes.
+
+    Guarantee: P(needless roll-back for harm) <= `alpha` in the canary, at most `false_alarm` in all, under the assumptions of
+    `holdfast.stats.HypergeometricTest` and `BettingTest`, by Ville's inequality and Bonferroni over the
+    metrics. At 100 % no champion is left to compare with: there the challenger is held to what the champion
+    showed in the steps before, and the guarantee is the weaker one of `LevelTest`, which takes a surge that
+    would have hit both for the challenger's harm. So it is in the watch: for errors and latency as long as no surge
+    lifts them over the champion's level, for quality as long as the world takes no more than `watch_quality_margin`.
+    What is compared as latency is the processor time that the server
+    logged as the request's own: reading and checking it, and its rows' part of its batch's time in the model. Waiting
+    for other requests, or for a processor, is no version's doing and is not in it. Power of the defaults: `power_of`.
+
+    Raises `InputError` HF101 when a value cannot mean what it says.
+
+    >>> Canary(steps=(1, 100)).shares_ppm
+    (10000, 1000000)
+    """
+
+    steps: Sequence[float] = (1, 5, 25, 50, 100)
+    alpha: float = 0.01
+    units_per_step: int = 200
+    labelled_per_step: int = 50
+    error_margin: float = 1.0
+    latency_margin: float = 1.05
+    latency_quantile: float | None = 0.99
+    latency_tolerance: float = 1.25
+    latency_slack: timedelta | str = timedelta(milliseconds=1)
+    latency_requests: int = 200
+    quality_margin: float = 0.005
+    patience: timedelta | str = timedelta(days=3)
+    shadow: Shadow | None = None
+    replay_requests: int = 0
+    step_at_least: timedelta | str = timedelta(0)
+    labelled_in_all: int = 0
+    slices: Sequence[str] = ()
+    rate_margin: float | None = 2.0
+    watch: timedelta | str = timedelta(days=3)
+    drill_within: timedelta | str | None = None
+    verify_within: timedelta | str = timedelta(minutes=10)
+    watch_quality_margin: float = 0.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(float(step) for step in self.steps))
+        object.__setattr__(self, "slices", tuple(self.slices))
+        for name in ("patience", "verify_within", "step_at_least", "watch", "latency_slack"):
+            object.__setattr__(self, name, duration(getattr(self, name), name))
+        if self.drill_within is not None:
+            object.__setattr__(self, "drill_within", duration(self.drill_within, "drill_within"))
+        steps = self.steps
+        quantile = self.latency_quantile
+        rising = all(low < high for low, high in pairwise(steps))
+        _require(
+            len(steps) > 0 and rising and 0.0001 <= min(steps) < 100.0 and max(steps) <= 100.0,
+            "steps",
+            "rise from above 0 to at most 100, the first below 100 so that there is something to compare",
+            steps,
+        )
+        _require(0.0 < self.alpha < 0.5, "alpha", "lies between 0 and 0.5", self.alpha)
+        _require(self.units_per_step >= 1, "units_per_step", "is at least 1", self.units_per_step)
+        _require(self.labelled_per_step >= 0, "labelled_per_step", "is at least 0", self.labelled_per_step)
+        _require(
+            1.0 <= self.error_margin < math.inf,
+            "error_margin",
+            "is an odds ratio of at least 1",
+            self.error_margin,
+        )
+        _require(
+            1.0 <= self.latency_margin < math.inf,
+            "latency_margin",
+            "is an odds ratio of at least 1",
+            self.latency_margin,
+        )
+        _require(
+            quantile is None or 0.0 < quantile < 1.0, "latency_quantile", "lies between 0 and 1", quantile
+        )
+        _require(
+            1.0 <= self.latency_tolerance < math.inf,
+            "latency_tolerance",
+            "is a factor of at least 1",
+            self.latency_tolerance,
+        )
+        _require(
+            duration(self.latency_slack) >= timedelta(0),
+            "latency_slack",
+            "is at least nothing",
+            self.latency_slack,
+        )
+        _require(self.latency_requests >= 1, "latency_requests", "is at least 1", self.latency_requests)
+        for name in ("quality_margin", "watch_quality_margin"):
+            _require(0.0 <= getattr(self, name) < 1.0, name, "lies from 0 to below 1", getattr(self, name))
+        for name in ("replay_requests", "labelled_in_all"):
+            _require(getattr(self, name) >= 0, name, "is at least 0", getattr(self, name))
+        _require(
+            self.rate_margin is None or 1.0 < self.rate_margin < math.inf,
+            "rate_margin",
+            "is a factor above 1",
+            self.rate_margin,
+        )
+        _require(len(set(self.slices)) == len(self.slices), "slices", "name each column once", self.slices)
+        _require(
+            self.drill_within is None or duration(self.drill_within) > timedelta(0),
+            "drill_within",
+            "is longer than nothing",
+            self.drill_within,
+        )
+        _require(self.patience_us > 0, "patience", "is longer than nothing", self.patience)
+        _require(self.verify_within_us > 0, "verify_within", "is longer than nothing", self.verify_within)
+
+    @property
+    def shares_ppm(self) -> tuple[int, ...]:
+        """The challenger's share at each step, in parts per million."""
+        return tuple(round(step * EVERYTHING_PPM / 100.0) for step in self.steps)
+
+    @property
+    def patience_us(self) -> int:
+        """The patience in microseconds."""
+        return microseconds(self.patience)
+
+    @property
+    def verify_within_us(self) -> int:
+        """How long the servers may take to obey, in microseconds."""
+        return microseconds(self.verify_within)
+
+    @property
+    def step_at_least_us(self) -> int:
+        """How long each step lasts at least, in microseconds."""
+        return microseconds(self.step_at_least)
+
+    @property
+    def watch_us(self) -> int:
+        """How long a promotion is watched, in microseconds."""
+        return microseconds(self.watch)
+
+    @property
+    def drill_within_us(self) -> int | None:
+        """How old the last passed drill of roll-back may be, in microseconds; None asks for none."""
+        return None if self.drill_within is None else microseconds(self.drill_within)
+
+    def latency_bound_us(self, quantile_seconds: float) -> float:
+        """Above which latency a request is slow when the champion's quantile is `quantile_seconds`, in microseconds.
+
+        >>> Canary().latency_bound_us(0.020), Canary().latency_bound_us(0.0005)
+        (25000.0, 1500.0)
+        """
+        quantile_us = quantile_seconds * 1e6
+        return max(self.latency_tolerance * quantile_us, quantile_us + microseconds(self.latency_slack))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is judged; each gets a part of `alpha`."""
+        metrics = (ERRORS, QUALITY) if self.latency_quantile is None else (ERRORS, LATENCY, QUALITY)
+        return (*metrics, SLICES) if self.slices else metrics
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What may send a version back by its evidence, in order; each errs with `alpha` at most."""
+        asked = {
+            "replay": self.replay_requests,
+            "shadow": self.shadow is not None,
+            "canary": True,
+            "watch": self.watch_us,
+        }
+        return tuple(stage for stage, is_asked in asked.items() if is_asked)
+
+    @property
+    def false_alarm(self) -> float:
+        """Bound on the chance that a version within the margins is sent back by any stage, by Bonferroni.
+
+        >>> Canary(shadow=Shadow()).false_alarm
+        0.03
+        """
+        return min(1.0, self.alpha * len(self.stages))
+
+    def alpha_of(self, metric: str) -> float:
+        """The part of `alpha` that `metric` has; the parts of all metrics are `alpha` together.
+
+        >>> [round(Canary().alpha_of(each), 4) for each in Canary().metrics]
+        [0.008, 0.001, 0.001]
+        """
+        return self.alpha * _ALPHA_PARTS[metric] / sum(_ALPHA_PARTS[each] for each in self.metrics)
+
+    def log_bound_of(self, metric: str) -> float:
+        """Natural logarithm of the e-value at which `metric` shows harm."""
+        return -math.log((1.0 - _LEVEL_SHARE) * self.alpha_of(metric))
+
+    def level_alpha_of(self, metric: str) -> float:
+        """The chance that the level to which `metric` is held at 100 % is below the champion's true one."""
+        return _LEVEL_SHARE * self.alpha_of(metric)
+
+    def to_json(self) -> str:
+        """The policy as canonical JSON, as the ledger keeps it; durations are in seconds."""
+        return canonical_json({name: _plain(getattr(self, name)) for name in _names(Canary)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Canary:
+        """The policy that `to_json` wrote; what an older release did not write means what it meant then.
+
+        >>> Canary.from_json(Canary(alpha=0.05).to_json()) == Canary(alpha=0.05)
+        True
+        """
+        known: dict[str, Any] = {**_OF_FIRST_RELEASE, **json.loads(text)}
+        for name in ("patience", "verify_within"):  # as the first release wrote them
+            if f"{name}_seconds" in known:
+                known[name] = known.pop(f"{name}_seconds")
+        for name in _DURATIONS & known.keys():
+            known[name] = None if known[name] is None else timedelta(seconds=known[name])
+        if known.get("shadow") is not None:
+            known["shadow"] = Shadow(**known["shadow"])
+        return cls(**known)
+
+
+_OF_FIRST_RELEASE: Final[dict[str, Any]] = {
+    "latency_tolerance": 1.0,
+    "latency_slack": 0.0,
+    "rate_margin": None,
+    "watch": 0.0,
+    "watch_quality_margin": 0.0,
+}
+"""What a policy meant that does not say these: no bound above the quantile, and nothing watched."""
+
+_DURATIONS: Final = frozenset(
+    {"patience", "verify_within", "step_at_least", "watch", "drill_within", "latency_slack"}
+)
+
+
+def microseconds(span: timedelta | str) -> int:
+    """`span` in microseconds.
+
+    >>> microseconds("1.5s")
+    1500000
+    """
+    return round(duration(span).total_seconds() * 1e6)
+
+
+def _names(kind: type) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _plain(value: object) -> object:
+    match value:
+        case timedelta():
+            return value.total_seconds()
+        case tuple():
+            return list(value)
+        case Shadow():
+            return {name: getattr(value, name) for name in _names(Shadow)}
+        case _:
+            return value
+
+
+def _require(holds: bool, name: str, rule: str, value: object) -> None:
+    if not holds:
+        raise InputError("HF101", f"{name} of a canary {rule}, and it is {value}")

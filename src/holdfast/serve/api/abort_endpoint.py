@@ -1,0 +1,78 @@
+"""`POST /holdfast/abort`: whoever has the token takes traffic from a version, also from another machine and without a ledger.
+
+Off while no token is set. The token is compared in constant time, and looked at before the body is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import msgspec
+
+from holdfast.errors import HoldfastError
+from holdfast.serve.http.exchange import Exchange
+from holdfast.serve.http.responses import status_of
+
+REASON_CHARACTERS: Final = 500
+ACTOR_CHARACTERS: Final = 63
+
+Give: TypeAlias = Callable[[str | None, str, str], dict[str, object]]
+"""Gives an abort (version or None, reason, actor): what became of it, or a `HoldfastError`. It may wait for a disk."""
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    version: str | None = None
+    reason: str = "asked for by a person"
+    actor: str = "http"
+
+
+class AbortDoor:
+    """Answers the requests of one server.
+
+    Parameters
+    ----------
+    token
+        The secret that a request has to bring; empty lets nobody in.
+    give
+        Is called beside the event loop, so that no request waits for the disk.
+    """
+
+    def __init__(self, token: str, give: Give) -> None:
+        self._token = token.encode()
+        self._give = give
+        self._loop = asyncio.get_running_loop()
+        self._running: set[asyncio.Future[None]] = set()
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Refuse, or answer when the abort is obeyed."""
+        if not self._token:
+            exchange.refuse(403, "HF501", "roll-backs over HTTP are off: HOLDFAST_ABORT_TOKEN is not set")
+            return
+        if not self._is_known(exchange.authorization):
+            challenge = b"www-authenticate: Bearer\r\n"
+            exchange.refuse(401, "HF501", "a roll-back needs the token of this server", extra=challenge)
+            return
+        try:
+            body = msgspec.json.decode(exchange.body or b"{}", type=_Body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            exchange.refuse(400, "HF501", f"the body is not an abort: {error}")
+            return
+        running = asyncio.ensure_future(self._answer(exchange, body), loop=self._loop)
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+
+    async def _answer(self, exchange: Exchange, body: _Body) -> None:
+        reason, actor = body.reason[:REASON_CHARACTERS], body.actor[:ACTOR_CHARACTERS]
+        try:
+            said = await self._loop.run_in_executor(None, self._give, body.version, reason, actor)
+        except HoldfastError as error:
+            exchange.refuse(status_of(error), error.code, error.what)
+        else:
+            exchange.send(200, msgspec.json.encode(said))
+
+    def _is_known(self, authorization: bytes | None) -> bool:
+        scheme, _, token = (authorization or b"").partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)

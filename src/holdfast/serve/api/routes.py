@@ -1,0 +1,291 @@
+"""From HTTP requests to the data plane and back: which path means what, and what an answer looks like on the wire.
+
+Inference requests that arrive in one turn of the event loop are answered together, at the end of that turn; nobody waits for
+company. Every other route is answered at once, feedback as soon as it is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from holdfast.errors import HoldfastError, NotFoundError
+from holdfast.feedback import parse_id
+from holdfast.serve.api.recent_labels import RecentLabels
+from holdfast.serve.http.exchange import Exchange
+from holdfast.serve.http.request_guard import Doors
+from holdfast.serve.http.responses import OCTETS, status_of
+from holdfast.serve.inference import metrics
+from holdfast.serve.inference.data_plane import Call, Plane
+from holdfast.serve.operator_log import tell
+from holdfast.serve.protocol.oip import RequestError, encode_answer
+from holdfast.serve.protocol.oip_metadata import model_metadata, server_metadata
+from holdfast.store.serving.prediction_log import FeedbackRecord, frame
+
+MAXIMUM_LABELS: Final = 1000
+"""Labels in one feedback request."""
+_SOURCE_CHARACTERS: Final = 63
+
+Handler = Callable[[Exchange], None]
+
+
+class _Label(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    id: str
+    value: bool | int | float
+    source: str = "client"
+
+
+class _Labels(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    feedback: list[_Label]
+
+
+_read_label: Final = msgspec.json.Decoder(_Label).decode
+_read_labels: Final = msgspec.json.Decoder(_Labels).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Routes:
+    """The application behind a `Listener`.
+
+    Parameters
+    ----------
+    plane
+        What answers.
+    status
+        The facts behind `/holdfast/status`.
+    scrape
+        The facts behind `/metrics`.
+    release
+        This release's name, for the server's metadata.
+    doors
+        Who may change something.
+    abort
+        Takes traffic from a version, for whoever may.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        status: Callable[[], dict[str, object]],
+        scrape: Callable[[], metrics.ServerFacts],
+        release: str,
+        doors: Doors,
+        abort: Handler,
+    ) -> None:
+        self.draining = False
+        self._plane = plane
+        self._doors = doors
+        self._status = status
+        self._scrape = scrape
+        self._server_metadata = server_metadata(release)
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[Exchange, Call]] = []
+        self._taken = RecentLabels()
+        self._model_path = f"/v2/models/{plane.model}".encode()
+        self._infer_path = self._model_path + b"/infer"
+        self._routes: dict[bytes, tuple[bytes, Handler]] = {
+            b"/v2": (b"GET", self._server),
+            b"/v2/health/live": (b"GET", lambda exchange: exchange.send(200, b'{"live":true}')),
+            b"/v2/health/ready": (b"GET", self._ready),
+            self._model_path: (b"GET", self._model),
+            self._model_path + b"/ready": (b"GET", self._ready),
+            self._infer_path: (b"POST", self._infer),
+            self._model_path + b"/feedback": (b"POST", self._feedback),
+            b"/holdfast/status": (b"GET", lambda exchange: exchange.send(200, _encode(self._status()))),
+            b"/holdfast/abort": (b"POST", abort),
+            b"/metrics": (b"GET", self._metrics),
+        }
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are wanted here."""
+        return self._plane.serving is not None and not self.draining
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer `exchange`, now or at the end of this turn of the loop."""
+        if exchange.method == b"POST" and (refusal := self._doors.refusal(exchange)) is not None:
+            exchange.refuse(refusal[0], "HF501", refusal[1])
+            return
+        if exchange.path == self._infer_path and exchange.method == b"POST":
+            self._infer(exchange)
+            return
+        path = exchange.path.split(b"?", 1)[0].rstrip(b"/")
+        found = self._routes.get(path) or self._versioned(path)
+        if found is None:
+            exchange.refuse(404, "HF501", self._nothing(path))
+        elif exchange.method == found[0] or (exchange.method == b"HEAD" and found[0] == b"GET"):
+            found[1](exchange)
+        else:
+            allowed = b"GET, HEAD" if found[0] == b"GET" else found[0]
+            exchange.refuse(405, "HF501", "this path has other methods", extra=b"allow: " + allowed + b"\r\n")
+
+    def _nothing(self, path: bytes) -> str:
+        """Why nothing is at `path`, as far as its parts tell."""
+        serving = self._plane.serving
+        if path.startswith(self._model_path + b"/versions/") and serving is not None:
+            version = path.split(b"/")[5].decode("ascii", "replace")
+            if version not in serving.versions:
+                return f"that version is not warm here; these are: {', '.join(serving.versions)}"
+        if path.startswith(b"/v2/models/") and not path.startswith(self._model_path + b"/"):
+            return f"this server answers for the model {self._plane.model!r} alone"
+        return "there is nothing at this path"
+
+    # --- inference ----------------------------------------------------------------------------------------------------
+
+    def _infer(self, exchange: Exchange, pinned: str | None = None) -> None:
+        if exchange.content_encoding is not None and exchange.content_encoding.lower() != b"identity":
+            exchange.refuse(415, "HF501", "a body is sent without a content coding")
+            return
+        if not self._waiting:
+            self._loop.call_soon(self._answer)
+        call = Call(exchange.body, exchange.binary_header_length, pinned, exchange.received)
+        self._waiting.append((exchange, call))
+
+    def _answer(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            outcomes = self._plane.answer([call for _, call in waiting])
+        except Exception:  # a fault of ours: the client hears that there is no answer, the operator sees why
+            tell(f"a batch of {len(waiting)} requests could not be answered: {traceback.format_exc()}")
+            for exchange, _ in waiting:
+                exchange.refuse(503, "HF503", "the answer could not be made")
+            return
+        for (exchange, _), outcome in zip(waiting, outcomes, strict=True):
+            if isinstance(outcome, HoldfastError):
+                _refuse(exchange, outcome)
+                continue
+            answer, binary = outcome
+            body, header_length = encode_answer(answer, binary=binary)
+            if header_length is None:
+                exchange.send(200, body)
+            else:
+                exchange.send(200, body, OCTETS, b"inference-header-content-length: %d\r\n" % header_length)
+        self._plane.mirror()
+
+    # --- health and metadata ------------------------------------------------------------------------------------------
+
+    def _server(self, exchange: Exchange) -> None:
+        exchange.send(200, self._server_metadata)
+
+    def _ready(self, exchange: Exchange) -> None:
+        if self.ready:
+            exchange.send(200, b'{"ready":true}')
+        else:
+            exchange.refuse(
+                503, "HF504" if self.draining else "HF503", "this server does not take requests now"
+            )
+
+    def _model(self, exchange: Exchange, version: str | None = None) -> None:
+        serving = self._plane.serving
+        if serving is None:
+            exchange.refuse(503, "HF503", "no version is loaded yet")
+            return
+        loaded = serving.versions[version or serving.plan.champion]
+        named = [version] if version else list(serving.plan.versions())
+        facts = {"contract_hash": loaded.contract.hash, "features_hash": loaded.facts.features_hash}
+        exchange.send(
+            200, model_metadata(self._plane.model, named, serving.endpoints[loaded.name].wire, facts)
+        )
+
+    def _metrics(self, exchange: Exchange) -> None:
+        exchange.send(200, metrics.exposition(self._scrape(), self._plane.counters), metrics.CONTENT_TYPE)
+
+    def _versioned(self, path: bytes) -> tuple[bytes, Handler] | None:
+        prefix = self._model_path + b"/versions/"
+        serving = self._plane.serving
+        if serving is None or not path.startswith(prefix):
+            return None
+        name, _, rest = path[len(prefix) :].partition(b"/")
+        version = name.decode("ascii", "replace")
+        if version not in serving.versions:
+            return None
+        match rest:
+            case b"":
+                return b"GET", lambda exchange: self._model(exchange, version)
+            case b"ready":
+                return b"GET", self._ready
+            case b"infer":
+                return b"POST", lambda exchange: self._infer(exchange, version)
+            case _:
+                return None
+
+    # --- feedback -----------------------------------------------------------------------------------------------------
+
+    def _feedback(self, exchange: Exchange) -> None:
+        try:
+            records = self._labels(bytes(exchange.body))
+            self._taken.refuse_contradicting(records)
+        except HoldfastError as error:
+            _refuse(exchange, error)
+            return
+        log = self._plane.log
+        if not log.write([frame(record) for record in records]):
+            log.drop(len(records))
+            exchange.refuse(503, "HF504", "the feedback could not be written; nothing was kept")
+            return
+        self._taken.take(records)
+
+        def durable(fine: bool) -> None:
+            if fine:
+                self._plane.counters.feedback += len(records)
+                exchange.send(202, b'{"accepted":%d}' % len(records))
+            else:
+                self._taken.forget(records)
+                exchange.refuse(503, "HF504", "the disk did not take the feedback; send it again")
+
+        log.when_durable(lambda fine: _in_loop(self._loop, durable, fine))
+
+    def _labels(self, body: bytes) -> list[FeedbackRecord]:
+        labels = _parse_labels(body)
+        if not 1 <= len(labels) <= MAXIMUM_LABELS:
+            raise RequestError("HF501", f"a request brings 1 to {MAXIMUM_LABELS} labels")
+        now_us = self._plane.clock_us()
+        return [self._label(label, now_us) for label in labels]
+
+    def _label(self, label: _Label, now_us: int) -> FeedbackRecord:
+        name = label.id if "/" in label.id else f"{label.id}/0"
+        place = parse_id(name)
+        if place is None:
+            raise RequestError(
+                "HF501", "an id is what an answer gave as prediction_id, '/' and a row number may follow"
+            )
+        log = self._plane.log
+        if place.server == log.server and not log.given(place.segment, place.number, place.row):
+            raise NotFoundError("HF505", f"{name} was never given out by this server")
+        value = float(label.value) if not isinstance(label.value, int) or label.value in (0, 1) else -1.0
+        if not 0.0 <= value <= 1.0:
+            raise RequestError("HF501", f"{name}: a value is true, false or a number from 0 to 1")
+        if not (1 <= len(label.source) <= _SOURCE_CHARACTERS and label.source.isprintable()):
+            raise RequestError(
+                "HF501", f"{name}: a source is a text of 1 to {_SOURCE_CHARACTERS} printable characters"
+            )
+        return FeedbackRecord(name, value, label.source, now_us)
+
+
+def _parse_labels(body: bytes) -> list[_Label]:
+    try:
+        if body.lstrip()[:1] == b"{" and b'"feedback"' in body:
+            return _read_labels(body).feedback
+        one = _read_label(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RequestError("HF501", f"the body is not feedback: {error}") from None
+    except RecursionError:
+        raise RequestError("HF501", "the body is nested too deeply") from None
+    return [one]
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, then: Callable[[bool], None], fine: bool) -> None:
+    try:
+        loop.call_soon_threadsafe(then, fine)
+    except RuntimeError:
+        # The loop has ended: the client's connection is gone, and the label is kept.
+        return
+
+
+def _refuse(exchange: Exchange, error: HoldfastError) -> None:
+    reasons = error.reasons if isinstance(error, RequestError) else []
+    exchange.refuse(status_of(error), error.code, error.what, reasons)

@@ -1,0 +1,358 @@
+"""HTTP/1.1 for the inference path: one asyncio protocol on llhttp, with every resource bounded.
+
+The parser is httptools (llhttp in strict mode: it refuses a message with both Content-Length and Transfer-Encoding, two
+lengths, bare line feeds and unknown codings; RFC 9112 sections 6.1 and 11.2). What no Python server bounded when we tried
+them (slow headers, slow bodies, one huge header, slow readers) is bounded here. Replies leave in the order of the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, cast
+
+import httptools
+
+from holdfast.serve.http.exchange import Acceptor, Exchange
+from holdfast.serve.http.responses import head
+
+_HOST, _LENGTH, _CODING, _EXPECT, _BINARY, _ENCODING, _TYPE, _ORIGIN, _AUTHORIZATION = range(9)
+_HEADERS: Final = {
+    b"host": _HOST,
+    b"content-length": _LENGTH,
+    b"transfer-encoding": _CODING,
+    b"expect": _EXPECT,
+    b"inference-header-content-length": _BINARY,
+    b"content-encoding": _ENCODING,
+    b"content-type": _TYPE,
+    b"origin": _ORIGIN,
+    b"authorization": _AUTHORIZATION,
+}
+_FOREVER: Final = float("inf")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LINGER_SECONDS: Final = 2.0
+
+
+class Connection(asyncio.Protocol):
+    """One client. Bytes in, `Exchange`s to the application, replies out in order."""
+
+    __slots__ = (
+        "_authorization", "_binary", "_body", "_burst", "_chunked", "_content_type", "_discarding", "_encoding",
+        "_expects", "_header_bytes", "_held", "_host", "_hosts", "_in_headers", "_in_message", "_length", "_listener",
+        "_loop", "_origin", "_owes_continue", "_parser", "_path", "_paused_reading", "_pending", "_raw", "_repeating",
+        "_slice", "_transport", "_unread", "_used", "deadline",
+    )  # fmt: skip
+
+    def __init__(self, listener: Acceptor, loop: asyncio.AbstractEventLoop) -> None:
+        self._listener = listener
+        self._loop = loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._pending: deque[Exchange] = deque()
+        self._in_message = self._in_headers = self._discarding = self._paused_reading = False
+        self._unread = self._used = self._repeating = False
+        self._raw = self._slice = self._held = self._burst = 0
+        self.deadline = _FOREVER
+        self._forget_message()
+
+    def _forget_message(self) -> None:
+        self._path = b""
+        self._body: bytes | bytearray = b""
+        self._header_bytes = self._hosts = 0
+        self._length: bytes | None = None
+        self._binary: bytes | None = None
+        self._encoding: bytes | None = None
+        self._content_type: bytes | None = None
+        self._origin: bytes | None = None
+        self._authorization: bytes | None = None
+        self._host = b""
+        self._expects: bytes | None = None
+        self._chunked = self._owes_continue = False
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        listener = self._listener
+        self.deadline = self._loop.time() + listener.limits.receipt_seconds
+        if not listener.opened(self):
+            self._refuse(503, "HF504", f"this server takes {listener.limits.connections} connections at once")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._listener.closed(self)
+        self._hold(0)
+        self._discarding = True
+        self._pending.clear()
+
+    def eof_received(self) -> bool:
+        # A client may half-close after its last request; its replies still go out. True keeps our side open for them.
+        if self._pending and not self._discarding:
+            self._discarding = True
+            self._pending[-1].close = True
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        self._unread = True
+        self._transport.pause_reading()
+        self.deadline = self._loop.time() + self._listener.limits.write_seconds
+
+    def resume_writing(self) -> None:
+        self._unread = False
+        self._transport.resume_reading()
+        self._set_idle_deadline()
+
+    def data_received(self, data: bytes) -> None:
+        self._burst = 0
+        limit = self._listener.limits.header_bytes
+        if len(data) <= limit:
+            self._feed(data)
+            return
+        view = memoryview(data)
+        for begin in range(0, len(data), limit):
+            if self._discarding:
+                return
+            self._feed(view[begin : begin + limit])
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        if self._discarding:
+            return
+        self._slice = len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as found:
+            self._decline_upgrade(data[found.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._refuse(400, "HF501", f"this is not an HTTP/1.1 request: {error}")
+        if self._in_message and not self._discarding:
+            self._bound(len(data))
+
+    def _decline_upgrade(self, rest: bytes | memoryview) -> None:
+        """Go on in HTTP/1.1 with the body of the request that offered another protocol (RFC 9110 section 7.8).
+
+        The parser took the offer: for it the message ended with its headers. A new one is told the same framing, without
+        the offer, and reads on.
+        """
+        if self._discarding:
+            return
+        old, self._parser = self._parser, httptools.HttpRequestParser(self)
+        lines = [b"%b / HTTP/1.1" % old.get_method()]
+        if self._length is not None:
+            lines.append(b"content-length: " + self._length)
+        if self._chunked:
+            lines.append(b"transfer-encoding: chunked")
+        if not old.should_keep_alive():
+            lines.append(b"connection: close")
+        self._repeating = True
+        self._parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+        self._repeating = False
+        self._feed(rest)
+
+    def _bound(self, size: int) -> None:
+        """Refuse a message that is not complete and already too big. Slices after its first are counted, whatever they hold."""
+        limits = self._listener.limits
+        self._raw += size
+        if self._in_headers:
+            if self._raw >= limits.header_bytes:
+                self._refuse(431, "HF501", f"headers are longer than {limits.header_bytes} bytes")
+            return
+        if self._raw > limits.header_bytes + limits.body_bytes:  # a body in tiny chunks is mostly framing
+            self._refuse(413, "HF501", f"a request is at most {limits.body_bytes} bytes")
+            return
+        self._hold(len(self._body))
+        if self._listener.held_bytes > limits.held_bytes:
+            self._refuse(503, "HF504", "too many request bodies are being received")
+
+    def _hold(self, size: int) -> None:
+        self._listener.held_bytes += size - self._held
+        self._held = size
+
+    # --- httptools ----------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._repeating:
+            return
+        self._in_message = self._in_headers = True
+        self._raw = -self._slice  # the slice in which it begins may hold the end of another message
+        self._forget_message()
+        if not self._pending:
+            self.deadline = self._loop.time() + self._listener.limits.receipt_seconds
+
+    def on_url(self, url: bytes) -> None:
+        if not self._repeating:
+            self._path += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value) + 4
+        known = _HEADERS.get(name.lower())
+        if known is None or not self._in_headers:
+            return
+        if known == _HOST:
+            self._hosts += 1
+            self._host = value
+        elif known == _LENGTH:
+            self._length = value
+        elif known == _CODING:
+            self._chunked = True
+        elif known == _EXPECT:
+            self._expects = value
+        elif known == _BINARY:
+            self._binary = value
+        elif known == _ENCODING:
+            self._encoding = value
+        elif known == _TYPE:
+            self._content_type = value
+        elif known == _ORIGIN:
+            self._origin = value
+        else:
+            self._authorization = value
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        if self._discarding or self._repeating:
+            return
+        limits = self._listener.limits
+        if self._header_bytes + len(self._path) > limits.header_bytes:
+            self._refuse(431, "HF501", f"headers are longer than {limits.header_bytes} bytes")
+        elif (version := self._parser.get_http_version()) not in ("1.1", "1.0"):
+            self._refuse(505, "HF501", f"HTTP/{version} is not spoken here")
+        elif self._hosts != 1 and (version == "1.1" or self._hosts > 1):
+            self._refuse(400, "HF501", "a request has exactly one Host header")
+        elif self._chunked and (self._length is not None or version == "1.0"):
+            self._refuse(400, "HF501", "a request has a Content-Length or a Transfer-Encoding, not both")
+        elif self._length is not None and int(self._length) > limits.body_bytes:
+            self._refuse(413, "HF501", f"a body is at most {limits.body_bytes} bytes")
+        elif self._expects is not None:
+            if self._expects.lower() != b"100-continue":
+                self._refuse(417, "HF501", "the only expectation that is met is 100-continue")
+            elif self._pending:
+                self._owes_continue = True  # it must not overtake a reply
+            else:
+                self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        if self._discarding:
+            return
+        if not self._body:
+            self._body = body
+            return
+        if type(self._body) is bytes:
+            self._body = bytearray(self._body)
+        self._body += body
+        if len(self._body) > self._listener.limits.body_bytes:
+            self._refuse(413, "HF501", f"a body is at most {self._listener.limits.body_bytes} bytes")
+
+    def on_message_complete(self) -> None:
+        tunnel = False
+        if self._parser.should_upgrade():
+            tunnel = self._parser.get_method() == b"CONNECT"
+            if not tunnel:
+                return  # `_decline_upgrade` reads on
+        self._in_message = False
+        self._used = True
+        if self._discarding:
+            return
+        if self._held:
+            self._hold(0)
+        exchange = Exchange(self, self._parser.get_method(), self._path)
+        exchange.body = self._body
+        exchange.binary_header_length = self._binary
+        exchange.content_encoding = self._encoding
+        exchange.content_type = self._content_type
+        exchange.host = self._host
+        exchange.origin = self._origin
+        exchange.authorization = self._authorization
+        self._body = b""
+        self._burst += 1
+        limit = self._listener.limits.pipelined
+        if tunnel or not self._parser.should_keep_alive() or self._burst >= limit:
+            exchange.close = self._discarding = True
+        self._pending.append(exchange)
+        if len(self._pending) >= limit and not self._paused_reading:
+            self._paused_reading = True
+            self._transport.pause_reading()
+        if not self._unread:
+            self.deadline = _FOREVER
+        self._listener.application(exchange)
+
+    # --- replies ------------------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being received or waits for its reply."""
+        return self._in_message or bool(self._pending)
+
+    def reply(self, exchange: Exchange, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
+        """Take the reply of `exchange` and write what is due."""
+        if self._listener.draining:
+            exchange.close = True
+        first = head(status, content_type, len(body), self._listener.date, extra, exchange.close)
+        exchange.reply = first if exchange.method == b"HEAD" else first + body
+        pending = self._pending
+        while pending and (data := pending[0].reply) is not None:
+            self._transport.write(data)
+            if pending.popleft().close:
+                self._finish()
+                return
+        if not pending:
+            self._drained()
+
+    def _drained(self) -> None:
+        if self._paused_reading:
+            self._paused_reading = False
+            self._transport.resume_reading()
+        if self._owes_continue:
+            self._owes_continue = False
+            self._transport.write(_CONTINUE)
+        self._set_idle_deadline()
+
+    def _set_idle_deadline(self) -> None:
+        if self._unread:
+            return  # the deadline for reading what was sent stands
+        limits = self._listener.limits
+        self.deadline = self._loop.time() + (
+            limits.receipt_seconds if self._in_message else limits.idle_seconds
+        )
+
+    def _finish(self) -> None:
+        """The last reply was written. Closing with bytes unread would reset the connection and may destroy the reply."""
+        self._discarding = True
+        self._pending.clear()
+        if not self._unread:
+            self.deadline = self._loop.time() + _LINGER_SECONDS
+        if not self._in_message or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+
+    def _refuse(self, status: int, code: str, what: str) -> None:
+        if self._discarding:
+            return
+        self._discarding = True
+        self._in_message = True  # the rest of it may still come, and is thrown away
+        exchange = Exchange(self, b"", b"")
+        exchange.close = True
+        self._pending.append(exchange)
+        self._hold(0)
+        self._body = b""
+        exchange.refuse(status, code, what)
+
+    # --- deadlines ----------------------------------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """The deadline has passed: say so to a client in the middle of a request, close on any other."""
+        self.deadline = _FOREVER
+        if self._in_message and not self._discarding and not self._pending:
+            seconds = self._listener.limits.receipt_seconds
+            self._refuse(408, "HF501", f"the request was not complete after {seconds:g} seconds")
+        else:
+            self.abort()
+
+    def close_when_idle(self, *, fresh: bool) -> None:
+        """Close now unless a request is under way (its reply closes), or may be on its way on a new connection."""
+        if not self.busy and (self._used or fresh):
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever is unsent."""
+        self._transport.abort()

@@ -1,0 +1,90 @@
+"""One request over HTTP and the place for its reply: all that an application sees of a connection."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Protocol
+
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.serve.http.responses import JSON, error_body
+
+
+class Application(Protocol):
+    """What answers: called once per complete request; it calls `Exchange.send` once, then or later, on the loop's thread."""
+
+    def __call__(self, exchange: Exchange) -> None: ...
+
+
+class Transport(Protocol):
+    """Sends the reply of an exchange and closes when told to: a connection."""
+
+    deadline: float
+    """When the listener closes it, in seconds of the event loop's clock."""
+
+    def expire(self) -> None:
+        """Close because the deadline has passed."""
+        ...
+
+    def close_when_idle(self, *, fresh: bool) -> None:
+        """Close if no request is under way; with `fresh`, also if none has begun yet."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+    def reply(self, exchange: Exchange, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
+        """Send the reply after those of every earlier request of the connection."""
+        ...
+
+
+class Acceptor(Protocol):
+    """Owns the connections of one server, with their limits: a listener."""
+
+    application: Application
+    limits: ConnectionLimits
+    draining: bool
+    held_bytes: int
+    date: bytes
+
+    def opened(self, connection: Transport) -> bool:
+        """Count a connection. False if there are as many as the limits allow."""
+        ...
+
+    def closed(self, connection: Transport) -> None:
+        """Forget a connection."""
+        ...
+
+
+class Exchange:
+    """One request and the place for its reply."""
+
+    __slots__ = (
+        "_connection", "authorization", "binary_header_length", "body", "close", "content_encoding", "content_type", "host",
+        "method", "origin", "path", "received", "reply",
+    )  # fmt: skip
+
+    def __init__(self, connection: Transport, method: bytes, path: bytes) -> None:
+        self._connection = connection
+        self.method = method
+        self.path = path
+        self.body: bytes | bytearray = b""
+        self.authorization: bytes | None = None
+        self.binary_header_length: bytes | None = None
+        self.content_encoding: bytes | None = None
+        self.content_type: bytes | None = None
+        self.host = b""
+        self.origin: bytes | None = None
+        self.close = False
+        self.received = perf_counter()
+        self.reply: bytes | None = None
+
+    def send(self, status: int, body: bytes, content_type: bytes = JSON, extra: bytes = b"") -> None:
+        """Reply. The bytes leave when every earlier request has its reply. `extra` is whole header lines."""
+        self._connection.reply(self, status, body, content_type, extra)
+
+    def refuse(
+        self, status: int, code: str, what: str, reasons: list[str] | None = None, extra: bytes = b""
+    ) -> None:
+        """Reply with an error in the one shape that all errors have."""
+        self.send(status, error_body(code, what, reasons), JSON, extra)

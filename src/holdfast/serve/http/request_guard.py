@@ -1,0 +1,64 @@
+"""Who may change something: no page that a browser has open, and nobody who calls us by a name that is not ours.
+
+A browser sends requests of any page to any address. Three things keep foreign pages out: it names the page's own origin
+in them, it cannot send JSON to another origin without asking first (and nobody answers), and a name that a foreign page
+made to point at us (DNS rebinding) stands in Host (Fetch Standard section 4.9; RFC 9110 section 7.4 for 421).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Final
+
+from holdfast.serve.http.exchange import Exchange
+
+_ENOUGH: Final = 256
+"""So many values of Host are remembered as ours; a client chooses the port that it writes there."""
+_TYPES: Final = (b"", b"application/json", b"application/octet-stream")
+
+
+class Doors:
+    """Decides for each request that changes something.
+
+    Parameters
+    ----------
+    names
+        By which the server may be called besides localhost and addresses: what it is bound to and what is set.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = {name.lower().rstrip(".") for name in names} | {"localhost"}
+        self._ours: set[bytes] = set()
+
+    def refusal(self, exchange: Exchange) -> tuple[int, str] | None:
+        """Status and words for a request that is not taken; None for one that is."""
+        host = exchange.host
+        if host not in self._ours:
+            if not self._is_ours(host):
+                return 421, "this server is not called by that name: see HOLDFAST_NAMES"
+            if len(self._ours) < _ENOUGH:
+                self._ours.add(host)
+        if exchange.origin is not None and exchange.origin.partition(b"://")[2].lower() != host.lower():
+            return 403, "pages of other origins change nothing here"
+        kind = exchange.content_type
+        if kind is not None and kind.partition(b";")[0].strip().lower() not in _TYPES:
+            return 415, "a body is application/json, or application/octet-stream with binary tensors"
+        return None
+
+    def _is_ours(self, host: bytes) -> bool:
+        if not host:
+            return True  # HTTP/1.0, which no browser speaks any more
+        text = host.decode("latin-1").lower()
+        name, colon, port = text.rpartition(":")
+        if not colon or "]" in port:
+            name = text
+        elif not port.isdigit():
+            return False
+        if name in self._names or name.rstrip(".") in self._names or name.endswith(".localhost"):
+            return True
+        try:
+            ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+        except ValueError:
+            return False
+        return True

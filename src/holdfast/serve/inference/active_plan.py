@@ -1,0 +1,76 @@
+"""What a server does now: a plan with its versions, all of them warm, as one immutable object."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from holdfast.contract.schema.source_metadata import crossing
+from holdfast.features import OnlineTable
+from holdfast.records import Arm, TrafficPlan
+from holdfast.rollout import salt_of
+from holdfast.serve.inference.loaded_model import LoadedVersion
+from holdfast.serve.inference.request_schema import Endpoint
+from holdfast.serve.inference.shadow import Cast
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What the server does now: one immutable object, so that following a plan is one assignment."""
+
+    plan: TrafficPlan
+    endpoint: Endpoint
+    """The champion's contract: what a request is checked by before anybody knows who will answer it."""
+    endpoints: Mapping[str, Endpoint]
+    """Each version's own contract; versions of one contract share it."""
+    versions: Mapping[str, LoadedVersion]
+    salt: bytes
+    shadow_salt: bytes
+    """Another salt, so that who is copied is drawn apart from who is moved."""
+
+    @classmethod
+    def of(
+        cls, plan: TrafficPlan, versions: Mapping[str, LoadedVersion], before: Serving | None = None
+    ) -> Serving:
+        """`plan` with its versions, all of them warm; the champion's contract is the endpoint's.
+
+        What was compiled for `before` is used again, so that to go back costs next to nothing.
+        """
+        salt = salt_of(plan.model, plan.rollout if plan.rollout is not None else 0)
+        contracts = {version.contract.hash: version.contract for version in versions.values()}
+        known = {} if before is None else {each.contract.hash: each for each in before.endpoints.values()}
+        compiled = {found: known.get(found) or Endpoint(contract) for found, contract in contracts.items()}
+        endpoints = {name: compiled[version.contract.hash] for name, version in versions.items()}
+        for one, other in itertools.permutations(compiled.values(), 2):
+            # Asked here, so that no request waits for the definitions of units.
+            for name, facts in one.unlike(other).items():
+                crossing(one.contract.column(name), facts)
+        copied = salt_of(f"shadow of {plan.model}", plan.rollout if plan.rollout is not None else 0)
+        return cls(plan, endpoints[plan.champion], endpoints, versions, salt, copied)
+
+    @property
+    def intended(self) -> str:
+        """The version that new traffic is meant for."""
+        return self.plan.intended
+
+    def stand_ins(self, failed: str) -> list[str]:
+        """Who answers when `failed` could not, in turn; each only rows that its own contract lets through."""
+        plan = self.plan
+        order = [plan.champion] if failed == plan.challenger else []
+        order += [version for version in (plan.previous, plan.fallback) if version is not None]
+        return [version for version in dict.fromkeys(order) if version != failed]
+
+    def cast(self, table: OnlineTable) -> Cast | None:
+        """Who is compared off the path; None without a shadow."""
+        shadow, champion = self.plan.shadow, self.plan.champion
+        if shadow is None:
+            return None
+        of, ours = self.endpoints, self.versions
+        return Cast(ours[shadow], ours[champion], of[shadow], of[champion], table, self.plan.rollout)
+
+    def arm(self, version: str) -> Arm:
+        """The side on which `version` answers."""
+        if version == self.plan.champion:
+            return Arm.CHAMPION
+        return Arm.CHALLENGER if version == self.plan.challenger else Arm.FALLBACK

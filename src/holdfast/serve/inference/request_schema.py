@@ -1,0 +1,140 @@
+"""What a model's requests must look like: the champion's contract, compiled for the wire and for the row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from holdfast.contract import (
+    ColumnFacts,
+    Contract,
+    Timestamp,
+    compile_row,
+    compile_rules,
+    microseconds,
+    read_moment,
+)
+from holdfast.serve.inference.fast_check import screen
+from holdfast.serve.inference.unit_conversion import converted
+from holdfast.serve.protocol.oip import InferRequest, RequestError
+from holdfast.serve.protocol.oip_metadata import input_spec
+
+NAMED_ROWS: Final = 20
+"""How many bad rows an answer names; the counters count them all."""
+
+FEW_ROWS: Final = 4
+"""From so many rows on the columns are screened first."""
+
+Row = dict[str, Any]
+
+
+class Endpoint:
+    """The compiled contract. Cheap to call, and free of state."""
+
+    __slots__ = (
+        "_by_name", "_check", "_columns", "_event", "_instants", "_rules", "_screens", "contract", "facts", "specs", "wire",
+    )  # fmt: skip
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        self.wire = tuple(input_spec(column) for column in contract.request_columns)
+        self.specs = {spec.name: spec.datatypes for spec in self.wire}
+        self.facts = {spec.name: spec.facts for spec in self.wire}
+        self._by_name = {column.name: column for column in contract.request_columns}
+        self._columns = tuple(self._by_name)
+        self._check = compile_row(contract, request=True)
+        self._rules = compile_rules(contract, request=True)
+        found = contract.column(contract.event_time)
+        if not isinstance(found, Timestamp):
+            raise TypeError(f"{contract.event_time} is not a timestamp")  # the contract itself forbids it
+        self._event = (found.name, ZoneInfo(found.tz), found.naive == "local")
+        self._screens = {
+            column.name: quick
+            for column in contract.request_columns
+            if (quick := screen(column, in_key=column.name in contract.key)) is not None
+        }
+        self._instants = tuple(
+            (column.name, ZoneInfo(column.tz), column.naive == "local")
+            for column in contract.request_columns
+            if isinstance(column, Timestamp)
+        )
+
+    def admit(self, request: InferRequest, violations: Counter[str]) -> tuple[list[Row], list[int]]:
+        """The request as one mapping a row, each of them checked, and the event time of each in microseconds UTC.
+
+        The rows hold their event time as that number, which features read faster. Raises `RequestError` HF502 with rows
+        and reasons when one breaks the contract; `violations` counts by reason.
+        """
+        columns = request.columns if request.facts is None else self._converted(request)
+        rows: list[Row]
+        if request.rows == 1:  # most requests, and half the work
+            rows = [{name: values[0] for name, values in columns.items()}]
+        else:
+            names = tuple(columns)
+            rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        known: dict[str, int] = {}
+        check: Callable[[Row], tuple[str, ...]] | None = self._check
+        if request.rows >= FEW_ROWS and self._surely_valid(columns, known):
+            check = self._rules
+        if check is not None:
+            broken = [(number, reasons) for number, row in enumerate(rows) if (reasons := check(row))]
+            if broken:
+                raise self._violation(broken, violations)
+        name, zone, local = self._event
+        moments = [known.get(row[name]) or self._moment(row[name], name, zone, local) for row in rows]
+        for row, moment in zip(rows, moments, strict=True):
+            row[name] = moment
+        return rows, moments
+
+    def _surely_valid(self, columns: dict[str, list[Any]], known: dict[str, int]) -> bool:
+        """Whether every column is valid beyond doubt; `known` then has every event time by its text."""
+        if len(columns) != len(self._columns):
+            return False  # something is missing, which may be allowed
+        if not all(quick(columns[name]) for name, quick in self._screens.items()):
+            return False
+        for name, zone, local in self._instants:
+            values = columns[name]
+            if set(map(type, values)) != {str}:
+                return False
+            event = name == self._event[0]
+            for value in set(values):
+                moment = read_moment(value, zone, local=local)
+                if isinstance(moment, str):
+                    return False
+                if event:
+                    known[value] = microseconds(moment)
+        return True
+
+    @staticmethod
+    def _moment(text: object, name: str, zone: ZoneInfo, local: bool) -> int:
+        moment = read_moment(text, zone, local=local)
+        if isinstance(moment, str):
+            raise RequestError("HF502", f"the event time cannot be read: {moment}", [f"{name}|{moment}"])
+        return microseconds(moment)
+
+    def received(self, request: InferRequest) -> list[tuple[Any, ...]]:
+        """The rows as they came, in the order and the units of the contract: what is logged."""
+        columns = request.columns if request.facts is None else self._converted(request)
+        if request.rows == 1:
+            return [tuple([columns[name][0] if name in columns else None for name in self._columns])]
+        absent = [None] * request.rows
+        return list(zip(*[columns.get(name, absent) for name in self._columns], strict=True))
+
+    def unlike(self, other: Endpoint) -> dict[str, ColumnFacts]:
+        """What `other` says of the columns that both have and of which they do not say the same."""
+        return {name: facts for name, facts in other.facts.items() if self.facts.get(name, facts) != facts}
+
+    def _converted(self, request: InferRequest) -> dict[str, list[Any]]:
+        assert request.facts is not None
+        return converted(self._by_name, request.columns, request.facts)
+
+    @staticmethod
+    def _violation(broken: list[tuple[int, tuple[str, ...]]], violations: Counter[str]) -> RequestError:
+        for _, reasons in broken:
+            violations.update(reasons)
+        named = [f"row {number}: {reason}" for number, reasons in broken[:NAMED_ROWS] for reason in reasons]
+        return RequestError(
+            "HF502", f"{len(broken)} of the rows break the model's contract", named, uncounted=()
+        )

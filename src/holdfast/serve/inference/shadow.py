@@ -1,0 +1,388 @@
+"""Copies of requests for a version that nobody sees: answered on a thread of their own, after the answer went out.
+
+The answer's path gives a copy away and forgets it. What waits is bounded in number and bytes, and what does not fit is
+dropped and counted; what the shadow makes of a copy, it makes without the path's knowing: it may raise, answer nonsense,
+take ever longer, or never come back. A shadow that does not come back within `DEADLINE_SECONDS` is abandoned with its
+thread, and gets no copy any more while the same version shadows. ONNX Runtime runs without the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter, thread_time
+from typing import Final
+
+from holdfast.features import OnlineTable
+from holdfast.rollout.evidence.shadow import HUNG, OK
+from holdfast.serve.inference.loaded_model import LoadedVersion, Probabilities, unfit
+from holdfast.serve.inference.request_schema import Endpoint, Row
+from holdfast.serve.operator_log import tell
+from holdfast.serve.protocol.oip import RequestError
+from holdfast.store.serving.prediction_log import ShadowRecord, frame
+
+QUEUED_COPIES: Final = 512
+"""How many copies wait at most."""
+QUEUED_BYTES: Final = 16 * 1024 * 1024
+"""How large the requests of all copies that wait may be together."""
+DEADLINE_SECONDS: Final = 10.0
+"""How long a shadow may take for one copy before it is taken for hung."""
+LOOK_SECONDS: Final = 0.005
+"""How often the thread looks for copies while they come."""
+_IDLE_SECONDS: Final = 1.0
+_TICKS: Final = 20
+LONGEST_REST_SECONDS: Final = 0.05
+"""After each copy the thread rests as long as it worked, at most so long: it never has more than half a core."""
+_WAY_SECONDS: Final = 0.0005
+_WAYS_GIVEN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One answered request, as it is given to a shadow. Nothing in it is changed by either side.
+
+    `rows_for` gives its rows and their event times by the contract of an endpoint, and raises `RequestError` when they
+    break it; `champion_result` and what follows are of the answer that went out.
+    """
+
+    id: str
+    unit: bytes
+    rollout: int | None
+    bytes: int
+    rows_for: Callable[[Endpoint], tuple[list[Row], list[int]]]
+    champion: str
+    champion_result: str
+    champion_latency_us: int
+    champion_probabilities: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Who is compared: the shadow, and the version that answers, which runs again beside it to be timed alike."""
+
+    shadow: LoadedVersion
+    champion: LoadedVersion
+    endpoint: Endpoint
+    champion_endpoint: Endpoint
+    table: OnlineTable
+    rollout: int | None
+    """Whose evidence the copies are."""
+
+    @property
+    def attempt(self) -> tuple[str, int | None]:
+        """The version and its rollout: what a hang is held against. In a newer rollout it may try again."""
+        return self.shadow.name, self.rollout
+
+
+class ShadowThread:
+    """Answers copies, one at a time. `offer` and `cast` belong to the thread that answers requests.
+
+    Parameters
+    ----------
+    wake
+        Is called on the shadow's own thread when there is something to `take`; it must not wait.
+    clock_us
+        Microseconds since 1970 UTC.
+    deadline_seconds
+        How long one copy may take.
+    """
+
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        clock_us: Callable[[], int],
+        *,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        queued_copies: int = QUEUED_COPIES,
+        queued_bytes: int = QUEUED_BYTES,
+    ) -> None:
+        self.results: Counter[tuple[str, str]] = Counter()
+        """Copies by version and what became of them."""
+        self.dropped: Counter[str] = Counter()
+        """Copies by version that did not fit, or came when it was switched off."""
+        self.answering = False
+        """Whether requests are being answered at this moment: then the shadow begins nothing."""
+        self.left_behind = 0
+        """Threads that did not come back and could not be ended."""
+        self.off = ""
+        """Why the version gets no copies any more; empty while it does."""
+        self._wake = wake
+        self._woken = False
+        self._finished: deque[bytes] = deque()
+        self._clock_us = clock_us
+        self._tick_seconds = deadline_seconds / _TICKS
+        self._deadline_seconds = deadline_seconds
+        self._queued_copies, self._queued_bytes = queued_copies, queued_bytes
+        self._cast: Cast | None = None
+        self._off_for: tuple[str, int | None] | None = None
+        self._worker: _Worker | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many copies wait."""
+        return 0 if self._worker is None else len(self._worker.queue)
+
+    def cast(self, cast: Cast | None) -> None:
+        """Who is compared from now on; None ends it. In the same rollout a version goes on, switched off or not."""
+        before, self._cast = self._cast, cast
+        worker = self._worker
+        if cast is None or (
+            before is not None and (before.shadow is not cast.shadow or before.attempt != cast.attempt)
+        ):
+            self._worker = None
+            if worker is not None:
+                worker.stop()
+                if before is not None:
+                    self.dropped[before.shadow.name] += worker.clear()
+        if cast is not None and cast.attempt != self._off_for:
+            self.off = ""
+
+    def offer(self, copy: Copy) -> None:
+        """Hand over a copy; it is dropped and counted when there is no room."""
+        cast = self._cast
+        if cast is None:
+            return
+        name = cast.shadow.name
+        if self.off:
+            self.dropped[name] += 1
+            return
+        worker = self._worker
+        if worker is None:
+            worker = self._worker = _Worker(self)
+        full = len(worker.queue) >= self._queued_copies or (
+            worker.queue and worker.bytes + copy.bytes > self._queued_bytes
+        )
+        if full:
+            self.dropped[name] += 1
+            return
+        worker.put(copy, cast)
+
+    def take(self) -> list[bytes]:
+        """The records that were finished since the last time, as they stand in a segment."""
+        self._woken = False  # first: what is finished from here on wakes again
+        return [self._finished.popleft() for _ in range(len(self._finished))]
+
+    def stop(self) -> None:
+        """End it. Does not wait for a shadow that hangs."""
+        self.cast(None)
+
+    # --- called by the worker's threads -------------------------------------------------------------------------------
+
+    def done(self, worker: _Worker, record: ShadowRecord) -> None:
+        """A copy is answered; one that was given up meanwhile is not answered twice."""
+        with worker.lock:
+            if worker.abandoned:
+                return
+            worker.current = None
+        self._finish(record)
+
+    def hung(self, worker: _Worker, given: tuple[Copy, Cast]) -> None:
+        """The shadow did not come back: its thread is left behind, and it gets no copies any more."""
+        with worker.lock:
+            if worker.current is not given:
+                return
+            worker.abandoned = True
+        copy, cast = given
+        name = cast.shadow.name
+        self._off_for = cast.attempt
+        self.left_behind += 1
+        self.off = f"{name} did not come back from a copy within {self._deadline_seconds:g} s"
+        self.dropped[name] += worker.clear()
+        tell(f"the shadow is switched off: {self.off}")
+        latency_us = int(self._deadline_seconds * 1e6)
+        self._finish(_record(copy, name, self._clock_us(), HUNG, latency_us, None, []))
+
+    def _finish(self, record: ShadowRecord) -> None:
+        self.results[record.version, record.result] += 1
+        self._finished.append(frame(record))
+        if not self._woken:
+            self._woken = True
+            self._wake()
+
+    def give_way(self) -> None:
+        """Wait until nothing is being answered, some milliseconds at most."""
+        for _ in range(_WAYS_GIVEN):
+            if not self.answering:
+                return
+            time.sleep(_WAY_SECONDS)
+
+    def clock_us(self) -> int:
+        """Microseconds since 1970 UTC."""
+        return self._clock_us()
+
+    @property
+    def tick_seconds(self) -> float:
+        """How often it is looked whether the shadow came back."""
+        return self._tick_seconds
+
+
+class _Worker:
+    """One thread that answers copies and one that watches it; both end when it is stopped or abandoned.
+
+    Who puts a copy takes no lock and wakes nobody while copies come: the thread looks for them itself every few
+    milliseconds, and sleeps when none came for a second.
+    """
+
+    def __init__(self, owner: ShadowThread) -> None:
+        self.queue: deque[tuple[Copy, Cast]] = deque()
+        self.lock = threading.Lock()
+        self.current: tuple[Copy, Cast] | None = None
+        """What is under way; None between copies."""
+        self.abandoned = False
+        self._owner = owner
+        self._put_bytes = self._taken_bytes = 0  # each counted by one thread only
+        self._stopping = self._asleep = False
+        self._wake = threading.Event()
+        self._ticks = self._since = 0
+        threading.Thread(target=self._answer_forever, name="shadow", daemon=True).start()
+        threading.Thread(target=self._guard_forever, name="shadow-guard", daemon=True).start()
+
+    @property
+    def bytes(self) -> int:
+        """How large the requests are that wait."""
+        return self._put_bytes - self._taken_bytes
+
+    def put(self, copy: Copy, cast: Cast) -> None:
+        self.queue.append((copy, cast))
+        self._put_bytes += copy.bytes
+        if self._asleep:
+            self._wake.set()
+
+    def clear(self) -> int:
+        """Forget what waits, of a worker that is over; how many copies."""
+        many = len(self.queue)
+        self.queue.clear()
+        return many
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    @property
+    def _over(self) -> bool:
+        return self._stopping or self.abandoned
+
+    def _answer_forever(self) -> None:
+        quiet = 0
+        while not self._over:
+            try:
+                found = self.queue.popleft()
+            except IndexError:
+                quiet = self._rest(quiet)
+                continue
+            quiet = 0
+            self._taken_bytes += found[0].bytes
+            with self.lock:
+                self.current, self._since = found, self._ticks
+            owner, began = self._owner, perf_counter()
+            owner.done(self, answered(*found, owner.clock_us, owner.give_way))
+            time.sleep(min(perf_counter() - began, LONGEST_REST_SECONDS))
+
+    def _rest(self, quiet: int) -> int:
+        """Wait for copies; how often there was none."""
+        if quiet * LOOK_SECONDS < _IDLE_SECONDS:
+            time.sleep(LOOK_SECONDS)
+            return quiet + 1
+        self._wake.clear()
+        self._asleep = True
+        if not self.queue and not self._over:
+            self._wake.wait(_IDLE_SECONDS)
+        self._asleep = False
+        return quiet
+
+    def _guard_forever(self) -> None:
+        """Counts its own ticks: a process that was stopped and goes on finds no time gone by here."""
+        waiting = threading.Event()
+        while not self._over:
+            waiting.wait(self._owner.tick_seconds)
+            with self.lock:
+                self._ticks += 1
+                current = self.current if self._ticks - self._since > _TICKS else None
+            if current is not None:
+                self._owner.hung(self, current)
+
+
+def answered(
+    copy: Copy, cast: Cast, clock_us: Callable[[], int], give_way: Callable[[], None]
+) -> ShadowRecord:
+    """What the shadow makes of `copy`. Never raises.
+
+    The version that answered runs once more beside it, so that both are timed on the same thread with the same rows, in
+    processor time: others may have the processor at any moment. Who goes first is drawn by the unit. Before each, those who
+    answer users are let by.
+    """
+    timed: dict[str, tuple[str, Probabilities | None, int]] = {}
+    sides = [(cast.shadow, cast.endpoint)]
+    if copy.champion == cast.champion.name:
+        sides.insert(copy.unit[-1] & 1 if copy.unit else 0, (cast.champion, cast.champion_endpoint))
+    for version, endpoint in sides:
+        give_way()
+        began = thread_time()
+        kind, found = _run(copy, version, endpoint, cast)
+        timed[version.name] = kind, found, int((thread_time() - began) * 1e6)
+    result, ours, latency_us = timed[cast.shadow.name]
+    beside, _, beside_us = timed.get(cast.champion.name, ("", None, 0))
+    return _record(
+        copy,
+        cast.shadow.name,
+        clock_us(),
+        result,
+        latency_us,
+        beside_us if beside == OK else None,
+        [] if ours is None else ours.tolist(),
+    )
+
+
+def _run(
+    copy: Copy, version: LoadedVersion, endpoint: Endpoint, cast: Cast
+) -> tuple[str, Probabilities | None]:
+    try:
+        told, moments = copy.rows_for(endpoint)
+        rows = [dict(row) for row in told]
+        version.fill_aggregates(rows, moments, cast.table)
+        _as_seen(rows, told, version, cast.champion)
+        found = version.run(rows)
+    except RequestError:
+        return "contract", None
+    except Exception:  # whatever a version raises is counted as its failure
+        return "exception", None
+    kind = unfit(found, len(rows))
+    return (kind, None) if kind else (OK, found)
+
+
+def _as_seen(rows: list[Row], told: list[Row], version: LoadedVersion, champion: LoadedVersion) -> None:
+    """Aggregates that the champion reads too are as it saw them: values of the same moment may have come since."""
+    shared = [name for name, *_ in set(version.lookups) & set(champion.lookups)]
+    for row, seen in zip(rows, told, strict=True):
+        for name in shared:
+            if name in seen:
+                row[name] = seen[name]
+
+
+def _record(
+    copy: Copy,
+    version: str,
+    at_us: int,
+    result: str,
+    latency_us: int,
+    beside_us: int | None,
+    probabilities: list[float],
+) -> ShadowRecord:
+    return ShadowRecord(
+        copy.id,
+        at_us,
+        copy.unit,
+        copy.rollout,
+        version,
+        result,
+        latency_us,
+        beside_us,
+        probabilities,
+        copy.champion,
+        copy.champion_result,
+        copy.champion_latency_us,
+        list(copy.champion_probabilities),
+    )

@@ -1,0 +1,64 @@
+"""Where a request says what unit its numbers are in: converted to the contract's, or refused, as a delivery is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from holdfast.contract import Column, ColumnFacts
+from holdfast.contract.schema.source_metadata import InexactError, Misfit, convert_value, crossing
+from holdfast.contract.schema.units import are_read, definitions
+from holdfast.errors import UnavailableError
+from holdfast.serve.protocol.oip import RequestError
+
+_ONCE: Final = threading.Lock()
+
+
+def converted(
+    columns: Mapping[str, Column], values: dict[str, list[Any]], facts: Mapping[str, ColumnFacts]
+) -> dict[str, list[Any]]:
+    """`values` in the units of `columns`; a new mapping, because another contract may have other units.
+
+    Raises
+    ------
+    RequestError
+        HF502 when a column cannot be converted, or is something else by its semantic.
+    UnavailableError
+        HF503 while the definitions of units are read, which takes a second once in a server's life, beside the requests.
+    """
+    known = [name for name in facts if name in columns]
+    if not are_read() and any(_foreign(columns[name], facts[name]) for name in known):
+        _read_beside()
+    found = dict(values)
+    for name in known:
+        column = columns[name]
+        how = crossing(column, facts[name])
+        if isinstance(how, Misfit):
+            raise RequestError("HF502", how.what, [how.reason])
+        if how is not None:
+            try:
+                found[name] = [convert_value(column, how, value) for value in values[name]]
+            except InexactError as error:
+                what = f"input {name!r} holds a number that is not whole in the contract's unit"
+                raise RequestError("HF502", what, [f"{name}|not_exact"]) from error
+    return found
+
+
+def _foreign(column: Column, facts: ColumnFacts) -> bool:
+    return facts.unit is not None and facts.unit != getattr(column, "unit", facts.unit)
+
+
+def _read_beside() -> None:
+    if _ONCE.acquire(blocking=False):
+        threading.Thread(target=_read, name="units", daemon=True).start()
+    raise UnavailableError(
+        "HF503", "the definitions of units are being read; send the request again in a second"
+    )
+
+
+def _read() -> None:
+    try:
+        definitions()
+    finally:
+        _ONCE.release()

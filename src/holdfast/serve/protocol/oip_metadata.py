@@ -1,0 +1,77 @@
+"""What the Open Inference Protocol v2 tells of a server and its models: names, tensors, datatypes, units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from holdfast.contract import Boolean, Category, Column, ColumnFacts, Integer, Label, Number, Text, Timestamp
+from holdfast.serve.protocol.oip import OUTPUT
+
+PLATFORM: Final = "onnx_onnxv1"
+
+_INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a column of the contract looks on the wire: its own datatype first, then the others that it is read from."""
+
+    name: str
+    datatypes: tuple[str, ...]
+    facts: ColumnFacts
+    """What the contract says its values are: told by the metadata, and compared with what a request says."""
+
+
+def input_spec(column: Column) -> InputSpec:
+    """The tensor that carries `column`.
+
+    >>> input_spec(Category("carrier")).datatypes
+    ('BYTES',)
+    """
+    facts = ColumnFacts(getattr(column, "unit", None), column.semantic)
+    match column:
+        case Number():
+            return InputSpec(column.name, ("FP64", "FP32", *_INTEGERS), facts)
+        case Integer():
+            return InputSpec(column.name, ("INT64", *(each for each in _INTEGERS if each != "INT64")), facts)
+        case Category() | Text():
+            return InputSpec(column.name, ("BYTES",), facts)
+        case Timestamp():
+            return InputSpec(column.name, ("BYTES", "INT64"), facts)
+        case Boolean() | Label():
+            return InputSpec(column.name, ("BOOL",), facts)
+
+
+def model_metadata(
+    name: str, versions: Sequence[str], specs: Sequence[InputSpec], facts: Mapping[str, str]
+) -> bytes:
+    """The answer of `GET v2/models/<name>`: every input and output with datatype and shape, and of an input the unit and
+    semantic that its values have."""
+    return _encode(
+        {
+            "name": name,
+            "versions": list(versions),
+            "platform": PLATFORM,
+            "inputs": [_described(spec) for spec in specs],
+            "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1]}],
+            "parameters": dict(facts),
+        }
+    )
+
+
+def _described(spec: InputSpec) -> dict[str, Any]:
+    said = (("unit", spec.facts.unit), ("semantic", spec.facts.semantic))
+    stated = {what: word for what, word in said if word is not None}
+    parameters = {"parameters": stated} if stated else {}
+    return {"name": spec.name, "datatype": spec.datatypes[0], "shape": [-1], **parameters}
+
+
+def server_metadata(version: str) -> bytes:
+    """The answer of `GET v2`."""
+    return _encode({"name": "holdfast", "version": version, "extensions": ["binary_tensor_data"]})

@@ -1,0 +1,378 @@
+"""The server process: builds everything, listens, and ends without dropping a request."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from email.utils import formatdate
+from typing import Final
+
+import uvloop
+
+from holdfast.errors import InputError
+from holdfast.records import check_name
+from holdfast.rollout.model.runtime import Binary
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.serve.api.abort_endpoint import AbortDoor
+from holdfast.serve.api.routes import Routes
+from holdfast.serve.follower.plan_follower import POLL_SECONDS, Follower
+from holdfast.serve.http.listener import Listener
+from holdfast.serve.http.request_guard import Doors
+from holdfast.serve.inference.active_plan import Serving
+from holdfast.serve.inference.data_plane import Plane
+from holdfast.serve.inference.metrics import ServerFacts, ShadowFacts, VersionFacts
+from holdfast.serve.inference.shadow import ShadowThread
+from holdfast.settings import Settings
+from holdfast.store.models import runtimes
+from holdfast.store.serving.log_directory import LOGS_DIRECTORY, claim
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.servers import Server
+
+LINGER_SECONDS: Final = 1.0
+"""After SIGTERM: how long new connections are still taken while readiness already says no, so that routers can notice."""
+DRAIN_SECONDS: Final = 6.0
+"""After that: how long a request that is under way may take to end."""
+FRESH_SECONDS: Final = 0.5
+"""How long of that a connection may take that was opened and has sent nothing yet."""
+FIRST_READ_SECONDS: Final = 2.0
+"""How long a start waits for the ledger before it serves its local copy."""
+SHADOW_SECONDS: Final = 0.02
+"""How long what a shadow has finished waits to be logged together with what it finishes next."""
+SWITCH_SECONDS: Final = 0.001
+"""How long a thread of this process may keep the interpreter from one that waits: a plan or an abort is seen in many short
+turns, each of which waits so long while requests are answered."""
+LOOK_SECONDS: Final = 0.02
+"""How often one that is started beside another looks whether it is ready."""
+_BACKLOG: Final = 1024
+
+
+def serve_forever(
+    settings: Settings,
+    model: str,
+    *,
+    limits: ConnectionLimits | None = None,
+    poll_seconds: float = POLL_SECONDS,
+    linger_seconds: float = LINGER_SECONDS,
+    started: Callable[[str], None] | None = None,
+    listening: int | None = None,
+    when_ready: bool = False,
+) -> None:
+    """Serve `model` until SIGTERM or SIGINT, or until SIGUSR1 says that another has taken over on the same socket: then no
+    connection is taken any more, but none is told that the model is not ready.
+
+    Parameters
+    ----------
+    settings
+        Root, ledger, address. Port 0 takes a free one.
+    model
+        The one model of this process.
+    limits
+        What clients may cost.
+    poll_seconds
+        How often the ledger is asked for a newer plan.
+    started
+        Is told the base URL once the socket listens; by default it is printed.
+    listening
+        The descriptor of a bound socket to listen on, which others may share; by default one is bound to the settings'
+        address. What waits to be accepted on a shared one outlives whoever would have accepted it.
+    when_ready
+        Take no connection before a version can answer it.
+
+    Raises
+    ------
+    InputError
+        HF103 when the address cannot be listened on.
+    """
+    check_name(model, "model")
+    tell = started if started is not None else _say
+    left_behind = uvloop.run(
+        _serve(
+            settings,
+            model,
+            limits or ConnectionLimits(),
+            poll_seconds,
+            linger_seconds,
+            tell,
+            listening,
+            when_ready,
+        )
+    )
+    if left_behind:
+        # A shadow still runs in native code, and the interpreter's end would pull the ground from under it: everything is
+        # on disk and answered, so the process ends without it.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # closed or full: nobody reads what was left in it
+                stream.flush()
+        os._exit(0)
+
+
+def _say(address: str) -> None:
+    print(f"holdfast: listening on {address}", flush=True)  # noqa: T201  (who starts a server on port 0 reads its address here)
+
+
+def now_us() -> int:
+    """Microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+async def _serve(
+    settings: Settings,
+    model: str,
+    limits: ConnectionLimits,
+    poll_seconds: float,
+    linger_seconds: float,
+    started: Callable[[str], None],
+    listening: int | None,
+    when_ready: bool,
+) -> int:
+    """Serve until told to stop; how many threads of shadows were left behind."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    relieved = asyncio.Event()
+
+    def relieve() -> None:
+        relieved.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGUSR1, relieve)
+    bound = _bind(settings) if listening is None else _shared(listening)
+    address = "http://{}:{}".format(*_shown(bound))
+    claimed = claim(settings.root / LOGS_DIRECTORY, model)
+    log = LogWriter(claimed.directory, claimed.server, model)
+    plane = Plane(model, log, now_us)
+    plane.shadow = ShadowThread(_waking(loop, plane), now_us)
+    server = Server(claimed.server, model, address, claimed.directory, now_us())
+    follower = Follower(plane, settings, server, now_us, poll_seconds=poll_seconds)
+    binary = runtimes.here(settings.build)
+    process = _Process(plane, follower, server, binary)
+    doors = Doors([settings.host, *settings.names])
+    door = AbortDoor(settings.token, follower.give)
+    routes = Routes(plane, process.status, process.scrape, binary.facts["holdfast"], doors, door)
+    listener = Listener(routes, limits, lambda: formatdate(usegmt=True).encode())
+    process.listener, process.routes = listener, routes
+    follower.configured.use(listener.configure)
+    follower.start_from_copy()
+    follower.start()
+    # With a ledger that answers, the first request already meets the newest plan.
+    await loop.run_in_executor(None, follower.first_read.wait, FIRST_READ_SECONDS)
+    # What is alive now stays alive: the collector need not walk it again and again under load.
+    gc.collect()
+    gc.freeze()
+    while when_ready and not routes.ready and not stop.is_set():
+        await asyncio.sleep(LOOK_SECONDS)
+    if not (when_ready and stop.is_set()):  # whoever never was ready leaves all connections to others
+        accepting = await loop.create_server(listener.connection, sock=bound, backlog=_BACKLOG)
+        follower.listening()
+        started(address)
+        await stop.wait()
+        listener.draining = True
+        if relieved.is_set():
+            accepting.close()
+        else:
+            routes.draining = True
+        await _drain(listener, accepting, linger_seconds)
+    follower.stop()
+    plane.shadow.stop()
+    plane.keep_shadowed()
+    await asyncio.sleep(0)  # the last replies leave with this turn of the loop
+    listener.close()
+    log.close()
+    claimed.release()
+    return plane.shadow.left_behind
+
+
+async def _drain(listener: Listener, accepting: asyncio.Server, linger_seconds: float) -> None:
+    """Let what is under way end, and those who wait between two requests go elsewhere."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(linger_seconds)
+    accepting.close()
+    listener.close_idle(fresh=False)
+    patience, deadline = loop.time() + FRESH_SECONDS, loop.time() + DRAIN_SECONDS
+    while listener.connections and loop.time() < deadline:
+        await asyncio.sleep(0.01)
+        if loop.time() > patience:
+            listener.close_idle(fresh=True)
+
+
+def _waking(loop: asyncio.AbstractEventLoop, plane: Plane) -> Callable[[], None]:
+    """What a shadow's thread calls when it has finished something: soon after, the loop logs it."""
+
+    def later() -> None:
+        loop.call_later(SHADOW_SECONDS, plane.keep_shadowed)
+
+    def wake() -> None:
+        try:
+            loop.call_soon_threadsafe(later)
+        except RuntimeError:
+            # The loop has ended, and with it the server: nobody waits for this record.
+            return
+
+    return wake
+
+
+def _shared(descriptor: int) -> socket.socket:
+    try:
+        bound = socket.socket(fileno=descriptor)
+        bound.getsockname()
+    except OSError as error:
+        raise InputError(
+            "HF103", f"descriptor {descriptor} is no socket to listen on", state="no server was started"
+        ) from error
+    bound.setblocking(False)
+    return bound
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, where = found[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(where)
+    except OSError as error:
+        raise InputError(
+            "HF103",
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
+            state="no server was started",
+            next_command="set HOLDFAST_HOST and HOLDFAST_PORT",
+        ) from error
+    bound.setblocking(False)
+    return bound
+
+
+def _shown(bound: socket.socket) -> tuple[str, int]:
+    host, port = bound.getsockname()[:2]
+    return (f"[{host}]" if ":" in host else host), port
+
+
+class _Process:
+    """What the server says about itself."""
+
+    listener: Listener
+    routes: Routes
+
+    def __init__(self, plane: Plane, follower: Follower, server: Server, binary: Binary) -> None:
+        self._plane = plane
+        self._follower = follower
+        self._server = server
+        self._binary, self._binary_id = binary, binary.id
+
+    def status(self) -> dict[str, object]:
+        """`/holdfast/status`."""
+        serving = self._plane.serving
+        plan = serving.plan if serving is not None else None
+        progress, swap = self._follower.progress, self._follower.swap
+        return {
+            "server": self._server.server,
+            "model": self._server.model,
+            "ready": self.routes.ready,
+            "plan": plan.plan if plan else None,
+            "champion": plan.champion if plan else None,
+            "challenger": plan.challenger if plan else None,
+            "share_ppm": plan.share_ppm if plan else 0,
+            "previous": plan.previous if plan else None,
+            "fallback": plan.fallback if plan else None,
+            "rollout": plan.rollout if plan else None,
+            "shadow": plan.shadow if plan else None,
+            "shadow_ppm": plan.shadow_ppm if plan else 0,
+            **self._shadow_status(),
+            "intended": serving.intended if serving else None,
+            "table_version": self._follower.online.table_version,
+            "following": self._follower.alive,
+            "ledger_read_us": progress.ledger_read_us,
+            "trouble": progress.trouble,
+            "refused": progress.refusal,
+            "left_out": swap.left_out,
+            "aborts": [asdict(abort) for abort in swap.aborts.values()],
+            "held": swap.held,
+            "binary": self._binary_id,
+            "configuration": self.listener.limits.id,
+            "configuration_trouble": self._follower.configured.trouble,
+            "abort_trouble": self._follower.aborts.trouble or self._follower.aborts.reserve_trouble,
+            "online_trouble": progress.online_trouble,
+            "copy_trouble": self._follower.keeper.trouble,
+            "log_segment": self._plane.log.segment,
+            "log_dropped": self._plane.log.dropped,
+        }
+
+    def scrape(self) -> ServerFacts:
+        """`/metrics`."""
+        serving = self._plane.serving
+        progress, swap = self._follower.progress, self._follower.swap
+        log = self._plane.log
+        return ServerFacts(
+            model=self._server.model,
+            now_seconds=now_us() / 1e6,
+            plan=serving.plan.plan if serving else 0,
+            share_ppm=serving.plan.share_ppm if serving else 0,
+            ready=self.routes.ready,
+            versions=self._versions(serving) if serving else (),
+            last_rollback_seconds=swap.rolled_back_us / 1e6,
+            ledger_read_seconds=progress.ledger_read_us / 1e6,
+            following=self._follower.alive,
+            plans_refused=progress.plans_refused,
+            versions_left_out=len(swap.left_out),
+            unusable_values=self._follower.online.unusable,
+            log_dropped=log.dropped,
+            log_failed_syncs=log.failed_syncs,
+            connections=len(self.listener.connections),
+            refused_connections=self.listener.refused_connections,
+            started_seconds=self._server.started_us / 1e6,
+            asked=progress.asked,
+            shadow=self._shadow_facts(),
+            build={"binary": self._binary_id, **self._binary.facts},
+        )
+
+    def _shadow_facts(self) -> ShadowFacts:
+        thread = self._plane.shadow
+        if thread is None:
+            return ShadowFacts()
+        return ShadowFacts(dict(thread.results), dict(thread.dropped), thread.waiting, bool(thread.off))
+
+    def _shadow_status(self) -> dict[str, object]:
+        thread = self._plane.shadow
+        found = self._shadow_facts()
+        return {
+            "shadow_copies": sum(found.results.values()),
+            "shadow_dropped": sum(found.dropped.values()),
+            "shadow_off": "" if thread is None else thread.off,
+        }
+
+    def _versions(self, serving: Serving) -> tuple[VersionFacts, ...]:
+        plan = serving.plan
+        roles = {
+            plan.shadow: "shadow",
+            plan.fallback: "fallback",
+            plan.previous: "previous",
+            plan.challenger: "challenger",
+            plan.champion: "champion",
+        }
+        deployed_us = self._follower.swap.deployed_us
+        return tuple(
+            VersionFacts(
+                name,
+                roles[name],
+                loaded.created_us / 1e6,
+                deployed_us.get(name, 0) / 1e6,
+                {
+                    "contract_hash": loaded.contract.hash,
+                    "features_hash": loaded.facts.features_hash,
+                    "snapshot": loaded.facts.snapshot,
+                    "learner": loaded.facts.learner,
+                },
+            )
+            for name, loaded in serving.versions.items()
+        )

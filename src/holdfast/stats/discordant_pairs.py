@@ -1,0 +1,140 @@
+"""Two tests on pairs of counts, both read from the likelihood of `holdfast.stats.odds_ratio`.
+
+`DiscordantTest`: the same requests were answered by two versions (in shadow), and only those say something on
+which one version was bad and the other was not. `RateTest`: does a version get as many queries as the one before it?
+A switch that loses requests on the way shows in no request's answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from holdfast.errors import InputError
+from holdfast.stats.interval import Interval
+from holdfast.stats.level_test import log_mean
+from holdfast.stats.odds_ratio import OddsTest, binomial_gain
+
+
+@dataclass(frozen=True, slots=True)
+class DiscordantTest(OddsTest):
+    """An e-process against "of the requests on which two versions differ, the challenger is the bad one at most `margin`
+    times as often as the champion".
+
+    Given that exactly one of the two was bad, it was the challenger with odds ψ; requests on which both were good, or
+    both bad, tell nothing. This is McNemar's test in a form that may be looked at all the time.
+
+    Guarantee: P(`log_e` ever reaches log(1/α)) <= α while the claim holds; exact. Assumption: the odds of each request,
+    given the past, are at most `margin`. Count each unit once.
+
+    Source: Q. McNemar, Psychometrika 12 (1947), doi 10.1007/BF02295996; and `holdfast.stats.odds_ratio`.
+
+    >>> test = DiscordantTest.begin().fold(challenger_only=14, champion_only=2)
+    >>> round(test.log_e, 1), DiscordantTest.from_state(test.state()) == test
+    (4.6, True)
+    """
+
+    KIND: ClassVar[str] = "discordant-1"
+
+    def fold(self, *, challenger_only: int, champion_only: int) -> Self:
+        """The test after more pairs: on so many only the challenger, or only the champion, was bad.
+
+        Raises `InputError` HF101 for a number below 0.
+        """
+        _not_negative(challenger_only, champion_only)
+        pairs = challenger_only + champion_only
+        return self._after(binomial_gain(challenger_only, pairs, 1.0, self._log_odds))
+
+
+@dataclass(frozen=True, slots=True)
+class _MoreTest(OddsTest):
+    """One direction of `RateTest`: more queries after than before."""
+
+    KIND: ClassVar[str] = "more-1"
+
+    def fold(self, after: int, before: int, odds: float) -> Self:
+        return self._after(binomial_gain(after, after + before, odds, self._log_odds))
+
+
+@dataclass(frozen=True, slots=True)
+class RateTest:
+    """An e-process against "the rate of queries after a switch is the rate before, within a factor `margin` either way".
+
+    Each fold compares a stretch after the switch with one before it, best of the same hour of a day, so that the course
+    of the day cancels. Given both counts together, the one after is binomial, whatever the rate is; `more` and `fewer` bet
+    on either direction, and the e-value is the mean of both.
+
+    Guarantee: P(`log_e` ever reaches log(1/α)) <= α while the rates are within `margin`, for queries that come
+    independently of one another (a Poisson process whose rate may change). Queries that come in bursts vary more than that:
+    count their units, and let `margin` cover what days differ by.
+
+    Source: J. Przyborowski, H. Wilenski, Biometrika 31 (1940), doi 10.1093/biomet/31.3-4.313 (the conditional test);
+    and `holdfast.stats.odds_ratio`.
+
+    >>> test = RateTest.begin(margin=1.5)
+    >>> test = test.fold(after=40, after_seconds=60, before=1000, before_seconds=600)
+    >>> round(test.log_e, 1), str(test.interval()), test.direction
+    (3.3, '0.3974 [0.2124, 0.6920]', 'fewer')
+    >>> RateTest.from_state(test.state()) == test
+    True
+    """
+
+    more: _MoreTest
+    fewer: _MoreTest
+
+    @classmethod
+    def begin(cls, margin: float = 1.5) -> RateTest:
+        """A test with no evidence. `InputError` HF101 unless `margin` is finite and at least 1."""
+        return cls(_MoreTest.begin(margin), _MoreTest.begin(margin))
+
+    @property
+    def log_e(self) -> float:
+        """Natural logarithm of the e-value at this moment."""
+        return log_mean([self.more.log_e, self.fewer.log_e])
+
+    @property
+    def direction(self) -> str:
+        """Which way the evidence points: "more" or "fewer"."""
+        return "more" if self.more.log_e > self.fewer.log_e else "fewer"
+
+    def fold(self, *, after: int, after_seconds: float, before: int, before_seconds: float) -> RateTest:
+        """The test after one more pair of stretches, each used once: queries, and how long they were counted.
+
+        Raises `InputError` HF101 for a count below 0 or a stretch that is not longer than nothing.
+        """
+        _not_negative(after, before)
+        if not (0.0 < after_seconds < math.inf and 0.0 < before_seconds < math.inf):
+            raise InputError("HF101", f"stretches of {after_seconds} s and {before_seconds} s have no rates")
+        return replace(
+            self,
+            more=self.more.fold(after, before, after_seconds / before_seconds),
+            fewer=self.fewer.fold(before, after, before_seconds / after_seconds),
+        )
+
+    def interval(self, alpha: float = 0.05) -> Interval:
+        """The rate after as a multiple of the rate before, with an interval as `OddsTest.interval` gives it."""
+        return self.more.interval(alpha)
+
+    def merge(self, other: RateTest) -> RateTest:
+        """The evidence of both; the order does not matter. `InputError` HF101 when their margins differ."""
+        return RateTest(self.more.merge(other.more), self.fewer.merge(other.fewer))
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the test knows, as plain JSON values."""
+        return {"kind": "rate-1", "more": self.more.state(), "fewer": self.fewer.state()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> RateTest:
+        """The test that `state()` described; `InputError` HF101 when it is of another kind."""
+        if state.get("kind") != "rate-1":
+            raise InputError("HF101", f"this is not the state of a rate test: {state.get('kind')!r}")
+        return cls(_MoreTest.from_state(state["more"]), _MoreTest.from_state(state["fewer"]))
+
+
+def _not_negative(*counts: int) -> None:
+    if not bool((np.array(counts) >= 0).all()):
+        raise InputError("HF101", f"counts are at least 0, not {counts}")

@@ -1,0 +1,106 @@
+"""When did a group begin to lose more than it used to? A detector whose mean time between false alarms is known.
+
+A test that watches for days against one hypothesis grows blind: what it lost while all was well must be won back first.
+A detector forgets: it is the sum of the wealth of gamblers of whom one begins in each window. With e_t the factor by which
+one window multiplies a gambler's wealth, of mean at most 1 while nothing is wrong, M_t = (1 + M_(t-1)) e_t, and
+M_t - t falls on average; so the first window with M_t >= A comes after at least A windows on average.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from holdfast.errors import InputError
+from holdfast.stats.level_test import STAKES, Floats, count_gains, log_mean, loss_gains
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """Watches the losses of one group, in [0, 1], against a level that was frozen before.
+
+    Parameters
+    ----------
+    level
+        The mean loss that is tolerated, above 0 and at most 1.
+    run_length
+        How many windows pass on average until a false alarm, at least; above 1. With windows of a minute, 43,200 is a month.
+
+    Guarantee: while the mean loss, given the past, is at most `level`, the mean number of windows until the first alarm
+    is at least `run_length`, for every law on [0, 1] and windows of any size. This is a rate of false alarms, not a chance:
+    in a watch of w windows the chance of one is at most w / `run_length` (M_t - t falls on average until it stops, too).
+
+    Assumption: the level is right. A surge that would have hit any version is held against this one.
+
+    Source: J. Shin, A. Ramdas, A. Rinaldo, New Engl. J. Stat. Data Sci. (2024), nejsds.nestat.org/journal/NEJSDS/article/59
+    (e-detectors of Shiryaev and Roberts' kind).
+
+    >>> watch = Detector.begin(level=0.02, run_length=10_000)
+    >>> for _ in range(1000):
+    ...     watch = watch.fold_counts(units=50, bad=1)
+    >>> watch.alarm, watch.fold_counts(units=50, bad=15).alarm
+    (False, True)
+    >>> Detector.from_state(watch.state()) == watch
+    True
+    """
+
+    level: float
+    run_length: float
+    log_sums: tuple[float, ...]  # for each stake, the natural logarithm of 1 + M
+    windows: int = 0
+
+    @classmethod
+    def begin(cls, level: float, run_length: float) -> Detector:
+        """A watch with no window yet. Raises `InputError` HF101 for a level or run length that means nothing."""
+        if not (0.0 < level <= 1.0 and 1.0 < run_length < math.inf):
+            raise InputError(
+                "HF101", f"a level of {level} (above 0, at most 1) and a run length of {run_length} (above 1)"
+            )
+        return cls(level, run_length, (0.0,) * STAKES.size)
+
+    @property
+    def log_m(self) -> float:
+        """Natural logarithm of the detector's value at this moment; minus infinity before the first window."""
+        grown = log_mean(self.log_sums)
+        return grown + math.log(-math.expm1(-grown)) if grown > 0.0 else -math.inf
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the value has reached the run length now. Begin anew after an alarm that was seen to."""
+        return self.log_m >= math.log(self.run_length)
+
+    def fold_counts(self, *, units: int, bad: int) -> Detector:
+        """The watch after one window of `units`, `bad` of them bad. `InputError` HF101 unless 0 <= bad <= units."""
+        return self.fold_gains(count_gains(self.level, units, bad))
+
+    def fold_losses(self, losses: Sequence[float]) -> Detector:
+        """The watch after one window of losses. Raises `InputError` HF101 for one outside [0, 1]."""
+        return self.fold_gains(loss_gains(self.level, losses))
+
+    def fold_gains(self, gains: Floats) -> Detector:
+        """The watch after one window whose losses add `gains` to the logarithm of each stake's wealth, shape (BETS,), as
+        `loss_gains` has them; the gains of the parts of a window add up."""
+        sums = np.logaddexp(0.0, np.array(self.log_sums) + gains)
+        return replace(self, log_sums=tuple(sums.tolist()), windows=self.windows + 1)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the watch knows, as plain JSON values."""
+        return {
+            "kind": "detector-1",
+            "level": self.level,
+            "run_length": self.run_length,
+            "log_sums": list(self.log_sums),
+            "windows": self.windows,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Detector:
+        """The watch that `state()` described; `InputError` HF101 when it is of another kind."""
+        if state.get("kind") != "detector-1" or len(state["log_sums"]) != STAKES.size:
+            raise InputError("HF101", f"this is not the state of a detector: {state.get('kind')!r}")
+        sums = tuple(map(float, state["log_sums"]))
+        return cls(float(state["level"]), float(state["run_length"]), sums, int(state["windows"]))

@@ -1,0 +1,165 @@
+"""Tombstones: small durable files that say of a load that it was backed out.
+
+They lie beside the rows, so that a catalogue that is made again from the files does not bring back rows that were taken
+out. A tombstone is written before the transaction that backs the load out, and never removed by it: a load whose
+tombstone is there and which the ledger holds as published is a back-out that was not finished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select
+
+from holdfast.errors import IntegrityError
+from holdfast.records import canonical_json, sha256_hex
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import of_load
+from holdfast.store.durability import fsync
+from holdfast.tables.snapshots import LoadKey
+
+TOMBSTONES_DIRECTORY: Final = "tombstones"
+"""Where they lie, under the store's root: `tombstones/<feed>.<batch>.<epoch>.json`."""
+
+
+_BATCHES: Final = schema.batches
+_BACKOUTS: Final = schema.backouts
+_OF: Final = schema.backout_batches
+_TAINTS: Final = schema.taints
+_MADE: Final = schema.versions
+_WHY: Final = ("feed", "batch", "plan", "reason", "actor", "asked_us")
+_KEPT: Final = (
+    "digest",
+    "contract_hash",
+    "rows_received",
+    "rows_loaded",
+    "rows_quarantined",
+    "event_low_us",
+    "event_high_us",
+    "source",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What is kept of a load that was backed out: its row of `batches`, by whom and when (microseconds UTC)."""
+
+    load: LoadKey
+    backout: int
+    at_us: int
+    batch: dict[str, Any]
+    why: dict[str, Any] = field(default_factory=dict)
+    """The back-out itself: feed, batch, reason, actor, asked_us, plan; empty in tombstones of before it was kept."""
+    snapshots: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    """What it tainted: snapshots by name, versions by digest, because a version that is registered again is counted anew."""
+    table_version: int | None = None
+    """From this version on the load was in its tables."""
+    removed_version: int | None = None
+    """From this version on it was not."""
+
+
+def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, backout: int, at_us: int) -> None:
+    """Write a tombstone for each of `loads`; durable when this returns. Call it in the transaction that marks them as
+    backed out, before it commits. One that is there is written again.
+    """
+    fsync.make_directory(root / TOMBSTONES_DIRECTORY)
+    tainted = _tainted(connection, backout)
+    for load in loads:
+        feed, batch, epoch = load
+        query = select(*(_BATCHES.c[name] for name in _KEPT)).where(of_load(_BATCHES, load))
+        kept = dict(connection.execute(query).mappings().one())
+        content = {
+            "feed": feed,
+            "batch": batch,
+            "epoch": epoch,
+            "backout": backout,
+            "at_us": at_us,
+            "kept": kept,
+            **_span(connection, load),
+            **tainted,
+        }
+        sealed = {"sha256": sha256_hex(canonical_json(content)), "content": content}
+        fsync.replace(path_of(root, load), canonical_json(sealed).encode())
+
+
+def _span(connection: Connection, load: LoadKey) -> dict[str, int | None]:
+    """The versions from which on the load was in its tables, and was not."""
+    made = select(_BATCHES.c.table_version).where(of_load(_BATCHES, load))
+    removed = select(func.max(_OF.c.removed_version)).where(of_load(_OF, load))
+    return {
+        "table_version": connection.execute(made).scalar_one(),
+        "removed_version": connection.execute(removed).scalar(),
+    }
+
+
+def _tainted(connection: Connection, backout: int) -> dict[str, Any]:
+    """Why the back-out was, and what it tainted so far in this transaction."""
+    why = connection.execute(
+        select(*(_BACKOUTS.c[name] for name in _WHY)).where(_BACKOUTS.c.backout == backout)
+    )
+    row = why.mappings().one_or_none()
+    mine = (_TAINTS.c.backout == backout) & (_TAINTS.c.kind == "snapshot")
+    cuts = select(_TAINTS.c.subject).where(mine).order_by(_TAINTS.c.subject)
+    digests = (
+        select(_MADE.c.digest)
+        .join(_TAINTS, (_TAINTS.c.kind == "version") & (_TAINTS.c.subject == _MADE.c.version))
+        .where(_TAINTS.c.backout == backout)
+        .order_by(_MADE.c.digest)
+    )
+    return {
+        "why": {} if row is None else dict(row),
+        "snapshots": list(connection.execute(cuts).scalars()),
+        "versions": list(connection.execute(digests).scalars()),
+    }
+
+
+def path_of(root: Path, load: LoadKey) -> Path:
+    """Where the tombstone of `load` lies, or would lie; names hold no dot, so the parts cannot run together."""
+    feed, batch, epoch = load
+    return root / TOMBSTONES_DIRECTORY / f"{feed}.{batch}.{epoch}.json"
+
+
+def on_disk(root: Path) -> list[Path]:
+    """Every tombstone, in order of its name."""
+    return sorted(path for path in (root / TOMBSTONES_DIRECTORY).glob("*.json") if path.name[0] != ".")
+
+
+def read(path: Path) -> Tombstone:
+    """The tombstone at `path`; `IntegrityError` HF301 when it is missing, damaged, or another's."""
+    try:
+        sealed = json.loads(path.read_bytes())
+        content = sealed["content"]
+        whole = sealed["sha256"] == sha256_hex(canonical_json(content))
+        load = (str(content["feed"]), str(content["batch"]), int(content["epoch"]))
+        found = Tombstone(
+            load,
+            int(content["backout"]),
+            int(content["at_us"]),
+            dict(content["kept"]),
+            dict(content.get("why", {})),
+            tuple(map(str, content.get("snapshots", ()))),
+            tuple(map(str, content.get("versions", ()))),
+            content.get("table_version"),
+            content.get("removed_version"),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, "is missing or cannot be read") from error
+    if not whole:
+        raise _damaged(path, "was altered: its SHA-256 is not the one that was written")
+    if path.name != path_of(path.parent, load).name:
+        raise _damaged(path, f"holds the tombstone of another load, {load[0]}/{load[1]}")
+    return found
+
+
+def _damaged(path: Path, trouble: str) -> IntegrityError:
+    return IntegrityError(
+        "HF301",
+        f"tombstone {path.name} {trouble}",
+        state="nothing was changed",
+        next_command="holdfast verify --repair",
+    )

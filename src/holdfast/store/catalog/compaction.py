@@ -1,0 +1,245 @@
+"""Small files as one: written with a row group for each load's rows, and taken into the ledger in one transaction.
+
+The table at an older version goes on being the old files; from the new version on it is the new ones. Which load a row
+came with is never lost: the ledger and the new file's footer name the load of every row group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
+
+from holdfast.store.catalog import batches, online_features
+from holdfast.store.db import events, schema
+from holdfast.store.db.dialects import pieces
+from holdfast.store.db.predicates import PUBLISHED, not_removed, same_load
+from holdfast.store.db.store import Store
+from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.files import parquet, staging
+from holdfast.store.files.concat import together
+from holdfast.store.files.data_files import FileFacts
+from holdfast.store.files.staging import Stage
+from holdfast.tables.compaction import TableFile
+from holdfast.tables.snapshots import LoadKey
+
+_BATCHES: Final = schema.batches
+_FILES: Final = schema.files
+_PARTS: Final = schema.file_batches
+_OF_LEDGER: Final = frozenset({"parts", "row_group", "rows", "rows_in_footer", "format", "table"})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one load that are read now: where they begin in which file, and how many they are."""
+
+    path: str
+    row_group: int
+    load: LoadKey
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """A new file, and the parts that were copied into it, each as the row group of its place in `parts`."""
+
+    facts: FileFacts
+    parts: tuple[Part, ...]
+
+
+def tables(connection: Connection) -> list[str]:
+    """Every table that has a file now."""
+    query = select(_FILES.c.table_name).where(not_removed(_FILES)).distinct()
+    return sorted(connection.execute(query).scalars())
+
+
+def table_files(connection: Connection, table: str) -> list[TableFile]:
+    """The files of `table` as it is now, in the order in which they are read."""
+    query = (
+        select(
+            _FILES.c.path,
+            func.sum(_PARTS.c.rows),
+            _FILES.c.event_low_us,
+            func.min(_BATCHES.c.contract_hash),
+            func.max(_BATCHES.c.contract_hash),
+        )
+        .join(_PARTS, _PARTS.c.path == _FILES.c.path)
+        .join(_BATCHES, same_load(_BATCHES, _PARTS))
+        .where(_FILES.c.table_name == table, not_removed(_FILES, _PARTS))
+        .group_by(_FILES.c.path, _FILES.c.event_low_us, _FILES.c.added_version)
+        .order_by(_FILES.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
+    )
+    return [
+        TableFile(path, int(rows), low_us, first if first == last else None)
+        for path, rows, low_us, first, last in connection.execute(query)
+    ]
+
+
+def write(store: Store, stage: Stage, table: str, group: Sequence[TableFile]) -> Compacted:
+    """The rows of `group` as one file on `stage`; `IntegrityError` HF301 names a file that is damaged."""
+    with store.ledger.read() as connection:
+        parts = _live_parts(connection, [file.path for file in group])
+        facts = _facts(connection, [file.path for file in group])
+    frames: list[pl.DataFrame] = []
+    footers: list[dict[str, Any]] = []
+    for fact in facts:
+        mine = [part for part in parts if part.path == fact.path]
+        frames += _frames(store.root, fact, mine)
+        footers += _footers(store.root, fact, mine)
+    manifest = {
+        "table": table,
+        "feed": parts[0].load[0],
+        "key": footers[0].get("key", ""),
+        "parts": [
+            {**footer, "row_group": place, "rows": frame.height}
+            for place, (footer, frame) in enumerate(zip(footers, frames, strict=True))
+        ],
+    }
+    whole = together(frames, {})
+    starts = [sum(frame.height for frame in frames[:place]) for place in range(len(frames))]
+    aligned = [whole.slice(start, frame.height) for start, frame in zip(starts, frames, strict=True)]
+    bounds = [fact.event_high_us for fact in facts if fact.event_high_us is not None]
+    described = FileFacts(
+        "", table, whole.height, 0, "", None, facts[0].event_low_us, max(bounds) if bounds else None
+    )
+    written = stage.put(parquet.encode_parts(aligned, manifest), described)
+    order = {fact.path: place for place, fact in enumerate(facts)}
+    return Compacted(written, tuple(sorted(parts, key=lambda part: (order[part.path], part.row_group))))
+
+
+def _frames(root: Path, fact: FileFacts, parts: Sequence[Part]) -> Iterator[pl.DataFrame]:
+    row_groups = None if sum(part.rows for part in parts) == fact.rows else [part.row_group for part in parts]
+    frame = parquet.read(root / fact.path, sha256=fact.sha256, row_groups=row_groups)
+    if frame.height != sum(part.rows for part in parts):
+        raise parquet.damaged(root / fact.path, ValueError(f"it holds {frame.height} rows of those loads"))
+    start = 0
+    for part in parts:
+        yield frame.slice(start, part.rows)
+        start += part.rows
+
+
+def _footers(root: Path, fact: FileFacts, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    """What the footer says of each of `parts`."""
+    footer = parquet.manifest(root / fact.path)
+    said = {entry["row_group"]: entry for entry in footer.get("parts", ())}
+    for part in parts:
+        entry = said.get(part.row_group, footer)
+        yield {name: value for name, value in entry.items() if name not in _OF_LEDGER}
+
+
+def _live_parts(connection: Connection, paths: Sequence[str]) -> list[Part]:
+    query = (
+        select(_PARTS)
+        .join(_FILES, _FILES.c.path == _PARTS.c.path)
+        .where(not_removed(_FILES, _PARTS))
+        .order_by(_PARTS.c.path, _PARTS.c.row_group)
+    )
+    found: list[Part] = []
+    for some in pieces(paths):
+        rows = connection.execute(query.where(_PARTS.c.path.in_(some)))
+        found += [Part(row.path, row.row_group, (row.feed, row.batch, row.epoch), row.rows) for row in rows]
+    return found
+
+
+def _facts(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:
+    """The files at `paths`, in that order."""
+    columns = (_FILES.c.path, _FILES.c.table_name, _FILES.c.rows, _FILES.c.bytes, _FILES.c.sha256)
+    query = select(*columns, _FILES.c.event_low_us, _FILES.c.event_high_us)
+    found: dict[str, FileFacts] = {}
+    for some in pieces(paths):
+        for row in connection.execute(query.where(_FILES.c.path.in_(some))):
+            found[row.path] = FileFacts(*row[:5], None, row.event_low_us, row.event_high_us)
+    return [found[path] for path in paths]
+
+
+def publish(store: Store, table: str, written: Sequence[Compacted], *, now_us: int) -> list[Compacted]:
+    """Put each new file in the place of those that it was made of, in one transaction; which of them were taken.
+
+    One is not taken where a load or a file that it was made of is gone meanwhile: it was backed out, or another
+    process compacted it. Loads that are under way meet a new version and look again.
+    """
+    with store.ledger.write() as connection:
+        taken = [
+            each
+            for each in written
+            if _unchanged(connection, each) and staging.are_there(store.root, [each.facts])
+        ]
+        if not taken:
+            return []
+        complete = _complete_definitions(connection, taken[0].parts[0].load[0])
+        version = batches.new_version(connection, f"compact {table}", now_us)
+        for each in taken:
+            _replace(connection, each, version)
+        online_features.register(connection, complete, version)
+        merged = sum(len({part.path for part in each.parts}) for each in taken)
+        rows = sum(each.facts.rows for each in taken)
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="table.compacted",
+            subject=table,
+            explanation=f"{merged} files with {rows} rows became {len(taken)}; every row keeps its batch",
+        )
+        fault_point("compact.before_commit")
+    fault_point("compact.after_commit")
+    return taken
+
+
+def _unchanged(connection: Connection, compacted: Compacted) -> bool:
+    """Whether what was copied is still what is read; a back-out that comes at the same moment waits for us, or we for
+    it.
+    """
+    loads = sorted({part.load for part in compacted.parts})
+    for some in pieces(loads):
+        keys = tuple_(_BATCHES.c.feed, _BATCHES.c.batch, _BATCHES.c.epoch)
+        query = select(_BATCHES.c.state).where(keys.in_(some))
+        if any(state != PUBLISHED for state in connection.execute(query.with_for_update()).scalars()):
+            return False
+    now = _live_parts(connection, sorted({part.path for part in compacted.parts}))
+    return set(now) == set(compacted.parts)
+
+
+def _replace(connection: Connection, compacted: Compacted, version: int) -> None:
+    facts = compacted.facts
+    connection.execute(
+        insert(_FILES).values(
+            path=facts.path,
+            table_name=facts.table,
+            feed=compacted.parts[0].load[0],
+            rows=facts.rows,
+            bytes=facts.bytes,
+            sha256=facts.sha256,
+            event_low_us=facts.event_low_us,
+            event_high_us=facts.event_high_us,
+            added_version=version,
+        )
+    )
+    connection.execute(
+        insert(_PARTS),
+        [
+            {
+                "path": facts.path,
+                "row_group": place,
+                "feed": part.load[0],
+                "batch": part.load[1],
+                "epoch": part.load[2],
+                "rows": part.rows,
+            }
+            for place, part in enumerate(compacted.parts)
+        ],
+    )
+    gone = update(_FILES).where(_FILES.c.path == bindparam("of_path")).values(removed_version=version)
+    connection.execute(gone, [{"of_path": path} for path in sorted({part.path for part in compacted.parts})])
+
+
+def _complete_definitions(connection: Connection, feed: str) -> list[online_features.Definition]:
+    """The aggregates whose values hold every row of `feed`: they hold them after a compaction too, which changes none."""
+    return [
+        definition
+        for definition, reached in online_features.definitions(connection, feed)
+        if not batches.rows_since(connection, feed, reached)
+    ]

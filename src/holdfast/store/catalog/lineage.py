@@ -1,0 +1,302 @@
+"""The lineage as the ledger has it: the neighbours of one node, by indexed queries.
+
+A query here costs what it finds. Nothing looks at batches, snapshots or versions that the node has nothing to do with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, assert_never
+
+from sqlalchemy import Connection, Select, and_, case, exists, func, select
+
+from holdfast.errors import NotFoundError
+from holdfast.store.catalog import name_lookup
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import BACKED_OUT, of_load, refers_to, same_load
+from holdfast.tables.lineage import Kind, Lineage, Node, parse, walk
+from holdfast.tables.snapshots import LoadKey
+
+_BATCHES: Final = schema.batches
+_PARTS: Final = schema.file_batches
+_SNAPSHOTS: Final = schema.snapshots
+_CUTS: Final = schema.snapshot_tables
+_HELD_BACK: Final = schema.snapshot_held_back
+_VERSIONS: Final = schema.versions
+_ROLLOUTS: Final = schema.rollouts
+_PLANS: Final = schema.traffic_plans
+_USAGE: Final = schema.usage
+_OUTCOMES: Final = schema.outcomes
+_TAKEN_OUT: Final = schema.backout_batches
+_REFERENCES: Final = schema.load_references
+
+_LISTED_BY: Final[dict[Kind, str]] = {
+    Kind.BATCH: "holdfast feeds --batches",
+    Kind.SNAPSHOT: "holdfast snapshot list",
+    Kind.VERSION: "holdfast status",
+    Kind.ROLLOUT: "holdfast pushes",
+    Kind.PLAN: "holdfast events",
+    Kind.ANSWERS: "holdfast status",
+    Kind.LABELS: "holdfast status",
+}
+"""The command that shows what there is of each kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRow:
+    """One load: its place in the versions of the tables. `removed_version` is None while it is loaded."""
+
+    feed: str
+    batch: str
+    epoch: int
+    added_version: int
+    removed_version: int | None
+
+    @property
+    def key(self) -> LoadKey:
+        """Feed, batch and epoch."""
+        return self.feed, self.batch, self.epoch
+
+    @property
+    def node(self) -> Node:
+        """Its node."""
+        return Node.load(self.feed, self.batch, self.epoch)
+
+
+def down(connection: Connection, *start: Node) -> Lineage:
+    """Everything that was made from `start`, and from the loads that were let in for the keys of its rows."""
+    return walk(start, lambda node: children(connection, node))
+
+
+def made_from(connection: Connection, *start: Node) -> Lineage:
+    """Everything that has rows of `start` in it; loads that only refer to them have rows of their own."""
+    return walk(
+        start, lambda node: [each for each in children(connection, node) if each.kind is not Kind.BATCH]
+    )
+
+
+def up(connection: Connection, *start: Node) -> Lineage:
+    """Everything that `start` was made from."""
+    return walk(start, lambda node: parents(connection, node), up=True)
+
+
+def find(connection: Connection, text: str) -> Node:
+    """The node that a person means by `text`; `NotFoundError` HF303 when the ledger has none of that name.
+
+    A batch without an epoch is its newest load. Names that Holdfast made may be shortened, as `named.meant` says.
+    """
+    node = _in_full(connection, parse(text))
+    if node.kind is Kind.BATCH and "@" not in node.name:
+        feed, _, batch = node.name.partition("/")
+        newest = select(func.max(_BATCHES.c.epoch)).where(_BATCHES.c.feed == feed, _BATCHES.c.batch == batch)
+        epoch = connection.execute(newest).scalar_one()
+        if epoch is not None:
+            return Node.load(feed, batch, epoch)
+    elif _is_there(connection, node):
+        return node
+    raise NotFoundError("HF303", f"there is no {node.kind} {node.name!r}", next_command=_LISTED_BY[node.kind])
+
+
+def _in_full(connection: Connection, node: Node) -> Node:
+    """The node under its whole name, where it was shortened."""
+    match node.kind:
+        case Kind.SNAPSHOT:
+            return Node(node.kind, name_lookup.snapshot_in(connection, node.name))
+        case Kind.VERSION | Kind.ANSWERS | Kind.LABELS:
+            return Node(node.kind, name_lookup.version_in(connection, node.name))
+        case Kind.BATCH | Kind.ROLLOUT | Kind.PLAN:
+            return node
+        case _:
+            assert_never(node.kind)
+
+
+def children(connection: Connection, node: Node) -> list[Node]:
+    """What was made directly from `node`, the oldest first."""
+    match node.kind:
+        case Kind.BATCH:
+            load = load_of(connection, node.name)
+            if load is None:
+                return []
+            return [
+                *_loads_by(connection, _referring(load)),
+                *_nodes(connection, Kind.SNAPSHOT, _snapshots_with(load)),
+            ]
+        case Kind.SNAPSHOT:
+            query = select(_VERSIONS.c.version).where(_VERSIONS.c.snapshot == node.name)
+            return _nodes(connection, Kind.VERSION, query.order_by(_VERSIONS.c.number))
+        case Kind.VERSION:
+            begun = select(_ROLLOUTS.c.rollout).where(_ROLLOUTS.c.challenger == node.name)
+            told = select(_PLANS.c.plan).where(_PLANS.c.champion == node.name)
+            return [
+                *_nodes(connection, Kind.ROLLOUT, begun.order_by(_ROLLOUTS.c.rollout)),
+                *_nodes(connection, Kind.PLAN, told.order_by(_PLANS.c.plan)),
+                *([Node(Kind.ANSWERS, node.name)] if _has_answered(connection, node.name) else []),
+            ]
+        case Kind.ROLLOUT:
+            query = select(_PLANS.c.plan).where(_PLANS.c.rollout == _number(node))
+            return _nodes(connection, Kind.PLAN, query.order_by(_PLANS.c.plan))
+        case Kind.ANSWERS:
+            return [Node(Kind.LABELS, node.name)] if _has_labels(connection, node.name) else []
+        case Kind.PLAN | Kind.LABELS:
+            return []
+        case _:
+            assert_never(node.kind)
+
+
+def parents(connection: Connection, node: Node) -> list[Node]:
+    """What `node` was made from directly, the oldest first."""
+    match node.kind:
+        case Kind.BATCH:
+            load = load_of(connection, node.name)
+            return [] if load is None else _loads_by(connection, _referred_to(load))
+        case Kind.SNAPSHOT:
+            return [load.node for load in loads_in(connection, node.name)]
+        case Kind.VERSION:
+            query = select(_VERSIONS.c.snapshot).where(_VERSIONS.c.version == node.name)
+            return _nodes(connection, Kind.SNAPSHOT, query)
+        case Kind.ROLLOUT:
+            query = select(_ROLLOUTS.c.challenger).where(_ROLLOUTS.c.rollout == _number(node))
+            return _nodes(connection, Kind.VERSION, query)
+        case Kind.PLAN:
+            here = _PLANS.c.plan == _number(node)
+            by = select(_PLANS.c.rollout).where(here, _PLANS.c.rollout.is_not(None))
+            return [
+                *_nodes(connection, Kind.VERSION, select(_PLANS.c.champion).where(here)),
+                *_nodes(connection, Kind.ROLLOUT, by),
+            ]
+        case Kind.ANSWERS:
+            return [Node(Kind.VERSION, node.name)]
+        case Kind.LABELS:
+            return [Node(Kind.ANSWERS, node.name)]
+        case _:
+            assert_never(node.kind)
+
+
+def load_of(connection: Connection, name: str) -> LoadRow | None:
+    """The load that is called `feed/batch@epoch`; None when there is none."""
+    batch_name, _, epoch = name.rpartition("@")
+    feed, _, batch = batch_name.partition("/")
+    if not epoch.isdigit():
+        return None
+    query = _loads().where(of_load(_BATCHES, (feed, batch, int(epoch))))
+    row = connection.execute(query).one_or_none()
+    return None if row is None else LoadRow(*row)
+
+
+def loads_in(connection: Connection, snapshot: str) -> list[LoadRow]:
+    """The loads whose rows `snapshot` holds, in the order of loading."""
+    held_back = exists().where(_HELD_BACK.c.snapshot == snapshot, same_load(_HELD_BACK, _BATCHES))
+    at = select(_SNAPSHOTS.c.table_version).where(_SNAPSHOTS.c.snapshot == snapshot).scalar_subquery()
+    query = (
+        _loads()
+        .join(_CUTS, and_(_CUTS.c.table_name == _BATCHES.c.feed, _CUTS.c.snapshot == snapshot))
+        .where(_BATCHES.c.table_version <= at, ~held_back)
+        .order_by(_BATCHES.c.table_version)
+    )
+    cut = int(connection.execute(select(func.coalesce(at, 0))).scalar_one())
+    found = (LoadRow(*row) for row in connection.execute(query))
+    return [load for load in found if load.removed_version is None or load.removed_version > cut]
+
+
+def _loads() -> Select[Any]:
+    # Rows of a load that is out have the version from which on readers skip them; compaction takes files, not loads. A vacuum
+    # lets rows go, and what the back-out noted stays.
+    skipped = select(func.max(_PARTS.c.removed_version)).where(same_load(_PARTS, _BATCHES)).scalar_subquery()
+    noted = (
+        select(func.max(_TAKEN_OUT.c.removed_version))
+        .where(same_load(_TAKEN_OUT, _BATCHES))
+        .scalar_subquery()
+    )
+    removed = case(
+        (_BATCHES.c.state == BACKED_OUT, func.coalesce(skipped, noted, _BATCHES.c.table_version)), else_=None
+    )
+    return select(
+        _BATCHES.c.feed,
+        _BATCHES.c.batch,
+        _BATCHES.c.epoch,
+        _BATCHES.c.table_version,
+        removed.label("removed"),
+    )
+
+
+def _snapshots_with(load: LoadRow) -> Select[Any]:
+    held_back = exists().where(
+        _HELD_BACK.c.snapshot == _SNAPSHOTS.c.snapshot,
+        of_load(_HELD_BACK, load.key),
+    )
+    query = (
+        select(_SNAPSHOTS.c.snapshot)
+        .join(_CUTS, and_(_CUTS.c.snapshot == _SNAPSHOTS.c.snapshot, _CUTS.c.table_name == load.feed))
+        .where(_SNAPSHOTS.c.table_version >= load.added_version, ~held_back)
+        .order_by(_SNAPSHOTS.c.table_version, _SNAPSHOTS.c.snapshot)
+    )
+    if load.removed_version is not None:
+        query = query.where(_SNAPSHOTS.c.table_version < load.removed_version)
+    return query
+
+
+def _referring(load: LoadRow) -> Select[Any]:
+    """The loads that were let in for keys of `load`."""
+    return (
+        select(_REFERENCES.c.feed, _REFERENCES.c.batch, _REFERENCES.c.epoch)
+        .distinct()
+        .where(refers_to(load.key))
+        .order_by(_REFERENCES.c.feed, _REFERENCES.c.batch, _REFERENCES.c.epoch)
+    )
+
+
+def _referred_to(load: LoadRow) -> Select[Any]:
+    """The loads for whose keys `load` was let in."""
+    return (
+        select(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
+        .distinct()
+        .where(of_load(_REFERENCES, load.key))
+        .order_by(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
+    )
+
+
+def _loads_by(connection: Connection, query: Select[Any]) -> list[Node]:
+    return [Node.load(*row) for row in connection.execute(query)]
+
+
+def _nodes(connection: Connection, kind: Kind, query: Select[Any]) -> list[Node]:
+    return [Node(kind, str(name)) for name in connection.execute(query).scalars()]
+
+
+def _number(node: Node) -> int:
+    return int(node.name) if node.name.isdigit() else -1
+
+
+def _model_of(version: str) -> Any:
+    return select(_VERSIONS.c.model).where(_VERSIONS.c.version == version).scalar_subquery()
+
+
+def _has_answered(connection: Connection, version: str) -> bool:
+    query = select(_USAGE.c.version).where(_USAGE.c.model == _model_of(version), _USAGE.c.version == version)
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def _has_labels(connection: Connection, version: str) -> bool:
+    here = (_OUTCOMES.c.model == _model_of(version)) & (_OUTCOMES.c.version == version)
+    return connection.execute(select(_OUTCOMES.c.outcome).where(here).limit(1)).first() is not None
+
+
+def _is_there(connection: Connection, node: Node) -> bool:
+    match node.kind:
+        case Kind.BATCH:
+            return load_of(connection, node.name) is not None
+        case Kind.SNAPSHOT:
+            query = select(_SNAPSHOTS.c.snapshot).where(_SNAPSHOTS.c.snapshot == node.name)
+        case Kind.VERSION:
+            query = select(_VERSIONS.c.version).where(_VERSIONS.c.version == node.name)
+        case Kind.ROLLOUT:
+            query = select(_ROLLOUTS.c.rollout).where(_ROLLOUTS.c.rollout == _number(node))
+        case Kind.PLAN:
+            query = select(_PLANS.c.plan).where(_PLANS.c.plan == _number(node))
+        case Kind.ANSWERS:
+            return _has_answered(connection, node.name)
+        case Kind.LABELS:
+            return _has_labels(connection, node.name)
+        case _:
+            assert_never(node.kind)
+    return connection.execute(query.limit(1)).first() is not None

@@ -1,0 +1,135 @@
+"""Rows of `online_features`: point-in-time aggregates as servers read them.
+
+They are named by the aggregate's key, which holds a hash of its definition: after a changed declaration an older
+version goes on reading values of its own. They are written in the transaction that publishes the rows which they are
+computed from, and carry its table version: a server follows by asking for what is newer than what it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, select
+
+from holdfast.store.db import schema
+from holdfast.store.db.dialects import inserting, pieces
+from holdfast.store.db.statements import Prepared
+
+_ONLINE: Final = schema.online_features
+_KEY: Final = ("aggregate", "entity", "known_us")
+_DEFINITIONS: Final = schema.online_definitions
+_OF_FEED: Final = Prepared(
+    select(_DEFINITIONS).where(_DEFINITIONS.c.feed == bindparam("of_feed")).order_by(_DEFINITIONS.c.aggregate)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineValue:
+    """The value of `aggregate` (its key) for `entity`, known from `known_us` (microseconds since 1970 UTC) on.
+
+    `value` is None where there was one and the rows behind it were backed out: who holds it must forget it.
+    """
+
+    aggregate: str
+    entity: str
+    known_us: int
+    value: float | None
+
+
+def upsert(connection: Connection, values: Sequence[OnlineValue], table_version: int) -> None:
+    """Set `values` as of `table_version`; a value of the same aggregate, entity and moment is replaced."""
+    if not values:
+        return
+    statement = inserting(connection, _ONLINE)
+    statement = statement.on_conflict_do_update(
+        index_elements=_KEY,
+        set_={"value": statement.excluded.value, "table_version": statement.excluded.table_version},
+    )
+    connection.execute(
+        statement,
+        [
+            {
+                "aggregate": value.aggregate,
+                "entity": value.entity,
+                "known_us": value.known_us,
+                "value": value.value,
+                "table_version": table_version,
+            }
+            for value in values
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """An aggregate over `feed` whose values are kept: its key, and its declaration as canonical JSON."""
+
+    aggregate: str
+    feed: str
+    definition: str
+
+
+def register(connection: Connection, definitions: Sequence[Definition], table_version: int) -> None:
+    """Say that the values of `definitions` hold every row of their feeds up to `table_version`."""
+    if not definitions:
+        return
+    statement = inserting(connection, _DEFINITIONS)
+    statement = statement.on_conflict_do_update(
+        index_elements=("aggregate",), set_={"table_version": statement.excluded.table_version}
+    )
+    connection.execute(
+        statement,
+        [
+            {
+                "aggregate": each.aggregate,
+                "feed": each.feed,
+                "definition": each.definition,
+                "table_version": table_version,
+            }
+            for each in definitions
+        ],
+    )
+
+
+def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int]]:
+    """The aggregates over `feed` whose values are kept, with the table version that they are complete up to."""
+    return [
+        (Definition(row.aggregate, row.feed, row.definition), int(row.table_version))
+        for row in _OF_FEED.rows(connection, {"of_feed": feed})
+    ]
+
+
+def between(
+    connection: Connection, aggregate: str, entities: Sequence[str] | None, low_us: int, high_us: int
+) -> list[OnlineValue]:
+    """The values of `aggregate` known at or after `low_us` and before `high_us`; of all entities when None is given."""
+    query = select(_ONLINE).where(
+        _ONLINE.c.aggregate == aggregate, _ONLINE.c.known_us >= low_us, _ONLINE.c.known_us < high_us
+    )
+    asked = [None] if entities is None else pieces(entities)
+    found = list[OnlineValue]()
+    for some in asked:
+        rows = connection.execute(query if some is None else query.where(_ONLINE.c.entity.in_(some)))
+        found += [OnlineValue(row.aggregate, row.entity, row.known_us, row.value) for row in rows]
+    return [each for each in found if each.value is not None]
+
+
+def since(
+    connection: Connection, aggregates: Sequence[str], table_version: int
+) -> tuple[int, list[OnlineValue]]:
+    """What changed in `aggregates` after `table_version`, oldest first, and the table version to ask from
+    next time. What was taken back is among it, without a value.
+
+    Parameters
+    ----------
+    table_version
+        What the caller has; 0 for nothing.
+    """
+    query = select(_ONLINE).where(
+        _ONLINE.c.aggregate.in_(aggregates), _ONLINE.c.table_version > table_version
+    )
+    rows = connection.execute(query.order_by(_ONLINE.c.known_us)).all()
+    newest = max((row.table_version for row in rows), default=table_version)
+    return newest, [OnlineValue(row.aggregate, row.entity, row.known_us, row.value) for row in rows]

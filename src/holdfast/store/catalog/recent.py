@@ -1,0 +1,100 @@
+"""What is there, the newest first and never more than asked for: the loaded batches and the snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from sqlalchemy import func, select
+
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import LIVE
+from holdfast.store.db.store import Store
+
+_BATCHES: Final = schema.batches
+_SNAPSHOTS: Final = schema.snapshots
+_TABLES: Final = schema.snapshot_tables
+_TAINTS: Final = schema.taints
+_VERSIONS: Final = schema.table_versions
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Generic[Row]):
+    """The newest rows, and how many older ones there are that are not among them."""
+
+    rows: tuple[Row, ...]
+    older: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBatch:
+    """One batch that is loaded. Times are microseconds since 1970 UTC; without a valid row it has no event times."""
+
+    feed: str
+    batch: str
+    epoch: int
+    rows_loaded: int
+    rows_quarantined: int
+    event_low_us: int | None
+    event_high_us: int | None
+    table_version: int
+    loaded_us: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSnapshot:
+    """One snapshot: the rows of all its tables together, and whether rows of it were backed out since."""
+
+    snapshot: str
+    table_version: int
+    created_us: int
+    tables: int
+    rows: int
+    tainted: bool
+
+
+def loaded(store: Store, feed: str | None = None, *, limit: int) -> Listed[LoadedBatch]:
+    """The batches that are loaded, the newest load first, of one feed when one is named; at most `limit` of them."""
+    mine = [LIVE] if feed is None else [LIVE, _BATCHES.c.feed == feed]
+    names = [name for name in LoadedBatch.__slots__ if name != "loaded_us"]
+    columns = [_BATCHES.c[name] for name in names] + [_VERSIONS.c.committed_us.label("loaded_us")]
+    query = (
+        select(*columns)
+        .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
+        .where(*mine)
+        .order_by(_BATCHES.c.table_version.desc(), _BATCHES.c.feed, _BATCHES.c.batch)
+        .limit(limit)
+    )
+    with store.ledger.read() as connection:
+        rows = tuple(LoadedBatch(**row) for row in connection.execute(query).mappings())
+        every = connection.execute(select(func.count()).select_from(_BATCHES).where(*mine)).scalar_one()
+    return Listed(rows, int(every) - len(rows))
+
+
+def made(store: Store, *, limit: int) -> Listed[KnownSnapshot]:
+    """The snapshots, the newest first, at most `limit` of them."""
+    tainted = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "snapshot")
+    query = (
+        select(
+            _SNAPSHOTS.c.snapshot,
+            _SNAPSHOTS.c.table_version,
+            _SNAPSHOTS.c.created_us,
+            func.count(_TABLES.c.table_name),
+            func.coalesce(func.sum(_TABLES.c.rows), 0),
+            _SNAPSHOTS.c.snapshot.in_(tainted),
+        )
+        .outerjoin(_TABLES, _TABLES.c.snapshot == _SNAPSHOTS.c.snapshot)
+        .group_by(_SNAPSHOTS.c.snapshot, _SNAPSHOTS.c.table_version, _SNAPSHOTS.c.created_us)
+        .order_by(_SNAPSHOTS.c.created_us.desc(), _SNAPSHOTS.c.snapshot.desc())
+        .limit(limit)
+    )
+    with store.ledger.read() as connection:
+        rows = tuple(
+            KnownSnapshot(name, version, created_us, tables, int(total), bool(spoilt))
+            for name, version, created_us, tables, total, spoilt in connection.execute(query)
+        )
+        every = connection.execute(select(func.count()).select_from(_SNAPSHOTS)).scalar_one()
+    return Listed(rows, int(every) - len(rows))

@@ -1,0 +1,115 @@
+"""Lets go of files that nothing needs: out of the ledger in one transaction first, and then off the disk.
+
+A process that dies in between leaves files that no row names, and a sweep removes these.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection, delete, exists, select
+
+from holdfast.errors import ConflictError
+from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
+from holdfast.store.db import events, schema
+from holdfast.store.db.dialects import pieces
+from holdfast.store.db.store import Store
+from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.files import vacuumed_snapshots
+from holdfast.tables.retention import KeptCut, KeptFile, Retention, plan
+
+_FILES: Final = schema.files
+_PARTS: Final = schema.file_batches
+_TABLES: Final = schema.snapshot_tables
+_SNAPSHOTS: Final = schema.snapshots
+_VERSIONS: Final = schema.versions
+_TAINTS: Final = schema.taints
+
+
+def look(connection: Connection, *, now_us: int, keep_us: int, newest: int) -> Retention:
+    """What a vacuum would let go now; as `tables.retention.plan`."""
+    return plan(_files(connection), _cuts(connection), now_us=now_us, keep_us=keep_us, newest=newest)
+
+
+def _files(connection: Connection) -> list[KeptFile]:
+    made = schema.table_versions
+    query = select(
+        _FILES.c.path,
+        _FILES.c.table_name,
+        _FILES.c.bytes,
+        _FILES.c.added_version,
+        _FILES.c.removed_version,
+        made.c.committed_us,
+    ).join(made, made.c.table_version == _FILES.c.removed_version)
+    return [KeptFile(*row) for row in connection.execute(query)]
+
+
+def _cuts(connection: Connection) -> list[KeptCut]:
+    gone = vacuumed_snapshots.everything(connection)
+    tables: dict[str, set[str]] = {}
+    for row in connection.execute(select(_TABLES.c.snapshot, _TABLES.c.table_name)):
+        tables.setdefault(row.snapshot, set()).add(row.table_name)
+    tainted = exists().where(_TAINTS.c.kind == "version", _TAINTS.c.subject == _VERSIONS.c.version)
+    needing: dict[str, list[str]] = {}
+    query = select(_VERSIONS.c.snapshot, _VERSIONS.c.version).where(_VERSIONS.c.state != "refused", ~tainted)
+    for row in connection.execute(query.order_by(_VERSIONS.c.version)):
+        needing.setdefault(row.snapshot, []).append(row.version)
+    return [
+        KeptCut(
+            row.snapshot,
+            row.table_version,
+            row.created_us,
+            frozenset(tables[row.snapshot]),
+            tuple(needing.get(row.snapshot, ())),
+        )
+        for row in connection.execute(select(_SNAPSHOTS))
+        if row.snapshot in tables and row.snapshot not in gone
+    ]
+
+
+def let_go(store: Store, shown: Retention, *, now_us: int, keep_us: int, newest: int) -> None:
+    """Do what `shown` says, and nothing else: `ConflictError` HF304 when another plan would be made by now."""
+    with store.ledger.write() as connection:
+        if look(connection, now_us=now_us, keep_us=keep_us, newest=newest) != shown:
+            raise ConflictError(
+                "HF304",
+                "snapshots or versions changed while the vacuum was planned",
+                state="nothing was let go",
+                next_command="holdfast vacuum",
+            )
+        for paths in pieces([file.path for file in shown.files]):
+            connection.execute(delete(_PARTS).where(_PARTS.c.path.in_(paths)))
+            connection.execute(delete(_FILES).where(_FILES.c.path.in_(paths)))
+        vacuumed_snapshots.mark(connection, shown.snapshots, now_us=now_us)
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="store.vacuumed",
+            subject="store",
+            explanation=f"{len(shown.files)} files with {shown.bytes} bytes let go; "
+            f"{len(shown.snapshots)} snapshots cannot be read any more" + _named(shown.snapshots),
+        )
+        fault_point("vacuum.before_commit")
+    fault_point("vacuum.after_commit")
+    for file in shown.files:
+        (store.root / file.path).unlink(missing_ok=True)
+    _remove_published(store)
+
+
+def _remove_published(store: Store) -> None:
+    """Published tables of snapshots that were let go, whichever vacuum did it: their links keep the bytes on the disk."""
+    with store.ledger.read() as connection:
+        readable = set(
+            connection.execute(select(_TABLES.c.snapshot)).scalars()
+        ) - vacuumed_snapshots.everything(connection)
+    for directory in sorted((store.root / PUBLISHED_DIRECTORY).glob("*")):
+        drafts = any(path.name.endswith(DRAFT) for path in directory.iterdir())
+        if directory.name not in readable and not drafts:
+            shutil.rmtree(directory)
+
+
+def _named(snapshots: Sequence[str]) -> str:
+    more = f" and {len(snapshots) - 5} more" if len(snapshots) > 5 else ""
+    return f": {', '.join(snapshots[:5])}{more}" if snapshots else ""

@@ -1,0 +1,96 @@
+"""Rows of `selections` and `snapshot_slices`: which rows of a snapshot taught, and how many of each slice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from holdfast.records import canonical_json, sha256_hex
+from holdfast.store.db import schema
+from holdfast.store.db.dialects import inserting
+from holdfast.tables.apply_selection import Selected, SliceCount
+from holdfast.tables.selection import Selection
+
+_SELECTIONS: Final = schema.selections
+_SLICES: Final = schema.snapshot_slices
+_TEXT: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSelection:
+    """A selection as it was applied to a snapshot."""
+
+    snapshot: str
+    seed: int
+    selection: dict[str, object]
+    counts: dict[str, int]
+    rows_found: int
+    rows_taken: int
+    slices: tuple[SliceCount, ...]
+
+
+def keep(
+    connection: Connection, snapshot: str, selection: Selection, seed: int, chosen: Selected, *, found: int
+) -> None:
+    """Record what `selection` chose of the `found` training rows of `snapshot`, in the caller's transaction.
+
+    The same choice again changes nothing, because it gives the same rows.
+    """
+    name = sha256_hex(f"{seed} {selection.to_json()}")
+    row = {
+        "snapshot": snapshot,
+        "selection_hash": name,
+        "seed": seed,
+        "selection": selection.to_json(),
+        "counts": canonical_json(chosen.counts),
+        "rows_found": found,
+        "rows_taken": chosen.frame.height,
+    }
+    connection.execute(inserting(connection, _SELECTIONS).values(row).on_conflict_do_nothing())
+    slices = [
+        {
+            "snapshot": snapshot,
+            "selection_hash": name,
+            "column_name": each.column,
+            "value": each.value[:_TEXT],
+            "rows_found": each.found,
+            "rows_taken": each.taken,
+        }
+        for each in chosen.slices
+    ]
+    if slices:
+        connection.execute(inserting(connection, _SLICES).on_conflict_do_nothing(), slices)
+
+
+def of_snapshot(connection: Connection, snapshot: str) -> list[KeptSelection]:
+    """Every selection that was applied to `snapshot`."""
+    rows = connection.execute(
+        select(_SELECTIONS).where(_SELECTIONS.c.snapshot == snapshot).order_by(_SELECTIONS.c.selection_hash)
+    )
+    return [
+        KeptSelection(
+            row.snapshot,
+            row.seed,
+            json.loads(row.selection),
+            json.loads(row.counts),
+            row.rows_found,
+            row.rows_taken,
+            _slices_of(connection, snapshot, row.selection_hash),
+        )
+        for row in rows.all()
+    ]
+
+
+def _slices_of(connection: Connection, snapshot: str, name: str) -> tuple[SliceCount, ...]:
+    query = (
+        select(_SLICES)
+        .where(_SLICES.c.snapshot == snapshot, _SLICES.c.selection_hash == name)
+        .order_by(_SLICES.c.column_name, _SLICES.c.value)
+    )
+    return tuple(
+        SliceCount(row.column_name, row.value, row.rows_found, row.rows_taken)
+        for row in connection.execute(query)
+    )

@@ -1,0 +1,192 @@
+"""Rows of `snapshots` and `snapshot_tables`: named cuts, which is all that training reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, insert, select
+
+from holdfast.errors import NotFoundError
+from holdfast.records import Level
+from holdfast.store.catalog import batches
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import LIVE
+from holdfast.store.db.store import Store
+from holdfast.store.files import data_files
+from holdfast.store.files.data_files import FileFacts
+from holdfast.tables import CutLoad, Snapshot, TableCut, held_back, known_day, snapshot_name
+from holdfast.tables.snapshots import LoadKey
+
+INCOMPLETE: Final = "incomplete"
+"""What it is called, among the violations of a load, that the other feeds of its group lack it and a person accepted that."""
+
+_BATCHES: Final = schema.batches
+_SNAPSHOTS: Final = schema.snapshots
+_HELD_BACK: Final = schema.snapshot_held_back
+_VIOLATIONS: Final = schema.violations
+_TABLES: Final = schema.snapshot_tables
+
+
+def create(
+    store: Store,
+    tables: Sequence[str],
+    *,
+    contract_hash: str,
+    now_us: int,
+    groups: Mapping[str, str | None] | None = None,
+    label_delays_us: Mapping[str, int] | None = None,
+) -> Snapshot:
+    """A cut of `tables` at the newest table version; the same cut again is the same snapshot.
+
+    Parameters
+    ----------
+    groups
+        The group of each feed, None for a feed of its own. Of a group, what only some of its feeds have delivered is
+        left out, as `tables.held_back` says.
+    label_delays_us
+        By table, how much later than its rows their labels are known. While labels come due, unchanged tables give a
+        new cut each day (UTC), because other rows teach then.
+
+    Raises `NotFoundError` HF303 when a table has no row, or none that is not held back.
+    """
+    with store.ledger.write() as connection:
+        version = batches.current_version(connection)
+        held = waiting(connection, groups or {})
+        found = {
+            table: data_files.entries(connection, table, version, held_back=held)
+            for table in sorted(set(tables))
+        }
+        cuts = tuple(_cut(table, facts, held) for table, facts in found.items())
+        day = _day(found, label_delays_us or {}, now_us)
+        name = snapshot_name(version, contract_hash, cuts, held_back=held, day=day)
+        known = _find(connection, name)
+        if known is not None:
+            return known
+        put(connection, Snapshot(name, version, contract_hash, now_us, cuts, held))
+    return Snapshot(name, version, contract_hash, now_us, cuts, held)
+
+
+def waiting(
+    connection: Connection, groups: Mapping[str, str | None], *, accepted: bool = True
+) -> tuple[LoadKey, ...]:
+    """The loads that a cut of now leaves out, by feed and batch: those that wait for other feeds of their group. Without
+    `accepted` also those that a person let in without the others.
+    """
+    held: list[LoadKey] = []
+    for group in sorted({group for group in groups.values() if group is not None}):
+        members = {
+            feed: _live_loads(connection, feed, accepted) for feed in sorted(groups) if groups[feed] == group
+        }
+        held += held_back(members)
+    return tuple(sorted(held))
+
+
+def let_in(connection: Connection, load: LoadKey, *, explanation: str, actor: str, now_us: int) -> None:
+    """Note that `actor` wants `load` in the next cuts without what it waits for. It ends with the load, and says nothing more
+    once the others have come.
+    """
+    feed, batch, epoch = load
+    connection.execute(
+        insert(_VIOLATIONS).values(
+            feed=feed,
+            batch=batch,
+            epoch=epoch,
+            check_name=INCOMPLETE,
+            subject="",
+            level=Level.WARNING,
+            explanation=explanation,
+            found_us=now_us,
+            accepted_us=now_us,
+            accepted_by=actor[:63],
+        )
+    )
+
+
+def _live_loads(connection: Connection, feed: str, accepted: bool) -> list[CutLoad]:
+    columns = ("batch", "epoch", "event_low_us", "event_high_us", "table_version")
+    query = select(*(_BATCHES.c[name] for name in columns)).where(_BATCHES.c.feed == feed, LIVE)
+    without = select(_VIOLATIONS.c.batch, _VIOLATIONS.c.epoch).where(
+        _VIOLATIONS.c.feed == feed,
+        _VIOLATIONS.c.check_name == INCOMPLETE,
+        _VIOLATIONS.c.accepted_us.is_not(None),
+    )
+    alone = {tuple(row) for row in connection.execute(without)} if accepted else set()
+    return [
+        CutLoad(batch, epoch, low_us, high_us, version, (batch, epoch) in alone)
+        for batch, epoch, low_us, high_us, version in connection.execute(query)
+    ]
+
+
+def _day(
+    found: Mapping[str, Sequence[FileFacts]], label_delays_us: Mapping[str, int], now_us: int
+) -> int | None:
+    due_us = [
+        fact.event_high_us + delay_us
+        for table, delay_us in label_delays_us.items()
+        for fact in found.get(table, ())
+        if delay_us > 0 and fact.event_high_us is not None
+    ]
+    return known_day(now_us, max(due_us)) if due_us else None
+
+
+def put(connection: Connection, cut: Snapshot) -> None:
+    """Insert `cut` in the caller's transaction: one that was just made, or that a recovery has proved."""
+    named = {"snapshot": cut.snapshot}
+    connection.execute(
+        insert(_SNAPSHOTS).values(
+            **named,
+            table_version=cut.table_version,
+            contract_hash=cut.contract_hash,
+            created_us=cut.created_us,
+        )
+    )
+    connection.execute(
+        insert(_TABLES),
+        [named | {"table_name": each.table, "rows": each.rows, "files": each.files} for each in cut.tables],
+    )
+    if cut.held_back:
+        connection.execute(
+            insert(_HELD_BACK),
+            [named | {"feed": feed, "batch": batch, "epoch": epoch} for feed, batch, epoch in cut.held_back],
+        )
+
+
+def get(store: Store, snapshot: str) -> Snapshot:
+    """The snapshot of that name; `NotFoundError` HF303 when there is none."""
+    with store.ledger.read() as connection:
+        found = _find(connection, snapshot)
+    if found is None:
+        raise NotFoundError(
+            "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
+        )
+    return found
+
+
+def table_files(connection: Connection, snapshot: Snapshot, table: str) -> list[FileFacts]:
+    """The files of `table` in `snapshot`; raises as `files.cut_entries` does."""
+    return data_files.cut_entries(connection, snapshot.snapshot, table)
+
+
+def _cut(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> TableCut:
+    rows = sum(fact.rows for fact in found)
+    if rows == 0:
+        mine = [batch for feed, batch, _ in held if feed == table]
+        waiting = f"; {len(mine)} of its batches wait for the other feeds of its group" if mine else ""
+        raise NotFoundError(
+            "HF303",
+            f"table {table!r} has no row to take a snapshot of{waiting}",
+            state="no snapshot was made",
+            next_command=f"holdfast ingest {table} <file>",
+        )
+    return TableCut(table, rows, len(found))
+
+
+def _find(connection: Connection, name: str) -> Snapshot | None:
+    row = connection.execute(select(_SNAPSHOTS).where(_SNAPSHOTS.c.snapshot == name)).one_or_none()
+    if row is None:
+        return None
+    query = select(_TABLES).where(_TABLES.c.snapshot == name).order_by(_TABLES.c.table_name)
+    cuts = tuple(TableCut(cut.table_name, cut.rows, cut.files) for cut in connection.execute(query))
+    held = tuple(sorted(data_files.held_back(connection, name)))
+    return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_us, cuts, held)

@@ -1,0 +1,223 @@
+"""Rows of `leases`: at most one holder per lease, and an epoch that unmasks a holder who slept through
+losing it.
+
+A lease is taken over by *observed change*: who wants it remembers how the row looked and when, on its own
+clock, it first looked so; only when the row stays unchanged for the lease's whole duration is the holder
+taken for dead. The clocks of two machines are never compared (reliability D6). Being wrong about a death
+does no harm, because every write under a lease asserts the epoch in its own transaction, and a taken-over
+lease has a larger one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, case, insert, select, update
+from sqlalchemy.exc import IntegrityError as UniqueError
+
+from holdfast.errors import ConflictError
+from holdfast.store.db import schema
+from holdfast.store.db.statements import Prepared
+from holdfast.store.db.store import Store
+
+_LEASES: Final = schema.leases
+_NOBODY: Final = ""
+_HERE: Final = _LEASES.c.lease == bindparam("named")
+_NOW: Final = bindparam("now_us", type_=_LEASES.c.renewed_us.type)
+# FOR UPDATE keeps a take-over out until the caller's commit; SQLite's single writer does so anyway and ignores it.
+_HELD: Final = Prepared(select(_LEASES.c.holder, _LEASES.c.epoch).where(_HERE).with_for_update())
+_RENEW: Final = Prepared(
+    update(_LEASES)
+    .where(_HERE, _LEASES.c.epoch == bindparam("held"), _LEASES.c.holder != _NOBODY)
+    # It must change even if the holder's clock stands still or goes back: change is what observers look for.
+    .values(renewed_us=case((_LEASES.c.renewed_us < _NOW, _NOW), else_=_LEASES.c.renewed_us + 1))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease that is held: pass `name` and `epoch` to `assert_epoch` in every write that it covers."""
+
+    name: str
+    holder: str
+    epoch: int
+    duration_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """How another's lease looked, and since when on the observer's own clock."""
+
+    name: str
+    holder: str
+    epoch: int
+    renewed_us: int
+    since_us: int
+
+
+def may_take(now: Sighting, before: Sighting | None, duration_us: int) -> bool:
+    """Whether the row has stood still for its whole duration while one observer watched.
+
+    >>> first = Sighting("control", "a", 1, 500, since_us=0)
+    >>> may_take(Sighting("control", "a", 1, 500, since_us=90), first, 100)
+    False
+    >>> may_take(Sighting("control", "a", 1, 500, since_us=100), first, 100)
+    True
+    >>> may_take(Sighting("control", "a", 1, 501, since_us=100), first, 100)
+    False
+    """
+    if before is None:
+        return False
+    unchanged = (now.name, now.holder, now.epoch, now.renewed_us) == (
+        before.name,
+        before.holder,
+        before.epoch,
+        before.renewed_us,
+    )
+    return unchanged and now.since_us - before.since_us >= duration_us
+
+
+def acquire(
+    store: Store, name: str, *, holder: str, duration_us: int, now_us: int, seen: Sighting | None = None
+) -> Lease | Sighting:
+    """The lease when it is free, was released, is `holder`'s own, or stood still for long enough; else a
+    `Sighting`.
+
+    Parameters
+    ----------
+    holder
+        Who asks; unique per running loop, not empty.
+    duration_us
+        How long the row may stand still before others take the holder for dead, microseconds; renew several
+        times in it.
+    now_us
+        The caller's clock, microseconds, read before the call. Only differences between calls of the same caller are
+        used.
+    seen
+        The `Sighting` that the previous call returned, None on the first. `ask` and `take` date it as they must.
+
+    A caller that takes over its own lease (same `holder`) gets a new epoch as well, so that a forgotten
+    twin is fenced.
+    """
+    if not holder or duration_us <= 0:
+        raise ValueError("a lease needs a holder with a name and a positive duration")
+    try:
+        with store.ledger.write() as connection:
+            row = connection.execute(select(_LEASES).where(_LEASES.c.lease == name)).mappings().one_or_none()
+            if row is None:
+                connection.execute(
+                    insert(_LEASES).values(
+                        lease=name, holder=holder, epoch=1, renewed_us=now_us, duration_us=duration_us
+                    )
+                )
+                return Lease(name, holder, 1, duration_us)
+            looks = Sighting(name, row["holder"], row["epoch"], row["renewed_us"], now_us)
+            if row["holder"] in (_NOBODY, holder) or may_take(looks, seen, row["duration_us"]):
+                taken = connection.execute(
+                    update(_LEASES)
+                    .where(_LEASES.c.lease == name, _LEASES.c.epoch == row["epoch"])
+                    .where(_LEASES.c.renewed_us == row["renewed_us"])
+                    .values(
+                        holder=holder,
+                        epoch=row["epoch"] + 1,
+                        renewed_us=max(now_us, row["renewed_us"] + 1),
+                        duration_us=duration_us,
+                    )
+                )
+                if taken.rowcount == 1:
+                    return Lease(name, holder, row["epoch"] + 1, duration_us)
+    except UniqueError:  # another made the row between our look and our insert (PostgreSQL)
+        return acquire(store, name, holder=holder, duration_us=duration_us, now_us=now_us, seen=None)
+    return _continued(looks, seen)
+
+
+def ask(
+    store: Store,
+    name: str,
+    *,
+    holder: str,
+    duration_us: int,
+    clock_us: Callable[[], int],
+    seen: Sighting | None,
+) -> Lease | Sighting:
+    """`acquire` once by the caller's `clock_us`, for whoever looks again and again: nobody counts as watched before there was
+    something to see.
+    """
+    found = acquire(store, name, holder=holder, duration_us=duration_us, now_us=clock_us(), seen=seen)
+    if isinstance(found, Sighting) and found != seen:
+        # A caller that was stopped between its clock and the ledger would else count that time as watched, and take a lease
+        # that was renewed a moment ago.
+        return replace(found, since_us=clock_us())
+    return found
+
+
+def take(
+    store: Store,
+    name: str,
+    *,
+    holder: str,
+    duration_us: int,
+    clock_us: Callable[[], int],
+    within_seconds: float,
+) -> Lease | None:
+    """The lease, once whoever holds it has stood still for long enough; None when it is not had in `within_seconds`."""
+    until = time.monotonic() + within_seconds
+    seen: Sighting | None = None
+    while True:
+        found = ask(store, name, holder=holder, duration_us=duration_us, clock_us=clock_us, seen=seen)
+        if isinstance(found, Lease):
+            return found
+        if time.monotonic() >= until:
+            return None
+        seen = found
+        time.sleep(duration_us / 4e6)
+
+
+def renew(store: Store, lease: Lease, *, now_us: int) -> None:
+    """Show that the holder lives; `ConflictError` HF304 when the lease has gone to another."""
+    with store.ledger.write() as connection:
+        values = {"named": lease.name, "held": lease.epoch, "now_us": now_us}
+        if _RENEW.change(connection, values) != 1:
+            assert_epoch(connection, lease.name, lease.epoch)
+
+
+def release(store: Store, lease: Lease) -> bool:
+    """Give the lease back so that the next one need not wait; False when it had already gone to another."""
+    with store.ledger.write() as connection:
+        result = connection.execute(
+            update(_LEASES)
+            .where(
+                _LEASES.c.lease == lease.name,
+                _LEASES.c.epoch == lease.epoch,
+                _LEASES.c.holder == lease.holder,
+            )
+            .values(holder=_NOBODY, renewed_us=_LEASES.c.renewed_us + 1)
+        )
+    return result.rowcount == 1
+
+
+def assert_epoch(connection: Connection, lease: str, epoch: int) -> None:
+    """Fence the caller's transaction: `ConflictError` HF304 unless lease `lease` still has `epoch`."""
+    row = next(iter(_HELD.rows(connection, {"named": lease})), None)
+    if row is None or row.epoch != epoch or row.holder == _NOBODY:
+        found = (
+            "nobody holds it"
+            if row is None or row.holder == _NOBODY
+            else f"{row.holder} holds epoch {row.epoch}"
+        )
+        raise ConflictError(
+            "HF304",
+            f"epoch {epoch} of lease {lease!r} is over: {found}",
+            state="nothing was written under the old epoch",
+            next_command="holdfast status",
+        )
+
+
+def _continued(looks: Sighting, seen: Sighting | None) -> Sighting:
+    """The sighting to remember: the old one while nothing changed, so that its time runs on."""
+    if seen is not None and may_take(looks, seen, 0):
+        return seen
+    return looks

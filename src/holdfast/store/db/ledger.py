@@ -1,0 +1,274 @@
+"""The ledger: one SQL database, opened the same way everywhere.
+
+SQLite runs in WAL mode with synchronous=FULL (an acknowledged transaction survives a power cut; reliability
+F12), one writer at a time through BEGIN IMMEDIATE. PostgreSQL has one writer at a time through a lock (`postgres.py`)
+and runs the same statements.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+
+from holdfast.errors import InputError, IntegrityError, UnavailableError
+from holdfast.store.db import migrate, postgres, sqlite_handles
+
+Transaction: TypeAlias = Connection
+"""An open transaction, for callers above the store, who hand it on and know no SQL."""
+
+BUSY_SECONDS: Final = 30.0
+"""How long a writer waits for another writer of the same SQLite file before it gives up."""
+
+_PAUSE_SECONDS: Final = 0.02
+_TURN_SECONDS: Final = 0.0002
+_MOST_TURN_SECONDS: Final = 0.01
+_BUSY_TIMEOUT: Final = f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}"
+_ONE_MOMENT: Final[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """An open ledger. Cheap to share between threads; not across a fork."""
+
+    engine: Engine
+
+    @classmethod
+    def open(cls, url: str, *, may_be_new: bool = True) -> Ledger:
+        """The ledger at SQLAlchemy URL `url`, created and migrated when needed; with `may_be_new` False never created.
+
+        Raises `InputError` HF103 when `url` is no URL of a database that can be spoken to, `UnavailableError` HF302
+        when it cannot be reached and `IntegrityError` HF302 when it is not a
+        ledger, is damaged, or was made by a newer Holdfast.
+        """
+        target = _target(url)
+        # A connection that broke while nobody used it is found out before a transaction begins on it.
+        on_sqlite = target.get_backend_name() == "sqlite"
+        given = {"factory": sqlite_handles.HeldConnection} if on_sqlite else {}
+        engine = create_engine(target, pool_pre_ping=not on_sqlite, connect_args=given)
+        # A ledger that nobody holds any more closes its files, whether or not somebody thought of `close`; on SQLite its
+        # connections do so themselves, and what is still open when the process ends is closed then.
+        if on_sqlite:
+            weakref.finalize(engine, _dispose, weakref.ref(engine))
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        else:
+            weakref.finalize(engine, engine.pool.dispose)
+            postgres.prepare(engine)
+        name = target.render_as_string()
+        try:
+            if not may_be_new and migrate.is_new(engine):
+                raise IntegrityError(
+                    "HF302",
+                    f"the ledger {name} is lost: rows are there, and it is missing or empty",
+                    state="nothing was changed",
+                    next_command="holdfast restore BACKUP, or holdfast repair-ledger",
+                )
+            migrate.upgrade(engine)
+            if on_sqlite:
+                _known(engine)
+        except OperationalError as error:
+            raise UnavailableError(
+                "HF302", f"the ledger {name} cannot be opened: {error.orig}", state="nothing was changed"
+            ) from error
+        except (DatabaseError, sqlite3.DatabaseError) as error:
+            reason = error.orig if isinstance(error, DatabaseError) else error
+            raise IntegrityError(
+                "HF302",
+                f"the ledger {name} is damaged or no database: {reason}",
+                state="nothing was changed",
+                next_command="restore it from a copy of the store, or name another in HOLDFAST_LEDGER",
+            ) from error
+        return cls(engine)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view of the ledger; nothing is written. `UnavailableError` HF302 when the ledger does not answer."""
+        try:
+            with self.engine.connect().execution_options(**self._reading) as connection:
+                yield connection
+        except (OperationalError, InterfaceError) as error:
+            raise _silent(error, "nothing was changed") from error
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: everything in the block is committed together, or nothing is.
+
+        Raises `UnavailableError` HF302 when the ledger does not answer, and HF205 when the answer to the commit was lost:
+        then everything is committed or nothing, and only the ledger can say which.
+        """
+        written = False
+        try:
+            with (
+                self.engine.connect().execution_options(holdfast_writes=True) as connection,
+                connection.begin(),
+            ):
+                yield connection
+                written = True
+        except (OperationalError, InterfaceError) as error:
+            if written and self.engine.dialect.name != "sqlite":
+                raise _unknown(error) from error
+            raise _silent(error, "nothing was changed") from error
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        # SQLite's readers see one moment of the ledger; PostgreSQL's do when they are told to.
+        return {} if self.engine.dialect.name == "sqlite" else _ONE_MOMENT
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of the SQLite file at `path`, whatever characters the path has.
+
+    >>> sqlite_url(Path("/a?b/ledger.db"))
+    'sqlite:////a%3Fb/ledger.db'
+    """
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+def _silent(error: DBAPIError, state: str) -> UnavailableError:
+    return UnavailableError(
+        "HF302",
+        f"the ledger did not answer: {_words(error)}",
+        state=state,
+        next_command="the same command again, when the ledger can be reached",
+    )
+
+
+def _unknown(error: DBAPIError) -> UnavailableError:
+    return UnavailableError(
+        "HF205",
+        f"the ledger was lost while it committed: {_words(error)}",
+        state="what was asked for was done completely, or not at all",
+        next_command="the same command again, when the ledger can be reached",
+    )
+
+
+def _words(error: DBAPIError) -> str:
+    return " ".join(str(error.orig).split())
+
+
+def _target(url: str) -> URL:
+    try:
+        target = postgres.with_driver(make_url(url))
+        target.get_dialect().import_dbapi()
+    except (ArgumentError, ImportError) as error:
+        raise InputError(
+            "HF103",
+            f"the ledger's URL cannot be used: {error}",
+            state="nothing was changed",
+            next_command=(
+                "set HOLDFAST_LEDGER to a URL such as sqlite:////var/lib/holdfast/ledger.db or postgresql://db.example/ledger "
+                "(for which pip install '.[postgres]' in the clone of Holdfast), or leave it out"
+            ),
+        ) from error
+    if target.get_backend_name() == "sqlite" and target.database:
+        try:
+            Path(target.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnavailableError(
+                "HF302",
+                f"the ledger {target.database} cannot be made: {error.strerror}",
+                state="nothing was changed",
+            ) from error
+    return target
+
+
+def _prepare_sqlite(connection: sqlite_handles.HeldConnection, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy says BEGIN itself, in `_begin_sqlite`
+    try:
+        connection.take_hold()
+        _configure(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    cursor = connection.cursor()
+    cursor.execute(_BUSY_TIMEOUT)
+    _use_wal(cursor)
+    cursor.execute("PRAGMA synchronous = FULL")
+    # A small load writes some fifteen pages; moving them out of the log after every sixtieth costs two syncs more.
+    cursor.execute("PRAGMA wal_autocheckpoint = 4000")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Switch to WAL. The first processes that open a new file race for it, and SQLite does not wait here as it does
+    elsewhere.
+    """
+    patience = round(BUSY_SECONDS / _PAUSE_SECONDS)
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            patience -= 1
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or patience <= 0:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that will write takes the write lock at once: upgrading a read lock later can only fail.
+    writes = connection.get_execution_options().get("holdfast_writes", False)
+    hold = sqlite_handles.hold_of(connection)
+    if writes and hold is not None:
+        sqlite_handles.before_change(hold)
+    if writes:
+        _wait_for_turn(connection)
+    else:
+        connection.exec_driver_sql("BEGIN")
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    """Begin to write as soon as no other process does.
+
+    SQLite's own wait sleeps a millisecond at least, then two, five, ten: a small load holds the lock for less than one,
+    and two loaders spent a third of their time asleep.
+    """
+    sqlite = connection.connection.driver_connection
+    assert isinstance(sqlite, sqlite3.Connection)
+    pause, deadline = _TURN_SECONDS, time.monotonic() + BUSY_SECONDS
+    sqlite.execute("PRAGMA busy_timeout = 0")
+    try:
+        while time.monotonic() < deadline:
+            try:
+                sqlite.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    break
+            time.sleep(pause)
+            pause = min(pause * 1.5, _MOST_TURN_SECONDS)
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # SQLAlchemy's words for what is wrong
+    finally:
+        sqlite.execute(_BUSY_TIMEOUT)
+
+
+def _known(engine: Engine) -> None:
+    """From now on this file may be sealed: it is a ledger of this release."""
+    with engine.connect() as connection:
+        hold = sqlite_handles.hold_of(connection)
+        if hold is not None:
+            hold.is_ledger = True
+
+
+def _dispose(reference: weakref.ref[Engine]) -> None:
+    engine = reference()
+    if engine is not None:
+        engine.dispose()

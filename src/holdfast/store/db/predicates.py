@@ -1,0 +1,67 @@
+"""Conditions that many questions to the ledger share: this load, the same load, there at a version, there now."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, or_
+
+from holdfast.records import Level
+from holdfast.store.db import schema
+from holdfast.tables.snapshots import LoadKey
+
+PUBLISHED: Final = "published"
+"""The state of a load that is there."""
+BACKED_OUT: Final = "backed_out"
+"""The state of a load that was taken out."""
+
+LIVE: Final = schema.batches.c.state == PUBLISHED
+"""Whether a row of `batches` is a load that is there now."""
+UNACCEPTED_ERROR: Final = and_(
+    schema.violations.c.level == Level.ERROR, schema.violations.c.accepted_us.is_(None)
+)
+"""Whether a row of `violations` makes its load suspect."""
+
+BoundLoad: TypeAlias = tuple[BindParameter[str], BindParameter[str], BindParameter[int]]
+"""A load that a statement is told when it is run: parameters for feed, batch and epoch."""
+
+
+def of_load(table: FromClause, load: LoadKey | BoundLoad) -> ColumnElement[bool]:
+    """Whether a row of `table` is of `load`.
+
+    >>> str(of_load(schema.batches, ("flights", "d1", 0))).count(" AND ")
+    2
+    """
+    feed, batch, epoch = load
+    return and_(table.c.feed == feed, table.c.batch == batch, table.c.epoch == epoch)
+
+
+def refers_to(load: LoadKey) -> ColumnElement[bool]:
+    """Whether a row of `load_references` was let in for a key of `load`."""
+    to, (feed, batch, epoch) = schema.load_references.c, load
+    return and_(to.to_feed == feed, to.to_batch == batch, to.to_epoch == epoch)
+
+
+def same_load(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Whether a row of `one` and a row of `other` are of the same load: feed, batch and epoch.
+
+    >>> str(same_load(schema.batches, schema.admissions)).count(" AND ")
+    2
+    """
+    return and_(one.c.feed == other.c.feed, one.c.batch == other.c.batch, one.c.epoch == other.c.epoch)
+
+
+def at_version(
+    table: FromClause, version: int | ColumnElement[int] | BindParameter[int]
+) -> ColumnElement[bool]:
+    """Whether a row of `files` or `file_batches` belongs to table version `version`: time travel is a validity interval.
+
+    A part of a file came with the file, so that `file_batches` says only when it went: join `files`, and ask both.
+    """
+    there = or_(table.c.removed_version.is_(None), table.c.removed_version > version)
+    return and_(table.c.added_version <= version, there) if "added_version" in table.c else there
+
+
+def not_removed(*tables: FromClause) -> ColumnElement[bool]:
+    """Whether the rows of all of `tables` (`files`, `file_batches`) belong to the newest table version."""
+    return and_(*(table.c.removed_version.is_(None) for table in tables))

@@ -1,0 +1,207 @@
+"""Rows of `admissions`: what a batch looked like when it was let in, and what of it the next delivery is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, exists, func, insert, select
+
+from holdfast.feeds import measurements
+from holdfast.feeds.admission import History, Past
+from holdfast.feeds.state_machine import Event
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store.db import events, schema
+from holdfast.store.db.predicates import LIVE, UNACCEPTED_ERROR, same_load
+from holdfast.store.db.statements import Prepared
+from holdfast.store.feeds import feed_states, violations
+
+_ADMISSIONS: Final = schema.admissions
+_BATCHES: Final = schema.batches
+_VIOLATIONS: Final = schema.violations
+_INSERT: Final = Prepared(insert(_ADMISSIONS))
+_OF_BATCH: Final = same_load(_BATCHES, _ADMISSIONS)
+_SUSPECT: Final = exists().where(
+    same_load(_VIOLATIONS, _BATCHES),
+    UNACCEPTED_ERROR,
+)
+_PAST: Final = Prepared(
+    select(_BATCHES.c.batch, _BATCHES.c.rows_received, _BATCHES.c.event_low_us)
+    .where(_BATCHES.c.feed == bindparam("of_feed"), LIVE, ~_SUSPECT)
+    .order_by(_BATCHES.c.table_version.desc())
+    .limit(bindparam("most"))
+)
+_BEFORE: Final = Prepared(
+    select(func.max(_BATCHES.c.event_high_us)).where(
+        _BATCHES.c.feed == bindparam("of_feed"), LIVE, _BATCHES.c.event_low_us < bindparam("low_us")
+    )
+)
+_COUNTED: Final = Prepared(
+    select(func.max(_ADMISSIONS.c.sequence_high))
+    .join(_BATCHES, _OF_BATCH)
+    .where(_ADMISSIONS.c.feed == bindparam("of_feed"), LIVE, _ADMISSIONS.c.sequence_low < bindparam("number"))
+)
+_SAME: Final = {
+    column.name: Prepared(
+        select(_BATCHES.c.batch)
+        .join(_ADMISSIONS, _OF_BATCH)
+        .where(_ADMISSIONS.c.feed == bindparam("of_feed"), LIVE, column == bindparam("digest"))
+        .limit(1)
+    )
+    for column in (_ADMISSIONS.c.rows_digest, _ADMISSIONS.c.values_digest)
+}
+_PROFILES: Final = Prepared(
+    select(_BATCHES.c.batch, _ADMISSIONS.c.profile)
+    .join(_ADMISSIONS, _OF_BATCH)
+    .where(_BATCHES.c.feed == bindparam("of_feed"), LIVE, ~_SUSPECT)
+    .order_by(_BATCHES.c.table_version.desc())
+    .limit(bindparam("most"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What is kept of a delivery that was let in; `profile` is canonical JSON. `group_name` (empty for a feed of its own) and
+    `event_time` are its feed's at that moment, because a back-out goes by them whatever is declared later.
+    """
+
+    rows_expected: int | None
+    profile: str
+    rows_digest: str
+    values_digest: str
+    sequence: measurements.Sequence | None = None
+    group_name: str | None = None
+    event_time: str | None = None
+    violations: tuple[Violation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What of the history a delivery is to be held against; what is None or 0 is not looked up.
+
+    `batches` is how many of the newest batches; `low_us` the delivery's first event, microseconds UTC; `number` the lowest
+    number that it counts.
+    """
+
+    rows_digest: str
+    values_digest: str = ""
+    batches: int = 0
+    low_us: int | None = None
+    number: int | None = None
+
+
+def history(connection: Connection, feed: str, asked: Asked) -> History:
+    """What came before a delivery of `feed`. Batches that are suspect are no measure for others."""
+    of = {"of_feed": feed}
+    past: tuple[Past, ...] = ()
+    if asked.batches:
+        rows = _PAST.rows(connection, {**of, "most": asked.batches})
+        past = tuple(
+            Past(row.batch, row.rows_received, row.event_low_us)
+            for row in rows
+            if row.event_low_us is not None
+        )
+    before = sequence = same_rows = same_values = None
+    if asked.low_us is not None:
+        before = _BEFORE.value(connection, {**of, "low_us": asked.low_us})
+    if asked.number is not None:
+        sequence = _COUNTED.value(connection, {**of, "number": asked.number})
+    if asked.rows_digest:
+        given = {**of, "digest": asked.rows_digest}
+        same_rows = _SAME["rows_digest"].value(connection, given)
+    if asked.values_digest:
+        given = {**of, "digest": asked.values_digest}
+        same_values = _SAME["values_digest"].value(connection, given)
+    return History(past, before, sequence, same_rows, same_values)
+
+
+def profiles(connection: Connection, feed: str, most: int) -> list[str]:
+    """The profiles of the newest loaded batches of `feed` that are not suspect, as canonical JSON, the oldest first."""
+    rows = _PROFILES.rows(connection, {"of_feed": feed, "most": most})
+    return [row.profile for row in reversed(rows)]
+
+
+def admit(
+    connection: Connection,
+    batch: BatchId,
+    epoch: int,
+    admission: Admission,
+    *,
+    contract_hash: str,
+    now_us: int,
+) -> bool:
+    """Keep what a batch looked like and what is wrong with it, and move its feed's state, in the transaction that
+    publishes it. Returns whether its contract is another than that of the feed's delivery before.
+    """
+    counted = admission.sequence
+    _INSERT.put(
+        connection,
+        {
+            "feed": batch.feed,
+            "batch": batch.batch,
+            "epoch": epoch,
+            "rows_expected": admission.rows_expected,
+            "profile": admission.profile,
+            "rows_digest": admission.rows_digest,
+            "values_digest": admission.values_digest,
+            "sequence_low": None if counted is None else counted.low,
+            "sequence_high": None if counted is None else counted.high,
+            "sequence_holes": None if counted is None else counted.holes,
+            "group_name": admission.group_name,
+            "event_time": admission.event_time,
+        },
+    )
+    violations.add(connection, batch, epoch, admission.violations, now_us=now_us)
+    wrong = [each for each in admission.violations if each.level is Level.ERROR]
+    return feed_states.happened(
+        connection,
+        batch.feed,
+        Event.LOADED_SUSPECT if wrong else Event.LOADED,
+        contract_hash=contract_hash,
+        reason=f"batch {batch.batch}: {in_words(wrong) if wrong else _harmless(admission.violations)}",
+        now_us=now_us,
+    )
+
+
+def refuse(
+    connection: Connection,
+    batch: BatchId,
+    found: Sequence[Violation],
+    *,
+    contract_hash: str,
+    now_us: int,
+) -> None:
+    """Keep that a delivery was refused and why, in the caller's transaction; the same refusal again is told once, and its
+    feed refuses all the same.
+    """
+    told = in_words(found)
+    feed_states.happened(
+        connection,
+        batch.feed,
+        Event.REFUSED,
+        contract_hash=contract_hash,
+        reason=f"batch {batch.batch}: {told}",
+        now_us=now_us,
+    )
+    last = events.newest(connection, subject=str(batch), limit=1)
+    if last and last[0].explanation == told:
+        return
+    violations.add(connection, batch, None, found, now_us=now_us)
+    events.append(connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=told)
+
+
+def _harmless(found: Sequence[Violation]) -> str:
+    """What is said of a batch in which nothing is suspect."""
+    return f"nothing but warnings: {in_words(found)}" if found else "it met its expectations"
+
+
+def in_words(found: Sequence[Violation]) -> str:
+    """What is wrong with a delivery, on one line.
+
+    >>> in_words([Violation("rows", "", Level.ERROR, "3 rows came")])
+    '3 rows came'
+    """
+    listed = "; ".join(each.explanation for each in found[:5])
+    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"{listed}{more}"

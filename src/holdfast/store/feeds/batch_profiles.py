@@ -1,0 +1,96 @@
+"""What the loads of a snapshot look like: their profiles, and the contracts that judged them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from holdfast.contract.profile.profile import Profile, merge_alike
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import LIVE, at_version, same_load
+from holdfast.store.feeds import contracts
+from holdfast.store.files import vacuumed_snapshots
+from holdfast.tables import Snapshot
+from holdfast.tables.snapshot_diff import TableFacts
+
+_ADMISSIONS: Final = schema.admissions
+_BATCHES: Final = schema.batches
+_PARTS: Final = schema.file_batches
+_FILES: Final = schema.files
+
+
+def of_snapshot(connection: Connection, snapshot: Snapshot) -> list[TableFacts]:
+    """The facts of each table of `snapshot`. Only profiles are read, a few kilobytes a load, and no row.
+
+    Raises `NotFoundError` HF303 for a snapshot that a vacuum let go: its loads are in files that are not there.
+    """
+    vacuumed_snapshots.refuse(connection, snapshot.snapshot)
+    return [_facts(connection, snapshot, cut.table, cut.rows) for cut in snapshot.tables]
+
+
+def newest(connection: Connection, feed: str, most: int) -> list[tuple[str, Profile | None]]:
+    """The ids and profiles of the newest live loads of `feed`, in order of their event time, the oldest first; None where
+    a load has no profile."""
+    query = (
+        select(_BATCHES.c.batch, _ADMISSIONS.c.profile)
+        .outerjoin(_ADMISSIONS, _OF_LOAD)
+        .where(_BATCHES.c.feed == feed, LIVE)
+        .order_by(_BATCHES.c.event_low_us.desc(), _BATCHES.c.batch.desc())
+        .limit(most)
+    )
+    return [(row.batch, _profile(row.profile)) for row in reversed(connection.execute(query).all())]
+
+
+_OF_LOAD: Final = same_load(_ADMISSIONS, _BATCHES)
+
+
+def _facts(connection: Connection, snapshot: Snapshot, table: str, rows: int) -> TableFacts:
+    version = snapshot.table_version
+    held = set(snapshot.held_back)
+    there = (
+        select(_PARTS.c.feed, _PARTS.c.batch, _PARTS.c.epoch)
+        .distinct()
+        .join(_FILES, _FILES.c.path == _PARTS.c.path)
+        .where(
+            _FILES.c.table_name == table,
+            at_version(_FILES, version),
+            at_version(_PARTS, version),
+        )
+        .subquery()
+    )
+    query = (
+        select(
+            _BATCHES.c.feed,
+            _BATCHES.c.batch,
+            _BATCHES.c.epoch,
+            _BATCHES.c.contract_hash,
+            _ADMISSIONS.c.profile,
+        )
+        .join(there, same_load(_BATCHES, there))
+        .outerjoin(_ADMISSIONS, _OF_LOAD)
+        .order_by(_BATCHES.c.table_version)
+    )
+    loads = [row for row in connection.execute(query).all() if (row.feed, row.batch, row.epoch) not in held]
+    profile, apart = _together([_profile(row.profile) for row in loads])
+    return TableFacts(
+        table,
+        rows,
+        frozenset((row.batch, row.epoch) for row in loads),
+        profile,
+        contracts.find(connection, loads[-1].contract_hash) if loads else None,
+        apart,
+    )
+
+
+def _profile(text: str | None) -> Profile | None:
+    """The profile that a load was admitted with; loads from before there were profiles have none."""
+    return Profile.from_json(text) if text and text != "{}" else None
+
+
+def _together(profiles: list[Profile | None]) -> tuple[Profile | None, tuple[str, ...]]:
+    """The sum of all, and the columns that it lacks because their bounds changed; None when a profile is not there."""
+    known = [profile for profile in profiles if profile is not None]
+    if not known or len(known) < len(profiles):
+        return None, ()
+    return merge_alike(known)

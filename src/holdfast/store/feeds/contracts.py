@@ -1,0 +1,165 @@
+"""Rows of `contracts`: every contract that judged a row, so that what changed between two can be told years later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, func, select
+
+from holdfast.contract import Contract
+from holdfast.errors import NotFoundError
+from holdfast.records import check_name
+from holdfast.store.db import events, schema
+from holdfast.store.db.dialects import inserting
+from holdfast.store.db.predicates import LIVE
+from holdfast.store.db.statements import Prepared
+
+ACCEPTED: Final = "contract.accepted"
+"""The kind of the event by which a person takes a change of contract upon himself."""
+
+_CONTRACTS: Final = schema.contracts
+_BATCHES: Final = schema.batches
+_SHORTEST: Final = 6
+_NEWEST: Final = Prepared(
+    select(_BATCHES.c.contract_hash)
+    .where(_BATCHES.c.feed == bindparam("of_feed"))
+    .order_by(_BATCHES.c.table_version.desc())
+    .limit(1)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ContractRow:
+    """One contract; `first_us` is when it first judged a row, microseconds since 1970 UTC."""
+
+    contract_hash: str
+    contract: str
+    first_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContractUse:
+    """How many live batches and rows of `feed` a contract let in, and in which table versions."""
+
+    feed: str
+    contract_hash: str
+    batches: int
+    rows_loaded: int
+    first_version: int
+    last_version: int
+
+
+def put(connection: Connection, contract: Contract, *, now_us: int) -> None:
+    """Keep `contract`, in the caller's transaction; one that is there stays as it is."""
+    values = {"contract_hash": contract.hash, "contract": contract.to_json(), "first_us": now_us}
+    connection.execute(inserting(connection, _CONTRACTS).values(values).on_conflict_do_nothing())
+
+
+def find(connection: Connection, contract_hash: str) -> Contract | None:
+    """The contract of that whole hash; None when it is not kept, as where it judged only before contracts were."""
+    query = select(_CONTRACTS.c.contract).where(_CONTRACTS.c.contract_hash == contract_hash)
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else Contract.from_json(found)
+
+
+def get(connection: Connection, beginning: str) -> Contract:
+    """The contract whose hash begins with `beginning`, of at least six hexadecimal digits.
+
+    Raises `NotFoundError` HF303 when there is none, or more than one.
+    """
+    query = select(_CONTRACTS.c.contract).where(
+        _CONTRACTS.c.contract_hash.startswith(beginning, autoescape=True)
+    )
+    found = connection.execute(query.limit(2)).scalars().all() if len(beginning) >= _SHORTEST else []
+    if len(found) != 1:
+        what = "more than one contract has" if found else "no contract in the ledger has"
+        raise NotFoundError(
+            "HF303",
+            f"{what} a hash that begins with {beginning!r} ({_SHORTEST} digits at least)",
+            next_command="holdfast contract history",
+        )
+    return Contract.from_json(found[0])
+
+
+def everything(connection: Connection) -> list[ContractRow]:
+    """All contracts, the oldest first."""
+    query = select(_CONTRACTS).order_by(_CONTRACTS.c.first_us, _CONTRACTS.c.contract_hash)
+    return [ContractRow(**row) for row in connection.execute(query).mappings()]
+
+
+def newest_of(connection: Connection, feed: str) -> str | None:
+    """The hash of the contract that judged the newest loaded batch of `feed`; None when nothing was ever loaded."""
+    found: str | None = _NEWEST.value(connection, {"of_feed": feed})
+    return found
+
+
+def uses(connection: Connection, feed: str | None = None) -> list[ContractUse]:
+    """Which contracts let in the live batches of `feed`, or of every feed, in the order in which they came."""
+    first, last = func.min(_BATCHES.c.table_version), func.max(_BATCHES.c.table_version)
+    query = (
+        select(
+            _BATCHES.c.feed,
+            _BATCHES.c.contract_hash,
+            func.count().label("batches"),
+            func.sum(_BATCHES.c.rows_loaded).label("rows_loaded"),
+            first.label("first_version"),
+            last.label("last_version"),
+        )
+        .where(LIVE)
+        .group_by(_BATCHES.c.feed, _BATCHES.c.contract_hash)
+        .order_by(_BATCHES.c.feed, first, _BATCHES.c.contract_hash)
+    )
+    if feed is not None:
+        query = query.where(_BATCHES.c.feed == feed)
+    return [
+        ContractUse(**{**row, "rows_loaded": int(row["rows_loaded"])})
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def live_batches(connection: Connection, feed: str, contract_hash: str, *, limit: int) -> list[str]:
+    """The oldest live batches of `feed` that were loaded under that contract, at most `limit`."""
+    query = (
+        select(_BATCHES.c.batch)
+        .where(
+            _BATCHES.c.feed == feed,
+            _BATCHES.c.contract_hash == contract_hash,
+            LIVE,
+        )
+        .order_by(_BATCHES.c.table_version)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def accept(
+    connection: Connection,
+    subject: str,
+    old_hash: str,
+    new_hash: str,
+    *,
+    explanation: str,
+    actor: str,
+    now_us: int,
+) -> None:
+    """Note that `actor` takes upon himself that the contract of `subject`, a feed or a model, changes between the two."""
+    events.append(
+        connection,
+        at_us=now_us,
+        kind=ACCEPTED,
+        subject=_subject(subject, old_hash, new_hash),
+        explanation=explanation,
+        actor=actor,
+    )
+
+
+def is_accepted(connection: Connection, subject: str, old_hash: str, new_hash: str) -> bool:
+    """Whether somebody accepted that change."""
+    named = _subject(subject, old_hash, new_hash)
+    return bool(events.newest(connection, subject=named, kind=ACCEPTED, limit=1))
+
+
+def _subject(subject: str, old_hash: str, new_hash: str) -> str:
+    """A change of contract as the subject of an event; within its 127 characters."""
+    return f"{check_name(subject, 'feed or model')}/{old_hash[:16]}/{new_hash[:16]}"

@@ -1,0 +1,100 @@
+"""Rows of `feeds`: the state of each feed, changed in the transaction that changes what is loaded of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from holdfast.feeds.state_machine import Event, State, next_state
+from holdfast.store.db import events, schema
+from holdfast.store.db.statements import Prepared
+from holdfast.store.feeds import violations
+
+_FEEDS: Final = schema.feeds
+_FIND: Final = Prepared(select(_FEEDS).where(_FEEDS.c.feed == bindparam("of_feed")))
+_INSERT: Final = insert(_FEEDS)
+_UPDATE: Final = (
+    update(_FEEDS)
+    .where(_FEEDS.c.feed == bindparam("of_feed"))
+    .values({name: bindparam(name) for name in ("state", "contract_hash", "reason", "changed_us")})
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRow:
+    """One feed that ever delivered. `reason` says why it is in its state since `changed_us`, microseconds UTC."""
+
+    feed: str
+    state: State
+    contract_hash: str
+    reason: str
+    changed_us: int
+
+
+def find(connection: Connection, feed: str) -> FeedRow | None:
+    """The row of `feed`; None when it never delivered."""
+    found = _FIND.rows(connection, {"of_feed": feed})
+    if not found:
+        return None
+    (row,) = found
+    return FeedRow(row.feed, State(row.state), row.contract_hash, row.reason, row.changed_us)
+
+
+def everything(connection: Connection) -> list[FeedRow]:
+    """Every feed that ever delivered, by name."""
+    rows = connection.execute(select(_FEEDS).order_by(_FEEDS.c.feed))
+    return [FeedRow(row.feed, State(row.state), *row[2:]) for row in rows]
+
+
+def happened(
+    connection: Connection,
+    feed: str,
+    event: Event,
+    *,
+    contract_hash: str | None,
+    reason: str,
+    now_us: int,
+) -> bool:
+    """Take `feed` to the state that `event` leads to, in the caller's transaction, and tell a change of state.
+
+    `contract_hash` is that of the delivery, None to leave it. Nothing is written when neither state nor contract change.
+    Returns whether the contract is another than that of the delivery before.
+    """
+    before = find(connection, feed)
+    state = next_state(State.FLOWING if before is None else before.state, event)
+    contract = contract_hash or ("" if before is None else before.contract_hash)
+    if before is not None and (before.state, before.contract_hash) == (state, contract):
+        return False
+    moved = before is None or before.state is not state
+    if before is not None and not moved:
+        reason, changed_us = before.reason, before.changed_us
+    else:
+        changed_us = now_us
+    values = {"state": state, "contract_hash": contract, "reason": reason, "changed_us": changed_us}
+    if before is None:
+        connection.execute(_INSERT, {"feed": feed, **values})
+    else:
+        connection.execute(_UPDATE, {"of_feed": feed, **values})
+    if moved and not (before is None and state is State.FLOWING):
+        events.append(connection, at_us=now_us, kind=f"feed.{state}", subject=feed, explanation=reason)
+    return before is None or before.contract_hash != contract
+
+
+def settle_refusals(connection: Connection, feed: str, *, reason: str, now_us: int) -> None:
+    """Let `feed` refuse no more when no refusal of it stands: to be called when a person accepted one."""
+    row = find(connection, feed)
+    if row is None or row.state is not State.REFUSING:
+        return
+    if all(each.epoch is not None for each in violations.open_ones(connection, feed=feed)):
+        happened(connection, feed, Event.CLEARED, contract_hash=None, reason=reason, now_us=now_us)
+
+
+def settle(connection: Connection, feed: str, *, reason: str, now_us: int) -> None:
+    """Let `feed` flow again when no loaded batch of it is suspect any more: to be called after a back-out or when a person
+    accepted what was wrong with a batch.
+    """
+    row = find(connection, feed)
+    if row is not None and row.state is State.SUSPECT and not violations.suspect_batches(connection, feed):
+        happened(connection, feed, Event.CLEARED, contract_hash=None, reason=reason, now_us=now_us)

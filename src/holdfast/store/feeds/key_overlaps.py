@@ -1,0 +1,114 @@
+"""Which rows of a feed are loaded around the event times of a delivery, and which of their keys it brings again.
+
+The ledger knows the span of every file, so a delivery whose span meets no other's costs one question to an index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+from sqlalchemy import Connection, bindparam, select
+
+from holdfast.errors import InputError
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import not_removed
+from holdfast.store.db.statements import Prepared
+from holdfast.store.files import data_files as files
+from holdfast.store.files.data_files import FileFacts
+
+_FILES: Final = schema.files
+_HELD: Final = schema.file_batches
+_SMALL: Final = 4_096
+"""Files with at most so many rows have the hashes of their keys kept in memory, for the next load beside them."""
+_SEED: Final = 7
+
+_BESIDE: Final = select(_FILES.c.path).where(
+    _FILES.c.table_name == bindparam("of_feed"),
+    _FILES.c.event_high_us >= bindparam("low_us"),
+    _FILES.c.event_low_us <= bindparam("high_us"),
+    _FILES.c.added_version > bindparam("since"),
+    not_removed(_FILES),
+)
+_ANY: Final = Prepared(_BESIDE.limit(1))
+_ALL: Final = Prepared(_BESIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Event times of a feed, microseconds UTC, both ends included."""
+
+    feed: str
+    low_us: int
+    high_us: int
+
+    def _values(self, since: int) -> dict[str, str | int]:
+        return {"of_feed": self.feed, "low_us": self.low_us, "high_us": self.high_us, "since": since}
+
+    def meets_any(self, connection: Connection, *, since: int = 0) -> bool:
+        """Whether a file of the feed that came after table version `since` has events in it."""
+        return bool(_ANY.rows(connection, self._values(since)))
+
+    def files(self, connection: Connection, version: int, *, since: int = 0) -> list[FileFacts]:
+        """Those files as they are at table version `version`, less what was backed out of them."""
+        beside = {row.path for row in _ALL.rows(connection, self._values(since))}
+        if not beside:
+            return []
+        found = files.entries(connection, self.feed, version, reaching_us=self.low_us)
+        return [fact for fact in found if fact.path in beside]
+
+
+def known(root: Path, keys: pl.DataFrame, found: Sequence[FileFacts]) -> tuple[pl.Series, list[str]] | None:
+    """Which rows of `keys` are in `found` too, and the paths of the files that have any; None when no row is.
+
+    The frame's columns are those of the key and nothing else. Hashes are compared first, then the keys themselves, read with
+    their checksums verified: raises `IntegrityError` HF301 as `files.read` does.
+    """
+    mine = keys.hash_rows(_SEED)
+    columns = dict(keys.schema)
+    flags, paths = pl.repeat(value=False, n=keys.height, dtype=pl.Boolean(), eager=True), list[str]()
+    theirs = [(fact, hashes) for fact in found if (hashes := _hashes(root, fact, columns)) is not None]
+    # All at once first: a delivery mostly brings no key again, and many small files cost more one by one.
+    if not theirs or not mine.is_in(pl.concat([hashes for _, hashes in theirs]).implode()).any():
+        return None
+    for fact, hashes in theirs:
+        if not mine.is_in(hashes.implode()).any():
+            continue
+        there = _keys(root, fact, columns)
+        again = keys.with_row_index("_row").join(there, on=keys.columns, how="semi")["_row"]
+        if not again.is_empty():
+            flags |= pl.int_range(keys.height, eager=True).is_in(again.implode())
+            paths.append(fact.path)
+    return (flags, paths) if paths else None
+
+
+def batches_in(connection: Connection, paths: Sequence[str]) -> list[str]:
+    """The ids of the live loads whose rows are in the files at `paths`, by name."""
+    query = select(_HELD.c.batch).where(_HELD.c.path.in_(paths), not_removed(_HELD)).distinct()
+    return sorted(connection.execute(query).scalars())
+
+
+def _hashes(root: Path, fact: FileFacts, columns: Mapping[str, pl.DataType]) -> pl.Series | None:
+    if fact.rows <= _SMALL:
+        return _kept(root, fact, tuple(columns.items()))
+    return _hashed(root, fact, columns)
+
+
+@lru_cache(maxsize=4_096)
+def _kept(root: Path, fact: FileFacts, columns: tuple[tuple[str, pl.DataType], ...]) -> pl.Series | None:
+    return _hashed(root, fact, dict(columns))
+
+
+def _hashed(root: Path, fact: FileFacts, columns: Mapping[str, pl.DataType]) -> pl.Series | None:
+    try:
+        return _keys(root, fact, columns).hash_rows(_SEED)
+    except InputError:
+        return None  # a key of another type, under a contract of before, is another key
+
+
+def _keys(root: Path, fact: FileFacts, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    return files.read(root, [fact], columns)

@@ -1,0 +1,266 @@
+"""Rows of `violations`: expectations of a feed that a delivery did not meet, and who accepted them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, insert, or_, select, update
+
+from holdfast.feeds import measurements
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store.db import schema
+from holdfast.store.db.events import SYSTEM
+from holdfast.store.db.predicates import LIVE, UNACCEPTED_ERROR, at_version, same_load
+from holdfast.store.db.statements import Prepared
+
+_VIOLATIONS: Final = schema.violations
+_BATCHES: Final = schema.batches
+_ADMISSIONS: Final = schema.admissions
+_PARTS: Final = schema.file_batches
+_HELD: Final = schema.snapshot_held_back
+_INSERT: Final = insert(_VIOLATIONS)
+_LONGEST_SUBJECT: Final = 127
+
+ADOPTED: Final = "adopted"
+"""The check of a load that was made known again from its files: nobody knows any more what was wrong with it."""
+
+_OF_BATCH: Final = same_load(_BATCHES, _VIOLATIONS)
+_OPEN_PLACES: Final = Prepared(
+    select(
+        _VIOLATIONS.c.violation,
+        _VIOLATIONS.c.batch,
+        _VIOLATIONS.c.check_name,
+        _VIOLATIONS.c.explanation,
+        _BATCHES.c.event_low_us,
+        _ADMISSIONS.c.sequence_low,
+        _ADMISSIONS.c.sequence_high,
+        _ADMISSIONS.c.sequence_holes,
+    )
+    .join(_BATCHES, _OF_BATCH)
+    .join(_ADMISSIONS, same_load(_ADMISSIONS, _BATCHES))
+    .where(
+        _VIOLATIONS.c.feed == bindparam("of_feed"),
+        _VIOLATIONS.c.batch != bindparam("but"),
+        # Written out, because a prepared statement takes no list.
+        or_(_VIOLATIONS.c.check_name == "missing", _VIOLATIONS.c.check_name == "sequence"),
+        _VIOLATIONS.c.accepted_us.is_(None),
+        LIVE,
+        _BATCHES.c.event_low_us.is_not(None),
+    )
+    .order_by(_VIOLATIONS.c.violation)
+)
+_SUSPECT_BATCHES: Final = (
+    select(_VIOLATIONS.c.batch)
+    .join(_BATCHES, _OF_BATCH)
+    .where(_VIOLATIONS.c.feed == bindparam("of_feed"), UNACCEPTED_ERROR, LIVE)
+    .distinct()
+    .order_by(_VIOLATIONS.c.batch)
+)
+
+
+_VERSIONS: Final = schema.table_versions
+_AGAIN: Final = _VIOLATIONS.alias("again")
+_LOADED_SINCE: Final = (
+    select(_BATCHES.c.batch)
+    .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
+    .where(_BATCHES.c.feed == _VIOLATIONS.c.feed, _VERSIONS.c.committed_us >= _VIOLATIONS.c.found_us)
+)
+_IS_LOADED: Final = exists().where(_OF_BATCH, LIVE)
+_STANDS_REFUSED: Final = and_(
+    _VIOLATIONS.c.epoch.is_(None),
+    ~_LOADED_SINCE.where(
+        or_(_BATCHES.c.batch == _VIOLATIONS.c.batch, _VIOLATIONS.c.check_name == "repeat")
+    ).exists(),
+    ~exists().where(
+        _AGAIN.c.feed == _VIOLATIONS.c.feed,
+        _AGAIN.c.batch == _VIOLATIONS.c.batch,
+        _AGAIN.c.epoch.is_(None),
+        _AGAIN.c.found_us > _VIOLATIONS.c.found_us,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ViolationRow:
+    """One violation of one delivery. `epoch` is None for a delivery that was refused; times are microseconds UTC."""
+
+    violation: int
+    feed: str
+    batch: str
+    epoch: int | None
+    check_name: str
+    subject: str
+    level: Level
+    observed: float | None
+    bound: float | None
+    explanation: str
+    found_us: int
+    accepted_us: int | None
+    accepted_by: str | None
+
+
+def add(
+    connection: Connection, batch: BatchId, epoch: int | None, found: Sequence[Violation], *, now_us: int
+) -> None:
+    """Keep what is wrong with a delivery, in the caller's transaction; `epoch` is None when it was refused."""
+    if found:
+        connection.execute(
+            _INSERT,
+            [
+                {
+                    "feed": batch.feed,
+                    "batch": batch.batch,
+                    "epoch": epoch,
+                    "check_name": each.check,
+                    "subject": each.subject[:_LONGEST_SUBJECT],
+                    "level": each.level,
+                    "observed": each.observed,
+                    "bound": each.bound,
+                    "explanation": each.explanation,
+                    "found_us": now_us,
+                    "accepted_us": None,
+                    "accepted_by": None,
+                }
+                for each in found
+            ],
+        )
+
+
+def newest(
+    connection: Connection, *, feed: str | None = None, batch: str | None = None, limit: int = 100
+) -> list[ViolationRow]:
+    """The newest violations first, at most `limit`, of one feed or batch when one is named."""
+    query = select(_VIOLATIONS).order_by(_VIOLATIONS.c.violation.desc()).limit(limit)
+    if feed is not None:
+        query = query.where(_VIOLATIONS.c.feed == feed)
+    if batch is not None:
+        query = query.where(_VIOLATIONS.c.batch == batch)
+    return [
+        ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
+    ]
+
+
+def open_ones(
+    connection: Connection, *, feed: str | None = None, batch: str | None = None, limit: int | None = None
+) -> list[ViolationRow]:
+    """What is wrong still and nobody has accepted, the newest first: of loads that are there, and of refused deliveries.
+
+    A refusal is over once its batch was loaded or refused anew, and one of a repetition once its feed was loaded at all: its
+    rows were there before, so nobody will ever correct it.
+    """
+    query = select(_VIOLATIONS).where(_VIOLATIONS.c.accepted_us.is_(None), or_(_IS_LOADED, _STANDS_REFUSED))
+    if feed is not None:
+        query = query.where(_VIOLATIONS.c.feed == feed)
+    if batch is not None:
+        query = query.where(_VIOLATIONS.c.batch == batch)
+    query = query.order_by(_VIOLATIONS.c.violation.desc()).limit(limit)
+    return [
+        ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An open violation that says what is missing before a loaded batch, and where that batch stands: its first event,
+    microseconds UTC, and the numbers that it counts.
+    """
+
+    violation: int
+    batch: str
+    check_name: str
+    explanation: str
+    event_low_us: int
+    sequence: measurements.Sequence | None
+
+
+def open_places(connection: Connection, feed: str, but: str) -> list[Place]:
+    """What is said to be missing before the loaded batches of `feed`, less the batch `but`, by batch."""
+    rows = _OPEN_PLACES.rows(connection, {"of_feed": feed, "but": but})
+    return [
+        Place(
+            row.violation,
+            row.batch,
+            row.check_name,
+            row.explanation,
+            row.event_low_us,
+            None
+            if row.sequence_low is None
+            else measurements.Sequence(row.sequence_low, row.sequence_high, row.sequence_holes),
+        )
+        for row in rows
+    ]
+
+
+def withdraw(connection: Connection, violation: int, *, now_us: int) -> None:
+    """Note that a violation holds no longer, in the caller's transaction: it counts as accepted, and by nobody else."""
+    connection.execute(
+        update(_VIOLATIONS)
+        .where(_VIOLATIONS.c.violation == violation, _VIOLATIONS.c.accepted_us.is_(None))
+        .values(accepted_us=now_us, accepted_by=SYSTEM)
+    )
+
+
+def suspect_batches(connection: Connection, feed: str) -> list[str]:
+    """The loaded batches of `feed` that broke an expectation at level "error" and that nobody has accepted."""
+    return list(connection.execute(_SUSPECT_BATCHES, {"of_feed": feed}).scalars())
+
+
+def adopted_batches(connection: Connection, feed: str) -> list[str]:
+    """The loaded batches of `feed` of which is not known what was wrong with them, and which nobody has accepted."""
+    query = _SUSPECT_BATCHES.where(_VIOLATIONS.c.check_name == ADOPTED)
+    return list(connection.execute(query, {"of_feed": feed}).scalars())
+
+
+def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
+    """What nobody has accepted of the loads whose rows `snapshot` holds, at level "error", by feed and batch."""
+    snapshots, tables = schema.snapshots, schema.snapshot_tables
+    query = (
+        select(_VIOLATIONS)
+        .join(_BATCHES, _OF_BATCH)
+        .join(tables, tables.c.table_name == _VIOLATIONS.c.feed)
+        .join(snapshots, snapshots.c.snapshot == tables.c.snapshot)
+        .where(
+            UNACCEPTED_ERROR,
+            tables.c.snapshot == snapshot,
+            _BATCHES.c.table_version <= snapshots.c.table_version,
+            _there(snapshots.c.table_version),
+            ~_held_back(snapshot),
+        )
+        .order_by(_VIOLATIONS.c.feed, _VIOLATIONS.c.batch, _VIOLATIONS.c.violation)
+    )
+    return [
+        ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
+    ]
+
+
+def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -> list[ViolationRow]:
+    """Note that `actor` takes everything that `open_ones` tells of `batch` as it is; what it was, the newest first."""
+    found = open_ones(connection, feed=batch.feed, batch=batch.batch)
+    for row in found:
+        connection.execute(
+            update(_VIOLATIONS)
+            .where(_VIOLATIONS.c.violation == row.violation)
+            .values(accepted_us=now_us, accepted_by=actor[:63])
+        )
+    return found
+
+
+def accept_adopted(connection: Connection, feed: str, *, actor: str, now_us: int) -> int:
+    """Note that `actor` takes every loaded batch of `feed` as it is of which is not known what was wrong; how many."""
+    live = exists().where(_OF_BATCH, LIVE)
+    done = connection.execute(
+        update(_VIOLATIONS)
+        .where(_VIOLATIONS.c.feed == feed, UNACCEPTED_ERROR, _VIOLATIONS.c.check_name == ADOPTED, live)
+        .values(accepted_us=now_us, accepted_by=actor[:63])
+    )
+    return int(done.rowcount)
+
+
+def _there(version: ColumnElement[int]) -> ColumnElement[bool]:
+    return exists().where(same_load(_PARTS, _VIOLATIONS), at_version(_PARTS, version))
+
+
+def _held_back(snapshot: str) -> ColumnElement[bool]:
+    return exists().where(_HELD.c.snapshot == snapshot, same_load(_HELD, _VIOLATIONS))

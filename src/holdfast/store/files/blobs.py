@@ -1,0 +1,125 @@
+"""Files known by the SHA-256 of their bytes: the ONNX files of versions.
+
+A blob's name is its digest, so a name never means two things, and what is read is checked against its own
+name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.records import sha256_hex
+from holdfast.store.db.store import Store
+from holdfast.store.durability import fsync
+
+BLOBS_DIRECTORY: Final = "blobs"
+"""Where blobs lie under the store's root, in one directory for each first byte of the digest."""
+
+UNFINISHED: Final = ".unfinished"
+"""Suffix of a blob that is being written; one that stays behind was left by a writer that was killed."""
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def path_of(root: Path, digest: str) -> Path:
+    """Where the blob of that digest lies, or would lie, under the store's `root`."""
+    if not _DIGEST.match(digest):
+        raise NotFoundError("HF303", f"{digest!r} is not the digest of a blob: it has 64 hexadecimal digits")
+    return root / BLOBS_DIRECTORY / digest[:2] / digest
+
+
+@contextmanager
+def registering(store: Store) -> Iterator[None]:
+    """Put blobs in this block, and name them in the ledger before it ends: until then no sweep takes them for orphans.
+
+    `put` alone protects what it puts only until it returns.
+    """
+    descriptor = _directory(store)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # many may put at once; a sweep waits for none and goes away
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def nobody_puts(store: Store) -> Iterator[bool]:
+    """Whether no living process is inside `registering` or `put`; inside this block none can get there."""
+    descriptor = _directory(store)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def on_disk(store: Store) -> set[str]:
+    """The digests of all blobs that are there."""
+    found = (path.name for path in (store.root / BLOBS_DIRECTORY).glob("*/*"))
+    return {name for name in found if _DIGEST.match(name)}
+
+
+def _directory(store: Store) -> int:
+    fsync.make_directory(store.root / BLOBS_DIRECTORY)
+    return os.open(store.root / BLOBS_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def put(store: Store, data: bytes) -> str:
+    """Keep `data` and return its digest. When this returns, file and name survive a power cut.
+
+    Putting the same bytes again changes nothing, and mends a blob that was damaged.
+    """
+    with registering(store):
+        return _put(store, data)
+
+
+def _put(store: Store, data: bytes) -> str:
+    digest = sha256_hex(data)
+    path = path_of(store.root, digest)
+    if path.is_file() and path.read_bytes() == data:
+        fsync.sync_directory(path.parent)  # whoever wrote it may have been killed before the name was safe
+        return digest
+    fsync.make_directory(path.parent)
+    unfinished = path.with_name(f"{uuid.uuid4().hex}{UNFINISHED}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        fsync.write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    unfinished.replace(path)
+    fsync.sync_directory(path.parent)
+    return digest
+
+
+def get(store: Store, digest: str) -> bytes:
+    """The bytes of that digest.
+
+    Raises `IntegrityError` HF301 when the file is missing or its bytes are not those that were put.
+    """
+    path = path_of(store.root, digest)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise IntegrityError("HF301", f"blob {digest} is missing", next_command="holdfast verify") from error
+    found = sha256_hex(data)
+    if found != digest:
+        raise IntegrityError(
+            "HF301",
+            f"blob {digest} was altered: its {len(data)} bytes have digest {found}",
+            state="nothing was loaded from it",
+            next_command="holdfast verify",
+        )
+    return data

@@ -1,0 +1,260 @@
+"""Rows of `files`, and the immutable Parquet files that they name: which of them a table is at a version or in a snapshot,
+and their rows.
+
+A file means nothing until a transaction publishes it: `staging` writes them, `batches` publishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import polars as pl
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, select
+
+from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import at_version, of_load
+from holdfast.store.db.store import Store
+from holdfast.store.files import parquet, vacuumed_snapshots
+from holdfast.store.files.concat import together
+from holdfast.tables.snapshots import LoadKey
+
+ROWS_DIRECTORY: Final = "rows"
+"""Where the files of all tables lie, under the store's root. Their names are random: what they are is in the
+ledger.
+"""
+
+_FILES: Final = schema.files
+_PARTS_TABLE: Final = schema.file_batches
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What the ledger says of one file. `path` is relative to the store's root; `bytes` and `sha256` are of all of it.
+
+    `row_groups` are those that are to be read, None for all; `rows` is what they hold. `event_low_us` and
+    `event_high_us` bound the event times in the file, None where it was not looked at.
+    """
+
+    path: str
+    table: str
+    rows: int
+    bytes: int
+    sha256: str
+    row_groups: tuple[int, ...] | None = None
+    event_low_us: int | None = None
+    event_high_us: int | None = None
+
+
+def visible(table: str | BindParameter[str], version: int | BindParameter[int]) -> ColumnElement[bool]:
+    """Whether a row of `files` is a file of `table` at table version `version`."""
+    return and_(_FILES.c.table_name == table, at_version(_FILES, version))
+
+
+# Built once: putting a statement together costs more than running it.
+_VISIBLE: Final = visible(bindparam("of_table"), bindparam("at_version"))
+_ENTRIES: Final = (
+    select(
+        _FILES.c.path,
+        _FILES.c.table_name,
+        _FILES.c.rows,
+        _FILES.c.bytes,
+        _FILES.c.sha256,
+        _FILES.c.event_low_us,
+        _FILES.c.event_high_us,
+    )
+    .where(_VISIBLE)
+    .order_by(_FILES.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
+)
+_ENTRIES_REACHING: Final = _ENTRIES.where(_FILES.c.event_high_us >= bindparam("reaching_us"))
+# Of all tables: few parts are ever taken out, and their index is found only without the files beside them.
+_GONE: Final = select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group).where(
+    _PARTS_TABLE.c.removed_version <= bindparam("at_version")
+)
+_OF_LOAD: Final = select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group).where(
+    of_load(_PARTS_TABLE, (bindparam("of_feed"), bindparam("of_batch"), bindparam("of_epoch")))
+)
+_PARTS: Final = (
+    select(_PARTS_TABLE.c.row_group, _PARTS_TABLE.c.rows)
+    .where(_PARTS_TABLE.c.path == bindparam("of_path"))
+    .order_by(_PARTS_TABLE.c.row_group)
+)
+
+
+def entries(
+    connection: Connection,
+    table: str,
+    version: int,
+    *,
+    reaching_us: int | None = None,
+    held_back: Sequence[LoadKey] = (),
+) -> list[FileFacts]:
+    """What `table` is at table version `version`: its files in the order of their rows' event time, of each the row
+    groups whose loads are there at that version.
+
+    Parameters
+    ----------
+    reaching_us
+        Only files whose newest event time is at or after it, microseconds UTC: what reads the last hours of a feed
+        then costs what those hours hold, not what its history holds.
+    held_back
+        Loads that are left out, as a snapshot leaves out what the rest of a group has not delivered yet.
+    """
+    query = _ENTRIES if reaching_us is None else _ENTRIES_REACHING
+    values = {"of_table": table, "at_version": version, "reaching_us": reaching_us}
+    found = [
+        FileFacts(path, name, rows, size, sha256, None, low, high)
+        for path, name, rows, size, sha256, low, high in connection.execute(query, values)
+    ]
+    gone = {tuple(row) for row in connection.execute(_GONE, {"at_version": version})}
+    for feed, batch, epoch in held_back:
+        load = {"of_feed": feed, "of_batch": batch, "of_epoch": epoch}
+        gone.update(tuple(row) for row in connection.execute(_OF_LOAD, load))
+    return found if not gone else _without(connection, found, gone)
+
+
+def _without(
+    connection: Connection, found: Sequence[FileFacts], gone: set[tuple[str, int]]
+) -> list[FileFacts]:
+    """`found` less the parts that are `gone`, a part being a path and the row group where its load begins."""
+    paths = {path for path, _ in gone}
+    kept: list[FileFacts] = []
+    for fact in found:
+        if fact.path not in paths:
+            kept.append(fact)
+            continue
+        parts = connection.execute(_PARTS, {"of_path": fact.path}).all()
+        there = [(group, rows) for group, rows in parts if (fact.path, group) not in gone]
+        if len(there) == len(parts):
+            kept.append(fact)
+        elif there:
+            groups = tuple(group for group, _ in there)
+            kept.append(replace(fact, rows=sum(rows for _, rows in there), row_groups=groups))
+    return kept
+
+
+Columns: TypeAlias = Sequence[str] | Mapping[str, pl.DataType]
+"""Columns to read: their names, or with each name the dtype that it is to have."""
+
+
+def read(
+    root: Path,
+    files: Sequence[FileFacts],
+    columns: Columns | None = None,
+    *,
+    at_least: tuple[str, Any] | None = None,
+) -> pl.DataFrame:
+    """The rows of `files`, one after the other, each file's SHA-256 and page checksums verified (reliability
+    F3).
+
+    Parameters
+    ----------
+    columns
+        The columns to read, None for all that any file has. Files of different contracts differ in columns and in
+        time zones: what a file lacks is null, and an instant is shown in the zone that is asked for, or else in that
+        of the last file. With dtypes, a column that no file has is null in its dtype.
+    at_least
+        A column and a value: only rows that have this much in it; files that lack the column give all theirs.
+
+    `IntegrityError` HF301 names the file that is missing or damaged; `InputError` HF202 names the column of which the
+    files hold values that are no common type, because the contract gave its name another meaning.
+    """
+    names = None if columns is None else list(columns)
+
+    def one(fact: FileFacts) -> pl.DataFrame:
+        frame = parquet.read(
+            root / fact.path, names, sha256=fact.sha256, at_least=at_least, row_groups=fact.row_groups
+        )
+        if at_least is None and frame.height != fact.rows:
+            raise IntegrityError(
+                "HF301", f"file {fact.path} has {frame.height} rows, the ledger says {fact.rows}"
+            )
+        return frame
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        frames = list(pool.map(one, files))
+    if not frames:
+        return pl.DataFrame()
+    return together(frames, columns if isinstance(columns, Mapping) else {})
+
+
+def read_rows(store: Store, at: int | str, table: str, columns: Columns | None = None) -> pl.DataFrame:
+    """The rows of `table` at a table version (a number) or in a snapshot (its name), file after file in order of
+    event time.
+
+    A snapshot gives the same rows in the same order for as long as it can be read. Raises as `cut_entries` and `read` do,
+    and `NotFoundError` HF303 when a vacuum let the rows go while they were read.
+    """
+    with store.ledger.read() as connection:
+        found = entries(connection, table, at) if isinstance(at, int) else cut_entries(connection, at, table)
+    try:
+        return read(store.root, found, columns)
+    except IntegrityError as error:
+        _refuse_vacuumed(store, at, found, error)
+        raise
+
+
+def _refuse_vacuumed(store: Store, at: int | str, found: Sequence[FileFacts], error: IntegrityError) -> None:
+    """Say that the ledger has let go of a file of `found` since they were looked up, when that is so."""
+    known = select(_FILES.c.path).where(_FILES.c.path == bindparam("of_path"))
+    with store.ledger.read() as connection:
+        gone = [each for each in found if connection.execute(known, {"of_path": each.path}).first() is None]
+    if gone:
+        raise NotFoundError(
+            "HF303",
+            f"a vacuum let go of {len(gone)} files of {at if isinstance(at, str) else f'version {at}'} while they were read",
+            state="nothing was read",
+            next_command="holdfast snapshot list, and next time holdfast vacuum with a longer --keep",
+        ) from error
+
+
+def cut_entries(connection: Connection, snapshot: str, table: str) -> list[FileFacts]:
+    """What `table` is in `snapshot`, less the loads that it leaves out; as `entries`.
+
+    Raises `NotFoundError` HF303 for an unknown snapshot, one that a vacuum let go, and for a table that it does not cut, and
+    `IntegrityError` HF301 when the ledger does not find all rows that were cut: never fewer rows than those.
+    """
+    version = snapshot_version(connection, snapshot)
+    vacuumed_snapshots.refuse(connection, snapshot)
+    tables = schema.snapshot_tables
+    query = select(tables.c.rows).where(tables.c.snapshot == snapshot, tables.c.table_name == table)
+    rows = connection.execute(query).scalar_one_or_none()
+    if rows is None:
+        raise NotFoundError(
+            "HF303",
+            f"snapshot {snapshot} has no table {table!r}",
+            next_command="holdfast train",
+        )
+    found = entries(connection, table, version, held_back=held_back(connection, snapshot))
+    there = sum(fact.rows for fact in found)
+    if there != rows:
+        raise IntegrityError(
+            "HF301",
+            f"table {table} has {there} rows in snapshot {snapshot}, which was cut with {rows}",
+            state="nothing was read",
+            next_command="holdfast verify",
+        )
+    return found
+
+
+def held_back(connection: Connection, snapshot: str) -> list[LoadKey]:
+    """The loads that `snapshot` leaves out, because the rest of their group had not delivered them."""
+    held = schema.snapshot_held_back
+    query = select(held.c.feed, held.c.batch, held.c.epoch).where(held.c.snapshot == snapshot)
+    return [(row.feed, row.batch, row.epoch) for row in connection.execute(query)]
+
+
+def snapshot_version(connection: Connection, snapshot: str) -> int:
+    """The table version that `snapshot` names; `NotFoundError` HF303 when there is none of that name."""
+    snapshots = schema.snapshots
+    query = select(snapshots.c.table_version).where(snapshots.c.snapshot == snapshot)
+    found = connection.execute(query).scalar_one_or_none()
+    if found is None:
+        raise NotFoundError(
+            "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
+        )
+    return int(found)

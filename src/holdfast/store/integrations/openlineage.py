@@ -1,0 +1,166 @@
+"""What the ledger knows of a deed, for the events of OpenLineage."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select
+
+from holdfast.store.backout import backouts, taints
+from holdfast.store.catalog.lineage import load_of
+from holdfast.store.db import schema
+from holdfast.store.db.events import EventRow
+from holdfast.store.db.predicates import of_load
+from holdfast.store.feeds import contracts
+from holdfast.tables.backout import RemoveRows, TaintSnapshots, TaintVersions
+from holdfast.tables.lineage import Kind, Node
+from holdfast.tables.openlineage import BackoutFacts, CutFacts, Facts, LoadFacts, TableRows, TrainFacts
+from holdfast.tables.snapshots import LoadKey
+
+_BATCHES: Final = schema.batches
+_VERSIONS: Final = schema.table_versions
+_PARTS: Final = schema.file_batches
+_FILES: Final = schema.files
+_SNAPSHOTS: Final = schema.snapshots
+_CUTS: Final = schema.snapshot_tables
+_MODELS: Final = schema.versions
+_BACKOUTS: Final = schema.backouts
+
+
+def of_node(connection: Connection, node: Node) -> list[Facts]:
+    """The deeds that made `node`, and for a load that is gone the one that took it out."""
+    match node.kind:
+        case Kind.BATCH:
+            load = load_of(connection, node.name)
+            if load is None:
+                return []
+            made = _load(connection, load.key)
+            gone = [] if load.removed_version is None else _back_outs(connection, load.key)
+            return [*made, *gone]
+        case Kind.SNAPSHOT:
+            return _cut(connection, node.name)
+        case Kind.VERSION:
+            return _trained(connection, node.name)
+        case Kind.ROLLOUT | Kind.PLAN | Kind.ANSWERS | Kind.LABELS:
+            return []  # OpenLineage knows no deployments
+
+
+def of_event(connection: Connection, event: EventRow) -> list[Facts]:
+    """The deeds that an event of the ledger tells: a load, a back-out, or a training with the snapshot it learnt from."""
+    feed, _, batch = event.subject.partition("/")
+    match event.kind:
+        case "batch.published":
+            query = select(_BATCHES.c.epoch).join(
+                _VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version
+            )
+            here = query.where(
+                _BATCHES.c.feed == feed, _BATCHES.c.batch == batch, _VERSIONS.c.committed_us <= event.at_us
+            )
+            epoch = connection.execute(here.order_by(_BATCHES.c.epoch.desc()).limit(1)).scalar_one_or_none()
+            return [] if epoch is None else _load(connection, (feed, batch, epoch))
+        case "batch.backed_out":
+            done = backouts.newest_of(connection, feed, batch)
+            return [] if done is None or done.feed != feed else [_back_out(connection, done)]
+        case "version.registered":
+            query = select(_MODELS.c.snapshot).where(_MODELS.c.version == event.subject)
+            snapshot = connection.execute(query).scalar_one_or_none()
+            made = [] if snapshot is None else _cut(connection, snapshot)
+            return [*made, *_trained(connection, event.subject)]
+        case _:
+            return []
+
+
+def _load(connection: Connection, load: LoadKey) -> list[Facts]:
+    feed, batch, epoch = load
+    query = (
+        select(_BATCHES, _VERSIONS.c.committed_us)
+        .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
+        .where(of_load(_BATCHES, load))
+    )
+    row = connection.execute(query).one()
+    written = (
+        select(func.count())
+        .select_from(_PARTS.join(_FILES, _FILES.c.path == _PARTS.c.path))
+        .where(of_load(_PARTS, load))
+        .where(_FILES.c.added_version == row.table_version, _FILES.c.table_name == feed)
+    )
+    contract = contracts.find(connection, row.contract_hash)
+    return [
+        LoadFacts(
+            at_us=row.committed_us,
+            feed=feed,
+            batch=batch,
+            epoch=epoch,
+            source=row.source,
+            digest=row.digest,
+            contract_hash=row.contract_hash,
+            rows_quarantined=row.rows_quarantined,
+            wrote=TableRows(
+                feed, row.table_version, row.rows_loaded, int(connection.execute(written).scalar_one())
+            ),
+            fields=()
+            if contract is None
+            else tuple((column.name, type(column).__name__) for column in contract.columns),
+        )
+    ]
+
+
+def _cut(connection: Connection, snapshot: str) -> list[Facts]:
+    row = connection.execute(select(_SNAPSHOTS).where(_SNAPSHOTS.c.snapshot == snapshot)).one()
+    query = select(_CUTS).where(_CUTS.c.snapshot == snapshot).order_by(_CUTS.c.table_name)
+    read = tuple(
+        TableRows(cut.table_name, row.table_version, cut.rows, cut.files) for cut in connection.execute(query)
+    )
+    return [CutFacts(row.created_us, snapshot, read, taints.tainted(connection, "snapshot", snapshot))]
+
+
+def _trained(connection: Connection, version: str) -> list[Facts]:
+    row: Any = connection.execute(select(_MODELS).where(_MODELS.c.version == version)).one()
+    return [
+        TrainFacts(
+            at_us=row.created_us,
+            model=row.model,
+            version=version,
+            snapshot=row.snapshot,
+            learner=row.learner,
+            role=row.role,
+            digest=row.digest,
+            tainted=taints.tainted(connection, "version", version),
+        )
+    ]
+
+
+def _back_outs(connection: Connection, load: LoadKey) -> list[Facts]:
+    of = schema.backout_batches
+    query = select(of.c.backout).where(of_load(of, load))
+    return [
+        _back_out(connection, backouts.get(connection, number))
+        for number in connection.execute(query.order_by(of.c.backout)).scalars()
+    ]
+
+
+def _back_out(connection: Connection, row: backouts.BackoutRow) -> BackoutFacts:
+    steps = row.plan.steps
+    removed = [step for step in steps if isinstance(step, RemoveRows)]
+    versions = {
+        (step.feed, step.batch, step.epoch): load_of(connection, f"{step.feed}/{step.batch}@{step.epoch}")
+        for step in removed
+    }
+    gone = {key: load.removed_version for key, load in versions.items() if load is not None}
+    return BackoutFacts(
+        at_us=row.asked_us,
+        feed=row.feed,
+        batch=row.batch,
+        backout=row.backout,
+        reason=row.reason,
+        actor=row.actor,
+        removed=tuple(
+            TableRows(part.table, gone.get((step.feed, step.batch, step.epoch)) or 0, part.rows, part.files)
+            for step in removed
+            for part in step.parts
+        ),
+        snapshots=tuple(
+            name for step in steps if isinstance(step, TaintSnapshots) for name in step.snapshots
+        ),
+        versions=tuple(name for step in steps if isinstance(step, TaintVersions) for name in step.versions),
+    )

@@ -1,0 +1,276 @@
+"""Makes the catalogue of files that prove what they are: the rows of the ledger that their loads would have written.
+
+For loads that the ledger forgot (a torn write-ahead log), and for all of them when the ledger itself is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from holdfast.contract import Contract
+from holdfast.errors import HoldfastError
+from holdfast.feeds import Expectations, Manifest
+from holdfast.feeds.state_machine import State as FeedState
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store.backout.tombstones import Tombstone
+from holdfast.store.db import events, schema
+from holdfast.store.db.dialects import inserting
+from holdfast.store.db.predicates import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load
+from holdfast.store.feeds import contract_files, contracts, violations
+from holdfast.store.maintenance import profile_rebuild
+from holdfast.store.maintenance.footer_scan import Choice, Witness
+from holdfast.tables.snapshots import LoadKey
+
+_BATCHES: Final = schema.batches
+_FILES: Final = schema.files
+_PARTS: Final = schema.file_batches
+_VERSIONS: Final = schema.table_versions
+_FEEDS: Final = schema.feeds
+_UNKNOWN: Final = "it was made known again from its files; what was found wrong with it is not known"
+
+
+@dataclass(slots=True)
+class Adopted:
+    """What was made known again, and by name what could not be."""
+
+    loads: list[LoadKey] = field(default_factory=list)
+    backed_out: list[LoadKey] = field(default_factory=list)
+    rows: int = 0
+    unproved: list[str] = field(default_factory=list)
+
+
+def adopt(
+    connection: Connection,
+    root: Path,
+    choice: Choice,
+    tombstones: Mapping[LoadKey, Tombstone],
+    *,
+    now_us: int,
+    numbers: Mapping[LoadKey, int] | None = None,
+    removed: Mapping[LoadKey, int] | None = None,
+    expects: Mapping[str, Expectations] | None = None,
+    groups: Mapping[str, str | None] | None = None,
+) -> Adopted:
+    """Insert what `choice` proves into the caller's transaction, load after load in the order in which they were written.
+
+    Parameters
+    ----------
+    tombstones
+        Loads that were backed out: they are inserted as such, so that their rows stay out and their ids may be loaded
+        again.
+    numbers
+        The table version that a load is to have; each greater than those before it. Without one it is the next.
+    removed
+        The table version from which on a load that was backed out is gone; without one it is the last.
+    expects
+        What is expected of each feed, as far as it is known: which digests of its rows are kept.
+    groups
+        Which group each declared feed is of: what of it was loaded goes together with the rest when it is backed out.
+
+    What a load looked like is taken from its rows again. Which expectations it broke is not in its files: it is
+    suspect, and every snapshot that has it, until a person accepts that.
+    """
+    done = Adopted()
+    done.unproved += [
+        f"batch {load[0]}/{load[1]}: {why}"
+        for load, why in sorted(choice.open.items())
+        if load not in tombstones
+    ]
+    versions: dict[LoadKey, int] = {}
+    live: set[tuple[str, ...]] = set()
+    for load in sorted(choice.loads, key=lambda load: (choice.loads[load].written_us, load)):
+        proved = choice.loads[load]
+        names = {load[:2], (load[0], "digest", proved.manifest.digest)}
+        gone = load in tombstones
+        if not gone and names & live:
+            done.unproved.append(
+                f"batch {load[0]}/{load[1]} of epoch {load[2]}: another load says that it is the same"
+            )
+            continue
+        _learn(connection, root, proved.manifest.contract_hash, done, now_us)
+        number = (numbers or {}).get(load)
+        versions[load] = _version(connection, f"load {load[0]}/{load[1]}", proved.written_us, number)
+        _insert_batch(connection, _batch(proved.manifest), load, versions[load], live=not gone)
+        (done.backed_out if gone else done.loads).append(load)
+        if not gone:
+            live |= names
+            done.rows += proved.manifest.rows_loaded + proved.manifest.rows_quarantined
+    _insert_files(connection, choice, versions, done, now_us)
+    _bury(connection, tombstones, versions, removed or {}, done, now_us)
+    done.unproved += profile_rebuild.readmit(
+        connection, root, choice, done.loads, expects or {}, groups or {}
+    )
+    _suspect(connection, choice, done, now_us)
+    return done
+
+
+def is_free(connection: Connection, manifest: Manifest) -> bool:
+    """Whether the ledger would take the load of `manifest`: neither its epoch, nor its id, nor its content is there."""
+    same_id = (_BATCHES.c.batch == manifest.batch) & ((_BATCHES.c.epoch >= manifest.epoch) | LIVE)
+    same_content = (_BATCHES.c.digest == manifest.digest) & LIVE
+    query = select(_BATCHES.c.batch).where(_BATCHES.c.feed == manifest.feed, same_id | same_content)
+    return connection.execute(query.limit(1)).first() is None
+
+
+def _learn(connection: Connection, root: Path, contract_hash: str, done: Adopted, now_us: int) -> None:
+    if contracts.find(connection, contract_hash) is not None:
+        return
+    try:
+        contracts.put(connection, Contract.from_json(contract_files.read(root, contract_hash)), now_us=now_us)
+    except HoldfastError as error:
+        unproved = f"contract {contract_hash[:12]}: {error.what}"
+        if unproved not in done.unproved:
+            done.unproved.append(unproved)
+
+
+def _version(connection: Connection, reason: str, at_us: int, number: int | None = None) -> int:
+    newest = int(
+        connection.execute(select(func.coalesce(func.max(_VERSIONS.c.table_version), 0))).scalar_one()
+    )
+    version = newest + 1 if number is None else number
+    values = {"table_version": version, "committed_us": at_us, "reason": reason[:64]}
+    connection.execute(insert(_VERSIONS).values(values))
+    return version
+
+
+def _batch(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "digest": manifest.digest,
+        "contract_hash": manifest.contract_hash,
+        "rows_received": manifest.rows_loaded + manifest.rows_quarantined,
+        "rows_loaded": manifest.rows_loaded,
+        "rows_quarantined": manifest.rows_quarantined,
+        "event_low_us": manifest.event_low_us,
+        "event_high_us": manifest.event_high_us,
+        "source": manifest.source,
+    }
+
+
+def _insert_batch(
+    connection: Connection, kept: Mapping[str, Any], load: LoadKey, version: int, *, live: bool
+) -> None:
+    feed, batch, epoch = load
+    state = PUBLISHED if live else BACKED_OUT
+    connection.execute(
+        insert(_BATCHES).values(
+            feed=feed, batch=batch, epoch=epoch, state=state, table_version=version, **kept
+        )
+    )
+
+
+def _insert_files(
+    connection: Connection, choice: Choice, versions: dict[LoadKey, int], done: Adopted, now_us: int
+) -> None:
+    for file in choice.files:
+        loads = [part.load for part in file.parts]
+        added = max((versions[load] for load in loads if load in versions), default=None)
+        if added is None:
+            choice.left[file.path] = "none of its loads could be proved"
+            continue
+        connection.execute(insert(_FILES).values(_file_row(file, added)))
+        for part in file.parts:
+            if part.load not in versions:  # rows of it are here, but not all that it had: they stay out
+                versions[part.load] = added
+                _insert_batch(connection, _batch(part.manifest), part.load, added, live=False)
+            feed, batch, epoch = part.load
+            connection.execute(
+                insert(_PARTS).values(
+                    path=file.path,
+                    row_group=part.row_group,
+                    feed=feed,
+                    batch=batch,
+                    epoch=epoch,
+                    rows=part.rows,
+                )
+            )
+    unproved = [load for load in choice.open if load in versions]
+    _take_out(connection, unproved, "loads that are not whole", now_us)
+
+
+def _file_row(file: Witness, added: int) -> dict[str, Any]:
+    rows = file.table == file.feed
+    lows = [part.manifest.event_low_us for part in file.parts if part.manifest.event_low_us is not None]
+    highs = [part.manifest.event_high_us for part in file.parts if part.manifest.event_high_us is not None]
+    return {
+        "path": file.path,
+        "table_name": file.table,
+        "feed": file.feed,
+        "rows": file.rows,
+        "bytes": file.bytes,
+        "sha256": file.sha256,
+        # Bounds of the whole load: wider than those of the file, so that a reader may look in vain, but misses nothing.
+        "event_low_us": min(lows) if rows and lows else None,
+        "event_high_us": max(highs) if rows and highs else None,
+        "added_version": added,
+        "removed_version": None,
+    }
+
+
+def _bury(
+    connection: Connection,
+    tombstones: Mapping[LoadKey, Tombstone],
+    versions: Mapping[LoadKey, int],
+    removed: Mapping[LoadKey, int],
+    done: Adopted,
+    now_us: int,
+) -> None:
+    """Take out what has a tombstone, and keep the row of a load of which nothing else is left: its epoch was used."""
+    when: dict[int | None, list[LoadKey]] = {}
+    for load in done.backed_out:
+        when.setdefault(removed.get(load), []).append(load)
+    for version, loads in when.items():
+        _take_out(connection, loads, "back-outs that left a tombstone", now_us, version)
+    for load, stone in sorted(tombstones.items()):
+        feed, batch, epoch = load
+        known = select(_BATCHES.c.batch).where(of_load(_BATCHES, load))
+        if load in versions or connection.execute(known).first():
+            continue
+        if not stone.batch:
+            done.unproved.append(
+                f"the back-out of {feed}/{batch} of epoch {epoch}: its tombstone cannot be read"
+            )
+            continue
+        number = _version(connection, f"back-out of {feed}/{batch}", stone.at_us)
+        _insert_batch(connection, stone.batch, load, number, live=False)
+        done.backed_out.append(load)
+
+
+def _take_out(
+    connection: Connection, loads: list[LoadKey], reason: str, now_us: int, number: int | None = None
+) -> None:
+    if not loads:
+        return
+    version = _version(connection, reason, now_us, number)
+    for load in loads:
+        connection.execute(update(_PARTS).where(of_load(_PARTS, load)).values(removed_version=version))
+    living = select(_PARTS.c.path).where(not_removed(_PARTS))
+    dead = _FILES.c.path.not_in(living) & not_removed(_FILES)
+    connection.execute(update(_FILES).where(dead).values(removed_version=version))
+
+
+def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int) -> None:
+    """Each load is suspect for itself: what takes one of them out says nothing of the others."""
+    broken = Violation(violations.ADOPTED, "", Level.ERROR, _UNKNOWN, None, None)
+    first: dict[str, LoadKey] = {}
+    for load in done.loads:
+        first.setdefault(load[0], load)
+        violations.add(connection, BatchId(*load[:2]), load[2], [broken], now_us=now_us)
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="batch.adopted",
+            subject=f"{load[0]}/{load[1]}",
+            explanation="The ledger did not know this load; its files are whole and say what it was.",
+        )
+    for feed, load in first.items():
+        count = sum(each[0] == feed for each in done.loads)
+        why = f"{count} of its loads were made known again from their files; what was found wrong with them is not known"
+        contract_hash = choice.loads[load].manifest.contract_hash
+        row = {"state": FeedState.SUSPECT, "reason": why, "changed_us": now_us}
+        statement = inserting(connection, _FEEDS).values(feed=feed, contract_hash=contract_hash, **row)
+        connection.execute(statement.on_conflict_do_update(index_elements=["feed"], set_=row))

@@ -1,0 +1,245 @@
+"""What lies beside the catalogue and can be held against it: published tables, servers' local copies and logs, the copies
+of contracts, and tombstones. Each function gives (subject, what is wrong).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, func, select
+
+from holdfast.errors import HoldfastError
+from holdfast.feedback import parse_id
+from holdfast.records import sha256_hex
+from holdfast.store.backout import tombstones
+from holdfast.store.catalog import snapshots
+from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY, SEAL, seal_of
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import BACKED_OUT
+from holdfast.store.db.store import Store
+from holdfast.store.feeds import contract_files
+from holdfast.store.files.data_files import FileFacts
+from holdfast.store.maintenance.ledger_checks import Trouble
+from holdfast.store.serving import log_directory, prediction_log
+from holdfast.store.serving.aborts import SERVERS_DIRECTORY
+from holdfast.store.serving.prediction_log import PredictionRecord
+
+_PIECE_BYTES: Final = 1 << 20
+
+
+class _Sealed(msgspec.Struct):
+    sha256: str
+    kept: msgspec.Raw
+
+
+class _Kept(msgspec.Struct):
+    plan: dict[str, object]
+    versions: dict[str, dict[str, object]]
+
+
+def published_tables(store: Store) -> Iterator[tuple[Path, str]]:
+    """Published tables that do not hold what their snapshot holds: (directory, what is wrong)."""
+    for directory in sorted((store.root / PUBLISHED_DIRECTORY).glob("*/*")):
+        if directory.suffix:
+            continue
+        try:
+            cut = snapshots.get(store, directory.parent.name)
+            with store.ledger.read() as connection:
+                facts = snapshots.table_files(connection, cut, directory.name)
+        except HoldfastError as error:
+            yield directory, error.what
+            continue
+        trouble = _published(store.root, directory, facts)
+        if trouble:
+            yield directory, trouble
+
+
+def _published(root: Path, directory: Path, facts: list[FileFacts]) -> str:
+    expected = {Path(fact.path).name: fact for fact in facts if fact.row_groups is None}
+    there = {path.name for path in directory.glob("*.parquet")}
+    missing = sorted(expected.keys() - there)
+    if missing:
+        return f"its file {missing[0]} is missing"
+    for name, fact in expected.items():
+        link = directory / name
+        if not _same(link, root / fact.path) and sha256_of(link) != fact.sha256:
+            return f"its file {name} is not the one of the snapshot"
+    try:
+        seal = json.loads((directory / SEAL).read_bytes())
+    except (OSError, ValueError):
+        return "its seal is missing or cannot be read"
+    return "" if seal == seal_of(directory) else "its commit is not the one that was written"
+
+
+def _same(link: Path, file: Path) -> bool:
+    try:
+        return link.samefile(file)
+    except OSError:
+        return False
+
+
+def local_copies(root: Path, plans: dict[str, int]) -> Iterator[tuple[Path, str]]:
+    """Files of servers' local copies that are not what was kept; `plans` are the newest plans in the ledger, by model."""
+    for directory in sorted((root / SERVERS_DIRECTORY).glob("*")):
+        for path in sorted(directory.glob("*.onnx")):
+            if sha256_of(path) != path.stem:
+                yield path, "was altered: its SHA-256 is not its name"
+        online = directory / "online.msgpack"
+        if online.exists():
+            data = online.read_bytes()
+            if sha256_hex(data[32:]) != data[:32].hex():
+                yield online, "was altered: its SHA-256 is not the one that it begins with"
+        plan = directory / "plan.json"
+        if plan.exists() or any(directory.glob("*.onnx")):
+            trouble = _plan(plan, directory, plans.get(directory.name, 0))
+            if trouble:
+                yield plan, trouble
+
+
+def _plan(path: Path, directory: Path, newest: int) -> str:
+    try:
+        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
+        if sha256_hex(bytes(sealed.kept)) != sealed.sha256:
+            return "was altered: its SHA-256 is not the one that it names"
+        kept = msgspec.json.decode(sealed.kept, type=_Kept)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return "is missing or cannot be read"
+    if kept.plan.get("model") != directory.name:
+        return f"is the plan of model {kept.plan.get('model')}"
+    lost = [
+        version["digest"]
+        for version in kept.versions.values()
+        if not (directory / f"{version['digest']}.onnx").exists()
+    ]
+    if lost:
+        return f"names {lost[0]}.onnx, which is missing"
+    number = kept.plan.get("plan")
+    return (
+        f"has plan {number}, which the ledger does not know"
+        if isinstance(number, int) and number > newest
+        else ""
+    )
+
+
+def newest_plans(connection: Connection) -> dict[str, int]:
+    """The newest traffic plan of each model."""
+    plans = schema.traffic_plans
+    query = select(plans.c.model, func.max(plans.c.plan)).group_by(plans.c.model)
+    return {model: int(plan) for model, plan in connection.execute(query)}
+
+
+def log_segments(store: Store) -> Iterator[tuple[Path, str]]:
+    """Segments of prediction logs that are missing, short, damaged, or another's."""
+    rows = schema.segments
+    with store.ledger.read() as connection:
+        collected = {
+            (row.server, row.segment): int(row.collected_bytes) for row in connection.execute(select(rows))
+        }
+    for directory in log_directory.all_of(store.root):
+        there = log_directory.segments(directory)
+        for number, path in there:
+            trouble = _segment(path, directory.name, number, collected.get((directory.name, number), 0))
+            if trouble:
+                yield path, trouble
+        # What was collected may be removed, but never the newest segment that there is.
+        newest = max((number for server, number in collected if server == directory.name), default=0)
+        if newest > (there[-1][0] if there else 0):
+            yield log_directory.path_of(directory, newest), "is missing"
+
+
+def _segment(path: Path, server: str, number: int, collected: int) -> str:
+    size = path.stat().st_size
+    if size < collected:
+        return f"has {size} bytes, {collected} of it were collected"
+    offset = 0
+    try:
+        while True:
+            records, end = prediction_log.read(path, offset)
+            for record in records:
+                if isinstance(record, PredictionRecord):
+                    place = parse_id(f"{record.id}/0")
+                    if place is None or place.server != server or place.segment > number:
+                        return f"holds the answer {record.id}, which belongs elsewhere"
+            if end == offset:
+                break
+            offset = end
+    except HoldfastError as error:
+        return error.what
+    if offset < collected:
+        return f"can be read up to byte {offset}, {collected} of it were collected"
+    return f"ends in the middle of a record, at byte {offset}" if offset < path.stat().st_size else ""
+
+
+def copied_contracts(connection: Connection, root: Path) -> Iterator[Trouble]:
+    """Contracts in the ledger whose copy beside the rows is missing or altered, and altered copies of others."""
+    known = set(connection.execute(select(schema.contracts.c.contract_hash)).scalars())
+    judged = set(connection.execute(select(schema.batches.c.contract_hash)).scalars())
+    there = {
+        path.stem
+        for path in (root / contract_files.CONTRACTS_DIRECTORY).glob("*.json")
+        if path.name[0] != "."
+    }
+    for contract_hash in sorted((known & judged) | there):
+        try:
+            contract_files.read(root, contract_hash)
+        except HoldfastError as error:
+            yield f"contract {contract_hash}", error.what
+
+
+def stones(connection: Connection, root: Path) -> Iterator[Trouble]:
+    """Tombstones that are damaged, missing, or of a load that the ledger holds as published."""
+    batches = schema.batches
+    states = {
+        (row.feed, row.batch, row.epoch): row.state
+        for row in connection.execute(
+            select(batches.c.feed, batches.c.batch, batches.c.epoch, batches.c.state)
+        )
+    }
+    of = schema.backout_batches
+    under_way = {
+        (row.feed, row.batch, row.epoch)
+        for row in connection.execute(
+            select(of)
+            .join(schema.backouts, schema.backouts.c.backout == of.c.backout)
+            .where(schema.backouts.c.state == "under_way")
+        )
+    }
+    whole = set()
+    for path in tombstones.on_disk(root):
+        try:
+            stone = tombstones.read(path)
+        except HoldfastError as error:
+            yield f"{tombstones.TOMBSTONES_DIRECTORY}/{path.name}", error.what
+            continue
+        whole.add(stone.load)
+        if states.get(stone.load) != BACKED_OUT and stone.load not in under_way:
+            found = "holds it as loaded" if stone.load in states else "does not know it"
+            yield (
+                f"batch {stone.load[0]}/{stone.load[1]}",
+                f"its tombstone says that it was backed out, the ledger {found}",
+            )
+    for load, state in sorted(states.items()):
+        name = tombstones.path_of(root, load).name
+        if (
+            state == BACKED_OUT
+            and load not in whole
+            and not (root / tombstones.TOMBSTONES_DIRECTORY / name).exists()
+        ):
+            yield f"{tombstones.TOMBSTONES_DIRECTORY}/{name}", f"tombstone {name} is missing"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of the file's bytes, read piece by piece; empty when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                digest.update(piece)
+    except OSError:
+        return ""
+    return digest.hexdigest()

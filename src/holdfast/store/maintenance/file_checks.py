@@ -1,0 +1,167 @@
+"""What the ledger says must be true of the files, and of itself; `holdfast verify` holds the disk against
+it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from holdfast.errors import IntegrityError
+from holdfast.store.db import schema, sqlite_handles
+from holdfast.store.db.predicates import same_load
+from holdfast.store.files import parquet
+from holdfast.store.maintenance.derived_checks import sha256_of
+
+_BATCHES: Final = schema.batches
+_FILES: Final = schema.files
+_HELD: Final = schema.file_batches
+_LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
+_COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_low_us", "event_high_us", "source")
+
+
+LEDGER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError, OverflowError)
+"""What reading a damaged ledger may raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """One file as the ledger knows it; `footer` holds the fields that its manifest must have, `loads` those of each of its
+    parts.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    footer: dict[str, Any]
+    loads: tuple[dict[str, Any], ...] = ()
+
+
+def expected_files(connection: Connection) -> list[Expected]:
+    """Every file that the ledger names: rows of tables, removed ones too (time travel reads them), and
+    predictions.
+    """
+    query = (
+        select(
+            _FILES.c.path,
+            _FILES.c.table_name,
+            _FILES.c.rows,
+            _FILES.c.bytes,
+            _FILES.c.sha256,
+            _HELD.c.row_group,
+            _HELD.c.rows.label("of_load"),
+            *(_BATCHES.c[name] for name in (*_LOAD, *_COUNTED)),
+        )
+        .join(_HELD, _HELD.c.path == _FILES.c.path)
+        .join(_BATCHES, same_load(_BATCHES, _HELD))
+        .order_by(_FILES.c.path, _HELD.c.row_group)
+    )
+    found: list[Expected] = []
+    for path, parts in groupby(connection.execute(query), key=lambda row: str(row.path)):
+        rows = list(parts)
+        first = rows[0]
+        footer: dict[str, Any] = {"table": first.table_name, "rows": first.rows}
+        loads = tuple(_load_of(row) for row in rows)
+        found.append(Expected(path, first.rows, first.bytes, first.sha256, footer, loads))
+    collected = (schema.prediction_files, schema.shadow_files)
+    found.extend(
+        Expected(
+            row.path,
+            row.rows,
+            row.bytes,
+            row.sha256,
+            {"model": row.model, "server": row.server, "segment": row.segment, "rows": row.rows},
+        )
+        for table in collected
+        for row in connection.execute(select(table))
+    )
+    return found
+
+
+def _load_of(row: Row[Any]) -> dict[str, Any]:
+    """What a footer must say of one load in its file."""
+    named = {name: getattr(row, name) for name in (*_LOAD, *_COUNTED)}
+    return named | {"row_group": row.row_group, "rows": row.of_load}
+
+
+def quick_troubles(root: Path, expected: Expected) -> list[str]:
+    """As `troubles`, of the file's name and size alone."""
+    try:
+        size = (root / expected.path).stat().st_size
+    except OSError:
+        return ["is missing"]
+    return [] if size == expected.bytes else [f"has {size} bytes, {expected.bytes} were acknowledged"]
+
+
+def troubles(root: Path, expected: Expected) -> list[str]:
+    """What is wrong with one file, in words; empty when it is, to the bit, what was acknowledged."""
+    path = root / expected.path
+    wrong = quick_troubles(root, expected)
+    if wrong:
+        return wrong
+    if sha256_of(path) != expected.sha256:
+        return ["was altered: its SHA-256 is not the one that was acknowledged"]
+    try:
+        footer = parquet.manifest(path)
+    except IntegrityError as error:
+        return [error.what]
+    wrong = [
+        f"its footer says {name} is {footer.get(name)!r}, the ledger says {value!r}"
+        for name, value in expected.footer.items()
+        if footer.get(name) != value
+    ]
+    wrong += _wrong_loads(footer, expected.loads)
+    if footer["rows_in_footer"] != expected.rows:
+        wrong.append(f"it holds {footer['rows_in_footer']} rows, the ledger says {expected.rows}")
+    return wrong
+
+
+def _wrong_loads(footer: dict[str, Any], loads: tuple[dict[str, Any], ...]) -> list[str]:
+    said = footer.get("parts", [{**footer, "row_group": 0}])
+    wrong = []
+    if len(said) != len(loads) and loads:
+        wrong.append(f"its footer names {len(said)} loads, the ledger {len(loads)}")
+    for entry, load in zip(sorted(said, key=lambda each: int(each["row_group"])), loads, strict=False):
+        # Files of an earlier release do not say what their load came to.
+        wrong += [
+            f"its footer says {name} of {load['batch']} is {entry.get(name)!r}, the ledger says {value!r}"
+            for name, value in load.items()
+            if entry.get(name) != value and (name in entry or name in _LOAD)
+        ]
+    return wrong
+
+
+def is_sealed(connection: Connection) -> bool:
+    """Whether the ledger's file is, to the bit, what was sealed when nobody had it open; False without a seal, which is no
+    trouble: it is in use, a process that used it was killed, or it is on PostgreSQL. `IntegrityError` HF302 when it differs.
+    """
+    hold = sqlite_handles.hold_of(connection)
+    return hold is not None and sqlite_handles.is_sealed(hold)
+
+
+def database_troubles(connection: Connection) -> list[str]:
+    """What the database finds wrong with its own pages, indexes and references; PostgreSQL checks these as
+    it goes.
+    """
+    if connection.dialect.name != "sqlite":
+        return []
+    pages = [str(line) for line in connection.exec_driver_sql("PRAGMA integrity_check").scalars()]
+    dangling = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    found = [] if pages == ["ok"] else pages[:10]
+    return found + [
+        f"a row of {row[0]} refers to a row of {row[2]} that is not there" for row in dangling[:10]
+    ]
+
+
+def version_blobs(connection: Connection) -> list[tuple[str, str, int]]:
+    """Every version with the digest and the size in bytes of its file."""
+    versions = schema.versions
+    query = select(versions.c.version, versions.c.digest, versions.c.bytes).order_by(versions.c.version)
+    return [(row.version, row.digest, row.bytes) for row in connection.execute(query)]

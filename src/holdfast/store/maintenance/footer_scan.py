@@ -1,0 +1,208 @@
+"""What files say of themselves: which loads they hold, whole or in part, without asking any ledger."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast.errors import IntegrityError
+from holdfast.feeds import Manifest
+from holdfast.store.files import parquet
+from holdfast.store.files.data_files import ROWS_DIRECTORY
+from holdfast.store.telemetry.prediction_files import TABLE as PREDICTIONS
+from holdfast.store.telemetry.shadow_files import TABLE as SHADOWS
+from holdfast.tables.snapshots import LoadKey
+
+_SOURCES: Final = (IntegrityError, KeyError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of one load in one file, which begin at `row_group`; `number` of `manifest.files` of that load."""
+
+    manifest: Manifest
+    number: int
+    row_group: int
+    rows: int
+
+    @property
+    def load(self) -> LoadKey:
+        """The load that it is of."""
+        return (self.manifest.feed, self.manifest.batch, self.manifest.epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """One file with what its footer says. `modified_us` is the moment of its last write, microseconds UTC."""
+
+    path: str
+    table: str
+    feed: str
+    rows: int
+    bytes: int
+    sha256: str
+    modified_us: int
+    parts: tuple[Part, ...]
+    predictions: Mapping[str, Any] | None = None
+
+    @property
+    def attempt(self) -> str:
+        """The attempt that wrote it."""
+        return Path(self.path).name.partition("-")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A load of which every file is there."""
+
+    manifest: Manifest
+    written_us: int
+
+
+@dataclass(slots=True)
+class Choice:
+    """Which files together are the tables: each part of each load once. `left` says of every other file why it is not
+    needed, `open` of each load that is not whole what it lacks.
+    """
+
+    loads: dict[LoadKey, Proved] = field(default_factory=dict)
+    files: list[Witness] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+    open: dict[LoadKey, str] = field(default_factory=dict)
+
+
+def on_disk(root: Path) -> list[str]:
+    """Every file of rows, by its path relative to the store's root, in order."""
+    directory = root / ROWS_DIRECTORY
+    found = directory.glob("*.parquet") if directory.is_dir() else ()
+    return sorted(str(path.relative_to(root)) for path in found)
+
+
+def footer_of(root: Path, path: str) -> tuple[Part, ...]:
+    """The loads in the file at `path` by its footer alone; empty when it says nothing of loads."""
+    try:
+        return _parts(parquet.manifest(root / path))
+    except _SOURCES:
+        return ()
+
+
+def hear(root: Path, path: str) -> Witness:
+    """The whole file at `path`, every page's checksum verified; `IntegrityError` HF301 when it is damaged or says less
+    than is needed.
+    """
+    target = root / path
+    footer = parquet.manifest(target)
+    rows = parquet.read(target).height
+    data = target.read_bytes()
+    try:
+        is_predictions = footer["table"] in (PREDICTIONS, SHADOWS)
+        parts = () if is_predictions else _parts(footer)
+        said = int(footer["rows"]) if is_predictions else sum(part.rows for part in parts)
+        witness = Witness(
+            path=path,
+            table=str(footer["table"]),
+            feed="" if is_predictions else parts[0].manifest.feed,
+            rows=rows,
+            bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            modified_us=target.stat().st_mtime_ns // 1000,
+            parts=parts,
+            predictions=footer if is_predictions else None,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise parquet.damaged(target, ValueError(str(error))) from error
+    if rows != said:
+        raise parquet.damaged(target, ValueError(f"it holds {rows} rows, its footer says {said}"))
+    return witness
+
+
+def choose(found: Iterable[Witness]) -> Choice:
+    """Which of the files make up the tables.
+
+    A compacted file stands for those that it was made of, and the newest for those before it: it left out what was backed
+    out by then, and nothing else. Of several attempts at one load the whole one is taken, and the first of these when
+    their content is the same; two attempts with other content contradict each other, and neither is taken. The same
+    files give the same choice.
+    """
+    choice = Choice()
+    witnesses = sorted(
+        (each for each in found if each.parts),
+        key=lambda each: (-len(each.parts), each.modified_us, each.path),
+    )
+    contradicted = _contradicted(witnesses)
+    held: dict[tuple[LoadKey, int], Part] = {}
+    whole = _whole_attempts(witnesses)
+    for each in sorted(witnesses, key=lambda each: _rank(each, whole)):
+        if any(part.load in contradicted for part in each.parts):
+            choice.left[each.path] = "another delivery with the same id and other content is there too"
+        elif any((part.load, part.number) in held for part in each.parts):
+            choice.left[each.path] = "its rows are in another file too"
+        else:
+            choice.files.append(each)
+            held |= {(part.load, part.number): part for part in each.parts}
+    choice.open |= dict.fromkeys(contradicted, "two deliveries with other content have its id")
+    _judge_loads(choice, held)
+    return choice
+
+
+def _rank(each: Witness, whole: set[str]) -> tuple[int, bool, int, str]:
+    if len(each.parts) > 1:
+        return (0, False, -each.modified_us, each.path)
+    return (1, each.attempt not in whole, each.modified_us, each.path)
+
+
+def _whole_attempts(witnesses: list[Witness]) -> set[str]:
+    """Attempts that wrote every file of their load."""
+    counted: dict[str, set[int]] = {}
+    wanted: dict[str, int] = {}
+    for each in witnesses:
+        for part in each.parts:
+            counted.setdefault(each.attempt, set()).add(part.number)
+            wanted[each.attempt] = part.manifest.files
+    return {attempt for attempt, numbers in counted.items() if numbers == set(range(wanted[attempt]))}
+
+
+def _contradicted(witnesses: list[Witness]) -> set[LoadKey]:
+    said: dict[LoadKey, set[tuple[str, str]]] = {}
+    for each in witnesses:
+        for part in each.parts:
+            said.setdefault(part.load, set()).add((part.manifest.digest, part.manifest.contract_hash))
+    return {load for load, contents in said.items() if len(contents) > 1}
+
+
+def _judge_loads(choice: Choice, held: Mapping[tuple[LoadKey, int], Part]) -> None:
+    parts: dict[LoadKey, list[Part]] = {}
+    for (load, _), part in held.items():
+        parts.setdefault(load, []).append(part)
+    written: dict[LoadKey, int] = {}
+    for each in choice.files:
+        for part in each.parts:
+            written[part.load] = min(written.get(part.load, each.modified_us), each.modified_us)
+    for load, there in parts.items():
+        manifest, rows = there[0].manifest, sum(part.rows for part in there)
+        if {part.number for part in there} != set(range(manifest.files)):
+            choice.open[load] = f"{len(there)} of its {manifest.files} files are there"
+        elif rows != manifest.rows_loaded + manifest.rows_quarantined:
+            said = f"{manifest.rows_loaded} + {manifest.rows_quarantined}"
+            choice.open[load] = f"its files hold {rows} rows, not the {said} that they say"
+        else:
+            choice.loads[load] = Proved(manifest, written[load])
+    for each in [file for file in choice.files if all(part.load in choice.open for part in file.parts)]:
+        choice.files.remove(each)
+        choice.left[each.path] = choice.open[each.parts[0].load]
+
+
+def _parts(footer: Mapping[str, Any]) -> tuple[Part, ...]:
+    listed = footer.get("parts")
+    entries = listed if isinstance(listed, list) else [{**footer, "row_group": 0}]
+    return tuple(_part(entry) for entry in entries)
+
+
+def _part(entry: Mapping[str, Any]) -> Part:
+    manifest = Manifest.from_dict(entry)
+    if manifest is None or manifest.files < 1:
+        raise ValueError("its footer does not say which load it is of, and of how many files")
+    return Part(manifest, int(entry["file"]), int(entry["row_group"]), int(entry["rows"]))

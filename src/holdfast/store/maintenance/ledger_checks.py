@@ -1,0 +1,205 @@
+"""What the rows of the ledger must be to each other, beyond what its constraints enforce; each function gives (subject,
+what is wrong).
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from sqlalchemy import Connection, Select, and_, func, or_, select
+
+from holdfast.feeds import quarantine_table
+from holdfast.records import sha256_hex
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import LIVE, PUBLISHED, at_version, not_removed, same_load
+from holdfast.store.files import data_files
+from holdfast.tables.backout import State as BackoutState
+
+Trouble: TypeAlias = tuple[str, str]
+"""What something is called, and what is wrong with it."""
+
+_BATCHES: Final = schema.batches
+_FILES: Final = schema.files
+_HELD: Final = schema.file_batches
+_TAINTS: Final = schema.taints
+_SNAPSHOTS: Final = schema.snapshots
+_VERSIONS: Final = schema.versions
+_MOST: Final = 20
+
+
+def all_troubles(connection: Connection) -> list[Trouble]:
+    """Everything that this module looks at."""
+    checks = (
+        miscounted_batches,
+        mismatched_parts,
+        changed_snapshots,
+        unfinished_backouts,
+        untainted,
+        altered_contracts,
+        strange_definitions,
+        strange_leases,
+    )
+    return [trouble for check in checks for trouble in check(connection)]
+
+
+def miscounted_batches(connection: Connection) -> list[Trouble]:
+    """Loads whose files do not add up to their rows; one that was backed out has none."""
+    by_load = (_HELD.c.feed, _HELD.c.batch, _HELD.c.epoch)
+    query = (
+        select(*by_load, _FILES.c.table_name, func.sum(_HELD.c.rows))
+        .join(_FILES, _FILES.c.path == _HELD.c.path)
+        .where(not_removed(_FILES, _HELD))
+        .group_by(*by_load, _FILES.c.table_name)
+    )
+    held = {tuple(row[:4]): int(row[4]) for row in connection.execute(query)}
+    wrong = []
+    for row in connection.execute(select(_BATCHES)):
+        load = (row.feed, row.batch, row.epoch)
+        tables = (row.feed, quarantine_table(row.feed))
+        loaded, quarantined = (held.get((*load, table), 0) for table in tables)
+        live = row.state == PUBLISHED
+        expected = (row.rows_loaded, row.rows_quarantined) if live else (0, 0)
+        if (loaded, quarantined) != expected:
+            said = f"{expected[0]} + {expected[1]}" + ("" if live else ", because it was backed out")
+            trouble = (
+                f"its files hold {loaded} + {quarantined} rows (loaded + quarantined), the ledger says {said}"
+            )
+            wrong.append((f"batch {row.feed}/{row.batch}", trouble))
+    return wrong
+
+
+def mismatched_parts(connection: Connection) -> list[Trouble]:
+    """Files that have other rows than the loads in them, or that are younger or older than these say."""
+    sums = select(_HELD.c.path, func.sum(_HELD.c.rows).label("rows")).group_by(_HELD.c.path).subquery()
+    query = (
+        select(_FILES.c.path, _FILES.c.rows, func.coalesce(sums.c.rows, 0).label("held"))
+        .outerjoin(sums, sums.c.path == _FILES.c.path)
+        .where(func.coalesce(sums.c.rows, 0) != _FILES.c.rows)
+        .limit(_MOST)
+    )
+    wrong = [
+        (row.path, f"the ledger says that it has {row.rows} rows, and {row.held} of its loads")
+        for row in connection.execute(query)
+    ]
+    early = (
+        select(_FILES.c.path, _FILES.c.added_version, _BATCHES.c.table_version)
+        .join(_HELD, _HELD.c.path == _FILES.c.path)
+        .join(_BATCHES, same_load(_BATCHES, _HELD))
+        .where(_FILES.c.added_version < _BATCHES.c.table_version)
+        .limit(_MOST)
+    )
+    wrong += [
+        (row.path, f"it was added in version {row.added_version}, before its load, in {row.table_version}")
+        for row in connection.execute(early)
+    ]
+    return wrong
+
+
+def changed_snapshots(connection: Connection) -> list[Trouble]:
+    """Snapshots whose tables do not have the files and rows that they had; those that a vacuum let go need not."""
+    tables = schema.snapshot_tables
+    cuts = (
+        select(_SNAPSHOTS.c.table_version, tables)
+        .join(tables, tables.c.snapshot == _SNAPSHOTS.c.snapshot)
+        .where(_SNAPSHOTS.c.snapshot.not_in(select(schema.let_go.c.snapshot)))
+    )
+    wrong = []
+    for cut in connection.execute(cuts).all():
+        left_out = data_files.held_back(connection, cut.snapshot)
+        found = data_files.entries(connection, cut.table_name, cut.table_version, held_back=left_out)
+        rows = sum(fact.rows for fact in found)
+        if (len(found), rows) != (cut.files, cut.rows):
+            trouble = (
+                f"table {cut.table_name} has {rows} rows in {len(found)} files; the snapshot was cut with "
+                f"{cut.rows} in {cut.files}"
+            )
+            wrong.append((f"snapshot {cut.snapshot}", trouble))
+    return wrong
+
+
+def unfinished_backouts(connection: Connection) -> list[Trouble]:
+    """Loads that a finished back-out names and that are there all the same."""
+    of = schema.backout_batches
+    query = (
+        select(of)
+        .join(_BATCHES, same_load(_BATCHES, of))
+        .join(schema.backouts, schema.backouts.c.backout == of.c.backout)
+        .where(LIVE, schema.backouts.c.state != BackoutState.UNDER_WAY)
+    )
+    return [
+        (f"batch {row.feed}/{row.batch}", f"back-out {row.backout} has ended, and it is still loaded")
+        for row in connection.execute(query)
+    ]
+
+
+def untainted(connection: Connection) -> list[Trouble]:
+    """Versions of a tainted snapshot, and snapshots with rows of a load that was backed out, that are not tainted."""
+    bad = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "snapshot")
+    marked = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "version")
+    versions = select(_VERSIONS.c.version, _VERSIONS.c.snapshot).where(
+        _VERSIONS.c.snapshot.in_(bad), _VERSIONS.c.version.not_in(marked)
+    )
+    wrong = [
+        (f"version {row.version}", f"it is not tainted, but its snapshot {row.snapshot} is")
+        for row in connection.execute(versions)
+    ]
+    return wrong + [
+        (
+            f"snapshot {row.snapshot}",
+            f"it is not tainted, but holds rows of {row.feed}/{row.batch}, backed out",
+        )
+        for row in connection.execute(_snapshots_of_removed().where(_SNAPSHOTS.c.snapshot.not_in(bad)))
+    ]
+
+
+def _snapshots_of_removed() -> Select[tuple[str, str, str]]:
+    """Snapshots with the loads in them that were backed out by a back-out that has ended."""
+    of, tables, left_out = schema.backout_batches, schema.snapshot_tables, schema.snapshot_held_back
+    in_cut = and_(
+        tables.c.table_name == _FILES.c.table_name,
+        at_version(_FILES, _SNAPSHOTS.c.table_version),
+        at_version(_HELD, _SNAPSHOTS.c.table_version),
+    )
+    held = and_(left_out.c.snapshot == _SNAPSHOTS.c.snapshot, same_load(left_out, _HELD))
+    return (
+        select(_SNAPSHOTS.c.snapshot, _HELD.c.feed, _HELD.c.batch)
+        .distinct()
+        .select_from(_HELD)
+        .join(_FILES, _FILES.c.path == _HELD.c.path)
+        .join(of, same_load(of, _HELD))
+        .join(schema.backouts, schema.backouts.c.backout == of.c.backout)
+        .join(tables, tables.c.table_name == _FILES.c.table_name)
+        .join(_SNAPSHOTS, _SNAPSHOTS.c.snapshot == tables.c.snapshot)
+        .where(in_cut, schema.backouts.c.state != BackoutState.UNDER_WAY)
+        .where(~select(left_out.c.snapshot).where(held).exists())
+        .limit(_MOST)
+    )
+
+
+def altered_contracts(connection: Connection) -> list[Trouble]:
+    """Contracts whose JSON does not have their hash."""
+    return [
+        (f"contract {row.contract_hash[:12]}", "its text in the ledger does not have its hash")
+        for row in connection.execute(select(schema.contracts))
+        if sha256_hex(row.contract) != row.contract_hash
+    ]
+
+
+def strange_definitions(connection: Connection) -> list[Trouble]:
+    """Aggregates that claim to hold rows of versions that were never made."""
+    newest = select(func.coalesce(func.max(schema.table_versions.c.table_version), 0)).scalar_subquery()
+    definitions = schema.online_definitions
+    return [
+        (f"aggregate {row.aggregate}", f"its values claim version {row.table_version}, which was never made")
+        for row in connection.execute(select(definitions).where(definitions.c.table_version > newest))
+    ]
+
+
+def strange_leases(connection: Connection) -> list[Trouble]:
+    """Leases that no acquire can have written."""
+    leases = schema.leases
+    strange = or_(leases.c.duration_us <= 0, leases.c.epoch < 1)
+    return [
+        (f"lease {row.lease}", f"epoch {row.epoch} lasts {row.duration_us} microseconds")
+        for row in connection.execute(select(leases).where(strange))
+    ]

@@ -1,0 +1,146 @@
+"""Orphans: what a dead process left half done and no transaction named. Sweeping them is safe at any moment.
+
+Who sweeps holds the lock of the thing, which its living maker would hold, for as long as he looks and removes; and
+only under it he asks the ledger whether the thing is named. A maker that was taken for dead all the same (a file
+system without locks) may lose its attempt, but never publishes a file that is gone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from holdfast.store.backout import tombstones
+from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
+from holdfast.store.db import schema
+from holdfast.store.db.dialects import pieces
+from holdfast.store.db.store import Store
+from holdfast.store.durability.file_locks import seized
+from holdfast.store.files import blobs
+from holdfast.store.files.data_files import ROWS_DIRECTORY
+from holdfast.store.files.staging import ATTEMPTS_DIRECTORY
+from holdfast.store.maintenance import catalog_rebuild, footer_scan
+from holdfast.tables.snapshots import LoadKey
+
+_NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path, schema.shadow_files.c.path)
+
+
+def sweep_dead_attempts(store: Store) -> list[str]:
+    """Remove what dead loaders left, found by their markers: costs one look into a directory that is mostly
+    empty.
+
+    Returns the removed paths, relative to the store's root. After a power cut a marker may be gone while its
+    files are not; `sweep` finds these too.
+    """
+    swept: list[str] = []
+    for marker in _entries(store.root / ATTEMPTS_DIRECTORY):
+        with seized(marker) as dead:
+            if dead:
+                rows = store.root / ROWS_DIRECTORY
+                swept += _remove_unnamed(store, rows.glob(f"{marker.name}-*"))
+                marker.unlink(missing_ok=True)
+    return swept
+
+
+def sweep(store: Store) -> list[str]:
+    """Remove every orphan: rows with a marker or without, blobs of no version, unfinished blobs and drafts of tables.
+
+    Looks at every name in the rows directory. What `forgotten` names is no orphan. Returns the removed paths, relative to
+    the store's root.
+    """
+    swept = sweep_dead_attempts(store)
+    kept = {path for paths in forgotten(store).values() for path in paths}
+    for path in sorted(set(unnamed(store)) - kept):
+        attempt = Path(path).name.partition("-")[0]
+        with seized(store.root / ATTEMPTS_DIRECTORY / attempt) as dead:
+            if dead:
+                swept += _remove_unnamed(store, [store.root / path])
+    return swept + _sweep_blobs(store) + _sweep_drafts(store)
+
+
+def unnamed(store: Store) -> list[str]:
+    """Every file in the rows directory that the ledger does not name, relative to the store's root."""
+    # The directory first: a file that is published between the two looks is then in the second.
+    on_disk = [_relative(store, path) for path in _entries(store.root / ROWS_DIRECTORY)]
+    with store.ledger.read() as connection:
+        return sorted(set(on_disk) - _named(connection, on_disk))
+
+
+def forgotten(store: Store) -> dict[LoadKey, tuple[str, ...]]:
+    """Whole loads that lie there as a finished load leaves them, and that the ledger does not know although it would take
+    them: it lost the transaction that published them. Each with its files.
+
+    A loader that fails or dies leaves the marker of its attempt, and one that finds its work superfluous removes its
+    files; so these were published, or a power cut took the marker before the files' names were safe.
+    """
+    attempts: dict[str, list[tuple[str, footer_scan.Part]]] = {}
+    for path in unnamed(store):
+        attempt = Path(path).name.partition("-")[0]
+        parts = footer_scan.footer_of(store.root, path)
+        if len(parts) == 1 and not (store.root / ATTEMPTS_DIRECTORY / attempt).exists():
+            attempts.setdefault(attempt, []).append((path, parts[0]))
+    found = {}
+    with store.ledger.read() as connection:
+        for files in attempts.values():
+            part = files[0][1]
+            whole = sorted(each.number for _, each in files) == list(range(part.manifest.files))
+            buried = tombstones.path_of(store.root, part.load).exists()
+            if whole and not buried and catalog_rebuild.is_free(connection, part.manifest):
+                found[part.load] = tuple(path for path, _ in files)
+    return found
+
+
+def _remove_unnamed(store: Store, paths: Iterable[Path]) -> list[str]:
+    found = [_relative(store, path) for path in paths]
+    if not found:
+        return []
+    with store.ledger.write() as connection:
+        removed = sorted(set(found) - _named(connection, found))
+        for path in removed:
+            (store.root / path).unlink(missing_ok=True)
+    return removed
+
+
+def _sweep_blobs(store: Store) -> list[str]:
+    """Blobs that no version names, unless somebody is putting blobs just now: he names them a moment later."""
+    unfinished = list((store.root / blobs.BLOBS_DIRECTORY).glob(f"*/*{blobs.UNFINISHED}"))
+    with blobs.nobody_puts(store) as alone:
+        if not alone:
+            return []
+        digests = blobs.on_disk(store)
+        with store.ledger.read() as connection:
+            kept = set(connection.execute(select(schema.versions.c.digest)).scalars())
+        removed = [*unfinished, *(blobs.path_of(store.root, digest) for digest in sorted(digests - kept))]
+        for path in removed:
+            path.unlink(missing_ok=True)
+    return [_relative(store, path) for path in removed]
+
+
+def _sweep_drafts(store: Store) -> list[str]:
+    swept = []
+    for draft in sorted((store.root / PUBLISHED_DIRECTORY).glob(f"*/*{DRAFT}")):
+        with seized(draft) as dead:
+            if dead:
+                shutil.rmtree(draft)
+                swept.append(_relative(store, draft))
+    return swept
+
+
+def _relative(store: Store, path: Path) -> str:
+    return str(path.relative_to(store.root))
+
+
+def _entries(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
+
+
+def _named(connection: Connection, paths: list[str]) -> set[str]:
+    found: set[str] = set()
+    for part in pieces(paths):
+        for column in _NAMED:
+            found.update(connection.execute(select(column).where(column.in_(part))).scalars())
+    return found

@@ -1,0 +1,90 @@
+"""What loads looked like, taken from their rows again when the ledger lost it: rows of `admissions`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+from sqlalchemy import Connection, insert
+
+from holdfast.contract import Contract
+from holdfast.contract.profile.profile import profile_batch
+from holdfast.errors import HoldfastError
+from holdfast.feeds import Expectations
+from holdfast.feeds.measurements import measure
+from holdfast.store.db import schema
+from holdfast.store.feeds import contracts
+from holdfast.store.files import parquet
+from holdfast.store.files.concat import together
+from holdfast.store.maintenance.footer_scan import Choice, Part
+from holdfast.tables.snapshots import LoadKey
+
+_ADMISSIONS: Final = schema.admissions
+_LEFT: Final = (HoldfastError, pl.exceptions.PolarsError, KeyError, ValueError)
+
+
+def readmit(
+    connection: Connection,
+    root: Path,
+    choice: Choice,
+    loads: Iterable[LoadKey],
+    expects: Mapping[str, Expectations],
+    groups: Mapping[str, str | None],
+) -> list[str]:
+    """Measure and profile the valid rows of each of `loads` and insert what was found; in words what could not be.
+
+    How many rows its sender said that he sent is in no file; without `expects` of a feed neither are the digest of its
+    values nor the number that its rows count, and without `groups` of it not the group that it was loaded with. One load
+    is in memory at a time.
+    """
+    parts = _valid_parts(choice)
+    unproved = []
+    for load in loads:
+        feed, batch, epoch = load
+        contract = contracts.find(connection, choice.loads[load].manifest.contract_hash)
+        if contract is None:
+            unproved.append(f"what batch {feed}/{batch} looked like: its contract is lost")
+            continue
+        try:
+            row = _measured(root, contract, expects.get(feed, Expectations()), parts.get(load, []))
+        except _LEFT as error:
+            unproved.append(f"what batch {feed}/{batch} looked like: {error}")
+            continue
+        # A feed that is not declared has no known group; one of no group has the empty name.
+        group = groups[feed] or "" if feed in groups else None
+        named = {"feed": feed, "batch": batch, "epoch": epoch, "group_name": group}
+        connection.execute(insert(_ADMISSIONS).values(named | row))
+    return unproved
+
+
+def _valid_parts(choice: Choice) -> dict[LoadKey, list[tuple[str, bool, Part]]]:
+    """For each load the parts with its valid rows, in their order: path, whether the file has other loads too, part."""
+    found: dict[LoadKey, list[tuple[str, bool, Part]]] = {}
+    for file in choice.files:
+        for part in file.parts if file.table == file.feed else ():
+            found.setdefault(part.load, []).append((file.path, len(file.parts) > 1, part))
+    return {load: sorted(parts, key=lambda each: each[2].number) for load, parts in found.items()}
+
+
+def _measured(
+    root: Path, contract: Contract, expects: Expectations, parts: list[tuple[str, bool, Part]]
+) -> dict[str, object]:
+    frames = [
+        parquet.read(root / path, row_groups=[part.row_group] if shared else None)
+        for path, shared, part in parts
+    ]
+    # A file put together of several has every column that any of them had, as the contract now types it.
+    valid = together(frames, {}).select([column.name for column in contract.columns])
+    facts = measure(contract, expects, valid, valid.clear(), {})
+    return {
+        "event_time": contract.event_time,
+        "rows_expected": None,
+        "profile": profile_batch(contract, valid).to_json(),
+        "rows_digest": facts.rows_digest,
+        "values_digest": facts.values_digest,
+        "sequence_low": facts.sequence.low if facts.sequence else None,
+        "sequence_high": facts.sequence.high if facts.sequence else None,
+        "sequence_holes": facts.sequence.holes if facts.sequence else None,
+    }

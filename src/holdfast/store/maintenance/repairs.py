@@ -1,0 +1,296 @@
+"""The single repairs of `holdfast verify --repair`: each changes one thing, and only where the store itself proves what
+is right.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Table, delete, func, or_, select, update
+
+from holdfast.contract import Contract
+from holdfast.errors import HoldfastError
+from holdfast.records import sha256_hex
+from holdfast.store.backout import tombstones
+from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import BACKED_OUT, of_load
+from holdfast.store.db.store import Store
+from holdfast.store.durability import fsync
+from holdfast.store.feeds import contract_files, contracts
+from holdfast.store.files import blobs, parquet
+from holdfast.store.maintenance import backup_layout, file_checks
+from holdfast.store.maintenance.derived_checks import sha256_of
+from holdfast.store.serving import log_directory, prediction_log
+from holdfast.store.serving.aborts import SERVERS_DIRECTORY
+
+ASIDE_DIRECTORY: Final = "aside"
+"""Where a repair puts what it takes away, under the store's root; nothing reads it, and a person may remove it."""
+
+_BATCHES: Final = schema.batches
+_FILES: Final = schema.files
+_PARTS: Final = schema.file_batches
+_COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_low_us", "event_high_us", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A file whose bytes are not there any more, and what they were."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """A row of the ledger that was corrected, and how that was proved."""
+
+    subject: str
+    action: str
+    proof: str
+
+
+def damaged_files(store: Store) -> Iterator[Lost]:
+    """Every file and blob that the ledger names and that is missing or altered."""
+    with store.ledger.read() as connection:
+        expected = file_checks.expected_files(connection)
+        versions = file_checks.version_blobs(connection)
+    for file in expected:
+        lost = Lost(file.path, file.bytes, file.sha256)
+        if not _holds(store.root / file.path, lost):
+            yield lost
+    for _, digest, size in versions:
+        path = blobs.path_of(store.root, digest)
+        lost = Lost(str(path.relative_to(store.root)), size, digest)
+        if not _holds(path, lost):
+            yield lost
+
+
+def find_bytes(store: Store, lost: Lost, sources: Sequence[Path]) -> Path | None:
+    """A file with the very bytes that were lost; None when there is none."""
+    name = Path(lost.path).name
+    candidates = list((store.root / PUBLISHED_DIRECTORY).glob(f"*/*/{name}"))
+    candidates += (store.root / SERVERS_DIRECTORY).glob(f"*/{name}.onnx")
+    for source in sources:
+        candidates += [backup_layout.path_of(source, lost.sha256), source / lost.path]
+    return next((path for path in candidates if path.is_file() and _holds(path, lost)), None)
+
+
+def put_back(store: Store, lost: Lost, found: Path) -> None:
+    """Put a copy of `found` where the lost file was; what lies there is set aside."""
+    target = store.root / lost.path
+    if target.exists():
+        set_aside(store.root, target)
+    fsync.make_directory(target.parent)
+    fsync.replace(target, found.read_bytes())
+
+
+def set_aside(root: Path, path: Path) -> Path:
+    """Move `path` to where nothing reads it; where it is now."""
+    directory = root / ASIDE_DIRECTORY
+    fsync.make_directory(directory)
+    name = "_".join(path.relative_to(root).parts)
+    target = next(
+        candidate
+        for number in range(1, 1_000_000)
+        if not (candidate := directory / f"{name}.{number}").exists()
+    )
+    path.rename(target)
+    fsync.sync_directory(directory)
+    fsync.sync_directory(path.parent)
+    return target
+
+
+def set_ledger_aside(root: Path, now_us: int) -> str:
+    """Move the SQLite ledger in `root`, with its log and its seal, to where nothing reads it; where it is now, empty without
+    one. The seal goes last: as long as it is there, nothing takes another file for the ledger.
+    """
+    moved = ""
+    fsync.make_directory(root / ASIDE_DIRECTORY)
+    for suffix in ("-shm", "-wal", "", "-seal"):
+        path = root / f"ledger.db{suffix}"
+        if path.exists():
+            target = root / ASIDE_DIRECTORY / f"ledger.{now_us}.db{suffix}"
+            path.rename(target)
+            moved = moved if suffix == "-seal" else str(target.relative_to(root))
+    fsync.sync_directory(root / ASIDE_DIRECTORY)
+    fsync.sync_directory(root)
+    return moved
+
+
+def correct_counts(store: Store) -> list[Corrected]:
+    """Set right what the ledger says of files, where a file that is whole to the bit says otherwise."""
+    with store.ledger.read() as connection:
+        known = connection.execute(select(_FILES).order_by(_FILES.c.path)).all()
+    footers = {row.path: footer for row in known if (footer := _footer(store.root / row.path, row.sha256))}
+    corrected: list[Corrected] = []
+    with store.ledger.write() as connection:
+        for row in known:
+            footer = footers.get(row.path)
+            if footer is None:
+                continue
+            size = (store.root / row.path).stat().st_size
+            said = {"rows": footer["rows_in_footer"], "bytes": size, "table_name": footer["table"]}
+            corrected += _corrected(connection, _FILES, row.path, {"path": row.path}, row, said)
+            for entry in footer.get("parts", [{**footer, "row_group": 0}]):
+                corrected += _correct_part(connection, row.path, entry)
+    return corrected
+
+
+def _footer(path: Path, sha256: str) -> dict[str, Any] | None:
+    """The footer of a file that has that digest; None when it has another, or no footer."""
+    try:
+        return parquet.manifest(path) if sha256_of(path) == sha256 else None
+    except HoldfastError:
+        return None
+
+
+def _correct_part(connection: Connection, path: str, entry: dict[str, Any]) -> Iterator[Corrected]:
+    where = {"path": path, "row_group": entry["row_group"]}
+    part = connection.execute(select(_PARTS).filter_by(**where)).one_or_none()
+    if part is None:
+        return
+    named = {name: entry[name] for name in ("feed", "batch", "epoch")}
+    subject = f"batch {named['feed']}/{named['batch']}"
+    yield from _corrected(connection, _PARTS, subject, where, part, {**named, "rows": entry["rows"]})
+    batch = connection.execute(select(_BATCHES).filter_by(**named)).one_or_none()
+    if batch is None or "files" not in entry:
+        return
+    said = {name: entry.get(name) for name in (*_COUNTED, "digest", "contract_hash")}
+    said["rows_received"] = entry["rows_loaded"] + entry["rows_quarantined"]
+    yield from _corrected(connection, _BATCHES, subject, named, batch, said)
+
+
+def _corrected(
+    connection: Connection, table: Table, subject: str, where: dict[str, Any], row: Any, said: dict[str, Any]
+) -> Iterator[Corrected]:
+    wrong = {name: value for name, value in said.items() if getattr(row, name) != value}
+    if wrong:
+        connection.execute(update(table).filter_by(**where).values(wrong))
+        changes = ", ".join(
+            f"{name} from {getattr(row, name)!r} to {value!r}" for name, value in wrong.items()
+        )
+        yield Corrected(
+            subject, f"corrected in the ledger ({changes})", "its file is whole to the bit and says so"
+        )
+
+
+def rewrite_tombstones(store: Store) -> list[str]:
+    """Write again the tombstones of loads that the ledger has backed out, where one is missing or damaged; their names."""
+    written = []
+    with store.ledger.read() as connection:
+        gone = select(_BATCHES).where(_BATCHES.c.state == BACKED_OUT)
+        for row in connection.execute(gone).all():
+            load = (row.feed, row.batch, row.epoch)
+            path = tombstones.path_of(store.root, load)
+            try:
+                tombstones.read(path)
+            except HoldfastError:
+                of = schema.backout_batches
+                named = select(func.max(of.c.backout)).where(of_load(of, load))
+                backout = connection.execute(named).scalar() or 0
+                version = select(schema.table_versions.c.committed_us).filter_by(
+                    table_version=row.table_version
+                )
+                at_us = int(connection.execute(version).scalar_one())
+                tombstones.record(store.root, connection, [load], backout=backout, at_us=at_us)
+                written.append(path.name)
+    return written
+
+
+def rewrite_contracts(store: Store, *, now_us: int) -> list[str]:
+    """Make ledger and copies agree on contracts: whichever of the two has the bytes of the hash gives them to the other."""
+    mended = []
+    with store.ledger.write() as connection:
+        known = {row.contract_hash: row.contract for row in connection.execute(select(schema.contracts))}
+        judged = set(connection.execute(select(_BATCHES.c.contract_hash)).scalars())
+        there = {path.stem for path in (store.root / contract_files.CONTRACTS_DIRECTORY).glob("*.json")}
+        for contract_hash in sorted((judged & known.keys()) | there):
+            text = known.get(contract_hash)
+            whole = text is not None and sha256_hex(text) == contract_hash
+            try:
+                copy = contract_files.read(store.root, contract_hash)
+            except HoldfastError:
+                copy = None
+            if whole and copy is None and text is not None:
+                fsync.make_directory(store.root / contract_files.CONTRACTS_DIRECTORY)
+                fsync.replace(contract_files.path_of(store.root, contract_hash), text.encode())
+                mended.append(contract_hash)
+            elif copy is not None and not whole and contract_hash in judged:
+                connection.execute(delete(schema.contracts).filter_by(contract_hash=contract_hash))
+                contracts.put(connection, Contract.from_json(copy), now_us=now_us)
+                mended.append(contract_hash)
+    return mended
+
+
+def cut_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:
+    """Cut the torn end of each log whose server does not run: (segment, where it was cut)."""
+    rows = schema.segments
+    with store.ledger.read() as connection:
+        collected = {
+            (row.server, row.segment): row.collected_bytes for row in connection.execute(select(rows))
+        }
+    for directory in log_directory.all_of(store.root):
+        if not _is_free(directory / log_directory.OWNER):
+            continue
+        for number, path in log_directory.segments(directory):
+            end = _whole_bytes(path)
+            if end is not None and collected.get((directory.name, number), 0) <= end < path.stat().st_size:
+                descriptor = os.open(path, os.O_WRONLY)
+                try:
+                    os.ftruncate(descriptor, end)
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                yield path, end
+
+
+def _whole_bytes(path: Path) -> int | None:
+    """Where the last whole record ends; None when the segment is damaged before its end."""
+    offset = 0
+    try:
+        while True:
+            _, end = prediction_log.read(path, offset)
+            if end == offset:
+                return offset
+            offset = end
+    except HoldfastError:
+        return None
+
+
+def _is_free(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def drop_strange_leases(store: Store) -> list[str]:
+    """Remove leases that no acquire can have written; their names."""
+    leases = schema.leases
+    strange = or_(leases.c.duration_us <= 0, leases.c.epoch < 1)
+    with store.ledger.write() as connection:
+        names = [str(name) for name in connection.execute(select(leases.c.lease).where(strange)).scalars()]
+        connection.execute(delete(leases).where(strange))
+    return names
+
+
+def _holds(path: Path, lost: Lost) -> bool:
+    try:
+        return path.stat().st_size == lost.bytes and sha256_of(path) == lost.sha256
+    except OSError:
+        return False

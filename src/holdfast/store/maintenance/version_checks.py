@@ -1,0 +1,149 @@
+"""Whether the versions in the catalogue fit together: at every table version each load is there once, whole, or not at all.
+
+SQLite has no checksums: a bit that flips in one of these numbers moves rows into versions and snapshots or out of them. Each of
+them is said twice, by neighbours that must agree.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, case, func, select
+
+from holdfast.feeds import quarantine_table
+from holdfast.store.db import schema
+from holdfast.store.db.predicates import same_load
+from holdfast.store.maintenance.ledger_checks import Trouble
+
+_BATCHES: Final = schema.batches
+_FILES: Final = schema.files
+_HELD: Final = schema.file_batches
+_SAME: Final = same_load(_BATCHES, _HELD)
+_SHORTENED: Final = ("store.vacuumed", "ledger.recovered")
+"""Events after which older versions may lack rows."""
+_Bounds = tuple[int | None, int | None]
+_Span = tuple[int, int | None, int]
+"""From which table version, up to which (None: until now), how many rows."""
+
+
+def all_troubles(connection: Connection) -> list[Trouble]:
+    """Everything that this module looks at."""
+    checks = (broken_spans, torn_removals, strange_bounds, misnamed_snapshots)
+    return [trouble for check in checks for trouble in check(connection)]
+
+
+def broken_spans(connection: Connection) -> list[Trouble]:
+    """Loads that are there twice or in part at some table version; not what a vacuum let go of or a recovery left unproved."""
+    said = select(schema.events.c.event).where(schema.events.c.kind.in_(_SHORTENED))
+    vacuumed = connection.execute(said.limit(1)).first() is not None
+    spans: dict[tuple[str, str, int, str], list[_Span]] = defaultdict(list)
+    query = select(
+        _HELD.c.feed,
+        _HELD.c.batch,
+        _HELD.c.epoch,
+        _FILES.c.table_name,
+        _FILES.c.added_version,
+        _FILES.c.removed_version,
+        _HELD.c.removed_version.label("part_removed"),
+        _HELD.c.rows,
+    ).join(_FILES, _FILES.c.path == _HELD.c.path)
+    for row in connection.execute(query):
+        ends = [each for each in (row.removed_version, row.part_removed) if each is not None]
+        span = (row.added_version, min(ends) if ends else None, row.rows)
+        spans[row.feed, row.batch, row.epoch, row.table_name].append(span)
+    wrong = []
+    for load in connection.execute(select(_BATCHES)):
+        tables = ((load.feed, load.rows_loaded), (quarantine_table(load.feed), load.rows_quarantined))
+        for table, rows in tables:
+            mine = spans.get((load.feed, load.batch, load.epoch, table), [])
+            trouble = _span_trouble(mine, rows, load.table_version, vacuumed=vacuumed)
+            if trouble:
+                wrong.append((f"batch {load.feed}/{load.batch}", f"in table {table} {trouble}"))
+    return wrong
+
+
+def _span_trouble(spans: Sequence[_Span], rows: int, since: int, *, vacuumed: bool) -> str:
+    points = sorted(
+        {since, *(span[0] for span in spans), *(span[1] for span in spans if span[1] is not None)}
+    )
+    gone = False
+    for point in points:
+        there = sum(n for begin, end, n in spans if begin <= point and (end is None or end > point))
+        if there > rows or (there and point < since):
+            return f"it has {there} rows at version {point}, and not {rows} from version {since} on"
+        if not vacuumed and spans and point >= since:
+            if there not in (0, rows) or (there and gone):
+                return f"it has {there} of its {rows} rows at version {point}"
+            gone = there == 0
+    return ""
+
+
+def torn_removals(connection: Connection) -> Iterator[Trouble]:
+    """Loads whose rows left their files at more than one table version: one transaction takes all of them out."""
+    first, last = func.min(_HELD.c.removed_version), func.max(_HELD.c.removed_version)
+    load = (_HELD.c.feed, _HELD.c.batch, _HELD.c.epoch)
+    query = select(*load, first.label("first"), last.label("last")).group_by(*load).having(first != last)
+    for row in connection.execute(query):
+        yield (
+            f"batch {row.feed}/{row.batch}",
+            f"its rows were taken out at versions {row.first} and {row.last}",
+        )
+
+
+def strange_bounds(connection: Connection) -> Iterator[Trouble]:
+    """Files whose bounds of event time are not those of their loads: a reader that asks for the last hours passes them
+    over.
+    """
+    lows, highs = func.min(_BATCHES.c.event_low_us), func.max(_BATCHES.c.event_high_us)
+    quarantined = _FILES.c.table_name != _FILES.c.feed
+    query = (
+        select(
+            _FILES.c.path,
+            _FILES.c.event_low_us,
+            _FILES.c.event_high_us,
+            quarantined.label("quarantined"),
+            lows.label("low"),
+            highs.label("high"),
+            func.count().label("parts"),
+            func.sum(_HELD.c.rows).label("held"),
+            func.sum(case((quarantined, _BATCHES.c.rows_quarantined), else_=_BATCHES.c.rows_loaded)).label(
+                "had"
+            ),
+        )
+        .join(_HELD, _HELD.c.path == _FILES.c.path)
+        .join(_BATCHES, _SAME)
+        .group_by(
+            _FILES.c.path, _FILES.c.table_name, _FILES.c.feed, _FILES.c.event_low_us, _FILES.c.event_high_us
+        )
+    )
+    for row in connection.execute(query):
+        found, loads = (row.event_low_us, row.event_high_us), (row.low, row.high)
+        if not _fits(found, loads, row):
+            yield (
+                row.path,
+                f"its event times are {found[0]} to {found[1]}, those of its loads {loads[0]} to {loads[1]}",
+            )
+
+
+def _fits(found: _Bounds, loads: _Bounds, row: Row[Any]) -> bool:
+    low, high = found
+    if low is None or high is None or loads[0] is None or loads[1] is None:
+        return found == loads or (bool(row.quarantined) and found == (None, None))
+    if (
+        row.parts > 1
+    ):  # what was backed out before a compaction may have widened them; that costs a look, and no row
+        return row.held != row.had or (low <= loads[0] and high >= loads[1])
+    if row.held == row.had:
+        return found == loads
+    return loads[0] <= low <= high <= loads[1]  # one of several files of a large load
+
+
+def misnamed_snapshots(connection: Connection) -> Iterator[Trouble]:
+    """Snapshots that do not cut at the version in their name."""
+    cuts = schema.snapshots
+    for row in connection.execute(select(cuts.c.snapshot, cuts.c.table_version)):
+        head, _, tail = row.snapshot.partition("-")
+        if tail and head[1:].isdigit() and int(head[1:]) != row.table_version:
+            yield f"snapshot {row.snapshot}", f"the ledger says that it cuts at version {row.table_version}"

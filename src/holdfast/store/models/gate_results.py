@@ -1,0 +1,67 @@
+"""Rows of `gate_results`: every verdict of every gate on every version, with its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection, insert, select
+
+from holdfast.qualify import GateResult
+from holdfast.records import Verdict
+from holdfast.store.db import schema
+from holdfast.store.db.store import Store
+
+_RESULTS: Final = schema.gate_results
+
+REPLAY: Final = "replay"
+"""The gate of recorded requests: judged for itself, again and again, and no part of qualification."""
+
+
+def append(connection: Connection, version: str, results: Sequence[GateResult], *, now_us: int) -> None:
+    """Add the results of one judgement of `version` to the caller's transaction. Nothing is ever
+    overwritten."""
+    if results:
+        connection.execute(
+            insert(_RESULTS),
+            [result.as_dict() | {"version": version, "judged_us": now_us} for result in results],
+        )
+
+
+def newest(store: Store, version: str) -> list[GateResult]:
+    """The results of the newest judgement of `version`, in the order in which its gates were tried; empty
+    before the first."""
+    fields = [_RESULTS.c[name] for name in GateResult.__slots__]
+    last = (
+        select(_RESULTS.c.judged_us)
+        .where(_RESULTS.c.version == version, _RESULTS.c.gate != REPLAY)
+        .order_by(_RESULTS.c.judged_us.desc())
+        .limit(1)
+    )
+    query = (
+        select(*fields)
+        .where(
+            _RESULTS.c.version == version,
+            _RESULTS.c.gate != REPLAY,
+            _RESULTS.c.judged_us == last.scalar_subquery(),
+        )
+        .order_by(_RESULTS.c.gate_result)
+    )
+    with store.ledger.read() as connection:
+        found = [dict(row) for row in connection.execute(query).mappings()]
+    return [GateResult(**row | {"verdict": Verdict(row["verdict"])}) for row in found]
+
+
+def newest_replay(connection: Connection, version: str) -> GateResult | None:
+    """How the newest replay of recorded requests with `version` ended; None before the first. `observed` is how many
+    requests were answered, `bound` how many were asked for.
+    """
+    fields = [_RESULTS.c[name] for name in GateResult.__slots__]
+    query = (
+        select(*fields)
+        .where(_RESULTS.c.version == version, _RESULTS.c.gate == REPLAY)
+        .order_by(_RESULTS.c.gate_result.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).mappings().first()
+    return None if row is None else GateResult(**{**row, "verdict": Verdict(row["verdict"])})

@@ -1,0 +1,45 @@
+"""Rows of `configurations`: with which options servers run, and which of them a model's plans ask for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from holdfast.errors import NotFoundError
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.store.db import schema
+from holdfast.store.db.dialects import inserting
+from holdfast.store.rollout import traffic_plans
+
+_CONFIGURATIONS: Final = schema.configurations
+
+
+def register(connection: Connection, limits: ConnectionLimits, *, now_us: int) -> str:
+    """Keep `limits` in the caller's transaction, once; their id."""
+    values = {"configuration": limits.id, "document": limits.to_json(), "registered_us": now_us}
+    connection.execute(inserting(connection, _CONFIGURATIONS).values(values).on_conflict_do_nothing())
+    return limits.id
+
+
+def get(connection: Connection, configuration: str) -> ConnectionLimits:
+    """The limits of that id; `NotFoundError` HF303 when they were never registered."""
+    return ConnectionLimits.from_json(document(connection, configuration))
+
+
+def document(connection: Connection, configuration: str) -> str:
+    """The JSON of that id, which another release may have written; `NotFoundError` HF303 as `get`."""
+    query = select(_CONFIGURATIONS.c.document).where(_CONFIGURATIONS.c.configuration == configuration)
+    found = connection.execute(query).scalar_one_or_none()
+    if found is None:
+        raise NotFoundError(
+            "HF303", f"there is no configuration {configuration!r}", state="nothing was changed"
+        )
+    return str(found)
+
+
+def in_force(connection: Connection, model: str) -> tuple[tuple[int, str], ...]:
+    """The two newest configurations that plans of `model` asked for, each with the first plan of its last spell, the newest
+    first.
+    """
+    return traffic_plans.in_force(connection, model, "configuration")

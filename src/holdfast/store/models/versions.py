@@ -1,0 +1,154 @@
+"""Rows of `versions`: what was trained, by which recipe, and whether it may be rolled out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.store.db import events, schema
+from holdfast.store.db.store import Store
+
+if TYPE_CHECKING:
+    from holdfast.train.artifact import Role, VersionMetadata
+
+State = Literal["registered", "qualified", "refused"]
+"""A registered version has not been judged to the end; the other two are final."""
+
+_VERSIONS: Final = schema.versions
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One version. `version` is ``v<number>-<first 8 digits of the digest>``; `digest` names its file among
+    the blobs."""
+
+    version: str
+    model: str
+    number: int
+    digest: str
+    bytes: int
+    snapshot: str
+    contract_hash: str
+    features_hash: str
+    learner: str
+    role: Role
+    state: State
+    created_us: int
+
+
+def register(
+    connection: Connection, metadata: VersionMetadata, *, digest: str, size_bytes: int, now_us: int
+) -> VersionRow:
+    """Add a version, with its event, to the caller's transaction; the blob `digest` must be durable already.
+
+    The same digest again is the same version: its row is returned as it is and nothing is written.
+    """
+    known = connection.execute(select(_VERSIONS).where(_VERSIONS.c.digest == digest)).mappings().one_or_none()
+    if known is not None:
+        return VersionRow(**known)
+    largest = select(func.coalesce(func.max(_VERSIONS.c.number), 0)).where(
+        _VERSIONS.c.model == metadata.model
+    )
+    number = int(connection.execute(largest).scalar_one()) + 1
+    row = VersionRow(
+        version=f"v{number}-{digest[:8]}",
+        model=metadata.model,
+        number=number,
+        digest=digest,
+        bytes=size_bytes,
+        snapshot=metadata.snapshot,
+        contract_hash=metadata.contract_hash,
+        features_hash=metadata.features_hash,
+        learner=metadata.learner,
+        role=metadata.role,
+        state="registered",
+        created_us=now_us,
+    )
+    connection.execute(insert(_VERSIONS).values({name: getattr(row, name) for name in row.__slots__}))
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="version.registered",
+        subject=row.version,
+        explanation=(
+            f"{row.role} of {row.model} by {row.learner}: {metadata.rows} rows of snapshot {row.snapshot}, "
+            f"{row.bytes} bytes"
+        ),
+    )
+    return row
+
+
+def get(store: Store, version: str) -> VersionRow:
+    """The version of that name; `NotFoundError` HF303 when there is none."""
+    with store.ledger.read() as connection:
+        found = (
+            connection.execute(select(_VERSIONS).where(_VERSIONS.c.version == version))
+            .mappings()
+            .one_or_none()
+        )
+    if found is None:
+        raise NotFoundError("HF303", f"there is no version {version!r}", next_command="holdfast status")
+    return VersionRow(**found)
+
+
+def of_model(store: Store, model: str) -> list[VersionRow]:
+    """Every version of a model, the newest first."""
+    query = select(_VERSIONS).where(_VERSIONS.c.model == model).order_by(_VERSIONS.c.number.desc())
+    with store.ledger.read() as connection:
+        return [VersionRow(**row) for row in connection.execute(query).mappings()]
+
+
+def newest(store: Store, model: str, *, role: Role, state: State | None = None) -> VersionRow:
+    """The newest version of a model in a role and, when one is named, a state; `NotFoundError` HF303 when
+    there is none."""
+    for row in of_model(store, model):
+        if row.role == role and state in (None, row.state):
+            return row
+    described = f"{state} {role}" if state else role
+    raise NotFoundError("HF303", f"the model {model!r} has no {described}", next_command="holdfast train")
+
+
+def heuristic_beside(store: Store, candidate: VersionRow) -> VersionRow:
+    """The newest heuristic that learnt from the candidate's own snapshot; `NotFoundError` HF303 when there
+    is none."""
+    for row in of_model(store, candidate.model):
+        if row.role == "heuristic" and row.snapshot == candidate.snapshot:
+            return row
+    raise NotFoundError(
+        "HF303",
+        f"there is no heuristic beside {candidate.version}, from snapshot {candidate.snapshot}",
+        next_command="holdfast train",
+    )
+
+
+def champion(store: Store, model: str) -> VersionRow | None:
+    """The version that the model's newest traffic plan names as champion; None before the first plan."""
+    plans = schema.traffic_plans
+    newest_plan = (
+        select(plans.c.champion).where(plans.c.model == model).order_by(plans.c.plan.desc()).limit(1)
+    )
+    with store.ledger.read() as connection:
+        name = connection.execute(newest_plan).scalar_one_or_none()
+    return None if name is None else get(store, name)
+
+
+def set_state(connection: Connection, version: str, state: State, *, before: State) -> None:
+    """Move a version from state `before` to `state` in the caller's transaction.
+
+    `ConflictError` HF403 when it is not in `before` any more: somebody else judged it meanwhile.
+    """
+    changed = connection.execute(
+        update(_VERSIONS)
+        .where(_VERSIONS.c.version == version, _VERSIONS.c.state == before)
+        .values(state=state)
+    )
+    if changed.rowcount != 1:
+        raise ConflictError(
+            "HF403",
+            f"{version} is not {before} any more: another judgement ended first",
+            state="the earlier judgement stands",
+            next_command="holdfast status",
+        )

@@ -1,0 +1,39 @@
+"""Rows of `decisions`: what was known when a rollout was decided about. Why it was decided is in the event, in words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, insert, select
+
+from holdfast.records import canonical_json
+from holdfast.rollout.evidence.verdict import Verdicts
+from holdfast.store.db import schema
+
+_DECISIONS: Final = schema.decisions
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One decision. `evidence` is the verdict on each metric with its numbers at that moment."""
+
+    event: int
+    kind: str
+    evidence: tuple[dict[str, Any], ...]
+
+
+def put(connection: Connection, *, event: int, rollout: int, kind: str, verdicts: Verdicts) -> None:
+    """Keep what the decision that event number `event` tells was made from, in the caller's transaction."""
+    evidence = canonical_json([asdict(verdict) for verdict in verdicts])
+    connection.execute(insert(_DECISIONS).values(event=event, rollout=rollout, kind=kind, evidence=evidence))
+
+
+def of_rollout(connection: Connection, rollout: int) -> dict[int, Decided]:
+    """The decisions of a rollout by the number of their event."""
+    query = select(_DECISIONS).where(_DECISIONS.c.rollout == rollout)
+    return {
+        row.event: Decided(row.event, row.kind, tuple(json.loads(row.evidence)))
+        for row in connection.execute(query)
+    }

@@ -1,0 +1,91 @@
+"""Rows of `rollout_evidence`: what is known about a rollout, by metric.
+
+What the challenger showed in shadow stands beside what it shows in its canary; their tests know nothing of each other, so
+each is asked for by its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Connection, exists, insert, or_, select, update
+
+from holdfast.rollout import RESTING, MetricState
+from holdfast.rollout.model.metric import SHADOW_PREFIX
+from holdfast.store.db.schema import pushes, rollout_evidence, rollouts
+from holdfast.store.db.store import Store
+from holdfast.store.rollout.pushes import WATCHED
+
+_COLUMNS = tuple(rollout_evidence.c[name] for name in MetricState.__slots__)
+_SHADOW = f"{SHADOW_PREFIX}%"
+_GOES_ON = or_(
+    rollouts.c.state.not_in(sorted(RESTING)), exists().where(pushes.c.rollout == rollouts.c.rollout, WATCHED)
+)
+"""Evidence is added until a rollout rests; that of a promotion, until its watch is over."""
+
+
+def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int) -> None:
+    """The first rows of `rollout`, in the caller's transaction."""
+    for state in states:
+        values = {name: getattr(state, name) for name in MetricState.__slots__}
+        connection.execute(insert(rollout_evidence).values(rollout=rollout, updated_us=now_us, **values))
+
+
+def of_rollout(store: Store, rollout: int) -> tuple[MetricState, ...]:
+    """The state of every metric of `rollout`, of shadow, canary and watch, in order of its name; empty before either began."""
+    with store.ledger.read() as connection:
+        query = (
+            select(*_COLUMNS).where(rollout_evidence.c.rollout == rollout).order_by(rollout_evidence.c.metric)
+        )
+        return tuple(MetricState(**row) for row in connection.execute(query).mappings())
+
+
+def canary_of_rollout_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+    """The canary's metrics of `rollout`, as the caller's transaction sees them; empty before its canary began."""
+    return _chosen(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
+
+
+def shadow_of_rollout_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+    """The shadow's metrics of `rollout`, likewise; empty when it has no shadow."""
+    return _chosen(connection, rollout, rollout_evidence.c.metric.like(_SHADOW))
+
+
+def canary_of_running(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+    """The canary's metrics of `rollout`, locked for a change; empty when it is not running any more."""
+    return _locked(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
+
+
+def shadow_of_running(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+    """The shadow's metrics of `rollout`, locked for a change; empty when it is not running any more."""
+    return _locked(connection, rollout, rollout_evidence.c.metric.like(_SHADOW))
+
+
+def _chosen(connection: Connection, rollout: int, which: ColumnElement[bool]) -> tuple[MetricState, ...]:
+    query = (
+        select(*_COLUMNS)
+        .where(rollout_evidence.c.rollout == rollout, which)
+        .order_by(rollout_evidence.c.metric)
+    )
+    return tuple(MetricState(**row) for row in connection.execute(query).mappings())
+
+
+def _locked(connection: Connection, rollout: int, which: ColumnElement[bool]) -> tuple[MetricState, ...]:
+    query = (
+        select(*_COLUMNS)
+        .join(rollouts, rollouts.c.rollout == rollout_evidence.c.rollout)
+        .where(rollouts.c.rollout == rollout, _GOES_ON, which)
+        .order_by(rollout_evidence.c.metric)
+        .with_for_update()
+    )
+    return tuple(MetricState(**row) for row in connection.execute(query).mappings())
+
+
+def put(connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int) -> None:
+    """Replace the states of `rollout` that changed, in the caller's transaction."""
+    for state in states:
+        values = {name: getattr(state, name) for name in MetricState.__slots__ if name != "metric"}
+        connection.execute(
+            update(rollout_evidence)
+            .where(rollout_evidence.c.rollout == rollout, rollout_evidence.c.metric == state.metric)
+            .values(**values, updated_us=now_us)
+        )

@@ -1,0 +1,81 @@
+"""Rows of `pushes`: what became of each rollout, and until when a promotion is watched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, insert, select, update
+
+from holdfast.rollout import PushOutcome, State
+from holdfast.store.db import schema
+from holdfast.store.db.store import Store
+
+_PUSHES: Final = schema.pushes
+_ROLLOUTS: Final = schema.rollouts
+WATCHED: Final = and_(
+    _ROLLOUTS.c.state == State.PROMOTED,
+    _PUSHES.c.outcome == PushOutcome.OPEN,
+    _PUSHES.c.watch_until_us.is_not(None),
+)
+"""Whether a push and its rollout are a promotion whose watch is not over."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushRow:
+    """One push. `labelled_by` is "holdfast" or a person; `requests` is how many its challenger was sent until its end,
+    None before; `watch_until_us` is None before it is promoted."""
+
+    rollout: int
+    model: str
+    outcome: PushOutcome
+    reason: str
+    labelled_by: str
+    labelled_us: int
+    requests: int | None = None
+    watch_until_us: int | None = None
+
+
+_COLUMNS: Final = tuple(_PUSHES.c[field.name] for field in fields(PushRow))
+
+
+def put(connection: Connection, row: PushRow) -> None:
+    """Label a push, or label it anew, in the caller's transaction."""
+    values = {field.name: getattr(row, field.name) for field in fields(PushRow)}
+    changed = connection.execute(update(_PUSHES).where(_PUSHES.c.rollout == row.rollout).values(**values))
+    if changed.rowcount == 0:
+        connection.execute(insert(_PUSHES).values(**values))
+
+
+def of_rollout_in(connection: Connection, rollout: int) -> PushRow | None:
+    """The label of rollout number `rollout`; None for one that ended before there was a ledger of pushes."""
+    found = _rows(connection, _PUSHES.c.rollout == rollout)
+    return found[0] if found else None
+
+
+def of_model(store: Store, model: str) -> tuple[PushRow, ...]:
+    """Every push of `model`, the newest first."""
+    with store.ledger.read() as connection:
+        return _rows(connection, _PUSHES.c.model == model)
+
+
+def watched_in(connection: Connection, model: str) -> PushRow | None:
+    """The promotion of `model` that is watched now; there is one at most, because a newer promotion ends it."""
+    query = (
+        select(*_COLUMNS)
+        .join(_ROLLOUTS, _ROLLOUTS.c.rollout == _PUSHES.c.rollout)
+        .where(_PUSHES.c.model == model, WATCHED)
+        .order_by(_PUSHES.c.rollout.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else _row(row)
+
+
+def _rows(connection: Connection, which: ColumnElement[bool]) -> tuple[PushRow, ...]:
+    query = select(*_COLUMNS).where(which).order_by(_PUSHES.c.rollout.desc())
+    return tuple(_row(row) for row in connection.execute(query).mappings())
+
+
+def _row(row: RowMapping) -> PushRow:
+    return PushRow(**{**row, "outcome": PushOutcome(row["outcome"])})

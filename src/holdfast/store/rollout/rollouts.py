@@ -1,0 +1,239 @@
+"""Rows of `rollouts`: which version is on its way, how far, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Final
+
+from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy.exc import IntegrityError as UniqueError
+
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.rollout import RESTING, State
+from holdfast.store.db import events, schema
+from holdfast.store.db.store import Store
+
+_ROLLOUTS: Final = schema.rollouts
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """One rollout. `champion` is the version that a roll-back restores, None for a model's first version;
+    `policy` is JSON, as declared when it began."""
+
+    rollout: int
+    model: str
+    challenger: str
+    champion: str | None
+    state: State
+    step: int
+    policy: str
+    started_us: int
+    step_started_us: int
+    changed_us: int
+    reason: str
+    actor: str
+
+    @property
+    def running(self) -> bool:
+        """Whether the control loop has still something to do for it."""
+        return self.state not in RESTING
+
+    @property
+    def subject(self) -> str:
+        """What its events are about."""
+        return subject_of(self.rollout)
+
+
+def subject_of(rollout: int) -> str:
+    """The subject of the events of rollout number `rollout`."""
+    return f"rollout/{rollout}"
+
+
+def insert_pending(
+    connection: Connection,
+    *,
+    model: str,
+    challenger: str,
+    champion: str | None,
+    policy: str,
+    reason: str,
+    actor: str,
+    now_us: int,
+) -> int:
+    """A new rollout in the caller's transaction; its number. `ConflictError` HF404 when one is under way."""
+    try:
+        result = connection.execute(
+            insert(_ROLLOUTS).values(
+                model=model,
+                challenger=challenger,
+                champion=champion,
+                state=State.PENDING,
+                step=0,
+                policy=policy,
+                started_us=now_us,
+                step_started_us=now_us,
+                changed_us=now_us,
+                reason=reason,
+                actor=actor,
+            )
+        )
+    except UniqueError as error:
+        raise ConflictError(
+            "HF404",
+            f"another rollout of {model!r} is under way",
+            state="nothing was written",
+            next_command="holdfast status, then holdfast rollback or wait for its end",
+        ) from error
+    key = result.inserted_primary_key
+    assert key is not None, "the database numbers the rows"
+    return int(key[0])
+
+
+def move(
+    connection: Connection,
+    before: RolloutRow,
+    *,
+    state: State,
+    step: int,
+    reason: str,
+    actor: str,
+    now_us: int,
+) -> None:
+    """Compare and set: bring `before` to `state` and `step` in the caller's transaction.
+
+    `ConflictError` HF404 when it is not as `before` says any more: somebody else moved it, and nothing is
+    written.
+    """
+    changed = connection.execute(
+        update(_ROLLOUTS)
+        .where(
+            _ROLLOUTS.c.rollout == before.rollout,
+            _ROLLOUTS.c.state == before.state,
+            _ROLLOUTS.c.step == before.step,
+        )
+        .values(state=state, step=step, step_started_us=now_us, changed_us=now_us, reason=reason, actor=actor)
+    )
+    if changed.rowcount != 1:
+        raise ConflictError(
+            "HF404",
+            f"rollout {before.rollout} is not {before.state} at step {before.step} any more",
+            state="nothing was written",
+            next_command="holdfast status",
+        )
+
+
+def say_anew(connection: Connection, row: RolloutRow, *, reason: str, actor: str) -> None:
+    """Give `row`, which stays where it is since it came there, another reason, in the caller's transaction."""
+    connection.execute(
+        update(_ROLLOUTS)
+        .where(_ROLLOUTS.c.rollout == row.rollout, _ROLLOUTS.c.state == row.state)
+        .values(reason=reason, actor=actor)
+    )
+
+
+def get(store: Store, rollout: int) -> RolloutRow:
+    """Rollout number `rollout`; `NotFoundError` HF303 when there is none."""
+    with store.ledger.read() as connection:
+        return get_in(connection, rollout)
+
+
+def get_in(connection: Connection, rollout: int) -> RolloutRow:
+    """The same, as the caller's transaction sees it."""
+    found = _rows(connection, _query().where(_ROLLOUTS.c.rollout == rollout))
+    if not found:
+        raise NotFoundError("HF303", f"there is no rollout {rollout}", next_command="holdfast status")
+    return found[0]
+
+
+def newest(store: Store, model: str) -> RolloutRow:
+    """The newest rollout of `model`; `NotFoundError` HF303 when there was none."""
+    with store.ledger.read() as connection:
+        found = newest_in(connection, model)
+    if found is None:
+        raise NotFoundError("HF303", f"{model!r} was never rolled out", next_command="holdfast rollout")
+    return found
+
+
+def newest_in(connection: Connection, model: str) -> RolloutRow | None:
+    """The newest rollout of `model` as the caller's transaction sees it."""
+    found = _rows(connection, _query().where(_ROLLOUTS.c.model == model).limit(1))
+    return found[0] if found else None
+
+
+def under_way_in(connection: Connection, model: str) -> RolloutRow | None:
+    """The one rollout of `model` that has still somewhere to go; it need not be the newest, because the
+    promotion that it takes back may be older than others that have ended."""
+    query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.not_in(sorted(RESTING)))
+    found = _rows(connection, query)
+    return found[0] if found else None
+
+
+def promotion_in(connection: Connection, model: str, champion: str) -> RolloutRow | None:
+    """The newest rollout that promoted `champion` and stands."""
+    query = _query().where(
+        _ROLLOUTS.c.model == model,
+        _ROLLOUTS.c.challenger == champion,
+        _ROLLOUTS.c.state == State.PROMOTED,
+    )
+    found = _rows(connection, query.limit(1))
+    return found[0] if found else None
+
+
+def last_of_in(connection: Connection, model: str, challenger: str) -> RolloutRow | None:
+    """The newest rollout of the version `challenger`; None when it was never rolled out."""
+    query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.challenger == challenger)
+    found = _rows(connection, query.limit(1))
+    return found[0] if found else None
+
+
+def is_pushed_after_in(connection: Connection, model: str, version: str, rollout: int) -> bool:
+    """Whether a rollout that is newer than number `rollout` pushed `version`, whatever has become of it."""
+    last = last_of_in(connection, model, version)
+    return last is not None and last.rollout > rollout
+
+
+def last_ended_in(connection: Connection, model: str, states: Iterable[State]) -> RolloutRow | None:
+    """The rollout that came last, by the clock, to where it is, of those that are in one of `states`."""
+    query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.in_(sorted(states)))
+    found = _rows(connection, query.order_by(None).order_by(_ROLLOUTS.c.changed_us.desc()).limit(1))
+    return found[0] if found else None
+
+
+def of_model(store: Store, model: str) -> tuple[RolloutRow, ...]:
+    """Every rollout of `model`, the newest first."""
+    with store.ledger.read() as connection:
+        return _rows(connection, _query().where(_ROLLOUTS.c.model == model))
+
+
+def first_reached_us(connection: Connection, rollout: int, states: Iterable[State]) -> int | None:
+    """When rollout number `rollout` first came to one of `states`, microseconds since 1970 UTC; None if it never did."""
+    kinds = [f"rollout.{state}" for state in states]
+    query = select(func.min(schema.events.c.at_us)).where(
+        schema.events.c.subject == subject_of(rollout), schema.events.c.kind.in_(kinds)
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
+def rollback_seconds(store: Store, rollout: int) -> float | None:
+    """Seconds from the decision to roll back until a probe saw the traffic back; None if there were none."""
+    subject = subject_of(rollout)
+    with store.ledger.read() as connection:
+        decided = events.newest(connection, subject=subject, kind="rollout.rolling_back", limit=1)
+        confirmed = events.newest(connection, subject=subject, kind="rollout.rolled_back", limit=1)
+    if not decided or not confirmed:
+        return None
+    return (confirmed[0].at_us - decided[0].at_us) / 1e6
+
+
+def _query() -> Select[tuple[object, ...]]:
+    return select(*(_ROLLOUTS.c[field.name] for field in fields(RolloutRow))).order_by(
+        _ROLLOUTS.c.rollout.desc()
+    )
+
+
+def _rows(connection: Connection, query: Select[tuple[object, ...]]) -> tuple[RolloutRow, ...]:
+    return tuple(
+        RolloutRow(**{**row, "state": State(row["state"])}) for row in connection.execute(query).mappings()
+    )

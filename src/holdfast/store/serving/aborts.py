@@ -1,0 +1,196 @@
+"""Aborts on the disk of a machine: the roll-back that needs no ledger, kept until the ledger agrees with it.
+
+`<root>/serve/<model>/abort.json` carries its own SHA-256 and is replaced in one step after it is durable. Beside it lies a
+spare of the same size whose blocks are allocated: on a full disk the spare becomes the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from holdfast.errors import IntegrityError, UnavailableError
+from holdfast.records import sha256_hex
+from holdfast.rollout.model.abort import Abort
+from holdfast.store.durability import fsync
+
+SERVERS_DIRECTORY: Final = "serve"
+"""Where servers keep under the store's root what they need without the ledger: `serve/<model>`."""
+FILE_BYTES: Final = 16 * 1024
+"""The spare's size: no list of aborts that a person gave is longer, because reasons are cut."""
+REASON_CHARACTERS: Final = 500
+LOCK_SECONDS: Final = 0.5
+"""How long a writer waits for another one. One that was stopped in the middle must not keep a roll-back from its file."""
+
+_FILE: Final = "abort.json"
+_SPARE: Final = "abort.spare"
+_LOCK: Final = "abort.lock"
+_PAUSE_SECONDS: Final = 0.005
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+Stamp = tuple[int, int, int]
+"""What tells one state of the file from another: inode, time of change in nanoseconds, size."""
+
+
+class _Sealed(msgspec.Struct, frozen=True):
+    sha256: str
+    aborts: msgspec.Raw
+
+
+def directory_of(root: Path, model: str) -> Path:
+    """Where the aborts of `model` lie under the store's root: beside the copy that its servers begin from."""
+    return root / SERVERS_DIRECTORY / model
+
+
+def stamp(directory: Path) -> Stamp | None:
+    """Changes whenever the file does; None while there is none. One call of stat(2)."""
+    try:
+        found = (directory / _FILE).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def load(directory: Path) -> tuple[Abort, ...]:
+    """The aborts that stand, the oldest first; `IntegrityError` HF301 when the file was altered."""
+    path = directory / _FILE
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return ()
+    try:
+        sealed = msgspec.json.decode(data, type=_Sealed)
+        found = msgspec.json.decode(sealed.aborts, type=tuple[Abort, ...])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _altered(path) from error
+    if sha256_hex(bytes(sealed.aborts)) != sealed.sha256:
+        raise _altered(path)
+    return found
+
+
+def add(directory: Path, abort: Abort) -> Abort:
+    """Keep `abort` and give back what stands: when this returns, it survives a power cut.
+
+    One of the same version that knew of as new a rollout stands already, with who gave it and why. A damaged file is
+    replaced. Raises `UnavailableError` HF307 when the disk does not take it.
+    """
+    abort = replace(abort, reason=abort.reason[:REASON_CHARACTERS])
+    try:
+        fsync.make_directory(directory)
+        with _alone(directory):
+            known = _known(directory)
+            for each in known:
+                if each.version == abort.version and each.rollout >= abort.rollout:
+                    return each
+            _put(directory, (*(each for each in known if each.version != abort.version), abort))
+    except OSError as error:
+        raise UnavailableError(
+            "HF307",
+            f"{directory / _FILE} cannot be written: {error.strerror}",
+            state="nothing was changed",
+            next_command="make room on the disk, then the same command again",
+        ) from error
+    return abort
+
+
+def remove(directory: Path, ended: Iterable[Abort]) -> None:
+    """Forget `ended`; one that was given again meanwhile stays. Raises `OSError` when the disk does not take it."""
+    gone = frozenset(ended)
+    with _alone(directory):
+        known = _known(directory)
+        rest = tuple(each for each in known if each not in gone)
+        if rest == known:
+            return
+        if rest:
+            _put(directory, rest)
+            return
+        (directory / _FILE).unlink(missing_ok=True)
+        fsync.sync_directory(directory)
+
+
+def reserve(directory: Path) -> None:
+    """Allocate the spare and make the lock's file, unless they are there: a full disk takes no new name either. Raises
+    `OSError` when the disk has no room for them."""
+    if not is_reserved(directory):
+        fsync.make_directory(directory)
+        os.close(_open_lock(directory))
+        fsync.replace(directory / _SPARE, b"\n" * FILE_BYTES)
+
+
+def is_reserved(directory: Path) -> bool:
+    """Whether a full disk would still take one abort."""
+    return (directory / _SPARE).exists() and (directory / _LOCK).exists()
+
+
+def _known(directory: Path) -> tuple[Abort, ...]:
+    try:
+        return load(directory)
+    except IntegrityError:
+        return ()  # what it held cannot be known; the new one must not wait for it
+
+
+def _put(directory: Path, aborts: tuple[Abort, ...]) -> None:
+    encoded = msgspec.json.encode(aborts)
+    data = msgspec.json.encode(_Sealed(sha256_hex(encoded), msgspec.Raw(encoded)))
+    try:
+        fsync.replace(directory / _FILE, data)
+    except OSError as error:
+        if error.errno not in _FULL or len(data) > FILE_BYTES:
+            raise
+        _use_spare(directory, data)
+
+
+def _use_spare(directory: Path, data: bytes) -> None:
+    """Overwrite blocks that are allocated already; white space after JSON means nothing."""
+    path = directory / _SPARE
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        fsync.write_all(descriptor, data.ljust(FILE_BYTES, b"\n"))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    path.replace(directory / _FILE)
+    fsync.sync_directory(directory)
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """While the file is changed: no other writer, unless one does not end within `LOCK_SECONDS`."""
+    descriptor = _open_lock(directory)
+    deadline = time.monotonic() + LOCK_SECONDS
+    try:
+        while not _try_lock(descriptor) and time.monotonic() < deadline:
+            time.sleep(_PAUSE_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(directory: Path) -> int:
+    return os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _altered(path: Path) -> IntegrityError:
+    return IntegrityError(
+        "HF301",
+        f"{path} was altered: which version must not answer cannot be known from it",
+        state="servers go on with what they knew",
+        next_command="holdfast rollback again",
+    )

@@ -1,0 +1,38 @@
+"""Servers of this machine, known without the ledger: each leaves its address beside the copy that it begins from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from holdfast.store.durability import fsync
+from holdfast.store.serving.servers import Server, has_ended
+
+_DIRECTORY: Final = "at"
+
+
+def announce(directory: Path, server: Server) -> None:
+    """Let `server` be found under `directory`. Raises `OSError` when the disk does not take it."""
+    fsync.make_directory(directory / _DIRECTORY)
+    fsync.replace(directory / _DIRECTORY / f"{server.server}.json", msgspec.json.encode(server, enc_hook=str))
+
+
+def running(directory: Path) -> tuple[Server, ...]:
+    """The servers under `directory` whose processes live, by name."""
+    found = []
+    for path in sorted((directory / _DIRECTORY).glob("*.json")):
+        try:
+            server = msgspec.json.decode(path.read_bytes(), type=Server, dec_hook=_path)
+        except (OSError, msgspec.MsgspecError):
+            continue  # half a name says nothing; a server that lives writes it whole
+        if not has_ended(server):
+            found.append(server)
+    return tuple(found)
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"{kind} is not kept")

@@ -1,0 +1,109 @@
+"""The directory that a server logs to: whose it is, which segments lie in it, and which number was begun last.
+
+Segments are `<directory>/<segment:08d>.log`. Those that were collected are removed; the greatest number ever begun is kept
+beside them, so that no id is given twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from holdfast.errors import IntegrityError, UnavailableError
+from holdfast.store.durability.fsync import sync_directory, write_all
+
+LOGS_DIRECTORY: Final = "log"
+"""Where the prediction logs lie under the store's root: `log/<server>`."""
+OWNER: Final = "model"
+"""The file in a server's directory that names its model; whoever runs as that server holds its lock."""
+NEWEST: Final = "newest"
+"""The file in a server's directory that holds the greatest number of a segment that was ever begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A server's name and log directory, held by this process alone until it ends."""
+
+    server: str
+    directory: Path
+    lock: int
+
+    def release(self) -> None:
+        """Let another process take the name."""
+        os.close(self.lock)
+
+
+def claim(logs: Path, model: str) -> Claim:
+    """The first of the names s1, s2, ... under `logs` that no running server holds and no other model has used.
+
+    A restarted server so finds its own name again, and ids stay short and unique: a name is used with one log
+    directory, and a directory never begins the same segment twice.
+    """
+    for number in range(1, 10_000):
+        server = f"s{number}"
+        directory = logs / server
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = os.open(directory / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            continue
+        owner = os.pread(lock, 64, 0).decode()
+        if owner and owner != model:
+            os.close(lock)
+            continue
+        os.pwrite(lock, model.encode(), 0)
+        os.fsync(lock)
+        return Claim(server, directory, lock)
+    raise UnavailableError("HF504", f"10,000 servers hold names under {logs}", state="no server was started")
+
+
+def all_of(root: Path) -> list[Path]:
+    """The log directory of every server of the store under `root`, by name."""
+    return sorted((root / LOGS_DIRECTORY).glob("*"))
+
+
+def path_of(directory: Path, segment: int) -> Path:
+    """Where segment number `segment` lies in `directory`."""
+    return directory / f"{segment:08d}.log"
+
+
+def segments(directory: Path) -> list[tuple[int, Path]]:
+    """Every segment in `directory` with its number, oldest first."""
+    return sorted((int(path.stem), path) for path in directory.glob("*.log") if path.stem.isdigit())
+
+
+def newest_begun(directory: Path) -> int:
+    """The greatest number of a segment that was ever begun in `directory`; 0 before the first."""
+    listed = segments(directory)
+    newest = listed[-1][0] if listed else 0
+    path = directory / NEWEST
+    try:
+        kept = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return newest
+    if not kept.isdigit():
+        raise IntegrityError(
+            "HF301",
+            f"{path} does not hold the number of the newest segment",
+            state="no server was started, so that no id is given twice",
+            next_command=f"write into it a number that no segment of {directory.name} in the ledger has reached",
+        )
+    return max(newest, int(kept))
+
+
+def keep_newest(directory: Path, number: int) -> None:
+    """Write down that segment `number` is begun in `directory`, to be called before it is: synced when this returns."""
+    unfinished = directory / f"{NEWEST}.unfinished"
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(descriptor, str(number).encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    unfinished.replace(directory / NEWEST)
+    sync_directory(directory)

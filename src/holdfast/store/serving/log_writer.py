@@ -1,0 +1,234 @@
+"""The server's end of the prediction log: what was answered is on its disk before the answer goes out.
+
+`write` hands the bytes to the kernel before the caller answers, so a killed process loses nothing; a thread calls fdatasync
+every few milliseconds for all records together, so a power cut loses at most that window. A writer never appends to a
+segment that it did not begin: a torn tail stays the last thing in its file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from holdfast.records import check_name
+from holdfast.store.durability.fsync import sync_directory
+from holdfast.store.serving.log_directory import keep_newest, newest_begun, path_of, segments
+
+SEGMENT_BYTES: Final = 64 * 1024 * 1024
+"""A segment that reached this size is closed and the next one begun."""
+DIRECTORY_BYTES: Final = 8 * 1024 * 1024 * 1024
+"""A directory of this size takes no more records until somebody removes collected segments; drops are counted."""
+SYNC_SECONDS: Final = 0.004
+"""The longest time that a record waits for its fdatasync to begin."""
+REMEMBERED_SEGMENTS: Final = 8
+"""Of so many segments it is remembered how many rows each answer has: 4 bytes a request."""
+_IDLE_SECONDS: Final = 1.0
+
+
+class LogWriter:
+    """Appends records. `write` and `next_id` belong to one thread; the sync thread is the writer's own.
+
+    Parameters
+    ----------
+    directory
+        The server's log directory; made when it is not there.
+    server, model
+        Names; the server's becomes part of every id.
+    segment_bytes, directory_bytes
+        Bounds, in bytes, on one segment and on all segments that lie in the directory.
+    sync_seconds
+        The longest wait of a record for its fdatasync.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        server: str,
+        model: str,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        directory_bytes: int = DIRECTORY_BYTES,
+        sync_seconds: float = SYNC_SECONDS,
+    ) -> None:
+        self.server = check_name(server, "server")
+        self.model = check_name(model, "model")
+        self.directory = directory
+        self.dropped = 0
+        """Records that could not be written, since the start."""
+        self.failed_syncs = 0
+        self._segment_bytes = segment_bytes
+        self._directory_bytes = directory_bytes
+        self._sync_seconds = sync_seconds
+        directory.mkdir(parents=True, exist_ok=True)
+        self._segment = newest_begun(directory)
+        self._rows_of: dict[int, array[int]] = {}
+        self._lock = threading.Lock()
+        self._retired: list[int] = []
+        self._waiting: list[Callable[[bool], None]] = []
+        self._fd = -1
+        self._size = 0
+        self._writes = 0
+        self._synced_writes = 0
+        self._broken = False
+        self._retry_at = 0.0
+        self._asleep = False
+        self._closing = False
+        self._wake = threading.Event()
+        self._begin_segment()
+        self._thread = threading.Thread(target=self._sync_forever, name="prediction-log-sync", daemon=True)
+        self._thread.start()
+
+    @property
+    def segment(self) -> int:
+        """The number of the segment that is being written."""
+        return self._segment
+
+    def next_id(self, rows: int = 1) -> str:
+        """A new prediction id for an answer of `rows` rows, 0 when there will be none; no other server, start or call
+        gives the same."""
+        self._count += 1
+        self._rows.append(rows)
+        return f"{self._prefix}{self._count}"
+
+    def given(self, segment: int, number: int, row: int = 0) -> bool:
+        """Whether this server can have given an answer with that row and an id that ends in `-<segment>-<number>`.
+
+        What an earlier run answered, or this one many segments ago, it does not know, and says yes.
+        """
+        rows = self._rows_of.get(segment)
+        if rows is None:
+            return 1 <= segment < self._segment and number >= 1
+        return 1 <= number <= len(rows) and 0 <= row < rows[number - 1]
+
+    def write(self, frames: Iterable[bytes]) -> bool:
+        """Hand `frames` to the kernel in one piece. False when they were dropped: then no id of theirs may be given out.
+
+        After True the records survive the death of this process at any later moment.
+        """
+        data = b"".join(frames)
+        if self._size >= self._segment_bytes or self._broken:
+            self._rotate()
+        if self._broken or not self._append(data):
+            return False
+        self._size += len(data)
+        self._writes += 1
+        if self._asleep:
+            self._wake.set()
+        return True
+
+    def drop(self, records: int) -> None:
+        """Count `records` that the caller could not write."""
+        self.dropped += records
+
+    def when_durable(self, then: Callable[[bool], None]) -> None:
+        """Call `then(True)` on the sync thread when all that was written so far is on disk, `then(False)` if that fails."""
+        with self._lock:
+            self._waiting.append(then)
+        if self._asleep:
+            self._wake.set()
+
+    def close(self) -> None:
+        """Bring everything to disk and end the sync thread."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _append(self, data: bytes) -> bool:
+        try:
+            written = os.write(self._fd, data)
+        except OSError:
+            written = 0
+        if written == len(data):
+            return True
+        # A short write is the disk being full. What was written of the group must not stay in the middle of a segment.
+        self._broken = True
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            self._size = self._segment_bytes  # the tail stays torn, and nothing is appended behind it
+        else:
+            self._broken = self._size >= self._segment_bytes
+        return False
+
+    def _rotate(self) -> None:
+        now = time.monotonic()
+        if now < self._retry_at:
+            return
+        self._retry_at = now + _IDLE_SECONDS if self._broken else 0.0
+        try:
+            held = sum(path.stat().st_size for _, path in segments(self.directory))
+            if held + self._segment_bytes > self._directory_bytes:
+                self._broken, self._retry_at = True, now + _IDLE_SECONDS
+                return
+            self._begin_segment()
+        except OSError:
+            self._broken, self._retry_at = True, now + _IDLE_SECONDS
+
+    def _begin_segment(self) -> None:
+        # The number is kept first: it stays taken when this segment was collected and removed.
+        keep_newest(self.directory, self._segment + 1)
+        path = path_of(self.directory, self._segment + 1)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        sync_directory(self.directory)
+        with self._lock:
+            if self._fd >= 0:
+                self._retired.append(self._fd)
+            self._fd = fd
+        self._segment += 1
+        self._prefix = f"{self.server}-{self._segment}-"
+        self._count = 0
+        self._rows = self._rows_of[self._segment] = array("I")
+        self._rows_of.pop(self._segment - REMEMBERED_SEGMENTS, None)
+        self._size = 0
+        self._broken = False
+
+    def _sync_forever(self) -> None:
+        quiet = 0
+        while True:
+            closing = self._closing
+            if self._writes != self._synced_writes or self._waiting or self._retired:
+                self._sync()
+                quiet = 0
+            elif closing:
+                return
+            else:
+                quiet += 1
+            if closing:
+                continue
+            if quiet * self._sync_seconds < _IDLE_SECONDS:
+                time.sleep(self._sync_seconds)
+                continue
+            self._wake.clear()
+            self._asleep = True
+            if self._writes == self._synced_writes and not self._waiting:
+                self._wake.wait(_IDLE_SECONDS)
+            self._asleep = False
+            quiet = 0 if self._wake.is_set() else quiet
+
+    def _sync(self) -> None:
+        with self._lock:
+            retired, self._retired = self._retired, []
+            waiting, self._waiting = self._waiting, []
+            fd, writes = self._fd, self._writes
+        durable = True
+        for each in (*retired, fd):
+            try:
+                os.fdatasync(each)
+            except OSError:
+                # The kernel may have thrown the pages away: no later success can vouch for these bytes.
+                durable = False
+                self.failed_syncs += 1
+        for each in retired:
+            os.close(each)
+        self._synced_writes = writes
+        for then in waiting:
+            then(durable)

@@ -1,0 +1,87 @@
+"""Rows of `servers`: who answers requests, where its log lies, where it can be asked."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import delete, insert, select, update
+
+from holdfast.records import check_name
+from holdfast.store.db.schema import probes, servers
+from holdfast.store.db.store import Store
+from holdfast.store.serving.log_directory import OWNER
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that announced itself. `address` is its HTTP base URL."""
+
+    server: str
+    model: str
+    address: str
+    log_directory: Path
+    started_us: int
+
+
+def announce(store: Store, server: Server) -> None:
+    """Register `server`, or replace what it said before a restart. Its read position in the log is kept.
+
+    Raises `InputError` HF101 when the name cannot name a server.
+    """
+    check_name(server.server, "server")
+    values = {
+        "model": server.model,
+        "address": server.address,
+        "log_directory": str(server.log_directory),
+        "started_us": server.started_us,
+    }
+    with store.ledger.write() as connection:
+        changed = connection.execute(update(servers).where(servers.c.server == server.server).values(values))
+        if changed.rowcount == 0:
+            connection.execute(insert(servers).values(server=server.server, **values))
+        # What was observed before the restart says nothing about the process that runs now.
+        connection.execute(delete(probes).where(probes.c.server == server.server))
+
+
+def registered(store: Store, model: str | None = None) -> tuple[Server, ...]:
+    """Every server that announced itself (for `model`), by name."""
+    query = select(servers).order_by(servers.c.server)
+    if model is not None:
+        query = query.where(servers.c.model == model)
+    with store.ledger.read() as connection:
+        return tuple(
+            Server(row.server, row.model, row.address, Path(row.log_directory), row.started_us)
+            for row in connection.execute(query)
+        )
+
+
+def has_ended(server: Server) -> bool:
+    """Whether no process holds the server's log directory any more (`log_directory.claim`).
+
+    False when that cannot be told: the directory is not on this machine, or nobody ever claimed it.
+    """
+    try:
+        lock = os.open(server.log_directory / OWNER, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def present(found: Iterable[Server]) -> tuple[Server, ...]:
+    """The servers that a model has now: those that have not ended, or when all have, the one that was last.
+
+    A server that was stopped for good leaves in this way; when nobody is left to answer, that stays to be seen.
+    """
+    known = tuple(found)
+    running = tuple(server for server in known if not has_ended(server))
+    return running or tuple(sorted(known, key=lambda server: server.started_us)[-1:])

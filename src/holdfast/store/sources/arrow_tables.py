@@ -1,0 +1,137 @@
+"""Tables of Arrow, from a Parquet file or a database, as the contract's batch check takes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final
+
+import polars as pl
+import pyarrow as pa
+
+from holdfast.contract import Contract, Integer, Number, Typed, from_frame
+from holdfast.contract.schema.source_metadata import ColumnFacts
+from holdfast.errors import InputError
+
+_KIND: Final = b"postgresql"
+_WORDS: Final = frozenset({"text", "varchar", "bpchar", "name", "enum", "uuid"})
+_PLAIN: Final = _WORDS | {
+    "bool",
+    "int2",
+    "int4",
+    "int8",
+    "float4",
+    "float8",
+    "numeric",
+    "timestamp",
+    "timestamptz",
+}
+
+
+def facts_of(schema: pa.Schema) -> dict[str, ColumnFacts]:
+    """What the fields say of themselves in their metadata: "unit" and "semantic", where it is there and is UTF-8."""
+    found = {}
+    for field in schema:
+        told = {
+            key: (field.metadata or {}).get(key, b"").decode("utf-8", "replace")
+            for key in (b"unit", b"semantic")
+        }
+        if any(told.values()):
+            found[field.name] = ColumnFacts(unit=told[b"unit"] or None, semantic=told[b"semantic"] or None)
+    return found
+
+
+def with_facts(contract: Contract, table: pa.Table) -> Typed:
+    """The rows of a table whose types Polars knows, in the units that its fields name."""
+    return from_frame(contract, pl.DataFrame(pl.from_arrow(table)), facts_of(table.schema))
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """What PostgreSQL answered, as numbers, text, timestamps and booleans; `numeric` is text still, and marked.
+
+    Raises `InputError` HF202 for a type that no column of a contract can be, and for a name that is there twice.
+    """
+    _check(table.schema)
+    columns = [
+        _plain(table.column(number).combine_chunks(), _kind(field))
+        for number, field in enumerate(table.schema)
+    ]
+    fields = [
+        pa.field(field.name, column.type, metadata={_KIND: _kind(field)})
+        for field, column in zip(table.schema, columns, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def typed(contract: Contract, table: pa.Table) -> Typed:
+    """The rows of a `plain` table. A `numeric` becomes the double or integer that is written the same; where there is none
+    its row has the fault `not_exact`.
+    """
+    delivered = pl.DataFrame(pl.from_arrow(table))
+    frame = delivered
+    faults: dict[str, pl.Series] = {}
+    for field in table.schema:
+        if _kind(field) != "numeric" or field.name not in contract.names:
+            continue
+        column = contract.column(field.name)
+        if isinstance(column, (Number, Integer)):
+            values, lost = _numbers(delivered[field.name], whole=isinstance(column, Integer))
+            frame = frame.with_columns(values.alias(field.name))
+            faults |= {f"{field.name}|not_exact": lost} if lost.any() else {}
+    read = from_frame(contract, frame)
+    return replace(read, original=delivered, faults={**read.faults, **faults})
+
+
+def _numbers(texts: pl.Series, *, whole: bool) -> tuple[pl.Series, pl.Series]:
+    different = texts.drop_nulls().unique()
+    exact = {text: _whole(text) if whole else _double(text) for text in different}
+    values = pl.Series(
+        [None if text is None else exact[text] for text in texts], dtype=pl.Int64 if whole else pl.Float64
+    )
+    return values, values.is_null() & texts.is_not_null()
+
+
+def _double(text: str) -> float | None:
+    value = float(text)
+    number = Decimal(text)
+    return value if not number.is_finite() or Decimal(repr(value)) == number else None
+
+
+def _whole(text: str) -> int | None:
+    number = Decimal(text)
+    if not number.is_finite() or number != number.to_integral_value() or abs(number) >= 1 << 63:
+        return None
+    return int(number)
+
+
+def _check(schema: pa.Schema) -> None:
+    names = schema.names
+    wrong = [f"{name} is there twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    wrong += [
+        f"{field.name} is {_kind(field)}, which no column of a contract can be"
+        for field in schema
+        if _kind(field) not in _PLAIN
+    ]
+    if wrong:
+        raise InputError(
+            "HF202",
+            "; ".join(wrong),
+            state="no row was read",
+            next_command="cast these columns in the query: to float8, text, boolean or timestamptz",
+        )
+
+
+def _plain(column: pa.Array, kind: str) -> pa.Array:
+    if isinstance(column.type, pa.UuidType):
+        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_binary(column.type):
+        column = column.cast(pa.string())
+    # Of char(n) the blanks at the end mean nothing: PostgreSQL adds them.
+    return pa.compute.utf8_rtrim(column, " ") if kind == "bpchar" else column
+
+
+def _kind(field: pa.Field) -> str:
+    kind: bytes = (field.metadata or {}).get(_KIND, b"")
+    return kind.decode()

@@ -1,0 +1,77 @@
+"""The rows of a delivery as they look without a contract: what a contract is suggested from."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from holdfast.contract.schema.source_metadata import ColumnFacts
+from holdfast.errors import InputError
+from holdfast.store.sources import arrow_tables, csv_reader, json_lines
+from holdfast.store.sources.decompress import TooLargeError, unpacked
+from holdfast.store.sources.delivery import Bundle, File, Kind, Rows, Source, first_line, refused, too_large
+
+_HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
+
+
+def look(
+    source: Source, *, missing_words: tuple[str, ...] = ("",)
+) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
+    """The rows of `source` in the types that their values have, and what the source says of its columns.
+
+    Text is taken for numbers, timestamps and booleans where every value reads as one; a unit in a header, as in
+    `distance [km]`, is a fact. Raises `InputError` HF201 when a file cannot be read, and HF202 when its files differ.
+    """
+    if isinstance(source, Rows):
+        return pl.DataFrame(pl.from_arrow(source.table)), arrow_tables.facts_of(source.table.schema)
+    parts = [_file(source, file, missing_words) for file in source.files]
+    try:
+        frame = pl.concat([part for part, _ in parts], how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise InputError(
+            "HF202", f"the files of {source.name} differ: {error}", state="nothing was read"
+        ) from error
+    return frame, parts[0][1]
+
+
+def _file(
+    source: Bundle, file: File, missing_words: tuple[str, ...]
+) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
+    name = source.name if source.alone else f"{source.name}: {file.name}"
+    try:
+        match file.kind:
+            case Kind.PARQUET:
+                table = pq.read_table(pa.BufferReader(file.data))
+                return pl.DataFrame(pl.from_arrow(table)), arrow_tables.facts_of(table.schema)
+            case Kind.JSON_LINES:
+                rows = json_lines.read(unpacked(file.data, source.limit_bytes)).rows
+                return pl.DataFrame(rows, infer_schema_length=None, strict=False), {}
+            case Kind.CSV:
+                text = unpacked(file.data, source.limit_bytes)
+                csv_reader.read(text)  # refuses what is no whole CSV file
+                return _renamed(
+                    pl.read_csv(
+                        io.BytesIO(text),
+                        try_parse_dates=True,
+                        null_values=list(missing_words),
+                        infer_schema_length=None,
+                        truncate_ragged_lines=True,
+                    )
+                )
+    except TooLargeError as error:
+        raise too_large(source.name, source.limit_bytes) from error
+    except (csv_reader.UnreadableError, json_lines.UnreadableError) as error:
+        raise refused(name, str(error)) from error
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise refused(name, f"is not a readable {file.kind} file ({first_line(error)})") from error
+
+
+def _renamed(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
+    units = {header: found for header in frame.columns if (found := _HEADER.fullmatch(header))}
+    facts = {found[1]: ColumnFacts(unit=found[2].strip()) for found in units.values()}
+    return frame.rename({header: found[1] for header, found in units.items()}), facts

@@ -1,0 +1,71 @@
+"""Reads JSON lines (https://jsonlines.org): one object a line, each by the strict rules of RFC 8259.
+
+A line that is no such object is a line apart, as in CSV. A name that an object has twice strikes its row.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from holdfast.contract.batch.json_input import REPEATED
+
+
+class UnreadableError(Exception):
+    """Why the bytes cannot be read as JSON lines, in words that go on after "the source x"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A file taken apart: the objects, and the lines that are none, as they were delivered."""
+
+    rows: list[dict[str, object]]
+    broken: tuple[str, ...]
+
+
+def read(text: bytes) -> Lines:
+    """The objects in `text`, which is UTF-8 with line feeds between; empty lines are passed over.
+
+    NaN, Infinity, a lone value or array, a value of more digits than Python reads (4,300) and bytes that are no UTF-8 make
+    a line one apart. Raises `UnreadableError` when the file ends within a line: then rows are missing that nobody can see.
+    """
+    rows: list[dict[str, object]] = []
+    broken: list[str] = []
+    text = text.removeprefix(codecs.BOM_UTF8)
+    for line in text.split(b"\n"):
+        if not line.strip():
+            continue
+        row = _object(line)
+        if row is None:
+            broken.append(line.decode("utf-8", "backslashreplace").removesuffix("\r"))
+        else:
+            rows.append(row)
+    last = text[text.rfind(b"\n") + 1 :]
+    if last.strip() and _object(last) is None:
+        raise UnreadableError("ends within a line: it was cut on its way")
+    return Lines(rows, tuple(broken))
+
+
+def _object(line: bytes) -> dict[str, object] | None:
+    try:
+        found = _DECODER.decode(line.decode())
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, too many digits, too deep
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, object]:
+    found: dict[str, object] = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        found |= {name: REPEATED for name in found if names.count(name) > 1}
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)

@@ -1,0 +1,118 @@
+"""Asks PostgreSQL for the rows of a batch, in a process of its own that can be killed.
+
+A stopped server blocks a client for ever, whatever time-outs are set, because its machine goes on acknowledging what is sent.
+So the rows are read by a child (`postgres_worker.py`), and the parent waits no longer than the deadline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+
+from holdfast.errors import HoldfastError, InputError
+from holdfast.feeds.postgres_query import BatchQuery
+from holdfast.records import check_name, sha256_hex
+from holdfast.settings import resolve
+from holdfast.store.sources.arrow_tables import plain
+from holdfast.store.sources.canonical_order import canonical
+from holdfast.store.sources.delivery import Rows, refused, too_large, unanswered
+
+_CHILD: Final = Path(__file__).with_name("postgres_worker.py")
+_REFUSED: Final = 3
+_UNAVAILABLE: Final = 4
+_TOO_LARGE: Final = 5
+_NOT_INSTALLED: Final = 6
+_SCHEMES: Final = frozenset({"postgresql", "postgres"})
+
+
+def shown(url: str) -> str:
+    """The URL of a database without user, password and options.
+
+    >>> shown("postgresql://u:secret@db.example:5432/dw?sslkey=k")
+    'postgresql://db.example:5432/dw'
+    """
+    parts = urlsplit(url)
+    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def ask(asked: BatchQuery, *, deadline_seconds: float, limit_bytes: int) -> Rows:
+    """The rows that the query answers with now, read in one REPEATABLE READ, READ ONLY transaction.
+
+    Raises `InputError` HF103 when the URL cannot be used, HF201 when the database refuses the query, HF202 when it answers
+    with a type that no column can be, and `UnavailableError` HF209 when it cannot be reached or has not answered in time.
+    """
+    check_name(asked.batch, "batch")
+    url = resolve(asked.url)
+    if urlsplit(url).scheme not in _SCHEMES:
+        raise InputError(
+            "HF103",
+            "the URL of a query begins with postgresql://",
+            state="nothing was loaded",
+            next_command="set the variable that the declaration names to a URL such as postgresql://reader@db.example/warehouse",
+        )
+    name = f"{shown(url)} query {sha256_hex(asked.query)[:8]}"
+    seconds = asked.deadline_seconds or deadline_seconds
+    answer = _read(name, url, asked, seconds, limit_bytes)
+    table = plain(pa.ipc.open_stream(pa.BufferReader(answer)).read_all())
+    ordered, digested = canonical(table)
+    return Rows(name, ordered, digested)
+
+
+def _read(name: str, url: str, asked: BatchQuery, seconds: float, limit_bytes: int) -> bytes:
+    question = {
+        "url": url,
+        "query": asked.query.strip().rstrip(";"),
+        "batch": asked.batch if "$1" in asked.query else None,
+        "deadline_ms": max(1, round(seconds * 1000)),
+        "limit_bytes": limit_bytes,
+    }
+    try:
+        # -P: the child's own directory is no place to import from.
+        done = subprocess.run(
+            [sys.executable, "-P", str(_CHILD)],
+            input=json.dumps(question).encode(),
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+            env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise unanswered(name, f"did not answer within {seconds:g} seconds") from error
+    if done.returncode:
+        raise _why(name, url, done, limit_bytes)
+    return done.stdout
+
+
+def _why(name: str, url: str, done: subprocess.CompletedProcess[bytes], limit_bytes: int) -> HoldfastError:
+    said = _without_secrets(" ".join(done.stderr.decode("utf-8", "replace").split()), url)[-500:]
+    match done.returncode:
+        case code if code == _REFUSED:
+            return refused(name, f"refuses the query: {said}")
+        case code if code == _UNAVAILABLE:
+            return unanswered(name, f"did not answer: {said}")
+        case code if code == _TOO_LARGE:
+            return too_large(name, limit_bytes)
+        case code if code == _NOT_INSTALLED:
+            return refused(
+                name,
+                "needs adbc-driver-postgresql, which is not installed",
+                next_command="pip install '.[postgres]' in the clone of Holdfast",
+            )
+        case code:
+            return unanswered(name, f"could not be read: the reader ended with status {code} ({said})")
+
+
+def _without_secrets(said: str, url: str) -> str:
+    parts = urlsplit(url)
+    secrets = {url, parts.query, parts.password or "", unquote(parts.password or "")}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        said = said.replace(secret, "***")
+    return re.sub(r"(?i)(password=)\S+", r"\1***", said)

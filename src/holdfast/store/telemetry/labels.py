@@ -1,0 +1,98 @@
+"""Rows of `labels`: what turned out to be true, once per answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from holdfast.errors import ConflictError
+from holdfast.feedback import Label
+from holdfast.store.db.schema import labels
+from holdfast.store.db.store import Store
+
+_AT_ONCE = 10_000  # SQLite takes 32,766 parameters in one statement
+
+
+@dataclass(frozen=True, slots=True)
+class NewLabel:
+    """A label that may be taken."""
+
+    prediction: str
+    value: float
+    source: str
+    received_us: int
+
+
+def known(connection: Connection, predictions: Sequence[str]) -> dict[str, float]:
+    """The values that are already known, by prediction id."""
+    found: dict[str, float] = {}
+    for part in _parts(predictions):
+        query = select(labels.c.prediction, labels.c.value).where(labels.c.prediction.in_(part))
+        found.update((prediction, value) for prediction, value in connection.execute(query))
+    return found
+
+
+def add(connection: Connection, taken: Sequence[NewLabel]) -> None:
+    """Keep labels that are not known yet, in the caller's transaction. They wait to be joined."""
+    if taken:
+        connection.execute(
+            insert(labels),
+            [
+                {
+                    "prediction": label.prediction,
+                    "value": label.value,
+                    "source": label.source,
+                    "received_us": label.received_us,
+                    "joined": 0,
+                }
+                for label in taken
+            ],
+        )
+
+
+def waiting(connection: Connection, *, after: str, limit: int) -> list[Label]:
+    """Up to `limit` labels that are not joined, in order of prediction id, from behind the id `after` on."""
+    query = (
+        select(labels.c.prediction, labels.c.value, labels.c.received_us)
+        .where(labels.c.joined == 0, labels.c.prediction > after)
+        .order_by(labels.c.prediction)
+        .limit(limit)
+    )
+    return [Label(row.prediction, row.value, row.received_us) for row in connection.execute(query)]
+
+
+def mark_joined(connection: Connection, predictions: Sequence[str]) -> None:
+    """Say that these labels have their answers.
+
+    Raises `ConflictError` HF304 when somebody else has joined one of them since; the transaction must not
+    commit.
+    """
+    changed = 0
+    for part in _parts(predictions):
+        changed += connection.execute(
+            update(labels).where(labels.c.prediction.in_(part), labels.c.joined == 0).values(joined=1)
+        ).rowcount
+    if changed != len(predictions):
+        raise ConflictError(
+            "HF304", "another loop has joined the same labels", state="nothing of this join was kept"
+        )
+
+
+def give_up(connection: Connection, predictions: Sequence[str]) -> None:
+    """Remove labels whose answers do not exist. The caller tells so in an event of the same transaction."""
+    for part in _parts(predictions):
+        connection.execute(delete(labels).where(labels.c.prediction.in_(part), labels.c.joined == 0))
+
+
+def count(store: Store) -> tuple[int, int]:
+    """How many labels were taken, and how many of them still wait for their answers."""
+    query = select(func.count(), func.coalesce(func.sum(1 - labels.c.joined), 0)).select_from(labels)
+    with store.ledger.read() as connection:
+        taken, still = connection.execute(query).one()
+    return int(taken), int(still)
+
+
+def _parts(values: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))

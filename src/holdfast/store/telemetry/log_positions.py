@@ -1,0 +1,129 @@
+"""Rows of `segments`: how far each file of each server's prediction log has been collected.
+
+The read position moves only in the transaction that keeps what was read, and only from where the reader found
+it. So a collector that is killed reads the same records again and nothing is counted twice, and of two
+collectors that race one is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.exc import IntegrityError as DuplicateKey
+
+from holdfast.errors import ConflictError
+from holdfast.store.db.schema import segments
+from holdfast.store.db.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far one segment has been collected."""
+
+    server: str
+    segment: int
+    collected_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What was collected in all: prediction requests, labels, and labels that were refused."""
+
+    predictions: int
+    feedback: int
+    refused: int
+
+
+def positions(store: Store, server: str) -> dict[int, Position]:
+    """How far each segment of `server` has been collected, by segment; a new one is absent."""
+    query = select(segments.c.segment, segments.c.collected_bytes).where(segments.c.server == server)
+    with store.ledger.read() as connection:
+        return {
+            segment: Position(server, segment, collected) for segment, collected in connection.execute(query)
+        }
+
+
+def advance(
+    connection: Connection,
+    found: Position,
+    collected_bytes: int,
+    *,
+    predictions: int,
+    feedback: int,
+    refused: int,
+) -> None:
+    """Move the read position from where it was found to `collected_bytes`, and add to the counts.
+
+    Raises `ConflictError` HF304 when somebody else has moved it since; the caller's transaction must then not
+    commit.
+    """
+    here = (segments.c.server == found.server, segments.c.segment == found.segment)
+    if found.collected_bytes == 0:
+        try:
+            with connection.begin_nested():
+                connection.execute(
+                    insert(segments).values(
+                        server=found.server,
+                        segment=found.segment,
+                        collected_bytes=collected_bytes,
+                        predictions=predictions,
+                        feedback=feedback,
+                        refused=refused,
+                    )
+                )
+            return
+        except DuplicateKey as duplicate:
+            raise _moved(found) from duplicate
+    changed = connection.execute(
+        update(segments)
+        .where(*here, segments.c.collected_bytes == found.collected_bytes)
+        .values(
+            collected_bytes=collected_bytes,
+            predictions=segments.c.predictions + predictions,
+            feedback=segments.c.feedback + feedback,
+            refused=segments.c.refused + refused,
+        )
+    )
+    if changed.rowcount != 1:
+        raise _moved(found)
+
+
+def retire(collected: Sequence[Path], *, keep_bytes: int) -> list[Path]:
+    """Remove segments that were collected to their end, the oldest first, until `keep_bytes` are left.
+
+    A server stops logging when its directory is full, so somebody must make room; what was collected is in
+    the ledger and in Parquet. Pass the segments in order, and never the one that a server may still write.
+    """
+    sizes = {path: path.stat().st_size for path in collected}
+    excess = sum(sizes.values()) - keep_bytes
+    removed = []
+    for path, size in sizes.items():
+        if excess <= 0:
+            break
+        path.unlink(missing_ok=True)
+        removed.append(path)
+        excess -= size
+    return removed
+
+
+def totals(store: Store) -> Totals:
+    """What was collected from all servers since the ledger began."""
+    query = select(
+        func.coalesce(func.sum(segments.c.predictions), 0),
+        func.coalesce(func.sum(segments.c.feedback), 0),
+        func.coalesce(func.sum(segments.c.refused), 0),
+    )
+    with store.ledger.read() as connection:
+        predictions, feedback, refused = connection.execute(query).one()
+    return Totals(int(predictions), int(feedback), int(refused))
+
+
+def _moved(found: Position) -> ConflictError:
+    return ConflictError(
+        "HF304",
+        f"another collector has moved on from byte {found.collected_bytes} of {found.server}/{found.segment}",
+        state="nothing of this chunk was kept; the other collector keeps it",
+    )

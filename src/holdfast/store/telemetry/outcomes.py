@@ -1,0 +1,143 @@
+"""Rows of `outcomes`: answers with what turned out to be true of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select
+
+from holdfast.feedback import Joined
+from holdfast.monitor import Outcomes
+from holdfast.records import DAY_US, Arm
+from holdfast.store.db.dialects import pieces
+from holdfast.store.db.schema import outcomes
+from holdfast.store.db.store import Store
+
+_DECIDED = 0.5
+"""From which probability on an answer says yes, and from which label on yes was right."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSpan:
+    """Between which events the labelled answers of one rollout lie, microseconds since 1970, UTC."""
+
+    rollout: int
+    first_us: int
+    last_us: int
+
+
+def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> None:
+    """Keep joined answers, in the caller's transaction. An answer has one outcome at most: a unique index."""
+    if joined:
+        connection.execute(
+            insert(outcomes),
+            [
+                {
+                    "prediction": pair.answer.prediction,
+                    "model": pair.answer.model,
+                    "version": pair.answer.version,
+                    "arm": pair.answer.arm,
+                    "rollout": pair.answer.rollout,
+                    "probability": pair.answer.probability,
+                    "label": pair.label.value,
+                    "event_us": pair.answer.event_us,
+                    "joined_us": now_us,
+                }
+                for pair in joined
+            ],
+        )
+
+
+def newest(store: Store, model: str) -> int:
+    """The number of the newest outcome of `model`; 0 when there is none. It grows with every join."""
+    query = select(func.coalesce(func.max(outcomes.c.outcome), 0)).where(outcomes.c.model == model)
+    with store.ledger.read() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+def of_model(store: Store, model: str, *, days: int) -> Outcomes:
+    """The outcomes of `model` whose events lie in the last `days` before its newest one."""
+    with store.ledger.read() as connection:
+        newest_us = connection.execute(
+            select(func.max(outcomes.c.event_us)).where(outcomes.c.model == model)
+        ).scalar_one()
+        if newest_us is None:
+            return _columns([])
+        query = select(
+            outcomes.c.version, outcomes.c.event_us, outcomes.c.probability, outcomes.c.label
+        ).where(outcomes.c.model == model, outcomes.c.event_us > newest_us - days * DAY_US)
+        return _columns([tuple(row) for row in connection.execute(query)])
+
+
+def labels_of(store: Store, predictions: Iterable[str]) -> dict[str, float]:
+    """What turned out to be true, 0 to 1, of those among `predictions` whose label came."""
+    with store.ledger.read() as connection:
+        return labels_of_in(connection, predictions)
+
+
+def labels_of_in(connection: Connection, predictions: Iterable[str]) -> dict[str, float]:
+    """The same, as the caller's transaction sees it."""
+    found: dict[str, float] = {}
+    for some in pieces(sorted(predictions)):
+        query = select(outcomes.c.prediction, outcomes.c.label).where(outcomes.c.prediction.in_(some))
+        found |= {str(prediction): float(label) for prediction, label in connection.execute(query)}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """Which answers a push gave: those of `version` as the challenger of rollout number `rollout`, and what it answered in
+    the watch from `watched_us` to `until_us` (microseconds since 1970 UTC; None without a watch, or while it goes on)."""
+
+    rollout: int
+    version: str
+    watched_us: int | None = None
+    until_us: int | None = None
+
+
+def wrong(connection: Connection, model: str, pushed: Pushed) -> int:
+    """How many requests had a labelled answer of the push that said the other side of 0.5 than the label.
+
+    When an answer was given is not kept beside its label: those of the watch are those that were joined in it.
+    """
+    given: ColumnElement[bool] = and_(
+        outcomes.c.rollout == pushed.rollout, outcomes.c.arm == Arm.CHALLENGER.value
+    )
+    if pushed.watched_us is not None:
+        later = or_(outcomes.c.rollout.is_(None), outcomes.c.rollout > pushed.rollout)
+        watched = and_(later, outcomes.c.joined_us > pushed.watched_us)
+        until_us = pushed.until_us
+        given = or_(given, watched if until_us is None else and_(watched, outcomes.c.joined_us <= until_us))
+    request = func.rtrim(outcomes.c.prediction, "0123456789")  # an id ends with the row of its request
+    query = select(func.count(request.distinct())).where(
+        outcomes.c.model == model,
+        outcomes.c.version == pushed.version,
+        (outcomes.c.probability >= _DECIDED) != (outcomes.c.label >= _DECIDED),
+        given,
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def rollout_spans(store: Store, model: str) -> dict[int, RolloutSpan]:
+    """The first and last labelled event of every rollout of `model`, by rollout."""
+    query = (
+        select(outcomes.c.rollout, func.min(outcomes.c.event_us), func.max(outcomes.c.event_us))
+        .where(outcomes.c.model == model, outcomes.c.rollout.is_not(None))
+        .group_by(outcomes.c.rollout)
+    )
+    with store.ledger.read() as connection:
+        return {
+            rollout: RolloutSpan(rollout, first, last) for rollout, first, last in connection.execute(query)
+        }
+
+
+def _columns(rows: list[tuple[str, int, float, float]]) -> Outcomes:
+    version, event_us, probability, label = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Outcomes(
+        version=np.array(version, dtype=np.str_),
+        event_us=np.array(event_us, dtype=np.int64),
+        probability=np.array(probability, dtype=np.float64),
+        label=np.array(label, dtype=np.float64),
+    )

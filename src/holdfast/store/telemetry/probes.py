@@ -1,0 +1,61 @@
+"""Rows of `probes`: what each server was seen to do, against what the plan says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import delete, insert, select
+
+from holdfast.records import Verdict
+from holdfast.store.db.leases import Lease, assert_epoch
+from holdfast.store.db.schema import probes
+from holdfast.store.db.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one server was last seen to do: its plan, the version that should answer, the one that did."""
+
+    server: str
+    model: str
+    plan: int | None
+    intended: str | None
+    answered: str | None
+    verdict: Verdict
+    explanation: str
+    probed_us: int
+    configuration: str | None = None
+    """What the server said that it runs with."""
+    binary: str | None = None
+    """What the server said that it is."""
+
+
+def record(store: Store, probe: Probe, lease: Lease) -> None:
+    """Make `probe` the last one of its server; `ConflictError` HF304 when `lease` went to another loop."""
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        connection.execute(
+            delete(probes).where(probes.c.server == probe.server, probes.c.model == probe.model)
+        )
+        connection.execute(insert(probes).values(asdict(probe)))
+
+
+def last(store: Store, model: str) -> tuple[Probe, ...]:
+    """The last probe of every server of `model`, by server name."""
+    query = select(probes).where(probes.c.model == model).order_by(probes.c.server)
+    with store.ledger.read() as connection:
+        return tuple(
+            Probe(
+                row.server,
+                row.model,
+                row.plan,
+                row.intended,
+                row.answered,
+                Verdict(row.verdict),
+                row.explanation,
+                row.probed_us,
+                row.configuration,
+                row.binary,
+            )
+            for row in connection.execute(query)
+        )

@@ -1,0 +1,96 @@
+"""Recorded requests: what callers asked and what they were answered, read back from the files of predictions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+from sqlalchemy import select
+
+from holdfast.errors import IntegrityError
+from holdfast.records import Arm
+from holdfast.store.db.schema import prediction_files
+from holdfast.store.db.store import Store
+from holdfast.store.files import parquet
+
+_COLUMNS: Final = ("prediction", "at_us", "unit", "arm", "version", "probability", "inputs")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One request that a champion answered: its rows as logged, in the order and the units of the request columns of
+    `version`'s contract, and the probability that each row was given.
+    """
+
+    id: str
+    at_us: int
+    unit: bytes
+    version: str
+    rows: tuple[tuple[Any, ...], ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Recorded requests, the newest first, and the files that could not be read, with why."""
+
+    requests: tuple[Recorded, ...]
+    damaged: dict[str, str]
+
+
+def newest(store: Store, model: str, *, most: int, since_us: int) -> Requests:
+    """The newest requests that champions of `model` answered at or after `since_us` (microseconds since 1970 UTC), at most
+    `most`. What a challenger answered is left out: whether it was right is what its own canary asks.
+    """
+    query = (
+        select(prediction_files.c.path)
+        .where(prediction_files.c.model == model, prediction_files.c.answered_high_us >= since_us)
+        .order_by(prediction_files.c.answered_high_us.desc(), prediction_files.c.path)
+    )
+    with store.ledger.read() as connection:
+        paths = list(connection.execute(query).scalars())
+    found: list[Recorded] = []
+    damaged: dict[str, str] = {}
+    for path in paths:
+        try:
+            frame = parquet.read(store.root / path, _COLUMNS)
+        except IntegrityError as error:
+            damaged[path] = str(error)
+            continue
+        wanted = frame.filter((pl.col("arm") == Arm.CHAMPION.value) & (pl.col("at_us") >= since_us))
+        found += _requests(wanted)
+        if len(found) >= most:
+            break
+    found.sort(key=lambda each: (-each.at_us, each.id))
+    return Requests(tuple(found[:most]), damaged)
+
+
+def _requests(frame: pl.DataFrame) -> list[Recorded]:
+    named = frame.with_columns(
+        pl.col("prediction").str.split("/").list.first().alias("id"),
+        pl.col("prediction").str.split("/").list.last().cast(pl.Int64).alias("row"),
+    )
+    grouped = (
+        named.sort("row")
+        .group_by("id", maintain_order=True)
+        .agg(
+            pl.col("at_us").first(),
+            pl.col("unit").first(),
+            pl.col("version").first(),
+            pl.col("inputs"),
+            pl.col("probability"),
+        )
+    )
+    return [
+        Recorded(
+            name,
+            at_us,
+            unit,
+            version,
+            tuple(tuple(json.loads(each)) for each in inputs),
+            tuple(probabilities),
+        )
+        for name, at_us, unit, version, inputs, probabilities in grouped.iter_rows()
+    ]

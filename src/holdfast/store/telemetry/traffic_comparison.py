@@ -1,0 +1,156 @@
+"""Rows of `asked`, and what they are made from: the newest answers of a version, their labels, and what it learnt from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sqlalchemy import Connection, delete, insert, select
+
+from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.monitor.traffic_comparison import Asked, AskedSlice, LabelShare
+from holdfast.records import canonical_json, sha256_hex
+from holdfast.stats import Interval
+from holdfast.store.catalog import snapshots
+from holdfast.store.db import schema
+from holdfast.store.db.store import Store
+from holdfast.store.feeds import batch_profiles
+from holdfast.store.files import parquet
+from holdfast.store.telemetry.prediction_files import Damaged
+
+_ASKED: Final = schema.asked
+_FILES: Final = schema.prediction_files
+_OUTCOMES: Final = schema.outcomes
+_SLICES: Final = schema.snapshot_slices
+_COLUMNS: Final = ("prediction", "at_us", "arm", "version", "probability", "inputs")
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Answers with labels: ids, probabilities and labels (0 to 1), of one length."""
+
+    predictions: list[str]
+    probabilities: Numbers
+    labels: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What a version learnt from: rows by value of each slice, and the share of positive labels where it is known."""
+
+    slices: dict[str, dict[str, int]]
+    label_share: float | None
+
+
+def put(connection: Connection, model: str, found: Asked) -> None:
+    """Make `found` the last comparison of `model`, in the caller's transaction."""
+    connection.execute(delete(_ASKED).where(_ASKED.c.model == model))
+    values = {
+        "model": model,
+        "version": found.version,
+        "last_us": found.last_us,
+        "computed_us": found.computed_us,
+        "found": canonical_json(asdict(found)),
+    }
+    connection.execute(insert(_ASKED).values(values))
+
+
+def last(connection: Connection, model: str) -> Asked | None:
+    """The last comparison of `model`; None before the first."""
+    text = connection.execute(select(_ASKED.c.found).where(_ASKED.c.model == model)).scalar_one_or_none()
+    return None if text is None else _from_dict(json.loads(text))
+
+
+def newest_answers(
+    store: Store, model: str, version: str, *, most_rows: int, most_files: int
+) -> tuple[pl.DataFrame, tuple[Damaged, ...]]:
+    """The newest answers that `version` gave as champion, from the newest collected files, and the files that could not be
+    read. At most `most_rows` rows, and of at most `most_files` files.
+    """
+    query = (
+        select(_FILES.c.path)
+        .where(_FILES.c.model == model)
+        .order_by(_FILES.c.answered_high_us.desc(), _FILES.c.path)
+        .limit(most_files)
+    )
+    with store.ledger.read() as connection:
+        paths = list(connection.execute(query).scalars())
+    parts, damaged, rows = [], [], 0
+    for path in paths:
+        try:
+            frame = parquet.read(store.root / path, _COLUMNS)
+        except IntegrityError as error:
+            damaged.append(Damaged(path, frozenset(), str(error)))
+            continue
+        part = frame.filter((pl.col("version") == version) & (pl.col("arm") == "champion"))
+        parts.append(part.select(_COLUMNS))
+        rows += part.height
+        if rows >= most_rows:
+            break
+    if not parts:
+        return pl.DataFrame(), tuple(damaged)
+    return pl.concat(parts).sort("at_us", "prediction").tail(most_rows), tuple(damaged)
+
+
+def labelled(connection: Connection, model: str, version: str, *, most: int) -> Labelled:
+    """The answers of `version` whose labels came, those of the newest events first."""
+    query = (
+        select(_OUTCOMES.c.prediction, _OUTCOMES.c.probability, _OUTCOMES.c.label)
+        .where(_OUTCOMES.c.model == model, _OUTCOMES.c.version == version)
+        .order_by(_OUTCOMES.c.event_us.desc())
+        .limit(most)
+    )
+    rows: Sequence[Any] = connection.execute(query).all()
+    return Labelled(
+        [row.prediction for row in rows],
+        np.array([row.probability for row in rows], np.float64),
+        np.array([row.label for row in rows], np.float64),
+    )
+
+
+def taught(store: Store, snapshot: str, selection_json: str, seed: int) -> Taught:
+    """What the training rows of `snapshot` were by slice, after the selection; without one that was kept, all its rows.
+
+    The share of positive labels is that of the snapshot's rows, from the profiles of their loads.
+    """
+    query = select(_SLICES.c.column_name, _SLICES.c.value, _SLICES.c.rows_taken).where(
+        _SLICES.c.snapshot == snapshot, _SLICES.c.selection_hash == sha256_hex(f"{seed} {selection_json}")
+    )
+    slices: dict[str, dict[str, int]] = {}
+    with store.ledger.read() as connection:
+        for column, value, rows in connection.execute(query):
+            slices.setdefault(column, {})[value] = rows
+    try:
+        cut = snapshots.get(store, snapshot)
+        with store.ledger.read() as connection:
+            facts = batch_profiles.of_snapshot(connection, cut)
+    except HoldfastError:
+        return Taught(slices, None)  # its loads are not known any more, as after a recovery
+    shares = [each.profile.label_share for each in facts if each.profile is not None]
+    return Taught(slices, next((share for share in shares if share is not None), None))
+
+
+def _from_dict(found: dict[str, Any]) -> Asked:
+    label = found["label"]
+    return Asked(
+        **{
+            **found,
+            "slices": tuple(AskedSlice(**each) for each in found["slices"]),
+            "label": None
+            if label is None
+            else LabelShare(
+                **{
+                    **label,
+                    "estimate": Interval(**label["estimate"]),
+                    "seen": None if label["seen"] is None else Interval(**label["seen"]),
+                }
+            ),
+        }
+    )

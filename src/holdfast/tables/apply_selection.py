@@ -1,0 +1,241 @@
+"""A selection applied to rows."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from holdfast.contract.batch.rules import compile_rule_for_frame
+from holdfast.contract.schema.columns import Category, Column
+from holdfast.contract.schema.expressions import Rule
+from holdfast.errors import InputError, RefusedError
+from holdfast.tables.selection import Cap, Discard, Filter, Forbidden, Quota, Selection, Weights
+
+_MISSING = "(missing)"
+
+
+@dataclass(frozen=True, slots=True)
+class SliceCount:
+    """Rows of one value of a column: how many there were, and how many teach."""
+
+    column: str
+    value: str
+    found: int
+    taken: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The rows that teach, in the order in which they were, and what became of the others.
+
+    `weights` has one weight a row with mean 1, or is None when all are alike. `counts` says how many rows each filter,
+    the sample and each cap left out; `warnings` which quotas were missed that only warn.
+    """
+
+    frame: pl.DataFrame
+    weights: NDArray[np.float64] | None
+    counts: dict[str, int]
+    slices: tuple[SliceCount, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def select(
+    frame: pl.DataFrame,
+    selection: Selection,
+    seed: int,
+    *,
+    columns: Mapping[str, Column],
+    key: Sequence[str],
+    slices: Sequence[str] = (),
+    struck: pl.DataFrame | None = None,
+) -> Selected:
+    """The rows of `frame` that `selection` lets teach.
+
+    Parameters
+    ----------
+    columns
+        What the columns of `frame` are.
+    key
+        The columns that tell rows apart; with `seed` they decide which rows a sample or a cap keeps.
+    slices
+        Columns whose values are counted, besides those of quotas and caps.
+    struck
+        Rows that the contract struck before; they count against the discard budget.
+
+    Raises `RefusedError` HF407 (a row that must not appear), HF405 (discard budget) and `InputError` HF401 (a quota was
+    missed, or nothing is left). Nothing is drawn at random: a sample is the rows whose keyed hash is small (BLAKE2b,
+    RFC 7693), so it does not depend on the order of the rows, and a row that came in stays in when others are added.
+    """
+    counts: dict[str, int] = {}
+    kept = frame
+    for rule in selection.filters:
+        fewer = kept.filter(_holds(rule, columns, missing=True))
+        counts[f"filter:{rule.name}"] = kept.height - fewer.height
+        kept = fewer
+    for kind in selection.forbidden:
+        _refuse_forbidden(kept, kind, columns, key)
+    for budget in selection.discard:
+        _check_budget(budget, frame, kept, struck)
+    if selection.sample is not None or selection.caps:
+        kept = _fewer(kept, selection, seed, key, counts)
+    if kept.is_empty():
+        raise InputError("HF401", "the selection leaves no row to train on", state="nothing was trained")
+    warnings = [line for quota in selection.quotas for line in _missed(quota, kept, columns)]
+    counted = dict.fromkeys((*slices, *_counted(selection)))
+    return Selected(
+        kept,
+        _weights(kept, selection.weights) if selection.weights else None,
+        counts,
+        tuple(line for name in counted for line in _slice_counts(name, frame, kept)),
+        tuple(warnings),
+    )
+
+
+def forbidden_among(
+    rows: pl.DataFrame, selection: Selection, columns: Mapping[str, Column]
+) -> dict[str, int]:
+    """How many of `rows` each forbidden kind names, for rows that are not trained on, such as golden queries."""
+    return {
+        rule.name: rows.filter(_holds(rule, columns, missing=False)).height for rule in selection.forbidden
+    }
+
+
+def _holds(rule: Filter | Forbidden, columns: Mapping[str, Column], *, missing: bool) -> pl.Expr:
+    return compile_rule_for_frame(Rule(rule.name, rule.expression), columns).fill_null(value=missing)
+
+
+def _refuse_forbidden(
+    kept: pl.DataFrame, rule: Forbidden, columns: Mapping[str, Column], key: Sequence[str]
+) -> None:
+    found = kept.filter(_holds(rule, columns, missing=False))
+    if found.is_empty():
+        return
+    first = ", ".join(f"{name}={found[name][0]}" for name in key)
+    raise RefusedError(
+        "HF407",
+        f"{found.height:,} of {kept.height:,} training rows are {rule.name!r}, which must not appear; the first is {first}",
+        state="nothing was trained",
+        next_command="back out the batch that brought them, or declare a filter that leaves them out",
+    )
+
+
+def _check_budget(
+    budget: Discard, frame: pl.DataFrame, kept: pl.DataFrame, struck: pl.DataFrame | None
+) -> None:
+    lost_before = struck if struck is not None else frame.clear()
+    if budget.by is None:
+        pairs = {"": (frame.height + lost_before.height, kept.height)}
+    else:
+        before, after = _values(frame, budget.by), _values(kept, budget.by)
+        if budget.by in lost_before.columns:
+            for value, count in _values(lost_before, budget.by).items():
+                before[value] = before.get(value, 0) + count
+        pairs = {value: (found, after.get(value, 0)) for value, found in before.items()}
+    for value, (found, left) in pairs.items():
+        where = f" of {budget.by}={value}" if budget.by is not None else ""
+        share = 1.0 - left / found if found else 0.0
+        if share > budget.at_most:
+            raise _over_budget(
+                f"{found - left:,} of {found:,} rows{where} ({share:.1%}) were discarded, at most {budget.at_most:.1%} may be"
+            )
+        if left < budget.at_least_rows:
+            raise _over_budget(f"{left:,} rows{where} are left, at least {budget.at_least_rows:,} must be")
+
+
+def _over_budget(what: str) -> RefusedError:
+    return RefusedError(
+        "HF405",
+        what,
+        state="nothing was trained",
+        next_command="holdfast snapshot, which shows what each filter leaves out",
+    )
+
+
+def _fewer(
+    kept: pl.DataFrame, selection: Selection, seed: int, key: Sequence[str], counts: dict[str, int]
+) -> pl.DataFrame:
+    ranked = kept.with_columns(_rank=_hashes(kept, key, seed))
+    if selection.sample is not None:
+        below = min(2**64 - 1, math.floor(selection.sample.share * 2**64))
+        fewer = ranked.filter(pl.col("_rank") <= below)
+        counts["sample"], ranked = ranked.height - fewer.height, fewer
+    for cap in selection.caps:
+        fewer = _capped(ranked, cap)
+        counts[f"cap:{'+'.join(cap.columns)}"], ranked = ranked.height - fewer.height, fewer
+    return ranked.drop("_rank")
+
+
+def _capped(ranked: pl.DataFrame, cap: Cap) -> pl.DataFrame:
+    most = cap.at_most if isinstance(cap.at_most, int) else math.floor(cap.at_most * ranked.height)
+    # Equal hashes are as good as impossible; should two be equal, the earlier row comes first.
+    place = pl.col("_rank").rank("ordinal").over(list(cap.columns))
+    return ranked.filter(place <= most)
+
+
+def _hashes(frame: pl.DataFrame, key: Sequence[str], seed: int) -> pl.Series:
+    """64 bits for each row that depend on its key and the seed, the same on every machine and in every release."""
+    texts = frame.select(
+        pl.concat_str(
+            [
+                (pl.col(name).dt.epoch("us") if frame.schema[name].is_temporal() else pl.col(name))
+                .cast(pl.String)
+                .fill_null("")
+                for name in key
+            ],
+            separator="\0",
+        )
+    ).to_series()
+    salt = seed.to_bytes(16, "big", signed=True)
+    digests = b"".join(
+        hashlib.blake2b(text.encode(), digest_size=8, salt=salt).digest() for text in texts.to_list()
+    )
+    return pl.Series("_rank", np.frombuffer(digests, ">u8").astype(np.uint64))
+
+
+def _missed(quota: Quota, kept: pl.DataFrame, columns: Mapping[str, Column]) -> list[str]:
+    column = columns[quota.column]
+    named = column.values or () if isinstance(column, Category) else ()
+    held = dict.fromkeys(named, 0) | _values(kept, quota.column)
+    lines = [
+        f"{quota.column}={value} has {rows:,} rows, and its quota is {quota.at_least:,}"
+        for value, rows in sorted(held.items())
+        if rows < quota.at_least
+    ]
+    if lines and quota.otherwise == "refuse":
+        raise InputError(
+            "HF401", "; ".join(lines), state="nothing was trained", next_command="load more rows of the slice"
+        )
+    return lines
+
+
+def _weights(kept: pl.DataFrame, parts: Sequence[Weights]) -> NDArray[np.float64]:
+    weights = np.ones(kept.height)
+    for part in parts:
+        values = kept[part.column].to_list()
+        weights *= [part.factors.get(value, part.default) for value in values]
+    mean = float(weights.mean())
+    if mean == 0.0:
+        raise InputError("HF401", "every row has the weight 0", state="nothing was trained")
+    return weights / mean
+
+
+def _counted(selection: Selection) -> list[str]:
+    single = [cap.columns[0] for cap in selection.caps if len(cap.columns) == 1]
+    return [*(quota.column for quota in selection.quotas), *single]
+
+
+def _slice_counts(name: str, found: pl.DataFrame, kept: pl.DataFrame) -> list[SliceCount]:
+    before, after = _values(found, name), _values(kept, name)
+    return [SliceCount(name, value, rows, after.get(value, 0)) for value, rows in sorted(before.items())]
+
+
+def _values(frame: pl.DataFrame, name: str) -> dict[str, int]:
+    """How many rows each value of a column has, as text; booleans as "true" and "false"."""
+    texts = frame[name].cast(pl.String).fill_null(_MISSING).rename("value")
+    return dict(texts.value_counts(name="rows").sort("value").iter_rows())

@@ -1,0 +1,215 @@
+"""What is different between two snapshots: tables and their volume, contracts, and per column the distribution, from the
+profiles that were kept with the batches. No row is read (R36)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+from holdfast.contract.evolution.compatibility import Evolution
+from holdfast.contract.evolution.diff import compare
+from holdfast.contract.profile.column_profile import Flags, Instants, Numbers, Shape, Words, same_kind
+from holdfast.contract.profile.profile import Profile
+from holdfast.contract.schema.contract import Contract
+from holdfast.stats.divergence import jensen_shannon, population_stability
+
+GROUPS: Final = 10
+"""Numbers are compared over tenths of the older snapshot's rows, as near as its bins allow."""
+
+MOVED: Final = 0.1
+"""From this stability index on a column is said to have moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """A table in a snapshot: its rows, the loads that they came in, what they look like, and the newest contract that
+    judged them. `profile` is None where a load has none, `contract` where it was not kept. `apart` are the columns that the
+    profile lacks, because the loads were judged by different bounds or kinds."""
+
+    table: str
+    rows: int
+    loads: frozenset[tuple[str, int]]
+    profile: Profile | None
+    contract: Contract | None
+    apart: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChange:
+    """How a column moved. `stability` and `divergence` are those of `stats.divergence`; `effect` is the difference of
+    the means in standard deviations of the older for numbers, of the shares for flags and words (the largest), None for
+    instants. Shares are of all rows."""
+
+    column: str
+    stability: float
+    divergence: float
+    effect: float | None
+    missing_before: float
+    missing_after: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """How a table changed. `rows_before` is 0 for a new one and `rows_after` for one that is gone; `label_before` and
+    `label_after` are the shares of positive labels. `columns` is in order of how far they moved. `not_compared` says why of
+    each column that is not among them; "" stands for all of a table."""
+
+    table: str
+    rows_before: int
+    rows_after: int
+    loads_added: int
+    loads_removed: int
+    evolution: Evolution | None
+    columns: tuple[ColumnChange, ...]
+    label_before: float | None
+    label_after: float | None
+    not_compared: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def moved(self) -> tuple[ColumnChange, ...]:
+        """The columns whose stability index is at least `MOVED`."""
+        return tuple(change for change in self.columns if change.stability >= MOVED)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The change in plain JSON types."""
+        return {
+            "table": self.table,
+            "rows_before": self.rows_before,
+            "rows_after": self.rows_after,
+            "loads_added": self.loads_added,
+            "loads_removed": self.loads_removed,
+            "contract": None if self.evolution is None else self.evolution.as_dict(),
+            "columns": [asdict(change) for change in self.columns],
+            "label_before": self.label_before,
+            "label_after": self.label_after,
+            "not_compared": [{"column": column, "why": why} for column, why in self.not_compared],
+        }
+
+
+def difference(before: Sequence[TableFacts], after: Sequence[TableFacts]) -> tuple[TableChange, ...]:
+    """How each table of `before` and `after` changed, in order of their names."""
+    old, new = {facts.table: facts for facts in before}, {facts.table: facts for facts in after}
+    return tuple(_table(name, old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys()))
+
+
+def _table(name: str, before: TableFacts | None, after: TableFacts | None) -> TableChange:
+    old = before or TableFacts(name, 0, frozenset(), None, None)
+    new = after or TableFacts(name, 0, frozenset(), None, None)
+    evolution = None
+    if old.contract is not None and new.contract is not None and old.contract.hash != new.contract.hash:
+        evolution = compare(old.contract, new.contract)
+    columns = list(_columns(old.profile, new.profile)) if old.profile and new.profile else []
+    return TableChange(
+        name,
+        old.rows,
+        new.rows,
+        len(new.loads - old.loads),
+        len(old.loads - new.loads),
+        evolution,
+        tuple(sorted(columns, key=lambda change: (-change.stability, change.column))),
+        old.profile.label_share if old.profile else None,
+        new.profile.label_share if new.profile else None,
+        tuple(_not_compared(old, new)),
+    )
+
+
+_NO_PROFILE: Final = "a load has no profile, so nobody knows what its rows look like"
+_OTHER_BOUNDS: Final = "its loads were judged by different bounds or kinds of it"
+
+
+def _not_compared(old: TableFacts, new: TableFacts) -> Iterator[tuple[str, str]]:
+    if not old.rows or not new.rows:
+        return  # a table that came or went has nothing to be compared with
+    if old.profile is None or new.profile is None:
+        yield "", _NO_PROFILE
+        return
+    differing = [
+        name
+        for name, shape in old.profile.columns.items()
+        if name in new.profile.columns and not same_kind(shape, new.profile.columns[name])
+    ]
+    for name in dict.fromkeys((*old.apart, *new.apart, *differing)):
+        yield name, _OTHER_BOUNDS
+
+
+def _columns(before: Profile, after: Profile) -> Iterator[ColumnChange]:
+    for name, old in before.columns.items():
+        new = after.columns.get(name)
+        if new is not None and same_kind(old, new):
+            yield _column(name, before.values.get(name, old), after.values.get(name, new), old, new)
+
+
+def _column(name: str, told: Shape, now: Shape, old: Shape, new: Shape) -> ColumnChange:
+    first, second = _counts(told, now)
+    effect, words = _effect(told, now)
+    return ColumnChange(
+        name,
+        population_stability(first, second),
+        jensen_shannon(first, second),
+        effect,
+        old.missing / max(1, old.rows),
+        new.missing / max(1, new.rows),
+        words,
+    )
+
+
+def _counts(old: Shape, new: Shape) -> tuple[list[int], list[int]]:
+    """Counts of both over the same bins, the rows without a value in one of them."""
+    match old, new:
+        case Numbers(), Numbers():
+            first, second = _grouped(old, new)
+        case Words(), Words():
+            words = sorted(old.counts.keys() | new.counts.keys())
+            first = [*(old.counts.get(word, 0) for word in words), old.other]
+            second = [*(new.counts.get(word, 0) for word in words), new.other]
+        case Flags(), Flags():
+            first, second = [old.true, old.false], [new.true, new.false]
+        case Instants(), Instants():
+            first, second = list(old.hours), list(new.hours)
+        case _:
+            return [0], [0]
+    return [*first, old.missing], [*second, new.missing]
+
+
+def _grouped(old: Numbers, new: Numbers) -> tuple[list[int], list[int]]:
+    ends: list[int] = []
+    held = 0
+    for place in sorted(old.bins):
+        held += old.bins[place]
+        if held * GROUPS >= old.count * (len(ends) + 1):
+            ends.append(place)
+    edges = [-(2**62), *ends[:-1], 2**62]
+
+    def counted(bins: Mapping[int, int]) -> list[int]:
+        return [
+            sum(count for place, count in bins.items() if low < place <= high)
+            for low, high in pairwise(edges)
+        ]
+
+    return counted(old.bins), counted(new.bins)
+
+
+def _effect(old: Shape, new: Shape) -> tuple[float | None, str]:
+    match old, new:
+        case Numbers(), Numbers():
+            spread = old.deviation or abs(old.mean) or 1.0
+            words = (
+                f"mean {old.mean:,.4g} -> {new.mean:,.4g}, median {old.told[2]:,.4g} -> {new.told[2]:,.4g}"
+            )
+            return (new.mean - old.mean) / spread, words
+        case Words(), Words():
+            shares = old.shares.keys() | new.shares.keys()
+            if not shares:
+                return 0.0, "no value"
+            most = max(
+                sorted(shares), key=lambda word: abs(new.shares.get(word, 0.0) - old.shares.get(word, 0.0))
+            )
+            was, now = old.shares.get(most, 0.0), new.shares.get(most, 0.0)
+            return now - was, f"{most!r} {was:.1%} -> {now:.1%}"
+        case Flags(), Flags():
+            return new.share - old.share, f"true {old.share:.1%} -> {new.share:.1%}"
+        case _:
+            return None, "hours of the day"

@@ -1,0 +1,165 @@
+"""The section "Data" of the page: what each feed delivered, and whether all kinds of rows are still in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.contract.profile.profile import Profile
+from holdfast.monitor.slice_charts import SliceChart, charts
+from holdfast.stats.chart_baseline import FEWEST
+from holdfast.store import Store
+from holdfast.store.feeds import batch_profiles
+from holdfast.web.charts import Spec, whole_chart
+
+SHOWN_BATCHES: Final = 60
+MOST_WORDS: Final = 12
+"""A column with more values than this is no slice that a chart could show."""
+
+_MOST_SLICES: Final = 4
+_BAND: Final = 3.0
+_LEVEL: Final = "#8a94a6"
+_SHARE: Final = "#2f7dd1"
+_ALARM: Final = "#d64545"
+
+
+@dataclass(frozen=True, slots=True)
+class FeedData:
+    """One feed: its newest batches with their rows, the band that its volume lies in as a rule (None with too few
+    batches), and charts of its slices, those with an alarm first."""
+
+    feed: str
+    volume: tuple[tuple[str, int], ...]
+    band: tuple[float, float] | None
+    slices: tuple[SliceChart, ...]
+
+    @property
+    def unusual(self) -> tuple[str, ...]:
+        """The batches whose rows lie outside of the band."""
+        if self.band is None:
+            return ()
+        return tuple(batch for batch, rows in self.volume if not self.band[0] <= rows <= self.band[1])
+
+
+def read(store: Store, feeds: Sequence[str]) -> tuple[FeedData, ...]:
+    """What the newest batches of each of `feeds` look like, from their profiles; feeds without any are left out."""
+    with store.ledger.read() as connection:
+        found = {feed: batch_profiles.newest(connection, feed, SHOWN_BATCHES) for feed in feeds}
+    return tuple(of_feed(feed, batches) for feed, batches in found.items() if batches)
+
+
+def of_feed(feed: str, batches: Sequence[tuple[str, Profile | None]]) -> FeedData:
+    """The data of one feed from its newest `batches`, the oldest first."""
+    known = [(batch, profile) for batch, profile in batches if profile is not None]
+    volume = tuple((batch, profile.rows) for batch, profile in known)
+    drawn = [chart for column in _columns(known) for chart in charts(column, known, most=_MOST_SLICES)]
+    drawn.sort(key=lambda chart: not chart.alarm)
+    return FeedData(feed, volume, _band([rows for _, rows in volume]), tuple(drawn[:_MOST_SLICES]))
+
+
+def volume_chart(data: FeedData, *, width: int, height: int) -> Spec | None:
+    """Rows of each batch, over the band in which they lie as a rule; None without a batch."""
+    if not data.volume:
+        return None
+    rows = [{"batch": batch, "rows": count, "unusual": batch in data.unusual} for batch, count in data.volume]
+    x: Spec = _batches([batch for batch, _ in data.volume], width)
+    bars: Spec = {
+        "data": {"values": rows},
+        "mark": {"type": "bar"},
+        "encoding": {
+            "x": x,
+            "y": {"field": "rows", "type": "quantitative", "title": "Rows of the batch"},
+            "color": {"condition": {"test": "datum.unusual", "value": _ALARM}, "value": _SHARE},
+        },
+    }
+    layers = [bars]
+    if data.band is not None:
+        low, high = data.band
+        band: Spec = {
+            "data": {"values": [{"low": low, "high": high}]},
+            "mark": {"type": "rect", "opacity": 0.18, "color": _LEVEL},
+            "encoding": {
+                "y": {"field": "low", "type": "quantitative"},
+                "y2": {"field": "high"},
+            },
+        }
+        layers = [band, bars]
+    return whole_chart(layers, width, height, f"Rows of each batch of {data.feed}")
+
+
+def slice_chart(chart: SliceChart, *, width: int, height: int) -> Spec:
+    """The share of one slice by batch, its weighted mean, and the limits that the mean should not leave."""
+    rows = [
+        {
+            "batch": point.batch,
+            "share": point.share,
+            "smoothed": point.smoothed,
+            "low": point.low,
+            "high": point.high,
+            "alarm": point.alarm,
+        }
+        for point in chart.points
+    ]
+    x = _batches([point.batch for point in chart.points], width)
+    y: Spec = {
+        "type": "quantitative",
+        "title": f"{chart.column} = {chart.value or '(missing)'}",
+        "axis": {"format": ".1%"},
+        "scale": {"zero": False, "padding": 6},
+    }
+    judged: Spec = {"filter": "datum.low < datum.high"}
+    layers: list[Spec] = [
+        {
+            "transform": [judged],
+            "mark": {"type": "area", "opacity": 0.2, "color": _LEVEL},
+            "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "point", "size": 14, "filled": True, "opacity": 0.5, "color": _LEVEL},
+            "encoding": {"x": x, "y": y | {"field": "share"}},
+        },
+        {
+            "transform": [judged],
+            "mark": {"type": "line", "strokeWidth": 2, "color": _SHARE},
+            "encoding": {"x": x, "y": y | {"field": "smoothed"}},
+        },
+        {
+            "transform": [{"filter": "datum.alarm"}],
+            "mark": {"type": "point", "size": 46, "filled": True, "color": _ALARM},
+            "encoding": {"x": x, "y": y | {"field": "smoothed"}},
+        },
+    ]
+    shown = [{"data": {"values": rows}, **layer} for layer in layers]
+    return whole_chart(shown, width, height, chart.explanation)
+
+
+def _columns(known: Sequence[tuple[str, Profile]]) -> list[str]:
+    """The columns of the newest batch that have few values: slices, or what may be one."""
+    if not known:
+        return []
+    newest = known[-1][1]
+    counted = {name: newest.slices(name) for name in (*newest.columns, *newest.values)}
+    return [name for name, found in counted.items() if found and 2 <= len(found) <= MOST_WORDS]
+
+
+def _band(rows: Sequence[int]) -> tuple[float, float] | None:
+    """Three robust deviations around the median of the batches before the newest."""
+    before = sorted(rows[:-1])
+    if len(before) < FEWEST:
+        return None
+    middle = before[len(before) // 2]
+    spread = sorted(abs(count - middle) for count in before)[len(before) // 2]
+    half = _BAND * max(1.4826 * spread, 0.01 * middle)
+    return max(0.0, middle - half), middle + half
+
+
+def _batches(batches: Sequence[str], width: int) -> Spec:
+    every = max(1, round(len(batches) * 110 / width))
+    return {
+        "field": "batch",
+        "type": "ordinal",
+        "sort": None,
+        "title": "Batch, in the order of its events",
+        "axis": {"values": list(batches[::-1][::every]), "labelAngle": 0, "grid": False, "labelLimit": 100},
+    }

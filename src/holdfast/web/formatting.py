@@ -1,0 +1,86 @@
+"""Numbers and moments as the page shows them, a dash where there is none; what all layers say alike is in
+`holdfast.formatting`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def moment(at_us: int | None) -> str:
+    """A moment in UTC to the second.
+
+    >>> moment(1_365_000_000_000_000)
+    '2013-04-03 14:40:00 UTC'
+    """
+    return "never" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def day(at_us: int | None) -> str:
+    """A day in UTC.
+
+    >>> day(1_365_000_000_000_000)
+    '2013-04-03'
+    """
+    return "never" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share of one as percent; a dash where there is none.
+
+    >>> percent(0.05), percent(0.9999, 0), percent(None)
+    ('5.0 %', '100 %', '–')
+    """
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def latency(seconds: float | None) -> str:
+    """A latency with two significant digits.
+
+    >>> latency(0.000891), latency(0.0123), latency(1.26), latency(None)
+    ('0.89 ms', '12 ms', '1.3 s', '–')
+    """
+    if seconds is None:
+        return "–"
+    if seconds >= 0.9995:
+        return f"{seconds:.2g} s"
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.0f} ms" if milliseconds >= 9.95 else f"{milliseconds:.2g} ms"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with fixed digits; a dash where there is none.
+
+    >>> number(0.71234), number(None)
+    ('0.712', '–')
+    """
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def count(value: int | None) -> str:
+    """A count with thousands separated.
+
+    >>> count(12345)
+    '12,345'
+    """
+    return "–" if value is None else f"{value:,}"
+
+
+def size(size_bytes: int) -> str:
+    """A size in the unit that fits.
+
+    >>> size(900), size(1_258_291)
+    ('900 B', '1.3 MB')
+    """
+    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= length:
+            return f"{size_bytes / length:.1f} {unit}"
+    return f"{size_bytes} B"
+
+
+def rate(per_second: float) -> str:
+    """Requests per second, or per minute when they are few.
+
+    >>> rate(12.34), rate(0.05)
+    ('12.3 per second', '3.0 per minute')
+    """
+    return f"{per_second:.1f} per second" if per_second >= 1 else f"{per_second * 60:.1f} per minute"

@@ -2,7 +2,7 @@
 
 A small model, `holdfast up` as users start it, and clients in a process of their own that ask all the time: some over kept
 connections, some over a new one for each request. Two builds of this installation take turns: each is pushed by a plan, as
-`holdfast binary use` does it. Then the server is killed (SIGKILL) now and then. For each the slowest request that was under
+`holdfast runtime use` does it. Then the server is killed (SIGKILL) now and then. For each the slowest request that was under
 way at some time between the decision and its end is told, and every request that failed, whatever the reason.
 
 Run: python -m benchmarks.binary --swaps 10 --kills 5

@@ -36,7 +36,7 @@ def main(root: str) -> None:
             backout_world.load(store, incoming, feed, hour)
     compact(store, ["weather"], now_us=5)
     backout_world.take_out(store, backout_world.FLIGHTS, 1)
-    acknowledge("back-out")
+    acknowledge("backout")
     backout_world.load(store, incoming, backout_world.FLIGHTS, 1, variant=1)
     acknowledge("reload")
     for day in range(4):

@@ -55,8 +55,8 @@ def test_what_came_back_is_accepted_together_and_never_backed_out_for_it(run: Ru
     told = run("feeds")
     assert "3 loads; what was found wrong with them is not known" in told
     assert "holdfast accept rows --all --reason WHY" in told
-    assert "back-out" not in told
-    run("back-out", "rows", "d1", "--reason", "the van was stolen", "--apply")
+    assert "backout" not in told
+    run("backout", "rows", "d1", "--reason", "the van was stolen", "--apply")
     assert "2 loads; what was found wrong" in run("feeds")
     assert "one batch, or --all" in run("accept", "rows", "d2", "--all", "--reason", "x", expect=2)
     assert "one batch, or --all" in run("accept", "rows", "--reason", "x", expect=2)

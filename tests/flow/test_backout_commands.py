@@ -1,4 +1,4 @@
-"""`holdfast back-out` and `holdfast lineage`, as a person types them, on a new user's project."""
+"""`holdfast backout` and `holdfast lineage`, as a person types them, on a new user's project."""
 
 from __future__ import annotations
 
@@ -53,30 +53,30 @@ def test_a_plan_is_shown_and_then_done(shell: Shell) -> None:
     trained = shell.json("lineage", "rows/second")
     versions = [node["name"] for node in trained["nodes"] if node["kind"] == "version"]
     assert len(versions) == 2  # the candidate and its heuristic
-    shown = shell("back-out", "rows", "second", "--cost-per-answer", "0.5")
+    shown = shell("backout", "rows", "second", "--cost-per-prediction", "0.5")
     assert "nothing was changed" in shown
     assert "remove rows/second (load 0)" in shown
     assert all(version in shown for version in versions)
     assert "--apply --reason" in shown
-    plan = shell.json("back-out", "rows", "second")
+    plan = shell.json("backout", "rows", "second")
     with pytest.raises(InputError, match=r"HF101.*--reason"):
-        shell("back-out", "rows", "second", "--apply")
+        shell("backout", "rows", "second", "--apply")
     with pytest.raises(InputError, match=r"HF101.*--rebuild needs --apply"):
-        shell("back-out", "rows", "second", "--rebuild")
-    done = shell.json("back-out", "rows", "second", "--apply", "--reason", "the scales were wrong")
+        shell("backout", "rows", "second", "--rebuild")
+    done = shell.json("backout", "rows", "second", "--apply", "--reason", "the scales were wrong")
     assert (done["state"], done["reason"]) == ("backed_out", "the scales were wrong")
     assert done["steps"] == plan["steps"]
     assert done["blast"]["versions"] == 2
-    again = shell("back-out", "rows", "second", "--apply", "--reason", "once more")
+    again = shell("backout", "rows", "second", "--apply", "--reason", "once more")
     assert "was backed out before" in again
     assert "the scales were wrong" in again
     with pytest.raises(NotFoundError, match="HF211"):
-        shell("back-out", "rows", "second")
+        shell("backout", "rows", "second")
 
     walked = shell.json("lineage", "rows/second")
     assert [node["kind"] for node in walked["nodes"]] == ["batch", "snapshot", "version", "version"]
     assert all(node["tainted"] for node in walked["nodes"])
-    tree = shell("lineage", versions[0], "--up")
+    tree = shell("lineage", versions[0], "--upstream")
     assert "batch rows/second@0 (backed out)" in tree
     assert "batch rows/first@0" in tree
     assert f"version {versions[0]} (tainted)" in tree
@@ -94,11 +94,11 @@ def test_the_corrected_batch_is_loaded_under_the_same_id_and_built_again(shell: 
     loaded = shell.json("ingest", "rows", str(shell.directory / "second.csv"), "--batch", "second")
     assert loaded["batches"][0]["epoch"] == 1
     shell("train")
-    done = shell.json("back-out", "rows", "first", "--apply", "--reason", "half of it was late", "--rebuild")
+    done = shell.json("backout", "rows", "first", "--apply", "--reason", "half of it was late", "--rebuild")
     rebuilt = done["rebuilt"]
     assert rebuilt["state"] in ("qualified", "registered", "refused")
     assert (rebuilt["rollout"] is not None) == (rebuilt["state"] == "qualified")
-    above = shell.json("lineage", rebuilt["version"], "--up")
+    above = shell.json("lineage", rebuilt["version"], "--upstream")
     assert [node["name"] for node in above["nodes"] if node["kind"] == "batch"] == ["rows/second@1"]
 
 
@@ -110,7 +110,7 @@ def test_a_feed_that_is_no_longer_declared_can_be_backed_out(tmp_path: Path) -> 
     model = tmp_path / "model.py"
     model.write_text(model.read_text().replace('"rows"', '"lines"'))
     with pytest.raises(NotFoundError, match=r"HF303.*no feed is called 'row'"):
-        shell("back-out", "row", "first")
-    assert "remove rows/first (load 0)" in shell("back-out", "rows", "first")
-    done = shell.json("back-out", "rows", "first", "--apply", "--reason", "the sender is gone")
+        shell("backout", "row", "first")
+    assert "remove rows/first (load 0)" in shell("backout", "rows", "first")
+    done = shell.json("backout", "rows", "first", "--apply", "--reason", "the sender is gone")
     assert done["state"] == "backed_out"

@@ -104,7 +104,7 @@ def test_the_same_id_with_other_content_is_refused(project: Path) -> None:
         (["train"], "HF303"),
         (["qualify"], "HF303"),
         (["qualify", "v9-00000000"], "HF303"),
-        (["rollout"], "HF303"),
+        (["rollout", "start"], "HF303"),
         (["rollback"], "HF303"),
         (["feedback", "s-1-1", "maybe"], "HF501"),
         (["train", "--file", "absent.py"], "HF102"),

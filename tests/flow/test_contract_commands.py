@@ -101,8 +101,8 @@ def test_another_unit_is_not_accepted_beside_rows_of_the_old_one(run: Run, tmp_p
     assert "HF210" in said
     assert "live rows wrongly, those of one under contract" in said
     assert "unit changed (1 -> g)" in said
-    assert "holdfast back-out rows one" in said
-    run("back-out", "rows", "one", "--apply", "--reason", "it was grams all along")
+    assert "holdfast backout rows one" in said
+    run("backout", "rows", "one", "--apply", "--reason", "it was grams all along")
     run("contract", "accept", "rows", "--reason", "it was grams all along")
     run("ingest", "rows", "parcels.csv", "--batch", "one")
 

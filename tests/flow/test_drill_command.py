@@ -62,7 +62,7 @@ def test_every_drill_but_the_one_that_needs_a_server_passes(shell: Shell) -> Non
         shell("drill")
     with pytest.raises(InputError, match="'nothing' is no drill"):
         shell("drill", "nothing")
-    told: dict[str, Any] = json.loads(shell("drill", "--all", "--lasts", "3d", "--json", status=1))
+    told: dict[str, Any] = json.loads(shell("drill", "--all", "--valid-for", "3d", "--json", status=1))
     found = {each["kind"]: each for each in told["drills"]}
     verdicts = {kind: each["verdict"] for kind, each in found.items()}
     assert verdicts == {

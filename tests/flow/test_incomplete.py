@@ -100,7 +100,7 @@ def test_a_batch_that_nothing_will_complete_is_let_in_by_a_person(
     assert states(run) == {"air": ([], []), "rows": ([], [])}
     assert cut_rows(project) == ({"air": 20, "rows": 20}, ())
     # Both go together, and what was said of the one that is gone is not said of the one that comes in its place.
-    run("back-out", "air", "d3", "--apply", "--reason", "broken mast")
+    run("backout", "air", "d3", "--apply", "--reason", "broken mast")
     deliver("rows", 3)
     assert states(run) == {"air": ([], []), "rows": (["d3"], [])}
     assert verify(store).findings == ()

@@ -53,9 +53,9 @@ def deliver(run: Run, *days: int) -> None:
 
 def test_loaded_batches_and_snapshots_are_listed_the_newest_first(run: Run) -> None:
     deliver(run, 1, 2)
-    first = run("publish")[1]["snapshot"]
+    first = run("snapshot", "export")[1]["snapshot"]
     deliver(run, 3)
-    second = run("publish")[1]["snapshot"]
+    second = run("snapshot", "export")[1]["snapshot"]
     _, found = run("feeds", "departures", "--batches", "--limit", "2")
     assert [each["batch"] for each in found["batches"]] == ["day-3", "day-2"]
     assert [found["batches"][0]["rows_loaded"], found["older"]] == [5, 1]
@@ -71,7 +71,7 @@ def test_what_is_not_there_is_answered_with_the_command_that_lists_it(run: Run) 
     deliver(run, 1)
     assert (
         "holdfast feeds departures --batches"
-        in run("back-out", "departures", "day-7")[1]["error"]["next_command"]
+        in run("backout", "departures", "day-7")[1]["error"]["next_command"]
     )
     assert run("snapshot", "show", "s9-12345678")[1]["error"]["next_command"] == "holdfast snapshot list"
     assert run("lineage", "departures/day-7")[1]["error"]["next_command"] == "holdfast feeds --batches"
@@ -81,14 +81,14 @@ def test_what_is_not_there_is_answered_with_the_command_that_lists_it(run: Run) 
 
 def test_the_beginning_of_a_name_is_enough_while_it_means_one_thing(run: Run) -> None:
     deliver(run, 1)
-    first = run("publish")[1]["snapshot"]
+    first = run("snapshot", "export")[1]["snapshot"]
     deliver(run, 2)
-    second = run("publish")[1]["snapshot"]
+    second = run("snapshot", "export")[1]["snapshot"]
     short = first.partition("-")[0]
     assert run("snapshot", "show", short)[1]["snapshot"] == first
     assert run("snapshot", "diff", short, second[:-4])[1]["after"] == second
     assert run("lineage", short)[1]["start"] == f"snapshot:{first}"
-    assert run("publish", short)[1]["snapshot"] == first
+    assert run("snapshot", "export", short)[1]["snapshot"] == first
     store = Store.open(Path(".holdfast"))
     with store.ledger.write() as connection:
         snapshots.put(connection, replace(snapshots.get(store, first), snapshot=f"{short}-ffffffff"))

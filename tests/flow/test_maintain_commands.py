@@ -82,7 +82,7 @@ def test_what_a_vacuum_shows_is_what_it_does_and_nothing_pinned_goes(shell: Shel
     before = data_files.read_rows(store, cut, "rows")
     put_together = shell.json("compact")["tables"]
     assert {each["table"]: each["files_after"] for each in put_together}["rows"] == 1
-    asked = ("--keep", "0s", "--newest", "0")
+    asked = ("--keep", "0s", "--keep-last", "0")
     shown = shell.json("vacuum", *asked)
     assert (shown["applied"], list(shown["pinned"])) == (False, [cut])
     assert all((shell.root / path).exists() for path in shown["files"])
@@ -113,7 +113,7 @@ def test_a_reader_whose_rows_are_let_go_is_told_of_the_vacuum(
     read = data_files.read
 
     def late(*arguments: Any, **more: Any) -> Any:
-        shell("vacuum", "--keep", "0s", "--newest", "0", "--apply")
+        shell("vacuum", "--keep", "0s", "--keep-last", "0", "--apply")
         return read(*arguments, **more)
 
     monkeypatch.setattr(data_files, "read", late)
@@ -204,7 +204,7 @@ def test_verify_repair_mends_from_a_backup_and_says_what_it_cannot(shell: Shell,
     victim.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert "HF301" in shell("verify", status=1)
     assert "HF305" in shell("verify", "--repair", status=1)
-    repaired = shell("verify", "--repair", "--from", str(kept))
+    repaired = shell("verify", "--repair", "--backup", str(kept))
     assert "put back" in repaired
     assert victim.read_bytes() == data
     with pytest.raises(InputError, match="HF101"):

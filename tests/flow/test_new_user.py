@@ -72,7 +72,7 @@ def qualified(run: Run, prepared: Path, tmp_path: Path) -> Run:
 @pytest.fixture
 def running(qualified: Run, tmp_path: Path, ports: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """`holdfast up`, with the first version rolled out."""
-    qualified("rollout")
+    qualified("rollout", "start")
     process = subprocess.Popen(
         [sys.executable, "-m", "holdfast", "up"],
         cwd=tmp_path,
@@ -216,7 +216,7 @@ def test_a_taken_port_is_named_and_stops_nothing_else(
     qualified: Run, tmp_path: Path, ports: dict[str, str]
 ) -> None:
     """The page cannot start; server and control loop do, and the first version is rolled out."""
-    qualified("rollout")
+    qualified("rollout", "start")
     with socket.create_server(("127.0.0.1", int(ports["HOLDFAST_PAGE_PORT"]))):
         said = qualified("page", expect=2).stderr
         assert "HF103" in said

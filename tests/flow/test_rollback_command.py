@@ -110,7 +110,7 @@ def test_a_stopped_postgresql_does_not_keep_a_roll_back_waiting(
             "--json",
             "--reason",
             "bad",
-            "--ledger-seconds",
+            "--ledger-timeout",
             "1",
         ]
         environment = {**os.environ, "HOLDFAST_ROOT": str(world.root), "HOLDFAST_LEDGER": postgres.url()}

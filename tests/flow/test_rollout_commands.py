@@ -1,4 +1,4 @@
-"""`holdfast rollout`, `policy` and `pushes`, as a person types them, over a real ledger."""
+"""`holdfast rollout` and `policy`, as a person types them, over a real ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.flow.push_world import Pushes
 from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
-from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedError
+from holdfast.errors import HoldfastError, NotFoundError, RefusedError
 from holdfast.rollout import State
 
 DECLARED = """
@@ -70,29 +70,27 @@ def shell(tmp_path, story):
 
 
 def test_a_rollout_is_shown_held_and_let_go_on(story, shell):
-    assert shell.json("rollout", "--show") == {"progress": None}
+    assert shell.json("rollout", "status") == {"progress": None}
     with pytest.raises(NotFoundError, match="no rollout"):
-        shell("rollout", "--pause")
+        shell("rollout", "pause")
     story.minutes(1)
     story.world.begin(story.version())
     story.step()
     story.minutes(1)
-    shown = shell.json("rollout", "--show")["progress"]
+    shown = shell.json("rollout", "status")["progress"]
     assert (shown["state"], shown["share_ppm"], shown["watch_until_us"]) == ("canary", 100_000, None)
     errors = shown["metrics"][0]
     assert (errors["metric"], errors["needed"], errors["difference"]) == ("errors", 20, "odds ratio")
-    words = shell("rollout", "--show")
+    words = shell("rollout", "status")
     assert "share 10 %; steps 10 %, 50 %, 100 %" in words
     assert "harm shown, if it goes on so, in unknown" in words
     assert "challenger against champion, 95 %" in words
-    assert "paused" in shell("rollout", "--pause", "--reason", "lunch")
-    assert "held by" in shell("rollout", "--show")
-    assert ": tea" in shell("rollout", "--pause", "--reason", "tea")
-    assert ": tea" in shell("rollout", "--pause")  # no reason is no other one
+    assert "paused" in shell("rollout", "pause", "--reason", "lunch")
+    assert "held by" in shell("rollout", "status")
+    assert ": tea" in shell("rollout", "pause", "--reason", "tea")
+    assert ": tea" in shell("rollout", "pause")  # no reason is no other one
     assert ": tea" in story.told("rollout.paused")[0]
-    assert shell.json("rollout", "--resume")["state"] == "canary"
-    with pytest.raises(InputError, match="exclude each other"):
-        shell("rollout", "--pause", "--resume")
+    assert shell.json("rollout", "resume")["state"] == "canary"
 
 
 def test_an_edit_of_the_policy_is_shown_with_both_error_rates(story, shell):
@@ -130,14 +128,14 @@ def test_pushes_are_listed_and_labelled_later(story, shell):
     story.promote()
     number = story.world.row().rollout
     with pytest.raises(RefusedError, match="is not over"):
-        shell("pushes", "label", str(number), "bad", "--why", "refunds")
+        shell("rollout", "label", str(number), "bad", "--reason", "refunds")
     story.world.roll_back()
     assert story.world.row().state is State.ROLLING_BACK
-    assert shell.json("pushes", "label", str(number), "bad", "--why", "refunds")["push"] == "escaped"
-    listed = shell.json("pushes")
+    assert shell.json("rollout", "label", str(number), "bad", "--reason", "refunds")["push"] == "escaped"
+    listed = shell.json("rollout", "history")
     assert [each["outcome"] for each in listed["pushes"]] == ["escaped", "censored"]
     assert (listed["totals"]["escaped"], listed["totals"]["censored"]) == (1, 1)
-    words = shell("pushes")
+    words = shell("rollout", "history")
     assert "refunds" in words
     assert "in all 2: 0 good, 0 bad, 1 escaped, 1 censored, 0 open" in words
 

@@ -240,13 +240,13 @@ def test_the_commands_make_show_and_compare_snapshots(tmp_path, monkeypatch, cap
 
     for day in range(3):
         run("ingest", "visits", str(delivery(tmp_path, day)), "--batch", f"d{day}")
-    made = run("snapshot", "make")
+    made = run("snapshot", "create")
     assert made["rows_found"] == 470  # the hour before the held-out day is in neither
     assert made["left_out"] == {"cap:site": 0, "filter:no_robots": 78}
     shown = run("snapshot", "show", str(made["snapshot"]))
     assert len(shown["selections"]) == 1  # type: ignore[arg-type]  # plain JSON
     run("ingest", "visits", str(delivery(tmp_path, 3, shift=10.0)), "--batch", "d3")
-    other = run("snapshot", "make")
+    other = run("snapshot", "create")
     told = run("snapshot", "diff", str(made["snapshot"]), str(other["snapshot"]))
     assert told["tables"][0]["loads_added"] == 1  # type: ignore[index]  # plain JSON
     monkeypatch.setattr(

@@ -65,7 +65,7 @@ def test_a_version_that_the_binary_in_force_was_not_tried_with_is_not_rolled_out
     newest = world.row().rollout
     with pytest.raises(RefusedError, match=rf"HF403.*{GREEN.id} was not tried with {version}") as refused:
         world.begin(version)
-    assert refused.value.next_command == f"holdfast binary try {GREEN.id} --version {version}"
+    assert refused.value.next_command == f"holdfast runtime test {GREEN.id} --version {version}"
     assert refused.value.state == "nothing was written"
     judge(world, version, GREEN, Verdict.FAIL)
     with pytest.raises(RefusedError, match=r"did not pass its trial \(0\.2 apart\)"):

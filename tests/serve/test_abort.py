@@ -143,15 +143,15 @@ def test_what_nobody_can_stand_in_for_is_kept_and_said(
     served.wait_for_plan(plan)
     served.wait(lambda status: (world.root / "serve" / MODEL / "plan.json").exists())
     with pytest.raises(RefusedError, match="understands its callers"):
-        command("--ledger-seconds", "0")
+        command("--ledger-timeout", "0")
     assert served.infer()[1]["model_version"] == world.names["half"]
     served.wait(lambda status: not status["aborts"] and not status["held"])
     with pytest.raises(NotFoundError, match="has no traffic"):
-        command("--ledger-seconds", "0", "--from", "v9-00000000")
+        command("--ledger-timeout", "0", "--version", "v9-00000000")
     world.version("delay")
     served.wait_for_plan(world.plan("half", previous="tenth", fallback="delay"))
     served.wait(lambda status: status["fallback"] == world.names["delay"] and kept_fallback(world))
-    assert command("--ledger-seconds", "0")["done"]
+    assert command("--ledger-timeout", "0")["done"]
     assert served.infer()[1]["model_version"] == world.names["delay"]
 
 
@@ -278,11 +278,11 @@ def test_the_same_wish_again_takes_nothing_from_who_answers_instead(
     served.wait(lambda status: not status["aborts"])
     kept = promoted.root / "serve" / MODEL / "plan.json"
     served.wait(lambda _: bad not in kept.read_text())
-    for way in (("--server", served.address), ("--ledger-seconds", "0")):
+    for way in (("--server", served.address), ("--ledger-timeout", "0")):
         with pytest.raises(RefusedError, match="it is not taken back unless it is named"):
             command(*way)
         assert served.infer()[1]["model_version"] == good
-    assert command("--server", served.address, "--from", good)["version"] == good
+    assert command("--server", served.address, "--version", good)["version"] == good
     assert served.infer()[1]["model_version"] == promoted.names["delay"]
 
 
@@ -341,7 +341,7 @@ def test_what_the_ledger_agrees_with_already_is_done_too(
     served.wait_for_plan(plan)
     kept = promoted.root / "serve" / MODEL / "plan.json"
     served.wait(lambda _: kept.exists() and '"under_way":{' in kept.read_text())
-    done = command("--ledger-seconds", "0")
+    done = command("--ledger-timeout", "0")
     assert (done["done"], done["version"]) == (True, promoted.names["half"])
     served.wait(lambda status: not status["aborts"])
     assert aborts.stamp(promoted.root / "serve" / MODEL) is None

@@ -156,36 +156,36 @@ def test_a_binary_takes_over_under_load_is_taken_back_and_stays_out_when_it_fail
     world: World, command: Command, port: int
 ) -> None:
     before = status(port)["binary"]
-    green = command("binary register", "--", *build("green"))["binary"]
+    green = command("runtime register", "--", *build("green"))["runtime"]
     assert green != before
     with Load(port) as load:
-        assert command("binary use", green)["done"]
+        assert command("runtime use", green)["done"]
         assert status(port)["binary"] == green
         # What is rolled out now is tried with it first, by the command; and then no more.
         version = qualified(world, "tenth")
-        assert command("rollout", version)["tried_with"] == green
-        assert command("rollout", version)["tried_with"] is None
+        assert command("rollout start", version)["tested_with"] == green
+        assert command("rollout start", version)["tested_with"] is None
         assert command("rollback", "--only", "model", "--no-wait")["challenger"] == version
-        back = command("rollback", "--only", "binary")
-        assert (back["done"], back["binary"], back["rollout"]) == (True, before, None)
+        back = command("rollback", "--only", "runtime")
+        assert (back["done"], back["runtime"], back["rollout"]) == (True, before, None)
         wait(lambda: status(port)["binary"] == before)
     assert not load.failed
     assert load.answered > 100
-    listed = {each["binary"]: each for each in command("binary")["binaries"]}
+    listed = {each["runtime"]: each for each in command("runtime list")["runtimes"]}
     assert listed[before]["in_force"]
     assert listed[green]["servers"] == []
     # One that breaks in its trial is refused. One that breaks only where it should take over stays out, and the plan goes back.
-    broken = command("binary register", "--", *build("broken", "serve"))["binary"]
+    broken = command("runtime register", "--", *build("broken", "serve"))["runtime"]
     with pytest.raises(RefusedError, match="did not pass its trial"):
-        command("binary use", broken)
-    late = command("binary register", "--", *build("late", "--when-ready"))["binary"]
+        command("runtime use", broken)
+    late = command("runtime register", "--", *build("late", "--when-ready"))["runtime"]
     with Load(port) as load:
-        command("binary use", late, "--no-wait")
+        command("runtime use", late, "--no-wait")
         wait(lambda: bool(_told(world)))
     assert not load.failed
     assert _told(world) == [f"{late}: serve ended with status 3"]
     assert status(port)["binary"] == before
-    assert {each["binary"]: each["in_force"] for each in command("binary")["binaries"]}[before]
+    assert {each["runtime"]: each["in_force"] for each in command("runtime list")["runtimes"]}[before]
 
 
 def test_version_configuration_and_binary_go_back_together_and_each_apart(
@@ -194,7 +194,7 @@ def test_version_configuration_and_binary_go_back_together_and_each_apart(
     """R119: what was pushed since the rollout began goes back with it by default, in one plan for all servers to obey."""
     good, bad, usual = qualified(world, "half"), qualified(world, "tenth"), ConnectionLimits().id
     before = status(port)["binary"]
-    green = command("binary register", "--", *build("green"))["binary"]
+    green = command("runtime register", "--", *build("green"))["runtime"]
     with world.store.ledger.write() as connection:
         serving_configs.register(connection, ConnectionLimits(), now_us=1)
         for each in (good, bad):  # trials are another test's
@@ -209,29 +209,34 @@ def test_version_configuration_and_binary_go_back_together_and_each_apart(
         )
 
     def push(idle_seconds: int) -> str:
-        pushed = command("configuration", f"idle_seconds={idle_seconds}")
+        pushed = command("serving-config set", f"idle_seconds={idle_seconds}")
         assert pushed["done"]
-        return str(pushed["configuration"])
+        return str(pushed["serving_config"])
 
     _promote(world, good, bad)
-    assert command("binary use", green)["done"]
+    assert command("runtime use", green)["done"]
     first = push(50)
     assert serves(bad, green, first)
     # Each apart: the others stay as they are.
-    back = command("rollback", "--only", "configuration")
-    assert (back["done"], back["configuration"], back["binary"], back["rollout"]) == (True, usual, None, None)
+    back = command("rollback", "--only", "serving-config")
+    assert (back["done"], back["serving_config"], back["runtime"], back["rollout"]) == (
+        True,
+        usual,
+        None,
+        None,
+    )
     assert serves(bad, green, usual)
     second = push(60)
-    back = command("rollback", "--only", "model", "--from", bad)
-    assert (back["done"], back["challenger"], back["configuration"], back["binary"]) == (
+    back = command("rollback", "--only", "model", "--version", bad)
+    assert (back["done"], back["challenger"], back["serving_config"], back["runtime"]) == (
         True,
         bad,
         None,
         None,
     )
     assert serves(good, green, second)
-    back = command("rollback", "--only", "binary")
-    assert (back["done"], back["binary"], back["configuration"], back["rollout"]) == (
+    back = command("rollback", "--only", "runtime")
+    assert (back["done"], back["runtime"], back["serving_config"], back["rollout"]) == (
         True,
         before,
         None,
@@ -243,11 +248,11 @@ def test_version_configuration_and_binary_go_back_together_and_each_apart(
     _promote(world, good, bad)
     with world.store.ledger.write() as connection:
         runtimes.judge(connection, Release(bad, green, second, Verdict.PASS, "the same", 1))
-    assert command("binary use", green)["done"]
+    assert command("runtime use", green)["done"]
     third = push(70)
     assert serves(bad, green, third)
-    back = command("rollback", "--from", bad)
-    assert (back["done"], back["challenger"], back["configuration"], back["binary"]) == (
+    back = command("rollback", "--version", bad)
+    assert (back["done"], back["challenger"], back["serving_config"], back["runtime"]) == (
         True,
         bad,
         second,
@@ -256,7 +261,7 @@ def test_version_configuration_and_binary_go_back_together_and_each_apart(
     assert serves(good, before, second)
     plan = back["plan"]
     # Asking again writes nothing.
-    assert command("rollback", "--from", bad)["plan"] == plan
+    assert command("rollback", "--version", bad)["plan"] == plan
 
 
 def qualified(world: World, kind: str) -> str:

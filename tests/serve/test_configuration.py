@@ -50,22 +50,22 @@ def test_a_configuration_is_pushed_followed_kept_and_taken_back(
     world.plan("half")
     served = serve()
     served.wait(lambda status: status["configuration"] == USUAL)
-    with pytest.raises(RefusedError, match="no configuration"):
-        command("rollback", "--only", "configuration")
-    pushed = command("configuration", "body_bytes=1024", "--reason", "too big")
+    with pytest.raises(RefusedError, match="no serving-config"):
+        command("rollback", "--only", "serving-config")
+    pushed = command("serving-config", "set", "body_bytes=1024", "--reason", "too big")
     assert pushed["done"]
     assert served.call(f"/v2/models/{MODEL}/infer", b"x" * 2000)[0] == 413
     served.wait(lambda _: "1024" in (world.root / "serve" / MODEL / "plan.json").read_text())
     served.stop()
     served = serve()
-    assert served.wait(lambda status: bool(status["ready"]))["configuration"] == pushed["configuration"]
+    assert served.wait(lambda status: bool(status["ready"]))["configuration"] == pushed["serving_config"]
     with pytest.raises(RefusedError, match="in force already"):
-        command("configuration", "body_bytes=1024")
-    returned = command("rollback", "--only", "configuration")
-    assert (returned["done"], returned["configuration"], returned["rollout"]) == (True, USUAL, None)
+        command("serving-config", "set", "body_bytes=1024")
+    returned = command("rollback", "--only", "serving-config")
+    assert (returned["done"], returned["serving_config"], returned["rollout"]) == (True, USUAL, None)
     assert served.call(f"/v2/models/{MODEL}/infer", b"x" * 2000)[0] == 400
-    assert command("rollback", "--only", "configuration")["plan"] == returned["plan"]  # nothing was written
-    assert command("configuration")["configuration"] == USUAL
+    assert command("rollback", "--only", "serving-config")["plan"] == returned["plan"]  # nothing was written
+    assert command("serving-config", "get")["serving_config"] == USUAL
 
 
 def test_version_and_configuration_go_back_together_or_apart(
@@ -86,7 +86,7 @@ def test_version_and_configuration_go_back_together_or_apart(
     second = _push_both(world, served, command, 65)
     assert second != first
     # So soon after a roll-back the next one has to name what it takes back.
-    done = command("rollback", "--from", world.names["half"])
+    done = command("rollback", "--version", world.names["half"])
     assert (done["done"], done["challenger"]) == (True, world.names["half"])
     found = served.wait(lambda status: status["intended"] == world.names["tenth"])
     assert found["configuration"] == first
@@ -96,7 +96,7 @@ def _push_both(world: World, served: Served, command: Command, connections: int)
     """'half' is promoted, and then a configuration is pushed; its id."""
     _promote(world)
     served.wait(lambda status: status["intended"] == world.names["half"])
-    return str(command("configuration", f"connections={connections}")["configuration"])
+    return str(command("serving-config", "set", f"connections={connections}")["serving_config"])
 
 
 def _promote(world: World) -> None:

@@ -111,7 +111,7 @@ def test_nobody_accepts_that_live_rows_are_read_wrongly(store: Store, changed: F
         with pytest.raises(RefusedError, match=wrong):
             checked(store, changed)
         assert "column of its own name" in str(refused.value.next_command)
-        assert "holdfast back-out pings one" in str(refused.value.next_command)
+        assert "holdfast backout pings one" in str(refused.value.next_command)
     with store.ledger.write() as connection:
         assert events.newest(connection, kind=contracts.ACCEPTED) == []
         connection.exec_driver_sql("UPDATE batches SET state = 'backed_out'")

@@ -63,7 +63,7 @@ def decide(
                 f"{load.digest[:12]}; this delivery has {digest[:12]})",
                 state="the loaded batch is unchanged and this delivery was not loaded",
                 next_command=(
-                    f"holdfast back-out {batch.feed} {batch.batch} if the loaded rows are wrong, and this command again; "
+                    f"holdfast backout {batch.feed} {batch.batch} if the loaded rows are wrong, and this command again; "
                     "load rows that are only new as a batch of their own"
                 ),
             )

@@ -59,19 +59,23 @@ def demo(
     directory: Annotated[
         Path, typer.Option("--directory", help="Where it is played; made anew each time.", file_okay=False)
     ] = Path("demo-data"),
-    stay: Annotated[
+    keep_running: Annotated[
         bool | None,
-        typer.Option("--stay/--no-stay", help="Keep the page up at the end.", show_default="on a terminal"),
+        typer.Option(
+            "--keep-running/--no-keep-running",
+            help="Keep the page running at the end.",
+            show_default="on a terminal",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Load, train, qualify, roll out, serve, watch, and catch a bad push: on the real flights of New York, 2013."""
     report = Report(as_json=as_json)
-    if stay is None:
-        stay = sys.stdout.isatty() and not as_json
+    if keep_running is None:
+        keep_running = sys.stdout.isatty() and not as_json
     # Ended from outside, it takes its processes with it as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
-    Story(report, directory).play(stay=stay)
+    Story(report, directory).play(keep_running=keep_running)
 
 
 class Story:
@@ -86,8 +90,8 @@ class Story:
         self._gates: dict[str, list[GateResult]] = {}
         self._found: Document = {}
 
-    def play(self, *, stay: bool) -> None:
-        """Every chapter in order, then the last table; with `stay` the page remains until Ctrl-C."""
+    def play(self, *, keep_running: bool) -> None:
+        """Every chapter in order, then the last table; with `keep_running` the page remains until Ctrl-C."""
         self._load()
         with self._stage.running():
             self._first_version()
@@ -96,7 +100,7 @@ class Story:
             self._bad_weather()
             self._bad_push()
             self._last_table()
-            if stay:
+            if keep_running:
                 self._report.say("\n[bold]Look at it:[/] " + f"[cyan]{self._page}[/]   (Ctrl-C ends it)")
                 try:
                     threading.Event().wait()
@@ -299,7 +303,7 @@ class Story:
         self._report.say(f"  [green]promoted[/] {version} on {self._today}, learnt from the corrected day")
 
     def _say_plan(self, plan: Plan) -> None:
-        self._report.say(f"  [cyan]holdfast back-out {plan.feed} {plan.batch}[/] shows what it reached:")
+        self._report.say(f"  [cyan]holdfast backout {plan.feed} {plan.batch}[/] shows what it reached:")
         self._report.table("", ["", "step", "what is done, in this order"], steps_of(plan))
 
     def _bad_push(self) -> None:

@@ -56,7 +56,7 @@ def wrapped(head: str, words: str) -> list[str]:
 
 
 def steps_of(plan: Plan) -> list[tuple[int, str, str]]:
-    """The steps of a back-out, numbered and each with its subject, in the words that `holdfast back-out` has for them."""
+    """The steps of a back-out, numbered and each with its subject, in the words that `holdfast backout` has for them."""
     lines = ((NAMES[type(step)], words) for step in plan.steps for words in explain([step]))
     return [(number, *line) for number, line in enumerate(lines, start=1)]
 

@@ -74,7 +74,7 @@ class Succession:
         number, row = found
         command = OWN if row.binary == self._own else row.command
         if not command:
-            self._tell(f"nobody said how {row.binary} is started: holdfast binary register -- COMMAND")
+            self._tell(f"nobody said how {row.binary} is started: holdfast runtime register -- COMMAND")
             return None
         self._trouble = ""
         return number, row.binary, command

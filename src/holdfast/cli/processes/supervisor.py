@@ -56,7 +56,7 @@ class Group:
     Parameters
     ----------
     commands
-        The arguments of each command by its name; each takes `--supervisor`.
+        The arguments of each command by its name; each takes `--exit-with-parent`.
     directory
         Where each child's output goes: `<name>.log`. It is made when it is not there.
     programs
@@ -170,13 +170,13 @@ class Group:
         self._started[name] = time.monotonic()
 
     def _spawn(self, name: str, program: Sequence[str], *more: str) -> subprocess.Popen[bytes]:
-        arguments = [*self._commands[name], "--supervisor", str(os.getpid()), *more]
+        arguments = [*self._commands[name], "--exit-with-parent", str(os.getpid()), *more]
         passed: tuple[int, ...] = ()
         if name in self._programs and self._listening is not None:
             self._socket = self._socket or self._listening()
             if self._socket is not None:
                 passed = (self._socket.fileno(),)
-                arguments += ["--listening", str(passed[0])]
+                arguments += ["--fd", str(passed[0])]
         with self.log(name).open("ab") as output:
             return subprocess.Popen(
                 [*program, *arguments],

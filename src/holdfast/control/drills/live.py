@@ -164,7 +164,7 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
             "HF404",
             f"there is nothing to drill: {why}",
             state="no plan was written",
-            next_command="holdfast rollout --show",
+            next_command="holdfast rollout status",
         )
     plan = newest.plan
     if drills.moves_users_in(connection, model, plan.plan):
@@ -182,7 +182,7 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
         raise RefusedError(
             "HF404",
             f"there is nothing to return to: {why} beside {plan.champion}",
-            next_command="holdfast rollout",
+            next_command="holdfast rollout start",
         )
     if live:
         _must_be_proved(store, model, target)
@@ -198,7 +198,7 @@ def _must_be_proved(store: Store, model: str, target: str) -> None:
             "HF404",
             f"{target} is a {row.state} {row.role} that was never the champion: users are not moved to it for a drill",
             state="no plan was written",
-            next_command="holdfast rollout",
+            next_command="holdfast rollout start",
         )
 
 

@@ -150,5 +150,5 @@ def refuse_suspects(store: Store, snapshot: str) -> None:
         state="nothing was trained",
         next_command=f"holdfast accept {found[0].feed} --all --reason WHY"
         if first is None
-        else f"holdfast back-out {first.feed} {first.batch}, or holdfast accept in its place, with --reason",
+        else f"holdfast backout {first.feed} {first.batch}, or holdfast accept in its place, with --reason",
     )

@@ -193,7 +193,7 @@ def _refuse_misreading(connection: Transaction, feed: Feed, *, state: str) -> No
             state=state,
             next_command=(
                 "give what changed a column of its own name; or, if the rows are wrong as they are, "
-                f"holdfast back-out {feed.name} {named[0]}{' (and the others)' if use.batches > 1 else ''}"
+                f"holdfast backout {feed.name} {named[0]}{' (and the others)' if use.batches > 1 else ''}"
             ),
         )
 

@@ -187,7 +187,7 @@ def _repetition(identity: BatchId, feed: Feed, known: Known) -> Unfit:
         "HF207",
         f"batch {identity} is refused: {words}",
         state="nothing was loaded; what is loaded is unchanged and the id is free",
-        next_command=f"holdfast back-out {feed.name} {whose or '<batch>'} first, if these rows are better",
+        next_command=f"holdfast backout {feed.name} {whose or '<batch>'} first, if these rows are better",
     )
     return Unfit(identity, feed.contract.hash, (broken,), error)
 

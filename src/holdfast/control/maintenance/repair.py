@@ -82,7 +82,7 @@ def repair(
 def _unmended(finding: Finding) -> Finding:
     if finding.code == _DERIVED:
         return finding
-    return replace(finding, code=_UNMENDED, next_command="holdfast verify --repair --from BACKUP")
+    return replace(finding, code=_UNMENDED, next_command="holdfast verify --repair --backup BACKUP")
 
 
 def _files(store: Store, sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:

@@ -30,7 +30,7 @@ from holdfast.store.maintenance import (
 _DAMAGED: Final = "HF301"
 _REPEATED: Final = "HF206"
 _LEDGER: Final = "HF302"
-_RESTORE: Final = "holdfast verify --repair --from BACKUP; until then nothing that reads it will run"
+_RESTORE: Final = "holdfast verify --repair --backup BACKUP; until then nothing that reads it will run"
 _FORGOTTEN: Final = (
     "all its files are there, and the ledger does not know it: it lost the transaction that published them"
 )
@@ -224,7 +224,7 @@ def _of_the_keys(store: Store, files: list[duplicate_keys.KeyFile]) -> list[Find
             f"feed {repeated.feed}",
             f"{repeated.rows} rows have a key that was loaded before, such as {repeated.example} "
             f"in {_some(repeated.batches)}: they count twice",
-            "back out the batch that repeats them: holdfast back-out FEED BATCH",
+            "back out the batch that repeats them: holdfast backout FEED BATCH",
         )
         for repeated in duplicate_keys.repeated(store.root, files)
     ]

@@ -33,7 +33,7 @@ def must_be_tried(connection: Transaction, model: str, version: str, binary: str
             "HF403",
             f"{binary} {why} with {version} and {limits.id}",
             state="nothing was written",
-            next_command=f"holdfast binary try {binary} --version {version}",
+            next_command=f"holdfast runtime test {binary} --version {version}",
         )
 
 

@@ -41,7 +41,7 @@ def _move(
                 "HF303",
                 f"no rollout of {model!r} is under way",
                 state="nothing was written",
-                next_command="holdfast rollout",
+                next_command="holdfast rollout start",
             )
         if row.state is not following:
             commit(connection, store, row, event, row.step, reason, actor, now_us)

@@ -22,7 +22,7 @@ def newest(connection: Transaction, model: str, now_us: int) -> CommittedPlan:
             "HF303",
             f"no version of {model!r} serves yet, so that there is nothing to push to",
             state="nothing was written",
-            next_command="holdfast rollout",
+            next_command="holdfast rollout start",
         )
     return found
 

@@ -107,7 +107,7 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
                 "HF303",
                 f"rollout {rollout} ended before there was a ledger of pushes",
                 state="nothing was written",
-                next_command="holdfast pushes",
+                next_command="holdfast rollout history",
             )
         if before.outcome is PushOutcome.OPEN:
             raise RefusedError(

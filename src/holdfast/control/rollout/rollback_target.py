@@ -51,7 +51,7 @@ def _of_champion(
             "HF404",
             f"rollout {under_way.rollout} of {under_way.challenger} against {version} is {under_way.state}, and comes first",
             state="nothing was written",
-            next_command=f"holdfast rollback --from {under_way.challenger}, then the same command again",
+            next_command=f"holdfast rollback --version {under_way.challenger}, then the same command again",
         )
     row = rollouts.promotion_in(connection, model, version)
     if row is None:
@@ -72,7 +72,7 @@ def _promotion(connection: Transaction, model: str, now_us: int) -> RolloutRow:
             f"rollout {last.rollout} of {last.challenger} is {last.state} since {seconds:.0f} s, and {row.challenger} answers: "
             f"it is not taken back unless it is named",
             state="nothing was written",
-            next_command=f"nothing, or holdfast rollback --from {row.challenger}",
+            next_command=f"nothing, or holdfast rollback --version {row.challenger}",
         )
     return row
 

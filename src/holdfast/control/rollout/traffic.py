@@ -193,7 +193,7 @@ def _returned(
                 f"{version}, which was before {row.challenger}, is tainted or breaks callers, and {row.model!r} has nothing "
                 "clean to return to",
                 state="the rollout is unchanged",
-                next_command="holdfast train, then holdfast rollout",
+                next_command="holdfast train, then holdfast rollout start",
             )
         # Without a refuge the champion, which has kept its part of the traffic, goes on with all of it.
         version = found or version

@@ -45,7 +45,7 @@ ROWS: Final = 200
 
 def facts_of(command: Sequence[str]) -> Binary:
     """What `command` says that it is; `InputError` HF101 when it does not."""
-    asked = [*command, "binary", "facts", "--json"]
+    asked = [*command, "runtime", "show", "--json"]
     try:
         ended = subprocess.run(
             asked,
@@ -70,7 +70,7 @@ def _says_nothing(command: Sequence[str], why: str) -> InputError:
         "HF101",
         f"{' '.join(command)[:200]} does not say what it is: {why[:300]}",
         state="nothing was registered",
-        next_command="name a command that runs Holdfast, as in: holdfast binary register -- /opt/new/bin/python -m holdfast",
+        next_command="name a command that runs Holdfast, as in: holdfast runtime register -- /opt/new/bin/python -m holdfast",
     )
 
 
@@ -91,7 +91,7 @@ def try_out(
             "HF101",
             f"nobody said how {candidate.binary} is started",
             state="nothing was tried",
-            next_command="holdfast binary register -- COMMAND",
+            next_command="holdfast runtime register -- COMMAND",
         )
     store = place.store
     with store.ledger.read() as connection:

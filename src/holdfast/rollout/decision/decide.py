@@ -219,7 +219,7 @@ def _paused(rollout: RolloutState, evidence: Sequence[MetricState]) -> Decision:
     if harm:
         return RollBack(Verdict.FAIL, harm, verdicts)
     share = formatting.share(rollout.policy.shares_ppm[rollout.step])
-    return Wait(f"held at {share} of the units by a person (holdfast rollout --resume)", verdicts)
+    return Wait(f"held at {share} of the units by a person (holdfast rollout resume)", verdicts)
 
 
 def _verifying(

@@ -34,7 +34,7 @@ _LISTED_BY: Final[dict[Kind, str]] = {
     Kind.BATCH: "holdfast feeds --batches",
     Kind.SNAPSHOT: "holdfast snapshot list",
     Kind.VERSION: "holdfast status",
-    Kind.ROLLOUT: "holdfast pushes",
+    Kind.ROLLOUT: "holdfast rollout history",
     Kind.PLAN: "holdfast events",
     Kind.ANSWERS: "holdfast status",
     Kind.LABELS: "holdfast status",

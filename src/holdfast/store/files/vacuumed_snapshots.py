@@ -37,5 +37,5 @@ def refuse(connection: Connection, snapshot: str) -> None:
             "HF303",
             f"the vacuum of {moment} let rows of snapshot {snapshot} go, so it cannot be read any more",
             state="nothing was read; what was in it is known, as holdfast lineage shows",
-            next_command="holdfast snapshot make, or holdfast train",
+            next_command="holdfast snapshot create, or holdfast train",
         )

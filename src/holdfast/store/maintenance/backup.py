@@ -231,7 +231,7 @@ def _settle(unfinished: Path, target: Path, sha256: str, name: str) -> None:
             "HF301",
             f"file {name} was altered: its SHA-256 is not the one that was acknowledged",
             state="no backup was taken; earlier ones are whole",
-            next_command="holdfast verify --repair --from BACKUP",
+            next_command="holdfast verify --repair --backup BACKUP",
         )
     unfinished.replace(target)
 

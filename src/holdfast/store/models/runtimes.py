@@ -86,7 +86,7 @@ def get(connection: Connection, binary: str) -> BinaryRow:
         "HF303",
         f"there is no binary {binary[:64]!r}",
         state="nothing was changed",
-        next_command="holdfast binary register -- COMMAND, or holdfast binary",
+        next_command="holdfast runtime register -- COMMAND, or holdfast runtime list",
     )
 
 

@@ -152,7 +152,7 @@ def newest(store: Store, model: str) -> RolloutRow:
     with store.ledger.read() as connection:
         found = newest_in(connection, model)
     if found is None:
-        raise NotFoundError("HF303", f"{model!r} was never rolled out", next_command="holdfast rollout")
+        raise NotFoundError("HF303", f"{model!r} was never rolled out", next_command="holdfast rollout start")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Commands for what a batch touched: back-out, lineage."""
+"""Follow and remove what a batch touched: backout, lineage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Batch = Annotated[str, typer.Argument(help="The batch: the sender's id of the de
 
 
 @command("Rows")
-def back_out(
+def backout(
     feed: Feed,
     batch: Batch,
     apply: Annotated[bool, typer.Option("--apply", help="Do it. Without this it is only shown.")] = False,
@@ -45,9 +45,9 @@ def back_out(
             "--rebuild", help="Then cut a new snapshot, train, judge and begin the rollout. Needs --apply."
         ),
     ] = False,
-    cost_per_answer: Annotated[
+    cost_per_prediction: Annotated[
         float | None,
-        typer.Option("--cost-per-answer", help="What one wrong answer costs, for the total.", min=0),
+        typer.Option("--cost-per-prediction", help="The cost of one wrong prediction, for the total.", min=0),
     ] = None,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
@@ -68,7 +68,7 @@ def back_out(
             if apply
             else "--rebuild needs --apply",
             state="nothing was changed",
-            next_command=f'holdfast back-out {feed} {batch} --apply --reason "..."',
+            next_command=f'holdfast backout {feed} {batch} --apply --reason "..."',
         )
     document: dict[str, Any] = {"feed": feed, "batch": batch, "applied": apply}
     if apply:
@@ -91,16 +91,16 @@ def back_out(
         report.say(
             f"[bold]{escape(str(target))}[/]: what a back-out does, in this order; nothing was changed"
         )
-    _say_plan(report, plan, cost_per_answer)
+    _say_plan(report, plan, cost_per_prediction)
     document |= {
         "steps": plan.steps_as_dicts(),
         "explained": explain(plan.steps),
-        "blast": blast(plan, cost_per_answer=cost_per_answer).as_dict(),
+        "blast": blast(plan, cost_per_answer=cost_per_prediction).as_dict(),
     }
     if rebuild and any(isinstance(step, Rebuild) and step.model == loaded.model.name for step in plan.steps):
         document["rebuilt"] = _rebuild(report, loaded, store, declaration)
     elif not apply:
-        report.say(f'next: holdfast back-out {escape(feed)} {escape(batch)} --apply --reason "..."')
+        report.say(f'next: holdfast backout {escape(feed)} {escape(batch)} --apply --reason "..."')
     report.result(document)
 
 
@@ -116,10 +116,10 @@ def _say_done(report: Report, done: backing.BackedOut) -> None:
             report.say(f"{named} was backed out before, {by}; nothing was changed")
 
 
-def _say_plan(report: Report, plan: Plan, cost_per_answer: float | None) -> None:
+def _say_plan(report: Report, plan: Plan, cost_per_prediction: float | None) -> None:
     for number, line in enumerate(explain(plan.steps), start=1):
         report.say(f"  {number}. {escape(line)}")
-    reached = blast(plan, cost_per_answer=cost_per_answer)
+    reached = blast(plan, cost_per_answer=cost_per_prediction)
     words = (
         f"reached: {counted(reached.rows, 'row')}, {counted(reached.snapshots, 'snapshot')}, "
         f"{counted(reached.versions, 'version')}, {counted(reached.answers, 'answer')}"
@@ -162,8 +162,9 @@ def lineage(
             help="feed/batch, a snapshot such as s7, a version such as v3, rollout:5, plan:7, answers:v3, labels:v3"
         ),
     ],
-    up: Annotated[
-        bool, typer.Option("--up/--down", help="What it was made from, or what was made from it.")
+    upstream: Annotated[
+        bool,
+        typer.Option("--upstream/--downstream", help="Show what it was made from, or what was made from it."),
     ] = False,
     openlineage: Annotated[
         bool, typer.Option("--openlineage", help="Print OpenLineage run events instead, one to a line.")
@@ -177,7 +178,7 @@ def lineage(
     store = Project.load(project, declaration).store()
     with store.ledger.read() as connection:
         start = lines.find(connection, node)
-        found = (lines.up if up else lines.down)(connection, start)
+        found = (lines.up if upstream else lines.down)(connection, start)
         words = backouts.told(connection, found.nodes)
         deeds = (
             [fact for each in found.nodes for fact in facts.of_node(connection, each)] if openlineage else []
@@ -187,12 +188,12 @@ def lineage(
             for run_event in run_events(deed):
                 typer.echo(canonical_json(run_event))
         return
-    for line in tree(found, lambda each: _told(each, words), up=up):
+    for line in tree(found, lambda each: _told(each, words), up=upstream):
         report.say(escape(line))
     report.result(
         {
             "start": str(start),
-            "direction": "up" if up else "down",
+            "direction": "upstream" if upstream else "downstream",
             "nodes": [
                 {"node": str(each), "kind": each.kind, "name": each.name, "tainted": each in words}
                 for each in found.nodes

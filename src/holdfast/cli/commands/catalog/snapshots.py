@@ -1,9 +1,10 @@
-"""Commands for snapshots: snapshot make, list, show, diff."""
+"""Create and read snapshots: snapshot create, list, show, diff, export."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -15,27 +16,39 @@ from holdfast.cli.output import Report
 from holdfast.cli.project import Project
 from holdfast.control.training import snapshots as cutting
 from holdfast.formatting import counted, moment
-from holdfast.store.catalog import name_lookup, recent
+from holdfast.store.catalog import delta, name_lookup, recent
 from holdfast.tables import Snapshot
 from holdfast.tables.apply_selection import SliceCount
 from holdfast.tables.snapshot_diff import TableChange
 
 _BAR = 30
 
+
+class Format(StrEnum):
+    """A table format that other tools read."""
+
+    DELTA = "delta"
+
+
 group = typer.Typer(
-    name="snapshot", help="Cuts of the tables: made, listed, shown, compared.", no_args_is_help=True
+    name="snapshot",
+    help="Snapshots of the tables: create, list, show, compare, export.",
+    no_args_is_help=True,
 )
 app.add_typer(group, rich_help_panel="Rows")
 
 
 @group.command()
-def make(
+def create(
     seed: Annotated[int, typer.Option("--seed", help="Decides which rows samples and caps keep.")] = 0,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cut all tables as they are now, and show which rows would teach and what the model's selection leaves out."""
+    """Snapshot all tables as they are now; show which rows training would use and which the selection leaves out.
+
+    Example: holdfast snapshot create
+    """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
@@ -131,6 +144,35 @@ def diff(
             else {"version": asked.version, **asdict(label)},
         }
     )
+
+
+@group.command()
+def export(
+    snapshot: Annotated[
+        str | None,
+        typer.Argument(
+            help="The snapshot to export.", show_default="a new one of all tables as they are now"
+        ),
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="The table format.")] = Format.DELTA,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export a snapshot as Delta tables over the same files, for Polars, DuckDB, Spark and others.
+
+    Example: holdfast snapshot export s41-9a3c12ff --format delta
+    """
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    store = loaded.store()
+    snapshot = name_lookup.snapshot(store, snapshot) if snapshot else loaded.cut(store).snapshot
+    exported = delta.publish(store, snapshot)
+    report.say(f"[green]ok[/] snapshot [bold]{snapshot}[/] as {format_} tables")
+    for table, path in sorted(exported.items()):
+        report.say(f"  {table}: {escape(str(path))}")
+    tables = {table: str(path) for table, path in exported.items()}
+    report.result({"snapshot": snapshot, "format": format_, "tables": tables})
 
 
 def _say_snapshot(report: Report, snapshot: Snapshot) -> None:

@@ -41,8 +41,8 @@ def drill(
             "--live", help="Let roll-back move ALL users to the former champion for a moment, and back."
         ),
     ] = False,
-    lasts: Annotated[
-        str, typer.Option("--lasts", help="For how long a drill that passed is believed, such as '7d'.")
+    valid_for: Annotated[
+        str, typer.Option("--valid-for", help="How long a passed drill counts, such as '7d'.")
     ] = f"{LASTS.days}d",
     project: Directory = HERE,
     declaration: DeclarationFile = None,
@@ -70,7 +70,7 @@ def drill(
     if live and DrillKind.ROLL_BACK in wanted:
         report.say("[yellow]--live[/]: all users are moved to the former champion for a moment, and back")
     ended: list[Drill] = []
-    lasts_us = duration(lasts, "--lasts") // timedelta(microseconds=1)
+    lasts_us = duration(valid_for, "--valid-for") // timedelta(microseconds=1)
     with report.progress("drilling") as step:
         for done, kind in enumerate(wanted, start=1):
             found = drilling.run(place, kind, actor=getpass.getuser(), lasts_us=lasts_us)

@@ -20,7 +20,7 @@ def place_of(loaded: Project, declaration: Path | None, *, live: bool = False) -
         model=loaded.model,
         serve=[
             *(sys.executable, "-m", "holdfast", "serve", "--project", str(loaded.directory), *file),
-            *("--supervisor", str(os.getpid())),
+            *("--exit-with-parent", str(os.getpid())),
         ],
         clock_us=now_us,
         within_us=schedule.roll_back_within_us,

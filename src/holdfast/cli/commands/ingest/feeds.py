@@ -91,7 +91,7 @@ def feeds(
             report.say(f"  next: holdfast accept {each.feed} --all --reason WHY")
         for batch in sorted(set(each.suspect) - set(each.adopted)):
             report.say(
-                f"  next: holdfast back-out {each.feed} {batch}, or holdfast accept {each.feed} {batch}"
+                f"  next: holdfast backout {each.feed} {batch}, or holdfast accept {each.feed} {batch}"
             )
         _say_incomplete(report, each)
         if feed is not None:
@@ -123,7 +123,7 @@ def _list_batches(report: Report, project: Project, feed: str | None, limit: int
     if found.older:
         report.say(f"[dim]and {found.older:,} older; --limit shows more[/]")
     if found.rows:
-        report.say("next: holdfast back-out FEED BATCH shows what it would take to remove one")
+        report.say("next: holdfast backout FEED BATCH shows what it would take to remove one")
     report.result({"batches": [asdict(row) for row in found.rows], "older": found.older})
 
 

@@ -1,4 +1,4 @@
-"""Commands for the rows: check, ingest, publish."""
+"""Check and load deliveries: check, ingest."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from holdfast.feeds import Feed
 from holdfast.formatting import counted
 from holdfast.records import Level, Violation
 from holdfast.store import Store
-from holdfast.store.catalog import delta as publishing
-from holdfast.store.catalog import name_lookup as named
 
 Files = Annotated[
     list[str] | None,
@@ -230,29 +228,7 @@ def ingest(
         say_violations(report, result.violations)
         if any(each.level is Level.ERROR for each in result.violations):
             report.say(
-                f"  [red]suspect[/]: nothing is trained on it; next: holdfast back-out {feed} {result.batch}, "
+                f"  [red]suspect[/]: nothing is trained on it; next: holdfast backout {feed} {result.batch}, "
                 f"or holdfast accept {feed} {result.batch} --reason WHY"
             )
     report.result({"batches": [result.as_dict() for result in results]})
-
-
-@command("Rows")
-def publish(
-    snapshot: Annotated[
-        str | None,
-        typer.Argument(help="The cut to publish.", show_default="a new one of all tables as they are"),
-    ] = None,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Publish a snapshot as Delta tables over the same files, for Polars, DuckDB, Spark and others to read."""
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    store = loaded.store()
-    snapshot = named.snapshot(store, snapshot) if snapshot else loaded.cut(store).snapshot
-    published = publishing.publish(store, snapshot)
-    report.say(f"[green]ok[/] snapshot [bold]{snapshot}[/]")
-    for table, path in sorted(published.items()):
-        report.say(f"  {table}: {escape(str(path))}")
-    report.result({"snapshot": snapshot, "tables": {table: str(path) for table, path in published.items()}})

@@ -36,7 +36,7 @@ def verify(
     ] = False,
     sources: Annotated[
         list[Path] | None,
-        typer.Option("--from", help="A backup in which lost bytes may be looked for.", file_okay=False),
+        typer.Option("--backup", help="A backup to restore lost bytes from.", file_okay=False),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Only names, sizes and the ledger; no content is read.")
@@ -203,8 +203,8 @@ def vacuum(
     keep: Annotated[
         str, typer.Option("--keep", help="What is younger than this stays readable, such as '30d' or '12h'.")
     ] = "30d",
-    newest: Annotated[
-        int, typer.Option("--newest", min=0, help="So many snapshots stay, however old.")
+    keep_last: Annotated[
+        int, typer.Option("--keep-last", min=0, help="How many of the newest snapshots stay, however old.")
     ] = retention.NEWEST,
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this it is only shown.")] = False,
     project: Directory = HERE,
@@ -218,14 +218,14 @@ def vacuum(
     """
     report = Report(as_json=as_json)
     store, moment, span = Project.load(project, declaration).store(), now_us(), duration(keep, "--keep")
-    shown = retention.plan(store, now_us=moment, keep=span, newest=newest)
+    shown = retention.plan(store, now_us=moment, keep=span, newest=keep_last)
     if shown.files:
         sizes = [(file.table, file.path, file.bytes) for file in shown.files[:_SHOWN]]
         report.table("Files that may go", ["table", "file", "bytes"], sizes)
     if shown.snapshots:
         report.say(f"snapshots that cannot be read without them: {', '.join(shown.snapshots)}")
     if apply and (shown.files or shown.snapshots):
-        retention.vacuum(store, shown, now_us=moment, keep=span, newest=newest)
+        retention.vacuum(store, shown, now_us=moment, keep=span, newest=keep_last)
     done = "let go of" if apply else "would let go of"
     files, cuts = counted(len(shown.files), "file"), counted(len(shown.snapshots), "snapshot")
     report.say(

@@ -112,7 +112,7 @@ def init(
         f"holdfast ingest rows {data}",
         "holdfast train",
         "holdfast qualify",
-        "holdfast rollout",
+        "holdfast rollout start",
         "holdfast up",
     ]
     for line in commands:

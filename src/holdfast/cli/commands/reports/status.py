@@ -142,7 +142,7 @@ def _first_steps(document: dict[str, Any]) -> str:
     if document["rollouts"] and document["rollouts"][0]["running"]:
         return "holdfast up"
     if "qualified" in states:
-        return "holdfast rollout"
+        return "holdfast rollout start"
     if "registered" in states:
         return "holdfast qualify"
     return "holdfast train" if document["feeds"] else "holdfast ingest FEED FILE"

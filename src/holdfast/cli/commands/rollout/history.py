@@ -1,4 +1,4 @@
-"""The ledger of pushes: pushes, and pushes label."""
+"""List and label the pushes of a model: rollout history, rollout label."""
 
 from __future__ import annotations
 
@@ -10,37 +10,21 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from holdfast.cli.app import app
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.output import Report
 from holdfast.cli.project import Project, now_us
 from holdfast.control.rollout import pushes as ledger
 
-group = typer.Typer(
-    name="pushes",
-    help="What became of each rollout: good, bad, escaped or censored.",
-    invoke_without_command=True,
-)
-app.add_typer(group, rich_help_panel="Versions")
-
 
 class Label(StrEnum):
-    """What a person may say of a push."""
+    """The labels that a person may give a push."""
 
     GOOD = "good"
     BAD = "bad"
 
 
-@group.callback()
-def pushes(
-    context: typer.Context,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """List every push with its label, what it cost, and how soon it was found out. Example: holdfast pushes"""
-    if context.invoked_subcommand is not None:
-        return
+def history(project: Directory = HERE, declaration: DeclarationFile = None, as_json: AsJson = False) -> None:
+    """List every push with its label, its cost and the time to detection. Example: holdfast rollout history"""
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     found = ledger.listed(loaded.store(), loaded.model.name)
@@ -81,23 +65,22 @@ def pushes(
     report.result({"pushes": [asdict(each) for each in found], "totals": asdict(totals)})
 
 
-@group.command()
 def label(
     rollout: Annotated[int, typer.Argument(help="The number of the rollout.")],
-    what: Annotated[Label, typer.Argument(help="What it was, as was found out later.")],
-    why: Annotated[str, typer.Option("--why", help="How that is known; kept in the ledger.")],
+    what: Annotated[Label, typer.Argument(help="Whether the push was good or bad.")],
+    reason: Annotated[str, typer.Option("--reason", help="How that is known; recorded in the ledger.")],
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a push was, when that was found out later than its evidence could tell.
+    """Label a push good or bad, when that became known after its rollout ended.
 
-    Example: holdfast pushes label 7 bad --why "refunds in May trace back to it"
+    Example: holdfast rollout label 7 bad --reason "refunds in May trace back to it"
     """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     row = ledger.relabel(
-        loaded.store(), rollout, good=what is Label.GOOD, why=why, actor=getpass.getuser(), now_us=now_us()
+        loaded.store(), rollout, good=what is Label.GOOD, why=reason, actor=getpass.getuser(), now_us=now_us()
     )
     report.say(f"[green]ok[/] the push of rollout {rollout} is called {row.outcome}: {escape(row.reason)}")
     report.result({"rollout": rollout, "push": row.outcome, "reason": row.reason, "by": row.labelled_by})

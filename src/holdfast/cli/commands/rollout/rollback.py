@@ -66,8 +66,8 @@ class Part(StrEnum):
     """What a push may consist of."""
 
     MODEL = "model"
-    CONFIGURATION = "configuration"
-    BINARY = "binary"
+    SERVING_CONFIG = "serving-config"
+    RUNTIME = "runtime"
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ def rollback(
     version: Annotated[
         str | None,
         typer.Option(
-            "--from",
+            "--version",
             help="The version that must not answer.",
             show_default="what is being rolled out, else the champion",
         ),
@@ -104,10 +104,10 @@ def rollback(
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Only decide; do not wait until servers were seen to obey.")
     ] = False,
-    ledger_seconds: Annotated[
+    ledger_timeout: Annotated[
         float,
         typer.Option(
-            "--ledger-seconds", help="After how long the ledger is done without; 0 at once.", min=0.0
+            "--ledger-timeout", help="After how long the ledger is done without; 0 at once.", min=0.0
         ),
     ] = LEDGER_SECONDS,
     project: Directory = HERE,
@@ -119,7 +119,7 @@ def rollback(
     Done means that every server that answers was seen to answer with the intended version. Example:
     holdfast rollback --reason "answers 1.0 for everybody"
 
-    Asking again does no harm: what another version has just given way to is taken back only by --from.
+    Asking again does no harm: what another version has just given way to is taken back only by --version.
     """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
@@ -127,18 +127,18 @@ def rollback(
     if server is not None:
         through_server(report, settings, server, version, reason)
         return
-    attempt = _through_ledger(settings, model, version, reason, only, ledger_seconds)
+    attempt = _through_ledger(settings, model, version, reason, only, ledger_timeout)
     if attempt.decided is not None:
         _tell_ledger(report, attempt.decided, no_wait=no_wait)
         return
     if isinstance(attempt.error, HoldfastError) and not _is_ledgers(attempt.error):
         raise attempt.error
     why = (
-        f"the ledger did not answer within {ledger_seconds:g} s"
+        f"the ledger did not answer within {ledger_timeout:g} s"
         if attempt.error is None
         else f"the ledger cannot be used: {_words(attempt.error)}"
     )
-    if only in (Part.CONFIGURATION, Part.BINARY):
+    if only in (Part.SERVING_CONFIG, Part.RUNTIME):
         raise UnavailableError(
             "HF302",
             f"{why}, and a {only} is taken back through it alone",
@@ -194,9 +194,9 @@ def _decide(settings: Settings, model: str, version: str | None, reason: str, on
             before = traffic_plans.before_rollout_in(connection, model, row.rollout)
         since = 0 if before is None else before.plan.plan
     configured = replaced = None
-    if only in (None, Part.CONFIGURATION):
+    if only in (None, Part.SERVING_CONFIG):
         configured = configuring.roll_back(store, model, now_us=now_us(), since_plan=since, **who)
-    if only in (None, Part.BINARY):
+    if only in (None, Part.RUNTIME):
         replaced = pushing.roll_back(store, model, now_us=now_us(), since_plan=since, **who)
     if row is None and configured is None and replaced is None:
         raise RefusedError(
@@ -248,8 +248,8 @@ def _tell_ledger(report: Report, decided: _Decided, *, no_wait: bool) -> None:
             "state": None if row is None else row.state,
             "champion": None if row is None else row.champion,
             "challenger": None if row is None else row.challenger,
-            "configuration": decided.configuration,
-            "binary": decided.binary,
+            "serving_config": decided.configuration,
+            "runtime": decided.binary,
             "plan": decided.plan,
             **_as_document(returned),
         }
@@ -326,7 +326,7 @@ def _abort(directory: Path, model: str, version: str | None, reason: str, why: s
             "HF303",
             f"{version} has no traffic by the plan that servers kept; they know {', '.join(sorted(known))}",
             state="nothing was changed",
-            next_command="holdfast rollback --from one of these",
+            next_command="holdfast rollback --version with one of these",
         )
     abort = abort_of(kept, version, reason, getpass.getuser())
     told = kept.versions.get(abort.version)
@@ -343,7 +343,7 @@ def _abort(directory: Path, model: str, version: str | None, reason: str, why: s
             "HF404",
             f"{why}, and traffic has just gone back to {abort.version}: it is not taken back unless it is named",
             state="nothing was changed",
-            next_command=f"nothing, or holdfast rollback --from {abort.version}",
+            next_command=f"nothing, or holdfast rollback --version {abort.version}",
         )
     return abort
 

@@ -1,33 +1,32 @@
-"""Commands for a rollout and its policy: rollout, policy."""
+"""Roll versions out: rollout start, status, pause, resume, undo, history, label."""
 
 from __future__ import annotations
 
 import getpass
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from holdfast.cli.app import command
+from holdfast.cli.app import app
 from holdfast.cli.commands.evaluation.replay import replay_when_due
+from holdfast.cli.commands.rollout import history, rollback
+from holdfast.cli.commands.rollout.policy import print_edit
 from holdfast.cli.commands.runtimes.runtime_trial import try_when_due
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
 from holdfast.cli.output import Report
 from holdfast.cli.project import Project, now_us
-from holdfast.control.reports import policy_power
 from holdfast.control.reports.progress import RolloutProgress, progress
 from holdfast.control.rollout import pause as pausing
 from holdfast.control.rollout import reconcile as rolling
-from holdfast.declaration import Model
-from holdfast.errors import InputError, RefusedError
+from holdfast.errors import RefusedError
 from holdfast.formatting import ago, hours, share
 from holdfast.records import Verdict
 from holdfast.rollout import Canary
 from holdfast.rollout.model.metric import SLICES
 from holdfast.rollout.model.state_machine import State
-from holdfast.rollout.power import PowerRow
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
 from holdfast.store.models import versions
@@ -35,89 +34,31 @@ from holdfast.store.rollout import rollouts
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 
+group = typer.Typer(
+    name="rollout",
+    help="Roll a version out: start, follow, pause, undo, and list what became of earlier ones.",
+    no_args_is_help=True,
+)
+app.add_typer(group, rich_help_panel="Versions")
 
-@command("Versions")
-def rollout(
+Reason = Annotated[str, typer.Option("--reason", help="Why; recorded in the ledger.")]
+
+
+@group.command()
+def start(
     version: VersionName = None,
-    show: Annotated[
-        bool, typer.Option("--show", help="Only show how far the rollout is, or the watch that follows it.")
-    ] = False,
-    pause: Annotated[
-        bool, typer.Option("--pause", help="Hold the canary at its share. Harm still rolls it back.")
-    ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Let a canary that is held go on.")] = False,
-    reason: Annotated[
-        str, typer.Option("--reason", help="Why it is held or goes on; kept in the ledger.")
-    ] = pausing.UNSAID,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Begin to roll a qualified version out. The control loop carries it on, and rolls it back when it does harm.
+    """Start the rollout of a qualified version. The control loop advances it, and rolls it back if it does harm.
 
-    Where `holdfast binary use` said what servers are, the version is tried with that first unless it was.
+    First replays recorded requests if the policy requires it, and tests the version with the runtime in force.
 
-    Example: holdfast rollout v3-1f2e3d4c, and then holdfast rollout --show
-    """
-    report = Report(as_json=as_json)
-    if show + pause + resume + (version is not None) > 1:
-        raise InputError(
-            "HF201",
-            "a version, --show, --pause and --resume exclude each other",
-            next_command="holdfast rollout --help",
-        )
-    loaded = Project.load(project, declaration)
-    store = loaded.store()
-    if show:
-        _show(report, store, loaded.model.name)
-    elif pause or resume:
-        move = pausing.pause if pause else pausing.resume
-        actor = getpass.getuser()
-        number = move(store, loaded.model.name, actor=actor, reason=reason, now_us=now_us())
-        row = rollouts.get(store, number)
-        state = row.state
-        report.say(f"[green]ok[/] rollout {number} is {state}: {escape(row.reason)}")
-        report.result({"rollout": number, "state": state})
-    else:
-        _begin(report, loaded, declaration, version)
-
-
-@command("Versions")
-def policy(
-    against: Annotated[
-        int | None,
-        typer.Option("--against", help="The rollout whose policy is the old one.", show_default="the last"),
-    ] = None,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what the declared rollout policy costs and catches, beside the one of an earlier rollout.
-
-    Both error rates: how often a good version is taken back, and which harm is found, how soon, with the traffic that the
-    model really has. Example: holdfast policy --against 4
+    Example: holdfast rollout start v3-1f2e3d4c
     """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
-    store = loaded.store()
-    declared: Canary = loaded.model.rollout
-    before, number = declared, None
-    if against is not None:
-        before, number = Canary.from_json(rollouts.get(store, against).policy), against
-    else:
-        known = rollouts.of_model(store, loaded.model.name)
-        if known:
-            before, number = Canary.from_json(known[0].policy), known[0].rollout
-    with report.progress("simulating the tests"):
-        traffic = policy_power.measured(store, loaded.model.name, now_us=now_us())
-        found = policy_power.compare(before, declared, traffic)
-    settings = policy_power.settings_of(declared)
-    report.table("The declared policy", ["setting", "value, durations in seconds"], list(settings.items()))
-    _say_comparison(report, found, number)
-    report.result({"policy": settings, "against": number, **asdict(found)})
-
-
-def _begin(report: Report, loaded: Project, declaration: Path | None, version: str | None) -> None:
     store, model = loaded.store(), loaded.model
     version = (
         name_lookup.version(store, version, model.name) if version else _newest_to_roll_out(store, model.name)
@@ -137,92 +78,67 @@ def _begin(report: Report, loaded: Project, declaration: Path | None, version: s
             f"[green]ok[/] rollout {number} of {version} has begun; "
             "it goes on while `holdfast up` or `holdfast control` runs"
         )
-        edited = _say_edit(report, store, model, Canary.from_json(before[0].policy)) if before else None
+        edited = print_edit(report, store, model, Canary.from_json(before[0].policy)) if before else None
     report.result(
         {
             "rollout": number,
             "version": version,
             "policy": edited,
-            "tried_with": None if trial is None else trial.binary,
+            "tested_with": None if trial is None else trial.binary,
         }
     )
 
 
-def _say_edit(report: Report, store: Store, model: Model, before: Canary) -> dict[str, Any] | None:
-    """What an edit of the policy since the last rollout does to both error rates, shortly; None when it was not edited."""
-    if before == model.rollout:
-        return None
-    traffic = policy_power.measured(store, model.name, now_us=now_us())
-    found = policy_power.compare(before, model.rollout, traffic, first_step_only=True)
-    for change in found.changes:
-        report.say(f"  policy: {change.field} was {escape(change.before)}, is {escape(change.after)}")
-    report.say(f"  needless roll-backs: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} now")
-    for each in found.power[:1]:
-        report.say(
-            f"  {each.metric}, {escape(each.effect)}, at {each.share_percent:g} %: half are found "
-            f"{_minutes(each.before)} before, {_minutes(each.after)} now (all: holdfast policy)"
-        )
-    return asdict(found)
+@group.command()
+def status(project: Directory = HERE, declaration: DeclarationFile = None, as_json: AsJson = False) -> None:
+    """Show the running rollout, or the bake time after it: each metric against its bound.
+
+    Example: holdfast rollout status
+    """
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    _show(report, loaded.store(), loaded.model.name)
 
 
-def _say_comparison(report: Report, found: policy_power.Comparison, number: int | None) -> None:
-    old = f"the policy of rollout {number}"
-    if number is None:
-        report.say("no rollout has had a policy yet: this is the declared one alone")
-    elif not found.changes:
-        report.say(f"the declared policy is {old}")
-    for change in found.changes:
-        report.say(
-            f"{change.field}: {escape(change.before)} in {old}, [bold]{escape(change.after)}[/] declared"
-        )
-    before = f"{found.alpha_before:.2%} before, " if found.changes else ""
-    report.say(
-        f"needless roll-backs of a good version: at most {before}{found.alpha_after:.2%} declared "
-        "in all stages together (replay, shadow, canary, watch)"
-    )
-    if found.traffic is None:
-        report.say("what it would find is unknown: the model has had no traffic in the last 7 days")
-        return
-    report.say(
-        f"measured: {found.traffic.units_per_minute:,.1f} requests a minute, "
-        f"{found.traffic.labelled_per_minute:,.1f} labelled, {found.traffic.error_rate:.3%} failed"
-    )
-    twice = bool(found.changes)  # the same policy beside itself says nothing
-    measures = ("in its step", "within an hour", "half found")
-    heads = [head for each in measures for head in ((each, "declared") if twice else (each,))]
-    report.table(
-        "What is found, before and declared" if twice else "What is found",
-        ["metric", "harm", "share", *heads],
-        [
-            (
-                each.metric,
-                each.effect,
-                f"{each.share_percent:g} %",
-                *(
-                    cell(row)
-                    for cell in (_within_step, _within_hour, _minutes)
-                    for row in ((each.before, each.after) if twice else (each.after,))
-                ),
-            )
-            for each in found.power
-        ],
-    )
+@group.command()
+def pause(
+    reason: Reason = pausing.UNSAID,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pause the canary at its share. Harm still rolls it back.
+
+    Example: holdfast rollout pause --reason "lunch"
+    """
+    _move(pausing.pause, reason, Report(as_json=as_json), Project.load(project, declaration))
 
 
-def _within_step(row: PowerRow | None) -> str:
-    return "-" if row is None else f"{row.within_step:.0%}"
+@group.command()
+def resume(
+    reason: Reason = pausing.UNSAID,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Resume a paused canary.
+
+    Example: holdfast rollout resume
+    """
+    _move(pausing.resume, reason, Report(as_json=as_json), Project.load(project, declaration))
 
 
-def _within_hour(row: PowerRow | None) -> str:
-    return "-" if row is None else f"{row.within_hour:.0%}"
+group.command(name="undo")(rollback.rollback)
+group.command(name="history")(history.history)
+group.command(name="label")(history.label)
 
 
-def _minutes(row: PowerRow | None) -> str:
-    if row is None:
-        return "-"
-    if row.median_minutes is None:
-        return f"after {row.looked_minutes:,.3g} min"
-    return f"in {row.median_minutes:,.3g} min"
+def _move(move: Callable[..., int], reason: str, report: Report, loaded: Project) -> None:
+    store = loaded.store()
+    number = move(store, loaded.model.name, actor=getpass.getuser(), reason=reason, now_us=now_us())
+    row = rollouts.get(store, number)
+    report.say(f"[green]ok[/] rollout {number} is {row.state}: {escape(row.reason)}")
+    report.result({"rollout": number, "state": row.state})
 
 
 def _show(report: Report, store: Store, model: str) -> None:
@@ -230,7 +146,7 @@ def _show(report: Report, store: Store, model: str) -> None:
     found = progress(store, model, now)
     if found is None:
         report.say(
-            "no rollout is under way, and no promotion is watched; next: holdfast rollout, or holdfast pushes"
+            "no rollout is under way, and no promotion is watched; next: holdfast rollout start, or holdfast rollout history"
         )
         report.result({"progress": None})
         return
@@ -297,7 +213,7 @@ def _newest_to_roll_out(store: Store, model: str) -> str:
             "HF403",
             f"the newest version, {newest.version}, is {newest.state} and not qualified",
             state="nothing was changed",
-            next_command=f"holdfast qualify {newest.version}, or holdfast rollout with the name of an older version",
+            next_command=f"holdfast qualify {newest.version}, or holdfast rollout start with the name of an older version",
         )
     for row in rollouts.of_model(store, model):
         if row.challenger == newest.version and row.state in (State.ROLLING_BACK, State.ROLLED_BACK):
@@ -305,6 +221,6 @@ def _newest_to_roll_out(store: Store, model: str) -> str:
                 "HF403",
                 f"the newest version, {newest.version}, was taken back by {row.actor}: {row.reason}",
                 state="nothing was changed",
-                next_command=f"holdfast train, or holdfast rollout {newest.version} to try it again",
+                next_command=f"holdfast train, or holdfast rollout start {newest.version} to try it again",
             )
     return newest.version

@@ -1,4 +1,4 @@
-"""The commands for what servers are: binary, and binary facts, register, try and use."""
+"""Push the runtime that serves: runtime list, show, register, test, use."""
 
 from __future__ import annotations
 
@@ -30,25 +30,18 @@ SEEN_SECONDS: Final = 40.0
 """How long servers may take to be replaced before the command says that they were not."""
 
 group = typer.Typer(
-    name="binary",
-    help="What servers are: the release of Holdfast with all that it runs on.",
-    invoke_without_command=True,
+    name="runtime",
+    help="The set of Python and package versions that serves: register, test and push it.",
+    no_args_is_help=True,
 )
 app.add_typer(group, rich_help_panel="Running")
 
-BinaryId = Annotated[str, typer.Argument(metavar="BINARY", help="The binary, as in b-1f2e3d4c5b6a.")]
+RuntimeId = Annotated[str, typer.Argument(metavar="RUNTIME", help="The runtime, as in b-1f2e3d4c5b6a.")]
 
 
-@group.callback()
-def binary(
-    context: typer.Context,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the registered binaries, which is in force, and which servers are what. Example: holdfast binary"""
-    if context.invoked_subcommand is not None:
-        return
+@group.command(name="list")
+def list_(project: Directory = HERE, declaration: DeclarationFile = None, as_json: AsJson = False) -> None:
+    """List the registered runtimes: which is in force, and which servers run which. Example: holdfast runtime list"""
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store, model = loaded.store(), loaded.model.name
@@ -62,7 +55,7 @@ def binary(
     ids = [each.binary for each in known]
     rows = [
         {
-            "binary": each.binary,
+            "runtime": each.binary,
             "in_force": each.binary == wanted,
             "servers": running.get(each.binary, []),
             "command": list(each.command),
@@ -72,8 +65,8 @@ def binary(
         for each in known
     ]
     report.table(
-        "Binaries",
-        ["binary", "in force", "servers", "command", "registered"],
+        "Runtimes",
+        ["runtime", "in force", "servers", "command", "registered"],
         [
             (
                 each.binary,
@@ -88,16 +81,19 @@ def binary(
     others = {name: who for name, who in running.items() if name not in ids}
     for name, who in others.items():
         report.say(f"{', '.join(who)} runs {name}, which is not registered")
-    report.result({"binaries": rows, "unregistered": others})
+    report.result({"runtimes": rows, "unregistered": others})
 
 
 @group.command()
-def facts(project: Directory = HERE, as_json: AsJson = False) -> None:
-    """Say what this command is: the releases of what is on the way of a request. Example: holdfast binary facts --json"""
+def show(project: Directory = HERE, as_json: AsJson = False) -> None:
+    """Print this runtime: the versions of Python and of the libraries that serve requests.
+
+    Example: holdfast runtime show --json
+    """
     report = Report(as_json=as_json)
     own = runtimes.here(Settings.read(project).build)
-    report.table(own.id, ["made of", "release"], list(own.facts.items()))
-    report.result({"binary": own.id, "facts": dict(own.facts)})
+    report.table(own.id, ["package", "version"], list(own.facts.items()))
+    report.result({"runtime": own.id, "facts": dict(own.facts)})
 
 
 @group.command()
@@ -109,9 +105,9 @@ def register(
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a command what it is, and keep that with the command. It is run as it stands, by no shell.
+    """Register a runtime: run a command, without a shell, to learn its versions, and store both.
 
-    Example: holdfast binary register -- /opt/holdfast-0.2/bin/python -m holdfast
+    Example: holdfast runtime register -- /opt/holdfast-0.2/bin/python -m holdfast
     """
     report = Report(as_json=as_json)
     store = Project.load(project, declaration).store()
@@ -120,21 +116,22 @@ def register(
         name = runtimes.register(connection, found, words, now_us=now_us())
     apart = runtimes.here(Settings.read(project).build).difference(found)
     report.say(f"[green]{name}[/] {escape(apart) or 'is what this command is'}")
-    report.result({"binary": name, "facts": dict(found.facts), "command": words})
+    report.result({"runtime": name, "facts": dict(found.facts), "command": words})
 
 
-@group.command(name="try")
-def try_(
-    name: BinaryId,
+@group.command(name="test")
+def compare(
+    name: RuntimeId,
     version: Annotated[
-        str | None, typer.Option("--version", help="Try this version.", show_default="the intended one")
+        str | None, typer.Option("--version", help="Test with this version.", show_default="the intended one")
     ] = None,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a binary answer, on a copy of the store, what callers asked, and compare with what serves. Exit status 1 when
-    it differs. Example: holdfast binary try b-1f2e3d4c5b6a
+    """Test a runtime on a copy of the store: replay requests and compare the predictions with those served.
+
+    Exit status 1 if they differ. Example: holdfast runtime test b-1f2e3d4c5b6a
     """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
@@ -144,9 +141,9 @@ def try_(
     found = trying(report, loaded, declaration, name, version)
     report.result(
         {
-            "binary": name,
+            "runtime": name,
             "version": found.version,
-            "configuration": found.configuration,
+            "serving_config": found.configuration,
             "verdict": str(found.verdict),
             "explanation": found.explanation,
         }
@@ -157,21 +154,21 @@ def try_(
 
 @group.command()
 def use(
-    name: BinaryId,
+    name: RuntimeId,
     reason: Annotated[
         str, typer.Option("--reason", help="Why; kept in the ledger.")
     ] = "asked for by a person",
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Only decide; do not wait until servers were replaced.")
+        bool, typer.Option("--no-wait", help="Return once it is decided; do not wait for the servers.")
     ] = False,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a binary serve. What was not tried with who answers is tried first, and refused when it answers otherwise.
+    """Push a runtime. It is tested first with each version that serves, and refused if the predictions differ.
 
-    `holdfast up` starts it beside what runs. `holdfast rollback --only binary` takes it back. Example:
-    holdfast binary use b-1f2e3d4c5b6a
+    `holdfast up` starts it and then stops the old one. `holdfast rollback --only runtime` undoes it. Example:
+    holdfast runtime use b-1f2e3d4c5b6a
     """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
@@ -204,7 +201,7 @@ def use(
             report.say(
                 f"[green]done[/] {counted(len(answered.answered), 'server')} after {answered.took_ms:.0f} ms"
             )
-    report.result({"binary": name, "plan": number, "done": done, "took_ms": took_ms})
+    report.result({"runtime": name, "plan": number, "done": done, "took_ms": took_ms})
 
 
 def _intended(loaded: Project) -> str:
@@ -214,6 +211,6 @@ def _intended(loaded: Project) -> str:
             "HF303",
             f"no version of {loaded.model.name!r} serves yet",
             state="nothing was tried",
-            next_command="holdfast rollout",
+            next_command="holdfast rollout start",
         )
     return plan.intended

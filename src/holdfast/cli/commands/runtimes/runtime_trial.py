@@ -74,7 +74,7 @@ def serving(loaded: Project) -> BinaryRow:
                 "HF403",
                 f"servers are {each}, and nobody said how that is started, so that there would be no way back",
                 state="nothing was written",
-                next_command="holdfast binary register -- COMMAND, with the command that servers were started by",
+                next_command="holdfast runtime register -- COMMAND, with the command that servers were started by",
             )
     return known[found[0]]
 

@@ -1,4 +1,4 @@
-"""The command for what servers run with."""
+"""Show and push the serving config: serving-config get, serving-config set."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import getpass
 import json
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli.app import command
+from holdfast.cli.app import app
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.output import Report
 from holdfast.cli.project import Project, now_us
@@ -23,71 +23,81 @@ from holdfast.store.rollout import traffic_plans
 from holdfast.store.serving import servers
 
 SEEN_SECONDS = 10.0
-"""How long servers may take to follow before the command says that they do not."""
+"""How long servers may take to apply a change before the command fails."""
 
 
-@command("Running")
-def configuration(
-    options: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="What to change, as NAME=VALUE.", show_default="nothing: what is in force is shown"
-        ),
-    ] = None,
+group = typer.Typer(
+    name="serving-config", help="The limits of servers: show and push them.", no_args_is_help=True
+)
+app.add_typer(group, rich_help_panel="Running")
+
+
+@group.command()
+def get(project: Directory = HERE, declaration: DeclarationFile = None, as_json: AsJson = False) -> None:
+    """Show the serving config in force. Example: holdfast serving-config get"""
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    with loaded.store().ledger.read() as connection:
+        limits = configuring.current(connection, loaded.model.name)
+    _print(report, limits)
+    report.result(_as_document(limits))
+
+
+@group.command(name="set")
+def set_(
+    options: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="The limits to change.")],
     reason: Annotated[
-        str, typer.Option("--reason", help="Why; kept in the ledger.")
-    ] = "asked for by a person",
+        str, typer.Option("--reason", help="Why; recorded in the ledger.")
+    ] = "requested by an operator",
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what servers run with, or push a change of it, which they follow without a restart.
+    """Push a change of the serving config. Servers apply it without a restart.
 
-    `holdfast rollback --only configuration` takes it back. Example: holdfast configuration body_bytes=1048576
+    `holdfast rollback --only serving-config` undoes it. Example: holdfast serving-config set body_bytes=1048576
     """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store, model = loaded.store(), loaded.model.name
     with store.ledger.read() as connection:
         limits = configuring.current(connection, model)
-    answered = None
-    if options:
-        limits = ConnectionLimits.of(asdict(limits) | dict(map(_option, options)))
-        registered = servers.registered(store, model)
-        number = configuring.push(
-            store, model, limits, actor=getpass.getuser(), reason=reason, now_us=now_us()
+    limits = ConnectionLimits.of(asdict(limits) | dict(map(_option, options)))
+    registered = servers.registered(store, model)
+    number = configuring.push(store, model, limits, actor=getpass.getuser(), reason=reason, now_us=now_us())
+    decided = time.monotonic()
+    plan = traffic_plans.newest(store, model)
+    assert plan is not None, "a serving config is pushed by a plan"
+    seen = convergence.configured(number, limits.id, plan.intended)
+    answered = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
+    report.say(f"[green]decided[/] servers run with {limits.id} (plan {number})")
+    if answered.waiting:
+        raise UnavailableError(
+            "HF503",
+            f"{', '.join(answered.waiting)} did not apply it within {SEEN_SECONDS:g} s",
+            state=f"plan {number} is in the ledger",
+            next_command="holdfast status, or holdfast rollback --only serving-config",
         )
-        decided = time.monotonic()
-        plan = traffic_plans.newest(store, model)
-        assert plan is not None, "a configuration is pushed by a plan"
-        seen = convergence.configured(number, limits.id, plan.intended)
-        answered = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
-        report.say(f"[green]decided[/] servers run with {limits.id} (plan {number})")
-        if answered.waiting:
-            raise UnavailableError(
-                "HF503",
-                f"{', '.join(answered.waiting)} did not follow within {SEEN_SECONDS:g} s",
-                state=f"plan {number} is in the ledger",
-                next_command="holdfast status, or holdfast rollback --only configuration",
-            )
-        if answered.done:
-            report.say(
-                f"[green]done[/] {counted(len(answered.answered), 'server')} after {answered.took_ms:.0f} ms"
-            )
+    if answered.done:
+        report.say(
+            f"[green]done[/] {counted(len(answered.answered), 'server')} after {answered.took_ms:.0f} ms"
+        )
+    _print(report, limits)
+    took_ms = answered.took_ms if answered.done else None
+    report.result(_as_document(limits) | {"plan": number, "done": answered.done, "took_ms": took_ms})
+
+
+def _print(report: Report, limits: ConnectionLimits) -> None:
     usual = asdict(ConnectionLimits())
     report.table(
         limits.id,
         ["option", "value", "default"],
         [(name, value, usual[name]) for name, value in asdict(limits).items()],
     )
-    report.result(
-        {
-            "configuration": limits.id,
-            "options": asdict(limits),
-            "done": None if answered is None else answered.done,
-            "took_ms": answered.took_ms if answered is not None and answered.done else None,
-        }
-    )
+
+
+def _as_document(limits: ConnectionLimits) -> dict[str, Any]:
+    return {"serving_config": limits.id, "options": asdict(limits)}
 
 
 def _option(text: str) -> tuple[str, object]:
@@ -99,5 +109,5 @@ def _option(text: str) -> tuple[str, object]:
             "HF103",
             f"{text!r} is not NAME=NUMBER",
             state="nothing was changed",
-            next_command="holdfast configuration --help",
+            next_command="holdfast serving-config set --help",
         ) from error

@@ -24,16 +24,16 @@ from holdfast.errors import HoldfastError
 from holdfast.formatting import counted
 from holdfast.settings import Settings
 
-Supervisor = Annotated[
-    int | None,
-    typer.Option("--supervisor", hidden=True, help="End when this process is no longer the parent."),
-]
-
-Listening = Annotated[
+ExitWithParent = Annotated[
     int | None,
     typer.Option(
-        "--listening", hidden=True, help="Listen on the socket of this descriptor, which others share."
+        "--exit-with-parent", hidden=True, help="Exit when the process with this id is no longer the parent."
     ),
+]
+
+Fd = Annotated[
+    int | None,
+    typer.Option("--fd", hidden=True, help="Listen on the shared socket with this file descriptor."),
 ]
 WhenReady = Annotated[
     bool, typer.Option("--when-ready", hidden=True, help="Take no connection before a version can answer it.")
@@ -46,21 +46,21 @@ _SHOWN_FINDINGS = 5
 def serve(
     project: Directory = HERE,
     declaration: DeclarationFile = None,
-    supervisor: Supervisor = None,
-    listening: Listening = None,
+    exit_with_parent: ExitWithParent = None,
+    fd: Fd = None,
     when_ready: WhenReady = False,
 ) -> None:
     """Answer requests (Open Inference Protocol v2 over REST) until SIGTERM or Ctrl-C."""
     from holdfast.serve.server import serve_forever  # each process loads only what it runs
 
     loaded = Project.load(project, declaration)
-    supervise.end_with(supervisor)
-    serve_forever(loaded.settings, loaded.model.name, listening=listening, when_ready=when_ready)
+    supervise.end_with(exit_with_parent)
+    serve_forever(loaded.settings, loaded.model.name, listening=fd, when_ready=when_ready)
 
 
 @command("Running")
 def control(
-    project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
+    project: Directory = HERE, declaration: DeclarationFile = None, exit_with_parent: ExitWithParent = None
 ) -> None:
     """Watch the servers, join labels, carry rollouts on or back, until SIGTERM or Ctrl-C."""
     from holdfast.cli.commands.drills.drill_workspace import place_of
@@ -72,7 +72,7 @@ def control(
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     loaded = Project.load(project, declaration)
-    supervise.end_with(supervisor)
+    supervise.end_with(exit_with_parent)
     stopped = _stop_on_signals()
     store = loaded.store()
     for finding in verify.verify(store, quick=True).findings:
@@ -115,13 +115,13 @@ def control(
 
 @command("Running")
 def page(
-    project: Directory = HERE, declaration: DeclarationFile = None, supervisor: Supervisor = None
+    project: Directory = HERE, declaration: DeclarationFile = None, exit_with_parent: ExitWithParent = None
 ) -> None:
     """Show the page (and its JSON at /api/status) until SIGTERM or Ctrl-C."""
     from holdfast.web.run import serve_page
 
     loaded = Project.load(project, declaration)
-    supervise.end_with(supervisor)
+    supervise.end_with(exit_with_parent)
     report = Report(as_json=False)
     serve_page(
         loaded.store(), loaded.model.name, loaded.settings, started=lambda url: report.say(f"page at {url}")

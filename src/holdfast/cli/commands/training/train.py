@@ -21,7 +21,7 @@ from holdfast.store.models import runtimes, versions
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 _STANDING = {
-    "qualified": "{version} is [green]qualified[/]; next: holdfast rollout {version}",
+    "qualified": "{version} is [green]qualified[/]; next: holdfast rollout start {version}",
     "registered": "{version} could [yellow]not be judged to the end[/]; "
     "load more labelled rows, or declare a longer holdout in the model file, and train again",
     "refused": "{version} is [red]refused[/]; it will not be rolled out",

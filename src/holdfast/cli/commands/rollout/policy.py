@@ -1,0 +1,132 @@
+"""Compare the declared rollout policy with an earlier one: policy."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from holdfast.cli.app import command
+from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
+from holdfast.cli.output import Report
+from holdfast.cli.project import Project, now_us
+from holdfast.control.reports import policy_power
+from holdfast.declaration import Model
+from holdfast.rollout import Canary
+from holdfast.rollout.power import PowerRow
+from holdfast.store import Store
+from holdfast.store.rollout import rollouts
+
+
+@command("Versions")
+def policy(
+    against: Annotated[
+        int | None,
+        typer.Option("--against", help="The rollout whose policy is the old one.", show_default="the last"),
+    ] = None,
+    project: Directory = HERE,
+    declaration: DeclarationFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the declared rollout policy costs and catches, beside the one of an earlier rollout.
+
+    Both error rates: how often a good version is taken back, and which harm is found, how soon, with the traffic that the
+    model really has. Example: holdfast policy --against 4
+    """
+    report = Report(as_json=as_json)
+    loaded = Project.load(project, declaration)
+    store = loaded.store()
+    declared: Canary = loaded.model.rollout
+    before, number = declared, None
+    if against is not None:
+        before, number = Canary.from_json(rollouts.get(store, against).policy), against
+    else:
+        known = rollouts.of_model(store, loaded.model.name)
+        if known:
+            before, number = Canary.from_json(known[0].policy), known[0].rollout
+    with report.progress("simulating the tests"):
+        traffic = policy_power.measured(store, loaded.model.name, now_us=now_us())
+        found = policy_power.compare(before, declared, traffic)
+    settings = policy_power.settings_of(declared)
+    report.table("The declared policy", ["setting", "value, durations in seconds"], list(settings.items()))
+    _say_comparison(report, found, number)
+    report.result({"policy": settings, "against": number, **asdict(found)})
+
+
+def print_edit(report: Report, store: Store, model: Model, before: Canary) -> dict[str, Any] | None:
+    """What an edit of the policy since the last rollout does to both error rates, shortly; None when it was not edited."""
+    if before == model.rollout:
+        return None
+    traffic = policy_power.measured(store, model.name, now_us=now_us())
+    found = policy_power.compare(before, model.rollout, traffic, first_step_only=True)
+    for change in found.changes:
+        report.say(f"  policy: {change.field} was {escape(change.before)}, is {escape(change.after)}")
+    report.say(f"  needless roll-backs: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} now")
+    for each in found.power[:1]:
+        report.say(
+            f"  {each.metric}, {escape(each.effect)}, at {each.share_percent:g} %: half are found "
+            f"{_minutes(each.before)} before, {_minutes(each.after)} now (all: holdfast policy)"
+        )
+    return asdict(found)
+
+
+def _say_comparison(report: Report, found: policy_power.Comparison, number: int | None) -> None:
+    old = f"the policy of rollout {number}"
+    if number is None:
+        report.say("no rollout has had a policy yet: this is the declared one alone")
+    elif not found.changes:
+        report.say(f"the declared policy is {old}")
+    for change in found.changes:
+        report.say(
+            f"{change.field}: {escape(change.before)} in {old}, [bold]{escape(change.after)}[/] declared"
+        )
+    before = f"{found.alpha_before:.2%} before, " if found.changes else ""
+    report.say(
+        f"needless roll-backs of a good version: at most {before}{found.alpha_after:.2%} declared "
+        "in all stages together (replay, shadow, canary, watch)"
+    )
+    if found.traffic is None:
+        report.say("what it would find is unknown: the model has had no traffic in the last 7 days")
+        return
+    report.say(
+        f"measured: {found.traffic.units_per_minute:,.1f} requests a minute, "
+        f"{found.traffic.labelled_per_minute:,.1f} labelled, {found.traffic.error_rate:.3%} failed"
+    )
+    twice = bool(found.changes)  # the same policy beside itself says nothing
+    measures = ("in its step", "within an hour", "half found")
+    heads = [head for each in measures for head in ((each, "declared") if twice else (each,))]
+    report.table(
+        "What is found, before and declared" if twice else "What is found",
+        ["metric", "harm", "share", *heads],
+        [
+            (
+                each.metric,
+                each.effect,
+                f"{each.share_percent:g} %",
+                *(
+                    cell(row)
+                    for cell in (_within_step, _within_hour, _minutes)
+                    for row in ((each.before, each.after) if twice else (each.after,))
+                ),
+            )
+            for each in found.power
+        ],
+    )
+
+
+def _within_step(row: PowerRow | None) -> str:
+    return "-" if row is None else f"{row.within_step:.0%}"
+
+
+def _within_hour(row: PowerRow | None) -> str:
+    return "-" if row is None else f"{row.within_hour:.0%}"
+
+
+def _minutes(row: PowerRow | None) -> str:
+    if row is None:
+        return "-"
+    if row.median_minutes is None:
+        return f"after {row.looked_minutes:,.3g} min"
+    return f"in {row.median_minutes:,.3g} min"

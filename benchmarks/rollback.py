@@ -64,7 +64,7 @@ AFTER_SECONDS = 0.06
 SERVER = """
 import sys
 from pathlib import Path
-from holdfast.serve.run import serve_forever
+from holdfast.serve.server import serve_forever
 from holdfast.settings import Settings
 serve_forever(Settings(Path(sys.argv[1]), sys.argv[2], "127.0.0.1", 0, 0), sys.argv[3], linger_seconds=0.0)
 """

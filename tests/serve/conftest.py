@@ -56,7 +56,7 @@ SERVER = """
 import sys
 from pathlib import Path
 from holdfast.settings import Settings
-from holdfast.serve.run import serve_forever
+from holdfast.serve.server import serve_forever
 root, model = Path(sys.argv[1]), sys.argv[2]
 serve_forever(Settings(root, f"sqlite:///{root / 'ledger.db'}", "127.0.0.1", 0, 0, abort_token=sys.argv[4]), model,
               poll_seconds=0.05, linger_seconds=float(sys.argv[3]))

@@ -34,7 +34,7 @@ SERVER = """
 import os
 from pathlib import Path
 from holdfast.settings import Settings
-from holdfast.serve.run import serve_forever
+from holdfast.serve.server import serve_forever
 serve_forever(Settings.read(Path(os.environ["HOLDFAST_ROOT"])), "flight-delay", linger_seconds=0.0)
 """
 

@@ -29,8 +29,6 @@ from multiprocessing.synchronize import Event as Ending
 from pathlib import Path
 from typing import Any, Final
 
-from tests.serve.conftest import MODEL, World, row, tensors
-
 from holdfast.cli.demo.sandbox import free_port
 from holdfast.control.http.server_client import FAILURES, Asking
 from holdfast.control.probing import convergence
@@ -41,6 +39,7 @@ from holdfast.store.models import runtimes, serving_configs
 from holdfast.store.models.runtimes import BinaryRow, Release
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Server
+from tests.support.serving_world import MODEL, World, row, tensors
 
 HOLDFAST: Final = (sys.executable, "-m", "holdfast")
 KEPT, FRESH = 6, 2

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.servers.postgres import Server as Postgres
-
 from holdfast.store.db.ledger import sqlite_url
+from tests.support.postgres import Server as Postgres
 
 TMPFS_BYTES = 48 << 20
 

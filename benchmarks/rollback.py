@@ -37,9 +37,6 @@ from typing import Any
 
 from benchmarks.failing_ledgers import KINDS, Ledger
 from benchmarks.steady_load import Load
-from tests.serve.conftest import MODEL, World
-from tests.servers.postgres import UnavailableHereError
-
 from holdfast.cli.commands.rollout.rollback import abort_of
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import abort_sync, reconcile
@@ -51,6 +48,8 @@ from holdfast.store.db import leases
 from holdfast.store.models import versions
 from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.serving import aborts, local_servers, servers
+from tests.support.postgres import UnavailableHereError
+from tests.support.serving_world import MODEL, World
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 GOOD, BAD, HEURISTIC = "tenth", "half", "delay"

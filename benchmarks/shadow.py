@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from serve import CONTRACT, MODEL, build, json_body, run_server
 from sqlalchemy import insert, select
 
 from holdfast.settings import Settings
@@ -30,7 +31,6 @@ from holdfast.store.db import schema
 from holdfast.store.files import blobs
 from holdfast.store.rollout import traffic_plans
 from holdfast.train.artifact import open_sealed, seal
-from serve import CONTRACT, MODEL, build, json_body, run_server
 
 LANES = 8
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 
-from tests.serve.conftest import MODEL, row, tensors
+from tests.support.serving_world import MODEL, row, tensors
 
 CLIENT = """
 import http.client, json, sys, threading, time

@@ -1,112 +1,21 @@
-"""What tests of every kind share: a PostgreSQL that is started once, and the ledger on either database."""
+"""What tests of every kind share."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+import os
 
 import pytest
 
-import holdfast.store
-from holdfast.store.db.ledger import Ledger
+from tests.support import processes
 
-_SERVERS = Path(__file__).with_name("servers")
+os.environ["PYTHONPATH"] = processes.PYTHONPATH
 
-
-def load_server(name: str) -> ModuleType:
-    """The module `name` of tests/servers; tests are no package."""
-    key = f"holdfast_test_servers_{name}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, _SERVERS / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[key] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[key])
-    return sys.modules[key]
-
-
-def start_postgres(*settings: str) -> Any:
-    """A new PostgreSQL; the test is skipped, with the reason, where none can run."""
-    postgres = load_server("postgres")
-    try:
-        return postgres.Server.start_new(*settings)
-    except postgres.UnavailableHereError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Any]:
-    """A running PostgreSQL for the whole session. Only its process is ever killed, never the machine: it need not sync."""
-    server = start_postgres("fsync=off", "max_connections=200")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[Any]:
-    """A PostgreSQL that a test may kill; it syncs what it commits."""
-    server = start_postgres()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres_server: Any) -> str:
-    """The name of a database that holds an empty ledger: a copy of it is made sooner than a new one is migrated."""
-    postgres_server.execute("CREATE DATABASE ledger_template")
-    Ledger.open(postgres_server.url("ledger_template", "postgresql+psycopg")).close()
-    return "ledger_template"
-
-
-class PostgresLedgers:
-    """The ledgers of one test: for each SQLite file that it would have, a database."""
-
-    def __init__(self, server: Any, template: str) -> None:
-        self._server = server
-        self._template = template
-        self._made: dict[str, str] = {}
-
-    def url(self, path: Path) -> str:
-        """What stands in for `sqlite_url`."""
-        name = "ledger_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
-        if name not in self._made:
-            self._server.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
-            self._made[name] = self._server.url(name, "postgresql+psycopg")
-        return self._made[name]
-
-    def disconnect(self) -> None:
-        """End what the test left connected. The databases go with the server: removing one takes longer than making it."""
-        for name in self._made:
-            self._server.execute(
-                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-            )
-
-
-@pytest.fixture
-def postgres_ledgers(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[PostgresLedgers]:
-    """From here on a store that names no ledger has it on PostgreSQL."""
-    server = request.getfixturevalue("postgres_server")
-    ledgers = PostgresLedgers(server, request.getfixturevalue("postgres_template"))
-    monkeypatch.setattr(holdfast.store, "sqlite_url", ledgers.url)
-    yield ledgers
-    ledgers.disconnect()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def each_ledger(request: pytest.FixtureRequest) -> str:
-    """Runs a test once on each database: `pytestmark = pytest.mark.usefixtures("each_ledger")`."""
-    if request.param == "postgresql":
-        if request.node.get_closest_marker("sqlite"):
-            pytest.skip("it is about SQLite's file")
-        request.getfixturevalue("postgres_ledgers")
-    return str(request.param)
+pytest_plugins = [
+    "tests.support.deliveries",
+    "tests.support.ledgers",
+    "tests.support.serving_world",
+    "tests.support.webhook_server",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,6 @@
 """The corruption matrix: every kind of file that the store has, damaged in every way, must be found, and no wrong row read.
 
-    python tests/durability/corruption.py --seed 7
+    python -m tests.durability.corruption --seed 7
 
 prints the table: for each kind and each damage how often it was done, how often found by `verify` or refused when the store
 was opened, and how many wrong rows were read meanwhile.
@@ -9,7 +9,6 @@ was opened, and how many wrong rows were read meanwhile.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import random
 import shutil
 import sys
@@ -18,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 
 import polars as pl
 from sqlalchemy import insert
@@ -38,6 +36,7 @@ from holdfast.store.files import blobs, data_files, staging
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, frame
 from holdfast.store.telemetry import prediction_files, shadow_files
+from tests.support import loader
 
 DAMAGES = ("empty", "half", "bit", "missing", "swapped")
 TABLES = ("flights", "flights__quarantine")
@@ -64,7 +63,6 @@ class Cell:
 
 def build(home: Path, *, compacted: bool) -> Path:
     """A store with every kind of file; its root."""
-    loader = _loader()
     store = Store.open(home / "store")
     for day in range(4):
         ingest(store, loader.FEED, f"day-{day}", _delivery(home, day), now_us=NOW_US + day)
@@ -84,20 +82,6 @@ def build(home: Path, *, compacted: bool) -> Path:
     _tombstones(store)
     store.ledger.close()
     return store.root
-
-
-def _loader() -> ModuleType:
-    return load_module("matrix_loader", Path(__file__).parents[1] / "flow" / "loader.py")
-
-
-def load_module(name: str, path: Path) -> ModuleType:
-    """The program at `path` as a module."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _delivery(home: Path, day: int) -> Path:
@@ -371,7 +355,7 @@ def try_log(home: Path, how: str, chance: random.Random, cell: Cell) -> None:
         shutil.rmtree(work / name, ignore_errors=True)
     work.mkdir(exist_ok=True)
     for name, days in (("rival", 1), ("store", 3)):
-        loader, store = _loader(), Store.open(work / name)
+        store = Store.open(work / name)
         with store.ledger.read() as open_connection:
             for day in range(days):
                 ingest(store, loader.FEED, f"day-{day}", _delivery(work, day), now_us=NOW_US + day)

@@ -4,7 +4,7 @@ strace writes down every system call of a real program. The lint follows them: a
 synced, and the name of a new file until its directory is. Whatever is unsafe at an acknowledgement (a line that begins
 with "ACK " on standard output) is a finding.
 
-    python tests/durability/fsync_lint.py ROOT PROGRAM ARGUMENT...
+    python -m tests.durability.fsync_lint ROOT PROGRAM ARGUMENT...
 
 lints any program, which keeps what it acknowledges under ROOT.
 """

@@ -11,15 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "soak"))
-
-from world import check, deliver
-from zygote import FEED
-
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.maintenance.verify import verify
 from holdfast.errors import HoldfastError
 from holdfast.store import Store
+from tests.soak.delivery_history import check, deliver
+from tests.soak.fork_server import FEED
 
 DELIVERIES = 40
 

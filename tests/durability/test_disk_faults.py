@@ -10,21 +10,13 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "soak"))
-
-from world import Delivery, check, deliver
-from zygote import FEED
-
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
+from tests.soak.delivery_history import Delivery, check, deliver
+from tests.soak.fork_server import FEED
 
-ZYGOTE = Path(__file__).parents[1] / "soak" / "zygote.py"
-FULL_DISK = Path(__file__).with_name("full_disk.py")
-PROGRAM = (
-    "import json, sys; sys.path.insert(0, sys.argv[1]); import zygote; zygote.load(json.loads(sys.argv[2]))"
-)
+PROGRAM = "import json, sys; from tests.soak import fork_server; fork_server.load(json.loads(sys.argv[1]))"
 FAULTS = [
     ("fsync", "EIO", 1),  # a file of rows
     ("fsync", "ENOSPC", 2),  # its name
@@ -39,7 +31,7 @@ def _load(
     task = json.dumps(
         {"root": str(root), "acks": str(acks), "jobs": [[each.batch, str(each.path)] for each in sent]}
     )
-    command = [sys.executable, "-c", PROGRAM, str(ZYGOTE.parent), task]
+    command = [sys.executable, "-c", PROGRAM, task]
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed: it makes the faults")
@@ -85,7 +77,7 @@ def test_a_full_disk_takes_what_it_can_and_says_so(tmp_path: Path) -> None:
         pytest.skip("name spaces cannot be made here")
     mounted = tmp_path / "small"
     mounted.mkdir()
-    script = f"mount -t tmpfs -o size=6m tmpfs {mounted} && exec {sys.executable} {FULL_DISK} {mounted}"
+    script = f"mount -t tmpfs -o size=6m tmpfs {mounted} && exec {sys.executable} -m tests.durability.full_disk {mounted}"
     ran = subprocess.run([unshare, "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
     if "mount" in ran.stderr and ran.returncode:
         pytest.skip("nothing can be mounted here")

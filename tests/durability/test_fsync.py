@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+from tests.durability.durable_operations import deliver
+from tests.durability.fsync_lint import NoTraceError, lint, traced
+from tests.support import loader
 
-from fsync_lint import NoTraceError, lint, traced
-
-ACKNOWLEDGER = Path(__file__).with_name("acknowledger.py")
-CHANGER = Path(__file__).with_name("changer.py")
-LOADER = Path(__file__).parents[1] / "flow" / "loader.py"
+LOADER = Path(loader.__file__)
 
 
 def _traced(command: list[str], trace: Path) -> str:
@@ -27,7 +25,7 @@ def test_every_acknowledgement_is_durable(tmp_path: Path) -> None:
     """Loads, a model's file, a compaction, a snapshot, a published table, a tombstone, a backup, a repair."""
     root, trace = tmp_path / "home", tmp_path / "trace"
     root.mkdir()
-    out = _traced([sys.executable, str(ACKNOWLEDGER), str(root)], trace)
+    out = _traced([sys.executable, "-m", "tests.durability.durable_operations", str(root)], trace)
     done = [line.split()[1] for line in out.splitlines()]
     assert done == ["ingest"] * 3 + [
         "blob",
@@ -48,7 +46,7 @@ def test_a_back_out_a_training_and_a_rebuilt_ledger_are_durable(tmp_path: Path) 
     """Ledger, tombstones, online values, the files of models, and what a recovery sets aside (R6, R68)."""
     root, trace = tmp_path / "home", tmp_path / "trace"
     root.mkdir()
-    out = _traced([sys.executable, str(CHANGER), str(root)], trace)
+    out = _traced([sys.executable, "-m", "tests.durability.backout_and_rebuild", str(root)], trace)
     assert out.splitlines() == ["ACK back-out", "ACK reload", "ACK train", "ACK recover 9 2"]
     assert lint(trace, root) == [(set(), set())] * 4
 
@@ -58,9 +56,6 @@ def test_a_loader_that_only_finds_out_that_all_is_there_is_durable_too(tmp_path:
     root, trace = tmp_path / "store", tmp_path / "trace"
     deliveries = tmp_path / "in"
     deliveries.mkdir()
-    sys.path.insert(0, str(Path(__file__).parent))
-    from acknowledger import deliver
-
     paths = [str(deliver(deliveries, day)) for day in range(2)]
     out = _traced([sys.executable, str(LOADER), str(root), "-", *paths, paths[0]], trace)
     assert [line.split()[2] for line in out.splitlines()] == ["loaded"] * 2 + ["already_loaded"]

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import insert
-from tests.serve.conftest import CONTRACT, MODEL, Served, World
 from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
@@ -30,6 +29,7 @@ from holdfast.store.db import leases, schema
 from holdfast.store.files import blobs
 from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.serving import aborts, servers
+from tests.support.serving_world import CONTRACT, MODEL, Served, World
 
 Start = Callable[..., Served]
 
@@ -200,7 +200,6 @@ def elsewhere(
     shutil.copytree(kept, root / kept.relative_to(promoted.root))
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[2] / "src"),
         "HOLDFAST_ROOT": str(root),
         "HOLDFAST_LEDGER": f"sqlite:///{promoted.root / 'ledger.db'}",
         "HOLDFAST_PORT": "0",

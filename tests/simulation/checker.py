@@ -9,12 +9,11 @@ import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actors import Actor
-from reckoning import Reckoning
-from seen import Seen, asked_by, look
-
 from holdfast.rollout import RESTING, TERMINAL, TRANSITIONS, State
 from holdfast.store.db.events import FIRST, chained
+from tests.simulation.actors import Actor
+from tests.simulation.expected_evidence import Reckoning
+from tests.simulation.ledger_view import Seen, asked_by, look
 
 ABORTED = TERMINAL | {State.ROLLING_BACK}
 COMPARED = (State.CANARY, State.PAUSED, State.VERIFYING)

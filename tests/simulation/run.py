@@ -1,6 +1,6 @@
 """Play control loops, servers, people and a bad world from seeds, and reject every history that breaks a rule.
 
-python tests/simulation/run.py --runs 10000 --seed 1
+python -m tests.simulation.run --runs 10000 --seed 1
 """
 
 from __future__ import annotations
@@ -12,14 +12,10 @@ import sys
 import time
 from collections import Counter
 from contextlib import nullcontext
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from ground import Ground
-from planted import PLANTED
-
-from simulation import Outcome, play
+from tests.simulation.initial_ledger import Ground
+from tests.simulation.planted_faults import PLANTED
+from tests.simulation.simulation import Outcome, play
 
 STEPS = 120
 

@@ -15,12 +15,6 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
-from actors import Actor, Clock, Wire
-from checker import CONTROLLER, History, RejectedError, explained
-from ground import MODEL, VERSIONS, Ground, policy
-from listening import EXPECTED, REFUSALS, Listener
-from simulated_servers import SimulatedServer
-
 from holdfast.control import loop
 from holdfast.control.probing.probe import probe
 from holdfast.control.rollout import pause, post_promotion, reconcile
@@ -34,6 +28,11 @@ from holdfast.store.serving import servers
 from holdfast.store.telemetry import log_collection, log_positions
 from holdfast.store.telemetry.log_collection import Stretch
 from holdfast.store.telemetry.log_positions import Position
+from tests.simulation.actors import Actor, Clock, Wire
+from tests.simulation.checker import CONTROLLER, History, RejectedError, explained
+from tests.simulation.expected_logs import EXPECTED, REFUSALS, Listener
+from tests.simulation.initial_ledger import MODEL, VERSIONS, Ground, policy
+from tests.simulation.simulated_servers import SimulatedServer
 
 BEGIN_US = 1_700_000_000_000_000
 HOUR_US = 3_600_000_000
@@ -382,7 +381,7 @@ def play(ground: Ground, seed: int, steps: int) -> Outcome:
         return run.go(steps)
     except RejectedError as error:
         run.outcome.rejected = (
-            f"seed {seed}: {error}\n  again: python tests/simulation/run.py --seed {seed} --runs 1 --steps {steps} -v\n  "
+            f"seed {seed}: {error}\n  again: python -m tests.simulation.run --seed {seed} --runs 1 --steps {steps} -v\n  "
             f"{explained(run.history)}"
         )
         return run.outcome

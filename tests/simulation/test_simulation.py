@@ -1,6 +1,6 @@
 """A few simulated worlds, and the mistakes that they must find (R135, P16, D6, D13).
 
-The long run is `python tests/simulation/run.py --runs 10000 --seed 1`.
+The long run is `python -m tests.simulation.run --runs 10000 --seed 1`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ground import Ground
-from planted import PLANTED
-from run import STEPS, play_on, summary
 
-from simulation import play
+from tests.simulation.initial_ledger import Ground
+from tests.simulation.planted_faults import PLANTED
+from tests.simulation.run import STEPS, play_on, summary
+from tests.simulation.simulation import play
 
 RUNS = 8
 MANY = 80

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "flow"))
-
-import backout_world
-from rollout_world import World
 from sqlalchemy import insert, select
 
 from holdfast.control.collect import collector
@@ -32,6 +27,8 @@ from holdfast.store.files import blobs, data_files
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
+from tests.support import backout_world
+from tests.support.rollout_world import World
 
 NOW_US: Final = backout_world.NOW_US
 LATER_US: Final = NOW_US + 86_400_000_000

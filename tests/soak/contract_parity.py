@@ -1,6 +1,6 @@
 """The batch and the row say the same of the same row, with the same reasons in the same order (R45, R47).
 
-    python tests/soak/contract_parity.py --rows 100000 --seed 1
+    python -m tests.soak.contract_parity --rows 100000 --seed 1
 
 Half of the rows come as JSON objects, where any value may stand anywhere: words for numbers, lone surrogates, 2**63, keys that
 are missing or too many. The other half come typed, as from a Parquet file. What is expected of keys and of what is unique

@@ -1,6 +1,6 @@
 """Kills loaders with SIGKILL, at every named point and at random moments, and checks the history of every row.
 
-    python tests/soak/crash.py --kills 1000 --loaders 4 --seed 20131
+    python -m tests.soak.crash --kills 1000 --loaders 4 --seed 20131
 
 In each world 1 to `--loaders` processes load the same deliveries at once, in other orders, some twice, some with the same
 id and other content. A killed one is followed by others. After every few kills, and when the last delivery is in, the
@@ -24,13 +24,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from world import Delivery, Zygote, check, deliver
-
 from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
 from holdfast.store.durability import failpoints
+from tests.soak.delivery_history import Delivery, Zygote, check, deliver
 
 KILLS_IN_A_WORLD = 40
 NEW_IN_A_ROUND = 3

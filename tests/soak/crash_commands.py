@@ -1,6 +1,6 @@
 """Kills every command that changes a store besides loading, at its points and at random moments, and runs it again.
 
-    python tests/soak/crash_commands.py --kills 200 --seed 20132
+    python -m tests.soak.crash_commands --kills 200 --seed 20132
 
 Compactions, vacuums, back-outs with their traffic, collections of answers and labels, and decisions of rollouts. After each
 kill, and after some a second one on the way of the next run, the same command runs to its end: then rows, ledger and files
@@ -22,13 +22,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from commands import COMMANDS, Command, end_state
-from world import Zygote
-
 from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
+from tests.soak.commands import COMMANDS, Command, end_state
+from tests.soak.delivery_history import Zygote
 
 AGAIN_SHARE = 0.25
 AT_RANDOM_SHARE = 0.3

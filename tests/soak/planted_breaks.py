@@ -1,6 +1,6 @@
 """Loads the real flights of a year day by day and plants broken contracts into copies of its days.
 
-    python tests/soak/planted_breaks.py --days 365
+    python -m tests.soak.planted_breaks --days 365
 
 prints the violations of the clean days, which should have none of level error or worse, and for each break on how many of
 the days it was caught: refused, or told at level error, by the check that should find it, about the column that it is in.
@@ -32,8 +32,9 @@ from holdfast.errors import HoldfastError
 from holdfast.feeds import Expectations, Feed, Granularity, Limits, Reference
 from holdfast.records import Level, Violation
 from holdfast.store import Store
+from tests.support.processes import ROOT
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
+EXAMPLE = ROOT / "examples" / "flights"
 NEW_YEAR = date(2013, 1, 1)
 WARM_UP = 30
 """Breaks are planted on days that have this many days before them."""

@@ -1,6 +1,6 @@
 """Races and kills of a ledger on PostgreSQL, as many as you like.
 
-    python tests/soak/postgres_ledger.py --processes 4 --batches 40 --kills 20 --seed 7
+    python -m tests.soak.postgres_ledger --processes 4 --batches 40 --kills 20 --seed 7
 
 Each process loads every batch, in an order of its own; meanwhile the postmaster is killed with SIGKILL and started again,
 `--kills` times. Prints the counts and the seed, and exits with 1 when a row is lost or there twice.
@@ -9,7 +9,6 @@ Each process loads every batch, in an order of its own; meanwhile the postmaster
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import random
 import shutil
 import sys
@@ -17,24 +16,13 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import batches
 from holdfast.store.files import data_files
-
-TESTS = Path(__file__).resolve().parents[1]
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
+from tests.control.ingest import test_postgres_ledger as scenes
+from tests.support.postgres import Server
 
 
 def main() -> int:
@@ -42,8 +30,7 @@ def main() -> int:
     for name, default in (("processes", 4), ("batches", 40), ("kills", 20), ("seed", 7)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
-    scenes = _module(TESTS / "flow" / "test_postgres_ledger.py")
-    server = _module(TESTS / "servers" / "postgres.py").Server.start_new()
+    server = Server.start_new()
     directory = Path(tempfile.mkdtemp(prefix="holdfast-soak-"))
     try:
         server.execute("CREATE DATABASE ledger")

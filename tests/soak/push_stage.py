@@ -16,7 +16,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
-from tests.soak.push_faults import Fault, planted
 
 from holdfast.cli.demo.client import tensor
 from holdfast.cli.demo.sandbox import Stage
@@ -36,6 +35,7 @@ from holdfast.store.rollout import rollouts
 from holdfast.tables.selection import Filter, Sample, Selection
 from holdfast.train import LightGBM
 from holdfast.train.artifact import open_sealed, seal
+from tests.soak.push_faults import Fault, planted
 
 NEW_YORK = ZoneInfo("America/New_York")
 CLIENT = Path(__file__).with_name("push_client.py")

@@ -11,7 +11,7 @@ hyperparameters. A bad push is such a version with a fault in its graph (`push_f
 kind that they refuse has stopped before anybody was answered; it is pushed all the same, as a version whose fault waits for
 the days after those that gates can ask about, and no gate is weakened for it.
 
-Run: python tests/soak/pushes.py --bad 20 --good 20 --seed 20131 --json pushes.json
+Run: python -m tests.soak.pushes --bad 20 --good 20 --seed 20131 --json pushes.json
 """
 
 from __future__ import annotations
@@ -28,17 +28,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from tests.soak.push_faults import FAULTS, Fault
-from tests.soak.push_stage import Callers, Extent, World
-
 from holdfast.control.rollout import pushes
 from holdfast.rollout import Canary, PushOutcome, Shadow, State
 from holdfast.rollout.evidence.evidence import requests_of
 from holdfast.rollout.model.state_machine import RESTING
 from holdfast.store.db import events
 from holdfast.store.rollout import evidence, rollouts
+from tests.soak.push_faults import FAULTS, Fault
+from tests.soak.push_stage import Callers, Extent, World
 
 CONNECTIONS = 8
 WARM_REQUESTS = 1_000

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from crash_commands import soak
+from tests.soak.crash_commands import soak
 
 pytestmark = pytest.mark.crash
 

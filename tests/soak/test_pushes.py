@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from datetime import date
 from pathlib import Path
-from types import ModuleType
 
-import pytest
+from tests.soak import pushes
 
 SEED = 20131
 KINDS = ("raises", "slow path")
 
 
-@pytest.fixture(scope="module")
-def pushes() -> ModuleType:
-    path = Path(__file__).with_name("pushes.py")
-    spec = importlib.util.spec_from_file_location("pushes", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pushes"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_bad_pushes_come_back_and_a_good_one_is_promoted(pushes: ModuleType, tmp_path: Path) -> None:
+def test_bad_pushes_come_back_and_a_good_one_is_promoted(tmp_path: Path) -> None:
     """One version is stopped by the guard of its shadow, one by its canary; nobody touches either."""
     faults = [fault for fault in pushes.FAULTS if fault.kind in KINDS]
     extent = pushes.Extent(

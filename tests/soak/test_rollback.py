@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from benchmarks.rollback import measure
 
 DRILLS, SEED, A_SECOND = 20, 20161, 100.0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 
 from holdfast.contract import compile_row
 from holdfast.declaration import Model
+from tests.support.processes import ROOT
 
-FLIGHTS = Path(__file__).parents[3] / "examples" / "flights"
+FLIGHTS = ROOT / "examples" / "flights"
 
 
 def declared(name: str, monkeypatch: pytest.MonkeyPatch) -> Model:

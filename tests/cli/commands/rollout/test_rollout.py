@@ -1,0 +1,153 @@
+"""`holdfast rollout` and `policy`, as a person types them, over a real ledger."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from holdfast.cli.app import app, load_commands
+from holdfast.errors import HoldfastError, NotFoundError, RefusedError
+from holdfast.rollout import State
+from tests.support.push_world import Pushes
+
+DECLARED = """
+from holdfast.contract import Contract, Label, Number, Text, Timestamp
+from holdfast.declaration import Model
+from holdfast.features import Value, Weekday
+from holdfast.feeds import Feed
+from holdfast.rollout import Canary
+from holdfast.train import LogisticRegression, Rate
+
+contract = Contract(
+    Text("id"), Text("carrier"), Number("distance", unit="mi"), Timestamp("at", tz="UTC"), key="id", event_time="at",
+    label=Label("late", delay="1h", missing="keep"),
+)
+rows = Feed("flights", contract)
+model = Model(
+    "m", rows=rows, feeds=(rows,), contract=contract, features=(Value("distance"),), learner=LogisticRegression(),
+    heuristic=Rate(by=(Weekday("at"),)), rollout=Canary(steps=(10, 50, 100), alpha=0.05),
+)
+"""
+DAY_US = 86_400_000_000
+
+
+class Shell:
+    """Runs commands in one project, in this process."""
+
+    def __init__(self, directory: Any) -> None:
+        load_commands("")
+        self.directory = directory
+
+    def __call__(self, *words: str) -> str:
+        done = CliRunner().invoke(app, [*words, "--project", str(self.directory)], env={"COLUMNS": "200"})
+        if isinstance(done.exception, HoldfastError):
+            raise done.exception
+        assert done.exit_code == 0, (done.output, done.exception)
+        return done.output
+
+    def json(self, *words: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self(*words, "--json"))
+        return document
+
+
+@pytest.fixture
+def story(tmp_path):
+    """A model whose first version was promoted a while ago."""
+    (tmp_path / "model.py").write_text(DECLARED)
+    made = Pushes.open(tmp_path / ".holdfast", tmp_path / "log")
+    made.world.now_us = time.time_ns() // 1000 - 30 * DAY_US
+    made.promote()
+    return made
+
+
+@pytest.fixture
+def shell(tmp_path, story):
+    return Shell(tmp_path)
+
+
+def test_a_rollout_is_shown_held_and_let_go_on(story, shell):
+    assert shell.json("rollout", "status") == {"progress": None}
+    with pytest.raises(NotFoundError, match="no rollout"):
+        shell("rollout", "pause")
+    story.minutes(1)
+    story.world.begin(story.version())
+    story.step()
+    story.minutes(1)
+    shown = shell.json("rollout", "status")["progress"]
+    assert (shown["state"], shown["share_ppm"], shown["watch_until_us"]) == ("canary", 100_000, None)
+    errors = shown["metrics"][0]
+    assert (errors["metric"], errors["needed"], errors["difference"]) == ("errors", 20, "odds ratio")
+    words = shell("rollout", "status")
+    assert "share 10 %; steps 10 %, 50 %, 100 %" in words
+    assert "harm shown, if it goes on so, in unknown" in words
+    assert "challenger against champion, 95 %" in words
+    assert "paused" in shell("rollout", "pause", "--reason", "lunch")
+    assert "held by" in shell("rollout", "status")
+    assert ": tea" in shell("rollout", "pause", "--reason", "tea")
+    assert ": tea" in shell("rollout", "pause")  # no reason is no other one
+    assert ": tea" in story.told("rollout.paused")[0]
+    assert shell.json("rollout", "resume")["state"] == "canary"
+
+
+def test_an_edit_of_the_policy_is_shown_with_both_error_rates(story, shell):
+    """R116: what it costs and what it buys, with the traffic that the model has."""
+    story.world.now_us = time.time_ns() // 1000 - 30 * 60_000_000
+    story.minutes(3, lambda _, number: {"failed": number % 50 == 0})
+    number = story.world.row().rollout
+    found = shell.json("policy", "--against", str(number))
+    changed = {each["field"]: (each["before"], each["after"]) for each in found["changes"]}
+    assert changed["alpha"] == ("0.01", "0.05")
+    assert found["traffic"]["error_rate"] == pytest.approx(0.02, abs=0.02)
+    doubled = found["power"][0]
+    assert doubled["metric"] == "errors"
+    assert doubled["after"]["false_alarm"] == pytest.approx(5 * doubled["before"]["false_alarm"])
+    assert doubled["after"]["within_hour"] >= doubled["before"]["within_hour"]
+    words = shell("policy")
+    assert "at most 2.00% before, 10.00% declared in all stages" in words
+    assert "half found" in words
+
+
+def test_a_policy_without_traffic_says_what_is_unknown(story, shell):
+    assert "what it would find is unknown" in shell("policy")
+
+
+def test_a_policy_before_any_rollout_is_shown_alone(tmp_path):
+    (tmp_path / "model.py").write_text(DECLARED)
+    words = Shell(tmp_path)("policy")
+    assert "no rollout has had a policy yet" in words
+    assert "at most 10.00% declared" in words
+    assert "labelled_per_step" in words
+    assert Shell(tmp_path).json("policy")["policy"]["steps"] == "[10.0, 50.0, 100.0]"
+
+
+def test_pushes_are_listed_and_labelled_later(story, shell):
+    story.promote()
+    number = story.world.row().rollout
+    with pytest.raises(RefusedError, match="is not over"):
+        shell("rollout", "label", str(number), "bad", "--reason", "refunds")
+    story.world.roll_back()
+    assert story.world.row().state is State.ROLLING_BACK
+    assert shell.json("rollout", "label", str(number), "bad", "--reason", "refunds")["push"] == "escaped"
+    listed = shell.json("rollout", "history")
+    assert [each["outcome"] for each in listed["pushes"]] == ["escaped", "censored"]
+    assert (listed["totals"]["escaped"], listed["totals"]["censored"]) == (1, 1)
+    words = shell("rollout", "history")
+    assert "refunds" in words
+    assert "in all 2: 0 good, 0 bad, 1 escaped, 1 censored, 0 open" in words
+
+
+def test_a_probe_of_an_older_plan_confirms_nothing(story, shell):
+    """R131: what was answered under the plan before says nothing about the one that a roll-back just wrote."""
+    story.promote()
+    story.world.probe()
+    (before,) = [each for each in shell.json("status")["servers"] if each["server"] == "srv"]
+    assert before["verdict"] == "pass"
+    story.world.roll_back()
+    (after,) = [each for each in shell.json("status")["servers"] if each["server"] == "srv"]
+    plan = story.world.plan().plan
+    assert (after["verdict"], after["plan"]) == ("inconclusive", plan - 1)
+    assert after["explanation"].startswith(f"Plan {plan} is newer than this probe")

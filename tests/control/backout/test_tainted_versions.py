@@ -1,0 +1,359 @@
+"""What a back-out does to versions that learnt from the batch: nothing tainted is given traffic again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import insert
+
+from holdfast.control.backout.backout import carry_on, plan_back_out
+from holdfast.control.evaluation import qualify
+from holdfast.control.rollout import failover, reconcile
+from holdfast.control.training import train
+from holdfast.errors import RefusedError
+from holdfast.monitor import UsageRow
+from holdfast.records import Arm, BatchId
+from holdfast.rollout import State
+from holdfast.store.backout import backouts, taints
+from holdfast.store.catalog import snapshots
+from holdfast.store.db import events, schema
+from holdfast.store.durability import failpoints
+from holdfast.store.durability.failpoints import BACKOUT_POINTS
+from holdfast.store.rollout import rollouts, traffic_plans
+from holdfast.store.telemetry import usage
+from holdfast.tables.backout import (
+    CancelRollout,
+    HoldOn,
+    ListAnswers,
+    ListFeedback,
+    Rebuild,
+    ReplaceStandIns,
+    ReturnTraffic,
+    TaintVersions,
+    blast,
+)
+from holdfast.tables.backout import State as BackoutState
+from tests.support import backout_world, rollout_world
+
+if TYPE_CHECKING:
+    from tests.support.rollout_world import World
+
+HEURISTIC = "v1-00000000"
+
+
+class Case:
+    """A model with a clean champion, and a batch from which a snapshot was cut."""
+
+    def __init__(self, root: Path, directory: Path) -> None:
+        self.world: World = rollout_world.World.open(root)
+        self.rows = backout_world
+        self.store = self.world.store
+        self.directory = directory
+        self.clean = self.world.add_version()
+        self.world.promote(self.clean)
+        for hour in (0, 1):
+            backout_world.load(self.store, directory, backout_world.FLIGHTS, hour)
+        cut = snapshots.create(self.store, ["flights"], contract_hash="c", now_us=self.world.tick())
+        self.dirty = cut.snapshot
+
+    def tainted_version(self) -> str:
+        return self.world.add_version(snapshot=self.dirty)
+
+    def back_out(self) -> backouts.BackoutRow:
+        done = self.rows.take_out(self.store, self.rows.FLIGHTS, 1, now_us=self.world.tick())
+        with self.store.ledger.read() as connection:
+            return backouts.get(connection, done.backout)
+
+    def plan(self) -> list[object]:
+        return list(plan_back_out(self.store, self.rows.FEEDS, BatchId("flights", "h1")).steps)
+
+    def step(self, kind: type) -> object:
+        return next(step for step in self.plan() if isinstance(step, kind))
+
+    def told(self, kind: str) -> list[str]:
+        with self.store.ledger.read() as connection:
+            return [each.explanation for each in events.newest(connection, kind=kind)]
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path / "store", tmp_path)
+
+
+def test_a_live_tainted_version_gives_its_traffic_back(case: Case) -> None:
+    """R7, R9: to the newest clean version, by the rollout's own roll-back, which a probe confirms."""
+    bad = case.tainted_version()
+    case.world.promote(bad)
+    assert case.world.row().state is State.PROMOTED
+    assert case.step(ReturnTraffic) == ReturnTraffic("m", bad, case.clean, case.world.row().rollout)
+    row = case.back_out()
+    assert row.state is BackoutState.DONE
+    assert case.world.row().state is State.ROLLING_BACK
+    assert "the clock was wrong" in case.world.row().reason
+    plan = case.world.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger, plan.fallback) == (case.clean, None, HEURISTIC)
+    case.world.probe()
+    assert case.world.reconcile() == ["Confirm"]
+    assert case.world.row().state is State.ROLLED_BACK
+
+
+def test_what_is_tainted_is_refused_everywhere(case: Case) -> None:
+    """R5, R15: HF406 says which batch, and what to do."""
+    bad = case.tainted_version()
+    row = case.back_out()
+    with pytest.raises(RefusedError, match=r"HF406.*flights/h1.*the clock was wrong.*holdfast train"):
+        case.world.begin(bad)
+    unjudged = case.world.add_version(state="registered", snapshot=case.dirty)
+    with case.store.ledger.write() as connection:
+        taints.add(connection, "version", [unjudged], backout=row.backout, now_us=case.world.tick())
+    with pytest.raises(RefusedError, match="HF406"):  # not HF403: to qualify it would lead nowhere
+        case.world.begin(unjudged)
+    model = case.world.model
+    with pytest.raises(RefusedError, match="HF406"):
+        qualify.qualify(case.store, model, bad, now_us=case.world.tick())
+    with pytest.raises(RefusedError, match=r"HF406.*snapshot"):
+        train.train(case.store, model, case.dirty, now_us=case.world.tick())
+
+
+@pytest.mark.parametrize("state", ["pending", "canary", "verifying"])
+def test_the_rollout_of_a_tainted_challenger_ends(case: Case, state: str) -> None:
+    bad = case.tainted_version()
+    number = case.world.begin(bad)
+    if state != "pending":
+        case.world.champion_answers()
+        case.world.reconcile()
+    if state == "verifying":
+        for _ in range(3):
+            case.world.traffic()
+            case.world.reconcile()
+    assert case.world.row().state == state
+    wanted = (
+        CancelRollout("m", number, bad) if state == "pending" else ReturnTraffic("m", bad, case.clean, number)
+    )
+    assert wanted in case.plan()
+    case.back_out()
+    assert case.world.row().state is (State.CANCELLED if state == "pending" else State.ROLLING_BACK)
+    plan = case.world.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger) == (case.clean, None)
+
+
+def test_a_clean_challenger_of_a_tainted_champion_gives_way_to_what_was_proven(case: Case) -> None:
+    bad = case.tainted_version()
+    case.world.promote(bad)
+    new = case.world.add_version()
+    case.world.begin(new)
+    case.world.champion_answers()
+    case.world.reconcile()
+    assert case.world.row().state is State.CANARY
+    case.back_out()
+    plan = case.world.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger) == (case.clean, None)
+    case.world.probe()
+    case.world.reconcile()
+    case.world.begin(new)  # nothing speaks against it: it may begin anew, against a clean champion
+    assert case.world.row().champion == case.clean
+
+
+def test_without_a_clean_version_the_heuristic_answers(tmp_path: Path) -> None:
+    case = _only_tainted(tmp_path, heuristic="clean")
+    champion = case.world.row().challenger
+    assert case.step(ReturnTraffic) == ReturnTraffic("m", champion, HEURISTIC, case.world.row().rollout)
+    case.back_out()
+    plan = case.world.plan()
+    assert plan is not None
+    assert plan.champion == HEURISTIC
+
+
+def test_with_nothing_clean_the_last_one_goes_on_and_it_is_said(tmp_path: Path) -> None:
+    """R9: the rebuild may then take over by a rollout, against the one that is held."""
+    case = _only_tainted(tmp_path, heuristic="tainted")
+    champion = case.world.row().challenger
+    before = case.world.plan()
+    assert case.step(HoldOn) == HoldOn("m", champion)
+    case.back_out()
+    assert case.world.plan() == before
+    assert len(case.told("traffic.held")) == 1
+    assert champion in case.told("traffic.held")[0]
+    rebuilt = case.world.add_version()
+    case.world.promote(rebuilt)
+    plan = case.world.plan()
+    assert plan is not None
+    assert (plan.champion, plan.previous, plan.fallback) == (rebuilt, None, None)
+    with pytest.raises(RefusedError, match=r"HF406.*nothing clean to return to"):
+        case.world.roll_back()
+
+
+def _only_tainted(tmp_path: Path, *, heuristic: str) -> Case:
+    """A model whose only candidate, and its heuristic with `heuristic` "tainted", learnt from the batch."""
+    case = Case.__new__(Case)
+    case.world, case.rows, case.directory = (
+        rollout_world.World.open(tmp_path / "store"),
+        backout_world,
+        tmp_path,
+    )
+    case.store = case.world.store
+    backout_world.load(case.store, tmp_path, backout_world.FLIGHTS, 1)
+    case.dirty = snapshots.create(
+        case.store, ["flights"], contract_hash="c", now_us=case.world.tick()
+    ).snapshot
+    if heuristic == "tainted":
+        with case.store.ledger.write() as connection:
+            connection.execute(schema.versions.update().values(snapshot=case.dirty))
+    case.world.promote(case.tainted_version())
+    return case
+
+
+def test_tainted_versions_stop_standing_by(case: Case) -> None:
+    """The champion is clean, and what it would fall back to is not."""
+    bad = case.tainted_version()
+    case.world.promote(bad)
+    good = case.world.add_version()
+    case.world.promote(good)
+    plan = case.world.plan()
+    assert plan is not None
+    assert plan.previous == bad
+    assert case.step(ReplaceStandIns) == ReplaceStandIns("m", (bad,), HEURISTIC)
+    case.back_out()
+    plan = case.world.plan()
+    assert plan is not None
+    assert (plan.champion, plan.previous, plan.fallback) == (good, None, HEURISTIC)
+    case.world.roll_back()  # a person takes the champion back: not to the version before, which is tainted
+    plan = case.world.plan()
+    assert plan is not None
+    assert plan.champion == case.clean
+
+
+def test_answers_and_feedback_are_listed_by_version_and_time(case: Case) -> None:
+    """R10: of tainted versions all, of clean ones that read its online values at most so many; and what it cost."""
+    bad = case.tainted_version()
+    case.world.promote(bad)
+    minute = 60_000_000
+    first = case.rows.NOW_US // minute * minute + 10 * minute
+    with case.store.ledger.write() as connection:
+        for version, at, rows in ((bad, first, 5), (bad, first + 3 * minute, 7), (case.clean, first, 4)):
+            usage.add(connection, "m", [UsageRow(version, Arm.CHAMPION, "ok", at, 2, rows, 0, {})])
+        usage.add(connection, "m", [UsageRow(bad, Arm.CHAMPION, "contract", first, 1, 9, 0, {})])
+        for number in range(3):
+            connection.execute(
+                insert(schema.labels).values(
+                    prediction=f"p{number}", value=1.0, source="s", received_us=1, joined=1
+                )
+            )
+            connection.execute(
+                insert(schema.outcomes).values(
+                    prediction=f"p{number}", model="m", version=bad, arm="champion", probability=0.5, label=1.0,
+                    event_us=1, joined_us=first,
+                )
+            )  # fmt: skip
+    plan = plan_back_out(case.store, case.rows.FEEDS, BatchId("flights", "h1"))
+    listed = next(step for step in plan.steps if isinstance(step, ListAnswers)).answers
+    mine = [each for each in listed if each.version == bad]
+    assert [(each.cause, each.requests, each.rows) for each in mine] == [("version", 4, 12)]
+    assert (mine[0].first_us, mine[0].last_us) == (first, first + 4 * minute)
+    assert next(each for each in listed if each.version == case.clean).cause == "online"
+    assert next(step for step in plan.steps if isinstance(step, ListFeedback)).feedback[0].labels == 3
+    assert next(step for step in plan.steps if isinstance(step, Rebuild)) == Rebuild(
+        "m", ("flights",), (bad,)
+    )
+    totals = blast(plan, cost_per_answer=0.25)
+    assert (totals.answers, totals.labels, totals.versions, totals.live, totals.cost) == (12, 3, 1, 1, 3.0)
+
+
+def state_of(case: Case) -> dict[str, object]:
+    """Everything that a back-out may change."""
+    plan = case.world.plan()
+    with case.store.ledger.read() as connection:
+        row = backouts.newest(connection, 5)
+        told = [
+            (each.kind, each.subject, each.actor, each.explanation)
+            for each in reversed(events.newest(connection))
+        ]
+        tainted = sorted(taints.versions_of(connection, "m"))
+    assert plan is not None
+    return {
+        "rows": case.rows.readable(case.store),
+        "served": case.rows.served(case.store),
+        "plan": (plan.champion, plan.challenger, plan.previous, plan.fallback),
+        "rollouts": [(each.rollout, each.state) for each in rollouts.of_model(case.store, "m")],
+        "events": told,
+        "tainted": tainted,
+        "backouts": [(each.state, each.steps_done, each.plan) for each in row],
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The end of a back-out that nobody killed."""
+    directory = tmp_path_factory.mktemp("undisturbed")
+    case = Case(directory / "store", directory)
+    case.world.promote(case.tainted_version())
+    backout_world.take_out(case.store, backout_world.FLIGHTS, 1)
+    return state_of(case)
+
+
+@pytest.mark.crash
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("point", "resumed_by"), [(point, ("command", "loop")[n % 2]) for n, point in enumerate(BACKOUT_POINTS)]
+)
+def test_a_killed_back_out_is_carried_on(
+    case: Case, undisturbed: dict[str, object], point: str, resumed_by: str
+) -> None:
+    """R2, R6: kill -9 at every named point; the end is that of one that was not killed."""
+    case.world.promote(case.tainted_version())
+    command = [sys.executable, str(case.rows.__file__), str(case.store.root), point, "1"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == -9, process.stderr
+    assert "ACK" not in process.stdout
+    if resumed_by == "loop":
+        done = carry_on(case.store, now_us=case.rows.NOW_US)
+        assert done == ([] if point in ("backout.before_begin", "backout.ended") else [1])
+    case.rows.take_out(case.store, case.rows.FLIGHTS, 1)
+    assert state_of(case) == undisturbed
+
+
+def test_carrying_out_twice_changes_and_says_nothing_more(case: Case) -> None:
+    case.world.promote(case.tainted_version())
+    case.back_out()
+    before = state_of(case)
+    with case.store.ledger.write() as connection:
+        assert failover.carry_out(connection, case.store, "m", reason="r", actor="a", now_us=1) == []
+    assert state_of(case) == before
+
+
+def test_a_rollout_that_moves_on_meanwhile_is_found(case: Case) -> None:
+    """The loop promotes the tainted challenger between the removal and the step: the step looks again."""
+    bad = case.tainted_version()
+    case.world.begin(bad)
+    case.world.champion_answers()
+    case.world.reconcile()
+
+    def loop(point: str) -> None:
+        if point == "backout.removed":
+            for _ in range(6):
+                case.world.traffic()
+                case.world.reconcile()
+                case.world.probe()
+
+    failpoints.arm(loop)
+    try:
+        case.back_out()
+    finally:
+        failpoints.arm(None)
+    plan = case.world.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger) == (case.clean, None)
+    assert next(step for step in case.told("batch.backed_out"))
+    assert isinstance(case.world.row().state, State)
+    with case.store.ledger.read() as connection:
+        assert taints.tainted(connection, "version", bad)
+        assert TaintVersions((bad,)) in backouts.newest(connection, 1)[0].plan.steps
+    assert traffic_plans.newest(case.store, "m") == plan
+    assert reconcile.reconcile(case.store, "m", case.world.lease, now_us=case.world.tick()) == []

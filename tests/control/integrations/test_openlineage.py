@@ -1,0 +1,153 @@
+"""A catalogue of OpenLineage is told over real HTTP: everything, in order, at least once, and nothing waits for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.control.integrations import openlineage
+from holdfast.errors import UnavailableError
+from holdfast.store import Store
+from holdfast.store.db import event_cursors, events
+from tests.support import backout_world
+
+
+class Catalogue(ThreadingHTTPServer):
+    """Keeps what it is sent; refuses everything while `refuses` is true, and sends callers on to `redirects_to`."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.taken: list[dict[str, Any]] = []
+        self.refuses = False
+        self.redirects_to = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Catalogue
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        fits = self.path == "/api/v1/lineage" and self.headers["Content-Type"] == "application/json"
+        away = self.server.refuses or self.server.redirects_to
+        self.send_response(302 if self.server.redirects_to else 503 if away else 201 if fits else 400)
+        if self.server.redirects_to:
+            self.send_header("Location", self.server.redirects_to)
+        self.end_headers()
+        if fits and not away:
+            self.server.taken.append(json.loads(body))
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def catalogue() -> Iterator[Catalogue]:
+    server = Catalogue()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def jobs(catalogue: Catalogue) -> list[str]:
+    return [each["job"]["name"] for each in catalogue.taken if each["eventType"] == "COMPLETE"]
+
+
+def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
+    tmp_path: Path, catalogue: Catalogue
+) -> None:
+    store = Store.open(tmp_path / "store")
+    world = backout_world
+    world.load(store, tmp_path, world.ALONE, 0)
+    world.load(store, tmp_path, world.ALONE, 1)
+    catalogue.refuses = True
+    with pytest.raises(UnavailableError, match=r"HF209.*did not take"):
+        openlineage.announce(store, catalogue.url)
+    assert catalogue.taken == []
+    catalogue.refuses = False
+    openlineage.announce(store, catalogue.url)
+    assert jobs(catalogue) == ["load.alone", "load.alone"]
+    assert openlineage.announce(store, catalogue.url) == 0
+    world.take_out(store, world.ALONE, 1)
+    openlineage.announce(store, f"{catalogue.url}/api/v1/lineage")
+    assert jobs(catalogue) == ["load.alone", "load.alone", "back-out.alone"]
+    loaded, gone = catalogue.taken[3], catalogue.taken[-1]
+    assert {field["name"] for field in loaded["outputs"][0]["facets"]["schema"]["fields"]} >= {"id", "delay"}
+    assert loaded["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"] == 11
+    assert gone["outputs"][0]["facets"]["holdfast_backout"]["reason"] == "the clock was wrong"
+    assert gone["inputs"][0]["inputFacets"]["dataQualityMetrics"]["rowCount"] == 11
+    assert gone["outputs"][0]["facets"]["version"]["datasetVersion"] == "3"
+    with store.ledger.read() as connection:
+        newest = events.newest(connection, limit=1)[0].event
+        assert event_cursors.reached(connection, openlineage.FOLLOWER) == newest
+
+
+def test_told_again_it_is_the_same_run(tmp_path: Path, catalogue: Catalogue) -> None:
+    """At least once: who was killed after telling tells again, and the catalogue sees the run that it has."""
+    store = Store.open(tmp_path / "store")
+    backout_world.load(store, tmp_path, backout_world.ALONE, 0)
+    openlineage.announce(store, catalogue.url)
+    with store.ledger.write() as connection:
+        connection.exec_driver_sql("DELETE FROM followers")
+    openlineage.announce(store, catalogue.url)
+    assert catalogue.taken[0] == catalogue.taken[2]
+    assert catalogue.taken[1] == catalogue.taken[3]
+
+
+def test_the_announcer_goes_on_when_the_catalogue_comes_back(
+    tmp_path: Path, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store.open(tmp_path / "store")
+    backout_world.load(store, tmp_path, backout_world.ALONE, 0)
+    catalogue.refuses = True
+    rounds = iter(range(6))
+
+    def wait(_seconds: float) -> bool:
+        number = next(rounds)
+        catalogue.refuses = number < 4
+        return number == 5
+
+    openlineage.run(store, catalogue.url, wait=wait, pause_seconds=0.0)
+    assert jobs(catalogue) == ["load.alone"]
+    assert len([record for record in caplog.records if "did not take" in record.message]) == 1
+
+
+def test_nobody_but_the_declared_catalogue_is_called(tmp_path: Path, catalogue: Catalogue) -> None:
+    """A redirect is an answer like any other: what is not taken where it was sent is told again."""
+    store = Store.open(tmp_path / "store")
+    backout_world.load(store, tmp_path, backout_world.ALONE, 0)
+    called: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            called.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    elsewhere = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=elsewhere.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        catalogue.redirects_to = f"http://127.0.0.1:{elsewhere.server_port}/"
+        with pytest.raises(UnavailableError, match=r"HF209.*did not take.*status 302"):
+            openlineage.announce(store, catalogue.url)
+    finally:
+        elsewhere.shutdown()
+        thread.join()
+        elsewhere.server_close()
+    assert (called, catalogue.taken) == ([], [])
+    catalogue.redirects_to = ""
+    openlineage.announce(store, catalogue.url)
+    assert jobs(catalogue) == ["load.alone"]

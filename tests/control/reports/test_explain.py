@@ -1,0 +1,65 @@
+"""The story of a rollout: every decision with what was known at that moment, and the traffic that followed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from holdfast.cli.commands.reports.explain import _print
+from holdfast.cli.output import Report
+from holdfast.control.reports.explain import explain
+from holdfast.errors import NotFoundError
+from tests.support import rollout_world
+
+
+@pytest.fixture
+def world(tmp_path: Path):
+    made = rollout_world.World.open(tmp_path / "store")
+    made.promote(made.add_version())
+    return made
+
+
+def test_each_decision_is_told_with_its_evidence_and_its_traffic(
+    world, capsys: pytest.CaptureFixture[str]
+) -> None:
+    challenger = world.add_version()
+    number = world.begin(challenger)
+    world.champion_answers()
+    world.reconcile()
+    world.traffic()
+    world.reconcile()
+    world.traffic(failing=25)
+    world.reconcile()
+    world.probe()
+    world.reconcile()
+    story = explain(world.store, number)
+    assert [(each.kind, each.actor) for each in story.chapters[:4]] == [
+        ("rollout.pending", "ann"),
+        ("rollout.canary", "holdfast"),
+        ("rollout.advanced", "holdfast"),
+        ("rollout.rolling_back", "holdfast"),
+    ]
+    advanced, rolled_back = story.chapters[2:4]
+    assert {metric["metric"]: metric["verdict"] for metric in advanced.evidence} == {
+        "errors": "pass",
+        "latency": "pass",
+        "quality": "pass",
+    }
+    assert {metric["metric"]: metric["verdict"] for metric in rolled_back.evidence}["errors"] == "fail"
+    assert advanced.plan is not None
+    assert advanced.plan["share_ppm"] == 500_000
+    assert rolled_back.plan is not None
+    assert rolled_back.plan["challenger"] is None
+    json.dumps(story.as_dict(), allow_nan=False)
+    _print(Report(as_json=False), story)
+    words = capsys.readouterr().out
+    assert f"rollout {number} of m: {challenger}, against v2-00000000; it is rolled_back" in words
+    assert "harm to errors" in words
+    assert "v3-00000000 gets 50 %" in words
+
+
+def test_a_rollout_that_is_not_there_is_said_so(world) -> None:
+    with pytest.raises(NotFoundError, match="HF303"):
+        explain(world.store, 99)

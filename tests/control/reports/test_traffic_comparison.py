@@ -1,0 +1,291 @@
+"""What callers ask, replayed through the prediction log and compared with what the champion learnt from: a slice that no
+training row had, and a share of late flights that moved (R50, R51, R53)."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from sqlalchemy import insert
+
+from holdfast import (
+    Category,
+    Code,
+    Contract,
+    Feed,
+    Integer,
+    Label,
+    LogisticRegression,
+    Model,
+    Number,
+    Rate,
+    Timestamp,
+    Value,
+)
+from holdfast.control.collect import collector
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.reports import traffic_comparison as comparing
+from holdfast.control.reports.status import status
+from holdfast.control.training import snapshots as cutting
+from holdfast.control.training.train import train
+from holdfast.errors import ConflictError
+from holdfast.records import Arm
+from holdfast.serve.inference.loaded_model import LoadedVersion, load
+from holdfast.serve.inference.metrics import Counters, ServerFacts, exposition
+from holdfast.store import Store
+from holdfast.store.catalog import snapshots
+from holdfast.store.db import events, leases, schema
+from holdfast.store.db.leases import Lease
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.store.serving import servers
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
+from holdfast.store.serving.servers import Server
+from holdfast.store.telemetry import prediction_files, traffic_comparison
+from tests.support.processes import ROOT
+
+EXAMPLE = ROOT / "examples" / "flights"
+NOW_US = 1_400_000_000_000_000
+HOUR_US = 3_600_000_000
+COLUMNS = (
+    Integer("id"),
+    Category("origin", values=("EWR", "JFK", "LGA"), unseen="reject"),
+    Number("left_late", unit="min", low=-120, high=3000),
+    Number("distance", unit="mi", low=0, high=6000),
+    Timestamp("at", tz="UTC"),
+)
+ROWS = Feed(
+    "flights",
+    Contract(*COLUMNS, key="id", event_time="at", label=Label("late", delay="1h"), slices=("origin",)),
+)
+MODEL = Model(
+    "late",
+    rows=ROWS,
+    feeds=(ROWS,),
+    contract=ROWS.contract,
+    features=(Value("left_late"), Value("distance"), Code("origin")),
+    learner=LogisticRegression(),
+    heuristic=Rate(by=(Code("origin"),)),
+    holdout="2d",
+)
+
+
+def flights(first: date, last: date) -> pl.DataFrame:
+    """Real flights of those days at the moment when they left, and whether they came a quarter of an hour late."""
+    rows = (
+        runpy.run_path(str(EXAMPLE / "cut.py"))["_read"]("flights")
+        .with_row_index("id")
+        .drop_nulls(["arr_delay", "dep_delay"])
+        .select(
+            pl.col("id").cast(pl.Int64),
+            "origin",
+            left_late=pl.col("dep_delay").cast(pl.Float64),
+            distance=pl.col("distance").cast(pl.Float64),
+            at=pl.datetime("year", "month", "day", "hour", "minute", time_zone="UTC"),
+            late=pl.col("arr_delay") > 15,
+        )
+        .sort("at", "id")
+    )
+    return rows.filter(pl.col("at").dt.date().is_between(first, last))
+
+
+@dataclass
+class Line:
+    """A champion that learnt from April without LaGuardia, and the log of a server that answers with it."""
+
+    store: Store
+    version: LoadedVersion
+    snapshot: str
+    directory: Path
+    lease: Lease
+    segment: int = 0
+
+    def answer(self, rows: pl.DataFrame, *, labelled: int = 0) -> None:
+        """Log the champion's answers to `rows`, and what became of the first `labelled` of them; collect both."""
+        self.segment += 1
+        given = rows.drop("late").to_dicts()
+        scores = self.version.run([{**row, "at": int(row["at"].timestamp() * 1e6)} for row in given])
+        at_us = NOW_US + self.segment * HOUR_US
+        records: list[PredictionRecord | FeedbackRecord] = [
+            PredictionRecord(
+                f"s1-{self.segment}-{number}", at_us + number, at_us, b"u", Arm.CHAMPION, self.version.name, "", None, "ok",
+                900, [float(score)], [[row["id"], row["origin"], row["left_late"], row["distance"], row["at"].isoformat()]],
+            )
+            for number, (row, score) in enumerate(zip(given, scores, strict=True), start=1)
+        ]  # fmt: skip
+        records += [
+            FeedbackRecord(f"s1-{self.segment}-{number}/0", float(late), "arrivals", at_us)
+            for number, late in enumerate(rows["late"].head(labelled), start=1)
+        ]
+        (self.directory / f"{self.segment:08d}.log").write_bytes(b"".join(map(frame, records)))
+        while collector.collect(self.store, "late", self.lease, now_us=at_us):
+            pass
+        while collector.join(self.store, "late", self.lease, now_us=at_us):
+            pass
+
+    def compare(self, minutes: int = 1) -> traffic_comparison.Asked | None:
+        now_us = NOW_US + self.segment * HOUR_US + minutes * 60_000_000
+        return comparing.compare(self.store, "late", self.lease, now_us=now_us)
+
+    def told(self, kind: str) -> list[events.EventRow]:
+        with self.store.ledger.read() as connection:
+            return events.newest(connection, kind=kind)
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    store = Store.open(tmp_path / "store")
+    path = tmp_path / "april.parquet"
+    flights(date(2013, 4, 1), date(2013, 4, 12)).filter(pl.col("origin") != "LGA").write_parquet(path)
+    ingest(store, ROWS, "april", path, now_us=NOW_US)
+    snapshot = snapshots.create(store, ["flights"], contract_hash=ROWS.contract.hash, now_us=NOW_US).snapshot
+    row = versions.get(store, train(store, MODEL, snapshot, now_us=NOW_US).version)
+    with store.ledger.write() as connection:
+        connection.execute(
+            insert(schema.traffic_plans).values(
+                plan=1, model="late", champion=row.version, share_ppm=0, shadow_ppm=0, committed_us=NOW_US
+            )
+        )
+    directory = tmp_path / "log"
+    directory.mkdir()
+    servers.announce(store, Server("s1", "late", "http://127.0.0.1:1", directory, NOW_US))
+    lease = leases.acquire(store, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US)
+    assert isinstance(lease, Lease)
+    version = load(row.version, row.digest, blobs.get(store, row.digest), created_us=NOW_US)
+    return Line(store, version, snapshot, directory, lease)
+
+
+def drawn(rows: pl.DataFrame, share: float, count: int, seed: int) -> pl.DataFrame:
+    """`count` of `rows`, a `share` of them late: what the rows of each class look like stays as it is."""
+    draw = np.random.default_rng(seed)
+    late, punctual = rows.filter("late"), rows.filter(~pl.col("late"))
+    many = round(share * count)
+    parts = [
+        late[draw.integers(0, late.height, many).tolist()],
+        punctual[draw.integers(0, punctual.height, count - many).tolist()],
+    ]
+    return pl.concat(parts).sample(fraction=1.0, shuffle=True, seed=seed)
+
+
+def test_a_slice_that_no_training_row_had_is_told_once_and_shown(line: Line) -> None:
+    """R51, R53: an airport that appears in the requests."""
+    rows = flights(date(2013, 4, 13), date(2013, 4, 13))
+    known = rows.filter(pl.col("origin") != "LGA")
+    line.answer(known)
+    found = line.compare()
+    assert found is not None
+    assert found.answers == known.height
+    assert found.uncovered == ()
+    line.answer(rows)
+    assert line.compare(-59) is None, "half a minute has not passed"
+    found = line.compare()
+    assert found is not None
+    (uncovered,) = found.uncovered
+    laguardia = rows.filter(pl.col("origin") == "LGA").height
+    assert (uncovered.column, uncovered.value, uncovered.rows, uncovered.trained) == (
+        "origin",
+        "LGA",
+        laguardia,
+        0,
+    )
+    assert uncovered.share == laguardia / (known.height + rows.height)
+    line.compare(2)
+    (event,) = line.told("slice.uncovered")
+    assert event.subject == f"{line.version.name}/origin=LGA"
+    assert "its answers there are a guess" in event.explanation
+    document = status(line.store, "late", now_us=NOW_US)
+    shown = {each["value"]: each["covered"] for each in json.loads(json.dumps(document))["asked"]["slices"]}
+    assert shown == {"EWR": True, "JFK": True, "LGA": False}
+
+
+def test_the_share_of_late_flights_in_december_is_found_from_scores_made_for_april(line: Line) -> None:
+    """R50: December had more late flights than April. That share is planted into real flights of April, others than those
+    whose labels came, and found within 0.03."""
+    april, december = (flights(date(2013, month, 13), date(2013, month, 25)) for month in (4, 12))
+    planted = float(december["late"].to_numpy().mean())
+    mixed = april.sample(fraction=1.0, shuffle=True, seed=2)
+    line.answer(mixed.head(2_000), labelled=1_500)
+    line.compare()
+    line.answer(drawn(mixed.slice(2_000), planted, comparing.MOST_ANSWERS, seed=3), labelled=300)
+    found = line.compare()
+    assert found is not None
+    assert found.label is not None
+    label = found.label
+    assert found.answers == comparing.MOST_ANSWERS
+    assert label.trained < planted - 0.05
+    assert abs(label.estimate.estimate - planted) <= 0.03
+    assert label.check is not None
+    assert abs(label.check - planted) <= 0.03
+    assert label.seen is not None
+    assert label.seen.low <= planted <= label.seen.high
+    assert (label.seen_rows, label.calibrated_on, label.shifted) == (300, 1_500, True)
+    assert "assumed: only the share of the classes moved" in label.words
+    (event,) = line.told("label.shifted")
+    assert event.subject == line.version.name
+    with line.store.ledger.read() as connection:
+        assert traffic_comparison.last(connection, "late") == found
+
+
+def test_without_labels_the_share_is_a_guess_that_says_so_and_alarms_nobody(line: Line) -> None:
+    rows = flights(date(2013, 4, 13), date(2013, 4, 25))
+    line.answer(drawn(rows, 0.6, 2_000, seed=4))
+    found = line.compare()
+    assert found is not None
+    assert found.label is not None
+    assert found.label.estimate.estimate > found.label.trained + 0.1
+    assert (found.label.check, found.label.seen, found.label.calibrated_on, found.label.shifted) == (
+        None,
+        None,
+        0,
+        False,
+    )
+    assert "no labels to correct the scores by" in found.label.words
+    assert line.told("label.shifted") == []
+
+
+def test_what_was_found_is_among_the_metrics_and_beside_a_comparison_of_snapshots(line: Line) -> None:
+    line.answer(flights(date(2013, 4, 13), date(2013, 4, 13)), labelled=100)
+    found = line.compare()
+    assert found is not None
+    facts = ServerFacts(
+        "late", 1.0, 1, 0, ready=True, versions=(), last_rollback_seconds=0.0, ledger_read_seconds=0.0, following=True,
+        plans_refused=0, versions_left_out=0, unusable_values=0, log_dropped=0, log_failed_syncs=0, connections=0,
+        refused_connections=0, started_seconds=0.0, asked=found,
+    )  # fmt: skip
+    page = exposition(facts, Counters()).decode()
+    of = f'model="late",version="{line.version.name}"'
+    assert f'holdfast_uncovered_slices{{{of},column="origin"}} 1' in page
+    assert f'holdfast_uncovered_share_ratio{{{of},column="origin"}} 0.2' in page
+    for kind in ("trained", "estimated", "seen"):
+        assert f'holdfast_label_share_ratio{{{of},of="{kind}"}} 0.' in page
+    assert "LGA" not in page, "what clients send is no label of a metric"
+    assert cutting.answered(line.store, "late") == found
+    assert cutting.answered(line.store, "another") is None
+
+
+def test_a_loop_that_lost_its_lease_writes_nothing(line: Line) -> None:
+    line.answer(flights(date(2013, 4, 13), date(2013, 4, 13)))
+    leases.acquire(line.store, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US)
+    with pytest.raises(ConflictError, match="HF304"):
+        line.compare()
+    assert cutting.answered(line.store, "late") is None
+    assert line.told("slice.uncovered") == []
+
+
+def test_a_file_that_cannot_be_read_is_told_and_the_others_count(line: Line) -> None:
+    rows = flights(date(2013, 4, 13), date(2013, 4, 13))
+    line.answer(rows.head(100))
+    line.answer(rows.tail(200))
+    (first, _) = prediction_files.files(line.store)
+    (line.store.root / first.path).write_bytes(b"PAR1")
+    found = line.compare()
+    assert found is not None
+    assert found.answers == 200
+    (event,) = line.told("predictions.damaged")
+    assert event.subject == f"file/{first.path}"

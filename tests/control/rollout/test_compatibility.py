@@ -1,0 +1,135 @@
+"""What was not tried together gets no traffic: a version, the binary in force, the configuration in force (R115, R116)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from holdfast.control.rollout import compatibility, plan_parts, serving_config
+from holdfast.control.runtimes import runtime as pushing
+from holdfast.errors import RefusedError
+from holdfast.records import Verdict
+from holdfast.rollout.model.runtime import Binary
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.store.models import runtimes, serving_configs
+from holdfast.store.models.runtimes import Release
+from tests.support import rollout_world
+from tests.support.rollout_world import MODEL, World
+
+BLUE, GREEN = Binary({"build": "blue"}), Binary({"build": "green"})
+pytestmark = pytest.mark.sqlite
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A champion answers, and both binaries are registered."""
+    made = rollout_world.World.open(tmp_path)
+    made.promote(made.add_version())
+    with made.store.ledger.write() as connection:
+        for each in (BLUE, GREEN):
+            runtimes.register(connection, each, ["env"], now_us=made.tick())
+    return made
+
+
+def judge(world: World, version: str, binary: Binary, verdict: Verdict = Verdict.PASS) -> None:
+    with world.store.ledger.write() as connection:
+        limits = serving_config.current(connection, MODEL)
+        serving_configs.register(connection, limits, now_us=world.tick())
+        found = Release(version, binary.id, limits.id, verdict, "0.2 apart", world.tick())
+        runtimes.judge(connection, found)
+
+
+def use(world: World, binary: Binary) -> int:
+    return pushing.push(world.store, MODEL, binary.id, BLUE, actor="ann", reason="new", now_us=world.tick())
+
+
+def put_in_force(world: World, binary: Binary) -> None:
+    plan = world.plan()
+    assert plan is not None
+    judge(world, plan.champion, binary)
+    use(world, binary)
+
+
+def test_where_no_plan_asks_for_a_binary_nothing_is_asked_of_a_rollout(world: World) -> None:
+    version = world.add_version()
+    judge(world, version, GREEN, Verdict.FAIL)
+    assert world.begin(version)
+
+
+def test_a_version_that_the_binary_in_force_was_not_tried_with_is_not_rolled_out(world: World) -> None:
+    put_in_force(world, GREEN)
+    version = world.add_version()
+    judge(world, version, BLUE)
+    newest = world.row().rollout
+    with pytest.raises(RefusedError, match=rf"HF403.*{GREEN.id} was not tried with {version}") as refused:
+        world.begin(version)
+    assert refused.value.next_command == f"holdfast runtime test {GREEN.id} --version {version}"
+    assert refused.value.state == "nothing was written"
+    judge(world, version, GREEN, Verdict.FAIL)
+    with pytest.raises(RefusedError, match=r"did not pass its trial \(0\.2 apart\)"):
+        world.begin(version)
+    assert world.row().rollout == newest
+    judge(world, version, GREEN)
+    number = world.begin(version)
+    assert number > newest
+    limits = replace(ConnectionLimits(), idle_seconds=7.0)
+    serving_config.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
+    assert world.begin(version) == number  # what is under way is only named again
+
+
+def test_another_configuration_is_another_combination(world: World) -> None:
+    put_in_force(world, GREEN)
+    version = world.add_version()
+    judge(world, version, GREEN)
+    limits = replace(ConnectionLimits(), idle_seconds=7.0)
+    serving_config.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
+    with pytest.raises(RefusedError, match=f"was not tried with {version} and {limits.id}"):
+        world.begin(version)
+    judge(world, version, GREEN)
+    assert world.begin(version)
+
+
+def test_a_binary_is_pushed_only_when_what_is_being_rolled_out_was_tried_with_it_too(world: World) -> None:
+    plan = world.plan()
+    assert plan is not None
+    version = world.add_version()
+    world.begin(version)
+    assert pushing.to_try(world.store, MODEL, GREEN.id) == (plan.champion, version)
+    judge(world, plan.champion, GREEN)
+    assert pushing.to_try(world.store, MODEL, GREEN.id) == (version,)
+    with pytest.raises(RefusedError, match=f"{GREEN.id} was not tried with {version}"):
+        use(world, GREEN)
+    judge(world, version, GREEN)
+    assert pushing.to_try(world.store, MODEL, GREEN.id) == ()
+    assert use(world, GREEN) > plan.plan
+
+
+def test_no_roll_back_asks_what_was_tried(world: World) -> None:
+    """R117: a binary goes back under a rollout that was tried with the newer one only, and so does the rollout."""
+    put_in_force(world, GREEN)
+    version = world.add_version()
+    judge(world, version, GREEN)
+    number = world.begin(version)
+    asked = {"actor": "ann", "reason": "it is slow"}
+    assert pushing.roll_back(world.store, MODEL, now_us=world.tick(), **asked) is not None
+    with world.store.ledger.read() as connection:
+        assert compatibility.lacking(connection, MODEL, version) == BLUE.id
+    assert world.roll_back() == number
+    with world.store.ledger.read() as connection:
+        newest = plan_parts.newest(connection, MODEL, world.tick())
+    assert version not in newest.plan.versions()
+
+
+def test_gates_stand_below_a_trial(world: World) -> None:
+    """What a version's gates were judged by is kept as tried, and a trial that failed is not forgotten for it."""
+    put_in_force(world, GREEN)
+    version, other = world.add_version(), world.add_version()
+    pushing.qualified(world.store, MODEL, version, GREEN, now_us=world.tick())
+    judge(world, other, GREEN, Verdict.FAIL)
+    pushing.qualified(world.store, MODEL, other, GREEN, now_us=world.tick())
+    with world.store.ledger.read() as connection:
+        assert compatibility.lacking(connection, MODEL, version) is None
+        assert compatibility.lacking(connection, MODEL, other) == GREEN.id
+        assert (runtimes.passed(connection, version), runtimes.passed(connection, other)) == ((GREEN.id,), ())

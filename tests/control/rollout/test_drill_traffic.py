@@ -1,0 +1,96 @@
+"""Whoever writes a plan while a live drill has all users ends first what it has moved (R120)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from holdfast.control.drills import live
+from holdfast.control.rollout import drill_traffic, failover, post_promotion, serving_config
+from holdfast.errors import ConflictError, RefusedError
+from holdfast.records import TrafficPlan
+from holdfast.rollout import PushOutcome, State
+from holdfast.rollout.model.drills import DrillKind
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.store.rollout import drills, pushes, rollouts, traffic_plans
+from tests.support import rollout_world
+
+MODEL = rollout_world.MODEL
+pytestmark = pytest.mark.sqlite
+
+
+def move(world: rollout_world.World) -> tuple[int, TrafficPlan, int]:
+    """A live drill moves all users to the former champion; its number, what was before, and its plan's number."""
+    number = drills.begin(world.store, DrillKind.ROLL_BACK, MODEL, actor="ann", now_us=world.tick())
+    with world.store.ledger.write() as connection:
+        newest = traffic_plans.newest_in(connection, MODEL)
+        assert newest is not None
+        before = newest.plan
+        assert before.previous is not None
+        there = replace(before, champion=before.previous, previous=before.champion)
+        plan = drill_traffic.append(connection, there, number, "begins", world.tick())
+        drills.note(connection, number, {"plan": plan, "returns": asdict(before), "live": True})
+    return number, before, plan
+
+
+def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
+    world = rollout_world.World.open(tmp_path)
+    store, heuristic = world.store, "v1-00000000"
+    first, second = world.add_version(), world.add_version()
+    world.promote(first)
+    world.promote(second)
+    promotion = world.row()
+
+    def answers() -> tuple[str, str | None]:
+        plan = world.plan()
+        assert plan is not None
+        return plan.champion, plan.previous
+
+    drill, before, moved = move(world)
+    assert answers() == (first, second)
+    with pytest.raises(ConflictError, match="a live drill"):
+        world.begin(world.add_version())
+    with store.ledger.write() as connection, pytest.raises(RefusedError, match="another drill has moved all"):
+        live._before(connection, store, MODEL, live=False)
+    assert post_promotion.carry(store, MODEL, world.lease, now_us=world.tick()) is None
+    with store.ledger.read() as connection:
+        push = pushes.of_rollout_in(connection, promotion.rollout)
+    assert push is not None
+    assert push.outcome is PushOutcome.OPEN
+    limits = replace(ConnectionLimits(), idle_seconds=7.0)
+    serving_config.push(store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
+    assert answers() == (second, first)
+    assert live.put_back(store, MODEL, drill, before, moved, now_us=world.tick()) is None
+
+    move(world)
+    with store.ledger.write() as connection:
+        asked = {"reason": "it fails", "actor": "ann", "now_us": world.tick()}
+        failover.carry_out(connection, store, MODEL, also=(heuristic,), **asked)
+    assert answers() == (second, first)
+
+    copied = rollout_world.EVERYTHING_PPM // 2
+    with store.ledger.write() as connection:  # copies go on when who stands by is replaced
+        traffic_plans.append(
+            connection,
+            model=MODEL,
+            champion=second,
+            previous=first,
+            shadow=heuristic,
+            shadow_ppm=copied,
+            rollout=promotion.rollout,
+            now_us=world.tick(),
+        )
+        asked = {"reason": "it fails", "actor": "ann", "now_us": world.tick()}
+        failover.carry_out(connection, store, MODEL, also=(first,), **asked)
+    plan = world.plan()
+    assert plan is not None
+    assert (plan.previous, plan.shadow, plan.shadow_ppm) == (None, heuristic, copied)
+    with store.ledger.write() as connection:
+        drill_traffic.append(connection, before, drill, "is over", world.tick())
+
+    move(world)
+    assert world.roll_back() == promotion.rollout
+    assert rollouts.get(store, promotion.rollout).state is State.ROLLING_BACK
+    assert answers()[0] == first

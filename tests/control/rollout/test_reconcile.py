@@ -1,0 +1,424 @@
+"""A rollout over the real ledger: promotion, harm, commands, fencing, a process that dies in between."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from holdfast.control.rollout import reconcile
+from holdfast.errors import ConflictError, NotFoundError, RefusedError
+from holdfast.rollout import State
+from holdfast.rollout.model.abort import REPEATED_US
+from holdfast.store.db import events, leases
+from holdfast.store.durability import failpoints
+from holdfast.store.rollout import rollouts
+from tests.support import rollout_world
+
+POLICY_VERIFY_US = 600_000_000
+
+if TYPE_CHECKING:
+    from tests.support.rollout_world import World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return rollout_world.World.open(tmp_path)
+
+
+@pytest.fixture
+def served(world: World) -> World:
+    """A model whose first version is promoted and serves."""
+    world.promote(world.add_version())
+    assert world.row().state is State.PROMOTED
+    return world
+
+
+def test_a_first_version_is_verified_and_then_promoted(world: World) -> None:
+    """R131, R132: it is not promoted before a probe was answered by it."""
+    version = world.add_version()
+    world.begin(version)
+    assert world.reconcile() == ["Complete"]
+    assert (world.row().state, world.row().champion) == (State.VERIFYING, None)
+    assert world.reconcile() == []
+    world.probe(answered="somebody else")
+    assert world.reconcile() == []
+    world.probe()
+    assert world.reconcile() == ["Confirm"]
+    plan = world.plan()
+    assert plan is not None
+    assert (world.row().state, plan.champion, plan.fallback) == (State.PROMOTED, version, "v1-00000000")
+
+
+def test_a_good_version_goes_through_every_step_to_promotion(served: World) -> None:
+    """R112, R113, R124: shares grow on evidence only, and the old champion stays warm."""
+    champion = served.row().challenger
+    version = served.add_version()
+    served.begin(version)
+    assert served.reconcile() == []  # nothing is known about the champion's latency yet
+    served.champion_answers()
+    assert served.reconcile() == ["Start"]
+    shares = []
+    for _ in range(3):
+        plan = served.plan()
+        assert plan is not None
+        assert (plan.champion, plan.challenger) == (champion, version)
+        shares.append(plan.share_ppm)
+        assert served.reconcile() == []  # no data is not success
+        served.traffic()
+        assert len(served.reconcile()) == 1
+    assert shares == [100_000, 500_000, 1_000_000]
+    plan = served.plan()
+    assert plan is not None
+    assert (plan.intended, plan.champion) == (version, champion)
+    assert served.reconcile() == []
+    served.probe()
+    assert served.reconcile() == ["Confirm"]
+    assert served.row().state is State.PROMOTED
+    plan = served.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger, plan.previous) == (version, None, champion)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize("harm", [{"failing": 20}, {"units": 0, "labelled": 60, "score": 0.1}])
+def test_harm_that_shows_only_when_it_has_everything_is_rolled_back(
+    served: World, steps: int, harm: dict[str, float]
+) -> None:
+    """R117 at 100 % and while a probe is awaited: real traffic has no champion left to compare with."""
+    champion = served.row().challenger
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    for _ in range(steps):
+        served.traffic(labelled=20)
+        served.reconcile()
+    plan = served.plan()
+    assert plan is not None
+    assert (plan.share_ppm, served.row().state) == (1_000_000, "canary" if steps == 2 else "verifying")
+    served.traffic(**harm)
+    served.probe()
+    assert served.reconcile() == ["RollBack"]
+    assert "harm to" in served.row().reason
+    plan = served.plan()
+    assert plan is not None
+    assert (plan.champion, plan.challenger) == (champion, None)
+
+
+def test_a_version_that_no_server_survives_is_taken_back(served: World) -> None:
+    """R118: silence is not consent; nobody has to notice it."""
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    while served.row().state == "canary":
+        served.traffic()
+        served.reconcile()
+    served.silence()
+    assert served.reconcile() == []
+    served.tick(POLICY_VERIFY_US)
+    assert served.reconcile() == ["RollBack"]
+    assert "no server has answered a probe yet (1 silent); patience ran out" in served.row().reason
+
+
+def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World) -> None:
+    """R118: what is undone is the promotion of the champion, whichever rollout was the last."""
+    first = served.row().challenger
+    second = served.add_version()
+    served.promote(second)
+    promotion = served.row().rollout
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    served.roll_back()
+    served.probe()
+    assert served.reconcile() == ["Confirm"]
+    assert served.row().state is State.ROLLED_BACK
+    served.tick(REPEATED_US)
+    assert served.roll_back() == promotion
+    plan = served.plan()
+    assert plan is not None
+    assert plan.champion == first
+    assert served.reconcile() == []
+    with pytest.raises(ConflictError, match="HF404"):
+        served.begin(served.add_version())
+    served.probe()
+    assert served.reconcile() == ["Confirm"]
+    assert rollouts.get(served.store, promotion).state is State.ROLLED_BACK
+
+
+def test_a_roll_back_keeps_the_fallback_that_servers_have_warm(served: World) -> None:
+    """A heuristic that was trained meanwhile is warm nowhere: naming it would hold the roll-back up."""
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    served.add_version("heuristic", "registered")
+    served.roll_back()
+    plan = served.plan()
+    assert plan is not None
+    assert plan.fallback == "v1-00000000"
+    served.probe()
+    served.reconcile()
+    newest = served.add_version("heuristic", "registered")
+    served.promote(served.add_version())
+    plan = served.plan()
+    assert plan is not None
+    assert plan.fallback == newest
+
+
+def test_a_return_to_the_heuristic_is_confirmed_by_what_was_committed(world: World) -> None:
+    """A newer heuristic that is trained while it rolls back changes nothing about what servers must do."""
+    world.promote(world.add_version())
+    world.roll_back()
+    world.add_version("heuristic", "registered")
+    world.probe()
+    assert world.reconcile() == ["Confirm"]
+    assert world.row().state is State.ROLLED_BACK
+
+
+def test_harm_is_rolled_back_without_a_person(served: World) -> None:
+    """R117: and the plan does not name the bad version any more."""
+    champion = served.row().challenger
+    number = served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    served.traffic(failing=15)
+    assert served.reconcile() == ["RollBack"]
+    row, plan = served.row(), served.plan()
+    assert plan is not None
+    assert (row.state, row.actor) == (State.ROLLING_BACK, events.SYSTEM)
+    assert "harm to errors: 15 of 25" in row.reason
+    assert plan.versions() == (champion, "v1-00000000")
+    assert rollouts.rollback_seconds(served.store, number) is None
+    served.probe()
+    assert served.reconcile() == ["Confirm"]
+    assert served.row().state is State.ROLLED_BACK
+    assert 0 < (rollouts.rollback_seconds(served.store, number) or 0) < 10
+
+
+def test_late_labels_that_show_harm_roll_back(served: World) -> None:
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    served.traffic(labelled=0)
+    assert served.reconcile() == []  # the policy asks for labels
+    served.traffic(units=0, labelled=60, score=0.2)
+    assert served.reconcile() == ["RollBack"]
+    assert "harm to quality" in served.row().reason
+
+
+def test_patience_runs_out(served: World) -> None:
+    served.begin(served.add_version())
+    served.champion_answers()
+    served.reconcile()
+    served.tick(3_700_000_000)
+    assert served.reconcile() == ["RollBack"]
+    assert "patience ran out" in served.row().reason
+
+
+@pytest.mark.parametrize("until", ["pending", "canary", "verifying", "promoted"])
+def test_one_command_rolls_back_from_every_state(served: World, until: str) -> None:
+    """R118."""
+    champion = served.row().challenger
+    version = served.add_version()
+    number = served.begin(version)
+    if until != "pending":
+        served.champion_answers()
+        served.reconcile()
+    while until in ("verifying", "promoted") and served.row().state == "canary":
+        served.traffic()
+        served.reconcile()
+    if until == "promoted":
+        served.probe()
+        served.reconcile()
+    assert served.row().state == until
+    assert served.roll_back() == number
+    plan = served.plan()
+    assert plan is not None
+    assert plan.champion == champion
+    assert version not in plan.versions()
+    if until == "pending":
+        assert served.row().state is State.CANCELLED
+    else:
+        assert served.roll_back() == number  # again: nothing happens
+        served.probe()
+        served.reconcile()
+        assert served.row().state is State.ROLLED_BACK
+    assert served.roll_back(champion) == number - 1  # by its name the promotion before is undone
+    served.probe()
+    served.reconcile()
+    with pytest.raises(RefusedError, match="HF404"):
+        served.roll_back()
+
+
+def test_the_champion_keeps_who_stands_behind_it(served: World) -> None:
+    """While another version is rolled out, and after it went back: until a promotion puts the champion there."""
+    first, second = served.row().challenger, served.add_version()
+    served.promote(second)
+
+    def behind() -> tuple[str, str | None]:
+        plan = served.plan()
+        assert plan is not None
+        return plan.champion, plan.previous
+
+    assert behind() == (second, first)
+    served.begin(served.add_version())
+    served.champion_answers()
+    seen = []
+    while served.row().state is not State.VERIFYING:
+        served.reconcile()
+        seen.append((served.row().state, served.row().step, behind()))
+        served.traffic()
+    assert {each for *_, each in seen} == {(second, first)}
+    assert {step for _, step, _ in seen} == {0, 1, 2}
+    served.roll_back()
+    assert behind() == (second, first)
+    served.probe()
+    served.reconcile()
+    served.begin(first)  # who is rolled out stands behind nobody
+    served.reconcile()
+    assert (served.row().state, behind()) == (State.CANARY, (second, None))
+    served.roll_back(first)
+    assert behind() == (second, None)
+
+
+def test_a_drill_is_not_asked_for_where_none_can_pass(served: World) -> None:
+    """Nobody stands beside a model's first version without a heuristic: only a second version can."""
+    model = served.model
+    model.rollout = dataclasses.replace(rollout_world.POLICY, drill_within=timedelta(days=7))
+    served.champion_answers()
+    reconcile.begin(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
+    assert served.reconcile() == []  # the heuristic is there, and could be drilled
+    with served.store.ledger.write() as connection:
+        connection.exec_driver_sql("UPDATE traffic_plans SET fallback = NULL")
+    assert served.reconcile() == ["Start"]
+
+
+@pytest.mark.parametrize("until", ["pending", "canary", "promoted"])
+def test_the_same_command_again_takes_nothing_more_back(served: World, until: str) -> None:
+    """R118: neither a moment after the roll-back was confirmed, nor when it names what was taken back."""
+    champion, version = served.row().challenger, served.add_version()
+    number = served.begin(version)
+    served.champion_answers()
+    while served.row().state != until:
+        served.reconcile()
+        if served.row().state == "canary" != until:
+            served.traffic()
+        served.probe()
+    served.roll_back()
+    served.probe()
+    served.reconcile()
+    before = served.plan(), rollouts.of_model(served.store, "m")
+    assert served.roll_back(version) == number
+    with pytest.raises(RefusedError, match=f"{champion} answers: it is not taken back unless it is named"):
+        served.roll_back()
+    assert (served.plan(), rollouts.of_model(served.store, "m")) == before
+    served.tick(REPEATED_US)
+    assert served.roll_back() == number - 1
+
+
+def test_what_was_promoted_after_a_roll_back_is_taken_back_by_no_name(served: World) -> None:
+    served.begin(served.add_version())
+    served.roll_back()
+    served.promote(served.add_version())
+    assert served.row().state is State.PROMOTED
+    assert served.roll_back() == served.row().rollout
+
+
+def test_a_named_version_is_taken_back_or_nothing_is(served: World) -> None:
+    champion, version = served.row().challenger, served.add_version()
+    other = served.add_version()
+    for name, why in ((version, "has no traffic"), (other, "has no traffic"), ("v9", "has no traffic")):
+        with pytest.raises(RefusedError, match=why):
+            served.roll_back(name)
+    number = served.begin(version)
+    served.champion_answers()
+    served.reconcile()
+    with pytest.raises(RefusedError, match=f"of {version} against {champion} is canary, and comes first"):
+        served.roll_back(champion)
+    with pytest.raises(RefusedError, match="has no traffic"):
+        served.roll_back(other)
+    assert served.row().state is State.CANARY
+    assert served.roll_back(version) == number
+
+
+def test_a_first_version_returns_to_the_heuristic(world: World) -> None:
+    world.promote(world.add_version())
+    world.roll_back()
+    plan = world.plan()
+    assert plan is not None
+    assert plan.champion == "v1-00000000"
+    world.probe()
+    world.reconcile()
+    assert world.row().state is State.ROLLED_BACK
+
+
+def test_who_may_not_begin(served: World) -> None:
+    for role, state in (("candidate", "registered"), ("candidate", "refused"), ("heuristic", "qualified")):
+        with pytest.raises(RefusedError, match="HF403"):
+            served.begin(served.add_version(role, state))
+    with pytest.raises(RefusedError, match="champion already"):
+        served.begin(served.row().challenger)
+    with pytest.raises(NotFoundError, match="HF303"):
+        served.begin("v99-00000000")
+    version = served.add_version()
+    number = served.begin(version)
+    assert served.begin(version) == number
+    with pytest.raises(ConflictError, match="under way"):
+        served.begin(served.add_version())
+
+
+def test_a_loop_that_lost_its_lease_writes_nothing(served: World) -> None:
+    """D6: the old holder slept; its decision is refused by the epoch, the new holder's stands."""
+    served.begin(served.add_version())
+    served.champion_answers()
+    stale = served.lease
+    leases.release(served.store, stale)
+    fresh = rollout_world.take(served.store, "other")
+    with pytest.raises(ConflictError, match="HF304"):
+        served.reconcile(stale)
+    assert served.row().state is State.PENDING
+    assert served.reconcile(fresh) == ["Start"]
+
+
+@pytest.mark.parametrize("point", failpoints.ROLLOUT_POINTS)
+def test_a_loop_that_dies_leaves_all_or_nothing(served: World, point: str) -> None:
+    """State, event and plan are one transaction: whoever looks next finds them together, and goes on."""
+
+    class Death(BaseException):
+        pass
+
+    def die(reached: str) -> None:
+        if reached == point:
+            raise Death
+
+    served.begin(served.add_version())
+    served.champion_answers()
+    before = served.plan()
+    failpoints.arm(die)
+    try:
+        with pytest.raises(Death):
+            served.reconcile()
+    finally:
+        failpoints.arm(None)
+    committed = point == "rollout.after_commit"
+    assert (served.row().state is State.CANARY) == committed
+    assert (served.plan() != before) == committed
+    with served.store.ledger.read() as connection:
+        told = events.newest(connection, subject=served.row().subject, kind="rollout.canary")
+    assert len(told) == committed
+    assert served.reconcile() == ([] if committed else ["Start"])
+    assert served.row().state is State.CANARY
+
+
+def test_whoever_moved_it_first_wins(served: World) -> None:
+    """Compare and set: two who decided on the same row cannot both write."""
+    served.begin(served.add_version())
+    before = served.row()
+    values = {"state": State.CANARY, "step": 0, "reason": "r", "actor": "a", "now_us": served.now_us}
+    with served.store.ledger.write() as connection:
+        rollouts.move(connection, before, **values)
+    with pytest.raises(ConflictError, match="HF404"), served.store.ledger.write() as connection:
+        rollouts.move(connection, before, **values)

@@ -1,0 +1,192 @@
+"""The follower of the plan: what must be there, what may be missing, and what never stops it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import insert, text
+
+from holdfast.serve.follower import local_copy_writer, plan_follower
+from holdfast.serve.follower.local_copy import Kept, LocalCopy
+from holdfast.serve.inference.data_plane import Plane
+from holdfast.serve.operator_log import tell
+from holdfast.settings import Settings
+from holdfast.store.db import schema
+from holdfast.store.serving import servers
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.servers import Server
+from tests.support.serving_world import MODEL, RECENT, START, US, Served, World, row
+
+Start = Callable[..., Served]
+
+
+def metric(served: Served, name: str) -> float:
+    page = served.call("/metrics")[1].decode()
+    [found] = [family for family in text_string_to_metric_families(page) if family.name == name]
+    return float(found.samples[0].value)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_only_the_champion_is_mandatory(world: World, serve: Start) -> None:
+    """R113: a plan is followed without the versions that cannot be loaded, roll-backs too, and they are tried again."""
+    for kind in ("half", "tenth", "delay", "above"):
+        world.version(kind)
+    world.plan("half")
+    served = serve()
+    missing = {kind: world.blob(kind).read_bytes() for kind in ("tenth", "delay", "above")}
+    for kind in missing:
+        world.blob(kind).write_bytes(b"not an ONNX file")
+    plan = world.plan("half", "above", 1_000_000, previous="delay", fallback="tenth")
+    served.wait_for_plan(plan)
+    status = served.wait(lambda status: len(status["left_out"]) == 3)
+    assert set(status["left_out"]) == {world.names[kind] for kind in missing}
+    assert (status["challenger"], status["share_ppm"], status["fallback"]) == (None, 0, None)
+    assert metric(served, "holdfast_versions_left_out") == 3
+    assert metric(served, "holdfast_plans_refused") == 0
+    answer = served.infer(unit="u")[1]
+    assert (answer["model_version"], answer["parameters"]["arm"]) == (world.names["half"], "champion")
+    served.wait_for_plan(world.plan("half", fallback="tenth"))
+    plan = world.plan("half", "above", 1_000_000, previous="delay", fallback="tenth")
+    for kind, data in missing.items():
+        world.blob(kind).write_bytes(data)
+    served.wait_for_plan(plan)
+    status = served.wait(lambda status: not status["left_out"])
+    assert (status["plan"], status["challenger"]) == (plan, world.names["above"])
+    assert served.infer(unit="u")[1]["model_version"] == world.names["above"]
+
+
+def test_a_full_standard_error_does_not_end_following(world: World, serve: Start) -> None:
+    world.version("half")
+    world.version("tenth")
+    world.plan("half")
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        served = serve(stderr=full)
+        world.blob("tenth").write_bytes(b"x")
+        world.plan("tenth")
+        served.wait(lambda status: bool(status["refused"]))
+        latest = world.plan("half")
+        served.wait_for_plan(latest)
+        assert metric(served, "holdfast_follower_alive") == 1
+        assert served.wait(lambda status: status["following"])["ledger_read_us"] > START.timestamp() * US
+        # What cannot be written must not break the end of the process either.
+        assert served.infer()[0] == 200
+
+
+@pytest.mark.parametrize("state", ["closed", "absent"])
+def test_telling_never_raises(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8", closefd=False) as closed:
+        pass
+    os.close(write)
+    monkeypatch.setattr(sys, "stderr", closed if state == "closed" else None)
+    tell("nobody hears this")
+
+
+def test_a_value_that_is_no_number_holds_back_no_plan(world: World, serve: Start) -> None:
+    """An infinity in the ledger is left out and counted; values that cannot be read at all are told."""
+    world.version("half")
+    world.version("delay")
+    world.online(2, ("EWR", START, 10.0))
+    with world.store.ledger.write() as connection:
+        connection.execute(
+            insert(schema.online_features).values(
+                aggregate=RECENT.key, entity="JFK", known_us=1, value=float("inf"), table_version=2
+            )
+        )
+    world.plan("delay")
+    served = serve()
+    served.wait(lambda status: status["table_version"] == 2)
+    assert served.infer([row(scheduled=START.isoformat())])[1]["outputs"][0]["data"] == [pytest.approx(0.1)]
+    assert metric(served, "holdfast_online_values_left_out") == 1
+    with world.store.ledger.write() as connection:
+        connection.execute(text("ALTER TABLE online_features RENAME TO elsewhere"))
+        connection.execute(
+            insert(schema.table_versions).values(table_version=3, committed_us=1, reason="load")
+        )
+    served.wait_for_plan(world.plan("half"))
+    assert served.infer()[1]["model_version"] == world.names["half"]
+    served.wait_for_plan(world.plan("delay"))
+    assert "online_features" in served.wait(lambda status: bool(status["online_trouble"]))["online_trouble"]
+
+
+@pytest.fixture
+def follower(world: World, settings: Settings, tmp_path: Path) -> plan_follower.Follower:
+    plane = Plane(MODEL, LogWriter(tmp_path / "log", "s1", MODEL), lambda: time.time_ns() // 1000)
+    server = Server("s1", MODEL, "http://x", tmp_path / "log", 1)
+    return plan_follower.Follower(plane, settings, server, lambda: time.time_ns() // 1000, poll_seconds=0.02)
+
+
+def test_a_server_is_announced_when_it_listens_and_not_before(
+    world: World, follower: plan_follower.Follower
+) -> None:
+    follower.start()
+    assert follower.first_read.wait(10)
+    time.sleep(0.1)
+    assert servers.registered(world.store) == ()
+    follower.listening()
+    eventually(lambda: len(servers.registered(world.store)) == 1)
+    follower.stop()
+
+
+def test_a_disk_that_hangs_is_in_no_plans_way(
+    world: World, follower: plan_follower.Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R117: a roll-back is followed while the plan before it is still being written."""
+    disk_answers, saved, save = threading.Event(), list[str](), LocalCopy.save
+
+    def follows(kind: str) -> bool:
+        plan = follower.swap.plan
+        return plan is not None and plan.champion == world.names[kind]
+
+    def slowly(copy: LocalCopy, kept: Kept, fetch: Callable[[str], bytes]) -> bool:
+        assert disk_answers.wait(30)
+        saved.append(kept.plan.champion)
+        return save(copy, kept, fetch)
+
+    monkeypatch.setattr(LocalCopy, "save", slowly)
+    world.version("half")
+    world.version("tenth")
+    world.plan("half")
+    follower.start()
+    eventually(lambda: follows("half"))
+    for kind in ("tenth", "half", "tenth"):
+        world.plan(kind)
+        eventually(partial(follows, kind))
+    assert saved == []
+    assert not follower.keeper.has_kept
+    disk_answers.set()
+    eventually(lambda: follower.keeper.has_kept)
+    assert saved[-1] == world.names["tenth"]
+    follower.stop()
+
+
+def test_a_copy_that_could_not_be_saved_is_saved_later(
+    world: World, follower: plan_follower.Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D7: a full disk at the moment of a new plan must not leave the next start with the old one."""
+    monkeypatch.setattr(local_copy_writer, "TROUBLE_SECONDS", 0.05)
+    copy = world.root / "serve"
+    copy.write_text("in the way of the directory", encoding="utf-8")
+    world.version("half")
+    world.plan("half")
+    follower.start()
+    eventually(lambda: bool(follower.keeper.trouble))
+    copy.unlink()
+    eventually((copy / MODEL / "plan.json").exists)
+    eventually(lambda: not follower.keeper.trouble)
+    follower.stop()

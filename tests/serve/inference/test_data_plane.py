@@ -1,0 +1,179 @@
+"""What a request is charged for when it is answered together with others."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from holdfast.contract import Contract, Number
+from holdfast.control.collect.log_context import Reading, Watched
+from holdfast.control.collect.log_summary import tally
+from holdfast.records import TrafficPlan, sha256_hex
+from holdfast.serve.inference.active_plan import Serving
+from holdfast.serve.inference.data_plane import Call, Plane
+from holdfast.serve.inference.loaded_model import load
+from holdfast.store.serving.log_directory import segments
+from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.prediction_log import PredictionRecord, read
+from tests.support.serving_world import CONTRACT, MODEL, Served, row, sealed, tensors
+
+Start = Callable[..., Served]
+PER_ROW_SECONDS = 0.002
+WAITED_SECONDS = 0.5
+
+
+class Slow:
+    """A session that takes its time for each row, and waits besides for a processor that others have."""
+
+    def run(self, _outputs: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
+        rows = len(feed["distance"])
+        time.sleep(WAITED_SECONDS)
+        until = time.thread_time() + PER_ROW_SECONDS * rows
+        while time.thread_time() < until:
+            pass
+        return [np.full(rows, 0.5, np.float32)]
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[Plane]:
+    data = sealed("half")
+    version = load("v1-0", sha256_hex(data), data, created_us=1)
+    log = LogWriter(tmp_path, "s1", MODEL)
+    made = Plane(MODEL, log, lambda: 1)
+    plan = TrafficPlan(MODEL, 1, "v1-0", None, 0, None, None, None)
+    made.serving = Serving.of(plan, {"v1-0": replace(version, session=Slow())})
+    yield made
+    log.close()
+
+
+def test_a_request_is_charged_for_its_own_rows(plane: Plane, tmp_path: Path) -> None:
+    """Or an arm with small batches would look faster than one whose requests share theirs, or slower on a busy machine."""
+    sizes = (1, 20, 1)
+    calls = [
+        Call(json.dumps(tensors([row()] * size)).encode(), None, None, time.perf_counter()) for size in sizes
+    ]
+    assert all(isinstance(outcome, tuple) for outcome in plane.answer(calls))
+    [(_, path)] = segments(tmp_path)
+    records, _ = read(path)
+    charged = [record.latency_us / 1e6 for record in records if isinstance(record, PredictionRecord)]
+    for seconds, size in zip(charged, sizes, strict=True):
+        assert PER_ROW_SECONDS * size <= seconds < PER_ROW_SECONDS * (size + 4)
+
+
+# --- versions of several contracts (R92) ------------------------------------------------------------------------------
+
+
+def changed(**distance: Any) -> Contract:
+    columns = [
+        replace(each, **distance) if each.name == "distance" else each for each in CONTRACT.request_columns
+    ]
+    return Contract(*columns, key="flight_id", event_time="scheduled", label=CONTRACT.label)
+
+
+def grown() -> Contract:
+    return Contract(
+        Number("wind", unit="m/s", missing="keep"),
+        *CONTRACT.request_columns, key="flight_id", event_time="scheduled", label=CONTRACT.label,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Callable[..., Plane]]:
+    """A plane that follows a plan with versions "old" (the contract), "new" (the given one) and what it is told of roles."""
+    log = LogWriter(tmp_path, "s1", MODEL)
+
+    def start(
+        new: Contract, champion: str, challenger: str | None = None, previous: str | None = None
+    ) -> Plane:
+        data = {"old": sealed("half"), "new": sealed("tenth", new)}
+        loaded = {name: load(name, sha256_hex(file), file, created_us=1) for name, file in data.items()}
+        plan = TrafficPlan(MODEL, 1, champion, challenger, 1_000_000 if challenger else 0, previous, None, 1)
+        plane = Plane(MODEL, log, lambda: 1)
+        plane.serving = Serving.of(plan, {name: loaded[name] for name in plan.versions()})
+        return plane
+
+    yield start
+    log.close()
+
+
+def asked(plane: Plane, request: dict[str, Any], pinned: str | None = None) -> str:
+    """Who answered one row, or the code of the refusal."""
+    [outcome] = plane.answer(
+        [Call(json.dumps(tensors([request])).encode(), None, pinned, time.perf_counter())]
+    )
+    return outcome[0].version if isinstance(outcome, tuple) else outcome.code
+
+
+def logged(tmp_path: Path) -> list[PredictionRecord]:
+    [(_, path)] = segments(tmp_path)
+    return [record for record in read(path)[0] if isinstance(record, PredictionRecord)]
+
+
+def test_a_challenger_with_a_wider_contract_answers_what_the_champions_callers_send(
+    served: Callable[..., Plane],
+) -> None:
+    plane = served(changed(high=9000), "old", "new")
+    assert asked(plane, row()) == "new"
+    assert asked(plane, row(distance=8000.0)) == "HF502", (
+        "the champion's contract is the callers' until the promotion"
+    )
+    assert asked(plane, row(distance=8000.0), pinned="new") == "new", (
+        "who names a version is checked by its contract"
+    )
+    assert asked(plane, row(distance=8000.0), pinned="old") == "HF502"
+
+
+def test_a_row_that_only_the_new_contract_lets_through_is_not_given_to_the_previous_version(
+    served: Callable[..., Plane],
+) -> None:
+    """The champion fails, and who stands in is a version of the older, narrower contract."""
+    plane = served(changed(high=9000), "new", previous="old")
+    assert plane.serving is not None
+    broken = {**plane.serving.versions, "new": replace(plane.serving.versions["new"], session=None)}
+    plane.serving = replace(plane.serving, versions=broken)
+    assert asked(plane, row()) == "old"
+    assert asked(plane, row(distance=8000.0)) == "HF503"
+
+
+def test_a_challenger_that_refuses_what_callers_send_has_failed(served: Callable[..., Plane]) -> None:
+    """Such a rollout does not begin; were it begun, the champion would answer and the failure be counted."""
+    plane = served(changed(high=1000), "old", "new")
+    assert asked(plane, row(distance=2000.0)) == "old"
+    assert plane.counters.challenger_failures["new", "contract"] == 1
+
+
+def test_a_request_that_names_a_version_is_never_held_against_the_champion(
+    served: Callable[..., Plane], tmp_path: Path
+) -> None:
+    """Or whoever names a broken version, again and again, would take a watched champion back (R117)."""
+    plane = served(changed(low=50), "new", previous="old")
+    assert plane.serving is not None
+    broken = {**plane.serving.versions, "old": replace(plane.serving.versions["old"], session=None)}
+    plane.serving = replace(plane.serving, versions=broken)
+    assert asked(plane, row(), pinned="old") == "HF503"
+    assert asked(plane, row(distance=8000.0), pinned="old") == "HF502"
+    assert asked(plane, row()) == "new"
+    records = logged(tmp_path)
+    assert [(each.version, each.arm, each.result) for each in records] == [
+        ("old", "fallback", "unavailable"),
+        ("old", "fallback", "contract"),
+        ("new", "champion", "ok"),
+    ]
+    watched = tally(records, Reading(watched=Watched(3, "new", 0)))
+    assert [[each.failed for each in window.requests] for window in watched.windows] == [[False]]
+
+
+def test_the_log_holds_rows_in_the_order_of_the_contract_that_answered(
+    served: Callable[..., Plane], tmp_path: Path
+) -> None:
+    plane = served(grown(), "old", "new")
+    assert asked(plane, row()) == "new"
+    [record] = logged(tmp_path)
+    assert [record.inputs[0][0], record.inputs[0][1]] == [None, row()["flight_id"]]

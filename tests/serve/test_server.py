@@ -1,0 +1,599 @@
+"""A real server on a real store: protocol, rollout, feedback, metrics, and what it outlives."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from prometheus_client.parser import text_string_to_metric_families
+
+from holdfast.contract import Category, Contract, Label, Timestamp
+from holdfast.store.serving.log_directory import segments
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, read
+from holdfast.store.serving.servers import registered
+from tests.support.serving_world import CONTRACT, MODEL, START, Served, World, row, tensors
+
+Start = Callable[..., Served]
+INFER = f"/v2/models/{MODEL}/infer"
+
+
+def logged(root: Path) -> list[PredictionRecord | FeedbackRecord]:
+    found: list[PredictionRecord | FeedbackRecord] = []
+    for directory in sorted((root / "log").iterdir()):
+        for _, path in segments(directory):
+            offset = 0
+            while True:
+                records, following = read(path, offset)
+                found += records
+                if following == offset:
+                    break
+                offset = following
+    return found
+
+
+@pytest.fixture
+def served(world: World, serve: Start) -> Served:
+    world.version("half")
+    world.plan("half")
+    return serve()
+
+
+def test_tritonclient_works_unmodified(served: Served, world: World) -> None:
+    """Health, metadata and inference, binary by default and JSON when asked, with the client's own defaults."""
+    client = triton.InferenceServerClient(served.where)
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready(MODEL)
+    assert client.is_model_ready(MODEL, world.names["half"])
+    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    metadata = client.get_model_metadata(MODEL)
+    assert metadata["name"] == MODEL
+    assert metadata["versions"] == [world.names["half"]]
+    assert metadata["platform"] == "onnx_onnxv1"
+    assert {each["name"]: (each["datatype"], each["shape"]) for each in metadata["inputs"]} == {
+        "flight_id": ("BYTES", [-1]), "carrier": ("BYTES", [-1]), "origin": ("BYTES", [-1]), "distance": ("FP64", [-1]),
+        "seats": ("INT64", [-1]), "international": ("BOOL", [-1]), "scheduled": ("BYTES", [-1]),
+    }  # fmt: skip
+    assert metadata["outputs"] == [{"name": "probability", "datatype": "FP32", "shape": [-1]}]
+    columns = {
+        "flight_id": np.array(["A", "B"], object), "carrier": np.array(["AA", "UA"], object),
+        "origin": np.array(["EWR", "LGA"], object), "distance": np.array([100.0, 200.0]), "seats": np.array([100, 120]),
+        "international": np.array([True, False]), "scheduled": np.array(["2013-03-01T12:00:00Z"] * 2, object),
+    }  # fmt: skip
+    for binary in (True, False):
+        inputs = []
+        for each in metadata["inputs"]:
+            tensor = triton.InferInput(each["name"], [2], each["datatype"])
+            tensor.set_data_from_numpy(columns[each["name"]], binary_data=binary)
+            inputs.append(tensor)
+        answer = client.infer(MODEL, inputs)
+        assert answer.as_numpy("probability").tolist() == [0.5, 0.5]
+        wanted = [triton.InferRequestedOutput("probability", binary_data=not binary)]
+        answer = client.infer(MODEL, inputs, outputs=wanted, request_id="r1")
+        assert answer.as_numpy("probability").dtype == np.float32
+        assert answer.get_response()["id"] == "r1"
+        assert answer.get_response()["model_version"] == world.names["half"]
+    columns["carrier"][1] = "\U0001f6eb\0"
+    inputs[1].set_data_from_numpy(columns["carrier"])
+    with pytest.raises(triton.InferenceServerException, match="1 of the rows break"):
+        client.infer(MODEL, inputs)
+    client.close()
+    deadline = time.monotonic() + 10
+    while not registered(world.store, MODEL):  # announced once it listens, in the follower's next round
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert registered(world.store, MODEL)[0].address == served.address
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return tensors([row(**changes)])
+
+
+def with_input(name: str, /, **changes: Any) -> dict[str, Any]:
+    made = body()
+    for tensor in made["inputs"]:
+        if tensor["name"] == name:
+            tensor.update(changes)
+    return made
+
+
+HOSTILE: list[tuple[object, str, str]] = [
+    (b"", "HF501", ""),
+    (b"{", "HF501", ""),
+    (b"\xef\xbb\xbf{}", "HF501", ""),
+    (b"[" * 100_000, "HF501", ""),
+    (b'{"inputs":' + b'[{"a":' * 5000 + b"}]" * 5000 + b"}", "HF501", ""),
+    (b'{"inputs":[]}', "HF501", ""),
+    (json.dumps(body()).encode() + b"x", "HF501", ""),
+    (json.dumps(body(distance=float("nan"))).encode(), "HF501", ""),
+    (json.dumps(body(distance=float("inf"))).encode(), "HF501", ""),
+    (json.dumps(body(distance=1.5)).encode().replace(b"1.5", b"1e999"), "HF501", ""),
+    (json.dumps(body(distance=1.5)).encode().replace(b"1.5", b"1" * 400), "HF502", "distance|not_finite"),
+    (json.dumps(body(distance=1.5)).encode().replace(b"1.5", b"1" * 5000), "HF501", ""),
+    (json.dumps(body(carrier="X")).encode().replace(b'"X"', b'"\\ud800"'), "HF501", ""),
+    (json.dumps(body(carrier="X")).encode().replace(b'"X"', b'"\xff"'), "HF501", ""),
+    (body(seats=2**64), "HF502", "seats|not_exact"),
+    (body(seats=1.5), "HF502", "seats|type"),
+    (body(seats="120"), "HF502", "seats|type"),
+    (body(distance={"a": [1]}), "HF502", "distance|type"),
+    (body(distance=-1.0), "HF502", "distance|range"),
+    (body(international="yes"), "HF502", "international|type"),
+    (body(carrier="ZZ"), "HF502", "carrier|unseen"),
+    (body(carrier="AA\0"), "HF502", "carrier|unseen"),
+    (body(carrier="\U0001f6eb"), "HF502", "carrier|unseen"),
+    (body(carrier=...), "HF502", "carrier|missing"),
+    (body(flight_id="a\0b"), "HF502", "flight_id|nul"),
+    (body(flight_id="x" * 21), "HF502", "flight_id|too_long"),
+    (body(scheduled="2013-03-02T07:15:00"), "HF502", "scheduled|zone"),
+    (body(scheduled="yesterday"), "HF502", "scheduled|type"),
+    (body(surprise=1.0), "HF502", "*|extra"),
+    (with_input("distance", datatype="BYTES"), "HF502", "distance|datatype"),
+    (with_input("distance", datatype="FP16"), "HF502", "distance|datatype"),
+    (with_input("scheduled", datatype="INT64", data=[2**62]), "HF502", "scheduled|range"),
+    (with_input("scheduled", datatype="INT64", data=["x"]), "HF502", "scheduled|type"),
+    (with_input("distance", shape=[]), "HF501", ""),
+    (with_input("distance", shape=[0]), "HF501", ""),
+    (with_input("distance", shape=[-1]), "HF501", ""),
+    (with_input("distance", shape=[2]), "HF501", ""),
+    (with_input("distance", shape=[2**31, 2**33]), "HF501", ""),
+    (with_input("distance", shape=[2**64]), "HF501", ""),
+    (with_input("distance", shape=[10**9]), "HF501", ""),
+    (with_input("distance", shape=[1, 1], data=[[1.0, 2.0]]), "HF501", ""),
+    (with_input("distance", name="carrier", datatype="BYTES"), "HF501", ""),
+    (with_input("distance", data=None), "HF501", ""),
+    ({**body(), "outputs": [{"name": "shap"}]}, "HF501", ""),
+    ({**body(), "parameters": {"unit": ""}}, "HF501", ""),
+    ({**body(), "parameters": {"unit": [1]}}, "HF501", ""),
+]  # fmt: skip
+
+
+def test_bad_requests_get_400_with_their_reason_and_never_more(served: Served, world: World) -> None:
+    """R47, R48, reliability R1 to R4: each is named; nothing is a 5xx; the server answers on."""
+    for sent, code, reason in HOSTILE:
+        status, answer = served.call(INFER, sent)
+        assert status == 400, (sent if not isinstance(sent, bytes) else sent[:80], answer)
+        assert set(answer) == {"error", "code", "reasons"}
+        assert answer["code"] == code, (str(sent)[:200], answer)
+        assert reason in " ".join(answer["reasons"])
+        assert "Traceback" not in answer["error"]
+    rows = [row(), row(distance=-1.0, carrier="ZZ"), row(), row(seats=0)]
+    assert served.call(INFER, tensors(rows))[1]["reasons"] == [
+        "row 1: carrier|unseen", "row 1: distance|range", "row 3: seats|range",
+    ]  # fmt: skip
+    status, answer = served.infer([row(distance=None, international=None, origin="\0\U0001f600")])
+    assert (status, answer["outputs"][0]["data"]) == (200, [0.5])
+    results = Counter(record.result for record in logged(world.root) if isinstance(record, PredictionRecord))
+    assert results["malformed"] + results["contract"] == len(HOSTILE) + 1
+
+
+def test_lies_about_binary_lengths_get_400(served: Served) -> None:
+    """R4: the binary extension with every length wrong in turn."""
+    header = with_input("distance", datatype="FP64")
+    for tensor in header["inputs"]:
+        if tensor["name"] == "distance":
+            del tensor["data"]
+            tensor["parameters"] = {"binary_data_size": 8}
+    text = json.dumps(header).encode()
+    raw = np.float64(100).tobytes()
+    key = "Inference-Header-Content-Length"
+    assert served.call(INFER, text + raw, headers={key: str(len(text))})[0] == 200
+    for length in (str(len(text) - 1), str(len(text) + 1), "-1", "99999999", "x", "1" * 30, "\u00b2"):
+        assert served.call(INFER, text + raw, headers={key: length.encode().decode("latin-1")})[0] == 400, (
+            length
+        )
+    for tail in (b"", raw[:4], raw + b"x", np.float64(np.nan).tobytes(), np.float64(np.inf).tobytes()):
+        assert served.call(INFER, text + tail, headers={key: str(len(text))})[0] == 400, tail
+    for size in (-1, 4, 16, 2**70, "8", 8.0, None):
+        wrong = text.replace(b'"binary_data_size": 8', b'"binary_data_size": ' + json.dumps(size).encode())
+        assert served.call(INFER, wrong + raw, headers={key: str(len(wrong))})[0] == 400, size
+    words = text.replace(b"distance", b"origin").replace(b"FP64", b"BYTES")
+    for raw in (
+        b"\xff\xff\xff\xff",
+        b"\x02\0\0\0\xff\xfe",
+        b"\x01\0\0\0ab",
+        b"\x01\0\0",
+        b"\x01\0\0\0a\x01\0\0\0b",
+    ):
+        wrong = words.replace(b'"binary_data_size": 8', b'"binary_data_size": %d' % len(raw))
+        assert served.call(INFER, wrong + raw, headers={key: str(len(wrong))})[0] == 400, raw
+
+
+def test_paths_and_methods(served: Served, world: World) -> None:
+    assert served.call("/v2/health/live")[0] == 200
+    assert served.call("/nothing")[0] == 404
+    assert served.call("/v2/models/other/infer", body())[0] == 404
+    assert served.call(f"/v2/models/{MODEL}/versions/v9-00000000/infer", body())[0] == 404
+    assert served.call(f"/v2/models/{MODEL}/versions/{world.names['half']}/infer", body())[0] == 200
+    assert served.call(INFER)[0] == 405
+    assert served.call("/metrics", {}, "POST")[0] == 405
+    assert served.call("/v2/health/live", method="HEAD") == (200, b"")
+    assert served.call(INFER, b"x", headers={"Content-Encoding": "gzip"})[0] == 415
+
+
+def test_a_challenger_gets_its_share_sticks_and_is_answered_for(world: World, serve: Start) -> None:
+    """R112, R113: the sticky split, one plan later; the challenger's failures are the champion's answers."""
+    for kind in ("half", "tenth", "nan", "broken", "above"):
+        world.version(kind)
+    world.plan("half")
+    served = serve()
+    world.plan("half", "tenth", 300_000, previous=None)
+    served.wait(lambda status: status["share_ppm"] == 300_000)
+    first = [served.infer(unit=f"u{number}")[1]["parameters"]["arm"] for number in range(200)]
+    assert 30 < first.count("challenger") < 90
+    assert first == [served.infer(unit=f"u{number}")[1]["parameters"]["arm"] for number in range(200)]
+    far = [row(distance=5900.0)]
+    for kind, failure in (("nan", "not_finite"), ("broken", "exception"), ("above", "not_a_probability")):
+        served.wait_for_plan(world.plan("half", kind, 1_000_000))
+        status, answer = served.infer(far, unit="u")
+        assert (status, answer["outputs"][0]["data"]) == (200, [0.5])
+        assert answer["parameters"]["arm"] == "champion"
+        assert answer["model_version"] == world.names["half"]
+        status, answer = served.infer(unit="u")
+        assert answer["model_version"] == world.names[kind]
+        records = [record for record in logged(world.root) if isinstance(record, PredictionRecord)]
+        assert (records[-2].challenger_failed, records[-2].result, records[-2].version) == (
+            failure,
+            "ok",
+            world.names["half"],
+        )
+        assert (records[-1].challenger_failed, records[-1].arm) == ("", "challenger")
+        assert records[-1].rollout is not None
+    status, answer = served.infer(probe=True)
+    assert answer["model_version"] == world.names["above"]
+    assert "prediction_id" not in answer["parameters"]
+    status, answer = served.call(INFER, {"inputs": [], "parameters": {"probe": True}})
+    assert (status, answer["model_version"]) == (200, world.names["above"])
+    plan = world.plan("half")
+    served.wait_for_plan(plan)
+    assert served.infer(probe=True)[1]["parameters"]["plan"] == plan
+    metrics = families(served)
+    assert metrics["holdfast_last_rollback_timestamp_seconds"][0].value > time.time() - 60
+    failures = {sample.labels["kind"] for sample in metrics["holdfast_challenger_failures"]}
+    assert failures == {"not_finite", "exception", "not_a_probability"}
+
+
+def test_who_answers_when_the_champion_cannot(world: World, serve: Start) -> None:
+    """The previous version, then the heuristic, then nobody; each is counted and logged."""
+    for kind in ("half", "tenth", "nan", "broken"):
+        world.version(kind)
+    far = [row(distance=5900.0)]
+    world.plan("nan", previous="broken", fallback="tenth")
+    served = serve()
+    status, answer = served.infer(far)
+    assert (status, answer["parameters"]["arm"], answer["model_version"]) == (
+        200,
+        "fallback",
+        world.names["tenth"],
+    )
+    served.wait_for_plan(world.plan("nan", previous="half"))
+    assert served.infer(far)[1]["model_version"] == world.names["half"]
+    served.wait_for_plan(world.plan("nan"))
+    status, answer = served.infer(far)
+    assert (status, answer["code"]) == (503, "HF503")
+    assert served.infer()[0] == 200
+    records = [record for record in logged(world.root) if isinstance(record, PredictionRecord)]
+    assert [record.result for record in records] == [
+        "champion_failed",
+        "champion_failed",
+        "unavailable",
+        "ok",
+    ]
+    assert records[2].probabilities == []
+
+
+def test_aggregates_are_filled_as_of_the_event_time(world: World, serve: Start) -> None:
+    """R44: the newest value known by the row's own time, within the window; nothing else."""
+    world.version("delay")
+    world.plan("delay")
+    world.online(2, ("EWR", START, 10.0), ("EWR", START + timedelta(minutes=10), 20.0))
+    served = serve()
+    served.wait(lambda status: status["table_version"] == 2)
+
+    def at(minutes: float, origin: str = "EWR") -> float:
+        moment = (START + timedelta(minutes=minutes)).isoformat()
+        return round(
+            float(served.infer([row(scheduled=moment, origin=origin)])[1]["outputs"][0]["data"][0]), 6
+        )
+
+    assert [at(-1), at(0), at(9.9), at(10), at(190), at(190.1), at(5, "JFK")] == [
+        0.25,
+        0.1,
+        0.1,
+        0.2,
+        0.2,
+        0.25,
+        0.25,
+    ]
+    world.online(3, ("JFK", START, 40.0), ("EWR", START, 30.0))
+    served.wait(lambda status: status["table_version"] == 3)
+    assert [at(5), at(5, "JFK")] == [0.3, 0.4]
+    several = [row(scheduled=(START + timedelta(minutes=minutes)).isoformat()) for minutes in (-1, 5, 15)]
+    assert [round(each, 6) for each in served.infer(several)[1]["outputs"][0]["data"]] == [0.25, 0.3, 0.2]
+
+
+def test_feedback_is_on_disk_before_202(served: Served, world: World) -> None:
+    """R144; a value twice is one label for the control loop, so the server only has to keep what came."""
+    prediction = served.infer([row(), row()])[1]["parameters"]["prediction_id"]
+    path = f"/v2/models/{MODEL}/feedback"
+    assert served.call(path, {"id": f"{prediction}/1", "value": True, "source": "airport"}) == (
+        202,
+        {"accepted": 1},
+    )
+    assert served.call(path, {"id": prediction, "value": 0.25})[0] == 202
+    many = [
+        {"id": f"{prediction}/{number}", "value": (0.25, 1)[number], "source": "late"} for number in range(2)
+    ]
+    assert served.call(path, {"feedback": many}) == (202, {"accepted": 2})
+    served.stop(signal.SIGKILL)
+    kept = [
+        (each.prediction, each.value, each.source)
+        for each in logged(world.root)
+        if isinstance(each, FeedbackRecord)
+    ]
+    assert kept == [
+        (f"{prediction}/1", 1.0, "airport"), (f"{prediction}/0", 0.25, "client"), (f"{prediction}/0", 0.25, "late"),
+        (f"{prediction}/1", 1.0, "late"),
+    ]  # fmt: skip
+
+
+def test_wrong_feedback_is_refused_whole(served: Served, world: World) -> None:
+    """M1: what was never given out, and what is no label."""
+    path = f"/v2/models/{MODEL}/feedback"
+    good = served.infer()[1]["parameters"]["prediction_id"]
+    assert served.call(INFER, b"{")[0] == 400
+    refused = f"s1-1-{int(good.rpartition('-')[2]) + 1}"  # the log holds it, and nobody was given it
+    for sent, status in (
+        ({"id": f"{good}/1", "value": 1}, 404), ({"id": f"{good}/4000", "value": 1}, 404),
+        ({"id": refused, "value": 1}, 404),
+        ({"id": "s1-1-999", "value": 1}, 404), ({"id": "s1-9-1", "value": 1}, 404), ({"id": "../x", "value": 1}, 400),
+        ({"id": good, "value": 2}, 400), ({"id": good, "value": -0.1}, 400), ({"id": good, "value": "yes"}, 400),
+        ({"id": good, "value": 10**30}, 400), ({"id": good}, 400), ({"id": good, "value": 1, "source": ""}, 400),
+        ({"id": good, "value": 1, "source": "a\nb"}, 400), ({"id": good, "value": 1, "extra": 1}, 400), (b"null", 400),
+        (b"", 400), ({"feedback": []}, 400), ({"feedback": [{"id": good, "value": 1}, {"id": "s1-1-999", "value": 1}]}, 404),
+    ):  # fmt: skip
+        assert served.call(path, sent)[0] == status, sent
+    assert not [each for each in logged(world.root) if isinstance(each, FeedbackRecord)]
+
+
+def test_feedback_that_contradicts_what_was_taken_is_refused(served: Served, world: World) -> None:
+    """M1: whoever says another thing of the same answer hears so, and nothing of the request is kept."""
+    path = f"/v2/models/{MODEL}/feedback"
+    first, second = (served.infer()[1]["parameters"]["prediction_id"] for _ in range(2))
+    assert served.call(path, {"id": first, "value": True})[0] == 202
+    assert served.call(path, {"id": f"{first}/0", "value": 1.0})[0] == 202, "the same again is taken"
+    for sent in (
+        {"id": first, "value": False},
+        {"feedback": [{"id": second, "value": True}, {"id": first, "value": False}]},
+        {"feedback": [{"id": second, "value": True}, {"id": second, "value": False}]},
+    ):
+        status, said = served.call(path, sent)
+        assert (status, said["code"]) == (409, "HF505"), said
+        assert "the earlier one stands" in said["error"]
+    assert served.call(path, {"id": second, "value": False})[0] == 202
+    kept = [(each.prediction, each.value) for each in logged(world.root) if isinstance(each, FeedbackRecord)]
+    assert kept == [(f"{first}/0", 1.0), (f"{first}/0", 1.0), (f"{second}/0", 0.0)]
+
+
+def test_a_wrong_name_is_answered_with_the_right_ones(served: Served, world: World) -> None:
+    """A caller who misspells the model or the version learns what is served."""
+    status, said = served.call("/v2/models/invented/infer", body())
+    assert (status, said["error"]) == (404, f"this server answers for the model {MODEL!r} alone")
+    status, said = served.call(f"/v2/models/{MODEL}/versions/invented/infer", body())
+    assert status == 404
+    assert world.names["half"] in said["error"]
+    assert served.call("/v3")[1]["error"] == "there is nothing at this path"
+
+
+FORM = "application/x-www-form-urlencoded"
+STRANGERS: list[tuple[dict[str, str], int]] = [
+    ({"Host": "evil.example"}, 421), ({"Host": "localhost.evil.example"}, 421), ({"Host": "127.0.0.1.evil.example:80"}, 421),
+    ({"Host": "localhost:80x"}, 421), ({"Host": "[::1"}, 421), ({"Origin": "http://evil.example"}, 403),
+    ({"Origin": "null"}, 403), ({"Content-Type": "text/plain"}, 415), ({"Content-Type": FORM}, 415),
+    ({"Content-Type": "application/json; charset=utf-8"}, 200), ({"Content-Type": "application/octet-stream"}, 200), ({}, 200),
+    ({"Host": "localhost:9"}, 200), ({"Host": "LOCALHOST."}, 200), ({"Host": "model.localhost"}, 200),
+    ({"Host": "[::1]:8080"}, 200), ({"Host": "10.1.2.3"}, 200),
+    ({"Host": "localhost:80", "Origin": "http://localhost:80"}, 200),
+    ({"Host": "localhost", "Origin": "http://localhost:80"}, 403),
+]  # fmt: skip
+
+
+def test_foreign_pages_and_foreign_names_change_nothing(served: Served) -> None:
+    """W2: Host is ours, the origin is our own, the type is one that a form cannot have; reading stays open."""
+    prediction = served.infer()[1]["parameters"]["prediction_id"]
+    label = {"id": prediction, "value": True}
+    for headers, status in STRANGERS:
+        assert served.call(INFER, body(), headers=headers)[0] == status, headers
+        taken = {200: 202}.get(status, status)
+        assert served.call(f"/v2/models/{MODEL}/feedback", label, headers=headers)[0] == taken, headers
+    assert served.call("/holdfast/status", headers={"Host": "evil.example"})[0] == 200
+
+
+def families(served: Served) -> dict[str, list[Any]]:
+    text = served.call("/metrics")[1].decode()
+    return {family.name: family.samples for family in text_string_to_metric_families(text)}
+
+
+def test_metrics_parse_and_their_labels_are_bounded(served: Served, world: World) -> None:
+    """R136 to R142."""
+    version = world.names["half"]
+    for number in range(3):
+        served.infer([row(), row()], unit=f"u{number}")
+    served.infer([row(carrier="invented" + "x" * 50)])
+    served.call(INFER, b"{")
+    served.call("/v2/models/invented/infer", b"{}")
+    served.call(f"/v2/models/{MODEL}/versions/invented/infer", b"{}")
+    metrics = families(served)
+    requests = {sample.labels["result"]: sample.value for sample in metrics["holdfast_requests"]}
+    assert requests == {"ok": 3, "contract": 1, "malformed": 1}
+    [predictions] = metrics["holdfast_predictions"]
+    assert (predictions.labels, predictions.value) == (
+        {"model": MODEL, "version": version, "arm": "champion"},
+        6,
+    )
+    [info] = metrics["holdfast_model_info"]
+    assert info.labels["contract_hash"] == CONTRACT.hash
+    [age] = metrics["holdfast_model_age_seconds"]
+    assert 3600 <= age.value < 3800
+    assert metrics["holdfast_deployed_timestamp_seconds"][0].value > time.time() - 100
+    counts = {
+        sample.labels.get("le"): sample.value
+        for sample in metrics["holdfast_request_seconds"]
+        if "le" in sample.labels
+    }
+    assert counts["+Inf"] == 5
+    assert [sample.labels["reason"] for sample in metrics["holdfast_contract_violations"]] == [
+        "carrier|unseen"
+    ]
+    assert metrics["process_resident_memory_bytes"][0].value > 1e6
+    assert metrics["holdfast_log_dropped_records"][0].value == 0
+    assert "invented" not in served.call("/metrics")[1].decode()
+
+
+@pytest.mark.crash
+def test_every_answered_prediction_is_in_the_log_after_sigkill(served: Served, world: World) -> None:
+    """P1 for answers: under load, kill -9; ids and probabilities that a client saw are read back."""
+    answered: list[str] = []
+
+    def load(lane: int) -> None:
+        connection = http.client.HTTPConnection(served.where, timeout=10)
+        content = json.dumps(tensors([row(flight_id=f"L{lane}"), row()]))
+        try:
+            while True:
+                connection.request("POST", INFER, content)
+                answer = json.loads(connection.getresponse().read())
+                answered.append(answer["parameters"]["prediction_id"])
+        except (OSError, http.client.HTTPException, ValueError):
+            connection.close()
+
+    threads = [threading.Thread(target=load, args=(lane,)) for lane in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.5)
+    served.stop(signal.SIGKILL)
+    for thread in threads:
+        thread.join()
+    kept = {record.id: record for record in logged(world.root) if isinstance(record, PredictionRecord)}
+    assert len(answered) > 100
+    assert set(answered) <= set(kept)
+    assert len(set(answered)) == len(answered)
+    sample = kept[answered[0]]
+    assert sample.probabilities == [0.5, 0.5]
+    assert sample.inputs[1] == list(row().values())
+
+
+def test_it_outlives_the_ledger_and_starts_without_it(world: World, serve: Start) -> None:
+    """R135, P10: the ledger is taken away under load and before a fresh start; nothing fails."""
+    world.version("delay")
+    world.version("half")
+    world.online(2, ("EWR", START, 10.0))
+    plan = world.plan("delay", fallback="half")
+    first = serve()
+    first.wait(lambda status: status["table_version"] == 2)
+    moment = (START + timedelta(minutes=5)).isoformat()
+    deadline = time.monotonic() + 60
+    while not (world.root / "serve" / MODEL / "online.msgpack").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    world.store.ledger.close()
+    for path in world.root.glob("ledger.db*"):
+        path.rename(path.with_name("gone-" + path.name))
+    for path in (world.root / "blobs").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    for _ in range(20):
+        assert first.infer([row(scheduled=moment)])[0] == 200
+    assert first.stop() == 0
+    second = serve()
+    status = second.wait(lambda status: bool(status["trouble"]))
+    assert status["plan"] == plan
+    answer = second.infer([row(scheduled=moment)])[1]
+    assert answer["model_version"] == world.names["delay"]
+    assert answer["outputs"][0]["data"][0] == pytest.approx(0.1)
+    assert not (world.root / "ledger.db").exists(), "an empty ledger in the place of the lost one"
+    for path in world.root.glob("gone-*"):
+        path.rename(path.with_name(path.name.removeprefix("gone-")))
+    second.wait(lambda status: not status["trouble"])
+
+
+def test_a_plan_that_cannot_be_verified_is_not_followed(world: World, serve: Start) -> None:
+    """A3: one byte of the blob changed; the old plan stands. A challenger of another contract (R133): only the champion."""
+    world.version("half")
+    broken = world.version("tenth")
+    plan = world.plan("half")
+    served = serve()
+    [path] = [
+        path for path in (world.root / "blobs").rglob("*") if path.name.startswith(broken.split("-")[1])
+    ]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    world.plan("tenth", previous="half")
+    status = served.wait(lambda status: bool(status["refused"]))
+    assert status["plan"] == plan
+    assert served.infer()[1]["model_version"] == world.names["half"]
+    other = Contract(
+        *CONTRACT.columns[:1], Category("carrier"), *CONTRACT.columns[2:6], Timestamp("scheduled", tz="UTC"),
+        key="flight_id", event_time="scheduled", label=Label("late", delay="12h"),
+    )  # fmt: skip
+    world.version("above", other)
+    world.plan("half", "above", 10_000)
+    status = served.wait(lambda status: "another contract" in " ".join(status["left_out"].values()))
+    assert status["challenger"] is None
+    assert served.infer(unit="u")[1]["model_version"] == world.names["half"]
+    assert families(served)["holdfast_plans_refused"][0].value == 1
+    latest = world.plan("half")
+    served.wait_for_plan(latest)
+
+
+def test_no_version_is_not_ready_and_says_so(world: World, serve: Start) -> None:
+    served = serve(ready=False)
+    assert served.call("/v2/health/live")[0] == 200
+    assert served.call("/v2/health/ready")[0] == 503
+    status, answer = served.infer()
+    assert (status, answer["code"]) == (503, "HF503")
+    assert served.call(f"/v2/models/{MODEL}")[0] == 503
+    world.version("half")
+    world.plan("half")
+    served.wait(lambda status: status["ready"])
+    assert served.infer()[0] == 200
+
+
+def test_sigterm_drops_no_request(served: Served) -> None:
+    """P11: every request on a connection gets its answer, the last one says that it is the last, the process ends with 0."""
+    outcomes: Counter[str] = Counter()
+
+    def load() -> None:
+        content = json.dumps(body())
+        connection = http.client.HTTPConnection(served.where, timeout=10)
+        closing = False
+        try:
+            while not closing:
+                connection.request("POST", INFER, content)
+                answer = connection.getresponse()
+                outcomes[str(answer.status)] += 1
+                answer.read()
+                closing = answer.getheader("Connection") == "close"
+        except (OSError, http.client.HTTPException):
+            outcomes["lost"] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=load) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    assert served.stop() == 0
+    for thread in threads:
+        thread.join()
+    assert set(outcomes) == {"200"}
+    assert outcomes["200"] > 50

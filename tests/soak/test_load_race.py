@@ -1,0 +1,40 @@
+"""A short race of four processes for the same ids, and what the checker of histories sees (R2, P4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from holdfast.control.ingest.ingest import ingest
+from holdfast.store import Store
+from tests.soak.delivery_history import check, deliver
+from tests.soak.fork_server import FEED
+from tests.soak.load_race import race
+
+pytestmark = pytest.mark.crash
+
+
+def test_four_processes_race_for_ten_ids(tmp_path: Path) -> None:
+    """Each id is loaded once; the full race of 40 is `python -m tests.soak.load_race`."""
+    outcome = race(4, 10, 20131, tmp_path)
+    assert outcome["broken"] == []
+    assert outcome["duplicates"] == 0
+    assert outcome["answers"]["loaded"] == 10
+
+
+def test_the_checker_sees_what_it_is_for(tmp_path: Path) -> None:
+    """Lost, twice, torn and never sent: each is seen when the answers, or the deliveries, are changed to say so."""
+    store = Store.open(tmp_path / "store")
+    sent = [deliver(tmp_path, number) for number in range(3)]
+    answers = []
+    for each in sent[:2]:
+        answers.append(
+            f"ACK {each.batch} {each.content} {ingest(store, FEED, each.batch, each.path, now_us=1).state}"
+        )
+    assert not check(store, sent, answers)
+    assert check(store, sent, [*answers, f"ACK {sent[2].batch} {sent[2].content} loaded"]).lost
+    assert check(store, sent, [*answers, answers[0]]).twice
+    assert check(store, [*sent, type(sent[0])("b9", "b9-first", sent[0].path, 1010)], answers).torn
+    assert check(store, sent[1:], answers).wrong
+    assert check(store, sent, [*answers, "HF901 b1 b1-first broken"]).wrong

@@ -1,0 +1,338 @@
+"""Deliveries of files: one, a directory, a prefix of an object store; whole or refused (R1, R17, R18)."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from holdfast.contract import Category, Contract, Integer, Number, Timestamp, compile_batch
+from holdfast.errors import HoldfastError, InputError, UnavailableError
+from holdfast.feeds import content_digest
+from holdfast.store.durability import failpoints
+from holdfast.store.sources import Bundle, deliveries, object_store, open_source, parse
+
+CONTRACT = Contract(
+    Integer("id"),
+    Number("v", unit="km", missing="keep"),
+    Category("w", missing="keep"),
+    Timestamp("at", tz="UTC"),
+    key="id",
+    event_time="at",
+)
+AT = '"2013-01-01T00:00:00Z"'
+FIRST = b"id,v,w,at\n1,1.5,a,2013-01-01T00:00:00Z\n"
+SECOND = b"id,v,w,at\n2,2.5,b,2013-01-02T00:00:00Z\n"
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    yield
+    failpoints.arm(None)
+
+
+def _at(point: str, act: Callable[[], object]) -> None:
+    def hook(name: str) -> None:
+        if name == point:
+            failpoints.arm(None)
+            act()
+
+    failpoints.arm(hook)
+
+
+@pytest.fixture
+def delivered(tmp_path: Path) -> Path:
+    directory = tmp_path / "in"
+    (directory / "later").mkdir(parents=True)
+    (directory / "a.csv").write_bytes(FIRST)
+    (directory / "later" / "b.csv.gz").write_bytes(gzip.compress(SECOND))
+    return directory
+
+
+# --- JSON lines -------------------------------------------------------------------------------------------------------
+
+
+def _json(tmp_path: Path, *lines: bytes) -> Path:
+    path = tmp_path / "day.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def _line(**values: str) -> bytes:
+    found = {"id": "1", "v": "1.5", "w": '"a"', "at": AT} | values
+    return ("{" + ", ".join(f'"{name}": {value}' for name, value in found.items()) + "}").encode()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({}, None),
+        ({"v": "null"}, None),
+        ({"v": "-0"}, None),
+        ({"v": "9007199254740992"}, None),
+        ({"v": "9007199254740993"}, "v|not_exact"),
+        ({"id": "9007199254740993"}, "id|not_exact"),
+        ({"id": "1" + "0" * 30}, "id|not_exact"),
+        ({"id": "1.0"}, "id|type"),
+        ({"id": '"1"'}, "id|type"),
+        ({"v": "1e999"}, "v|not_finite"),
+        ({"v": "1" + "0" * 400}, "v|not_finite"),
+        ({"v": "true"}, "v|type"),
+        ({"v": "[1]"}, "v|type"),
+        ({"v": '{"x": {"x": 1}}'}, "v|type"),
+        ({"w": "1"}, "w|type"),
+        ({"w": '"\\ud800"'}, "w|not_unicode"),
+        ({"w": '"\\u0000\U0001f6eb"'}, None),
+        ({"at": '"2013-01-01T00:00:00"'}, "at|zone"),
+        ({"at": "1357000000"}, "at|type"),
+        ({"at": '"\\ud800"'}, "at|type"),
+        ({"v": "1, " + '"v": 2'}, "v|repeated"),
+        ({"v": "NaN"}, "_line|json"),
+        ({"v": "-Infinity"}, "_line|json"),
+        ({"v": "1" * 5000}, "_line|json"),
+        ({"v": "[" * 100_000}, "_line|json"),
+        ({"v": "'1'"}, "_line|json"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_value_of_json_is_taken_as_it_is_or_its_row_is_at_fault(
+    tmp_path: Path, values: dict[str, str], reason: str | None
+) -> None:
+    path = _json(tmp_path, _line(id="7", at='"2013-01-01T01:00:00+01:00"'), _line(**values))
+    verdict = compile_batch(CONTRACT)(parse(open_source(path), CONTRACT))
+    assert verdict.counts == ({} if reason is None else {reason: 1})
+    assert verdict.valid.height == (2 if reason is None else 1)
+
+
+@pytest.mark.parametrize(
+    "line", [b"[1]", b"7", b"{", b'"x"', b'{"id": 1} {"id": 2}', b'{"w": "\xff"}', b"\xef\xbb\xbf{}"]
+)
+def test_a_line_that_is_no_object_is_kept_apart_whole(tmp_path: Path, line: bytes) -> None:
+    verdict = compile_batch(CONTRACT)(
+        parse(open_source(_json(tmp_path, _line(), line, b"", _line(id="2"))), CONTRACT)
+    )
+    assert (verdict.valid.height, verdict.counts) == (2, {"_line|json": 1})
+    assert verdict.quarantined["_line"].to_list() == [line.decode("utf-8", "backslashreplace")]
+
+
+def test_names_that_are_not_the_contracts_stop_the_load(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"HF202.*not in the contract: extra"):
+        parse(open_source(_json(tmp_path, _line(), _line(extra="1"))), CONTRACT)
+    with pytest.raises(InputError, match=r"HF202.*missing: w"):
+        parse(open_source(_json(tmp_path, b'{"id": 1, "v": 1, "at": ' + AT.encode() + b"}")), CONTRACT)
+
+
+def test_json_that_was_cut_is_refused(tmp_path: Path) -> None:
+    path = _json(tmp_path, _line(), _line(id="2"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"HF201.*cut on its way"):
+        parse(open_source(path), CONTRACT)
+
+
+# --- directories ------------------------------------------------------------------------------------------------------
+
+
+def test_files_below_a_directory_are_one_delivery(delivered: Path) -> None:
+    for name in ("_SUCCESS", ".hidden.csv", "a.csv.crc~", "a.csv.count"):
+        (delivered / name).write_text("x")
+    for spec in (delivered, str(delivered), delivered.as_uri(), f"{delivered}/**/*.csv*"):
+        source = open_source(spec)
+        assert isinstance(source, Bundle)
+        assert [file.name for file in source.files] == ["a.csv", "later/b.csv.gz"]
+        typed = parse(pickle.loads(pickle.dumps(source)), CONTRACT)
+        assert typed.frame["id"].to_list() == [1, 2]
+    assert deliveries(str(delivered)) == (str(delivered / "a.csv"), str(delivered / "later" / "b.csv.gz"))
+    digest = content_digest(open_source(delivered).pieces())
+    (delivered / "a.csv").rename(delivered / "c.csv")
+    assert content_digest(open_source(delivered).pieces()) != digest
+
+
+def test_parquet_files_may_differ_in_width_and_bring_units(tmp_path: Path) -> None:
+    at = pa.array([0], pa.timestamp("us", "UTC"))
+    for name, kind, unit, value in (("a", pa.int32(), None, 5), ("b", pa.float64(), b"m", 5000.0)):
+        field = pa.field("v", kind, metadata=None if unit is None else {b"unit": unit})
+        schema = pa.schema(
+            [pa.field("id", pa.int64()), field, pa.field("w", pa.string()), pa.field("at", at.type)]
+        )
+        table = pa.Table.from_arrays(
+            [pa.array([ord(name)]), pa.array([value], kind), pa.array(["x"]), at], schema=schema
+        )
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    verdict = compile_batch(CONTRACT)(parse(open_source(tmp_path), CONTRACT))
+    assert (verdict.counts, verdict.valid["v"].to_list()) == ({}, [5.0, 5.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("b.jsonl", b"{}", "several kinds: CSV .*, JSON lines"),
+        ("b.csv.part", b"x", "still being written"),
+        ("b.csv", b"", "b.csv is empty"),
+        ("b.doc", b"x", "neither Parquet nor CSV"),
+    ],
+)
+def test_a_directory_that_cannot_be_one_delivery_is_refused(
+    delivered: Path, name: str, content: bytes, why: str
+) -> None:
+    (delivered / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"HF201.*{why}"):
+        open_source(delivered)
+
+
+@pytest.mark.parametrize("change", ["grows", "is added", "is replaced", "goes"])
+def test_a_directory_that_changes_while_it_is_read_is_refused(delivered: Path, change: str) -> None:
+    def act() -> None:
+        if change == "grows":
+            (delivered / "a.csv").write_bytes(FIRST + b"3,1,a,2013-01-01T00:00:00Z\n")
+        elif change == "goes":
+            (delivered / "a.csv").unlink()
+        else:
+            (delivered / "new").write_bytes(FIRST)
+            (delivered / "new").rename(delivered / ("new.csv" if change == "is added" else "a.csv"))
+
+    _at("source.read", act)
+    with pytest.raises(InputError, match=r"HF201.*changed while it was read"):
+        open_source(delivered)
+
+
+def test_what_is_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.csv.gz"
+    bomb.write_bytes(gzip.compress(b"id,v,w,at\n" + b"0" * (1 << 22)))
+    with pytest.raises(InputError, match=r"HF201.*more than 1,000,000 bytes.*HOLDFAST_SOURCE_BYTES"):
+        parse(open_source(bomb, limit_bytes=1_000_000), CONTRACT)
+    with pytest.raises(InputError, match=r"HF201.*more than 1,000 bytes"):
+        open_source(bomb, limit_bytes=1_000)
+    same = tmp_path / "same.parquet"
+    pl.DataFrame({"id": pl.repeat(1, 3_000_000, eager=True)}).write_parquet(same, compression="zstd")
+    with pytest.raises(InputError, match=r"HF201.*more than 1,000,000 bytes"):
+        parse(open_source(same, limit_bytes=1_000_000), CONTRACT)
+
+
+@pytest.mark.parametrize(
+    "spec", ["/dev/null", "/nowhere/x.csv", "/nowhere/*.csv", "s4://x/y", "file://host/x"]
+)
+def test_what_is_no_source_is_refused(spec: str) -> None:
+    with pytest.raises(InputError, match="HF201"):
+        open_source(spec)
+
+
+def test_a_file_that_never_ends_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(HoldfastError, match=r"HF209.*within 0.5 seconds"):
+        open_source(tmp_path / "pipe.csv", deadline_seconds=0.5)
+
+
+# --- an object store --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """An S3 on this machine."""
+    if importlib.util.find_spec("moto") is None or importlib.util.find_spec("obstore") is None:
+        pytest.skip("moto[server] or obstore is not installed")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.s3_server", str(port)], stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            assert server.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, bytes], object]:
+    """Puts objects into a bucket that is the environment's."""
+    import http.client
+
+    import obstore
+    from obstore.store import from_url
+
+    for name, value in (
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "s3cr3t"),
+        ("AWS_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    connection = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=30)
+    connection.request("PUT", "/deliveries")
+    assert connection.getresponse().status in (200, 409)
+    connection.close()
+    store = from_url("s3://deliveries")
+    return lambda key, data: obstore.put(store, key, data)
+
+
+def test_a_prefix_is_one_delivery_or_many(bucket: Callable[[str, bytes], object]) -> None:
+    bucket("one/a.csv", FIRST)
+    bucket("one/later/b.csv", SECOND)
+    bucket("one/_SUCCESS", b"x")
+    bucket("one-more/c.csv", SECOND)
+    source = open_source("s3://deliveries/one/")
+    assert isinstance(source, Bundle)
+    assert [file.name for file in source.files] == ["a.csv", "later/b.csv"]
+    assert parse(source, CONTRACT).frame["id"].to_list() == [1, 2]
+    assert deliveries("s3://deliveries/one/") == (
+        "s3://deliveries/one/a.csv",
+        "s3://deliveries/one/later/b.csv",
+    )
+    alone = open_source("s3://deliveries/one/a.csv")
+    assert (alone.name, list(alone.pieces())) == ("s3://deliveries/one/a.csv", [FIRST])
+    for spec in ("s3://deliveries/none/", "s3://deliveries/one/none.csv", "s3://nobucket/x/"):
+        with pytest.raises(InputError, match="HF201"):
+            open_source(spec)
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_refused(
+    bucket: Callable[[str, bytes], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket("two/a.csv", FIRST)
+    _at("source.read", lambda: bucket("two/a.csv", SECOND))
+    with pytest.raises(InputError, match=r"HF201.*s3://deliveries/two/ changed while it was read"):
+        open_source("s3://deliveries/two/")
+    _at("source.read", lambda: bucket("two/b.csv", SECOND))
+    with pytest.raises(InputError, match=r"HF201.*changed while it was read"):
+        open_source("s3://deliveries/two/")
+    listed = object_store._below  # what comes between the listing and the reading
+
+    def replaced(store: object, prefix: str) -> object:
+        found = listed(store, prefix)
+        bucket("two/a.csv", SECOND + b"\n")
+        return found
+
+    monkeypatch.setattr(object_store, "_below", replaced)
+    with pytest.raises(InputError, match=r"HF201.*changed while it was read"):
+        open_source("s3://deliveries/two/")
+
+
+def test_a_store_that_cannot_be_reached_is_told(bucket: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # takes connections and says nothing
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(UnavailableError, match=r"HF209.*within 2 seconds") as refused:
+            open_source("s3://deliveries/one/", deadline_seconds=2)
+    assert "s3cr3t" not in str(refused.value)

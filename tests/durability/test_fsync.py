@@ -47,7 +47,7 @@ def test_a_back_out_a_training_and_a_rebuilt_ledger_are_durable(tmp_path: Path) 
     root, trace = tmp_path / "home", tmp_path / "trace"
     root.mkdir()
     out = _traced([sys.executable, "-m", "tests.durability.backout_and_rebuild", str(root)], trace)
-    assert out.splitlines() == ["ACK back-out", "ACK reload", "ACK train", "ACK recover 9 2"]
+    assert out.splitlines() == ["ACK backout", "ACK reload", "ACK train", "ACK recover 9 2"]
     assert lint(trace, root) == [(set(), set())] * 4
 
 

@@ -34,7 +34,7 @@ from holdfast.contract import (
 )
 from holdfast.contract.schema.missing import SHORTHAND
 from holdfast.contract.schema.rule_ast import OPERATORS
-from holdfast.contract.schema.units import SAME, conversion
+from holdfast.contract.schema.units import SAME, find_conversion
 from holdfast.errors import CODES
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.rollout.model.state_machine import RESTING, TRANSITIONS, State
@@ -159,7 +159,7 @@ def metrics() -> str:
 
 
 def declarations() -> str:
-    """Everything that a model file may name, from its signature and docstring."""
+    """Return every name of a model file, with its signature and docstring."""
     parts = []
     for name in holdfast.__all__:
         each = getattr(holdfast, name)
@@ -169,7 +169,7 @@ def declarations() -> str:
 
 
 def contract_columns() -> str:
-    """Every type of column with its parameters, and what a batch, CSV and a request carry it as."""
+    """Return every column type with its parameters, and its types in a batch and a request."""
     parts = [
         table(
             ("type", "in a frame", "in a request (first choice, then others)"),
@@ -187,9 +187,9 @@ def contract_columns() -> str:
 
 
 def contract_policies() -> str:
-    """What may become of a missing value."""
+    """Return the policies for missing values."""
     return table(
-        ("policy", "shorthand", "what becomes of a missing value"),
+        ("policy", "shorthand", "meaning"),
         (
             (
                 f"`{kind.__name__}{signature(kind)}`",
@@ -202,7 +202,7 @@ def contract_policies() -> str:
 
 
 def contract_rules() -> str:
-    """`Contract`, `Rule` and what an expression may be made of."""
+    """Return `Contract`, `Rule` and the operators of an expression."""
     methods = (
         (
             f"`.{name}{signature(each)}`",
@@ -219,20 +219,20 @@ def contract_rules() -> str:
 
 
 def contract_reasons() -> str:
-    """Every reason that a row can have, from the docstring of the package."""
+    """Return every reason that a row can have, from the docstring of the package."""
     _, lines, _ = (inspect.getdoc(holdfast.contract) or "").split("=" * 11 + " " + "=" * 73)
-    told: list[list[str]] = []
+    reasons: list[list[str]] = []
     for line in lines.strip().splitlines():
         words, meaning = line[:12], line[12:]
         if words.strip():
-            told.append([", ".join(f"`{word.strip()}`" for word in words.split(",")), meaning])
+            reasons.append([", ".join(f"`{word.strip()}`" for word in words.split(",")), meaning])
         else:
-            told[-1][1] += " " + meaning
-    return table(("reason", "meaning"), told)
+            reasons[-1][1] += " " + meaning
+    return table(("reason", "meaning"), reasons)
 
 
-def contract_border() -> str:
-    """What a source may say of its columns, and what is done with it."""
+def contract_units() -> str:
+    """Return the column metadata that a source may declare, and example conversions."""
     words = [
         ("km", "mi"),
         ("degF", "degC"),
@@ -245,19 +245,23 @@ def contract_border() -> str:
     ]
     rows = []
     for source, target in words:
-        how = conversion(source, target)
-        if how is None:
+        conversion = find_conversion(source, target)
+        if conversion is None:
             outcome = "refused, HF202"
-        elif how == SAME:
-            outcome = "one unit"
+        elif conversion == SAME:
+            outcome = "the same unit"
         else:
-            outcome = f"(value × {how.numerator:,.15g} + {how.addend:,.15g}) / {how.denominator:,.15g}"
+            outcome = f"(value × {conversion.numerator:,.15g} + {conversion.addend:,.15g}) / {conversion.denominator:,.15g}"
         rows.append((f"`{source}`", f"`{target}`", outcome))
     text = [
         as_markdown(inspect.getdoc(each) or "")
-        for each in (holdfast.contract.schema.source_metadata, holdfast.contract.schema.units, conversion)
+        for each in (
+            holdfast.contract.schema.source_metadata,
+            holdfast.contract.schema.units,
+            find_conversion,
+        )
     ]
-    return "\n\n".join([*text, table(("comes in", "contract", "what becomes of it"), rows)])
+    return "\n\n".join([*text, table(("source", "contract", "conversion"), rows)])
 
 
 _SAMPLES = {

@@ -22,7 +22,7 @@ from holdfast.contract import (
     Timestamp,
     compile_row,
 )
-from holdfast.contract.schema.units import same_unit
+from holdfast.contract.schema.units import is_same_unit
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, Feature, columns_read, feature_name
 from holdfast.qualify import Gates, GoldenQuery, Objective
@@ -333,7 +333,7 @@ def _same_by_other_words(column: Column, delivered: Column) -> bool:
         isinstance(column, (Number, Integer))
         and isinstance(delivered, (Number, Integer))
         and column.semantic == delivered.semantic
-        and same_unit(column.unit, delivered.unit)
+        and is_same_unit(column.unit, delivered.unit)
     )
 
 

@@ -41,7 +41,7 @@ from holdfast.contract import (
     dtypes,
     from_frame,
     microseconds,
-    read_moment,
+    read_timestamp,
 )
 from holdfast.contract.batch.json_input import from_objects
 
@@ -212,7 +212,7 @@ def typed(draw: Draw, rows: int) -> pl.DataFrame:
     longs = [-5, 5, 2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63)]
 
     def moments(name: str, zone: str) -> pl.Series:
-        found = [read_moment(row.get(name), ZoneInfo(NEW_YORK), local=True) for row in given]
+        found = [read_timestamp(row.get(name), ZoneInfo(NEW_YORK), local=True) for row in given]
         plain = [moment.astimezone(UTC) if isinstance(moment, datetime) else None for moment in found]
         return pl.Series(plain, dtype=pl.Datetime("us", "UTC")).dt.convert_time_zone(zone)
 
@@ -261,7 +261,7 @@ def expected(rows: list[dict[str, Any]], by_row: list[tuple[str, ...]]) -> list[
 def _same(name: str, value: object) -> object:
     if name != "wall" or value is None:
         return value or None if isinstance(value, str) else value
-    moment = read_moment(value, ZoneInfo(NEW_YORK), local=True)
+    moment = read_timestamp(value, ZoneInfo(NEW_YORK), local=True)
     assert isinstance(moment, datetime)
     return microseconds(moment)
 

@@ -16,7 +16,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from holdfast.contract import Category, Contract, Integer, Timestamp
-from holdfast.contract.profile.column_profile import Words
+from holdfast.contract.profile.column_profile import WordProfile
 from holdfast.contract.profile.profile import Profile
 from holdfast.control.ingest.ingest import ingest
 from holdfast.feeds import Feed
@@ -37,7 +37,7 @@ def test_volume_and_slices_are_read_from_profiles():
 
     def batch(number: int, rows: int, north: float) -> tuple[str, Profile]:
         count = int(draw.binomial(rows, north))
-        words = Words({"north": count, "south": rows - count}, 0, 0)
+        words = WordProfile({"north": count, "south": rows - count}, 0, 0)
         return f"b{number}", Profile(rows, {"site": words}, {})
 
     quiet = feeds_section.of_feed("orders", [batch(n, 500 + n % 3, 0.3) for n in range(50)])

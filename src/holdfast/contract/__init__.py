@@ -1,34 +1,32 @@
-"""What a row is: types, ranges, units, time zones, missing and unseen policy; declared once, checked by the
-batch and by the row.
+"""The contract of a row: types, ranges, units, time zones, missing and unseen policy.
 
-The batch check (Polars) and the row check (plain closures) give the same reasons for the same row. The rules:
+Declared once, checked for batches (Polars) and for single rows (plain closures), with the same reasons. The rules:
 
 =========== =========================================================================
 missing     the value is null, absent, or an empty word, and the policy is `Reject`
 type        the value is of another type, or a text that does not read as one
 not_finite  a number is NaN, infinite, or too large for double precision
 not_exact   an integer's magnitude is above 2**53; of a number, an integer that no double is
-range       a value is outside its bounds; an instant outside the years 1 to 9999
+range       a value is outside its bounds; a timestamp outside the years 1 to 9999
 unseen      a category is not among the values, and the policy is "reject"
 zone        a timestamp has no offset
 gap, fold   a wall clock time that the zone skips, or shows twice
 nul         a text or a key contains NUL
 repeated    a JSON object has the name twice
-not_unicode a word holds a lone surrogate, which no file of ours can hold
+not_unicode a word holds a lone surrogate, which UTF-8 cannot encode
 too_long    a text is longer than its maximum
 pattern     a text does not match its pattern
 rule        the row breaks a rule of the contract: "name of the rule|rule"
 duplicate   an earlier valid row of the batch has the same key
 unique      an earlier valid row of the batch has the same values in columns that are to be unique
 extra       a row has a key that no column has; a whole delivery with one is refused (HF202)
-fields      a line has not the header's number of fields: "_line|fields"
-json        a line is no JSON object: "_line|json"
-unit        a request's tensor comes in a unit that does not convert; a whole delivery is refused (HF202)
-semantic    a request's tensor says that it is something else; a whole delivery is refused (HF202)
+fields      a line has another number of fields than the header: "_line|fields"
+json        a line is not a JSON object: "_line|json"
+unit        a request's tensor is in a unit that does not convert; a whole delivery is refused (HF202)
+semantic    a request's tensor declares another semantic; a whole delivery is refused (HF202)
 =========== =========================================================================
 
-What works on frames is imported when it is first asked for, so that a server, which checks rows only, starts
-without Polars.
+Functions on frames are imported on first use, so that a server, which checks rows only, starts without Polars.
 """
 
 from __future__ import annotations
@@ -61,27 +59,27 @@ from holdfast.contract.schema.missing import (
     fill_values,
 )
 from holdfast.contract.schema.source_metadata import ColumnFacts, Facts
-from holdfast.contract.schema.timestamps import instant_us, microseconds, read_moment
+from holdfast.contract.schema.timestamps import microseconds, read_timestamp, timestamp_us
 
 if TYPE_CHECKING:
     from holdfast.contract.batch.compiler import (
         LINE,
         BatchCheck,
         BatchVerdict,
-        as_delivered,
         compile_batch,
         dtype,
         dtypes,
+        to_text_rows,
     )
     from holdfast.contract.batch.json_input import from_objects
     from holdfast.contract.batch.reason_bitmask import REASONS
-    from holdfast.contract.batch.text_input import MISSING_WORDS, Typed, from_text
+    from holdfast.contract.batch.text_input import MISSING_WORDS, TypedBatch, from_text
     from holdfast.contract.batch.typed_input import from_frame
 
-_ON_FRAMES = {
+_FRAME_MODULES = {
     "LINE": "batch.compiler",
     "REASONS": "batch.reason_bitmask",
-    "as_delivered": "batch.compiler",
+    "to_text_rows": "batch.compiler",
     "BatchCheck": "batch.compiler",
     "BatchVerdict": "batch.compiler",
     "compile_batch": "batch.compiler",
@@ -90,7 +88,7 @@ _ON_FRAMES = {
     "from_frame": "batch.typed_input",
     "from_objects": "batch.json_input",
     "MISSING_WORDS": "batch.text_input",
-    "Typed": "batch.text_input",
+    "TypedBatch": "batch.text_input",
     "from_text": "batch.text_input",
 }
 
@@ -121,8 +119,7 @@ __all__ = [
     "Scalar",
     "Text",
     "Timestamp",
-    "Typed",
-    "as_delivered",
+    "TypedBatch",
     "as_policy",
     "col",
     "compile_batch",
@@ -134,13 +131,14 @@ __all__ = [
     "from_frame",
     "from_objects",
     "from_text",
-    "instant_us",
     "microseconds",
-    "read_moment",
+    "read_timestamp",
+    "timestamp_us",
+    "to_text_rows",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ON_FRAMES:
-        return getattr(import_module(f"{__name__}.{_ON_FRAMES[name]}"), name)
+    if name in _FRAME_MODULES:
+        return getattr(import_module(f"{__name__}.{_FRAME_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

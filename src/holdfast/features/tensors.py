@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.contract.schema.timestamps import microseconds, read_moment
+from holdfast.contract.schema.timestamps import microseconds, read_timestamp
 from holdfast.errors import InputError
 from holdfast.features.fitted import MISSING_US, Input, Kind
 
@@ -107,7 +107,7 @@ def _instant(part: Input, value: object) -> int:
         return value if -(2**63) <= value < 2**63 else MISSING_US
     if isinstance(value, datetime) and value.utcoffset() is not None:
         return microseconds(value)
-    moment = read_moment(value, _zone(part.tz), local=part.local)
+    moment = read_timestamp(value, _zone(part.tz), local=part.local)
     if isinstance(moment, str):
         raise InputError("HF502", f"{value!r} breaks {part.name}|{moment}")
     return microseconds(moment)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from holdfast.contract.profile.column_profile import Words
+from holdfast.contract.profile.column_profile import WordProfile
 from holdfast.records import Level, Violation
 
 FEWEST_ROWS: Final = 20
@@ -17,7 +17,9 @@ _SURE: Final = 1e-6
 _SHOWN: Final = 5
 
 
-def judge_words(name: str, now: Words, past: Sequence[Words], *, is_slice: bool) -> Iterator[Violation]:
+def judge_words(
+    name: str, now: WordProfile, past: Sequence[WordProfile], *, is_slice: bool
+) -> Iterator[Violation]:
     """What is wrong with the mixture of the column `name` of a batch. A word that is new, or gone, is told of by name;
     then the mixture says nothing more."""
     past = [shape for shape in past if shape.named >= FEWEST_ROWS]
@@ -36,7 +38,7 @@ def distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
     return sum(abs(one.get(word, 0.0) - other.get(word, 0.0)) for word in one.keys() | other.keys()) / 2
 
 
-def pooled(past: Sequence[Words]) -> dict[str, float]:
+def pooled(past: Sequence[WordProfile]) -> dict[str, float]:
     """The mean share of each word over batches, so that a large one counts as much as a small one."""
     total: dict[str, float] = {}
     for shape in past:
@@ -45,7 +47,9 @@ def pooled(past: Sequence[Words]) -> dict[str, float]:
     return {word: share / len(past) for word, share in total.items()}
 
 
-def _new_words(name: str, now: Words, past: Sequence[Words], *, is_slice: bool) -> Iterator[Violation]:
+def _new_words(
+    name: str, now: WordProfile, past: Sequence[WordProfile], *, is_slice: bool
+) -> Iterator[Violation]:
     if any(shape.other for shape in past):
         return  # A word that seems new may have been among those that nobody counted.
     known = {word for shape in past for word in shape.counts}
@@ -69,7 +73,7 @@ def _new_words(name: str, now: Words, past: Sequence[Words], *, is_slice: bool) 
         yield Violation("new_slice", name, level, told, share, 0.05)
 
 
-def _renamed(new: Mapping[str, int], now: Words, past: Sequence[Words]) -> str | None:
+def _renamed(new: Mapping[str, int], now: WordProfile, past: Sequence[WordProfile]) -> str | None:
     """A word that is gone and had about as many rows as the commonest of the new ones, which are not few."""
     usual = pooled(past)
     share = max(new.values()) / now.named
@@ -83,7 +87,7 @@ def _folded(word: str) -> str:
     return "".join(word.split()).casefold()
 
 
-def _gone_words(name: str, now: Words, past: Sequence[Words]) -> Iterator[Violation]:
+def _gone_words(name: str, now: WordProfile, past: Sequence[WordProfile]) -> Iterator[Violation]:
     rows = now.named
     each = [shape.shares for shape in past]
     for word in sorted({word for shape in past for word in shape.counts} - now.counts.keys()):
@@ -97,7 +101,7 @@ def _gone_words(name: str, now: Words, past: Sequence[Words]) -> Iterator[Violat
             yield Violation("missing_slice", f"{name}={word}"[:127], Level.ERROR, words, 0.0, least)
 
 
-def _mixed(name: str, now: Words, past: Sequence[Words]) -> Iterator[Violation]:
+def _mixed(name: str, now: WordProfile, past: Sequence[WordProfile]) -> Iterator[Violation]:
     usual = pooled(past)
     found = now.shares
     apart = distance(found, usual)

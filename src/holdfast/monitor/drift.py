@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
-from holdfast.contract.profile.column_profile import Flags, Instants, Numbers, Shape, Words, same_kind
+from holdfast.contract.profile.column_profile import (
+    BooleanProfile,
+    ColumnProfile,
+    NumberProfile,
+    TimestampProfile,
+    WordProfile,
+    is_same_kind,
+)
 from holdfast.contract.profile.profile import Profile
 from holdfast.contract.schema.columns import Category, Integer, Number, Timestamp
 from holdfast.contract.schema.contract import Contract
@@ -26,7 +33,7 @@ FEWEST_BATCHES: Final = 8
 MOST_BATCHES: Final = 28
 """Older ones than this many are left out: seasons change, and four weeks hold every weekday four times."""
 
-_Kind = TypeVar("_Kind", Numbers, Words, Flags, Instants)
+_Kind = TypeVar("_Kind", NumberProfile, WordProfile, BooleanProfile, TimestampProfile)
 
 
 def judge(contract: Contract, profile: Profile, history: Sequence[Profile]) -> tuple[Violation, ...]:
@@ -80,40 +87,42 @@ def _ids(contract: Contract) -> set[str]:
     return {name for name in contract.key if isinstance(contract.column(name), Integer)}
 
 
-def _past(name: str, profile: Profile, history: Sequence[Profile]) -> list[Shape]:
+def _past(name: str, profile: Profile, history: Sequence[Profile]) -> list[ColumnProfile]:
     now = profile.columns.get(name)
     return [
         other.columns[name]
         for other in history
-        if name in other.columns and now is not None and same_kind(now, other.columns[name])
+        if name in other.columns and now is not None and is_same_kind(now, other.columns[name])
     ]
 
 
-def _same(now: _Kind, past: Sequence[Shape]) -> list[_Kind]:
+def _same(now: _Kind, past: Sequence[ColumnProfile]) -> list[_Kind]:
     return [shape for shape in past if isinstance(shape, type(now))]
 
 
-def _judge_column(contract: Contract, name: str, now: Shape, past: Sequence[Shape]) -> Iterator[Violation]:
+def _judge_column(
+    contract: Contract, name: str, now: ColumnProfile, past: Sequence[ColumnProfile]
+) -> Iterator[Violation]:
     column = contract.column(name)
     match now:
-        case Numbers() if isinstance(column, (Number, Integer)):
+        case NumberProfile() if isinstance(column, (Number, Integer)):
             yield from judge_numbers(name, column.unit, now, _same(now, past))
-        case Numbers():
+        case NumberProfile():
             # The lengths of texts: their mean may move with what people write, but not to one length or none.
             yield from (
                 found
                 for found in judge_numbers(name, "characters", now, _same(now, past))
                 if found.check == "constant"
             )
-        case Words():
+        case WordProfile():
             yield from judge_words(name, now, _same(now, past), is_slice=name in contract.slices)
-        case Instants() if isinstance(column, Timestamp):
+        case TimestampProfile() if isinstance(column, Timestamp):
             yield from judge_instants(name, column.tz, now, _same(now, past))
         case _:
             return
 
 
-def _missing(name: str, now: Shape, past: Sequence[Shape]) -> Iterator[Violation]:
+def _missing(name: str, now: ColumnProfile, past: Sequence[ColumnProfile]) -> Iterator[Violation]:
     share = now.missing / max(1, now.rows)
     most = max(shape.missing / max(1, shape.rows) for shape in past)
     if share <= max(0.2, min(3 * most, (1 + most) / 2), most + 0.2):
@@ -172,10 +181,10 @@ def _strange(profile: Profile, history: Sequence[Profile], name: str) -> bool:
     """Whether a column is far from its own past."""
     past = _past(name, profile, history)
     match profile.columns.get(name):
-        case Numbers() as now if len(past) >= FEWEST_BATCHES and now.count >= FEWEST_ROWS:
+        case NumberProfile() as now if len(past) >= FEWEST_BATCHES and now.count >= FEWEST_ROWS:
             own = reference(_same(now, past))
-            return own is not None and own.distance(now.told) > max(1.0, 1.3 * own.farthest)
-        case Words() as now if len(past) >= FEWEST_BATCHES and now.named >= FEWEST_ROWS:
+            return own is not None and own.distance(now.compared_quantiles) > max(1.0, 1.3 * own.farthest)
+        case WordProfile() as now if len(past) >= FEWEST_BATCHES and now.named >= FEWEST_ROWS:
             return distance(now.shares, pooled(_same(now, past))) > 0.5
         case _:
             return False
@@ -185,10 +194,12 @@ def _looks_like(profile: Profile, history: Sequence[Profile], one: str, other: s
     """Whether the column `one` of the batch is near to what `other` was."""
     theirs = [past.columns[other] for past in history if other in past.columns]
     match profile.columns[one]:
-        case Numbers() as now:
+        case NumberProfile() as now:
             foreign = reference(_same(now, theirs))
-            return foreign is not None and foreign.distance(now.told) <= max(0.25, 1.1 * foreign.farthest)
-        case Words() as now:
+            return foreign is not None and foreign.distance(now.compared_quantiles) <= max(
+                0.25, 1.1 * foreign.farthest
+            )
+        case WordProfile() as now:
             words = _same(now, theirs)
             usual = pooled(words)
             farthest = max((distance(shape.shares, usual) for shape in words), default=0.0)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
-from holdfast.contract.profile.column_profile import Numbers
+from holdfast.contract.profile.column_profile import NumberProfile
 from holdfast.records import Level, Violation
 
 FEWEST_ROWS: Final = 20
@@ -111,9 +111,9 @@ class Reference:
         return sum(abs(found - usual) for found, usual in pairs) / len(self.quantiles) / self.spread
 
 
-def reference(past: Sequence[Numbers]) -> Reference | None:
+def reference(past: Sequence[NumberProfile]) -> Reference | None:
     """What `past` batches say of a column; None when it never varied."""
-    each = [shape.told for shape in past]
+    each = [shape.compared_quantiles for shape in past]
     usual = tuple(median(values) for values in zip(*each, strict=True))
     deviation = median(shape.deviation for shape in past)
     width = usual[3] - usual[1]
@@ -125,7 +125,9 @@ def reference(past: Sequence[Numbers]) -> Reference | None:
     return Reference(usual, spread, width, median(distances), distances[-1])
 
 
-def judge_numbers(name: str, unit: str, now: Numbers, past: Sequence[Numbers]) -> Iterator[Violation]:
+def judge_numbers(
+    name: str, unit: str, now: NumberProfile, past: Sequence[NumberProfile]
+) -> Iterator[Violation]:
     """What is wrong with the column `name` of a batch, the plainest first; at most one word on its distribution."""
     past = [shape for shape in past if shape.count >= FEWEST_ROWS]
     if now.count < FEWEST_ROWS or not past:
@@ -140,7 +142,7 @@ def judge_numbers(name: str, unit: str, now: Numbers, past: Sequence[Numbers]) -
     yield from _constant(name, now, past) or plain or _rounded(name, now, past) or moved
 
 
-def _constant(name: str, now: Numbers, past: Sequence[Numbers]) -> list[Violation]:
+def _constant(name: str, now: NumberProfile, past: Sequence[NumberProfile]) -> list[Violation]:
     usual = median(shape.deviation for shape in past)
     if now.low != now.high or min(shape.deviation for shape in past) < 0.1 * usual:
         return []
@@ -151,7 +153,7 @@ def _constant(name: str, now: Numbers, past: Sequence[Numbers]) -> list[Violatio
     return [Violation("constant", name, Level.ERROR, words, 0.0, usual)]
 
 
-def _rounded(name: str, now: Numbers, past: Sequence[Numbers]) -> list[Violation]:
+def _rounded(name: str, now: NumberProfile, past: Sequence[NumberProfile]) -> list[Violation]:
     for fact, words in (("whole", "whole numbers"), ("tens", "multiples of ten")):
         share = getattr(now, fact) / now.count
         before = max(getattr(shape, fact) / shape.count for shape in past)
@@ -164,7 +166,7 @@ def _rounded(name: str, now: Numbers, past: Sequence[Numbers]) -> list[Violation
     return []
 
 
-def _fractions(name: str, unit: str, now: Numbers, past: Sequence[Numbers]) -> list[Violation]:
+def _fractions(name: str, unit: str, now: NumberProfile, past: Sequence[NumberProfile]) -> list[Violation]:
     """A column of whole numbers that is one no more: it was divided by something on the way."""
     share = now.whole / now.count
     before = min(shape.whole / shape.count for shape in past)
@@ -177,7 +179,7 @@ def _fractions(name: str, unit: str, now: Numbers, past: Sequence[Numbers]) -> l
     return [Violation("shift", name, Level.ERROR, told, share, before)]
 
 
-def _turned(name: str, now: Numbers, past: Sequence[Numbers]) -> list[Violation]:
+def _turned(name: str, now: NumberProfile, past: Sequence[NumberProfile]) -> list[Violation]:
     """A column whose long tail is on the other side: its sign was turned around, although its middle is near 0."""
     before, found = [_skew(shape) for shape in past], _skew(now)
     least = min(abs(skew) for skew in before)
@@ -191,11 +193,11 @@ def _turned(name: str, now: Numbers, past: Sequence[Numbers]) -> list[Violation]
     return [Violation("shift", name, Level.ERROR, told, found, before[0])]
 
 
-def _skew(shape: Numbers) -> float:
-    return (shape.mean - shape.told[2]) / shape.deviation if shape.deviation > 0.0 else 0.0
+def _skew(shape: NumberProfile) -> float:
+    return (shape.mean - shape.compared_quantiles[2]) / shape.deviation if shape.deviation > 0.0 else 0.0
 
 
-def _zeros(name: str, now: Numbers, past: Sequence[Numbers]) -> Iterator[Violation]:
+def _zeros(name: str, now: NumberProfile, past: Sequence[NumberProfile]) -> Iterator[Violation]:
     share = now.zeros / now.count
     before = max(shape.zeros / shape.count for shape in past)
     gone = min(shape.missing / shape.rows for shape in past)
@@ -208,8 +210,10 @@ def _zeros(name: str, now: Numbers, past: Sequence[Numbers]) -> Iterator[Violati
         yield Violation("zeros", name, Level.ERROR, words, share, before)
 
 
-def _moved(name: str, unit: str, now: Numbers, past: Sequence[Numbers], known: Reference) -> list[Violation]:
-    found = now.told
+def _moved(
+    name: str, unit: str, now: NumberProfile, past: Sequence[NumberProfile], known: Reference
+) -> list[Violation]:
+    found = now.compared_quantiles
     distance = known.distance(found)
     bound = max(0.5, 1.3 * known.farthest)
     if distance < bound or _climbs(past):
@@ -235,7 +239,7 @@ def _moved(name: str, unit: str, now: Numbers, past: Sequence[Numbers], known: R
     return [Violation("shift", name, Level.ERROR if gross else Level.WARNING, words, distance, bound)]
 
 
-def _gap(now: Numbers, past: Sequence[Numbers]) -> float:
+def _gap(now: NumberProfile, past: Sequence[NumberProfile]) -> float:
     """How far all values lie outside of where any value of the past lay; not positive when some lie inside."""
     return max(min(shape.low for shape in past) - now.high, now.low - max(shape.high for shape in past))
 
@@ -256,7 +260,7 @@ def _as_wide(back: Sequence[float], known: Reference) -> bool:
     return known.width <= 0.0 or 0.5 < (back[3] - back[1]) / known.width < 2.0
 
 
-def _climbs(past: Sequence[Numbers]) -> bool:
+def _climbs(past: Sequence[NumberProfile]) -> bool:
     """Whether the column rises or falls from batch to batch, as ids and meters do: then the newest is always far."""
     steps = [after.mean - before.mean for before, after in pairwise(past)]
     rising, falling = sum(step > 0 for step in steps), sum(step < 0 for step in steps)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from holdfast.contract.profile.column_profile import Instants
+from holdfast.contract.profile.column_profile import TimestampProfile
 from holdfast.records import Level, Violation
 
 FEWEST_ROWS: Final = 20
@@ -16,7 +16,9 @@ _MOVES: Final = tuple(hours for hours in range(-11, 13) if hours)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def judge_instants(name: str, zone: str, now: Instants, past: Sequence[Instants]) -> Iterator[Violation]:
+def judge_instants(
+    name: str, zone: str, now: TimestampProfile, past: Sequence[TimestampProfile]
+) -> Iterator[Violation]:
     """What is wrong with the clock of the column `name` of a batch."""
     past = [shape for shape in past if shape.count >= FEWEST_ROWS]
     if now.count < FEWEST_ROWS or not past:
@@ -32,7 +34,7 @@ def judge_instants(name: str, zone: str, now: Instants, past: Sequence[Instants]
     yield from _grain(name, now, past)
 
 
-def _by_pattern(now: Instants, past: Sequence[Instants]) -> int:
+def _by_pattern(now: TimestampProfile, past: Sequence[TimestampProfile]) -> int:
     """By how many whole hours the pattern of the day has moved; 0 when it has not, or does not tell."""
     each = [_shares(shape.hours) for shape in past]
     usual = [sum(column) / len(each) for column in zip(*each, strict=True)]
@@ -47,7 +49,7 @@ def _by_pattern(now: Instants, past: Sequence[Instants]) -> int:
     return best if left <= max(1.2 * farthest, 0.05) and left < 0.5 * stays else 0
 
 
-def _by_ends(zone: str, now: Instants, past: Sequence[Instants]) -> int:
+def _by_ends(zone: str, now: TimestampProfile, past: Sequence[TimestampProfile]) -> int:
     """By how many whole hours both the first and the last instant of the batch have moved, where both have always
     been at the same hour: a batch that is a day of a feed that never sleeps has no other pattern."""
     clock = ZoneInfo(zone)
@@ -82,7 +84,7 @@ def _apart(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / 2
 
 
-def _grain(name: str, now: Instants, past: Sequence[Instants]) -> Iterator[Violation]:
+def _grain(name: str, now: TimestampProfile, past: Sequence[TimestampProfile]) -> Iterator[Violation]:
     """A feed that reports at fixed times, at others than before. One whose events come when they come has no grain."""
     spacings = {shape.spacing_seconds for shape in past}
     found, usual = now.spacing_seconds, spacings.pop()
@@ -97,5 +99,5 @@ def _grain(name: str, now: Instants, past: Sequence[Instants]) -> Iterator[Viola
     yield Violation("grain", name, Level.ERROR, words, found, usual)
 
 
-def _regular(shape: Instants) -> bool:
+def _regular(shape: TimestampProfile) -> bool:
     return max(shape.spacings) >= 0.8 * sum(shape.spacings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
-from holdfast.contract.evolution.compatibility import Border, Change, Evolution, Kind, worst
+from holdfast.contract.evolution.compatibility import Boundary, Change, Compatibility, Evolution, worst
 from holdfast.contract.evolution.diff import compare
 from holdfast.errors import InputError
 from holdfast.qualify.load_report import TensorType, Trial
@@ -64,7 +64,9 @@ def signature(trial: Trial, endpoint: Signature, *, accepted: bool = False) -> G
         return judged(GATE, Verdict.FAIL, told, observed=1.0, bound=0.0)
     evolution = compare(endpoint.contract, own)
     differences = [*_broken(made_for, evolution, endpoint), *_tensors(trial, endpoint, own)]
-    follow = [change for change in evolution.changes if change.at(Border.CALLERS) is Kind.EXPAND_CONTRACT]
+    follow = [
+        change for change in evolution.changes if change.at(Boundary.CALLERS) is Compatibility.EXPAND_CONTRACT
+    ]
     waits = Verdict.INCONCLUSIVE if follow and not accepted else Verdict.PASS
     verdict = Verdict.FAIL if differences else waits
     explanation = "; ".join(differences) or _fits(trial, evolution, endpoint, follow, accepted)
@@ -84,8 +86,10 @@ def _made_for(metadata: Mapping[str, object], callers: Contract) -> tuple[str, C
 
 
 def _broken(made_for: str, evolution: Evolution, endpoint: Signature) -> Iterator[str]:
-    borders = (Border.CALLERS, Border.MODELS)
-    broken = [change for change in evolution.changes if worst(map(change.at, borders)) is Kind.BREAKING]
+    borders = (Boundary.CALLERS, Boundary.MODELS)
+    broken = [
+        change for change in evolution.changes if worst(map(change.at, borders)) is Compatibility.BREAKING
+    ]
     if broken:
         yield (
             f"made for contract {made_for[:8]}, the endpoint's is {endpoint.contract.hash[:8]}, and what changed breaks who "

@@ -10,7 +10,14 @@ from typing import Any, Final
 
 from holdfast.contract.evolution.compatibility import Evolution
 from holdfast.contract.evolution.diff import compare
-from holdfast.contract.profile.column_profile import Flags, Instants, Numbers, Shape, Words, same_kind
+from holdfast.contract.profile.column_profile import (
+    BooleanProfile,
+    ColumnProfile,
+    NumberProfile,
+    TimestampProfile,
+    WordProfile,
+    is_same_kind,
+)
 from holdfast.contract.profile.profile import Profile
 from holdfast.contract.schema.contract import Contract
 from holdfast.stats.divergence import jensen_shannon, population_stability
@@ -129,7 +136,7 @@ def _not_compared(old: TableFacts, new: TableFacts) -> Iterator[tuple[str, str]]
     differing = [
         name
         for name, shape in old.profile.columns.items()
-        if name in new.profile.columns and not same_kind(shape, new.profile.columns[name])
+        if name in new.profile.columns and not is_same_kind(shape, new.profile.columns[name])
     ]
     for name in dict.fromkeys((*old.apart, *new.apart, *differing)):
         yield name, _OTHER_BOUNDS
@@ -138,11 +145,13 @@ def _not_compared(old: TableFacts, new: TableFacts) -> Iterator[tuple[str, str]]
 def _columns(before: Profile, after: Profile) -> Iterator[ColumnChange]:
     for name, old in before.columns.items():
         new = after.columns.get(name)
-        if new is not None and same_kind(old, new):
+        if new is not None and is_same_kind(old, new):
             yield _column(name, before.values.get(name, old), after.values.get(name, new), old, new)
 
 
-def _column(name: str, told: Shape, now: Shape, old: Shape, new: Shape) -> ColumnChange:
+def _column(
+    name: str, told: ColumnProfile, now: ColumnProfile, old: ColumnProfile, new: ColumnProfile
+) -> ColumnChange:
     first, second = _counts(told, now)
     effect, words = _effect(told, now)
     return ColumnChange(
@@ -156,25 +165,25 @@ def _column(name: str, told: Shape, now: Shape, old: Shape, new: Shape) -> Colum
     )
 
 
-def _counts(old: Shape, new: Shape) -> tuple[list[int], list[int]]:
+def _counts(old: ColumnProfile, new: ColumnProfile) -> tuple[list[int], list[int]]:
     """Counts of both over the same bins, the rows without a value in one of them."""
     match old, new:
-        case Numbers(), Numbers():
+        case NumberProfile(), NumberProfile():
             first, second = _grouped(old, new)
-        case Words(), Words():
+        case WordProfile(), WordProfile():
             words = sorted(old.counts.keys() | new.counts.keys())
             first = [*(old.counts.get(word, 0) for word in words), old.other]
             second = [*(new.counts.get(word, 0) for word in words), new.other]
-        case Flags(), Flags():
+        case BooleanProfile(), BooleanProfile():
             first, second = [old.true, old.false], [new.true, new.false]
-        case Instants(), Instants():
+        case TimestampProfile(), TimestampProfile():
             first, second = list(old.hours), list(new.hours)
         case _:
             return [0], [0]
     return [*first, old.missing], [*second, new.missing]
 
 
-def _grouped(old: Numbers, new: Numbers) -> tuple[list[int], list[int]]:
+def _grouped(old: NumberProfile, new: NumberProfile) -> tuple[list[int], list[int]]:
     ends: list[int] = []
     held = 0
     for place in sorted(old.bins):
@@ -192,15 +201,14 @@ def _grouped(old: Numbers, new: Numbers) -> tuple[list[int], list[int]]:
     return counted(old.bins), counted(new.bins)
 
 
-def _effect(old: Shape, new: Shape) -> tuple[float | None, str]:
+def _effect(old: ColumnProfile, new: ColumnProfile) -> tuple[float | None, str]:
     match old, new:
-        case Numbers(), Numbers():
+        case NumberProfile(), NumberProfile():
             spread = old.deviation or abs(old.mean) or 1.0
-            words = (
-                f"mean {old.mean:,.4g} -> {new.mean:,.4g}, median {old.told[2]:,.4g} -> {new.told[2]:,.4g}"
-            )
+            medians = old.compared_quantiles[2], new.compared_quantiles[2]
+            words = f"mean {old.mean:,.4g} -> {new.mean:,.4g}, median {medians[0]:,.4g} -> {medians[1]:,.4g}"
             return (new.mean - old.mean) / spread, words
-        case Words(), Words():
+        case WordProfile(), WordProfile():
             shares = old.shares.keys() | new.shares.keys()
             if not shares:
                 return 0.0, "no value"
@@ -209,7 +217,7 @@ def _effect(old: Shape, new: Shape) -> tuple[float | None, str]:
             )
             was, now = old.shares.get(most, 0.0), new.shares.get(most, 0.0)
             return now - was, f"{most!r} {was:.1%} -> {now:.1%}"
-        case Flags(), Flags():
+        case BooleanProfile(), BooleanProfile():
             return new.share - old.share, f"true {old.share:.1%} -> {new.share:.1%}"
         case _:
             return None, "hours of the day"

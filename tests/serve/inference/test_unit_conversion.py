@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast.contract import ColumnFacts, Contract
-from holdfast.contract.schema.units import are_read, definitions
+from holdfast.contract.schema.units import is_loaded, load_definitions
 from holdfast.errors import HoldfastError
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.inference.active_plan import Serving
@@ -46,7 +46,7 @@ def plane_of(tmp_path: Path, champion: Contract, challenger: Contract | None = N
 
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[Plane]:
-    definitions()
+    load_definitions()
     made = plane_of(tmp_path, contract(semantic="route_length"))
     yield made
     made.log.close()
@@ -92,10 +92,14 @@ def test_the_range_is_of_the_converted_value(plane: Plane) -> None:
         (
             {"unit": "USD"},
             "HF502",
-            "'distance' comes in 'USD', which does not convert to the contract's 'mi'",
+            "'distance' is declared in 'USD', which does not convert to the contract's 'mi'",
         ),
-        ({"unit": "h"}, "HF502", "comes in 'h'"),
-        ({"semantic": "postal_code"}, "HF502", "'distance' comes as 'postal_code', and is 'route_length'"),
+        ({"unit": "h"}, "HF502", "is declared in 'h'"),
+        (
+            {"semantic": "postal_code"},
+            "HF502",
+            "'distance' is declared as 'postal_code'; the contract says 'route_length'",
+        ),
         ({"unit": 7}, "HF501", "parameter 'unit' is a text of 1 to 64 characters"),
         ({"unit": ""}, "HF501", "parameter 'unit'"),
         ({"semantic": ["a"]}, "HF501", "parameter 'semantic'"),
@@ -153,14 +157,14 @@ def test_the_metadata_says_the_unit_and_semantic_of_each_input() -> None:
 
 def test_while_the_definitions_are_read_a_caller_is_told_to_come_again(plane: Plane) -> None:
     """A second on the only thread that answers would be an outage that anybody could cause."""
-    definitions.cache_clear()
+    load_definitions.cache_clear()
     begun = time.perf_counter()
     refused = ask(plane, [100.0], unit="ft")
     assert time.perf_counter() - begun < 0.5
     assert isinstance(refused, HoldfastError)
     assert refused.code == "HF503"
     assert ask(plane, [100.0], unit="mi") == "old"
-    while not are_read():
+    while not is_loaded():
         time.sleep(0.05)
     assert ask(plane, [100.0], unit="ft") == "old"
 

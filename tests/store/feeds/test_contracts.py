@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.contract import Contract, Integer, Number, Timestamp
-from holdfast.contract.evolution.compatibility import Kind, What
+from holdfast.contract.evolution.compatibility import Compatibility, Difference
 from holdfast.control.ingest import contract_changes as changing
 from holdfast.control.ingest.ingest import ingest
 from holdfast.errors import NotFoundError, RefusedError
@@ -56,7 +56,7 @@ def test_a_compatible_change_goes_on_and_is_told(store: Store) -> None:
     wider = feed(replace(V, high=11))
     change = checked(store, wider)
     assert change is not None
-    assert (change.evolution and change.evolution.kind, change.violations) == (Kind.COMPATIBLE, ())
+    assert (change.evolution and change.evolution.kind, change.violations) == (Compatibility.COMPATIBLE, ())
     with store.ledger.write() as connection:
         changing.record(connection, wider.contract, change, now_us=2)
         changing.record(connection, wider.contract, None, now_us=3)
@@ -153,7 +153,7 @@ def test_instants_and_missing_values_stay_right(store: Store) -> None:
     changed = feed(replace(V, high=9), tz="Asia/Tokyo")
     change = changing.accept(store, changed, reason="one clock", actor="ann", now_us=5)
     assert change.evolution
-    assert {each.what for each in change.evolution.changes} == {What.ZONE, What.BOUND_NARROWED}
+    assert {each.what for each in change.evolution.changes} == {Difference.ZONE, Difference.BOUND_NARROWED}
 
 
 @pytest.mark.parametrize("second", ["km", "mi"])

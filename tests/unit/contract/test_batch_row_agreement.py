@@ -29,7 +29,7 @@ from holdfast.contract import (
     dtype,
     from_text,
     microseconds,
-    read_moment,
+    read_timestamp,
 )
 
 NEW_YORK = "America/New_York"
@@ -100,7 +100,7 @@ MOMENTS = st.one_of(
     st.none(),
     st.datetimes(
         timezones=st.sampled_from([UTC, ZoneInfo(NEW_YORK), timezone(timedelta(hours=5, minutes=45))])
-    ).filter(lambda moment: not isinstance(read_moment(moment, UTC, local=False), str)),
+    ).filter(lambda moment: not isinstance(read_timestamp(moment, UTC, local=False), str)),
 )
 BY_TYPE = {
     pl.Float64: DOUBLES,
@@ -224,6 +224,6 @@ def test_timestamps_as_text_read_the_same_from_batch_and_row(texts: list[str]) -
         instants = [
             microseconds(moment)
             for text in texts
-            if isinstance(moment := read_moment(text, zone, local=local), datetime)
+            if isinstance(moment := read_timestamp(text, zone, local=local), datetime)
         ]
         assert valid["at"].dt.epoch("us").to_list() == instants

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from holdfast.contract.profile.column_profile import Words
+from holdfast.contract.profile.column_profile import WordProfile
 from holdfast.contract.profile.profile import Profile
 from holdfast.monitor.slice_charts import BASELINE, charts, uncovered
 
@@ -18,7 +18,7 @@ def batches(
     for number in range(count):
         level = (share if number < since else to) + wobble * draw.standard_normal()
         north = int(draw.binomial(500, min(1.0, max(0.0, level))))
-        words = Words({"north": north, "south": 500 - north}, 0, 0)
+        words = WordProfile({"north": north, "south": 500 - north}, 0, 0)
         made.append((f"b{number}", Profile(500, {"site": words}, {})))
     return made
 
@@ -46,7 +46,7 @@ def test_batches_that_vary_more_than_their_rows_explain_alarm_rarely():
 def test_few_batches_and_a_constant_share_make_no_chart():
     assert charts("site", batches(12, 2)) == ()
     assert charts("elsewhere", batches(40, 2)) == ()
-    constant = [(f"b{n}", Profile(9, {"site": Words({"north": 9}, 0, 0)}, {})) for n in range(40)]
+    constant = [(f"b{n}", Profile(9, {"site": WordProfile({"north": 9}, 0, 0)}, {})) for n in range(40)]
     assert charts("site", constant) == ()
     drawn = charts("site", batches(40, 2))[0]
     assert sum(point.baseline for point in drawn.points) == BASELINE

@@ -1,8 +1,8 @@
-"""The contract compiled for batches: one pass of Polars finds the bad rows, a bitmask says what each breaks.
+"""The contract compiled for batches: one pass of Polars finds the bad rows, and bitmasks list the reasons of each.
 
-The first pass keeps one bit for a row and rule; bitmasks of the good rows would move 64 times as many bytes,
-and lists of words many more. The row check in `row.py` states the same rules as closures; a property test
-holds the two together.
+The first pass keeps one bit per row. Bitmasks of the good rows would move 64 times as many bytes, and lists of
+reasons many more. The row check in `row/compiler.py` states the same rules as closures; a property test compares
+both.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ import polars as pl
 
 from holdfast.contract.batch.reason_bitmask import (
     REASONS,
-    any_broken,
+    are_broken,
     bitmasks,
-    counts,
-    each_broken,
-    in_words,
+    count_reasons,
+    is_any_broken,
+    list_reasons,
 )
 from holdfast.contract.batch.reasons import Reason, reasons_of
-from holdfast.contract.batch.text_input import Typed
-from holdfast.contract.batch.uniqueness import incomplete, may_repeat, repeated, suspects
+from holdfast.contract.batch.text_input import TypedBatch
+from holdfast.contract.batch.uniqueness import (
+    find_incomplete,
+    find_repeats,
+    has_possible_repeats,
+    possible_repeats,
+)
 from holdfast.contract.schema.columns import (
     Boolean,
     Category,
@@ -39,22 +44,21 @@ from holdfast.contract.schema.missing import Reject
 from holdfast.errors import InputError
 
 LINE: Final = "_line"
-"""The column of the quarantine that holds a line which could not be taken apart into columns."""
+"""The column of the quarantine that holds a line which could not be split into columns."""
 
 _FEW_ROWS: Final = 2_000
-"""Of so many rows it is asked first whether any is bad: mostly none is."""
+"""Up to this many rows, a quick check for any bad row comes first. See `_is_surely_valid`."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchVerdict:
-    """What the check found.
+    """The result of a batch check.
 
-    `valid` has the columns of the contract in its order and dtypes, a missing word as null. `quarantined`
-    has the columns as they were delivered and `_reasons`, a list of "column|rule" that is never empty. Both
-    keep the order of the batch, and every row is in exactly one of them. Lines of a delivery that could not be taken
-    apart come after them, whole in the column `_line`, with the reason "_line|fields" (CSV: not the header's number of
-    fields) or "_line|json".
-    `counts` says how many rows each reason struck.
+    `valid` has the columns of the contract in its order and dtypes, with null for a missing word. `quarantined` has
+    the columns as delivered and `_reasons`, a list of "column|rule" that is never empty. Both keep the order of the
+    batch, and every row is in exactly one of them. Lines that could not be split into columns come last, whole in the
+    column `_line`, with the reason "_line|fields" (CSV: a wrong number of fields) or "_line|json". `counts` is the
+    number of rows per reason.
     """
 
     valid: pl.DataFrame
@@ -62,11 +66,11 @@ class BatchVerdict:
     counts: dict[str, int]
 
 
-BatchCheck: TypeAlias = Callable[[pl.DataFrame | Typed], BatchVerdict]
+BatchCheck: TypeAlias = Callable[[pl.DataFrame | TypedBatch], BatchVerdict]
 
 
 def dtype(column: Column) -> pl.DataType:
-    """The one Polars dtype that a column may have in a frame."""
+    """Return the only Polars dtype that a column may have in a frame."""
     match column:
         case Number():
             return pl.Float64()
@@ -83,7 +87,7 @@ def dtype(column: Column) -> pl.DataType:
 
 
 def dtypes(contract: Contract) -> dict[str, pl.DataType]:
-    """The dtype of each column, in the contract's order.
+    """Return the dtype of each column, in the contract's order.
 
     >>> from holdfast.contract import Contract, Integer, Timestamp
     >>> dtypes(Contract(Integer("id"), Timestamp("at", tz="UTC"), key="id", event_time="at"))
@@ -93,22 +97,22 @@ def dtypes(contract: Contract) -> dict[str, pl.DataType]:
 
 
 def compile_batch(contract: Contract) -> BatchCheck:
-    """A function from a batch to its valid and its quarantined rows.
+    """Return a function from a batch to its valid and its quarantined rows.
 
     Returns
     -------
-    A pure function of a frame, or of what `from_text` read. Row for row it gives the reasons that
-    `compile_row` gives. In addition the key is unique among the valid rows: the first row of the batch that
-    is valid otherwise is kept, each later one with its key gets the reason "<key>|duplicate" ("+" between
-    the columns of a composite key). So a resent row is harmless, and a row that was sent damaged and then
-    again in order is not lost. The same then holds for each of `unique`, with the reason "<columns>|unique", among
-    the rows that are valid until then and in which none of its columns is missing.
+    A pure function of a frame, or of the result of `from_text`. For each row it gives the reasons that
+    `compile_row` gives. In addition the key is unique among the valid rows: the first otherwise valid row of
+    the batch is kept, each later one with its key gets the reason "<key>|duplicate" ("+" between the columns
+    of a composite key). So a row sent again is harmless, and a row that was first sent damaged is not lost.
+    Each of `unique` is then checked alike, with the reason "<columns>|unique", among the rows that are valid
+    until then and in which none of its columns is missing.
 
     Raises
     ------
     InputError
-        HF202, from the returned function, when a column is missing, is not in the contract or has another
-        dtype than `dtype` says; nothing is cast to fit.
+        HF202, from the returned function, if a column is missing, is not in the contract or has another
+        dtype than `dtype` says; nothing is cast.
 
     Examples
     --------
@@ -120,84 +124,101 @@ def compile_batch(contract: Contract) -> BatchCheck:
     >>> compile_batch(pings)(batch).counts
     {'id|range': 1, 'id|duplicate': 1}
     """
-    schema = dtypes(contract)
-    place = {name: number for number, name in enumerate(schema)}
-    # Stable: of one column the missing value comes first.
-    reasons = tuple(sorted(reasons_of(contract), key=lambda reason: place.get(reason.column, len(place))))
-    any_reason, each_reason = any_broken(reasons).alias("bad"), each_broken(reasons)
-    duplicate = f"{'+'.join(contract.key)}|duplicate"
-    unique = [(f"{'+'.join(names)}|unique", names) for names in contract.unique]
-    words = [
-        column.name
-        for column in contract.columns
-        if isinstance(column, (Category, Text)) and not isinstance(column.missing, Reject)
-    ]
+    return _CompiledCheck(contract)
 
-    def check(batch: pl.DataFrame | Typed) -> BatchVerdict:
-        typed = batch if isinstance(batch, Typed) else Typed(batch, batch, {})
-        verdict = check_columns(typed)
-        return _with_lines(verdict, typed) if typed.lines else verdict
 
-    def check_columns(typed: Typed) -> BatchVerdict:
-        _check_schema(typed.frame, schema)
-        frame = typed.frame.select(list(schema)).rechunk()
-        if frame.height <= _FEW_ROWS and not typed.faults and is_surely_good(frame):
-            return BatchVerdict(_words_null(frame, words), _with_no_reasons(typed.original), {})
-        wide, every, bad_row = frame, reasons, any_reason
+class _CompiledCheck:
+    """The function that `compile_batch` returns."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._schema = dtypes(contract)
+        self._positions = {name: number for number, name in enumerate(self._schema)}
+        self._reasons = self._in_column_order(reasons_of(contract))
+        self._any_reason = is_any_broken(self._reasons).alias("bad")
+        self._each_reason = are_broken(self._reasons)
+        self._key = contract.key
+        self._key_reason = f"{'+'.join(contract.key)}|duplicate"
+        self._unique = {f"{'+'.join(names)}|unique": names for names in contract.unique}
+        self._optional_words = [
+            column.name
+            for column in contract.columns
+            if isinstance(column, (Category, Text)) and not isinstance(column.missing, Reject)
+        ]
+
+    def __call__(self, batch: pl.DataFrame | TypedBatch) -> BatchVerdict:
+        typed = batch if isinstance(batch, TypedBatch) else TypedBatch(batch, batch, {})
+        verdict = self._check_columns(typed)
+        return _add_lines(verdict, typed) if typed.lines else verdict
+
+    def _check_columns(self, typed: TypedBatch) -> BatchVerdict:
+        _check_schema(typed.frame, self._schema)
+        frame = typed.frame.select(list(self._schema)).rechunk()
+        if frame.height <= _FEW_ROWS and not typed.faults and self._is_surely_valid(frame):
+            return self._all_valid(frame, typed)
+        reasons, bad_row, checked = self._reasons, self._any_reason, frame
         if typed.faults:
-            # No column is named like a reason, so that the faults can stand beside the columns.
-            wide = frame.with_columns(rows.alias(word) for word, rows in typed.faults.items())
-            faults = [Reason(word, pl.col(word)) for word in typed.faults]
-            # Stable: of one column the faults come first, since what could not be read is not missing.
-            every = tuple(
-                sorted((*faults, *reasons), key=lambda reason: place.get(reason.column, len(place)))
+            # A reason contains "|" and a column name does not, so faults fit beside the columns.
+            checked = frame.with_columns(rows.alias(word) for word, rows in typed.faults.items())
+            # Faults first: a value that could not be read is not missing.
+            reasons = self._in_column_order(
+                (*(Reason(word, pl.col(word)) for word in typed.faults), *self._reasons)
             )
-            bad_row = any_broken(every).alias("bad")
-        first = wide.select(bad_row, suspects(frame, contract.key))
-        bad, struck = strike(frame, first.get_column("bad"), first.get_column("suspect"))
+            bad_row = is_any_broken(reasons).alias("bad")
+        first = checked.select(bad_row, possible_repeats(frame, self._key))
+        bad, repeats = self._find_repeats(frame, first.get_column("bad"), first.get_column("suspect"))
         if not bad.any():
-            return BatchVerdict(_words_null(frame, words), _with_no_reasons(typed.original), {})
-        masks = wide.filter(bad).select(bitmasks(every))
-        told = in_words(masks, every, [(word, rows.filter(bad)) for word, rows in struck])
-        quarantined = typed.original.filter(bad).with_columns(told.alias(REASONS))
-        order = [*(reason.word for reason in every), duplicate, *(word for word, _ in unique)]
-        return BatchVerdict(_words_null(frame.filter(~bad), words), quarantined, counts(told, order))
+            return self._all_valid(frame, typed)
+        masks = checked.filter(bad).select(bitmasks(reasons))
+        listed = list_reasons(masks, reasons, [(word, rows.filter(bad)) for word, rows in repeats])
+        quarantined = typed.original.filter(bad).with_columns(listed.alias(REASONS))
+        order = [*(reason.word for reason in reasons), self._key_reason, *self._unique]
+        valid = _null_empty_words(frame.filter(~bad), self._optional_words)
+        return BatchVerdict(valid, quarantined, count_reasons(listed, order))
 
-    def is_surely_good(frame: pl.DataFrame) -> bool:
-        """A quick proof for few rows, of which mostly none is bad."""
+    def _all_valid(self, frame: pl.DataFrame, typed: TypedBatch) -> BatchVerdict:
+        no_rows = typed.original.clear().with_columns(pl.lit(None, pl.List(pl.String)).alias(REASONS))
+        return BatchVerdict(_null_empty_words(frame, self._optional_words), no_rows, {})
+
+    def _in_column_order(self, reasons: Sequence[Reason]) -> tuple[Reason, ...]:
+        """Return the reasons by column, those of rules last; stable, so a column keeps the order of its reasons."""
+        last = len(self._positions)
+        return tuple(sorted(reasons, key=lambda reason: self._positions.get(reason.column, last)))
+
+    def _is_surely_valid(self, frame: pl.DataFrame) -> bool:
+        """Return True if a quick check proves that no row of a small frame is bad."""
         return (
-            not unique
-            and not may_repeat(frame, contract.key)
-            and not any(frame.select_seq(each_reason).row(0))
+            not self._unique
+            and not has_possible_repeats(frame, self._key)
+            and not any(frame.select_seq(self._each_reason).row(0))
         )
 
-    def strike(
-        frame: pl.DataFrame, bad: pl.Series, suspect: pl.Series
+    def _find_repeats(
+        self, frame: pl.DataFrame, bad: pl.Series, suspect: pl.Series
     ) -> tuple[pl.Series, list[tuple[str, pl.Series]]]:
-        """Each in its turn, so that a row repeats only rows that are kept."""
-        struck = []
-        rows = repeated(frame, contract.key, bad, suspect)
+        """Return the bad rows with repeated ones included, and the repeated rows by reason."""
+        repeats = []
+        rows = find_repeats(frame, self._key, bad, suspect)
         if rows is not None:
-            struck.append((duplicate, rows))
+            repeats.append((self._key_reason, rows))
             bad = bad | rows
-        for word, names in unique:
-            apart = incomplete(frame, names)
-            rows = repeated(frame, names, bad if apart is None else bad | apart)
+        # One after the other: a row repeats only rows that are kept until then.
+        for word, names in self._unique.items():
+            incomplete = find_incomplete(frame, names)
+            rows = find_repeats(frame, names, bad if incomplete is None else bad | incomplete)
             if rows is not None:
-                struck.append((word, rows))
+                repeats.append((word, rows))
                 bad = bad | rows
-        return bad, struck
-
-    return check
+        return bad, repeats
 
 
-def as_delivered(quarantined: pl.DataFrame) -> pl.DataFrame:
-    """`quarantined` as the quarantine keeps it: every value as text, so that rows of one feed stand in one table whether
-    they came as text or typed, and whatever was wrong with them. Moments are ISO 8601.
+def to_text_rows(quarantined: pl.DataFrame) -> pl.DataFrame:
+    """Return `quarantined` with every value as text, timestamps as ISO 8601.
+
+    So rows of one feed fit into one table, whether they came as text or typed, and whatever is wrong with them.
 
     >>> from datetime import UTC, datetime
     >>> bad = pl.DataFrame({"v": [9e9], "at": [datetime(2013, 1, 1, tzinfo=UTC)], "_reasons": [["v|range"]]})
-    >>> as_delivered(bad).row(0)
+    >>> to_text_rows(bad).row(0)
     ('9000000000.0', '2013-01-01T00:00:00.000000+00:00', ['v|range'], None)
     """
     texts = [
@@ -209,12 +230,12 @@ def as_delivered(quarantined: pl.DataFrame) -> pl.DataFrame:
     return quarantined.select(*texts, REASONS, line)
 
 
-def _with_lines(verdict: BatchVerdict, typed: Typed) -> BatchVerdict:
+def _add_lines(verdict: BatchVerdict, typed: TypedBatch) -> BatchVerdict:
     reason = f"{LINE}|{typed.line_rule}"
-    held = pl.DataFrame({LINE: typed.lines}, schema={LINE: pl.String}).with_columns(
+    lines = pl.DataFrame({LINE: typed.lines}, schema={LINE: pl.String}).with_columns(
         pl.lit([reason], pl.List(pl.String)).alias(REASONS)
     )
-    quarantined = pl.concat([verdict.quarantined, held], how="diagonal")
+    quarantined = pl.concat([verdict.quarantined, lines], how="diagonal")
     return BatchVerdict(verdict.valid, quarantined, verdict.counts | {reason: len(typed.lines)})
 
 
@@ -241,15 +262,11 @@ def _check_schema(frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> Non
         )
 
 
-def _words_null(frame: pl.DataFrame, words: list[str]) -> pl.DataFrame:
-    """`frame` with each empty word as null, so that what follows sees one form of missing."""
-    if frame.height <= _FEW_ROWS:  # a list of few is made faster than a query is put together
+def _null_empty_words(frame: pl.DataFrame, words: list[str]) -> pl.DataFrame:
+    """Return `frame` with each empty word as null, so that missing has one form from here on."""
+    if frame.height <= _FEW_ROWS:
         empty: Sequence[bool] = [bool("" in frame.get_column(name).to_list()) for name in words]
     else:
         empty = frame.select((pl.col(words).str.len_bytes() == 0).any()).row(0) if words else ()
     changed = [name for name, has_empty in zip(words, empty, strict=True) if has_empty]
     return frame.with_columns(pl.when(pl.col(name) != "").then(pl.col(name)).alias(name) for name in changed)
-
-
-def _with_no_reasons(original: pl.DataFrame) -> pl.DataFrame:
-    return original.clear().with_columns(pl.lit(None, pl.List(pl.String)).alias(REASONS))

@@ -1,4 +1,4 @@
-"""Rows that come as JSON objects: each value keeps the type that JSON gave it, or its row is at fault."""
+"""Rows that come as JSON objects: each value keeps its JSON type, or its row has a fault."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final, TypeAlias, assert_never
 import polars as pl
 
 from holdfast.contract.batch.compiler import dtype
-from holdfast.contract.batch.text_input import Typed
-from holdfast.contract.batch.timestamp_columns import read_instants
+from holdfast.contract.batch.text_input import TypedBatch
+from holdfast.contract.batch.timestamp_columns import read_timestamps
 from holdfast.contract.schema.columns import (
     Boolean,
     Category,
@@ -26,18 +26,23 @@ from holdfast.contract.schema.contract import Contract
 from holdfast.errors import InputError
 
 _LARGEST: Final = 1 << 63
-_Read: TypeAlias = tuple[pl.Series, dict[str, pl.Series]]
+_ReadColumn: TypeAlias = tuple[pl.Series, dict[str, pl.Series]]
 
 
 class Repeated:
-    """Stands for the values of a name that an object has twice: nobody can say which of them is meant."""
+    """The value of a name that an object has twice: which one is meant is unknown."""
 
 
 REPEATED: Final = Repeated()
 
 
-def from_objects(contract: Contract, rows: Sequence[Mapping[str, object]]) -> Typed:
-    """`rows` in the dtypes of `contract`. Nothing is converted that JSON has a type of its own for.
+def from_objects(contract: Contract, rows: Sequence[Mapping[str, object]]) -> TypedBatch:
+    """Return `rows` in the dtypes of `contract`, without conversion between JSON types.
+
+    A number is a JSON number, and an integer one without fraction or exponent; a text of digits is neither. A number
+    that no double holds exactly, as 2**53 + 1, is the fault `not_exact`. Words are strings, booleans true and false,
+    timestamps strings that `read_timestamp` reads. null and an absent name are missing. An object or array in place
+    of a value is the fault `type`, and `REPEATED` the fault `repeated`.
 
     A number is a number of JSON and an integer one without a fraction or exponent: a text of digits is neither. A number
     that no double holds exactly, as 2**53 + 1, is the fault `not_exact`. Words are strings, booleans true and false,
@@ -68,11 +73,15 @@ def from_objects(contract: Contract, rows: Sequence[Mapping[str, object]]) -> Ty
         twice = [value is REPEATED for value in values]
         if any(twice):
             faults[f"{column.name}|repeated"] = pl.Series(twice, dtype=pl.Boolean)
-        series, found = _read(column, [None if value is REPEATED else value for value in values])
+        series, found = _read_column(column, [None if value is REPEATED else value for value in values])
         read.append(series.alias(column.name))
-        delivered.append(pl.Series(column.name, [_shown(value) for value in values], dtype=pl.String))
-        faults |= {f"{column.name}|{rule}": struck for rule, struck in found.items() if struck.any()}
-    return Typed(pl.DataFrame(read), pl.DataFrame(delivered), faults, line_rule="json")
+        delivered.append(
+            pl.Series(column.name, [_delivered_text(value) for value in values], dtype=pl.String)
+        )
+        faults |= {
+            f"{column.name}|{rule}": failed_rows for rule, failed_rows in found.items() if failed_rows.any()
+        }
+    return TypedBatch(pl.DataFrame(read), pl.DataFrame(delivered), faults, line_rule="json")
 
 
 def _check_names(contract: Contract, rows: Sequence[Mapping[str, object]]) -> None:
@@ -84,7 +93,10 @@ def _check_names(contract: Contract, rows: Sequence[Mapping[str, object]]) -> No
         f"{what}: {', '.join(names)}"
         for what, names in (
             ("missing", [name for name in contract.names if name not in seen] if rows else []),
-            ("not in the contract", sorted(_written(name) for name in seen.difference(contract.names))),
+            (
+                "not in the contract",
+                sorted(_escape_surrogates(name) for name in seen.difference(contract.names)),
+            ),
         )
         if names
     ]
@@ -97,37 +109,37 @@ def _check_names(contract: Contract, rows: Sequence[Mapping[str, object]]) -> No
         )
 
 
-def _read(column: Column, values: list[object]) -> _Read:
+def _read_column(column: Column, values: list[object]) -> _ReadColumn:
     match column:
         case Number():
-            return _numbers(values)
+            return _read_numbers(values)
         case Integer():
-            return _integers(values)
+            return _read_integers(values)
         case Category() | Text():
-            return _words(values)
+            return _read_words(values)
         case Timestamp():
-            texts, faults = _split(
+            texts, faults = _keep_fitting(
                 values, pl.String(), lambda value: type(value) is str and is_unicode(value)
             )
-            instants, unread = read_instants(column, texts)
-            return instants, unread | {"type": faults["type"] | unread["type"]}
+            timestamps, unread = read_timestamps(column, texts)
+            return timestamps, unread | {"type": faults["type"] | unread["type"]}
         case Boolean() | Label():
-            return _split(values, dtype(column), lambda value: type(value) is bool)
+            return _keep_fitting(values, dtype(column), lambda value: type(value) is bool)
         case _:
             assert_never(column)
 
 
-def _split(values: list[object], kind: pl.DataType, fits: Callable[[object], bool]) -> _Read:
-    """The values that fit, and where there is one that does not."""
+def _keep_fitting(values: list[object], kind: pl.DataType, fits: Callable[[object], bool]) -> _ReadColumn:
+    """Return the values that fit, and the rows with one that does not."""
     fitting = [value is None or fits(value) for value in values]
     kept = values if all(fitting) else [v if ok else None for v, ok in zip(values, fitting, strict=True)]
     return pl.Series(kept, dtype=kind), {"type": ~pl.Series(fitting, dtype=pl.Boolean)}
 
 
-def _numbers(values: list[object]) -> _Read:
+def _read_numbers(values: list[object]) -> _ReadColumn:
     if all(type(value) is float or value is None for value in values):
         return pl.Series(values, dtype=pl.Float64), {}
-    doubles = [_double(value) for value in values]
+    doubles = [_to_double(value) for value in values]
     inexact = [
         type(value) is int and double is not None and abs(double) != float("inf") and double != value
         for value, double in zip(values, doubles, strict=True)
@@ -140,7 +152,7 @@ def _numbers(values: list[object]) -> _Read:
     }
 
 
-def _double(value: object) -> float | None:
+def _to_double(value: object) -> float | None:
     if type(value) is float:
         return value
     if type(value) is not int:
@@ -151,35 +163,35 @@ def _double(value: object) -> float | None:
         return float("inf")
 
 
-def _integers(values: list[object]) -> _Read:
+def _read_integers(values: list[object]) -> _ReadColumn:
     found, faults = [], []
     for value in values:
         wide = type(value) is int and not -_LARGEST <= value < _LARGEST
         faults.append(wide)
         found.append(None if wide else value)
-    series, wrong = _split(found, pl.Int64(), lambda value: type(value) is int)
+    series, wrong = _keep_fitting(found, pl.Int64(), lambda value: type(value) is int)
     return series, wrong | {"not_exact": pl.Series(faults, dtype=pl.Boolean)}
 
 
-def _words(values: list[object]) -> _Read:
+def _read_words(values: list[object]) -> _ReadColumn:
     broken = [type(value) is str and not is_unicode(value) for value in values]
     kept = [None if lone else value for value, lone in zip(values, broken, strict=True)]
-    series, wrong = _split(kept, pl.String(), lambda value: type(value) is str)
+    series, wrong = _keep_fitting(kept, pl.String(), lambda value: type(value) is str)
     return series, wrong | {"not_unicode": pl.Series(broken, dtype=pl.Boolean)}
 
 
-def _shown(value: object) -> str | None:
-    """The value as the quarantine keeps it."""
+def _delivered_text(value: object) -> str | None:
+    """Return the value as it is written to the quarantine."""
     if value is None:
         return None
     if value is REPEATED:
         return "(twice)"
-    return _written(
+    return _escape_surrogates(
         value
         if isinstance(value, str)
         else json.dumps(value, ensure_ascii=False, default=lambda _: "(twice)")
     )
 
 
-def _written(text: str) -> str:
+def _escape_surrogates(text: str) -> str:
     return text if is_unicode(text) else text.encode("utf-8", "backslashreplace").decode()

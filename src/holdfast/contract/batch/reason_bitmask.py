@@ -1,4 +1,4 @@
-"""Which reasons hold for which bad row: found as bitmasks, told as words."""
+"""Reasons of each bad row: found as bitmasks, returned as words."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ import polars as pl
 from holdfast.contract.batch.reasons import Reason
 
 REASONS: Final = "_reasons"
-"""The column of a quarantined row that says why; no contract can name a column so."""
+"""The column of a quarantined row that lists its reasons; no contract can name a column so."""
 
 _BITS: Final = 64
 
-Place: TypeAlias = tuple[int, int]
-"""Where the bit of a reason is: which mask, and which bit of it. Two reasons may have one word: a time out of range as
-it was read, and as it was checked.
-"""
+BitPosition: TypeAlias = tuple[int, int]
+"""The mask and the bit in it of a reason. Two reasons may share a word: a time out of range as read, and as checked."""
 
 
-def any_broken(reasons: tuple[Reason, ...]) -> pl.Expr:
-    """Whether any reason holds: one bit for a row."""
+def is_any_broken(reasons: tuple[Reason, ...]) -> pl.Expr:
+    """Return an expression that is true in each row for which any reason holds."""
     # Null where one is null and none holds, so that one look at the end is enough.
     return pl.any_horizontal(reason.broken for reason in reasons if not reason.covered).fill_null(value=False)
 
 
-def each_broken(reasons: tuple[Reason, ...]) -> list[pl.Expr]:
-    """For each reason whether it holds in any row: for few rows a third of the work of `any_broken`, and it says only
+def are_broken(reasons: tuple[Reason, ...]) -> list[pl.Expr]:
+    """For each reason whether it holds in any row: for few rows a third of the work of `is_any_broken`, and it says only
     whether there is a bad row, not which.
     """
     return [
@@ -36,7 +34,7 @@ def each_broken(reasons: tuple[Reason, ...]) -> list[pl.Expr]:
 
 
 def bitmasks(reasons: tuple[Reason, ...]) -> list[pl.Expr]:
-    """One UInt64 column for every 64 reasons, bit i set where its reason i holds."""
+    """Return one UInt64 column for every 64 reasons, with bit i set where reason i holds."""
     masks = []
     for start in range(0, len(reasons), _BITS):
         bits = [
@@ -47,16 +45,16 @@ def bitmasks(reasons: tuple[Reason, ...]) -> list[pl.Expr]:
     return masks
 
 
-def in_words(
-    masks: pl.DataFrame, reasons: tuple[Reason, ...], struck: Iterable[tuple[str, pl.Series]]
+def list_reasons(
+    masks: pl.DataFrame, reasons: tuple[Reason, ...], repeats: Iterable[tuple[str, pl.Series]]
 ) -> pl.Series:
-    """For each row of `masks` the words of its reasons.
+    """Return the list of reasons of each row of `masks`.
 
-    Of each column the first that holds; then every rule of which all columns are valid; then those of `struck`, where
-    a repeated row says of which key.
+    Each column gives the first reason that holds; then follow the rules whose columns are all valid, then those of
+    `repeats`: the rows that repeat an earlier row, by reason.
     """
     found = masks.select(pl.all().bitwise_or()).row(0)
-    chains: dict[str, list[tuple[Place, Reason]]] = {}
+    chains: dict[str, list[tuple[BitPosition, Reason]]] = {}
     for number, reason in enumerate(reasons):
         mask, bit = divmod(number, _BITS)
         if found[mask] >> bit & 1:
@@ -69,18 +67,18 @@ def in_words(
             holds = _any_bit([place]) & ~_any_bit(of_read) if of_read else _any_bit([place])
             choice = pl.when(holds).then(pl.lit(reason.word)).otherwise(choice)
         listed.append(choice)
-    for word, rows in struck:
+    for word, rows in repeats:
         listed.append(pl.when(pl.lit(rows)).then(pl.lit(word)).otherwise(pl.lit(None, pl.String)))
     return masks.select(pl.concat_list(listed).list.drop_nulls().alias(REASONS)).to_series()
 
 
-def counts(reasons: pl.Series, order: list[str]) -> dict[str, int]:
-    """How many rows each word struck, in the order of `order`."""
+def count_reasons(reasons: pl.Series, order: list[str]) -> dict[str, int]:
+    """Return the number of rows per reason, in the given order."""
     counted = dict(reasons.explode().value_counts().iter_rows())
     return {reason: counted[reason] for reason in dict.fromkeys(order) if reason in counted}
 
 
-def _any_bit(places: list[Place]) -> pl.Expr:
+def _any_bit(places: list[BitPosition]) -> pl.Expr:
     wanted: dict[int, int] = {}
     for word, bit in places:
         wanted[word] = wanted.get(word, 0) | 1 << bit

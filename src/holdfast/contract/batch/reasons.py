@@ -1,6 +1,6 @@
-"""The reasons why a row of a batch may be invalid, each with the Polars expression of where it holds.
+"""The reasons why a row of a batch may be invalid, each with a Polars expression.
 
-The row check in `row.py` states the same of one value; a property test holds the two together.
+The row check in `row/compiler.py` states the same for one value; a property test compares both.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.missing import Reject
 from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US
 
-_FEW: Final = 12
+_MAX_COMPARED_WORDS: Final = 12
 """Up to so many words, comparing with each is faster than looking up in a set."""
 
 
 _INLINE: Final = 12
-"""Bytes of a text that its view holds."""
+"""The bytes of a text that its view holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A reason, and where it holds; null is nowhere.
+    """A reason and the expression that is true where it holds; null is false.
 
-    `covered`: where it holds, another reason of the column does too. `reads` are the columns of a rule of the contract,
-    which is judged only where each of them is valid; a reason of a column has none.
+    `covered`: where it holds, another reason of the column holds too. `reads` are the columns of a rule of the
+    contract, which is evaluated only where each of them is valid; empty for the reason of a column.
     """
 
     word: str
@@ -54,15 +54,17 @@ class Reason:
 
     @property
     def column(self) -> str:
-        """The column that the reason is about; of a rule, the rule's name, which no column has."""
+        """Return the column of the reason; of a rule, the rule's name, which no column has."""
         return self.word.partition("|")[0]
 
 
 def reasons_of(contract: Contract) -> tuple[Reason, ...]:
-    """Every reason that one row by itself can have: those of the columns in their order, then those of the rules."""
+    """Return every reason that one row by itself can have: those of the columns in order, then those of the rules."""
     by_name = {column.name: column for column in contract.columns}
     of_columns = (
-        reason for column in contract.columns for reason in _of_column(column, column.name in contract.key)
+        reason
+        for column in contract.columns
+        for reason in _column_reasons(column, column.name in contract.key)
     )
     of_rules = (
         Reason(rule.reason, ~compile_rule_for_frame(rule, by_name), reads=rule.columns)
@@ -71,7 +73,7 @@ def reasons_of(contract: Contract) -> tuple[Reason, ...]:
     return (*of_columns, *of_rules)
 
 
-def _of_column(column: Column, in_key: bool) -> Iterator[Reason]:
+def _column_reasons(column: Column, in_key: bool) -> Iterator[Reason]:
     value, name = pl.col(column.name), column.name
     is_word = isinstance(column, (Category, Text))
     bounded = isinstance(column, (Number, Integer)) and column.low is not None and column.high is not None
@@ -83,10 +85,10 @@ def _of_column(column: Column, in_key: bool) -> Iterator[Reason]:
     match column:
         case Number():
             yield Reason(f"{name}|not_finite", ~value.is_finite(), covered=bounded)
-            yield from _range(name, value, column.low, column.high)
+            yield from _range_reasons(name, value, column.low, column.high)
         case Integer():
             yield Reason(f"{name}|not_exact", ~value.is_between(-EXACT, EXACT), covered=bounded)
-            yield from _range(name, value, column.low, column.high)
+            yield from _range_reasons(name, value, column.low, column.high)
         case Category():
             if in_key:
                 yield Reason(f"{name}|nul", _has_nul(value))
@@ -100,7 +102,7 @@ def _of_column(column: Column, in_key: bool) -> Iterator[Reason]:
             yield Reason(f"{name}|nul", _has_nul(value))
             yield Reason(f"{name}|too_long", value.str.len_chars() > column.max_length)
             if column.pattern is not None:
-                yield Reason(f"{name}|pattern", _mismatch(value, column.pattern, column.max_length))
+                yield Reason(f"{name}|pattern", _pattern_mismatch(value, column.pattern, column.max_length))
         case Boolean() | Label():
             pass
         case _:
@@ -108,10 +110,10 @@ def _of_column(column: Column, in_key: bool) -> Iterator[Reason]:
 
 
 def _has_nul(value: pl.Expr) -> pl.Expr:
-    return value.map_batches(_nul_in, return_dtype=pl.Boolean())
+    return value.map_batches(_find_nul, return_dtype=pl.Boolean())
 
 
-def _nul_in(texts: pl.Series) -> pl.Series:
+def _find_nul(texts: pl.Series) -> pl.Series:
     if _surely_without_nul(texts):
         return pl.repeat(value=False, n=len(texts), dtype=pl.Boolean(), eager=True)
     return texts.cast(pl.Binary).bin.contains(b"\0")  # over bytes: nearly three times as fast as over text
@@ -136,12 +138,12 @@ def _surely_without_nul(texts: pl.Series) -> bool:
 
 
 def _is_none_of(value: pl.Expr, words: tuple[str, ...]) -> pl.Expr:
-    if len(words) > _FEW:
+    if len(words) > _MAX_COMPARED_WORDS:
         return ~value.is_in(words)
     return functools.reduce(operator.and_, (value != word for word in words))
 
 
-def _range(name: str, value: pl.Expr, low: float | None, high: float | None) -> Iterator[Reason]:
+def _range_reasons(name: str, value: pl.Expr, low: float | None, high: float | None) -> Iterator[Reason]:
     if low is not None and high is not None:
         yield Reason(f"{name}|range", ~value.is_between(low, high))
     elif low is not None:
@@ -150,7 +152,7 @@ def _range(name: str, value: pl.Expr, low: float | None, high: float | None) -> 
         yield Reason(f"{name}|range", value > high)
 
 
-def _mismatch(value: pl.Expr, pattern: str, longest: int) -> pl.Expr:
+def _pattern_mismatch(value: pl.Expr, pattern: str, longest: int) -> pl.Expr:
     # Python's `re`, because Polars' expressions differ (no look-around, another $), and both back ends must
     # mean the same. A text that is too long has its reason already, and may cost a pattern much time.
     matches = re.compile(pattern).fullmatch

@@ -1,4 +1,4 @@
-"""Rules compiled to Polars: what `rule_rows.py` computes for one row, for a whole batch."""
+"""Rules compiled to Polars: for a batch what `row/rules.py` computes for one row."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import polars as pl
 from holdfast.contract.schema.columns import Category, Column, Integer, Text
 from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.missing import Reject
-from holdfast.contract.schema.rule_ast import Apply, Literal, Matches, OneOf, Read
-from holdfast.contract.schema.rule_types import Kind, Typed, check_rule
+from holdfast.contract.schema.rule_ast import Apply, ColumnRef, Literal, Matches, OneOf
+from holdfast.contract.schema.rule_types import TypedNode, ValueType, check_rule
 
 _OPERATIONS: Final[dict[str, Callable[[Any, Any], pl.Expr]]] = {
     "+": operator.add,
@@ -31,11 +31,13 @@ _OPERATIONS: Final[dict[str, Callable[[Any, Any], pl.Expr]]] = {
     "|": operator.or_,
 }
 
-_FEW: Final = 12
+_MAX_COMPARED_VALUES: Final = 12
 
 
 def compile_rule_for_frame(rule: Rule, columns: Mapping[str, Column]) -> pl.Expr:
-    """A boolean expression over a frame of the contract's dtypes: null where the rule is missing.
+    """Return a boolean expression over a frame of the contract's dtypes; null if the rule is missing.
+
+    Its value is undefined in a row in which a column of the rule is invalid.
 
     It says nothing of a row in which a column of the rule is invalid by itself.
 
@@ -46,64 +48,64 @@ def compile_rule_for_frame(rule: Rule, columns: Mapping[str, Column]) -> pl.Expr
     >>> frame.select(compile_rule_for_frame(near, columns)).to_series().to_list()
     [True, False, None]
     """
-    return _value(check_rule(rule, columns))
+    return _compile_node(check_rule(rule, columns))
 
 
-def _value(typed: Typed) -> pl.Expr:
+def _compile_node(typed: TypedNode) -> pl.Expr:
     node = typed.node
     match node:
-        case Read(name):
-            return _read(name, typed)
+        case ColumnRef(name):
+            return _compile_column(name, typed)
         case Literal(_, value):
-            return _literal(typed, value)
+            return _compile_literal(typed, value)
         case OneOf(_, _):
-            return _one_of(typed)
+            return _compile_one_of(typed)
         case Matches(_, pattern):
-            return _matches(_value(typed.parts[0]), pattern)
+            return _compile_matches(_compile_node(typed.parts[0]), pattern)
         case Apply(name, _):
-            return _applied(name, typed)
+            return _compile_operator(name, typed)
         case _:
             assert_never(node)
 
 
-def _read(name: str, typed: Typed) -> pl.Expr:
+def _compile_column(name: str, typed: TypedNode) -> pl.Expr:
     value, column = pl.col(name), typed.column
     if isinstance(column, (Category, Text)) and not isinstance(column.missing, Reject):
         return pl.when(value != "").then(value)  # where missing is allowed the empty word is
-    return value.to_physical() if typed.kind is Kind.INSTANT else value
+    return value.to_physical() if typed.kind is ValueType.TIMESTAMP else value
 
 
-def _literal(typed: Typed, value: object) -> pl.Expr:
+def _compile_literal(typed: TypedNode, value: object) -> pl.Expr:
     match typed.kind:
-        case Kind.NUMBER if isinstance(value, int):
+        case ValueType.NUMBER if isinstance(value, int):
             return pl.lit(value, pl.Int64)
-        case Kind.NUMBER | Kind.DURATION:
+        case ValueType.NUMBER | ValueType.DURATION:
             return pl.lit(value, pl.Float64)
-        case Kind.INSTANT:
+        case ValueType.TIMESTAMP:
             return pl.lit(value, pl.Int64)
-        case Kind.TEXT | Kind.BOOLEAN:
+        case ValueType.TEXT | ValueType.BOOLEAN:
             return pl.lit(value)
         case _:
             assert_never(typed.kind)
 
 
-def _one_of(typed: Typed) -> pl.Expr:
+def _compile_one_of(typed: TypedNode) -> pl.Expr:
     operand, *rest = typed.parts
-    if operand.kind in _WORDS or _is_raw_instant(operand):
-        value, values = _value(operand), [_literal_value(part) for part in rest]
+    if operand.kind in _NOT_NUMERIC or _is_exact_timestamp(operand):
+        value, values = _compile_node(operand), [_literal_value(part) for part in rest]
     else:
-        value, values = _double(operand), [float(_literal_value(part)) for part in rest]
-    if len(values) <= _FEW:
+        value, values = _as_double(operand), [float(_literal_value(part)) for part in rest]
+    if len(values) <= _MAX_COMPARED_VALUES:
         return pl.any_horizontal(value == each for each in values)
     return value.is_in(values)
 
 
-def _literal_value(typed: Typed) -> Any:
+def _literal_value(typed: TypedNode) -> Any:
     assert isinstance(typed.node, Literal)
     return typed.node.value
 
 
-def _matches(value: pl.Expr, pattern: str) -> pl.Expr:
+def _compile_matches(value: pl.Expr, pattern: str) -> pl.Expr:
     # Python's `re`, because Polars' expressions differ (no look-around, another $), and both back ends must agree.
     whole = re.compile(pattern).fullmatch
 
@@ -115,37 +117,39 @@ def _matches(value: pl.Expr, pattern: str) -> pl.Expr:
     return value.map_batches(matches, return_dtype=pl.Boolean())
 
 
-def _applied(name: str, typed: Typed) -> pl.Expr:
+def _compile_operator(name: str, typed: TypedNode) -> pl.Expr:
     match name, typed.parts:
         case "is_missing", (part,):
-            return _value(part).is_null()
+            return _compile_node(part).is_null()
         case "~", (part,):
-            return ~_value(part)
+            return ~_compile_node(part)
         case "length", (part,):
-            return _value(part).str.len_chars().cast(pl.Float64)
+            return _compile_node(part).str.len_chars().cast(pl.Float64)
         case "abs", (part,):
-            return _double(part).abs()
+            return _as_double(part).abs()
         case "-", (part,):
-            return -_double(part)
+            return -_as_double(part)
         case _, (left, right):
-            return _binary(name, typed, left, right)
+            return _compile_binary(name, typed, left, right)
         case _:
             raise AssertionError(typed)
 
 
-def _binary(name: str, typed: Typed, left: Typed, right: Typed) -> pl.Expr:
+def _compile_binary(name: str, typed: TypedNode, left: TypedNode, right: TypedNode) -> pl.Expr:
     work = _OPERATIONS[name]
-    if left.is_plain and right.is_plain and left.kind is right.kind is Kind.INSTANT:
-        result = work(_value(left), _value(right))  # whole microseconds: exact
-        return result if typed.kind is Kind.BOOLEAN else result.cast(pl.Float64)
-    if typed.kind is Kind.BOOLEAN and (left.kind in _WORDS or (_is_whole(left) and _is_whole(right))):
-        return work(_value(left), _value(right))
-    one, other = _double(left), _double(right)
-    result = _quotient(one, other) if name == "/" else work(one, other)
+    if left.is_plain and right.is_plain and left.kind is right.kind is ValueType.TIMESTAMP:
+        result = work(_compile_node(left), _compile_node(right))  # whole microseconds: exact
+        return result if typed.kind is ValueType.BOOLEAN else result.cast(pl.Float64)
+    if typed.kind is ValueType.BOOLEAN and (
+        left.kind in _NOT_NUMERIC or (_is_whole(left) and _is_whole(right))
+    ):
+        return work(_compile_node(left), _compile_node(right))
+    one, other = _as_double(left), _as_double(right)
+    result = _divide(one, other) if name == "/" else work(one, other)
     return pl.when(result.is_finite()).then(result) if typed.can_overflow else result
 
 
-def _quotient(dividend: pl.Expr, divisor: pl.Expr) -> pl.Expr:
+def _divide(dividend: pl.Expr, divisor: pl.Expr) -> pl.Expr:
     # By NumPy, because Polars divides by a constant as it multiplies by its reciprocal, which rounds twice.
     def divide(pair: Sequence[pl.Series]) -> pl.Series:
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -156,22 +160,26 @@ def _quotient(dividend: pl.Expr, divisor: pl.Expr) -> pl.Expr:
     return pl.map_batches([dividend, divisor], divide, return_dtype=pl.Float64())
 
 
-_WORDS: Final = (Kind.TEXT, Kind.BOOLEAN)
+_NOT_NUMERIC: Final = (ValueType.TEXT, ValueType.BOOLEAN)
 
 
-def _is_whole(typed: Typed) -> bool:
+def _is_whole(typed: TypedNode) -> bool:
     return isinstance(typed.column, Integer) or (
-        isinstance(typed.node, Literal) and typed.kind is Kind.NUMBER and isinstance(typed.node.value, int)
+        isinstance(typed.node, Literal)
+        and typed.kind is ValueType.NUMBER
+        and isinstance(typed.node.value, int)
     )
 
 
-def _double(typed: Typed) -> pl.Expr:
-    """The value as a double, which everything but words and instants untouched by arithmetic is computed in."""
+def _as_double(typed: TypedNode) -> pl.Expr:
+    """Return the value as a double. Words, booleans and timestamps without arithmetic need no doubles."""
     if isinstance(typed.node, Literal):
         return pl.lit(float(typed.node.value), pl.Float64)
-    value = _value(typed)
-    return value.cast(pl.Float64) if isinstance(typed.column, Integer) or _is_raw_instant(typed) else value
+    value = _compile_node(typed)
+    return (
+        value.cast(pl.Float64) if isinstance(typed.column, Integer) or _is_exact_timestamp(typed) else value
+    )
 
 
-def _is_raw_instant(typed: Typed) -> bool:
-    return typed.kind is Kind.INSTANT and typed.is_plain
+def _is_exact_timestamp(typed: TypedNode) -> bool:
+    return typed.kind is ValueType.TIMESTAMP and typed.is_plain

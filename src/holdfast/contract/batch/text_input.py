@@ -1,4 +1,4 @@
-"""Rows that come as text, as from a CSV file: read into the contract's types, or given a reason why not."""
+"""Rows that come as text, as from a CSV file: read into the contract's types, or given a reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
-from holdfast.contract.batch.timestamp_columns import read_instants
+from holdfast.contract.batch.timestamp_columns import read_timestamps
 from holdfast.contract.batch.unit_columns import convert_column
 from holdfast.contract.schema.columns import (
     Boolean,
@@ -22,11 +22,11 @@ from holdfast.contract.schema.columns import (
     Timestamp,
 )
 from holdfast.contract.schema.contract import Contract
-from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts, Facts, crossings
+from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts, Facts, column_conversions
 from holdfast.errors import InputError
 
 MISSING_WORDS: Final = ("",)
-"""The texts that mean a missing value in every column, unless a feed declares others: "NA" may be Namibia."""
+"""Texts that mean a missing value in every column, unless a feed declares others: "NA" may be Namibia."""
 
 _NUMBER: Final = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity|nan))$"
 _INTEGER: Final = r"^[+-]?[0-9]+$"
@@ -34,16 +34,16 @@ _INTEGER: Final = r"^[+-]?[0-9]+$"
 _HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
 
 Faults: TypeAlias = Mapping[str, pl.Series]
-"""From a reason, "column|rule", to the rows that it strikes."""
+"""From a reason, "column|rule", to the rows that have it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
-    """A batch as `compile_batch` takes it: the typed frame, the rows as they were delivered, and what could
-    not be read.
+class TypedBatch:
+    """A batch as `compile_batch` takes it: the typed frame, the rows as delivered, and the values that could not be
+    read.
 
-    Where a fault strikes, the typed frame has null. `lines` are rows that could not even be taken apart into columns,
-    because they broke the rule `line_rule`; they stand in neither frame.
+    The typed frame has null for each fault. `lines` could not be split into columns, because they broke the rule
+    `line_rule`; they are in neither frame.
     """
 
     frame: pl.DataFrame
@@ -59,23 +59,32 @@ def from_text(
     *,
     missing_words: tuple[str, ...] = MISSING_WORDS,
     facts: Facts = NO_FACTS,
-) -> Typed:
-    """`frame`, all of whose columns are text, read into the types of `contract`.
+) -> TypedBatch:
+    """Read a frame of text columns into the types of `contract`.
 
-    Numbers are decimal, with a point and an optional exponent; "inf", "nan" and a number beyond double
-    precision are read, and then found not finite. Integers have digits only. Booleans are true, false, 1
-    and 0 in any case. Timestamps are read by `moments.read_moment`'s rules. Nothing is trimmed, rounded or
-    guessed: any other text is a fault of its row. A text that is one of `missing_words` is a missing value.
+    Numbers are decimal, with a point and an optional exponent; "inf", "nan" and a number beyond double precision are
+    read, and then found not finite. Integers have digits only. Booleans are true, false, 1 and 0 in any case.
+    Timestamps are read by the rules of `read_timestamp`. Nothing is trimmed, rounded or guessed: any other text is a
+    fault of its row.
 
-    `facts` is what the source says of its columns; the unit may also stand in a header, as in `distance [km]`. Numbers
-    in another unit than the contract's are converted to it; a whole number that would not stay whole is the fault
-    `not_exact` of its row. The rows as they were delivered keep their numbers, under the contract's names.
+    Parameters
+    ----------
+    contract
+        The contract of the feed.
+    frame
+        The delivered rows; every column is text.
+    missing_words
+        The texts that mean a missing value.
+    facts
+        Column metadata of the source. A unit may also be in a header, as in `distance [km]`. Numbers in another unit
+        than the contract's are converted to it; a whole number that would not stay whole is the fault `not_exact`
+        of its row. The rows as delivered keep their numbers, under the contract's names.
 
     Raises
     ------
     InputError
-        HF202 when a column is missing, is not in the contract, or is not text; when it comes in a unit that does not
-        convert, in two units, or with another semantic than the contract's.
+        HF202 if a column is missing, is not in the contract, or is not text; if its unit does not convert, if it has
+        two units, or if it has another semantic than the contract's.
 
     Examples
     --------
@@ -89,26 +98,26 @@ def from_text(
     >>> list(typed.faults), typed.frame["distance"].to_list()
     (['distance|type'], [None, None])
     """
-    frame, facts = _units_of_header(contract, frame, facts)
+    frame, facts = _apply_header_units(contract, frame, facts)
     _check_text(contract, frame)
-    conversions = crossings(contract, facts)
+    conversions = column_conversions(contract, facts)
     faults: dict[str, pl.Series] = {}
     read: list[pl.Series] = []
     for column in contract.columns:
         texts = frame[column.name]
         texts = texts.set(texts.is_in(list(missing_words)), None)
-        values, found = _read(column, texts)
+        values, found = _read_column(column, texts)
         if column.name in conversions:
             values, found = convert_column(column, conversions[column.name], values, found)
         read.append(values.alias(column.name))
         faults |= {f"{column.name}|{rule}": rows for rule, rows in found.items() if rows.any()}
-    return Typed(pl.DataFrame(read), frame, faults)
+    return TypedBatch(pl.DataFrame(read), frame, faults)
 
 
-def _units_of_header(
+def _apply_header_units(
     contract: Contract, frame: pl.DataFrame, facts: Facts
 ) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
-    """`frame` under plain names, and `facts` with the units that its header states."""
+    """Return `frame` under plain names, and `facts` with the units of its header."""
     known = dict(facts)
     renamed: dict[str, str] = {}
     wrong: list[str] = []
@@ -117,12 +126,12 @@ def _units_of_header(
         if found is None or header in contract.names:
             continue
         name, unit = found[1], found[2].strip()
-        said = known.get(name, ColumnFacts())
-        if said.unit not in (None, unit):
-            wrong.append(f"{name} is in {unit!r} by its header and in {said.unit!r} by its source")
+        declared = known.get(name, ColumnFacts())
+        if declared.unit not in (None, unit):
+            wrong.append(f"{name} is in {unit!r} by its header and in {declared.unit!r} by its source")
         if name in frame.columns or name in renamed.values():
             wrong.append(f"{name} is there twice")
-        renamed[header], known[name] = name, replace(said, unit=unit)
+        renamed[header], known[name] = name, replace(declared, unit=unit)
     if wrong:
         raise InputError(
             "HF202",
@@ -153,17 +162,17 @@ def _check_text(contract: Contract, frame: pl.DataFrame) -> None:
         )
 
 
-def _read(column: Column, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+def _read_column(column: Column, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
     match column:
         case Number():
             values = texts.set(~texts.str.contains(_NUMBER), None).cast(pl.Float64, strict=False)
-            return values, {"type": _lost(texts, values)}
+            return values, {"type": _is_lost(texts, values)}
         case Integer():
-            return _integers(texts)
+            return _read_integers(texts)
         case Category() | Text():
             return texts, {}
         case Timestamp():
-            return read_instants(column, texts)
+            return read_timestamps(column, texts)
         case Boolean() | Label():
             lower = texts.str.to_lowercase()
             true, false = lower.is_in(["true", "1"]), lower.is_in(["false", "0"])
@@ -172,13 +181,13 @@ def _read(column: Column, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Ser
             assert_never(column)
 
 
-def _lost(texts: pl.Series, values: pl.Series) -> pl.Series:
+def _is_lost(texts: pl.Series, values: pl.Series) -> pl.Series:
     return texts.is_not_null() & values.is_null()
 
 
-def _integers(texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+def _read_integers(texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
     digits = texts.str.contains(_INTEGER)
     values = texts.set(~digits, None).cast(pl.Int64, strict=False)
-    lost = _lost(texts, values)
+    lost = _is_lost(texts, values)
     # More digits than 64 bits hold is still an integer: the same reason as a row with such an int.
     return values, {"type": lost & ~digits, "not_exact": lost & digits}

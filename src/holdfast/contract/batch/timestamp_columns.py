@@ -1,4 +1,4 @@
-"""Columns of instants: whole columns read by the rules that `moments.py` states for one value."""
+"""Timestamp columns, read by the rules of `schema/timestamps.py`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from holdfast.contract.schema.columns import Timestamp
 from holdfast.contract.schema.timestamps import DATE, FRACTION, LOCAL_YEARS, OFFSET, TIME
 
 
-def read_instants(column: Timestamp, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
-    """The instants that `texts` name, in the column's zone, and by rule the rows that name none.
+def read_timestamps(column: Timestamp, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return the timestamps that `texts` name, in the column's zone, and the faulty rows by rule.
 
-    Null stays null and breaks no rule. The range of instants is left to the batch check.
+    Null stays null and is no fault. The batch check tests the range.
     """
-    parts = _parts(texts)
+    parts = _split_texts(texts)
     wall, offset_us = parts["wall"], parts["offset_us"]
     without = wall.is_not_null() & offset_us.is_null()
     zoned = (wall.dt.epoch("us") - offset_us).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(column.tz)
     unread = texts.is_not_null() & wall.is_null()
     if column.naive == "reject":
         return zoned, {"type": unread, "zone": without}
-    local, faults = read_walls(column, wall.set(~without, None))
+    local, faults = read_wall_clocks(column, wall.set(~without, None))
     return local.zip_with(without, zoned), {"type": unread, **faults}
 
 
-def read_walls(column: Timestamp, walls: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
-    """The instants at which a clock of the column's zone showed `walls`; by rule, the rows where none did."""
+def read_wall_clocks(column: Timestamp, walls: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return the timestamps at which a clock of the column's zone showed `walls`, and the faulty rows by rule."""
     near = walls.dt.year().is_between(*LOCAL_YEARS)
     within = walls.set(~near, None)
     # Where the clock is put back the two readings differ, where it is put forward there is none.
@@ -36,8 +36,8 @@ def read_walls(column: Timestamp, walls: pl.Series) -> tuple[pl.Series, dict[str
     return early.set(fold, None), {"gap": gap, "fold": fold, "range": ~near.fill_null(value=True)}
 
 
-def _parts(texts: pl.Series) -> pl.DataFrame:
-    """The wall clock time of each text and its offset from UTC, null where a text has none."""
+def _split_texts(texts: pl.Series) -> pl.DataFrame:
+    """Return the wall clock time of each text and its offset from UTC, null if a text has none."""
     text, offset = pl.col("text"), pl.col("offset")
     shape = f"^{DATE}[Tt ]{TIME}(?:{FRACTION})?(?:{OFFSET})?$"
     # No `datetime` has a year 0; Polars would read one.
@@ -46,7 +46,7 @@ def _parts(texts: pl.Series) -> pl.DataFrame:
         "%Y-%m-%d %H:%M:%S", time_unit="us", strict=False
     )
     fraction_us = text.str.extract(r"\.([0-9]{1,6})").str.pad_end(6, "0").cast(pl.Int64).fill_null(0)
-    minutes = _digits(offset, 1) * 60 + _digits(offset, 4)
+    minutes = _offset_digits(offset, 1) * 60 + _offset_digits(offset, 4)
     offset_us = pl.when(offset.str.starts_with("-")).then(-minutes).otherwise(minutes) * 60_000_000
     return (
         texts.alias("text")
@@ -60,5 +60,5 @@ def _parts(texts: pl.Series) -> pl.DataFrame:
     )
 
 
-def _digits(offset: pl.Expr, start: int) -> pl.Expr:
+def _offset_digits(offset: pl.Expr, start: int) -> pl.Expr:
     return offset.str.slice(start, 2).cast(pl.Int64, strict=False)

@@ -1,4 +1,4 @@
-"""Rows that come typed, as from a Parquet file: widened to the contract's dtypes where that loses nothing."""
+"""Rows that come typed, as from a Parquet file: widened to the contract's dtypes if that is lossless."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from typing import Final
 import polars as pl
 
 from holdfast.contract.batch.compiler import dtype
-from holdfast.contract.batch.text_input import Typed
-from holdfast.contract.batch.timestamp_columns import read_walls
+from holdfast.contract.batch.text_input import TypedBatch
+from holdfast.contract.batch.timestamp_columns import read_wall_clocks
 from holdfast.contract.batch.unit_columns import convert_column
 from holdfast.contract.schema.columns import Category, Column, Integer, Number, Text, Timestamp
 from holdfast.contract.schema.contract import Contract
-from holdfast.contract.schema.source_metadata import NO_FACTS, Facts, crossings
+from holdfast.contract.schema.source_metadata import NO_FACTS, Facts, column_conversions
 
 _NARROW: Final = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 
 
-def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS) -> Typed:
-    """`frame` with each column in the dtype of `contract` when every value has one exact counterpart there.
+def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS) -> TypedBatch:
+    """Return `frame` with each column in the dtype of `contract`, if every value has one exact counterpart there.
+
+    Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, and a column
+    without values takes the column's dtype. A timestamp of any unit and zone is displayed in the column's zone
+    (nanoseconds are cut off), and a wall clock time is read if the column's `naive` is "local". A single value
+    without a counterpart is the fault of its row: `not_exact`, `gap`, `fold` or `range`. A column of any other dtype
+    is returned as it is, and `compile_batch` refuses it with HF202: text is not parsed here, and no number is
+    rounded.
 
     Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, a
     column without any value takes the column's dtype, an
@@ -48,7 +55,7 @@ def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS)
     """
     faults: dict[str, pl.Series] = {}
     widened: list[pl.Series] = []
-    conversions = crossings(contract, facts)
+    conversions = column_conversions(contract, facts)
     there = set(frame.columns)
     for column in contract.columns:
         if column.name not in there:
@@ -60,7 +67,7 @@ def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS)
         if values is not delivered:
             widened.append(values.alias(column.name))
         faults |= {f"{column.name}|{rule}": rows for rule, rows in found.items() if rows.any()}
-    return Typed(frame.with_columns(widened) if widened else frame, frame, faults)
+    return TypedBatch(frame.with_columns(widened) if widened else frame, frame, faults)
 
 
 def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
@@ -83,7 +90,7 @@ def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.S
         case Timestamp(tz=zone) if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
             return values.dt.cast_time_unit("us").dt.convert_time_zone(zone), {}
         case Timestamp(naive="local") if isinstance(kind, pl.Datetime):
-            return read_walls(column, values.dt.cast_time_unit("us"))
+            return read_wall_clocks(column, values.dt.cast_time_unit("us"))
         case _:
             return values, {}
 

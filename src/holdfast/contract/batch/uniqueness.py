@@ -1,10 +1,9 @@
-"""Which rows of a batch repeat the key of an earlier one: what costs most of all that is checked.
+"""Rows of a batch that repeat the key of an earlier one: the most expensive part of the check.
 
-Three proofs that nothing is repeated, the cheapest that applies first; only rows that none of them clears are compared
-by their keys.
+Three proofs of uniqueness, the cheapest that applies first; only rows that none of them clears are compared by key.
 
-1. Numbers and instants that nearly rise, as ids and event times do: the rows that do not fit are taken out, the rest is
-   strictly rising, and only what was taken out can repeat anything.
+1. Numbers and timestamps that nearly rise, as ids and event times do. The rows out of order are taken out, the rest
+   rises strictly, and only what was taken out can repeat anything.
 2. Numbers that lie close together: counted one by one.
 3. Anything else by its hash: equal keys have equal hashes, and sorting hashes is five times as fast as finding first
    occurrences.
@@ -18,17 +17,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-_FEW: Final = 64
-"""One row in so many may be out of order."""
+_MAX_OUT_OF_ORDER_RATIO: Final = 64
+"""One row in this many may be out of order."""
 
-_SPARSE: Final = 8
-"""So many times the rows may the span of numbers be that are marked one by one."""
+_MAX_SPAN_RATIO: Final = 8
+"""The maximum span of numbers that are counted one by one, as a multiple of the rows."""
 
-Whole: TypeAlias = NDArray[np.int64]
+IntArray: TypeAlias = NDArray[np.int64]
 
 
-def incomplete(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.Series | None:
-    """The rows in which one of `names` is missing, null or an empty word; None when there is none."""
+def find_incomplete(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.Series | None:
+    """Return the rows in which one of `names` is missing, null or an empty word; None if there is none."""
     found = frame.select(
         pl.any_horizontal(_is_missing(name, kind) for name, kind in frame.select(names).schema.items()).alias(
             "incomplete"
@@ -42,21 +41,26 @@ def _is_missing(name: str, kind: pl.DataType) -> pl.Expr:
     return value.is_null() | (value == "").fill_null(value=False) if kind == pl.String else value.is_null()
 
 
-def suspects(frame: pl.DataFrame, key: tuple[str, ...]) -> pl.Expr:
-    """Where a row of a frame like `frame` may repeat another, or be repeated: every such row, and few besides.
+def possible_repeats(frame: pl.DataFrame, key: tuple[str, ...]) -> pl.Expr:
+    """Return an expression that marks every row that may repeat another or be repeated, and few others.
 
-    It knows nothing of bad rows, so that Polars can find them at the same time.
+    It ignores bad rows, so that Polars can find them in the same pass.
     """
     if _is_whole(frame, key):
-        return pl.col(key[0]).to_physical().map_batches(_numbers, return_dtype=pl.Boolean()).alias("suspect")
-    return _hash(key).map_batches(_hashes, return_dtype=pl.Boolean()).alias("suspect")
+        return (
+            pl.col(key[0])
+            .to_physical()
+            .map_batches(_flag_repeated_numbers, return_dtype=pl.Boolean())
+            .alias("suspect")
+        )
+    return _hash_key(key).map_batches(_flag_repeated_hashes, return_dtype=pl.Boolean()).alias("suspect")
 
 
-def may_repeat(frame: pl.DataFrame, key: tuple[str, ...]) -> bool:
-    """Whether `suspects` would find any row, for few rows without the price of a query."""
+def has_possible_repeats(frame: pl.DataFrame, key: tuple[str, ...]) -> bool:
+    """Return True if `possible_repeats` would mark any row; for few rows, without the cost of a query."""
     if _is_whole(frame, key):
-        return len(_twice(frame.get_column(key[0]).to_physical())) > 0
-    return bool(frame.select_seq(suspects(frame, key).any()).item())
+        return len(_repeated_values(frame.get_column(key[0]).to_physical())) > 0
+    return bool(frame.select_seq(possible_repeats(frame, key).any()).item())
 
 
 def _is_whole(frame: pl.DataFrame, key: tuple[str, ...]) -> bool:
@@ -64,15 +68,15 @@ def _is_whole(frame: pl.DataFrame, key: tuple[str, ...]) -> bool:
     return len(key) == 1 and (kind == pl.Int64 or kind.is_temporal())
 
 
-def repeated(
+def find_repeats(
     frame: pl.DataFrame, key: tuple[str, ...], bad: pl.Series, suspect: pl.Series | None = None
 ) -> pl.Series | None:
-    """The rows whose key an earlier good row has; None when there is none. Rows that are `bad` are no part of it.
+    """Return the rows whose key an earlier good row has; None if there is none. Rows that are `bad` are ignored.
 
-    `suspect` is what `suspects` found, when that is known already.
+    `suspect` is the result of `possible_repeats`, if known.
     """
     if suspect is None:
-        suspect = frame.select(suspects(frame, key)).to_series()
+        suspect = frame.select(possible_repeats(frame, key)).to_series()
     if not suspect.any() or not (suspect := suspect & ~bad).any():
         return None
     rows = frame.select(key).with_row_index("_row").filter(suspect)
@@ -84,47 +88,47 @@ def repeated(
     return pl.Series("repeated", flags)
 
 
-def _numbers(numbers: pl.Series) -> pl.Series:
-    return _are_among(numbers, _twice(numbers))
+def _flag_repeated_numbers(numbers: pl.Series) -> pl.Series:
+    return _is_among(numbers, _repeated_values(numbers))
 
 
-def _twice(numbers: pl.Series) -> NDArray[Any]:
-    """The numbers that are there twice; 0 may stand for one that is missing."""
+def _repeated_values(numbers: pl.Series) -> NDArray[Any]:
+    """Return the numbers that occur twice; 0 may represent a missing one."""
     values = (numbers.fill_null(0) if numbers.null_count() else numbers).to_numpy()
-    twice = _twice_in_order(values)
+    twice = _repeated_if_rising(values)
     if twice is None:
-        twice = _twice_when_close(values)
+        twice = _repeated_if_dense(values)
     if twice is None:
-        twice = _twice_sorted(values)
+        twice = _repeated_by_sorting(values)
     return twice
 
 
-def _hashes(hashes: pl.Series) -> pl.Series:
-    return _are_among(hashes, _twice_sorted(hashes.to_numpy()))
+def _flag_repeated_hashes(hashes: pl.Series) -> pl.Series:
+    return _is_among(hashes, _repeated_by_sorting(hashes.to_numpy()))
 
 
-def _are_among(values: pl.Series, twice: NDArray[Any]) -> pl.Series:
+def _is_among(values: pl.Series, twice: NDArray[Any]) -> pl.Series:
     if len(twice) == 0:
         return pl.repeat(value=False, n=len(values), dtype=pl.Boolean(), eager=True)
     return values.is_in(pl.Series(twice, dtype=values.dtype).implode()).fill_null(value=False)
 
 
-def _twice_sorted(values: NDArray[Any]) -> NDArray[Any]:
+def _repeated_by_sorting(values: NDArray[Any]) -> NDArray[Any]:
     ordered = np.sort(values)
     return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
-def _twice_in_order(values: Whole) -> Whole | None:
-    """The values that are there twice, when nearly all rise; None when too many do not.
+def _repeated_if_rising(values: IntArray) -> IntArray | None:
+    """Return the values that occur twice, if nearly all rise; None if too many do not.
 
-    Both sides of every step that does not rise are taken out. If what is left rises strictly, it holds each value once.
+    Both sides of every step that does not rise are taken out. If the rest rises strictly, it holds each value once.
     """
     if len(values) < 2:
         return values[:0]
     falls = np.flatnonzero(values[1:] <= values[:-1])
     if len(falls) == 0:
         return values[:0]
-    if len(falls) * _FEW > len(values):
+    if len(falls) * _MAX_OUT_OF_ORDER_RATIO > len(values):
         return None
     out = np.unique(np.concatenate((falls, falls + 1)))
     rising, loose = np.delete(values, out), np.sort(values[out])
@@ -140,18 +144,18 @@ def _twice_in_order(values: Whole) -> Whole | None:
     return np.unique(np.concatenate((among, there)))
 
 
-def _twice_when_close(values: Whole) -> Whole | None:
-    """The values that are there twice, when all lie close together; None when they do not."""
+def _repeated_if_dense(values: IntArray) -> IntArray | None:
+    """Return the values that occur twice, if all lie close together; None if they do not."""
     if len(values) == 0:
         return values
     low, high = int(values.min()), int(values.max())
-    if high - low >= _SPARSE * len(values):
+    if high - low >= _MAX_SPAN_RATIO * len(values):
         return None
     counts = np.bincount(values - low)
     return np.flatnonzero(counts > 1) + low
 
 
-def _hash(key: tuple[str, ...]) -> pl.Expr:
+def _hash_key(key: tuple[str, ...]) -> pl.Expr:
     mixed = pl.col(key[0]).hash(1)
     for place, name in enumerate(key[1:], start=2):
         mixed = mixed ^ pl.col(name).hash(place)

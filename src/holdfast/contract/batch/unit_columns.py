@@ -1,4 +1,4 @@
-"""Columns of numbers in another unit: converted as `border.convert_value` does it with one value."""
+"""Columns of numbers in another unit, converted like single values by `source_metadata.convert_value`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from holdfast.contract.schema.units import Conversion
 
 
 def convert_column(
-    column: Column, how: Conversion, values: pl.Series, faults: dict[str, pl.Series]
+    column: Column, conversion: Conversion, values: pl.Series, faults: dict[str, pl.Series]
 ) -> tuple[pl.Series, dict[str, pl.Series]]:
-    """`values` in the contract's unit, and by rule the rows at fault: `faults`, and those whose whole number would not
-    stay whole, which become null.
+    """Return `values` in the contract's unit, and the faulty rows by rule, `faults` included.
+
+    A whole number that would not stay whole is a fault and becomes null. A column of another dtype than the
+    contract's is returned as it is; the batch check refuses it.
 
     A column of another dtype than the contract's is left as it is, for the batch check to refuse.
 
@@ -24,9 +26,9 @@ def convert_column(
     """
     match column:
         case Number() if values.dtype == pl.Float64:
-            return _apply(how, values), faults
+            return _apply(conversion, values), faults
         case Integer() if values.dtype == pl.Int64:
-            whole = _apply(how, values.cast(pl.Float64))
+            whole = _apply(conversion, values.cast(pl.Float64))
             lost = (whole != whole.floor()) | (whole.abs() > EXACT) | ~values.is_between(-EXACT, EXACT)
             lost = lost.fill_null(value=False)
             already = faults.get("not_exact")
@@ -36,8 +38,8 @@ def convert_column(
             return values, faults
 
 
-def _apply(how: Conversion, values: pl.Series) -> pl.Series:
+def _apply(conversion: Conversion, values: pl.Series) -> pl.Series:
     # By NumPy, because Polars divides by a constant as it multiplies by its reciprocal, which rounds twice.
     with np.errstate(over="ignore", invalid="ignore"):
-        found = pl.Series(values.name, how.apply(values.to_numpy()), dtype=pl.Float64)
+        found = pl.Series(values.name, conversion.apply(values.to_numpy()), dtype=pl.Float64)
     return found.set(values.is_null(), None)

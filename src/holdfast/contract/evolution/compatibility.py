@@ -1,10 +1,11 @@
-"""Every way in which two contracts can differ, and what each does to what was made under the old one (R92, R93).
+"""Every way in which two contracts can differ, and its effect on what was made under the old one (R92, R93).
 
-Three borders see a contract. *Rows*: what is loaded was checked by the old one and is read under the new one, and
-senders go on delivering in the old form. *Callers*: whoever asks a model sends what the old one asked for. *Models*:
-a version keeps the contract under which it was trained, beside versions with the new one.
+Three parties see a contract. *Rows*: loaded rows were checked by the old one and are read under the new one, and
+senders still deliver the old form. *Callers*: requests are still in the form of the old one. *Models*: a version
+keeps the contract under which it was trained, alongside versions with the new one.
 
-`RULES` is the one table. What no rule knows is breaking: a difference is harmless only where somebody could say why.
+`RULES` is the only table. A difference without a rule is breaking: a difference is harmless only with a stated
+reason.
 """
 
 from __future__ import annotations
@@ -15,35 +16,35 @@ from enum import StrEnum
 from typing import Final
 
 
-class Kind(StrEnum):
-    """What must happen before a change."""
+class Compatibility(StrEnum):
+    """The precondition of a change."""
 
-    COMPATIBLE = "compatible"  # nothing: whatever was valid stays valid and means the same
+    COMPATIBLE = "compatible"  # none: valid data stays valid and keeps its meaning
     EXPAND_CONTRACT = (
-        "expand_contract"  # somebody has to follow; until then the old and the new form stand together
+        "expand_contract"  # senders, callers or models must follow; until then both forms are in use
     )
-    BREAKING = "breaking"  # what was valid is refused, or means something else
+    BREAKING = "breaking"  # valid data is refused, or changes its meaning
 
 
-def worst(kinds: Iterable[Kind]) -> Kind:
-    """The worst of `kinds`; compatible when there is none.
+def worst(kinds: Iterable[Compatibility]) -> Compatibility:
+    """Return the worst of `kinds`; compatible if there is none.
 
-    >>> worst([Kind.COMPATIBLE, Kind.BREAKING, Kind.EXPAND_CONTRACT])
-    <Kind.BREAKING: 'breaking'>
+    >>> worst([Compatibility.COMPATIBLE, Compatibility.BREAKING, Compatibility.EXPAND_CONTRACT])
+    <Compatibility.BREAKING: 'breaking'>
     """
-    return max(kinds, key=list(Kind).index, default=Kind.COMPATIBLE)
+    return max(kinds, key=list(Compatibility).index, default=Compatibility.COMPATIBLE)
 
 
-class Border(StrEnum):
-    """Who sees a contract."""
+class Boundary(StrEnum):
+    """A party that sees a contract."""
 
     ROWS = "rows"
     CALLERS = "callers"
     MODELS = "models"
 
 
-class What(StrEnum):
-    """A difference of two contracts."""
+class Difference(StrEnum):
+    """A difference between two contracts."""
 
     BOUND_WIDENED = "bound widened"
     BOUND_NARROWED = "bound narrowed"
@@ -82,131 +83,135 @@ class What(StrEnum):
     RULE_REMOVED = "rule removed"
     UNIQUE_ADDED = "uniqueness added"
     UNIQUE_REMOVED = "uniqueness removed"
-    OTHER = "changed in a way that no rule knows"
+    OTHER = "changed in an unknown way"
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a difference does at each border, and why.
+    """The effect of a difference at each boundary, and the reason.
 
-    `misreads`: rows that were loaded under the old contract would be taken for what they are not, or lack what every row
-    has. No consent makes that right, so nobody can give any while such rows are live.
+    `misreads`: rows loaded under the old contract would be misinterpreted, or lack a required value. No consent can
+    be given while such rows are live.
     """
 
-    rows: Kind
-    callers: Kind
-    models: Kind
+    rows: Compatibility
+    callers: Compatibility
+    models: Compatibility
     why: str
     misreads: bool = False
 
-    def at(self, border: Border) -> Kind:
-        """The kind at one border."""
-        return {Border.ROWS: self.rows, Border.CALLERS: self.callers, Border.MODELS: self.models}[border]
+    def at(self, boundary: Boundary) -> Compatibility:
+        """Return the compatibility at one boundary."""
+        return {Boundary.ROWS: self.rows, Boundary.CALLERS: self.callers, Boundary.MODELS: self.models}[
+            boundary
+        ]
 
 
-_FINE: Final = Kind.COMPATIBLE
-_STEPS: Final = Kind.EXPAND_CONTRACT
-_BREAKS: Final = Kind.BREAKING
+_OK: Final = Compatibility.COMPATIBLE
+_EXPAND: Final = Compatibility.EXPAND_CONTRACT
+_BREAK: Final = Compatibility.BREAKING
 
-_WIDER: Final = "every row that was valid is valid, and means what it meant"
-_NARROWER: Final = "rows that were valid are refused, and loaded ones may break the new contract"
-_OTHER_MEANING: Final = "the same value means something else, and nothing in the rows shows it"
+_WIDER: Final = "every valid row stays valid and keeps its meaning"
+_NARROWER: Final = "valid rows are refused, and loaded rows may break the new contract"
+_OTHER_MEANING: Final = "the same value gets another meaning, and the rows do not show it"
 _RENAME: Final = (
-    "rows, callers and models know the column by its old name; expand and contract instead: add the new column as optional "
+    "rows, callers and models use the old name; expand and contract instead: add the new column as optional "
     "and let the old one be missing, fill both, move every reader and caller, then remove the old one"
 )
 
-RULES: Final[Mapping[What, Effect]] = {
-    What.BOUND_WIDENED: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.BOUND_NARROWED: Effect(_BREAKS, _BREAKS, _FINE, _NARROWER),
-    What.WORDS_CHANGED: Effect(
-        _FINE, _FINE, _FINE, "any word is let through; which ones have a code is each version's own"
+RULES: Final[Mapping[Difference, Effect]] = {
+    Difference.BOUND_WIDENED: Effect(_OK, _OK, _OK, _WIDER),
+    Difference.BOUND_NARROWED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
+    Difference.WORDS_CHANGED: Effect(
+        _OK, _OK, _OK, "any word is accepted; each version has its own encoding"
     ),
-    What.WORDS_ADDED: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.WORDS_REMOVED: Effect(_BREAKS, _BREAKS, _FINE, _NARROWER),
-    What.UNSEEN_ALLOWED: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.UNSEEN_REFUSED: Effect(_BREAKS, _BREAKS, _FINE, _NARROWER),
-    What.LENGTH_RAISED: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.LENGTH_LOWERED: Effect(_BREAKS, _BREAKS, _FINE, _NARROWER),
-    What.PATTERN_REMOVED: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.PATTERN_CHANGED: Effect(
-        _BREAKS, _BREAKS, _FINE, "texts that were valid may be refused: which, no comparison of patterns tells"
+    Difference.WORDS_ADDED: Effect(_OK, _OK, _OK, _WIDER),
+    Difference.WORDS_REMOVED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
+    Difference.UNSEEN_ALLOWED: Effect(_OK, _OK, _OK, _WIDER),
+    Difference.UNSEEN_REFUSED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
+    Difference.LENGTH_RAISED: Effect(_OK, _OK, _OK, _WIDER),
+    Difference.LENGTH_LOWERED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
+    Difference.PATTERN_REMOVED: Effect(_OK, _OK, _OK, _WIDER),
+    Difference.PATTERN_CHANGED: Effect(
+        _BREAK, _BREAK, _OK, "valid texts may be refused; comparing patterns does not show which"
     ),
-    What.MISSING_ALLOWED: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.MISSING_REFUSED: Effect(_BREAKS, _BREAKS, _FINE, _NARROWER),
-    What.MISSING_FILLED: Effect(
-        _FINE, _FINE, _FINE, "rows keep what they miss; what stands in for it is in each version's own file"
+    Difference.MISSING_ALLOWED: Effect(_OK, _OK, _OK, _WIDER),
+    Difference.MISSING_REFUSED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
+    Difference.MISSING_FILLED: Effect(
+        _OK, _OK, _OK, "rows keep missing values; the replacement is part of each version"
     ),
-    What.LOCAL_TIMES_READ: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.LOCAL_TIMES_REFUSED: Effect(_BREAKS, _BREAKS, _FINE, _NARROWER),
-    What.UNIT: Effect(_BREAKS, _BREAKS, _BREAKS, _OTHER_MEANING, misreads=True),
-    What.SEMANTIC: Effect(_BREAKS, _BREAKS, _BREAKS, _OTHER_MEANING, misreads=True),
-    What.SEMANTIC_STATED: Effect(
-        _STEPS, _STEPS, _FINE, "who states another meaning is refused now; see first that no sender and no caller does"
+    Difference.LOCAL_TIMES_READ: Effect(_OK, _OK, _OK, _WIDER),
+    Difference.LOCAL_TIMES_REFUSED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
+    Difference.UNIT: Effect(_BREAK, _BREAK, _BREAK, _OTHER_MEANING, misreads=True),
+    Difference.SEMANTIC: Effect(_BREAK, _BREAK, _BREAK, _OTHER_MEANING, misreads=True),
+    Difference.SEMANTIC_STATED: Effect(
+        _EXPAND, _EXPAND, _OK, "a source that declares another meaning is now refused; check senders and callers first"
     ),
-    What.SEMANTIC_DROPPED: Effect(_FINE, _FINE, _FINE, "less is promised; nothing that was valid is refused"),
-    What.ZONE: Effect(_BREAKS, _BREAKS, _BREAKS, "hours and days of the same instants are others in another zone"),
-    What.TYPE: Effect(_BREAKS, _BREAKS, _BREAKS, "values of the old type are refused", misreads=True),
-    What.ADDED_OPTIONAL: Effect(
-        _STEPS, _FINE, _FINE,
-        "a request may leave it out, a delivery may not: let each sender add the column, with or without values, before "
-        "or with the change; callers may send it once a version that knows it answers everything",
+    Difference.SEMANTIC_DROPPED: Effect(_OK, _OK, _OK, "fewer guarantees; no valid row is refused"),
+    Difference.ZONE: Effect(_BREAK, _BREAK, _BREAK, "the same timestamps have other hours and days in another zone"),
+    Difference.TYPE: Effect(_BREAK, _BREAK, _BREAK, "values of the old type are refused", misreads=True),
+    Difference.ADDED_OPTIONAL: Effect(
+        _EXPAND, _OK, _OK,
+        "a request may omit it, a delivery may not: let each sender add the column, with or without values, before "
+        "or with the change; callers may send it when a version that knows it serves all traffic",
     ),
-    What.ADDED_REQUIRED: Effect(
-        _BREAKS, _BREAKS, _FINE,
-        'loaded rows, senders and callers lack it; expand and contract instead: add it with missing="keep", let everybody '
-        "fill it, and require it where that is certain",
+    Difference.ADDED_REQUIRED: Effect(
+        _BREAK, _BREAK, _OK,
+        'loaded rows, senders and callers lack it; expand and contract instead: add it with missing="keep", let senders '
+        "and callers fill it, then require it",
         misreads=True,
     ),
-    What.REMOVED_OPTIONAL: Effect(
-        _STEPS, _STEPS, _FINE, "who still sends it is refused; see first that no sender and no caller does"
+    Difference.REMOVED_OPTIONAL: Effect(
+        _EXPAND, _EXPAND, _OK, "a source that still sends it is refused; check senders and callers first"
     ),
-    What.REMOVED_REQUIRED: Effect(
-        _BREAKS, _BREAKS, _BREAKS,
-        'everybody sends it and would be refused; expand and contract instead: make it missing="keep", let senders and '
-        "callers leave it out, then remove it",
+    Difference.REMOVED_REQUIRED: Effect(
+        _BREAK, _BREAK, _BREAK,
+        'all senders and callers send it and would be refused; expand and contract instead: make it missing="keep", let '
+        "senders and callers omit it, then remove it",
     ),
-    What.RENAMED: Effect(_BREAKS, _BREAKS, _BREAKS, _RENAME, misreads=True),
-    What.REORDERED: Effect(_FINE, _FINE, _FINE, "columns are found by their names"),
-    What.KEY: Effect(_BREAKS, _FINE, _BREAKS, "which rows are the same row is decided otherwise", misreads=True),
-    What.EVENT_TIME: Effect(_BREAKS, _BREAKS, _BREAKS, "when a row happened is decided otherwise", misreads=True),
-    What.LABEL: Effect(_BREAKS, _FINE, _BREAKS, "something else is foretold; call it another model", misreads=True),
-    What.LABEL_DELAY: Effect(
-        _FINE, _FINE, _BREAKS, "labels count as known from another moment, so models learnt from other rows"
+    Difference.RENAMED: Effect(_BREAK, _BREAK, _BREAK, _RENAME, misreads=True),
+    Difference.REORDERED: Effect(_OK, _OK, _OK, "columns are found by their names"),
+    Difference.KEY: Effect(_BREAK, _OK, _BREAK, "the identity of rows changes", misreads=True),
+    Difference.EVENT_TIME: Effect(_BREAK, _BREAK, _BREAK, "the time of a row changes", misreads=True),
+    Difference.LABEL: Effect(_BREAK, _OK, _BREAK, "the model predicts something else; give it another name", misreads=True),
+    Difference.LABEL_DELAY: Effect(
+        _OK, _OK, _BREAK, "labels are known at another time, so models were trained on other rows"
     ),
-    What.SLICES: Effect(_FINE, _FINE, _FINE, "rows stay as they are; quality is told by other groups"),
-    What.RULE_ADDED: Effect(_BREAKS, _BREAKS, _FINE, _NARROWER),
-    What.RULE_REMOVED: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.UNIQUE_ADDED: Effect(_BREAKS, _FINE, _FINE, "batches that were valid may hold such rows twice"),
-    What.UNIQUE_REMOVED: Effect(_FINE, _FINE, _FINE, _WIDER),
-    What.OTHER: Effect(_BREAKS, _BREAKS, _BREAKS, "no rule says that it is harmless", misreads=True),
+    Difference.SLICES: Effect(_OK, _OK, _OK, "rows are unchanged; quality is reported by other groups"),
+    Difference.RULE_ADDED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
+    Difference.RULE_REMOVED: Effect(_OK, _OK, _OK, _WIDER),
+    Difference.UNIQUE_ADDED: Effect(_BREAK, _OK, _OK, "loaded batches may contain such rows twice"),
+    Difference.UNIQUE_REMOVED: Effect(_OK, _OK, _OK, _WIDER),
+    Difference.OTHER: Effect(_BREAK, _BREAK, _BREAK, "no rule states that it is harmless", misreads=True),
 }  # fmt: skip
-"""What every difference does at every border. No other place says so."""
+"""The effect of every difference at every boundary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference. `column` is the column's or rule's name, "" for the whole row; `before` and `after` are for people."""
+    """One difference. `column` is the name of the column or rule, "" for the whole row; `before` and `after` are for
+    display.
+    """
 
     column: str
-    what: What
+    what: Difference
     before: str
     after: str
-    kind: Kind
+    kind: Compatibility
     why: str
 
-    def at(self, border: Border) -> Kind:
-        """What the change is to those who see the contract at `border`."""
-        return RULES[self.what].at(border)
+    def at(self, boundary: Boundary) -> Compatibility:
+        """Return the compatibility of the change at `boundary`."""
+        return RULES[self.what].at(boundary)
 
     @property
     def misreads(self) -> bool:
-        """Whether rows of the old contract that are still there would be read wrongly; see `Effect`."""
+        """Return True if live rows of the old contract would be misread; see `Effect`."""
         return RULES[self.what].misreads
 
     @property
     def difference(self) -> str:
-        """What was changed, and nothing of what that means."""
+        """Return the change as text, without its effect."""
         subject = f"{self.column}: " if self.column else ""
         return f"{subject}{self.what} ({self.before} -> {self.after})"
 
@@ -214,14 +219,14 @@ class Change:
         return f"{self.difference}, {self.kind}: {self.why}"
 
     def as_dict(self) -> dict[str, object]:
-        """The change as plain JSON."""
+        """Return the change as plain JSON."""
         facts: dict[str, object] = {field.name: str(getattr(self, field.name)) for field in fields(self)}
-        return facts | {"borders": {str(border): str(self.at(border)) for border in Border}}
+        return facts | {"boundaries": {str(boundary): str(self.at(boundary)) for boundary in Boundary}}
 
 
-def in_words(changes: Iterable[Change]) -> str:
-    """All `changes` on one line, what they mean said once for those that mean the same."""
-    alike: dict[tuple[Kind, str], list[str]] = {}
+def describe_changes(changes: Iterable[Change]) -> str:
+    """Return all `changes` on one line; changes with the same effect share one explanation."""
+    alike: dict[tuple[Compatibility, str], list[str]] = {}
     for change in changes:
         alike.setdefault((change.kind, change.why), []).append(change.difference)
     return "; ".join(f"{', '.join(found)}, {kind}: {why}" for (kind, why), found in alike.items())
@@ -231,24 +236,24 @@ def in_words(changes: Iterable[Change]) -> str:
 class Evolution:
     """All differences of two contracts; `kind` is that of the worst."""
 
-    kind: Kind
+    kind: Compatibility
     changes: tuple[Change, ...]
 
-    def at(self, border: Border) -> Kind:
-        """What the change is to those who see the contract at `border`."""
-        return worst(change.at(border) for change in self.changes)
+    def at(self, boundary: Boundary) -> Compatibility:
+        """Return the compatibility of all changes at `boundary`."""
+        return worst(change.at(boundary) for change in self.changes)
 
     @property
     def misreadings(self) -> tuple[Change, ...]:
-        """The changes by which rows of the old contract would be read wrongly."""
+        """Return the changes by which rows of the old contract would be misread."""
         return tuple(change for change in self.changes if change.misreads)
 
-    def of(self, kind: Kind) -> tuple[Change, ...]:
-        """The changes of one kind."""
+    def of(self, kind: Compatibility) -> tuple[Change, ...]:
+        """Return the changes of one kind."""
         return tuple(change for change in self.changes if change.kind is kind)
 
     def as_dict(self) -> dict[str, object]:
-        """The evolution as plain JSON."""
-        borders = {str(border): str(self.at(border)) for border in Border}
+        """Return the evolution as plain JSON."""
+        boundaries = {str(boundary): str(self.at(boundary)) for boundary in Boundary}
         changes = [change.as_dict() for change in self.changes]
-        return {"kind": str(self.kind), "borders": borders, "changes": changes}
+        return {"kind": str(self.kind), "boundaries": boundaries, "changes": changes}

@@ -1,5 +1,4 @@
-"""What one column of a batch looks like, in numbers that add up: the shape of two batches together is the sum of
-the shapes of each."""
+"""Additive profile of one column of a batch: the profile of two batches is the sum of their profiles."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from holdfast.errors import InputError
 
 BINS: Final = 256
-"""How many bins of equal width a column with both bounds has."""
+"""The number of bins of equal width of a column with both bounds."""
 
 _MANTISSA_BITS: Final = 3
 _SHIFT: Final = 52 - _MANTISSA_BITS
@@ -26,7 +25,7 @@ _LARGEST: Final = sys.float_info.max
 SPACINGS_SECONDS: Final = (
     1e-6, 1e-3, 1, 5, 10, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800,
 )  # fmt: skip
-"""Upper ends of the classes into which the time from one instant to the next falls; anything longer is one more."""
+"""Upper ends of the classes of the time between consecutive timestamps; longer times are one more class."""
 
 
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -34,14 +33,13 @@ QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """A column of numbers, or of lengths of texts.
+class NumberProfile:
+    """The profile of a column of numbers, or of lengths of texts.
 
-    `count` values are there and `missing` are not; `zeros`, `whole` and `tens` of them are 0, whole numbers and
-    multiples of ten; `total` and `squares` are their sum and that of their squares, `low` and `high` the smallest
-    and the largest (0 without values). `bins` says how many fall into each bin. With a `scale` (the bounds of the
-    contract) a bin is 1/256 of what lies between them; without one it is an eighth of a power of two, of either
-    sign.
+    `count` values are present and `missing` are not; `zeros`, `whole` and `tens` of them are 0, whole numbers and
+    multiples of ten; `total` and `squares` are their sum and the sum of their squares, `low` and `high` the smallest
+    and the largest (0 without values). `bins` counts the values per bin. With a `scale` (the bounds of the contract)
+    a bin is 1/256 of the range between them; without one it is an eighth of a power of two, of either sign.
     """
 
     count: int
@@ -58,51 +56,51 @@ class Numbers:
 
     @property
     def rows(self) -> int:
-        """Values that are there and that are not."""
+        """Return the number of present and missing values."""
         return self.count + self.missing
 
     @property
     def mean(self) -> float:
-        """The mean of the values that are there; 0 when there is none."""
+        """Return the mean of the present values; 0 if there is none."""
         return self.total / self.count if self.count else 0.0
 
     @property
     def deviation(self) -> float:
-        """Their standard deviation."""
+        """Return the standard deviation of the present values."""
         if self.count == 0:
             return 0.0
         return math.sqrt(max(0.0, self.squares / self.count - self.mean**2))
 
     @cached_property
-    def told(self) -> tuple[float, ...]:
-        """The quantiles of `QUANTILES`, computed once: a batch is compared with many after it."""
+    def compared_quantiles(self) -> tuple[float, ...]:
+        """Return the quantiles of `QUANTILES`, computed once: a batch is compared with many later ones."""
         return self.quantiles(QUANTILES)
 
     def quantile(self, share: float) -> float:
-        """The value below which `share` (0 to 1) of them lie, by straight lines within the bins; 0 when there is none.
+        """Return the value below which `share` (0 to 1) of them lie, linear within a bin; 0 if there is none.
 
-        >>> numbers_of(np.arange(256.0), 0, (0.0, 256.0)).quantile(0.25)
+        >>> profile_numbers(np.arange(256.0), 0, (0.0, 256.0)).quantile(0.25)
         64.0
         """
         return self.quantiles((share,))[0]
 
     def quantiles(self, rising: Sequence[float]) -> tuple[float, ...]:
-        """The quantiles of shares that rise, in one pass."""
+        """Return the quantiles of rising shares, in one pass."""
         found: list[float] = []
         below = 0
         for place in sorted(self.bins):
-            held = self.bins[place]
+            count = self.bins[place]
             low, high = bin_edges(place, self.scale)
             low, high = max(low, self.low), min(high, self.high)
-            while len(found) < len(rising) and rising[len(found)] * self.count <= below + held:
-                found.append(low + (high - low) * ((rising[len(found)] * self.count - below) / held))
-            below += held
+            while len(found) < len(rising) and rising[len(found)] * self.count <= below + count:
+                found.append(low + (high - low) * ((rising[len(found)] * self.count - below) / count))
+            below += count
         return (*found, *[self.high] * (len(rising) - len(found)))
 
 
 @dataclass(frozen=True)
-class Words:
-    """A column of words: how often each of the commonest occurs, `other` for the rest together, and `missing`."""
+class WordProfile:
+    """The profile of a column of words: counts of the most frequent, `other` for the rest together, and `missing`."""
 
     counts: Mapping[str, int]
     other: int
@@ -110,25 +108,25 @@ class Words:
 
     @property
     def rows(self) -> int:
-        """All rows, those without a word among them."""
+        """Return the number of rows, missing ones included."""
         return self.named + self.missing
 
     @cached_property
     def named(self) -> int:
-        """Rows that have a word."""
+        """Return the number of rows that have a word."""
         return sum(self.counts.values()) + self.other
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """The share of each word among the rows that have one, with "(other)" for those not counted by name."""
+        """Return the share of each word among the rows that have one, with "(other)" for those not counted by name."""
         total = max(1, self.named)
         counted = {word: count / total for word, count in self.counts.items()}
         return counted | {"(other)": self.other / total} if self.other else counted
 
 
 @dataclass(frozen=True, slots=True)
-class Flags:
-    """A column that is true, false or missing."""
+class BooleanProfile:
+    """The profile of a column that is true, false or missing."""
 
     true: int
     false: int
@@ -136,18 +134,18 @@ class Flags:
 
     @property
     def rows(self) -> int:
-        """All rows."""
+        """Return the number of rows."""
         return self.true + self.false + self.missing
 
     @property
     def share(self) -> float:
-        """The share that is true of those that are there; 0 when none is."""
+        """Return the share of true among the present values; 0 if there is none."""
         return self.true / max(1, self.true + self.false)
 
 
 @dataclass(frozen=True, slots=True)
-class ByLabel:
-    """How many values of a column of numbers are there where the label is true and where it is false, and their sums."""
+class LabelSums:
+    """Count and sum of a number column's values, for true and for false labels."""
 
     true_count: int
     true_total: float
@@ -156,17 +154,20 @@ class ByLabel:
 
     @property
     def difference(self) -> float | None:
-        """By how much the mean is larger where the label is true; None when there is no value on either side."""
+        """Return by how much the mean is larger for true labels; None if either side has no value."""
         if not self.true_count or not self.false_count:
             return None
         return self.true_total / self.true_count - self.false_total / self.false_count
 
 
 @dataclass(frozen=True, slots=True)
-class Instants:
-    """A column of instants: `hours` of the day (24 counts) and `weekdays` (7, Monday first) by the clocks of the
-    column's zone, the first and the last in microseconds UTC (0 without any), and into which class of
-    `SPACINGS_SECONDS` the times from each to the next fall."""
+class TimestampProfile:
+    """The profile of a column of timestamps.
+
+    `hours` of the day (24 counts) and `weekdays` (7, Monday first) are in the column's zone. `low_us` and `high_us`
+    are the first and last in microseconds UTC (0 without any). `spacings` counts the times between consecutive
+    timestamps by class of `SPACINGS_SECONDS`.
+    """
 
     missing: int
     low_us: int
@@ -177,43 +178,45 @@ class Instants:
 
     @property
     def count(self) -> int:
-        """Instants that are there."""
+        """Return the number of present timestamps."""
         return sum(self.hours)
 
     @property
     def rows(self) -> int:
-        """All rows."""
+        """Return the number of rows."""
         return self.count + self.missing
 
     @property
     def spacing_seconds(self) -> float | None:
-        """The commonest time from one instant to the next, as the upper end of its class; None without any."""
+        """Return the most frequent time between consecutive timestamps, as the upper end of its class; None without any."""
         most = max(self.spacings)
         place = self.spacings.index(most)
         return SPACINGS_SECONDS[place] if most and place < len(SPACINGS_SECONDS) else None
 
 
-Shape: TypeAlias = Numbers | Words | Flags | Instants
+ColumnProfile: TypeAlias = NumberProfile | WordProfile | BooleanProfile | TimestampProfile
 
-_KINDS: Final[dict[str, type[Shape]]] = {
-    "numbers": Numbers,
-    "words": Words,
-    "flags": Flags,
-    "instants": Instants,
+_KINDS: Final[dict[str, type[ColumnProfile]]] = {
+    "numbers": NumberProfile,
+    "words": WordProfile,
+    "flags": BooleanProfile,
+    "instants": TimestampProfile,
 }
 _FACTS: Final = {cls: (kind, tuple(field.name for field in fields(cls))) for kind, cls in _KINDS.items()}
 
 
-def numbers_of(values: NDArray[np.float64], missing: int, scale: tuple[float, float] | None) -> Numbers:
-    """The shape of finite `values`; `scale` is what the contract says they lie between."""
+def profile_numbers(
+    values: NDArray[np.float64], missing: int, scale: tuple[float, float] | None
+) -> NumberProfile:
+    """Return the profile of finite `values`; `scale` is the pair of bounds in the contract."""
     if values.size == 0:
-        return Numbers(0, missing, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, scale, {})
+        return NumberProfile(0, missing, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, scale, {})
     low, high = float(values.min()), float(values.max())
     whole = values[values == np.rint(values)]
     tenth = whole / 10.0
     with np.errstate(over="ignore"):
         total, squares = float(values.sum()), float(values @ values)
-    return Numbers(
+    return NumberProfile(
         count=values.size,
         missing=missing,
         zeros=values.size - int(np.count_nonzero(values)),
@@ -224,12 +227,12 @@ def numbers_of(values: NDArray[np.float64], missing: int, scale: tuple[float, fl
         low=low,
         high=high,
         scale=scale,
-        bins=_tally(_bins_of(values, scale)),
+        bins=_count_bins(_bins_of(values, scale)),
     )
 
 
 def bin_edges(place: int, scale: tuple[float, float] | None) -> tuple[float, float]:
-    """The values between which bin `place` lies.
+    """Return the values between which bin `place` lies.
 
     >>> bin_edges(128, (0.0, 512.0)), bin_edges(8192, None)
     ((256.0, 258.0), (2.0, 2.25))
@@ -254,55 +257,57 @@ def _bins_of(values: NDArray[np.float64], scale: tuple[float, float] | None) -> 
     return np.where(values < 0.0, -1 - magnitude, magnitude)
 
 
-def _tally(places: NDArray[np.int64]) -> dict[int, int]:
+def _count_bins(places: NDArray[np.int64]) -> dict[int, int]:
     first = int(places.min())
     counts = np.bincount(places - first)
-    held = np.flatnonzero(counts)
-    return dict(zip((held + first).tolist(), counts[held].tolist(), strict=True))
+    filled = np.flatnonzero(counts)
+    return dict(zip((filled + first).tolist(), counts[filled].tolist(), strict=True))
 
 
 def _finite(value: float) -> float:
     return max(-_LARGEST, min(_LARGEST, value))
 
 
-def same_kind(one: Shape, other: Shape) -> bool:
-    """Whether two shapes can be added and compared: of one kind, and of numbers with the same bins."""
-    if isinstance(one, Numbers) and isinstance(other, Numbers):
+def is_same_kind(one: ColumnProfile, other: ColumnProfile) -> bool:
+    """Return True if two profiles can be added and compared: the same kind, and the same bins for numbers."""
+    if isinstance(one, NumberProfile) and isinstance(other, NumberProfile):
         return one.scale == other.scale
     return type(one) is type(other)
 
 
-def add(shapes: Sequence[Shape]) -> Shape:
-    """The shape of all rows together. Counts add exactly; sums to the rounding of double precision; of times from one
-    instant to the next, those between the last of one batch and the first of another are in none.
+def add(shapes: Sequence[ColumnProfile]) -> ColumnProfile:
+    """Return the profile of all rows together. Counts add exactly; sums to the rounding of double precision.
 
-    Raises `InputError` HF101 when they are not of one kind, and without any shape.
+    The time between the last timestamp of one batch and the first of another is not counted. Raises `InputError`
+    HF101 if they are not of one kind, and without any profile.
     """
-    if not shapes or not all(same_kind(shapes[0], shape) for shape in shapes):
+    if not shapes or not all(is_same_kind(shapes[0], shape) for shape in shapes):
         raise InputError("HF101", "only shapes of one kind, over the same bins, can be added")
     match shapes[0]:
-        case Numbers():
-            return _add_numbers([shape for shape in shapes if isinstance(shape, Numbers)])
-        case Words():
-            words = [shape for shape in shapes if isinstance(shape, Words)]
+        case NumberProfile():
+            return _add_numbers([shape for shape in shapes if isinstance(shape, NumberProfile)])
+        case WordProfile():
+            words = [shape for shape in shapes if isinstance(shape, WordProfile)]
             counts = _sum_counts([shape.counts for shape in words])
-            return Words(counts, sum(shape.other for shape in words), sum(shape.missing for shape in words))
-        case Flags():
-            flags = [shape for shape in shapes if isinstance(shape, Flags)]
-            return Flags(
+            return WordProfile(
+                counts, sum(shape.other for shape in words), sum(shape.missing for shape in words)
+            )
+        case BooleanProfile():
+            flags = [shape for shape in shapes if isinstance(shape, BooleanProfile)]
+            return BooleanProfile(
                 sum(shape.true for shape in flags),
                 sum(shape.false for shape in flags),
                 sum(shape.missing for shape in flags),
             )
-        case Instants():
-            return _add_instants([shape for shape in shapes if isinstance(shape, Instants)])
+        case TimestampProfile():
+            return _add_timestamps([shape for shape in shapes if isinstance(shape, TimestampProfile)])
         case _:
             assert_never(shapes[0])
 
 
-def add_by_label(parts: Sequence[ByLabel]) -> ByLabel:
-    """The sums of all parts together."""
-    return ByLabel(
+def add_label_sums(parts: Sequence[LabelSums]) -> LabelSums:
+    """Return the sums of all parts together."""
+    return LabelSums(
         sum(part.true_count for part in parts),
         _finite(sum(part.true_total for part in parts)),
         sum(part.false_count for part in parts),
@@ -310,17 +315,19 @@ def add_by_label(parts: Sequence[ByLabel]) -> ByLabel:
     )
 
 
-def by_label(values: NDArray[np.float64], label: NDArray[np.bool_], known: NDArray[np.bool_]) -> ByLabel:
-    """The sums of `values` (NaN where missing) by `label`, over the rows where it is `known`."""
+def sum_by_label(
+    values: NDArray[np.float64], label: NDArray[np.bool_], known: NDArray[np.bool_]
+) -> LabelSums:
+    """Return the sums of `values` (NaN if missing) by `label`, over the rows in which it is `known`."""
     there = known & ~np.isnan(values)
     true, false = values[there & label], values[there & ~label]
     with np.errstate(over="ignore"):
-        return ByLabel(true.size, _finite(float(true.sum())), false.size, _finite(float(false.sum())))
+        return LabelSums(true.size, _finite(float(true.sum())), false.size, _finite(float(false.sum())))
 
 
-def _add_numbers(shapes: Sequence[Numbers]) -> Numbers:
+def _add_numbers(shapes: Sequence[NumberProfile]) -> NumberProfile:
     filled = [shape for shape in shapes if shape.count] or shapes[:1]
-    return Numbers(
+    return NumberProfile(
         count=sum(shape.count for shape in shapes),
         missing=sum(shape.missing for shape in shapes),
         zeros=sum(shape.zeros for shape in shapes),
@@ -335,9 +342,9 @@ def _add_numbers(shapes: Sequence[Numbers]) -> Numbers:
     )
 
 
-def _add_instants(shapes: Sequence[Instants]) -> Instants:
+def _add_timestamps(shapes: Sequence[TimestampProfile]) -> TimestampProfile:
     filled = [shape for shape in shapes if shape.count] or shapes[:1]
-    return Instants(
+    return TimestampProfile(
         sum(shape.missing for shape in shapes),
         min(shape.low_us for shape in filled),
         max(shape.high_us for shape in filled),
@@ -361,8 +368,8 @@ def _sum_counts(parts: Sequence[Mapping[_Key, int]]) -> dict[_Key, int]:
     return {key: whole[key] for key in sorted(whole)}
 
 
-def shape_json(shape: Shape) -> dict[str, Any]:
-    """`shape` in JSON types, bins as a flat list of place and count."""
+def column_to_json(shape: ColumnProfile) -> dict[str, Any]:
+    """Return a column profile in JSON types, bins as a flat list of place and count."""
     kind, names = _FACTS[type(shape)]
     value: dict[str, Any] = {"kind": kind}
     for name in names:
@@ -373,8 +380,8 @@ def shape_json(shape: Shape) -> dict[str, Any]:
     return value
 
 
-def shape_from_json(value: Mapping[str, Any]) -> Shape:
-    """The inverse of `shape_json`; KeyError, TypeError or ValueError when `value` is not one."""
+def column_from_json(value: Mapping[str, Any]) -> ColumnProfile:
+    """Return the profile that `column_to_json` wrote. Raises KeyError, TypeError or ValueError if it is invalid."""
     facts = dict(value)
     kind = _KINDS[facts.pop("kind")]
     if "bins" in facts:

@@ -1,4 +1,4 @@
-"""A contract suggested from rows: what they show, and what no row can show. For a person to correct, never applied."""
+"""A contract suggested from rows, for a person to correct; never applied automatically."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts
 FEW_WORDS: Final = 200
 """A text column with at most this many distinct values, and fewer than half its rows, is suggested as a category."""
 
-_NOTHING: Final = ColumnFacts()
+_NO_METADATA: Final = ColumnFacts()
 _NO_TIMES: Final[Mapping[str, Timestamp]] = {}
 _NAMED_WORDS: Final = 5
 _MOST_KEYS: Final = 8
 _ROOM: Final = 0.5
-"""How far beyond the values seen a bound is set, as a part of their span."""
+"""The distance of a bound from the values seen, as a part of their span."""
 _STEPS: Final = (
     (86_400_000_000, "d"),
     (3_600_000_000, "h"),
@@ -46,8 +46,8 @@ _STEPS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Suggested:
-    """One column, the evidence for it, and what the rows cannot say of it."""
+class SuggestedColumn:
+    """One column, the evidence for it, and what the rows cannot show."""
 
     column: Column
     why: str
@@ -55,17 +55,19 @@ class Suggested:
 
     @property
     def line(self) -> str:
-        """The column as Python."""
-        return python(self.column)
+        """Return the column as Python."""
+        return to_python(self.column)
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A contract as far as rows show it. `notes` are the evidence for what concerns whole rows; `unknown` has every question
-    that only a person can answer. `contract` is None while a key or an event time is wanting.
+    """A contract as far as rows show it.
+
+    `notes` are the evidence for properties of whole rows; `unknown` lists every question that only a person can
+    answer. `contract` is None if there is no key or no event time.
     """
 
-    columns: tuple[Suggested, ...]
+    columns: tuple[SuggestedColumn, ...]
     key: tuple[str, ...]
     event_time: str | None
     label: Label | None
@@ -73,7 +75,7 @@ class Suggestion:
 
     @property
     def contract(self) -> Contract | None:
-        """The suggested contract itself, to be compared with another."""
+        """Return the suggested contract, to compare with another; None if it is incomplete."""
         if not self.key or self.event_time is None:
             return None
         columns = (each.column for each in self.columns)
@@ -81,14 +83,14 @@ class Suggestion:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What nobody can tell from the rows."""
+        """Return what the rows cannot show."""
         found = [f"{each.column.name}: {each.unknown}" for each in self.columns if each.unknown]
         if self.label is not None:
             found.append(f"{self.label.name}: how long after the event it is known")
         return tuple(found)
 
     def python(self) -> str:
-        """The contract as Python to paste, each line with its evidence."""
+        """Return the contract as Python to paste, each line with its evidence."""
         lines = [f"    {each.line},  # {each.why}" for each in self.columns]
         names = ", ".join(f'"{name}"' for name in self.key)
         key = f"({names})" if len(self.key) > 1 else names
@@ -99,11 +101,11 @@ class Suggestion:
             f'"{self.event_time}",' if self.event_time else "...,  # no column holds timestamps in every row"
         )
         lines.append(f"    event_time={found}")
-        lines += [f"    label={python(self.label)},"] if self.label is not None else []
+        lines += [f"    label={to_python(self.label)},"] if self.label is not None else []
         return "\n".join(["contract = Contract(", *lines, ")"])
 
 
-def suggest(
+def suggest_contract(
     frame: pl.DataFrame,
     *,
     zone: str,
@@ -113,27 +115,27 @@ def suggest(
     event_time: str | None = None,
     label: str | None = None,
 ) -> Suggestion:
-    """What contract the rows of `frame` would pass, with room beyond what they hold.
+    """Return the contract that the rows of `frame` would pass, with room beyond their values.
 
     Parameters
     ----------
     zone
-        Of times whose column has none: no row can say it.
+        The zone of time columns that have none: rows cannot show it.
     facts
-        What the source says of its columns: units and meanings.
+        Column metadata of the source: units and semantics.
     times
-        Time columns that somebody has declared: their zone stays, and what they take a time without a zone for.
+        Time columns that are declared: their zone and their policy for times without a zone are kept.
     key, event_time, label
-        What a person knows already; the rest is looked for.
+        What is known already; the rest is inferred.
 
-    Raises `InputError` HF101 on a name that no column can have.
+    Raises `InputError` HF101 for a name that no column can have.
 
     >>> rows = pl.DataFrame({"id": ["a", "b", "c"], "km": [1.0, 3.0, None]})
-    >>> print(suggest(rows, zone="UTC", facts={"km": ColumnFacts(unit="km")}).columns[1].line)
+    >>> print(suggest_contract(rows, zone="UTC", facts={"km": ColumnFacts(unit="km")}).columns[1].line)
     Number("km", unit="km", low=0, high=5, missing=Keep())
     """
-    known = tuple(key) or _key(frame, label)
-    when = event_time or _event_time(frame)
+    known = tuple(key) or _find_key(frame, label)
+    when = event_time or _find_event_time(frame)
     columns = tuple(
         suggest_column(
             frame[name],
@@ -158,12 +160,24 @@ def suggest_column(
     *,
     in_key: bool,
     zone: str,
-    facts: ColumnFacts = _NOTHING,
+    facts: ColumnFacts = _NO_METADATA,
     upper: bool = True,
     declared: Timestamp | None = None,
-) -> Suggested:
-    """The column that `values` would pass, with the evidence. Without `upper` a number is left without an upper bound; times
-    keep the zone that is `declared` of them.
+) -> SuggestedColumn:
+    """Return the column that `values` would pass, with the evidence.
+
+    Parameters
+    ----------
+    in_key
+        True if the column is part of the key; then it is no category.
+    zone
+        The zone of times that have none.
+    facts
+        Column metadata of the source.
+    upper
+        False leaves a number without an upper bound.
+    declared
+        The declared column of times, whose zone is kept.
     """
     name, missing = values.name, values.null_count()
     policy = Keep() if missing else Reject()
@@ -171,52 +185,60 @@ def suggest_column(
     dtype = values.dtype
     if isinstance(dtype, pl.Datetime):
         naive = dtype.time_zone is None
-        taken: Literal["reject", "local"] = "local" if naive else declared.naive if declared else "reject"
+        naive_policy: Literal["reject", "local"] = (
+            "local" if naive else declared.naive if declared else "reject"
+        )
         read_in = declared.tz if declared else zone
-        shown = Timestamp(name, tz=read_in, naive=taken, missing=policy, semantic=facts.semantic)
+        column = Timestamp(name, tz=read_in, naive=naive_policy, missing=policy, semantic=facts.semantic)
         if declared:
-            return Suggested(shown, f"timestamps, {seen}, the zone as declared")
-        return Suggested(
-            shown, f"timestamps, {seen}", "the time zone of its clock" if naive else "the zone it is read in"
+            return SuggestedColumn(column, f"timestamps, {seen}, the zone as declared")
+        return SuggestedColumn(
+            column, f"timestamps, {seen}", "the time zone of its clock" if naive else "the zone it is read in"
         )
     if dtype == pl.Boolean:
-        return Suggested(Boolean(name, missing=policy, semantic=facts.semantic), f"true or false, {seen}")
+        return SuggestedColumn(
+            Boolean(name, missing=policy, semantic=facts.semantic), f"true or false, {seen}"
+        )
     unit, unknown = facts.unit or "1", "" if facts.unit else "the unit"
     if dtype.is_integer():
         low, high = _bounds(values, upper=upper and not in_key)
         whole = Integer(
-            name, unit=unit, low=_exact(low), high=_exact(high),
+            name, unit=unit, low=_exact_integer(low), high=_exact_integer(high),
             missing=policy, semantic=facts.semantic,
         )  # fmt: skip
-        return Suggested(whole, f"whole numbers from {_span(values)}, {seen}", "" if in_key else unknown)
+        return SuggestedColumn(
+            whole, f"whole numbers from {_span(values)}, {seen}", "" if in_key else unknown
+        )
     if dtype.is_numeric():
         low, high = _bounds(values, upper=upper)
         number = Number(name, unit=unit, low=low, high=high, missing=policy, semantic=facts.semantic)
-        return Suggested(number, f"numbers from {_span(values)}, {seen}", unknown)
+        return SuggestedColumn(number, f"numbers from {_span(values)}, {seen}", unknown)
     words = values.drop_nulls().n_unique()
     if not in_key and words <= FEW_WORDS and words * 2 < len(values):
-        told = f"{words} words, {seen}: {_shares(values)}"
-        return Suggested(Category(name, unseen="other", missing=policy, semantic=facts.semantic), told)
+        evidence = f"{words} words, {seen}: {_shares(values)}"
+        return SuggestedColumn(
+            Category(name, unseen="other", missing=policy, semantic=facts.semantic), evidence
+        )
     longest = max(64, 2 * max((len(text) for text in values.drop_nulls().cast(pl.String)), default=0))
     text = Text(name, max_length=longest, missing=policy, semantic=facts.semantic)
-    return Suggested(text, f"{words:,} different texts, {seen}")
+    return SuggestedColumn(text, f"{words:,} different texts, {seen}")
 
 
-def python(column: Column) -> str:
-    """`column` as Python, without what is so anyway.
+def to_python(column: Column) -> str:
+    """Return `column` as Python, without default arguments.
 
-    >>> python(Number("km", unit="km", low=0, missing="keep"))
+    >>> to_python(Number("km", unit="km", low=0, missing="keep"))
     'Number("km", unit="km", low=0, missing=Keep())'
     """
-    said = [f'"{column.name}"']
+    arguments = [f'"{column.name}"']
     for field in fields(column):
         value = getattr(column, field.name)
         default = Reject() if field.name == "missing" else field.default
         if field.name != "name" and (default is MISSING or value != default or field.name == "unit"):
-            said.append(f"{field.name}={_literal(value)}")
+            arguments.append(f"{field.name}={_literal(value)}")
         elif field.name == "unseen":
-            said.append(f'unseen="{value}"')
-    return f"{type(column).__name__}({', '.join(said)})"
+            arguments.append(f'unseen="{value}"')
+    return f"{type(column).__name__}({', '.join(arguments)})"
 
 
 def _literal(value: object) -> str:
@@ -228,28 +250,28 @@ def _literal(value: object) -> str:
         case str():
             return f'"{value}"'
         case timedelta():
-            return f'"{_duration(value // timedelta(microseconds=1))}"'
+            return f'"{_format_duration(value // timedelta(microseconds=1))}"'
         case _:
             return repr(value)
 
 
 def _bounds(values: pl.Series, *, upper: bool) -> tuple[float | None, float | None]:
-    """A column that was never negative stays so; any other bound has room."""
+    """Return bounds with room beyond the values. A column that was never negative keeps 0 as lower bound."""
     numbers = values.drop_nulls().cast(pl.Float64)
     numbers = numbers.filter(numbers.is_finite())
     least, most = numbers.min(), numbers.max()
     if not isinstance(least, float) or not isinstance(most, float):
         return None, None
     room = _ROOM * (most - least)
-    below = _above(room - least) if upper and least < 0 else None
+    below = _round_up(room - least) if upper and least < 0 else None
     low = 0.0 if least >= 0 else None if below is None else -below
-    return low, _above(most + room) if upper and most > 0 else None
+    return low, _round_up(most + room) if upper and most > 0 else None
 
 
-def _above(value: float) -> float | None:
-    """The next of 1, 2, 5, 10, 20, 50 ... from `value` on, which is not negative; None beyond what a double holds.
+def _round_up(value: float) -> float | None:
+    """Return the next of 1, 2, 5, 10, 20, 50 ... from a non-negative `value` on; None beyond double precision.
 
-    >>> [_above(value) for value in (0.0, 0.3, 1.0, 88.5)]
+    >>> [_round_up(value) for value in (0.0, 0.3, 1.0, 88.5)]
     [1.0, 0.5, 1.0, 100.0]
     """
     if not math.isfinite(value):
@@ -261,7 +283,7 @@ def _above(value: float) -> float | None:
     return bound if math.isfinite(bound) else None
 
 
-def _exact(bound: float | None) -> int | None:
+def _exact_integer(bound: float | None) -> int | None:
     return None if bound is None or abs(bound) > EXACT else int(bound)
 
 
@@ -282,7 +304,7 @@ def _shares(values: pl.Series) -> str:
 # --- whole rows -------------------------------------------------------------------------------------------------------
 
 
-def _can_be_key(frame: pl.DataFrame, label: str | None) -> list[str]:
+def _key_candidates(frame: pl.DataFrame, label: str | None) -> list[str]:
     return [
         name
         for name, kind in frame.schema.items()
@@ -290,9 +312,9 @@ def _can_be_key(frame: pl.DataFrame, label: str | None) -> list[str]:
     ]
 
 
-def _key(frame: pl.DataFrame, label: str | None) -> tuple[str, ...]:
-    """The first column that tells the rows apart, or the first two; times only where nothing else does."""
-    names = sorted(_can_be_key(frame, label), key=lambda name: frame.schema[name].is_temporal())
+def _find_key(frame: pl.DataFrame, label: str | None) -> tuple[str, ...]:
+    """Return the first column, or the first two, that identify the rows; times only if nothing else does."""
+    names = sorted(_key_candidates(frame, label), key=lambda name: frame.schema[name].is_temporal())
     for count in (1, 2):
         for found in combinations(names[:_MOST_KEYS], count):
             if frame.select(found).is_unique().all():
@@ -300,42 +322,44 @@ def _key(frame: pl.DataFrame, label: str | None) -> tuple[str, ...]:
     return ()
 
 
-def _event_time(frame: pl.DataFrame) -> str | None:
+def _find_event_time(frame: pl.DataFrame) -> str | None:
     times = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
     return next((name for name in times if not frame[name].null_count()), None)
 
 
 def _notes(frame: pl.DataFrame, key: tuple[str, ...], event_time: str | None) -> Iterator[str]:
     others = [
-        name for name in _can_be_key(frame, None) if (name,) != key and frame[name].n_unique() == frame.height
+        name
+        for name in _key_candidates(frame, None)
+        if (name,) != key and frame[name].n_unique() == frame.height
     ]
     if key:
         more = f"; so do {', '.join(others)}" if others else ""
         yield f"{' + '.join(key)} tell{'s' if len(key) == 1 else ''} {frame.height:,} rows apart{more}"
     if event_time is not None:
-        yield _granularity(frame[event_time].dt.epoch("us"))
+        yield _describe_granularity(frame[event_time].dt.epoch("us"))
     for name, kind in frame.schema.items():
         if kind.is_integer() and frame.height > 1 and (frame[name].diff().drop_nulls() == 1).all():
             yield f'{name} counts up by one: Expectations(sequence="{name}") would tell a gap'
 
 
-def _granularity(times_us: pl.Series) -> str:
-    """How far apart the moments of events are, where most are equally far."""
+def _describe_granularity(times_us: pl.Series) -> str:
+    """Describe the time between events, if most are equally far apart."""
     steps = times_us.drop_nulls().unique().sort().diff().drop_nulls().alias("step")
     if steps.is_empty():
         return "all events have one time"
     span_us, count = steps.value_counts().sort("count", "step", descending=[True, False]).row(0)
     if count * 2 < len(steps):
         return "events come at no regular times"
-    step = _duration(span_us)
+    step = _format_duration(span_us)
     share = f"{100 * count / len(steps):.0f} % of the steps from one event time to the next are {step}"
     return f'{share}: Expectations(granularity=Granularity("{step}")) would hold that'
 
 
-def _duration(span_us: int) -> str:
-    """A span of time as `records.duration` reads it, in the largest unit that it is a whole number of.
+def _format_duration(span_us: int) -> str:
+    """Return a duration as `records.duration` reads it, in the largest unit of which it is a whole number.
 
-    >>> _duration(600_000_000), _duration(86_400_000_000)
+    >>> _format_duration(600_000_000), _format_duration(86_400_000_000)
     ('10min', '1d')
     """
     size, unit = next((each for each in _STEPS if span_us % each[0] == 0), (1_000, "ms"))

@@ -1,4 +1,4 @@
-"""Rows that were asked under one contract, as another contract reads them: conversion of units, and its row check."""
+"""Rows recorded under one contract, read under another: units are converted, then the row is checked."""
 
 from __future__ import annotations
 
@@ -11,75 +11,76 @@ from holdfast.contract.schema.columns import Timestamp
 from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.source_metadata import (
     ColumnFacts,
+    ColumnMismatch,
     InexactError,
-    Misfit,
+    column_conversion,
     convert_value,
-    crossing,
 )
-from holdfast.contract.schema.timestamps import microseconds, read_moment
+from holdfast.contract.schema.timestamps import microseconds, read_timestamp
 
 
-class Crossing:
-    """From `told`, the contract of whoever answered a request, to `own`, the one that shall read it now.
+class RowAdapter:
+    """Convert rows of `recorded`, the contract of the version that served a request, to the contract `target`.
 
-    Columns that `own` does not know are left out, as it leaves out what callers send beyond it; numbers in another unit are
+    Columns unknown to `target` are dropped, as it drops unknown columns of requests. Numbers in another unit are
     converted.
     """
 
-    def __init__(self, told: Contract, own: Contract) -> None:
-        self._names = tuple(column.name for column in told.request_columns)
-        self._check = compile_row(own, request=True)
-        columns = {column.name: column for column in own.request_columns}
-        self._ways = {
-            column.name: (columns[column.name], crossing(columns[column.name], _facts(column)))
-            for column in told.request_columns
+    def __init__(self, recorded: Contract, target: Contract) -> None:
+        self._names = tuple(column.name for column in recorded.request_columns)
+        self._check = compile_row(target, request=True)
+        columns = {column.name: column for column in target.request_columns}
+        self._conversions = {
+            column.name: (columns[column.name], column_conversion(columns[column.name], _facts(column)))
+            for column in recorded.request_columns
             if column.name in columns
         }
-        event = own.column(own.event_time)
+        event = target.column(target.event_time)
         assert isinstance(event, Timestamp), "a contract's event time is a timestamp"
         self._event = event
 
     def admit(self, rows: Sequence[Sequence[Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-        """The rows by column, their event time in microseconds UTC; and why they are refused, each reason once: then the
-        rows are as far as they were read.
+        """Return the rows by column, with the event time in microseconds UTC, and the reasons of rejection, each once.
+
+        If there are reasons, the rows are incomplete.
         """
         found: list[dict[str, Any]] = []
         reasons: dict[str, None] = {}
         for values in rows:
-            row, wrong = self._convert(values)
-            if not wrong:
-                wrong = self._check(row)
-            if not wrong:
-                moment = read_moment(
+            row, reasons_of_row = self._convert(values)
+            if not reasons_of_row:
+                reasons_of_row = self._check(row)
+            if not reasons_of_row:
+                timestamp = read_timestamp(
                     row[self._event.name], ZoneInfo(self._event.tz), local=self._event.naive == "local"
                 )
-                if isinstance(moment, str):
-                    wrong = (f"{self._event.name}|{moment}",)
+                if isinstance(timestamp, str):
+                    reasons_of_row = (f"{self._event.name}|{timestamp}",)
                 else:
-                    row[self._event.name] = microseconds(moment)
-            reasons |= dict.fromkeys(wrong)
+                    row[self._event.name] = microseconds(timestamp)
+            reasons |= dict.fromkeys(reasons_of_row)
             found.append(row)
         return found, tuple(reasons)
 
     def _convert(self, values: Sequence[Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         row: dict[str, Any] = {}
-        wrong: list[str] = []
+        reasons_of_row: list[str] = []
         for name, value in zip(self._names, values, strict=False):
-            if name not in self._ways:
+            if name not in self._conversions:
                 continue
-            column, how = self._ways[name]
-            if isinstance(how, Misfit):
-                wrong.append(how.reason)
-            elif how is None:
+            column, conversion = self._conversions[name]
+            if isinstance(conversion, ColumnMismatch):
+                reasons_of_row.append(conversion.reason)
+            elif conversion is None:
                 row[name] = value
             else:
                 try:
-                    row[name] = convert_value(column, how, value)
+                    row[name] = convert_value(column, conversion, value)
                 except InexactError:
-                    wrong.append(f"{name}|not_exact")
-        return row, tuple(wrong)
+                    reasons_of_row.append(f"{name}|not_exact")
+        return row, tuple(reasons_of_row)
 
 
 def _facts(column: Any) -> ColumnFacts:
-    """What a caller who was told `column` says of its values without saying it."""
+    """Return the metadata that callers of a version with `column` imply."""
     return ColumnFacts(getattr(column, "unit", None), column.semantic)

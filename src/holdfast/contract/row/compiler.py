@@ -1,7 +1,6 @@
 """The contract compiled for one row: plain closures, a few hundred nanoseconds a column.
 
-The batch check in `batch.py` states the same rules as Polars expressions; a property test holds the two
-together.
+The batch check in `batch/compiler.py` states the same rules as Polars expressions; a property test compares both.
 """
 
 from __future__ import annotations
@@ -27,20 +26,19 @@ from holdfast.contract.schema.columns import (
 )
 from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.missing import Reject
-from holdfast.contract.schema.timestamps import read_moment
+from holdfast.contract.schema.timestamps import read_timestamp
 
 ValueCheck: TypeAlias = Callable[[object], str | None]
-"""From a value to the reason why it is not valid, or None."""
+"""From a value to the reason why it is invalid, or None."""
 
 EXTRA: Final = "*|extra"
-"""The reason of a row with a key that the contract does not know.
-
-It does not repeat the key, because reasons become metric labels.
+"""The reason of a row with a key that the contract does not know. The key is omitted, because reasons become metric
+labels.
 """
 
 
 def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, object]], tuple[str, ...]]:
-    """A function from a row to the reasons why it breaks `contract`; the empty tuple means that it does not.
+    """Return a function from a row to the reasons why it breaks `contract`; an empty tuple for a valid row.
 
     Parameters
     ----------
@@ -50,10 +48,10 @@ def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, 
     Returns
     -------
     A pure function. Values are float or int (Number), int (Integer), str (Category, Text), aware datetime
-    or RFC 3339 text (Timestamp), bool (Boolean, Label); None or an absent key is missing. At most one
-    reason a column, "name|rule", the first in the order type, missing, others; columns come in the order of
-    the contract, and after them its rules in theirs, each judged when the columns that it reads are valid. A
-    rule that reads the label is not judged of a request.
+    or RFC 3339 text (Timestamp), bool (Boolean, Label); None or an absent key is missing. Each column has at most
+    one reason, "name|rule", the first in the order type, missing, others. Columns come in the order of the
+    contract, then its rules in theirs; a rule is evaluated if the columns that it reads are valid. A rule that
+    reads the label is not evaluated on a request.
 
     Examples
     --------
@@ -86,7 +84,7 @@ def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, 
 def compile_rules(
     contract: Contract, *, request: bool
 ) -> Callable[[Mapping[str, object]], tuple[str, ...]] | None:
-    """The part of `compile_row` that judges the rules, for a row whose columns are known to be valid; None without rules."""
+    """Return the part of `compile_row` that evaluates rules, for a row whose columns are valid; None without rules."""
     rules = _rules(contract, contract.request_columns if request else contract.columns)
     if not rules:
         return None
@@ -96,7 +94,7 @@ def compile_rules(
 def _rules(
     contract: Contract, columns: tuple[Column, ...]
 ) -> tuple[tuple[str, frozenset[str], Callable[[Mapping[str, object]], object]], ...]:
-    """The reason, the columns and the compiled expression of each rule that reads nothing but `columns`."""
+    """Return the reason, the columns and the compiled expression of each rule that reads only `columns`."""
     by_name = {column.name: column for column in columns}
     return tuple(
         (rule.reason, frozenset(rule.columns), compile_rule_for_row(rule, by_name))
@@ -223,8 +221,8 @@ def _timestamp(column: Timestamp, missing: str | None) -> ValueCheck:
     def check(value: object) -> str | None:
         if value is None:
             return missing
-        moment = read_moment(value, zone, local=local)
-        return f"{column.name}|{moment}" if isinstance(moment, str) else None
+        timestamp = read_timestamp(value, zone, local=local)
+        return f"{column.name}|{timestamp}" if isinstance(timestamp, str) else None
 
     return check
 

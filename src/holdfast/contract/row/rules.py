@@ -1,4 +1,4 @@
-"""Rules compiled for one row: closures that compute what `rule_frames.py` computes for a batch."""
+"""Rules compiled for one row: closures that compute what `batch/rules.py` computes for a batch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from zoneinfo import ZoneInfo
 
 from holdfast.contract.schema.columns import Column, Timestamp
 from holdfast.contract.schema.expressions import Rule
-from holdfast.contract.schema.rule_ast import Apply, Literal, Matches, OneOf, Read
-from holdfast.contract.schema.rule_types import Kind, Typed, check_rule
-from holdfast.contract.schema.timestamps import microseconds, read_moment
+from holdfast.contract.schema.rule_ast import Apply, ColumnRef, Literal, Matches, OneOf
+from holdfast.contract.schema.rule_types import TypedNode, ValueType, check_rule
+from holdfast.contract.schema.timestamps import microseconds, read_timestamp
 
 Row: TypeAlias = Mapping[str, object]
 Value: TypeAlias = Callable[[Row], object]
-"""From a row to a value: float, str, bool, int (an instant that no arithmetic has touched), or None for missing."""
+"""From a row to a value: float, str, bool, int (a timestamp without arithmetic), or None for missing."""
 
 _OPERATIONS: Final[dict[str, Callable[[Any, Any], object]]] = {
     "+": operator.add,
@@ -34,7 +34,9 @@ _OPERATIONS: Final[dict[str, Callable[[Any, Any], object]]] = {
 
 
 def compile_rule_for_row(rule: Rule, columns: Mapping[str, Column]) -> Callable[[Row], object]:
-    """A pure function of a row whose columns of the rule are valid: True, False, or None where the rule is missing.
+    """Return a pure function of a row: True, False, or None if the rule is missing.
+
+    The columns that the rule reads must be valid.
 
     >>> from holdfast.contract import Number, col
     >>> near = Rule("near", col("distance") / col("hours") < 600)
@@ -43,66 +45,66 @@ def compile_rule_for_row(rule: Rule, columns: Mapping[str, Column]) -> Callable[
     >>> [near_enough({"distance": miles, "hours": 1}) for miles in (500, 700, None)]
     [True, False, None]
     """
-    return _value(check_rule(rule, columns))
+    return _compile_node(check_rule(rule, columns))
 
 
-def _value(typed: Typed) -> Value:
+def _compile_node(typed: TypedNode) -> Value:
     node = typed.node
     match node:
-        case Read(name):
-            return _read(name, typed)
+        case ColumnRef(name):
+            return _compile_column(name, typed)
         case Literal(kind, value):
             constant = float(value) if kind in ("number", "duration") else value
             return lambda _: constant
         case OneOf(_, _):
-            return _one_of(typed)
+            return _compile_one_of(typed)
         case Matches(_, pattern):
-            return _matches(_value(typed.parts[0]), pattern)
+            return _compile_matches(_compile_node(typed.parts[0]), pattern)
         case Apply(name, _):
-            return _applied(name, typed)
+            return _compile_operator(name, typed)
         case _:
             assert_never(node)
 
 
-def _read(name: str, typed: Typed) -> Value:
+def _compile_column(name: str, typed: TypedNode) -> Value:
     def number(row: Row) -> object:
         value = row.get(name)
         return None if value is None else float(value)  # type: ignore[arg-type]  # the column was checked before
 
     match typed.kind:
-        case Kind.NUMBER:
+        case ValueType.NUMBER:
             return number
-        case Kind.TEXT:
+        case ValueType.TEXT:
             return lambda row: row.get(name) or None
-        case Kind.BOOLEAN:
+        case ValueType.BOOLEAN:
             return lambda row: row.get(name)
-        case Kind.INSTANT:
+        case ValueType.TIMESTAMP:
             assert isinstance(typed.column, Timestamp)
-            return _instant(name, typed.column)
-        case Kind.DURATION:
+            return _compile_timestamp(name, typed.column)
+        case ValueType.DURATION:
             raise AssertionError(typed)  # no column is a duration
         case _:
             assert_never(typed.kind)
 
 
-def _instant(name: str, column: Timestamp) -> Value:
+def _compile_timestamp(name: str, column: Timestamp) -> Value:
     zone, local = ZoneInfo(column.tz), column.naive == "local"
 
-    def instant(row: Row) -> object:
+    def timestamp(row: Row) -> object:
         value = row.get(name)
         if value is None:
             return None
-        moment = read_moment(value, zone, local=local)
-        assert not isinstance(moment, str)
-        return microseconds(moment)
+        timestamp = read_timestamp(value, zone, local=local)
+        assert not isinstance(timestamp, str)
+        return microseconds(timestamp)
 
-    return instant
+    return timestamp
 
 
-def _one_of(typed: Typed) -> Value:
+def _compile_one_of(typed: TypedNode) -> Value:
     operand, *_ = typed.parts
-    value = _value(operand)
-    as_double = operand.kind is Kind.INSTANT and not operand.is_plain
+    value = _compile_node(operand)
+    as_double = operand.kind is ValueType.TIMESTAMP and not operand.is_plain
     values = (part.node.value for part in typed.parts[1:] if isinstance(part.node, Literal))
     known = frozenset(float(each) if as_double else each for each in values)
 
@@ -113,7 +115,7 @@ def _one_of(typed: Typed) -> Value:
     return one_of
 
 
-def _matches(value: Value, pattern: str) -> Value:
+def _compile_matches(value: Value, pattern: str) -> Value:
     whole = re.compile(pattern).fullmatch
 
     def matches(row: Row) -> object:
@@ -123,25 +125,25 @@ def _matches(value: Value, pattern: str) -> Value:
     return matches
 
 
-def _applied(name: str, typed: Typed) -> Value:
+def _compile_operator(name: str, typed: TypedNode) -> Value:
     match name, typed.parts:
         case "is_missing", (part,):
-            operand = _value(part)
+            operand = _compile_node(part)
             return lambda row: operand(row) is None
         case "~", (part,):
-            return _unary(operator.not_, _value(part))
+            return _lift_unary(operator.not_, _compile_node(part))
         case "length", (part,):
-            return _unary(_length, _value(part))
+            return _lift_unary(_length, _compile_node(part))
         case "abs", (part,):
-            return _unary(abs, _value(part))
+            return _lift_unary(abs, _compile_node(part))
         case "-", (part,):
-            return _unary(operator.neg, _value(part))
+            return _lift_unary(operator.neg, _compile_node(part))
         case "&", (left, right):
-            return _both(_value(left), _value(right))
+            return _compile_and(_compile_node(left), _compile_node(right))
         case "|", (left, right):
-            return _either(_value(left), _value(right))
+            return _compile_or(_compile_node(left), _compile_node(right))
         case _, (left, right):
-            return _binary(name, typed, left, right)
+            return _compile_binary(name, typed, left, right)
         case _:
             raise AssertionError(typed)
 
@@ -151,7 +153,7 @@ def _length(text: object) -> object:
     return float(len(text))
 
 
-def _unary(work: Callable[..., object], operand: Value) -> Value:
+def _lift_unary(work: Callable[..., object], operand: Value) -> Value:
     def unary(row: Row) -> object:
         found = operand(row)
         return None if found is None else work(found)
@@ -159,21 +161,25 @@ def _unary(work: Callable[..., object], operand: Value) -> Value:
     return unary
 
 
-def _binary(name: str, typed: Typed, left: Typed, right: Typed) -> Value:
+def _compile_binary(name: str, typed: TypedNode, left: TypedNode, right: TypedNode) -> Value:
     work = _OPERATIONS[name]
-    one, other = _value(left), _value(right)
+    one, other = _compile_node(left), _compile_node(right)
     if not (left.is_plain and right.is_plain):  # instants are whole numbers until arithmetic touches one
-        one, other = _rounded(one, left), _rounded(other, right)
-    if typed.kind is not Kind.BOOLEAN and left.kind is Kind.INSTANT and right.kind is Kind.INSTANT:
-        return _unary(float, _pair(work, one, other))
-    return _finite(work, one, other) if typed.can_overflow else _pair(work, one, other)
+        one, other = _as_double(one, left), _as_double(other, right)
+    if (
+        typed.kind is not ValueType.BOOLEAN
+        and left.kind is ValueType.TIMESTAMP
+        and right.kind is ValueType.TIMESTAMP
+    ):
+        return _lift_unary(float, _lift_binary(work, one, other))
+    return _lift_finite(work, one, other) if typed.can_overflow else _lift_binary(work, one, other)
 
 
-def _rounded(value: Value, typed: Typed) -> Value:
-    return _unary(float, value) if typed.kind is Kind.INSTANT and typed.is_plain else value
+def _as_double(value: Value, typed: TypedNode) -> Value:
+    return _lift_unary(float, value) if typed.kind is ValueType.TIMESTAMP and typed.is_plain else value
 
 
-def _pair(work: Callable[..., object], one: Value, other: Value) -> Value:
+def _lift_binary(work: Callable[..., object], one: Value, other: Value) -> Value:
     def pair(row: Row) -> object:
         left, right = one(row), other(row)
         return None if left is None or right is None else work(left, right)
@@ -181,7 +187,7 @@ def _pair(work: Callable[..., object], one: Value, other: Value) -> Value:
     return pair
 
 
-def _finite(work: Callable[..., object], one: Value, other: Value) -> Value:
+def _lift_finite(work: Callable[..., object], one: Value, other: Value) -> Value:
     def finite(row: Row) -> object:
         left, right = one(row), other(row)
         if left is None or right is None:
@@ -196,7 +202,7 @@ def _finite(work: Callable[..., object], one: Value, other: Value) -> Value:
     return finite
 
 
-def _both(one: Value, other: Value) -> Value:
+def _compile_and(one: Value, other: Value) -> Value:
     def both(row: Row) -> object:
         left = one(row)
         if left is False:
@@ -209,7 +215,7 @@ def _both(one: Value, other: Value) -> Value:
     return both
 
 
-def _either(one: Value, other: Value) -> Value:
+def _compile_or(one: Value, other: Value) -> Value:
     def either(row: Row) -> object:
         left = one(row)
         if left is True:

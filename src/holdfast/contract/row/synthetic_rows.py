@@ -1,4 +1,4 @@
-"""Rows that a contract lets through, made from nothing but the contract: requests for drills when nobody has asked anything."""
+"""Synthetic rows that a contract accepts: requests for drills when there is no recorded traffic."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from holdfast.records import sha256_hex
 _SPAN = 100.0
 
 
-def specimens(contract: Contract, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """At most `count` different request rows of `contract`, as JSON would bring them; the same `seed` gives the same ones.
+def synthetic_rows(contract: Contract, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Return at most `count` distinct request rows of `contract`, as JSON values; the same `seed` gives the same rows.
+
+    Each row is checked against the contract: rules between columns may leave fewer, or none.
 
     Each is held against the contract: rules between columns may let through fewer, or none.
 
     >>> from holdfast.contract import Number, Text, Timestamp
     >>> columns = (Text("id"), Number("miles", unit="mi", low=0, high=10), Timestamp("left", tz="UTC"))
-    >>> [row["id"] for row in specimens(Contract(*columns, key="id", event_time="left"), 2)]
+    >>> [row["id"] for row in synthetic_rows(Contract(*columns, key="id", event_time="left"), 2)]
     ['s0', 's1']
     """
     check = compile_row(contract, request=True)
@@ -49,7 +51,7 @@ def _value(column: Column, which: str) -> object:
             low, high = _range(column.low, column.high)
             return round(low + part * (high - low))
         case Category():
-            known = column.values or ("specimen",)
+            known = column.values or ("synthetic",)
             return known[int(part * len(known))]
         case Boolean() | Label():
             return part < 0.5

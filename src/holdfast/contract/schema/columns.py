@@ -1,6 +1,6 @@
-"""The types of column that a row may have, and what each promises.
+"""The column types of a row, and what each guarantees.
 
-A declaration that cannot mean what it says fails here, with HF101, long before any row is read.
+A declaration that contradicts itself fails here, with HF101, before any row is read.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from holdfast.errors import InputError
 from holdfast.records import NAME, check_name, duration
 
 EXACT: Final = 2**53
-"""Integers of magnitude up to this are exact in the double precision that a model computes in (IEEE 754)."""
+"""Integers up to this magnitude are exact in double precision, in which models compute (IEEE 754)."""
 
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*\Z")
 
-_NOWHERE: Final = ("Factory", "localtime", "posixrules")
-"""Files of the zone database that name no place, or another one on every machine."""
+_NOT_PLACES: Final = ("Factory", "localtime", "posixrules")
+"""Files of the zone database that name no place, or a different one on each machine."""
 
 
-def _refuse(name: str, why: str) -> InputError:
+def _column_error(name: str, why: str) -> InputError:
     return InputError("HF101", f"column {name!r}: {why}")
 
 
-def _bounds_meet(name: str, low: float | None, high: float | None) -> None:
+def _check_bounds(name: str, low: float | None, high: float | None) -> None:
     if low is not None and high is not None and low > high:
-        raise _refuse(name, f"low {low} is above high {high}, so that no value could be valid")
+        raise _column_error(name, f"low {low} is above high {high}, so no value is valid")
 
 
-def _unit_stated(name: str, unit: object) -> None:
+def _check_unit(name: str, unit: object) -> None:
     if not isinstance(unit, str) or not unit.strip():
-        raise _refuse(name, "a number needs its unit; write '1' when it has none")
+        raise _column_error(name, "a number needs its unit; write '1' for none")
 
 
-def _semantic_stated(name: str, semantic: object) -> None:
+def _check_semantic(name: str, semantic: object) -> None:
     if semantic is not None and (not isinstance(semantic, str) or not NAME.match(semantic)):
-        raise _refuse(
+        raise _column_error(
             name, f"semantic is a word such as 'postal_code', of a-z, 0-9, '_' and '-', not {semantic!r}"
         )
 
@@ -53,15 +53,15 @@ class Number:
     Parameters
     ----------
     unit
-        What one of it is: "mi", "min", "degF", "USD"; "1" for a pure number. Part of the contract's hash,
-        so that a feed that changes from miles to kilometres is another contract.
+        "mi", "min", "degF", "USD"; "1" for a pure number. Part of the contract's hash: a feed that changes
+        from miles to kilometres has another contract.
     low, high
-        Both ends are allowed values; None is no bound.
+        Inclusive bounds; None is no bound.
     missing
         `Reject` (default), `Constant`, `Median`, `Mean` or `Keep`, or the shorthand of one.
     semantic
-        What the values are, in a word that producer and consumer share: "postal_code", "price". It is compared
-        wherever two sides meet, so that a zip code that was renamed to cost is refused, whatever its unit says.
+        The meaning of the values, in a word that producer and consumer share: "postal_code", "price". It is
+        compared with the metadata of sources and callers, so a zip code renamed to cost is refused.
     """
 
     name: str
@@ -73,29 +73,33 @@ class Number:
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
-        _semantic_stated(self.name, self.semantic)
-        _unit_stated(self.name, self.unit)
+        _check_semantic(self.name, self.semantic)
+        _check_unit(self.name, self.unit)
         for end in ("low", "high"):
             object.__setattr__(self, end, self._finite(getattr(self, end)))
-        _bounds_meet(self.name, self.low, self.high)
+        _check_bounds(self.name, self.low, self.high)
         object.__setattr__(self, "missing", as_policy(self.missing))
         if isinstance(self.missing, Constant):
             value = self._finite(self.missing.value)
-            if value is None or not _inside(value, self.low, self.high):
-                raise _refuse(self.name, f"the constant {self.missing.value!r} breaks the column's own range")
+            if value is None or not _is_within(value, self.low, self.high):
+                raise _column_error(
+                    self.name, f"the constant {self.missing.value!r} breaks the column's own range"
+                )
             object.__setattr__(self, "missing", replace(self.missing, value=value))
 
     def _finite(self, value: object) -> float | None:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
-            raise _refuse(self.name, f"{_shown(value)} is not a finite number of double precision")
+            raise _column_error(
+                self.name, f"{_format_number(value)} is not a finite number of double precision"
+            )
         return float(value) + 0.0  # -0.0 and 0 hash like 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """A whole number of magnitude up to 2**53, beyond which a model could not tell neighbours apart.
+    """A whole number of magnitude up to 2**53. Beyond it, double precision merges neighbouring integers.
 
     `unit`, `low`, `high`, `missing` and `semantic` are as in `Number`.
     """
@@ -109,17 +113,17 @@ class Integer:
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
-        _semantic_stated(self.name, self.semantic)
-        _unit_stated(self.name, self.unit)
+        _check_semantic(self.name, self.semantic)
+        _check_unit(self.name, self.unit)
         for end in (self.low, self.high):
             if end is not None and not self._exact(end):
-                raise _refuse(self.name, f"{end!r} is not a whole number of at most 2**53")
-        _bounds_meet(self.name, self.low, self.high)
+                raise _column_error(self.name, f"{end!r} is not a whole number of at most 2**53")
+        _check_bounds(self.name, self.low, self.high)
         object.__setattr__(self, "missing", as_policy(self.missing))
         if isinstance(self.missing, Constant):
             value = self.missing.value
-            if not self._exact(value) or not _inside(value, self.low, self.high):
-                raise _refuse(self.name, f"the constant {value!r} is no valid value of the column")
+            if not self._exact(value) or not _is_within(value, self.low, self.high):
+                raise _column_error(self.name, f"the constant {value!r} is not a valid value of the column")
 
     @staticmethod
     def _exact(value: object) -> bool:
@@ -133,10 +137,10 @@ class Category:
     Parameters
     ----------
     values
-        The words that are known; None leaves them to what the training snapshot holds.
+        The known words; None takes those of the training snapshot.
     unseen
-        "other" lets an unknown word through, to be coded as one common category; "reject" makes it the
-        reason `unseen` and needs `values`.
+        "other" accepts an unknown word and encodes it as one common category. "reject" makes it the reason
+        `unseen`, and needs `values`.
     missing, semantic
         As in `Number`, without median and mean.
     """
@@ -149,43 +153,41 @@ class Category:
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
-        _semantic_stated(self.name, self.semantic)
+        _check_semantic(self.name, self.semantic)
         if self.unseen not in ("other", "reject"):
-            raise _refuse(self.name, f"unseen is 'other' or 'reject', not {self.unseen!r}")
+            raise _column_error(self.name, f"unseen is 'other' or 'reject', not {self.unseen!r}")
         if self.values is None:
             if self.unseen == "reject":
-                raise _refuse(self.name, "unseen='reject' needs the values that are known")
+                raise _column_error(self.name, "unseen='reject' needs values")
         else:
             self._check_values(self.values)
             object.__setattr__(self, "values", tuple(self.values))
         object.__setattr__(self, "missing", as_policy(self.missing))
-        _word_policy(self.name, self.missing)
+        _check_word_policy(self.name, self.missing)
 
     def _check_values(self, values: object) -> None:
         if isinstance(values, str) or not isinstance(values, (tuple, list)) or not values:
-            raise _refuse(self.name, "values must be a tuple of at least one word")
+            raise _column_error(self.name, "values must be a tuple of at least one word")
         if any(not isinstance(value, str) or not value or not is_unicode(value) for value in values):
-            raise _refuse(self.name, "every value must be a text that is not empty")
+            raise _column_error(self.name, "every value must be a text that is not empty")
         if len(set(values)) != len(values):
-            raise _refuse(self.name, "a value is listed twice")
+            raise _column_error(self.name, "a value is listed twice")
 
 
 @dataclass(frozen=True, slots=True)
 class Timestamp:
-    """An instant, shown in a stated time zone (R23).
+    """A point in time, displayed in a stated time zone (R23).
 
     Parameters
     ----------
     tz
-        An IANA zone such as "America/New_York". There is no default: a guessed zone is how models go five
-        hours wrong.
+        An IANA zone such as "America/New_York". There is no default: a guessed zone puts a model off by hours.
     missing
         `Reject` (default) or `Keep`.
     naive
         What a text or `datetime` without an offset is. "reject" (default): the reason `zone`. "local": the
-        wall clock of `tz`, where a time that the clock skips is the reason `gap`, one that it shows twice
-        is the reason `fold`, and one before 1900 or after 2099, where zone rules are guesses, is the reason
-        `range`.
+        wall clock of `tz`. Then a time that the clock skips is the reason `gap`, one that it shows twice is
+        the reason `fold`, and one before 1900 or after 2099, where zone rules are guesses, is `range`.
     semantic
         As in `Number`.
     """
@@ -198,20 +200,20 @@ class Timestamp:
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
-        _semantic_stated(self.name, self.semantic)
-        if not _ZONE.match(str(self.tz)) or self.tz in _NOWHERE:
-            raise _refuse(
+        _check_semantic(self.name, self.semantic)
+        if not _ZONE.match(str(self.tz)) or self.tz in _NOT_PLACES:
+            raise _column_error(
                 self.name, f"{self.tz!r} is not a time zone; write one such as 'UTC' or 'America/New_York'"
             )
         try:
             ZoneInfo(self.tz)
         except (KeyError, ValueError, OSError) as error:
-            raise _refuse(self.name, f"{self.tz!r} is not a time zone of the IANA database") from error
+            raise _column_error(self.name, f"{self.tz!r} is not a time zone of the IANA database") from error
         if self.naive not in ("reject", "local"):
-            raise _refuse(self.name, f"naive is 'reject' or 'local', not {self.naive!r}")
+            raise _column_error(self.name, f"naive is 'reject' or 'local', not {self.naive!r}")
         object.__setattr__(self, "missing", as_policy(self.missing))
         if not isinstance(self.missing, (Reject, Keep)):
-            raise _refuse(self.name, "a missing timestamp can be rejected or kept, not made up")
+            raise _column_error(self.name, "a missing timestamp can be rejected or kept, not replaced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +226,12 @@ class Boolean:
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
-        _semantic_stated(self.name, self.semantic)
+        _check_semantic(self.name, self.semantic)
         object.__setattr__(self, "missing", as_policy(self.missing))
         if isinstance(self.missing, (Median, Mean)):
-            raise _refuse(self.name, "a boolean has no median or mean")
+            raise _column_error(self.name, "a boolean has no median or mean")
         if isinstance(self.missing, Constant) and not isinstance(self.missing.value, bool):
-            raise _refuse(self.name, f"the constant {self.missing.value!r} is not True or False")
+            raise _column_error(self.name, f"the constant {self.missing.value!r} is not True or False")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,30 +256,30 @@ class Text:
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
-        _semantic_stated(self.name, self.semantic)
+        _check_semantic(self.name, self.semantic)
         if type(self.max_length) is not int or self.max_length < 1:
-            raise _refuse(
+            raise _column_error(
                 self.name, f"max_length must be a whole number of at least 1, not {self.max_length!r}"
             )
         if self.pattern is not None:
             try:
                 re.compile(self.pattern)
             except re.error as error:
-                raise _refuse(self.name, f"the pattern is not a regular expression: {error}") from error
+                raise _column_error(self.name, f"the pattern is not a regular expression: {error}") from error
         object.__setattr__(self, "missing", as_policy(self.missing))
-        _word_policy(self.name, self.missing)
+        _check_word_policy(self.name, self.missing)
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What the model is to foretell: a boolean that becomes known only `delay` after the event time.
+    """The value that the model predicts: a boolean that becomes known `delay` after the event time.
 
     Parameters
     ----------
     delay
-        A duration such as "12h"; not negative. No earlier training or evaluation may use the label of a row.
+        A duration such as "12h"; not negative. No training or evaluation before it may use the label of a row.
     missing
-        `Reject` (default), or `Keep` when a row may be loaded before, or without ever, having a label.
+        `Reject` (default), or `Keep` if a row may be loaded before its label is known, or without one.
     semantic
         As in `Number`.
     """
@@ -289,17 +291,17 @@ class Label:
 
     def __post_init__(self) -> None:
         check_name(self.name, "column")
-        _semantic_stated(self.name, self.semantic)
+        _check_semantic(self.name, self.semantic)
         object.__setattr__(self, "delay", duration(self.delay, "delay"))
         if self.delay_span < timedelta(0):
-            raise _refuse(self.name, "a label cannot be known before its event")
+            raise _column_error(self.name, "a label cannot be known before its event")
         object.__setattr__(self, "missing", as_policy(self.missing))
         if not isinstance(self.missing, (Reject, Keep)):
-            raise _refuse(self.name, "a missing label can be rejected or kept, not made up")
+            raise _column_error(self.name, "a missing label can be rejected or kept, not replaced")
 
     @property
     def delay_span(self) -> timedelta:
-        """`delay` as a `timedelta`."""
+        """Return `delay` as a `timedelta`."""
         return duration(self.delay)
 
 
@@ -310,8 +312,8 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def _shown(value: object) -> str:
-    # Python writes no int of more than 4300 digits, and nobody reads one of forty.
+def _format_number(value: object) -> str:
+    # Python refuses to format an int of more than 4300 digits.
     if isinstance(value, int) and value.bit_length() > 128:
         return f"a number of {value.bit_length()} bits"
     return repr(value)
@@ -320,22 +322,22 @@ def _shown(value: object) -> str:
 Column: TypeAlias = Number | Integer | Category | Timestamp | Boolean | Text | Label
 
 
-def _inside(value: float | str, low: float | None, high: float | None) -> bool:
+def _is_within(value: float | str, low: float | None, high: float | None) -> bool:
     number = float(value)
     return (low is None or low <= number) and (high is None or number <= high)
 
 
-def _word_policy(name: str, missing: Missing | str) -> None:
+def _check_word_policy(name: str, missing: Missing | str) -> None:
     if isinstance(missing, (Median, Mean)):
-        raise _refuse(name, "words have no median or mean")
+        raise _column_error(name, "words have no median or mean")
     if isinstance(missing, Constant) and (
         not isinstance(missing.value, str) or not missing.value or not is_unicode(missing.value)
     ):
-        raise _refuse(name, f"the constant {missing.value!r} is not a text, or is empty")
+        raise _column_error(name, f"the constant {missing.value!r} is not a text, or is empty")
 
 
 def is_unicode(text: str) -> bool:
-    """Whether `text` can be written as UTF-8, which a lone surrogate cannot.
+    """Return True if `text` can be written as UTF-8; a lone surrogate cannot.
 
     >>> is_unicode("flight \\U0001f6eb"), is_unicode("\\ud83d")
     (True, False)

@@ -1,4 +1,4 @@
-"""The contract: one declaration of what a row is, with a hash that travels with every model made under it."""
+"""The contract: one declaration of a row, with a hash that is stored with every model trained under it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ from holdfast.contract.schema.rule_types import check_rule
 from holdfast.errors import InputError
 from holdfast.records import canonical_json, sha256_hex
 
-FORMAT: Final = 2
-"""The version of the JSON form. It is part of the hash, so a contract that uses nothing of format 2 is written as 1:
-what was made under it before stays made under it."""
+FORMAT: Final = 1
+"""The version of the JSON form."""
 
-_KINDS: Final[dict[str, type[Column]]] = {
+_COLUMN_TYPES: Final[dict[str, type[Column]]] = {
     "number": Number,
     "integer": Integer,
     "category": Category,
@@ -39,37 +38,37 @@ _KINDS: Final[dict[str, type[Column]]] = {
 }
 
 
-_TELL_APART: Final = (Integer, Category, Text, Timestamp, Boolean)
+_KEY_TYPES: Final = (Integer, Category, Text, Timestamp, Boolean)
 
 
 @dataclass(frozen=True, init=False)
 class Contract:
-    """What a row is: its columns, its key, its event time, its label and the slices that it is judged by.
+    """The declaration of a row: its columns, key, event time, label and slices.
 
     Parameters
     ----------
     columns
-        In the order that valid frames will have; names are unique.
+        In the order of valid frames; names are unique.
     key
-        The column or columns that tell rows apart: integer, category, text, timestamp or boolean columns
+        The column or columns that identify a row: integer, category, text, timestamp or boolean columns
         that reject missing values. A batch holds a key once.
     event_time
         The timestamp column that says when the row happened; it rejects missing values.
     label
-        What is to be foretold; becomes the last column. A feed that only supplies features has none.
+        The value to predict; becomes the last column. A feed that only supplies features has none.
     slices
         Category, integer or boolean columns by which quality is reported.
     rules
-        What the columns of a row must be to each other.
+        Conditions between the columns of a row.
     unique
-        Columns, or tuples of columns, that tell rows apart besides the key: within a batch, a valid row with the
-        values of an earlier valid one gets the reason "<a>+<b>|unique". A row in which one of them is missing is
-        like no other.
+        Columns, or tuples of columns, that identify a row besides the key. Within a batch, a valid row with the
+        values of an earlier valid one gets the reason "<a>+<b>|unique". A row in which one of them is missing
+        equals no other.
 
     Raises
     ------
     InputError
-        HF101 when the declaration contradicts itself.
+        HF101 if the declaration contradicts itself.
 
     Examples
     --------
@@ -102,7 +101,7 @@ class Contract:
         rules: Iterable[Rule] = (),
         unique: Iterable[str | Iterable[str]] | str = (),
     ) -> None:
-        rowwise = [kind for kind in _KINDS.values() if kind is not Label]
+        rowwise = [kind for kind in _COLUMN_TYPES.values() if kind is not Label]
         stray = [column for column in columns if type(column) not in rowwise]
         if stray:
             raise InputError("HF101", f"{stray[0]!r} cannot be a column; a label goes into label=")
@@ -121,44 +120,44 @@ class Contract:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all columns, in order."""
+        """Return the names of all columns, in order."""
         return tuple(column.name for column in self.columns)
 
     @property
     def request_columns(self) -> tuple[Column, ...]:
-        """What a request has to bring: every column but the label."""
+        """Return the columns that a request must bring: all but the label."""
         return tuple(column for column in self.columns if not isinstance(column, Label))
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the JSON form, as 64 hexadecimal digits. Equal hashes mean equal contracts (R48)."""
+        """Return the SHA-256 of the JSON form, as 64 hexadecimal digits. Equal hashes mean equal contracts (R48)."""
         value = self.__dict__["_hash"]
         assert isinstance(value, str)
         return value
 
     def column(self, name: str) -> Column:
-        """The column of that name; `InputError` HF101 when there is none."""
+        """Return the column of that name. Raises `InputError` HF101 if there is none."""
         found: Column | None = self.__dict__["_by_name"].get(name)
         if found is None:
             raise InputError("HF101", f"the contract has no column {name!r}; it has {', '.join(self.names)}")
         return found
 
     def to_json(self) -> str:
-        """The contract as canonical JSON: the same contract gives the same bytes on every machine."""
+        """Return the contract as canonical JSON: the same contract gives the same bytes on every machine."""
         value = self.__dict__["_json"]
         assert isinstance(value, str)
         return value
 
     @classmethod
     def from_json(cls, text: str) -> Contract:
-        """The contract that `to_json` wrote; `InputError` HF101 when the text is not one."""
+        """Return the contract that `to_json` wrote. Raises `InputError` HF101 if the text is not one."""
         try:
             value = json.loads(text)
-            if value["format"] not in (1, FORMAT):
+            if value["format"] != FORMAT:
                 raise InputError(
                     "HF101",
-                    f"the contract has JSON format {value['format']!r}; this Holdfast reads 1 to {FORMAT}",
-                    next_command="read it with the Holdfast that wrote it, or a newer one",
+                    f"the contract has JSON format {value['format']!r}; this Holdfast reads {FORMAT}",
+                    next_command="read it with the Holdfast that wrote it",
                 )
             columns = [_column_from_json(column) for column in value["columns"]]
             label = columns.pop() if columns and isinstance(columns[-1], Label) else None
@@ -168,8 +167,8 @@ class Contract:
                 event_time=value["event_time"],
                 label=label if isinstance(label, Label) else None,
                 slices=tuple(value["slices"]),
-                rules=[Rule.from_json(rule) for rule in value.get("rules", ())],
-                unique=[tuple(names) for names in value.get("unique", ())],
+                rules=[Rule.from_json(rule) for rule in value["rules"]],
+                unique=[tuple(names) for names in value["unique"]],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError("HF101", f"this is not the JSON of a contract: {error!r}") from error
@@ -178,18 +177,14 @@ class Contract:
         return hash(self.hash)
 
     def _as_json(self) -> dict[str, object]:
-        more: dict[str, object] = {}
-        if self.rules:
-            more["rules"] = [rule.to_json() for rule in self.rules]
-        if self.unique:
-            more["unique"] = [list(names) for names in self.unique]
-        is_new = more or any(column.semantic is not None for column in self.columns)
-        return more | {
-            "format": FORMAT if is_new else 1,
+        return {
+            "format": FORMAT,
             "columns": [_column_json(column) for column in self.columns],
             "key": list(self.key),
             "event_time": self.event_time,
             "slices": list(self.slices),
+            "rules": [rule.to_json() for rule in self.rules],
+            "unique": [list(names) for names in self.unique],
         }
 
     def _check(self) -> None:
@@ -199,7 +194,7 @@ class Contract:
         if not self.key or len(set(self.key)) != len(self.key):
             raise InputError("HF101", f"the key {self.key!r} must name at least one column, each once")
         for name in self.key:
-            self._must_be(name, _TELL_APART, "part of the key")
+            self._must_be(name, _KEY_TYPES, "part of the key")
             self._must_be_there(name, "part of the key")
         self._must_be(self.event_time, (Timestamp,), "the event time")
         self._must_be_there(self.event_time, "the event time")
@@ -213,19 +208,19 @@ class Contract:
             if not names or len(set(names)) != len(names):
                 raise InputError("HF101", f"unique={names!r} must name at least one column, each once")
             for name in names:
-                self._must_be(name, _TELL_APART, "part of what is unique")
+                self._must_be(name, _KEY_TYPES, "part of what is unique")
         sets = [frozenset(names) for names in (self.key, *self.unique)]
         for place, names in enumerate(self.unique, start=1):
             if sets[place] in sets[:place]:
-                raise InputError("HF101", f"unique={names!r} is said twice, or is the key already")
+                raise InputError("HF101", f"unique={names!r} is stated twice, or is the key")
 
     def _check_rules(self) -> None:
         for rule in self.rules:
             if not isinstance(rule, Rule):
                 raise InputError("HF101", f"{rule!r} is no rule; write Rule(name, expression)")
             check_rule(rule, self.__dict__["_by_name"])
-        taken = [*self.names, *(rule.name for rule in self.rules)]
-        twice = sorted({name for name in taken if taken.count(name) > 1})
+        used = [*self.names, *(rule.name for rule in self.rules)]
+        twice = sorted({name for name in used if used.count(name) > 1})
         if twice:
             raise InputError(
                 "HF101", f"rules must not share a name with a column or a rule: {', '.join(twice)}"
@@ -247,27 +242,25 @@ def _name_tuples(unique: Iterable[str | Iterable[str]] | str) -> Iterator[tuple[
         yield (names,) if isinstance(names, str) else tuple(names)
 
 
-def _kind_name(column: Column) -> str:
-    return next(kind for kind, cls in _KINDS.items() if type(column) is cls)
+def _column_type_name(column: Column) -> str:
+    return next(kind for kind, cls in _COLUMN_TYPES.items() if type(column) is cls)
 
 
 def _column_json(column: Column) -> dict[str, object]:
-    value: dict[str, object] = {"type": _kind_name(column)}
+    value: dict[str, object] = {"type": _column_type_name(column)}
     for field in fields(column):
         fact = getattr(column, field.name)
         if field.name == "missing":
             fact = policy_json(as_policy(fact))
         elif isinstance(fact, timedelta):
             fact = fact.total_seconds()
-        if field.name == "semantic" and fact is None:
-            continue
         value["delay_seconds" if field.name == "delay" else field.name] = fact
     return value
 
 
 def _column_from_json(value: Mapping[str, Any]) -> Column:
     facts = dict(value)
-    kind = _KINDS[facts.pop("type")]
+    kind = _COLUMN_TYPES[facts.pop("type")]
     facts["missing"] = policy_from_json(facts["missing"])
     if facts.get("values") is not None:
         facts["values"] = tuple(facts["values"])

@@ -1,11 +1,11 @@
-"""Rules that a whole row must keep: what one column's type, range and words cannot say.
+"""Rules over a whole row, for conditions that involve more than one column.
 
     Rule("lands_after_it_leaves", col("arrived") - col("departed") >= timedelta(0))
 
-An expression over a missing value is missing, and a rule is broken only where its expression is false. A rule is not
-judged on a row in which a column that it reads is invalid by itself: that row has its reason already. Expressions are
-data: they are written to the contract's JSON, and compiled to Polars (`rule_frames.py`) and to closures
-(`rule_rows.py`) with one meaning.
+An expression over a missing value is missing, and a rule is broken only if its expression is false. A rule is not
+evaluated on a row in which a column that it reads is invalid: that row already has a reason. Expressions are data:
+they are written to the contract's JSON, and compiled to Polars (`batch/rules.py`) and to closures (`row/rules.py`)
+with the same meaning.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 from holdfast.contract.schema.rule_ast import (
     Apply,
+    ColumnRef,
     Constant,
     Matches,
     Node,
     OneOf,
-    Read,
     check_pattern,
     columns_of,
-    depth,
+    declaration_error,
+    format_node,
     from_json,
-    literal,
-    shown,
+    make_literal,
+    node_depth,
     to_json,
-    wrong,
 )
 from holdfast.errors import InputError
 from holdfast.records import canonical_json, check_name
 
 _DEEPEST: Final = 60
-"""Levels of an expression: Python's own limit is far above, and nobody reads so deep."""
+"""The maximum number of levels of an expression; Python's own limit is far above."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expression:
-    """What `col` begins and operators continue; made of columns and constants, and nothing of a row.
+    """A condition or value that `col` begins and operators extend; made of columns and constants only.
 
     It has no truth value: Python's `and`, `or`, `not`, `in` and chained comparisons, which would silently use one,
     raise HF101 instead. Write `&`, `|`, `~`, `.is_in(...)` and `.between(low, high)`.
@@ -74,7 +74,7 @@ class Expression:
     def __neg__(self) -> Expression:
         return _apply("-", self)
 
-    def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # it builds, as in Polars; it does not tell
+    def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # it builds an expression, as in Polars
         return _apply("==", self, other)
 
     def __ne__(self, other: object) -> Expression:  # type: ignore[override]  # the same
@@ -113,7 +113,7 @@ class Expression:
     def __bool__(self) -> NoReturn:
         raise InputError(
             "HF101",
-            f"the expression {shown(self.node)} has no truth value of its own",
+            f"the expression {format_node(self.node)} has no truth value of its own",
             state="nothing was declared",
             next_command="write & for and, | for or, ~ for not, .is_in(...) for in, .between(low, high) for a chain",
         )
@@ -122,40 +122,40 @@ class Expression:
         self.__bool__()
 
     def __repr__(self) -> str:
-        return shown(self.node)
+        return format_node(self.node)
 
     def abs(self) -> Expression:
-        """The size of a number or duration without its sign."""
+        """Return the magnitude of a number or duration without its sign."""
         return _apply("abs", self)
 
     def length(self) -> Expression:
-        """The number of Unicode characters of a text or category."""
+        """Return the number of Unicode characters of a text or category."""
         return _apply("length", self)
 
     def is_missing(self) -> Expression:
-        """Whether the value is missing; for words, whether it is empty."""
+        """Return True if the value is missing; for words, if it is empty."""
         return _apply("is_missing", self)
 
     def is_in(self, values: Iterable[Constant]) -> Expression:
-        """Whether the value equals one of `values`, at least one constant, all of one kind."""
+        """Return True if the value equals one of `values`: at least one constant, all of one type."""
         if isinstance(values, (str, bytes)):
-            raise wrong(f"is_in({values!r}) needs several values; write ==, or a tuple of values")
-        literals = tuple(literal(value) for value in values)
+            raise declaration_error(f"is_in({values!r}) needs several values; write ==, or a tuple of values")
+        literals = tuple(make_literal(value) for value in values)
         if not literals:
-            raise wrong(f"{shown(self.node)}.is_in() needs at least one value")
+            raise declaration_error(f"{format_node(self.node)}.is_in() needs at least one value")
         return Expression(OneOf(self.node, literals))
 
     def matches(self, pattern: str) -> Expression:
-        """Whether a regular expression of Python's `re` matches the whole text or category."""
+        """Return True if a regular expression of Python's `re` matches the whole text or category."""
         check_pattern(pattern)
         return Expression(Matches(self.node, pattern))
 
     def between(self, low: Operand, high: Operand) -> Expression:
-        """Whether the value is at least `low` and at most `high`."""
+        """Return True if the value is at least `low` and at most `high`."""
         return (self >= low) & (self <= high)
 
     def implies(self, other: Operand) -> Expression:
-        """`~self | other`: where this is true, `other` must be."""
+        """Return `~self | other`: if this is true, `other` must be."""
         return ~self | other
 
 
@@ -163,32 +163,32 @@ Operand: TypeAlias = Expression | Constant
 
 
 def col(name: str) -> Expression:
-    """The value of the column `name`, to build a rule from.
+    """Return the value of the column `name`, to build a rule from.
 
     >>> from datetime import timedelta
     >>> col("arrived") - col("departed") >= timedelta(minutes=10)
     ((arrived - departed) >= 0:10:00)
     """
-    return Expression(Read(check_name(name, "column")))
+    return Expression(ColumnRef(check_name(name, "column")))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """What every row must keep: broken, with the reason "<name>|rule", where `expression` is false.
+    """A condition on every row: broken, with the reason "<name>|rule", if `expression` is false.
 
     Parameters
     ----------
     name
         1 to 63 of a-z, 0-9, '_' and '-'; not the name of a column or of another rule.
     expression
-        Built from `col`; true or false of a row. Where it is missing the rule is kept: what must be there is for
-        the columns' missing policy to say, or for `.is_missing()`.
+        Built from `col`; true or false of a row. A row for which it is missing keeps the rule: a required value
+        is stated by the column's missing policy, or by `.is_missing()`.
 
     Raises
     ------
     InputError
-        HF101 when it is no expression; and, when a contract takes the rule, when a column does not exist or the
-        kinds and units of the operands do not fit.
+        HF101 if it is no expression; and, when a contract takes the rule, if a column does not exist or the
+        types and units of the operands do not fit.
 
     Examples
     --------
@@ -203,36 +203,36 @@ class Rule:
     def __post_init__(self) -> None:
         check_name(self.name, "rule")
         if not isinstance(self.expression, Expression):
-            raise wrong(
-                f"rule {self.name!r}: {self.expression!r} is no expression; build it from col(...), which "
-                f"Python's and, or, not and chained comparisons do not keep"
+            raise declaration_error(
+                f"rule {self.name!r}: {self.expression!r} is not an expression; build it from col(...), with "
+                f"& | ~ instead of and, or, not"
             )
-        if depth(self.expression.node) > _DEEPEST:
-            raise wrong(
+        if node_depth(self.expression.node) > _DEEPEST:
+            raise declaration_error(
                 f"rule {self.name!r} is nested more than {_DEEPEST} levels deep; make it several rules"
             )
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that the rule reads, each once, in the order of their first appearance."""
+        """Return the columns that the rule reads, each once, in order of first appearance."""
         return tuple(dict.fromkeys(columns_of(self.expression.node)))
 
     @property
     def reason(self) -> str:
-        """What a row that breaks it is told."""
+        """Return the reason that a row gets if it breaks the rule."""
         return f"{self.name}|rule"
 
     def to_json(self) -> dict[str, Any]:
-        """The rule as it stands in a contract's JSON."""
+        """Return the rule as it is written in a contract's JSON."""
         return {"name": self.name, "must": to_json(self.expression.node)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Rule:
-        """The inverse of `to_json`; `InputError` HF101 when the value is no rule."""
+        """Return the rule that `to_json` wrote. Raises `InputError` HF101 if the value is no rule."""
         try:
             return cls(value["name"], Expression(from_json(value["must"])))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise wrong(f"this is not the JSON of a rule: {error!r}") from error
+            raise declaration_error(f"not the JSON of a rule: {error!r}") from error
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Rule) and canonical_json(self.to_json()) == canonical_json(other.to_json())
@@ -244,6 +244,7 @@ class Rule:
 def _apply(operator: str, *operands: object) -> Expression:
     return Expression(
         Apply(
-            operator, tuple(each.node if isinstance(each, Expression) else literal(each) for each in operands)
+            operator,
+            tuple(each.node if isinstance(each, Expression) else make_literal(each) for each in operands),
         )
     )

@@ -1,7 +1,7 @@
-"""What a missing value means: the policies, and the constants that they become on a snapshot.
+"""Policies for missing values, and the constants that they become on a snapshot.
 
-Missing is `None` (null), an absent key, and the empty string of a category or text. NaN is never missing:
-it is a number that is not finite, and somebody upstream divided by zero.
+Missing is `None` (null), an absent key, and the empty string of a category or text. NaN is not missing: it is a
+number that is not finite, which indicates a division by zero upstream.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Scalar: TypeAlias = float | int | str | bool
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row without the value is quarantined, a request without it is refused. The default."""
+    """Quarantine a row, and reject a request, without the value. The default."""
 
 
 REJECT: Final = Reject()
@@ -29,9 +29,10 @@ REJECT: Final = Reject()
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """The value is replaced by `value`, of the column's type.
+    """Replace a missing value with `value`, of the column's type.
 
-    With `flag`, here and in the other policies, the model also learns that the value was missing (R27).
+    With `flag`, here and in the other policies, the model also gets a column that says whether the value was missing
+    (R27).
     """
 
     value: Scalar
@@ -40,21 +41,21 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Median:
-    """The value is replaced by the median of the training snapshot; numbers and integers only."""
+    """Replace a missing value with the median of the training snapshot; numbers and integers only."""
 
     flag: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The value is replaced by the mean of the training snapshot; numbers and integers only."""
+    """Replace a missing value with the mean of the training snapshot; numbers and integers only."""
 
     flag: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """A missing value stays missing: NaN or the empty category for a model that can learn from it."""
+    """Keep a missing value: NaN or the empty category, for a model that can train on it."""
 
     flag: bool = False
 
@@ -67,11 +68,11 @@ SHORTHAND: Final[dict[str, Missing]] = {
     "mean": Mean(),
     "keep": Keep(),
 }
-"""The words that may stand for a policy; the reference page is generated from them."""
+"""Words that stand for a policy; the reference page is generated from them."""
 
 
 def as_policy(missing: Missing | str) -> Missing:
-    """The policy that a shorthand names; a policy is returned as it is.
+    """Return the policy that a shorthand names, or the given policy. Raises `InputError` HF101 for an unknown word.
 
     >>> as_policy("median")
     Median(flag=False)
@@ -87,7 +88,7 @@ def as_policy(missing: Missing | str) -> Missing:
 
 
 def policy_json(policy: Missing) -> dict[str, Scalar]:
-    """The policy as it stands in a contract's JSON."""
+    """Return the policy as it is written in a contract's JSON."""
     match policy:
         case Reject():
             return {"policy": "reject"}
@@ -104,7 +105,7 @@ def policy_json(policy: Missing) -> dict[str, Scalar]:
 
 
 def policy_from_json(value: dict[str, Any]) -> Missing:
-    """The inverse of `policy_json`."""
+    """Return the policy that `policy_json` wrote. Raises `InputError` HF101 for an unknown policy."""
     kind, flag = value["policy"], value.get("flag", False)
     match kind:
         case "reject":
@@ -122,24 +123,24 @@ def policy_from_json(value: dict[str, Any]) -> Missing:
 
 
 def fill_values(policies: Mapping[str, Missing], frame: pl.DataFrame) -> dict[str, Scalar]:
-    """The constant that stands in for a missing value of each column whose policy replaces one.
+    """Return the constant that replaces missing values, for each column whose policy has one.
 
     Parameters
     ----------
     policies
         The policy of each column, by name.
     frame
-        The valid rows of the training snapshot, never of anything later (R26).
+        The valid rows of the training snapshot, and no later rows (R26).
 
     Returns
     -------
-    One value a column: the declared constant, or the median or mean of the values that are there and
-    finite. Columns with `Reject` or `Keep` are not in it.
+    One value per column: the declared constant, or the median or mean of the finite values. Columns with
+    `Reject` or `Keep` are absent.
 
     Raises
     ------
     InputError
-        HF401 when a median or mean is asked for and no row has a value.
+        HF401 if a median or mean is needed and no row has a value.
     """
     filled: dict[str, Scalar] = {}
     for name, policy in policies.items():
@@ -147,7 +148,7 @@ def fill_values(policies: Mapping[str, Missing], frame: pl.DataFrame) -> dict[st
             case Constant(value):
                 filled[name] = value
             case Median() | Mean():
-                filled[name] = _centre(frame[name], policy)
+                filled[name] = _fit_constant(frame[name], policy)
             case Reject() | Keep():
                 pass
             case _:
@@ -155,7 +156,7 @@ def fill_values(policies: Mapping[str, Missing], frame: pl.DataFrame) -> dict[st
     return filled
 
 
-def _centre(values: pl.Series, policy: Median | Mean) -> float:
+def _fit_constant(values: pl.Series, policy: Median | Mean) -> float:
     import polars as pl  # here, so that a server, which only declares and checks rows, starts without it
 
     numbers = values.drop_nulls().cast(pl.Float64)

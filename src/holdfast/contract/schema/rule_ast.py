@@ -1,6 +1,6 @@
-"""What an expression of a rule is made of: plain frozen data, its JSON, and how a person reads it.
+"""The syntax tree of a rule's expression: frozen data, its JSON, and its text.
 
-`rules.py` builds it, `rule_kinds.py` checks it, `rule_rows.py` and `rule_frames.py` compile it.
+`expressions.py` builds it, `rule_types.py` checks it, `row/rules.py` and `batch/rules.py` compile it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from holdfast.errors import InputError
 from holdfast.records import check_name
 
 Constant: TypeAlias = bool | int | float | str | datetime | timedelta
-"""What an expression may be compared with or computed from; an instant is an aware `datetime`."""
+"""Constants of an expression; a timestamp is an aware `datetime`."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ColumnRef:
     """The value of a column."""
 
     column: str
@@ -32,7 +32,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A constant. `kind` is "boolean", "number", "text", "instant" or "duration"; the last two are in microseconds."""
+    """A constant. `kind` is "boolean", "number", "text", "timestamp" or "duration"; the last two are in microseconds."""
 
     kind: str
     value: bool | int | float | str
@@ -48,7 +48,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """Whether the operand equals one of the values."""
+    """True if the operand equals one of the values."""
 
     operand: Node
     values: tuple[Literal, ...]
@@ -56,22 +56,22 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Whether the pattern matches the whole operand."""
+    """True if the pattern matches the whole operand."""
 
     operand: Node
     pattern: str
 
 
-Node: TypeAlias = Read | Literal | Apply | OneOf | Matches
+Node: TypeAlias = ColumnRef | Literal | Apply | OneOf | Matches
 
 OPERATORS: Final[dict[str, str]] = {
-    "+": "The sum of two numbers or two durations; an instant later by a duration.",
-    "-": "The difference of two numbers or two durations, the duration between two instants, an instant earlier by a "
+    "+": "The sum of two numbers or two durations; a timestamp later by a duration.",
+    "-": "The difference of two numbers or two durations, the duration between two timestamps, a timestamp earlier by a "
     "duration; before one number or duration, its negative.",
     "*": "The product of two numbers, or of a number and a duration.",
     "/": "The quotient of two numbers, a duration by a number, or how many times one duration goes into another "
     "(a number). Division by zero is missing.",
-    "abs": "`.abs()`: the size of a number or duration without its sign.",
+    "abs": "`.abs()`: the magnitude of a number or duration without its sign.",
     "length": "`.length()`: the number of Unicode characters of a text or category.",
     "==": "Equal. Both sides are of one kind; 0.0 and -0.0 are equal.",
     "!=": "Not equal.",
@@ -84,11 +84,11 @@ OPERATORS: Final[dict[str, str]] = {
     "~": "Not; of a missing value, missing.",
     "is_missing": "`.is_missing()`: whether the value is missing; never missing itself.",
 }
-"""Every operator with its meaning; the reference page is generated from it. `is_in` and `matches` stand beside them."""
+"""Every operator with its meaning; the reference page is generated from it. `is_in` and `matches` are separate nodes."""
 
 
-def literal(value: object) -> Literal:
-    """The node of a constant; `InputError` HF101 when a rule cannot hold it."""
+def make_literal(value: object) -> Literal:
+    """Return the node of a constant. Raises `InputError` HF101 if a rule cannot hold it."""
     match value:
         case bool():
             return Literal("boolean", value)
@@ -99,57 +99,57 @@ def literal(value: object) -> Literal:
         case str() if value and is_unicode(value):
             return Literal("text", value)
         case datetime() if value.tzinfo is None:
-            raise wrong(f"{value!r} has no time zone, so it is no instant")
+            raise declaration_error(f"{value!r} has no time zone, so it is no timestamp")
         case datetime() if EARLIEST <= value <= LATEST:
-            return Literal("instant", microseconds(value))
+            return Literal("timestamp", microseconds(value))
         case timedelta():
             return Literal("duration", value // _MICROSECOND)
-    raise wrong(
-        f"{type(value).__name__} {str(value)[:60]!r} cannot stand in a rule: write a finite number (whole numbers up "
+    raise declaration_error(
+        f"{type(value).__name__} {str(value)[:60]!r} cannot be part of a rule: write a finite number (whole numbers up "
         f"to 2**53), a text that is not empty, True, False, an aware datetime, a timedelta, or col(...)"
     )
 
 
-def depth(node: Node) -> int:
-    """How many levels the expression has."""
+def node_depth(node: Node) -> int:
+    """Return the number of levels of the expression."""
     match node:
         case Apply(_, operands):
-            return 1 + max(depth(operand) for operand in operands)
+            return 1 + max(node_depth(operand) for operand in operands)
         case OneOf(operand) | Matches(operand):
-            return 1 + depth(operand)
+            return 1 + node_depth(operand)
         case _:
             return 1
 
 
-def shown(node: Node) -> str:
-    """The expression as a person would write it."""
+def format_node(node: Node) -> str:
+    """Return the expression as text, as it would be written in Python."""
     match node:
-        case Read(column):
+        case ColumnRef(column):
             return column
         case Literal("duration", value):
             return str(timedelta(microseconds=int(value)))
-        case Literal("instant", value):
-            return f"instant {int(value)} us"
+        case Literal("timestamp", value):
+            return f"timestamp {int(value)} us"
         case Literal(_, value):
             return repr(value)
         case Apply("abs" | "length" | "is_missing" as name, (operand,)):
-            return f"{shown(operand)}.{name}()"
+            return f"{format_node(operand)}.{name}()"
         case Apply(name, (operand,)):
-            return f"{name}{shown(operand)}"
+            return f"{name}{format_node(operand)}"
         case Apply(name, (left, right)):
-            return f"({shown(left)} {name} {shown(right)})"
+            return f"({format_node(left)} {name} {format_node(right)})"
         case OneOf(operand, values):
-            return f"{shown(operand)}.is_in([{', '.join(shown(value) for value in values)}])"
+            return f"{format_node(operand)}.is_in([{', '.join(format_node(value) for value in values)}])"
         case Matches(operand, pattern):
-            return f"{shown(operand)}.matches({pattern!r})"
+            return f"{format_node(operand)}.matches({pattern!r})"
         case Apply():
             raise ValueError(node)
 
 
 def to_json(node: Node) -> dict[str, Any]:
-    """The expression as plain data."""
+    """Return the expression as plain data."""
     match node:
-        case Read(column):
+        case ColumnRef(column):
             return {"column": column}
         case Literal(kind, value):
             return {kind: value}
@@ -166,9 +166,11 @@ def to_json(node: Node) -> dict[str, Any]:
 
 
 def from_json(value: Mapping[str, Any]) -> Node:
-    """The inverse of `to_json`; `KeyError`, `TypeError`, `ValueError` or HF101 when it is none."""
+    """Return the expression that `to_json` wrote. Raises `KeyError`, `TypeError`, `ValueError` or HF101 if it is
+    invalid.
+    """
     if "column" in value:
-        return Read(check_name(value["column"], "column"))
+        return ColumnRef(check_name(value["column"], "column"))
     if "operator" not in value:
         return _literal_from_json(value)
     operator, operands = value["operator"], tuple(from_json(operand) for operand in value["of"])
@@ -182,23 +184,23 @@ def from_json(value: Mapping[str, Any]) -> Node:
             return Apply(operator, operands)
         case str(), (_, _) if operator in OPERATORS and operator not in ("abs", "length", "is_missing", "~"):
             return Apply(operator, operands)
-    raise ValueError(f"{operator!r} of {len(operands)} operands is no expression")
+    raise ValueError(f"{operator!r} of {len(operands)} operands is not an expression")
 
 
 def _literal_from_json(value: Mapping[str, Any]) -> Literal:
     ((kind, plain),) = value.items()
-    if kind in ("instant", "duration") and type(plain) is int:
+    if kind in ("timestamp", "duration") and type(plain) is int:
         return Literal(kind, plain)
-    found = literal(plain)
+    found = make_literal(plain)
     if found.kind != kind:
-        raise ValueError(f"{plain!r} is no {kind}")
+        raise ValueError(f"{plain!r} is not a {kind}")
     return found
 
 
 def columns_of(node: Node) -> Iterator[str]:
-    """The columns that the expression reads, in order, each as often as it stands there."""
+    """Yield the columns that the expression reads, in order, with repetitions."""
     match node:
-        case Read(column):
+        case ColumnRef(column):
             yield column
         case Apply(_, operands):
             for operand in operands:
@@ -208,13 +210,13 @@ def columns_of(node: Node) -> Iterator[str]:
 
 
 def check_pattern(pattern: object) -> None:
-    """Raise HF101 when it is not a regular expression of Python's `re`."""
+    """Raise HF101 if `pattern` is not a regular expression of Python's `re`."""
     try:
         re.compile(pattern if isinstance(pattern, str) else "(")
     except re.error as error:
-        raise wrong(f"{pattern!r} is not a regular expression: {error}") from error
+        raise declaration_error(f"{pattern!r} is not a regular expression: {error}") from error
 
 
-def wrong(why: str) -> InputError:
-    """The error of a declaration that cannot be."""
+def declaration_error(why: str) -> InputError:
+    """Return the error of an impossible declaration."""
     return InputError("HF101", why, state="nothing was declared")

@@ -1,7 +1,7 @@
-"""What kind of value each part of a rule is, or why the parts do not fit: checked when a contract takes the rule.
+"""Type check of a rule, done when a contract takes the rule.
 
-Every number is a double and every instant and duration a count of microseconds, so that the batch and the row compute
-with the same arithmetic (IEEE 754). What is not finite, a division by zero above all, is missing.
+Every number is a double, and every timestamp and duration a count of microseconds, so that batch and row compute with
+the same arithmetic (IEEE 754). A value that is not finite, such as a division by zero, is missing.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from holdfast.contract.schema.columns import (
     Timestamp,
 )
 from holdfast.contract.schema.expressions import Rule
-from holdfast.contract.schema.rule_ast import Apply, Literal, Matches, Node, OneOf, Read, shown
-from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US, microseconds, read_moment
+from holdfast.contract.schema.rule_ast import Apply, ColumnRef, Literal, Matches, Node, OneOf, format_node
+from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US, microseconds, read_timestamp
 from holdfast.errors import InputError
 from holdfast.records import duration
 
 Columns: TypeAlias = Mapping[str, Column]
 
 
-class Kind(StrEnum):
-    """What an expression's value can be."""
+class ValueType(StrEnum):
+    """The type of an expression's value."""
 
     NUMBER = "number"
     TEXT = "text"
     BOOLEAN = "boolean"
-    INSTANT = "instant"
+    TIMESTAMP = "timestamp"
     DURATION = "duration"
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
-    """A part of a rule that fits together.
+class TypedNode:
+    """A node of a rule with its type.
 
-    `largest` bounds the size of a number or duration: where it is finite no overflow can happen. `unit` and
-    `semantic` are those of a column, None where it has none or arithmetic has made another of them.
+    `largest` bounds the magnitude of a number or duration: if it is finite, no overflow can happen. `unit` and
+    `semantic` are those of a column; None if the column has none or arithmetic has changed the meaning.
     """
 
     node: Node
-    kind: Kind
-    parts: tuple[Typed, ...] = ()
+    kind: ValueType
+    parts: tuple[TypedNode, ...] = ()
     largest: float = 0.0
     unit: str | None = None
     semantic: str | None = None
@@ -63,28 +63,28 @@ class Typed:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a column or constant, which no arithmetic has touched."""
-        return isinstance(self.node, (Read, Literal))
+        """Return True if it is a column or constant without arithmetic."""
+        return isinstance(self.node, (ColumnRef, Literal))
 
     @property
     def can_overflow(self) -> bool:
-        """Whether the value may be infinite or NaN, and is to be missing then."""
+        """Return True if the value may be infinite or NaN, and is missing then."""
         return not math.isfinite(self.largest)
 
 
 _COMPARISONS: Final = ("==", "!=", "<", "<=", ">", ">=")
 
 
-def check_rule(rule: Rule, columns: Columns) -> Typed:
-    """The kinds of all parts of `rule` over `columns`; `InputError` HF101 when they do not fit."""
+def check_rule(rule: Rule, columns: Columns) -> TypedNode:
+    """Return the types of all parts of `rule` over `columns`. Raises `InputError` HF101 if they do not fit."""
     try:
-        typed = kind_of(rule.expression.node, columns)
-    except _MisfitError as error:
+        typed = infer_types(rule.expression.node, columns)
+    except _TypeMismatchError as error:
         raise InputError("HF101", f"rule {rule.name!r}: {error}", state="nothing was declared") from error
-    if typed.kind is not Kind.BOOLEAN:
+    if typed.kind is not ValueType.BOOLEAN:
         raise InputError(
             "HF101",
-            f"rule {rule.name!r}: {shown(typed.node)} is a {typed.kind}, and a rule is true or false",
+            f"rule {rule.name!r}: {format_node(typed.node)} is a {typed.kind}, and a rule is true or false",
             state="nothing was declared",
             next_command="compare it with something",
         )
@@ -93,174 +93,189 @@ def check_rule(rule: Rule, columns: Columns) -> Typed:
     return typed
 
 
-def kind_of(node: Node, columns: Columns) -> Typed:
-    """The kind of `node` and of its parts."""
+def infer_types(node: Node, columns: Columns) -> TypedNode:
+    """Return the type of `node` and of its parts."""
     match node:
-        case Read(name):
+        case ColumnRef(name):
             if name not in columns:
-                raise _MisfitError(f"there is no column {name!r}; the contract has {', '.join(columns)}")
-            return _column(node, columns[name])
+                raise _TypeMismatchError(
+                    f"there is no column {name!r}; the contract has {', '.join(columns)}"
+                )
+            return _column_type(node, columns[name])
         case Literal(kind, value):
             largest = abs(float(value)) if kind in ("number", "duration") else 0.0
-            return Typed(node, Kind(kind), largest=largest)
+            return TypedNode(node, ValueType(kind), largest=largest)
         case OneOf(operand, values):
-            first = kind_of(operand, columns)
-            literals = tuple(_as_kind(kind_of(value, columns), first.kind) for value in values)
+            first = infer_types(operand, columns)
+            literals = tuple(_convert_literal(infer_types(value, columns), first.kind) for value in values)
             for each in literals:
-                _same_kind(node, first, each)
-            return Typed(node, Kind.BOOLEAN, (first, *literals))
+                _require_same_type(node, first, each)
+            return TypedNode(node, ValueType.BOOLEAN, (first, *literals))
         case Matches(operand):
-            first = kind_of(operand, columns)
-            _only(node, first, Kind.TEXT)
-            return Typed(node, Kind.BOOLEAN, (first,))
+            first = infer_types(operand, columns)
+            _require_type(node, first, ValueType.TEXT)
+            return TypedNode(node, ValueType.BOOLEAN, (first,))
         case Apply(operator, operands):
-            return _applied(node, operator, tuple(kind_of(operand, columns) for operand in operands))
+            return _operator_type(
+                node, operator, tuple(infer_types(operand, columns) for operand in operands)
+            )
         case _:
             assert_never(node)
 
 
-def _column(node: Node, column: Column) -> Typed:
+def _column_type(node: Node, column: Column) -> TypedNode:
     semantic = getattr(column, "semantic", None)
     match column:
         case Number():
             ends = [abs(end) for end in (column.low, column.high) if end is not None]
             largest = max(ends) if len(ends) == 2 else sys.float_info.max
-            return Typed(node, Kind.NUMBER, (), largest, column.unit, semantic, column)
+            return TypedNode(node, ValueType.NUMBER, (), largest, column.unit, semantic, column)
         case Integer():
-            return Typed(node, Kind.NUMBER, (), float(EXACT), column.unit, semantic, column)
+            return TypedNode(node, ValueType.NUMBER, (), float(EXACT), column.unit, semantic, column)
         case Category() | Text():
-            return Typed(node, Kind.TEXT, semantic=semantic, column=column)
+            return TypedNode(node, ValueType.TEXT, semantic=semantic, column=column)
         case Timestamp():
-            return Typed(node, Kind.INSTANT, largest=_EXTENT_US, semantic=semantic, column=column)
+            return TypedNode(
+                node, ValueType.TIMESTAMP, largest=_MAX_TIMESTAMP_US, semantic=semantic, column=column
+            )
         case Boolean() | Label():
-            return Typed(node, Kind.BOOLEAN, semantic=semantic, column=column)
+            return TypedNode(node, ValueType.BOOLEAN, semantic=semantic, column=column)
         case _:
             assert_never(column)
 
 
-_EXTENT_US: Final = float(max(abs(EARLIEST_US), abs(LATEST_US)))
+_MAX_TIMESTAMP_US: Final = float(max(abs(EARLIEST_US), abs(LATEST_US)))
 
 
-def _applied(node: Node, operator: str, parts: tuple[Typed, ...]) -> Typed:
+def _operator_type(node: Node, operator: str, parts: tuple[TypedNode, ...]) -> TypedNode:
     if len(parts) == 2 and operator not in ("&", "|"):
-        parts = _fit_literals(operator, *parts)
+        parts = _convert_literals(operator, *parts)
     match operator, parts:
         case "&" | "|" | "~", _:
             for part in parts:
-                _only(node, part, Kind.BOOLEAN)
-            return Typed(node, Kind.BOOLEAN, parts)
+                _require_type(node, part, ValueType.BOOLEAN)
+            return TypedNode(node, ValueType.BOOLEAN, parts)
         case "is_missing", _:
-            return Typed(node, Kind.BOOLEAN, parts)
+            return TypedNode(node, ValueType.BOOLEAN, parts)
         case "length", (part,):
-            _only(node, part, Kind.TEXT)
-            return Typed(node, Kind.NUMBER, parts, float(EXACT))
+            _require_type(node, part, ValueType.TEXT)
+            return TypedNode(node, ValueType.NUMBER, parts, float(EXACT))
         case "abs" | "-", (part,):
-            _only(node, part, Kind.NUMBER, Kind.DURATION)
+            _require_type(node, part, ValueType.NUMBER, ValueType.DURATION)
             return replace(part, node=node, parts=parts, column=None)
         case _, (left, right) if operator in _COMPARISONS:
-            _same_kind(node, left, right)
-            _same_measure(node, left, right)
-            if left.kind is Kind.BOOLEAN and operator not in ("==", "!="):
-                raise _MisfitError(f"{shown(node)}: true and false have no order")
-            return Typed(node, Kind.BOOLEAN, parts)
+            _require_same_type(node, left, right)
+            _require_same_unit(node, left, right)
+            if left.kind is ValueType.BOOLEAN and operator not in ("==", "!="):
+                raise _TypeMismatchError(f"{format_node(node)}: true and false have no order")
+            return TypedNode(node, ValueType.BOOLEAN, parts)
         case _, (left, right):
-            return _arithmetic(node, operator, left, right)
+            return _arithmetic_type(node, operator, left, right)
         case _:
-            raise _MisfitError(f"{shown(node)} is no expression")
+            raise _TypeMismatchError(f"{format_node(node)} is not an expression")
 
 
 _RESULTS: Final = {
-    ("+", Kind.NUMBER, Kind.NUMBER): Kind.NUMBER,
-    ("-", Kind.NUMBER, Kind.NUMBER): Kind.NUMBER,
-    ("*", Kind.NUMBER, Kind.NUMBER): Kind.NUMBER,
-    ("/", Kind.NUMBER, Kind.NUMBER): Kind.NUMBER,
-    ("-", Kind.INSTANT, Kind.INSTANT): Kind.DURATION,
-    ("+", Kind.INSTANT, Kind.DURATION): Kind.INSTANT,
-    ("+", Kind.DURATION, Kind.INSTANT): Kind.INSTANT,
-    ("-", Kind.INSTANT, Kind.DURATION): Kind.INSTANT,
-    ("+", Kind.DURATION, Kind.DURATION): Kind.DURATION,
-    ("-", Kind.DURATION, Kind.DURATION): Kind.DURATION,
-    ("*", Kind.DURATION, Kind.NUMBER): Kind.DURATION,
-    ("*", Kind.NUMBER, Kind.DURATION): Kind.DURATION,
-    ("/", Kind.DURATION, Kind.NUMBER): Kind.DURATION,
-    ("/", Kind.DURATION, Kind.DURATION): Kind.NUMBER,
+    ("+", ValueType.NUMBER, ValueType.NUMBER): ValueType.NUMBER,
+    ("-", ValueType.NUMBER, ValueType.NUMBER): ValueType.NUMBER,
+    ("*", ValueType.NUMBER, ValueType.NUMBER): ValueType.NUMBER,
+    ("/", ValueType.NUMBER, ValueType.NUMBER): ValueType.NUMBER,
+    ("-", ValueType.TIMESTAMP, ValueType.TIMESTAMP): ValueType.DURATION,
+    ("+", ValueType.TIMESTAMP, ValueType.DURATION): ValueType.TIMESTAMP,
+    ("+", ValueType.DURATION, ValueType.TIMESTAMP): ValueType.TIMESTAMP,
+    ("-", ValueType.TIMESTAMP, ValueType.DURATION): ValueType.TIMESTAMP,
+    ("+", ValueType.DURATION, ValueType.DURATION): ValueType.DURATION,
+    ("-", ValueType.DURATION, ValueType.DURATION): ValueType.DURATION,
+    ("*", ValueType.DURATION, ValueType.NUMBER): ValueType.DURATION,
+    ("*", ValueType.NUMBER, ValueType.DURATION): ValueType.DURATION,
+    ("/", ValueType.DURATION, ValueType.NUMBER): ValueType.DURATION,
+    ("/", ValueType.DURATION, ValueType.DURATION): ValueType.NUMBER,
 }
 
 
-def _arithmetic(node: Node, operator: str, left: Typed, right: Typed) -> Typed:
+def _arithmetic_type(node: Node, operator: str, left: TypedNode, right: TypedNode) -> TypedNode:
     result = _RESULTS.get((operator, left.kind, right.kind))
     if result is None:
         hint = ""
-        if {left.kind, right.kind} == {Kind.NUMBER, Kind.DURATION}:
+        if {left.kind, right.kind} == {ValueType.NUMBER, ValueType.DURATION}:
             hint = "; divide a duration by a timedelta to have a number"
-        raise _MisfitError(f"{shown(node)}: {left.kind} {operator} {right.kind} means nothing{hint}")
+        raise _TypeMismatchError(
+            f"{format_node(node)}: {left.kind} {operator} {right.kind} is undefined{hint}"
+        )
     if operator in ("+", "-"):
-        _same_measure(node, left, right)
+        _require_same_unit(node, left, right)
         unit, largest = left.unit or right.unit, left.largest + right.largest
     else:
         unit = None
         largest = left.largest * right.largest if operator == "*" else math.inf
-    return Typed(node, result, (left, right), largest, unit)
+    return TypedNode(node, result, (left, right), largest, unit)
 
 
-def _fit_literals(operator: str, left: Typed, right: Typed) -> tuple[Typed, Typed]:
-    """A text beside an instant or a duration is read as one: "2013-01-01T00:00:00Z", "15min"."""
-    if left.kind is Kind.INSTANT and operator in ("+", "-"):
-        return left, _as_kind(right, Kind.DURATION) if _is_duration(right) else _as_kind(right, Kind.INSTANT)
-    return _as_kind(left, right.kind), _as_kind(right, left.kind)
+def _convert_literals(operator: str, left: TypedNode, right: TypedNode) -> tuple[TypedNode, TypedNode]:
+    """Read a text beside a timestamp or a duration as one: "2013-01-01T00:00:00Z", "15min"."""
+    if left.kind is ValueType.TIMESTAMP and operator in ("+", "-"):
+        return left, _convert_literal(right, ValueType.DURATION) if _is_duration(right) else _convert_literal(
+            right, ValueType.TIMESTAMP
+        )
+    return _convert_literal(left, right.kind), _convert_literal(right, left.kind)
 
 
-def _is_duration(typed: Typed) -> bool:
-    return isinstance(typed.node, Literal) and typed.kind is Kind.TEXT and "T" not in str(typed.node.value)
+def _is_duration(typed: TypedNode) -> bool:
+    return (
+        isinstance(typed.node, Literal) and typed.kind is ValueType.TEXT and "T" not in str(typed.node.value)
+    )
 
 
-def _as_kind(typed: Typed, wanted: Kind) -> Typed:
+def _convert_literal(typed: TypedNode, wanted: ValueType) -> TypedNode:
     node = typed.node
-    if not isinstance(node, Literal) or typed.kind is not Kind.TEXT:
+    if not isinstance(node, Literal) or typed.kind is not ValueType.TEXT:
         return typed
-    if wanted is Kind.DURATION:
+    if wanted is ValueType.DURATION:
         try:
             us = duration(str(node.value)) // timedelta(microseconds=1)
         except InputError as error:
-            raise _MisfitError(error.what) from error
-        return Typed(Literal("duration", us), Kind.DURATION, largest=abs(float(us)))
-    if wanted is Kind.INSTANT:
-        moment = read_moment(node.value, ZoneInfo("UTC"), local=False)
-        if isinstance(moment, str):
-            raise _MisfitError(
-                f"{node.value!r} is no instant ({moment}); write one like '2013-01-01T05:00:00Z'"
+            raise _TypeMismatchError(error.what) from error
+        return TypedNode(Literal("duration", us), ValueType.DURATION, largest=abs(float(us)))
+    if wanted is ValueType.TIMESTAMP:
+        timestamp = read_timestamp(node.value, ZoneInfo("UTC"), local=False)
+        if isinstance(timestamp, str):
+            raise _TypeMismatchError(
+                f"{node.value!r} is no timestamp ({timestamp}); write one like '2013-01-01T05:00:00Z'"
             )
-        return Typed(Literal("instant", microseconds(moment)), Kind.INSTANT)
+        return TypedNode(Literal("timestamp", microseconds(timestamp)), ValueType.TIMESTAMP)
     return typed
 
 
-def _only(node: Node, part: Typed, *kinds: Kind) -> None:
+def _require_type(node: Node, part: TypedNode, *kinds: ValueType) -> None:
     if part.kind not in kinds:
         wanted = " or ".join(kinds)
-        raise _MisfitError(f"{shown(node)}: {shown(part.node)} is a {part.kind}; it must be a {wanted}")
+        raise _TypeMismatchError(
+            f"{format_node(node)}: {format_node(part.node)} is a {part.kind}; it must be a {wanted}"
+        )
 
 
-def _same_kind(node: Node, left: Typed, right: Typed) -> None:
+def _require_same_type(node: Node, left: TypedNode, right: TypedNode) -> None:
     if left.kind is not right.kind:
         hint = (
             "; divide a duration by a timedelta to have a number"
-            if Kind.DURATION in (left.kind, right.kind)
+            if ValueType.DURATION in (left.kind, right.kind)
             else ""
         )
-        raise _MisfitError(
-            f"{shown(node)}: {shown(left.node)} is a {left.kind} and {shown(right.node)} a {right.kind}{hint}"
+        raise _TypeMismatchError(
+            f"{format_node(node)}: {format_node(left.node)} is a {left.kind} and {format_node(right.node)} a {right.kind}{hint}"
         )
 
 
-def _same_measure(node: Node, left: Typed, right: Typed) -> None:
-    """Miles are not compared with minutes, nor a postal code with a price (R21)."""
+def _require_same_unit(node: Node, left: TypedNode, right: TypedNode) -> None:
+    """Refuse to compare miles with minutes, or a postal code with a price (R21)."""
     for what, one, other in (("unit", left.unit, right.unit), ("semantic", left.semantic, right.semantic)):
         if one is not None and other is not None and one != other:
-            raise _MisfitError(
-                f"{shown(node)}: the {what} of {shown(left.node)} is {one!r} and of {shown(right.node)} {other!r}; "
-                f"multiply by the factor between them, which leaves the {what} behind"
+            raise _TypeMismatchError(
+                f"{format_node(node)}: the {what} of {format_node(left.node)} is {one!r} "
+                f"and of {format_node(right.node)} {other!r}; "
+                f"multiply by the factor between them, which drops the {what}"
             )
 
 
-class _MisfitError(Exception):
-    """Why the parts do not fit; `check_rule` says of which rule."""
+class _TypeMismatchError(Exception):
+    """The parts of a rule do not fit; `check_rule` adds the rule's name."""

@@ -1,8 +1,8 @@
-"""The border: what a source says of its columns is held against what the contract says, before any value is read.
+"""Metadata that a source declares about its columns, compared with the contract before any value is read.
 
-Most sources say nothing, and are taken at the contract's word. What says something is converted or refused: a column in
-kilometres becomes miles, a column in dollars does not, and a postal code is no price however its column is called (R20,
-R21).
+Most sources declare nothing, and the contract applies. A declared unit is converted or refused: a column in
+kilometres becomes miles, a column in dollars does not. A declared semantic must match: a postal code is no price
+(R20, R21).
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Final, TypeAlias
 
 from holdfast.contract.schema.columns import EXACT, Column, Integer, Number
 from holdfast.contract.schema.contract import Contract
-from holdfast.contract.schema.units import SAME, Conversion, conversion
+from holdfast.contract.schema.units import SAME, Conversion, find_conversion
 from holdfast.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnFacts:
-    """What a source says of one of its columns; None is nothing.
+    """What a source declares about one of its columns; None declares nothing.
 
     Parameters
     ----------
     unit
-        The unit that its numbers are in.
+        The unit of its numbers.
     semantic
-        What its values are, in the word that `semantic` of a column would be.
+        The meaning of its values, in the vocabulary of a column's `semantic`.
     """
 
     unit: str | None = None
@@ -35,81 +35,81 @@ class ColumnFacts:
 
 
 Facts: TypeAlias = Mapping[str, ColumnFacts]
-"""By column what its source says of it."""
+"""Declared metadata by column name."""
 
 NO_FACTS: Final[Facts] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
-    """Why a column cannot cross: `reason` as of a row, "<column>|unit" or "<column>|semantic", and what it is in words."""
+class ColumnMismatch:
+    """The reason why a column cannot be read: "<column>|unit" or "<column>|semantic", and a description."""
 
     reason: str
     what: str
 
 
-def crossing(column: Column, facts: ColumnFacts) -> Conversion | Misfit | None:
-    """What becomes of the values of `column` that come with `facts`; None when they stay as they are.
+def column_conversion(column: Column, facts: ColumnFacts) -> Conversion | ColumnMismatch | None:
+    """Return the conversion that values of `column` need; None if they need none.
 
     A fact is compared with what the contract states; where the contract states no semantic, any is let through.
 
-    >>> crossing(Number("distance", unit="mi"), ColumnFacts(unit="km")).apply(1.609344)
+    >>> column_conversion(Number("distance", unit="mi"), ColumnFacts(unit="km")).apply(1.609344)
     1.0
-    >>> crossing(Number("cost", unit="USD", semantic="price"), ColumnFacts(semantic="postal_code")).reason
+    >>> column_conversion(Number("cost", unit="USD", semantic="price"), ColumnFacts(semantic="postal_code")).reason
     'cost|semantic'
     """
     name = column.name
     if facts.semantic is not None and column.semantic not in (None, facts.semantic):
-        return Misfit(
+        return ColumnMismatch(
             f"{name}|semantic",
-            f"column {name!r} comes as {facts.semantic!r}, and is {column.semantic!r} in the contract",
+            f"column {name!r} is declared as {facts.semantic!r}; the contract says {column.semantic!r}",
         )
     if facts.unit is None:
         return None
     if not isinstance(column, (Number, Integer)):
-        return Misfit(
+        return ColumnMismatch(
             f"{name}|unit",
-            f"column {name!r} comes in {facts.unit!r}, and is a {type(column).__name__}, without unit",
+            f"column {name!r} is declared in {facts.unit!r}; the contract says {type(column).__name__}, which has no unit",
         )
-    found = conversion(facts.unit, column.unit)
+    found = find_conversion(facts.unit, column.unit)
     if found is None:
-        return Misfit(
+        return ColumnMismatch(
             f"{name}|unit",
-            f"column {name!r} comes in {facts.unit!r}, which does not convert to the contract's {column.unit!r}",
+            f"column {name!r} is declared in {facts.unit!r}, which does not convert to the contract's {column.unit!r}",
         )
     return None if found == SAME else found
 
 
-def crossings(contract: Contract, facts: Facts) -> dict[str, Conversion]:
-    """The conversions of a whole delivery, by column.
+def column_conversions(contract: Contract, facts: Facts) -> dict[str, Conversion]:
+    """Return the conversions of a delivery, by column.
 
     Raises
     ------
     InputError
-        HF202 when a column cannot cross; the message names every such column, and both sides of each.
+        HF202 if a column's unit or semantic does not fit; the message names each such column and both sides.
     """
     found = {
-        column.name: crossing(column, facts[column.name])
+        column.name: column_conversion(column, facts[column.name])
         for column in contract.columns
         if column.name in facts
     }
-    misfits = [each.what for each in found.values() if isinstance(each, Misfit)]
+    misfits = [each.what for each in found.values() if isinstance(each, ColumnMismatch)]
     if misfits:
         raise InputError(
             "HF202",
             "; ".join(misfits),
             state="no row was read",
-            next_command="correct the source, or what it says of its columns, or the contract",
+            next_command="correct the source, its column metadata, or the contract",
         )
     return {name: each for name, each in found.items() if isinstance(each, Conversion)}
 
 
-def convert_value(column: Column, how: Conversion, value: object) -> object:
-    """One value of `column` in the contract's unit; None is missing, and what is no number is left for the row check.
+def convert_value(column: Column, conversion: Conversion, value: object) -> object:
+    """Return one value of `column` in the contract's unit. None, and what is no number, is returned as it is.
 
-    Raises `Inexact` when a whole number would not stay whole.
+    Raises `InexactError` if a whole number would not stay whole.
 
-    >>> convert_value(Integer("minutes", unit="min"), conversion("h", "min"), 2)
+    >>> convert_value(Integer("minutes", unit="min"), find_conversion("h", "min"), 2)
     120
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -117,15 +117,15 @@ def convert_value(column: Column, how: Conversion, value: object) -> object:
     if isinstance(column, Integer):
         if not isinstance(value, int) or abs(value) > EXACT:
             return value
-        whole = how.apply(float(value))
+        whole = conversion.apply(float(value))
         if not whole.is_integer() or abs(whole) > EXACT:
             raise InexactError(column.name)
         return int(whole)
     try:
-        return how.apply(float(value))
-    except OverflowError:  # beyond double precision, which the row check says
+        return conversion.apply(float(value))
+    except OverflowError:  # beyond double precision: the row check reports it
         return value
 
 
 class InexactError(Exception):
-    """A whole number that is none in the contract's unit; the text is the column's name."""
+    """A whole number has no exact counterpart in the contract's unit; the text is the column's name."""

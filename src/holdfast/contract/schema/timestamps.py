@@ -1,8 +1,8 @@
-"""Instants: which texts and `datetime` values name one, and which do not.
+"""Timestamps: which texts and `datetime` values name a point in time.
 
-A text is read by RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), section 5.6: a date, 'T' or a space, a
-time with seconds, an optional fraction, an offset. Digits beyond the microsecond are cut off. Leap seconds
-(":60") are not read.
+A text is read by RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), section 5.6: a date, 'T' or a space, a time with
+seconds, an optional fraction, an offset. Digits beyond the microsecond are cut off. Leap seconds (":60") are not
+read.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from holdfast.errors import InputError
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
-"""The earliest and latest instants of a row: a day inside what `datetime` can show in every zone."""
+"""The earliest and latest timestamps of a row: a day inside what `datetime` can represent in every zone."""
 LATEST: Final = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
 LOCAL_YEARS: Final = (1900, 2099)
-"""The years in which a wall clock without an offset is read: zone rules are lore before and guesses after."""
+"""The years in which a wall clock without an offset is read. Zone rules are unreliable before and guesses after."""
 
 DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIME: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
@@ -33,21 +33,21 @@ _KNOWN_ZONES: Final = (timezone, ZoneInfo)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-def microseconds(moment: datetime) -> int:
-    """Microseconds from 1970-01-01T00:00:00Z to `moment`, exactly.
+def microseconds(timestamp: datetime) -> int:
+    """Return the microseconds from 1970-01-01T00:00:00Z to `timestamp`, exactly.
 
     >>> microseconds(datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))
     -1
     """
-    return (moment - EPOCH) // _MICROSECOND
+    return (timestamp - EPOCH) // _MICROSECOND
 
 
 EARLIEST_US: Final = microseconds(EARLIEST)
 LATEST_US: Final = microseconds(LATEST)
 
 
-def read_moment(value: object, zone: tzinfo, *, local: bool) -> datetime | str:
-    """The instant that `value` names, or the reason why it names none.
+def read_timestamp(value: object, zone: tzinfo, *, local: bool) -> datetime | str:
+    """Return the timestamp that `value` names, or the reason why it names none.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ def read_moment(value: object, zone: tzinfo, *, local: bool) -> datetime | str:
     Examples
     --------
     >>> new_york = ZoneInfo("America/New_York")
-    >>> read_moment("2013-03-10 02:30:00", new_york, local=True)
+    >>> read_timestamp("2013-03-10 02:30:00", new_york, local=True)
     'gap'
-    >>> read_moment("2013-03-10T02:30:00-05:00", new_york, local=False).astimezone(UTC).isoformat()
+    >>> read_timestamp("2013-03-10T02:30:00-05:00", new_york, local=False).astimezone(UTC).isoformat()
     '2013-03-10T07:30:00+00:00'
     """
     if isinstance(value, str):
@@ -75,27 +75,27 @@ def read_moment(value: object, zone: tzinfo, *, local: bool) -> datetime | str:
         if found is None:
             return "type"
         try:
-            moment = datetime.fromisoformat(value.upper())
+            timestamp = datetime.fromisoformat(value.upper())
         except ValueError:  # 30 February, year 0
             return "type"
         naive, skipped = found[1] is None, False
     elif isinstance(value, datetime):
-        moment = value
-        early, late = _two_readings(moment)
+        timestamp = value
+        early, late = _offsets_around_change(timestamp)
         naive, skipped = early is None, early is not None and late is not None and early < late
     else:
         return "type"
     if naive:
-        return _read_local(moment.replace(tzinfo=None), zone) if local else "zone"
-    if not 1 < moment.year < 9999 and not EARLIEST <= moment <= LATEST:
+        return _read_local(timestamp.replace(tzinfo=None), zone) if local else "zone"
+    if not 1 < timestamp.year < 9999 and not EARLIEST <= timestamp <= LATEST:
         return "range"
-    return "gap" if skipped else moment
+    return "gap" if skipped else timestamp
 
 
 def _read_local(wall: datetime, zone: tzinfo) -> datetime | str:
     if not LOCAL_YEARS[0] <= wall.year <= LOCAL_YEARS[1]:
         return "range"
-    early, late = _two_readings(wall.replace(tzinfo=zone))
+    early, late = _offsets_around_change(wall.replace(tzinfo=zone))
     assert early is not None
     assert late is not None
     if early == late:
@@ -103,32 +103,32 @@ def _read_local(wall: datetime, zone: tzinfo) -> datetime | str:
     return "gap" if early < late else "fold"
 
 
-def _two_readings(moment: datetime) -> tuple[timedelta | None, timedelta | None]:
-    """The offsets before and after a change of the clock at that wall time; equal when there is none.
+def _offsets_around_change(timestamp: datetime) -> tuple[timedelta | None, timedelta | None]:
+    """Return the offsets before and after a clock change at that wall time; equal if there is no change.
 
     The clock is put forward over a gap and back over a fold (PEP 495), so the first is smaller in a gap.
     """
-    zone = moment.tzinfo
+    zone = timestamp.tzinfo
     if isinstance(zone, _KNOWN_ZONES):
         fixed = zone.utcoffset(None)  # of a zone that never changes its clocks, and of no other
         if fixed is not None:
             return fixed, fixed
-    first = moment.utcoffset()
+    first = timestamp.utcoffset()
     if first is None:
         return None, None
-    second = moment.replace(fold=1 - moment.fold).utcoffset()
-    return (second, first) if moment.fold else (first, second)
+    second = timestamp.replace(fold=1 - timestamp.fold).utcoffset()
+    return (second, first) if timestamp.fold else (first, second)
 
 
-def instant_us(value: object, column: Timestamp) -> int:
-    """The instant of a valid value of `column`, in microseconds since the epoch in UTC.
+def timestamp_us(value: object, column: Timestamp) -> int:
+    """Return a valid value of `column` in microseconds since the epoch, UTC.
 
     Raises
     ------
     InputError
-        HF502 with the reason when the value names no instant.
+        HF502 with the reason if the value names no timestamp.
     """
-    moment = read_moment(value, ZoneInfo(column.tz), local=column.naive == "local")
-    if isinstance(moment, str):
-        raise InputError("HF502", f"{value!r} breaks {column.name}|{moment}")
-    return microseconds(moment)
+    timestamp = read_timestamp(value, ZoneInfo(column.tz), local=column.naive == "local")
+    if isinstance(timestamp, str):
+        raise InputError("HF502", f"{value!r} breaks {column.name}|{timestamp}")
+    return microseconds(timestamp)

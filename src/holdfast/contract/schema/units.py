@@ -1,9 +1,9 @@
-"""Units of measure: which ones are the same, which convert, and how, exactly (R21, R22).
+"""Units of measure: which are equal, which convert, and by what exact conversion (R21, R22).
 
-The definitions are those of Pint (https://pint.readthedocs.io), read on first use because that takes a second: a
-contract whose sources state its own units never needs them. A unit that Pint does not know, such as a currency or
-"seat", is a word that equals only itself. A conversion is one multiplication, one addition and one division of
-doubles, the same for a column and for a value.
+The definitions are those of Pint (https://pint.readthedocs.io). They are loaded on first use, which takes a second; a
+contract whose sources state its own units never loads them. A unit unknown to Pint, such as a currency or "seat",
+equals only itself. A conversion is one multiplication, one addition and one division of doubles, for a column as for
+a value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _WORD: Final = r"(?:[^\W\d_][\w]*|%|°[CF])"
 _POWER: Final = r"(?:(?:\^|\*\*)-?[1-9])?"
 _UNIT: Final = re.compile(rf"(?:1/)?{_WORD}{_POWER}(?:[ */]{_WORD}{_POWER}){{0,5}}")
-"""What is shown to Pint at all: it computes whatever it is given, and a sender's text may ask for 9**9**9."""
+"""The texts that are passed to Pint. Pint evaluates its input, and a sender's text may be 9**9**9."""
 
 _LONGEST: Final = 48
 
@@ -34,9 +34,9 @@ Measured = TypeVar("Measured", float, "NDArray[np.float64]")
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """From one unit to another: `(value * numerator + addend) / denominator` in double precision.
+    """Convert one unit into another: `(value * numerator + addend) / denominator` in double precision.
 
-    The three are whole numbers wherever the definitions allow, so that 32 degF is 0 degC and not nearly.
+    The three are whole numbers if the definitions allow, so that 32 degF is exactly 0 degC.
     """
 
     numerator: float
@@ -44,7 +44,7 @@ class Conversion:
     denominator: float
 
     def apply(self, value: Measured) -> Measured:
-        """The value, or each of a column of doubles, in the other unit."""
+        """Return a value, or a column of doubles, in the other unit."""
         return (value * self.numerator + self.addend) / self.denominator
 
 
@@ -52,72 +52,72 @@ SAME: Final = Conversion(1.0, 0.0, 1.0)
 
 
 @functools.lru_cache(maxsize=1024)
-def conversion(source: str, target: str) -> Conversion | None:
-    """How a number in `source` becomes one in `target`; `SAME` when they are one unit, None when there is no way.
+def find_conversion(source: str, target: str) -> Conversion | None:
+    """Return the conversion from `source` to `target`: `SAME` for equal units, None if there is none.
 
     A temperature is a point on its scale. Plain numbers, "1", "%", "ppm", convert into each other; angles, bits and
     counts into them do not. Logarithmic units do not convert.
 
-    >>> conversion("km", "mi").apply(1.609344), conversion("degF", "degC").apply(32.0), conversion("h", "min").apply(1.5)
-    (1.0, 0.0, 90.0)
-    >>> conversion("mi", "mile") == SAME, conversion("USD", "EUR"), conversion("mi", "h")
+    >>> [find_conversion(*units).apply(value) for *units, value in (("km", "mi", 1.609344), ("degF", "degC", 32.0))]
+    [1.0, 0.0]
+    >>> find_conversion("mi", "mile") == SAME, find_conversion("USD", "EUR"), find_conversion("mi", "h")
     (True, None, None)
     """
     if source == target:
         return SAME
-    one, other = _known(source), _known(target)
-    if one is None or other is None or _root(one) != _root(other):
+    one, other = _parse_unit(source), _parse_unit(target)
+    if one is None or other is None or _root_units(one) != _root_units(other):
         return None
-    return _linear(one, other)
+    return _linear_conversion(one, other)
 
 
-def same_unit(one: str, other: str) -> bool:
-    """Whether two words mean one unit.
+def is_same_unit(one: str, other: str) -> bool:
+    """Return True if two words mean the same unit.
 
-    >>> same_unit("min", "minutes"), same_unit("USD", "USD"), same_unit("USD", "usd")
+    >>> is_same_unit("min", "minutes"), is_same_unit("USD", "USD"), is_same_unit("USD", "usd")
     (True, True, False)
     """
-    return conversion(one, other) == SAME
+    return find_conversion(one, other) == SAME
 
 
 @functools.cache
-def definitions() -> pint.UnitRegistry[Any]:
-    """Pint's definitions, with exact fractions; the first call takes about a second and 30 MB."""
+def load_definitions() -> pint.UnitRegistry[Any]:
+    """Load Pint's definitions with exact fractions. The first call takes about a second and 30 MB."""
     import pint  # here, because of that
 
     return pint.UnitRegistry(non_int_type=Fraction)
 
 
-def are_read() -> bool:
-    """Whether `conversion` of two different words is quick now."""
-    return definitions.cache_info().currsize > 0
+def is_loaded() -> bool:
+    """Return True if the definitions are loaded, so that `find_conversion` of two different words is fast."""
+    return load_definitions.cache_info().currsize > 0
 
 
-def _known(unit: str) -> Any:
+def _parse_unit(unit: str) -> Any:
     if unit == "1":
-        return definitions().Unit("dimensionless")
+        return load_definitions().Unit("dimensionless")
     if len(unit) > _LONGEST or not _UNIT.fullmatch(unit):
         return None
     import pint
 
     try:
-        return definitions().parse_units(unit.replace("%", "percent").removeprefix("1/")) ** (
+        return load_definitions().parse_units(unit.replace("%", "percent").removeprefix("1/")) ** (
             -1 if unit.startswith("1/") else 1
         )
     except (pint.PintError, ValueError, TypeError, AssertionError):  # what Pint does not know, or cannot read
         return None
 
 
-def _root(unit: Any) -> Any:
-    return definitions().get_root_units(unit)[1]
+def _root_units(unit: Any) -> Any:
+    return load_definitions().get_root_units(unit)[1]
 
 
-def _linear(one: Any, other: Any) -> Conversion | None:
+def _linear_conversion(one: Any, other: Any) -> Conversion | None:
     import pint
 
     try:
         zero, first, second = (
-            Fraction(definitions().convert(Fraction(value), one, other)) for value in (0, 1, 2)
+            Fraction(load_definitions().convert(Fraction(value), one, other)) for value in (0, 1, 2)
         )
     except (pint.PintError, ValueError, TypeError, OverflowError):  # logarithms have no exact zero
         return None

@@ -170,7 +170,7 @@ def requests_of(store: Store, model: str, champion: str, contract: Contract) -> 
         dict(zip(names, row, strict=True)) for each in found if each.version == champion for row in each.rows
     ]
     whole = [row for row in asked if None not in row.values()]
-    return whole or synthetic_rows.specimens(contract, 200)
+    return whole or synthetic_rows.synthetic_rows(contract, 200)
 
 
 def tensors(contract: Contract, row: dict[str, Any], number: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.contract.evolution.compatibility import Border, Kind, worst
+from holdfast.contract.evolution.compatibility import Boundary, Compatibility, worst
 from holdfast.contract.evolution.diff import compare
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.store import Store
@@ -28,7 +28,8 @@ def breaking_callers_of(connection: Transaction, store: Store, version: str) -> 
         if row.contract_hash not in breaking:
             other = contracts.find(connection, row.contract_hash)
             breaking[row.contract_hash] = other is not None and (
-                worst(map(compare(known, other).at, (Border.CALLERS, Border.MODELS))) is Kind.BREAKING
+                worst(map(compare(known, other).at, (Boundary.CALLERS, Boundary.MODELS)))
+                is Compatibility.BREAKING
             )
     return frozenset(row.version for row in rows if breaking[row.contract_hash])
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from holdfast.contract import Contract, compile_row, dtypes
-from holdfast.contract.evolution.compatibility import Border, Kind
+from holdfast.contract.evolution.compatibility import Boundary, Compatibility
 from holdfast.contract.evolution.diff import compare
 from holdfast.control.evaluation.sandbox import Tried, tried
 from holdfast.control.training.examples import read_examples, split_days, with_aggregates
@@ -79,7 +79,7 @@ class _HeldOut:
     def asked_of(self, row: VersionRow, about: VersionMetadata) -> _Answers | None:
         """What version `row` answers; None when it does not understand rows of the model's contract, or does not answer."""
         own = Contract.from_json(about.contract_json)
-        if compare(own, self._model.contract).at(Border.MODELS) is Kind.BREAKING:
+        if compare(own, self._model.contract).at(Boundary.MODELS) is Compatibility.BREAKING:
             return None
         rows = self.rows(aggregates_from_json(about.aggregates_json))
         # Of a column that was dropped since, every value is missing: callers may leave it out.

@@ -16,7 +16,7 @@ from math import isnan
 from typing import Any, Final
 
 from holdfast.contract import Contract, Timestamp
-from holdfast.contract.row.adapter import Crossing
+from holdfast.contract.row.adapter import RowAdapter
 from holdfast.contract.schema.timestamps import EPOCH
 from holdfast.control.collect.log_context import slicer_of
 from holdfast.control.collect.shadow_pairs import Slicer, no_slices
@@ -185,13 +185,13 @@ def _crossed(
     store: Store, candidate: _Candidate, requests: Iterable[Recorded], report: ReplayReport
 ) -> list[_Asked]:
     """Each request as the candidate's contract reads it, with the reasons why it refuses some."""
-    crossings: dict[str, Crossing | None] = {}
+    crossings: dict[str, RowAdapter | None] = {}
     asked: list[_Asked] = []
     for request in requests:
         if request.version not in crossings:
             try:
                 told = Contract.from_json(_about(store, request.version).contract_json)
-                crossings[request.version] = Crossing(told, candidate.contract)
+                crossings[request.version] = RowAdapter(told, candidate.contract)
             except HoldfastError as error:
                 crossings[request.version] = None
                 report.left_out[request.version] = f"its contract cannot be read: {error.what}"

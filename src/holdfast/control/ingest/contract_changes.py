@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.contract import Contract
-from holdfast.contract.evolution.compatibility import Border, Evolution, Kind, in_words, worst
+from holdfast.contract.evolution.compatibility import (
+    Boundary,
+    Compatibility,
+    Evolution,
+    describe_changes,
+    worst,
+)
 from holdfast.contract.evolution.diff import compare
 from holdfast.declaration import Model
 from holdfast.errors import NotFoundError, RefusedError
@@ -54,7 +60,11 @@ class ContractChange:
         if self.evolution is None:
             told = f"contract {self.after[:12]} follows {self.before[:12]}, which the ledger does not have to compare with"
             return (Violation(CHECK, "", Level.WARNING, told),)
-        found = [change for change in self.evolution.changes if change.at(Border.ROWS) is not Kind.COMPATIBLE]
+        found = [
+            change
+            for change in self.evolution.changes
+            if change.at(Boundary.ROWS) is not Compatibility.COMPATIBLE
+        ]
         return tuple(
             Violation(
                 CHECK,
@@ -72,7 +82,7 @@ class ContractChange:
         if self.evolution is None:
             return f"{told}; the old one is not in the ledger"
         accepted = ", accepted" if self.accepted else ""
-        return f"{told}, {self.evolution.at(Border.ROWS)}{accepted}: {in_words(self.evolution.changes)}"
+        return f"{told}, {self.evolution.at(Boundary.ROWS)}{accepted}: {describe_changes(self.evolution.changes)}"
 
 
 def check(connection: Transaction, feed: Feed) -> ContractChange | None:
@@ -89,7 +99,7 @@ def check(connection: Transaction, feed: Feed) -> ContractChange | None:
     old = contracts.find(connection, before)
     evolution = None if old is None else compare(old, feed.contract)
     accepted = contracts.is_accepted(connection, feed.name, before, feed.contract.hash)
-    if evolution is not None and evolution.at(Border.ROWS) is Kind.BREAKING and not accepted:
+    if evolution is not None and evolution.at(Boundary.ROWS) is Compatibility.BREAKING and not accepted:
         raise _refused(feed, evolution)
     return ContractChange(feed.name, before, feed.contract.hash, evolution, accepted)
 
@@ -157,10 +167,11 @@ def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, n
         )
     old = Contract.from_json(read_metadata(blobs.get(store, champion.digest)).contract_json)
     evolution = compare(old, model.contract)
-    if worst(map(evolution.at, (Border.CALLERS, Border.MODELS))) is Kind.BREAKING:
+    if worst(map(evolution.at, (Boundary.CALLERS, Boundary.MODELS))) is Compatibility.BREAKING:
+        changes = describe_changes(evolution.of(Compatibility.BREAKING))
         raise RefusedError(
             "HF210",
-            f"the contract of model {model.name!r} breaks its callers: {in_words(evolution.of(Kind.BREAKING))}",
+            f"the contract of model {model.name!r} breaks its callers: {changes}",
             state="nothing was changed",
             next_command="take the change back in the declaration, or declare the model under a name of its own",
         )
@@ -189,7 +200,7 @@ def _refuse_misreading(connection: Transaction, feed: Feed, *, state: str) -> No
         raise RefusedError(
             "HF210",
             f"the contract of feed {feed.name!r} would read {use.rows_loaded:,} live rows wrongly, those of "
-            f"{', '.join(named)}{more} under contract {use.contract_hash[:12]}: {in_words(wrong)}",
+            f"{', '.join(named)}{more} under contract {use.contract_hash[:12]}: {describe_changes(wrong)}",
             state=state,
             next_command=(
                 "give what changed a column of its own name; or, if the rows are wrong as they are, "
@@ -199,10 +210,10 @@ def _refuse_misreading(connection: Transaction, feed: Feed, *, state: str) -> No
 
 
 def _refused(feed: Feed, evolution: Evolution) -> RefusedError:
-    broken = [change for change in evolution.changes if change.at(Border.ROWS) is Kind.BREAKING]
+    broken = [change for change in evolution.changes if change.at(Boundary.ROWS) is Compatibility.BREAKING]
     return RefusedError(
         "HF210",
-        f"the contract of feed {feed.name!r} breaks what is loaded: {in_words(broken)}",
+        f"the contract of feed {feed.name!r} breaks what is loaded: {describe_changes(broken)}",
         state="nothing was loaded",
         next_command=(
             "take the change back in the declaration, or take it upon yourself: "

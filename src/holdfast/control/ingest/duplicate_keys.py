@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from holdfast.contract import REASONS, as_delivered
+from holdfast.contract import REASONS, to_text_rows
 from holdfast.control.ingest.references import Resolved
 from holdfast.feeds import Feed
 from holdfast.feeds.admission import KNOWN
@@ -73,7 +73,7 @@ def apart(feed: Feed, resolved: Resolved, valid: pl.DataFrame, known: Known) -> 
     return replace(
         resolved,
         valid=valid.filter(~known.flags),
-        quarantined=pl.concat([as_delivered(resolved.quarantined), as_delivered(again)], how="diagonal"),
+        quarantined=pl.concat([to_text_rows(resolved.quarantined), to_text_rows(again)], how="diagonal"),
         reasons={**resolved.reasons, reason: known.rows},
     )
 

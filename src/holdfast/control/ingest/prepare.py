@@ -14,7 +14,7 @@ from typing import Final
 
 import polars as pl
 
-from holdfast.contract import BatchCheck, Contract, as_delivered, compile_batch
+from holdfast.contract import BatchCheck, Contract, compile_batch, to_text_rows
 from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.control.ingest import contract_changes, duplicate_keys, references
 from holdfast.control.ingest.duplicate_keys import Known
@@ -228,7 +228,7 @@ def _write(
     contract_files.keep(stage.root, feed.contract.hash, feed.contract.to_json())
     written = stage.write_parts(feed.name, slices, footer, event_time=feed.contract.event_time)
     if not examined.quarantined.is_empty():
-        written.append(stage.write(quarantine_table(feed.name), as_delivered(examined.quarantined), footer))
+        written.append(stage.write(quarantine_table(feed.name), to_text_rows(examined.quarantined), footer))
     stage.seal()
     return tuple(written)
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from holdfast.contract import REASONS, BatchVerdict, as_delivered
+from holdfast.contract import REASONS, BatchVerdict, to_text_rows
 from holdfast.feeds import Feed
 from holdfast.feeds.expectations import Reference
 from holdfast.records import Level, Violation, duration
@@ -64,7 +64,7 @@ def resolve(store: Store, feed: Feed, verdict: BatchVerdict) -> Resolved:
         for reason, rows in lost.items()
     ).list.drop_nulls()
     apart = valid.with_columns(reasons.alias(REASONS)).filter(bad)
-    quarantined = pl.concat([as_delivered(verdict.quarantined), as_delivered(apart)], how="diagonal")
+    quarantined = pl.concat([to_text_rows(verdict.quarantined), to_text_rows(apart)], how="diagonal")
     counts = Counter(verdict.counts) + Counter({reason: int(rows.sum()) for reason, rows in lost.items()})
     return Resolved(valid.filter(~bad), quarantined, dict(counts), tuple(violations), tuple(referred))
 

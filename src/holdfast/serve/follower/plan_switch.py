@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from holdfast.contract.evolution.compatibility import Border, Kind, worst
+from holdfast.contract.evolution.compatibility import Boundary, Compatibility, worst
 from holdfast.contract.evolution.diff import compare
 from holdfast.errors import IntegrityError
 from holdfast.records import TrafficPlan
@@ -118,9 +118,9 @@ def breaking(old: LoadedVersion, new: LoadedVersion) -> str:
     if old.contract.hash == new.contract.hash:
         return ""
     evolution = compare(old.contract, new.contract)
-    if worst(map(evolution.at, (Border.CALLERS, Border.MODELS))) is not Kind.BREAKING:
+    if worst(map(evolution.at, (Boundary.CALLERS, Boundary.MODELS))) is not Compatibility.BREAKING:
         return ""
-    return "; ".join(f"{change.column}: {change.what}" for change in evolution.of(Kind.BREAKING))
+    return "; ".join(f"{change.column}: {change.what}" for change in evolution.of(Compatibility.BREAKING))
 
 
 def must_understand(challenger: LoadedVersion, champion: LoadedVersion) -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from holdfast.contract.schema.source_metadata import crossing
+from holdfast.contract.schema.source_metadata import column_conversion
 from holdfast.features import OnlineTable
 from holdfast.records import Arm, TrafficPlan
 from holdfast.rollout import salt_of
@@ -45,7 +45,7 @@ class Serving:
         for one, other in itertools.permutations(compiled.values(), 2):
             # Asked here, so that no request waits for the definitions of units.
             for name, facts in one.unlike(other).items():
-                crossing(one.contract.column(name), facts)
+                column_conversion(one.contract.column(name), facts)
         copied = salt_of(f"shadow of {plan.model}", plan.rollout if plan.rollout is not None else 0)
         return cls(plan, endpoints[plan.champion], endpoints, versions, salt, copied)
 

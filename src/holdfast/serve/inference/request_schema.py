@@ -14,7 +14,7 @@ from holdfast.contract import (
     compile_row,
     compile_rules,
     microseconds,
-    read_moment,
+    read_timestamp,
 )
 from holdfast.serve.inference.fast_check import screen
 from holdfast.serve.inference.unit_conversion import converted
@@ -100,7 +100,7 @@ class Endpoint:
                 return False
             event = name == self._event[0]
             for value in set(values):
-                moment = read_moment(value, zone, local=local)
+                moment = read_timestamp(value, zone, local=local)
                 if isinstance(moment, str):
                     return False
                 if event:
@@ -109,7 +109,7 @@ class Endpoint:
 
     @staticmethod
     def _moment(text: object, name: str, zone: ZoneInfo, local: bool) -> int:
-        moment = read_moment(text, zone, local=local)
+        moment = read_timestamp(text, zone, local=local)
         if isinstance(moment, str):
             raise RequestError("HF502", f"the event time cannot be read: {moment}", [f"{name}|{moment}"])
         return microseconds(moment)

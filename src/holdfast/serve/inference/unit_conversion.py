@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from holdfast.contract import Column, ColumnFacts
-from holdfast.contract.schema.source_metadata import InexactError, Misfit, convert_value, crossing
-from holdfast.contract.schema.units import are_read, definitions
+from holdfast.contract.schema.source_metadata import (
+    ColumnMismatch,
+    InexactError,
+    column_conversion,
+    convert_value,
+)
+from holdfast.contract.schema.units import is_loaded, load_definitions
 from holdfast.errors import UnavailableError
 from holdfast.serve.protocol.oip import RequestError
 
@@ -28,13 +33,13 @@ def converted(
         HF503 while the definitions of units are read, which takes a second once in a server's life, beside the requests.
     """
     known = [name for name in facts if name in columns]
-    if not are_read() and any(_foreign(columns[name], facts[name]) for name in known):
+    if not is_loaded() and any(_foreign(columns[name], facts[name]) for name in known):
         _read_beside()
     found = dict(values)
     for name in known:
         column = columns[name]
-        how = crossing(column, facts[name])
-        if isinstance(how, Misfit):
+        how = column_conversion(column, facts[name])
+        if isinstance(how, ColumnMismatch):
             raise RequestError("HF502", how.what, [how.reason])
         if how is not None:
             try:
@@ -59,6 +64,6 @@ def _read_beside() -> None:
 
 def _read() -> None:
     try:
-        definitions()
+        load_definitions()
     finally:
         _ONCE.release()

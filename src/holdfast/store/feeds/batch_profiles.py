@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
-from holdfast.contract.profile.profile import Profile, merge_alike
+from holdfast.contract.profile.profile import Profile, merge_compatible
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import LIVE, at_version, same_load
 from holdfast.store.feeds import contracts
@@ -93,4 +93,4 @@ def _together(profiles: list[Profile | None]) -> tuple[Profile | None, tuple[str
     known = [profile for profile in profiles if profile is not None]
     if not known or len(known) < len(profiles):
         return None, ()
-    return merge_alike(known)
+    return merge_compatible(known)

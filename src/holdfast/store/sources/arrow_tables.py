@@ -9,7 +9,7 @@ from typing import Final
 import polars as pl
 import pyarrow as pa
 
-from holdfast.contract import Contract, Integer, Number, Typed, from_frame
+from holdfast.contract import Contract, Integer, Number, TypedBatch, from_frame
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import InputError
 
@@ -41,7 +41,7 @@ def facts_of(schema: pa.Schema) -> dict[str, ColumnFacts]:
     return found
 
 
-def with_facts(contract: Contract, table: pa.Table) -> Typed:
+def with_facts(contract: Contract, table: pa.Table) -> TypedBatch:
     """The rows of a table whose types Polars knows, in the units that its fields name."""
     return from_frame(contract, pl.DataFrame(pl.from_arrow(table)), facts_of(table.schema))
 
@@ -63,7 +63,7 @@ def plain(table: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def typed(contract: Contract, table: pa.Table) -> Typed:
+def typed(contract: Contract, table: pa.Table) -> TypedBatch:
     """The rows of a `plain` table. A `numeric` becomes the double or integer that is written the same; where there is none
     its row has the fault `not_exact`.
     """

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from holdfast.contract import MISSING_WORDS, Contract, Typed, from_objects, from_text
+from holdfast.contract import MISSING_WORDS, Contract, TypedBatch, from_objects, from_text
 from holdfast.errors import InputError
 from holdfast.store.sources import arrow_tables, csv_reader, json_lines
 from holdfast.store.sources.decompress import TooLargeError, unpacked
@@ -20,12 +20,14 @@ from holdfast.store.sources.opener import Spec, open_source
 _SMALL_BYTES: Final = 1 << 20
 
 
-def read(spec: Spec, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS) -> Typed:
+def read(spec: Spec, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS) -> TypedBatch:
     """The rows of the source at `spec`; raises as `open_source` and `parse` do."""
     return parse(open_source(spec), contract, missing_words=missing_words)
 
 
-def parse(source: Source, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS) -> Typed:
+def parse(
+    source: Source, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS
+) -> TypedBatch:
     """The rows of `source`. CSV is text and read by the contract's rules, `missing_words` being what means a missing
     value; JSON, Parquet and a database bring types, which are widened as `from_objects` and `from_frame` say.
 
@@ -47,7 +49,7 @@ def parse(source: Source, contract: Contract, *, missing_words: tuple[str, ...] 
 
 def _parse_file(
     source: Bundle, file: File, contract: Contract, missing_words: tuple[str, ...], limit_bytes: int
-) -> tuple[Typed, int]:
+) -> tuple[TypedBatch, int]:
     """The rows of one file, and how many bytes it was when unpacked."""
     name = source.name if source.alone else f"{source.name}: {file.name}"
     try:
@@ -88,13 +90,13 @@ def _unpacked_bytes(metadata: pq.FileMetaData) -> int:
     return max(int(groups), int(metadata.num_rows) * int(metadata.num_columns))
 
 
-def _joined(parts: Sequence[Typed]) -> Typed:
+def _joined(parts: Sequence[TypedBatch]) -> TypedBatch:
     """The rows of several files, one after the other."""
     originals = [part.original for part in parts]
     if any(frame.schema != originals[0].schema for frame in originals):
         originals = [_as_text(frame) for frame in originals]
     reasons = dict.fromkeys(reason for part in parts for reason in part.faults)
-    return Typed(
+    return TypedBatch(
         pl.concat([part.frame for part in parts], how="vertical"),
         pl.concat(originals, how="diagonal"),
         {reason: pl.concat([_struck(part, reason) for part in parts]) for reason in reasons},
@@ -103,7 +105,7 @@ def _joined(parts: Sequence[Typed]) -> Typed:
     )
 
 
-def _struck(part: Typed, reason: str) -> pl.Series:
+def _struck(part: TypedBatch, reason: str) -> pl.Series:
     none = pl.repeat(value=False, n=part.frame.height, dtype=pl.Boolean, eager=True)
     return part.faults.get(reason, none).rename(reason)
 

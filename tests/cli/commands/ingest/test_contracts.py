@@ -60,7 +60,7 @@ def test_diff_tells_what_breaks_and_fails_a_build(run: Run, tmp_path: Path) -> N
     assert "weight_kg bound widened: 0.0 -> none" in run("contract", "diff", "model.py", "wider.py").stdout
     found = json.loads(run("contract", "diff", "model.py", "grams.py", "--json", expect=1).stdout)
     assert (found["kind"], [change["what"] for change in found["changes"]]) == ("breaking", ["unit changed"])
-    assert found["borders"] == {"rows": "breaking", "callers": "breaking", "models": "breaking"}
+    assert found["boundaries"] == {"rows": "breaking", "callers": "breaking", "models": "breaking"}
 
 
 def test_contracts_are_named_by_file_hash_and_feed(run: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from holdfast.contract.batch.uniqueness import repeated
+from holdfast.contract.batch.uniqueness import find_repeats
 
 LIMITS = [-(2**63), 2**63 - 1, 0]
 
@@ -35,7 +35,7 @@ def holds(keys: list[int], bad: list[bool]) -> None:
     if all(abs(key) < 10**9 for key in keys):
         frames.append(pl.DataFrame({"k": [start + timedelta(seconds=key) for key in keys]}))
     for frame in frames if keys else frames[:1]:
-        found = repeated(frame, ("k",), wrong)
+        found = find_repeats(frame, ("k",), wrong)
         told = [False] * len(keys) if found is None else found.to_list()
         assert told == by_hand(list(keys), bad)
 

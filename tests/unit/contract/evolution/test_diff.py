@@ -25,7 +25,14 @@ from holdfast.contract import (
     col,
     compile_row,
 )
-from holdfast.contract.evolution.compatibility import RULES, Border, Kind, What, in_words, worst
+from holdfast.contract.evolution.compatibility import (
+    RULES,
+    Boundary,
+    Compatibility,
+    Difference,
+    describe_changes,
+    worst,
+)
 from holdfast.contract.evolution.diff import compare
 from holdfast.contract.schema.columns import Column
 
@@ -37,7 +44,7 @@ def contract(*columns: Column, **facts: Any) -> Contract:
     return Contract(ID, AT, *columns, **{"key": "id", "event_time": "at"} | facts)
 
 
-def whats(old: Contract, new: Contract) -> set[What]:
+def whats(old: Contract, new: Contract) -> set[Difference]:
     return {change.what for change in compare(old, new).changes}
 
 
@@ -49,84 +56,89 @@ LATE = Label("late", delay="12h")
 WALL = Timestamp("seen", tz="Europe/Oslo", naive="local")
 
 HARMLESS = [
-    (V, replace(V, high=11), What.BOUND_WIDENED),
-    (V, replace(V, low=None), What.BOUND_WIDENED),
-    (V, replace(V, missing="keep"), What.MISSING_ALLOWED),
-    (replace(V, missing="median"), replace(V, missing=Constant(3.0, flag=True)), What.MISSING_FILLED),
-    (WORD, replace(WORD, values=("a", "b", "c")), What.WORDS_ADDED),
-    (WORD, replace(WORD, values=("b", "a")), What.REORDERED),
-    (WORD, replace(WORD, unseen="other"), What.UNSEEN_ALLOWED),
-    (OPEN, replace(OPEN, values=("c",)), What.WORDS_CHANGED),
-    (OPEN, replace(OPEN, values=None), What.WORDS_CHANGED),
-    (TEXT, replace(TEXT, max_length=5), What.LENGTH_RAISED),
-    (replace(TEXT, pattern="a+"), TEXT, What.PATTERN_REMOVED),
-    (replace(WALL, naive="reject"), WALL, What.LOCAL_TIMES_READ),
+    (V, replace(V, high=11), Difference.BOUND_WIDENED),
+    (V, replace(V, low=None), Difference.BOUND_WIDENED),
+    (V, replace(V, missing="keep"), Difference.MISSING_ALLOWED),
+    (replace(V, missing="median"), replace(V, missing=Constant(3.0, flag=True)), Difference.MISSING_FILLED),
+    (WORD, replace(WORD, values=("a", "b", "c")), Difference.WORDS_ADDED),
+    (WORD, replace(WORD, values=("b", "a")), Difference.REORDERED),
+    (WORD, replace(WORD, unseen="other"), Difference.UNSEEN_ALLOWED),
+    (OPEN, replace(OPEN, values=("c",)), Difference.WORDS_CHANGED),
+    (OPEN, replace(OPEN, values=None), Difference.WORDS_CHANGED),
+    (TEXT, replace(TEXT, max_length=5), Difference.LENGTH_RAISED),
+    (replace(TEXT, pattern="a+"), TEXT, Difference.PATTERN_REMOVED),
+    (replace(WALL, naive="reject"), WALL, Difference.LOCAL_TIMES_READ),
 ]
 
 
 @pytest.mark.parametrize(("old", "new", "what"), HARMLESS)
-def test_what_only_lets_more_through_is_compatible(old: Column, new: Column, what: What) -> None:
+def test_what_only_lets_more_through_is_compatible(old: Column, new: Column, what: Difference) -> None:
     evolution = compare(contract(old), contract(new))
-    assert (evolution.kind, [change.what for change in evolution.changes]) == (Kind.COMPATIBLE, [what])
+    assert (evolution.kind, [change.what for change in evolution.changes]) == (
+        Compatibility.COMPATIBLE,
+        [what],
+    )
 
 
 BROKEN = [
-    (V, replace(V, high=9), What.BOUND_NARROWED, 9.5),
-    (V, replace(V, low=1), What.BOUND_NARROWED, 0.5),
-    (replace(V, high=None), V, What.BOUND_NARROWED, 11.0),
-    (replace(V, missing="keep"), V, What.MISSING_REFUSED, None),
-    (WORD, replace(WORD, values=("a",)), What.WORDS_REMOVED, "b"),
-    (OPEN, WORD, What.UNSEEN_REFUSED, "z"),
-    (TEXT, replace(TEXT, max_length=3), What.LENGTH_LOWERED, "abcd"),
-    (TEXT, replace(TEXT, pattern="a+"), What.PATTERN_CHANGED, "b"),
-    (WALL, replace(WALL, naive="reject"), What.LOCAL_TIMES_REFUSED, "2026-01-01 00:00:00"),
-    (Integer("i"), Boolean("i"), What.TYPE, 1),
-    (Number("i", unit="1"), Integer("i"), What.TYPE, 1.5),
+    (V, replace(V, high=9), Difference.BOUND_NARROWED, 9.5),
+    (V, replace(V, low=1), Difference.BOUND_NARROWED, 0.5),
+    (replace(V, high=None), V, Difference.BOUND_NARROWED, 11.0),
+    (replace(V, missing="keep"), V, Difference.MISSING_REFUSED, None),
+    (WORD, replace(WORD, values=("a",)), Difference.WORDS_REMOVED, "b"),
+    (OPEN, WORD, Difference.UNSEEN_REFUSED, "z"),
+    (TEXT, replace(TEXT, max_length=3), Difference.LENGTH_LOWERED, "abcd"),
+    (TEXT, replace(TEXT, pattern="a+"), Difference.PATTERN_CHANGED, "b"),
+    (WALL, replace(WALL, naive="reject"), Difference.LOCAL_TIMES_REFUSED, "2026-01-01 00:00:00"),
+    (Integer("i"), Boolean("i"), Difference.TYPE, 1),
+    (Number("i", unit="1"), Integer("i"), Difference.TYPE, 1.5),
 ]
 
 
 @pytest.mark.parametrize(("old", "new", "what", "witness"), BROKEN)
-def test_what_refuses_a_valid_row_is_breaking(old: Column, new: Column, what: What, witness: object) -> None:
+def test_what_refuses_a_valid_row_is_breaking(
+    old: Column, new: Column, what: Difference, witness: object
+) -> None:
     before, after = contract(old), contract(new)
     evolution = compare(before, after)
-    assert (evolution.kind, [change.what for change in evolution.changes]) == (Kind.BREAKING, [what])
+    assert (evolution.kind, [change.what for change in evolution.changes]) == (Compatibility.BREAKING, [what])
     row = {"id": "x", "at": WHEN, old.name: witness}
     assert compile_row(before, request=True)(row) == ()
     assert compile_row(after, request=True)(row) != ()
 
 
 MEANINGS = [
-    (V, replace(V, unit="km"), What.UNIT),
-    (Integer("n", unit="s"), Integer("n", unit="ms"), What.UNIT),
-    (WALL, replace(WALL, tz="Europe/London"), What.ZONE),
+    (V, replace(V, unit="km"), Difference.UNIT),
+    (Integer("n", unit="s"), Integer("n", unit="ms"), Difference.UNIT),
+    (WALL, replace(WALL, tz="Europe/London"), Difference.ZONE),
 ]
 
 
 @pytest.mark.parametrize(("old", "new", "what"), MEANINGS)
 def test_what_gives_the_same_value_another_meaning_is_breaking_for_everybody(
-    old: Column, new: Column, what: What
+    old: Column, new: Column, what: Difference
 ) -> None:
     """R20 to R23: no row shows it, so it can only be told from the contracts."""
     evolution = compare(contract(old), contract(new))
     assert what in {change.what for change in evolution.changes}
-    assert {evolution.at(border) for border in Border} == {Kind.BREAKING}
+    assert {evolution.at(boundary) for boundary in Boundary} == {Compatibility.BREAKING}
 
 
 def test_what_several_changes_mean_is_said_once() -> None:
     old = [Number(name, unit="1", high=10) for name in "ab"]
     changes = compare(contract(*old), contract(*(replace(each, high=9) for each in old))).changes
-    told = in_words(changes)
+    told = describe_changes(changes)
     assert told.startswith("a: bound narrowed (10.0 -> 9.0), b: bound narrowed (10.0 -> 9.0), breaking: ")
     assert told.count(changes[0].why) == 1
-    assert in_words(()) == ""
+    assert describe_changes(()) == ""
 
 
 def test_a_renamed_column_is_found_and_its_way_named() -> None:
     """R54: in one step it leaves rows, callers and models behind; the steps that do not are said."""
     evolution = compare(contract(V), contract(replace(V, name="miles")))
     (change,) = evolution.changes
-    assert (change.what, change.before, change.after) == (What.RENAMED, "v", "miles")
-    assert change.kind is Kind.BREAKING
+    assert (change.what, change.before, change.after) == (Difference.RENAMED, "v", "miles")
+    assert change.kind is Compatibility.BREAKING
     assert "add the new column as optional" in change.why
 
 
@@ -137,45 +149,45 @@ def test_the_named_way_of_a_rename_has_no_breaking_step() -> None:
         contract(replace(V, name="miles", missing="keep")),
     ]
     kinds = [compare(old, new).kind for old, new in pairwise(way)]
-    assert kinds == [Kind.EXPAND_CONTRACT, Kind.EXPAND_CONTRACT]
+    assert kinds == [Compatibility.EXPAND_CONTRACT, Compatibility.EXPAND_CONTRACT]
 
 
 def test_columns_that_two_could_be_the_heir_of_are_not_called_renamed() -> None:
     one, two = replace(V, name="p"), replace(V, name="q")
-    assert whats(contract(V), contract(one, two)) == {What.REMOVED_REQUIRED, What.ADDED_REQUIRED}
+    assert whats(contract(V), contract(one, two)) == {Difference.REMOVED_REQUIRED, Difference.ADDED_REQUIRED}
 
 
 def test_columns_that_come_and_go() -> None:
     keep = replace(V, missing="keep")
-    assert compare(contract(), contract(keep)).kind is Kind.EXPAND_CONTRACT
-    assert compare(contract(), contract(keep)).at(Border.CALLERS) is Kind.COMPATIBLE
-    assert compare(contract(), contract(V)).kind is Kind.BREAKING
-    assert compare(contract(keep), contract()).kind is Kind.EXPAND_CONTRACT
-    assert compare(contract(V), contract()).kind is Kind.BREAKING
+    assert compare(contract(), contract(keep)).kind is Compatibility.EXPAND_CONTRACT
+    assert compare(contract(), contract(keep)).at(Boundary.CALLERS) is Compatibility.COMPATIBLE
+    assert compare(contract(), contract(V)).kind is Compatibility.BREAKING
+    assert compare(contract(keep), contract()).kind is Compatibility.EXPAND_CONTRACT
+    assert compare(contract(V), contract()).kind is Compatibility.BREAKING
 
 
 def test_the_whole_row() -> None:
     """R93: key, event time, label and its delay."""
     n, seen = Integer("n"), Timestamp("seen", tz="UTC")
-    assert whats(contract(n), contract(n, key=("id", "n"))) == {What.KEY}
-    assert whats(contract(n, key=("id", "n")), contract(n, key=("n", "id"))) == {What.REORDERED}
-    assert whats(contract(seen), contract(seen, event_time="seen")) == {What.EVENT_TIME}
-    assert whats(contract(label=LATE), contract(label=replace(LATE, delay="1d"))) == {What.LABEL_DELAY}
-    assert whats(contract(), contract(label=LATE)) == {What.LABEL}
-    assert whats(contract(label=LATE), contract(Boolean("late"))) == {What.LABEL}
-    assert compare(contract(label=LATE), contract(Boolean("late"))).kind is Kind.BREAKING
-    assert whats(contract(n), contract(n, slices="n")) == {What.SLICES}
-    assert compare(contract(V, n), contract(n, V)).kind is Kind.COMPATIBLE
+    assert whats(contract(n), contract(n, key=("id", "n"))) == {Difference.KEY}
+    assert whats(contract(n, key=("id", "n")), contract(n, key=("n", "id"))) == {Difference.REORDERED}
+    assert whats(contract(seen), contract(seen, event_time="seen")) == {Difference.EVENT_TIME}
+    assert whats(contract(label=LATE), contract(label=replace(LATE, delay="1d"))) == {Difference.LABEL_DELAY}
+    assert whats(contract(), contract(label=LATE)) == {Difference.LABEL}
+    assert whats(contract(label=LATE), contract(Boolean("late"))) == {Difference.LABEL}
+    assert compare(contract(label=LATE), contract(Boolean("late"))).kind is Compatibility.BREAKING
+    assert whats(contract(n), contract(n, slices="n")) == {Difference.SLICES}
+    assert compare(contract(V, n), contract(n, V)).kind is Compatibility.COMPATIBLE
 
 
 def test_every_change_has_a_rule_and_says_why() -> None:
-    assert set(RULES) == set(What)
+    assert set(RULES) == set(Difference)
     assert all(effect.why for effect in RULES.values())
 
 
 def test_worst_is_the_order_of_the_kinds() -> None:
-    assert worst([]) is Kind.COMPATIBLE
-    assert worst([Kind.EXPAND_CONTRACT, Kind.COMPATIBLE]) is Kind.EXPAND_CONTRACT
+    assert worst([]) is Compatibility.COMPATIBLE
+    assert worst([Compatibility.EXPAND_CONTRACT, Compatibility.COMPATIBLE]) is Compatibility.EXPAND_CONTRACT
 
 
 # --- any two contracts ------------------------------------------------------------------------------------------------
@@ -237,8 +249,8 @@ def test_a_compatible_change_refuses_nothing_that_was_valid(
     old: Contract, new: Contract, rows: list[dict[str, Any]]
 ) -> None:
     evolution = compare(old, new)
-    for border, request in ((Border.ROWS, False), (Border.CALLERS, True)):
-        if evolution.at(border) is Kind.COMPATIBLE:
+    for boundary, request in ((Boundary.ROWS, False), (Boundary.CALLERS, True)):
+        if evolution.at(boundary) is Compatibility.COMPATIBLE:
             before, after = compile_row(old, request=request), compile_row(new, request=request)
             for row in rows:
                 assert before(row) or not after(row)
@@ -258,13 +270,13 @@ SHORT = Rule("short", col("v") <= 5)
 
 def test_rules_and_uniqueness() -> None:
     n = Integer("n")
-    assert compare(contract(V), contract(V, rules=(SHORT,))).kind is Kind.BREAKING
-    assert whats(contract(V, rules=(SHORT,)), contract(V)) == {What.RULE_REMOVED}
+    assert compare(contract(V), contract(V, rules=(SHORT,))).kind is Compatibility.BREAKING
+    assert whats(contract(V, rules=(SHORT,)), contract(V)) == {Difference.RULE_REMOVED}
     assert whats(contract(V, rules=(SHORT,)), contract(V, rules=(Rule("short", col("v") <= 6),))) == {
-        What.RULE_ADDED
+        Difference.RULE_ADDED
     }
-    assert whats(contract(n), contract(n, unique=("n",))) == {What.UNIQUE_ADDED}
-    assert compare(contract(n, unique=("n",)), contract(n)).kind is Kind.COMPATIBLE
+    assert whats(contract(n), contract(n, unique=("n",))) == {Difference.UNIQUE_ADDED}
+    assert compare(contract(n, unique=("n",)), contract(n)).kind is Compatibility.COMPATIBLE
     row = {"id": "x", "at": WHEN, "v": 6.0}
     assert compile_row(contract(V), request=True)(row) == ()
     assert compile_row(contract(V, rules=(SHORT,)), request=True)(row) == ("short|rule",)
@@ -273,6 +285,6 @@ def test_rules_and_uniqueness() -> None:
 def test_what_a_column_means() -> None:
     """R20: a zip code that becomes a cost has no row that shows it."""
     zip_code, cost = replace(V, semantic="postal_code"), replace(V, semantic="price")
-    assert compare(contract(zip_code), contract(cost)).kind is Kind.BREAKING
-    assert compare(contract(V), contract(cost)).kind is Kind.EXPAND_CONTRACT
-    assert compare(contract(cost), contract(V)).kind is Kind.COMPATIBLE
+    assert compare(contract(zip_code), contract(cost)).kind is Compatibility.BREAKING
+    assert compare(contract(V), contract(cost)).kind is Compatibility.EXPAND_CONTRACT
+    assert compare(contract(cost), contract(V)).kind is Compatibility.COMPATIBLE

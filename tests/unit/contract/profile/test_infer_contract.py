@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import holdfast
 from holdfast.contract import Contract, Timestamp, compile_batch, from_frame
-from holdfast.contract.profile.infer_contract import suggest
+from holdfast.contract.profile.infer_contract import suggest_contract
 from holdfast.contract.schema.source_metadata import ColumnFacts
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,7 +30,9 @@ ROWS = pl.DataFrame(
 
 
 def test_each_column_has_its_line_and_its_evidence() -> None:
-    found = suggest(ROWS, zone="UTC", facts={"km": ColumnFacts(unit="km", semantic="distance")}, label="late")
+    found = suggest_contract(
+        ROWS, zone="UTC", facts={"km": ColumnFacts(unit="km", semantic="distance")}, label="late"
+    )
     assert [each.line for each in found.columns] == [
         'Integer("row_id", unit="1", low=0)',
         'Timestamp("at", tz="UTC")',
@@ -60,16 +62,18 @@ def test_each_column_has_its_line_and_its_evidence() -> None:
 def test_what_is_declared_of_times_stays() -> None:
     """Rows in the store are in UTC, whatever clock their deliveries are read by."""
     declared = Timestamp("at", tz="Europe/Oslo", naive="local")
-    found = suggest(ROWS, zone="UTC", times={"at": declared}, label="late")
+    found = suggest_contract(ROWS, zone="UTC", times={"at": declared}, label="late")
     assert found.columns[1].line == 'Timestamp("at", tz="Europe/Oslo", naive="local")'
     assert not any("zone" in question for question in found.unknown)
     naive = ROWS.with_columns(at=pl.col("at").dt.replace_time_zone(None))
-    strict = suggest(naive, zone="UTC", times={"at": Timestamp("at", tz="Europe/Oslo")}, label="late")
+    strict = suggest_contract(
+        naive, zone="UTC", times={"at": Timestamp("at", tz="Europe/Oslo")}, label="late"
+    )
     assert strict.columns[1].line == found.columns[1].line
 
 
 def test_the_text_is_python_that_makes_the_contract() -> None:
-    found = suggest(ROWS, zone="UTC", label="late")
+    found = suggest_contract(ROWS, zone="UTC", label="late")
     made: dict[str, Any] = {}
     exec(found.python(), {name: getattr(holdfast, name) for name in holdfast.__all__}, made)
     assert isinstance(made["contract"], Contract)
@@ -80,15 +84,17 @@ def test_the_text_is_python_that_makes_the_contract() -> None:
 def test_words_of_the_data_stay_in_their_comment() -> None:
     """A suggestion is pasted and run: no word of a stranger's file may become a line of it."""
     words = ["a\nimport os", "b\u2028import os"] * 4
-    text = suggest(pl.DataFrame({"id": range(8), "w": words, "at": [START] * 8}), zone="UTC").python()
+    text = suggest_contract(
+        pl.DataFrame({"id": range(8), "w": words, "at": [START] * 8}), zone="UTC"
+    ).python()
     assert all(line.startswith(("contract", "    ", ")")) for line in text.splitlines())
 
 
 def test_two_columns_together_may_be_the_key_and_what_is_wanting_is_said() -> None:
     pairs = pl.DataFrame({"a": [1, 1, 2], "b": ["x", "y", "x"], "at": [START] * 3})
-    assert suggest(pairs, zone="UTC").key == ("a", "b")
+    assert suggest_contract(pairs, zone="UTC").key == ("a", "b")
     same = pl.DataFrame({"a": [1, 1], "at": [None, START]})
-    found = suggest(same, zone="UTC")
+    found = suggest_contract(same, zone="UTC")
     assert (found.key, found.event_time, found.contract) == ((), None, None)
     assert "no column, and no two, tell the rows apart" in found.python()
     assert "no column holds timestamps in every row" in found.python()
@@ -114,6 +120,6 @@ def test_the_rows_pass_the_contract_that_was_suggested_from_them(
     frame = frame.with_columns(
         pl.Series("id", [f"r{row}" for row in range(frame.height)]), pl.Series("at", times)
     )
-    found = suggest(frame, zone="UTC", key=["id"])
+    found = suggest_contract(frame, zone="UTC", key=["id"])
     assert found.contract is not None
     assert compile_batch(found.contract)(from_frame(found.contract, frame)).counts == {}

@@ -24,7 +24,14 @@ from holdfast.contract import (
     Timestamp,
     dtypes,
 )
-from holdfast.contract.profile.column_profile import Flags, Instants, Numbers, Words, bin_edges, numbers_of
+from holdfast.contract.profile.column_profile import (
+    BooleanProfile,
+    NumberProfile,
+    TimestampProfile,
+    WordProfile,
+    bin_edges,
+    profile_numbers,
+)
 from holdfast.contract.profile.profile import MOST_WORDS, Profile, merge, profile_batch
 from holdfast.errors import InputError
 
@@ -73,9 +80,9 @@ def close(one: Profile, other: Profile) -> bool:
     def exact(profile: Profile) -> dict[str, object]:
         return {
             name: replace(shape, total=0.0, squares=0.0)
-            if isinstance(shape, Numbers)
+            if isinstance(shape, NumberProfile)
             else replace(shape, spacings=())
-            if isinstance(shape, Instants)
+            if isinstance(shape, TimestampProfile)
             else shape
             for name, shape in profile.columns.items()
         }
@@ -83,7 +90,7 @@ def close(one: Profile, other: Profile) -> bool:
     sums = [
         (getattr(shape, name), getattr(other.columns[column], name))
         for column, shape in one.columns.items()
-        if isinstance(shape, Numbers)
+        if isinstance(shape, NumberProfile)
         for name in ("total", "squares")
     ]
     largest = max(abs(value) for pair in sums for value in pair)
@@ -126,8 +133,8 @@ def test_many_rows_and_few_are_counted_alike():
     merged = merge(parts)
     # The steps between the parts are nobody's.
     at, pieces = whole.columns["at"], merged.columns["at"]
-    assert isinstance(at, Instants)
-    assert isinstance(pieces, Instants)
+    assert isinstance(at, TimestampProfile)
+    assert isinstance(pieces, TimestampProfile)
     assert (at.hours, at.weekdays, at.low_us, at.high_us) == (
         pieces.hours,
         pieces.weekdays,
@@ -145,7 +152,7 @@ def test_hours_are_those_of_the_columns_zone_across_a_change_of_clocks():
     start = datetime(2013, 3, 10, 5, 30, tzinfo=UTC)  # 00:30 EST
     rows = [(n, 1, 1.0, 1.0, "AA", "x", True, start + timedelta(hours=n), True) for n in range(4)]
     at = profile_batch(CONTRACT, frame(rows)).columns["at"]
-    assert isinstance(at, Instants)
+    assert isinstance(at, TimestampProfile)
     assert [hour for hour, count in enumerate(at.hours) if count] == [0, 1, 3, 4]
     assert at.weekdays == (0, 0, 0, 0, 0, 0, 4)
     assert at.spacing_seconds == 3600
@@ -158,7 +165,7 @@ def test_words_beyond_the_cap_are_counted_together():
         pl.lit(datetime(2013, 1, 1, tzinfo=UTC)).cast(pl.Datetime("us", "UTC")).alias("at")
     )
     shape = profile_batch(contract, rows).columns["carrier"]
-    assert isinstance(shape, Words)
+    assert isinstance(shape, WordProfile)
     assert (len(shape.counts), shape.counts["w000"], shape.other) == (MOST_WORDS, 2, 11)
     assert shape.rows == rows.height
 
@@ -179,7 +186,7 @@ def test_no_row_gives_an_empty_profile_that_still_adds_up():
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_number_lies_in_its_bin(value):
-    shape = numbers_of(np.array([value]), 0, None)
+    shape = profile_numbers(np.array([value]), 0, None)
     (place,) = shape.bins
     low, high = bin_edges(place, None)
     assert low <= value <= high
@@ -188,7 +195,7 @@ def test_every_number_lies_in_its_bin(value):
 
 def test_a_quantile_is_near_the_true_one():
     values = np.random.default_rng(3).lognormal(5, 1, 10_000)
-    shape = numbers_of(values, 0, None)
+    shape = profile_numbers(values, 0, None)
     for share in (0.05, 0.25, 0.5, 0.75, 0.95):
         assert shape.quantile(share) == pytest.approx(np.quantile(values, share), rel=0.03)
     assert shape.deviation == pytest.approx(values.std())
@@ -211,9 +218,19 @@ def test_the_sums_of_a_column_are_parted_by_the_label():
 
 def test_shapes_over_other_bins_do_not_add_up():
     with pytest.raises(InputError, match="same bins"):
-        merge([Profile(1, {"x": numbers_of(np.ones(1), 0, scale)}, {}, None) for scale in (None, (0.0, 2.0))])
+        merge(
+            [
+                Profile(1, {"x": profile_numbers(np.ones(1), 0, scale)}, {}, None)
+                for scale in (None, (0.0, 2.0))
+            ]
+        )
     with pytest.raises(InputError, match="one kind"):
-        merge([Profile(1, {"x": numbers_of(np.ones(1), 0, None)}, {}), Profile(1, {"x": Flags(1, 0, 0)}, {})])
+        merge(
+            [
+                Profile(1, {"x": profile_numbers(np.ones(1), 0, None)}, {}),
+                Profile(1, {"x": BooleanProfile(1, 0, 0)}, {}),
+            ]
+        )
     with pytest.raises(InputError, match="no profile"):
         merge([])
 

@@ -16,7 +16,7 @@ from holdfast.contract import (
     Timestamp,
     compile_row,
 )
-from holdfast.contract.row.synthetic_rows import specimens
+from holdfast.contract.row.synthetic_rows import synthetic_rows
 
 CONTRACT = Contract(
     Text("id", max_length=6),
@@ -35,8 +35,8 @@ CONTRACT = Contract(
 @given(st.integers(0, 10**6), st.integers(0, 40))
 def test_each_is_let_through(seed: int, count: int) -> None:
     check = compile_row(CONTRACT, request=True)
-    made = specimens(CONTRACT, count, seed=seed)
+    made = synthetic_rows(CONTRACT, count, seed=seed)
     assert len(made) == count
     assert not any(check(row) for row in made)
-    assert made == specimens(CONTRACT, count, seed=seed)
+    assert made == synthetic_rows(CONTRACT, count, seed=seed)
     assert len({row["id"] for row in made}) == count

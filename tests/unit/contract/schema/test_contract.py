@@ -217,6 +217,7 @@ def test_json_is_plain_and_says_the_units_of_its_durations() -> None:
         "name": "late",
         "delay_seconds": 43200.0,
         "missing": {"policy": "reject"},
+        "semantic": None,
     }
     assert everything().column("at").missing == Reject()
 

@@ -27,7 +27,7 @@ from holdfast.contract import (
 )
 from holdfast.contract.batch.unit_columns import convert_column
 from holdfast.contract.schema.source_metadata import InexactError, convert_value
-from holdfast.contract.schema.units import SAME, conversion, same_unit
+from holdfast.contract.schema.units import SAME, find_conversion, is_same_unit
 from holdfast.errors import InputError
 
 FLIGHTS = Contract(
@@ -67,7 +67,7 @@ ROW: dict[str, Any] = {
     ],
 )
 def test_units_convert(source: str, target: str, value: float, wanted: float) -> None:
-    found = conversion(source, target)
+    found = find_conversion(source, target)
     assert found is not None
     assert found.apply(value) == wanted
 
@@ -83,16 +83,16 @@ def test_units_convert(source: str, target: str, value: float, wanted: float) ->
 def test_what_is_not_the_same_thing_does_not_convert(one: str, other: str) -> None:
     """A word that is no known unit equals itself only; hostile text costs no time."""
     begun = time.process_time()
-    assert conversion(one, other) is None
-    assert conversion(other, one) is None
-    assert conversion(one, one) == SAME
+    assert find_conversion(one, other) is None
+    assert find_conversion(other, one) is None
+    assert find_conversion(one, one) == SAME
     assert time.process_time() - begun < 5
-    assert not same_unit(one, other)
+    assert not is_same_unit(one, other)
 
 
 def test_other_words_for_one_unit_are_the_same_unit() -> None:
     for one, other in (("mi", "mile"), ("min", "minutes"), ("h", "hour"), ("degF", "°F"), ("%", "percent")):
-        assert same_unit(one, other)
+        assert is_same_unit(one, other)
 
 
 @given(
@@ -101,7 +101,7 @@ def test_other_words_for_one_unit_are_the_same_unit() -> None:
 )
 def test_a_column_and_a_value_convert_to_the_same_bits(values: list[float | None], unit: str) -> None:
     column = FLIGHTS.column("distance")
-    how = conversion(unit, "mi")
+    how = find_conversion(unit, "mi")
     assert how is not None
     found, _ = convert_column(column, how, pl.Series(values, dtype=pl.Float64), {})
     for one, value in zip(found.to_list(), values, strict=True):
@@ -111,7 +111,7 @@ def test_a_column_and_a_value_convert_to_the_same_bits(values: list[float | None
 
 @given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.integers(-200, 200))))
 def test_whole_numbers_stay_whole_or_are_at_fault(values: list[int | None]) -> None:
-    column, how = FLIGHTS.column("minutes"), conversion("s", "min")
+    column, how = FLIGHTS.column("minutes"), find_conversion("s", "min")
     assert how is not None
     found, faults = convert_column(column, how, pl.Series(values, dtype=pl.Int64), {})
     for one, lost, value in zip(found, faults["not_exact"], values, strict=True):
@@ -161,16 +161,25 @@ def test_a_header_states_the_unit_of_its_column() -> None:
     [
         (
             {"distance": ColumnFacts(unit="USD")},
-            "'distance' comes in 'USD', which does not convert to .* 'mi'",
+            "'distance' is declared in 'USD', which does not convert to .* 'mi'",
         ),
         (
             {"cost": ColumnFacts(unit="EUR")},
-            "'cost' comes in 'EUR', which does not convert to the contract's 'USD'",
+            "'cost' is declared in 'EUR', which does not convert to the contract's 'USD'",
         ),
-        ({"cost": ColumnFacts(semantic="postal_code")}, "'cost' comes as 'postal_code', and is 'price'"),
-        ({"place": ColumnFacts(semantic="price")}, "'place' comes as 'price', and is 'postal_code'"),
-        ({"place": ColumnFacts(unit="km")}, "'place' comes in 'km', and is a Category, without unit"),
-        ({"at": ColumnFacts(unit="s")}, "'at' comes in 's', and is a Timestamp"),
+        (
+            {"cost": ColumnFacts(semantic="postal_code")},
+            "'cost' is declared as 'postal_code'; the contract says 'price'",
+        ),
+        (
+            {"place": ColumnFacts(semantic="price")},
+            "'place' is declared as 'price'; the contract says 'postal_code'",
+        ),
+        (
+            {"place": ColumnFacts(unit="km")},
+            "'place' is declared in 'km'; the contract says Category, which has no unit",
+        ),
+        ({"at": ColumnFacts(unit="s")}, "'at' is declared in 's'; the contract says Timestamp"),
     ],
 )
 def test_what_cannot_cross_the_border_is_refused_with_both_sides(
@@ -184,7 +193,7 @@ def test_what_cannot_cross_the_border_is_refused_with_both_sides(
 def test_every_misfit_of_a_delivery_is_named_at_once() -> None:
     facts = {"distance": ColumnFacts(unit="USD"), "cost": ColumnFacts(semantic="postal_code")}
     with pytest.raises(
-        InputError, match=r"'distance' comes in 'USD'.*; column 'cost' comes as 'postal_code'"
+        InputError, match=r"'distance' is declared in 'USD'.*; column 'cost' is declared as 'postal_code'"
     ):
         from_frame(FLIGHTS, pl.DataFrame([ROW]), facts)
 
@@ -197,7 +206,7 @@ def test_every_misfit_of_a_delivery_is_named_at_once() -> None:
             {"distance": ColumnFacts(unit="ft")},
             "distance is in 'km' by its header and in 'ft' by its",
         ),
-        ("distance [USD]", {}, "'distance' comes in 'USD'"),
+        ("distance [USD]", {}, "'distance' is declared in 'USD'"),
         ("speed [km]", {}, "missing: distance.*not in the contract: speed"),
     ],
 )

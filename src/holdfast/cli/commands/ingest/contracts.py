@@ -16,7 +16,7 @@ from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.output import Report
 from holdfast.cli.project import MODEL_FILE, Project, now_us
 from holdfast.contract import Column, Contract, Timestamp
-from holdfast.contract.evolution.compatibility import Kind
+from holdfast.contract.evolution.compatibility import Compatibility
 from holdfast.contract.evolution.diff import Evolution, compare
 from holdfast.contract.profile import infer_contract as suggesting
 from holdfast.contract.schema.source_metadata import ColumnFacts
@@ -36,7 +36,11 @@ from holdfast.train.artifact import read_metadata
 
 _VERSION: Final = re.compile(r"v[0-9]+(-[0-9a-f]*)?")
 _HASH: Final = re.compile(r"[0-9a-f]{6,64}")
-_COLOURS: Final = {Kind.COMPATIBLE: "green", Kind.EXPAND_CONTRACT: "yellow", Kind.BREAKING: "red"}
+_COLOURS: Final = {
+    Compatibility.COMPATIBLE: "green",
+    Compatibility.EXPAND_CONTRACT: "yellow",
+    Compatibility.BREAKING: "red",
+}
 
 REFERENCE: Final = (
     "a hash from `contract history`, a version such as v3, the name of a feed (what it was loaded under last), a declaration "
@@ -82,7 +86,7 @@ def diff(
     evolution = compare(before, after)
     _say(report, before, after, evolution)
     report.result({"old": before.hash, "new": after.hash, **evolution.as_dict()})
-    if evolution.kind is Kind.BREAKING:
+    if evolution.kind is Compatibility.BREAKING:
         raise typer.Exit(1)
 
 
@@ -192,7 +196,7 @@ def suggest(
                 state="nothing was changed",
                 next_command="holdfast contract show",
             )
-    found = suggesting.suggest(
+    found = suggesting.suggest_contract(
         frame, zone=zone or "UTC", facts=facts, times=times, key=key or (), event_time=event_time, label=label
     )
     report.say(escape(found.python()))

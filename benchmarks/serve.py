@@ -35,13 +35,13 @@ from sqlalchemy import insert
 
 from holdfast.contract import Category, Contract, Integer, Label, Median, Number, Text, Timestamp
 from holdfast.features import (
-    Code,
     Hour,
     Impute,
     Log,
     Month,
+    Ordinal,
+    Passthrough,
     Ratio,
-    Value,
     Weekday,
     compose,
     feature_graph,
@@ -76,8 +76,8 @@ CONTRACT = Contract(
     label=Label("late", delay="12h"),
 )
 FEATURES = (
-    Code("carrier"), Code("origin"), Impute("distance"), Log("distance"), Value("temperature"), Value("wind"),
-    Value("visibility"), Value("pressure"), Value("seats"), Ratio("distance", "seats"), Hour("scheduled"),
+    Ordinal("carrier"), Ordinal("origin"), Impute("distance"), Log("distance"), Passthrough("temperature"), Passthrough("wind"),
+    Passthrough("visibility"), Passthrough("pressure"), Passthrough("seats"), Ratio("distance", "seats"), Hour("scheduled"),
     Weekday("scheduled"), Month("scheduled"),
 )  # fmt: skip
 INPUTS = {

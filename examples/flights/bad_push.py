@@ -9,6 +9,6 @@ from dataclasses import replace
 
 from model import model as honest
 
-from holdfast import Value
+from holdfast import Passthrough
 
-model = replace(honest, features=(*honest.features, Value("reported_delay")))
+model = replace(honest, features=(*honest.features, Passthrough("reported_delay")))

@@ -10,14 +10,14 @@ from holdfast import (
     Aggregate,
     Canary,
     Category,
-    Code,
-    Complete,
+    Completeness,
     Constant,
     Contract,
     Expectations,
     Feed,
     GoldenQuery,
     Granularity,
+    GroupMean,
     Hour,
     Label,
     LightGBM,
@@ -27,10 +27,10 @@ from holdfast import (
     Model,
     Number,
     Objective,
-    Rate,
+    Ordinal,
+    Passthrough,
     Text,
     Timestamp,
-    Value,
     Volume,
     Weekday,
 )
@@ -60,13 +60,13 @@ flights = Feed(
         slices=("origin",),
     ),
     expects=Expectations(
-        drop=DROPPED,
-        rows=Volume(at_least=300, at_most=2000, differs=Limits(warning=0.4, error=0.6), weekdays=True),
-        every="1d",
-        complete=Complete(longest="4h", quiet=(0, 6), day=True),
+        invalid_rows=DROPPED,
+        rows=Volume(at_least=300, at_most=2000, deviation=Limits(warning=0.4, error=0.6), weekdays=True),
+        interval="1d",
+        completeness=Completeness(max_gap="4h", quiet_hours=(0, 6), daily=True),
         early_labels="refuse",
-        repeated="stale",
-        shape=True,
+        duplicates="stale",
+        drift=True,
     ),
 )
 
@@ -83,12 +83,12 @@ departures = Feed(
     ),
     group="airport",
     expects=Expectations(
-        drop=DROPPED,
-        rows=Volume(at_least=100, at_most=2000, differs=Limits(warning=0.5, error=0.9), weekdays=True),
-        every="1d",
-        complete=Complete(longest="9h", quiet=(0, 6), day=True),
-        repeated="stale",
-        shape=True,
+        invalid_rows=DROPPED,
+        rows=Volume(at_least=100, at_most=2000, deviation=Limits(warning=0.5, error=0.9), weekdays=True),
+        interval="1d",
+        completeness=Completeness(max_gap="9h", quiet_hours=(0, 6), daily=True),
+        duplicates="stale",
+        drift=True,
     ),
 )
 
@@ -108,13 +108,13 @@ weather = Feed(
     ),
     group="airport",
     expects=Expectations(
-        drop=DROPPED,
+        invalid_rows=DROPPED,
         rows=Volume(at_least=54, at_most=75),
-        every="1d",
-        complete=Complete(longest="6h", by="origin", day=True),
+        interval="1d",
+        completeness=Completeness(max_gap="6h", by="origin", daily=True),
         granularity=Granularity(step="1h", by="origin"),
-        repeated="stale",
-        shape=True,
+        duplicates="stale",
+        drift=True,
     ),
 )
 
@@ -128,11 +128,11 @@ def newest(name: str, value: str) -> Aggregate:
         over="weather",
         by="origin",
         value=value,
-        known="observed_at",
+        known_at="observed_at",
         window="6h",
         every="30min",
         available_after="15min",
-        how="last",
+        agg="last",
     )
 
 
@@ -141,11 +141,11 @@ recent_delay = Aggregate(
     over="departures",
     by="origin",
     value="departure_delay",
-    known="left_at",
+    known_at="left_at",
     window="3h",
     every="10min",
     available_after="15min",
-    how="mean",
+    agg="mean",
 )
 
 # --- answers that a person vouches for ----------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ golden = (
 
 model = Model(
     "flight-delay",
-    rows=flights,
+    examples=flights,
     feeds=(flights, departures, weather),
     contract=Contract(
         Category("carrier", unseen="other"),
@@ -247,26 +247,26 @@ model = Model(
         newest("humidity", "humidity"),
     ),
     features=(
-        Code("carrier"),
-        Code("origin"),
-        Code("destination"),
+        Ordinal("carrier"),
+        Ordinal("origin"),
+        Ordinal("destination"),
         Log("distance"),
         Hour("scheduled_departure"),
         # No Month(): a version that was shown the first two days of April knows April by those two alone, and falls behind
         # one that never heard of it (AUC -0.011 on the two weeks after). Months teach once there are years of them.
         Weekday("scheduled_departure"),
-        Value("recent_delay"),
-        Value("temperature"),
-        Value("wind_speed"),
-        Value("precipitation"),
-        Value("visibility"),
-        Value("humidity"),
+        Passthrough("recent_delay"),
+        Passthrough("temperature"),
+        Passthrough("wind_speed"),
+        Passthrough("precipitation"),
+        Passthrough("visibility"),
+        Passthrough("humidity"),
     ),
     learner=LightGBM(trees=200, leaves=31, learning_rate=0.05, min_rows_per_leaf=100),
-    heuristic=Rate(by=(Code("carrier"), Hour("scheduled_departure"))),
+    heuristic=GroupMean(by=(Ordinal("carrier"), Hour("scheduled_departure"))),
     holdout="14d",
     golden=golden,
     # Nine hundred flights a day: a step may not ask for more than a few days can show.
-    rollout=Canary(units_per_step=20, labelled_per_step=15),
+    rollout=Canary(units_per_step=20, labels_per_step=15),
     objective=Objective("auc", at_least=0.65),
 )

@@ -32,19 +32,18 @@ if TYPE_CHECKING:
         Aggregate,
         Bucket,
         Clip,
-        Code,
         Difference,
         Hour,
         Impute,
         Log,
         Month,
+        Ordinal,
+        Passthrough,
         Ratio,
-        Value,
         Weekday,
     )
     from holdfast.feeds import (
-        Busiest,
-        Complete,
+        Completeness,
         Composition,
         Expectations,
         Feed,
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
         Limits,
         PostgresQuery,
         Reference,
+        TopValueShare,
         Volume,
     )
     from holdfast.qualify import Gates, GoldenQuery, Objective
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from holdfast.rollout.model.drills import Drills
     from holdfast.tables.selection import (
         Cap,
-        Discard,
+        DiscardBudget,
         Filter,
         Forbidden,
         Quota,
@@ -67,33 +67,34 @@ if TYPE_CHECKING:
         Selection,
         Weights,
     )
-    from holdfast.train import LightGBM, LogisticRegression, Rate
+    from holdfast.train import GroupMean, LightGBM, LogisticRegression
 
 _WHERE = {
     "holdfast.contract": (
         "Boolean Category Constant Contract Integer Keep Label Mean Median Number Reject Rule Text Timestamp col"
     ),
-    "holdfast.features": "Aggregate Bucket Clip Code Difference Hour Impute Log Month Ratio Value Weekday",
+    "holdfast.features": "Aggregate Bucket Clip Difference Hour Impute Log Month Ordinal Passthrough Ratio Weekday",
     "holdfast.feeds": (
-        "Busiest Complete Composition Expectations Feed Granularity Limits PostgresQuery Reference Volume"
+        "Completeness Composition Expectations Feed Granularity Limits PostgresQuery Reference TopValueShare Volume"
     ),
     "holdfast.declaration": "Model",
     "holdfast.qualify": "Gates GoldenQuery Objective",
     "holdfast.rollout": "Canary Hook Shadow",
     "holdfast.rollout.model.drills": "Drills",
-    "holdfast.tables.selection": "Cap Discard Filter Forbidden Quota Sample Selection Weights",
-    "holdfast.train": "LightGBM LogisticRegression Rate",
+    "holdfast.tables.selection": "Cap DiscardBudget Filter Forbidden Quota Sample Selection Weights",
+    "holdfast.train": "GroupMean LightGBM LogisticRegression",
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names.split()}
 
 __all__ = [  # noqa: RUF022 - in the order of the data
-    "Feed", "Expectations", "Limits", "Volume", "Complete", "Granularity", "Reference", "Composition", "Busiest",
+    "Feed", "Expectations", "Limits", "Volume", "Completeness", "Granularity", "Reference", "Composition", "TopValueShare",
     "PostgresQuery",
     "Contract", "Boolean", "Category", "Integer", "Label", "Number", "Text", "Timestamp",
     "Reject", "Constant", "Mean", "Median", "Keep", "Rule", "col",
-    "Model", "Aggregate", "Bucket", "Clip", "Code", "Difference", "Hour", "Impute", "Log", "Month", "Ratio", "Value", "Weekday",
-    "Selection", "Filter", "Forbidden", "Discard", "Sample", "Cap", "Quota", "Weights",
-    "LightGBM", "LogisticRegression", "Rate", "Gates", "GoldenQuery", "Objective", "Canary",
+    "Model", "Aggregate", "Bucket", "Clip", "Difference", "Hour", "Impute", "Log", "Month", "Ordinal",
+    "Passthrough", "Ratio", "Weekday",
+    "Selection", "Filter", "Forbidden", "DiscardBudget", "Sample", "Cap", "Quota", "Weights",
+    "LightGBM", "LogisticRegression", "GroupMean", "Gates", "GoldenQuery", "Objective", "Canary",
     "Shadow", "Hook", "Drills",
 ]  # fmt: skip
 

@@ -34,7 +34,7 @@ from holdfast.tables.selection import EVERY_ROW, Selection, columns_of
 
 if TYPE_CHECKING:
     from holdfast.feeds import Feed
-    from holdfast.train import Learner, Rate
+    from holdfast.train import GroupMean, Learner
 
 _FEATURES: Final = get_args(Feature)
 
@@ -47,10 +47,10 @@ class Model:
     ----------
     name
         1 to 63 of a-z, 0-9, '_' and '-'.
-    rows
+    examples
         The feed whose rows are the examples: its contract has every column of `contract`.
     feeds
-        Every feed that is read, `rows` among them.
+        Every feed that is read, `examples` among them.
     contract
         What a request is, and the label that is foretold.
     features
@@ -85,12 +85,12 @@ class Model:
     """
 
     name: str
-    rows: Feed
+    examples: Feed
     feeds: tuple[Feed, ...]
     contract: Contract
     features: tuple[Feature, ...]
     learner: Learner
-    heuristic: Rate
+    heuristic: GroupMean
     aggregates: tuple[Aggregate, ...] = ()
     holdout: timedelta | str = "14d"
     golden: tuple[GoldenQuery, ...] = ()
@@ -125,7 +125,7 @@ class Model:
     def selection_columns(self) -> dict[str, Column]:
         """The columns that its selection may read."""
         names = [aggregate.name for aggregate in self.aggregates]
-        return columns_of(self.contract.columns, self.rows.contract.columns, aggregates=names)
+        return columns_of(self.contract.columns, self.examples.contract.columns, aggregates=names)
 
     @property
     def label_delay(self) -> timedelta:
@@ -191,15 +191,15 @@ def _feed_problems(model: Model) -> Iterator[str]:
     names = [feed.name for feed in model.feeds]
     for name in _repeated(names):
         yield f"two feeds are named {name!r}"
-    if model.rows not in model.feeds:
-        yield f"the feed of its rows, {model.rows.name!r}, is not among its feeds {_listed(names)}"
+    if model.examples not in model.feeds:
+        yield f"the feed of its rows, {model.examples.name!r}, is not among its feeds {_listed(names)}"
 
 
 def _row_problems(model: Model) -> Iterator[str]:
     if model.contract.label is None:
         yield "its contract has no label, so there is nothing to foretell"
     for column in model.contract.columns:
-        yield from _same_column(column, model.rows)
+        yield from _same_column(column, model.examples)
 
 
 def _same_column(column: Column, feed: Feed) -> Iterator[str]:
@@ -234,7 +234,7 @@ def _aggregate_problems(model: Model) -> Iterator[str]:
             continue
         over = feeds[aggregate.over]
         yield from _must_be(told, "by", aggregate.by, over, (Category, Text, Integer))
-        yield from _must_be(told, "known", aggregate.known, over, (Timestamp,))
+        yield from _must_be(told, "known_at", aggregate.known_at, over, (Timestamp,))
         yield from _must_be(told, "value", aggregate.value, over, (Number, Integer, Boolean, Label))
         yield from _not_finer(told, aggregate, over)
         yield from _label_in_time(told, aggregate, over, model)
@@ -264,19 +264,19 @@ def _not_finer(told: str, aggregate: Aggregate, over: Feed) -> Iterator[str]:
 def _label_in_time(told: str, aggregate: Aggregate, over: Feed, model: Model) -> Iterator[str]:
     """A label that counts as known from its event on would be part of the row that it is to be foretold for."""
     label = _label_of(over, aggregate.value, model)
-    if label is None or aggregate.known != over.contract.event_time:
+    if label is None or aggregate.known_at != over.contract.event_time:
         return
     wait = duration(aggregate.available_after)
     if wait < label.delay_span or not wait:
         yield (
-            f"{told} is of the label {label.name!r}, which is known {label.delay_span} after {aggregate.known!r}, "
+            f"{told} is of the label {label.name!r}, which is known {label.delay_span} after {aggregate.known_at!r}, "
             f"and takes it {wait} after it (available_after); it must wait as long as the label's delay, and not 0, "
             f"or go by a column that says when the label became known"
         )
 
 
 def _label_of(feed: Feed, name: str, model: Model) -> Label | None:
-    if feed.name == model.rows.name and name == model.label:
+    if feed.name == model.examples.name and name == model.label:
         return model.contract.label
     label = feed.contract.label
     return label if label is not None and label.name == name else None
@@ -297,7 +297,7 @@ def _feature_problems(model: Model) -> Iterator[str]:
         feature for feature in (*model.features, *model.heuristic.by) if not isinstance(feature, _FEATURES)
     ]
     for feature in strangers:
-        yield f"{feature!r} is no feature; write one such as Value({feature!r})"
+        yield f"{feature!r} is no feature; write one such as Passthrough({feature!r})"
     readable = {column.name for column in model.contract.request_columns} | {a.name for a in model.aggregates}
     for user, features in (("a feature", model.features), ("the heuristic", model.heuristic_features)):
         for feature in features:

@@ -65,7 +65,7 @@ def test_a_live_tainted_version_gives_way_while_requests_are_answered(
         over="departures",
         by="origin",
         value="delay",
-        known="left",
+        known_at="left",
         window="3h",
         every="10min",
     )
@@ -123,7 +123,7 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
         over="departures",
         by="origin",
         value="delay",
-        known="left",
+        known_at="left",
         window="3h",
         every="10min",
     )

@@ -134,8 +134,8 @@ class Reckoning:
                 )
         lasted_us = row.step_started_us - was.step_started_us
         self.require(
-            lasted_us >= asked.step_at_least_us,
-            f"rollout {number} left step {was.step} after {lasted_us} of {asked.step_at_least_us} us",
+            lasted_us >= asked.min_step_duration_us,
+            f"rollout {number} left step {was.step} after {lasted_us} of {asked.min_step_duration_us} us",
         )
         if row.state is State.VERIFYING:
             last = len(asked.shares_ppm) - 1

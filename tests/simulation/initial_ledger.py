@@ -90,11 +90,11 @@ def policy(chance: random.Random, *, calm: bool) -> Canary:
     drawn = Canary(
         steps=chance.choice([(10, 50, 100), (50, 100), (25,), (20, 100)]),
         units_per_step=chance.choice([5, 20]),
-        labelled_per_step=0,
+        labels_per_step=0,
         latency_quantile=chance.choice([None, None, None, 0.99]),
         latency_requests=30,
-        step_at_least=timedelta(seconds=chance.choice([0, 0, 0, 10])),
-        patience=timedelta(minutes=chance.choice([1, 30, 300])),
-        verify_within=timedelta(minutes=chance.choice([0.5, 10, 300])),
+        min_step_duration=timedelta(seconds=chance.choice([0, 0, 0, 10])),
+        timeout=timedelta(minutes=chance.choice([1, 30, 300])),
+        convergence_timeout=timedelta(minutes=chance.choice([0.5, 10, 300])),
     )
-    return replace(drawn, patience=timedelta(days=9), verify_within=timedelta(days=9)) if calm else drawn
+    return replace(drawn, timeout=timedelta(days=9), convergence_timeout=timedelta(days=9)) if calm else drawn

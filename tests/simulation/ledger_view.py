@@ -48,7 +48,7 @@ class Asked:
 
     shares_ppm: tuple[int, ...]
     units_per_step: int
-    step_at_least_us: int
+    min_step_duration_us: int
     latency_requests: int
     """0 when no latency is judged."""
     watched: bool
@@ -66,9 +66,9 @@ def asked_by(policy: str) -> Asked:
     return Asked(
         shares_ppm=tuple(round(percent * 10_000) for percent in kept["steps"]),
         units_per_step=kept["units_per_step"],
-        step_at_least_us=round(kept["step_at_least"] * 1e6),
+        min_step_duration_us=round(kept["min_step_duration"] * 1e6),
         latency_requests=kept["latency_requests"] if kept["latency_quantile"] else 0,
-        watched=kept["watch"] > 0,
+        watched=kept["bake"] > 0,
     )
 
 

@@ -211,7 +211,7 @@ def hasty() -> Iterator[None]:
     really = reconcile.decide
 
     def at_once(row: Any, *given: Any) -> Any:
-        return really(replace(row, policy=replace(row.policy, step_at_least=timedelta(0))), *given)
+        return really(replace(row, policy=replace(row.policy, min_step_duration=timedelta(0))), *given)
 
     with patch.object(reconcile, "decide", at_once):
         yield

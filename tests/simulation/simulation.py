@@ -160,7 +160,7 @@ class Run:
             actor.kill()
         for server in self.servers:
             server.heal()
-        self.policy = replace(self.policy, patience=timedelta(days=9))
+        self.policy = replace(self.policy, timeout=timedelta(days=9))
         survivor, *others = self.controllers
         for other in others:
             other.kill()

@@ -130,7 +130,8 @@ def counted(feed: Feed) -> Feed:
 
 def referring(feed: Feed) -> Feed:
     expects = Expectations(
-        references=(Reference("flight_id", "flights", "flight_id", within="3d"),), drop=Limits(error=0.05)
+        references=(Reference("flight_id", "flights", "flight_id", lookback="3d"),),
+        invalid_rows=Limits(error=0.05),
     )
     return replace(feed, expects=expects, name="departures-referring")
 

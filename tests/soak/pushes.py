@@ -135,11 +135,11 @@ class Soak:
             units_per_step=min(
                 self.units // 20, Canary.units_per_step
             ),  # half of those that the first step can ever see
-            labelled_in_all=self.labelled,
+            min_labels_total=self.labelled,
             slices=("carrier",),
             shadow=Shadow(units=1000, disagreement=0.1) if shadow else None,
-            patience=timedelta(seconds=PUSH_SECONDS),
-            watch=timedelta(seconds=self.watch_seconds),
+            timeout=timedelta(seconds=PUSH_SECONDS),
+            bake=timedelta(seconds=self.watch_seconds),
         )
 
     def push(self, planned: Planned) -> Pushed:

@@ -45,9 +45,9 @@ def _aggregates(feed: Feed) -> tuple[Aggregate, ...]:
     shared = {"over": feed.name, "by": "origin", "value": "delay"}
     return (
         Aggregate(
-            f"{feed.name}_mean", known="at", window="3h", every="30min", available_after="15min", **shared
+            f"{feed.name}_mean", known_at="at", window="3h", every="30min", available_after="15min", **shared
         ),
-        Aggregate(f"{feed.name}_last", known="left", window="2h", every="1h", how="last", **shared),
+        Aggregate(f"{feed.name}_last", known_at="left", window="2h", every="1h", agg="last", **shared),
     )
 
 

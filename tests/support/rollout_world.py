@@ -28,9 +28,9 @@ SECOND_US = 1_000_000
 POLICY = Canary(
     steps=(10, 50, 100),
     units_per_step=20,
-    labelled_per_step=5,
+    labels_per_step=5,
     latency_requests=50,
-    patience=timedelta(hours=1),
+    timeout=timedelta(hours=1),
 )
 
 

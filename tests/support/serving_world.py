@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 from sqlalchemy import insert
 
 from holdfast.contract import Boolean, Category, Contract, Integer, Label, Median, Number, Text, Timestamp
-from holdfast.features import Aggregate, Code, Hour, Impute, Value, compose, fit
+from holdfast.features import Aggregate, Hour, Impute, Ordinal, Passthrough, compose, fit
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import online_features as online
@@ -46,7 +46,7 @@ CONTRACT = Contract(
     label=Label("late", delay="12h"),
 )
 RECENT = Aggregate(
-    "recent_delay", over="departures", by="origin", value="delay", known="left", window="3h", every="10min"
+    "recent_delay", over="departures", by="origin", value="delay", known_at="left", window="3h", every="10min"
 )
 START = datetime(2013, 3, 1, 12, tzinfo=UTC)
 US = 1_000_000
@@ -80,7 +80,7 @@ def frame(rows: int = 120) -> pl.DataFrame:
 
 
 FITTED = fit(
-    [Code("carrier"), Impute("distance"), Value("seats"), Hour("scheduled")],
+    [Ordinal("carrier"), Impute("distance"), Passthrough("seats"), Hour("scheduled")],
     [RECENT],
     CONTRACT,
     frame(),

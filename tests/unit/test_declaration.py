@@ -12,12 +12,12 @@ import pytest
 from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.declaration import Model, Objective
 from holdfast.errors import InputError
-from holdfast.features import Aggregate, Code, Hour, Log, Value
+from holdfast.features import Aggregate, Hour, Log, Ordinal, Passthrough
 from holdfast.feeds import Expectations, Feed, Granularity
 from holdfast.qualify import GoldenQuery
 from holdfast.rollout import Canary
 from holdfast.rollout.model.drills import Drills
-from holdfast.train import LightGBM, Rate
+from holdfast.train import GroupMean, LightGBM
 
 COLUMNS = (
     Category("carrier", unseen="other"),
@@ -39,17 +39,19 @@ WEATHER = Feed(
     ),
 )
 CONTRACT = Contract(*COLUMNS, key=("carrier", "at"), event_time="at", label=Label("late", delay="1d"))
-WIND = Aggregate("wind", over="weather", by="carrier", value="wind", known="seen_at", window="3h", every="1h")
+WIND = Aggregate(
+    "wind", over="weather", by="carrier", value="wind", known_at="seen_at", window="3h", every="1h"
+)
 ROW = {"carrier": "UA", "distance": 100.0, "at": datetime(2013, 1, 1, tzinfo=UTC)}
 GOOD: dict[str, Any] = {
     "name": "delay",
-    "rows": FLIGHTS,
+    "examples": FLIGHTS,
     "feeds": (FLIGHTS, WEATHER),
     "contract": CONTRACT,
     "aggregates": (WIND,),
-    "features": (Code("carrier"), Log("distance"), Hour("at"), Value("wind")),
+    "features": (Ordinal("carrier"), Log("distance"), Hour("at"), Passthrough("wind")),
     "learner": LightGBM(),
-    "heuristic": Rate(by=(Code("carrier"), Hour("at"))),
+    "heuristic": GroupMean(by=(Ordinal("carrier"), Hour("at"))),
     "golden": (GoldenQuery("calm", ROW | {"wind": 1.0}, between=(0.0, 0.5)),),
     "objective": Objective("auc", at_least=0.7),
 }
@@ -67,7 +69,7 @@ def test_a_good_declaration_says_what_it_means() -> None:
     assert model.feed("weather") is WEATHER
     assert model.aggregates_read_by(model.features) == (WIND,)
     assert model.aggregates_read_by(model.heuristic_features) == ()
-    assert replace(model, features=[Value("wind")]).features == (Value("wind"),)
+    assert replace(model, features=[Passthrough("wind")]).features == (Passthrough("wind"),)
     with pytest.raises(InputError, match="reads no feed 'sea'; it reads flights, weather"):
         model.feed("sea")
 
@@ -79,7 +81,7 @@ def test_other_words_for_the_unit_of_the_feed_mean_the_same() -> None:
 
 def test_a_boolean_of_the_feed_may_be_the_label() -> None:
     rows = Feed("flights", Contract(Text("id"), *COLUMNS, Boolean("late"), key="id", event_time="at"))
-    assert Model(**GOOD | {"rows": rows, "feeds": (rows, WEATHER)}).label == "late"
+    assert Model(**GOOD | {"examples": rows, "feeds": (rows, WEATHER)}).label == "late"
 
 
 @pytest.mark.parametrize(
@@ -117,15 +119,15 @@ def test_a_boolean_of_the_feed_may_be_the_label() -> None:
             "value is 'gust', and the feed 'weather' has no such",
         ),
         ({"aggregates": (replace(WIND, value="note"),)}, "value is 'note', which is Text"),
-        ({"aggregates": (replace(WIND, known="wind"),)}, "known is 'wind', which is Number in mph"),
+        ({"aggregates": (replace(WIND, known_at="wind"),)}, "known_at is 'wind', which is Number in mph"),
         ({"aggregates": (replace(WIND, by="wind"),)}, "by is 'wind', which is Number in mph"),
         ({"aggregates": (replace(WIND, by="note"),)}, "by 'note', which a request does not bring"),
         ({"features": ()}, "it has no features"),
-        ({"features": ("distance",)}, "'distance' is no feature; write one such as Value"),
-        ({"features": (Value("late"),)}, "reads the label"),
-        ({"features": (Value("wnid"),)}, "reads 'wnid'"),
-        ({"features": (Value("wind"), Value("wind"))}, "two features are named 'wind'"),
-        ({"heuristic": Rate(by=(Code("career"),))}, "the heuristic, .* reads 'career'"),
+        ({"features": ("distance",)}, "'distance' is no feature; write one such as Passthrough"),
+        ({"features": (Passthrough("late"),)}, "reads the label"),
+        ({"features": (Passthrough("wnid"),)}, "reads 'wnid'"),
+        ({"features": (Passthrough("wind"), Passthrough("wind"))}, "two features are named 'wind'"),
+        ({"heuristic": GroupMean(by=(Ordinal("career"),))}, "the heuristic, .* reads 'career'"),
         ({"holdout": "0h"}, "the holdout is 0:00:00"),
         (
             {"rollout": Canary(slices=("carrier", "nostation"))},
@@ -150,10 +152,10 @@ def test_a_contradiction_is_named(change: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize(
     ("declare", "named"),
     [
-        (lambda: Canary(watch="2m"), "watch='2m'"),
-        (lambda: Canary(patience=3600), "patience=3600"),
+        (lambda: Canary(bake="2m"), "bake='2m'"),
+        (lambda: Canary(timeout=3600), "timeout=3600"),
         (lambda: Label("late", delay="soon"), "delay='soon'"),
-        (lambda: Drills(every="weekly"), "every='weekly'"),
+        (lambda: Drills(interval="weekly"), "interval='weekly'"),
         (lambda: Expectations(grace="1"), "grace='1'"),
     ],
 )
@@ -163,12 +165,12 @@ def test_a_span_that_is_none_is_named(declare: Callable[[], object], named: str)
 
 
 LATE_BEFORE = Aggregate(
-    "late_before", over="flights", by="carrier", value="late", known="at", window="7d", every="1h"
+    "late_before", over="flights", by="carrier", value="late", known_at="at", window="7d", every="1h"
 )
 
 
 def with_aggregate(aggregate: Aggregate, rows: Feed = FLIGHTS) -> dict[str, Any]:
-    return GOOD | {"rows": rows, "feeds": (rows, WEATHER), "aggregates": (WIND, aggregate)}
+    return GOOD | {"examples": rows, "feeds": (rows, WEATHER), "aggregates": (WIND, aggregate)}
 
 
 @pytest.mark.parametrize("wait", ["0s", "1h", "23h"])
@@ -224,7 +226,7 @@ def test_a_label_may_be_aggregated_by_the_moment_when_it_became_known() -> None:
         "flights",
         Contract(Text("id"), *COLUMNS, landed, key="id", event_time="at", label=Label("late", delay="1d")),
     )
-    assert Model(**with_aggregate(replace(LATE_BEFORE, known="landed_at"), rows))
+    assert Model(**with_aggregate(replace(LATE_BEFORE, known_at="landed_at"), rows))
 
 
 def test_the_label_of_another_feed_waits_too() -> None:
@@ -252,7 +254,7 @@ def test_the_label_is_due_at_one_moment_only() -> None:
     with pytest.raises(
         InputError, match="'late' is known after 1 day, 0:00:00 in the contract and after 2 days"
     ):
-        Model(**GOOD | {"rows": rows, "feeds": (rows, WEATHER)})
+        Model(**GOOD | {"examples": rows, "feeds": (rows, WEATHER)})
 
 
 @pytest.mark.parametrize(

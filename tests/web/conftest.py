@@ -32,7 +32,7 @@ def _versions(connection):
     )
     for number, (version, role, learner) in enumerate(
         [
-            (H, "heuristic", "rate"),
+            (H, "heuristic", "group_mean"),
             (V1, "candidate", "lightgbm"),
             (V2, "candidate", "lightgbm"),
             (V3, "candidate", "lightgbm"),

@@ -55,7 +55,7 @@ class Project:
             contract_hash=self.model.contract.hash,
             now_us=now_us(),
             groups=self.groups,
-            label_delays_us={self.model.rows.name: self.model.label_delay // timedelta(microseconds=1)},
+            label_delays_us={self.model.examples.name: self.model.label_delay // timedelta(microseconds=1)},
         )
 
     def feed(self, name: str) -> Feed:

@@ -26,7 +26,7 @@ from typing import Any, Final, Literal, get_args
 from holdfast.errors import InputError
 from holdfast.records import canonical_json, check_name, duration, sha256_hex
 
-How = Literal["mean", "last", "count"]
+AggregateFunction = Literal["mean", "last", "count"]
 
 MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -48,35 +48,35 @@ class Aggregate:
     by
         The column that names the entity, in the feed and in the model's rows: a category, text or integer.
     value
-        The number or boolean that is aggregated. Rows without it do not count, under no `how`.
-    known
+        The number or boolean that is aggregated. Rows without it do not count, under no `agg`.
+    known_at
         The timestamp column of the feed from which a row's value was known to anybody.
     window
         The span that a value looks back over; a whole multiple of `every`.
     every
         The step of the grid; the finer, the fresher and the more rows.
     available_after
-        How long after `known` the row has reached us, so that training does not see what the server could
+        AggregateFunction long after `known_at` the row has reached us, so that training does not see what the server could
         not.
-    how
+    agg
         "mean", "count", or "last" (the row known last; among rows known at the same instant the greatest
         value, so that the order of loading cannot matter).
 
     Raises
     ------
     InputError
-        HF101 when a span is not positive, the window is not a multiple of the step, or `how` is unknown.
+        HF101 when a span is not positive, the window is not a multiple of the step, or `agg` is unknown.
     """
 
     name: str
     over: str
     by: str
     value: str
-    known: str
+    known_at: str
     window: timedelta | str
     every: timedelta | str
     available_after: timedelta | str = timedelta(0)
-    how: How = "mean"
+    agg: AggregateFunction = "mean"
 
     def __post_init__(self) -> None:
         check_name(self.name, "aggregate")
@@ -95,10 +95,10 @@ class Aggregate:
             raise InputError(
                 "HF101", f"aggregate {self.name!r}: the window holds more than {MOST_STEPS} steps of every"
             )
-        if self.how not in get_args(How):
+        if self.agg not in get_args(AggregateFunction):
             raise InputError(
                 "HF101",
-                f"aggregate {self.name!r}: how is one of {', '.join(get_args(How))}, not {self.how!r}",
+                f"aggregate {self.name!r}: agg is one of {', '.join(get_args(AggregateFunction))}, not {self.agg!r}",
             )
 
     @property
@@ -134,9 +134,9 @@ class Aggregate:
 
     @property
     def history(self) -> timedelta:
-        """How far before its first new row a caller must look back: the window.
+        """AggregateFunction far before its first new row a caller must look back: the window.
 
-        Given every row whose `known` is later than the first new row's `known` minus this, `aggregate_rows`
+        Given every row whose `known_at` is later than the first new row's `known_at` minus this, `aggregate_rows`
         is right from `first_changed_us` on, which is where the new rows begin to matter.
         """
         return duration(self.window)
@@ -148,11 +148,11 @@ class Aggregate:
             "over": self.over,
             "by": self.by,
             "value": self.value,
-            "known": self.known,
+            "known_at": self.known_at,
             "window_us": self.window_us,
             "every_us": self.every_us,
             "available_after_us": self.available_after_us,
-            "how": self.how,
+            "agg": self.agg,
         }
 
     @classmethod
@@ -161,7 +161,9 @@ class Aggregate:
         window, every, available_after = (
             timedelta(microseconds=value[f"{span}_us"]) for span in ("window", "every", "available_after")
         )
-        names: dict[str, Any] = {key: value[key] for key in ("name", "over", "by", "value", "known", "how")}
+        names: dict[str, Any] = {
+            key: value[key] for key in ("name", "over", "by", "value", "known_at", "agg")
+        }
         return cls(**names, window=window, every=every, available_after=available_after)
 
 

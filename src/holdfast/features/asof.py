@@ -59,7 +59,7 @@ def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | 
         return SCHEMA.to_frame()
     cells = _Cells(rows)
     window = aggregate.window_us // aggregate.every_us
-    values = cells.over_window(aggregate.how, window)
+    values = cells.over_window(aggregate.agg, window)
     entity, step = cells.moments(window)
     made = pl.DataFrame(
         {"entity": entity, "known_us": step * aggregate.every_us, "value": values}, schema=SCHEMA
@@ -165,14 +165,14 @@ def _require(aggregate: Aggregate, frame: pl.DataFrame, columns: tuple[str, ...]
 
 def _known_rows(aggregate: Aggregate, frame: pl.DataFrame) -> pl.DataFrame:
     """The rows that count, by entity, the first grid step that sees them (rounded up), moment and value."""
-    _require(aggregate, frame, (aggregate.by, aggregate.value, aggregate.known))
+    _require(aggregate, frame, (aggregate.by, aggregate.value, aggregate.known_at))
     value = frame.schema[aggregate.value]
     if not (value.is_numeric() or value == pl.Boolean):
         raise InputError(
             "HF202",
             f"column {aggregate.value!r} of aggregate {aggregate.name!r} is {value}, and not a number",
         )
-    seen_us = instant_us(frame, aggregate.known) + aggregate.available_after_us
+    seen_us = instant_us(frame, aggregate.known_at) + aggregate.available_after_us
     return (
         frame.select(
             entity=pl.col(aggregate.by).cast(pl.String),

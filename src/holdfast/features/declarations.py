@@ -3,9 +3,9 @@
 A declaration names columns of the contract, or aggregates, and nothing of their data; `fit` turns it into
 constants.
 
-What a *missing* value becomes is the contract's word (R24), and every feature but `Value` reads its column
+What a *missing* value becomes is the contract's word (R24), and every feature but `Passthrough` reads its column
 after that word: `Log("distance")` of a row without a distance is the logarithm of the fitted median when the
-contract says "median", and NaN when it says "keep". `Value` is the number as it came, for learners that have
+contract says "median", and NaN when it says "keep". `Passthrough` is the number as it came, for learners that have
 a use of their own for NaN.
 """
 
@@ -24,7 +24,7 @@ MOST_BUCKETS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class Passthrough:
     """A number, integer, boolean (0 or 1) or aggregate as it came; NaN when missing. Named like its
     column."""
 
@@ -55,11 +55,11 @@ class Impute:
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class Ordinal:
     """A category as a whole number: 0 missing, 1 unseen, 2 and up the known words in alphabetical order
     (R25).
 
-    The known words are the contract's, or else those of the training snapshot. Named `<column>_code`. A
+    The known words are the contract's, or else those of the training snapshot. Named `<column>_ordinal`. A
     column whose policy has `flag=True` adds `<column>_missing`.
 
     Parameters
@@ -77,7 +77,8 @@ class Code:
     def __post_init__(self) -> None:
         if self.at_least < 1:
             raise InputError(
-                "HF101", f"Code({self.column!r}): at_least is a number of rows from 1, not {self.at_least!r}"
+                "HF101",
+                f"Ordinal({self.column!r}): at_least is a number of rows from 1, not {self.at_least!r}",
             )
 
 
@@ -191,7 +192,9 @@ class Difference:
     name: str = ""
 
 
-Feature: TypeAlias = Value | Impute | Code | Log | Clip | Bucket | Hour | Weekday | Month | Ratio | Difference
+Feature: TypeAlias = (
+    Passthrough | Impute | Ordinal | Log | Clip | Bucket | Hour | Weekday | Month | Ratio | Difference
+)
 
 
 def feature_name(feature: Feature) -> str:
@@ -202,7 +205,7 @@ def feature_name(feature: Feature) -> str:
     ('distance_log', 'speed')
     """
     match feature:
-        case Value(column) | Impute(column):
+        case Passthrough(column) | Impute(column):
             natural = column
         case Ratio(numerator, denominator):
             natural = f"{numerator}_per_{denominator}"

@@ -101,7 +101,7 @@ class Flagged(Fitted, frozen=True, tag="missing"):
     column: str
 
 
-class Coded(Fitted, frozen=True, tag="code"):
+class Coded(Fitted, frozen=True, tag="ordinal"):
     """The place of the word among `values` plus 2; 1 for another word, `missing` for none."""
 
     column: str

@@ -36,15 +36,15 @@ from holdfast.features.aggregate import Aggregate
 from holdfast.features.declarations import (
     Bucket,
     Clip,
-    Code,
     Difference,
     Feature,
     Hour,
     Impute,
     Log,
     Month,
+    Ordinal,
+    Passthrough,
     Ratio,
-    Value,
     Weekday,
     columns_read,
     feature_name,
@@ -80,7 +80,7 @@ def fit(
     features
         In the order of the matrix. The flag of a missing value follows the feature that asks for it.
     aggregates
-        What is joined to the rows. One that no feature reads becomes the last feature, as `Value` would make
+        What is joined to the rows. One that no feature reads becomes the last feature, as `Passthrough` would make
         it.
     contract
         What the rows are.
@@ -95,7 +95,10 @@ def fit(
         learn a constant from.
     """
     read = {column for feature in features for column in columns_read(feature)}
-    every = [*features, *(Value(aggregate.name) for aggregate in aggregates if aggregate.name not in read)]
+    every = [
+        *features,
+        *(Passthrough(aggregate.name) for aggregate in aggregates if aggregate.name not in read),
+    ]
     fitting = _Fitting(aggregates, contract, frame, read)
     fitted = tuple(part for feature in every for part in fitting.fit(feature))
     names = [part.name for part in fitted]
@@ -142,12 +145,12 @@ class _Fitting:
     def fit(self, feature: Feature) -> tuple[AnyFitted, ...]:
         name = feature_name(feature)
         match feature:
-            case Value(column):
+            case Passthrough(column):
                 self._number(column)
                 return (Plain(name, column, None),)
             case Impute(column, _, missing):
                 return self._imputed(name, column, missing)
-            case Code(column):
+            case Ordinal(column):
                 return self._coded(name, feature)
             case Log(column):
                 return (Logarithm(name, column, self._fill(column), self._floor(column)),)
@@ -178,7 +181,7 @@ class _Fitting:
         elif column in self.aggregates:
             raise InputError(
                 "HF101",
-                f"Impute({column!r}): an aggregate has no policy of its own; give it one, or use Value",
+                f"Impute({column!r}): an aggregate has no policy of its own; give it one, or use Passthrough",
             )
         else:
             policy, fill = self._policy(column), self.fills.get(column)
@@ -204,11 +207,12 @@ class _Fitting:
             case _:
                 assert_never(policy)
 
-    def _coded(self, name: str, feature: Code) -> tuple[AnyFitted, ...]:
+    def _coded(self, name: str, feature: Ordinal) -> tuple[AnyFitted, ...]:
         column = self._column(feature.column)
         if not isinstance(column, Category):
             raise InputError(
-                "HF101", f"Code({feature.column!r}): the column is a {type(column).__name__}, not a Category"
+                "HF101",
+                f"Ordinal({feature.column!r}): the column is a {type(column).__name__}, not a Category",
             )
         seen = self.frame[column.name].drop_nulls().value_counts(name="rows")
         frequent = set(seen.filter(pl.col("rows") >= feature.at_least)[column.name])

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from holdfast.feeds.batch_id import batch_id, content_digest
 from holdfast.feeds.expectations import (
-    Busiest,
-    Complete,
+    Completeness,
     Composition,
     Expectations,
     Granularity,
     Limits,
     Reference,
+    TopValueShare,
     Volume,
 )
 from holdfast.feeds.feed import Feed, quarantine_table
@@ -27,8 +27,7 @@ from holdfast.feeds.postgres_query import BatchQuery, PostgresQuery
 __all__ = [
     "AlreadyLoaded",
     "BatchQuery",
-    "Busiest",
-    "Complete",
+    "Completeness",
     "Composition",
     "Expectations",
     "Feed",
@@ -39,6 +38,7 @@ __all__ = [
     "PostgresQuery",
     "Publish",
     "Reference",
+    "TopValueShare",
     "Volume",
     "batch_id",
     "content_digest",

@@ -127,7 +127,7 @@ def _count(facts: DeliveryFacts) -> Iterator[Violation]:
 
 
 def _drop(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
-    budget = feed.expects.drop
+    budget = feed.expects.invalid_rows
     dropped_rows = facts.rows_dropped - facts.rows_known
     if budget is None or not dropped_rows:
         return
@@ -168,13 +168,13 @@ def _unusual(feed: Feed, volume: Volume, facts: DeliveryFacts, history: History)
         alike = [past.rows for past in history.batches if _weekday(past.event_low_us, zone) == day]
         if len(alike) >= volume.history:
             before, whose = alike, f"{_DAYS[day]}s"
-    if volume.differs is None or len(before) < volume.history:
+    if volume.deviation is None or len(before) < volume.history:
         return
     usual = statistics.median(before)
     spread = NORMAL * statistics.median(abs(each - usual) for each in before)
     away = abs(rows - usual)
-    found = volume.differs.reached(away, usual)
-    if found and away > volume.deviations * spread:
+    found = volume.deviation.reached(away, usual)
+    if found and away > volume.min_z_score * spread:
         words = (
             f"{rows:,} rows came; the median of the last {len(before)} {whose} is {usual:,.0f} "
             f"and their robust standard deviation {spread:,.0f}"
@@ -183,12 +183,12 @@ def _unusual(feed: Feed, volume: Volume, facts: DeliveryFacts, history: History)
 
 
 def _missing(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
-    every, low_us, before_us = feed.expects.every_us, facts.event_low_us, history.high_before_us
+    every, low_us, before_us = feed.expects.interval_us, facts.event_low_us, history.high_before_us
     if every is None or low_us is None or before_us is None:
         return
     apart = low_us - before_us - feed.expects.grace_us
     lacking = -(-apart // every) - 1 if apart > every else 0
-    if found := feed.expects.missing.reached(lacking, 1):
+    if found := feed.expects.missing_batches.reached(lacking, 1):
         words = (
             f"about {lacking} batches are missing: the events before end at {moment(before_us)} and this batch begins at "
             f"{moment(low_us)}, and one is expected every {_span(every)}"
@@ -197,7 +197,7 @@ def _missing(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Vio
 
 
 def _gaps(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
-    complete = feed.expects.complete
+    complete = feed.expects.completeness
     if complete is None:
         return
     longest: dict[str, int] = {}
@@ -208,10 +208,10 @@ def _gaps(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
         subject = entity if complete.by is None else f"{complete.by}={entity}"
         words = (
             f"no event{_of(subject)} from {moment(gap.from_us)} to {moment(gap.to_us)}, {_span(counted_us)} that count; "
-            f"at most {_span(complete.longest_us)} is expected"
+            f"at most {_span(complete.max_gap_us)} is expected"
         )
-        yield Violation("gap", subject, complete.level, words, counted_us / 1e6, complete.longest_us / 1e6)
-    if complete.day and (found := complete.elsewhere.reached(facts.rows_elsewhere, facts.rows_loaded)):
+        yield Violation("gap", subject, complete.level, words, counted_us / 1e6, complete.max_gap_us / 1e6)
+    if complete.daily and (found := complete.other_days.reached(facts.rows_elsewhere, facts.rows_loaded)):
         words = (
             f"{facts.rows_elsewhere:,} of {facts.rows_loaded:,} rows are not of the day that begins at "
             f"{moment(facts.day_us or 0)}, as if another time zone or another day had got in"
@@ -226,7 +226,7 @@ def _sequence(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Vi
     before = history.sequence_before
     between = max(0, found.low - before - 1) if before is not None else 0
     holes = found.holes + between
-    if reached := feed.expects.holes.reached(holes, found.high - found.low + 1):
+    if reached := feed.expects.sequence_gaps.reached(holes, found.high - found.low + 1):
         words = f"{holes:,} numbers are missing: {found.holes:,} between {found.low} and {found.high}"
         if between:
             words += f", {between:,} between {before}, where the batches before end, and {found.low}"
@@ -266,7 +266,7 @@ def _composition(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
                     f"{share:.1%} of the rows have {each.column} {value!r}; at least {bound:.1%} is expected"
                 )
                 yield Violation("composition", f"{each.column}={value}", each.level, words, share, bound)
-    for one in feed.expects.busiest:
+    for one in feed.expects.top_value_share:
         value, count = facts.busiest.get(one.column, ("", 0))
         if reached := one.limits.reached(count, rows):
             words = f"{count:,} of {rows:,} rows have {one.column} {value!r}; fewer than {reached[1]:,.0f} are expected of one"
@@ -283,7 +283,7 @@ def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]
                 f"event, and it is {moment(now_us)}: it was foretold, or it leaked"
             )
             yield Violation("early", label.name, Level.CRITICAL, words, (due_us - now_us) / 1e6, 0.0)
-    ahead_us, high_us = feed.expects.ahead_us, facts.event_high_us
+    ahead_us, high_us = feed.expects.max_future_us, facts.event_high_us
     if ahead_us is not None and high_us is not None and high_us > now_us + ahead_us:
         words = f"the newest event is of {moment(high_us)}, {_span(high_us - now_us)} after the load at {moment(now_us)}"
         yield Violation(
@@ -292,7 +292,7 @@ def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]
 
 
 def _again(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
-    limits, known, rows = feed.expects.again, facts.rows_known, facts.rows_received
+    limits, known, rows = feed.expects.duplicate_keys, facts.rows_known, facts.rows_received
     if limits is not None and (reached := limits.reached(known, rows)):
         key = "+".join(feed.contract.key)
         words = f"{known:,} of {rows:,} rows have a {key} that is loaded already: they are kept apart, and what is loaded stays"

@@ -76,9 +76,9 @@ class Volume:
     ----------
     at_least, at_most
         Rows that are delivered, valid or not; a batch outside them has `level`.
-    differs
+    deviation
         How far from the median of the batches before, as a share of it. A batch reaches a level only when it is also
-        further away than `deviations` robust standard deviations (1.4826 times the median absolute deviation), so that a
+        further away than `min_z_score` robust standard deviations (1.4826 times the median absolute deviation), so that a
         feed that always varies raises no alarm by varying.
     weekdays
         Compare with batches of the same weekday, by the zone of the event time, as soon as there are `history` of them.
@@ -88,8 +88,8 @@ class Volume:
 
     at_least: int | None = None
     at_most: int | None = None
-    differs: Limits | None = None
-    deviations: float = 5.0
+    deviation: Limits | None = None
+    min_z_score: float = 5.0
     weekdays: bool = False
     history: int = 8
     level: Level = Level.ERROR
@@ -97,50 +97,50 @@ class Volume:
     def __post_init__(self) -> None:
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             raise InputError("HF101", f"volume: at_least {self.at_least} is above at_most {self.at_most}")
-        if self.history < 4 or self.deviations < 0:
+        if self.history < 4 or self.min_z_score < 0:
             raise InputError("HF101", "volume: history is at least 4 and deviations at least 0")
 
 
 @dataclass(frozen=True, slots=True)
-class Complete:
+class Completeness:
     """No hour of a batch is missing (R18).
 
     Parameters
     ----------
-    longest
+    max_gap
         The longest time without an event, such as "2h".
     by
         A column: each of its values has events of its own, as each airport has weather of its own. None looks at all.
-    quiet
+    quiet_hours
         Hours of the day, by the zone of the event time, in which nothing is expected: (0, 6) is midnight to six. The time
         in them does not count.
-    day
+    daily
         Whether a batch is one calendar day by the zone of the event time: then the time from its beginning to the first
-        event and from the last event to its end counts too, and rows of another day have the level of `elsewhere`.
+        event and from the last event to its end counts too, and rows of another day have the level of `other_days`.
     level
         Of a time without an event that is too long.
-    elsewhere
-        Limits of the rows that are not of the day that most rows are of; used with `day`.
+    other_days
+        Limits of the rows that are not of the day that most rows are of; used with `daily`.
     """
 
-    longest: timedelta | str
+    max_gap: timedelta | str
     by: str | None = None
-    quiet: tuple[int, int] | None = None
-    day: bool = False
+    quiet_hours: tuple[int, int] | None = None
+    daily: bool = False
     level: Level = Level.ERROR
-    elsewhere: Limits = field(default_factory=lambda: Limits(error=1))
+    other_days: Limits = field(default_factory=lambda: Limits(error=1))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "longest", duration(self.longest, "longest"))
-        if self.longest_us <= 0:
+        object.__setattr__(self, "max_gap", duration(self.max_gap, "max_gap"))
+        if self.max_gap_us <= 0:
             raise InputError("HF101", "complete: the longest time without an event must be positive")
-        if self.quiet is not None and not 0 <= self.quiet[0] < self.quiet[1] <= 24:
-            raise InputError("HF101", f"complete: quiet hours are such as (0, 6), not {self.quiet!r}")
+        if self.quiet_hours is not None and not 0 <= self.quiet_hours[0] < self.quiet_hours[1] <= 24:
+            raise InputError("HF101", f"complete: quiet hours are such as (0, 6), not {self.quiet_hours!r}")
 
     @property
-    def longest_us(self) -> int:
-        """`longest` in microseconds."""
-        return duration(self.longest) // timedelta(microseconds=1)
+    def max_gap_us(self) -> int:
+        """`max_gap` in microseconds."""
+        return duration(self.max_gap) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,18 +170,18 @@ class Reference:
     """Values of `column` stand in column `key` of the feed named `feed`, among the rows that are loaded.
 
     Rows with a value that stands nowhere are kept apart with the reason "<column>|reference"; a missing value refers to
-    nothing. Limit how many there may be by `drop`. `within` is how long before the first event of the batch the other
+    nothing. Limit how many there may be by `drop`. `lookback` is how long before the first event of the batch the other
     feed's events may be; None looks through all its rows, however many they are.
     """
 
     column: str
     feed: str
     key: str
-    within: timedelta | str | None = None
+    lookback: timedelta | str | None = None
 
     def __post_init__(self) -> None:
-        if self.within is not None:
-            object.__setattr__(self, "within", duration(self.within, "within"))
+        if self.lookback is not None:
+            object.__setattr__(self, "lookback", duration(self.lookback, "lookback"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Composition:
 
 
 @dataclass(frozen=True, slots=True)
-class Busiest:
+class TopValueShare:
     """How many rows of a batch one single value of `column` may have (R43): a client that sends a third of all requests
     is no client but a program.
     """
@@ -215,37 +215,37 @@ class Expectations:
 
     Parameters
     ----------
-    drop
+    invalid_rows
         Rows that break the contract: the discard budget of a batch (R28). It holds for the batch and, where a slice of the
         contract has at least 30 rows, for each slice.
     rows
         How many rows a batch has.
-    every, grace
-        How far apart batches are in event time, such as "1d": more than `every` and `grace` between the last event before
-        a batch and its first is a gap in which batches are `missing` (R18).
-    missing
+    interval, grace
+        How far apart batches are in event time, such as "1d": more than `interval` and `grace` between the last event before
+        a batch and its first is a gap in which batches are `missing_batches` (R18).
+    missing_batches
         Limits of the number of batches that such a gap lacks.
-    complete
+    completeness
         Which hours a batch has.
     sequence
         An integer column that counts without a hole, in a batch and on from the batch before.
-    holes
+    sequence_gaps
         Limits of the numbers that are missing in `sequence`.
     granularity
         How far apart the events of an entity are.
     references
         Columns whose values stand in other feeds.
-    composition, busiest
+    composition, top_value_share
         Which traffic a batch is made of.
     early_labels
         "refuse" refuses a batch with a label that is there before it is due (event time and the label's delay): such a label
         was foretold, or leaked.
-    ahead
+    max_future
         How far the newest event may be after the moment of the load, at level "error"; None is as far as it likes.
-    repeated
+    duplicates
         What is done with a batch whose rows are those of an earlier batch, whatever their order and however they are
         written; "stale" also finds rows that differ from an earlier batch only in their key and event time.
-    again
+    duplicate_keys
         Limits of the rows whose key a loaded row of the feed has already, a share being one of all rows delivered. Such rows
         are kept apart with the reason "<key>|loaded" and what is loaded stays; a batch that has no other valid row is
         refused as a repetition. They are looked for in the batches whose event times meet this one's: so every one is found
@@ -253,45 +253,45 @@ class Expectations:
         another time is found by `holdfast verify`. A batch that meets no other costs nothing; else the keys of those that
         it meets are read. None for a feed whose keys come again on purpose, as updates do, and for one whose batches all
         have the same span.
-    shape
+    drift
         Whether the distribution of each column is compared with that of the batches before.
 
     Raises `InputError` HF101 when a part cannot mean what it says.
     """
 
-    drop: Limits | None = None
+    invalid_rows: Limits | None = None
     rows: Volume | None = None
-    every: timedelta | str | None = None
+    interval: timedelta | str | None = None
     grace: timedelta | str = timedelta(0)
-    missing: Limits = field(default_factory=lambda: Limits(error=1))
-    complete: Complete | None = None
+    missing_batches: Limits = field(default_factory=lambda: Limits(error=1))
+    completeness: Completeness | None = None
     sequence: str | None = None
-    holes: Limits = field(default_factory=lambda: Limits(error=1))
+    sequence_gaps: Limits = field(default_factory=lambda: Limits(error=1))
     granularity: Granularity | None = None
     references: tuple[Reference, ...] = ()
     composition: tuple[Composition, ...] = ()
-    busiest: tuple[Busiest, ...] = ()
+    top_value_share: tuple[TopValueShare, ...] = ()
     early_labels: Literal["allow", "refuse"] = "allow"
-    ahead: timedelta | str | None = None
-    repeated: Literal["rows", "stale"] = "rows"
-    again: Limits | None = field(default_factory=lambda: Limits(warning=1))
-    shape: bool = False
+    max_future: timedelta | str | None = None
+    duplicates: Literal["rows", "stale"] = "rows"
+    duplicate_keys: Limits | None = field(default_factory=lambda: Limits(warning=1))
+    drift: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("every", "ahead"):
+        for name in ("interval", "max_future"):
             span = getattr(self, name)
             object.__setattr__(self, name, None if span is None else duration(span, name))
         object.__setattr__(self, "grace", duration(self.grace, "grace"))
-        for name in ("references", "composition", "busiest"):
+        for name in ("references", "composition", "top_value_share"):
             parts = getattr(self, name)
             object.__setattr__(self, name, parts if isinstance(parts, tuple) else (parts,))
-        if self.every is not None and duration(self.every) <= timedelta(0):
+        if self.interval is not None and duration(self.interval) <= timedelta(0):
             raise InputError("HF101", "expectations: every must be positive")
 
     @property
-    def every_us(self) -> int | None:
-        """`every` in microseconds."""
-        return None if self.every is None else duration(self.every) // timedelta(microseconds=1)
+    def interval_us(self) -> int | None:
+        """`interval` in microseconds."""
+        return None if self.interval is None else duration(self.interval) // timedelta(microseconds=1)
 
     @property
     def grace_us(self) -> int:
@@ -299,9 +299,9 @@ class Expectations:
         return duration(self.grace) // timedelta(microseconds=1)
 
     @property
-    def ahead_us(self) -> int | None:
-        """`ahead` in microseconds."""
-        return None if self.ahead is None else duration(self.ahead) // timedelta(microseconds=1)
+    def max_future_us(self) -> int | None:
+        """`max_future` in microseconds."""
+        return None if self.max_future is None else duration(self.max_future) // timedelta(microseconds=1)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -309,9 +309,9 @@ class Expectations:
         named = [
             *(reference.column for reference in self.references),
             *(each.column for each in self.composition),
-            *(each.column for each in self.busiest),
+            *(each.column for each in self.top_value_share),
             self.sequence,
-            None if self.complete is None else self.complete.by,
+            None if self.completeness is None else self.completeness.by,
             None if self.granularity is None else self.granularity.by,
         ]
         return tuple(dict.fromkeys(name for name in named if name is not None))

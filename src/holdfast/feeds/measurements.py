@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from holdfast.contract import Contract, Label
-from holdfast.feeds.expectations import Complete, Expectations, Granularity
+from holdfast.feeds.expectations import Completeness, Expectations, Granularity
 from holdfast.records import sha256_hex
 
 HOUR_US: Final = 3_600_000_000
@@ -90,18 +90,20 @@ def measure(
 ) -> DeliveryFacts:
     """The facts of a delivery whose rows `valid` (in event order) and `quarantined` the contract parted."""
     times = valid[contract.event_time].to_physical()
-    day_us, elsewhere = _day(contract, valid) if expects.complete and expects.complete.day else (None, 0)
+    day_us, elsewhere = (
+        _day(contract, valid) if expects.completeness and expects.completeness.daily else (None, 0)
+    )
     return DeliveryFacts(
         rows_loaded=valid.height,
         rows_dropped=quarantined.height,
         event_low_us=int(times[0]) if valid.height else None,
         event_high_us=int(times[-1]) if valid.height else None,
         rows_digest=digest_of(valid),
-        values_digest=_values_digest(contract, valid) if expects.repeated == "stale" else "",
+        values_digest=_values_digest(contract, valid) if expects.duplicates == "stale" else "",
         rows_expected=rows_expected,
         reasons=dict(reasons),
-        dropped=_dropped(contract, valid, quarantined) if expects.drop and quarantined.height else {},
-        gaps=_gaps(contract, expects.complete, valid) if expects.complete else (),
+        dropped=_dropped(contract, valid, quarantined) if expects.invalid_rows and quarantined.height else {},
+        gaps=_gaps(contract, expects.completeness, valid) if expects.completeness else (),
         day_us=day_us,
         rows_elsewhere=elsewhere,
         sequence=_sequence(valid[expects.sequence]) if expects.sequence and valid.height else None,
@@ -109,7 +111,7 @@ def measure(
         shares={each.column: _counts(valid[each.column]) for each in expects.composition},
         busiest={
             each.column: _busiest(valid[each.column])
-            for each in expects.busiest
+            for each in expects.top_value_share
             if valid[each.column].count()
         },
         newest_label_us=_newest_label(contract, valid) if expects.early_labels == "refuse" else None,
@@ -164,13 +166,13 @@ def _day(contract: Contract, valid: pl.DataFrame) -> tuple[int | None, int]:
     return int(most[0]), valid.height - int(most[1])
 
 
-def _gaps(contract: Contract, complete: Complete, valid: pl.DataFrame) -> tuple[Gap, ...]:
+def _gaps(contract: Contract, complete: Completeness, valid: pl.DataFrame) -> tuple[Gap, ...]:
     """The times without an event that are longer than allowed, quiet hours left out of account."""
     if valid.is_empty():
         return ()
     entity = pl.lit("") if complete.by is None else pl.col(complete.by).cast(pl.String)
     times = valid.select(entity.alias("entity"), pl.col(contract.event_time).alias("at"))
-    if complete.day:
+    if complete.daily:
         start = valid[contract.event_time].dt.truncate("1d").value_counts(sort=True).row(0)[0]
         days = pl.Series("at", [start]).dt.cast_time_unit("us")
         zone = valid.schema[contract.event_time]
@@ -183,13 +185,17 @@ def _gaps(contract: Contract, complete: Complete, valid: pl.DataFrame) -> tuple[
         .sort("entity", "at")
         .with_columns(pl.col("at").shift(1).over("entity").alias("before"))
         .drop_nulls("before")
-        .filter(pl.col("at") - pl.col("before") > pl.lit(timedelta(microseconds=complete.longest_us)))
+        .filter(pl.col("at") - pl.col("before") > pl.lit(timedelta(microseconds=complete.max_gap_us)))
     )
     found = []
     for name, to, since in beside.select("entity", "at", "before").iter_rows():
         span_us = (to - since) // timedelta(microseconds=1)
-        quiet_us = 0 if complete.quiet is None else _quiet_us(beside.schema["at"], since, to, complete.quiet)
-        if span_us - quiet_us > complete.longest_us:
+        quiet_us = (
+            0
+            if complete.quiet_hours is None
+            else _quiet_us(beside.schema["at"], since, to, complete.quiet_hours)
+        )
+        if span_us - quiet_us > complete.max_gap_us:
             found.append(Gap(name, _us(since), _us(to), span_us - quiet_us))
     return tuple(found)
 

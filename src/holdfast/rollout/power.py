@@ -145,9 +145,12 @@ class _Plan:
     def of(cls, policy: Canary, traffic: MeasuredTraffic, step: int) -> _Plan:
         share = policy.steps[step] / 100.0
         smaller = min(share, 1.0 - share)
-        waits = [policy.step_at_least_us / 60e6, policy.units_per_step / (traffic.units_per_minute * smaller)]
-        if policy.labelled_per_step and traffic.labelled_per_minute:
-            waits.append(policy.labelled_per_step / (traffic.labelled_per_minute * smaller))
+        waits = [
+            policy.min_step_duration_us / 60e6,
+            policy.units_per_step / (traffic.units_per_minute * smaller),
+        ]
+        if policy.labels_per_step and traffic.labelled_per_minute:
+            waits.append(policy.labels_per_step / (traffic.labelled_per_minute * smaller))
         return cls(policy, traffic, share, math.ceil(max(waits)))
 
     def rows(self, seed: int) -> Iterator[PowerRow]:

@@ -15,7 +15,7 @@ from holdfast.contract.batch.rules import compile_rule_for_frame
 from holdfast.contract.schema.columns import Category, Column
 from holdfast.contract.schema.expressions import Rule
 from holdfast.errors import InputError, RefusedError
-from holdfast.tables.selection import Cap, Discard, Filter, Forbidden, Quota, Selection, Weights
+from holdfast.tables.selection import Cap, DiscardBudget, Filter, Forbidden, Quota, Selection, Weights
 
 _MISSING = "(missing)"
 
@@ -126,7 +126,7 @@ def _refuse_forbidden(
 
 
 def _check_budget(
-    budget: Discard, frame: pl.DataFrame, kept: pl.DataFrame, struck: pl.DataFrame | None
+    budget: DiscardBudget, frame: pl.DataFrame, kept: pl.DataFrame, struck: pl.DataFrame | None
 ) -> None:
     lost_before = struck if struck is not None else frame.clear()
     if budget.by is None:

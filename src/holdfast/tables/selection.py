@@ -110,7 +110,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Discard:
+class DiscardBudget:
     """How many rows may be lost to filters and to the contract, overall and, with `by`, within each value of a column:
     at most the share `at_most` (0 to 1), with at least `at_least_rows` left. More refuse the training (HF405)."""
 
@@ -121,7 +121,7 @@ class Discard:
     def __post_init__(self) -> None:
         if not 0.0 <= self.at_most <= 1.0 or self.at_least_rows < 0:
             raise _refuse(
-                f"Discard: at_most is {self.at_most}, a share, and at_least_rows {self.at_least_rows}, not negative"
+                f"DiscardBudget: at_most is {self.at_most}, a share, and at_least_rows {self.at_least_rows}, not negative"
             )
 
 
@@ -140,7 +140,7 @@ class Selection:
 
     filters: tuple[Filter, ...] = ()
     forbidden: tuple[Forbidden, ...] = ()
-    discard: tuple[Discard, ...] = ()
+    discard: tuple[DiscardBudget, ...] = ()
     sample: Sample | None = None
     caps: tuple[Cap, ...] = ()
     quotas: tuple[Quota, ...] = ()

@@ -34,16 +34,16 @@ class Declared(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class GroupMean:
     """The share of positive labels in the row's group.
 
     Parameters
     ----------
     by
-        The features whose values together make the group, at least one: ``Code("carrier")``,
+        The features whose values together make the group, at least one: ``Ordinal("carrier")``,
         ``Hour("departure")``. They are fitted for the heuristic alone, so it does not depend on what the
         model uses.
-    weight
+    smoothing
         How many rows of the overall share each group is mixed with, at least 0: a group of three rows says
         little. 0 takes the group's bare share.
 
@@ -51,23 +51,25 @@ class Rate:
     """
 
     by: tuple[Declared, ...]
-    weight: float = 20.0
+    smoothing: float = 20.0
 
     def __post_init__(self) -> None:
         if not self.by or any(self.by.count(feature) > 1 for feature in self.by):
-            raise InputError("HF101", f"Rate: by is {self.by}; give at least one feature, each once")
-        if not 0.0 <= self.weight < float("inf"):
-            raise InputError("HF101", f"Rate: weight is {self.weight}; it is finite and not negative")
+            raise InputError("HF101", f"GroupMean: by is {self.by}; give at least one feature, each once")
+        if not 0.0 <= self.smoothing < float("inf"):
+            raise InputError(
+                "HF101", f"GroupMean: smoothing is {self.smoothing}; it is finite and not negative"
+            )
 
     @property
     def name(self) -> str:
-        """``rate``."""
-        return "rate"
+        """``group_mean``."""
+        return "group_mean"
 
     @property
     def parameters(self) -> Mapping[str, object]:
         """The declared weight. What it groups by are its features, which the version's metadata names."""
-        return {"weight": self.weight}
+        return {"smoothing": self.smoothing}
 
     def fit(
         self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int, weights: Weights | None = None
@@ -89,7 +91,7 @@ class Rate:
         if room > LARGEST_TABLE:
             raise InputError(
                 "HF101",
-                f"Rate: {' x '.join(names)} makes {room} groups, more than {LARGEST_TABLE}; bucket them",
+                f"GroupMean: {' x '.join(names)} makes {room} groups, more than {LARGEST_TABLE}; bucket them",
             )
         slots = _slots(x, values)
         seen = ~np.isnan(x).any(axis=1)
@@ -98,9 +100,9 @@ class Rate:
         rows = np.bincount(slots[seen], weights=each[seen], minlength=room)
         positives = np.bincount(slots[seen], weights=(each * y)[seen], minlength=room)
         share = np.full(room, overall)
-        np.divide(positives + self.weight * overall, rows + self.weight, out=share, where=rows > 0)
+        np.divide(positives + self.smoothing * overall, rows + self.smoothing, out=share, where=rows > 0)
         graph = _lookup(values, share.astype(np.float32))
-        check_agreement(graph, share[slots], x, "Rate")
+        check_agreement(graph, share[slots], x, "GroupMean")
         return graph
 
 

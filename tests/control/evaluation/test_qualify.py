@@ -26,7 +26,7 @@ from holdfast.control.ingest.ingest import ingest
 from holdfast.control.training.train import Trained, train
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedError
-from holdfast.features import Aggregate, Code, Hour, Log, Value, Weekday
+from holdfast.features import Aggregate, Hour, Log, Ordinal, Passthrough, Weekday
 from holdfast.feeds import Feed
 from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import Verdict
@@ -37,7 +37,7 @@ from holdfast.store.feeds import contracts
 from holdfast.store.files import blobs, data_files
 from holdfast.store.models import gate_results, versions
 from holdfast.store.models.versions import VersionRow
-from holdfast.train import LightGBM, LogisticRegression, Rate
+from holdfast.train import GroupMean, LightGBM, LogisticRegression
 from holdfast.train.artifact import VersionMetadata, open_sealed, seal
 
 NOW_US = 1_400_000_000_000_000
@@ -103,7 +103,13 @@ ARRIVALS = Feed(
     ),
 )
 RECENT = Aggregate(
-    "recent_delay", over="arrivals", by="route", value="delay", known="known_at", window="2h", every="10min"
+    "recent_delay",
+    over="arrivals",
+    by="route",
+    value="delay",
+    known_at="known_at",
+    window="2h",
+    every="10min",
 )
 NEAR_DAWN = {"route": "a", "distance": 20.0, "at": datetime(2013, 3, 1, 1, tzinfo=UTC), "recent_delay": -15.0}
 NEAR_MIDNIGHT = {
@@ -114,7 +120,7 @@ NEAR_MIDNIGHT = {
 }
 MODEL = Model(
     "trip-delay",
-    rows=TRIPS,
+    examples=TRIPS,
     feeds=(TRIPS, ARRIVALS),
     contract=Contract(
         Category("route", values=ROUTES, unseen="other"),
@@ -125,9 +131,9 @@ MODEL = Model(
         label=Label("late", delay="1h", missing="keep"),
     ),
     aggregates=(RECENT,),
-    features=(Code("route"), Log("distance"), Hour("at"), Value("recent_delay")),
+    features=(Ordinal("route"), Log("distance"), Hour("at"), Passthrough("recent_delay")),
     learner=LightGBM(trees=40, leaves=15, min_rows_per_leaf=40, threads=1),
-    heuristic=Rate(by=(Code("route"), Hour("at"))),
+    heuristic=GroupMean(by=(Ordinal("route"), Hour("at"))),
     holdout="10d",
     objective=Objective("brier", at_most=0.2),
     golden=(
@@ -456,7 +462,9 @@ def test_a_model_that_is_worse_than_the_champion_is_refused(
     served: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     """R75: it would beat the heuristic, and is no match for what answers now."""
-    weaker = replace(MODEL, features=(Code("route"), Log("distance"), Hour("at")), aggregates=(), golden=())
+    weaker = replace(
+        MODEL, features=(Ordinal("route"), Log("distance"), Hour("at")), aggregates=(), golden=()
+    )
     result = train(served, weaker, trained[1], now_us=NOW_US, seed=5)
     found = verdicts(served, result.version, replace(weaker, aggregates=MODEL.aggregates))
     assert found["baseline"] is Verdict.PASS

@@ -23,7 +23,7 @@ from holdfast.control.ingest.ingest import LoadResult, ingest, prepare, publish
 from holdfast.control.maintenance.verify import verify
 from holdfast.control.training.train import train
 from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedError
-from holdfast.feeds import Complete, Expectations, Feed, Limits, Reference, Volume
+from holdfast.feeds import Completeness, Expectations, Feed, Limits, Reference, Volume
 from holdfast.feeds.state_machine import State
 from holdfast.records import BatchId, Level
 from holdfast.store import Store
@@ -36,12 +36,12 @@ from tests.support.processes import ROOT
 
 DAY_US = 86_400_000_000
 EXPECTS = Expectations(
-    drop=Limits(warning=5, error=20, critical=0.5),
+    invalid_rows=Limits(warning=5, error=20, critical=0.5),
     rows=Volume(at_least=200),
-    every="1d",
-    complete=Complete("8h"),
+    interval="1d",
+    completeness=Completeness("8h"),
     sequence="id",
-    holes=Limits(error=1000, critical=100_000),
+    sequence_gaps=Limits(error=1000, critical=100_000),
 )
 EXAMPLE = ROOT / "examples" / "flights" / "model.py"
 
@@ -171,7 +171,7 @@ def test_a_load_with_warnings_does_not_say_that_it_met_all(
     load(delivery(0), "d0")
     with pytest.raises(InputError, match="HF204"):
         load(pl.read_parquet(delivery(1)).with_columns(delay=9e9 + pl.int_range(300)), "d1")
-    lenient = replace(feed, expects=Expectations(drop=Limits(warning=0.001)))
+    lenient = replace(feed, expects=Expectations(invalid_rows=Limits(warning=0.001)))
     assert [each.level for each in load(delivery(1), "d1", lenient).violations] == [Level.WARNING]
     (status,) = of_model(store, [feed], now_us=100)
     assert status.state is State.FLOWING
@@ -247,7 +247,7 @@ def test_gaps_between_batches_are_found_in_time_and_in_numbers(
 def test_a_number_is_missing_only_if_no_loaded_batch_below_has_it(
     store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path]
 ) -> None:
-    counting = replace(feed, expects=Expectations(sequence="id", holes=Limits(error=702)))
+    counting = replace(feed, expects=Expectations(sequence="id", sequence_gaps=Limits(error=702)))
     for day in range(3):
         assert load(delivery(day), f"d{day}", counting).violations == ()
     back_out(store, [counting], BatchId("flights", "d0"), reason="wrong", actor="ann", now_us=7)
@@ -259,7 +259,7 @@ def test_a_number_is_missing_only_if_no_loaded_batch_below_has_it(
 def test_what_comes_late_ends_what_was_said_to_be_missing(
     store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path]
 ) -> None:
-    expects = Expectations(every="1d", sequence="id", holes=Limits(error=702))
+    expects = Expectations(interval="1d", sequence="id", sequence_gaps=Limits(error=702))
     dated = replace(feed, expects=expects)
     load(delivery(0), "d0", dated)
     assert [each.check for each in load(delivery(3), "d3", dated).violations] == ["missing", "sequence"]
@@ -307,7 +307,9 @@ def test_values_that_stand_in_no_other_feed_are_kept_apart(
     store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path]
 ) -> None:
     known = replace(feed, name="known", expects=Expectations())
-    expects = Expectations(references=(Reference("origin", "known", "origin"),), drop=Limits(error=100))
+    expects = Expectations(
+        references=(Reference("origin", "known", "origin"),), invalid_rows=Limits(error=100)
+    )
     referring = replace(feed, expects=expects)
     rows = pl.read_parquet(delivery(0))
     lonely = load(rows.with_columns(id=pl.col("id") + 5000), "alone", referring)
@@ -397,7 +399,7 @@ def test_rows_that_are_loaded_already_do_not_count_twice(
     store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path], tmp_path: Path
 ) -> None:
     """A sender sends a file again with a few rows more, under another id."""
-    plain = replace(feed, expects=Expectations(drop=Limits(error=20)))
+    plain = replace(feed, expects=Expectations(invalid_rows=Limits(error=20)))
     rows = pl.read_parquet(delivery(0))
     load(rows.head(280), "run-1", plain)
     found = load(rows, "run-1-retry", plain)
@@ -417,7 +419,7 @@ def test_rows_that_are_loaded_already_do_not_count_twice(
     back_out(store, [plain], BatchId("flights", "run-1"), reason="wrong", actor="ann", now_us=7)
     assert load(rows.head(280), "run-1-anew", plain).rows_loaded == 279
     assert verify(store).clean
-    twice = replace(feed, expects=Expectations(again=None))
+    twice = replace(feed, expects=Expectations(duplicate_keys=None))
     assert load(rows.tail(100), "update", twice).rows_loaded == 100
 
 
@@ -435,7 +437,7 @@ def test_a_load_that_is_overtaken_by_its_own_rows_sees_them(
     for number, (expects, other) in enumerate(
         [
             (Expectations(), rows.reverse()),
-            (Expectations(again=None), rows.reverse()),
+            (Expectations(duplicate_keys=None), rows.reverse()),
             (Expectations(), rows.head(100)),
         ]
     ):

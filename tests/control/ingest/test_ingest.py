@@ -172,7 +172,7 @@ def test_a_contract_may_gain_a_column_and_change_its_zone(
     path = tmp_path / "d2.csv"
     path.write_text("id,origin,delay,at,left,wind\n7,EWR,5.5,2013-01-01T10:00:00Z,2013-01-01T10:21:00Z,8\n")
     windy = Aggregate(
-        "wind_3h", over="flights", by="origin", value="wind", known="left", window="3h", every="1h"
+        "wind_3h", over="flights", by="origin", value="wind", known_at="left", window="3h", every="1h"
     )
     feed = Feed("flights", newer)
     with pytest.raises(RefusedError, match=r"HF210.*at: time zone changed"):

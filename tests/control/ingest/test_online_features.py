@@ -25,8 +25,8 @@ CONTRACT = Contract(
     Text("id"), Category("e"), Number("x", unit="1"), Timestamp("at", tz="UTC"), key="id", event_time="at"
 )
 FEED = Feed("rows", CONTRACT)
-HOURLY = Aggregate("g", over="rows", by="e", value="x", known="at", window="1h", every="10min")
-DAILY = replace(HOURLY, window="24h", how="count")
+HOURLY = Aggregate("g", over="rows", by="e", value="x", known_at="at", window="1h", every="10min")
+DAILY = replace(HOURLY, window="24h", agg="count")
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 Load = Callable[..., None]

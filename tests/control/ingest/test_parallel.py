@@ -30,7 +30,7 @@ FEED = Feed(
         key="id", event_time="at",
     ),
 )  # fmt: skip
-MEAN = Aggregate("town_km", over="trips", by="town", value="km", known="at", window="3h", every="10min")
+MEAN = Aggregate("town_km", over="trips", by="town", value="km", known_at="at", window="3h", every="10min")
 
 
 def deliveries(directory: Path, count: int = 6, rows: int = 300) -> list[Delivery]:

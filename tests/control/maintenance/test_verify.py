@@ -111,7 +111,7 @@ def test_a_key_in_two_batches_is_found(store: Store, delivery: Callable[[int], P
     """The rows of a day come again, in other bytes and with other values: no digest can tell, only the keys do."""
     again = delivery(1)
     pl.read_parquet(again).head(20).with_columns(delay=pl.lit(3.5)).write_parquet(again)
-    unasked = replace(loader.FEED, expects=Expectations(again=None))
+    unasked = replace(loader.FEED, expects=Expectations(duplicate_keys=None))
     ingest(store, unasked, "day-1-again", again, now_us=1)
     (found,) = verify(store, now_us=5).findings
     assert (found.code, found.subject) == ("HF206", "feed flights")

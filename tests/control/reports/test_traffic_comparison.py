@@ -16,17 +16,17 @@ from sqlalchemy import insert
 
 from holdfast import (
     Category,
-    Code,
     Contract,
     Feed,
+    GroupMean,
     Integer,
     Label,
     LogisticRegression,
     Model,
     Number,
-    Rate,
+    Ordinal,
+    Passthrough,
     Timestamp,
-    Value,
 )
 from holdfast.control.collect import collector
 from holdfast.control.ingest.ingest import ingest
@@ -66,12 +66,12 @@ ROWS = Feed(
 )
 MODEL = Model(
     "late",
-    rows=ROWS,
+    examples=ROWS,
     feeds=(ROWS,),
     contract=ROWS.contract,
-    features=(Value("left_late"), Value("distance"), Code("origin")),
+    features=(Passthrough("left_late"), Passthrough("distance"), Ordinal("origin")),
     learner=LogisticRegression(),
-    heuristic=Rate(by=(Code("origin"),)),
+    heuristic=GroupMean(by=(Ordinal("origin"),)),
     holdout="2d",
 )
 

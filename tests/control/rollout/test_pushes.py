@@ -49,7 +49,7 @@ def test_a_first_version_is_censored_because_nothing_was_there_to_compare_it_wit
 
 def test_a_good_push_is_good_only_after_its_watch(begin):
     """R128, R129: promoted is not good."""
-    story = begin(watch=timedelta(hours=2), rate_margin=None)
+    story = begin(bake=timedelta(hours=2), rate_margin=None)
     version = story.promote()
     push = story.push()
     assert (push.outcome, push.challenger, push.state) == (PushOutcome.OPEN, version, State.PROMOTED)
@@ -87,7 +87,7 @@ def test_harm_after_the_promotion_escapes_and_is_taken_back_without_a_person(beg
 
 def test_labels_that_come_after_the_promotion_take_it_back(begin):
     """Traffic moved on early signals; the truth about the canary's own answers comes later (R125)."""
-    story = begin(labelled_per_step=0)
+    story = begin(labels_per_step=0)
     version = story.version()
     story.minutes(1)
     story.label()
@@ -110,7 +110,7 @@ def test_labels_that_come_after_the_promotion_take_it_back(begin):
 
 
 def test_a_policy_that_wants_labels_in_all_waits_for_them_before_it_gives_everything(begin):
-    story = begin(labelled_per_step=0, labelled_in_all=100)
+    story = begin(labels_per_step=0, min_labels_total=100)
     story.version()
     story.minutes(1)
     story.world.begin(story.version())
@@ -126,7 +126,7 @@ def test_a_policy_that_wants_labels_in_all_waits_for_them_before_it_gives_everyt
 
 def test_a_watch_without_answers_is_censored(begin):
     """No data is inconclusive, never success."""
-    story = begin(watch=timedelta(hours=1))
+    story = begin(bake=timedelta(hours=1))
     story.promote()
     story.world.tick(2 * HOUR_US)
     assert story.step() == ["EndWatch"]
@@ -189,7 +189,7 @@ def test_harm_in_the_watch_ends_a_newer_canary_with_it(begin):
 
 
 def test_a_rate_that_fell_after_the_switch_is_told_and_nothing_is_called_good(begin):
-    story = begin(watch=timedelta(hours=1))
+    story = begin(bake=timedelta(hours=1))
     story.minutes(20)
     story.promote()
     story.minutes(15, requests=20)
@@ -203,8 +203,8 @@ def test_a_rate_that_fell_after_the_switch_is_told_and_nothing_is_called_good(be
 
 
 def test_scores_that_fall_a_little_after_the_switch_are_told_once_and_censor_the_watch(begin):
-    """A harder world does this to any version; what loses more than `watch_quality_margin` is taken back."""
-    story = begin(watch=timedelta(hours=2), rate_margin=None)
+    """A harder world does this to any version; what loses more than `bake_quality_margin` is taken back."""
+    story = begin(bake=timedelta(hours=2), rate_margin=None)
     story.promote()
     for _ in range(6):
         story.minutes(1)
@@ -230,7 +230,7 @@ def test_a_version_that_fails_for_one_carrier_only_is_found(begin):
         return does
 
     story = begin(
-        slices=("carrier",), labelled_per_step=0, error_margin=2.0, steps=(50, 100), units_per_step=5000
+        slices=("carrier",), labels_per_step=0, error_margin=2.0, steps=(50, 100), units_per_step=5000
     )
     version = story.version()
     story.minutes(1)
@@ -324,7 +324,7 @@ def test_a_person_without_evidence_censors_and_may_say_more_later(begin):
 
 def test_what_a_policy_asks_for_is_waited_for(begin):
     """R120: and a first version, which can be neither replayed nor rolled back, is asked for nothing."""
-    story = begin(drill_within=timedelta(days=7), replay_requests=100)
+    story = begin(max_drill_age=timedelta(days=7), replay_requests=100)
     story.minutes(1)
     version = story.version()
     story.world.begin(version)
@@ -354,7 +354,7 @@ def test_what_a_policy_asks_for_is_waited_for(begin):
 
 def test_a_loop_that_lost_its_lease_neither_labels_nor_takes_back(begin):
     """D6: whoever slept wakes up too late."""
-    story = begin(watch=timedelta(hours=1))
+    story = begin(bake=timedelta(hours=1))
     version = story.promote()
     stale = story.world.lease
     story.minutes(2, lambda asked, _: {"failed": asked == version})
@@ -399,7 +399,7 @@ def test_a_push_is_labelled_in_the_transaction_that_ends_it(begin, point):
 
 def test_a_roll_back_of_a_good_push_without_harm_is_no_needless_one(begin):
     """Its watch ended good and a person took it back for a trial: nothing was found out, so nothing took minutes (R130)."""
-    story = begin(watch=timedelta(hours=2), rate_margin=None)
+    story = begin(bake=timedelta(hours=2), rate_margin=None)
     first = story.push()
     story.promote()
     story.minutes(3)

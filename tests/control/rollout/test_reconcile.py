@@ -287,7 +287,7 @@ def test_the_champion_keeps_who_stands_behind_it(served: World) -> None:
 def test_a_drill_is_not_asked_for_where_none_can_pass(served: World) -> None:
     """Nobody stands beside a model's first version without a heuristic: only a second version can."""
     model = served.model
-    model.rollout = dataclasses.replace(rollout_world.POLICY, drill_within=timedelta(days=7))
+    model.rollout = dataclasses.replace(rollout_world.POLICY, max_drill_age=timedelta(days=7))
     served.champion_answers()
     reconcile.begin(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
     assert served.reconcile() == []  # the heuristic is there, and could be drilled

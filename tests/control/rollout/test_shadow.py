@@ -32,7 +32,7 @@ from tests.support.serving_world import MODEL, Served, World, row
 
 Start = Callable[..., Served]
 POLICY = Canary(
-    steps=(10, 100), units_per_step=20, labelled_per_step=0, latency_quantile=None, shadow=Shadow(units=60)
+    steps=(10, 100), units_per_step=20, labels_per_step=0, latency_quantile=None, shadow=Shadow(units=60)
 )
 
 

@@ -36,7 +36,7 @@ def world(tmp_path: Path):
 
 
 def veto(world, url: str, **given) -> Hook:
-    hook = Hook("freeze", url, veto=True, **({"within": "2s"} | given))
+    hook = Hook("freeze", url, veto=True, **({"timeout": "2s"} | given))
     webhooks.declare(world.store, MODEL, [hook], now_us=world.tick())
     return hook
 
@@ -314,8 +314,8 @@ def test_the_thread_asks_tells_and_outlives_what_fails(
     world, server: HookServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = server.start()
-    freeze = Hook("freeze", url, on=("start",), veto=True, within="1s")
-    pager = Hook("pager", "http://127.0.0.1:9/", within="1s")
+    freeze = Hook("freeze", url, on=("start",), veto=True, timeout="1s")
+    pager = Hook("pager", "http://127.0.0.1:9/", timeout="1s")
     webhooks.declare(world.store, MODEL, [freeze, pager], now_us=world.tick())
     begin(world)
     world.reconcile()

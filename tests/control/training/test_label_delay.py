@@ -14,11 +14,11 @@ from holdfast.control.training.examples import read_examples
 from holdfast.control.training.train import train
 from holdfast.declaration import Model
 from holdfast.errors import InputError
-from holdfast.features import Value, Weekday
+from holdfast.features import Passthrough, Weekday
 from holdfast.feeds import Feed
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
-from holdfast.train import LogisticRegression, Rate
+from holdfast.train import GroupMean, LogisticRegression
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS = 30
@@ -36,12 +36,12 @@ ROWS = Feed(
 )
 MODEL = Model(
     "loan-default",
-    rows=ROWS,
+    examples=ROWS,
     feeds=(ROWS,),
     contract=ROWS.contract,
-    features=(Value("income"),),
+    features=(Passthrough("income"),),
     learner=LogisticRegression(),
-    heuristic=Rate(by=(Weekday("at"),)),
+    heuristic=GroupMean(by=(Weekday("at"),)),
     holdout="5d",
 )
 

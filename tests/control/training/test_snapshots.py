@@ -14,23 +14,23 @@ import pytest
 from holdfast import (
     Cap,
     Category,
-    Code,
     Contract,
     Feed,
     Filter,
     Forbidden,
     GoldenQuery,
+    GroupMean,
     Integer,
     Label,
     LightGBM,
     LogisticRegression,
     Model,
     Number,
+    Ordinal,
+    Passthrough,
     Quota,
-    Rate,
     Selection,
     Timestamp,
-    Value,
     Weights,
     col,
 )
@@ -61,14 +61,14 @@ VISITS = Feed(
 def model(selection: Selection, learner: object = None) -> Model:
     return Model(
         "shop",
-        rows=VISITS,
+        examples=VISITS,
         feeds=(VISITS,),
         contract=Contract(
             *COLUMNS, key="id", event_time="at", label=Label("bought", delay="1h"), slices=("site",)
         ),
-        features=(Value("size"), Code("site")),
+        features=(Passthrough("size"), Ordinal("site")),
         learner=learner or LogisticRegression(),  # type: ignore[arg-type]  # a learner or nothing
-        heuristic=Rate(by=(Code("site"),)),
+        heuristic=GroupMean(by=(Ordinal("site"),)),
         holdout="1d",
         selection=selection,
     )
@@ -217,9 +217,9 @@ columns = (Integer("id"), Category("site", values=("north", "south"), unseen="re
            Number("size", unit="1", low=0, high=100), Timestamp("at", tz="UTC"))
 visits = Feed("visits", Contract(*columns, Category("source"), key="id", event_time="at", label=Label("bought", delay="1h")))
 model = Model(
-    "shop", rows=visits, feeds=(visits,),
+    "shop", examples=visits, feeds=(visits,),
     contract=Contract(*columns, key="id", event_time="at", label=Label("bought", delay="1h"), slices=("site",)),
-    features=(Value("size"), Code("site")), learner=LogisticRegression(), heuristic=Rate(by=(Code("site"),)),
+    features=(Passthrough("size"), Ordinal("site")), learner=LogisticRegression(), heuristic=GroupMean(by=(Ordinal("site"),)),
     holdout="1d",
     selection=Selection(filters=(Filter("no_robots", col("source") != "robot"),), caps=(Cap("site", 300),)),
 )

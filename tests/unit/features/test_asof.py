@@ -31,7 +31,7 @@ Row = tuple[str | None, int | None, float | None]  # entity, known in microsecon
 
 def aggregate(how: str = "mean", **changes: object) -> Aggregate:
     spans: dict[str, object] = {"window": "30min", "every": "10min", "available_after": "5min", **changes}
-    return Aggregate("recent", over="flights", by="origin", value="delay", known="left", how=how, **spans)  # type: ignore[arg-type]  # mixed by design of this test
+    return Aggregate("recent", over="flights", by="origin", value="delay", known_at="left", agg=how, **spans)  # type: ignore[arg-type]  # mixed by design of this test
 
 
 def frame_of(rows: list[Row]) -> pl.DataFrame:
@@ -52,7 +52,7 @@ def value_at(made: Aggregate, rows: list[Row], entity: str, moment: int) -> floa
     )
     if not seen:
         return None
-    match made.how:
+    match made.agg:
         case "count":
             return float(len(seen))
         case "last":
@@ -260,7 +260,7 @@ def test_wrong_frames_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"window": "25min"}, {"window": "0s"}, {"every": "1ms"}, {"how": "median"}, {"name": "../x"}]
+    "wrong", [{"window": "25min"}, {"window": "0s"}, {"every": "1ms"}, {"agg": "median"}, {"name": "../x"}]
 )
 def test_declarations_that_cannot_be_meant_are_refused(wrong: dict[str, str]) -> None:
     declared = {
@@ -268,7 +268,7 @@ def test_declarations_that_cannot_be_meant_are_refused(wrong: dict[str, str]) ->
         "over": "f",
         "by": "b",
         "value": "v",
-        "known": "k",
+        "known_at": "k",
         "window": "30min",
         "every": "10min",
     }

@@ -24,12 +24,12 @@ from spox import Tensor, Var, argument, build, inline
 from holdfast.contract import Category, Contract, Label, Number, Text, Timestamp
 from holdfast.errors import InputError
 from holdfast.features import (
-    Code,
     FittedFeatures,
     Hour,
     Impute,
     Log,
-    Value,
+    Ordinal,
+    Passthrough,
     compose,
     feature_graph,
     feed_from_frame,
@@ -62,7 +62,10 @@ def rows(count: int = 400) -> pl.DataFrame:
 
 FRAME = rows()
 FITTED = fit(
-    [Code("carrier"), Impute("distance"), Log("distance"), Value("wind"), Hour("leaves")], [], CONTRACT, FRAME
+    [Ordinal("carrier"), Impute("distance"), Log("distance"), Passthrough("wind"), Hour("leaves")],
+    [],
+    CONTRACT,
+    FRAME,
 )
 TENSORS = feed_from_frame(FITTED.inputs, FRAME)
 

@@ -27,15 +27,15 @@ from holdfast.features import (
     Aggregate,
     Bucket,
     Clip,
-    Code,
     Difference,
     FittedFeatures,
     Hour,
     Impute,
     Input,
     Log,
+    Ordinal,
+    Passthrough,
     Ratio,
-    Value,
     feature_name,
     fit,
 )
@@ -69,7 +69,9 @@ def snapshot(*distances: float | None, carriers: list[str | None] | None = None)
     )
 
 
-RECENT = Aggregate("recent", over="f", by="carrier", value="delay", known="left", window="1h", every="10min")
+RECENT = Aggregate(
+    "recent", over="f", by="carrier", value="delay", known_at="left", window="1h", every="10min"
+)
 
 
 def only(feature: Any, made: Contract, frame: pl.DataFrame) -> Any:
@@ -85,17 +87,17 @@ def test_the_fill_is_learned_from_the_rows_that_have_the_value(policy: Any, fill
     frame = snapshot(1.0, 2.0, None, 4.0, 99.0)
     assert only(Impute("distance"), made, frame) == Plain("distance", "distance", fill)
     assert only(Log("distance"), made, frame) == Logarithm("distance_log", "distance", fill, 1.0)
-    assert only(Value("distance"), made, frame) == Plain("distance", "distance", None)
+    assert only(Passthrough("distance"), made, frame) == Plain("distance", "distance", None)
 
 
 @pytest.mark.parametrize("policy", [Median(flag=True), Keep(flag=True), Mean(), Median()])
 def test_the_flag_follows_when_the_policy_asks(policy: Any) -> None:
-    fitted = fit([Impute("distance"), Value("hub")], [], contract(distance=policy), snapshot(1.0, None))
+    fitted = fit([Impute("distance"), Passthrough("hub")], [], contract(distance=policy), snapshot(1.0, None))
     assert fitted.names == (("distance", "distance_missing", "hub") if policy.flag else ("distance", "hub"))
 
 
 def test_an_aggregate_that_no_feature_reads_becomes_the_last_feature() -> None:
-    fitted = fit([Value("distance")], [RECENT], contract(), snapshot(1.0, 2.0))
+    fitted = fit([Passthrough("distance")], [RECENT], contract(), snapshot(1.0, 2.0))
     assert fitted.names == ("distance", "recent")
     assert fitted.inputs == (Input("distance", Kind.NUMBER), Input("recent", Kind.NUMBER))
     assert fit([Log("recent")], [RECENT], contract(), snapshot(1.0, 2.0)).names == ("recent_log",)
@@ -105,12 +107,14 @@ def test_an_aggregate_that_no_feature_reads_becomes_the_last_feature() -> None:
 
 def test_words_are_those_of_the_contract_or_of_the_snapshot() -> None:
     frame = snapshot(1.0, 2.0, 3.0, 4.0, carriers=["UA", "DL", "UA", None])
-    assert only(Code("carrier"), contract(), frame) == Coded("carrier_code", "carrier", ("DL", "UA"), 0)
-    assert only(Code("carrier", at_least=2), contract(), frame).values == ("UA",)
+    assert only(Ordinal("carrier"), contract(), frame) == Coded("carrier_ordinal", "carrier", ("DL", "UA"), 0)
+    assert only(Ordinal("carrier", at_least=2), contract(), frame).values == ("UA",)
     declared = contract(carrier={"values": ("UA", "B6")})
-    assert only(Code("carrier"), declared, frame).values == ("B6", "UA")
+    assert only(Ordinal("carrier"), declared, frame).values == ("B6", "UA")
     filled = contract(carrier={"missing": Constant("ZZ")})
-    assert only(Code("carrier"), filled, frame) == Coded("carrier_code", "carrier", ("DL", "UA", "ZZ"), 4)
+    assert only(Ordinal("carrier"), filled, frame) == Coded(
+        "carrier_ordinal", "carrier", ("DL", "UA", "ZZ"), 4
+    )
 
 
 def test_quantile_edges_cut_the_snapshot_evenly_and_equal_cuts_are_one() -> None:
@@ -123,7 +127,7 @@ def test_quantile_edges_cut_the_snapshot_evenly_and_equal_cuts_are_one() -> None
 
 def test_fitted_features_survive_their_json_and_their_hash_is_its() -> None:
     features = [
-        Code("carrier"),
+        Ordinal("carrier"),
         Impute("distance"),
         Hour("leaves"),
         Ratio("distance", "recent"),
@@ -148,7 +152,7 @@ def test_fitted_features_survive_their_json_and_their_hash_is_its() -> None:
     ],
 )
 def test_another_contract_is_another_hash(changed: dict[str, Any]) -> None:
-    features, frame = [Value("distance"), Hour("leaves")], snapshot(1.0, 2.0)
+    features, frame = [Passthrough("distance"), Hour("leaves")], snapshot(1.0, 2.0)
     assert fit(features, [], contract(**changed), frame).hash != fit(features, [], contract(), frame).hash
 
 
@@ -156,7 +160,10 @@ def test_other_data_is_another_hash_only_where_it_was_learned_from() -> None:
     made = contract(distance="median")
     small, large = snapshot(1.0, 2.0), snapshot(1.0, 3.0)
     assert fit([Impute("distance")], [], made, small).hash != fit([Impute("distance")], [], made, large).hash
-    assert fit([Value("distance")], [], made, small).hash == fit([Value("distance")], [], made, large).hash
+    assert (
+        fit([Passthrough("distance")], [], made, small).hash
+        == fit([Passthrough("distance")], [], made, large).hash
+    )
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "[]", "null", '{"format":1}'])
@@ -166,7 +173,7 @@ def test_damaged_json_is_refused(damage: str) -> None:
 
 
 def test_json_of_a_newer_format_is_refused() -> None:
-    document = json.loads(fit([Value("distance")], [], contract(), snapshot(1.0)).to_json())
+    document = json.loads(fit([Passthrough("distance")], [], contract(), snapshot(1.0)).to_json())
     with pytest.raises(IntegrityError, match="format 2"):
         FittedFeatures.from_json(json.dumps({**document, "format": 2}))
 
@@ -174,20 +181,20 @@ def test_json_of_a_newer_format_is_refused() -> None:
 @pytest.mark.parametrize(
     ("features", "because"),
     [
-        ([Value("speed")], "no column 'speed'"),
-        ([Value("carrier")], "Category"),
-        ([Value("leaves")], "Timestamp"),
-        ([Value("id")], "Text"),
-        ([Code("distance")], "Number"),
-        ([Code("recent")], "aggregate"),
+        ([Passthrough("speed")], "no column 'speed'"),
+        ([Passthrough("carrier")], "Category"),
+        ([Passthrough("leaves")], "Timestamp"),
+        ([Passthrough("id")], "Text"),
+        ([Ordinal("distance")], "Number"),
+        ([Ordinal("recent")], "aggregate"),
         ([Hour("carrier")], "Category"),
-        ([Value("late")], "label"),
+        ([Passthrough("late")], "label"),
         ([Log("late")], "label"),
-        ([Value("distance"), Impute("distance")], "two features"),
+        ([Passthrough("distance"), Impute("distance")], "two features"),
         ([Impute("recent")], "no policy of its own"),
         ([Impute("distance", missing="reject")], "reject"),
         ([Impute("distance", missing=Constant("far"))], "not a number"),
-        ([Value("distance", name="../x")], "cannot name"),
+        ([Passthrough("distance", name="../x")], "cannot name"),
     ],
 )
 def test_declarations_that_the_contract_denies_are_refused(features: list[Any], because: str) -> None:
@@ -196,7 +203,9 @@ def test_declarations_that_the_contract_denies_are_refused(features: list[Any], 
 
 
 def test_an_aggregate_named_like_a_column_is_refused() -> None:
-    clash = Aggregate("hub", over="f", by="carrier", value="delay", known="left", window="1h", every="10min")
+    clash = Aggregate(
+        "hub", over="f", by="carrier", value="delay", known_at="left", window="1h", every="10min"
+    )
     for aggregates in ([clash], [RECENT, RECENT]):
         with pytest.raises(InputError, match="HF101"):
             fit([], aggregates, contract(), snapshot(1.0))
@@ -205,8 +214,8 @@ def test_an_aggregate_named_like_a_column_is_refused() -> None:
 @pytest.mark.parametrize(
     ("feature", "frame", "code"),
     [
-        (Value("distance"), snapshot(1.0).drop("distance"), "HF202"),
-        (Value("distance"), snapshot(), "HF401"),
+        (Passthrough("distance"), snapshot(1.0).drop("distance"), "HF202"),
+        (Passthrough("distance"), snapshot(), "HF401"),
         (Impute("distance"), snapshot(None, None), "HF401"),
         (Log("distance"), snapshot(-1.0, 0.0), "HF401"),
         (Bucket("distance", quantiles=3), snapshot(None), "HF401"),
@@ -229,7 +238,7 @@ def test_snapshots_that_teach_nothing_are_refused(feature: Any, frame: pl.DataFr
         lambda: Bucket("x", quantiles=1),
         lambda: Bucket("x", quantiles=101),
         lambda: Bucket("x", edges=range(100)),
-        lambda: Code("x", at_least=0),
+        lambda: Ordinal("x", at_least=0),
         lambda: Ratio("x", "y", by_zero=float("inf")),
         lambda: Impute("x", missing="guess"),
     ],
@@ -241,9 +250,9 @@ def test_declarations_that_cannot_be_meant_are_refused(declare: Any) -> None:
 
 def test_natural_names() -> None:
     named = [
-        Value("a"),
+        Passthrough("a"),
         Impute("a"),
-        Code("a"),
+        Ordinal("a"),
         Log("a"),
         Clip("a", 0),
         Bucket("a", (1,)),
@@ -251,5 +260,5 @@ def test_natural_names() -> None:
         Ratio("a", "b"),
     ]
     assert [feature_name(feature) for feature in [*named, Difference("a", "b")]] == [
-        "a", "a", "a_code", "a_log", "a_clip", "a_bucket", "a_hour", "a_per_b", "a_minus_b",
+        "a", "a", "a_ordinal", "a_log", "a_clip", "a_bucket", "a_hour", "a_per_b", "a_minus_b",
     ]  # fmt: skip

@@ -34,14 +34,14 @@ from holdfast.features import (
     Aggregate,
     Bucket,
     Clip,
-    Code,
     Difference,
     Hour,
     Impute,
     Log,
     Month,
+    Ordinal,
+    Passthrough,
     Ratio,
-    Value,
     Weekday,
     feature_graph,
     feed_from_frame,
@@ -64,13 +64,15 @@ CONTRACT = Contract(
     event_time="leaves",
     label=Label("late", "12h"),
 )
-RECENT = Aggregate("recent", over="f", by="origin", value="delay", known="left", window="1h", every="10min")
+RECENT = Aggregate(
+    "recent", over="f", by="origin", value="delay", known_at="left", window="1h", every="10min"
+)
 FEATURES = (
     Hour("lands"),
-    Code("carrier"),
+    Ordinal("carrier"),
     Log("distance"),
-    Code("origin"),
-    Value("wind"),
+    Ordinal("origin"),
+    Passthrough("wind"),
     Impute("wind", name="wind0"),
     Impute("distance"),
     Clip("wind", high=20),
@@ -84,7 +86,7 @@ FEATURES = (
     Ratio("distance", "seats"),
     Ratio("wind", "wind", by_zero=-1.0, name="self"),
     Difference("distance", "wind"),
-    Value("hub"),
+    Passthrough("hub"),
     Impute("recent", missing=Constant(-1.0)),
 )
 SNAPSHOT = pl.DataFrame(
@@ -138,12 +140,12 @@ def expected(row: dict[str, Any]) -> dict[str, float]:
     lands = row["lands"] and row["lands"].astimezone(ZoneInfo("Asia/Kolkata"))
     return {
         "lands_hour": NAN if lands is None else lands.hour,
-        "carrier_code": code(row["carrier"], ["AA", "UA", "U\0A", "\U0001f6eb"], 0)
+        "carrier_ordinal": code(row["carrier"], ["AA", "UA", "U\0A", "\U0001f6eb"], 0)
         if row["carrier"] not in ("UA", "U\0A")
         else {"U\0A": 3, "UA": 4}[row["carrier"]],
         "distance_log": math.log(max(distance, FLOOR)),
-        "origin_code": code(row["origin"], ["EWR", "JFK"], 3),
-        "origin_code_missing": float(not row["origin"]),
+        "origin_ordinal": code(row["origin"], ["EWR", "JFK"], 3),
+        "origin_ordinal_missing": float(not row["origin"]),
         "wind": wind,
         "wind0": wind,
         "wind0_missing": float(row["wind"] is None),
@@ -210,10 +212,10 @@ def test_names_stand_in_the_order_of_the_declaration_with_each_flag_behind_its_f
     assert set(FITTED.names) == set(expected(SNAPSHOT.row(0, named=True)))
     assert FITTED.names[:6] == (
         "lands_hour",
-        "carrier_code",
+        "carrier_ordinal",
         "distance_log",
-        "origin_code",
-        "origin_code_missing",
+        "origin_ordinal",
+        "origin_ordinal_missing",
         "wind",
     )
     assert FITTED.names[-1] == "recent"
@@ -252,7 +254,7 @@ def test_long_columns_keep_their_missing_values() -> None:
 )
 def test_a_hostile_word_is_an_unknown_word(word: str) -> None:
     row = {**SNAPSHOT.row(0, named=True), "carrier": word}
-    assert matrix(feed_from_rows(FITTED.inputs, [row]))[0, FITTED.names.index("carrier_code")] == 1
+    assert matrix(feed_from_rows(FITTED.inputs, [row]))[0, FITTED.names.index("carrier_ordinal")] == 1
 
 
 def test_no_feature_is_infinite() -> None:

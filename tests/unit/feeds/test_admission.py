@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from holdfast.contract import Category, Contract, Integer, Label, Number, Timestamp
 from holdfast.feeds import (
-    Busiest,
-    Complete,
+    Completeness,
     Composition,
     Expectations,
     Feed,
     Granularity,
     Limits,
+    TopValueShare,
     Volume,
 )
 from holdfast.feeds.admission import NOTHING, History, Past, judge, worst
@@ -90,7 +90,7 @@ def test_another_number_of_rows_than_the_sender_says_is_no_batch() -> None:
 def test_the_discard_budget_holds_for_all_and_for_each_slice() -> None:
     valid = pl.concat([_rows(DAY)] * 10)
     bad = valid.filter(origin="EWR").head(30).with_columns(_reasons=pl.lit(["delay|range"]))
-    expects = Expectations(drop=Limits(warning=0.01, error=0.11, critical=0.9))
+    expects = Expectations(invalid_rows=Limits(warning=0.01, error=0.11, critical=0.9))
     assert _short(_judged(expects, valid, bad=bad)) == [
         ("drop", "", Level.WARNING),
         ("drop", "origin=EWR", Level.ERROR),
@@ -104,7 +104,7 @@ def test_volume_is_held_against_bounds_and_against_the_past() -> None:
         Past(f"d{day}", 48 + day % 3, round(MIDNIGHT.timestamp() * 1e6) - day * DAY_US)
         for day in range(1, 30)
     )
-    expects = Expectations(rows=Volume(at_least=10, at_most=200, differs=Limits(warning=0.2, error=0.5)))
+    expects = Expectations(rows=Volume(at_least=10, at_most=200, deviation=Limits(warning=0.2, error=0.5)))
     assert _short(_judged(expects, _rows([1.0] * 9))) == [("rows", "", Level.ERROR)]
     assert _short(_judged(expects, _rows([1.0] * 201))) == [("rows", "", Level.ERROR)]
     assert _judged(expects, _rows([1.0] * 50), History(past)) == []
@@ -118,7 +118,7 @@ def test_a_monday_is_compared_with_mondays() -> None:
     week = (100, 50, 50, 50, 50, 10, 10)
     monday = round(MIDNIGHT.timestamp() * 1e6)
     past = tuple(Past(f"d{day}", week[-day % 7], monday - day * DAY_US) for day in range(1, 60))
-    expects = Expectations(rows=Volume(differs=Limits(error=0.3), weekdays=True))
+    expects = Expectations(rows=Volume(deviation=Limits(error=0.3), weekdays=True))
     assert _judged(expects, _rows([1.0] * 100), History(past)) == []
     (found,) = _judged(expects, _rows([1.0] * 50), History(past))
     assert "the last 8 Mondays is 100" in found.explanation
@@ -126,7 +126,7 @@ def test_a_monday_is_compared_with_mondays() -> None:
 
 def test_missing_batches_are_counted_in_event_time() -> None:
     low_us = round(MIDNIGHT.timestamp() * 1e6)
-    expects = Expectations(every="1d", grace="2h", missing=Limits(warning=1, error=3))
+    expects = Expectations(interval="1d", grace="2h", missing_batches=Limits(warning=1, error=3))
     for hours, level in ((5, None), (25, None), (30, Level.WARNING), (24 * 5, Level.ERROR)):
         found = _judged(expects, _rows(DAY), History(high_before_us=low_us - hours * HOUR_US))
         assert [each.level for each in found] == ([level] if level else [])
@@ -134,7 +134,7 @@ def test_missing_batches_are_counted_in_event_time() -> None:
 
 
 def test_a_hole_in_a_day_is_found_for_the_entity_that_it_is_in() -> None:
-    expects = Expectations(complete=Complete("3h", by="origin", day=True, quiet=(0, 5)))
+    expects = Expectations(completeness=Completeness("3h", by="origin", daily=True, quiet_hours=(0, 5)))
     assert _judged(expects, _rows(DAY)) == []
     hole = (pl.col("origin") != "EWR") | ~pl.col("at").dt.hour().is_between(10, 12)
     (found,) = _judged(expects, _rows(DAY).filter(hole))
@@ -149,7 +149,7 @@ def test_a_hole_in_a_day_is_found_for_the_entity_that_it_is_in() -> None:
 
 
 def test_rows_of_another_day_are_found_also_when_clocks_change() -> None:
-    expects = Expectations(complete=Complete("3h", day=True, elsewhere=Limits(warning=1, error=3)))
+    expects = Expectations(completeness=Completeness("3h", daily=True, other_days=Limits(warning=1, error=3)))
     spring = _rows(DAY).with_columns(at=pl.col("at").dt.offset_by("6d"))  # 10 March 2013 has 23 hours
     assert _judged(expects, spring.unique("at", keep="first", maintain_order=True)) == []
     moved = _rows(DAY).with_columns(at=pl.col("at") + pl.duration(hours=1))
@@ -160,7 +160,7 @@ def test_rows_of_another_day_are_found_also_when_clocks_change() -> None:
 
 
 def test_holes_in_a_sequence_are_found_in_a_batch_and_between_batches() -> None:
-    expects = Expectations(sequence="number", holes=Limits(warning=1, error=5))
+    expects = Expectations(sequence="number", sequence_gaps=Limits(warning=1, error=5))
     rows = _rows(DAY)
     assert _judged(expects, rows, History(sequence_before=-1)) == []
     (found,) = _judged(expects, rows.filter(~pl.col("number").is_in([5, 6])))
@@ -181,7 +181,7 @@ def test_the_traffic_is_made_of_what_is_expected() -> None:
     rows = _rows([1.0] * 100, origin=pl.Series(["bot"] * 30 + ["web"] * 60 + ["app"] * 10))
     expects = Expectations(
         composition=(Composition("origin", at_most={"bot": 0.2}, at_least={"app": 0.1, "kiosk": 0.01}),),
-        busiest=(Busiest("origin", Limits(warning=0.5, error=0.9)),),
+        top_value_share=(TopValueShare("origin", Limits(warning=0.5, error=0.9)),),
     )
     assert _short(_judged(expects, rows)) == [
         ("composition", "origin=bot", Level.ERROR),
@@ -191,7 +191,7 @@ def test_the_traffic_is_made_of_what_is_expected() -> None:
 
 
 def test_what_cannot_be_known_yet_is_told() -> None:
-    expects = Expectations(early_labels="refuse", ahead="1h")
+    expects = Expectations(early_labels="refuse", max_future="1h")
     rows = _rows(DAY)
     newest = rows["at"].dt.epoch("us").to_list()[-1]
     assert _judged(expects, rows, now_us=newest + DAY_US) == []
@@ -207,7 +207,7 @@ def test_the_same_rows_are_the_same_in_any_order_and_any_other_rows_are_not() ->
     assert digest_of(rows) != digest_of(rows.with_columns(delay=pl.col("delay") + 1e-9))
     assert digest_of(rows) != digest_of(pl.concat([rows, rows.head(1)]))
     anew = rows.with_columns(at=pl.col("at").dt.offset_by("1d"), number=pl.col("number") + 100)
-    expects = Expectations(repeated="stale")
+    expects = Expectations(duplicates="stale")
     one, two = (measure(CONTRACT, expects, each, pl.DataFrame(), {}) for each in (rows, anew))
     assert one.rows_digest != two.rows_digest
     assert one.values_digest == two.values_digest != ""
@@ -224,7 +224,7 @@ def test_the_same_rows_are_the_same_in_any_order_and_any_other_rows_are_not() ->
 def test_holes_are_what_is_missing_between_the_ends(numbers: list[int], before: int) -> None:
     """Against counting one by one."""
     valid = _rows([0.0] * len(numbers), number=pl.Series(sorted(numbers)))
-    expects = Expectations(sequence="number", holes=Limits(error=1))
+    expects = Expectations(sequence="number", sequence_gaps=Limits(error=1))
     found = _judged(expects, valid, History(sequence_before=before))
     first, last = min(numbers), max(numbers)
     holes = (last - first + 1 - len(numbers)) + max(0, first - before - 1)
@@ -261,12 +261,12 @@ def test_what_happened_to_the_columns_is_named(delivered: dict[str, str], told: 
 
 def test_facts_of_no_row_are_facts_too() -> None:
     expects = Expectations(
-        complete=Complete("1h", day=True),
+        completeness=Completeness("1h", daily=True),
         sequence="number",
         granularity=Granularity("1h"),
-        busiest=(Busiest("origin", Limits(error=0.5)),),
+        top_value_share=(TopValueShare("origin", Limits(error=0.5)),),
         early_labels="refuse",
-        repeated="stale",
+        duplicates="stale",
     )
     facts = measure(CONTRACT, expects, _rows([]), pl.DataFrame(), {})
     assert facts == DeliveryFacts(0, 0, None, None, "")

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import (
-    Busiest,
-    Complete,
+    Completeness,
     Composition,
     Contract,
     Expectations,
@@ -20,6 +19,7 @@ from holdfast import (
     Limits,
     Number,
     Timestamp,
+    TopValueShare,
     Volume,
 )
 from holdfast.errors import InputError
@@ -39,14 +39,16 @@ CONTRACT = Contract(
         lambda: Limits(error=5, critical=3),
         lambda: Volume(at_least=5, at_most=4),
         lambda: Volume(history=3),
-        lambda: Complete("0s"),
-        lambda: Complete("1h", quiet=(6, 2)),
+        lambda: Completeness("0s"),
+        lambda: Completeness("1h", quiet_hours=(6, 2)),
         lambda: Granularity("0s"),
         lambda: Composition("v", at_most={"bot": 1.2}),
-        lambda: Expectations(every="0s"),
+        lambda: Expectations(interval="0s"),
         lambda: Feed("f", CONTRACT, expects=Expectations(sequence="v")),
         lambda: Feed("f", CONTRACT, expects=Expectations(sequence="number")),
-        lambda: Feed("f", CONTRACT, expects=Expectations(busiest=(Busiest("who", Limits(error=0.5)),))),
+        lambda: Feed(
+            "f", CONTRACT, expects=Expectations(top_value_share=(TopValueShare("who", Limits(error=0.5)),))
+        ),
         lambda: Feed("f", CONTRACT, expects=Expectations(early_labels="refuse")),
     ],
 )

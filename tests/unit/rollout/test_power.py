@@ -36,7 +36,7 @@ def test_larger_harm_is_found_sooner_and_a_larger_share_finds_more() -> None:
 
 
 def test_little_traffic_is_looked_at_for_as_long_as_the_step_takes() -> None:
-    row = power_of(Canary(labelled_per_step=0), MeasuredTraffic(30, error_rate=0.0))[1]
+    row = power_of(Canary(labels_per_step=0), MeasuredTraffic(30, error_rate=0.0))[1]
     assert row.step_minutes == pytest.approx(667)
     assert row.effect == "5 times as many (0.1% to 0.5%)"
     assert row.within_hour <= row.within_step <= 0.1
@@ -57,7 +57,7 @@ def test_much_traffic_is_answered_for_in_its_own_minutes(per_minute: int) -> Non
 
 
 def test_ten_times_the_traffic_finds_harm_in_a_tenth_of_the_time() -> None:
-    policy = Canary(labelled_per_step=0)
+    policy = Canary(labels_per_step=0)
     much, more = (
         power_of(policy, MeasuredTraffic(each, error_rate=0.01), step=2)[0] for each in (20_000, 200_000)
     )

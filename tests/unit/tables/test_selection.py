@@ -13,7 +13,7 @@ from holdfast.errors import InputError, RefusedError
 from holdfast.tables.apply_selection import Selected, forbidden_among, select
 from holdfast.tables.selection import (
     Cap,
-    Discard,
+    DiscardBudget,
     Filter,
     Forbidden,
     Quota,
@@ -153,17 +153,17 @@ def test_weights_multiply_and_have_the_mean_one():
 def test_the_discard_budget_holds_overall_and_in_each_slice():
     """R28: a rule that strikes a quarter of one site is no cleaning."""
     robots = Filter("no_robots", ~col("robot"))
-    assert chosen(Selection(filters=(robots,), discard=(Discard(0.1),))).frame.height == 900
+    assert chosen(Selection(filters=(robots,), discard=(DiscardBudget(0.1),))).frame.height == 900
     with pytest.raises(
         RefusedError, match=r"100 of 400 rows of site=south \(25.0%\) were discarded"
     ) as refused:
-        chosen(Selection(filters=(robots,), discard=(Discard(0.1), Discard(0.2, by="site"))))
+        chosen(Selection(filters=(robots,), discard=(DiscardBudget(0.1), DiscardBudget(0.2, by="site"))))
     assert refused.value.code == "HF405"
     with pytest.raises(RefusedError, match="900 rows are left, at least 950 must be"):
-        chosen(Selection(filters=(robots,), discard=(Discard(1.0, at_least_rows=950),)))
+        chosen(Selection(filters=(robots,), discard=(DiscardBudget(1.0, at_least_rows=950),)))
     struck = rows(200).with_columns(id=pl.col("id") + 5000)
     with pytest.raises(RefusedError, match=r"200 of 1,200 rows \(16.7%\)"):
-        chosen(Selection(discard=(Discard(0.1),)), struck=struck)
+        chosen(Selection(discard=(DiscardBudget(0.1),)), struck=struck)
 
 
 def test_a_selection_that_leaves_nothing_is_refused():
@@ -183,7 +183,7 @@ def test_a_selection_that_leaves_nothing_is_refused():
         lambda: Quota("site", 0),
         lambda: Weights("site", {"a": -1.0}),
         lambda: Weights("site", {"a": float("nan")}),
-        lambda: Discard(1.2),
+        lambda: DiscardBudget(1.2),
         lambda: Filter("Not A Name", col("robot")),
         lambda: Selection(filters=(Filter("a", col("robot")),), forbidden=(Forbidden("a", col("robot")),)),
         lambda: Selection(filters=(Filter("a", col("elsewhere") > 1),)).check(COLUMNS),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import HoldfastError, InputError, RefusedError
-from holdfast.train import LightGBM, LogisticRegression, Rate
+from holdfast.train import GroupMean, LightGBM, LogisticRegression
 from holdfast.train.conversion_check import answers, check_agreement
 from holdfast.train.learner import Learner
 from holdfast.train.onnx_trees import float32_not_above, forest_graph
@@ -31,7 +31,7 @@ NAMES = ("hour", "distance", "delay")
 LEARNERS: tuple[Learner, ...] = (
     LightGBM(trees=20, min_rows_per_leaf=5, threads=1),
     LogisticRegression(),
-    Rate(by=(HOUR,)),
+    GroupMean(by=(HOUR,)),
 )
 
 
@@ -194,7 +194,7 @@ def test_the_rate_is_the_mixed_share_of_the_group() -> None:
     """R82: by hand, group 1 has 3 of 4 and the overall share is 26/60."""
     x = np.array([[1]] * 4 + [[2]] * 56, np.float32)
     y = np.array([1, 1, 1, 0] + [1] * 23 + [0] * 33, np.float64)
-    graph = Rate(by=(HOUR,), weight=6.0).fit(x, y, ("g",), seed=0)
+    graph = GroupMean(by=(HOUR,), smoothing=6.0).fit(x, y, ("g",), seed=0)
     overall = 26 / 60
     got = answers(graph, np.array([[1], [2], [3], [np.nan], [np.inf]], np.float32))
     expected = [(3 + 6 * overall) / 10, (23 + 6 * overall) / 62, overall, overall, overall]
@@ -205,7 +205,7 @@ def test_the_rate_by_two_features_keeps_combinations_apart() -> None:
     random = np.random.default_rng(1)
     x = random.integers(0, 3, (600, 2)).astype(np.float32)
     y = ((x[:, 0] == 1) & (x[:, 1] == 2)).astype(np.float64)
-    graph = Rate(by=(HOUR, Declared("day")), weight=0.0).fit(x, y, ("a", "b"), seed=0)
+    graph = GroupMean(by=(HOUR, Declared("day")), smoothing=0.0).fit(x, y, ("a", "b"), seed=0)
     assert answers(graph, x) == pytest.approx(y, abs=1e-6)
 
 
@@ -216,9 +216,9 @@ def test_the_rate_by_two_features_keeps_combinations_apart() -> None:
         (lambda: LightGBM(learning_rate=float("nan")), "learning_rate is nan"),
         (lambda: LightGBM(feature_share=1.5), "feature_share is 1.5"),
         (lambda: LogisticRegression(c=0), "c is 0"),
-        (lambda: Rate(by=()), "at least one feature"),
-        (lambda: Rate(by=(HOUR, HOUR)), "each once"),
-        (lambda: Rate(by=(HOUR,), weight=-1), "weight is -1"),
+        (lambda: GroupMean(by=()), "at least one feature"),
+        (lambda: GroupMean(by=(HOUR, HOUR)), "each once"),
+        (lambda: GroupMean(by=(HOUR,), smoothing=-1), "smoothing is -1"),
     ],
 )
 def test_a_wrong_declaration_names_what_is_wrong(make: object, words: str) -> None:
@@ -231,11 +231,11 @@ def test_the_rate_refuses_a_huge_table() -> None:
     x, y = examples()
     wide = np.tile(np.arange(len(x), dtype=np.float32)[:, None], (1, 3))
     with pytest.raises(InputError, match="bucket them"):
-        Rate(by=(HOUR,)).fit(wide, y, NAMES, seed=0)
+        GroupMean(by=(HOUR,)).fit(wide, y, NAMES, seed=0)
 
 
 @pytest.mark.parametrize(
-    "learner", [Rate(by=(HOUR,)), LogisticRegression(), LightGBM(trees=10, min_rows_per_leaf=1)]
+    "learner", [GroupMean(by=(HOUR,)), LogisticRegression(), LightGBM(trees=10, min_rows_per_leaf=1)]
 )
 def test_a_row_that_counts_twice_is_like_two_rows(learner: Learner) -> None:
     random = np.random.default_rng(4)

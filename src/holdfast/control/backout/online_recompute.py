@@ -163,7 +163,7 @@ def _staying(
     """The rows that stay, as many of them as the windows of `span` can hold."""
     feed, columns = aggregate.over, _columns([aggregate])
     # The ledger knows the span of each file in event time; another column's span it does not know.
-    if span == _EVER or aggregate.known != event_time:
+    if span == _EVER or aggregate.known_at != event_time:
         found = data_files.entries(connection, feed, basis, held_back=loads)
         return data_files.read(store.root, found, columns)
     oldest_us = span[0] - aggregate.window_us - aggregate.available_after_us
@@ -192,4 +192,6 @@ def _counts(aggregate: Aggregate, rows: pl.DataFrame) -> bool:
 
 def _columns(aggregates: Sequence[Aggregate]) -> list[str]:
     """The columns that `aggregates` read, each once."""
-    return list(dict.fromkeys(column for each in aggregates for column in (each.by, each.value, each.known)))
+    return list(
+        dict.fromkeys(column for each in aggregates for column in (each.by, each.value, each.known_at))
+    )

@@ -41,9 +41,9 @@ _BATCH: Final = 50
 _POLICY: Final = Canary(
     steps=(10, 50, 100),
     units_per_step=50,
-    labelled_per_step=0,
+    labels_per_step=0,
     latency_quantile=None,
-    patience=timedelta(hours=1),
+    timeout=timedelta(hours=1),
 )
 
 

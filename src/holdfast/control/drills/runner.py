@@ -71,7 +71,7 @@ class Scheduled:
     """The concern of the control loop that drills what is due: one at a time, beside the loop, never during a rollout."""
 
     def __init__(self, place: Place, schedule: Drills) -> None:
-        self._place = replace(place, within_us=schedule.roll_back_within_us, live=False)
+        self._place = replace(place, within_us=schedule.rollback_timeout_us, live=False)
         self._schedule = schedule
         self._running: threading.Thread | None = None
 
@@ -96,7 +96,7 @@ class Scheduled:
     def _drill(self, kinds: Iterable[DrillKind]) -> None:
         for kind in kinds:
             try:
-                ended = run(self._place, kind, actor="holdfast", lasts_us=2 * self._schedule.every_us)
+                ended = run(self._place, kind, actor="holdfast", lasts_us=2 * self._schedule.interval_us)
                 if ended.verdict is not Verdict.PASS:
                     _log.warning("the drill of %s: %s: %s", kind, ended.verdict, ended.explanation)
             except HoldfastError:

@@ -91,22 +91,22 @@ def judge(store: Store, feed: Feed, delivered: Prepared | Examined, *, now_us: i
     asked = Asked(
         rows_digest=facts.rows_digest,
         values_digest=facts.values_digest,
-        batches=MOST_BATCHES if expects.rows is not None and expects.rows.differs is not None else 0,
-        low_us=facts.event_low_us if expects.every is not None else None,
+        batches=MOST_BATCHES if expects.rows is not None and expects.rows.deviation is not None else 0,
+        low_us=facts.event_low_us if expects.interval is not None else None,
         number=None if facts.sequence is None else facts.sequence.low,
     )
-    depends = bool(asked.batches or asked.number is not None or expects.shape or asked.low_us is not None)
+    depends = bool(asked.batches or asked.number is not None or expects.drift or asked.low_us is not None)
     with store.ledger.read() as connection:
         basis = batches.current_version(connection) if depends else None
         change = contract_changes.check(connection, feed)
         history = admissions.history(connection, feed.name, asked)
-        looks = admissions.profiles(connection, feed.name, drift.MOST_BATCHES) if expects.shape else []
+        looks = admissions.profiles(connection, feed.name, drift.MOST_BATCHES) if expects.drift else []
     found = [
         *delivered.violations,
         *(() if change is None else change.violations),
         *admission.judge(feed, facts, history, now_us=now_us),
     ]
-    if expects.shape:
+    if expects.drift:
         found += drift.judge(feed.contract, delivered.profile, [_profile(each) for each in looks])
     return Judged(
         delivered.batch,

@@ -113,7 +113,7 @@ def may_be_outdated(connection: Transaction, feed: Feed, facts: DeliveryFacts, s
     """Whether that could be, by the ledger alone: cheap enough for the transaction that publishes the delivery."""
     if _moved(connection, feed, facts, since):
         return True
-    if feed.expects.again is None or facts.event_low_us is None or facts.event_high_us is None:
+    if feed.expects.duplicate_keys is None or facts.event_low_us is None or facts.event_high_us is None:
         return False
     return Span(feed.name, facts.event_low_us, facts.event_high_us).meets_any(connection, since=since)
 
@@ -126,7 +126,7 @@ def _moved(connection: Transaction, feed: Feed, facts: DeliveryFacts, since: int
 
 
 def _span(feed: Feed, valid: pl.DataFrame) -> Span | None:
-    if feed.expects.again is None or not feed.contract.key or valid.is_empty():
+    if feed.expects.duplicate_keys is None or not feed.contract.key or valid.is_empty():
         return None
     times = valid[feed.contract.event_time].to_physical()
     return Span(feed.name, int(times[0]), int(times[-1]))

@@ -69,8 +69,8 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
                     suspect=tuple(violations.suspect_batches(connection, name)),
                     adopted=tuple(violations.adopted_batches(connection, name)),
                     overdue_us=None
-                    if expects is None or expects.every_us is None
-                    else _overdue(total, expects.every_us + expects.grace_us, now_us),
+                    if expects is None or expects.interval_us is None
+                    else _overdue(total, expects.interval_us + expects.grace_us, now_us),
                     open=tuple(violations.open_ones(connection, feed=name, limit=NEWEST_VIOLATIONS)),
                     waiting=tuple(batch for feed, batch, _ in waiting if feed == name),
                     alone=tuple(load[1] for load in owed if load[0] == name and load not in waiting),

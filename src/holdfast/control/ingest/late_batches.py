@@ -21,7 +21,7 @@ def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us:
 
     Each is judged anew by the batches that are loaded now. The feed flows again when no batch of it is suspect any more.
     """
-    if feed.expects.every is None and feed.expects.sequence is None:
+    if feed.expects.interval is None and feed.expects.sequence is None:
         return 0
     filled = 0
     for place in violations.open_places(connection, feed.name, batch.batch):

@@ -153,7 +153,7 @@ def _changed(
         if first_us is None:
             continue
         made = aggregate_rows(aggregate, _together(aggregate, history, batch), from_us=first_us)
-        changed = made.filter(pl.col("known_us") < _unchanged_from_us(aggregate, batch[aggregate.known]))
+        changed = made.filter(pl.col("known_us") < _unchanged_from_us(aggregate, batch[aggregate.known_at]))
         values.extend(OnlineValue(aggregate.key, *row) for row in changed.iter_rows())
     return values
 
@@ -182,7 +182,7 @@ def _oldest(feed: Feed, aggregates: Sequence[Aggregate], batch: pl.DataFrame) ->
     """The event time that the windows of `batch` reach back to; None when only all rows will do."""
     event_time = feed.contract.event_time
     # The ledger knows the span of each load in event time; another column's span it does not know.
-    if not aggregates or any(aggregate.known != event_time for aggregate in aggregates):
+    if not aggregates or any(aggregate.known_at != event_time for aggregate in aggregates):
         return None
     oldest = batch[event_time].min()
     return (
@@ -211,7 +211,9 @@ def _us(moment: datetime) -> int:
 
 def _columns(aggregates: Sequence[Aggregate]) -> list[str]:
     """The columns that `aggregates` read, each once."""
-    return list(dict.fromkeys(column for each in aggregates for column in (each.by, each.value, each.known)))
+    return list(
+        dict.fromkeys(column for each in aggregates for column in (each.by, each.value, each.known_at))
+    )
 
 
 def _unchanged_from_us(aggregate: Aggregate, known: pl.Series) -> int:

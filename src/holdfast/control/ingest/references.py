@@ -81,9 +81,9 @@ def _known(store: Store, feed: Feed, reference: Reference, valid: pl.DataFrame) 
     """The values of `reference` that are loaded, as far back as it looks; None when the feed has none at all."""
     event_time = feed.contract.event_time
     reaching_us = None
-    if reference.within is not None and valid.height:
+    if reference.lookback is not None and valid.height:
         lowest = int(valid[event_time].to_physical().min() or 0)  # type: ignore[arg-type]  # Polars types a minimum as anything
-        reaching_us = lowest - duration(reference.within) // timedelta(microseconds=1)
+        reaching_us = lowest - duration(reference.lookback) // timedelta(microseconds=1)
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
         found = data_files.entries(connection, reference.feed, version, reaching_us=reaching_us)

@@ -181,7 +181,7 @@ def _held(seen: _Seen, model: Model) -> tuple[LoadKey, ...]:
 def _days(seen: _Seen, model: Model, left_out: AbstractSet[LoadKey]) -> Sequence[int | None]:
     """The days that a cut can be of: from its newest row on, until all labels are due."""
     delay_us = model.label_delay // timedelta(microseconds=1)
-    bounds = seen.bounds.get(model.rows.name, {})
+    bounds = seen.bounds.get(model.examples.name, {})
     highs = [each.event_high_us for load, each in bounds.items() if load not in left_out]
     if delay_us <= 0 or not highs:
         return (None,)

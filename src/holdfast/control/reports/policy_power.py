@@ -105,7 +105,7 @@ def changes(before: Canary, after: Canary) -> tuple[Change, ...]:
 def settings_of(policy: Canary) -> dict[str, str]:
     """What a policy says, each setting as the ledger keeps it; durations are in seconds.
 
-    >>> settings_of(Canary())["patience"]
+    >>> settings_of(Canary())["timeout"]
     '259200.0'
     """
     return {name: json.dumps(value) for name, value in json.loads(policy.to_json()).items()}

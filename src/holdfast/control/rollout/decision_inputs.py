@@ -44,14 +44,14 @@ BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
 def readiness(connection: Transaction, row: RolloutRow, now_us: int) -> Readiness:
     """What the policy of a pending rollout may ask for before anything begins, at `now_us`."""
     policy = Canary.from_json(row.policy)
-    if row.state is not State.PENDING or not (policy.replay_requests or policy.drill_within_us):
+    if row.state is not State.PENDING or not (policy.replay_requests or policy.max_drill_age_us):
         return Readiness()
     replay = gate_results.newest_replay(connection, row.challenger)
     drilled = drills.of_model_in(connection, row.model)
     return Readiness(
         replay=None if replay is None else replay.verdict,
         replayed=0 if replay is None or replay.observed is None else int(replay.observed),
-        drill=ready(drilled, DrillKind.ROLL_BACK, now_us, within_us=policy.drill_within_us),
+        drill=ready(drilled, DrillKind.ROLL_BACK, now_us, within_us=policy.max_drill_age_us),
         can_drill=_can_drill(connection, row.model),
     )
 
@@ -102,7 +102,7 @@ def prepare(
             if alone:
                 states = hold_to_levels(states, policy)
             evidence.put(connection, row.rollout, states, now_us=now_us)
-        case Confirm() if row.state is State.VERIFYING and row.champion is not None and policy.watch_us:
+        case Confirm() if row.state is State.VERIFYING and row.champion is not None and policy.bake_us:
             states = begin_watch(evidence.canary_of_running(connection, row.rollout), policy)
             evidence.put(connection, row.rollout, states, now_us=now_us)
             rate = begin_rate(policy, now_us)

@@ -66,7 +66,7 @@ def record(
             labelled_by=events.SYSTEM,
             labelled_us=now_us,
             requests=requests_of(states)[0] if after in (*_ENDING, State.PROMOTED) else None,
-            watch_until_us=now_us + policy.watch_us if watched else until_us,
+            watch_until_us=now_us + policy.bake_us if watched else until_us,
         ),
     )
 

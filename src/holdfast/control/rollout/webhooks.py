@@ -270,7 +270,7 @@ def _sent(hook: Hook, body: bytes, key: str, now_us: int) -> tuple[int, bytes]:
     headers = {"Idempotency-Key": key, "User-Agent": "holdfast"}
     if hook.secret is not None:
         headers[SIGNATURE] = signature(resolve(hook.secret), body, now_us=now_us)
-    return post(hook.url, body, headers, within_seconds=hook.within_seconds)
+    return post(hook.url, body, headers, within_seconds=hook.timeout_seconds)
 
 
 def _keep(store: Store, hook: Hook, asked: HookAnswer, answer: Answer, now_us: int) -> None:

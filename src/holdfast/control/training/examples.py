@@ -50,18 +50,18 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     snapshot and `IntegrityError` HF301 for a damaged file.
     """
     also = {
-        name: kind for name, kind in dtypes(model.rows.contract).items() if name in model.selected_besides
+        name: kind for name, kind in dtypes(model.examples.contract).items() if name in model.selected_besides
     }
-    rows = data_files.read_rows(store, snapshot, model.rows.name, dtypes(model.contract) | also)
+    rows = data_files.read_rows(store, snapshot, model.examples.name, dtypes(model.contract) | also)
     labelled = rows.drop_nulls(model.label) if rows.width else rows
     due = _due(model, labelled, snapshots.get(store, snapshot).created_us)
     if due.is_empty():
         raise InputError(
             "HF401",
-            f"snapshot {snapshot} has {rows.height} rows of {model.rows.name!r}, {labelled.height} of them with "
+            f"snapshot {snapshot} has {rows.height} rows of {model.examples.name!r}, {labelled.height} of them with "
             f"a label and none with one that was due when the snapshot was made",
             state="nothing was trained",
-            next_command=f"holdfast ingest {model.rows.name} <file>",
+            next_command=f"holdfast ingest {model.examples.name} <file>",
         )
     verdict = compile_batch(model.contract)(due.select(model.contract.names))
     valid = _with_columns(verdict.valid, due, model.contract.key, list(also))
@@ -83,7 +83,7 @@ def with_aggregates(
     for over in dict.fromkeys(aggregate.over for aggregate in wanted):
         mine = [aggregate for aggregate in wanted if aggregate.over == over]
         kinds = next(dtypes(feed.contract) for feed in model.feeds if feed.name == over)
-        columns = {column: kinds[column] for each in mine for column in (each.by, each.value, each.known)}
+        columns = {column: kinds[column] for each in mine for column in (each.by, each.value, each.known_at)}
         source = data_files.read_rows(store, snapshot, over, columns)
         for aggregate in mine:
             if source.is_empty():

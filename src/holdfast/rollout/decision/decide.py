@@ -139,7 +139,7 @@ def _missing(rollout: RolloutState, now_us: int) -> RollBack | Wait | None:
                 f"{policy.replay_requests} recorded requests (holdfast replay {rollout.challenger})"
             )
             return _wait_or_give_up(rollout, wanting, (), now_us)
-    within_us = policy.drill_within_us
+    within_us = policy.max_drill_age_us
     if within_us is None or ready.drill.ready:
         return None
     if not ready.can_drill:
@@ -192,16 +192,16 @@ def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int)
             rollout, f"inconclusive at {formatting.share(share_ppm)}: {seen} so far", verdicts, now_us
         )
     lasted_us = now_us - rollout.step_started_us
-    if lasted_us < rollout.policy.step_at_least_us:
-        least = formatting.hours(rollout.policy.step_at_least_us)
+    if lasted_us < rollout.policy.min_step_duration_us:
+        least = formatting.hours(rollout.policy.min_step_duration_us)
         return Wait(
             f"no harm at {formatting.share(share_ppm)} in {formatting.hours(lasted_us)}; a step lasts {least}",
             verdicts,
         )
     after = rollout.policy.shares_ppm[rollout.step + 1 :]
     labelled = sum(state.challenger_units for state in evidence if state.metric == QUALITY)
-    if labelled < rollout.policy.labelled_in_all and (not after or after[0] == EVERYTHING_PPM):
-        wanted = f"inconclusive: {labelled} of {rollout.policy.labelled_in_all} labelled units in all"
+    if labelled < rollout.policy.min_labels_total and (not after or after[0] == EVERYTHING_PPM):
+        wanted = f"inconclusive: {labelled} of {rollout.policy.min_labels_total} labelled units in all"
         return _wait_or_give_up(rollout, wanted, verdicts, now_us)
     if after:
         grown = formatting.share(after[0])
@@ -263,11 +263,11 @@ def _answered_by(version: str, plan: int | None, probes: Sequence[ProbeSeen]) ->
 
 def _wait_or_give_up(rollout: RolloutState, wanting: str, verdicts: Verdicts, now_us: int) -> Wait | RollBack:
     policy = rollout.policy
-    patience_us = policy.verify_within_us if rollout.state is State.VERIFYING else policy.patience_us
+    timeout_us = policy.convergence_timeout_us if rollout.state is State.VERIFYING else policy.timeout_us
     waited_us = now_us - rollout.step_started_us
-    if waited_us <= patience_us:
+    if waited_us <= timeout_us:
         return Wait(wanting, verdicts)
-    waited = f"{formatting.hours(waited_us)} of {formatting.hours(patience_us)}"
+    waited = f"{formatting.hours(waited_us)} of {formatting.hours(timeout_us)}"
     return RollBack(Verdict.INCONCLUSIVE, f"{wanting}; patience ran out after {waited}", verdicts)
 
 

@@ -48,7 +48,7 @@ def forecast(
     waits = [_wait_us(each.units, each.needed, step_us) for each in verdicts]
     enough_us: int | None = None
     if waits and None not in waits:
-        least_us = policy.step_at_least_us - step_us
+        least_us = policy.min_step_duration_us - step_us
         enough_us = max(0, least_us, *(each for each in waits if each is not None))
     growing = [each for each in verdicts if each.log_e > 0.0]
     harm = [evidence_us * (each.log_bound - each.log_e) / each.log_e for each in growing]

@@ -51,7 +51,7 @@ def decide_watch(
     rate of requests has changed, or the mean score for a reason that may be the world's. A version within its levels is
     taken back with probability of about `alpha` at most, beside that of the canary. Condition: the levels are the champion's
     of the canary; a surge that would have lifted its errors over them too is taken for the version's harm, and so is a
-    world that takes more than `watch_quality_margin` of every version's mean score.
+    world that takes more than `bake_quality_margin` of every version's mean score.
 
     >>> decide_watch([], Canary(), promoted_us=0, until_us=5, now_us=5).outcome
     <PushOutcome.CENSORED: 'censored'>
@@ -68,7 +68,7 @@ def decide_watch(
         return EndWatch(PushOutcome.CENSORED, f"the watch ended inconclusive: {seen}", verdicts)
     shown = ", ".join(f"{verdict.metric} {verdict.units} units" for verdict in verdicts if verdict.units)
     return EndWatch(
-        PushOutcome.GOOD, f"no harm in a watch of {set_hours(policy.watch_us)} ({shown})", verdicts
+        PushOutcome.GOOD, f"no harm in a watch of {set_hours(policy.bake_us)} ({shown})", verdicts
     )
 
 

@@ -59,7 +59,7 @@ class Hook:
         Whether the decisions wait for its consent. One that does not answer, answers nonsense or with an error is asked again
         and the step waits: consent is never taken for granted. It waits for at most the policy's patience, counted from the
         first question about this step.
-    within
+    timeout
         How long it may take to answer, above 0 and at most 60 s. Default 5 s.
     secret
         Where the key of the signature is: "${env:NAME}", "${file:/path}" or the bare NAME of a variable, never the key. None
@@ -75,13 +75,13 @@ class Hook:
     url: str
     on: Sequence[str] = ()
     veto: bool = False
-    within: timedelta | str = "5s"
+    timeout: timedelta | str = "5s"
     secret: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "hook")
         object.__setattr__(self, "on", tuple(self.on))
-        object.__setattr__(self, "within", duration(self.within, "within"))
+        object.__setattr__(self, "timeout", duration(self.timeout, "timeout"))
         _require(
             self,
             bool(_URL.fullmatch(self.url)),
@@ -89,8 +89,8 @@ class Hook:
         )
         _require(
             self,
-            timedelta(0) < duration(self.within) <= _LONGEST,
-            f"may take {self.within}; above 0, at most 60 s",
+            timedelta(0) < duration(self.timeout) <= _LONGEST,
+            f"may take {self.timeout}; above 0, at most 60 s",
         )
         _require(
             self,
@@ -125,14 +125,14 @@ class Hook:
         return tuple(str(each) for each in TOLD_AFTER if each in self.on)
 
     @property
-    def within_seconds(self) -> float:
+    def timeout_seconds(self) -> float:
         """How long it may take, in seconds."""
-        return duration(self.within).total_seconds()
+        return duration(self.timeout).total_seconds()
 
     def to_json(self) -> str:
         """The hook as canonical JSON, as the ledger keeps it."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return canonical_json(values | {"on": list(self.on), "within": self.within_seconds})
+        return canonical_json(values | {"on": list(self.on), "timeout": self.timeout_seconds})
 
     @classmethod
     def from_json(cls, text: str) -> Hook:
@@ -143,7 +143,7 @@ class Hook:
         True
         """
         known: dict[str, Any] = json.loads(text)
-        return cls(**known | {"within": timedelta(seconds=known["within"])})
+        return cls(**known | {"timeout": timedelta(seconds=known["timeout"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +232,9 @@ def upheld(decision: Decision, against: Sequence[str], policy: Canary, *, waited
     if not against or isinstance(decision, Wait | RollBack):
         return decision
     words = f"{decision.event} waits for {'; '.join(against)}"
-    if waited_us <= microseconds(policy.patience):
+    if waited_us <= microseconds(policy.timeout):
         return Wait(words, decision.verdicts)
-    waited = f"{hours(waited_us)} of {hours(microseconds(policy.patience))}"
+    waited = f"{hours(waited_us)} of {hours(microseconds(policy.timeout))}"
     return RollBack(Verdict.INCONCLUSIVE, f"{words}; patience ran out after {waited}", decision.verdicts)
 
 

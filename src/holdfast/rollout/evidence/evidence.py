@@ -211,9 +211,9 @@ def begin_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricSt
 
     Guarantee: over a watch of `policy.watch`, a version within its levels raises an alarm with probability of about
     `policy.alpha` at most, beside that of the canary; the levels are right but for `LevelTest`'s assumption. That of the
-    mean score has `policy.watch_quality_margin` upon it; a second detector without it only tells.
+    mean score has `policy.bake_quality_margin` upon it; a second detector without it only tells.
     """
-    minutes = max(2.0, policy.watch_us / 60e6)
+    minutes = max(2.0, policy.bake_us / 60e6)
     after = []
     for state in begin_step(states):
         memory = json.loads(state.state)
@@ -355,7 +355,7 @@ def _held(state: MetricState, policy: Canary) -> MetricState:
         case metrics.QUALITY:
             loss = max(0.0, state.champion_units - state.champion_total)
             told = min(1.0, upper_level(loss, state.champion_units, alpha) + policy.quality_margin)
-            memory = comparison.hold_to(memory, min(1.0, told + policy.watch_quality_margin))
+            memory = comparison.hold_to(memory, min(1.0, told + policy.bake_quality_margin))
             memory |= {"told_level": told}
         case other:
             margin = policy.error_margin if other == ERRORS else policy.latency_margin

@@ -32,7 +32,7 @@ Verdicts: TypeAlias = tuple[MetricVerdict, ...]
 def judge(state: MetricState, policy: Canary) -> MetricVerdict:
     """The verdict of one metric at the current step. Too few units of either side are inconclusive, never a
     pass; nor is a guard of slices that has seen no unit by one of its columns."""
-    needed = policy.labelled_per_step if state.metric == QUALITY else policy.units_per_step
+    needed = policy.labels_per_step if state.metric == QUALITY else policy.units_per_step
     if state.metric == RATE:
         return _judge_rate(state)
     units = state.challenger_units_this_step

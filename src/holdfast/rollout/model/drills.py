@@ -47,11 +47,11 @@ class Drills:
 
     Parameters
     ----------
-    every
+    interval
         How old a drill may become before it is due again. Default 7 days.
     kinds
         Which are run: "roll-back", "restore", "stale-leader", "dead-database", "bad-push". Default all of them.
-    roll_back_within
+    rollback_timeout
         How long the traffic may take to be back. Default 250 ms.
 
     None is run while a rollout is under way. Raises `InputError` HF101 when a value cannot mean what it says.
@@ -60,27 +60,27 @@ class Drills:
     (<DrillKind.ROLL_BACK: 'roll-back'>,)
     """
 
-    every: timedelta | str = timedelta(days=7)
+    interval: timedelta | str = timedelta(days=7)
     kinds: Sequence[str] = tuple(DrillKind)
-    roll_back_within: timedelta | str = timedelta(milliseconds=250)
+    rollback_timeout: timedelta | str = timedelta(milliseconds=250)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kinds", tuple(kind_of(each) for each in self.kinds))
-        for name in ("every", "roll_back_within"):
+        for name in ("interval", "rollback_timeout"):
             span = duration(getattr(self, name), name)
             object.__setattr__(self, name, span)
             if span <= timedelta(0):
                 raise InputError("HF101", f"{name} of drills is longer than nothing, and it is {span}")
 
     @property
-    def every_us(self) -> int:
+    def interval_us(self) -> int:
         """How old a drill may become, in microseconds."""
-        return duration(self.every) // timedelta(microseconds=1)
+        return duration(self.interval) // timedelta(microseconds=1)
 
     @property
-    def roll_back_within_us(self) -> int:
+    def rollback_timeout_us(self) -> int:
         """How long the traffic may take to be back, in microseconds."""
-        return duration(self.roll_back_within) // timedelta(microseconds=1)
+        return duration(self.rollback_timeout) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def due(schedule: Drills, drills: Iterable[Drill], now_us: int) -> tuple[DrillKi
     found = []
     for kind in map(kind_of, schedule.kinds):
         last = max((each for each in known if each.kind is kind), key=lambda each: each.drill, default=None)
-        wait_us = RETRY_US if last is not None and last.verdict is not Verdict.PASS else schedule.every_us
-        if last is None or abs(now_us - last.started_us) >= min(wait_us, schedule.every_us):
+        wait_us = RETRY_US if last is not None and last.verdict is not Verdict.PASS else schedule.interval_us
+        if last is None or abs(now_us - last.started_us) >= min(wait_us, schedule.interval_us):
             found.append(kind)
     return tuple(found)

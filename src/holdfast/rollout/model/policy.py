@@ -72,7 +72,7 @@ class Canary:
     units_per_step
         How many different units of the challenger (of what was randomised) each step must have seen, and how
         many the champion must have shown by then. At least 1. Default 200.
-    labelled_per_step
+    labels_per_step
         The same for labelled answers. Default 50. 0 does not wait for labels; those that come are judged all
         the same.
     error_margin, latency_margin
@@ -91,16 +91,16 @@ class Canary:
     quality_margin
         The loss of mean score that is tolerated, in units of 1 - (label - probability)², from 0 to below 1.
         Default 0.005.
-    patience
+    timeout
         How long a step may wait for its evidence before the rollout ends as inconclusive. Default 3 days.
     shadow
         What a challenger must show on copies of requests before it answers anybody; None skips that.
     replay_requests
         How many recorded requests a version must have answered as well as the version that answered them, before its
         rollout begins. Default 0: none.
-    step_at_least
+    min_step_duration
         How long each step lasts at least, however clear its evidence is. Default 0.
-    labelled_in_all
+    min_labels_total
         How many labelled answers of the challenger there must be, over all steps, before it is given everything: traffic
         may move on early signals while labels come days later. Default 0.
     slices
@@ -110,17 +110,17 @@ class Canary:
     rate_margin
         By which factor the rate of requests may differ after a switch, to either side, before it is told; more than 1,
         or None to judge no rate. Default 2.
-    watch
+    bake
         How long a promotion is watched. Harm that is shown then is rolled back and counted as an escaped bad push.
         Default 3 days.
-    watch_quality_margin
+    bake_quality_margin
         By how much more than `quality_margin` the mean score may lie below what the champion showed before anything is taken
         back for it while nobody is compared: at 100 % and in the watch. From 0 to below 1, default 0.05. Less than that,
         a world that got harder may have done; it is told, and the watch ends censored.
-    drill_within
+    max_drill_age
         How old the last passed drill of roll-back may be when a rollout begins, while it is believed at all; None asks for
         none. Nor is one asked for while nothing stands beside the champion that it could return to.
-    verify_within
+    convergence_timeout
         How long the servers may take to be seen answering with the version that has everything, before it is
         taken back: they may be unable to load it, or die of it. Default 10 minutes.
 
@@ -129,7 +129,7 @@ class Canary:
     metrics. At 100 % no champion is left to compare with: there the challenger is held to what the champion
     showed in the steps before, and the guarantee is the weaker one of `LevelTest`, which takes a surge that
     would have hit both for the challenger's harm. So it is in the watch: for errors and latency as long as no surge
-    lifts them over the champion's level, for quality as long as the world takes no more than `watch_quality_margin`.
+    lifts them over the champion's level, for quality as long as the world takes no more than `bake_quality_margin`.
     What is compared as latency is the processor time that the server
     logged as the request's own: reading and checking it, and its rows' part of its batch's time in the model. Waiting
     for other requests, or for a processor, is no version's doing and is not in it. Power of the defaults: `power_of`.
@@ -143,7 +143,7 @@ class Canary:
     steps: Sequence[float] = (1, 5, 25, 50, 100)
     alpha: float = 0.01
     units_per_step: int = 200
-    labelled_per_step: int = 50
+    labels_per_step: int = 50
     error_margin: float = 1.0
     latency_margin: float = 1.05
     latency_quantile: float | None = 0.99
@@ -151,25 +151,25 @@ class Canary:
     latency_slack: timedelta | str = timedelta(milliseconds=1)
     latency_requests: int = 200
     quality_margin: float = 0.005
-    patience: timedelta | str = timedelta(days=3)
+    timeout: timedelta | str = timedelta(days=3)
     shadow: Shadow | None = None
     replay_requests: int = 0
-    step_at_least: timedelta | str = timedelta(0)
-    labelled_in_all: int = 0
+    min_step_duration: timedelta | str = timedelta(0)
+    min_labels_total: int = 0
     slices: Sequence[str] = ()
     rate_margin: float | None = 2.0
-    watch: timedelta | str = timedelta(days=3)
-    drill_within: timedelta | str | None = None
-    verify_within: timedelta | str = timedelta(minutes=10)
-    watch_quality_margin: float = 0.05
+    bake: timedelta | str = timedelta(days=3)
+    max_drill_age: timedelta | str | None = None
+    convergence_timeout: timedelta | str = timedelta(minutes=10)
+    bake_quality_margin: float = 0.05
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(float(step) for step in self.steps))
         object.__setattr__(self, "slices", tuple(self.slices))
-        for name in ("patience", "verify_within", "step_at_least", "watch", "latency_slack"):
+        for name in ("timeout", "convergence_timeout", "min_step_duration", "bake", "latency_slack"):
             object.__setattr__(self, name, duration(getattr(self, name), name))
-        if self.drill_within is not None:
-            object.__setattr__(self, "drill_within", duration(self.drill_within, "drill_within"))
+        if self.max_drill_age is not None:
+            object.__setattr__(self, "max_drill_age", duration(self.max_drill_age, "max_drill_age"))
         steps = self.steps
         quantile = self.latency_quantile
         rising = all(low < high for low, high in pairwise(steps))
@@ -181,7 +181,7 @@ class Canary:
         )
         _require(0.0 < self.alpha < 0.5, "alpha", "lies between 0 and 0.5", self.alpha)
         _require(self.units_per_step >= 1, "units_per_step", "is at least 1", self.units_per_step)
-        _require(self.labelled_per_step >= 0, "labelled_per_step", "is at least 0", self.labelled_per_step)
+        _require(self.labels_per_step >= 0, "labels_per_step", "is at least 0", self.labels_per_step)
         _require(
             1.0 <= self.error_margin < math.inf,
             "error_margin",
@@ -210,9 +210,9 @@ class Canary:
             self.latency_slack,
         )
         _require(self.latency_requests >= 1, "latency_requests", "is at least 1", self.latency_requests)
-        for name in ("quality_margin", "watch_quality_margin"):
+        for name in ("quality_margin", "bake_quality_margin"):
             _require(0.0 <= getattr(self, name) < 1.0, name, "lies from 0 to below 1", getattr(self, name))
-        for name in ("replay_requests", "labelled_in_all"):
+        for name in ("replay_requests", "min_labels_total"):
             _require(getattr(self, name) >= 0, name, "is at least 0", getattr(self, name))
         _require(
             self.rate_margin is None or 1.0 < self.rate_margin < math.inf,
@@ -222,13 +222,18 @@ class Canary:
         )
         _require(len(set(self.slices)) == len(self.slices), "slices", "name each column once", self.slices)
         _require(
-            self.drill_within is None or duration(self.drill_within) > timedelta(0),
-            "drill_within",
+            self.max_drill_age is None or duration(self.max_drill_age) > timedelta(0),
+            "max_drill_age",
             "is longer than nothing",
-            self.drill_within,
+            self.max_drill_age,
         )
-        _require(self.patience_us > 0, "patience", "is longer than nothing", self.patience)
-        _require(self.verify_within_us > 0, "verify_within", "is longer than nothing", self.verify_within)
+        _require(self.timeout_us > 0, "timeout", "is longer than nothing", self.timeout)
+        _require(
+            self.convergence_timeout_us > 0,
+            "convergence_timeout",
+            "is longer than nothing",
+            self.convergence_timeout,
+        )
 
     @property
     def shares_ppm(self) -> tuple[int, ...]:
@@ -236,29 +241,29 @@ class Canary:
         return tuple(round(step * EVERYTHING_PPM / 100.0) for step in self.steps)
 
     @property
-    def patience_us(self) -> int:
-        """The patience in microseconds."""
-        return microseconds(self.patience)
+    def timeout_us(self) -> int:
+        """`timeout` in microseconds."""
+        return microseconds(self.timeout)
 
     @property
-    def verify_within_us(self) -> int:
+    def convergence_timeout_us(self) -> int:
         """How long the servers may take to obey, in microseconds."""
-        return microseconds(self.verify_within)
+        return microseconds(self.convergence_timeout)
 
     @property
-    def step_at_least_us(self) -> int:
+    def min_step_duration_us(self) -> int:
         """How long each step lasts at least, in microseconds."""
-        return microseconds(self.step_at_least)
+        return microseconds(self.min_step_duration)
 
     @property
-    def watch_us(self) -> int:
+    def bake_us(self) -> int:
         """How long a promotion is watched, in microseconds."""
-        return microseconds(self.watch)
+        return microseconds(self.bake)
 
     @property
-    def drill_within_us(self) -> int | None:
+    def max_drill_age_us(self) -> int | None:
         """How old the last passed drill of roll-back may be, in microseconds; None asks for none."""
-        return None if self.drill_within is None else microseconds(self.drill_within)
+        return None if self.max_drill_age is None else microseconds(self.max_drill_age)
 
     def latency_bound_us(self, quantile_seconds: float) -> float:
         """Above which latency a request is slow when the champion's quantile is `quantile_seconds`, in microseconds.
@@ -282,7 +287,7 @@ class Canary:
             "replay": self.replay_requests,
             "shadow": self.shadow is not None,
             "canary": True,
-            "watch": self.watch_us,
+            "bake": self.bake_us,
         }
         return tuple(stage for stage, is_asked in asked.items() if is_asked)
 
@@ -317,33 +322,21 @@ class Canary:
 
     @classmethod
     def from_json(cls, text: str) -> Canary:
-        """The policy that `to_json` wrote; what an older release did not write means what it meant then.
+        """The policy that `to_json` wrote.
 
         >>> Canary.from_json(Canary(alpha=0.05).to_json()) == Canary(alpha=0.05)
         True
         """
-        known: dict[str, Any] = {**_OF_FIRST_RELEASE, **json.loads(text)}
-        for name in ("patience", "verify_within"):  # as the first release wrote them
-            if f"{name}_seconds" in known:
-                known[name] = known.pop(f"{name}_seconds")
-        for name in _DURATIONS & known.keys():
+        known: dict[str, Any] = json.loads(text)
+        for name in _DURATIONS:
             known[name] = None if known[name] is None else timedelta(seconds=known[name])
         if known.get("shadow") is not None:
             known["shadow"] = Shadow(**known["shadow"])
         return cls(**known)
 
 
-_OF_FIRST_RELEASE: Final[dict[str, Any]] = {
-    "latency_tolerance": 1.0,
-    "latency_slack": 0.0,
-    "rate_margin": None,
-    "watch": 0.0,
-    "watch_quality_margin": 0.0,
-}
-"""What a policy meant that does not say these: no bound above the quantile, and nothing watched."""
-
 _DURATIONS: Final = frozenset(
-    {"patience", "verify_within", "step_at_least", "watch", "drill_within", "latency_slack"}
+    {"timeout", "convergence_timeout", "min_step_duration", "bake", "max_drill_age", "latency_slack"}
 )
 
 

@@ -55,10 +55,10 @@ def outcome_of(turn: Turn, policy: Canary) -> tuple[PushOutcome, str]:
     match turn.after:
         case State.PROMOTED if turn.champion is None:
             return PushOutcome.CENSORED, "a first version: there was nothing to compare it with"
-        case State.PROMOTED if policy.watch_us == 0:
+        case State.PROMOTED if policy.bake_us == 0:
             return PushOutcome.CENSORED, "promoted, and the policy asks for no watch"
         case State.PROMOTED:
-            return PushOutcome.OPEN, f"promoted, and watched for {set_hours(policy.watch_us)}"
+            return PushOutcome.OPEN, f"promoted, and watched for {set_hours(policy.bake_us)}"
         case State.ROLLING_BACK | State.CANCELLED:
             return _ended(turn)
         case _:
@@ -89,5 +89,5 @@ def replaced(by: int, watched_us: int, policy: Canary) -> tuple[PushOutcome, str
     >>> replaced(7, 3_600_000_000, Canary())
     (<PushOutcome.CENSORED: 'censored'>, 'rollout 7 replaced it after 1.0 h of a watch of 72 h')
     """
-    watched = f"{hours(watched_us)} of a watch of {set_hours(policy.watch_us)}"
+    watched = f"{hours(watched_us)} of a watch of {set_hours(policy.bake_us)}"
     return PushOutcome.CENSORED, f"rollout {by} replaced it after {watched}"

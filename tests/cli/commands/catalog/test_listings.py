@@ -15,14 +15,17 @@ from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 
 MODEL = """
-from holdfast import Category, Code, Contract, Feed, Integer, Label, LogisticRegression, Model, Number, Rate, Timestamp, Value
+from holdfast import (
+    Category, Contract, Feed, GroupMean, Integer, Label, LogisticRegression, Model, Number, Ordinal,
+    Passthrough, Timestamp,
+)
 
 columns = (Integer("id"), Timestamp("at", tz="UTC"), Number("size", unit="1", high=10), Category("place"))
 whole = Contract(*columns, key="id", event_time="at", label=Label("late", delay="1h"))
 rows = Feed("departures", whole)
 model = Model(
-    "site", rows=rows, feeds=(rows,), contract=whole, features=(Value("size"),), learner=LogisticRegression(),
-    heuristic=Rate(by=(Code("place"),)),
+    "site", examples=rows, feeds=(rows,), contract=whole, features=(Passthrough("size"),), learner=LogisticRegression(),
+    heuristic=GroupMean(by=(Ordinal("place"),)),
 )
 """
 Run = Callable[..., tuple[int, dict[str, Any]]]

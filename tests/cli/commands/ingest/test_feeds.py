@@ -10,17 +10,17 @@ from holdfast.cli import app
 
 MODEL = """
 from holdfast import (
-    Category, Code, Contract, Expectations, Feed, Integer, Label, Limits, LogisticRegression, Model, Number, Rate, Timestamp,
-    Value,
+    Category, Contract, Expectations, Feed, GroupMean, Integer, Label, Limits, LogisticRegression, Model,
+    Number, Ordinal, Passthrough, Timestamp,
 )
 
 columns = (Integer("id"), Timestamp("at", tz="UTC"), Number("size", unit="1", high=10), Category("place"))
 whole = Contract(*columns, key="id", event_time="at", label=Label("late", delay="1h"))
-rows = Feed("departures", whole, expects=Expectations(every="1d", drop=Limits(error=1)))
+rows = Feed("departures", whole, expects=Expectations(interval="1d", invalid_rows=Limits(error=1)))
 other = Feed("arrivals", Contract(*columns, key="id", event_time="at"))
 model = Model(
-    "site", rows=rows, feeds=(rows, other), contract=whole, features=(Value("size"),), learner=LogisticRegression(),
-    heuristic=Rate(by=(Code("place"),)),
+    "site", examples=rows, feeds=(rows, other), contract=whole, features=(Passthrough("size"),), learner=LogisticRegression(),
+    heuristic=GroupMean(by=(Ordinal("place"),)),
 )
 """
 

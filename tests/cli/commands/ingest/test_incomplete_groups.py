@@ -20,15 +20,18 @@ from holdfast.store.db import events
 from holdfast.tables.snapshots import LoadKey
 
 MODEL = """
-from holdfast import Category, Code, Contract, Feed, Integer, Label, LogisticRegression, Model, Number, Rate, Timestamp, Value
+from holdfast import (
+    Category, Contract, Feed, GroupMean, Integer, Label, LogisticRegression, Model, Number, Ordinal,
+    Passthrough, Timestamp,
+)
 
 columns = (Integer("id"), Timestamp("at", tz="UTC"), Number("size", unit="1"), Category("place"))
 whole = Contract(*columns, key="id", event_time="at", label=Label("late", delay="1h"))
 rows = Feed("rows", whole, group="site")
 air = Feed("air", Contract(*columns, key="id", event_time="at"), group="site")
 model = Model(
-    "site", rows=rows, feeds=(rows, air), contract=whole, features=(Value("size"),), learner=LogisticRegression(),
-    heuristic=Rate(by=(Code("place"),)),
+    "site", examples=rows, feeds=(rows, air), contract=whole, features=(Passthrough("size"),), learner=LogisticRegression(),
+    heuristic=GroupMean(by=(Ordinal("place"),)),
 )
 """
 

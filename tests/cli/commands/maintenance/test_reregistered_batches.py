@@ -10,7 +10,10 @@ import pytest
 from holdfast.cli import app
 
 MODEL = """
-from holdfast import Category, Code, Contract, Feed, Label, LogisticRegression, Model, Number, Rate, Text, Timestamp, Value
+from holdfast import (
+    Category, Contract, Feed, GroupMean, Label, LogisticRegression, Model, Number, Ordinal, Passthrough, Text,
+    Timestamp,
+)
 
 whole = Contract(
     Text("id"), Timestamp("at", tz="UTC"), Number("size", unit="1"), Category("place"), key="id", event_time="at",
@@ -18,8 +21,8 @@ whole = Contract(
 )
 rows = Feed("rows", whole)
 model = Model(
-    "site", rows=rows, feeds=(rows,), contract=whole, features=(Value("size"),), learner=LogisticRegression(),
-    heuristic=Rate(by=(Code("place"),)),
+    "site", examples=rows, feeds=(rows,), contract=whole, features=(Passthrough("size"),), learner=LogisticRegression(),
+    heuristic=GroupMean(by=(Ordinal("place"),)),
 )
 """
 

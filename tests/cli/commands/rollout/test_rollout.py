@@ -17,10 +17,10 @@ from tests.support.push_world import Pushes
 DECLARED = """
 from holdfast.contract import Contract, Label, Number, Text, Timestamp
 from holdfast.declaration import Model
-from holdfast.features import Value, Weekday
+from holdfast.features import Passthrough, Weekday
 from holdfast.feeds import Feed
 from holdfast.rollout import Canary
-from holdfast.train import LogisticRegression, Rate
+from holdfast.train import LogisticRegression, GroupMean
 
 contract = Contract(
     Text("id"), Text("carrier"), Number("distance", unit="mi"), Timestamp("at", tz="UTC"), key="id", event_time="at",
@@ -28,8 +28,8 @@ contract = Contract(
 )
 rows = Feed("flights", contract)
 model = Model(
-    "m", rows=rows, feeds=(rows,), contract=contract, features=(Value("distance"),), learner=LogisticRegression(),
-    heuristic=Rate(by=(Weekday("at"),)), rollout=Canary(steps=(10, 50, 100), alpha=0.05),
+    "m", examples=rows, feeds=(rows,), contract=contract, features=(Passthrough("distance"),), learner=LogisticRegression(),
+    heuristic=GroupMean(by=(Weekday("at"),)), rollout=Canary(steps=(10, 50, 100), alpha=0.05),
 )
 """
 DAY_US = 86_400_000_000
@@ -120,7 +120,7 @@ def test_a_policy_before_any_rollout_is_shown_alone(tmp_path):
     words = Shell(tmp_path)("policy")
     assert "no rollout has had a policy yet" in words
     assert "at most 10.00% declared" in words
-    assert "labelled_per_step" in words
+    assert "labels_per_step" in words
     assert Shell(tmp_path).json("policy")["policy"]["steps"] == "[10.0, 50.0, 100.0]"
 
 

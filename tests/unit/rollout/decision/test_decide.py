@@ -39,7 +39,7 @@ from holdfast.rollout.decision.decide import harm_shown
 from holdfast.rollout.evidence import shadow
 from holdfast.rollout.model.drills import DrillKind, Standing
 
-POLICY = Canary(units_per_step=100, labelled_per_step=20, patience=timedelta(hours=1))
+POLICY = Canary(units_per_step=100, labels_per_step=20, timeout=timedelta(hours=1))
 HOUR_US = 3_600_000_000
 RUNNING = RolloutState("v2", "v1", "v1", State.CANARY, 0, POLICY, step_started_us=0, plan=7)
 
@@ -226,7 +226,7 @@ def test_only_an_answer_by_the_right_version_under_the_newest_plan_confirms(
 def test_a_version_that_no_server_is_seen_to_answer_with_is_taken_back(probes: list[ProbeSeen]) -> None:
     """Servers that disobey, that answer their status and no request, and that have died of it."""
     verifying = replace(RUNNING, state=State.VERIFYING)
-    limit_us = POLICY.verify_within_us
+    limit_us = POLICY.convergence_timeout_us
     assert isinstance(decide(verifying, (), probes, limit_us), Wait)
     decision = decide(verifying, (), probes, limit_us + 1)
     assert isinstance(decision, RollBack)
@@ -262,7 +262,7 @@ def test_every_decision_is_legal_and_says_why(
 
 
 PENDING = replace(RUNNING, state=State.PENDING)
-ASKING = replace(POLICY, replay_requests=100, drill_within=timedelta(days=7))
+ASKING = replace(POLICY, replay_requests=100, max_drill_age=timedelta(days=7))
 READY = Readiness(Verdict.PASS, 100, Standing(DrillKind.ROLL_BACK, True, 1, "roll-back is ready"))
 
 
@@ -356,7 +356,7 @@ def test_a_held_canary_waits_for_a_person_and_for_harm_only(
 
 
 def test_a_step_lasts_as_long_as_the_policy_says_however_clear_its_evidence_is() -> None:
-    slow = replace(RUNNING, policy=replace(POLICY, step_at_least=timedelta(hours=2)))
+    slow = replace(RUNNING, policy=replace(POLICY, min_step_duration=timedelta(hours=2)))
     waiting = decide(slow, evidence(), [], 2 * HOUR_US - 1)  # longer than its patience: that is for evidence
     assert isinstance(waiting, Wait)
     assert "a step lasts 2.0 h" in waiting.reason
@@ -366,7 +366,7 @@ def test_a_step_lasts_as_long_as_the_policy_says_however_clear_its_evidence_is()
 
 def test_everything_is_given_after_enough_labels_in_all() -> None:
     """R125: traffic moves on early signals, and labels may come days later."""
-    policy = replace(POLICY, labelled_per_step=0, labelled_in_all=50)
+    policy = replace(POLICY, labels_per_step=0, min_labels_total=50)
     early = replace(RUNNING, policy=policy)
     assert isinstance(decide(early, evidence(labelled=0), [], 1), Advance)
     for steps, step, following in (((1, 5, 25, 50, 100), 3, Advance), ((1, 50), 1, Complete)):
@@ -396,7 +396,7 @@ def test_the_share_never_grows_without_its_evidence(
     if isinstance(decision, Advance | Complete):
         assert state is State.CANARY
         assert units >= POLICY.units_per_step
-        assert labelled >= POLICY.labelled_per_step
+        assert labelled >= POLICY.labels_per_step
         assert not harmful
         assert isinstance(decision, Complete) == (step == 4)
     assert (isinstance(decision, RollBack) and decision.verdict is Verdict.FAIL) == harmful

@@ -38,7 +38,7 @@ from holdfast.rollout.decision.post_promotion import (
 from holdfast.rollout.evidence import shadow
 from holdfast.rollout.evidence.evidence import begin_watch
 
-POLICY = Canary(units_per_step=50, labelled_per_step=10)
+POLICY = Canary(units_per_step=50, labels_per_step=10)
 MINUTE_US = 60_000_000
 
 
@@ -149,7 +149,7 @@ def test_a_world_that_got_harder_is_told_and_nobody_is_taken_back_for_it() -> No
 
 def test_a_loss_that_is_too_large_for_the_world_alone_is_taken_back() -> None:
     assert isinstance(decided(graded(0.9, 0.75), over=False), RollBack)
-    strict = graded(0.9, 0.84, replace(POLICY, watch_quality_margin=0.0))
+    strict = graded(0.9, 0.84, replace(POLICY, bake_quality_margin=0.0))
     assert isinstance(decided(strict, over=False), RollBack)
     same = decided(graded(0.9, 0.9), over=True)
     assert isinstance(same, EndWatch)

@@ -22,8 +22,8 @@ from holdfast.rollout.decision.webhooks import ANSWER_BYTES, understood, upheld
         ({"url": "https://ops.example/#there"}, "http or https"),
         ({"url": "https://ops.example/a b"}, "http or https"),
         ({"url": "file:///etc/passwd"}, "http or https"),
-        ({"within": "0s"}, "above 0"),
-        ({"within": "2min"}, "at most 60 s"),
+        ({"timeout": "0s"}, "above 0"),
+        ({"timeout": "2min"}, "at most 60 s"),
         ({"secret": "hunter2"}, "reference"),
         ({"on": ("roll_back",), "veto": True}, "roll_back"),
         ({"on": ("pause",), "veto": True}, "pause"),
@@ -54,7 +54,7 @@ def test_one_hook_may_be_asked_and_told() -> None:
 
 def test_patience_ends_the_wait_for_a_hook() -> None:
     step = Advance(1, 50_000, "no harm", ())
-    policy = Canary(patience="1h")
+    policy = Canary(timeout="1h")
     assert isinstance(upheld(step, ["hook x: it was not asked yet"], policy, waited_us=3_599_000_000), Wait)
     ended = upheld(step, ["hook x: refuses: freeze"], policy, waited_us=3_601_000_000)
     assert isinstance(ended, RollBack)

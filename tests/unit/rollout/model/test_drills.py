@@ -68,7 +68,7 @@ def test_the_order_of_rows_does_not_matter(told: list[tuple[Verdict, int]], chan
 
 
 def test_what_is_due() -> None:
-    schedule = Drills(every="7d", kinds=("roll-back", "restore"))
+    schedule = Drills(interval="7d", kinds=("roll-back", "restore"))
     assert due(schedule, [], 0) == (BACK, DrillKind.RESTORE)
     rows = [drill(1, Verdict.PASS), drill(2, Verdict.FAIL, kind=DrillKind.RESTORE)]
     assert due(schedule, rows, RETRY_US - 1) == ()
@@ -79,9 +79,9 @@ def test_what_is_due() -> None:
 
 def test_a_declaration_must_mean_something() -> None:
     with pytest.raises(InputError, match="HF101"):
-        Drills(every="0s")
+        Drills(interval="0s")
     with pytest.raises(InputError, match="'swimming' is no drill"):
         Drills(kinds=("swimming",))
     with pytest.raises(InputError, match="holdfast drill --list"):
         kind_of("nothing")
-    assert Drills(roll_back_within="0.1s").roll_back_within_us == 100_000
+    assert Drills(rollback_timeout="0.1s").rollback_timeout_us == 100_000

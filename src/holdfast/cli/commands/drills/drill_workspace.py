@@ -23,6 +23,6 @@ def place_of(loaded: Project, declaration: Path | None, *, live: bool = False) -
             *("--exit-with-parent", str(os.getpid())),
         ],
         clock_us=now_us,
-        within_us=schedule.roll_back_within_us,
+        within_us=schedule.rollback_timeout_us,
         live=live,
     )

@@ -71,10 +71,10 @@ def _feature(column: Column, is_key: bool) -> str | None:
     """The feature that a column could become as it is."""
     match column:
         case Category():
-            return f'Code("{column.name}")'
+            return f'Ordinal("{column.name}")'
         case Boolean():
-            return f'Value("{column.name}")'
+            return f'Passthrough("{column.name}")'
         case Integer() | Number():
-            return None if is_key else f'Value("{column.name}")'
+            return None if is_key else f'Passthrough("{column.name}")'
         case _:
             return None

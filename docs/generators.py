@@ -38,7 +38,7 @@ from holdfast.contract.schema.units import SAME, find_conversion
 from holdfast.errors import CODES
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.rollout.model.state_machine import RESTING, TRANSITIONS, State
-from holdfast.serve.inference.metrics import Counters, ServerFacts, exposition
+from holdfast.serve.inference.metrics import Counters, ServerCollector, ServerFacts
 from holdfast.serve.protocol.oip_metadata import input_spec
 from holdfast.settings import SETTINGS
 from holdfast.store.db.schema import METADATA
@@ -146,16 +146,19 @@ def limits() -> str:
 
 
 def metrics() -> str:
-    """Every metric of the server, from the page that a server without a version shows."""
+    """Every metric of the server, as a server without a version exposes them."""
     nothing = {
         each.name: "" if each.name == "model" else () if each.name == "versions" else 0
         for each in dataclasses.fields(ServerFacts)
         if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
     }
-    page = exposition(ServerFacts(**nothing), Counters()).decode()
-    kinds = dict(line.split(" ")[2:4] for line in page.splitlines() if line.startswith("# TYPE"))
-    helps = [line.split(" ", 3)[2:] for line in page.splitlines() if line.startswith("# HELP")]
-    return table(("metric", "kind", "meaning"), ((f"`{name}`", kinds[name], text) for name, text in helps))
+    return table(
+        ("metric", "kind", "meaning"),
+        (
+            (f"`{family.name}{'_total' * (family.type == 'counter')}`", family.type, family.documentation)
+            for family in ServerCollector(ServerFacts(**nothing), Counters()).collect()
+        ),
+    )
 
 
 def declarations() -> str:

@@ -72,10 +72,14 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "",
         "Your own name for what runs here, such as that of an image: a fact of the binary, besides its releases.",
     ),
+    ("HOLDFAST_LOG_FORMAT", "text", "Format of a server's log on standard error: text or json."),
+    ("HOLDFAST_LOG_LEVEL", "info", "Lowest level of that log: debug, info, warning or error."),
 )
 """Name, default and help of every setting; the reference page is generated from it."""
 
 EXECUTORS: Final = ("local", "processes", "ray")
+LOG_FORMATS: Final = ("text", "json")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _REFERENCE: Final = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -102,6 +106,8 @@ class Settings:
     cdevents_environment: str = "production"
     abort_token: str = ""
     build: str = ""
+    log_format: str = "text"
+    log_level: str = "info"
 
     @classmethod
     def read(cls, project: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -126,6 +132,8 @@ class Settings:
             cdevents_environment=values["HOLDFAST_CDEVENTS_ENVIRONMENT"] or "production",
             abort_token=values["HOLDFAST_ABORT_TOKEN"],
             build=values["HOLDFAST_BUILD"].strip()[:200],
+            log_format=_one_of("HOLDFAST_LOG_FORMAT", LOG_FORMATS, values),
+            log_level=_one_of("HOLDFAST_LOG_LEVEL", LOG_LEVELS, values),
         )
 
     @property

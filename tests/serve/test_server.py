@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast.contract import Category, Contract, Label, Timestamp
@@ -442,13 +443,13 @@ def test_metrics_parse_and_their_labels_are_bounded(served: Served, world: World
         6,
     )
     [info] = metrics["holdfast_model_info"]
-    assert info.labels["contract_hash"] == CONTRACT.hash
+    assert (info.labels["role"], info.labels["contract_hash"]) == ("champion", CONTRACT.hash)
     [age] = metrics["holdfast_model_age_seconds"]
     assert 3600 <= age.value < 3800
     assert metrics["holdfast_deployed_timestamp_seconds"][0].value > time.time() - 100
     counts = {
         sample.labels.get("le"): sample.value
-        for sample in metrics["holdfast_request_seconds"]
+        for sample in metrics["holdfast_request_duration_seconds"]
         if "le" in sample.labels
     }
     assert counts["+Inf"] == 5
@@ -456,8 +457,19 @@ def test_metrics_parse_and_their_labels_are_bounded(served: Served, world: World
         "carrier|unseen"
     ]
     assert metrics["process_resident_memory_bytes"][0].value > 1e6
-    assert metrics["holdfast_log_dropped_records"][0].value == 0
+    assert metrics["holdfast_prediction_log_dropped_records"][0].value == 0
     assert "invented" not in served.call("/metrics")[1].decode()
+    connection = http.client.HTTPConnection(served.where, timeout=10)
+    prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.4"
+    for accept, content_type, parse in (
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8", text_string_to_metric_families),
+        (prometheus, "application/openmetrics-text; version=1.0.0; charset=utf-8", openmetrics_families),
+    ):
+        connection.request("GET", "/metrics", headers={"Accept": accept})
+        response = connection.getresponse()
+        assert response.headers["Content-Type"] == content_type
+        assert {family.name for family in parse(response.read().decode())} == set(metrics)
+    connection.close()
 
 
 @pytest.mark.crash
@@ -551,7 +563,7 @@ def test_a_plan_that_cannot_be_verified_is_not_followed(world: World, serve: Sta
     status = served.wait(lambda status: "another contract" in " ".join(status["left_out"].values()))
     assert status["challenger"] is None
     assert served.infer(unit="u")[1]["model_version"] == world.names["half"]
-    assert families(served)["holdfast_plans_refused"][0].value == 1
+    assert families(served)["holdfast_traffic_plans_rejected"][0].value == 1
     latest = world.plan("half")
     served.wait_for_plan(latest)
 

@@ -21,6 +21,7 @@ from holdfast.errors import InputError
 from holdfast.records import check_name
 from holdfast.rollout.model.runtime import Binary
 from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.serve import operator_log
 from holdfast.serve.api.abort_endpoint import AbortDoor
 from holdfast.serve.api.routes import Routes
 from holdfast.serve.follower.plan_follower import POLL_SECONDS, Follower
@@ -92,6 +93,7 @@ def serve_forever(
         HF103 when the address cannot be listened on.
     """
     check_name(model, "model")
+    operator_log.configure(settings.log_format, settings.log_level)
     tell = started if started is not None else _say
     left_behind = uvloop.run(
         _serve(
@@ -322,18 +324,17 @@ class _Process:
             versions=self._versions(serving) if serving else (),
             last_rollback_seconds=swap.rolled_back_us / 1e6,
             ledger_read_seconds=progress.ledger_read_us / 1e6,
-            following=self._follower.alive,
-            plans_refused=progress.plans_refused,
-            versions_left_out=len(swap.left_out),
-            unusable_values=self._follower.online.unusable,
-            log_dropped=log.dropped,
-            log_failed_syncs=log.failed_syncs,
-            connections=len(self.listener.connections),
-            refused_connections=self.listener.refused_connections,
-            started_seconds=self._server.started_us / 1e6,
-            asked=progress.asked,
+            follower_up=self._follower.alive,
+            plans_rejected=progress.plans_refused,
+            versions_unavailable=len(swap.left_out),
+            online_features_invalid=self._follower.online.unusable,
+            log_dropped_records=log.dropped,
+            log_sync_failures=log.failed_syncs,
+            open_connections=len(self.listener.connections),
+            connections_rejected=self.listener.refused_connections,
+            comparison=progress.asked,
             shadow=self._shadow_facts(),
-            build={"binary": self._binary_id, **self._binary.facts},
+            build={"runtime": self._binary_id, **self._binary.facts},
         )
 
     def _shadow_facts(self) -> ShadowFacts:
@@ -367,12 +368,10 @@ class _Process:
                 roles[name],
                 loaded.created_us / 1e6,
                 deployed_us.get(name, 0) / 1e6,
-                {
-                    "contract_hash": loaded.contract.hash,
-                    "features_hash": loaded.facts.features_hash,
-                    "snapshot": loaded.facts.snapshot,
-                    "learner": loaded.facts.learner,
-                },
+                loaded.contract.hash,
+                loaded.facts.features_hash,
+                loaded.facts.snapshot,
+                loaded.facts.learner,
             )
             for name, loaded in serving.versions.items()
         )

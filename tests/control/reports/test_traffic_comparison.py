@@ -37,7 +37,7 @@ from holdfast.control.training.train import train
 from holdfast.errors import ConflictError
 from holdfast.records import Arm
 from holdfast.serve.inference.loaded_model import LoadedVersion, load
-from holdfast.serve.inference.metrics import Counters, ServerFacts, exposition
+from holdfast.serve.inference.metrics import Counters, ServerCollector, ServerFacts
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.store.db import events, leases, schema
@@ -254,16 +254,19 @@ def test_what_was_found_is_among_the_metrics_and_beside_a_comparison_of_snapshot
     found = line.compare()
     assert found is not None
     facts = ServerFacts(
-        "late", 1.0, 1, 0, ready=True, versions=(), last_rollback_seconds=0.0, ledger_read_seconds=0.0, following=True,
-        plans_refused=0, versions_left_out=0, unusable_values=0, log_dropped=0, log_failed_syncs=0, connections=0,
-        refused_connections=0, started_seconds=0.0, asked=found,
+        "late", 1.0, 1, 0, ready=True, versions=(), last_rollback_seconds=0.0, ledger_read_seconds=0.0, follower_up=True,
+        plans_rejected=0, versions_unavailable=0, online_features_invalid=0, log_dropped_records=0, log_sync_failures=0,
+        open_connections=0, connections_rejected=0, comparison=found,
     )  # fmt: skip
-    page = exposition(facts, Counters()).decode()
+    page = ServerCollector(facts, Counters()).encode(b"")[0].decode()
     of = f'model="late",version="{line.version.name}"'
-    assert f'holdfast_uncovered_slices{{{of},column="origin"}} 1' in page
-    assert f'holdfast_uncovered_share_ratio{{{of},column="origin"}} 0.2' in page
+    assert f'holdfast_unseen_slice_values{{column="origin",{of}}} 1.0' in page
+    assert f'holdfast_unseen_slice_share_ratio{{column="origin",{of}}} 0.2' in page
     for kind in ("trained", "estimated", "seen"):
-        assert f'holdfast_label_share_ratio{{{of},of="{kind}"}} 0.' in page
+        assert (
+            f'holdfast_positive_label_ratio{{model="late",of="{kind}",version="{line.version.name}"}} 0.'
+            in page
+        )
     assert "LGA" not in page, "what clients send is no label of a metric"
     assert cutting.answered(line.store, "late") == found
     assert cutting.answered(line.store, "another") is None

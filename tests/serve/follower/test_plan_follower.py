@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -14,10 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, text
 
+from holdfast.serve import operator_log
 from holdfast.serve.follower import local_copy_writer, plan_follower
 from holdfast.serve.follower.local_copy import Kept, LocalCopy
 from holdfast.serve.inference.data_plane import Plane
-from holdfast.serve.operator_log import tell
 from holdfast.settings import Settings
 from holdfast.store.db import schema
 from holdfast.store.serving import servers
@@ -55,8 +56,8 @@ def test_only_the_champion_is_mandatory(world: World, serve: Start) -> None:
     status = served.wait(lambda status: len(status["left_out"]) == 3)
     assert set(status["left_out"]) == {world.names[kind] for kind in missing}
     assert (status["challenger"], status["share_ppm"], status["fallback"]) == (None, 0, None)
-    assert metric(served, "holdfast_versions_left_out") == 3
-    assert metric(served, "holdfast_plans_refused") == 0
+    assert metric(served, "holdfast_versions_unavailable") == 3
+    assert metric(served, "holdfast_traffic_plans_rejected") == 0
     answer = served.infer(unit="u")[1]
     assert (answer["model_version"], answer["parameters"]["arm"]) == (world.names["half"], "champion")
     served.wait_for_plan(world.plan("half", fallback="tenth"))
@@ -80,21 +81,25 @@ def test_a_full_standard_error_does_not_end_following(world: World, serve: Start
         served.wait(lambda status: bool(status["refused"]))
         latest = world.plan("half")
         served.wait_for_plan(latest)
-        assert metric(served, "holdfast_follower_alive") == 1
+        assert metric(served, "holdfast_plan_follower_up") == 1
         assert served.wait(lambda status: status["following"])["ledger_read_us"] > START.timestamp() * US
         # What cannot be written must not break the end of the process either.
         assert served.infer()[0] == 200
 
 
 @pytest.mark.parametrize("state", ["closed", "absent"])
-def test_telling_never_raises(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logging_never_raises(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read, write = os.pipe()
     os.close(read)
     with open(write, "w", encoding="utf-8", closefd=False) as closed:
         pass
     os.close(write)
     monkeypatch.setattr(sys, "stderr", closed if state == "closed" else None)
-    tell("nobody hears this")
+    logger = logging.getLogger("holdfast")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logger.level)
+    operator_log.configure()
+    logging.getLogger("holdfast.serve").warning("lost")
 
 
 def test_a_value_that_is_no_number_holds_back_no_plan(world: World, serve: Start) -> None:
@@ -112,7 +117,7 @@ def test_a_value_that_is_no_number_holds_back_no_plan(world: World, serve: Start
     served = serve()
     served.wait(lambda status: status["table_version"] == 2)
     assert served.infer([row(scheduled=START.isoformat())])[1]["outputs"][0]["data"] == [pytest.approx(0.1)]
-    assert metric(served, "holdfast_online_values_left_out") == 1
+    assert metric(served, "holdfast_online_features_invalid") == 1
     with world.store.ledger.write() as connection:
         connection.execute(text("ALTER TABLE online_features RENAME TO elsewhere"))
         connection.execute(

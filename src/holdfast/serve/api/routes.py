@@ -7,7 +7,7 @@ company. Every other route is answered at once, feedback as soon as it is on dis
 from __future__ import annotations
 
 import asyncio
-import traceback
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -21,10 +21,11 @@ from holdfast.serve.http.request_guard import Doors
 from holdfast.serve.http.responses import OCTETS, status_of
 from holdfast.serve.inference import metrics
 from holdfast.serve.inference.data_plane import Call, Plane
-from holdfast.serve.operator_log import tell
 from holdfast.serve.protocol.oip import RequestError, encode_answer
 from holdfast.serve.protocol.oip_metadata import model_metadata, server_metadata
 from holdfast.store.serving.prediction_log import FeedbackRecord, frame
+
+_log = logging.getLogger(__name__)
 
 MAXIMUM_LABELS: Final = 1000
 """Labels in one feedback request."""
@@ -150,7 +151,7 @@ class Routes:
         try:
             outcomes = self._plane.answer([call for _, call in waiting])
         except Exception:  # a fault of ours: the client hears that there is no answer, the operator sees why
-            tell(f"a batch of {len(waiting)} requests could not be answered: {traceback.format_exc()}")
+            _log.exception("a batch of %d requests failed", len(waiting))
             for exchange, _ in waiting:
                 exchange.refuse(503, "HF503", "the answer could not be made")
             return
@@ -192,7 +193,15 @@ class Routes:
         )
 
     def _metrics(self, exchange: Exchange) -> None:
-        exchange.send(200, metrics.exposition(self._scrape(), self._plane.counters), metrics.CONTENT_TYPE)
+        def send(encoded: asyncio.Future[tuple[bytes, bytes]]) -> None:
+            if encoded.cancelled() or encoded.exception() is not None:
+                exchange.refuse(503, "HF503", "the metrics could not be encoded")
+            else:
+                exchange.send(200, *encoded.result())
+
+        # Counters are copied here, on the thread that counts; encoding takes milliseconds and no request waits for it.
+        collector = metrics.ServerCollector(self._scrape(), self._plane.counters.copy())
+        self._loop.run_in_executor(None, collector.encode, exchange.accept).add_done_callback(send)
 
     def _versioned(self, path: bytes) -> tuple[bytes, Handler] | None:
         prefix = self._model_path + b"/versions/"
@@ -231,7 +240,7 @@ class Routes:
 
         def durable(fine: bool) -> None:
             if fine:
-                self._plane.counters.feedback += len(records)
+                self._plane.counters.labels += len(records)
                 exchange.send(202, b'{"accepted":%d}' % len(records))
             else:
                 self._taken.forget(records)

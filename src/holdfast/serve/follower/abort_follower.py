@@ -5,6 +5,7 @@ It looks at one file with stat(2) fifty times a second. What it finds is obeyed 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -13,8 +14,9 @@ from typing import Final
 
 from holdfast.errors import HoldfastError
 from holdfast.rollout.model.abort import Abort
-from holdfast.serve.operator_log import tell
 from holdfast.store.serving import aborts
+
+_log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 0.02
 """How often the file is looked for."""
@@ -85,12 +87,12 @@ class AbortFollower:
         except OSError as error:
             # The next round tries again; an abort may still find the room that it needs.
             if str(error) != self.reserve_trouble:
-                tell(f"no room is kept for an abort: {error}")
+                _log.warning("reserving disk space for an abort failed: %s", error)
             self.reserve_trouble = str(error)
         else:
             self.reserve_trouble = ""
 
     def _in_trouble(self, what: str) -> None:
         if what != self.trouble:
-            tell(what)
+            _log.error("abort file cannot be followed: %s", what)
         self.trouble = what

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from holdfast.errors import HoldfastError
 from holdfast.rollout.model.serving_config import ConnectionLimits
-from holdfast.serve.operator_log import tell
 from holdfast.store import Store
 from holdfast.store.models import serving_configs
+
+_log = logging.getLogger(__name__)
 
 
 class Configured:
@@ -43,7 +45,7 @@ class Configured:
             limits = ConnectionLimits.from_json(document)
         except HoldfastError as error:
             if str(error) != self.trouble:
-                tell(f"a configuration cannot be used: {error}")
+                _log.error("serving config rejected: %s", error)
             self.trouble = str(error)
             return
         if self._apply is not None:

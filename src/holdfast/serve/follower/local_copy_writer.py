@@ -6,13 +6,15 @@ newest of what waits is written next.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from holdfast.errors import IntegrityError
 from holdfast.serve.follower.local_copy import LocalCopy
-from holdfast.serve.operator_log import tell
+
+_log = logging.getLogger(__name__)
 
 TROUBLE_SECONDS: Final = 1.0
 """How long to wait after the disk refused."""
@@ -70,7 +72,7 @@ class CopyKeeper:
             done = {part: write for part, write in waiting.items() if write(self._copy)}
         except (OSError, IntegrityError) as error:
             if str(error) != self.trouble:
-                tell(f"the local copy cannot be kept, a start without the ledger would be behind: {error}")
+                _log.warning("local copy is out of date, writing it failed: %s", error)
             self.trouble = str(error)
             return TROUBLE_SECONDS
         self.trouble = ""

@@ -5,6 +5,7 @@ A value that cannot be used is left out, counted and told; it stops neither the 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -14,10 +15,11 @@ from holdfast.features import Aggregate, OnlineTable
 from holdfast.serve.follower.local_copy import KeptValue, LocalCopy
 from holdfast.serve.follower.local_copy_writer import Write
 from holdfast.serve.inference.loaded_model import LoadedVersion
-from holdfast.serve.operator_log import tell
 from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.catalog.online_features import OnlineValue
+
+_log = logging.getLogger(__name__)
 
 KEEP_SECONDS: Final = 30.0
 """The shortest time between two copies of the values."""
@@ -99,7 +101,7 @@ class OnlineValues:
             return True
         self.unusable += 1
         if self.unusable == 1:
-            tell(f"left out: {key} of {entity!r} at {known_us} is {value!r}; the rest is used")
+            _log.warning("invalid online feature ignored: %s of %r at %d is %r", key, entity, known_us, value)
         return False
 
 

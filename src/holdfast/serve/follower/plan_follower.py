@@ -7,6 +7,7 @@ F10, D7). The current and the previous champion are both warm, so that a roll-ba
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,6 @@ from holdfast.serve.follower.online_features import OnlineValues
 from holdfast.serve.follower.plan_switch import Swap, must_understand
 from holdfast.serve.inference.data_plane import Plane
 from holdfast.serve.inference.loaded_model import LoadedVersion, load
-from holdfast.serve.operator_log import tell
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.backout import taints
@@ -38,6 +38,8 @@ from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.rollout.plan_watch import Changes
 from holdfast.store.serving import aborts, local_servers, servers
 from holdfast.store.telemetry import traffic_comparison as asked
+
+_log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.2
 """How often the ledger is asked for newer values and facts; for a newer plan as often as `store.plan_changes` says."""
@@ -153,7 +155,7 @@ class Follower:
         try:
             local_servers.announce(self._copy.directory, self._server)
         except OSError as error:
-            tell(f"a roll-back without the ledger will not find this server by itself: {error}")
+            _log.warning("rollback without the ledger will not find this server: %s", error)
         self._listening.set()
 
     def give(self, version: str | None, reason: str, actor: str) -> dict[str, object]:
@@ -237,7 +239,7 @@ class Follower:
     def _in_trouble(self, error: Exception) -> None:
         what = str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
         if what != self.progress.trouble:
-            tell(f"the ledger cannot be followed, serving goes on: {what}")
+            _log.warning("ledger unavailable, serving goes on: %s", what)
         self.progress.trouble = what
         store, self._store = self._store, None
         changes, self._changes = self._changes, None
@@ -249,7 +251,7 @@ class Follower:
             except (
                 Exception
             ) as failed:  # a driver in trouble may fail to close, too; a new connection is made anyway
-                tell(f"the ledger could not be closed: {type(failed).__name__}: {failed}")
+                _log.warning("closing the ledger failed: %s: %s", type(failed).__name__, failed)
 
     # --- the plan -----------------------------------------------------------------------------------------------------
 
@@ -292,7 +294,7 @@ class Follower:
             except HoldfastError as error:
                 left_out[name] = str(error)
                 if self.swap.left_out.get(name) != str(error):
-                    tell(f"plan {plan.plan} is followed without {name}: {error}")
+                    _log.warning("plan %d is served without version %s: %s", plan.plan, name, error)
                 continue
             warmed[name] = version
         return warmed, left_out
@@ -376,7 +378,7 @@ class Follower:
     def _refuse(self, why: str) -> None:
         if why != self.progress.refusal:
             self.progress.plans_refused += 1
-            tell(f"refused: {why}")
+            _log.error("plan rejected: %s", why)
         self.progress.refusal = why
 
     def _follow_online(self, store: Store, loaded: Mapping[str, LoadedVersion]) -> None:
@@ -386,7 +388,7 @@ class Follower:
         except Exception as error:  # a driver's, whatever it is; the next round asks again
             what = f"{type(error).__name__}: {error}"
             if what != self.progress.online_trouble:
-                tell(f"the online values cannot be read: {what}")
+                _log.warning("online features cannot be read: %s", what)
             self.progress.online_trouble = what
         else:
             self.progress.online_trouble = ""

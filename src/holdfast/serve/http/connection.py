@@ -16,7 +16,7 @@ import httptools
 from holdfast.serve.http.exchange import Acceptor, Exchange
 from holdfast.serve.http.responses import head
 
-_HOST, _LENGTH, _CODING, _EXPECT, _BINARY, _ENCODING, _TYPE, _ORIGIN, _AUTHORIZATION = range(9)
+_HOST, _LENGTH, _CODING, _EXPECT, _BINARY, _ENCODING, _TYPE, _ORIGIN, _AUTHORIZATION, _ACCEPT = range(10)
 _HEADERS: Final = {
     b"host": _HOST,
     b"content-length": _LENGTH,
@@ -27,6 +27,7 @@ _HEADERS: Final = {
     b"content-type": _TYPE,
     b"origin": _ORIGIN,
     b"authorization": _AUTHORIZATION,
+    b"accept": _ACCEPT,
 }
 _FOREVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -37,7 +38,7 @@ class Connection(asyncio.Protocol):
     """One client. Bytes in, `Exchange`s to the application, replies out in order."""
 
     __slots__ = (
-        "_authorization", "_binary", "_body", "_burst", "_chunked", "_content_type", "_discarding", "_encoding",
+        "_accept", "_authorization", "_binary", "_body", "_burst", "_chunked", "_content_type", "_discarding", "_encoding",
         "_expects", "_header_bytes", "_held", "_host", "_hosts", "_in_headers", "_in_message", "_length", "_listener",
         "_loop", "_origin", "_owes_continue", "_parser", "_path", "_paused_reading", "_pending", "_raw", "_repeating",
         "_slice", "_transport", "_unread", "_used", "deadline",
@@ -64,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._content_type: bytes | None = None
         self._origin: bytes | None = None
         self._authorization: bytes | None = None
+        self._accept = b""
         self._host = b""
         self._expects: bytes | None = None
         self._chunked = self._owes_continue = False
@@ -204,8 +206,10 @@ class Connection(asyncio.Protocol):
             self._content_type = value
         elif known == _ORIGIN:
             self._origin = value
-        else:
+        elif known == _AUTHORIZATION:
             self._authorization = value
+        else:
+            self._accept = value
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
@@ -262,6 +266,7 @@ class Connection(asyncio.Protocol):
         exchange.host = self._host
         exchange.origin = self._origin
         exchange.authorization = self._authorization
+        exchange.accept = self._accept
         self._body = b""
         self._burst += 1
         limit = self._listener.limits.pipelined

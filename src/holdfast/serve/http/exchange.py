@@ -60,8 +60,8 @@ class Exchange:
     """One request and the place for its reply."""
 
     __slots__ = (
-        "_connection", "authorization", "binary_header_length", "body", "close", "content_encoding", "content_type", "host",
-        "method", "origin", "path", "received", "reply",
+        "_connection", "accept", "authorization", "binary_header_length", "body", "close", "content_encoding", "content_type",
+        "host", "method", "origin", "path", "received", "reply",
     )  # fmt: skip
 
     def __init__(self, connection: Transport, method: bytes, path: bytes) -> None:
@@ -69,6 +69,7 @@ class Exchange:
         self.method = method
         self.path = path
         self.body: bytes | bytearray = b""
+        self.accept = b""
         self.authorization: bytes | None = None
         self.binary_header_length: bytes | None = None
         self.content_encoding: bytes | None = None

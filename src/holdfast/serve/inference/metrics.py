@@ -1,31 +1,33 @@
-"""What Prometheus scrapes: the text exposition format 0.0.4, base units.
+"""Prometheus metrics of a server: counters of the request path, and what one scrape returns.
 
-Labels are made only from facts that this process decided: its model, the versions of its plans, the arms, and the closed
-set `RESULTS`. Nothing that a client sends becomes a label, so the number of series is bounded (R136 to R142).
+Labels come only from facts of this process: its model, versions of its plans, arms, and the closed set `RESULTS`. No text of
+a client becomes a label, so the number of series is bounded (R136 to R142).
 """
 
 from __future__ import annotations
 
-import os
-import resource
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final
+
+from prometheus_client import PROCESS_COLLECTOR
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from holdfast.monitor.traffic_comparison import Asked
 
-CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
-
 RESULTS: Final = ("ok", "champion_failed", "malformed", "contract", "unavailable")
-"""What can become of a request: answered; answered by another version because the champion failed; not understood (HF501);
-against the contract (HF502); nobody could answer (HF503)."""
+"""Results of a request: answered; answered by another version because the champion failed; not understood (HF501); against
+the contract (HF502); no version could answer (HF503)."""
 
 EDGES_SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_OPENMETRICS: Final = "application/openmetrics-text"
 
 
 @dataclass(slots=True)
@@ -40,26 +42,47 @@ class Histogram:
         self.counts[bisect_left(EDGES_SECONDS, seconds)] += 1
         self.total += seconds
 
+    def copy(self) -> Histogram:
+        """Return a copy that no longer counts."""
+        return Histogram(list(self.counts), self.total)
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return the cumulative counts by upper edge."""
+        return list(zip((*map(repr, EDGES_SECONDS), "+Inf"), accumulate(self.counts), strict=True))
+
 
 @dataclass(slots=True)
 class Counters:
-    """What the request path counts. It belongs to one thread."""
+    """Counters of the request path. They belong to one thread."""
 
     requests: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By version, arm and result."""
+    """Requests by version, arm and result."""
     predictions: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Answered rows by version and arm."""
+    """Predicted rows by version and arm."""
     challenger_failures: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Requests that the champion answered for the challenger, by challenger and kind."""
+    """Requests that the champion answered for the challenger, by challenger and kind of failure."""
     violations: Counter[str] = field(default_factory=Counter)
-    """Rows against the contract, and requests that were refused as a whole for their columns, by reason; reasons come from
-    the contract, "<column>|<rule>"."""
+    """Rows that broke the contract, and requests refused whole for their columns, by reason. A reason is
+    "<column>|<rule>" of the contract."""
     seconds: dict[tuple[str, str], Histogram] = field(default_factory=dict)
+    """Durations by version and arm."""
     probes: int = 0
-    feedback: int = 0
+    labels: int = 0
 
     def count(self, version: str, arm: str, result: str, rows: int, seconds: float) -> None:
-        """Count one request."""
+        """Count one request.
+
+        Parameters
+        ----------
+        version, arm
+            The version that is charged, and its arm.
+        result
+            One of `RESULTS`.
+        rows
+            Number of predicted rows; 0 if there is no prediction.
+        seconds
+            From the last byte of the request to its response.
+        """
         self.requests[version, arm, result] += 1
         histogram = self.seconds.get((version, arm))
         if histogram is None:
@@ -68,261 +91,244 @@ class Counters:
         if rows > 0:
             self.predictions[version, arm] += rows
 
+    def copy(self) -> Counters:
+        """Return a copy that no longer counts, for another thread."""
+        return Counters(
+            self.requests.copy(),
+            self.predictions.copy(),
+            self.challenger_failures.copy(),
+            self.violations.copy(),
+            {arm: histogram.copy() for arm, histogram in self.seconds.items()},
+            self.probes,
+            self.labels,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class VersionFacts:
-    """What is known of a version that is warm."""
+    """Facts of a loaded version."""
 
     version: str
     role: str
-    """champion, challenger, previous or fallback"""
+    """champion, challenger, previous, fallback or shadow"""
     trained_seconds: float
     """When it was trained, seconds since 1970."""
     deployed_seconds: float
-    """When this server first gave it traffic, seconds since 1970; 0 when never."""
-    labels: Mapping[str, str]
-    """Facts of the registry that join the metrics with its record: contract and feature hash, snapshot, learner."""
+    """When this server first routed traffic to it, seconds since 1970; 0: never."""
+    contract_hash: str
+    features_hash: str
+    snapshot: str
+    learner: str
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowFacts:
-    """What became of the copies of requests."""
+    """Facts of the shadow's queue."""
 
     results: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Copies that were answered, by version and result."""
+    """Finished copies by version and result."""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Copies that no shadow was given, by version."""
-    waiting: int = 0
-    off: bool = False
-    """Whether the shadow hung and gets no copies any more."""
+    """Copies that did not reach the shadow, by version."""
+    queue_length: int = 0
+    disabled: bool = False
+    """True if the shadow hung and gets no more copies."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What the server knows of itself at the moment of a scrape."""
+    """Facts of the server at the time of a scrape. `*_seconds` are seconds since 1970; 0: never."""
 
     model: str
     now_seconds: float
     plan: int
+    """Number of the active traffic plan."""
     share_ppm: int
+    """The challenger's share of the units, in millionths."""
     ready: bool
     versions: tuple[VersionFacts, ...]
     last_rollback_seconds: float
     ledger_read_seconds: float
-    """When the ledger was last read, seconds since 1970; 0 when never."""
-    following: bool
-    """Whether the thread that follows the plan runs."""
-    plans_refused: int
-    versions_left_out: int
-    unusable_values: int
-    log_dropped: int
-    log_failed_syncs: int
-    connections: int
-    refused_connections: int
-    started_seconds: float
-    asked: Asked | None = None
-    """The last comparison of what callers ask the champion with what it learnt from, as the control loop made it."""
+    follower_up: bool
+    """True while the thread that follows the plan runs."""
+    plans_rejected: int
+    versions_unavailable: int
+    online_features_invalid: int
+    log_dropped_records: int
+    log_sync_failures: int
+    open_connections: int
+    connections_rejected: int
+    comparison: Asked | None = None
+    """The control loop's last comparison of traffic with training data."""
     shadow: ShadowFacts = field(default_factory=ShadowFacts)
     build: Mapping[str, str] = field(default_factory=dict)
-    """The binary's id and its facts."""
+    """The runtime's id and its facts."""
 
 
-def exposition(facts: ServerFacts, counters: Counters) -> bytes:
-    """The whole page."""
-    page = _Page()
-    model = {"model": facts.model}
-    _versions(page, facts)
-    page.family("holdfast_requests_total", "counter", "Inference requests by what became of them.")
-    for (version, arm, result), number in counters.requests.items():
-        page.sample(
-            "holdfast_requests_total", {**model, "version": version, "arm": arm, "result": result}, number
+@dataclass(frozen=True, slots=True)
+class ServerCollector(Collector):
+    """The metrics of one scrape. `counters` is a copy, so that another thread may encode them."""
+
+    facts: ServerFacts
+    counters: Counters
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families of the server, then those of the process."""
+        facts = self.facts
+        yield from _versions(facts)
+        yield from _requests(facts.model, self.counters)
+        yield from _server(facts, self.counters)
+        yield from _shadow(facts.model, facts.shadow)
+        yield from _comparison(facts.model, facts.comparison)
+        yield from PROCESS_COLLECTOR.collect()
+
+    def encode(self, accept: bytes) -> tuple[bytes, bytes]:
+        """Return the page and its content type.
+
+        `accept` is the request's Accept header: OpenMetrics 1.0 if it names that, else the Prometheus text format.
+        """
+        # The header itself is not passed on: the library would echo parts of it in the content type.
+        encoder, content_type = choose_encoder(
+            _OPENMETRICS if _OPENMETRICS.encode() in accept.lower() else ""
         )
-    page.family("holdfast_predictions_total", "counter", "Rows answered.")
-    for (version, arm), number in counters.predictions.items():
-        page.sample("holdfast_predictions_total", {**model, "version": version, "arm": arm}, number)
-    page.family(
-        "holdfast_challenger_failures_total",
-        "counter",
-        "Requests that the champion answered for the challenger.",
+        return encoder(self), content_type.encode()
+
+
+def _family(
+    model: str,
+    name: str,
+    text: str,
+    labels: tuple[str, ...],
+    samples: Iterable[tuple[tuple[str, ...], float]],
+) -> Metric:
+    """Return a counter if `name` ends in "_total", else a gauge; `samples` are values of `labels` with a number."""
+    kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+    family = kind(f"holdfast_{name}", text, labels=("model", *labels))
+    for values, number in samples:
+        family.add_metric((model, *values), number)
+    return family
+
+
+def _versions(facts: ServerFacts) -> Iterable[Metric]:
+    model, labels = facts.model, ("version", "role")
+    yield _family(
+        model, "model_info", "1 for each loaded version, labelled with its facts in the registry.",
+        (*labels, "contract_hash", "features_hash", "snapshot", "learner"),
+        [
+            ((each.version, each.role, each.contract_hash, each.features_hash, each.snapshot, each.learner), 1)
+            for each in facts.versions
+        ],
+    )  # fmt: skip
+    yield _family(
+        model, "deployed_timestamp_seconds", "When this server first routed traffic to the version.", labels,
+        [((each.version, each.role), each.deployed_seconds) for each in facts.versions if each.deployed_seconds],
+    )  # fmt: skip
+    yield _family(
+        model, "model_age_seconds", "Time since the version was trained.", labels,
+        [((each.version, each.role), facts.now_seconds - each.trained_seconds) for each in facts.versions],
+    )  # fmt: skip
+
+
+def _requests(model: str, counters: Counters) -> Iterable[Metric]:
+    yield _family(
+        model, "requests_total", "Inference requests by result.",
+        ("version", "arm", "result"), counters.requests.items(),
+    )  # fmt: skip
+    yield _family(
+        model, "predictions_total", "Predicted rows.", ("version", "arm"), counters.predictions.items()
     )
-    for (version, kind), number in counters.challenger_failures.items():
-        page.sample("holdfast_challenger_failures_total", {**model, "version": version, "kind": kind}, number)
-    page.family(
-        "holdfast_contract_violations_total",
-        "counter",
+    yield _family(
+        model, "challenger_failures_total", "Requests that the champion answered for the challenger.",
+        ("version", "kind"), counters.challenger_failures.items(),
+    )  # fmt: skip
+    yield _family(
+        model, "contract_violations_total",
         "Rows of requests that broke the contract, and requests refused whole for their columns, by reason.",
+        ("reason",), [((reason,), number) for reason, number in counters.violations.items()],
+    )  # fmt: skip
+    durations = HistogramMetricFamily(
+        "holdfast_request_duration_seconds",
+        "From the last byte of an inference request to its response.",
+        labels=("model", "version", "arm"),
     )
-    for reason, number in counters.violations.items():
-        page.sample("holdfast_contract_violations_total", {**model, "reason": reason}, number)
-    _histogram(page, model, counters.seconds)
-    for name, kind, value, text in (
-        ("holdfast_probes_total", "counter", counters.probes, "Probe requests answered."),
-        ("holdfast_feedback_total", "counter", counters.feedback, "Labels and ratings taken durably."),
-        ("holdfast_ready", "gauge", int(facts.ready), "1 when the server takes requests."),
-        ("holdfast_plan", "gauge", facts.plan, "The traffic plan that the server follows."),
-        ("holdfast_challenger_share_ratio", "gauge", facts.share_ppm / 1e6, "The challenger's share of the units."),
-        ("holdfast_plans_refused_total", "counter", facts.plans_refused, "Plans whose versions could not be verified or run."),
-        ("holdfast_versions_left_out", "gauge", facts.versions_left_out, "Versions of the plan that could not be made warm."),
-        ("holdfast_online_values_left_out_total", "counter", facts.unusable_values, "Online values that are no finite number."),
-        ("holdfast_follower_alive", "gauge", int(facts.following), "1 while the thread that follows the plan runs."),
-        ("holdfast_last_rollback_timestamp_seconds", "gauge", facts.last_rollback_seconds, "When traffic last returned."),
-        ("holdfast_ledger_read_timestamp_seconds", "gauge", facts.ledger_read_seconds, "When the ledger was last read."),
-        ("holdfast_log_dropped_records_total", "counter", facts.log_dropped, "Log records that could not be written."),
-        ("holdfast_log_failed_syncs_total", "counter", facts.log_failed_syncs, "fdatasync calls on the log that failed."),
-        ("holdfast_connections", "gauge", facts.connections, "Open connections."),
-        ("holdfast_refused_connections_total", "counter", facts.refused_connections, "Connections beyond the limit."),
+    for arm, histogram in counters.seconds.items():
+        durations.add_metric((model, *arm), histogram.buckets(), histogram.total)
+    yield durations
+
+
+def _server(facts: ServerFacts, counters: Counters) -> Iterable[Metric]:
+    for name, text, value in (
+        ("probes_total", "Answered probe requests.", counters.probes),
+        ("labels_received_total", "Labels that are on disk.", counters.labels),
+        ("ready", "1 when the server takes requests.", facts.ready),
+        ("traffic_plan", "Number of the active traffic plan.", facts.plan),
+        ("challenger_share_ratio", "The challenger's share of the units.", facts.share_ppm / 1e6),
+        ("traffic_plans_rejected_total", "Plans whose champion could not be verified or run.", facts.plans_rejected),
+        ("versions_unavailable", "Versions of the plan that could not be loaded.", facts.versions_unavailable),
+        ("online_features_invalid_total", "Online features that are not finite numbers.", facts.online_features_invalid),
+        ("plan_follower_up", "1 while the thread that follows the plan runs.", facts.follower_up),
+        ("last_rollback_timestamp_seconds", "When traffic was last rolled back.", facts.last_rollback_seconds),
+        ("ledger_read_timestamp_seconds", "When the ledger was last read.", facts.ledger_read_seconds),
+        ("prediction_log_dropped_records_total", "Log records that could not be written.", facts.log_dropped_records),
+        ("prediction_log_sync_failures_total", "Failed fdatasync calls on the log.", facts.log_sync_failures),
+        ("open_connections", "Open connections.", facts.open_connections),
+        ("connections_rejected_total", "Connections beyond the limit.", facts.connections_rejected),
     ):  # fmt: skip
-        page.family(name, kind, text)
-        page.sample(name, model, value)
-    _shadow(page, model, facts.shadow)
-    _asked(page, facts.model, facts.asked)
-    page.family(
-        "holdfast_build_info", "gauge", "1, with the binary that this server is, and the releases in it."
+        yield _family(facts.model, name, text, (), [((), value)])
+    yield _family(
+        facts.model, "build_info", "1, labelled with the server's runtime.",
+        tuple(facts.build), [(tuple(facts.build.values()), 1)],
+    )  # fmt: skip
+
+
+def _shadow(model: str, shadow: ShadowFacts) -> Iterable[Metric]:
+    yield _family(
+        model, "shadow_requests_total", "Copies of requests that a shadow finished, by result.",
+        ("version", "result"), shadow.results.items(),
+    )  # fmt: skip
+    yield _family(
+        model, "shadow_dropped_total", "Copies that came when the queue was full or the shadow disabled.",
+        ("version",), [((version,), number) for version, number in shadow.dropped.items()],
+    )  # fmt: skip
+    yield _family(
+        model, "shadow_queue_length", "Copies that wait for the shadow.", (), [((), shadow.queue_length)]
     )
-    page.sample("holdfast_build_info", {**model, **facts.build}, 1)
-    _process(page, facts.started_seconds)
-    return page.encoded()
-
-
-def _versions(page: _Page, facts: ServerFacts) -> None:
-    page.family(
-        "holdfast_model_info", "gauge", "1 for each version that is warm, with what the registry knows of it."
+    yield _family(
+        model,
+        "shadow_disabled",
+        "1 when the shadow hung and gets no more copies.",
+        (),
+        [((), shadow.disabled)],
     )
-    for each in facts.versions:
-        page.sample(
-            "holdfast_model_info",
-            {"model": facts.model, "version": each.version, "arm": each.role, **each.labels},
-            1,
-        )
-    page.family(
-        "holdfast_deployed_timestamp_seconds", "gauge", "When this server first gave the version traffic."
+
+
+def _comparison(model: str, comparison: Asked | None) -> Iterable[Metric]:
+    # A column is a label, a value of it is not: values come from callers.
+    version = "" if comparison is None else comparison.version
+    shares: dict[str, list[float]] = (
+        {} if comparison is None else {each.column: [] for each in comparison.slices}
     )
-    for each in facts.versions:
-        if each.deployed_seconds:
-            labels = {"model": facts.model, "version": each.version, "arm": each.role}
-            page.sample("holdfast_deployed_timestamp_seconds", labels, each.deployed_seconds)
-    page.family("holdfast_model_age_seconds", "gauge", "Time since the version was trained.")
-    for each in facts.versions:
-        labels = {"model": facts.model, "version": each.version, "arm": each.role}
-        page.sample("holdfast_model_age_seconds", labels, facts.now_seconds - each.trained_seconds)
-
-
-def _shadow(page: _Page, model: dict[str, str], shadow: ShadowFacts) -> None:
-    name = "holdfast_shadow_copies_total"
-    page.family(
-        name, "counter", "Copies of requests that a shadow answered or failed, by what became of them."
-    )
-    for (version, result), number in shadow.results.items():
-        page.sample(name, {**model, "version": version, "result": result}, number)
-    name = "holdfast_shadow_dropped_total"
-    page.family(
-        name, "counter", "Copies that did not fit into the queue, or came when the shadow was switched off."
-    )
-    for version, number in shadow.dropped.items():
-        page.sample(name, {**model, "version": version}, number)
-    page.family("holdfast_shadow_waiting", "gauge", "Copies that wait for the shadow.")
-    page.sample("holdfast_shadow_waiting", model, shadow.waiting)
-    page.family(
-        "holdfast_shadow_off", "gauge", "1 when the shadow did not come back and gets no copies any more."
-    )
-    page.sample("holdfast_shadow_off", model, int(shadow.off))
-
-
-def _asked(page: _Page, model: str, asked: Asked | None) -> None:
-    """Values of slices are what callers sent, so columns become labels and values do not."""
-    labels = {"model": model, "version": "" if asked is None else asked.version}
-    missing = () if asked is None else asked.uncovered
-    columns = () if asked is None else sorted({each.column for each in asked.slices})
-    name = "holdfast_uncovered_slices"
-    page.family(name, "gauge", "Values of a slice that callers ask about and no training row had.")
-    for column in columns:
-        page.sample(name, {**labels, "column": column}, sum(each.column == column for each in missing))
-    name = "holdfast_uncovered_share_ratio"
-    page.family(name, "gauge", "The share of the newest answers that those values have.")
-    for column in columns:
-        share = sum((each.share for each in missing if each.column == column), 0.0)
-        page.sample(name, {**labels, "column": column}, share)
-    name = "holdfast_label_share_ratio"
-    page.family(
-        name, "gauge", "Share of positive labels: trained, and of the newest answers estimated and seen."
-    )
-    if asked is not None and asked.label is not None:
-        found = asked.label
-        shares = {"trained": found.trained, "estimated": found.estimate.estimate}
-        shares |= {} if found.seen is None else {"seen": found.seen.estimate}
-        for kind, share in shares.items():
-            page.sample(name, {**labels, "of": kind}, share)
-    name = "holdfast_compared_timestamp_seconds"
-    page.family(name, "gauge", "When the newest answers were last compared with what taught.")
-    if asked is not None:
-        page.sample(name, labels, asked.computed_us / 1e6)
-
-
-def _histogram(page: _Page, model: dict[str, str], seconds: Mapping[tuple[str, str], Histogram]) -> None:
-    name = "holdfast_request_seconds"
-    page.family(name, "histogram", "From the last byte of an inference request to its reply.")
-    for (version, arm), histogram in seconds.items():
-        labels = {**model, "version": version, "arm": arm}
-        running = 0
-        for edge, count in zip((*map(repr, EDGES_SECONDS), "+Inf"), histogram.counts, strict=True):
-            running += count
-            page.sample(f"{name}_bucket", {**labels, "le": edge}, running)
-        page.sample(f"{name}_sum", labels, histogram.total)
-        page.sample(f"{name}_count", labels, running)
-
-
-def _process(page: _Page, started_seconds: float) -> None:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    rows: list[tuple[str, str, float, str]] = [
-        ("process_cpu_seconds_total", "counter", used.ru_utime + used.ru_stime, "User and system time."),
-        (
-            "process_start_time_seconds",
-            "gauge",
-            started_seconds,
-            "When the process began, seconds since 1970.",
-        ),
-        (
-            "process_max_fds",
-            "gauge",
-            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            "How many descriptors it may open.",
-        ),
-    ]
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  (a scrape is no place for path objects)
-            virtual, resident = (int(pages) * _PAGE_BYTES for pages in file.read().split()[:2])
-        rows += [
-            ("process_resident_memory_bytes", "gauge", resident, "Memory in use."),
-            ("process_virtual_memory_bytes", "gauge", virtual, "Address space."),
-            ("process_open_fds", "gauge", len(os.listdir("/proc/self/fd")), "Open descriptors."),  # noqa: PTH208
-        ]
-    except OSError:
-        rows.append(
-            ("process_resident_memory_bytes", "gauge", used.ru_maxrss * 1024, "Most memory used so far.")
-        )
-    for name, kind, value, text in rows:
-        page.family(name, kind, text)
-        page.sample(name, {}, value)
-
-
-class _Page:
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-
-    def family(self, name: str, kind: str, text: str) -> None:
-        self._lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}")
-
-    def sample(self, name: str, labels: Mapping[str, str], value: float) -> None:
-        number = repr(value)
-        self._lines.append(f"{name}{{{_labels(labels.items())}}} {number}" if labels else f"{name} {number}")
-
-    def encoded(self) -> bytes:
-        return ("\n".join(self._lines) + "\n").encode()
-
-
-def _labels(labels: Iterable[tuple[str, str]]) -> str:
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    positives: dict[str, float] = {}
+    if comparison is not None:
+        for each in comparison.uncovered:
+            shares[each.column].append(each.share)
+        if (label := comparison.label) is not None:
+            positives = {"trained": label.trained, "estimated": label.estimate.estimate}
+            positives |= {} if label.seen is None else {"seen": label.seen.estimate}
+    yield _family(
+        model, "unseen_slice_values", "Values of a slice that requests have and no training row had.",
+        ("version", "column"), [((version, column), len(shares[column])) for column in sorted(shares)],
+    )  # fmt: skip
+    yield _family(
+        model, "unseen_slice_share_ratio", "The share of the newest predictions that has such a value.",
+        ("version", "column"), [((version, column), sum(shares[column], 0.0)) for column in sorted(shares)],
+    )  # fmt: skip
+    yield _family(
+        model, "positive_label_ratio",
+        "Share of positive labels: in the training rows, and of the newest predictions as estimated and as seen.",
+        ("version", "of"), [((version, of), share) for of, share in positives.items()],
+    )  # fmt: skip
+    yield _family(
+        model, "training_comparison_timestamp_seconds",
+        "When the newest predictions were last compared with the training data.",
+        ("version",), [] if comparison is None else [((version,), comparison.computed_us / 1e6)],
+    )  # fmt: skip

@@ -8,6 +8,7 @@ thread, and gets no copy any more while the same version shadows. ONNX Runtime r
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter, deque
@@ -20,9 +21,10 @@ from holdfast.features import OnlineTable
 from holdfast.rollout.evidence.shadow import HUNG, OK
 from holdfast.serve.inference.loaded_model import LoadedVersion, Probabilities, unfit
 from holdfast.serve.inference.request_schema import Endpoint, Row
-from holdfast.serve.operator_log import tell
 from holdfast.serve.protocol.oip import RequestError
 from holdfast.store.serving.prediction_log import ShadowRecord, frame
+
+_log = logging.getLogger(__name__)
 
 QUEUED_COPIES: Final = 512
 """How many copies wait at most."""
@@ -191,7 +193,7 @@ class ShadowThread:
         self.left_behind += 1
         self.off = f"{name} did not come back from a copy within {self._deadline_seconds:g} s"
         self.dropped[name] += worker.clear()
-        tell(f"the shadow is switched off: {self.off}")
+        _log.warning("shadow disabled: %s", self.off)
         latency_us = int(self._deadline_seconds * 1e6)
         self._finish(_record(copy, name, self._clock_us(), HUNG, latency_us, None, []))
 

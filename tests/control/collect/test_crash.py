@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from holdfast.control import observe
 from holdfast.store import Store, faults, leases
-from holdfast.store.faults import arm, kill_at
+from holdfast.store.durability.failpoints import arm, kill_at
 
 root, point, holder = sys.argv[1:]
 store = Store.open(Path(root))

@@ -14,8 +14,8 @@ import pytest
 
 SERVER = """
 import asyncio, sys, uvloop
-from holdfast.rollout.configuration import ConnectionLimits
-from holdfast.serve.listener import Listener
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.serve.http.listener import Listener
 
 async def main():
     loop = asyncio.get_running_loop()

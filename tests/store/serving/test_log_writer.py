@@ -108,8 +108,8 @@ def test_a_full_directory_takes_nothing_more(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from holdfast.store.prediction_log import PredictionRecord, frame
-from holdfast.store.log_writer import LogWriter
+from holdfast.store.serving.prediction_log import PredictionRecord, frame
+from holdfast.store.serving.log_writer import LogWriter
 writer = LogWriter(Path(sys.argv[1]), "s1", "m", segment_bytes=20_000)
 while True:
     made = writer.next_id()

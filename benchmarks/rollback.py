@@ -40,6 +40,7 @@ from benchmarks.steady_load import Load
 from holdfast.cli.commands.rollout.rollback import abort_of
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import abort_sync, reconcile
+from holdfast.control.rollout.rollback import Request, roll_back
 from holdfast.rollout import Canary, Event, Shadow, State
 from holdfast.rollout.model.abort import UnderWay
 from holdfast.serve.follower.local_copy import LocalCopy
@@ -149,7 +150,7 @@ class Ground:
 
     def by_ledger(self, state: str) -> tuple[float, bool, float]:
         registered = servers.registered(self.store, MODEL)
-        reconcile.roll_back(self.store, MODEL, actor="drill", reason=state, now_us=now_us())
+        roll_back(self.store, Request(MODEL, "drill", state), now_us=now_us())
         decided = time.monotonic()
         plan = traffic_plans.newest(self.store, MODEL)
         assert plan is not None

@@ -18,6 +18,7 @@ from typing import Any
 from holdfast.control import loop
 from holdfast.control.probing.probe import probe
 from holdfast.control.rollout import pause, post_promotion, reconcile
+from holdfast.control.rollout.rollback import Request, roll_back
 from holdfast.errors import HoldfastError
 from holdfast.monitor import Observation
 from holdfast.rollout import RESTING, State
@@ -327,7 +328,7 @@ class Run:
                 case "begin":
                     reconcile.begin(store, model, version, actor="ann", now_us=now_us)
                 case "roll back":
-                    reconcile.roll_back(store, MODEL, actor="ann", reason="smoke", now_us=now_us)
+                    roll_back(store, Request(MODEL, "ann", "smoke"), now_us=now_us)
                 case "pause" | "resume":
                     act = pause.pause if wish == "pause" else pause.resume
                     act(store, MODEL, actor="ann", reason="a look", now_us=now_us)

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from holdfast.control.rollout import reconcile as rollout
+from holdfast.control.rollout.rollback import Request, roll_back
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan, Verdict
 from holdfast.rollout import Answered, Canary, fold_requests, fold_scores
@@ -96,9 +97,10 @@ class World:
         return [type(decision).__name__ for decision in taken]
 
     def roll_back(self, version: str | None = None) -> int:
-        return rollout.roll_back(
-            self.store, MODEL, actor="ann", reason="smoke", now_us=self.tick(), version=version
-        )
+        request = Request(MODEL, "ann", "smoke", version)
+        row = roll_back(self.store, request, now_us=self.tick()).rollout
+        assert row is not None
+        return row.rollout
 
     def tick(self, us: int = SECOND_US) -> int:
         self.now_us += us

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.control.rollout import compatibility, plan_parts, serving_config
+from holdfast.control.rollout.plan_parts import Part
+from holdfast.control.rollout.rollback import Request, roll_back
 from holdfast.control.runtimes import runtime as pushing
 from holdfast.errors import RefusedError
 from holdfast.records import Verdict
@@ -112,8 +114,8 @@ def test_no_roll_back_asks_what_was_tried(world: World) -> None:
     version = world.add_version()
     judge(world, version, GREEN)
     number = world.begin(version)
-    asked = {"actor": "ann", "reason": "it is slow"}
-    assert pushing.roll_back(world.store, MODEL, now_us=world.tick(), **asked) is not None
+    request = Request(MODEL, "ann", "it is slow", only=Part.RUNTIME)
+    assert roll_back(world.store, request, now_us=world.tick()).returns_to(Part.RUNTIME) == BLUE.id
     with world.store.ledger.read() as connection:
         assert compatibility.lacking(connection, MODEL, version) == BLUE.id
     assert world.roll_back() == number

@@ -312,7 +312,7 @@ def test_the_same_command_again_takes_nothing_more_back(served: World, until: st
     served.reconcile()
     before = served.plan(), rollouts.of_model(served.store, "m")
     assert served.roll_back(version) == number
-    with pytest.raises(RefusedError, match=f"{champion} answers: it is not taken back unless it is named"):
+    with pytest.raises(RefusedError, match=f"{champion} serves: it is rolled back only if it is named"):
         served.roll_back()
     assert (served.plan(), rollouts.of_model(served.store, "m")) == before
     served.tick(REPEATED_US)

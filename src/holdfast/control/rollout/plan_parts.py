@@ -1,8 +1,10 @@
-"""The parts of a push besides the model, pushed and taken back by plans that leave who answers as it is."""
+"""Push and roll back serving config and runtime by plans that leave the traffic as it is."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from enum import StrEnum
+from typing import Final
 
 from holdfast.control.rollout import drill_traffic
 from holdfast.control.rollout.traffic import Traffic
@@ -11,6 +13,19 @@ from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import traffic_plans
 from holdfast.store.rollout.traffic_plans import CommittedPlan
+
+
+class Part(StrEnum):
+    """What a push may consist of."""
+
+    MODEL = "model"
+    SERVING_CONFIG = "serving-config"
+    RUNTIME = "runtime"
+
+
+PUSHED: Final = {Part.SERVING_CONFIG: "configuration.pushed", Part.RUNTIME: "binary.pushed"}
+ROLLED_BACK: Final = {Part.SERVING_CONFIG: "configuration.rolled_back", Part.RUNTIME: "binary.rolled_back"}
+"""The kinds of the events of each part, whose subject is the model."""
 
 
 def newest(connection: Transaction, model: str, now_us: int) -> CommittedPlan:
@@ -39,8 +54,15 @@ def append(connection: Transaction, before: CommittedPlan, traffic: Traffic, now
     )
 
 
-def is_taken_back(connection: Transaction, model: str, pushed: str, taken_back: str) -> bool:
-    """Whether the last that was done to a part was its roll-back, by the kinds of the events of both."""
-    last = events.newest(connection, subject=model, kind=pushed, limit=1)
-    taken = events.newest(connection, subject=model, kind=taken_back, limit=1)
-    return bool(taken) and (not last or taken[0].event > last[0].event)
+def record(
+    connection: Transaction, model: str, kind: str, explanation: str, *, actor: str, now_us: int
+) -> None:
+    """Append the event of a part that was pushed or rolled back; its subject is the model."""
+    events.append(connection, at_us=now_us, kind=kind, subject=model, actor=actor, explanation=explanation)
+
+
+def is_rolled_back(connection: Transaction, model: str, part: Part) -> bool:
+    """Return True if the last operation on `part` was its rollback."""
+    pushed = events.newest(connection, subject=model, kind=PUSHED[part], limit=1)
+    rolled_back = events.newest(connection, subject=model, kind=ROLLED_BACK[part], limit=1)
+    return bool(rolled_back) and (not pushed or rolled_back[0].event > pushed[0].event)

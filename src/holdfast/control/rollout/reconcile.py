@@ -11,9 +11,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from holdfast.control.collect.log_context import refuse_unguarded
-from holdfast.control.rollout import compatibility, decision_inputs, drill_traffic, pushes, webhooks
+from holdfast.control.rollout import compatibility, decision_inputs, pushes, webhooks
 from holdfast.control.rollout.metric_summary import judged_all
-from holdfast.control.rollout.rollback_target import is_undone, undone_by
 from holdfast.control.rollout.traffic import traffic_of
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.records import Verdict
@@ -146,38 +145,6 @@ def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[De
             break
         taken.append(decision)
     return taken
-
-
-def roll_back(
-    store: Store, model: str, *, actor: str, reason: str, now_us: int, version: str | None = None
-) -> int:
-    """Give the traffic back to the version before, at once, whatever the evidence says. The number of the
-    rollout.
-
-    Undoes the rollout of `version`; without one the rollout that is under way, else the promotion of the version that is
-    the champion now, however many rollouts have ended since, with the checks and the transaction of an automatic one.
-    Asking again for what is rolling back or taken back writes nothing, and a champion that another version has just given
-    way to is taken back only when it is named. Raises `NotFoundError` HF303 when the model was never rolled out,
-    `RefusedError` HF404 when there is nothing to undo or nothing to return to, HF406 when what is there to return to is
-    tainted, `ConflictError` HF404 when the rollout moved meanwhile: then ask again.
-    """
-    rollouts.newest(store, model)
-    with store.ledger.write() as connection:
-        drill_traffic.settle(connection, model, now_us)
-        row = undone_by(connection, model, version, now_us=now_us)
-        if is_undone(row):
-            return row.rollout
-        commit(
-            connection,
-            store,
-            row,
-            Event.ROLL_BACK,
-            row.step,
-            f"asked for by {actor}: {reason}",
-            actor,
-            now_us,
-        )
-    return row.rollout
 
 
 def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | None:

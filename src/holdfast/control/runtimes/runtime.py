@@ -19,6 +19,7 @@ from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
 from holdfast.control.drills.server import START_SECONDS, Child
 from holdfast.control.http.server_client import FAILURES, Asking
 from holdfast.control.rollout import compatibility, plan_parts, serving_config
+from holdfast.control.rollout.plan_parts import PUSHED, ROLLED_BACK, Part
 from holdfast.errors import HoldfastError, InputError, RefusedError, UnavailableError
 from holdfast.records import Verdict
 from holdfast.rollout.model.runtime import TOLERANCE, Binary, furthest
@@ -32,10 +33,8 @@ from holdfast.store.models.runtimes import BinaryRow, Release
 from holdfast.store.rollout import traffic_plans
 from holdfast.train.artifact import read_metadata
 
-PUSHED: Final = "binary.pushed"
-ROLLED_BACK: Final = "binary.rolled_back"
 FAILED: Final = "binary.failed"
-"""The kinds of the events, whose subject is the model."""
+"""The kind of the event of a runtime that could not take over, whose subject is the model."""
 
 FACTS_SECONDS: Final = 60.0
 """How long a command may take to say what it is."""
@@ -231,22 +230,7 @@ def push(
             plan_parts.append(
                 connection, before, replace(plan_parts.kept_traffic(before), binary=present.id), now_us
             )
-        return _append(connection, model, binary, PUSHED, actor, reason, now_us)
-
-
-def roll_back(
-    store: Store, model: str, *, actor: str, reason: str, now_us: int, since_plan: int = 0
-) -> int | None:
-    """Return to the binary before the one that was pushed last; the number of the plan, None when none was pushed by a plan
-    after number `since_plan`. Asking again writes nothing.
-    """
-    with store.ledger.write() as connection:
-        spells = runtimes.in_force(connection, model)
-        if len(spells) < 2 or spells[0][0] <= since_plan:
-            return None
-        if plan_parts.is_taken_back(connection, model, PUSHED, ROLLED_BACK):
-            return spells[0][0]
-        return _append(connection, model, spells[1][1], ROLLED_BACK, actor, reason, now_us)
+        return _append(connection, model, binary, PUSHED[Part.RUNTIME], actor, reason, now_us)
 
 
 def failed(store: Store, model: str, binary: str, why: str, *, actor: str, now_us: int) -> int | None:
@@ -258,7 +242,7 @@ def failed(store: Store, model: str, binary: str, why: str, *, actor: str, now_u
         events.append(
             connection, at_us=now_us, kind=FAILED, subject=model, actor=actor, explanation=f"{binary}: {why}"
         )
-        return _append(connection, model, spells[1][1], ROLLED_BACK, actor, why, now_us)
+        return _append(connection, model, spells[1][1], ROLLED_BACK[Part.RUNTIME], actor, why, now_us)
 
 
 def current(connection: Transaction, model: str) -> tuple[int, BinaryRow] | None:
@@ -271,14 +255,7 @@ def _append(
     connection: Transaction, model: str, binary: str, kind: str, actor: str, reason: str, now_us: int
 ) -> int:
     before = plan_parts.newest(connection, model, now_us)
-    events.append(
-        connection,
-        at_us=now_us,
-        kind=kind,
-        subject=model,
-        actor=actor,
-        explanation=f"{binary} serves: {reason}",
-    )
+    plan_parts.record(connection, model, kind, f"{binary} serves: {reason}", actor=actor, now_us=now_us)
     return plan_parts.append(
         connection, before, replace(plan_parts.kept_traffic(before), binary=binary), now_us
     )

@@ -1,12 +1,11 @@
-"""The command that gives traffic back: through the ledger while it answers, and without it when it does not."""
+"""Roll traffic back: through the ledger while it answers, and without it when it does not."""
 
 from __future__ import annotations
 
 import getpass
 import threading
 import time
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,9 +18,9 @@ from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.output import Report
 from holdfast.cli.project import Project, now_us
 from holdfast.control.probing import convergence
-from holdfast.control.rollout import reconcile as rolling
-from holdfast.control.rollout import serving_config as configuring
-from holdfast.control.runtimes import runtime as pushing
+from holdfast.control.rollout import rollback as rolling
+from holdfast.control.rollout.plan_parts import Part
+from holdfast.control.rollout.rollback import Request, RolledBack
 from holdfast.errors import (
     HoldfastError,
     IntegrityError,
@@ -35,135 +34,124 @@ from holdfast.serve.follower.local_copy import Kept, LocalCopy
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
-from holdfast.store.rollout import rollouts, traffic_plans
-from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import aborts, local_servers, servers
 from holdfast.store.serving.servers import Server
 
 LEDGER_SECONDS: Final = 3.0
-"""How long the ledger may take before the traffic is taken back without it."""
+"""How long the ledger may take before the traffic is rolled back without it."""
 SEEN_SECONDS: Final = 10.0
-"""How long servers may take to obey before the command says that they do not."""
+"""How long servers may take to converge before the command fails."""
 REPLACED_SECONDS: Final = 40.0
-"""The same when servers have to be replaced by others."""
+"""The same when server processes have to be replaced."""
 _SQLITE: Final = "sqlite:///"
+_LEDGER_CODES: Final = ("HF302", "HF205", "HF307")
+"""The codes of a ledger that cannot be opened, does not answer, or cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Decided:
-    """A roll-back that the ledger has committed, and when that was on the clock of `time.monotonic`."""
+class _Committed:
+    """A rollback that the ledger has committed, and when, on the clock of `time.monotonic`."""
 
-    row: RolloutRow | None
-    configuration: str | None
-    binary: str | None
-    plan: int
-    version: str | None
+    result: RolledBack
     servers: tuple[Server, ...]
     at: float
 
 
-class Part(StrEnum):
-    """What a push may consist of."""
-
-    MODEL = "model"
-    SERVING_CONFIG = "serving-config"
-    RUNTIME = "runtime"
-
-
 @dataclass(slots=True)
 class _Attempt:
-    decided: _Decided | None = None
+    committed: _Committed | None = None
     error: Exception | None = None
 
 
 @command("Versions")
 def rollback(
     reason: Annotated[
-        str, typer.Option("--reason", help="Why; kept in the ledger.")
-    ] = "asked for by a person",
+        str, typer.Option("--reason", help="Why; recorded in the ledger.")
+    ] = "requested by an operator",
     version: Annotated[
         str | None,
         typer.Option(
             "--version",
             help="The version that must not answer.",
-            show_default="what is being rolled out, else the champion",
+            show_default="the one being rolled out, else the champion",
         ),
     ] = None,
     server: Annotated[
         str | None,
         typer.Option(
-            "--server", help="Only ask the server at this URL, by the token in HOLDFAST_ABORT_TOKEN."
+            "--server", help="Only roll back the server at this URL, with the token in HOLDFAST_ABORT_TOKEN."
         ),
     ] = None,
     only: Annotated[
         Part | None,
         typer.Option(
-            "--only", help="What to take back.", show_default="all that was pushed with the version, or since"
+            "--only",
+            help="The part to roll back.",
+            show_default="the version, and what was pushed since its rollout began",
         ),
     ] = None,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Only decide; do not wait until servers were seen to obey.")
+        bool, typer.Option("--no-wait", help="Return once it is decided; do not wait for the servers.")
     ] = False,
     ledger_timeout: Annotated[
         float,
         typer.Option(
-            "--ledger-timeout", help="After how long the ledger is done without; 0 at once.", min=0.0
+            "--ledger-timeout", help="Seconds to wait for the ledger; then roll back without it.", min=0.0
         ),
     ] = LEDGER_SECONDS,
     project: Directory = HERE,
     declaration: DeclarationFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give all traffic back to the version before. Works from every state, at once, and while the ledger is down.
+    """Return all traffic to the version before, at once. Works in every state, and while the ledger is down.
 
-    Done means that every server that answers was seen to answer with the intended version. Example:
-    holdfast rollback --reason "answers 1.0 for everybody"
+    Waits until every server that responds was seen to answer with that version. Giving the command again is safe: a
+    version that traffic has just returned to is rolled back only if --version names it.
 
-    Asking again does no harm: what another version has just given way to is taken back only by --version.
+    Example: holdfast rollback --reason "predicts 1.0 for everybody"
     """
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
-    model, settings = loaded.model.name, loaded.settings
+    settings = loaded.settings
     if server is not None:
         through_server(report, settings, server, version, reason)
         return
-    attempt = _through_ledger(settings, model, version, reason, only, ledger_timeout)
-    if attempt.decided is not None:
-        _tell_ledger(report, attempt.decided, no_wait=no_wait)
+    request = Request(loaded.model.name, getpass.getuser(), reason, version, only)
+    attempt = _through_ledger(settings, request, ledger_timeout)
+    if attempt.committed is not None:
+        _print_committed(report, attempt.committed, no_wait=no_wait)
         return
-    if isinstance(attempt.error, HoldfastError) and not _is_ledgers(attempt.error):
+    if isinstance(attempt.error, HoldfastError) and not _is_ledger_unavailable(attempt.error):
         raise attempt.error
     why = (
         f"the ledger did not answer within {ledger_timeout:g} s"
         if attempt.error is None
-        else f"the ledger cannot be used: {_words(attempt.error)}"
+        else f"the ledger cannot be used: {_message(attempt.error)}"
     )
     if only in (Part.SERVING_CONFIG, Part.RUNTIME):
         raise UnavailableError(
             "HF302",
-            f"{why}, and a {only} is taken back through it alone",
+            f"{why}, and a {only} is rolled back only through it",
             state="nothing was changed",
             next_command="the same command again, when the ledger can be reached",
         )
-    _without_ledger(report, settings, model, version, reason, why, no_wait=no_wait)
+    _without_ledger(report, settings, request, why, no_wait=no_wait)
 
 
 # --- through the ledger -----------------------------------------------------------------------------------------------
 
 
-def _through_ledger(
-    settings: Settings, model: str, version: str | None, reason: str, only: Part | None, seconds: float
-) -> _Attempt:
-    """Try it in a thread that may hang for as long as a database can; what is known of it after `seconds`.
+def _through_ledger(settings: Settings, request: Request, seconds: float) -> _Attempt:
+    """Roll back through the ledger in a thread, because a database may hang; return what is known after `seconds`.
 
-    One that is late may still commit: then ledger and abort say the same.
+    A late attempt may still commit. Then ledger and abort file agree.
     """
     attempt = _Attempt()
 
     def work() -> None:
         try:
-            attempt.decided = _decide(settings, model, version, reason, only)
-        except Exception as error:  # whatever a driver raises on a ledger in trouble; it is told below
+            attempt.committed = _commit(settings, request)
+        except Exception as error:  # a driver may raise anything on a broken ledger; it is reported below
             attempt.error = error
 
     if seconds > 0:
@@ -173,116 +161,77 @@ def _through_ledger(
     return attempt
 
 
-def _decide(settings: Settings, model: str, version: str | None, reason: str, only: Part | None) -> _Decided:
+def _commit(settings: Settings, request: Request) -> _Committed:
     path = Path(settings.ledger_url.removeprefix(_SQLITE))
-    # Opening would make an empty ledger in the place of a lost one, in which nothing was ever rolled out.
+    # Opening would create an empty ledger in place of a lost one, in which nothing was ever rolled out.
     if settings.ledger_url.startswith(_SQLITE) and not path.exists():
         raise UnavailableError(
             "HF302",
-            f"the ledger {path} is not there",
+            f"the ledger {path} does not exist",
             next_command="holdfast restore BACKUP, or holdfast repair-ledger",
         )
     store = Store.of(settings)
-    version = version and name_lookup.version(store, version, model)
-    registered = servers.registered(store, model)
-    who = {"actor": getpass.getuser(), "reason": reason}
-    row, since = None, 0
-    if only in (None, Part.MODEL):
-        number = rolling.roll_back(store, model, now_us=now_us(), version=version, **who)
-        row = rollouts.get(store, number)
-        with store.ledger.read() as connection:
-            before = traffic_plans.before_rollout_in(connection, model, row.rollout)
-        since = 0 if before is None else before.plan.plan
-    configured = replaced = None
-    if only in (None, Part.SERVING_CONFIG):
-        configured = configuring.roll_back(store, model, now_us=now_us(), since_plan=since, **who)
-    if only in (None, Part.RUNTIME):
-        replaced = pushing.roll_back(store, model, now_us=now_us(), since_plan=since, **who)
-    if row is None and configured is None and replaced is None:
-        raise RefusedError(
-            "HF404",
-            f"no {only} of {model!r} was pushed",
-            state="nothing was written",
-            next_command="holdfast status",
-        )
-    at = time.monotonic()
-    plan = traffic_plans.newest(store, model)
-    number, answers = (0, None) if plan is None else (plan.plan, plan.intended)
-    running = None if plan is None or configured is None else plan.configuration
-    binary = None if plan is None or replaced is None else plan.binary
-    return _Decided(row, running, binary, number, answers, registered, at)
+    if request.version is not None:
+        request = replace(request, version=name_lookup.version(store, request.version, request.model))
+    registered = servers.registered(store, request.model)
+    result = rolling.roll_back(store, request, now_us=now_us())
+    return _Committed(result, registered, time.monotonic())
 
 
-def _is_ledgers(error: HoldfastError) -> bool:
-    """Whether `error` says that the ledger is away, and not that it forbids the roll-back."""
-    return isinstance(error, UnavailableError | IntegrityError) and error.code in ("HF302", "HF205", "HF307")
+def _is_ledger_unavailable(error: HoldfastError) -> bool:
+    """Return True if `error` says that the ledger cannot be used, and not that a rule forbids the rollback."""
+    return isinstance(error, UnavailableError | IntegrityError) and error.code in _LEDGER_CODES
 
 
-def _tell_ledger(report: Report, decided: _Decided, *, no_wait: bool) -> None:
-    row, returned = decided.row, None
-    if not no_wait and decided.version is not None:
-        wanted = convergence.under(decided.plan, decided.version)
-        if decided.configuration is not None:
-            wanted = convergence.configured(decided.plan, decided.configuration, decided.version)
-        if decided.binary is not None:
-            wanted = convergence.both(
-                wanted, convergence.as_binary(decided.plan, decided.binary, decided.version)
-            )
-        seconds = SEEN_SECONDS if decided.binary is None else REPLACED_SECONDS
-        returned = convergence.wait(decided.servers, wanted, decided=decided.at, seconds=seconds)
-    if row is not None:
-        report.say(
-            f"[green]decided[/] rollout {row.rollout} of {row.challenger} is {row.state}: traffic returns to "
-            f"{decided.version or 'the version before'} (plan {decided.plan})"
-        )
-    if decided.configuration is not None:
-        report.say(f"[green]decided[/] servers run with {decided.configuration} again (plan {decided.plan})")
-    if decided.binary is not None:
-        report.say(f"[green]decided[/] servers are {decided.binary} again (plan {decided.plan})")
-    if returned is not None:
-        _say_returned(report, returned)
+def _print_committed(report: Report, committed: _Committed, *, no_wait: bool) -> None:
+    result, row = committed.result, committed.result.rollout
+    config, runtime = result.returns_to(Part.SERVING_CONFIG), result.returns_to(Part.RUNTIME)
+    for step in result.steps:
+        report.say(f"[green]decided[/] {escape(step.describe())}; plan {result.plan}")
+    converged = None
+    if not no_wait and result.intended is not None:
+        wanted = convergence.under(result.plan, result.intended)
+        if config is not None:
+            wanted = convergence.configured(result.plan, config, result.intended)
+        if runtime is not None:
+            wanted = convergence.both(wanted, convergence.as_binary(result.plan, runtime, result.intended))
+        seconds = SEEN_SECONDS if runtime is None else REPLACED_SECONDS
+        converged = convergence.wait(committed.servers, wanted, decided=committed.at, seconds=seconds)
+        _print_converged(report, converged)
     report.result(
         {
             "by": "ledger",
+            "steps": [asdict(step) for step in result.steps],
             "rollout": None if row is None else row.rollout,
             "state": None if row is None else row.state,
             "champion": None if row is None else row.champion,
             "challenger": None if row is None else row.challenger,
-            "serving_config": decided.configuration,
-            "runtime": decided.binary,
-            "plan": decided.plan,
-            **_as_document(returned),
+            "serving_config": config,
+            "runtime": runtime,
+            "plan": result.plan,
+            **_as_document(converged),
         }
     )
-    _end(returned, f"plan {decided.plan} is in the ledger")
+    _end(converged, f"plan {result.plan} is in the ledger")
 
 
 # --- without the ledger -----------------------------------------------------------------------------------------------
 
 
-def _without_ledger(
-    report: Report,
-    settings: Settings,
-    model: str,
-    version: str | None,
-    reason: str,
-    why: str,
-    *,
-    no_wait: bool,
-) -> None:
-    directory = aborts.directory_of(settings.root, model)
-    abort = aborts.add(directory, _abort(directory, model, version, reason, why))
+def _without_ledger(report: Report, settings: Settings, request: Request, why: str, *, no_wait: bool) -> None:
+    directory = aborts.directory_of(settings.root, request.model)
+    abort = aborts.add(directory, _abort(directory, request, why))
     at = time.monotonic()
     found = local_servers.running(directory)
-    returned = None
+    converged = None
     if not no_wait:
         seen = convergence.without(abort.version, directory)
-        returned = convergence.wait(found, seen, decided=at, seconds=SEEN_SECONDS)
-    if returned is not None and returned.held and not returned.answered:
+        converged = convergence.wait(found, seen, decided=at, seconds=SEEN_SECONDS)
+    if converged is not None and converged.held and not converged.answered:
         aborts.remove(directory, [abort])
         raise RefusedError(
             "HF404",
-            f"{abort.version} cannot be done without: {next(iter(returned.held.values()))} ({why})",
+            f"{abort.version} cannot be done without: {next(iter(converged.held.values()))} ({why})",
             state=f"{abort.version} goes on answering",
             next_command="holdfast up, and the same command again when the ledger answers",
         )
@@ -291,8 +240,8 @@ def _without_ledger(
         f"[green]decided[/] without it: {abort.version} must not answer on this machine, whatever a plan of the rollouts "
         f"up to {abort.rollout} says"
     )
-    if returned is not None:
-        _say_returned(report, returned)
+    if converged is not None:
+        _print_converged(report, converged)
     report.say(
         "next: when the ledger is back, `holdfast up` or `holdfast control` writes this roll-back into it; servers elsewhere: "
         "[cyan]holdfast rollback --server URL[/]"
@@ -303,32 +252,32 @@ def _without_ledger(
             "why": why,
             "version": abort.version,
             "rollout": abort.rollout,
-            **_as_document(returned),
+            **_as_document(converged),
         }
     )
-    _end(returned, f"{directory / 'abort.json'} keeps {abort.version} from answering")
+    _end(converged, f"{directory / 'abort.json'} keeps {abort.version} from answering")
 
 
-def _abort(directory: Path, model: str, version: str | None, reason: str, why: str) -> Abort:
-    """What to abort, by what the servers of this machine kept; asking again for what stands gives it again."""
+def _abort(directory: Path, request: Request, why: str) -> Abort:
+    """Return what to abort, from the plan that the servers of this machine stored. Idempotent."""
     kept = LocalCopy(directory).load()
     if kept is None:
         raise NotFoundError(
             "HF303",
-            f"{why}, and no server of {model!r} has left a copy of its plan on this machine",
+            f"{why}, and no server of {request.model!r} has left a copy of its plan on this machine",
             state="nothing was changed",
             next_command="holdfast rollback --server URL",
         )
     known = {*kept.plan.versions(), *([kept.under_way.challenger] if kept.under_way else [])}
-    version = version and name_lookup.meant(version, known)
+    version = request.version and name_lookup.meant(request.version, known)
     if version is not None and version not in known:
         raise NotFoundError(
             "HF303",
-            f"{version} has no traffic by the plan that servers kept; they know {', '.join(sorted(known))}",
+            f"{version} has no traffic by the plan that servers stored; they know {', '.join(sorted(known))}",
             state="nothing was changed",
             next_command="holdfast rollback --version with one of these",
         )
-    abort = abort_of(kept, version, reason, getpass.getuser())
+    abort = abort_of(kept, version, request.reason, request.actor)
     told = kept.versions.get(abort.version)
     repeated = version is None and is_repeated(
         abort.version,
@@ -341,7 +290,7 @@ def _abort(directory: Path, model: str, version: str | None, reason: str, why: s
     if repeated and abort.version not in {each.version for each in aborts.load(directory)}:
         raise RefusedError(
             "HF404",
-            f"{why}, and traffic has just gone back to {abort.version}: it is not taken back unless it is named",
+            f"{why}, and traffic has just returned to {abort.version}: it is rolled back only if it is named",
             state="nothing was changed",
             next_command=f"nothing, or holdfast rollback --version {abort.version}",
         )
@@ -349,7 +298,7 @@ def _abort(directory: Path, model: str, version: str | None, reason: str, why: s
 
 
 def abort_of(kept: Kept, version: str | None, reason: str, actor: str) -> Abort:
-    """The abort of `version`, or of what a roll-back would take the traffic from, under what servers kept."""
+    """Return the abort of `version`; None: of the version that a rollback would take the traffic from."""
     return Abort(
         version or target(kept.plan, kept.under_way),
         kept.plan.plan,
@@ -363,34 +312,34 @@ def abort_of(kept: Kept, version: str | None, reason: str, actor: str) -> Abort:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def _say_returned(report: Report, returned: convergence.Obedience) -> None:
-    if returned.done:
-        version = ", ".join(sorted(set(returned.answered.values())))
+def _print_converged(report: Report, converged: convergence.Obedience) -> None:
+    if converged.done:
+        version = ", ".join(sorted(set(converged.answered.values())))
         report.say(
-            f"[green]done[/] {counted(len(returned.answered), 'server')} answered a probe with {version} "
-            f"{returned.took_ms:.0f} ms after the decision"
+            f"[green]done[/] {counted(len(converged.answered), 'server')} answered a probe with {version} "
+            f"{converged.took_ms:.0f} ms after the decision"
         )
-    for name in returned.silent:
+    for name in converged.silent:
         report.say(f"[yellow]silent[/] {escape(name)} says nothing; it obeys as soon as it runs")
 
 
-def _as_document(returned: convergence.Obedience | None) -> dict[str, Any]:
-    if returned is None:
+def _as_document(converged: convergence.Obedience | None) -> dict[str, Any]:
+    if converged is None:
         return {"done": None}
     return {
-        "done": returned.done,
-        "took_ms": returned.took_ms if returned.done else None,
-        "answered": dict(returned.answered),
-        "waiting": list(returned.waiting),
-        "silent": list(returned.silent),
+        "done": converged.done,
+        "took_ms": converged.took_ms if converged.done else None,
+        "answered": dict(converged.answered),
+        "waiting": list(converged.waiting),
+        "silent": list(converged.silent),
     }
 
 
-def _end(returned: convergence.Obedience | None, state: str) -> None:
+def _end(converged: convergence.Obedience | None, state: str) -> None:
     """Exit as the command ended: it is an error that servers answer and do not obey, not that none runs."""
-    if returned is None or returned.done or not (returned.waiting or returned.held):
+    if converged is None or converged.done or not (converged.waiting or converged.held):
         return
-    late = ", ".join([*returned.waiting, *returned.held])
+    late = ", ".join([*converged.waiting, *converged.held])
     raise UnavailableError(
         "HF503",
         f"{late} did not answer as intended in time",
@@ -399,5 +348,5 @@ def _end(returned: convergence.Obedience | None, state: str) -> None:
     )
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support import rollout_world
-from tests.support.rollout_world import MODEL, World
 
 from holdfast.control.rollout import plan_parts, rollback, serving_config
 from holdfast.control.rollout.plan_parts import Part
@@ -20,6 +18,8 @@ from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.db import events
 from holdfast.store.models import runtimes, serving_configs
 from holdfast.store.models.runtimes import Release
+from tests.support import rollout_world
+from tests.support.rollout_world import MODEL, World
 
 BLUE, GREEN = Binary({"build": "blue"}), Binary({"build": "green"})
 LIMITS = replace(ConnectionLimits(), idle_seconds=7.0)

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
+from holdfast.contract.batch.column_names import require_columns
 from holdfast.contract.batch.reason_bitmask import (
     REASONS,
     are_broken,
@@ -41,13 +42,15 @@ from holdfast.contract.schema.columns import (
 )
 from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.missing import Reject
-from holdfast.errors import InputError
 
 LINE: Final = "_line"
 """The column of the quarantine that holds a line which could not be split into columns."""
 
 _FEW_ROWS: Final = 2_000
-"""Up to this many rows, a quick check for any bad row comes first. See `_is_surely_valid`."""
+"""Up to this many rows, a quick check for any bad row comes first: 100 valid rows take 460 us with it, 640 us without."""
+
+_FEW_WORD_ROWS: Final = 500
+"""Up to this many rows, Python finds empty words faster than a query: 18 us against 130 us for 100 rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,30 +244,17 @@ def _add_lines(verdict: BatchVerdict, typed: TypedBatch) -> BatchVerdict:
 
 def _check_schema(frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> None:
     found = frame.schema
-    missing = [name for name in schema if name not in found]
-    extra = [name for name in found if name not in schema]
-    wrong = [
+    mistyped = [
         f"{name} is {found[name]}, not {wanted}"
         for name, wanted in schema.items()
         if name in found and found[name] != wanted
     ]
-    parts = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (("missing", missing), ("not in the contract", extra), ("of another type", wrong))
-        if names
-    ]
-    if parts:
-        raise InputError(
-            "HF202",
-            "; ".join(parts),
-            state="no row was checked",
-            next_command="correct the source, or the contract if the source is meant to look so",
-        )
+    require_columns(schema, found, {"of another type": mistyped}, state="no row was checked")
 
 
 def _null_empty_words(frame: pl.DataFrame, words: list[str]) -> pl.DataFrame:
     """Return `frame` with each empty word as null, so that missing has one form from here on."""
-    if frame.height <= _FEW_ROWS:
+    if frame.height <= _FEW_WORD_ROWS:
         empty: Sequence[bool] = [bool("" in frame.get_column(name).to_list()) for name in words]
     else:
         empty = frame.select((pl.col(words).str.len_bytes() == 0).any()).row(0) if words else ()

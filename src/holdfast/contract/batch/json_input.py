@@ -8,6 +8,7 @@ from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
+from holdfast.contract.batch.column_names import require_columns
 from holdfast.contract.batch.compiler import dtype
 from holdfast.contract.batch.text_input import TypedBatch
 from holdfast.contract.batch.timestamp_columns import read_timestamps
@@ -23,7 +24,6 @@ from holdfast.contract.schema.columns import (
     is_unicode,
 )
 from holdfast.contract.schema.contract import Contract
-from holdfast.errors import InputError
 
 _LARGEST: Final = 1 << 63
 _ReadColumn: TypeAlias = tuple[pl.Series, dict[str, pl.Series]]
@@ -85,28 +85,14 @@ def from_objects(contract: Contract, rows: Sequence[Mapping[str, object]]) -> Ty
 
 
 def _check_names(contract: Contract, rows: Sequence[Mapping[str, object]]) -> None:
+    if not rows:
+        return
     seen: set[str] = set()
     for row in rows:
         if not row.keys() <= seen:
             seen |= row.keys()
-    parts = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (
-            ("missing", [name for name in contract.names if name not in seen] if rows else []),
-            (
-                "not in the contract",
-                sorted(_escape_surrogates(name) for name in seen.difference(contract.names)),
-            ),
-        )
-        if names
-    ]
-    if parts:
-        raise InputError(
-            "HF202",
-            "; ".join(parts),
-            state="no row was read",
-            next_command="correct the source, or the contract if the source is meant to look so",
-        )
+    found = sorted(_escape_surrogates(name) for name in seen)
+    require_columns(contract.names, found, {}, state="no row was read")
 
 
 def _read_column(column: Column, values: list[object]) -> _ReadColumn:

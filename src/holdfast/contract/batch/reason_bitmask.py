@@ -25,9 +25,7 @@ def is_any_broken(reasons: tuple[Reason, ...]) -> pl.Expr:
 
 
 def are_broken(reasons: tuple[Reason, ...]) -> list[pl.Expr]:
-    """For each reason whether it holds in any row: for few rows a third of the work of `is_any_broken`, and it says only
-    whether there is a bad row, not which.
-    """
+    """Return for each reason whether it holds in any row: a third of the work of `is_any_broken`, but not per row."""
     return [
         reason.broken.any().alias(str(number)) for number, reason in enumerate(reasons) if not reason.covered
     ]

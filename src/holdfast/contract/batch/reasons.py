@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-import numpy as np
 import polars as pl
 
 from holdfast.contract.batch.rules import compile_rule_for_frame
@@ -31,12 +30,8 @@ from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.missing import Reject
 from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US
 
-_MAX_COMPARED_WORDS: Final = 12
-"""Up to so many words, comparing with each is faster than looking up in a set."""
-
-
-_INLINE: Final = 12
-"""The bytes of a text that its view holds."""
+_MAX_COMPARED_WORDS: Final = 8
+"""Up to this many words a comparison with each is faster than a set: 23 ms against 60 ms per million rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,31 +105,7 @@ def _column_reasons(column: Column, in_key: bool) -> Iterator[Reason]:
 
 
 def _has_nul(value: pl.Expr) -> pl.Expr:
-    return value.map_batches(_find_nul, return_dtype=pl.Boolean())
-
-
-def _find_nul(texts: pl.Series) -> pl.Series:
-    if _surely_without_nul(texts):
-        return pl.repeat(value=False, n=len(texts), dtype=pl.Boolean(), eager=True)
-    return texts.cast(pl.Binary).bin.contains(b"\0")  # over bytes: nearly three times as fast as over text
-
-
-def _surely_without_nul(texts: pl.Series) -> bool:
-    """A quick proof for short texts: of their bytes, as they lie, as many are not 0 as there are characters in UTF-8.
-
-    A view of the Arrow format is 16 bytes, four of length and twelve that hold a text of at most twelve bytes, filled up
-    with 0 (https://arrow.apache.org/docs/format/Columnar.html, variable-size binary view).
-    """
-    array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-    if len(array) == 0 or array.null_count or str(array.type) != "string_view":
-        return False
-    views = np.frombuffer(array.buffers()[1], dtype=np.uint8)[
-        16 * array.offset : 16 * (array.offset + len(array))
-    ]
-    lengths = views.view(np.uint32)[::4]
-    if lengths.max() > _INLINE:
-        return False
-    return bool(np.count_nonzero(views) == int(lengths.sum()) + np.count_nonzero(lengths))
+    return value.cast(pl.Binary).bin.contains(b"\0")  # over bytes: nearly three times as fast as over text
 
 
 def _is_none_of(value: pl.Expr, words: tuple[str, ...]) -> pl.Expr:

@@ -31,7 +31,7 @@ _OPERATIONS: Final[dict[str, Callable[[Any, Any], pl.Expr]]] = {
     "|": operator.or_,
 }
 
-_MAX_COMPARED_VALUES: Final = 12
+_MAX_COMPARED_VALUES: Final = 8  # as `_MAX_COMPARED_WORDS` in `reasons.py`
 
 
 def compile_rule_for_frame(rule: Rule, columns: Mapping[str, Column]) -> pl.Expr:

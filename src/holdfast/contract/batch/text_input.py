@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
+from holdfast.contract.batch.column_names import require_columns
 from holdfast.contract.batch.timestamp_columns import read_timestamps
 from holdfast.contract.batch.unit_columns import convert_column
 from holdfast.contract.schema.columns import (
@@ -99,7 +100,8 @@ def from_text(
     (['distance|type'], [None, None])
     """
     frame, facts = _apply_header_units(contract, frame, facts)
-    _check_text(contract, frame)
+    not_text = [name for name in contract.names if frame.schema.get(name, pl.String) != pl.String]
+    require_columns(contract.names, frame.columns, {"not text": not_text}, state="no row was read")
     conversions = column_conversions(contract, facts)
     faults: dict[str, pl.Series] = {}
     read: list[pl.Series] = []
@@ -140,26 +142,6 @@ def _apply_header_units(
             next_command="correct the header of the source",
         )
     return frame.rename(renamed), known
-
-
-def _check_text(contract: Contract, frame: pl.DataFrame) -> None:
-    names = contract.names
-    parts = [
-        f"{what}: {', '.join(found)}"
-        for what, found in (
-            ("missing", [name for name in names if name not in frame.columns]),
-            ("not in the contract", [name for name in frame.columns if name not in names]),
-            ("not text", [name for name in names if frame.schema.get(name, pl.String) != pl.String]),
-        )
-        if found
-    ]
-    if parts:
-        raise InputError(
-            "HF202",
-            "; ".join(parts),
-            state="no row was read",
-            next_command="correct the source, or the contract if the source is meant to look so",
-        )
 
 
 def _read_column(column: Column, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:

@@ -1,4 +1,4 @@
-"""Columns of numbers in another unit, converted like single values by `source_metadata.convert_value`."""
+"""Columns of numbers in another unit, converted like single values by `units.convert_value`."""
 
 from __future__ import annotations
 

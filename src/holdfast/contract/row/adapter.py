@@ -12,11 +12,10 @@ from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.source_metadata import (
     ColumnFacts,
     ColumnMismatch,
-    InexactError,
     column_conversion,
-    convert_value,
 )
 from holdfast.contract.schema.timestamps import microseconds, read_timestamp
+from holdfast.contract.schema.units import InexactError, convert_value
 
 
 class RowAdapter:

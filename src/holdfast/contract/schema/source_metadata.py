@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from holdfast.contract.schema.columns import EXACT, Column, Integer, Number
+from holdfast.contract.schema.columns import Column, Integer, Number
 from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.units import SAME, Conversion, find_conversion
 from holdfast.errors import InputError
@@ -102,30 +102,3 @@ def column_conversions(contract: Contract, facts: Facts) -> dict[str, Conversion
             next_command="correct the source, its column metadata, or the contract",
         )
     return {name: each for name, each in found.items() if isinstance(each, Conversion)}
-
-
-def convert_value(column: Column, conversion: Conversion, value: object) -> object:
-    """Return one value of `column` in the contract's unit. None, and what is no number, is returned as it is.
-
-    Raises `InexactError` if a whole number would not stay whole.
-
-    >>> convert_value(Integer("minutes", unit="min"), find_conversion("h", "min"), 2)
-    120
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return value
-    if isinstance(column, Integer):
-        if not isinstance(value, int) or abs(value) > EXACT:
-            return value
-        whole = conversion.apply(float(value))
-        if not whole.is_integer() or abs(whole) > EXACT:
-            raise InexactError(column.name)
-        return int(whole)
-    try:
-        return conversion.apply(float(value))
-    except OverflowError:  # beyond double precision: the row check reports it
-        return value
-
-
-class InexactError(Exception):
-    """A whole number has no exact counterpart in the contract's unit; the text is the column's name."""

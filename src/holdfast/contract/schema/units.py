@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from holdfast.contract.schema.columns import EXACT
+from holdfast.contract.schema.columns import EXACT, Column, Integer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +91,33 @@ def load_definitions() -> pint.UnitRegistry[Any]:
 def is_loaded() -> bool:
     """Return True if the definitions are loaded, so that `find_conversion` of two different words is fast."""
     return load_definitions.cache_info().currsize > 0
+
+
+def convert_value(column: Column, conversion: Conversion, value: object) -> object:
+    """Return one value of `column` in the contract's unit. None, and what is no number, is returned as it is.
+
+    Raises `InexactError` if a whole number would not stay whole.
+
+    >>> convert_value(Integer("minutes", unit="min"), find_conversion("h", "min"), 2)
+    120
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    if isinstance(column, Integer):
+        if not isinstance(value, int) or abs(value) > EXACT:
+            return value
+        whole = conversion.apply(float(value))
+        if not whole.is_integer() or abs(whole) > EXACT:
+            raise InexactError(column.name)
+        return int(whole)
+    try:
+        return conversion.apply(float(value))
+    except OverflowError:  # beyond double precision: the row check reports it
+        return value
+
+
+class InexactError(Exception):
+    """A whole number has no exact counterpart in the contract's unit; the text is the column's name."""
 
 
 def _parse_unit(unit: str) -> Any:

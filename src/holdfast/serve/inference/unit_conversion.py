@@ -9,11 +9,9 @@ from typing import Any, Final
 from holdfast.contract import Column, ColumnFacts
 from holdfast.contract.schema.source_metadata import (
     ColumnMismatch,
-    InexactError,
     column_conversion,
-    convert_value,
 )
-from holdfast.contract.schema.units import is_loaded, load_definitions
+from holdfast.contract.schema.units import InexactError, convert_value, is_loaded, load_definitions
 from holdfast.errors import UnavailableError
 from holdfast.serve.protocol.oip import RequestError
 

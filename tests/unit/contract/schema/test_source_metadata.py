@@ -26,8 +26,7 @@ from holdfast.contract import (
     from_text,
 )
 from holdfast.contract.batch.unit_columns import convert_column
-from holdfast.contract.schema.source_metadata import InexactError, convert_value
-from holdfast.contract.schema.units import SAME, find_conversion, is_same_unit
+from holdfast.contract.schema.units import SAME, InexactError, convert_value, find_conversion, is_same_unit
 from holdfast.errors import InputError
 
 FLIGHTS = Contract(

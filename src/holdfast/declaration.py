@@ -81,7 +81,7 @@ class Model:
     Raises
     ------
     InputError
-        HF101 when two parts do not mean the same thing; the message names both.
+        HF107 when two parts do not mean the same thing; the message names both.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Model:
             object.__setattr__(self, part, tuple(getattr(self, part)))
         object.__setattr__(self, "holdout", duration(self.holdout, "holdout"))
         for problem in _problems(self):
-            raise InputError("HF101", f"model {self.name!r}: {problem}", state="nothing was done")
+            raise InputError("HF107", f"model {self.name!r}: {problem}", state="nothing was done")
 
     @property
     def label(self) -> str:
@@ -144,12 +144,12 @@ class Model:
         return tuple(feature for feature in self.heuristic.by if isinstance(feature, _FEATURES))
 
     def feed(self, name: str) -> Feed:
-        """The feed of that name; `InputError` HF101 when the model reads none of that name."""
+        """The feed of that name; `InputError` HF107 when the model reads none of that name."""
         for feed in self.feeds:
             if feed.name == name:
                 return feed
         known = _listed(feed.name for feed in self.feeds)
-        raise InputError("HF101", f"model {self.name!r} reads no feed {name!r}; it reads {known}")
+        raise InputError("HF107", f"model {self.name!r} reads no feed {name!r}; it reads {known}")
 
     def aggregates_read_by(self, features: Iterable[Feature]) -> tuple[Aggregate, ...]:
         """The aggregates that any of `features` reads, in the declared order."""

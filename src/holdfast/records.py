@@ -141,14 +141,14 @@ def sha256_hex(data: bytes | str) -> str:
 
 
 def check_name(name: str, what: str) -> str:
-    """`name` if it may name a `what`, else `InputError` HF101.
+    """`name` if it may name a `what`, else `InputError` HF109.
 
     >>> check_name("flight-delay", "model")
     'flight-delay'
     """
     if not NAME.match(name):
         raise InputError(
-            "HF101",
+            "HF109",
             f"{name!r} cannot name a {what}: use 1 to 63 of a-z, 0-9, '_' and '-', beginning with a letter or digit",
         )
     return name
@@ -166,16 +166,16 @@ def duration(text: str | timedelta, of: str = "") -> timedelta:
     found = _DURATION.match(str(text))  # a bare number is what people write by mistake
     if found is None:
         raise InputError(
-            "HF101", f"{given} is not a duration: write a number and ms, s, min, h or d, as in '15min'"
+            "HF109", f"{given} is not a duration: write a number and ms, s, min, h or d, as in '15min'"
         )
     try:
         return timedelta(seconds=float(found[1]) * _UNIT_SECONDS[found[2]])
     except OverflowError as error:
-        raise InputError("HF101", f"{given[:60]} is a longer duration than can be counted") from error
+        raise InputError("HF109", f"{given[:60]} is a longer duration than can be counted") from error
 
 
 def utc(moment: datetime) -> datetime:
     """`moment` in UTC; `InputError` when it has no time zone, because guessing one is how R23 happened."""
     if moment.tzinfo is None:
-        raise InputError("HF101", f"{moment!r} has no time zone")
+        raise InputError("HF109", f"{moment!r} has no time zone")
     return moment.astimezone(UTC)

@@ -101,12 +101,12 @@ def test_the_same_id_with_other_content_is_refused(project: Path) -> None:
     ("arguments", "code"),
     [
         (["ingest", "nothing", "parcels.csv"], "HF303"),
-        (["train"], "HF303"),
+        (["train"], "HF410"),
         (["qualify"], "HF303"),
         (["qualify", "v9-00000000"], "HF303"),
         (["rollout", "start"], "HF303"),
         (["rollback"], "HF303"),
-        (["feedback", "s-1-1", "maybe"], "HF501"),
+        (["feedback", "s-1-1", "maybe"], "HF101"),
         (["train", "--file", "absent.py"], "HF102"),
     ],
 )

@@ -219,7 +219,7 @@ def test_a_taken_port_is_named_and_stops_nothing_else(
     qualified("rollout", "start")
     with socket.create_server(("127.0.0.1", int(ports["HOLDFAST_PAGE_PORT"]))):
         said = qualified("page", expect=2).stderr
-        assert "HF103" in said
+        assert "HF507" in said
         assert ports["HOLDFAST_PAGE_PORT"] in said
         process = subprocess.Popen(
             [sys.executable, "-m", "holdfast", "up"],

@@ -7,9 +7,9 @@ import logging
 from holdfast.errors import HoldfastError
 from tests.simulation.checker import RejectedError
 
-EXPECTED = {"HF205", "HF302", "HF304", "HF404"}
+EXPECTED = {"HF205", "HF302", "HF304", "HF311", "HF404"}
 """What a concern may fail by: a ledger that is cut off or busy, and somebody who was faster."""
-REFUSALS = EXPECTED | {"HF303", "HF403"}
+REFUSALS = EXPECTED | {"HF303", "HF403", "HF410"}
 """What a person may be told."""
 
 

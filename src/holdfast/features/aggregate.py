@@ -65,7 +65,7 @@ class Aggregate:
     Raises
     ------
     InputError
-        HF101 when a span is not positive, the window is not a multiple of the step, or `agg` is unknown.
+        HF105 when a span is not positive, the window is not a multiple of the step, or `agg` is unknown.
     """
 
     name: str
@@ -84,20 +84,20 @@ class Aggregate:
             object.__setattr__(self, span, duration(getattr(self, span), span))
         if self.every_us <= 0 or self.window_us <= 0 or self.available_after_us < 0:
             raise InputError(
-                "HF101",
+                "HF105",
                 f"aggregate {self.name!r}: window and every must be positive, available_after not negative",
             )
         if self.window_us % self.every_us:
             raise InputError(
-                "HF101", f"aggregate {self.name!r}: the window must be a whole multiple of every"
+                "HF105", f"aggregate {self.name!r}: the window must be a whole multiple of every"
             )
         if self.window_us // self.every_us > MOST_STEPS:
             raise InputError(
-                "HF101", f"aggregate {self.name!r}: the window holds more than {MOST_STEPS} steps of every"
+                "HF105", f"aggregate {self.name!r}: the window holds more than {MOST_STEPS} steps of every"
             )
         if self.agg not in get_args(AggregateFunction):
             raise InputError(
-                "HF101",
+                "HF105",
                 f"aggregate {self.name!r}: agg is one of {', '.join(get_args(AggregateFunction))}, not {self.agg!r}",
             )
 

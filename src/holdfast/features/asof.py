@@ -52,7 +52,7 @@ def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | 
     Raises
     ------
     InputError
-        HF202 when a column of the aggregate is missing or has the wrong type.
+        HF408 when a column of the aggregate is missing or has the wrong type.
     """
     rows = _known_rows(aggregate, frame)
     if not rows.height:
@@ -73,7 +73,7 @@ def first_changed_us(aggregate: Aggregate, batch: pl.DataFrame) -> int | None:
     Raises
     ------
     InputError
-        HF202 as for `aggregate_rows`.
+        HF408 as for `aggregate_rows`.
     """
     rows = _known_rows(aggregate, batch)
     return int(rows["step"].to_numpy().min()) * aggregate.every_us if rows.height else None
@@ -86,7 +86,7 @@ def span_us(aggregate: Aggregate, batch: pl.DataFrame) -> tuple[int, int] | None
     Raises
     ------
     InputError
-        HF202 as for `aggregate_rows`.
+        HF408 as for `aggregate_rows`.
     """
     rows = _known_rows(aggregate, batch)
     if not rows.height:
@@ -114,12 +114,12 @@ def join_as_of(frame: pl.DataFrame, *, at: str, aggregate: Aggregate, rows: pl.D
     Raises
     ------
     InputError
-        HF202 when a column is missing, or is there already.
+        HF408 when a column is missing, or is there already.
     """
     _require(aggregate, frame, (at, aggregate.by))
     if aggregate.name in frame.columns:
         raise InputError(
-            "HF202", f"the rows have a column {aggregate.name!r} already, so the aggregate cannot fill it"
+            "HF408", f"the rows have a column {aggregate.name!r} already, so the aggregate cannot fill it"
         )
     readers = frame.select(
         row=pl.int_range(pl.len(), dtype=pl.Int64),
@@ -147,10 +147,10 @@ def join_as_of(frame: pl.DataFrame, *, at: str, aggregate: Aggregate, rows: pl.D
 
 
 def instant_us(frame: pl.DataFrame, column: str) -> pl.Series:
-    """A timestamp column as Int64 microseconds UTC; `InputError` HF202 when it has no time zone."""
+    """A timestamp column as Int64 microseconds UTC; `InputError` HF408 when it has no time zone."""
     dtype = frame.schema[column]
     if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
-        raise InputError("HF202", f"column {column!r} is {dtype}, and not a timestamp with a time zone")
+        raise InputError("HF408", f"column {column!r} is {dtype}, and not a timestamp with a time zone")
     return frame[column].dt.cast_time_unit("us").to_physical()
 
 
@@ -158,7 +158,7 @@ def _require(aggregate: Aggregate, frame: pl.DataFrame, columns: tuple[str, ...]
     absent = [column for column in columns if column not in frame.columns]
     if absent:
         raise InputError(
-            "HF202",
+            "HF408",
             f"aggregate {aggregate.name!r} needs the columns {', '.join(absent)}, which the rows lack",
         )
 
@@ -169,7 +169,7 @@ def _known_rows(aggregate: Aggregate, frame: pl.DataFrame) -> pl.DataFrame:
     value = frame.schema[aggregate.value]
     if not (value.is_numeric() or value == pl.Boolean):
         raise InputError(
-            "HF202",
+            "HF408",
             f"column {aggregate.value!r} of aggregate {aggregate.name!r} is {value}, and not a number",
         )
     seen_us = instant_us(frame, aggregate.known_at) + aggregate.available_after_us

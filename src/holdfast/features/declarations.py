@@ -77,7 +77,7 @@ class Ordinal:
     def __post_init__(self) -> None:
         if self.at_least < 1:
             raise InputError(
-                "HF101",
+                "HF105",
                 f"Ordinal({self.column!r}): at_least is a number of rows from 1, not {self.at_least!r}",
             )
 
@@ -108,7 +108,7 @@ class Clip:
         ends = [end for end in (self.low, self.high) if end is not None]
         if not ends or not all(math.isfinite(end) for end in ends) or ends != sorted(ends):
             raise InputError(
-                "HF101", f"Clip({self.column!r}) needs low, high or both, finite, and low <= high"
+                "HF105", f"Clip({self.column!r}) needs low, high or both, finite, and low <= high"
             )
 
 
@@ -134,12 +134,12 @@ class Bucket:
     def __post_init__(self) -> None:
         object.__setattr__(self, "edges", tuple(float(edge) for edge in self.edges))
         if bool(self.edges) == bool(self.quantiles):
-            raise InputError("HF101", f"Bucket({self.column!r}) needs either edges or quantiles")
+            raise InputError("HF105", f"Bucket({self.column!r}) needs either edges or quantiles")
         if not 2 <= max(self.quantiles, len(self.edges) + 1) <= MOST_BUCKETS:
-            raise InputError("HF101", f"Bucket({self.column!r}) makes 2 to {MOST_BUCKETS} buckets")
+            raise InputError("HF105", f"Bucket({self.column!r}) makes 2 to {MOST_BUCKETS} buckets")
         rising = all(low < high for low, high in zip(self.edges, self.edges[1:], strict=False))
         if not rising or not all(math.isfinite(edge) for edge in self.edges):
-            raise InputError("HF101", f"Bucket({self.column!r}): edges must be finite and strictly rising")
+            raise InputError("HF105", f"Bucket({self.column!r}): edges must be finite and strictly rising")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class Ratio:
     def __post_init__(self) -> None:
         if not math.isfinite(self.by_zero):
             raise InputError(
-                "HF101", f"Ratio({self.numerator!r}, {self.denominator!r}): by_zero must be finite"
+                "HF105", f"Ratio({self.numerator!r}, {self.denominator!r}): by_zero must be finite"
             )
 
 

@@ -90,8 +90,8 @@ def fit(
     Raises
     ------
     InputError
-        HF101 when a declaration does not fit the contract: an unknown column, the wrong type, the label, a
-        name twice. HF202 when the frame lacks a column that is read. HF401 when it has no row, or no value to
+        HF105 when a declaration does not fit the contract: an unknown column, the wrong type, the label, a
+        name twice. HF408 when the frame lacks a column that is read. HF401 when it has no row, or no value to
         learn a constant from.
     """
     read = {column for feature in features for column in columns_read(feature)}
@@ -104,7 +104,7 @@ def fit(
     names = [part.name for part in fitted]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError("HF101", f"two features are named {twice[0]!r}; give one of them a name of its own")
+        raise InputError("HF105", f"two features are named {twice[0]!r}; give one of them a name of its own")
     zones = {part.zone for part in fitted if isinstance(part, Clocked)}
     return FittedFeatures(
         contract.hash,
@@ -125,7 +125,7 @@ class _Fitting:
         clash = sorted(self.aggregates.intersection(column.name for column in contract.columns))
         if clash or len(self.aggregates) < len(aggregates):
             raise InputError(
-                "HF101",
+                "HF105",
                 f"an aggregate is named like a column or like another: {clash or sorted(self.aggregates)}",
             )
         wanted = {*read, *self.aggregates}
@@ -180,7 +180,7 @@ class _Fitting:
             policy, fill = missing, self._own_fill(column, missing)
         elif column in self.aggregates:
             raise InputError(
-                "HF101",
+                "HF105",
                 f"Impute({column!r}): an aggregate has no policy of its own; give it one, or use Passthrough",
             )
         else:
@@ -192,7 +192,7 @@ class _Fitting:
         match policy:
             case Constant(value):
                 if isinstance(value, str):
-                    raise InputError("HF101", f"Impute({column!r}): {value!r} is not a number")
+                    raise InputError("HF105", f"Impute({column!r}): {value!r} is not a number")
                 return float(value)
             case Median():
                 return self._learned(column, self._finite(column).median())
@@ -202,7 +202,7 @@ class _Fitting:
                 return None
             case Reject():
                 raise InputError(
-                    "HF101", f"Impute({column!r}): to reject rows is the contract's word, not a feature's"
+                    "HF105", f"Impute({column!r}): to reject rows is the contract's word, not a feature's"
                 )
             case _:
                 assert_never(policy)
@@ -211,7 +211,7 @@ class _Fitting:
         column = self._column(feature.column)
         if not isinstance(column, Category):
             raise InputError(
-                "HF101",
+                "HF105",
                 f"Ordinal({feature.column!r}): the column is a {type(column).__name__}, not a Category",
             )
         seen = self.frame[column.name].drop_nulls().value_counts(name="rows")
@@ -251,7 +251,7 @@ class _Fitting:
         column = self._column(name)
         if not isinstance(column, (Number, Integer, Boolean)):
             raise InputError(
-                "HF101",
+                "HF105",
                 f"column {name!r} is a {type(column).__name__}, and this feature needs a number or boolean",
             )
 
@@ -259,19 +259,19 @@ class _Fitting:
         column = self._column(name)
         if not isinstance(column, Timestamp):
             raise InputError(
-                "HF101", f"column {name!r} is a {type(column).__name__}, and this feature needs a Timestamp"
+                "HF105", f"column {name!r} is a {type(column).__name__}, and this feature needs a Timestamp"
             )
         return column.tz
 
     def _column(self, name: str) -> Column:
         if name in self.aggregates:
             raise InputError(
-                "HF101",
+                "HF105",
                 f"{name!r} is an aggregate, which is a number; this feature needs a column of another type",
             )
         column = self.contract.column(name)
         if isinstance(column, Label):
-            raise InputError("HF101", f"{name!r} is the label: no feature may read what is to be foretold")
+            raise InputError("HF105", f"{name!r} is the label: no feature may read what is to be foretold")
         return column
 
     def _policy(self, name: str) -> Missing:
@@ -297,7 +297,7 @@ class _Fitting:
         absent = [column for column in columns if column not in self.frame.columns]
         if absent:
             raise InputError(
-                "HF202",
+                "HF408",
                 f"the rows lack {', '.join(absent)}, which the features read",
                 state="nothing was fitted",
             )

@@ -50,7 +50,7 @@ def feature_graph(fitted: FittedFeatures) -> onnx.ModelProto:
     Raises
     ------
     InputError
-        HF101 when there is no feature.
+        HF105 when there is no feature.
     """
     arguments = {part.name: _argument(part) for part in fitted.inputs}
     return build(arguments, {FEATURES: _matrix(fitted, arguments)})
@@ -86,7 +86,7 @@ def _argument(part: Input) -> Var:
 
 def _matrix(fitted: FittedFeatures, arguments: Mapping[str, Var]) -> Var:
     if not fitted.features:
-        raise InputError("HF101", "a model needs at least one feature")
+        raise InputError("HF105", "a model needs at least one feature")
     kinds = {part.name: part.kind for part in fitted.inputs}
     numbers = {name: arguments[name] for name, kind in kinds.items() if kind in (Kind.NUMBER, Kind.BOOLEAN)}
     made = [

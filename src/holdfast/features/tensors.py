@@ -32,11 +32,11 @@ def feed_from_frame(inputs: Sequence[Input], frame: pl.DataFrame) -> Tensors:
     Raises
     ------
     InputError
-        HF202 when a column is absent, or a timestamp has no zone.
+        HF408 when a column is absent, or a timestamp has no zone.
     """
     absent = [part.name for part in inputs if part.name not in frame.columns]
     if absent:
-        raise InputError("HF202", f"the rows lack {', '.join(absent)}, which the features read")
+        raise InputError("HF408", f"the rows lack {', '.join(absent)}, which the features read")
     return {part.name: _from_column(part, frame[part.name]) for part in inputs}
 
 
@@ -66,7 +66,7 @@ def _from_column(part: Input, column: pl.Series) -> npt.NDArray[Any]:
         case Kind.TIMESTAMP:
             if not isinstance(column.dtype, pl.Datetime) or column.dtype.time_zone is None:
                 raise InputError(
-                    "HF202", f"column {part.name!r} is {column.dtype}, and not a timestamp with a time zone"
+                    "HF408", f"column {part.name!r} is {column.dtype}, and not a timestamp with a time zone"
                 )
             return column.dt.cast_time_unit("us").to_physical().fill_null(MISSING_US).to_numpy()
 

@@ -14,7 +14,7 @@ from holdfast.records import BatchId, check_name
 
 
 def batch_id(feed: str, batch: str) -> BatchId:
-    """The id of a delivery, its two names checked; `InputError` HF101 on a name that cannot be used.
+    """The id of a delivery, its two names checked; `InputError` HF109 on a name that cannot be used.
 
     >>> str(batch_id("flights", "2013-01-05"))
     'flights/2013-01-05'

@@ -21,7 +21,7 @@ _LEVELS: Final = (Level.CRITICAL, Level.ERROR, Level.WARNING)
 class Limits:
     """From where on something is too much, for each level: a whole number counts, a fraction is a share of the whole.
 
-    What reaches the limit has the level; none at all never does. Raises `InputError` HF101 on a limit below 0, a
+    What reaches the limit has the level; none at all never does. Raises `InputError` HF106 on a limit below 0, a
     fraction above 1, or when a worse level has a smaller limit of the same kind.
 
     >>> Limits(warning=0.01, error=0.05, critical=500).reached(60, 1000)
@@ -39,14 +39,14 @@ class Limits:
             limit = self._of(level)
             if limit is not None and not _is_limit(limit):
                 raise InputError(
-                    "HF101",
+                    "HF106",
                     f"the limit {level}={limit!r} is neither a count of 0 or more nor a share of 0.0 to 1.0",
                 )
         stated = [limit for limit in (self.warning, self.error, self.critical) if limit is not None]
         for kind in (int, float):
             same = [limit for limit in stated if type(limit) is kind]
             if same != sorted(same):
-                raise InputError("HF101", f"{self} has a worse level that is reached earlier")
+                raise InputError("HF106", f"{self} has a worse level that is reached earlier")
 
     def reached(self, count: float, of: float) -> tuple[Level, float] | None:
         """The worst level that `count` of `of` reaches, with its limit as a count; None when it reaches none."""
@@ -96,9 +96,9 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
-            raise InputError("HF101", f"volume: at_least {self.at_least} is above at_most {self.at_most}")
+            raise InputError("HF106", f"volume: at_least {self.at_least} is above at_most {self.at_most}")
         if self.history < 4 or self.min_z_score < 0:
-            raise InputError("HF101", "volume: history is at least 4 and deviations at least 0")
+            raise InputError("HF106", "volume: history is at least 4 and deviations at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,9 @@ class Completeness:
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_gap", duration(self.max_gap, "max_gap"))
         if self.max_gap_us <= 0:
-            raise InputError("HF101", "complete: the longest time without an event must be positive")
+            raise InputError("HF106", "complete: the longest time without an event must be positive")
         if self.quiet_hours is not None and not 0 <= self.quiet_hours[0] < self.quiet_hours[1] <= 24:
-            raise InputError("HF101", f"complete: quiet hours are such as (0, 6), not {self.quiet_hours!r}")
+            raise InputError("HF106", f"complete: quiet hours are such as (0, 6), not {self.quiet_hours!r}")
 
     @property
     def max_gap_us(self) -> int:
@@ -157,7 +157,7 @@ class Granularity:
     def __post_init__(self) -> None:
         object.__setattr__(self, "step", duration(self.step, "step"))
         if self.step_us <= 0:
-            raise InputError("HF101", "granularity: the step must be positive")
+            raise InputError("HF106", "granularity: the step must be positive")
 
     @property
     def step_us(self) -> int:
@@ -196,7 +196,7 @@ class Composition:
     def __post_init__(self) -> None:
         for value, share in (*self.at_most.items(), *self.at_least.items()):
             if not 0 <= share <= 1:
-                raise InputError("HF101", f"composition: the share of {value!r} is {share!r}, not 0 to 1")
+                raise InputError("HF106", f"composition: the share of {value!r} is {share!r}, not 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ class Expectations:
     drift
         Whether the distribution of each column is compared with that of the batches before.
 
-    Raises `InputError` HF101 when a part cannot mean what it says.
+    Raises `InputError` HF106 when a part cannot mean what it says.
     """
 
     invalid_rows: Limits | None = None
@@ -286,7 +286,7 @@ class Expectations:
             parts = getattr(self, name)
             object.__setattr__(self, name, parts if isinstance(parts, tuple) else (parts,))
         if self.interval is not None and duration(self.interval) <= timedelta(0):
-            raise InputError("HF101", "expectations: every must be positive")
+            raise InputError("HF106", "expectations: every must be positive")
 
     @property
     def interval_us(self) -> int | None:

@@ -42,7 +42,7 @@ class Feed:
     source
         Where the rows of a batch are asked for when a load names no file; its $1 is the batch's id.
 
-    Raises `InputError` HF101 on a name that cannot be used, and on an expectation of a column that the contract lacks.
+    Raises `InputError` HF106 on a name that cannot be used, and on an expectation of a column that the contract lacks.
     """
 
     name: str
@@ -56,20 +56,20 @@ class Feed:
         check_name(self.name, "feed")
         if len(self.name) > _LONGEST or self.name.endswith(_QUARANTINE):
             raise InputError(
-                "HF101",
+                "HF106",
                 f"{self.name!r} cannot name a feed: at most {_LONGEST} characters, not ending in {_QUARANTINE!r}",
             )
         words: object = self.missing_words
         if not isinstance(words, (tuple, list)) or not all(isinstance(word, str) for word in words):
             raise InputError(
-                "HF101",
+                "HF106",
                 f"feed {self.name!r}: missing_words is a tuple of texts such as ('', 'NA'), not {words!r}",
             )
         object.__setattr__(self, "missing_words", tuple(words))
         if self.group is not None:
             check_name(self.group, "group of feeds")
         for problem in self._unexpected():
-            raise InputError("HF101", f"feed {self.name!r}: {problem}")
+            raise InputError("HF106", f"feed {self.name!r}: {problem}")
 
     def _unexpected(self) -> Iterator[str]:
         """What its expectations ask that its contract cannot answer."""

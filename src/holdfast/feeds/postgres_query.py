@@ -24,7 +24,7 @@ class PostgresQuery:
     deadline_seconds
         How long the whole answer is waited for, over 0.
 
-    Raises `InputError` HF101 when the query has no $1, the deadline is no such number or the URL holds a password.
+    Raises `InputError` HF106 when the query has no $1, the deadline is no such number or the URL holds a password.
 
     >>> PostgresQuery("${env:WAREHOUSE_URL}", "select * from flights where day = $1").of("2013-01-05").batch
     '2013-01-05'
@@ -37,22 +37,22 @@ class PostgresQuery:
     def __post_init__(self) -> None:
         if "$1" not in self.query:
             raise InputError(
-                "HF101",
+                "HF106",
                 "a PostgresQuery needs $1, which stands for the batch's id: else every batch would have the same rows",
             )
         if not (math.isfinite(self.deadline_seconds) and self.deadline_seconds > 0):
             raise InputError(
-                "HF101", f"a deadline is a number of seconds over 0, not {self.deadline_seconds!r}"
+                "HF106", f"a deadline is a number of seconds over 0, not {self.deadline_seconds!r}"
             )
         before_host, at, _ = self.url.partition("://")[2].rpartition("@")
         if (at and ":" in before_host) or "password=" in self.url:
             raise InputError(
-                "HF101",
+                "HF106",
                 "a declaration holds no password: keep the URL in a variable and write ${env:ITS_NAME}",
             )
 
     def of(self, batch: str) -> BatchQuery:
-        """The query for the rows of `batch`; `InputError` HF101 on an id that cannot be used."""
+        """The query for the rows of `batch`; `InputError` HF106 on an id that cannot be used."""
         return BatchQuery(self.url, self.query, check_name(batch, "batch"), self.deadline_seconds)
 
 

@@ -78,4 +78,4 @@ class Gates:
             if not right or not math.isfinite(getattr(self, name))
         ]
         if wrong:
-            raise InputError("HF101", f"Gates: {'; '.join(wrong)}")
+            raise InputError("HF107", f"Gates: {'; '.join(wrong)}")

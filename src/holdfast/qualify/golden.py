@@ -45,12 +45,12 @@ class GoldenQuery:
         by_value = self.value is not None and self.tolerance is not None
         if (self.between is not None) == by_value or (self.value is None) != (self.tolerance is None):
             raise InputError(
-                "HF101", f"golden query {self.name!r}: give either between=, or value= and tolerance="
+                "HF107", f"golden query {self.name!r}: give either between=, or value= and tolerance="
             )
         low, high = self.bounds
         if not all(math.isfinite(end) for end in (low, high)) or low > high or high < 0.0 or low > 1.0:
             raise InputError(
-                "HF101", f"golden query {self.name!r}: no probability lies between {low} and {high}"
+                "HF107", f"golden query {self.name!r}: no probability lies between {low} and {high}"
             )
 
     @property

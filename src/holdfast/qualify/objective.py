@@ -28,7 +28,7 @@ class Objective:
     at_least, at_most
         The bound: `at_least` for "auc", `at_most` for "brier".
 
-    Raises `InputError` HF101 when the bound is of the wrong side or out of range.
+    Raises `InputError` HF107 when the bound is of the wrong side or out of range.
     """
 
     metric: Metric
@@ -38,7 +38,7 @@ class Objective:
     def __post_init__(self) -> None:
         if self.metric not in get_args(Metric):
             raise InputError(
-                "HF101", f"the objective's metric is {self.metric!r}: use {' or '.join(get_args(Metric))}"
+                "HF107", f"the objective's metric is {self.metric!r}: use {' or '.join(get_args(Metric))}"
             )
         side, right, wrong = (
             ("at_least", self.at_least, self.at_most)
@@ -47,7 +47,7 @@ class Objective:
         )
         if right is None or wrong is not None or not 0.0 <= right <= 1.0:
             raise InputError(
-                "HF101", f"the objective for {self.metric} needs {side}, in [0, 1], and nothing else"
+                "HF107", f"the objective for {self.metric} needs {side}, in [0, 1], and nothing else"
             )
 
     @property

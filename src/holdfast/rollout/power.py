@@ -47,7 +47,7 @@ class MeasuredTraffic:
 
     def __post_init__(self) -> None:
         if not (0.0 < self.units_per_minute < math.inf and 0.0 <= self.labelled_per_minute < math.inf):
-            raise InputError("HF101", f"traffic of {self.units_per_minute} units a minute decides nothing")
+            raise InputError("HF107", f"traffic of {self.units_per_minute} units a minute decides nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def power_of(
     answer takes seconds whatever the traffic. Slices have no rows, since each has a traffic of its own; their part of
     `alpha` is not the others'. What it rests on: units that fail independently, at the champion's rate and at a
     multiple of it.
-    Raises `InputError` HF101 for a step that the policy does not have, or at which no champion is left.
+    Raises `InputError` HF107 for a step that the policy does not have, or at which no champion is left.
 
     >>> doubled, *others = power_of(Canary(steps=(10, 100)), MeasuredTraffic(1200, 120, error_rate=0.01))
     >>> doubled.effect, doubled.median_minutes, doubled.within_hour
@@ -109,7 +109,7 @@ def power_of(
     ['errors', 'latency', 'quality', 'quality', 'quality']
     """
     if not 0 <= step < len(policy.steps) or policy.steps[step] >= 100.0:
-        raise InputError("HF101", f"step {step} of a canary with the steps {policy.steps} compares nothing")
+        raise InputError("HF107", f"step {step} of a canary with the steps {policy.steps} compares nothing")
     plan = _Plan.of(policy, traffic, step)
     return tuple(plan.rows(seed))
 

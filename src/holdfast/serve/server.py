@@ -90,7 +90,7 @@ def serve_forever(
     Raises
     ------
     InputError
-        HF103 when the address cannot be listened on.
+        HF507 when the address cannot be listened on.
     """
     check_name(model, "model")
     operator_log.configure(settings.log_format, settings.log_level)
@@ -229,7 +229,7 @@ def _shared(descriptor: int) -> socket.socket:
         bound.getsockname()
     except OSError as error:
         raise InputError(
-            "HF103", f"descriptor {descriptor} is no socket to listen on", state="no server was started"
+            "HF507", f"descriptor {descriptor} is no socket to listen on", state="no server was started"
         ) from error
     bound.setblocking(False)
     return bound
@@ -246,7 +246,7 @@ def _bind(settings: Settings) -> socket.socket:
         bound.bind(where)
     except OSError as error:
         raise InputError(
-            "HF103",
+            "HF507",
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
             state="no server was started",
             next_command="set HOLDFAST_HOST and HOLDFAST_PORT",

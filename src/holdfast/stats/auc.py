@@ -31,7 +31,7 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> float:
     labels
         Shape (N,), 0 / 1 or false / true, at least one of each.
 
-    Raises `InputError` HF401 when a class is absent, HF101 when shapes differ or a score is not finite.
+    Raises `InputError` HF401 when a class is absent, `ValueError` when shapes differ or a score is not finite.
 
     >>> auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.75
@@ -118,13 +118,11 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.b
     values: Floats = np.asarray(scores, dtype=np.float64)
     truth: NDArray[Any] = np.asarray(labels)
     if values.ndim != 1 or values.shape != truth.shape:
-        raise InputError(
-            "HF101", f"scores {values.shape} and labels {truth.shape} must be two vectors of one length"
-        )
+        raise ValueError(f"scores {values.shape} and labels {truth.shape} must be two vectors of one length")
     if not np.isfinite(values).all():
-        raise InputError("HF101", "a score is not a finite number, so the scores have no order")
+        raise ValueError("a score is not a finite number, so the scores have no order")
     if not np.isin(truth, (0, 1)).all():
-        raise InputError("HF101", "a label is neither 0 nor 1")
+        raise ValueError("a label is neither 0 nor 1")
     positive = truth.astype(np.bool_)
     positives = int(positive.sum())
     if positives in (0, values.size):

@@ -22,7 +22,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.errors import InputError
 from holdfast.stats.interval import Interval
 from holdfast.stats.level_test import log_mean
 from holdfast.stats.odds_ratio import log_sum_exp
@@ -85,11 +84,9 @@ class BettingTest:
 
     @classmethod
     def begin(cls, margin: float = 0.0) -> BettingTest:
-        """A test with no evidence. `InputError` HF101 unless 0 <= `margin` < 1."""
+        """A test with no evidence. `ValueError` unless 0 <= `margin` < 1."""
         if not 0.0 <= margin < 1.0:
-            raise InputError(
-                "HF101", f"the tolerated loss of mean score is {margin}; it is at least 0 and below 1"
-            )
+            raise ValueError(f"the tolerated loss of mean score is {margin}; it is at least 0 and below 1")
         return cls(margin, (0.0,) * POINTS.size)
 
     @property
@@ -101,7 +98,7 @@ class BettingTest:
         """The test after more scores of either arm, each list in the order of time.
 
         As many differences are formed as the smaller arm has scores; the larger arm's scores are averaged in
-        equal runs. Scores of one arm wait while the other has none. Raises `InputError` HF101 for a score
+        equal runs. Scores of one arm wait while the other has none. Raises `ValueError` for a score
         outside [0, 1].
         """
         ours = (*self.waiting_challenger, *_checked(challenger))
@@ -117,24 +114,24 @@ class BettingTest:
     def fold_differences(self, differences: Sequence[float]) -> BettingTest:
         """The test after more pairs, as of shadow: the challenger's score less the champion's of the same unit.
 
-        Raises `InputError` HF101 for a difference outside [-1, 1].
+        Raises `ValueError` for a difference outside [-1, 1].
 
         >>> BettingTest.begin().fold_differences([-0.25] * 40).log_e > 4.6
         True
         """
         found = np.asarray(differences, dtype=np.float64)
         if found.size and not (found.min() >= -1.0 and found.max() <= 1.0):
-            raise InputError("HF101", "differences of scores lie between -1 and 1")
+            raise ValueError("differences of scores lie between -1 and 1")
         return self._after(found)
 
     def interval(self, alpha: float = 0.05) -> Interval:
         """The mean difference with an interval that may be looked at all the time; -1 to 1 without evidence.
 
         Guarantee: if every difference has the same mean given the past, P(any interval ever read misses it) <=
-        `alpha`. Raises `InputError` HF101 unless 0 < `alpha` < 1.
+        `alpha`. Raises `ValueError` unless 0 < `alpha` < 1.
         """
         if not 0.0 < alpha < 1.0:
-            raise InputError("HF101", f"alpha lies between 0 and 1, and it is {alpha}")
+            raise ValueError(f"alpha lies between 0 and 1, and it is {alpha}")
         counts, needed = np.array(self.counts), math.log(2.0 / alpha)
         total = float(counts.sum())
         estimate = float(counts @ POINTS) / total if total else 0.0
@@ -145,10 +142,10 @@ class BettingTest:
 
     def merge(self, other: BettingTest) -> BettingTest:
         """The evidence of both, as of two servers that saw different units; the order does not matter, except among
-        scores that wait. Raises `InputError` HF101 when they tolerate different losses.
+        scores that wait. Raises `ValueError` when they tolerate different losses.
         """
         if self.margin != other.margin:
-            raise InputError("HF101", f"tests with margins {self.margin} and {other.margin} do not add up")
+            raise ValueError(f"tests with margins {self.margin} and {other.margin} do not add up")
         counts = (np.array(self.counts) + np.array(other.counts)).tolist()
         both = BettingTest(self.margin, tuple(counts), self.earned + other.earned)
         return both.fold(
@@ -169,7 +166,7 @@ class BettingTest:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> BettingTest:
-        """The test that `state()` described; `InputError` HF101 when it is of another kind.
+        """The test that `state()` described; `ValueError` when it is of another kind.
 
         A test that the first release put away goes on with what it had earned.
         """
@@ -182,7 +179,7 @@ class BettingTest:
                 for at, count in state["counts"].items():
                     counts[int(at)] = count
             case other:
-                raise InputError("HF101", f"this is not the state of a betting test: {other!r}")
+                raise ValueError(f"this is not the state of a betting test: {other!r}")
         return cls(
             float(state["margin"]),
             tuple(counts.tolist()),
@@ -256,5 +253,5 @@ def _checked(scores: Sequence[float]) -> list[float]:
     # The comparison is written so that NaN fails it.
     for score in scores:
         if not 0.0 <= score <= 1.0:
-            raise InputError("HF101", f"a quality score is {score}; scores lie between 0 and 1")
+            raise ValueError(f"a quality score is {score}; scores lie between 0 and 1")
     return [float(score) for score in scores]

@@ -80,7 +80,7 @@ class Ewma:
     def __post_init__(self) -> None:
         _above_zero("Ewma", limit=self.limit, weight=self.weight)
         if self.weight > 1.0:
-            raise InputError("HF101", f"Ewma: the weight {self.weight} is above 1")
+            raise ValueError(f"Ewma: the weight {self.weight} is above 1")
 
     @property
     def bound(self) -> float:
@@ -157,7 +157,7 @@ _KINDS: Final[dict[str, type[Chart]]] = {"shewhart": Shewhart, "ewma": Ewma, "cu
 
 
 def chart_from_json(value: dict[str, Any]) -> Chart:
-    """The inverse of `to_json`; `InputError` HF101 when `value` is no chart.
+    """The inverse of `to_json`; `ValueError` when `value` is no chart.
 
     >>> chart_from_json(Ewma().add(1.0).to_json()) == Ewma().add(1.0)
     True
@@ -166,7 +166,7 @@ def chart_from_json(value: dict[str, Any]) -> Chart:
     try:
         return _KINDS[facts.pop("kind")](**facts)
     except (KeyError, TypeError) as error:
-        raise InputError("HF101", f"this is not the JSON of a chart: {error!r}") from error
+        raise ValueError(f"this is not the JSON of a chart: {error!r}") from error
 
 
 def limit_for(weight: float, run_length: float) -> float:
@@ -206,7 +206,7 @@ def widened(limit: float, baseline: int) -> float:
 def _above_zero(kind: str, **facts: float) -> None:
     wrong = [f"{name} is {value}" for name, value in facts.items() if not 0.0 < value < float("inf")]
     if wrong:
-        raise InputError("HF101", f"{kind}: {', '.join(wrong)}; it must be above 0 and finite")
+        raise ValueError(f"{kind}: {', '.join(wrong)}; it must be above 0 and finite")
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from holdfast.errors import InputError
 from holdfast.stats.interval import Interval
 from holdfast.stats.level_test import log_mean
 from holdfast.stats.odds_ratio import OddsTest, binomial_gain
@@ -43,7 +42,7 @@ class DiscordantTest(OddsTest):
     def fold(self, *, challenger_only: int, champion_only: int) -> Self:
         """The test after more pairs: on so many only the challenger, or only the champion, was bad.
 
-        Raises `InputError` HF101 for a number below 0.
+        Raises `ValueError` for a number below 0.
         """
         _not_negative(challenger_only, champion_only)
         pairs = challenger_only + champion_only
@@ -88,7 +87,7 @@ class RateTest:
 
     @classmethod
     def begin(cls, margin: float = 1.5) -> RateTest:
-        """A test with no evidence. `InputError` HF101 unless `margin` is finite and at least 1."""
+        """A test with no evidence. `ValueError` unless `margin` is finite and at least 1."""
         return cls(_MoreTest.begin(margin), _MoreTest.begin(margin))
 
     @property
@@ -104,11 +103,11 @@ class RateTest:
     def fold(self, *, after: int, after_seconds: float, before: int, before_seconds: float) -> RateTest:
         """The test after one more pair of stretches, each used once: queries, and how long they were counted.
 
-        Raises `InputError` HF101 for a count below 0 or a stretch that is not longer than nothing.
+        Raises `ValueError` for a count below 0 or a stretch that is not longer than nothing.
         """
         _not_negative(after, before)
         if not (0.0 < after_seconds < math.inf and 0.0 < before_seconds < math.inf):
-            raise InputError("HF101", f"stretches of {after_seconds} s and {before_seconds} s have no rates")
+            raise ValueError(f"stretches of {after_seconds} s and {before_seconds} s have no rates")
         return replace(
             self,
             more=self.more.fold(after, before, after_seconds / before_seconds),
@@ -120,7 +119,7 @@ class RateTest:
         return self.more.interval(alpha)
 
     def merge(self, other: RateTest) -> RateTest:
-        """The evidence of both; the order does not matter. `InputError` HF101 when their margins differ."""
+        """The evidence of both; the order does not matter. `ValueError` when their margins differ."""
         return RateTest(self.more.merge(other.more), self.fewer.merge(other.fewer))
 
     def state(self) -> dict[str, Any]:
@@ -129,12 +128,12 @@ class RateTest:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> RateTest:
-        """The test that `state()` described; `InputError` HF101 when it is of another kind."""
+        """The test that `state()` described; `ValueError` when it is of another kind."""
         if state.get("kind") != "rate-1":
-            raise InputError("HF101", f"this is not the state of a rate test: {state.get('kind')!r}")
+            raise ValueError(f"this is not the state of a rate test: {state.get('kind')!r}")
         return cls(_MoreTest.from_state(state["more"]), _MoreTest.from_state(state["fewer"]))
 
 
 def _not_negative(*counts: int) -> None:
     if not bool((np.array(counts) >= 0).all()):
-        raise InputError("HF101", f"counts are at least 0, not {counts}")
+        raise ValueError(f"counts are at least 0, not {counts}")

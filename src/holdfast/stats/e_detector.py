@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.errors import InputError
 from holdfast.stats.level_test import STAKES, Floats, count_gains, log_mean, loss_gains
 
 
@@ -55,10 +54,10 @@ class Detector:
 
     @classmethod
     def begin(cls, level: float, run_length: float) -> Detector:
-        """A watch with no window yet. Raises `InputError` HF101 for a level or run length that means nothing."""
+        """A watch with no window yet. Raises `ValueError` for a level or run length that means nothing."""
         if not (0.0 < level <= 1.0 and 1.0 < run_length < math.inf):
-            raise InputError(
-                "HF101", f"a level of {level} (above 0, at most 1) and a run length of {run_length} (above 1)"
+            raise ValueError(
+                f"a level of {level} (above 0, at most 1) and a run length of {run_length} (above 1)"
             )
         return cls(level, run_length, (0.0,) * STAKES.size)
 
@@ -74,11 +73,11 @@ class Detector:
         return self.log_m >= math.log(self.run_length)
 
     def fold_counts(self, *, units: int, bad: int) -> Detector:
-        """The watch after one window of `units`, `bad` of them bad. `InputError` HF101 unless 0 <= bad <= units."""
+        """The watch after one window of `units`, `bad` of them bad. `ValueError` unless 0 <= bad <= units."""
         return self.fold_gains(count_gains(self.level, units, bad))
 
     def fold_losses(self, losses: Sequence[float]) -> Detector:
-        """The watch after one window of losses. Raises `InputError` HF101 for one outside [0, 1]."""
+        """The watch after one window of losses. Raises `ValueError` for one outside [0, 1]."""
         return self.fold_gains(loss_gains(self.level, losses))
 
     def fold_gains(self, gains: Floats) -> Detector:
@@ -99,8 +98,8 @@ class Detector:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Detector:
-        """The watch that `state()` described; `InputError` HF101 when it is of another kind."""
+        """The watch that `state()` described; `ValueError` when it is of another kind."""
         if state.get("kind") != "detector-1" or len(state["log_sums"]) != STAKES.size:
-            raise InputError("HF101", f"this is not the state of a detector: {state.get('kind')!r}")
+            raise ValueError(f"this is not the state of a detector: {state.get('kind')!r}")
         sums = tuple(map(float, state["log_sums"]))
         return cls(float(state["level"]), float(state["run_length"]), sums, int(state["windows"]))

@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.errors import InputError
 from holdfast.stats.level_test import log_mean
 from holdfast.stats.odds_ratio import LOG_RATIOS, Floats, OddsTest, log_e_values, log_sum_exp
 
@@ -59,11 +58,10 @@ class HypergeometricTest(OddsTest):
     ) -> Self:
         """The test after one more window. A window in which one arm had no unit changes nothing.
 
-        Raises `InputError` HF101 unless 0 <= bad <= units in both arms.
+        Raises `ValueError` unless 0 <= bad <= units in both arms.
         """
         if not (0 <= challenger_bad <= challenger_units and 0 <= champion_bad <= champion_units):
-            raise InputError(
-                "HF101",
+            raise ValueError(
                 f"a window has 0 <= bad <= units, not {challenger_bad} of {challenger_units} "
                 f"and {champion_bad} of {champion_units}",
             )
@@ -73,7 +71,7 @@ class HypergeometricTest(OddsTest):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The test that `state()` described; `InputError` HF101 when it is of another kind.
+        """The test that `state()` described; `ValueError` when it is of another kind.
 
         A test that the first release put away goes on with what it had earned.
         """

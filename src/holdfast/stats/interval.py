@@ -37,7 +37,7 @@ def two_sided_z(confidence: float) -> float:
     1.96
     """
     if not 0.0 < confidence < 1.0:
-        raise InputError("HF101", f"a confidence is between 0 and 1, not {confidence}")
+        raise ValueError(f"a confidence is between 0 and 1, not {confidence}")
     return NormalDist().inv_cdf(0.5 + confidence / 2.0)
 
 
@@ -64,7 +64,7 @@ def wilson(successes: float, trials: float, confidence: float = 0.95) -> Interva
     0.3080 [0.2553, 0.3662]
     """
     if not 0.0 <= successes <= trials:
-        raise InputError("HF101", f"a share has 0 <= successes <= trials, not {successes} of {trials}")
+        raise ValueError(f"a share has 0 <= successes <= trials, not {successes} of {trials}")
     z = two_sided_z(confidence)
     if trials == 0:
         return Interval(0.5, 0.0, 1.0)

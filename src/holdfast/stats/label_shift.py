@@ -155,7 +155,7 @@ def _check(scores: Scores, trained: float) -> None:
             "HF401", f"{len(scores)} scores of a classifier trained on a share of {trained}: nothing to say"
         )
     if not bool(((scores >= 0.0) & (scores <= 1.0)).all()):
-        raise InputError("HF401", "a score is not a probability")
+        raise ValueError("a score is not a probability")
 
 
 def _platt(scores: Scores, labels: NDArray[np.bool_]) -> tuple[float, float]:

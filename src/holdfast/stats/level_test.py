@@ -19,8 +19,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.errors import InputError
-
 Floats = NDArray[np.float64]
 
 BETS: Final = 32
@@ -45,7 +43,7 @@ def upper_level(total: float, units: int, alpha: float) -> float:
     (0.0303, 1.0)
     """
     if not (0.0 <= total <= units and 0.0 < alpha < 1.0):
-        raise InputError("HF101", f"{units} units lose 0 to {units} together, not {total}; alpha is {alpha}")
+        raise ValueError(f"{units} units lose 0 to {units} together, not {total}; alpha is {alpha}")
     rest = units - total
     mixture = math.lgamma(total + 1.0) + math.lgamma(rest + 1.0) - math.lgamma(units + 2.0)
 
@@ -105,9 +103,9 @@ class LevelTest:
 
     @classmethod
     def begin(cls, level: float) -> LevelTest:
-        """A test with no evidence. `InputError` HF101 unless 0 < `level` <= 1."""
+        """A test with no evidence. `ValueError` unless 0 < `level` <= 1."""
         if not 0.0 < level <= 1.0:
-            raise InputError("HF101", f"the tolerated mean loss is {level}; it is above 0 and at most 1")
+            raise ValueError(f"the tolerated mean loss is {level}; it is above 0 and at most 1")
         return cls(level, (0.0,) * BETS)
 
     @property
@@ -116,20 +114,20 @@ class LevelTest:
         return log_mean(self.log_wealth)
 
     def fold_counts(self, *, units: int, bad: int) -> LevelTest:
-        """The test after `units` more, `bad` of them bad. Raises `InputError` HF101 unless 0 <= bad <= units."""
+        """The test after `units` more, `bad` of them bad. Raises `ValueError` unless 0 <= bad <= units."""
         return self._after(count_gains(self.level, units, bad))
 
     def fold_losses(self, losses: Sequence[float]) -> LevelTest:
-        """The test after more losses. Raises `InputError` HF101 for one outside [0, 1]."""
+        """The test after more losses. Raises `ValueError` for one outside [0, 1]."""
         return self._after(loss_gains(self.level, losses))
 
     def merge(self, other: LevelTest) -> LevelTest:
         """The evidence of both, as of two servers that saw different units; the order does not matter.
 
-        Raises `InputError` HF101 when they tolerate different levels.
+        Raises `ValueError` when they tolerate different levels.
         """
         if self.level != other.level:
-            raise InputError("HF101", f"tests with levels {self.level} and {other.level} do not add up")
+            raise ValueError(f"tests with levels {self.level} and {other.level} do not add up")
         return self._after(np.array(other.log_wealth))
 
     def state(self) -> dict[str, Any]:
@@ -138,9 +136,9 @@ class LevelTest:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> LevelTest:
-        """The test that `state()` described; `InputError` HF101 when it is of another kind."""
+        """The test that `state()` described; `ValueError` when it is of another kind."""
         if state.get("kind") != "level-1" or len(state["log_wealth"]) != BETS:
-            raise InputError("HF101", f"this is not the state of a level test: {state.get('kind')!r}")
+            raise ValueError(f"this is not the state of a level test: {state.get('kind')!r}")
         return cls(float(state["level"]), tuple(map(float, state["log_wealth"])))
 
     def _after(self, gains: Floats) -> LevelTest:
@@ -150,10 +148,10 @@ class LevelTest:
 def count_gains(level: float, units: int, bad: int) -> Floats:
     """What `units`, `bad` of them bad, add to the logarithm of each stake's wealth, shape (BETS,).
 
-    Raises `InputError` HF101 unless 0 <= bad <= units.
+    Raises `ValueError` unless 0 <= bad <= units.
     """
     if not 0 <= bad <= units:
-        raise InputError("HF101", f"a window has 0 <= bad <= units, not {bad} of {units}")
+        raise ValueError(f"a window has 0 <= bad <= units, not {bad} of {units}")
     gains: Floats = bad * np.log1p(STAKES * (1.0 / level - 1.0)) + (units - bad) * np.log1p(-STAKES)
     return gains
 
@@ -161,10 +159,10 @@ def count_gains(level: float, units: int, bad: int) -> Floats:
 def loss_gains(level: float, losses: Sequence[float]) -> Floats:
     """What `losses` add to the logarithm of each stake's wealth, shape (BETS,).
 
-    Raises `InputError` HF101 for one outside [0, 1].
+    Raises `ValueError` for one outside [0, 1].
     """
     found = np.asarray(losses, dtype=np.float64)
     if found.size and not (found.min() >= 0.0 and found.max() <= 1.0):
-        raise InputError("HF101", "losses lie between 0 and 1")
+        raise ValueError("losses lie between 0 and 1")
     gains: Floats = np.log1p(np.multiply.outer(found / level - 1.0, STAKES)).sum(axis=0)
     return gains

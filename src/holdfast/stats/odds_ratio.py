@@ -30,7 +30,6 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.errors import InputError
 from holdfast.stats.interval import Interval
 
 Floats = NDArray[np.float64]
@@ -71,11 +70,9 @@ class OddsTest:
 
     @classmethod
     def begin(cls, margin: float = 1.0) -> Self:
-        """A test with no evidence. `InputError` HF101 unless `margin` is finite and at least 1."""
+        """A test with no evidence. `ValueError` unless `margin` is finite and at least 1."""
         if not (math.isfinite(margin) and margin >= 1.0):
-            raise InputError(
-                "HF101", f"the tolerated odds ratio is {margin}; it is a finite number of at least 1"
-            )
+            raise ValueError(f"the tolerated odds ratio is {margin}; it is a finite number of at least 1")
         return cls(margin, (0.0,) * LOG_RATIOS.size)
 
     @property
@@ -87,10 +84,10 @@ class OddsTest:
         """The odds ratio with an interval that may be looked at all the time; from 0 to infinity without evidence.
 
         Guarantee: if the odds ratio is the same in every window, P(any interval ever read misses it) <= `alpha`. Raises
-        `InputError` HF101 unless 0 < `alpha` < 1.
+        `ValueError` unless 0 < `alpha` < 1.
         """
         if not 0.0 < alpha < 1.0:
-            raise InputError("HF101", f"alpha lies between 0 and 1, and it is {alpha}")
+            raise ValueError(f"alpha lies between 0 and 1, and it is {alpha}")
         kept = np.array(self.log_likelihood)
         at = LOG_RATIOS + math.log(self.margin)
         needed = _log_mean_exp(kept) + math.log(alpha)
@@ -101,10 +98,10 @@ class OddsTest:
     def merge(self, other: Self) -> Self:
         """The evidence of both, as of two servers that saw different units; the order does not matter.
 
-        Raises `InputError` HF101 when they tolerate different odds ratios.
+        Raises `ValueError` when they tolerate different odds ratios.
         """
         if self.margin != other.margin:
-            raise InputError("HF101", f"tests with margins {self.margin} and {other.margin} do not add up")
+            raise ValueError(f"tests with margins {self.margin} and {other.margin} do not add up")
         return self._after(np.array(other.log_likelihood), other.earned)
 
     def state(self) -> dict[str, Any]:
@@ -114,9 +111,9 @@ class OddsTest:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The test that `state()` described; `InputError` HF101 when it is of another kind."""
+        """The test that `state()` described; `ValueError` when it is of another kind."""
         if state.get("kind") != cls.KIND or len(state["log_likelihood"]) != LOG_RATIOS.size:
-            raise InputError("HF101", f"this is not the state of a {cls.KIND} test: {state.get('kind')!r}")
+            raise ValueError(f"this is not the state of a {cls.KIND} test: {state.get('kind')!r}")
         kept = tuple(map(float, state["log_likelihood"]))
         return cls(float(state["margin"]), kept, float(state["earned"]))
 

@@ -13,7 +13,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.errors import InputError
 from holdfast.stats import betting, hypergeometric
 
 RUNS: Final = 2000
@@ -64,7 +63,7 @@ def bad_units(
     windows, seed, runs
         How many windows are looked at, one after the other, in how many runs.
 
-    Raises `InputError` HF101 for a rate that is no share, or nothing to simulate.
+    Raises `ValueError` for a rate that is no share, or nothing to simulate.
 
     >>> plan = dict(challenger_units=120, champion_units=1080, base_rate=0.01, margin=1.0, windows=60, seed=1)
     >>> found = bad_units(risk_ratio=5.0, log_bound=4.6, **plan)
@@ -94,7 +93,7 @@ def score_loss(
     """How soon `BettingTest` finds that the challenger's mean score is `loss` below the champion's.
 
     Scores are drawn from beta laws with the champion's `mean` (between 0 and 1) and standard deviation `spread`, which
-    the challenger shares as far as its own mean permits; the rest is as for `bad_units`. Raises `InputError` HF101 for
+    the challenger shares as far as its own mean permits; the rest is as for `bad_units`. Raises `ValueError` for
     means and spreads that no law on [0, 1] has.
 
     >>> plan = dict(challenger_scores=12, champion_scores=108, mean=0.8, spread=0.2, margin=0.005, windows=60, seed=1)
@@ -132,7 +131,7 @@ def _means(
     """Means of `many` scores each. Of a beta law, the mean of n has nearly the beta law with n times as little variance."""
     most = mean * (1.0 - mean)
     if not (0.0 < mean < 1.0 and spread > 0.0):
-        raise InputError("HF101", f"no scores have the mean {mean} and the standard deviation {spread}")
+        raise ValueError(f"no scores have the mean {mean} and the standard deviation {spread}")
     variance = min(spread**2, 0.95 * most) / many
     size = most / variance - 1.0
     drawn: NDArray[np.float64] = rng.beta(mean * size, (1.0 - mean) * size, shape)
@@ -141,4 +140,4 @@ def _means(
 
 def _check(share: float, windows: int, runs: int) -> None:
     if not (0.0 <= share <= 1.0 and math.isfinite(share) and windows >= 1 and runs >= 1):
-        raise InputError("HF101", f"nothing to simulate: a share of {share}, {windows} windows, {runs} runs")
+        raise ValueError(f"nothing to simulate: a share of {share}, {windows} windows, {runs} runs")

@@ -171,7 +171,7 @@ class Selection:
         return self._json
 
     def check(self, columns: Mapping[str, Column]) -> None:
-        """Raise `InputError` HF101 when it reads a column that is not among `columns`, or an expression does not fit."""
+        """Raise `InputError` HF107 when it reads a column that is not among `columns`, or an expression does not fit."""
         for name in self.columns:
             if name not in columns:
                 raise _refuse(
@@ -237,4 +237,4 @@ def _names(columns: tuple[str, ...] | list[str] | str) -> tuple[str, ...]:
 
 
 def _refuse(why: str) -> InputError:
-    return InputError("HF101", why)
+    return InputError("HF107", why)

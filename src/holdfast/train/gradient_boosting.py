@@ -62,7 +62,7 @@ class LightGBM:
             if not right
         ]
         if wrong:
-            raise InputError("HF101", f"LightGBM: {'; '.join(wrong)}")
+            raise InputError("HF111", f"LightGBM: {'; '.join(wrong)}")
 
     @property
     def name(self) -> str:

@@ -55,10 +55,10 @@ class GroupMean:
 
     def __post_init__(self) -> None:
         if not self.by or any(self.by.count(feature) > 1 for feature in self.by):
-            raise InputError("HF101", f"GroupMean: by is {self.by}; give at least one feature, each once")
+            raise InputError("HF111", f"GroupMean: by is {self.by}; give at least one feature, each once")
         if not 0.0 <= self.smoothing < float("inf"):
             raise InputError(
-                "HF101", f"GroupMean: smoothing is {self.smoothing}; it is finite and not negative"
+                "HF111", f"GroupMean: smoothing is {self.smoothing}; it is finite and not negative"
             )
 
     @property
@@ -77,7 +77,7 @@ class GroupMean:
         """Count the groups of rows `x`, by all their features, and write the table as ONNX; see
         `Learner.fit`.
 
-        The seed decides nothing. Raises `InputError` HF101 when the table would be larger than
+        The seed decides nothing. Raises `InputError` HF111 when the table would be larger than
         `LARGEST_TABLE`.
         """
         # Here, because a server reads declarations too and must not pay for what only training needs.
@@ -90,7 +90,7 @@ class GroupMean:
         room = math.prod(len(known) + 1 for known in values)
         if room > LARGEST_TABLE:
             raise InputError(
-                "HF101",
+                "HF111",
                 f"GroupMean: {' x '.join(names)} makes {room} groups, more than {LARGEST_TABLE}; bucket them",
             )
         slots = _slots(x, values)

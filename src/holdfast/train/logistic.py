@@ -41,7 +41,7 @@ class LogisticRegression:
     def __post_init__(self) -> None:
         if not 0.0 < self.c < float("inf") or self.iterations < 1:
             raise InputError(
-                "HF101",
+                "HF111",
                 f"LogisticRegression: c is {self.c}, iterations is {self.iterations}; both must be above 0",
             )
 

@@ -51,7 +51,7 @@ def time_split(
     delay
         How long after its event a row's label is known; not negative.
 
-    Raises `InputError` HF401 when either part would be empty, and HF101 when `holdout` is not positive,
+    Raises `InputError` HF401 when either part would be empty, and HF111 when `holdout` is not positive,
     `delay` is negative or the column has no time zone.
 
     >>> import polars as pl
@@ -66,12 +66,12 @@ def time_split(
 
     if holdout <= timedelta(0) or delay < timedelta(0):
         raise InputError(
-            "HF101", f"the holdout is {holdout}, a positive span of time, and the delay {delay}, not negative"
+            "HF111", f"the holdout is {holdout}, a positive span of time, and the delay {delay}, not negative"
         )
     dtype = frame.schema[event_time]
     if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
         raise InputError(
-            "HF101", f"the event time {event_time!r} is {dtype}: it must be a timestamp with a time zone"
+            "HF111", f"the event time {event_time!r} is {dtype}: it must be a timestamp with a time zone"
         )
     newest = frame[event_time].max()
     if not isinstance(newest, datetime):

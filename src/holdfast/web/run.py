@@ -22,7 +22,7 @@ IDLE_SECONDS: Final = 5
 def serve_page(store: Store, model: str, settings: Settings, *, started: Callable[[str], None]) -> None:
     """Show the page of `model` until SIGTERM or SIGINT.
 
-    `started` is told the URL once the socket listens. Raises `InputError` HF103 when the address cannot be listened on.
+    `started` is told the URL once the socket listens. Raises `InputError` HF507 when the address cannot be listened on.
     """
     with _bind(settings) as bound:
         port = bound.getsockname()[1]
@@ -46,7 +46,7 @@ def _bind(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.page_port))
     except OSError as error:
         raise InputError(
-            "HF103",
+            "HF507",
             f"the page cannot listen on {settings.host}:{settings.page_port}: {error.strerror or error}",
             state="no page is shown",
             next_command="set HOLDFAST_PAGE_PORT to a free port",

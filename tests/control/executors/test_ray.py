@@ -76,7 +76,7 @@ def test_results_come_in_order_and_errors_whole(executor: Executor, tmp_path: Pa
     else:
         pytest.fail("one of the two nodes never worked")
     assert list(executor.map(dying.once, [(str(tmp_path), number) for number in range(3)])) == list(range(3))
-    with pytest.raises(UnavailableError, match=r"HF302.*died"):
+    with pytest.raises(UnavailableError, match=r"HF312.*died"):
         list(executor.map(dying.always, [1]))
     with pytest.raises(InputError, match=r"HF201.*nowhere"):
         list(check_many(bulk.FEED, [tmp_path / "nowhere.csv"], executor))

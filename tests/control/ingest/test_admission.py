@@ -108,7 +108,7 @@ def test_nothing_learns_from_a_suspect_batch_until_somebody_accepts_it(
     ):
         train(store, model, cut, now_us=10)
     accepting.refuse_suspects(store, clean)
-    with pytest.raises(NotFoundError, match="HF303"):
+    with pytest.raises(NotFoundError, match="HF410"):
         accepting.accept(store, BatchId("flights", "d0"), reason="x", actor="ann", now_us=11)
     done = accepting.accept(store, BatchId("flights", "d1"), reason="a strike", actor="ann", now_us=11)
     assert ([row.check_name for row in done.violations], done.suspect) == (["rows"], ())
@@ -144,7 +144,7 @@ def test_a_refusal_is_over_when_it_was_corrected_or_settled(
     assert standing() == [("again", "repeat"), ("d1", "drop")]
     deliver(days[1], "d1", 13)
     assert standing() == []
-    with pytest.raises(NotFoundError, match="HF303"):
+    with pytest.raises(NotFoundError, match="HF410"):
         accepting.accept(store, BatchId("flights", "d1"), reason="x", actor="ann", now_us=14)
     with pytest.raises(RefusedError, match="HF207"):
         deliver(days[2].with_columns(delay=spoilt), "d2-wrong", 15)

@@ -211,7 +211,7 @@ def test_a_load_whose_files_were_swept_writes_them_again(
         assert load(_rows([1, 2])).state == "loaded"
         assert verify(store).clean
         sweep(3)
-        with pytest.raises(UnavailableError, match=r"HF302.*removed 3 times.*nothing was loaded"):
+        with pytest.raises(UnavailableError, match=r"HF313.*removed 3 times.*nothing was loaded"):
             load(_rows([3]), "d2")
     finally:
         failpoints.arm(None)
@@ -277,7 +277,7 @@ def test_a_source_that_cannot_be_used_is_refused_in_words(
 def test_a_missing_source_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"HF201.*gone.csv does not exist"):
         ingest(store, loader.FEED, "d1", tmp_path / "gone.csv", now_us=7)
-    with pytest.raises(InputError, match="HF101"):
+    with pytest.raises(InputError, match="HF109"):
         ingest(store, loader.FEED, "../d1", tmp_path / "gone.csv", now_us=7)
 
 
@@ -316,7 +316,7 @@ def test_a_snapshot_stands_still_and_is_read_by_other_engines(
     store: Store, load: Callable[..., LoadResult]
 ) -> None:
     """Published without copies: Polars and DuckDB read, by the Delta log, the rows that training reads."""
-    with pytest.raises(NotFoundError, match="HF303"):
+    with pytest.raises(NotFoundError, match="HF410"):
         snapshots.create(store, ["flights"], contract_hash="cc", now_us=1)
     load(_rows([1, 2]))
     cut = snapshots.create(store, ["flights"], contract_hash="cc", now_us=1)

@@ -164,7 +164,7 @@ def test_rows_that_refer_to_those_before_them_are_let_in_by_others_too(
 def test_tasks_of_a_process_that_died_run_again_in_their_place(tmp_path: Path) -> None:
     executor = LocalExecutor(1)
     assert list(executor.map(dying.once, [(str(tmp_path), number) for number in range(5)])) == list(range(5))
-    with pytest.raises(UnavailableError, match="HF302"):
+    with pytest.raises(UnavailableError, match="HF312"):
         list(executor.map(dying.always, [1, 2]))
     executor.close()
 

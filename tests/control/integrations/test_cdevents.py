@@ -173,7 +173,7 @@ def test_the_sink_takes_each_at_least_once(world, hook_server: HookServer) -> No
     url = hook_server.start()
     world.promote(world.add_version())
     hook_server.status = 503
-    with pytest.raises(Exception, match=r"HF209.*status 503"):
+    with pytest.raises(Exception, match=r"HF601.*status 503"):
         cdevents.announce(world.store, url)
     hook_server.status = 202
     assert cdevents.announce(world.store, url) == 2

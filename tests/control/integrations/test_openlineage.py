@@ -73,7 +73,7 @@ def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
     world.load(store, tmp_path, world.ALONE, 0)
     world.load(store, tmp_path, world.ALONE, 1)
     catalogue.refuses = True
-    with pytest.raises(UnavailableError, match=r"HF209.*did not take"):
+    with pytest.raises(UnavailableError, match=r"HF601.*did not take"):
         openlineage.announce(store, catalogue.url)
     assert catalogue.taken == []
     catalogue.refuses = False
@@ -141,7 +141,7 @@ def test_nobody_but_the_declared_catalogue_is_called(tmp_path: Path, catalogue: 
     thread.start()
     try:
         catalogue.redirects_to = f"http://127.0.0.1:{elsewhere.server_port}/"
-        with pytest.raises(UnavailableError, match=r"HF209.*did not take.*status 302"):
+        with pytest.raises(UnavailableError, match=r"HF601.*did not take.*status 302"):
             openlineage.announce(store, catalogue.url)
     finally:
         elsewhere.shutdown()

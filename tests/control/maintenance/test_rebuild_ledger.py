@@ -115,7 +115,7 @@ def test_a_load_that_the_ledger_forgot_is_found_and_made_known_again(
     shutil.copy(tmp_path / "older.db", again.root / "ledger.db")
     back = Store.open(again.root)
     (found,) = verify(back).findings
-    assert (found.code, found.subject) == ("HF302", "batch flights/day-3")
+    assert (found.code, found.subject) == ("HF309", "batch flights/day-3")
     assert len(_ids(back)) == len(rows) - 299
     done = repair(back, now_us=9)
     assert [each.subject for each in done.repairs] == ["batch flights/day-3"]

@@ -254,7 +254,7 @@ def test_slices_are_told_apart_only_by_columns_that_both_versions_have(begin):
     known = [column for column in CONTRACT.columns if column.name not in ("carrier", "late")]
     version = story.version(Contract(*known, key="id", event_time="at", label=CONTRACT.label))
     with pytest.raises(
-        InputError, match=f"HF101.*'carrier', and {version} has no such column; it has id, distance"
+        InputError, match=f"HF107.*'carrier', and {version} has no such column; it has id, distance"
     ):
         story.world.begin(version)
     with store.ledger.write() as connection:  # as an older release let it begin
@@ -268,7 +268,7 @@ def test_slices_are_told_apart_only_by_columns_that_both_versions_have(begin):
 
 def test_a_person_holds_a_canary_and_harm_is_stronger(begin):
     story = begin()
-    with pytest.raises(NotFoundError, match="HF303"):
+    with pytest.raises(NotFoundError, match="HF410"):
         pause.pause(story.world.store, "m", actor="ann", reason="lunch", now_us=story.world.tick())
     story.minutes(1)
     version = story.version()

@@ -100,9 +100,9 @@ def test_the_range_is_of_the_converted_value(plane: Plane) -> None:
             "HF502",
             "'distance' is declared as 'postal_code'; the contract says 'route_length'",
         ),
-        ({"unit": 7}, "HF501", "parameter 'unit' is a text of 1 to 64 characters"),
-        ({"unit": ""}, "HF501", "parameter 'unit'"),
-        ({"semantic": ["a"]}, "HF501", "parameter 'semantic'"),
+        ({"unit": 7}, "HF508", "parameter 'unit' is a text of 1 to 64 characters"),
+        ({"unit": ""}, "HF508", "parameter 'unit'"),
+        ({"semantic": ["a"]}, "HF508", "parameter 'semantic'"),
         ({"unit": "9**9**9**9"}, "HF502", "does not convert"),
     ],
 )

@@ -110,7 +110,7 @@ def test_what_was_computed_from_older_rows_is_not_published(store: Store) -> Non
 def test_what_the_ledger_refuses_is_told_and_not_taken_for_a_race(store: Store) -> None:
     nameless = Definition("delay_3h", None, "{}")  # type: ignore[arg-type] # the wrong value is the point
     with pytest.raises(
-        IntegrityError, match=r"(?is)HF302.*refuses batch flights/d1.*NOT.NULL.*nothing was loaded"
+        IntegrityError, match=r"(?is)HF309.*refuses batch flights/d1.*NOT.NULL.*nothing was loaded"
     ):
         _publish(store, definitions=(nameless,), basis=0)
     assert isinstance(_publish(store), Published)

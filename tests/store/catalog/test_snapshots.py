@@ -98,7 +98,7 @@ def test_a_delivery_that_is_not_whole_is_left_out(store: Store) -> None:
 def test_a_table_whose_every_row_waits_says_so(store: Store) -> None:
     load(store, "flights", "d2", 2)
     load(store, "weather", "d1", 1)
-    with pytest.raises(NotFoundError, match=r"HF303.*'flights' has no row.*1 of its batches wait"):
+    with pytest.raises(NotFoundError, match=r"HF410.*'flights' has no row.*1 of its batches wait"):
         cut(store, "flights", "weather")
     assert cut(store, "flights").held_back == ()
 
@@ -136,9 +136,9 @@ def test_a_change_of_zone_is_published_and_a_column_of_two_kinds_is_not(store: S
     )
     load(store, "flights", "d3", 3, word=7.5)
     made = cut(store, "flights")
-    with pytest.raises(InputError, match=r"HF202.*word"):
+    with pytest.raises(InputError, match=r"HF212.*word"):
         delta.publish(store, made.snapshot)
-    with pytest.raises(InputError, match=r"HF202.*word"):
+    with pytest.raises(InputError, match=r"HF212.*word"):
         data_files.read_rows(store, made.snapshot, "flights")
 
 

@@ -47,7 +47,7 @@ def test_a_ledger_that_cannot_be_opened_is_refused_in_words(tmp_path: Path, url:
 
 
 def test_a_root_that_cannot_be_made_is_refused_in_words() -> None:
-    with pytest.raises(HoldfastError, match=r"HF302.*/dev/null/store cannot be made"):
+    with pytest.raises(HoldfastError, match=r"HF307.*/dev/null/store cannot be made"):
         Store.open(Path("/dev/null/store"))
 
 

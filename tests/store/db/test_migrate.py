@@ -62,14 +62,14 @@ def test_a_ledger_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path) -
     with ledger.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     ledger.close()
-    with pytest.raises(IntegrityError, match=r"HF302.*9999.*newer Holdfast"):
+    with pytest.raises(IntegrityError, match=r"HF310.*9999.*newer Holdfast"):
         Ledger.open(url)
 
 
 @pytest.mark.parametrize("content", [b"this is no database, it is a letter to a friend " * 40, b"\0" * 5000])
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "ledger.db").write_bytes(content)
-    with pytest.raises(IntegrityError, match="HF302"):
+    with pytest.raises(IntegrityError, match=r"HF3(09|10)"):
         Store.open(tmp_path)
     assert (tmp_path / "ledger.db").read_bytes() == content
 
@@ -78,7 +78,7 @@ def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) 
     with sqlite3.connect(tmp_path / "ledger.db") as database:
         database.execute("CREATE TABLE addresses (name TEXT)")
     database.close()
-    with pytest.raises(IntegrityError, match=r"HF302.*addresses"):
+    with pytest.raises(IntegrityError, match=r"HF310.*addresses"):
         Store.open(tmp_path)
     assert set(_definitions(tmp_path / "ledger.db")) == {"addresses"}
 

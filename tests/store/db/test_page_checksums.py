@@ -95,7 +95,7 @@ def test_a_turned_bit_is_refused_and_turned_back(ledger: Path) -> None:
     whole, chance = ledger.read_bytes(), random.Random(SEED)
     for _ in range(6):
         turn(ledger, chance.randrange(len(whole)), 1 << chance.randrange(8))
-        with pytest.raises(IntegrityError, match=r"HF302.*altered.*repair-ledger") as refused:
+        with pytest.raises(IntegrityError, match=r"HF309.*altered.*repair-ledger") as refused:
             Store.open(ledger.parent)
         assert refused.value.state == "nothing was changed"
         assert "one bit" in recover(ledger.parent, now_us=1).mended
@@ -112,7 +112,7 @@ def test_any_bit_of_the_seal_itself_is_found_and_a_new_one_made(ledger: Path) ->
             page_checksums.read(ledger)
         turn(path, bit // 8, 1 << bit % 8)
     turn(path, 5, 1)
-    with pytest.raises(IntegrityError, match="HF302"):
+    with pytest.raises(IntegrityError, match="HF309"):
         Store.open(ledger.parent)
     assert "seal was damaged" in recover(ledger.parent, now_us=1).mended
     Store.open(ledger.parent).ledger.close()
@@ -123,7 +123,7 @@ def test_any_bit_of_the_seal_itself_is_found_and_a_new_one_made(ledger: Path) ->
 def test_what_is_more_than_one_bit_is_made_again_from_the_files(ledger: Path) -> None:
     turn(ledger, 20, 1)
     turn(ledger, 3 * page_checksums.PAGE_BYTES + 5, 64)
-    with pytest.raises(IntegrityError, match="HF302"):
+    with pytest.raises(IntegrityError, match="HF309"):
         Store.open(ledger.parent)
     done = recover(ledger.parent, now_us=1)
     assert (done.mended, done.old_ledger) == ("", "aside/ledger.1.db")
@@ -140,7 +140,7 @@ def test_damage_that_comes_while_it_is_read_is_never_sealed_anew(ledger: Path) -
     outcome = verify(store)
     assert outcome.broken_ledger
     assert not outcome.sealed
-    with pytest.raises(IntegrityError, match="HF302"):
+    with pytest.raises(IntegrityError, match="HF309"):
         change(store.ledger)
     store.ledger.close()
     os.close(descriptor)

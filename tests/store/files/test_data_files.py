@@ -109,10 +109,10 @@ def test_files_of_an_older_contract_are_read_by_the_newer(store: Store) -> None:
 
 def test_a_name_with_another_meaning_is_no_damage_either(store: Store) -> None:
     _loaded(store, FRAME, FRAME.with_columns(pl.col("id").cast(pl.String)))
-    with pytest.raises(InputError, match=r"HF202.*'id' is .* in some files"):
+    with pytest.raises(InputError, match=r"HF212.*'id' is .* in some files"):
         data_files.read_rows(store, 2, "flights")
     assert data_files.read_rows(store, 2, "flights", ["value"]).height == 6
-    with pytest.raises(InputError, match=r"HF202.*'value'"):
+    with pytest.raises(InputError, match=r"HF212.*'value'"):
         data_files.read_rows(store, 2, "flights", {"value": pl.String()})
 
 

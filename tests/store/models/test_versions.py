@@ -84,7 +84,7 @@ def test_a_number_names_a_version_the_models_own_first(store: Store) -> None:
     assert name_lookup.version(store, mine[1][:-3], "other") == mine[1]
     assert name_lookup.version(store, "v1", "other") == other
     assert name_lookup.version(store, other, "flights") == other
-    with pytest.raises(NotFoundError, match=f"HF303: 'v1' may be .*{other}.*more of the name"):
+    with pytest.raises(NotFoundError, match=f"HF314: 'v1' may be .*{other}.*more of the name"):
         name_lookup.version(store, "v1")
     with pytest.raises(NotFoundError, match="there is no version 'v77'"):
         versions.get(store, name_lookup.version(store, "v77"))

@@ -81,7 +81,7 @@ def test_no_flipped_bit_is_read_as_data(
     if position < len(data) - len(frames[-1]):
         whole = next(n for n in range(4) if position < sum(map(len, frames[: n + 1])))
         kept: list[object] = []
-        with pytest.raises(IntegrityError, match="HF301"):
+        with pytest.raises(IntegrityError, match="HF316"):
             read_into(kept, path)
         assert kept == [prediction(number) for number in range(whole)]
     else:  # the last record: as good as torn
@@ -98,7 +98,7 @@ def test_records_before_the_damage_are_kept(tmp_path: Path) -> None:
         for bounds in ({}, {"limit_bytes": 10}):
             records, offset = read(path, **bounds)
             assert (records, offset) == ([prediction(1)], len(frame(prediction(1))))
-            with pytest.raises(IntegrityError, match="HF301"):
+            with pytest.raises(IntegrityError, match="HF316"):
                 read(path, offset, **bounds)
 
 

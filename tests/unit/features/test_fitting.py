@@ -198,7 +198,7 @@ def test_json_of_a_newer_format_is_refused() -> None:
     ],
 )
 def test_declarations_that_the_contract_denies_are_refused(features: list[Any], because: str) -> None:
-    with pytest.raises(InputError, match=f"HF101.*{because}"):
+    with pytest.raises(InputError, match=f"HF10[459].*{because}"):
         fit(features, [RECENT], contract(), snapshot(1.0, 2.0))
 
 
@@ -207,14 +207,14 @@ def test_an_aggregate_named_like_a_column_is_refused() -> None:
         "hub", over="f", by="carrier", value="delay", known_at="left", window="1h", every="10min"
     )
     for aggregates in ([clash], [RECENT, RECENT]):
-        with pytest.raises(InputError, match="HF101"):
+        with pytest.raises(InputError, match="HF105"):
             fit([], aggregates, contract(), snapshot(1.0))
 
 
 @pytest.mark.parametrize(
     ("feature", "frame", "code"),
     [
-        (Passthrough("distance"), snapshot(1.0).drop("distance"), "HF202"),
+        (Passthrough("distance"), snapshot(1.0).drop("distance"), "HF408"),
         (Passthrough("distance"), snapshot(), "HF401"),
         (Impute("distance"), snapshot(None, None), "HF401"),
         (Log("distance"), snapshot(-1.0, 0.0), "HF401"),
@@ -244,7 +244,7 @@ def test_snapshots_that_teach_nothing_are_refused(feature: Any, frame: pl.DataFr
     ],
 )
 def test_declarations_that_cannot_be_meant_are_refused(declare: Any) -> None:
-    with pytest.raises(InputError, match="HF101"):
+    with pytest.raises(InputError, match=r"HF10[45]"):
         declare()
 
 

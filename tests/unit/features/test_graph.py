@@ -276,9 +276,9 @@ def test_values_that_the_contract_refuses_are_errors_and_not_guesses(column: str
 
 
 def test_frames_without_what_is_read_are_refused() -> None:
-    with pytest.raises(Exception, match=r"HF202.*wind"):
+    with pytest.raises(Exception, match=r"HF408.*wind"):
         feed_from_frame(FITTED.inputs, SNAPSHOT.drop("wind"))
-    with pytest.raises(Exception, match=r"HF202.*leaves"):
+    with pytest.raises(Exception, match=r"HF408.*leaves"):
         feed_from_frame(FITTED.inputs, SNAPSHOT.with_columns(pl.col("leaves").dt.replace_time_zone(None)))
 
 

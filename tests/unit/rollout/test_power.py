@@ -78,7 +78,7 @@ def test_words() -> None:
 
 def test_what_cannot_be_meant_is_refused() -> None:
     for step in (-1, 1, 2):
-        with pytest.raises(InputError, match="HF101"):
+        with pytest.raises(InputError, match="HF107"):
             power_of(Canary(steps=(10, 100)), TRAFFIC, step=step)
-    with pytest.raises(InputError, match="HF101"):
+    with pytest.raises(InputError, match="HF107"):
         MeasuredTraffic(0.0)

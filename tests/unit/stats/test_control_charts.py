@@ -62,7 +62,7 @@ def test_a_limit_is_found_for_a_run_length():
      lambda: chart_from_json({"kind": "p"}), lambda: chart_from_json({"kind": "ewma", "sigma": 3})],
 )  # fmt: skip
 def test_what_is_no_chart_is_refused(wrong):
-    with pytest.raises(InputError):
+    with pytest.raises(ValueError, match=r"must be above 0|is above 1|not the JSON of a chart"):
         wrong()
 
 

@@ -50,7 +50,6 @@ def test_a_classifier_that_tells_nothing_has_no_check():
     [
         lambda: prior_by_em(np.array([]), 0.5),
         lambda: prior_by_em(np.array([0.5]), 0.0),
-        lambda: prior_by_em(np.array([1.5]), 0.5),
         lambda: prior_shift(np.full(60, 0.5), np.full(100, 0.5), np.zeros(100, bool)),
         lambda: prior_shift(np.full(60, 0.5), np.full(300, 0.5), np.zeros(300, bool)),
     ],
@@ -58,6 +57,11 @@ def test_a_classifier_that_tells_nothing_has_no_check():
 def test_too_little_to_say_anything_is_refused(wrong):
     with pytest.raises(InputError, match="HF401"):
         wrong()
+
+
+def test_a_score_that_is_no_probability_is_refused():
+    with pytest.raises(ValueError, match="not a probability"):
+        prior_by_em(np.array([1.5]), 0.5)
 
 
 def test_divergences_grow_with_the_distance_and_stay_finite():

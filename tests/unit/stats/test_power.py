@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from holdfast.errors import InputError
 from holdfast.stats import BettingTest, HypergeometricTest
 from holdfast.stats.power import Detection, bad_units, score_loss
 
@@ -90,12 +89,12 @@ def test_the_median_counts_the_runs_that_found_nothing() -> None:
     ("rate", "mean", "windows"), [(1.5, 0.8, 5), (-0.1, 0.8, 5), (float("nan"), 0.8, 5), (0.1, 0.8, 0)]
 )
 def test_what_cannot_be_meant_is_refused(rate: float, mean: float, windows: int) -> None:
-    with pytest.raises(InputError, match="HF101"):
+    with pytest.raises(ValueError, match=r"nothing to simulate|no scores have"):
         bad_units(
             challenger_units=1, champion_units=1, base_rate=rate, risk_ratio=1.0, margin=1.0, log_bound=1.0,
             windows=windows, seed=1, runs=2,
         )  # fmt: skip
-    with pytest.raises(InputError, match="HF101"):
+    with pytest.raises(ValueError, match=r"no scores have|nothing to simulate"):
         score_loss(
             challenger_scores=1, champion_scores=1, mean=mean, spread=0.1, loss=0.9, margin=0.0, log_bound=1.0,
             windows=1, seed=1, runs=2,

@@ -224,7 +224,7 @@ def test_the_rate_by_two_features_keeps_combinations_apart() -> None:
 def test_a_wrong_declaration_names_what_is_wrong(make: object, words: str) -> None:
     with pytest.raises(HoldfastError, match=words) as wrong:
         make()  # type: ignore[operator]  # each entry is a constructor call
-    assert wrong.value.code == "HF101"
+    assert wrong.value.code == "HF111"
 
 
 def test_the_rate_refuses_a_huge_table() -> None:

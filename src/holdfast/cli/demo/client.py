@@ -57,7 +57,7 @@ class Caller:
     def ask(self, rows: Sequence[Mapping[str, Any]], units: Sequence[str]) -> list[str | None]:
         """Send each row as a request of its own, in order, over a few connections; returns the prediction ids.
 
-        A row that was not answered has None in its place. Raises `UnavailableError` HF504 when the server is gone.
+        A row that was not answered has None in its place. Raises `UnavailableError` HF506 when the server is gone.
         """
         answers: list[str | None] = [None] * len(rows)
         results: list[list[tuple[int, str | None]]] = [[] for _ in range(THREADS)]
@@ -91,7 +91,7 @@ class Caller:
                 self.tally.add(status, version)
         if failures:
             raise UnavailableError(
-                "HF504", f"the server at {self._host}:{self._port} went away: {failures[0]}"
+                "HF506", f"the server at {self._host}:{self._port} went away: {failures[0]}"
             )
         return answers
 
@@ -117,12 +117,12 @@ class Caller:
             connection.close()
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Return once the model is ready; `UnavailableError` HF504 after `seconds`."""
+        """Return once the model is ready; `UnavailableError` HF506 after `seconds`."""
         deadline = time.monotonic() + seconds
         while self.get(f"{self._path}/ready")[0] != 200:
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    "HF504", f"no server became ready at {self._host}:{self._port} within {seconds:g} s"
+                    "HF506", f"no server became ready at {self._host}:{self._port} within {seconds:g} s"
                 )
             time.sleep(0.05)
 
@@ -132,7 +132,7 @@ class Caller:
         while self.get("/holdfast/status")[1].get("table_version", 0) < table_version:
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    "HF504", f"the server did not see table version {table_version} within {seconds:g} s"
+                    "HF506", f"the server did not see table version {table_version} within {seconds:g} s"
                 )
             time.sleep(0.01)
 

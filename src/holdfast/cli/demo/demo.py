@@ -155,7 +155,7 @@ class Story:
             f"twice {loaded.duplicates:,}; verify: {len(outcome.findings)} findings"
         )
         if loaded.rows + loaded.quarantined != delivered or loaded.duplicates or outcome.findings:
-            raise RefusedError("HF301", "the tables do not hold exactly what was delivered", state=ENDS)
+            raise RefusedError("HF901", "the tables do not hold exactly what was delivered", state=ENDS)
         self._found |= {
             "rows_delivered": delivered,
             "rows_loaded": loaded.rows,

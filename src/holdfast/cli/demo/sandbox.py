@@ -72,7 +72,7 @@ class Stage:
         if directory.exists() and any(directory.iterdir()):
             if not (directory / MARK).exists():
                 raise InputError(
-                    "HF201",
+                    "HF101",
                     f"{directory} is not empty and not from a demonstration",
                     state="nothing was touched",
                     next_command="holdfast demo --directory DIR",
@@ -213,7 +213,7 @@ class Stage:
                 self.group.revive()
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    "HF504",
+                    "HF506",
                     f"waited {SETTLE_SECONDS:g} s in vain for {what}",
                     state=f"the logs are in {self.project.settings.root}",
                 )
@@ -239,7 +239,7 @@ def free_port(preferred: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise UnavailableError("HF504", "no port of 127.0.0.1 is free")
+    raise UnavailableError("HF507", "no port of 127.0.0.1 is free")
 
 
 def _cut(directory: Path, first: date, last: date) -> None:

@@ -13,8 +13,6 @@ from typing import Any, Final, TypeAlias, TypeVar, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.errors import InputError
-
 BINS: Final = 256
 """The number of bins of equal width of a column with both bounds."""
 
@@ -278,11 +276,11 @@ def is_same_kind(one: ColumnProfile, other: ColumnProfile) -> bool:
 def add(shapes: Sequence[ColumnProfile]) -> ColumnProfile:
     """Return the profile of all rows together. Counts add exactly; sums to the rounding of double precision.
 
-    The time between the last timestamp of one batch and the first of another is not counted. Raises `InputError`
-    HF101 if they are not of one kind, and without any profile.
+    The time between the last timestamp of one batch and the first of another is not counted. Raises `ValueError`
+    if they are not of one kind, and without any profile.
     """
     if not shapes or not all(is_same_kind(shapes[0], shape) for shape in shapes):
-        raise InputError("HF101", "only shapes of one kind, over the same bins, can be added")
+        raise ValueError("only shapes of one kind, over the same bins, can be added")
     match shapes[0]:
         case NumberProfile():
             return _add_numbers([shape for shape in shapes if isinstance(shape, NumberProfile)])

@@ -128,7 +128,7 @@ def suggest_contract(
     key, event_time, label
         What is known already; the rest is inferred.
 
-    Raises `InputError` HF101 for a name that no column can have.
+    Raises `InputError` HF104 for a name that no column can have.
 
     >>> rows = pl.DataFrame({"id": ["a", "b", "c"], "km": [1.0, 3.0, None]})
     >>> print(suggest_contract(rows, zone="UTC", facts={"km": ColumnFacts(unit="km")}).columns[1].line)

@@ -113,7 +113,7 @@ class Profile:
 
     @staticmethod
     def from_json(text: str) -> Profile:
-        """Return the profile that `to_json` wrote. Raises `InputError` HF101 if the text is not one.
+        """Return the profile that `to_json` wrote. Raises `InputError` HF108 if the text is not one.
 
         Recently read profiles are cached with what was computed from them: each batch of a feed is compared with the
         same earlier ones.
@@ -127,7 +127,7 @@ def _read(text: str) -> Profile:
         value = json.loads(text)
         if value["format"] != FORMAT:
             raise InputError(
-                "HF101", f"the profile has format {value['format']!r}; this Holdfast reads {FORMAT}"
+                "HF108", f"the profile has format {value['format']!r}; this Holdfast reads {FORMAT}"
             )
         values = {name: column_from_json(shape) for name, shape in value["values"].items()}
         return Profile(
@@ -138,7 +138,7 @@ def _read(text: str) -> Profile:
             {name: LabelSums(**parts) for name, parts in value["by_label"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError("HF101", f"this is not the JSON of a profile: {error!r}") from error
+        raise InputError("HF108", f"this is not the JSON of a profile: {error!r}") from error
 
 
 def profile_batch(contract: Contract, valid: pl.DataFrame) -> Profile:
@@ -171,11 +171,11 @@ def profile_batch(contract: Contract, valid: pl.DataFrame) -> Profile:
 def merge(profiles: Sequence[Profile]) -> Profile:
     """Return the profile of the rows of all `profiles`: their sum, independent of order and grouping.
 
-    A column that some of them lack is summed over those that have it. Raises `InputError` HF101 if a column has
+    A column that some of them lack is summed over those that have it. Raises `ValueError` if a column has
     different kinds or bounds in them, and if there is no profile.
     """
     if not profiles:
-        raise InputError("HF101", "no profile was given to merge")
+        raise ValueError("no profile was given to merge")
     return Profile(
         sum(profile.rows for profile in profiles),
         _merge_columns([profile.columns for profile in profiles]),
@@ -195,7 +195,7 @@ def merge(profiles: Sequence[Profile]) -> Profile:
 def merge_compatible(profiles: Sequence[Profile]) -> tuple[Profile, tuple[str, ...]]:
     """Merge `profiles` without the columns that cannot be added; also return the names of these.
 
-    Raises `InputError` HF101 when there is no profile.
+    Raises `ValueError` when there is no profile.
 
     >>> low, high = (Profile(1, {"v": profile_numbers(np.ones(1), 0, (0.0, top))}, {}) for top in (2.0, 4.0))
     >>> merge_compatible([low, high])[1]

@@ -1,6 +1,6 @@
 """The column types of a row, and what each guarantees.
 
-A declaration that contradicts itself fails here, with HF101, before any row is read.
+A declaration that contradicts itself fails here, with HF104, before any row is read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NOT_PLACES: Final = ("Factory", "localtime", "posixrules")
 
 
 def _column_error(name: str, why: str) -> InputError:
-    return InputError("HF101", f"column {name!r}: {why}")
+    return InputError("HF104", f"column {name!r}: {why}")
 
 
 def _check_bounds(name: str, low: float | None, high: float | None) -> None:

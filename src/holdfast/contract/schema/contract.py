@@ -68,7 +68,7 @@ class Contract:
     Raises
     ------
     InputError
-        HF101 if the declaration contradicts itself.
+        HF104 if the declaration contradicts itself.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class Contract:
         rowwise = [kind for kind in _COLUMN_TYPES.values() if kind is not Label]
         stray = [column for column in columns if type(column) not in rowwise]
         if stray:
-            raise InputError("HF101", f"{stray[0]!r} cannot be a column; a label goes into label=")
+            raise InputError("HF104", f"{stray[0]!r} cannot be a column; a label goes into label=")
         every = columns if label is None else (*columns, label)
         object.__setattr__(self, "columns", every)
         object.__setattr__(self, "key", (key,) if isinstance(key, str) else tuple(key))
@@ -136,10 +136,10 @@ class Contract:
         return value
 
     def column(self, name: str) -> Column:
-        """Return the column of that name. Raises `InputError` HF101 if there is none."""
+        """Return the column of that name. Raises `InputError` HF104 if there is none."""
         found: Column | None = self.__dict__["_by_name"].get(name)
         if found is None:
-            raise InputError("HF101", f"the contract has no column {name!r}; it has {', '.join(self.names)}")
+            raise InputError("HF104", f"the contract has no column {name!r}; it has {', '.join(self.names)}")
         return found
 
     def to_json(self) -> str:
@@ -150,12 +150,12 @@ class Contract:
 
     @classmethod
     def from_json(cls, text: str) -> Contract:
-        """Return the contract that `to_json` wrote. Raises `InputError` HF101 if the text is not one."""
+        """Return the contract that `to_json` wrote. Raises `InputError` HF108 if the text is not one."""
         try:
             value = json.loads(text)
             if value["format"] != FORMAT:
                 raise InputError(
-                    "HF101",
+                    "HF108",
                     f"the contract has JSON format {value['format']!r}; this Holdfast reads {FORMAT}",
                     next_command="read it with the Holdfast that wrote it",
                 )
@@ -171,7 +171,7 @@ class Contract:
                 unique=[tuple(names) for names in value["unique"]],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError("HF101", f"this is not the JSON of a contract: {error!r}") from error
+            raise InputError("HF108", f"this is not the JSON of a contract: {error!r}") from error
 
     def __hash__(self) -> int:
         return hash(self.hash)
@@ -190,9 +190,9 @@ class Contract:
     def _check(self) -> None:
         if len(set(self.names)) != len(self.columns):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise InputError("HF101", f"the contract names {', '.join(twice)} more than once")
+            raise InputError("HF104", f"the contract names {', '.join(twice)} more than once")
         if not self.key or len(set(self.key)) != len(self.key):
-            raise InputError("HF101", f"the key {self.key!r} must name at least one column, each once")
+            raise InputError("HF104", f"the key {self.key!r} must name at least one column, each once")
         for name in self.key:
             self._must_be(name, _KEY_TYPES, "part of the key")
             self._must_be_there(name, "part of the key")
@@ -206,35 +206,35 @@ class Contract:
     def _check_unique(self) -> None:
         for names in self.unique:
             if not names or len(set(names)) != len(names):
-                raise InputError("HF101", f"unique={names!r} must name at least one column, each once")
+                raise InputError("HF104", f"unique={names!r} must name at least one column, each once")
             for name in names:
                 self._must_be(name, _KEY_TYPES, "part of what is unique")
         sets = [frozenset(names) for names in (self.key, *self.unique)]
         for place, names in enumerate(self.unique, start=1):
             if sets[place] in sets[:place]:
-                raise InputError("HF101", f"unique={names!r} is stated twice, or is the key")
+                raise InputError("HF104", f"unique={names!r} is stated twice, or is the key")
 
     def _check_rules(self) -> None:
         for rule in self.rules:
             if not isinstance(rule, Rule):
-                raise InputError("HF101", f"{rule!r} is no rule; write Rule(name, expression)")
+                raise InputError("HF104", f"{rule!r} is no rule; write Rule(name, expression)")
             check_rule(rule, self.__dict__["_by_name"])
         used = [*self.names, *(rule.name for rule in self.rules)]
         twice = sorted({name for name in used if used.count(name) > 1})
         if twice:
             raise InputError(
-                "HF101", f"rules must not share a name with a column or a rule: {', '.join(twice)}"
+                "HF104", f"rules must not share a name with a column or a rule: {', '.join(twice)}"
             )
 
     def _must_be(self, name: str, kinds: tuple[type[Column], ...], role: str) -> None:
         column = self.column(name)
         if not isinstance(column, kinds):
             wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise InputError("HF101", f"{name!r} is a {type(column).__name__}; {role} must be {wanted}")
+            raise InputError("HF104", f"{name!r} is a {type(column).__name__}; {role} must be {wanted}")
 
     def _must_be_there(self, name: str, role: str) -> None:
         if not isinstance(self.column(name).missing, Reject):
-            raise InputError("HF101", f"{name!r} is {role}, so its missing policy must be Reject()")
+            raise InputError("HF104", f"{name!r} is {role}, so its missing policy must be Reject()")
 
 
 def _name_tuples(unique: Iterable[str | Iterable[str]] | str) -> Iterator[tuple[str, ...]]:

@@ -42,7 +42,7 @@ class Expression:
     """A condition or value that `col` begins and operators extend; made of columns and constants only.
 
     It has no truth value: Python's `and`, `or`, `not`, `in` and chained comparisons, which would silently use one,
-    raise HF101 instead. Write `&`, `|`, `~`, `.is_in(...)` and `.between(low, high)`.
+    raise HF104 instead. Write `&`, `|`, `~`, `.is_in(...)` and `.between(low, high)`.
     """
 
     node: Node
@@ -112,7 +112,7 @@ class Expression:
 
     def __bool__(self) -> NoReturn:
         raise InputError(
-            "HF101",
+            "HF104",
             f"the expression {format_node(self.node)} has no truth value of its own",
             state="nothing was declared",
             next_command="write & for and, | for or, ~ for not, .is_in(...) for in, .between(low, high) for a chain",
@@ -187,7 +187,7 @@ class Rule:
     Raises
     ------
     InputError
-        HF101 if it is no expression; and, when a contract takes the rule, if a column does not exist or the
+        HF104 if it is no expression; and, when a contract takes the rule, if a column does not exist or the
         types and units of the operands do not fit.
 
     Examples
@@ -228,7 +228,7 @@ class Rule:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Rule:
-        """Return the rule that `to_json` wrote. Raises `InputError` HF101 if the value is no rule."""
+        """Return the rule that `to_json` wrote. Raises `InputError` HF104 if the value is no rule."""
         try:
             return cls(value["name"], Expression(from_json(value["must"])))
         except (KeyError, TypeError, ValueError, RecursionError) as error:

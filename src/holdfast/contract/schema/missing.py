@@ -72,7 +72,7 @@ SHORTHAND: Final[dict[str, Missing]] = {
 
 
 def as_policy(missing: Missing | str) -> Missing:
-    """Return the policy that a shorthand names, or the given policy. Raises `InputError` HF101 for an unknown word.
+    """Return the policy that a shorthand names, or the given policy. Raises `InputError` HF104 for an unknown word.
 
     >>> as_policy("median")
     Median(flag=False)
@@ -82,7 +82,7 @@ def as_policy(missing: Missing | str) -> Missing:
     found = SHORTHAND.get(missing)
     if found is None:
         raise InputError(
-            "HF101", f"{missing!r} is not a missing policy: use {', '.join(SHORTHAND)} or Constant(value)"
+            "HF104", f"{missing!r} is not a missing policy: use {', '.join(SHORTHAND)} or Constant(value)"
         )
     return found
 
@@ -105,7 +105,7 @@ def policy_json(policy: Missing) -> dict[str, Scalar]:
 
 
 def policy_from_json(value: dict[str, Any]) -> Missing:
-    """Return the policy that `policy_json` wrote. Raises `InputError` HF101 for an unknown policy."""
+    """Return the policy that `policy_json` wrote. Raises `InputError` HF108 for an unknown policy."""
     kind, flag = value["policy"], value.get("flag", False)
     match kind:
         case "reject":
@@ -119,7 +119,7 @@ def policy_from_json(value: dict[str, Any]) -> Missing:
         case "keep":
             return Keep(flag)
         case _:
-            raise InputError("HF101", f"{kind!r} is not a missing policy of this Holdfast")
+            raise InputError("HF108", f"{kind!r} is not a missing policy of this Holdfast")
 
 
 def fill_values(policies: Mapping[str, Missing], frame: pl.DataFrame) -> dict[str, Scalar]:

@@ -88,7 +88,7 @@ OPERATORS: Final[dict[str, str]] = {
 
 
 def make_literal(value: object) -> Literal:
-    """Return the node of a constant. Raises `InputError` HF101 if a rule cannot hold it."""
+    """Return the node of a constant. Raises `InputError` HF104 if a rule cannot hold it."""
     match value:
         case bool():
             return Literal("boolean", value)
@@ -166,7 +166,7 @@ def to_json(node: Node) -> dict[str, Any]:
 
 
 def from_json(value: Mapping[str, Any]) -> Node:
-    """Return the expression that `to_json` wrote. Raises `KeyError`, `TypeError`, `ValueError` or HF101 if it is
+    """Return the expression that `to_json` wrote. Raises `KeyError`, `TypeError`, `ValueError` or HF104 if it is
     invalid.
     """
     if "column" in value:
@@ -210,7 +210,7 @@ def columns_of(node: Node) -> Iterator[str]:
 
 
 def check_pattern(pattern: object) -> None:
-    """Raise HF101 if `pattern` is not a regular expression of Python's `re`."""
+    """Raise HF104 if `pattern` is not a regular expression of Python's `re`."""
     try:
         re.compile(pattern if isinstance(pattern, str) else "(")
     except re.error as error:
@@ -219,4 +219,4 @@ def check_pattern(pattern: object) -> None:
 
 def declaration_error(why: str) -> InputError:
     """Return the error of an impossible declaration."""
-    return InputError("HF101", why, state="nothing was declared")
+    return InputError("HF104", why, state="nothing was declared")

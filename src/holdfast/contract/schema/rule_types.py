@@ -76,20 +76,20 @@ _COMPARISONS: Final = ("==", "!=", "<", "<=", ">", ">=")
 
 
 def check_rule(rule: Rule, columns: Columns) -> TypedNode:
-    """Return the types of all parts of `rule` over `columns`. Raises `InputError` HF101 if they do not fit."""
+    """Return the types of all parts of `rule` over `columns`. Raises `InputError` HF104 if they do not fit."""
     try:
         typed = infer_types(rule.expression.node, columns)
     except _TypeMismatchError as error:
-        raise InputError("HF101", f"rule {rule.name!r}: {error}", state="nothing was declared") from error
+        raise InputError("HF104", f"rule {rule.name!r}: {error}", state="nothing was declared") from error
     if typed.kind is not ValueType.BOOLEAN:
         raise InputError(
-            "HF101",
+            "HF104",
             f"rule {rule.name!r}: {format_node(typed.node)} is a {typed.kind}, and a rule is true or false",
             state="nothing was declared",
             next_command="compare it with something",
         )
     if not rule.columns:
-        raise InputError("HF101", f"rule {rule.name!r} reads no column", state="nothing was declared")
+        raise InputError("HF104", f"rule {rule.name!r} reads no column", state="nothing was declared")
     return typed
 
 

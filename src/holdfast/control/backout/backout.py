@@ -96,7 +96,7 @@ def back_out(
 
     However often and from however many processes it is asked for, it is done once: one that is under way is carried on,
     and one that is done is told. A load under the same id that came after the one that is under way is backed out after it,
-    for its own reason. Raises `NotFoundError` HF211 when the batch was never loaded, `UnavailableError` HF302
+    for its own reason. Raises `NotFoundError` HF211 when the batch was never loaded, `UnavailableError` HF311
     when other loads come first again and again; then the same command carries on.
     """
     with store.ledger.read() as connection:
@@ -163,7 +163,7 @@ def _finish(store: Store, backout: int, now_us: int) -> int:
 
 def _overtaken(doing: str, state: str) -> UnavailableError:
     return UnavailableError(
-        "HF302",
+        "HF311",
         f"other writers came first {_MOST_ATTEMPTS} times while {doing}",
         state=state,
         next_command="the same command again, or holdfast control",

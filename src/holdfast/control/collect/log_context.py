@@ -71,14 +71,14 @@ def _comparable(store: Store, row: RolloutRow) -> tuple[str, ...]:
 
 
 def refuse_unguarded(store: Store, policy: Canary, challenger: str, champion: str | None) -> None:
-    """Raise `InputError` HF101 where `policy` guards slices by a column that one of both versions is not asked with: the
+    """Raise `InputError` HF107 where `policy` guards slices by a column that one of both versions is not asked with: the
     guard would see nothing. A version whose file cannot be read is for others to tell."""
     for version in (challenger, champion):
         known = () if version is None or not policy.slices else _known_columns(store, version)
         for name in policy.slices if known else ():
             if name not in known:
                 raise InputError(
-                    "HF101",
+                    "HF107",
                     f"the slices of the rollout are by {name!r}, and {version} has no such column; "
                     f"it has {', '.join(known)}",
                     state="nothing was written",

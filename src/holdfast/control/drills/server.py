@@ -47,7 +47,7 @@ class Child:
         except OSError as error:
             self._errors.close()
             raise UnavailableError(
-                "HF504",
+                "HF506",
                 f"the server on the copy cannot be started: {error}",
                 state="nothing was drilled",
                 next_command="holdfast verify",
@@ -64,7 +64,7 @@ class Child:
         if not address.startswith("http"):
             self.__exit__()
             raise UnavailableError(
-                "HF504",
+                "HF506",
                 "the server on the copy did not start",
                 state="nothing was drilled",
                 next_command="holdfast verify",
@@ -80,7 +80,7 @@ class Child:
         self._errors.close()
 
     def wait(self, holds: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
-        """The server's status once it `holds`; `UnavailableError` HF504 when it does not in time."""
+        """The server's status once it `holds`; `UnavailableError` HF506 when it does not in time."""
         until = time.monotonic() + seconds
         status: dict[str, Any] = {}
         while time.monotonic() < until:
@@ -93,7 +93,7 @@ class Child:
                 pass  # it may still be starting; how long it may take is stated
             time.sleep(0.02)
         raise UnavailableError(
-            "HF504",
+            "HF506",
             f"the server of the drill was not as it should be within {seconds:g} s: {status.get('trouble') or status}"[
                 :400
             ],

@@ -16,7 +16,7 @@ from holdfast.contract.evolution.diff import compare
 from holdfast.control.evaluation.sandbox import Tried, tried
 from holdfast.control.training.examples import read_examples, split_days, with_aggregates
 from holdfast.declaration import Model
-from holdfast.errors import ConflictError, InputError
+from holdfast.errors import ConflictError, NotFoundError
 from holdfast.features import Aggregate, aggregates_from_json
 from holdfast.qualify import (
     GateResult,
@@ -121,14 +121,14 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
     end stays registered and may be judged again. The heuristic beside a candidate is judged first, when it
     was not yet.
 
-    Raises `NotFoundError` HF303 for an unknown version, `InputError` HF101 when it belongs to another model,
-    `RefusedError` HF406 for a tainted one, also when it was tainted meanwhile, and `ConflictError` HF403 when somebody
+    Raises `NotFoundError` HF303 for an unknown version and for one of another model,
+    `RefusedError` HF406 for a tainted one, also when it was tainted meanwhile, and `ConflictError` HF304 when somebody
     else ended the judgement first.
     """
     row = versions.get(store, version)
     if row.model != model.name:
-        raise InputError(
-            "HF101",
+        raise NotFoundError(
+            "HF303",
             f"{version} is a version of {row.model!r}, not of {model.name!r}",
             state="nothing was judged",
             next_command="holdfast status",

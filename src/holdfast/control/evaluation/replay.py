@@ -22,7 +22,7 @@ from holdfast.control.collect.log_context import slicer_of
 from holdfast.control.collect.shadow_pairs import Slicer, no_slices
 from holdfast.control.evaluation.sandbox import tried
 from holdfast.declaration import Model
-from holdfast.errors import HoldfastError, InputError
+from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.features import FittedFeatures, OnlineTable, entity_key
 from holdfast.qualify import GateResult
 from holdfast.records import Progress, Verdict
@@ -130,7 +130,7 @@ def replay(
         Is told how many rows are answered, of how many.
 
     The candidate runs in a process of its own, bounded as in qualification. Raises `NotFoundError` HF303 for an unknown
-    version, `InputError` HF101 for one of another model, `RefusedError` HF406 for a tainted one.
+    version and for one of another model, `RefusedError` HF406 for a tainted one.
     """
     candidate = _candidate(store, model, version)
     wanted = requests or model.rollout.replay_requests or DEFAULT_REQUESTS
@@ -163,8 +163,8 @@ def is_due(store: Store, model: Model, version: str) -> bool:
 def _candidate(store: Store, model: Model, version: str) -> _Candidate:
     row = versions.get(store, version)
     if row.model != model.name:
-        raise InputError(
-            "HF101",
+        raise NotFoundError(
+            "HF303",
             f"{version} is a version of {row.model!r}, not of {model.name!r}",
             state="nothing was replayed",
             next_command="holdfast status",

@@ -29,7 +29,7 @@ class Executor(Protocol):
     def map(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
         """The result of each item, in their order. Items are taken a few ahead of the results, as there is room for them.
 
-        What a task raises is raised in its place; `UnavailableError` HF302 when those who ran a task died of it again and
+        What a task raises is raised in its place; `UnavailableError` HF312 when those who ran a task died of it again and
         again, or the cluster is gone. When the generator is closed, what was begun beyond that place is ended.
         """
         ...
@@ -107,7 +107,7 @@ class LocalExecutor:
 def gave_up(deaths: int) -> UnavailableError:
     """The error of a task of which those who ran it died."""
     return UnavailableError(
-        "HF302",
+        "HF312",
         f"who ran a task died {deaths} times, the last time for good",
         state="what was acknowledged before is kept, the rest is as if it had never begun",
         next_command="look for a lack of memory on the workers, then the same command again",

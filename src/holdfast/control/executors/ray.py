@@ -36,7 +36,7 @@ class RayExecutor:
     def connect(cls, address: str = "") -> RayExecutor:
         """Connect to the cluster at `address` ("host:port", or "auto"), or start one on this machine, on its loopback alone.
 
-        A process that is connected already stays so. Raises `UnavailableError` HF302 when the cluster cannot be reached.
+        A process that is connected already stays so. Raises `UnavailableError` HF312 when the cluster cannot be reached.
         """
         if ray.is_initialized():
             return cls(begun=False)
@@ -51,7 +51,7 @@ class RayExecutor:
             ray.init(address=address or _OWN, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
             raise UnavailableError(
-                "HF302",
+                "HF312",
                 f"the Ray cluster {address or 'of this machine'} cannot be reached: {error}",
                 state="nothing was changed",
                 next_command="ray status, or the same command with --executor local",
@@ -92,7 +92,7 @@ class RayExecutor:
             raise gave_up(MOST_DEATHS + 1) from error
         except (RaySystemError, RayError) as error:
             raise UnavailableError(
-                "HF302",
+                "HF312",
                 f"the Ray cluster failed: {type(error).__name__}: {error}",
                 state="what was acknowledged before is kept, the rest is as if it had never begun",
                 next_command="the same command again",

@@ -33,7 +33,7 @@ def signature(key: str, body: bytes, *, now_us: int) -> str:
 def post(url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: float) -> tuple[int, bytes]:
     """The status and the body of the answer, of which at most `ANSWER_BYTES` and one more byte are read.
 
-    Redirects are answers like any other: nothing but `url` is called, and no proxy. Raises `UnavailableError` HF209 when no
+    Redirects are answers like any other: nothing but `url` is called, and no proxy. Raises `UnavailableError` HF601 when no
     whole answer came within `within_seconds`, counted from the call to the last byte, however it trickles.
     """
     said: list[tuple[int, bytes] | Exception] = []
@@ -62,23 +62,23 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: f
             raise found
         case answer:
             return answer
-    raise UnavailableError("HF209", words, state="nothing is lost: it is asked or told again") from found
+    raise UnavailableError("HF601", words, state="nothing is lost: it is asked or told again") from found
 
 
 def tell(
     url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: float, who: str, next_command: str
 ) -> None:
-    """Post an event to `who`, and be sure that it was taken: `UnavailableError` HF209 unless the answer is a 2xx in time."""
+    """Post an event to `who`, and be sure that it was taken: `UnavailableError` HF601 unless the answer is a 2xx in time."""
     refused = f"{who} at {url} did not take an event"
     try:
         status, _ = post(url, body, headers, within_seconds=within_seconds)
     except UnavailableError as error:
         raise UnavailableError(
-            "HF209", f"{refused}: {error.what}", state=error.state, next_command=next_command
+            "HF601", f"{refused}: {error.what}", state=error.state, next_command=next_command
         ) from error
     if not 200 <= status < 300:
         raise UnavailableError(
-            "HF209",
+            "HF601",
             f"{refused}: it answered with status {status}",
             state="nothing is lost: it is told again",
             next_command=next_command,

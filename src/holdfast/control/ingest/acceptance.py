@@ -49,14 +49,14 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
     """Note that `actor` accepts every open violation of the batch, because of `reason`; one transaction.
 
     The feed flows again when no other batch of it is suspect. Of a delivery that was refused nothing is loaded by that: the
-    refusal is settled, and the feed refuses no more when it was the last. Raises `NotFoundError` HF303 when the batch has no
+    refusal is settled, and the feed refuses no more when it was the last. Raises `NotFoundError` HF410 when the batch has no
     open violation.
     """
     with store.ledger.write() as connection:
         open_ones = tuple(violations.accept(connection, batch, actor=actor, now_us=now_us))
         if not open_ones:
             raise NotFoundError(
-                "HF303",
+                "HF410",
                 f"batch {batch} broke no expectation that stands and is not accepted yet",
                 state="nothing was changed",
                 next_command=f"holdfast feeds {batch.feed}",
@@ -76,13 +76,13 @@ def accept_all(store: Store, feed: str, *, reason: str, actor: str, now_us: int)
     """Note that `actor` accepts every batch of `feed` that was made known again from its files, because of `reason`; one
     transaction.
 
-    Only that is accepted of them; what else is wrong with a batch stays. Raises `NotFoundError` HF303 when there is none.
+    Only that is accepted of them; what else is wrong with a batch stays. Raises `NotFoundError` HF410 when there is none.
     """
     with store.ledger.write() as connection:
         count = violations.accept_adopted(connection, feed, actor=actor, now_us=now_us)
         if not count:
             raise NotFoundError(
-                "HF303",
+                "HF410",
                 f"feed {feed} has no batch that was made known again and is not accepted yet",
                 state="nothing was changed",
                 next_command=f"holdfast feeds {feed}",
@@ -102,7 +102,7 @@ def accept_incomplete(
 ) -> tuple[str, ...]:
     """Note that `actor` wants the loaded batch in the next cuts although feeds of its group lack it; those feeds.
 
-    `groups` says of each feed which group it is of. Raises `NotFoundError` HF303 when the batch waits for nobody.
+    `groups` says of each feed which group it is of. Raises `NotFoundError` HF410 when the batch waits for nobody.
     """
     with store.ledger.write() as connection:
         held = [
@@ -110,7 +110,7 @@ def accept_incomplete(
         ]
         if not held:
             raise NotFoundError(
-                "HF303",
+                "HF410",
                 f"batch {batch} waits for no other feed: it is not loaded, or in every cut already",
                 state="nothing was changed",
                 next_command=f"holdfast feeds {batch.feed}",

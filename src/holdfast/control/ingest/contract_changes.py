@@ -126,14 +126,14 @@ def record(
 def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) -> ContractChange:
     """Take upon oneself that the contract of `feed` changes from that of its newest batch to the declared one.
 
-    The next load goes on; the event keeps every difference and `reason`. Raises `NotFoundError` HF303 when there is
+    The next load goes on; the event keeps every difference and `reason`. Raises `NotFoundError` HF410 when there is
     nothing to accept, and `RefusedError` HF210 while rows are live that would be read wrongly.
     """
     with store.ledger.write() as connection:
         before, after = contracts.newest_of(connection, feed.name), feed.contract
         if before is None or before == after.hash:
             raise NotFoundError(
-                "HF303",
+                "HF410",
                 f"feed {feed.name!r} was loaded under the contract that is declared: there is no change to accept",
                 state="nothing was changed",
                 next_command="holdfast contract show",
@@ -154,13 +154,13 @@ def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, n
     """Take upon oneself that callers of `model` who do not follow from its champion's contract to the declared one will be
     refused. The signature gate of the next judgement counts it.
 
-    Raises `NotFoundError` HF303 when there is no champion or no change, `RefusedError` HF210 when the change breaks callers
+    Raises `NotFoundError` HF410 when there is no champion or no change, `RefusedError` HF210 when the change breaks callers
     that cannot follow: that is a new model.
     """
     champion = versions.champion(store, model.name)
     if champion is None or champion.contract_hash == model.contract.hash:
         raise NotFoundError(
-            "HF303",
+            "HF410",
             f"model {model.name!r} has no champion with another contract: there is no change to accept",
             state="nothing was changed",
             next_command="holdfast contract show",

@@ -271,7 +271,7 @@ def _publish(
         if not isinstance(outcome, Overtaken):
             return outcome, judged
     raise UnavailableError(
-        "HF302",
+        "HF311",
         f"other loads of {prepared.batch.feed} came first {_MOST_ATTEMPTS} times",
         state="nothing was loaded",
         next_command="the same command again",
@@ -310,7 +310,7 @@ def _rows(store: Store, feed: Feed, prepared: Prepared) -> pl.DataFrame:
 
 def _always_swept(identity: BatchId) -> UnavailableError:
     return UnavailableError(
-        "HF302",
+        "HF313",
         f"the files of batch {identity} were removed {_MOST_SWEEPS} times while it was loaded",
         state="nothing was loaded",
         next_command="keep the store on a file system with locks (flock), then the same command again",

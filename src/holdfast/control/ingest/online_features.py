@@ -87,7 +87,7 @@ def backfill(store: Store, feeds: Sequence[Feed], aggregates: Sequence[Aggregate
     """Compute `aggregates` from all rows of `feeds` where their values lack some; the number of values written.
 
     One transaction for each feed. When this returns, a server that reads one of `aggregates` gets what `join_as_of`
-    over the same rows gives for it, as far back as the server holds values. Raises `UnavailableError` HF302 when other
+    over the same rows gives for it, as far back as the server holds values. Raises `UnavailableError` HF311 when other
     loads come first again and again.
     """
     return sum(
@@ -110,7 +110,7 @@ def _backfill(store: Store, feed: Feed, aggregates: Sequence[Aggregate], now_us:
         ):
             return len(values)
     raise UnavailableError(
-        "HF302",
+        "HF311",
         f"other loads of {feed.name} came first {_MOST_ATTEMPTS} times",
         state="the aggregates are as they were",
         next_command="the same command again",

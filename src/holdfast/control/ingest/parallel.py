@@ -134,7 +134,7 @@ def check_many(feed: Feed, deliveries: Sequence[Spec], executor: Executor) -> It
 def profile_many(store: Store, contract: Contract, found: Sequence[FileFacts], executor: Executor) -> Profile:
     """The profile of the rows of `found`, files of a table of `contract`: each file's own, added up in their order.
 
-    Raises as `files.read` does, and `InputError` HF101 when there is no file.
+    Raises as `files.read` does, and `ValueError` when there is no file.
     """
     tasks = [(str(store.root), contract, fact) for fact in found]
     with closing(executor.map(_profile, tasks)) as profiles:

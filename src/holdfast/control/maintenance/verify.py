@@ -29,7 +29,7 @@ from holdfast.store.maintenance import (
 
 _DAMAGED: Final = "HF301"
 _REPEATED: Final = "HF206"
-_LEDGER: Final = "HF302"
+_LEDGER: Final = "HF309"
 _RESTORE: Final = "holdfast verify --repair --backup BACKUP; until then nothing that reads it will run"
 _FORGOTTEN: Final = (
     "all its files are there, and the ledger does not know it: it lost the transaction that published them"
@@ -103,7 +103,7 @@ def verify(
 
     Guarantee: every file that the ledger names is read to its last byte; one changed bit in one of them is a
     finding, and so are rows whose key their feed holds in another batch too (HF206), and a load that lies there whole
-    while the ledger does not know it (HF302). A ledger on SQLite that was closed by everybody is held against its seal: one
+    while the ledger does not know it (HF309). A ledger on SQLite that was closed by everybody is held against its seal: one
     changed bit is a finding. One that is in use, or that a killed process left, is held against itself and the files alone.
     """
     try:

@@ -18,7 +18,7 @@ UNSAID: Final = "asked for by a person"
 def pause(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
     """Pause the canary of `model` at its share: evidence goes on, and so does a roll-back for harm. The rollout's number.
 
-    Asking again keeps another reason, when one is given, and else writes nothing. Raises `NotFoundError` HF303 when no
+    Asking again keeps another reason, when one is given, and else writes nothing. Raises `NotFoundError` HF410 when no
     rollout is under way, `RefusedError` HF404 when it is in a state that cannot be paused, `ConflictError` HF404 when it
     moved meanwhile: then ask again.
     """
@@ -38,7 +38,7 @@ def _move(
         row = rollouts.under_way_in(connection, model)
         if row is None:
             raise NotFoundError(
-                "HF303",
+                "HF410",
                 f"no rollout of {model!r} is under way",
                 state="nothing was written",
                 next_command="holdfast rollout start",

@@ -29,12 +29,12 @@ ROLLED_BACK: Final = {Part.SERVING_CONFIG: "configuration.rolled_back", Part.RUN
 
 
 def newest(connection: Transaction, model: str, now_us: int) -> CommittedPlan:
-    """The plan that is in force, once what a live drill has moved is ended; `NotFoundError` HF303 before the model's first."""
+    """The plan that is in force, once what a live drill has moved is ended; `NotFoundError` HF410 before the model's first."""
     drill_traffic.settle(connection, model, now_us)
     found = traffic_plans.newest_in(connection, model)
     if found is None:
         raise NotFoundError(
-            "HF303",
+            "HF410",
             f"no version of {model!r} serves yet, so that there is nothing to push to",
             state="nothing was written",
             next_command="holdfast rollout start",

@@ -96,7 +96,7 @@ def end_watch(
 def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now_us: int) -> PushRow:
     """A person says what a push was, later than its evidence could: the label, and who gave it.
 
-    A bad one that was promoted has escaped. Raises `NotFoundError` HF303 for a rollout that is not there, `RefusedError`
+    A bad one that was promoted has escaped. Raises `NotFoundError` HF410 for a rollout that is not there, `RefusedError`
     HF404 for one that is under way or watched: roll it back, or wait.
     """
     with store.ledger.write() as connection:
@@ -104,7 +104,7 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
         before = pushes.of_rollout_in(connection, rollout)
         if before is None:
             raise NotFoundError(
-                "HF303",
+                "HF410",
                 f"rollout {rollout} ended before there was a ledger of pushes",
                 state="nothing was written",
                 next_command="holdfast rollout history",

@@ -57,7 +57,7 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
 
     Asking again for what is under way gives its number and writes nothing. Raises `NotFoundError` HF303 for a
     version that the model does not have, `RefusedError` HF403 for one that is not a qualified candidate, is the
-    champion already or has yet to pass a trial with the binary in force, HF406 for a tainted one, `InputError` HF101 when
+    champion already or has yet to pass a trial with the binary in force, HF406 for a tainted one, `InputError` HF107 when
     its policy guards slices by a column that the version or the champion does not have, and `ConflictError` HF404 while
     another version is under way.
     """

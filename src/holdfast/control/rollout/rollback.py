@@ -243,7 +243,7 @@ def roll_back(store: Store, request: Request, *, now_us: int) -> RolledBack:
     Raises
     ------
     NotFoundError
-        HF303 if the model was never rolled out, or serves no version.
+        HF410 if the model was never rolled out, or serves no version.
     RefusedError
         HF404 if there is nothing to undo or no version to return to, HF406 if that version is tainted.
     ConflictError
@@ -269,7 +269,7 @@ def roll_back(store: Store, request: Request, *, now_us: int) -> RolledBack:
 def _rollouts(connection: Transaction, request: Request) -> Rollouts:
     model, version = request.model, request.version
     if rollouts.newest_in(connection, model) is None:
-        raise NotFoundError("HF303", f"{model!r} was never rolled out", next_command="holdfast rollout start")
+        raise NotFoundError("HF410", f"{model!r} was never rolled out", next_command="holdfast rollout start")
     plan = traffic_plans.newest_in(connection, model)
     champion = None if plan is None else plan.plan.champion
     return Rollouts(

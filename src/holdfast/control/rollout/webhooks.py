@@ -118,7 +118,7 @@ def ask(store: Store, model: str, *, clock_us: Clock) -> int:
 def tell(store: Store, model: str, hook: Hook, *, clock_us: Clock) -> int:
     """Tell `hook` what happened since it was told last, each event at least once and in order; how many were told.
 
-    The number of the event is the key by which the hook knows it again. Raises `UnavailableError` HF209 when the hook does
+    The number of the event is the key by which the hook knows it again. Raises `UnavailableError` HF601 when the hook does
     not take one, and `InputError` HF103 when the key of its signature is not there; what it took before stays told.
     """
     follower = webhooks.follower_of(model, hook.name)
@@ -315,7 +315,7 @@ def _tell_over_http(hook: Hook, event: EventRow, row: RolloutRow, now_us: int) -
     }
     status, _ = _sent(hook, canonical_json(told).encode(), str(event.event), now_us)
     if not 200 <= status < 300:
-        raise UnavailableError("HF209", f"it answered with status {status}", state="it is told again")
+        raise UnavailableError("HF601", f"it answered with status {status}", state="it is told again")
 
 
 def _log_once(troubles: dict[str, str], name: str, words: str) -> None:

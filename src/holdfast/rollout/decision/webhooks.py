@@ -65,7 +65,7 @@ class Hook:
         Where the key of the signature is: "${env:NAME}", "${file:/path}" or the bare NAME of a variable, never the key. None
         signs nothing.
 
-    Raises `InputError` HF101 when a value cannot mean what it says.
+    Raises `InputError` HF107 when a value cannot mean what it says.
 
     >>> Hook("change-freeze", "https://ops.example/freeze", on=("start",), veto=True).asked_before
     (<Event.START: 'start'>,)
@@ -248,4 +248,4 @@ def problems(hooks: Sequence[Hook]) -> list[str]:
 
 def _require(hook: Hook, holds: bool, trouble: str) -> None:
     if not holds:
-        raise InputError("HF101", f"hook {hook.name!r} {trouble}")
+        raise InputError("HF107", f"hook {hook.name!r} {trouble}")

@@ -102,7 +102,7 @@ def begin(policy: Canary, bound: float | None) -> tuple[MetricState, ...]:
     """No evidence yet: one state per metric, in order of their names. Without `bound`, the champion's frozen latency in
     seconds, latency is not compared.
 
-    Raises `InputError` HF101 when the policy wants no shadow.
+    Raises `InputError` HF410 when the policy wants no shadow.
 
     >>> [state.metric for state in begin(Canary(shadow=Shadow()), None)]
     ['shadow.disagreement', 'shadow.errors', 'shadow.quality', 'shadow.score']
@@ -167,7 +167,7 @@ def fold_labelled(states: Sequence[MetricState], pairs: Iterable[LabelledPair]) 
     """All states after more labelled rows; only "shadow.quality" changes. The rows of one unit count as one, their mean,
     and those that come after its first ones count no more, as long as it is among the newest `REMEMBERED_UNITS` units.
 
-    Raises `InputError` HF101 for a score outside [0, 1].
+    Raises `InputError` HF410 for a score outside [0, 1].
     """
     told = list(pairs)
     return tuple(_fold_quality(state, told) if state.metric == SHADOW_QUALITY else state for state in states)
@@ -253,7 +253,7 @@ class _Unit:
 
 def _wanted(policy: Canary) -> Shadow:
     if policy.shadow is None:
-        raise InputError("HF101", "this policy wants no shadow", next_command="holdfast status")
+        raise InputError("HF410", "this policy wants no shadow", next_command="holdfast status")
     return policy.shadow
 
 

@@ -54,7 +54,7 @@ class Drills:
     rollback_timeout
         How long the traffic may take to be back. Default 250 ms.
 
-    None is run while a rollout is under way. Raises `InputError` HF101 when a value cannot mean what it says.
+    None is run while a rollout is under way. Raises `InputError` HF107 when a value cannot mean what it says.
 
     >>> Drills(every="1d", kinds=("roll-back",)).kinds
     (<DrillKind.ROLL_BACK: 'roll-back'>,)
@@ -70,7 +70,7 @@ class Drills:
             span = duration(getattr(self, name), name)
             object.__setattr__(self, name, span)
             if span <= timedelta(0):
-                raise InputError("HF101", f"{name} of drills is longer than nothing, and it is {span}")
+                raise InputError("HF107", f"{name} of drills is longer than nothing, and it is {span}")
 
     @property
     def interval_us(self) -> int:

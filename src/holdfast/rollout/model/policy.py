@@ -36,7 +36,7 @@ class Shadow:
     threshold
         From which probability on a decision is "yes", above 0 and below 1. Default 0.5.
 
-    Raises `InputError` HF101 when a value cannot mean what it says.
+    Raises `InputError` HF107 when a value cannot mean what it says.
     """
 
     share: float = 100.0
@@ -134,7 +134,7 @@ class Canary:
     logged as the request's own: reading and checking it, and its rows' part of its batch's time in the model. Waiting
     for other requests, or for a processor, is no version's doing and is not in it. Power of the defaults: `power_of`.
 
-    Raises `InputError` HF101 when a value cannot mean what it says.
+    Raises `InputError` HF107 when a value cannot mean what it says.
 
     >>> Canary(steps=(1, 100)).shares_ppm
     (10000, 1000000)
@@ -367,4 +367,4 @@ def _plain(value: object) -> object:
 
 def _require(holds: bool, name: str, rule: str, value: object) -> None:
     if not holds:
-        raise InputError("HF101", f"{name} of a canary {rule}, and it is {value}")
+        raise InputError("HF107", f"{name} of a canary {rule}, and it is {value}")

@@ -39,19 +39,19 @@ class Binary:
 
     @classmethod
     def from_json(cls, document: str) -> Binary:
-        """The binary of a document; `InputError` HF101 for one that says no facts, or says them at too great length."""
+        """The binary of a document; `InputError` HF108 for one that says no facts, or says them at too great length."""
         try:
             named = json.loads(document)
         except ValueError as error:
-            raise InputError("HF101", f"the facts of a binary are a JSON object: {error}") from error
+            raise InputError("HF108", f"the facts of a binary are a JSON object: {error}") from error
         if not isinstance(named, dict) or not 0 < len(named) <= _FACTS:
             raise InputError(
-                "HF101", f"the facts of a binary are a JSON object of 1 to {_FACTS} names and releases"
+                "HF108", f"the facts of a binary are a JSON object of 1 to {_FACTS} names and releases"
             )
         for name, release in named.items():
             if not isinstance(release, str) or max(len(name), len(release)) > _LONGEST:
                 raise InputError(
-                    "HF101", f"the fact {name[:_LONGEST]!r} of a binary is no text that can be kept"
+                    "HF108", f"the fact {name[:_LONGEST]!r} of a binary is no text that can be kept"
                 )
         return cls(named)
 

@@ -49,16 +49,16 @@ class AbortDoor:
     def __call__(self, exchange: Exchange) -> None:
         """Refuse, or answer when the abort is obeyed."""
         if not self._token:
-            exchange.refuse(403, "HF501", "roll-backs over HTTP are off: HOLDFAST_ABORT_TOKEN is not set")
+            exchange.refuse(403, "HF510", "roll-backs over HTTP are off: HOLDFAST_ABORT_TOKEN is not set")
             return
         if not self._is_known(exchange.authorization):
             challenge = b"www-authenticate: Bearer\r\n"
-            exchange.refuse(401, "HF501", "a roll-back needs the token of this server", extra=challenge)
+            exchange.refuse(401, "HF510", "a roll-back needs the token of this server", extra=challenge)
             return
         try:
             body = msgspec.json.decode(exchange.body or b"{}", type=_Body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            exchange.refuse(400, "HF501", f"the body is not an abort: {error}")
+            exchange.refuse(400, "HF511", f"the body is not an abort: {error}")
             return
         running = asyncio.ensure_future(self._answer(exchange, body), loop=self._loop)
         self._running.add(running)

@@ -109,7 +109,7 @@ class Routes:
     def __call__(self, exchange: Exchange) -> None:
         """Answer `exchange`, now or at the end of this turn of the loop."""
         if exchange.method == b"POST" and (refusal := self._doors.refusal(exchange)) is not None:
-            exchange.refuse(refusal[0], "HF501", refusal[1])
+            exchange.refuse(refusal[0], "HF509", refusal[1])
             return
         if exchange.path == self._infer_path and exchange.method == b"POST":
             self._infer(exchange)
@@ -117,12 +117,12 @@ class Routes:
         path = exchange.path.split(b"?", 1)[0].rstrip(b"/")
         found = self._routes.get(path) or self._versioned(path)
         if found is None:
-            exchange.refuse(404, "HF501", self._nothing(path))
+            exchange.refuse(404, "HF509", self._nothing(path))
         elif exchange.method == found[0] or (exchange.method == b"HEAD" and found[0] == b"GET"):
             found[1](exchange)
         else:
             allowed = b"GET, HEAD" if found[0] == b"GET" else found[0]
-            exchange.refuse(405, "HF501", "this path has other methods", extra=b"allow: " + allowed + b"\r\n")
+            exchange.refuse(405, "HF509", "this path has other methods", extra=b"allow: " + allowed + b"\r\n")
 
     def _nothing(self, path: bytes) -> str:
         """Why nothing is at `path`, as far as its parts tell."""
@@ -139,7 +139,7 @@ class Routes:
 
     def _infer(self, exchange: Exchange, pinned: str | None = None) -> None:
         if exchange.content_encoding is not None and exchange.content_encoding.lower() != b"identity":
-            exchange.refuse(415, "HF501", "a body is sent without a content coding")
+            exchange.refuse(415, "HF509", "a body is sent without a content coding")
             return
         if not self._waiting:
             self._loop.call_soon(self._answer)
@@ -234,7 +234,7 @@ class Routes:
         log = self._plane.log
         if not log.write([frame(record) for record in records]):
             log.drop(len(records))
-            exchange.refuse(503, "HF504", "the feedback could not be written; nothing was kept")
+            exchange.refuse(503, "HF307", "the feedback could not be written; nothing was kept")
             return
         self._taken.take(records)
 
@@ -244,14 +244,14 @@ class Routes:
                 exchange.send(202, b'{"accepted":%d}' % len(records))
             else:
                 self._taken.forget(records)
-                exchange.refuse(503, "HF504", "the disk did not take the feedback; send it again")
+                exchange.refuse(503, "HF307", "the disk did not take the feedback; send it again")
 
         log.when_durable(lambda fine: _in_loop(self._loop, durable, fine))
 
     def _labels(self, body: bytes) -> list[FeedbackRecord]:
         labels = _parse_labels(body)
         if not 1 <= len(labels) <= MAXIMUM_LABELS:
-            raise RequestError("HF501", f"a request brings 1 to {MAXIMUM_LABELS} labels")
+            raise RequestError("HF511", f"a request brings 1 to {MAXIMUM_LABELS} labels")
         now_us = self._plane.clock_us()
         return [self._label(label, now_us) for label in labels]
 
@@ -260,17 +260,17 @@ class Routes:
         place = parse_id(name)
         if place is None:
             raise RequestError(
-                "HF501", "an id is what an answer gave as prediction_id, '/' and a row number may follow"
+                "HF511", "an id is what an answer gave as prediction_id, '/' and a row number may follow"
             )
         log = self._plane.log
         if place.server == log.server and not log.given(place.segment, place.number, place.row):
             raise NotFoundError("HF505", f"{name} was never given out by this server")
         value = float(label.value) if not isinstance(label.value, int) or label.value in (0, 1) else -1.0
         if not 0.0 <= value <= 1.0:
-            raise RequestError("HF501", f"{name}: a value is true, false or a number from 0 to 1")
+            raise RequestError("HF511", f"{name}: a value is true, false or a number from 0 to 1")
         if not (1 <= len(label.source) <= _SOURCE_CHARACTERS and label.source.isprintable()):
             raise RequestError(
-                "HF501", f"{name}: a source is a text of 1 to {_SOURCE_CHARACTERS} printable characters"
+                "HF511", f"{name}: a source is a text of 1 to {_SOURCE_CHARACTERS} printable characters"
             )
         return FeedbackRecord(name, value, label.source, now_us)
 
@@ -281,9 +281,9 @@ def _parse_labels(body: bytes) -> list[_Label]:
             return _read_labels(body).feedback
         one = _read_label(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RequestError("HF501", f"the body is not feedback: {error}") from None
+        raise RequestError("HF511", f"the body is not feedback: {error}") from None
     except RecursionError:
-        raise RequestError("HF501", "the body is nested too deeply") from None
+        raise RequestError("HF511", "the body is nested too deeply") from None
     return [one]
 
 

@@ -101,7 +101,7 @@ class LocalCopy:
             return True
 
     def load(self) -> Kept | None:
-        """The plan that was kept; None when there is none, `IntegrityError` HF301 when it was altered.
+        """The plan that was kept; None when there is none, `IntegrityError` HF316 when it was altered.
 
         Of the plan's versions all those are named that were warm when it was kept, the champion among them.
         """
@@ -207,7 +207,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 def _altered(path: Path) -> IntegrityError:
     return IntegrityError(
-        "HF301",
+        "HF316",
         f"{path} was altered",
         state="the server waits for the ledger",
         next_command="holdfast verify",

@@ -346,7 +346,7 @@ class Follower:
         version = kept.versions.get(name)
         data = self._copy.file(version.digest) if version is not None else None
         if version is None or data is None:
-            raise IntegrityError("HF301", f"the local copy of version {name} is missing or was altered")
+            raise IntegrityError("HF316", f"the local copy of version {name} is missing or was altered")
         return load(name, version.digest, data, created_us=version.created_us)
 
     def _keep(self, store: Store) -> None:

@@ -127,7 +127,7 @@ def must_understand(challenger: LoadedVersion, champion: LoadedVersion) -> None:
     """The champion's callers must be understood by the challenger, or their requests would be its failures (R133)."""
     if told := breaking(champion, challenger):
         raise IntegrityError(
-            "HF301",
+            "HF210",
             f"{challenger.name} was trained under another contract than {champion.name}, which breaks its callers: {told}",
         )
 

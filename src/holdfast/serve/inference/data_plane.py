@@ -169,7 +169,7 @@ class Plane:
                 rows, received_rows, moments = empty_rows(1), [()], [0]
         except RequestError as error:
             self.counters.violations.update(error.uncounted)
-            self._refused(serving, call, "malformed" if error.code == "HF501" else "contract", frames)
+            self._refused(serving, call, "malformed" if error.code == "HF508" else "contract", frames)
             return error
         except UnavailableError as error:
             self._refused(serving, call, "unavailable", frames)

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from holdfast.monitor.traffic_comparison import Asked
 
 RESULTS: Final = ("ok", "champion_failed", "malformed", "contract", "unavailable")
-"""Results of a request: answered; answered by another version because the champion failed; not understood (HF501); against
+"""Results of a request: answered; answered by another version because the champion failed; not understood (HF508); against
 the contract (HF502); no version could answer (HF503)."""
 
 EDGES_SECONDS: Final = (

@@ -44,7 +44,7 @@ _NUMPY: Final = {
 
 
 class RequestError(InputError):
-    """A request that gets 400: HF501 malformed, HF502 against the contract; `reasons` names rows and rules.
+    """A request that gets 400: HF508 malformed, HF502 against the contract; `reasons` names rows and rules.
 
     `uncounted` are those that the counter of violations does not hold yet: of a whole request all of them.
     """
@@ -146,15 +146,15 @@ def decode_request(
     Raises
     ------
     RequestError
-        HF501 for what no contract could accept, HF502 for an input that the contract does not have or has otherwise.
+        HF508 for what no contract could accept, HF502 for an input that the contract does not have or has otherwise.
     """
     head, tail = _split(body, header_length)
     try:
         parsed = _decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RequestError("HF501", f"the body is not an inference request: {error}") from None
+        raise RequestError("HF508", f"the body is not an inference request: {error}") from None
     except RecursionError:
-        raise RequestError("HF501", "the body is nested too deeply") from None
+        raise RequestError("HF508", "the body is nested too deeply") from None
     parameters = parsed.parameters or {}
     probe = parameters.get("probe") is True
     columns: dict[str, list[Any]] = {}
@@ -167,7 +167,7 @@ def decode_request(
         if datatypes is None or tensor.datatype not in datatypes:
             raise _unwanted(name, tensor.datatype, datatypes)
         if name in columns:
-            raise RequestError("HF501", f"input {name!r} comes twice")
+            raise RequestError("HF508", f"input {name!r} comes twice")
         shape, data = tensor.shape, tensor.data
         if (
             data is not None
@@ -182,7 +182,7 @@ def decode_request(
         if rows < 0:
             rows = count
         elif count != rows:
-            raise RequestError("HF501", f"input {name!r} has {count} rows, others have {rows}")
+            raise RequestError("HF508", f"input {name!r} has {count} rows, others have {rows}")
         if data is not None:
             columns[name] = _json_values(tensor, data, count)
         else:
@@ -193,11 +193,11 @@ def decode_request(
             facts[name] = said
     if used != len(tail):
         raise RequestError(
-            "HF501", f"{len(tail) - used} bytes behind the last binary tensor belong to no input"
+            "HF508", f"{len(tail) - used} bytes behind the last binary tensor belong to no input"
         )
     if rows < 0:
         if not probe:
-            raise RequestError("HF501", "there are no inputs")
+            raise RequestError("HF508", "there are no inputs")
         rows = 0
     return InferRequest(
         parsed.id or None,
@@ -216,7 +216,7 @@ def _split(
     if header_length is None:
         return body, memoryview(b"")
     if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > len(body):
-        raise RequestError("HF501", "Inference-Header-Content-Length is not the length of a part of the body")
+        raise RequestError("HF508", "Inference-Header-Content-Length is not the length of a part of the body")
     view = memoryview(body)
     length = int(header_length)
     return view[:length], view[length:]
@@ -233,38 +233,38 @@ def _unwanted(name: str, datatype: str, datatypes: tuple[str, ...] | None) -> Re
 def _row_count(tensor: _Tensor, name: str) -> int:
     shape = tensor.shape
     if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-        raise RequestError("HF501", f"input {name!r} must have the shape [rows] or [rows, 1]")
+        raise RequestError("HF508", f"input {name!r} must have the shape [rows] or [rows, 1]")
     if not 1 <= shape[0] <= MAXIMUM_ROWS:
-        raise RequestError("HF501", f"input {name!r}: a request has 1 to {MAXIMUM_ROWS} rows")
+        raise RequestError("HF508", f"input {name!r}: a request has 1 to {MAXIMUM_ROWS} rows")
     return shape[0]
 
 
 def _json_values(tensor: _Tensor, data: list[Any], count: int) -> list[Any]:
     if len(tensor.shape) == 2 and data and type(data[0]) is list:
         if any(type(row) is not list or len(row) != 1 for row in data):
-            raise RequestError("HF501", f"input {tensor.name!r}: the data is not of its shape")
+            raise RequestError("HF508", f"input {tensor.name!r}: the data is not of its shape")
         data = [row[0] for row in data]
     if len(data) != count:
-        raise RequestError("HF501", f"input {tensor.name!r} has {len(data)} values, its shape says {count}")
+        raise RequestError("HF508", f"input {tensor.name!r} has {len(data)} values, its shape says {count}")
     return data
 
 
 def _binary_values(tensor: _Tensor, tail: memoryview, used: int, count: int) -> tuple[int, list[Any]]:
     size = (tensor.parameters or {}).get("binary_data_size")
     if type(size) is not int:
-        raise RequestError("HF501", f"input {tensor.name!r} has neither data nor binary_data_size")
+        raise RequestError("HF508", f"input {tensor.name!r} has neither data nor binary_data_size")
     if not 0 <= size <= len(tail) - used:
-        raise RequestError("HF501", f"input {tensor.name!r}: binary_data_size is more than the body holds")
+        raise RequestError("HF508", f"input {tensor.name!r}: binary_data_size is more than the body holds")
     raw = tail[used : used + size]
     if tensor.datatype == "BYTES":
         return used + size, _texts(tensor.name, raw, count)
     dtype = _NUMPY[tensor.datatype]
     if size != count * dtype.itemsize:
         raise RequestError(
-            "HF501", f"input {tensor.name!r}: {size} bytes are not {count} values of {tensor.datatype}"
+            "HF508", f"input {tensor.name!r}: {size} bytes are not {count} values of {tensor.datatype}"
         )
     if tensor.datatype == "BOOL" and raw.tobytes().strip(b"\x00\x01"):
-        raise RequestError("HF501", f"input {tensor.name!r}: a BOOL is 0 or 1")
+        raise RequestError("HF508", f"input {tensor.name!r}: a BOOL is 0 or 1")
     return used + size, np.frombuffer(raw, dtype).tolist()
 
 
@@ -293,9 +293,9 @@ def _texts(name: str, raw: memoryview, count: int) -> list[str]:
             position = begin + length
             texts.append(data[begin:position].decode())
     except (struct.error, UnicodeDecodeError) as error:
-        raise RequestError("HF501", f"input {name!r}: {error}") from None
+        raise RequestError("HF508", f"input {name!r}: {error}") from None
     if position != size or len(texts) != count:
-        raise RequestError("HF501", f"input {name!r}: the bytes are not {count} texts with their lengths")
+        raise RequestError("HF508", f"input {name!r}: the bytes are not {count} texts with their lengths")
     return texts
 
 
@@ -306,7 +306,7 @@ def _facts(name: str, parameters: dict[str, Any]) -> ColumnFacts | None:
     for what, word in zip(("unit", "semantic"), said, strict=True):
         if word is not None and not (isinstance(word, str) and 0 < len(word) <= _WORD_CHARACTERS):
             raise RequestError(
-                "HF501", f"input {name!r}: parameter {what!r} is a text of 1 to {_WORD_CHARACTERS} characters"
+                "HF508", f"input {name!r}: parameter {what!r} is a text of 1 to {_WORD_CHARACTERS} characters"
             )
     return ColumnFacts(*said)
 
@@ -318,7 +318,7 @@ def _unit(unit: object) -> str | None:
         unit = str(unit) if abs(unit) < 2**64 else ""
     if not isinstance(unit, str) or not 0 < len(unit) <= _UNIT_CHARACTERS:
         raise RequestError(
-            "HF501", f"parameter 'unit' is a text of 1 to {_UNIT_CHARACTERS} characters, or an integer"
+            "HF508", f"parameter 'unit' is a text of 1 to {_UNIT_CHARACTERS} characters, or an integer"
         )
     return unit
 
@@ -327,7 +327,7 @@ def _binary_output(parameters: dict[str, Any], outputs: list[_Wanted] | None) ->
     binary = parameters.get("binary_data_output") is True
     for wanted in outputs or ():
         if wanted.name != OUTPUT:
-            raise RequestError("HF501", f"the model has no output {wanted.name[:64]!r}; it has {OUTPUT!r}")
+            raise RequestError("HF508", f"the model has no output {wanted.name[:64]!r}; it has {OUTPUT!r}")
         asked = (wanted.parameters or {}).get("binary_data")
         binary = binary if asked is None else asked is True
     return binary

@@ -215,7 +215,7 @@ def _settle(store: Store, publication: Publication, error: UniqueError) -> Outco
     if overtaken:
         return Overtaken()
     raise IntegrityError(
-        "HF302",
+        "HF309",
         f"the ledger refuses batch {publication.batch}: {error.orig}",
         state="nothing was loaded",
     ) from error

@@ -52,7 +52,7 @@ def publish(store: Store, snapshot: str) -> dict[str, Path]:
 
     Readers see each table's timestamps in UTC, because Delta knows no other zone; the tests read it back by Polars and by
     DuckDB's own extension. Raises `NotFoundError` HF303 for an unknown snapshot, `IntegrityError` HF301 for a missing file,
-    `InputError` HF202 when a column has no type that all its files' values have, and `UnavailableError` HF302 on a file
+    `InputError` HF212 when a column has no type that all its files' values have, and `UnavailableError` HF313 on a file
     system without hard links.
     """
     cut = snapshots.get(store, snapshot)
@@ -130,7 +130,7 @@ def _link(source: Path, link: Path) -> None:
         raise parquet.damaged(source, error) from error
     except OSError as error:
         raise UnavailableError(
-            "HF302",
+            "HF313",
             f"this file system makes no hard links ({error.strerror}), and publishing makes no copies",
             state="nothing was published",
         ) from error
@@ -158,7 +158,7 @@ def _schema(directory: Path) -> Schema:
         merged = pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
         raise InputError(
-            "HF202",
+            "HF212",
             f"a column has values of several kinds in different files, and a Delta table has one for each: {error}",
             state="this table was not published",
             next_command="give the new column of the contract a name of its own, or back out the batches of the old contract",

@@ -24,7 +24,7 @@ _BINARIES: Final = schema.binaries
 def meant(text: str, names: Iterable[str]) -> str:
     """The one of `names` that `text` is or begins; `text` itself when it begins none, so that its reader says what is missing.
 
-    A number counts whole: v1 begins v1-7be1a728, and never v12-03be77aa. Raises `NotFoundError` HF303, which names them, when
+    A number counts whole: v1 begins v1-7be1a728, and never v12-03be77aa. Raises `NotFoundError` HF314, which names them, when
     several begin so.
 
     >>> meant("v3", ["v3-7be1a728", "v31-03be77aa"]), meant("v3-7b", ["v3-7be1a728"]), meant("v4", ["v3-7be1a728"])
@@ -37,7 +37,7 @@ def meant(text: str, names: Iterable[str]) -> str:
     if len(found) > 1:
         more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
         raise NotFoundError(
-            "HF303",
+            "HF314",
             f"{text!r} may be {', '.join(found[:_SHOWN])}{more}",
             state="nothing was changed",
             next_command="the same command with more of the name",

@@ -174,7 +174,7 @@ def _cut(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> Tab
         mine = [batch for feed, batch, _ in held if feed == table]
         waiting = f"; {len(mine)} of its batches wait for the other feeds of its group" if mine else ""
         raise NotFoundError(
-            "HF303",
+            "HF410",
             f"table {table!r} has no row to take a snapshot of{waiting}",
             state="no snapshot was made",
             next_command=f"holdfast ingest {table} <file>",

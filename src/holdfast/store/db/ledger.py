@@ -68,7 +68,7 @@ class Ledger:
         try:
             if not may_be_new and migrate.is_new(engine):
                 raise IntegrityError(
-                    "HF302",
+                    "HF309",
                     f"the ledger {name} is lost: rows are there, and it is missing or empty",
                     state="nothing was changed",
                     next_command="holdfast restore BACKUP, or holdfast repair-ledger",
@@ -83,7 +83,7 @@ class Ledger:
         except (DatabaseError, sqlite3.DatabaseError) as error:
             reason = error.orig if isinstance(error, DatabaseError) else error
             raise IntegrityError(
-                "HF302",
+                "HF309",
                 f"the ledger {name} is damaged or no database: {reason}",
                 state="nothing was changed",
                 next_command="restore it from a copy of the store, or name another in HOLDFAST_LEDGER",

@@ -26,7 +26,7 @@ _REVISION: Final[Select[str]] = select(column("version_num", String)).select_fro
 def upgrade(engine: Engine, to: str = HEAD) -> None:
     """Run every revision that the ledger lacks, up to and with `to`.
 
-    Raises `IntegrityError` HF302 when the database belongs to something else or was made by a newer
+    Raises `IntegrityError` HF310 when the database belongs to something else or was made by a newer
     Holdfast; it is then left as it is.
     """
     with engine.connect() as connection:
@@ -43,7 +43,7 @@ def is_new(engine: Engine) -> bool:
 
 
 def revision(connection: Connection) -> str | None:
-    """The revision that the ledger is at, None for an empty database; `IntegrityError` HF302 when it is no
+    """The revision that the ledger is at, None for an empty database; `IntegrityError` HF310 when it is no
     ledger.
     """
     inspector = inspect(connection)
@@ -53,7 +53,7 @@ def revision(connection: Connection) -> str | None:
     tables = inspector.get_table_names()
     if tables:
         raise IntegrityError(
-            "HF302",
+            "HF310",
             f"the database is not a ledger of Holdfast: it has a table {tables[0]!r} and no revision",
             state="nothing was changed",
             next_command="name another database in HOLDFAST_LEDGER",
@@ -84,7 +84,7 @@ def _missing(line: list[Script], found: str | None) -> list[Script]:
         return line
     if found not in known:
         raise IntegrityError(
-            "HF302",
+            "HF310",
             f"the ledger is at revision {found} and this release ends at {known[-1]}: a newer Holdfast made it",
             state="nothing was changed",
             next_command="pip install --upgrade holdfast",

@@ -70,7 +70,7 @@ def write(ledger: Path, seal: Seal) -> None:
 def read(ledger: Path) -> Seal | None:
     """The seal of `ledger`; None without one, and of one that a newer release has made.
 
-    Raises `IntegrityError` HF302 when the seal itself is damaged.
+    Raises `IntegrityError` HF309 when the seal itself is damaged.
     """
     try:
         data = path_of(ledger).read_bytes()
@@ -130,7 +130,7 @@ def is_what_was_sealed(seal: Seal, descriptor: int) -> bool:
 def refuse_broken(ledger: Path, descriptor: int) -> bool:
     """Whether `ledger` is sealed, and whole; for one who keeps others from sealing it meanwhile.
 
-    Raises `IntegrityError` HF302 when it is not what was sealed. A seal that is gone afterwards was removed by a writer, who
+    Raises `IntegrityError` HF309 when it is not what was sealed. A seal that is gone afterwards was removed by a writer, who
     may have changed the file while it was read: then nothing can be said.
     """
     seal = read(ledger)
@@ -174,7 +174,7 @@ def _encoded(seal: Seal) -> bytes:
 
 def _broken(ledger: Path, trouble: str) -> IntegrityError:
     return IntegrityError(
-        "HF302",
+        "HF309",
         f"the ledger {ledger} was altered while nobody had it open: {trouble}",
         state="nothing was changed",
         next_command=_NEXT,

@@ -23,14 +23,14 @@ class Store:
         """The store in directory `root`, made when it is not there. Without a URL the ledger is SQLite inside it.
 
         Where rows lie and the ledger is new, it was lost: an empty one in its place would call every row an orphan.
-        `recovering` allows it to whoever is about to fill it. Raises `UnavailableError` HF302 when the directory cannot be
-        made, `IntegrityError` HF302 when the ledger was lost, and as `Ledger.open` does.
+        `recovering` allows it to whoever is about to fill it. Raises `UnavailableError` HF307 when the directory cannot be
+        made, `IntegrityError` HF307 when the ledger was lost, and as `Ledger.open` does.
         """
         try:
             make_directory(root)
         except OSError as error:
             raise UnavailableError(
-                "HF302",
+                "HF307",
                 f"the store's directory {root} cannot be made: {error.strerror}",
                 state="nothing was changed",
                 next_command="name another directory in HOLDFAST_ROOT",

@@ -12,7 +12,7 @@ from holdfast.errors import InputError
 def together(frames: Sequence[pl.DataFrame], kinds: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """`frames`, at least one, one after the other; `kinds` names the dtypes of columns that are wanted in another.
 
-    `InputError` HF202 names the column that has no type in common.
+    `InputError` HF212 names the column that has no type in common.
     """
     wanted = _merged(frames) | dict(kinds)
     return pl.concat([_aligned(frame, wanted) for frame in frames])
@@ -59,7 +59,7 @@ def _is_instant(kind: pl.DataType) -> bool:
 
 def _no_common_type(name: str, one: pl.DataType, other: pl.DataType) -> InputError:
     return InputError(
-        "HF202",
+        "HF212",
         f"column {name!r} is {one} in some files and {other} is wanted or is in others",
         state="no row was read",
         next_command="give the new column of the contract a name of its own",

@@ -205,7 +205,7 @@ def _refuse_vacuumed(store: Store, at: int | str, found: Sequence[FileFacts], er
         gone = [each for each in found if connection.execute(known, {"of_path": each.path}).first() is None]
     if gone:
         raise NotFoundError(
-            "HF303",
+            "HF315",
             f"a vacuum let go of {len(gone)} files of {at if isinstance(at, str) else f'version {at}'} while they were read",
             state="nothing was read",
             next_command="holdfast snapshot list, and next time holdfast vacuum with a longer --keep",

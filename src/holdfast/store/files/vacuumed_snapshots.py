@@ -28,13 +28,13 @@ def everything(connection: Connection) -> frozenset[str]:
 
 
 def refuse(connection: Connection, snapshot: str) -> None:
-    """Raise `NotFoundError` HF303, which names the vacuum, when it let rows of `snapshot` go."""
+    """Raise `NotFoundError` HF315, which names the vacuum, when it let rows of `snapshot` go."""
     query = select(_LET_GO.c.at_us).where(_LET_GO.c.snapshot == snapshot)
     at_us = connection.execute(query).scalar_one_or_none()
     if at_us is not None:
         moment = datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         raise NotFoundError(
-            "HF303",
+            "HF315",
             f"the vacuum of {moment} let rows of snapshot {snapshot} go, so it cannot be read any more",
             state="nothing was read; what was in it is known, as holdfast lineage shows",
             next_command="holdfast snapshot create, or holdfast train",

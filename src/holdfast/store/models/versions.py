@@ -147,7 +147,7 @@ def set_state(connection: Connection, version: str, state: State, *, before: Sta
     )
     if changed.rowcount != 1:
         raise ConflictError(
-            "HF403",
+            "HF304",
             f"{version} is not {before} any more: another judgement ended first",
             state="the earlier judgement stands",
             next_command="holdfast status",

@@ -117,7 +117,7 @@ def move(
     )
     if changed.rowcount != 1:
         raise ConflictError(
-            "HF404",
+            "HF304",
             f"rollout {before.rollout} is not {before.state} at step {before.step} any more",
             state="nothing was written",
             next_command="holdfast status",
@@ -152,7 +152,7 @@ def newest(store: Store, model: str) -> RolloutRow:
     with store.ledger.read() as connection:
         found = newest_in(connection, model)
     if found is None:
-        raise NotFoundError("HF303", f"{model!r} was never rolled out", next_command="holdfast rollout start")
+        raise NotFoundError("HF410", f"{model!r} was never rolled out", next_command="holdfast rollout start")
     return found
 
 

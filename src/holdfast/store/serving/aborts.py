@@ -61,7 +61,7 @@ def stamp(directory: Path) -> Stamp | None:
 
 
 def load(directory: Path) -> tuple[Abort, ...]:
-    """The aborts that stand, the oldest first; `IntegrityError` HF301 when the file was altered."""
+    """The aborts that stand, the oldest first; `IntegrityError` HF316 when the file was altered."""
     path = directory / _FILE
     try:
         data = path.read_bytes()
@@ -189,7 +189,7 @@ def _try_lock(descriptor: int) -> bool:
 
 def _altered(path: Path) -> IntegrityError:
     return IntegrityError(
-        "HF301",
+        "HF316",
         f"{path} was altered: which version must not answer cannot be known from it",
         state="servers go on with what they knew",
         next_command="holdfast rollback again",

@@ -59,7 +59,7 @@ def claim(logs: Path, model: str) -> Claim:
         os.pwrite(lock, model.encode(), 0)
         os.fsync(lock)
         return Claim(server, directory, lock)
-    raise UnavailableError("HF504", f"10,000 servers hold names under {logs}", state="no server was started")
+    raise UnavailableError("HF507", f"10,000 servers hold names under {logs}", state="no server was started")
 
 
 def all_of(root: Path) -> list[Path]:
@@ -88,7 +88,7 @@ def newest_begun(directory: Path) -> int:
         return newest
     if not kept.isdigit():
         raise IntegrityError(
-            "HF301",
+            "HF316",
             f"{path} does not hold the number of the newest segment",
             state="no server was started, so that no id is given twice",
             next_command=f"write into it a number that no segment of {directory.name} in the ledger has reached",

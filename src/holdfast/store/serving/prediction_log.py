@@ -99,12 +99,12 @@ def read(path: Path, offset: int = 0, *, limit_bytes: int = READ_BYTES) -> tuple
     Takes about `limit_bytes` at once: call again with the new offset until it does not grow. Stops before a torn tail (a
     record that a dying or still running writer has not finished). What is damaged before the tail (whole records follow
     it) ends the records likewise, so that those before it are kept; called at its own offset, `read` raises
-    `IntegrityError` HF301.
+    `IntegrityError` HF316.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if offset > size:
-            raise IntegrityError("HF301", f"{path} has {size} bytes, but {offset} of it were read before")
+            raise IntegrityError("HF316", f"{path} has {size} bytes, but {offset} of it were read before")
         file.seek(offset)
         data = file.read(min(limit_bytes, size - offset))
         records, used = _parse(data)
@@ -116,7 +116,7 @@ def read(path: Path, offset: int = 0, *, limit_bytes: int = READ_BYTES) -> tuple
     # Bytes that do not parse are a torn tail only if nothing whole comes after them.
     if not used and (_record_end(data, 0) or _whole_record_after(data, 0)):
         raise IntegrityError(
-            "HF301",
+            "HF316",
             f"{path} is damaged at byte {offset}: whole records follow",
             state="the records before it can be read",
             next_command="holdfast verify",

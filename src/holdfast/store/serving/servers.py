@@ -30,7 +30,7 @@ class Server:
 def announce(store: Store, server: Server) -> None:
     """Register `server`, or replace what it said before a restart. Its read position in the log is kept.
 
-    Raises `InputError` HF101 when the name cannot name a server.
+    Raises `InputError` HF109 when the name cannot name a server.
     """
     check_name(server.server, "server")
     values = {

@@ -104,7 +104,7 @@ def _is_remote(spec: str) -> bool:
         return False
     if found[1] in _DATABASES:
         raise InputError(
-            "HF201",
+            "HF101",
             f"the source {postgres_query.shown(spec)} is a database: "
             "say with --query which rows, and with --batch which batch they are",
             state="nothing was loaded",

@@ -96,7 +96,7 @@ def test_the_beginning_of_a_name_is_enough_while_it_means_one_thing(run: Run) ->
     with store.ledger.write() as connection:
         snapshots.put(connection, replace(snapshots.get(store, first), snapshot=f"{short}-ffffffff"))
     status, refused = run("snapshot", "show", short)
-    assert (status, refused["error"]["code"]) == (3, "HF303")
+    assert (status, refused["error"]["code"]) == (3, "HF314")
     assert f"{short!r} may be " in refused["error"]["what"]
     assert first in refused["error"]["what"]
     assert f"{short}-ffffffff" in refused["error"]["what"]

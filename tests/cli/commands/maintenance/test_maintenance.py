@@ -117,7 +117,7 @@ def test_a_reader_whose_rows_are_let_go_is_told_of_the_vacuum(
         return read(*arguments, **more)
 
     monkeypatch.setattr(data_files, "read", late)
-    with pytest.raises(NotFoundError, match=r"HF303: a vacuum let go of \d+ files of version \d+ while"):
+    with pytest.raises(NotFoundError, match=r"HF315: a vacuum let go of \d+ files of version \d+ while"):
         data_files.read_rows(store, version, "rows")
 
 
@@ -180,7 +180,7 @@ def test_a_lost_ledger_is_made_again_and_the_model_trains_on(shell: Shell) -> No
     rows, versions = shell.rows(), {each.version for each in _versions(Store.open(shell.root))}
     for path in shell.root.glob("ledger.db*"):
         path.unlink()
-    with pytest.raises(IntegrityError, match=r"HF302.*lost.*repair-ledger"):
+    with pytest.raises(IntegrityError, match=r"HF309.*lost.*repair-ledger"):
         shell("status")
     done = shell.json("repair-ledger")
     assert (done["batches"], done["unproved"], len(done["snapshots"])) == (4, [], 1)

@@ -217,7 +217,7 @@ def test_the_sums_of_a_column_are_parted_by_the_label():
 
 
 def test_shapes_over_other_bins_do_not_add_up():
-    with pytest.raises(InputError, match="same bins"):
+    with pytest.raises(ValueError, match="same bins"):
         merge(
             [
                 Profile(1, {"x": profile_numbers(np.ones(1), 0, scale)}, {}, None)

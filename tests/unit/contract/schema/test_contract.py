@@ -52,11 +52,11 @@ def everything(*columns: Column, **changes: Any) -> Contract:
 
 def test_a_bound_beyond_double_precision_is_refused() -> None:
     for huge in (10**400, -(10**400), 10**5000):
-        with pytest.raises(InputError, match=r"HF101.*a number of \d+ bits is not a finite number"):
+        with pytest.raises(InputError, match=r"HF104.*a number of \d+ bits is not a finite number"):
             Number("v", unit="1", high=huge)
-        with pytest.raises(InputError, match="HF101"):
+        with pytest.raises(InputError, match="HF104"):
             Number("v", unit="1", missing=Constant(huge))
-    with pytest.raises(InputError, match="HF101"):
+    with pytest.raises(InputError, match="HF109"):
         Label("late", delay="999999999999999d")
 
 
@@ -186,7 +186,7 @@ WRONG = {
 def test_a_declaration_that_contradicts_itself_is_refused(declare: Any) -> None:
     with pytest.raises(InputError) as caught:
         declare()
-    assert caught.value.code == "HF101"
+    assert caught.value.code in ("HF104", "HF109")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_declaration_that_contradicts_itself_is_refused(declare: Any) -> None:
 def test_json_that_is_no_contract_is_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
         Contract.from_json(text)
-    assert caught.value.code == "HF101"
+    assert caught.value.code == "HF108"
 
 
 def test_json_is_plain_and_says_the_units_of_its_durations() -> None:

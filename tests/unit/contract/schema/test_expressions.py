@@ -220,7 +220,7 @@ def test_python_words_for_and_or_not_in_and_chains_are_refused() -> None:
         lambda: col("origin") in ("EWR", "JFK"),
     ]
     for trap in traps:
-        with pytest.raises(InputError, match=r"HF101.*no truth value.*write & for and"):
+        with pytest.raises(InputError, match=r"HF104.*no truth value.*write & for and"):
             trap()
 
 
@@ -274,12 +274,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 def test_a_rule_that_cannot_mean_what_it_says_is_refused(declare: Callable[[], Any], said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         contract(declare())
-    assert caught.value.code == "HF101"
+    assert caught.value.code == ("HF109" if said == "cannot name a rule" else "HF104")
 
 
 def test_what_is_unique_twice_or_nothing_is_refused() -> None:
     for unique in (("id",), ("tail", ("tail",)), ((),), ("speed",), ("distance",), (("dest", "dest"),)):
-        with pytest.raises(InputError, match="HF101"):
+        with pytest.raises(InputError, match="HF104"):
             contract(unique=unique)
 
 
@@ -310,7 +310,7 @@ def test_rules_uniqueness_and_semantics_are_part_of_the_hash() -> None:
     ids=json.dumps,
 )
 def test_json_that_is_no_rule_is_refused(value: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="HF101"):
+    with pytest.raises(InputError, match=r"HF10[49]"):
         Rule.from_json(value)
 
 

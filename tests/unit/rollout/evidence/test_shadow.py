@@ -268,7 +268,7 @@ def test_counts_are_those_of_the_units_however_the_log_is_cut(
 
 
 def test_a_policy_without_a_shadow_has_no_shadow_to_begin() -> None:
-    with pytest.raises(InputError, match="HF101"):
+    with pytest.raises(InputError, match="HF410"):
         begin(Canary(), None)
 
 

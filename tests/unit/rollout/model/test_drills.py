@@ -78,7 +78,7 @@ def test_what_is_due() -> None:
 
 
 def test_a_declaration_must_mean_something() -> None:
-    with pytest.raises(InputError, match="HF101"):
+    with pytest.raises(InputError, match="HF107"):
         Drills(interval="0s")
     with pytest.raises(InputError, match="'swimming' is no drill"):
         Drills(kinds=("swimming",))

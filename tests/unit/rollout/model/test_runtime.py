@@ -19,7 +19,7 @@ def test_equal_facts_have_one_id_and_come_back_from_their_document() -> None:
 
 @pytest.mark.parametrize("document", ["", "[]", "{}", '{"numpy": 2}', '{"numpy": "' + "9" * 201 + '"}'])
 def test_what_says_no_facts_is_refused(document: str) -> None:
-    with pytest.raises(InputError, match="HF101"):
+    with pytest.raises(InputError, match="HF108"):
         Binary.from_json(document)
 
 

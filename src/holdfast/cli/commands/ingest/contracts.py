@@ -131,7 +131,7 @@ def accept(
     report = Report(as_json=as_json)
     if model == (feed is not None):
         raise InputError(
-            "HF201",
+            "HF101",
             "name either a feed or --model",
             state="nothing was changed",
             next_command="holdfast contract --help",
@@ -191,7 +191,7 @@ def suggest(
         if name not in frame.columns:
             known = ", ".join(frame.columns)
             raise InputError(
-                "HF202",
+                "HF101",
                 f"there is no column {name!r}; there are {known}",
                 state="nothing was changed",
                 next_command="holdfast contract show",
@@ -228,7 +228,7 @@ def _rows(project: Path, data: str | None, feed: Feed | None) -> tuple[pl.DataFr
         return look(open_source(data), missing_words=("", "NA") if feed is None else feed.missing_words)
     if feed is None:
         raise InputError(
-            "HF201",
+            "HF101",
             "which rows? name DATA or --feed",
             state="nothing was changed",
             next_command="holdfast contract --help",
@@ -239,7 +239,7 @@ def _rows(project: Path, data: str | None, feed: Feed | None) -> tuple[pl.DataFr
     frame = data_files.read_rows(store, version, feed.name)
     if frame.is_empty():
         raise NotFoundError(
-            "HF303",
+            "HF410",
             f"feed {feed.name!r} has no rows yet",
             state="nothing was changed",
             next_command="holdfast ingest",

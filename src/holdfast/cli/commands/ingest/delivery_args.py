@@ -43,7 +43,7 @@ def given(
 ) -> tuple[Given, ...]:
     """The deliveries that the words name. With `batch` they are one, or else each file is one and is named after itself.
 
-    Raises `InputError` HF201 when words and options do not fit together.
+    Raises `InputError` HF101 when words and options do not fit together.
     """
     if query is not None or not words or words[0].startswith(DATABASES):
         return (_asked(feed, words, batch, query, settings),)
@@ -102,4 +102,4 @@ def batch_id(name: str) -> str:
 
 
 def _refused(what: str, next_command: str = "") -> InputError:
-    return InputError("HF201", what, state="nothing was loaded", next_command=next_command)
+    return InputError("HF101", what, state="nothing was loaded", next_command=next_command)

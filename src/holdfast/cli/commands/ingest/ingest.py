@@ -89,7 +89,7 @@ def check(
 def _delivery(project: Project, feed: Feed, data: str | None, batch: str | None, query: str | None) -> Given:
     if data is None and feed.source is None:
         raise InputError(
-            "HF201",
+            "HF101",
             f"which file should be checked against {feed.name}?",
             next_command=f"holdfast check {feed.name} DATA",
         )
@@ -200,7 +200,7 @@ def ingest(
     paths = given(target, files or [], batch, query, loaded.settings)
     if expect_rows is not None and len(paths) > 1:
         raise InputError(
-            "HF201",
+            "HF101",
             f"--expect-rows counts one delivery, but {len(paths)} files were given",
             state="nothing was loaded",
             next_command="holdfast ingest --help",

@@ -57,7 +57,7 @@ def init(
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise InputError(
-            "HF101",
+            "HF110",
             f"{zone!r} is not a time zone",
             state="nothing was written",
             next_command="holdfast init --help",
@@ -177,7 +177,7 @@ def _chosen(frame: pl.DataFrame, given: str | None, what: str, fitting: list[str
         if given not in frame.columns:
             known = ", ".join(frame.columns)
             raise InputError(
-                "HF202",
+                "HF110",
                 f"--{what} {given!r} is not a column; there are {known}",
                 state="nothing was written",
                 next_command="holdfast init --help",
@@ -186,7 +186,7 @@ def _chosen(frame: pl.DataFrame, given: str | None, what: str, fitting: list[str
     if len(fitting) != 1:
         found = f"{', '.join(fitting)} could be it" if fitting else "no column could be it"
         raise InputError(
-            "HF202",
+            "HF110",
             f"which column is the {what}? {found}",
             state="nothing was written",
             next_command=f"holdfast init FILE --{what} COLUMN",
@@ -202,7 +202,7 @@ def _named_for(project: Path) -> str:
 def _require_key(values: pl.Series) -> None:
     if values.null_count() or values.n_unique() < len(values):
         raise InputError(
-            "HF202",
+            "HF110",
             f"the key {values.name!r} does not tell rows apart: {len(values):,} rows, "
             f"{values.drop_nulls().n_unique():,} values, {values.null_count():,} missing",
             state="nothing was written",

@@ -25,27 +25,27 @@ class Suggestion:
 def suggest(frame: pl.DataFrame, *, label: str, key: str, event_time: str, zone: str) -> list[Suggestion]:
     """A line of contract for each column of `frame` but the label, in the order of the file.
 
-    Raises `InputError` HF101 for a name that a column cannot have, and HF202 when `label` is not true or false in every row,
+    Raises `InputError` HF110 for a name that a column cannot have, and HF110 when `label` is not true or false in every row,
     or `event_time` is not a timestamp.
     """
     for name in frame.columns:
         if not NAME.match(name):
             raise InputError(
-                "HF101",
+                "HF110",
                 f"column {name!r} needs a name of a-z, 0-9, '_' and '-', at most 63 long",
                 state="nothing was written",
                 next_command="rename it in the file's first line, and run holdfast init again",
             )
     if not _is_truth(frame[label]):
         raise InputError(
-            "HF202",
+            "HF110",
             f"the label {label!r} must be true or false in every row; it is {frame.schema[label]}",
             state="nothing was written",
             next_command="write it as true and false, or in Parquet as Boolean",
         )
     if not isinstance(frame.schema[event_time], pl.Datetime):
         raise InputError(
-            "HF202",
+            "HF110",
             f"the event time {event_time!r} holds no timestamps such as 2026-01-31T12:00:00Z",
             state="nothing was written",
         )

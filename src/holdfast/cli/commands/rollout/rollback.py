@@ -44,7 +44,7 @@ SEEN_SECONDS: Final = 10.0
 REPLACED_SECONDS: Final = 40.0
 """The same when server processes have to be replaced."""
 _SQLITE: Final = "sqlite:///"
-_LEDGER_CODES: Final = ("HF302", "HF205", "HF307")
+_LEDGER_CODES: Final = ("HF205", "HF302", "HF307", "HF309", "HF310")
 """The codes of a ledger that cannot be opened, does not answer, or cannot be written."""
 
 
@@ -341,7 +341,7 @@ def _end(converged: convergence.Obedience | None, state: str) -> None:
         return
     late = ", ".join([*converged.waiting, *converged.held])
     raise UnavailableError(
-        "HF503",
+        "HF409",
         f"{late} did not answer as intended in time",
         state=f"it is decided: {state}",
         next_command="holdfast status",

@@ -23,7 +23,7 @@ def through_server(report: Report, settings: Settings, url: str, version: str | 
     address = urlsplit(url)
     if address.scheme != "http" or not address.hostname:
         raise InputError(
-            "HF103",
+            "HF101",
             f"{url!r} is not the URL of a server, such as http://10.0.0.7:8080",
             next_command="holdfast rollback --help",
         )
@@ -41,7 +41,7 @@ def through_server(report: Report, settings: Settings, url: str, version: str | 
         code = str(said.get("code", ""))
         kind = RefusedError if status in (401, 403, 404, 409) else UnavailableError
         raise kind(
-            code if code in CODES else "HF504",
+            code if code in CODES else "HF506",
             str(said.get("error", f"status {status}")),
             state="the server goes on as it was",
         )
@@ -67,7 +67,7 @@ def _post(host: str, port: int, token: str, version: str | None, reason: str) ->
         return answer.status, dict(json.loads(answer.read() or b"{}"))
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UnavailableError(
-            "HF504",
+            "HF506",
             f"no Holdfast server answers at {host}:{port} ({str(error) or type(error).__name__})",
             state="it is not known whether the server took it; asking again does no harm",
             next_command="the same command again",

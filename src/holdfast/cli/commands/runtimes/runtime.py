@@ -192,7 +192,7 @@ def use(
         done, took_ms = answered.done, answered.took_ms if answered.done else None
         if answered.waiting:
             raise UnavailableError(
-                "HF503",
+                "HF409",
                 f"{', '.join(answered.waiting)} was not replaced within {SEEN_SECONDS:g} s",
                 state=f"plan {number} is in the ledger",
                 next_command="holdfast events; start servers by hand that `holdfast up` does not keep",
@@ -208,7 +208,7 @@ def _intended(loaded: Project) -> str:
     plan = traffic_plans.newest(loaded.store(), loaded.model.name)
     if plan is None:
         raise NotFoundError(
-            "HF303",
+            "HF410",
             f"no version of {loaded.model.name!r} serves yet",
             state="nothing was tried",
             next_command="holdfast rollout start",

@@ -73,7 +73,7 @@ def set_(
     report.say(f"[green]decided[/] servers run with {limits.id} (plan {number})")
     if answered.waiting:
         raise UnavailableError(
-            "HF503",
+            "HF409",
             f"{', '.join(answered.waiting)} did not apply it within {SEEN_SECONDS:g} s",
             state=f"plan {number} is in the ledger",
             next_command="holdfast status, or holdfast rollback --only serving-config",
@@ -106,7 +106,7 @@ def _option(text: str) -> tuple[str, object]:
         return name.strip(), json.loads(value)
     except ValueError as error:
         raise InputError(
-            "HF103",
+            "HF101",
             f"{text!r} is not NAME=NUMBER",
             state="nothing was changed",
             next_command="holdfast serving-config set --help",

@@ -51,7 +51,7 @@ def feedback(
         said: dict[str, Any] = dict(json.loads(answer.read() or b"{}"))
     except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
         raise UnavailableError(
-            "HF504",
+            "HF506",
             f"no Holdfast server answers at {settings.host}:{settings.port} ({str(error) or type(error).__name__})",
             state="the feedback was not recorded",
             next_command="holdfast up",
@@ -90,7 +90,7 @@ def _label(text: str) -> float:
         number = float("nan")
     if not 0.0 <= number <= 1.0:
         raise InputError(
-            "HF501",
+            "HF101",
             f"{text!r} is not a label: use true, false, or a number from 0 to 1",
             state="nothing was sent",
             next_command="holdfast feedback --help",

@@ -85,7 +85,7 @@ class Walk(RuleBasedStateMachine):
             row.state is State.PROMOTED and row.challenger == plan.champion for row in rows
         )
         expected = "" if self.running() or promoted else "HF404"
-        assert _code_of(self.world.roll_back) == (expected if rows else "HF303")
+        assert _code_of(self.world.roll_back) == (expected if rows else "HF410")
 
     @rule(hours=st.integers(1, 3))
     def time_passes(self, hours: int) -> None:

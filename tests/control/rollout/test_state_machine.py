@@ -139,7 +139,7 @@ def test_every_command_in_every_state(begin_again: Callable[[], Any], state: Sta
             assert world.plan().champion != champion
             assert rollouts.get(world.store, number) == before[0][0]
         else:
-            assert (code, after) == ("HF303" if state in RESTING else "HF404", before)
+            assert (code, after) == ("HF410" if state in RESTING else "HF404", before)
 
 
 @pytest.mark.parametrize("state", list(State))

@@ -128,7 +128,7 @@ def test_a_state_is_set_once(store: Store) -> None:
         versions.set_state(connection, row.version, "qualified", before="registered")
     with pytest.raises(ConflictError) as late, store.ledger.write() as connection:
         versions.set_state(connection, row.version, "refused", before="registered")
-    assert late.value.code == "HF403"
+    assert late.value.code == "HF304"
     assert versions.get(store, row.version).state == "qualified"
 
 

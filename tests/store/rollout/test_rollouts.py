@@ -88,6 +88,9 @@ def test_the_newest_plan_of_a_model_counts_and_plans_only_grow(store: Store) -> 
 
 
 def test_what_is_not_there_is_said_to_be_missing(store: Store) -> None:
-    for ask in (lambda: rollouts.get(store, 9), lambda: rollouts.newest(store, "m")):
-        with pytest.raises(NotFoundError, match="HF303"):
-            ask()
+    for find, code in (
+        (lambda: rollouts.get(store, 9), "HF303"),
+        (lambda: rollouts.newest(store, "m"), "HF410"),
+    ):
+        with pytest.raises(NotFoundError, match=code):
+            find()

@@ -224,14 +224,14 @@ def test_shapes_over_other_bins_do_not_add_up():
                 for scale in (None, (0.0, 2.0))
             ]
         )
-    with pytest.raises(InputError, match="one kind"):
+    with pytest.raises(ValueError, match="one kind"):
         merge(
             [
                 Profile(1, {"x": profile_numbers(np.ones(1), 0, None)}, {}),
                 Profile(1, {"x": BooleanProfile(1, 0, 0)}, {}),
             ]
         )
-    with pytest.raises(InputError, match="no profile"):
+    with pytest.raises(ValueError, match="no profile"):
         merge([])
 
 

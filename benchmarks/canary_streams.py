@@ -18,8 +18,8 @@ from holdfast.monitor import bucket_of
 from holdfast.monitor.latency import quantile_seconds
 from holdfast.records import Arm
 from holdfast.rollout import (
-    Answered,
     Canary,
+    RequestOutcome,
     RollBack,
     RolloutState,
     State,
@@ -238,7 +238,7 @@ def _fold_counts(state, windows: Windows, run: int, minute: int):
     )
 
 
-def _requests(streams: Streams, run: int, minute: int) -> list[Answered]:
+def _requests(streams: Streams, run: int, minute: int) -> list[RequestOutcome]:
     """One request of each unit: the first ones fail, the last ones are slow."""
     found = []
     for arm in (Arm.CHALLENGER, Arm.CHAMPION):
@@ -251,7 +251,9 @@ def _requests(streams: Streams, run: int, minute: int) -> list[Answered]:
             )
         )
         found += [
-            Answered(f"{arm}{minute}.{unit}".encode(), arm, unit < bad, 9e9 if unit >= units - slow else 1.0)
+            RequestOutcome(
+                f"{arm}{minute}.{unit}".encode(), arm, unit < bad, 9e9 if unit >= units - slow else 1.0
+            )
             for unit in range(units)
         ]
     return found

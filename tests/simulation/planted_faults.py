@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -174,9 +173,7 @@ def half_forgotten() -> Iterator[None]:
     """Whoever takes the lease over knows half of the units of the step."""
 
     def half(state: MetricState) -> MetricState:
-        memory = json.loads(state.state)
-        memory |= {"step_units": memory["step_units"] // 2}
-        return replace(state, state=json.dumps(memory))
+        return replace(state, step_units=state.step_units // 2)
 
     with _after_a_take_over(half):
         yield
@@ -187,9 +184,9 @@ def nothing_is_well() -> Iterator[None]:
     """No data is taken for success."""
 
     def enough(state: MetricState) -> MetricState:
-        memory = json.loads(state.state)
-        memory |= {"step_units": memory["step_units"] or 10**6}
-        return replace(state, state=json.dumps(memory), champion_units=state.champion_units or 10**6)
+        return replace(
+            state, step_units=state.step_units or 10**6, champion_units=state.champion_units or 10**6
+        )
 
     def taken(_row: Any, given: Any) -> Any:
         return tuple(enough(each) for each in given) if _is_evidence(given) else given

@@ -12,7 +12,7 @@ from hashlib import blake2b
 
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan
-from holdfast.rollout import Answered
+from holdfast.rollout import RequestOutcome
 from holdfast.store.telemetry.log_collection import Window
 
 FAST_US, SLOW_US = 900.0, 90_000.0
@@ -78,7 +78,7 @@ class SimulatedServer:
         plan = self.follows
         if plan is None:
             return []
-        answered: list[Answered] = []
+        answered: list[RequestOutcome] = []
         counts: dict[tuple[str, Arm, str], list[float]] = defaultdict(list)
         for _ in range(self.chance.randint(5, 40)):
             unit = self.chance.randrange(UNITS)
@@ -88,7 +88,7 @@ class SimulatedServer:
             rate = 0.5 if version in self.bad else 0.002
             failed, slow = self.chance.random() < rate, self.chance.random() < rate
             latency_us = SLOW_US if slow else FAST_US
-            answered.append(Answered(unit.to_bytes(8, "big"), arm, failed, latency_us))
+            answered.append(RequestOutcome(unit.to_bytes(8, "big"), arm, failed, latency_us))
             counts[version, arm, "exception" if failed else "ok"].append(latency_us)
         windows = (
             ()

@@ -174,7 +174,7 @@ class Soak:
             copied = evidence.shadow_of_rollout_in(connection, number)
             canary_us = rollouts.first_reached_us(connection, number, (State.CANARY,))
             promoted_us = rollouts.first_reached_us(connection, number, (State.PROMOTED,))
-        found_by = [each.metric for each in (*copied, *states) if each.harmful]
+        found_by = [each.metric for each in (*copied, *states) if each.is_harmful]
         at = "watch" if promoted_us else f"canary {row.step + 1}" if canary_us else "shadow"
         challenger, failed = requests_of(states)
         return Pushed(

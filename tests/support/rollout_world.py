@@ -14,7 +14,7 @@ from holdfast.control.rollout import reconcile as rollout
 from holdfast.control.rollout.rollback import Request, roll_back
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan, Verdict
-from holdfast.rollout import Answered, Canary, fold_requests, fold_scores
+from holdfast.rollout import Canary, RequestOutcome, fold_requests, fold_scores
 from holdfast.store import Store
 from holdfast.store.db import leases, schema
 from holdfast.store.db.leases import Lease
@@ -133,7 +133,7 @@ class World:
             for number in range(count):
                 self.units += 1
                 bad = arm is Arm.CHALLENGER and number < failing
-                window.append(Answered(self.units.to_bytes(8, "big"), arm, bad, 900.0))
+                window.append(RequestOutcome(self.units.to_bytes(8, "big"), arm, bad, 900.0))
         number = self.row().rollout
         with self.store.ledger.write() as connection:
             states = fold_requests(evidence.canary_of_running(connection, number), window)

@@ -8,11 +8,12 @@ from sqlalchemy import insert
 
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import Arm
-from holdfast.rollout import Answered, Canary, begin, fold_requests, fold_scores
-from holdfast.rollout.evidence.history import remembered
+from holdfast.rollout import Canary, RequestOutcome, begin, fold_requests, fold_scores
+from holdfast.rollout.evidence.history import record_point
 from holdfast.store import Store
 from holdfast.store.db import schema
 from holdfast.store.db.events import append
+from holdfast.store.rollout.evidence import values_of
 from holdfast.store.telemetry import usage
 
 DAY = 86_400_000_000
@@ -124,7 +125,7 @@ def _rollouts(connection):
             )
         )
     requests = [
-        Answered(
+        RequestOutcome(
             b"u%d" % unit,
             Arm.CHALLENGER if unit % 20 == 0 else Arm.CHAMPION,
             unit % 350 == 0,
@@ -143,10 +144,11 @@ def _rollouts(connection):
             else state
             for state in states
         )
-        states = tuple(remembered(state, at_us) for state in states)
+        states = tuple(record_point(state, at_us) for state in states)
     for state in states:
-        values = {name: getattr(state, name) for name in state.__slots__}
-        connection.execute(insert(schema.rollout_evidence).values(rollout=3, updated_us=NOW, **values))
+        connection.execute(
+            insert(schema.rollout_evidence).values(rollout=3, updated_us=NOW, **values_of(state))
+        )
     connection.execute(
         insert(schema.traffic_plans).values(
             plan=7,

@@ -15,7 +15,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from sqlalchemy import update
 
 from holdfast.records import Arm
-from holdfast.rollout import Answered, fold_requests
+from holdfast.rollout import RequestOutcome, fold_requests
 from holdfast.store.db import schema
 from holdfast.store.db.events import append
 from holdfast.store.rollout import evidence
@@ -133,8 +133,8 @@ def test_the_numbers_of_a_rollout_change_without_a_reload(browser, address, stor
     before = browser.find_element(By.CSS_SELECTOR, "#rollout .evidence tbody").text
     with store.ledger.write() as connection:
         states = evidence.canary_of_running(connection, 3)
-        more = [Answered(b"new%d" % unit, Arm.CHALLENGER, True, 900.0) for unit in range(17)]
-        more += [Answered(b"other%d" % unit, Arm.CHAMPION, False, 900.0) for unit in range(500)]
+        more = [RequestOutcome(b"new%d" % unit, Arm.CHALLENGER, True, 900.0) for unit in range(17)]
+        more += [RequestOutcome(b"other%d" % unit, Arm.CHAMPION, False, 900.0) for unit in range(500)]
         evidence.put(connection, 3, fold_requests(states, more, 0), now_us=1)
     follows = WebDriverWait(browser, 30, ignored_exceptions=[StaleElementReferenceException])
     follows.until(lambda seen: seen.find_element(By.CSS_SELECTOR, "#rollout .evidence tbody").text != before)

@@ -20,18 +20,18 @@ from holdfast.rollout.decision.decisions import (
 )
 from holdfast.rollout.decision.webhooks import Hook
 from holdfast.rollout.evidence.evidence import (
-    Answered,
-    MetricState,
     begin,
     begin_step,
     fold_counts,
     fold_requests,
     fold_scores,
-    hold_to_levels,
+    freeze_levels,
     score,
 )
+from holdfast.rollout.evidence.records import MetricState
 from holdfast.rollout.evidence.verdict import MetricVerdict, judge
 from holdfast.rollout.model.assignment import arm_of, salt_of
+from holdfast.rollout.model.metric import RequestOutcome
 from holdfast.rollout.model.policy import Canary, Shadow
 from holdfast.rollout.model.pushes import PushOutcome
 from holdfast.rollout.model.state_machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
@@ -42,7 +42,6 @@ __all__ = [
     "TERMINAL",
     "TRANSITIONS",
     "Advance",
-    "Answered",
     "BeginShadow",
     "Canary",
     "Complete",
@@ -57,6 +56,7 @@ __all__ = [
     "ProbeSeen",
     "PushOutcome",
     "Readiness",
+    "RequestOutcome",
     "RollBack",
     "RolloutState",
     "Shadow",
@@ -70,7 +70,7 @@ __all__ = [
     "fold_counts",
     "fold_requests",
     "fold_scores",
-    "hold_to_levels",
+    "freeze_levels",
     "judge",
     "next_state",
     "power_of",

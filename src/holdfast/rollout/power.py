@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.errors import InputError
-from holdfast.rollout.evidence.evidence import ERRORS, LATENCY, QUALITY
+from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY
 from holdfast.rollout.model.policy import Canary
 from holdfast.stats.power import RUNS, Detection, bad_units, score_loss
 

@@ -122,7 +122,7 @@ def test_what_decides_otherwise_is_shown_by_slice_and_by_row(recording: Recordin
     recording.collect()
     found = recording.replay("tenth", requests=80)
     assert found.verdict is Verdict.FAIL
-    assert "80 of 80 units were decided otherwise" in found.explanation
+    assert "80 of 80 units were decided differently" in found.explanation
     assert {each["name"] for each in found.slices} == {"carrier=AA", "carrier=UA", "carrier=B6"}
     assert found.slices[0]["shift"] == pytest.approx(-0.4)
     assert len(found.worst) == 5

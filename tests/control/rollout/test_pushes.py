@@ -56,7 +56,7 @@ def test_a_good_push_is_good_only_after_its_watch(begin):
     story.minutes(3)
     story.label()
     assert story.step() == []
-    assert metric(story, "errors").challenger_units_this_step >= 20  # of the watch, as many as it needs
+    assert metric(story, "errors").step_units >= 20  # of the watch, as many as it needs
     story.world.tick(2 * HOUR_US)
     assert story.step() == ["EndWatch"]
     assert (story.push().outcome, story.world.row().state) == (PushOutcome.GOOD, State.PROMOTED)
@@ -214,7 +214,7 @@ def test_scores_that_fall_a_little_after_the_switch_are_told_once_and_censor_the
     story.world.tick(2 * HOUR_US)
     assert story.step() == ["EndWatch"]
     assert (story.push().outcome, story.world.row().state) == (PushOutcome.CENSORED, State.PROMOTED)
-    assert "as of a world that got harder" in story.push().reason
+    assert "as in a world that got harder" in story.push().reason
     assert len(story.told("rollout.quality_changed")) == 1
 
 

@@ -17,7 +17,7 @@ from holdfast.control.collect import collector
 from holdfast.control.probing.probe import probe
 from holdfast.control.rollout import reconcile
 from holdfast.rollout import Canary, MetricState, Shadow, State
-from holdfast.rollout.evidence.shadow import in_words
+from holdfast.rollout.evidence.shadow import describe
 from holdfast.store import Store
 from holdfast.store.db import leases, schema
 from holdfast.store.db.leases import Lease
@@ -103,11 +103,11 @@ def test_a_version_that_decides_otherwise_is_found_before_anybody_sees_it(world:
         assert asked <= 400
     assert set(seen) == {world.names["half"]}
     found = loop.shadow()["shadow.disagreement"]
-    print(f"found after {found.challenger_units} pairs of {asked} requests: {in_words(found)}")
-    assert found.harmful
+    print(f"found after {found.challenger_units} pairs of {asked} requests: {describe(found)}")
+    assert found.is_harmful
     assert found.challenger_total == found.challenger_units <= 30
     assert loop.row.state is State.CANCELLED
-    assert "decided otherwise" in loop.row.reason
+    assert "decided differently" in loop.row.reason
     newest = traffic_plans.newest(world.store, MODEL)
     assert newest is not None
     assert newest.shadow is None
@@ -126,8 +126,8 @@ def test_a_version_that_cannot_answer_is_found_in_shadow(world: World, serve: St
         loop.round()
         assert asked <= 400
     found = loop.shadow()["shadow.errors"]
-    print(f"found after {found.challenger_units} pairs: {in_words(found)}")
-    assert found.harmful
+    print(f"found after {found.challenger_units} pairs: {describe(found)}")
+    assert found.is_harmful
     assert loop.row.state is State.CANCELLED
 
 

@@ -6,7 +6,7 @@ from sqlalchemy import insert, select
 from holdfast.control.collect import collector
 from holdfast.errors import ConflictError
 from holdfast.monitor import merge
-from holdfast.rollout import Canary, begin, hold_to_levels
+from holdfast.rollout import Canary, begin, freeze_levels
 from holdfast.store import Store
 from holdfast.store.db import events, leases, schema
 from holdfast.store.rollout import evidence, rollouts, traffic_plans
@@ -326,7 +326,7 @@ def test_what_a_server_logs_when_the_challenger_has_everything_is_evidence(store
     log(logs, *[prediction(n, rollout=number, arm="challenger") for n in range(401, 441)])
     round_(store, lease)
     with store.ledger.write() as connection:
-        states = hold_to_levels(evidence.canary_of_running(connection, number), Canary())
+        states = freeze_levels(evidence.canary_of_running(connection, number), Canary())
         evidence.put(connection, number, states, now_us=NOW)
     log(
         logs, *[prediction(n, segment=2, rollout=number, failed="exception") for n in range(1, 41)], segment=2
@@ -334,7 +334,7 @@ def test_what_a_server_logs_when_the_challenger_has_everything_is_evidence(store
     round_(store, lease)
     errors = next(state for state in evidence.of_rollout(store, number) if state.metric == "errors")
     assert (errors.challenger_units, errors.challenger_total, errors.champion_units) == (80, 40.0, 400)
-    assert errors.harmful
+    assert errors.is_harmful
 
 
 def test_quality_evidence_counts_each_unit_once(store, logs, lease):

@@ -14,7 +14,7 @@ from holdfast.control.collect.log_context import Reading
 from holdfast.control.collect.shadow_pairs import Slicer, copies_of, no_slices, pair_windows
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import MINUTE_US, Arm
-from holdfast.rollout import Answered
+from holdfast.rollout import RequestOutcome
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, Record, ShadowRecord
 from holdfast.store.telemetry.log_collection import Window
 from holdfast.store.telemetry.prediction_files import SCHEMA
@@ -99,7 +99,7 @@ def _usage(predictions: Sequence[PredictionRecord]) -> tuple[UsageRow, ...]:
 
 
 def _windows(predictions: Sequence[PredictionRecord], slicer: Slicer) -> tuple[Window, ...]:
-    requests: dict[tuple[int, int], list[Answered]] = defaultdict(list)
+    requests: dict[tuple[int, int], list[RequestOutcome]] = defaultdict(list)
     for record in predictions:
         if record.rollout is not None:
             requests[record.rollout, _minute(record)].append(_answered(record, slicer))
@@ -117,7 +117,7 @@ def _watched(predictions: Sequence[PredictionRecord], reading: Reading) -> tuple
     watched = reading.watched
     if watched is None:
         return ()
-    requests: dict[int, list[Answered]] = defaultdict(list)
+    requests: dict[int, list[RequestOutcome]] = defaultdict(list)
     for record in predictions:
         since = record.at_us >= watched.since_us and record.rollout != watched.rollout
         if since and record.unit and _is_of_champion(record, watched.challenger):
@@ -135,11 +135,11 @@ def _is_of_champion(record: PredictionRecord, champion: str) -> bool:
     return record.version == champion or record.result == "champion_failed"
 
 
-def _answered(record: PredictionRecord, slicer: Slicer) -> Answered:
+def _answered(record: PredictionRecord, slicer: Slicer) -> RequestOutcome:
     challenged = record.arm == Arm.CHALLENGER or record.challenger_failed != ""
     rows = record.inputs if slicer is not no_slices else ()
     slices = {name: None for row in rows for name in slicer(record.version, row)}
-    return Answered(
+    return RequestOutcome(
         unit=record.unit,
         arm=Arm.CHALLENGER if challenged else Arm.CHAMPION,
         failed=record.challenger_failed != "" or record.result != _OK,

@@ -38,7 +38,7 @@ def copies_of(shadowed: Sequence[ShadowRecord]) -> pl.DataFrame:
             ours,
             record.champion,
             record.champion_result,
-            record.champion_latency_us,
+            record.beside_us,
             theirs,
         )
         for record in shadowed

@@ -28,7 +28,7 @@ from holdfast.qualify import GateResult
 from holdfast.records import Progress, Verdict
 from holdfast.rollout.evidence.evidence import score
 from holdfast.rollout.evidence.replay import CONTRACT, Replayed, replayed
-from holdfast.rollout.evidence.shadow import OK, ComparedRow, LabelledPair, Pair, in_words, slices_of
+from holdfast.rollout.evidence.shadow import OK, ComparedRow, LabelledPair, Pair, describe, rank_slices
 from holdfast.store import Store
 from holdfast.store.backout import taints
 from holdfast.store.catalog import online_features
@@ -302,8 +302,8 @@ def _judge(
         accepted=accepted,
     )
     report.verdict, report.explanation = ended.verdict, ended.explanation
-    report.metrics = {state.metric: in_words(state) for state in ended.states if state.challenger_units}
-    report.slices = [asdict(each) for each in slices_of(ended.states)]
+    report.metrics = {state.metric: describe(state) for state in ended.states if state.challenger_units}
+    report.slices = [asdict(each) for each in rank_slices(ended.states)]
     report.worst = _worst(candidate, asked)
 
 

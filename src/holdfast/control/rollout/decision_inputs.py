@@ -21,11 +21,11 @@ from holdfast.rollout import (
     Wait,
     begin,
     begin_step,
-    hold_to_levels,
+    freeze_levels,
 )
 from holdfast.rollout.decision.post_promotion import begin_rate
 from holdfast.rollout.evidence import shadow
-from holdfast.rollout.evidence.evidence import begin_watch
+from holdfast.rollout.evidence.evidence import begin_bake
 from holdfast.rollout.model.drills import DrillKind, ready
 from holdfast.store import Store
 from holdfast.store.backout import taints
@@ -100,10 +100,10 @@ def prepare(
             if isinstance(decision, Advance):
                 states = begin_step(states)
             if alone:
-                states = hold_to_levels(states, policy)
+                states = freeze_levels(states, policy)
             evidence.put(connection, row.rollout, states, now_us=now_us)
         case Confirm() if row.state is State.VERIFYING and row.champion is not None and policy.bake_us:
-            states = begin_watch(evidence.canary_of_running(connection, row.rollout), policy)
+            states = begin_bake(evidence.canary_of_running(connection, row.rollout), policy)
             evidence.put(connection, row.rollout, states, now_us=now_us)
             rate = begin_rate(policy, now_us)
             if rate is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, MetricState, MetricVerdict, judge
 from holdfast.rollout.evidence import shadow, slices
-from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, RATE, SLICES
+from holdfast.rollout.evidence.records import SliceEvidence
+from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,10 @@ def in_order(states: Iterable[MetricState]) -> list[MetricState]:
 
 def _nearest(state: MetricState) -> str:
     """Which slice is nearest to its bound, when `state` is of slices and has seen one."""
-    shown = slices.shown_by(json.loads(state.state), state.log_bound) if state.metric == SLICES else []
-    return f" Nearest to its bound: {shown[0]}." if shown else ""
+    if not isinstance(state.evidence, SliceEvidence):
+        return ""
+    ranked = slices.rank_slices(state.evidence, state.log_bound)
+    return f" Nearest to its bound: {ranked[0]}." if ranked else ""
 
 
 def _explained(judged: MetricVerdict) -> str:

@@ -164,7 +164,7 @@ def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None
     due = next_stretches(state, history_us=history_us, known_us=now_us - _LAG_US)
     if due is None:
         return
-    changed = state.harmful
+    changed = state.is_harmful
     state = fold_rate(
         state,
         due,
@@ -172,7 +172,7 @@ def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None
         before=usage.requests_between(connection, row.model, due.before_us, due.before_us + due.us),
     )
     evidence.put(connection, row.rollout, [state], now_us=now_us)
-    if state.harmful and not changed:
+    if state.is_harmful and not changed:
         events.append(
             connection,
             at_us=now_us,

@@ -28,9 +28,9 @@ from holdfast.rollout.decision.decisions import (
     Wait,
 )
 from holdfast.rollout.evidence import shadow
-from holdfast.rollout.evidence.evidence import QUALITY, MetricState
+from holdfast.rollout.evidence.records import MetricState
 from holdfast.rollout.evidence.verdict import Verdicts, harm_of, judge
-from holdfast.rollout.model.metric import is_shadow
+from holdfast.rollout.model.metric import QUALITY, is_shadow
 from holdfast.rollout.model.policy import Canary
 from holdfast.rollout.model.state_machine import State
 
@@ -108,7 +108,7 @@ def _shadow_harm(copies: Sequence[MetricState], policy: Canary) -> str:
     if not copies:
         return ""
     told = zip(copies, shadow.judge(copies, policy), strict=True)
-    return "; ".join(shadow.in_words(state) for state, verdict in told if verdict.verdict is Verdict.FAIL)
+    return "; ".join(shadow.describe(state) for state, verdict in told if verdict.verdict is Verdict.FAIL)
 
 
 def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:

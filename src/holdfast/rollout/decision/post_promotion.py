@@ -7,18 +7,18 @@ censored.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from holdfast.formatting import hours, set_hours
-from holdfast.records import DAY_US, HOUR_US, MINUTE_US, Verdict, canonical_json
+from holdfast.records import DAY_US, HOUR_US, MINUTE_US, Verdict
 from holdfast.rollout.decision.decide import judged
 from holdfast.rollout.decision.decisions import RollBack, Wait
+from holdfast.rollout.evidence.records import MetricState, RateEvidence
 from holdfast.rollout.evidence.verdict import Verdicts
-from holdfast.rollout.model.metric import RATE, MetricState
+from holdfast.rollout.model.metric import RATE
 from holdfast.rollout.model.policy import Canary
 from holdfast.rollout.model.pushes import PushOutcome
 from holdfast.stats import RateTest
@@ -77,9 +77,8 @@ def begin_rate(policy: Canary, switched_us: int) -> MetricState | None:
     if policy.rate_margin is None:
         return None
     minute_us = switched_us + -switched_us % MINUTE_US
-    test = RateTest.begin(policy.rate_margin).state()
-    memory = {"step_units": 0, "test": test, "switched_us": minute_us, "folded_us": minute_us}
-    return MetricState(RATE, 0, 0.0, 0, 0.0, 0.0, -math.log(policy.alpha), canonical_json(memory))
+    evidence = RateEvidence(RateTest.begin(policy.rate_margin), switched_us=minute_us, folded_us=minute_us)
+    return MetricState(RATE, -math.log(policy.alpha), evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +108,8 @@ def next_stretches(state: MetricState, *, history_us: int, known_us: int) -> Str
     >>> next_stretches(state, history_us=0, known_us=10 * DAY_US + HOUR_US)
     Stretches(after_us=864000000000, before_us=777600000000, us=3600000000)
     """
-    memory = json.loads(state.state)
-    switched_us, after_us = memory["switched_us"], memory["folded_us"]
+    evidence = _rate_of(state)
+    switched_us, after_us = evidence.switched_us, evidence.folded_us
     day = (after_us - switched_us) // DAY_US
     us = min(HOUR_US, known_us - after_us, switched_us + (day + 1) * DAY_US - after_us)
     before_us = after_us - (2 * day + 1) * DAY_US
@@ -123,26 +122,28 @@ def next_stretches(state: MetricState, *, history_us: int, known_us: int) -> Str
 
 def fold_rate(state: MetricState, stretches: Stretches, *, after: int, before: int) -> MetricState:
     """The evidence after `stretches` were counted: so many requests after the switch, and before it."""
-    memory = json.loads(state.state)
-    seconds = stretches.us / 1e6
-    test = RateTest.from_state(memory["test"]).fold(
-        after=after, after_seconds=seconds, before=before, before_seconds=seconds
-    )
-    memory |= {"test": test.state(), "folded_us": stretches.after_us + stretches.us}
-    memory["step_units"] += after
+    evidence, seconds = _rate_of(state), stretches.us / 1e6
+    test = evidence.test.fold(after=after, after_seconds=seconds, before=before, before_seconds=seconds)
+    folded_us = stretches.after_us + stretches.us
     return replace(
         state,
         challenger_units=state.challenger_units + after,
         champion_units=state.champion_units + before,
         log_e=max(state.log_e, test.log_e),
-        state=canonical_json(memory),
+        step_units=state.step_units + after,
+        evidence=RateEvidence(test, evidence.switched_us, folded_us),
     )
 
 
 def rate_in_words(state: MetricState) -> str:
     """What the rate of requests is after the switch, against that before it, with its numbers."""
-    test = RateTest.from_state(json.loads(state.state)["test"])
+    before = f"{state.champion_units} in as long before"
     return (
-        f"the rate of requests is {test.interval()} times that before the switch ({state.challenger_units} requests after, "
-        f"{state.champion_units} in as long before; ln e-value {state.log_e:.1f} of {state.log_bound:.1f})"
+        f"the rate of requests is {_rate_of(state).test.interval()} times that before the switch "
+        f"({state.challenger_units} requests after, {before}; ln e-value {state.log_e:.1f} of {state.log_bound:.1f})"
     )
+
+
+def _rate_of(state: MetricState) -> RateEvidence:
+    assert isinstance(state.evidence, RateEvidence)
+    return state.evidence

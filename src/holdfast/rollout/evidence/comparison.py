@@ -1,151 +1,122 @@
-"""The evidence on one kind of bad unit, through the three times of a rollout.
+"""Fold units or losses into the phases of a comparison, and read the evidence that they hold.
 
-While both arms have traffic, the challenger is compared with the champion. Once it has everything, nobody is left: what it
-does alone is held to a level that was frozen from all that the champion showed, and bets on with the same wealth. After
-its promotion it is watched for days: there a test grows blind, because it must first win back what it lost while all was
-well, and a detector, which forgets, takes its place.
-
-The state is plain JSON: "test", then "watch" (the level's test), then "detector" with the window that is under way.
+The level test bets on with the wealth of the comparison. During the bake time a detector replaces it: after a long good
+period a test has lost its wealth and reacts late, and a detector does not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import assert_never
 
-import numpy as np
+from msgspec.structs import replace
 
-from holdfast.stats import BettingTest, Detector, HypergeometricTest, LevelTest, upper_level
+from holdfast.rollout.evidence.records import (
+    AtLevel,
+    Comparing,
+    Comparison,
+    Counts,
+    CountWindow,
+    Detecting,
+    LossWindow,
+    Phase,
+    WindowedDetector,
+)
+from holdfast.stats import Detector, LevelTest, upper_level
 from holdfast.stats.level_test import BETS, loss_gains
 
-Memory = Mapping[str, Any]
 
-LEVEL: Final = "watch"
-"""Where the test against a level is kept: a name in stored evidence, older than the watch that follows a promotion."""
+def fold(comparison: Comparison, counts: Counts, minute_us: int) -> Comparison:
+    """Return `comparison` after one more window, which lies in the minute that begins at `minute_us`.
 
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Units of both arms in one window, and how many of them were bad."""
-
-    challenger_units: int
-    challenger_bad: int
-    champion_units: int
-    champion_bad: int
-
-    @property
-    def alone(self) -> bool:
-        """Whether the champion had no unit."""
-        return self.champion_units == 0
-
-
-def begin(margin: float) -> dict[str, Any]:
-    """No evidence yet against "the odds of a bad unit are at most `margin` times the champion's"."""
-    return {"test": HypergeometricTest.begin(margin).state()}
-
-
-def fold(memory: Memory, counts: Counts, minute_us: int) -> dict[str, Any]:
-    """`memory` after the units of one more window, which lies in the minute that begins at `minute_us`.
-
-    Windows in which the champion has units compare, also when they come late, as a log does that was read late.
+    A window in which the champion has units is compared, also when its log was read late.
     """
     units, bad = counts.challenger_units, counts.challenger_bad
-    if counts.alone and "detector" in memory:
-        return _watched(memory, units, bad, minute_us) if units else dict(memory)
-    if counts.alone and LEVEL in memory:
-        return {
-            **memory,
-            LEVEL: LevelTest.from_state(memory[LEVEL]).fold_counts(units=units, bad=bad).state(),
-        }
-    test = HypergeometricTest.from_state(memory["test"]).fold(
+    if counts.champion_units == 0:
+        match comparison.phase:
+            case Detecting() as phase:
+                return replace(comparison, phase=_fold_counts(phase, units, bad, minute_us))
+            case AtLevel(test=level):
+                return replace(comparison, phase=AtLevel(level.fold_counts(units=units, bad=bad)))
+            case Comparing():
+                pass
+            case other:
+                assert_never(other)
+    test = comparison.test.fold(
         challenger_units=units,
         challenger_bad=bad,
         champion_units=counts.champion_units,
         champion_bad=counts.champion_bad,
     )
-    return {**memory, "test": test.state()}
+    return replace(comparison, test=test)
 
 
-def fold_losses(memory: Memory, losses: Sequence[float], minute_us: int) -> dict[str, Any]:
-    """`memory` after losses, 0 to 1, that the challenger showed alone, in the minute that begins at `minute_us`."""
-    if not losses:
-        return dict(memory)
-    if "detector" not in memory:
-        return {**memory, LEVEL: LevelTest.from_state(memory[LEVEL]).fold_losses(losses).state()}
-    if "told" in memory:
-        told = _windowed(memory["told"], losses, minute_us)
-        told["alarmed"] = memory["told"]["alarmed"] or detector_of(told).alarm
-        memory = {**memory, "told": told}
-    return _windowed(memory, losses, minute_us)
+def fold_losses(phase: AtLevel | Detecting, losses: Sequence[float], minute_us: int) -> AtLevel | Detecting:
+    """Return `phase` after `losses`, from 0 to 1, that the challenger showed alone in the minute `minute_us`."""
+    match phase:
+        case AtLevel():
+            return AtLevel(phase.test.fold_losses(losses))
+        case Detecting():
+            return replace(phase, detecting=fold_window_losses(phase.detecting, losses, minute_us))
 
 
-def _windowed(memory: Memory, losses: Sequence[float], minute_us: int) -> dict[str, Any]:
-    window = memory.get("window", {"minute_us": minute_us, "gains": [0.0] * BETS})
-    if minute_us > window["minute_us"]:
-        memory = {**memory, "detector": detector_of(memory).state()}
-        window = {"minute_us": minute_us, "gains": [0.0] * BETS}
-    # Gains add up, so what is rewritten with every join stays small however many labels a minute has.
-    more = loss_gains(Detector.from_state(memory["detector"]).level, losses).tolist()
-    gains = [one + other for one, other in zip(window["gains"], more, strict=True)]
-    return {**memory, "window": {**window, "gains": gains}}
+def fold_window_losses(
+    detecting: WindowedDetector, losses: Sequence[float], minute_us: int
+) -> WindowedDetector:
+    """Return `detecting` after `losses` in the minute `minute_us`; an older minute counts in the current window."""
+    window = detecting.window
+    if window is None or minute_us > window.minute_us:
+        detecting, window = _next_window(detecting), LossWindow(minute_us, (0.0,) * BETS)
+    assert isinstance(window, LossWindow), "a detector of losses has windows of losses"
+    # Gains add up, so the record stays small however many labels a minute has.
+    more = loss_gains(detecting.detector.level, losses).tolist()
+    gains = tuple(one + other for one, other in zip(window.log_gains, more, strict=True))
+    return replace(detecting, window=replace(window, log_gains=gains))
 
 
-def hold_to(memory: Memory, level: float) -> dict[str, Any]:
-    """From here on, what the challenger does alone is held to `level`, a mean loss above 0 and at most 1."""
-    return {**memory, LEVEL: LevelTest.begin(level).state()}
+def freeze_level(level: float) -> AtLevel:
+    """Begin to hold the challenger to `level`, a mean loss above 0 and at most 1."""
+    return AtLevel(LevelTest.begin(level))
 
 
-def begin_detector(memory: Memory, run_length: float) -> dict[str, Any]:
-    """From here on a detector watches against the level that it is held to, with windows of a minute and on average no false
-    alarm in `run_length` of them."""
-    level = LevelTest.from_state(memory[LEVEL]).level
-    return {**memory, "detector": Detector.begin(level, run_length).state()}
+def begin_detecting(phase: Phase, run_length: float) -> Phase:
+    """Begin a detector at the frozen level, with one false alarm in `run_length` windows of a minute on average.
 
-
-def begin_told(memory: Memory, level: float, run_length: float) -> dict[str, Any]:
-    """A second detector, at a `level` below which the world may push any version: its alarm is told and is no harm."""
-    return {**memory, "told": {"detector": Detector.begin(level, run_length).state(), "alarmed": False}}
-
-
-def detector_of(memory: Memory) -> Detector:
-    """The detector as it stands now, the window that is under way with it.
-
-    Looking before a window has ended costs no guarantee: the gambler who begins with it bets on from its beginning, and the
-    alarm is counted to the window in which it is raised.
+    A phase without a level stays as it is: nothing can be held against it.
     """
-    detector = Detector.from_state(memory["detector"])
-    window = memory.get("window")
-    if window is None:
-        return detector
-    if "gains" in window:
-        return detector.fold_gains(np.array(window["gains"]))
-    return detector.fold_counts(units=window["units"], bad=window["bad"])
+    if not isinstance(phase, AtLevel):
+        return phase
+    return Detecting(phase.test, begin_detector(phase.test.level, run_length))
 
 
-def log_e_of(memory: Memory, log_bound: float) -> float:
-    """Natural logarithm of the e-value now, on the scale on which `log_bound` shows harm.
+def begin_detector(level: float, run_length: float) -> WindowedDetector:
+    """Begin a detector of a mean loss above `level`."""
+    return WindowedDetector(Detector.begin(level, run_length))
 
-    What the comparison and the level's test have is one wealth. A detector has a bound of its own, its run length: its
-    value is put in proportion, so that it reaches `log_bound` when it raises its alarm.
+
+def log_e_of(compared: float, phase: Phase, log_bound: float) -> float:
+    """Return the natural logarithm of the e-value, on the scale on which `log_bound` shows harm.
+
+    `compared` is that of the comparison; it and the level test share one wealth. A detector has its run length as bound:
+    its value is scaled, so that it reaches `log_bound` when it raises its alarm.
     """
-    kept = memory["test"]
-    test = BettingTest if kept["kind"].startswith("betting") else HypergeometricTest
-    log_e = test.from_state(kept).log_e
-    if LEVEL in memory:
-        log_e += LevelTest.from_state(memory[LEVEL]).log_e
-    if "detector" not in memory:
-        return log_e
-    detector = detector_of(memory)
-    return max(log_e, log_bound * detector.log_m / math.log(detector.run_length))
+    match phase:
+        case Comparing():
+            return compared
+        case AtLevel():
+            return compared + phase.test.log_e
+        case Detecting():
+            detector = phase.detecting.current()
+            log_e = compared + phase.test.log_e
+            return max(log_e, log_bound * detector.log_m / math.log(detector.run_length))
 
 
 def odds_level(bad: float, units: int, margin: float, alpha: float) -> float:
-    """The share of bad units that a challenger is held to: an upper bound on the champion's, its odds times `margin`.
+    """Return the share of bad units that a challenger is held to: an upper bound on the champion's, its odds times `margin`.
 
-    Guarantee: below the champion's own share times the margin with probability at most `alpha`. 1 where it showed nothing:
-    then nothing can be held against the challenger.
+    Guarantee: below the champion's own share times the margin with probability at most `alpha`. 1 where the champion has no
+    unit: then nothing can be held against the challenger.
 
     >>> round(odds_level(36, 3600, 1.0, 0.001), 3), odds_level(0, 0, 1.0, 0.001)
     (0.021, 1.0)
@@ -154,10 +125,16 @@ def odds_level(bad: float, units: int, margin: float, alpha: float) -> float:
     return margin * share / (1.0 - share + margin * share)
 
 
-def _watched(memory: Memory, units: int, bad: int, minute_us: int) -> dict[str, Any]:
-    window = memory.get("window", {"minute_us": minute_us, "units": 0, "bad": 0})
-    if minute_us > window["minute_us"]:
-        memory = {**memory, "detector": detector_of(memory).state()}
-        window = {"minute_us": minute_us, "units": 0, "bad": 0}
-    after = {**window, "units": window["units"] + units, "bad": window["bad"] + bad}
-    return {**memory, "window": after}
+def _fold_counts(phase: Detecting, units: int, bad: int, minute_us: int) -> Detecting:
+    if not units:
+        return phase
+    detecting, window = phase.detecting, phase.detecting.window
+    if window is None or minute_us > window.minute_us:
+        detecting, window = _next_window(detecting), CountWindow(minute_us, 0, 0)
+    assert isinstance(window, CountWindow), "a detector of bad units has windows of counts"
+    after = replace(window, units=window.units + units, bad=window.bad + bad)
+    return replace(phase, detecting=replace(detecting, window=after))
+
+
+def _next_window(detecting: WindowedDetector) -> WindowedDetector:
+    return WindowedDetector(detecting.current())

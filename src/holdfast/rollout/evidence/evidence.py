@@ -1,50 +1,48 @@
-"""What is known about a running rollout: counts as they happened, and the sequential test of each metric.
+"""Fold what traffic shows into the evidence of a rollout: realised counts, and the sequential test of each metric.
 
-"errors" is a unit whose request the challenger could not answer, against the champion's; "latency" a unit slower than a
-bound that was frozen from the champion's own latency before the canary began; "quality" scores in [0, 1], from labels that
-come late; "slices" the first two again, in each slice of the requests for itself. Counts are realised ones; a configured
-share is never used as if it had happened, because a share of 12 % where 10 % was configured already looks like harm.
+* "errors": a unit whose request the challenger could not answer, against the champion's.
+* "latency": a unit slower than a bound that was frozen from the champion's own latency before the canary began.
+* "quality": scores from 0 to 1, from labels that come late.
+* "slices": the first two again, in each slice of the requests.
 
-Once the challenger has everything, nobody is left to compare it with. From then on what it does alone is held, for each
-metric, to a level that was frozen from all that the champion showed before. Both tests bet one after the other with one
-wealth, so what was earned against the champion counts on. A promotion is watched by detectors (`comparison` says why).
+Counts are realised ones, never a configured share: a share of 12 % where 10 % was configured already looks like harm.
+
+Once the challenger has all traffic, no champion is left to compare with. What it does alone is then held to a level that
+was frozen from the champion. Both tests bet one after the other with one wealth, so what was earned against the champion
+counts on. During the bake time detectors replace the level tests (`comparison` says why).
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Final
+from typing import Final, assert_never
+
+from msgspec.structs import replace
 
 from holdfast.errors import InputError
-from holdfast.records import Arm, canonical_json
+from holdfast.records import Arm
 from holdfast.rollout.evidence import comparison, slices
-from holdfast.rollout.evidence.comparison import Counts
-from holdfast.rollout.model import metric as metrics
-from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, SLICES, Answered, MetricState
+from holdfast.rollout.evidence.records import (
+    AtLevel,
+    Comparing,
+    Comparison,
+    Counts,
+    DifferenceEvidence,
+    DisagreementEvidence,
+    Evidence,
+    MetricState,
+    PairEvidence,
+    QualityEvidence,
+    RateEvidence,
+    SliceEvidence,
+    UnitEvidence,
+    WaitingScores,
+)
+from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, SHADOW_SCORE, SLICES, RequestOutcome
 from holdfast.rollout.model.policy import Canary
 from holdfast.rollout.model.unit_memory import name_of, names_in
-from holdfast.stats import BettingTest, DiscordantTest, HypergeometricTest, Interval, upper_level
-
-__all__ = [
-    "ERRORS",
-    "LATENCY",
-    "QUALITY",
-    "SLICES",
-    "Answered",
-    "MetricState",
-    "begin",
-    "begin_step",
-    "begin_watch",
-    "fold_counts",
-    "fold_requests",
-    "fold_scores",
-    "hold_to_levels",
-    "interval_of",
-    "requests_of",
-    "score",
-]
+from holdfast.stats import BettingTest, HypergeometricTest, Interval, upper_level
 
 REMEMBERED_UNITS: Final = 1024
 """How many bad units are remembered per metric, the newest ones."""
@@ -54,10 +52,10 @@ WAITING_SCORES: Final = 2_048
 
 
 def begin(policy: Canary, quantile_seconds: float | None) -> tuple[MetricState, ...]:
-    """No evidence yet: one state per metric of `policy`.
+    """Return one state without evidence per metric of `policy`.
 
-    `quantile_seconds` is the champion's `latency_quantile`; with what the policy tolerates upon it, it is frozen here as
-    the bound for the whole rollout. `InputError` HF401 when the policy judges latency and there is none.
+    `quantile_seconds` is the champion's `latency_quantile`; with the tolerance of the policy it becomes the bound for the
+    whole rollout. Raises `InputError` HF401 when the policy judges latency and there is none.
 
     >>> [state.metric for state in begin(Canary(), 0.020)]
     ['errors', 'latency', 'quality']
@@ -68,44 +66,40 @@ def begin(policy: Canary, quantile_seconds: float | None) -> tuple[MetricState, 
     return tuple(
         MetricState(
             name,
-            *(0, 0.0, 0, 0.0, 0.0),
-            log_bound=policy.log_bound_of(name),
-            state=canonical_json({"step_units": 0, **_begun(name, policy, bound_us)}),
+            policy.log_bound_of(name),
+            _begin_metric(name, policy, bound_us),
+            latency_bound_us=bound_us if name == LATENCY else None,
         )
         for name in policy.metrics
     )
 
 
-def _begun(name: str, policy: Canary, bound_us: float | None) -> dict[str, Any]:
-    """What a metric remembers before it has seen anything."""
+def _begin_metric(name: str, policy: Canary, bound_us: float | None) -> Evidence:
     if name == QUALITY:
-        return {"test": BettingTest.begin(policy.quality_margin).state()}
+        return QualityEvidence(BettingTest.begin(policy.quality_margin))
     margins = {ERRORS: policy.error_margin, LATENCY: policy.latency_margin}
     if name == SLICES:
-        judged = {kind: margins[kind] for kind in policy.metrics if kind in margins}
-        seen = {"step_seen": "", "step_needs": policy.units_per_step, slices.COLUMNS_SEEN: []}
-        return slices.begin(judged, bound_us) | seen
-    memory = comparison.begin(margins[name])
-    memory |= {"bad_units": [], "step_seen": "", "step_needs": policy.units_per_step}
-    return memory | ({"latency_bound_us": bound_us} if name == LATENCY else {})
+        judged = {metric: margins[metric] for metric in policy.metrics if metric in margins}
+        return slices.begin(judged, bound_us, policy.units_per_step)
+    return UnitEvidence(Comparison(HypergeometricTest.begin(margins[name])), policy.units_per_step)
 
 
 def fold_counts(
     state: MetricState, *, challenger_units: int, challenger_bad: int, champion_units: int, champion_bad: int
 ) -> MetricState:
-    """`state` of "errors" or "latency" after one more window; count each unit of randomisation once per
-    window. Without their names, the units of all windows are taken for different ones.
+    """Return `state` of "errors" or "latency" after one more window; count each unit once per window.
+
+    Without their names, the units of all windows are taken for different ones.
 
     >>> errors = begin(Canary(), 0.020)[0]
     >>> after = fold_counts(errors, challenger_units=50, challenger_bad=9, champion_units=450, champion_bad=2)
-    >>> after.harmful, after.challenger_units, after.champion_total
+    >>> after.is_harmful, after.challenger_units, after.champion_total
     (True, 50, 2.0)
     """
-    memory = json.loads(state.state)
-    memory |= {"step_units": memory["step_units"] + challenger_units}
-    return _fold_window(
-        state, memory, Counts(challenger_units, challenger_bad, champion_units, champion_bad), 0
-    )
+    assert isinstance(state.evidence, UnitEvidence)
+    counts = Counts(challenger_units, challenger_bad, champion_units, champion_bad)
+    counted = dataclasses.replace(state, step_units=state.step_units + challenger_units)
+    return _fold_window(counted, state.evidence, counts, 0)
 
 
 def fold_scores(
@@ -116,158 +110,184 @@ def fold_scores(
     *,
     since_us: int = 0,
 ) -> MetricState:
-    """`state` of "quality" after more labelled answers of one stratum, each list in the order of time, scores in [0, 1].
+    """Return `state` of "quality" after more labelled predictions of one stratum.
 
-    `minute_us` is when the minute began in which their labels were joined, `since_us` when the stratum began
-    (`rollout.evidence.strata`). Scores of one arm wait until the other has some in the same stratum; scores of different
-    strata are never compared. The newest `WAITING_SCORES` wait, those of the oldest strata are dropped.
+    Parameters
+    ----------
+    challenger_scores, champion_scores
+        Scores from 0 to 1, in the order of time.
+    minute_us
+        The start of the minute in which their labels were joined, microseconds since 1970 UTC.
+    since_us
+        The start of the stratum (`rollout.evidence.strata`).
+
+    Scores of one arm wait until the other has some in the same stratum; scores of different strata are never compared. The
+    newest `WAITING_SCORES` wait, those of the oldest strata are dropped.
 
     >>> quality = begin(Canary(), 0.020)[2]
     >>> fold_scores(quality, [0.5], [0.9, 0.8]).champion_units
     2
     """
-    memory = json.loads(state.state)
-    waiting = memory.setdefault("waiting", {})
-    ours, theirs = waiting.pop(str(since_us), ([], []))
-    test = replace(
-        BettingTest.from_state(memory["test"]), waiting_challenger=tuple(ours), waiting_champion=tuple(theirs)
-    )
-    alone = [*ours, *challenger_scores]
-    if comparison.LEVEL in memory and alone and not (champion_scores or theirs):
-        memory = comparison.fold_losses(memory, [1.0 - each for each in alone], minute_us)
+    evidence = state.evidence
+    assert isinstance(evidence, QualityEvidence)
+    waiting = dict(evidence.waiting)
+    waited = waiting.pop(since_us, WaitingScores())
+    alone = (*waited.challenger, *challenger_scores)
+    if not isinstance(evidence.phase, Comparing) and alone and not (champion_scores or waited.champion):
+        evidence = _fold_losses(replace(evidence, waiting=waiting), [1.0 - each for each in alone], minute_us)
     else:
-        test = test.fold(challenger_scores, champion_scores)
+        test = dataclasses.replace(
+            evidence.test, waiting_challenger=waited.challenger, waiting_champion=waited.champion
+        ).fold(challenger_scores, champion_scores)
         if test.waiting_challenger or test.waiting_champion:
-            waiting[str(since_us)] = [list(test.waiting_challenger), list(test.waiting_champion)]
-        memory["test"] = replace(test, waiting_challenger=(), waiting_champion=()).state()
-        memory["waiting"] = _newest(waiting)
-    memory["step_units"] += len(challenger_scores)
+            waiting[since_us] = WaitingScores(test.waiting_challenger, test.waiting_champion)
+        kept = dataclasses.replace(test, waiting_challenger=(), waiting_champion=())
+        evidence = replace(evidence, test=kept, waiting=_newest(waiting))
+    log_e = comparison.log_e_of(evidence.test.log_e, evidence.phase, state.log_bound)
+    counted = dataclasses.replace(state, step_units=state.step_units + len(challenger_scores))
     totals = (len(challenger_scores), sum(challenger_scores), len(champion_scores), sum(champion_scores))
-    return _advanced(state, memory, totals, comparison.log_e_of(memory, state.log_bound))
+    return _advance(counted, evidence, totals, log_e)
 
 
 def fold_requests(
-    states: Sequence[MetricState], window: Iterable[Answered], minute_us: int = 0
+    states: Sequence[MetricState], window: Iterable[RequestOutcome], minute_us: int = 0
 ) -> tuple[MetricState, ...]:
-    """All metrics after one window of requests, which lies in the minute that begins at `minute_us`: "quality" is handed
-    through.
+    """Return all metrics after one window of requests in the minute that begins at `minute_us`; "quality" is unchanged.
 
-    A unit counts once per window and is bad when any of its requests was. A unit that was bad in an earlier
-    window is no longer at risk and counts no more, in either arm: a session that fails at every click is one
-    failure, not many. This is the log-rank test's first event per unit, and it keeps the guarantee for
-    whoever comes back. The newest `REMEMBERED_UNITS` bad units are remembered.
+    A unit counts once per window and is bad when any of its requests was. A unit that was bad in an earlier window is no
+    longer at risk and counts no more, in either arm: a session that fails at every click is one failure, not many. This is
+    the log-rank test's first event per unit, and it keeps the guarantee for units that come back. The newest
+    `REMEMBERED_UNITS` bad units are remembered.
 
     >>> states = begin(Canary(), 0.020)
-    >>> window = [Answered(b"s1", Arm.CHALLENGER, True, 900.0)] * 5
-    >>> window += [Answered(b"s2", Arm.CHAMPION, False, 900.0)]
+    >>> window = [RequestOutcome(b"s1", Arm.CHALLENGER, True, 900.0)] * 5
+    >>> window += [RequestOutcome(b"s2", Arm.CHAMPION, False, 900.0)]
     >>> errors = fold_requests(fold_requests(states, window), window)[0]
     >>> errors.challenger_units, errors.challenger_total, errors.champion_units
     (1, 1.0, 2)
     """
-    requests = tuple(window)
+    requests = list(window)
     after = []
     for state in states:
-        match state.metric:
-            case metrics.ERRORS | metrics.LATENCY:
-                after.append(_fold_units(state, requests, minute_us))
-            case metrics.SLICES:
-                after.append(_fold_slices(state, requests, minute_us))
+        match state.evidence:
+            case UnitEvidence() as evidence:
+                after.append(_fold_units(state, evidence, requests, minute_us))
+            case SliceEvidence() as evidence:
+                after.append(_fold_slices(state, evidence, requests, minute_us))
             case _:
                 after.append(state)
     return tuple(after)
 
 
 def begin_step(states: Sequence[MetricState]) -> tuple[MetricState, ...]:
-    """The same evidence at the start of a new step: what this step must show counts from here."""
-    begun: dict[str, Any] = {"step_units": 0, "step_seen": ""}
-    of_slices = begun | {slices.COLUMNS_SEEN: []}
-    return tuple(_remembering(state, of_slices if state.metric == SLICES else begun) for state in states)
+    """Return the same evidence at the start of a new step: what this step must show counts from here."""
+    return tuple(
+        dataclasses.replace(state, step_units=0, evidence=_begin_step(state.evidence)) for state in states
+    )
 
 
-def hold_to_levels(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
-    """The same evidence when the challenger gets everything: from here on, what it does while the champion does
-    nothing is held to the champion's level, frozen now. States that are held to one already are handed through.
+def _begin_step(evidence: Evidence) -> Evidence:
+    match evidence:
+        case UnitEvidence():
+            return replace(evidence, seen="")
+        case SliceEvidence():
+            return replace(evidence, seen="", columns_seen=())
+        case _:
+            return evidence
 
-    The level is an upper bound on the champion's share of bad units (its mean loss of score), with the margin
-    of the policy upon it. Where the champion has shown nothing, nothing can be held against the challenger;
-    such a metric is inconclusive.
+
+def freeze_levels(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
+    """Return the same evidence when the challenger gets all traffic: hold it to the champion's level, frozen now.
+
+    States that have a level are unchanged. The level is an upper bound on the champion's share of bad units (its mean loss
+    of score), with the margin of the policy upon it. Where the champion has shown nothing, nothing can be held against the
+    challenger; such a metric is inconclusive.
 
     >>> errors, *_ = begin(Canary(), 0.020)
     >>> errors = fold_counts(errors, challenger_units=400, challenger_bad=4, champion_units=3600, champion_bad=36)
-    >>> (errors,) = hold_to_levels([errors], Canary())
+    >>> (errors,) = freeze_levels([errors], Canary())
     >>> alone = dict(champion_units=0, champion_bad=0)
-    >>> fold_counts(errors, challenger_units=50, challenger_bad=1, **alone).harmful
+    >>> fold_counts(errors, challenger_units=50, challenger_bad=1, **alone).is_harmful
     False
-    >>> fold_counts(errors, challenger_units=50, challenger_bad=9, **alone).harmful
+    >>> fold_counts(errors, challenger_units=50, challenger_bad=9, **alone).is_harmful
     True
     """
-    return tuple(_held(state, policy) for state in states)
+    return tuple(dataclasses.replace(state, evidence=_freeze_level(state, policy)) for state in states)
 
 
-def begin_watch(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
-    """The same evidence when the challenger was promoted: from here on detectors watch against the levels that were frozen,
-    and what the watch must have seen counts from here. Labels of the canary's answers, which may come days later, are
+def begin_bake(states: Sequence[MetricState], policy: Canary) -> tuple[MetricState, ...]:
+    """Return the same evidence at the start of the bake time: detectors compare with the frozen levels from here on.
+
+    What the bake time must show counts from here. Labels of the canary's predictions may come days later; they are
     compared as before.
 
-    Guarantee: over a watch of `policy.watch`, a version within its levels raises an alarm with probability of about
-    `policy.alpha` at most, beside that of the canary; the levels are right but for `LevelTest`'s assumption. That of the
-    mean score has `policy.bake_quality_margin` upon it; a second detector without it only tells.
+    Guarantee: over a bake time of `policy.bake`, a version within its levels raises an alarm with probability of about
+    `policy.alpha` at most, in addition to that of the canary; the levels rest on `LevelTest`'s assumption. That of the
+    mean score has `policy.bake_quality_margin` upon it; a second detector without it only warns.
     """
     minutes = max(2.0, policy.bake_us / 60e6)
-    after = []
-    for state in begin_step(states):
-        memory = json.loads(state.state)
-        run_length = minutes / policy.alpha_of(state.metric)
-        if state.metric == SLICES:
-            memory = slices.begin_detectors(memory, run_length)
-        elif comparison.LEVEL in memory:
-            memory = comparison.begin_detector(memory, run_length)
-            if "told_level" in memory:
-                memory = comparison.begin_told(memory, memory["told_level"], run_length)
-        after.append(replace(state, state=canonical_json(memory)))
-    return tuple(after)
+    return tuple(
+        dataclasses.replace(
+            state, evidence=_begin_detecting(state.evidence, minutes / policy.alpha_of(state.metric))
+        )
+        for state in begin_step(states)
+    )
+
+
+def _begin_detecting(evidence: Evidence, run_length: float) -> Evidence:
+    match evidence:
+        case UnitEvidence(comparison=kept):
+            phase = comparison.begin_detecting(kept.phase, run_length)
+            return replace(evidence, comparison=replace(kept, phase=phase))
+        case SliceEvidence():
+            return slices.begin_detecting(evidence, run_length)
+        case QualityEvidence(phase=AtLevel(), warning_level=level) if level is not None:
+            phase = comparison.begin_detecting(evidence.phase, run_length)
+            return replace(evidence, phase=phase, warning=comparison.begin_detector(level, run_length))
+        case _:
+            return evidence
 
 
 def interval_of(state: MetricState) -> tuple[str, Interval | None]:
-    """What of the two arms is compared, in words, and its interval at 95 %, which may be read at every look; nothing where
-    nothing can be said.
+    """Return what of the two arms is compared, in words, and its interval at 95 %; "" and None where nothing is known.
 
-    The "odds ratio" is the challenger's odds of a bad unit over the champion's; "mean score" and "mean probability" are
-    the challenger's less the champion's. While the challenger is alone, it stays as it was.
+    The interval may be read at every look. The "odds ratio" is the challenger's odds of a bad unit over the champion's;
+    "mean score" and "mean probability" are the challenger's less the champion's. While the challenger is alone, the
+    interval does not change.
 
     >>> interval_of(begin(Canary(), 0.020)[0])
     ('', None)
     """
     if min(state.challenger_units, state.champion_units) == 0:
         return "", None
-    kept = json.loads(state.state).get("test", {})
-    match str(kept.get("kind")).partition("-")[0]:
-        case "hypergeometric":
-            return "odds ratio", HypergeometricTest.from_state(kept).interval()
-        case "discordant":
-            return "odds ratio", DiscordantTest.from_state(kept).interval()
-        case "betting":
-            what = "mean probability" if state.metric == metrics.SHADOW_SCORE else "mean score"
-            return what, BettingTest.from_state(kept).interval()
-        case _:
+    match state.evidence:
+        case UnitEvidence(comparison=Comparison(test=test)):
+            return "odds ratio", test.interval()
+        case PairEvidence(test=discordant):
+            return "odds ratio", discordant.interval()
+        case QualityEvidence(test=scores) | DifferenceEvidence(test=scores):
+            what = "mean probability" if state.metric == SHADOW_SCORE else "mean score"
+            return what, scores.interval()
+        case SliceEvidence() | DisagreementEvidence() | RateEvidence():
             return "", None
+        case other:
+            assert_never(other)
 
 
 def requests_of(states: Sequence[MetricState]) -> tuple[int, int]:
-    """How many requests the challenger was sent, and how many of them it could not answer.
+    """Return how many requests the challenger was sent, and how many of them failed.
 
     >>> requests_of(begin(Canary(), 0.020))
     (0, 0)
     """
     for state in states:
-        if state.metric == ERRORS:
-            memory = json.loads(state.state)
-            return int(memory.get("requests", 0)), int(memory.get("failed", 0))
+        if state.metric == ERRORS and isinstance(state.evidence, UnitEvidence):
+            return state.evidence.requests, state.evidence.failed
     return 0, 0
 
 
 def score(probability: float, label: float) -> float:
-    """How good a probability was, once the label is known: 1 - (label - probability)², 1 is best.
+    """Return the score of a probability, given its label: 1 - (label - probability)², 1 is best.
 
     The mean of the square is the Brier score, which only honest probabilities minimise. Source: G. W. Brier,
     Mon. Weather Rev. 78 (1950), doi 10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
@@ -278,21 +298,32 @@ def score(probability: float, label: float) -> float:
     return 1.0 - (label - probability) ** 2
 
 
-def _newest(waiting: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:
-    """The newest strata of `waiting`, as many as have no more than `WAITING_SCORES` scores together."""
-    kept, total = {}, 0
-    for since, scores in sorted(waiting.items(), key=lambda each: -int(each[0])):
-        total += sum(map(len, scores))
+def _fold_losses(evidence: QualityEvidence, losses: Sequence[float], minute_us: int) -> QualityEvidence:
+    assert not isinstance(evidence.phase, Comparing)
+    after = replace(evidence, phase=comparison.fold_losses(evidence.phase, losses, minute_us))
+    if evidence.warning is None:
+        return after
+    warning = comparison.fold_window_losses(evidence.warning, losses, minute_us)
+    return replace(after, warning=warning, has_warned=evidence.has_warned or warning.current().alarm)
+
+
+def _newest(waiting: Mapping[int, WaitingScores]) -> dict[int, WaitingScores]:
+    """Return the newest strata of `waiting`, as many as have no more than `WAITING_SCORES` scores together."""
+    kept: dict[int, WaitingScores] = {}
+    total = 0
+    for since_us in sorted(waiting, reverse=True):
+        scores = waiting[since_us]
+        total += len(scores.challenger) + len(scores.champion)
         if total > WAITING_SCORES:
             break
-        kept[since] = scores
+        kept[since_us] = scores
     return kept
 
 
-def _fold_units(state: MetricState, requests: Sequence[Answered], minute_us: int) -> MetricState:
-    memory = json.loads(state.state)
-    known_bad = set(memory["bad_units"])
-    bound_us = memory.get("latency_bound_us")
+def _fold_units(
+    state: MetricState, evidence: UnitEvidence, requests: Sequence[RequestOutcome], minute_us: int
+) -> MetricState:
+    known_bad, bound_us = set(evidence.bad_units), state.latency_bound_us
     bad_by_unit: dict[Arm, dict[str, bool]] = {Arm.CHALLENGER: {}, Arm.CHAMPION: {}}
     for request in requests:
         unit = request.unit.hex()
@@ -303,84 +334,84 @@ def _fold_units(state: MetricState, requests: Sequence[Answered], minute_us: int
         units[unit] = units.get(unit, False) or bad
     challenger, champion = bad_by_unit[Arm.CHALLENGER], bad_by_unit[Arm.CHAMPION]
     newly_bad = [unit for units in (challenger, champion) for unit, bad in units.items() if bad]
-    memory |= _different(memory, challenger)
+    step_units, seen = _count_different(state.step_units, evidence.seen, evidence.needed, challenger)
     ours = [request for request in requests if request.arm is Arm.CHALLENGER]
-    memory["requests"] = memory.get("requests", 0) + len(ours)
-    memory["failed"] = memory.get("failed", 0) + sum(request.failed for request in ours)
-    memory["bad_units"] = [*memory["bad_units"], *newly_bad][-REMEMBERED_UNITS:]
+    after = replace(
+        evidence,
+        seen=seen,
+        requests=evidence.requests + len(ours),
+        failed=evidence.failed + sum(request.failed for request in ours),
+        bad_units=(*evidence.bad_units, *newly_bad)[-REMEMBERED_UNITS:],
+    )
     counts = Counts(len(challenger), sum(challenger.values()), len(champion), sum(champion.values()))
-    return _fold_window(state, memory, counts, minute_us)
+    return _fold_window(dataclasses.replace(state, step_units=step_units), after, counts, minute_us)
 
 
-def _fold_slices(state: MetricState, requests: Sequence[Answered], minute_us: int) -> MetricState:
-    folded = slices.fold(json.loads(state.state), requests, state.log_bound, minute_us)
-    ours = [each for each in requests if each.arm is Arm.CHALLENGER and each.slices]
-    memory = folded.memory | _different(folded.memory, {each.unit.hex() for each in ours})
-    columns = {slices.column_of(name) for each in ours for name in each.slices}
-    memory[slices.COLUMNS_SEEN] = sorted(columns.union(memory.get(slices.COLUMNS_SEEN, ())))
-    return _advanced(state, memory, _totals(folded.counts), folded.log_e)
-
-
-def _different(memory: Mapping[str, Any], units: Collection[str]) -> dict[str, Any]:
-    """The units of this step after `units`, each once however many windows it comes back in.
-
-    Only as many are remembered as the step needs; when it has them, nobody asks any more.
-    """
-    if "step_needs" not in memory:  # slices, as an older release began them
-        return {"step_units": memory["step_units"] + len(units)}
-    count, known, needed = memory["step_units"], memory["step_seen"], memory["step_needs"]
-    if count >= needed:
-        return {}
-    new = sorted({name_of(unit) for unit in units} - names_in(known))
-    count += len(new)
-    return {"step_units": count, "step_seen": "" if count >= needed else known + "".join(new)}
-
-
-def _fold_window(
-    state: MetricState, memory: Mapping[str, Any], counts: Counts, minute_us: int
+def _fold_slices(
+    state: MetricState, evidence: SliceEvidence, requests: Sequence[RequestOutcome], minute_us: int
 ) -> MetricState:
-    after = comparison.fold(memory, counts, minute_us)
-    return _advanced(state, after, _totals(counts), comparison.log_e_of(after, state.log_bound))
+    folded = slices.fold(evidence, requests, state.log_bound, minute_us)
+    ours = [each for each in requests if each.arm is Arm.CHALLENGER and each.slices]
+    units = {each.unit.hex() for each in ours}
+    step_units, seen = _count_different(state.step_units, evidence.seen, evidence.needed, units)
+    columns = {slices.column_of(name) for each in ours for name in each.slices}
+    after = replace(
+        folded.evidence, seen=seen, columns_seen=tuple(sorted(columns.union(evidence.columns_seen)))
+    )
+    counted = dataclasses.replace(state, step_units=step_units)
+    return _advance(counted, after, _totals(folded.counts), folded.log_e)
 
 
-def _held(state: MetricState, policy: Canary) -> MetricState:
-    """`state` held to the champion's level, unless it is already."""
-    memory = json.loads(state.state)
+def _count_different(count: int, seen: str, needed: int, units: Collection[str]) -> tuple[int, str]:
+    """Return how many units the step has after `units`, each counted once, and those that are remembered.
+
+    Only as many are remembered as the step needs.
+    """
+    if count >= needed:
+        return count, seen
+    new = sorted({name_of(unit) for unit in units} - names_in(seen))
+    count += len(new)
+    return count, "" if count >= needed else seen + "".join(new)
+
+
+def _fold_window(state: MetricState, evidence: UnitEvidence, counts: Counts, minute_us: int) -> MetricState:
+    after = comparison.fold(evidence.comparison, counts, minute_us)
+    log_e = comparison.log_e_of(after.test.log_e, after.phase, state.log_bound)
+    return _advance(state, replace(evidence, comparison=after), _totals(counts), log_e)
+
+
+def _freeze_level(state: MetricState, policy: Canary) -> Evidence:
     alpha = policy.level_alpha_of(state.metric)
-    match state.metric:
-        case _ if comparison.LEVEL in memory or memory.get("held", False):
-            return state
-        case metrics.SLICES:
-            memory = slices.hold_to_levels(memory, alpha) | {"held": True}
-        case metrics.QUALITY:
-            loss = max(0.0, state.champion_units - state.champion_total)
-            told = min(1.0, upper_level(loss, state.champion_units, alpha) + policy.quality_margin)
-            memory = comparison.hold_to(memory, min(1.0, told + policy.bake_quality_margin))
-            memory |= {"told_level": told}
-        case other:
-            margin = policy.error_margin if other == ERRORS else policy.latency_margin
+    match state.evidence:
+        case UnitEvidence(comparison=Comparison(phase=Comparing())) as evidence:
+            margin = policy.error_margin if state.metric == ERRORS else policy.latency_margin
             level = comparison.odds_level(state.champion_total, state.champion_units, margin, alpha)
-            memory = comparison.hold_to(memory, level)
-    return replace(state, state=canonical_json(memory))
-
-
-def _remembering(state: MetricState, more: Mapping[str, Any]) -> MetricState:
-    return replace(state, state=canonical_json(json.loads(state.state) | more))
+            phase = comparison.freeze_level(level)
+            return replace(evidence, comparison=replace(evidence.comparison, phase=phase))
+        case QualityEvidence(phase=Comparing()) as evidence:
+            loss = max(0.0, state.champion_units - state.champion_total)
+            warning_level = min(1.0, upper_level(loss, state.champion_units, alpha) + policy.quality_margin)
+            level = min(1.0, warning_level + policy.bake_quality_margin)
+            return replace(evidence, phase=comparison.freeze_level(level), warning_level=warning_level)
+        case SliceEvidence(at_level=False) as evidence:
+            return slices.freeze_levels(evidence, alpha)
+        case other:
+            return other
 
 
 def _totals(counts: Counts) -> tuple[int, float, int, float]:
     return counts.challenger_units, counts.challenger_bad, counts.champion_units, counts.champion_bad
 
 
-def _advanced(
-    state: MetricState, memory: Mapping[str, Any], totals: tuple[int, float, int, float], log_e: float
+def _advance(
+    state: MetricState, evidence: Evidence, totals: tuple[int, float, int, float], log_e: float
 ) -> MetricState:
-    return replace(
+    return dataclasses.replace(
         state,
         challenger_units=state.challenger_units + totals[0],
         challenger_total=state.challenger_total + totals[1],
         champion_units=state.champion_units + totals[2],
         champion_total=state.champion_total + totals[3],
         log_e=max(state.log_e, log_e),
-        state=canonical_json(memory),
+        evidence=evidence,
     )

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.records import Verdict
-from holdfast.rollout.evidence.evidence import MetricState
-from holdfast.rollout.evidence.shadow import LabelledPair, Pair, begin, fold_labelled, fold_pairs, in_words
+from holdfast.rollout.evidence.records import MetricState
+from holdfast.rollout.evidence.shadow import LabelledPair, Pair, begin, describe, fold_labelled, fold_pairs
 from holdfast.rollout.model.policy import Canary, Shadow
 
 CONTRACT = "contract"
@@ -55,7 +55,7 @@ def replayed(
     judged = replace(policy, shadow=policy.shadow or Shadow())
     counted = [pair for pair in pairs if not (accepted and pair.result == CONTRACT)]
     states = fold_labelled(fold_pairs(begin(judged, None), counted), labelled)
-    harm = [in_words(state) for state in states if state.harmful]
+    harm = [describe(state) for state in states if state.is_harmful]
     if refused and not accepted:
         harm.insert(0, f"its contract refuses {refused} of {len(pairs)} requests that callers sent")
     if harm:
@@ -63,6 +63,6 @@ def replayed(
     if not pairs or len(pairs) < needed:
         wanting = f"{len(pairs)} of {max(1, needed)} recorded requests are there"
         return Replayed(Verdict.INCONCLUSIVE, wanting, states)
-    told = "; ".join(in_words(state) for state in states if state.challenger_units)
+    told = "; ".join(describe(state) for state in states if state.challenger_units)
     also = f"; {refused} were refused, which a person accepted" if refused else ""
     return Replayed(Verdict.PASS, f"{len(pairs)} recorded requests: {told}{also}", states)

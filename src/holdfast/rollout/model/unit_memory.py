@@ -1,4 +1,4 @@
-"""Units that were seen before, remembered by the first digits of their hashes in one short text."""
+"""Remember units that were seen before, by the first digits of their hashes in one short text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HASH_DIGITS: Final = 8
 
 
 def name_of(unit: bytes | str) -> str:
-    """What a unit is remembered by.
+    """Return the name by which a unit is remembered.
 
     >>> name_of(b"u1")
     'bb82030d'
@@ -20,12 +20,12 @@ def name_of(unit: bytes | str) -> str:
 
 
 def names_in(text: str) -> frozenset[str]:
-    """Who is remembered in `text`."""
+    """Return the names of the units that `text` remembers."""
     return frozenset(text[at : at + _HASH_DIGITS] for at in range(0, len(text), _HASH_DIGITS))
 
 
 def remember(text: str, names: Iterable[str], newest: int) -> str:
-    """`text` with more `names`, the `newest` of all of them.
+    """Return `text` with more `names`, limited to the `newest` ones.
 
     >>> remember("aaaaaaaabbbbbbbb", ["cccccccc"], 2)
     'bbbbbbbbcccccccc'

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, exists, insert, or_, select, update
 
 from holdfast.rollout import RESTING, MetricState
+from holdfast.rollout.evidence.records import from_json, to_json
 from holdfast.rollout.model.metric import SHADOW_PREFIX
 from holdfast.store.db.schema import pushes, rollout_evidence, rollouts
 from holdfast.store.db.store import Store
 from holdfast.store.rollout.pushes import WATCHED
 
-_COLUMNS = tuple(rollout_evidence.c[name] for name in MetricState.__slots__)
+_NUMBERS = ("challenger_units", "challenger_total", "champion_units", "champion_total", "log_e", "log_bound")
+_COLUMNS = tuple(rollout_evidence.c[name] for name in ("metric", *_NUMBERS, "state"))
 _SHADOW = f"{SHADOW_PREFIX}%"
 _GOES_ON = or_(
     rollouts.c.state.not_in(sorted(RESTING)), exists().where(pushes.c.rollout == rollouts.c.rollout, WATCHED)
@@ -27,8 +29,9 @@ _GOES_ON = or_(
 def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int) -> None:
     """The first rows of `rollout`, in the caller's transaction."""
     for state in states:
-        values = {name: getattr(state, name) for name in MetricState.__slots__}
-        connection.execute(insert(rollout_evidence).values(rollout=rollout, updated_us=now_us, **values))
+        connection.execute(
+            insert(rollout_evidence).values(rollout=rollout, updated_us=now_us, **values_of(state))
+        )
 
 
 def of_rollout(store: Store, rollout: int) -> tuple[MetricState, ...]:
@@ -37,7 +40,7 @@ def of_rollout(store: Store, rollout: int) -> tuple[MetricState, ...]:
         query = (
             select(*_COLUMNS).where(rollout_evidence.c.rollout == rollout).order_by(rollout_evidence.c.metric)
         )
-        return tuple(MetricState(**row) for row in connection.execute(query).mappings())
+        return tuple(_state(row) for row in connection.execute(query).mappings())
 
 
 def canary_of_rollout_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
@@ -66,7 +69,7 @@ def _chosen(connection: Connection, rollout: int, which: ColumnElement[bool]) ->
         .where(rollout_evidence.c.rollout == rollout, which)
         .order_by(rollout_evidence.c.metric)
     )
-    return tuple(MetricState(**row) for row in connection.execute(query).mappings())
+    return tuple(_state(row) for row in connection.execute(query).mappings())
 
 
 def _locked(connection: Connection, rollout: int, which: ColumnElement[bool]) -> tuple[MetricState, ...]:
@@ -77,15 +80,32 @@ def _locked(connection: Connection, rollout: int, which: ColumnElement[bool]) ->
         .order_by(rollout_evidence.c.metric)
         .with_for_update()
     )
-    return tuple(MetricState(**row) for row in connection.execute(query).mappings())
+    return tuple(_state(row) for row in connection.execute(query).mappings())
 
 
 def put(connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int) -> None:
     """Replace the states of `rollout` that changed, in the caller's transaction."""
     for state in states:
-        values = {name: getattr(state, name) for name in MetricState.__slots__ if name != "metric"}
         connection.execute(
             update(rollout_evidence)
             .where(rollout_evidence.c.rollout == rollout, rollout_evidence.c.metric == state.metric)
-            .values(**values, updated_us=now_us)
+            .values(**values_of(state), updated_us=now_us)
         )
+
+
+def values_of(state: MetricState) -> dict[str, object]:
+    """Return `state` as values of the columns of `rollout_evidence`."""
+    numbers = {name: getattr(state, name) for name in _NUMBERS}
+    return {"metric": state.metric, **numbers, "state": to_json(state)}
+
+
+def _state(row: RowMapping) -> MetricState:
+    stored = from_json(row["state"])
+    return MetricState(
+        metric=row["metric"],
+        evidence=stored.evidence,
+        step_units=stored.step_units,
+        latency_bound_us=stored.latency_bound_us,
+        history=stored.history,
+        **{name: row[name] for name in _NUMBERS},
+    )

@@ -15,10 +15,10 @@ from sqlalchemy import Connection
 from holdfast.feedback import Arrival, Impossible, Joined, Label, Settled, arrival, settle
 from holdfast.monitor import UsageRow
 from holdfast.records import MINUTE_US, Arm
-from holdfast.rollout import Answered, MetricState, fold_requests, fold_scores, score
-from holdfast.rollout.evidence.evidence import QUALITY
-from holdfast.rollout.evidence.history import remembered
+from holdfast.rollout import MetricState, RequestOutcome, fold_requests, fold_scores, score
+from holdfast.rollout.evidence.history import record_point
 from holdfast.rollout.evidence.strata import STRATUM_US, LabelledAnswer, Stratum, stratified
+from holdfast.rollout.model.metric import QUALITY
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.store import Store
@@ -44,7 +44,7 @@ class Window:
 
     rollout: int
     minute_us: int
-    requests: tuple[Answered, ...]
+    requests: tuple[RequestOutcome, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def _fold_window(connection: Connection, window: Window, now_us: int) -> None:
     before = evidence.canary_of_running(connection, window.rollout)
     if before:
         folded = fold_requests(before, window.requests, window.minute_us)
-        after = [remembered(state, now_us) for state in folded]
+        after = [record_point(state, now_us) for state in folded]
         evidence.put(connection, window.rollout, after, now_us=now_us)
 
 
@@ -199,12 +199,12 @@ def _fold_watched(connection: Connection, model: str, joined: Sequence[Joined], 
 def _fold_strata(connection: Connection, rollout: int, strata: Sequence[Stratum], now_us: int) -> None:
     before = evidence.canary_of_running(connection, rollout)
     after = tuple(
-        remembered(_after_strata(state, strata, now_us), now_us) if state.metric == QUALITY else state
+        record_point(_after_strata(state, strata, now_us), now_us) if state.metric == QUALITY else state
         for state in before
     )
     if after:
         evidence.put(connection, rollout, after, now_us=now_us)
-    if any(state.told for state in after) and not any(state.told for state in before):
+    if any(state.has_warned for state in after) and not any(state.has_warned for state in before):
         row = rollouts.get_in(connection, rollout)
         events.append(
             connection,

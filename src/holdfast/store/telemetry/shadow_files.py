@@ -17,7 +17,7 @@ from sqlalchemy import Connection, insert, select
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Joined, parse_id
 from holdfast.rollout import score
-from holdfast.rollout.evidence.history import remembered
+from holdfast.rollout.evidence.history import record_point
 from holdfast.rollout.evidence.shadow import HUNG, LabelledPair, Pair, fold_labelled, fold_pairs
 from holdfast.store.db import events
 from holdfast.store.db.schema import shadow_files
@@ -144,7 +144,7 @@ def fold_windows(connection: Connection, windows: Sequence[PairWindow], *, now_u
             )
         before = evidence.shadow_of_running(connection, window.rollout)
         if before:
-            after = [remembered(state, now_us) for state in fold_pairs(before, window.pairs)]
+            after = [record_point(state, now_us) for state in fold_pairs(before, window.pairs)]
             evidence.put(connection, window.rollout, after, now_us=now_us)
 
 

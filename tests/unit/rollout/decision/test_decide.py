@@ -13,7 +13,6 @@ from holdfast.records import Arm, Verdict
 from holdfast.rollout import (
     TRANSITIONS,
     Advance,
-    Answered,
     BeginShadow,
     Canary,
     Complete,
@@ -21,6 +20,7 @@ from holdfast.rollout import (
     MetricState,
     ProbeSeen,
     Readiness,
+    RequestOutcome,
     RollBack,
     RolloutState,
     Shadow,
@@ -33,7 +33,7 @@ from holdfast.rollout import (
     fold_counts,
     fold_requests,
     fold_scores,
-    hold_to_levels,
+    freeze_levels,
 )
 from holdfast.rollout.decision.decide import harm_shown
 from holdfast.rollout.evidence import shadow
@@ -121,10 +121,10 @@ def alone(
 ) -> tuple[MetricState, ...]:
     """What real traffic gives at 100 %: four good steps, and then windows in which the champion has no unit."""
     states = evidence(units=400, labelled=80)
-    states = hold_to_levels(begin_step(states), POLICY)
+    states = freeze_levels(begin_step(states), POLICY)
     for window in range(10):
         requests = [
-            Answered(
+            RequestOutcome(
                 f"{window}/{n}".encode(), Arm.CHALLENGER, n < failing / 10, 9e6 if n < slow / 10 else 100.0
             )
             for n in range(units // 10)
@@ -326,8 +326,8 @@ def test_copies_come_before_traffic() -> None:
         (copies(29), True, Wait, "29 of 30 units in shadow"),
         (copies(30), True, Start, "no harm in shadow"),
         (copies(30), False, Wait, "too few requests of v1"),
-        (copies(60, failing=40), True, RollBack, "harm in shadow: 40 of 60 units were not answered"),
-        (copies(60, otherwise=50), True, RollBack, "50 of 60 units were decided otherwise"),
+        (copies(60, failing=40), True, RollBack, "harm in shadow: 40 of 60 units failed"),
+        (copies(60, otherwise=50), True, RollBack, "50 of 60 units were decided differently"),
         (copies(20, failing=20), True, RollBack, "harm in shadow"),
     ],
 )
@@ -392,7 +392,7 @@ def test_the_share_never_grows_without_its_evidence(
 ) -> None:
     known = evidence(units=units, bad=min(units, bad), labelled=labelled)
     decision = decide(replace(RUNNING, state=state, step=step), known, [], now_us)
-    harmful = any(each.harmful for each in known)
+    harmful = any(each.is_harmful for each in known)
     if isinstance(decision, Advance | Complete):
         assert state is State.CANARY
         assert units >= POLICY.units_per_step

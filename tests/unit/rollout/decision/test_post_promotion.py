@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +11,10 @@ from hypothesis import strategies as st
 
 from holdfast.records import Arm, Verdict
 from holdfast.rollout import (
-    Answered,
     Canary,
     MetricState,
     PushOutcome,
+    RequestOutcome,
     RollBack,
     Shadow,
     Wait,
@@ -23,7 +22,7 @@ from holdfast.rollout import (
     fold_counts,
     fold_requests,
     fold_scores,
-    hold_to_levels,
+    freeze_levels,
 )
 from holdfast.rollout.decision.post_promotion import (
     DAY_US,
@@ -36,7 +35,8 @@ from holdfast.rollout.decision.post_promotion import (
     rate_in_words,
 )
 from holdfast.rollout.evidence import shadow
-from holdfast.rollout.evidence.evidence import begin_watch
+from holdfast.rollout.evidence.evidence import begin_bake
+from holdfast.rollout.evidence.records import Detecting, QualityEvidence, to_json
 
 POLICY = Canary(units_per_step=50, labels_per_step=10)
 MINUTE_US = 60_000_000
@@ -50,7 +50,7 @@ def promoted(champion_bad: int = 40) -> tuple[MetricState, ...]:
         fold_counts(latency, challenger_units=400, challenger_bad=0, champion_units=4000, champion_bad=20),
         fold_scores(quality, [0.8] * 100, [0.8] * 900),
     )  # fmt: skip
-    return begin_watch(hold_to_levels(states, POLICY), POLICY)
+    return begin_bake(freeze_levels(states, POLICY), POLICY)
 
 
 def watched(
@@ -58,7 +58,7 @@ def watched(
 ) -> tuple[MetricState, ...]:
     for minute in range(minutes):
         window = [
-            Answered(f"{minute}/{n}".encode(), Arm.CHALLENGER, n < failing, 100.0) for n in range(units)
+            RequestOutcome(f"{minute}/{n}".encode(), Arm.CHALLENGER, n < failing, 100.0) for n in range(units)
         ]
         states = fold_requests(states, window, minute * MINUTE_US)
         states = tuple(
@@ -102,10 +102,10 @@ def test_a_detector_finds_after_a_week_what_it_finds_after_an_hour() -> None:
     def minutes_to_harm(states: tuple[MetricState, ...]) -> int:
         for minute in range(60):
             window = [
-                Answered(f"late {minute}/{n}".encode(), Arm.CHALLENGER, n < 3, 100.0) for n in range(20)
+                RequestOutcome(f"late {minute}/{n}".encode(), Arm.CHALLENGER, n < 3, 100.0) for n in range(20)
             ]
             states = fold_requests(states, window, (20_000 + minute) * MINUTE_US)
-            if states[0].harmful:
+            if states[0].is_harmful:
                 return minute
         return 60
 
@@ -120,7 +120,7 @@ def test_labels_of_the_canary_are_compared_in_the_watch_as_well() -> None:
     *_, quality = promoted()
     for _ in range(40):
         quality = fold_scores(quality, [0.3] * 2, [0.8] * 18)
-    assert quality.harmful
+    assert quality.is_harmful
 
 
 def graded(champion: float, later: float, policy: Canary = POLICY) -> tuple[MetricState, ...]:
@@ -132,7 +132,7 @@ def graded(champion: float, later: float, policy: Canary = POLICY) -> tuple[Metr
 
     *_, state = begin(policy, 0.02)
     states: tuple[MetricState, ...] = (fold_scores(state, scores(champion, 2000), scores(champion, 2000)),)
-    states = begin_watch(hold_to_levels(states, policy), policy)
+    states = begin_bake(freeze_levels(states, policy), policy)
     for minute in range(240):
         states = (fold_scores(states[0], scores(later, 100), [], minute * MINUTE_US),)
     return states
@@ -161,9 +161,11 @@ def test_a_minute_is_one_window_however_many_labels_come_in_it_and_stays_small()
     *_, quality = promoted()
     for _ in range(5):
         quality = fold_scores(quality, [0.8] * 20_000, [], MINUTE_US)
-    assert len(quality.state) < 12_000
+    assert len(to_json(quality)) < 12_000
     quality = fold_scores(quality, [0.8] * 20_000, [], 2 * MINUTE_US)
-    assert json.loads(quality.state)["detector"]["windows"] == 1
+    assert isinstance(quality.evidence, QualityEvidence)
+    assert isinstance(quality.evidence.phase, Detecting)
+    assert quality.evidence.phase.detecting.detector.windows == 1
 
 
 @given(st.integers(0, 30), st.integers(0, 20), st.booleans())
@@ -173,12 +175,9 @@ def test_good_needs_its_units_and_never_goes_with_harm(minutes: int, failing: in
     decision = decided(states, over=over)
     if isinstance(decision, EndWatch) and decision.outcome is PushOutcome.GOOD:
         assert over
-        assert all(
-            state.challenger_units_this_step >= needed
-            for state, needed in zip(states, (50, 50, 10), strict=True)
-        )
-        assert not any(state.harmful for state in states)  # fmt: skip
-    assert isinstance(decision, RollBack) == any(state.harmful for state in states)
+        assert all(state.step_units >= needed for state, needed in zip(states, (50, 50, 10), strict=True))
+        assert not any(state.is_harmful for state in states)  # fmt: skip
+    assert isinstance(decision, RollBack) == any(state.is_harmful for state in states)
 
 
 def test_hours_meet_their_likes_and_no_stretch_is_used_twice() -> None:
@@ -192,7 +191,7 @@ def test_hours_meet_their_likes_and_no_stretch_is_used_twice() -> None:
         used += range(due.before_us, due.before_us + due.us, MINUTE_US)
         state = fold_rate(state, due, after=1000, before=1000)
     assert len(used) == len(set(used)) == 3 * 24 * 60
-    assert not state.harmful
+    assert not state.is_harmful
 
 
 def test_a_young_model_is_compared_with_the_hour_before_the_switch() -> None:
@@ -204,7 +203,7 @@ def test_a_young_model_is_compared_with_the_hour_before_the_switch() -> None:
     assert due is not None
     assert (due.before_us, due.after_us, due.us) == (4 * HOUR_US, 5 * HOUR_US, HOUR_US)
     state = fold_rate(state, due, after=10, before=1000)
-    assert state.harmful
+    assert state.is_harmful
     assert next_stretches(state, history_us=3 * HOUR_US, known_us=known_us) is None
     assert "times that before the switch (10 requests after, 1000 in as long before" in rate_in_words(state)
 

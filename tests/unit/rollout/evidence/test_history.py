@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.rollout import Canary, begin
-from holdfast.rollout.evidence.history import POINTS, points_of, remembered
+from holdfast.rollout.evidence.history import POINTS, points_of, record_point
 
 SECOND_US = 1_000_000
 
@@ -19,7 +19,7 @@ def test_points_are_few_in_order_and_have_both_ends(pauses: list[int]) -> None:
     state, now = begin(Canary(), 0.02)[0], 1_000
     for number, pause in enumerate(pauses):
         now += pause
-        state = remembered(replace(state, log_e=float(number)), now * SECOND_US)
+        state = record_point(replace(state, log_e=float(number)), now * SECOND_US)
     points = points_of(state)
     moments = [at_us for at_us, _ in points]
     assert len(points) <= POINTS
@@ -31,7 +31,7 @@ def test_points_are_few_in_order_and_have_both_ends(pauses: list[int]) -> None:
 def test_a_long_rollout_keeps_its_whole_length() -> None:
     state = begin(Canary(), 0.02)[0]
     for minute in range(3 * 24 * 60):
-        state = remembered(state, minute * 60 * SECOND_US)
+        state = record_point(state, minute * 60 * SECOND_US)
     moments = [at_us for at_us, _ in points_of(state)]
     gaps = [late - early for early, late in pairwise(moments)]
     assert moments[0] == 0

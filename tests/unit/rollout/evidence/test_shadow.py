@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from holdfast.errors import InputError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, MetricState, Shadow
+from holdfast.rollout.evidence.records import DisagreementEvidence, PairEvidence, to_json
 from holdfast.rollout.evidence.shadow import (
     KEPT_SLICES,
     REMEMBERED_UNITS,
@@ -20,11 +20,11 @@ from holdfast.rollout.evidence.shadow import (
     LabelledPair,
     Pair,
     begin,
+    describe,
     fold_labelled,
     fold_pairs,
-    in_words,
     judge,
-    slices_of,
+    rank_slices,
 )
 from holdfast.rollout.model.metric import (
     SHADOW_DISAGREEMENT,
@@ -49,10 +49,10 @@ def of(states: tuple[MetricState, ...], metric: str) -> MetricState:
 
 def pair(
     number: int, ours: float = 0.2, theirs: float = 0.2, result: str = "ok", *, failed: bool = False,
-    latency_us: float = 900.0, beside_us: float | None = 900.0, slices: tuple[str, ...] = (),
+    latency_us: float = 900.0, champion_rerun_us: float | None = 900.0, slices: tuple[str, ...] = (),
 ) -> Pair:  # fmt: skip
     rows = (ComparedRow(ours, theirs, slices),) if result == "ok" and not failed else ()
-    return Pair(number.to_bytes(8, "big"), result, failed, rows, latency_us, beside_us)
+    return Pair(number.to_bytes(8, "big"), result, failed, rows, latency_us, champion_rerun_us)
 
 
 def verdicts(states: tuple[MetricState, ...]) -> dict[str, Verdict]:
@@ -117,7 +117,7 @@ def test_the_whole_fold_keeps_its_alpha_too() -> None:
                     result="exception" if each[1] < 0.03 else "ok",
                     failed=bool(each[2] < 0.03),
                     latency_us=20_000.0 if each[3] < 0.1 else 900.0,
-                    beside_us=20_000.0 if each[4] < 0.1 else 900.0,
+                    champion_rerun_us=20_000.0 if each[4] < 0.1 else 900.0,
                 )
                 for number, each in enumerate(draws)
             ]
@@ -125,7 +125,7 @@ def test_the_whole_fold_keeps_its_alpha_too() -> None:
             scores = random.beta(4, 2, (20, 2))
             labelled = [LabelledPair(bytes([look, at]), *each) for at, each in enumerate(scores.tolist())]
             states = fold_labelled(states, labelled)
-        alarms += any(state.harmful for state in states)
+        alarms += any(state.is_harmful for state in states)
     print(f"A/A through the fold: {alarms} of 40 at alpha 5 %, seed 21")
     assert alarms <= 2
 
@@ -144,7 +144,7 @@ def test_a_planted_difference_is_found(metric: str, rate: float, planted: dict[s
     for _ in range(20):
         states = begin(POLICY, BOUND)
         number = 0
-        while not of(states, metric).harmful and number < 2000:
+        while not of(states, metric).is_harmful and number < 2000:
             window = [
                 pair(number + at, **(planted if random.random() < rate else {}))  # type: ignore[arg-type]  # drawn cases
                 for at in range(20)
@@ -165,8 +165,8 @@ def test_a_loss_of_quality_is_found_in_pairs_that_arms_would_hide() -> None:
         theirs = float(random.uniform(0.05, 1.0))
         states = fold_labelled(states, [LabelledPair(number.to_bytes(8, "big"), theirs - 0.05, theirs)])
     quality = of(states, SHADOW_QUALITY)
-    assert quality.harmful
-    assert "difference -0.0500 [" in in_words(quality)
+    assert quality.is_harmful
+    assert "difference -0.0500 [" in describe(quality)
 
 
 def test_a_unit_counts_once_however_often_it_comes() -> None:
@@ -191,7 +191,7 @@ def test_no_data_is_inconclusive_and_a_score_is_told_and_not_judged() -> None:
     assert found.pop(SHADOW_QUALITY) is Verdict.INCONCLUSIVE
     assert set(found.values()) == {Verdict.PASS}
     assert not [verdict.wanting for verdict in judge(states, POLICY) if verdict.wanting]
-    assert "difference 0.4900 [0.4" in in_words(of(states, SHADOW_SCORE))
+    assert "difference 0.4900 [0.4" in describe(of(states, SHADOW_SCORE))
     few = fold_pairs(begin(POLICY, BOUND), [pair(1)])
     assert judge(few, POLICY)[0].wanting == "1 of 100 units in shadow for shadow.disagreement"
 
@@ -201,20 +201,20 @@ def test_one_hang_is_enough_and_one_failure_is_not() -> None:
     assert Verdict.FAIL not in verdicts(failed).values()
     hung = fold_pairs(begin(POLICY, None), [pair(1, result="hung")])
     assert verdicts(hung)[SHADOW_ERRORS] is Verdict.FAIL
-    assert "hung 1" in in_words(of(hung, SHADOW_ERRORS))
+    assert "hung 1" in describe(of(hung, SHADOW_ERRORS))
 
 
 def test_a_policy_that_tolerates_no_disagreement_is_broken_by_one() -> None:
     policy = Canary(shadow=Shadow(disagreement=0.0, units=10))
     states = fold_pairs(begin(policy, None), [pair(number) for number in range(500)])
-    assert not of(states, SHADOW_DISAGREEMENT).harmful
-    assert of(fold_pairs(states, [pair(1000, 0.9, 0.1)]), SHADOW_DISAGREEMENT).harmful
+    assert not of(states, SHADOW_DISAGREEMENT).is_harmful
+    assert of(fold_pairs(states, [pair(1000, 0.9, 0.1)]), SHADOW_DISAGREEMENT).is_harmful
 
 
 def test_a_policy_that_tolerates_every_disagreement_does_not_judge_it() -> None:
     policy = Canary(shadow=Shadow(units=10))
     states = fold_pairs(begin(policy, None), [pair(number, 0.9, 0.1) for number in range(500)])
-    assert not any(state.harmful for state in states)
+    assert not any(state.is_harmful for state in states)
 
 
 def test_what_the_champion_failed_too_is_no_difference() -> None:
@@ -228,7 +228,7 @@ def test_the_worst_slice_is_named_first_and_small_ones_are_not() -> None:
     window = [pair(number, slices=("carrier=AA", "origin=EWR")) for number in range(60)]
     window += [pair(100 + number, 0.7, 0.4, slices=("carrier=UA", "origin=EWR")) for number in range(30)]
     window += [pair(200 + number, 1.0, 0.0, slices=("carrier=B6",)) for number in range(5)]
-    found = slices_of(fold_pairs(begin(POLICY, None), window))
+    found = rank_slices(fold_pairs(begin(POLICY, None), window))
     assert [each.name for each in found] == ["carrier=UA", "origin=EWR", "carrier=AA"]
     assert (found[0].units, found[0].disagreement, found[0].shift) == (30, 1.0, pytest.approx(0.3))
 
@@ -236,10 +236,13 @@ def test_the_worst_slice_is_named_first_and_small_ones_are_not() -> None:
 def test_memory_is_bounded() -> None:
     window = [pair(number, slices=(f"origin={number}",)) for number in range(REMEMBERED_UNITS + 500)]
     states = fold_pairs(begin(POLICY, BOUND), window)
-    assert len(json.loads(of(states, SHADOW_ERRORS).state)["seen"]) == 8 * REMEMBERED_UNITS
-    assert len(json.loads(of(states, SHADOW_DISAGREEMENT).state)["slices"]) == KEPT_SLICES
+    errors, disagreement = of(states, SHADOW_ERRORS).evidence, of(states, SHADOW_DISAGREEMENT).evidence
+    assert isinstance(errors, PairEvidence)
+    assert len(errors.seen) == 8 * REMEMBERED_UNITS
+    assert isinstance(disagreement, DisagreementEvidence)
+    assert len(disagreement.slices) == KEPT_SLICES
     assert of(fold_pairs(states, window[-10:]), SHADOW_ERRORS).challenger_units == len(window)
-    assert sum(len(state.state) for state in states) < 60_000
+    assert sum(len(to_json(state)) for state in states) < 60_000
 
 
 @given(
@@ -263,7 +266,7 @@ def test_counts_are_those_of_the_units_however_the_log_is_cut(
     assert of(states, SHADOW_ERRORS).challenger_units == len({each.unit for each in pairs})
     for state in states:
         assert state.challenger_units == state.champion_units
-        assert json.loads(state.state)["step_units"] == state.challenger_units
+        assert state.step_units == state.challenger_units
     assert of(states, SHADOW_DISAGREEMENT).challenger_units == of(states, SHADOW_SCORE).challenger_units
 
 
@@ -280,5 +283,5 @@ def test_a_unit_whose_labels_come_again_and_again_counts_once() -> None:
         states = fold_labelled(states, told)
     quality = next(state for state in states if state.metric == SHADOW_QUALITY)
     assert quality.challenger_units == 5
-    assert not quality.harmful
+    assert not quality.is_harmful
     assert quality.challenger_total == pytest.approx(5 * 0.4)

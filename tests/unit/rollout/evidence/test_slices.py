@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.records import Arm
-from holdfast.rollout import Answered, Canary, MetricState, begin, fold_requests, hold_to_levels
-from holdfast.rollout.evidence.evidence import begin_step, begin_watch
-from holdfast.rollout.evidence.slices import OTHER, SLICES_GUARDED, shown_by, weight_of
+from holdfast.rollout import Canary, MetricState, RequestOutcome, begin, fold_requests, freeze_levels
+from holdfast.rollout.evidence.evidence import begin_bake, begin_step
+from holdfast.rollout.evidence.records import SliceEvidence
+from holdfast.rollout.evidence.slices import OTHER, SLICES_GUARDED, rank_slices, weight_of
 from holdfast.rollout.evidence.verdict import harm_of, judge
 
 POLICY = Canary(slices=("carrier",), error_margin=1.5)
 CHALLENGER, CHAMPION = Arm.CHALLENGER, Arm.CHAMPION
 
 
+def evidence_of(state: MetricState) -> SliceEvidence:
+    assert isinstance(state.evidence, SliceEvidence)
+    return state.evidence
+
+
 def guard(policy: Canary = POLICY) -> MetricState:
     return begin(policy, 0.02)[-1]
 
 
-def request(unit: int, arm: Arm, name: str, *, failed: bool = False, slow: bool = False) -> Answered:
-    return Answered(unit.to_bytes(8, "big"), arm, failed, 9e6 if slow else 100.0, (f"carrier={name}",))
+def request(unit: int, arm: Arm, name: str, *, failed: bool = False, slow: bool = False) -> RequestOutcome:
+    return RequestOutcome(unit.to_bytes(8, "big"), arm, failed, 9e6 if slow else 100.0, (f"carrier={name}",))
 
 
-def fold(state: MetricState, window: list[Answered], minute: int = 0) -> MetricState:
+def fold(state: MetricState, window: list[RequestOutcome], minute: int = 0) -> MetricState:
     return fold_requests([state], window, minute * 60_000_000)[0]
 
 
-def traffic(first: int, name: str, units: int, *, ours: int = 0, theirs: int = 0) -> list[Answered]:
+def traffic(first: int, name: str, units: int, *, ours: int = 0, theirs: int = 0) -> list[RequestOutcome]:
     """`units` of both arms; so many of each fail."""
     return [
         request(2 * (first + at) + (arm is CHAMPION), arm, name, failed=at < bad)
@@ -53,7 +57,7 @@ def test_harm_to_one_slice_is_seen_although_all_together_look_alike() -> None:
         first = 10_000 * minute
         state = fold(state, traffic(first, "YV", 5, ours=5), minute)
         state = fold(state, traffic(first + 100, "AA", 150, theirs=5), minute)
-    assert state.harmful
+    assert state.is_harmful
     words = harm_of([state], (judge(state, POLICY),))
     assert "carrier=YV: errors, 50 of 50 units bad, champion 0 of 50" in words
     assert "AA" not in words
@@ -61,15 +65,15 @@ def test_harm_to_one_slice_is_seen_although_all_together_look_alike() -> None:
 
 def test_late_slices_are_pooled_and_a_unit_counts_in_each_of_its_own() -> None:
     state = fold(guard(), [request(n, CHALLENGER, f"c{n}") for n in range(SLICES_GUARDED + 30)])
-    names = list(json.loads(state.state)["slices"])
+    names = list(evidence_of(state).slices)
     assert len(names) == SLICES_GUARDED + 1
     assert names[-1] == OTHER
-    both = Answered(b"u", CHALLENGER, False, 1.0, ("carrier=c1", "carrier=c2"))
+    both = RequestOutcome(b"u", CHALLENGER, False, 1.0, ("carrier=c1", "carrier=c2"))
     after = fold(state, [both])
     assert (
         after.challenger_units - state.challenger_units == 1
     )  # one unit, in two slices and for two kinds of bad
-    counts = {each.name: each.counts.challenger_units for each in shown_by(json.loads(after.state), 1.0)}
+    counts = {each.name: each.counts.challenger_units for each in rank_slices(evidence_of(after), 1.0)}
     assert (counts["carrier=c1"], counts["carrier=c2"]) == (2, 2)
 
 
@@ -78,9 +82,9 @@ def test_a_unit_that_was_bad_counts_no_more() -> None:
     for minute in range(20):
         window = [request(1, CHALLENGER, "AA", failed=True), request(2, CHAMPION, "AA")]
         state = fold(state, window, minute)
-    shown = [each for each in shown_by(json.loads(state.state), state.log_bound) if each.metric == "errors"]
+    shown = [each for each in rank_slices(evidence_of(state), state.log_bound) if each.metric == "errors"]
     assert (shown[0].counts.challenger_units, shown[0].counts.challenger_bad) == (1, 1)
-    assert not state.harmful
+    assert not state.is_harmful
 
 
 def test_slow_units_of_one_slice_are_seen_and_latency_may_be_left_out() -> None:
@@ -92,29 +96,29 @@ def test_slow_units_of_one_slice_are_seen_and_latency_may_be_left_out() -> None:
             for n in units
         ]
         state = fold(state, window, minute)
-    assert state.harmful
+    assert state.is_harmful
     silent = fold(guard(Canary(slices=("carrier",), latency_quantile=None)), traffic(0, "AA", 9, ours=9))
-    assert {each.metric for each in shown_by(json.loads(silent.state), 1.0)} == {"errors"}
+    assert {each.metric for each in rank_slices(evidence_of(silent), 1.0)} == {"errors"}
 
 
 def test_the_guard_goes_on_at_everything_and_in_the_watch() -> None:
     state = guard()
     for minute in range(20):
         state = fold(state, traffic(10_000 * minute, "YV", 20), minute)
-    (alone,) = hold_to_levels([state], POLICY)
-    assert hold_to_levels([alone], POLICY) == (alone,)
-    (watched,) = begin_watch([alone], POLICY)
+    (alone,) = freeze_levels([state], POLICY)
+    assert freeze_levels([alone], POLICY) == (alone,)
+    (watched,) = begin_bake([alone], POLICY)
     for before in (alone, watched):
         after = before
         for minute in range(30, 40):
             window = [request(10**6 + 100 * minute + n, CHALLENGER, "YV", failed=n < 20) for n in range(20)]
             after = fold(after, window, minute)
-        assert after.harmful
+        assert after.is_harmful
         fine = fold(before, [request(10**7 + n, CHALLENGER, "YV") for n in range(500)], 50)
-        assert not fine.harmful
+        assert not fine.is_harmful
         new = fold(before, [request(10**7 + n, CHALLENGER, "ZZ", failed=True) for n in range(50)], 50)
         assert (
-            not new.harmful
+            not new.is_harmful
         )  # the champion has shown nothing there: nothing can be held against the challenger
 
 
@@ -122,9 +126,9 @@ def test_a_guard_that_has_seen_nothing_has_not_passed() -> None:
     """R131: no data is inconclusive, by every column for itself; rare slices and missing values hold nothing up."""
     policy = Canary(slices=("carrier", "zone"), units_per_step=2)
 
-    def seen(first: int, *names: str) -> list[Answered]:
+    def seen(first: int, *names: str) -> list[RequestOutcome]:
         arms = ((unit, CHALLENGER if unit % 2 else CHAMPION) for unit in range(first, first + 8))
-        return [Answered(bytes([unit]), arm, False, 100.0, names) for unit, arm in arms]
+        return [RequestOutcome(bytes([unit]), arm, False, 100.0, names) for unit, arm in arms]
 
     nothing = fold(guard(policy), seen(0))
     verdict = judge(nothing, policy)
@@ -137,17 +141,6 @@ def test_a_guard_that_has_seen_nothing_has_not_passed() -> None:
     assert judge(following, policy).wanting == "no unit in any slice by carrier or zone"
     again = judge(fold(following, seen(20, "carrier=rare", "zone=none")), policy)
     assert (again.verdict, again.units, again.needed) == ("pass", 4, 2)
-
-
-def test_slices_that_an_older_release_began_are_folded_on() -> None:
-    state = fold(guard(), traffic(0, "AA", 3))
-    kept = json.loads(state.state)
-    for name in ("step_seen", "step_needs", "columns_seen"):
-        del kept[name]
-    older = replace(state, state=json.dumps(kept))
-    after = fold(older, traffic(50, "AA", 4))
-    assert (after.challenger_units_this_step, judge(after, POLICY).units) == (7, 7)
-    assert "no unit" not in judge(after, POLICY).wanting
 
 
 @given(st.integers(0, 2**32))
@@ -170,10 +163,10 @@ def test_slices_alike_in_both_arms_raise_no_alarm(seed: int) -> None:
 def test_a_slice_that_first_comes_at_100_percent_does_not_stop_the_promotion() -> None:
     """Nobody compared it, so nothing is held against it; the others are watched all the same."""
     state = fold(guard(), traffic(0, "AA", 300))
-    (state,) = hold_to_levels([state], POLICY)
+    (state,) = freeze_levels([state], POLICY)
     state = fold(state, [request(9_000, CHALLENGER, "ZZ")], 1)
-    (state,) = begin_watch([state], POLICY)
+    (state,) = begin_bake([state], POLICY)
     late = [request(20_000 + at, CHALLENGER, "ZZ", failed=True) for at in range(40)]
-    assert not fold(state, late, 2).harmful
+    assert not fold(state, late, 2).is_harmful
     known = [request(30_000 + at, CHALLENGER, "AA", failed=True) for at in range(40)]
-    assert fold(state, known, 2).harmful
+    assert fold(state, known, 2).is_harmful

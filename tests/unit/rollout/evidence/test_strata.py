@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from holdfast.records import Arm
-from holdfast.rollout import Canary, MetricState, begin, fold_scores, hold_to_levels
+from holdfast.rollout import Canary, MetricState, begin, fold_scores, freeze_levels
 from holdfast.rollout.evidence.evidence import WAITING_SCORES
+from holdfast.rollout.evidence.records import AtLevel, QualityEvidence
 from holdfast.rollout.evidence.strata import STRATUM_US, LabelledAnswer, stratified
 
 POLICY = Canary(latency_quantile=None)
@@ -18,6 +17,11 @@ RUNS = 60
 
 def quality(policy: Canary = POLICY) -> MetricState:
     return next(state for state in begin(policy, None) if state.metric == "quality")
+
+
+def evidence_of(state: MetricState) -> QualityEvidence:
+    assert isinstance(state.evidence, QualityEvidence)
+    return state.evidence
 
 
 def dumped(seed: int, *, loss: float) -> MetricState:
@@ -46,38 +50,38 @@ def dumped(seed: int, *, loss: float) -> MetricState:
 
 def test_one_dump_of_labels_over_a_changed_share_and_a_drift_is_no_harm() -> None:
     """R126, A/A: quality's part of alpha is 0.1 %, so one alarm in 60 runs would have a chance of 0.06, and two of 0.002."""
-    alarms = sum(dumped(seed, loss=0.0).harmful for seed in range(RUNS))
+    alarms = sum(dumped(seed, loss=0.0).is_harmful for seed in range(RUNS))
     assert alarms <= 1
 
 
 def test_harm_is_found_in_the_same_dump() -> None:
-    assert all(dumped(seed, loss=0.1).harmful for seed in range(5))
+    assert all(dumped(seed, loss=0.1).is_harmful for seed in range(5))
 
 
 def test_scores_wait_within_their_stratum_only() -> None:
     state = fold_scores(quality(), [], [0.9] * 200, since_us=0)
     later = fold_scores(state, [0.1] * 200, [], since_us=STRATUM_US)
     assert later.log_e == 0.0
-    assert fold_scores(later, [0.1] * 200, [], since_us=0).harmful
+    assert fold_scores(later, [0.1] * 200, [], since_us=0).is_harmful
 
 
 def test_few_scores_wait_and_those_of_the_oldest_strata_go_first() -> None:
     state = quality()
     for hour in range(40):
         state = fold_scores(state, [], [0.9] * 200, since_us=hour * STRATUM_US)
-    waiting = json.loads(state.state)["waiting"]
-    assert sum(len(theirs) for _, theirs in waiting.values()) <= WAITING_SCORES
-    assert max(map(int, waiting)) == 39 * STRATUM_US
-    assert min(map(int, waiting)) > 20 * STRATUM_US
+    waiting = evidence_of(state).waiting
+    assert sum(len(each.champion) for each in waiting.values()) <= WAITING_SCORES
+    assert max(waiting) == 39 * STRATUM_US
+    assert min(waiting) > 20 * STRATUM_US
 
 
 def test_late_labels_of_the_champion_are_not_compared_with_answers_given_at_100_percent() -> None:
-    (state,) = hold_to_levels([fold_scores(quality(), [0.8] * 300, [0.8] * 300)], POLICY)
+    (state,) = freeze_levels([fold_scores(quality(), [0.8] * 300, [0.8] * 300)], POLICY)
     state = fold_scores(state, [], [1.0] * 200, since_us=STRATUM_US)
     before = state.log_e
     state = fold_scores(state, [0.8] * 200, [], since_us=2 * STRATUM_US)
     assert state.log_e == pytest.approx(before, abs=0.5)
-    assert json.loads(state.state)["watch"] != json.loads(quality().state).get("watch")
+    assert isinstance(evidence_of(state).phase, AtLevel)
 
 
 def test_a_unit_counts_as_one_in_each_stratum() -> None:

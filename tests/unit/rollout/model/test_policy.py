@@ -86,7 +86,7 @@ def minutes(rng: np.random.Generator, state: MetricState, rates: tuple[float, fl
             champion_units=1080,
             champion_bad=int(rng.binomial(1080, rates[1])),
         )
-        if state.harmful:
+        if state.is_harmful:
             return minute
     return 91
 
@@ -101,7 +101,7 @@ def test_the_power_that_the_policy_states() -> None:
     labelled = []
     for _ in range(10):
         state, minute = quality, 0
-        while not state.harmful and minute < 60:
+        while not state.is_harmful and minute < 60:
             minute += 1
             state = fold_scores(state, rng.beta(2.8, 1.2, 12).tolist(), rng.beta(2.4, 0.6, 108).tolist())
         labelled.append(minute)

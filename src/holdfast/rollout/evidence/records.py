@@ -1,0 +1,316 @@
+"""Evidence of a rollout as typed records, one per metric, and their JSON form.
+
+While both arms have traffic, a metric is in phase `Comparing`. Once the challenger has all traffic it is `AtLevel`: what it
+does alone is tested against a level that was frozen from the champion. After the promotion it is `Detecting`.
+
+Guarantee: `from_json(to_json(state)) == state`, and JSON with an unknown, missing or mistyped key is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import msgspec
+import numpy as np
+
+from holdfast.errors import IntegrityError
+from holdfast.stats import BettingTest, Detector, DiscordantTest, HypergeometricTest, LevelTest, RateTest
+
+Points: TypeAlias = tuple[tuple[int, float], ...]
+"""Seconds since 1970 UTC, and `log_e` at that time, oldest first."""
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the evidence. Immutable; change it with `msgspec.structs.replace`."""
+
+
+class Counts(Record, frozen=True):
+    """Units of both arms, and how many of them were bad."""
+
+    challenger_units: int
+    challenger_bad: int
+    champion_units: int
+    champion_bad: int
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.challenger_units + other.challenger_units,
+            self.challenger_bad + other.challenger_bad,
+            self.champion_units + other.champion_units,
+            self.champion_bad + other.champion_bad,
+        )
+
+
+class CountWindow(Record, frozen=True, tag="counts"):
+    """The current window of a detector of bad units; it began at `minute_us`."""
+
+    minute_us: int
+    units: int
+    bad: int
+
+
+class LossWindow(Record, frozen=True, tag="losses"):
+    """The current window of a detector of losses. `log_gains`: what its losses add to each stake's log-wealth."""
+
+    minute_us: int
+    log_gains: tuple[float, ...]
+
+
+class WindowedDetector(Record, frozen=True):
+    """A detector, and the window that is not folded into it yet; None before the first unit."""
+
+    detector: Detector
+    window: CountWindow | LossWindow | None = None
+
+    def current(self) -> Detector:
+        """Return the detector with its current window folded in.
+
+        Reading before a window has ended costs no guarantee: the gambler who begins with it bets on from its beginning.
+        """
+        match self.window:
+            case CountWindow(units=units, bad=bad):
+                return self.detector.fold_counts(units=units, bad=bad)
+            case LossWindow(log_gains=gains):
+                return self.detector.fold_gains(np.array(gains))
+            case None:
+                return self.detector
+
+
+class Comparing(Record, frozen=True, tag="comparing"):
+    """Both arms have traffic: the challenger is compared with the champion."""
+
+
+class AtLevel(Record, frozen=True, tag="at_level"):
+    """The challenger has all traffic: what it does alone is tested against a frozen level."""
+
+    test: LevelTest
+
+
+class Detecting(Record, frozen=True, tag="detecting"):
+    """The challenger is promoted: a detector looks for a change above the frozen level."""
+
+    test: LevelTest
+    detecting: WindowedDetector
+
+
+Phase: TypeAlias = Comparing | AtLevel | Detecting
+
+
+class Comparison(Record, frozen=True):
+    """Evidence on one kind of bad unit. The comparison goes on in every phase: a log may be read late."""
+
+    test: HypergeometricTest
+    phase: Phase = Comparing()
+
+
+class UnitEvidence(Record, frozen=True, tag="units"):
+    """Evidence of "errors" or "latency".
+
+    `bad_units`: the newest units that were bad and count no more. `seen`: units of the current step (`unit_memory`), until
+    it has the `needed` ones. `requests` and `failed`: those of the challenger.
+    """
+
+    comparison: Comparison
+    needed: int
+    seen: str = ""
+    bad_units: tuple[str, ...] = ()
+    requests: int = 0
+    failed: int = 0
+
+
+class WaitingScores(Record, frozen=True):
+    """Scores of one stratum that wait for scores of the other arm."""
+
+    challenger: tuple[float, ...] = ()
+    champion: tuple[float, ...] = ()
+
+
+class QualityEvidence(Record, frozen=True, tag="quality"):
+    """Evidence of "quality". `waiting`: by the start of the stratum, microseconds since 1970 UTC.
+
+    A second detector, at `warning_level`, only warns: so low a mean score may be the world's doing.
+    """
+
+    test: BettingTest
+    phase: Phase = Comparing()
+    waiting: Mapping[int, WaitingScores] = {}
+    warning_level: float | None = None
+    warning: WindowedDetector | None = None
+    has_warned: bool = False
+
+
+class SliceComparison(Record, frozen=True):
+    """Evidence on one kind of bad unit in one slice; `log_e` is the largest reached."""
+
+    comparison: Comparison
+    counts: Counts = Counts(0, 0, 0, 0)
+    log_e: float = 0.0
+
+
+class GuardedSlice(Record, frozen=True):
+    """One slice: its slot, from 1 on, and its evidence by the metric whose bad units it counts."""
+
+    slot: int
+    metrics: Mapping[str, SliceComparison] = {}
+
+
+class SliceEvidence(Record, frozen=True, tag="slices"):
+    """Evidence of "slices".
+
+    `margins`: the tolerated odds ratio, and `bad_units`: the units that count no more (`unit_memory`), by metric.
+    `columns_seen`: the columns by which a unit of the challenger was seen in this step; `seen` and `needed` as in
+    `UnitEvidence`. `latency_bound_us` is None when no latency is judged.
+    """
+
+    margins: Mapping[str, float]
+    latency_bound_us: float | None
+    needed: int
+    bad_units: Mapping[str, str]
+    slices: Mapping[str, GuardedSlice] = {}
+    seen: str = ""
+    columns_seen: tuple[str, ...] = ()
+    at_level: bool = False
+
+
+class SliceDisagreement(Record, frozen=True):
+    """Units of one slice, how many were decided differently, and the sum of their shifts of probability."""
+
+    units: int = 0
+    differing: int = 0
+    shift: float = 0.0
+
+
+class DisagreementEvidence(Record, frozen=True, tag="disagreement"):
+    """Evidence of "shadow.disagreement". `tolerated` is a share of the units, `threshold` a probability."""
+
+    test: LevelTest
+    tolerated: float
+    threshold: float
+    slices: Mapping[str, SliceDisagreement] = {}
+
+
+class PairEvidence(Record, frozen=True, tag="pairs"):
+    """Evidence of "shadow.errors" or "shadow.latency". `failures`: requests by kind of failure."""
+
+    test: DiscordantTest
+    seen: str = ""
+    failures: Mapping[str, int] = {}
+
+
+class DifferenceEvidence(Record, frozen=True, tag="differences"):
+    """Evidence of "shadow.score" or "shadow.quality"."""
+
+    test: BettingTest
+    seen: str = ""
+
+
+class RateEvidence(Record, frozen=True, tag="rate"):
+    """Evidence of "rate": folded until `folded_us`; traffic was switched at `switched_us`."""
+
+    test: RateTest
+    switched_us: int
+    folded_us: int
+
+
+Evidence: TypeAlias = (
+    UnitEvidence
+    | QualityEvidence
+    | SliceEvidence
+    | DisagreementEvidence
+    | PairEvidence
+    | DifferenceEvidence
+    | RateEvidence
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricState:
+    """One metric of one rollout: realised counts of both arms, and how strong the evidence of harm is.
+
+    Parameters
+    ----------
+    challenger_total, champion_total
+        The number of bad units, or the sum of scores.
+    log_e, log_bound
+        The natural logarithm of the largest e-value reached, and of the one at which harm is declared.
+    step_units
+        Different units of the challenger since the current step began, counted until the step has enough.
+    latency_bound_us
+        The latency in microseconds above which a request is slow; None for the other metrics.
+    history
+        How `log_e` grew, a few points for a chart.
+    """
+
+    metric: str
+    log_bound: float
+    evidence: Evidence
+    challenger_units: int = 0
+    challenger_total: float = 0.0
+    champion_units: int = 0
+    champion_total: float = 0.0
+    log_e: float = 0.0
+    step_units: int = 0
+    latency_bound_us: float | None = None
+    history: Points = ()
+
+    @property
+    def is_harmful(self) -> bool:
+        """Return True if harm is shown. Once it is, it stays so."""
+        return self.log_e >= self.log_bound
+
+    @property
+    def has_warned(self) -> bool:
+        """Return True if the mean score fell during the bake time by what the world may have done as well."""
+        return isinstance(self.evidence, QualityEvidence) and self.evidence.has_warned
+
+
+class StoredState(Record, frozen=True):
+    """The part of a `MetricState` that the ledger keeps as JSON."""
+
+    evidence: Evidence
+    step_units: int
+    latency_bound_us: float | None
+    history: Points
+
+
+_STORED: Final = msgspec.json.Decoder(StoredState)
+
+
+def to_json(state: MetricState) -> str:
+    """Return the stored part of `state` as JSON."""
+    return _encode(StoredState(state.evidence, state.step_units, state.latency_bound_us, state.history))
+
+
+def from_json(text: str) -> StoredState:
+    """Return the state that `to_json` wrote.
+
+    Raises `IntegrityError` HF309 for an unknown, missing or mistyped key.
+
+    >>> from_json("{}")
+    Traceback (most recent call last):
+    ...
+    holdfast.errors.IntegrityError: HF309: evidence of a rollout cannot be read: Object missing required field `evidence`...
+    """
+    try:
+        found = _STORED.decode(text)
+    except msgspec.DecodeError as error:
+        raise _damaged(str(error)) from error
+    # Decoding fills in defaults and ignores unknown keys of the statistics, which are plain dataclasses.
+    if msgspec.json.decode(text) != msgspec.json.decode(_encode(found)):
+        raise _damaged("its keys are not those that this release writes")
+    return found
+
+
+def _encode(stored: StoredState) -> str:
+    return msgspec.json.encode(stored).decode()
+
+
+def _damaged(why: str) -> IntegrityError:
+    return IntegrityError(
+        "HF309",
+        f"evidence of a rollout cannot be read: {why}",
+        state="the ledger is unchanged",
+        next_command="holdfast verify",
+    )

@@ -1,6 +1,6 @@
 """Evidence folded from recorded sequences: the numbers and verdicts of `recorded_evidence.json`, at every look.
 
-`python tests/unit/rollout/test_recorded_evidence.py` writes the file anew; do so only when a change of behaviour is meant.
+`python tests/unit/rollout/evidence/test_recorded_evidence.py` writes the file anew; do so only when behaviour is meant to change.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def copies(seed: int, policy: Canary) -> list[Look]:
 def rates(factor: float, policy: Canary) -> list[Look]:
     state, looks, rng = begin_rate(policy, 9 * DAY_US + 1), [], Random(4)
     assert state is not None
-    for at in range(30):
+    for _ in range(30):
         due = next_stretches(state, history_us=0, known_us=11 * DAY_US)
         assert due is not None
         state = fold_rate(
@@ -176,7 +176,7 @@ def rates(factor: float, policy: Canary) -> list[Look]:
 
 
 def record() -> dict[str, list[Look]]:
-    policy = Canary(units_per_step=50, labelled_per_step=10, slices=("carrier",), quality_margin=0.0)
+    policy = Canary(units_per_step=50, labels_per_step=10, slices=("carrier",), quality_margin=0.0)
     found = {f"{name} {seed}": canary(world, policy, seed) for name, world in WORLDS.items() for seed in (1,)}
     found["no latency"] = canary(WORLDS["failing"], replace(policy, latency_quantile=None, slices=()), 3)
     found["copies"] = copies(5, Canary(shadow=Shadow(units=60, disagreement=0.1)))

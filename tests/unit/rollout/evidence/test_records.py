@@ -29,7 +29,7 @@ from holdfast.rollout.evidence.history import record_point
 from holdfast.rollout.evidence.records import StoredState, from_json, to_json
 from holdfast.rollout.evidence.shadow import ComparedRow, LabelledPair, Pair
 
-POLICY = Canary(slices=("carrier",), units_per_step=5, labelled_per_step=5, shadow=Shadow(), error_margin=1)
+POLICY = Canary(slices=("carrier",), units_per_step=5, labels_per_step=5, shadow=Shadow(), error_margin=1)
 MINUTE_US = 60_000_000
 
 RESULTS = st.sampled_from(["ok", "exception", "hung"])

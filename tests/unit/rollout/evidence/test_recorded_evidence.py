@@ -1,6 +1,6 @@
 """Evidence folded from recorded sequences: the numbers and verdicts of `recorded_evidence.json`, at every look.
 
-`python tests/unit/rollout/evidence/test_recorded_evidence.py` writes the file anew; do so only when behaviour is meant to change.
+`python test_recorded_evidence.py` in this folder writes the file anew; do so only when behaviour is meant to change.
 """
 
 from __future__ import annotations

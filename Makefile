@@ -9,14 +9,22 @@ TESTS ?=
 # The demonstration and the tests start many processes; each must find its modules compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check fix bench docs lock clean browser
+.PHONY: demo test test-fast test-unit check fix bench docs lock clean browser
 
 demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
 	$(BIN)/holdfast demo
 
-# In the order in which they are collected, because the long files are then not the last ones that a core waits for.
+# A file stays with one worker, so that what its tests share is made once; the longest files come first (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/dev.done browser ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(PYTEST) $(TESTS)
+
+test-fast: $(VENV)/dev.done ## no processes, no servers, no browser, no PostgreSQL
+	$(PYTEST) --no-processes -m "not (process or postgres or browser)" $(TESTS)
+
+test-unit: $(VENV)/dev.done ## what is pure
+	$(PYTEST) --no-processes -m "unit and not (process or simulated)" $(or $(TESTS),tests/unit src/holdfast)
 
 check: $(VENV)/dev.done ## style, types, layers, generated documents
 	$(BIN)/ruff check .

@@ -1,10 +1,11 @@
-"""What tests of every kind share."""
+"""What tests of every kind share: the fixtures of `tests.support`, the markers that follow from a test, and the options."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import processes
 
@@ -17,13 +18,49 @@ pytest_plugins = [
     "tests.support.webhook_server",
 ]
 
+# Neither a deadline nor a health check of speed: no test may depend on how fast the machine is.
+settings.register_profile(
+    "suite", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("soak", settings.get_profile("suite"), max_examples=2_000)
+settings.load_profile(os.environ.get("HOLDFAST_TEST_PROFILE", "suite"))
+
+FIXTURES_OF_POSTGRES = {"postgres_server", "own_postgres", "postgres_template", "postgres_ledgers"}
+FIXTURES_OF_PROCESSES = {"serve", "start_loader", "hook_server"}
+FOLDERS_OF_PROCESSES = ("tests/soak", "tests/durability", "tests/cli/demo", "tests/control/executors")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--ledger postgresql` runs every test that opens a store in its own process on PostgreSQL."""
     parser.addoption("--ledger", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.addoption(
+        "--no-processes",
+        action="store_true",
+        help="fail a test that starts a process or listens on a port: it lacks the marker `process`",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test the markers that its folder, its fixtures and its parameters imply."""
+    for item in items:
+        folder = item.path.relative_to(config.rootpath).as_posix()
+        fixtures = set(getattr(item, "fixturenames", ()))
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if folder.startswith(("tests/unit/", "src/")):
+            item.add_marker(pytest.mark.unit)
+        if fixtures & FIXTURES_OF_POSTGRES or parameters.get("each_ledger") == "postgresql":
+            item.add_marker(pytest.mark.postgres)
+        if fixtures & FIXTURES_OF_PROCESSES or folder.startswith(FOLDERS_OF_PROCESSES):
+            item.add_marker(pytest.mark.process)
 
 
 @pytest.fixture(autouse=True)
 def _ledger(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--ledger") == "postgresql" and not request.node.get_closest_marker("sqlite"):
         request.getfixturevalue("postgres_ledgers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the promise of `make test-fast`."""
+    if config.getoption("--no-processes"):
+        processes.forbid()

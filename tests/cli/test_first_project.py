@@ -18,6 +18,8 @@ import pytest
 
 from holdfast.cli.demo.sandbox import free_port
 
+pytestmark = pytest.mark.process
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

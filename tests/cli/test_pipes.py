@@ -39,6 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.process
 def test_an_error_is_three_lines_however_long(project: Path) -> None:
     other = project / f"{'a long name' * 12}.csv"
     other.write_text("".join((project / "parcels.csv").read_text().splitlines(keepends=True)[:-1]))
@@ -51,6 +52,7 @@ def test_an_error_is_three_lines_however_long(project: Path) -> None:
     assert done.returncode == 4
 
 
+@pytest.mark.process
 def test_a_name_in_a_table_is_whole(project: Path) -> None:
     lines = piped(project, "feeds", "rows", "--batches").stdout.splitlines()
     assert len([line for line in lines if BATCH in line]) == 1

@@ -224,6 +224,7 @@ def elsewhere(
         process.communicate()
 
 
+@pytest.mark.process
 def test_a_server_elsewhere_obeys_an_abort_and_the_ledger_learns_it_from_that_server(
     promoted: World,
     elsewhere: tuple[Served, Path],

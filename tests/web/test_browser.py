@@ -21,7 +21,7 @@ from holdfast.store.db.events import append
 from holdfast.store.rollout import evidence
 from holdfast.web.app import build_app
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.process]
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,7 @@ def _delivery(root: Path, number: int) -> Path:
     return path
 
 
+@pytest.mark.process
 @pytest.mark.browser
 def test_the_page_shows_charts_of_volume_and_slices_and_says_which_moved(store):
     listener = socket.create_server(("127.0.0.1", 0))

@@ -298,6 +298,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return state_of(case)
 
 
+@pytest.mark.process
 @pytest.mark.crash
 @pytest.mark.sqlite
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionReco
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import labels, log_positions, outcomes, prediction_files, shadow_files, usage
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.process]
 
 NOW = 1_700_000_000_000_000
 POINTS = ("files.created", "files.written", "files.synced", *COLLECT_POINTS)

@@ -182,6 +182,7 @@ def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
     assert not any(each.ready for each in runner.standings(world.store, MODEL, now_us=now_us()))
 
 
+@pytest.mark.process
 def test_nothing_to_return_to_shows_nothing_and_a_rollout_under_way_is_left_alone(
     world, place: Place
 ) -> None:
@@ -231,6 +232,7 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     assert "killed in the middle; plan" in drills.of_model(world.store, MODEL)[0].explanation
 
 
+@pytest.mark.process
 def test_the_fence_is_drilled_and_a_missing_one_is_found(
     world, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +245,7 @@ def test_the_fence_is_drilled_and_a_missing_one_is_found(
     assert (found.verdict, found.evidence["refused"]) == (Verdict.FAIL, [])
 
 
+@pytest.mark.process
 def test_a_restore_is_drilled_and_a_damaged_backup_is_found(
     world, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +269,7 @@ def test_a_restore_is_drilled_and_a_damaged_backup_is_found(
     assert leftovers(place) == []
 
 
+@pytest.mark.process
 def test_what_a_killed_drill_left_is_removed(place: Place) -> None:
     left = place.store.root.parent / f"{place.store.root.name}.drill-999999999-1"
     left.mkdir()
@@ -275,6 +279,7 @@ def test_what_a_killed_drill_left_is_removed(place: Place) -> None:
     assert leftovers(place) == []
 
 
+@pytest.mark.process
 def test_a_server_without_its_ledger_goes_on_and_starts_again(place: Place) -> None:
     found = run(place, DrillKind.DEAD_DATABASE)
     assert found.verdict is Verdict.PASS, found
@@ -284,12 +289,14 @@ def test_a_server_without_its_ledger_goes_on_and_starts_again(place: Place) -> N
     assert leftovers(place) == []
 
 
+@pytest.mark.process
 def test_a_server_that_cannot_start_fails_the_drill(place: Place) -> None:
     broken = dataclasses.replace(place, serve=[sys.executable, "-c", "raise SystemExit(3)"])
     found = run(broken, DrillKind.DEAD_DATABASE)
     assert (found.verdict, "did not start" in found.explanation) == (Verdict.ERROR, True)
 
 
+@pytest.mark.process
 def test_a_bad_push_is_rolled_back_in_a_copy(world, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever binary is in force. And when nobody looks at the evidence, the drill says so."""
     with world.store.ledger.write() as connection:
@@ -311,6 +318,7 @@ def test_a_bad_push_is_rolled_back_in_a_copy(world, place: Place, monkeypatch: p
     assert (found.verdict, found.evidence["state"]) == (Verdict.FAIL, "canary"), found
 
 
+@pytest.mark.process
 def test_what_is_due_is_drilled_by_the_loop(world, place: Place) -> None:
     concern = runner.Scheduled(place, Drills(interval="1d", kinds=("stale-leader",)))
     lease = leases.acquire(world.store, "control-x", holder="a", duration_us=10**6, now_us=now_us())

@@ -183,6 +183,7 @@ def test_many_files_are_checked_and_profiled_as_one_would_be(tmp_path: Path, oth
     assert profile.rows == 6 * 294
 
 
+@pytest.mark.process
 def test_an_executor_that_is_not_there_is_said() -> None:
     with pytest.raises(InputError, match=r"HF103.*local, processes, ray"):
         open_executor("spark")

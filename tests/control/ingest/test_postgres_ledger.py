@@ -72,6 +72,7 @@ def _assert_all_once(root: Path, url: str, count: int) -> None:
     store.ledger.close()
 
 
+@pytest.mark.process
 def test_racing_loaders_load_each_batch_once(ledger: str, tmp_path: Path) -> None:
     """Each of the processes loads every batch, in an order of its own."""
     paths = _deliveries(tmp_path / "in", BATCHES)
@@ -88,6 +89,7 @@ def test_racing_loaders_load_each_batch_once(ledger: str, tmp_path: Path) -> Non
     _assert_all_once(root, ledger, BATCHES)
 
 
+@pytest.mark.process
 @pytest.mark.crash
 def test_what_was_acknowledged_outlives_a_server_that_is_killed(own_postgres: Any, tmp_path: Path) -> None:
     server = own_postgres

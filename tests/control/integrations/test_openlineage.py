@@ -17,6 +17,8 @@ from holdfast.store import Store
 from holdfast.store.db import event_cursors, events
 from tests.support import backout_world
 
+pytestmark = pytest.mark.process
+
 
 class Catalogue(ThreadingHTTPServer):
     """Keeps what it is sent; refuses everything while `refuses` is true, and sends callers on to `redirects_to`."""

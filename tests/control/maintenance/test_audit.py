@@ -172,6 +172,7 @@ def _write(root: str, url: str, name: str, count: int, start: multiprocessing.sy
     store.ledger.close()
 
 
+@pytest.mark.process
 def test_four_processes_make_one_chain(store: Store) -> None:
     """R12: writers on either database wait for each other, so nobody chains to an event that is not the newest."""
     spawning = multiprocessing.get_context("spawn")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 SERVER = """
 import asyncio, sys, uvloop
 from holdfast.rollout.model.serving_config import ConnectionLimits

@@ -167,6 +167,7 @@ else:
 """
 
 
+@pytest.mark.process
 @pytest.mark.crash
 @pytest.mark.parametrize("point", failpoints.COMPACT_POINTS)
 def test_a_kill_at_every_point_then_the_same_again(store: Store, point: str) -> None:

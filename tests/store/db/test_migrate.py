@@ -96,6 +96,7 @@ def _open(directory: str, start: multiprocessing.synchronize.Barrier) -> None:
         assert migrate.revision(connection) == migrate.HEAD
 
 
+@pytest.mark.process
 def test_four_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
     spawning = multiprocessing.get_context("spawn")
     start = spawning.Barrier(4)
@@ -123,6 +124,7 @@ def _open_url(url: str, directory: str, start: multiprocessing.synchronize.Barri
     Store.open(Path(directory), url).ledger.close()
 
 
+@pytest.mark.process
 def test_four_processes_may_open_a_new_ledger_on_postgresql(tmp_path: Path, postgres_server: Any) -> None:
     postgres_server.execute("CREATE DATABASE opened")
     url = postgres_server.url("opened")

@@ -295,6 +295,7 @@ def program(root: Path, what: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("moment", "sealed"),
     [
@@ -322,6 +323,7 @@ def test_a_kill_at_every_moment_leaves_no_seal_or_a_right_one(
     Store.open(ledger.parent).ledger.close()
 
 
+@pytest.mark.process
 def test_processes_that_open_write_close_and_die_at_once_never_see_damage(ledger: Path) -> None:
     """Two processes that go on, and a third that is killed and started again for as long."""
     chance = random.Random(SEED)
@@ -345,6 +347,7 @@ def test_processes_that_open_write_close_and_die_at_once_never_see_damage(ledger
     store.ledger.close()
 
 
+@pytest.mark.process
 def test_a_forked_child_keeps_the_ledger_unsealed_with_its_own_lock(ledger: Path) -> None:
     child = program(ledger.parent, "forked")
     _, errors = child.communicate(timeout=60)

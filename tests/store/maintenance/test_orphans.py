@@ -70,6 +70,7 @@ def test_a_marker_that_is_held_keeps_its_files(store: Store) -> None:
     assert orphans.sweep(store) == [f"rows/{left.name}"]
 
 
+@pytest.mark.process
 def test_drafts_of_tables_are_swept_when_nobody_holds_them(store: Store) -> None:
     draft = _draft(store)
     with held(draft):
@@ -78,6 +79,7 @@ def test_drafts_of_tables_are_swept_when_nobody_holds_them(store: Store) -> None
     assert not draft.exists()
 
 
+@pytest.mark.process
 def test_blobs_of_no_version_are_swept_when_nobody_puts_any(store: Store) -> None:
     digest = blobs.put(store, b"model")
     path = blobs.path_of(store.root, digest)

@@ -118,6 +118,7 @@ while True:
 """
 
 
+@pytest.mark.process
 @pytest.mark.crash
 def test_every_acknowledged_record_survives_sigkill(tmp_path: Path) -> None:
     """P1 for the log: the id is printed only after `write` returned."""

@@ -286,6 +286,7 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, byt
     return lambda key, data: obstore.put(store, key, data)
 
 
+@pytest.mark.process
 def test_a_prefix_is_one_delivery_or_many(bucket: Callable[[str, bytes], object]) -> None:
     bucket("one/a.csv", FIRST)
     bucket("one/later/b.csv", SECOND)
@@ -306,6 +307,7 @@ def test_a_prefix_is_one_delivery_or_many(bucket: Callable[[str, bytes], object]
             open_source(spec)
 
 
+@pytest.mark.process
 def test_an_object_that_is_replaced_while_it_is_read_is_refused(
     bucket: Callable[[str, bytes], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +330,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_refused(
         open_source("s3://deliveries/two/")
 
 
+@pytest.mark.process
 def test_a_store_that_cannot_be_reached_is_told(bucket: object, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

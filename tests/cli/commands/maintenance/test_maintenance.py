@@ -131,6 +131,7 @@ def test_a_missing_file_is_no_vacuum(shell: Shell) -> None:
         data_files.read_rows(store, version, "rows")
 
 
+@pytest.mark.process
 def test_backup_and_restore_as_processes(shell: Shell, tmp_path: Path) -> None:
     """The backup is taken, the store is lost, and comes back; restored once more over it, it is refused."""
     kept, rows = tmp_path / "kept", shell.rows()
@@ -147,6 +148,7 @@ def test_backup_and_restore_as_processes(shell: Shell, tmp_path: Path) -> None:
     assert shell.rows() == rows
 
 
+@pytest.mark.process
 def test_a_backup_goes_neither_into_the_store_nor_onto_a_disk_without_room(
     shell: Shell, tmp_path: Path
 ) -> None:

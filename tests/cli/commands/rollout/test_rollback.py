@@ -90,6 +90,7 @@ def _now_us() -> int:
     return time.time_ns() // 1000
 
 
+@pytest.mark.process
 def test_a_stopped_postgresql_does_not_keep_a_roll_back_waiting(
     canary: tuple[World, Served], postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,8 @@ from holdfast.store.models.runtimes import Release
 from holdfast.store.rollout import rollouts, traffic_plans
 from tests.support.serving_world import MODEL, World
 
+pytestmark = pytest.mark.process
+
 PROBE = json.dumps({"inputs": [], "parameters": {"probe": True}})
 HOLDFAST = (sys.executable, "-m", "holdfast")
 BREAKS = 'case "$*" in *"$WHEN"*) exit 3;; esac; exec "$@"'

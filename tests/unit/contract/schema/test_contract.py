@@ -222,6 +222,7 @@ def test_json_is_plain_and_says_the_units_of_its_durations() -> None:
     assert everything().column("at").missing == Reject()
 
 
+@pytest.mark.process
 def test_a_server_checks_rows_without_polars() -> None:
     """Rows are checked on every request, frames only where data is loaded; Polars costs 35 MB."""
     program = (

@@ -1,0 +1,132 @@
+"""Our gates keep the laws of a gate, and each law is broken by a gate that is made to break it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import count
+
+import numpy as np
+import pytest
+
+from holdfast.contract import Contract, Label, Number, Text, Timestamp
+from holdfast.qualify import (
+    GateResult,
+    Gates,
+    GoldenQuery,
+    Objective,
+    Pair,
+    TensorType,
+    Trial,
+    baseline,
+    champion,
+    endpoint_signature,
+    golden,
+    judged,
+    loads,
+    objective,
+    signature,
+    size,
+)
+from holdfast.records import Verdict
+from holdfast.testing import GateCases, Law, gate_laws
+
+CONTRACT = Contract(
+    Text("id"), Number("distance", unit="mi"), Timestamp("at", tz="UTC"),
+    key="id", event_time="at", label=Label("late", delay="12h"),
+)  # fmt: skip
+ENDPOINT = endpoint_signature(CONTRACT, ())
+GOOD = Trial(
+    "answered",
+    "done",
+    "",
+    load_seconds=0.1,
+    peak_bytes=10**8,
+    inputs=(TensorType("distance", "tensor(double)", 1),),
+    outputs=(TensorType("probability", "tensor(float)", 1),),
+    metadata={"contract_hash": CONTRACT.hash},
+    golden=(0.2,),
+)
+DIED = Trial("died", "loading", "signal SIGSEGV ended it")
+GATES = Gates()
+QUERIES = (GoldenQuery("low", {}, between=(0.1, 0.3)),)
+AUC = Objective("auc", at_least=0.7)
+
+
+def _pair(candidate: float, other: float, rows: int = 4000) -> Pair:
+    draw = np.random.default_rng(3)
+    cause = draw.normal(size=rows)
+    labels = draw.random(rows) < 1 / (1 + np.exp(-2 * cause))
+    ours, theirs = (1 / (1 + np.exp(-(how * cause + draw.normal(size=rows)))) for how in (candidate, other))
+    return Pair(ours, theirs, labels)
+
+
+BETTER, WORSE = _pair(3.0, 0.5), _pair(0.1, 3.0)
+
+OURS: dict[str, GateCases] = {
+    "loads": GateCases(partial(loads, GOOD, GATES), partial(loads, DIED, GATES)),
+    "signature": GateCases(
+        partial(signature, GOOD, ENDPOINT),
+        partial(signature, replace(GOOD, outputs=(TensorType("score", "tensor(float)", 1),)), ENDPOINT),
+        partial(signature, DIED, ENDPOINT),
+    ),
+    "golden": GateCases(
+        partial(golden, GOOD, QUERIES),
+        partial(golden, replace(GOOD, golden=(0.9,)), QUERIES),
+        partial(golden, DIED, QUERIES),
+    ),
+    "baseline": GateCases(
+        partial(baseline, BETTER, GATES), partial(baseline, WORSE, GATES), partial(baseline, None, GATES)
+    ),
+    "champion": GateCases(
+        partial(champion, BETTER, GATES), partial(champion, WORSE, GATES), partial(champion, None, GATES)
+    ),
+    "objective": GateCases(
+        partial(objective, BETTER, AUC, GATES),
+        partial(objective, WORSE, AUC, GATES),
+        partial(objective, None, AUC, GATES),
+    ),
+    "size": GateCases(partial(size, 1000, 900, GATES), partial(size, 3000, 1000, GATES)),
+}
+
+
+@pytest.mark.parametrize(
+    "law", [law for name, cases in OURS.items() for law in gate_laws(name, cases)], ids=str
+)
+def test_our_gates_keep_every_law(law: Law) -> None:
+    law()
+
+
+def _says(verdict: Verdict, **changed: object) -> Callable[[], GateResult]:
+    return lambda: replace(judged("planted", verdict, "because 3 is above 2", observed=3.0), **changed)  # type: ignore[arg-type]
+
+
+GOOD_CASES = GateCases(_says(Verdict.PASS), _says(Verdict.FAIL), _says(Verdict.INCONCLUSIVE))
+COUNT = count()
+PLANTED = {
+    "good evidence passes": replace(GOOD_CASES, passing=_says(Verdict.INCONCLUSIVE)),
+    "bad evidence fails": replace(GOOD_CASES, failing=_says(Verdict.PASS)),
+    "too little evidence is no success": replace(GOOD_CASES, too_little=_says(Verdict.PASS)),
+    "every result names the gate": replace(GOOD_CASES, failing=_says(Verdict.FAIL, gate="other")),
+    "the same evidence gives the same result": replace(
+        GOOD_CASES, passing=lambda: judged("planted", Verdict.PASS, "x", observed=float(next(COUNT)))
+    ),
+    "a verdict is explained on one line": replace(GOOD_CASES, failing=_says(Verdict.FAIL, explanation="")),
+    "numbers are finite and in order": replace(GOOD_CASES, passing=_says(Verdict.PASS, low=4.0, high=5.0)),
+    "a result is JSON": replace(GOOD_CASES, passing=_says(Verdict.PASS, bound=math.nan)),
+}
+
+
+def test_every_law_has_a_gate_that_breaks_it() -> None:
+    assert {law.name for law in gate_laws("planted", GOOD_CASES)} == set(PLANTED)
+    for law in gate_laws("planted", GOOD_CASES):
+        law()
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_breaks_its_law(name: str) -> None:
+    (law,) = (law for law in gate_laws("planted", PLANTED[name]) if law.name == name)
+    with pytest.raises(AssertionError, match=f'planted breaks the law "{name}"'):
+        law()

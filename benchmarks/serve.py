@@ -45,7 +45,7 @@ from holdfast.features import (
     Weekday,
     compose,
     feature_graph,
-    feed_from_frame,
+    tensors_from_frame,
     fit,
 )
 from holdfast.serve.inference.loaded_model import load
@@ -154,7 +154,7 @@ def load_features(fitted: Any, frame: pl.DataFrame) -> np.ndarray[Any, np.dtype[
     session = onnxruntime.InferenceSession(
         feature_graph(fitted).SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    found: np.ndarray[Any, np.dtype[np.float32]] = session.run(None, feed_from_frame(fitted.inputs, frame))[0]
+    found: np.ndarray[Any, np.dtype[np.float32]] = session.run(None, tensors_from_frame(fitted.inputs, frame))[0]
     return found
 
 
@@ -350,7 +350,7 @@ def measure(
     from holdfast.records import sha256_hex
 
     version = load("bare", sha256_hex(data), data, created_us=0)
-    feeds = {rows: feed_from_frame(version.inputs, frame.head(rows)) for rows in (1, 100)}
+    feeds = {rows: tensors_from_frame(version.inputs, frame.head(rows)) for rows in (1, 100)}
     if core is not None:
         os.sched_setaffinity(0, {core})
     static, row1, row100 = (

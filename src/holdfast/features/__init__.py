@@ -1,11 +1,11 @@
-"""The declared features, their fitting and their one graph; point-in-time aggregates.
+"""Features: declarations, fitting, the feature graph and point-in-time aggregates.
 
-`declarations.py` is what a user writes, `fitting.py` turns it into the constants of `fitted.py`, `graph.py`
-(with `arithmetic.py` and `clocks.py`) into ONNX, and `tensors.py` makes the graph's inputs of rows.
-`aggregate.py` holds the rule of what was known when; `asof.py` applies it to frames, `online.py` to single
+`declarations.py` holds the declarations, `fitting.py` turns them into the constants of `fitted.py`, `graph.py` (with
+`numeric_ops.py` and `datetime_ops.py`) builds the ONNX graph, and `tensors.py` makes its inputs from rows.
+`aggregate.py` defines which rows are known when; `asof.py` applies it to frames, `online_table.py` to single
 look-ups.
 
-Names that need Polars or spox are loaded when first used: a server reads only the rest.
+Names that need Polars or spox are imported on first use, since a server needs only the rest.
 """
 
 from importlib import import_module
@@ -28,9 +28,9 @@ from holdfast.features.declarations import (
     columns_read,
     feature_name,
 )
-from holdfast.features.fitted import MISSING_US, FittedFeatures, Input, Kind
+from holdfast.features.fitted import MISSING_US, FittedFeatures, Input, InputType
 from holdfast.features.online_table import OnlineTable
-from holdfast.features.tensors import feed_from_frame, feed_from_rows
+from holdfast.features.tensors import tensors_from_frame, tensors_from_rows
 
 if TYPE_CHECKING:
     from holdfast.features.asof import aggregate_rows, first_changed_us, join_as_of
@@ -48,7 +48,7 @@ __all__ = [
     "Hour",
     "Impute",
     "Input",
-    "Kind",
+    "InputType",
     "Log",
     "Month",
     "OnlineTable",
@@ -64,14 +64,14 @@ __all__ = [
     "entity_key",
     "feature_graph",
     "feature_name",
-    "feed_from_frame",
-    "feed_from_rows",
     "first_changed_us",
     "fit",
     "join_as_of",
+    "tensors_from_frame",
+    "tensors_from_rows",
 ]
 
-_WHERE: Final = {
+_LAZY_MODULES: Final = {
     "aggregate_rows": "asof",
     "first_changed_us": "asof",
     "join_as_of": "asof",
@@ -82,7 +82,7 @@ _WHERE: Final = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _WHERE:
+    if name not in _LAZY_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_LAZY_MODULES[name]}"), name)
     return value

@@ -1,18 +1,16 @@
-"""A point-in-time aggregate: what was known about an entity at a moment, over a window that ends there.
+"""Point-in-time aggregates: what was known about an entity at a time, over a window that ends there.
 
-One rule, stated here once, serves training (`join_as_of`) and the server (`OnlineTable`):
+One rule serves training (`join_as_of`) and the server (`OnlineTable`):
 
-1. A row is *known* at `known + available_after`, and counts from that very moment on.
-2. At each moment of the grid (whole multiples of `every` since 1970-01-01 UTC) an entity has the aggregate of
-the rows
-   that became known in the window `(moment - window, moment]`, and no value when there are none.
-3. A reader at time `t` gets the value of the last grid moment at or before `t` that has one, if it is no
-older than
-   `window`; else it gets nothing.
+1. A row is *known* at `known_at + available_after`, and counts from that time on.
+2. At each time of the grid (whole multiples of `every` since 1970-01-01 UTC) an entity has the aggregate of the rows
+   that became known in the window `(time - window, time]`, and no value if there are none.
+3. A reader at time `t` gets the value of the last grid time at or before `t` that has one, if it is no older than
+   `window`; else it gets none.
 
-So a reader sees no row that was not known, and a value is at most `every` behind the newest known row. Only
-the moment when a row was *known* counts; joining on when it *happened* is how late corrections leak into
-training (https://github.com/feast-dev/feast/issues/6615).
+So a reader sees no row that was unknown, and a value is at most `every` behind the newest known row. The time at
+which a row was *known* counts. Joining on when it *happened* leaks late corrections into training
+(https://github.com/feast-dev/feast/issues/6615).
 """
 
 from __future__ import annotations
@@ -31,13 +29,12 @@ AggregateFunction = Literal["mean", "last", "count"]
 MICROSECOND: Final = timedelta(microseconds=1)
 
 MOST_STEPS: Final = 10_000
-"""The most grid steps in a window: each row may make as many values, and a slip of a unit should not fill the
-disk."""
+"""The maximum number of grid steps in a window. Each row may make as many values, so a wrong unit could fill the disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """A value per entity and grid moment, made from the rows of one feed that were known by then (R44).
+    """A value per entity and grid time, made from the rows of one feed that were known by then (R44).
 
     Parameters
     ----------
@@ -48,24 +45,23 @@ class Aggregate:
     by
         The column that names the entity, in the feed and in the model's rows: a category, text or integer.
     value
-        The number or boolean that is aggregated. Rows without it do not count, under no `agg`.
+        The number or boolean that is aggregated. Rows without it are ignored by every `agg`.
     known_at
-        The timestamp column of the feed from which a row's value was known to anybody.
+        The timestamp column of the feed from which a row's value was known.
     window
-        The span that a value looks back over; a whole multiple of `every`.
+        The duration that a value looks back over; a whole multiple of `every`.
     every
-        The step of the grid; the finer, the fresher and the more rows.
+        The step of the grid. A finer grid has fresher values and more rows.
     available_after
-        AggregateFunction long after `known_at` the row has reached us, so that training does not see what the server could
-        not.
+        The delay from `known_at` until a row arrives, so that training does not see what the server could not.
     agg
-        "mean", "count", or "last" (the row known last; among rows known at the same instant the greatest
-        value, so that the order of loading cannot matter).
+        "mean", "count", or "last" (the row known last; among rows known at the same time the greatest value,
+        so that the order of loading does not matter).
 
     Raises
     ------
     InputError
-        HF105 when a span is not positive, the window is not a multiple of the step, or `agg` is unknown.
+        HF105 if a duration is not positive, the window is not a multiple of the step, or `agg` is unknown.
     """
 
     name: str
@@ -103,10 +99,10 @@ class Aggregate:
 
     @property
     def key(self) -> str:
-        """The name with 12 digits of the definition's SHA-256: values of two definitions never mix under one name.
+        """Return the name with 12 digits of the definition's SHA-256, so that values of two definitions never mix.
 
-        >>> hourly = Aggregate("late", over="f", by="origin", value="d", known="left", window="1h", every="1h")
-        >>> daily = Aggregate("late", over="f", by="origin", value="d", known="left", window="24h", every="1h")
+        >>> hourly = Aggregate("late", over="f", by="origin", value="d", known_at="left", window="1h", every="1h")
+        >>> daily = Aggregate("late", over="f", by="origin", value="d", known_at="left", window="24h", every="1h")
         >>> hourly.key.startswith("late.") and hourly.key != daily.key
         True
         """
@@ -114,35 +110,35 @@ class Aggregate:
 
     @property
     def window_us(self) -> int:
-        """`window` in microseconds."""
+        """Return `window` in microseconds."""
         return duration(self.window) // MICROSECOND
 
     @property
     def every_us(self) -> int:
-        """`every` in microseconds."""
+        """Return `every` in microseconds."""
         return duration(self.every) // MICROSECOND
 
     @property
     def available_after_us(self) -> int:
-        """`available_after` in microseconds."""
+        """Return `available_after` in microseconds."""
         return duration(self.available_after) // MICROSECOND
 
     @property
     def max_age_us(self) -> int:
-        """The age in microseconds, inclusive, up to which a reader may use a value: the window."""
+        """Return the age in microseconds, inclusive, up to which a reader may use a value: the window."""
         return self.window_us
 
     @property
     def history(self) -> timedelta:
-        """AggregateFunction far before its first new row a caller must look back: the window.
+        """Return how far a caller must look back before its first new row: the window.
 
-        Given every row whose `known_at` is later than the first new row's `known_at` minus this, `aggregate_rows`
-        is right from `first_changed_us` on, which is where the new rows begin to matter.
+        Given every row whose `known_at` is later than the first new row's `known_at` minus this, `aggregate_rows` is
+        right from `first_changed_us` on, where the new rows begin to matter.
         """
         return duration(self.window)
 
     def as_dict(self) -> dict[str, Any]:
-        """The declaration in plain JSON types, spans in microseconds."""
+        """Return the declaration in plain JSON types, durations in microseconds."""
         return {
             "name": self.name,
             "over": self.over,
@@ -157,7 +153,7 @@ class Aggregate:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Aggregate:
-        """The inverse of `as_dict`."""
+        """Return the aggregate that `as_dict` wrote."""
         window, every, available_after = (
             timedelta(microseconds=value[f"{span}_us"]) for span in ("window", "every", "available_after")
         )
@@ -168,9 +164,9 @@ class Aggregate:
 
 
 def aggregates_to_json(aggregates: Iterable[Aggregate]) -> str:
-    """The declarations as canonical JSON: equal declarations give equal text.
+    """Return the declarations as canonical JSON: equal declarations give equal text.
 
-    >>> one = Aggregate("late", over="flights", by="origin", value="d", known="left", window="2h", every="1h")
+    >>> one = Aggregate("late", over="flights", by="origin", value="d", known_at="left", window="2h", every="1h")
     >>> aggregates_from_json(aggregates_to_json([one])) == (one,)
     True
     """
@@ -178,12 +174,12 @@ def aggregates_to_json(aggregates: Iterable[Aggregate]) -> str:
 
 
 def aggregates_from_json(text: str) -> tuple[Aggregate, ...]:
-    """The inverse of `aggregates_to_json`."""
+    """Return the declarations that `aggregates_to_json` wrote."""
     return tuple(Aggregate.from_dict(value) for value in json.loads(text))
 
 
 def entity_key(value: object) -> str | None:
-    """An entity as the text that aggregates know it by; None when it is missing.
+    """Return an entity as text, as aggregates identify it; None if it is missing.
 
     >>> entity_key("EWR"), entity_key(7), entity_key(""), entity_key(None)
     ('EWR', '7', None, None)

@@ -1,10 +1,9 @@
-"""Aggregates over whole frames: the rows that every reader sees, and the join that training reads them with.
+"""Aggregates over whole frames: the rows that readers see, and the join that training reads them with.
 
-The rule is in `aggregate.py`. Two things make the arithmetic here look as it does. A value is a function of
-the rows in its window alone, to the last bit: not of the order in which they were loaded, nor of what lies
-before the window. So a table that grew batch by batch equals one made in a single pass, and the hash of a
-training snapshot can be trusted. And the work grows with the rows and the logarithm of `window / every`, not
-with their product.
+`aggregate.py` states the rule. A value is a function of the rows in its window alone, to the last bit: independent of
+the order of loading and of what lies before the window. So a table that grew batch by batch equals one made in a
+single pass, and the hash of a training snapshot is reliable. The work grows with the rows and the logarithm of
+`window / every`, not with their product.
 """
 
 from __future__ import annotations
@@ -22,37 +21,35 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _SCALE: Final = 2.0**-64
-"""What sums of values are kept in: a power of two, so that it rounds nothing, and no sum of finite values overflows."""
+"""The scale of sums: a power of two, so that it rounds nothing and no sum of finite values overflows."""
 
 SCHEMA: Final = pl.Schema({"entity": pl.String(), "known_us": pl.Int64(), "value": pl.Float64()})
-"""The rows of an aggregate; `known_us` is the grid moment, in microseconds UTC, from which the value is
-known."""
+"""The rows of an aggregate; `known_us` is the grid time, in microseconds UTC, from which the value is known."""
 
 
 def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | None = None) -> pl.DataFrame:
-    """The aggregate at every grid moment at which its window holds a row, per entity.
+    """Return the aggregate at every grid time at which its window holds a row, per entity.
 
     Parameters
     ----------
     frame
         Rows of the feed `aggregate.over`, in any order. Rows that lack the entity, the value or the known
-        time are passed over.
+        time are ignored.
     from_us
-        Only moments at or after this. With the rows of the last `Aggregate.history` and a new batch, give
-        `first_changed_us` of the batch: the answer then equals, to the last bit, what all rows would have
-        given.
+        Only grid times at or after this. With the rows of the last `Aggregate.history` and a new batch, pass
+        `first_changed_us` of the batch: the result then equals, to the last bit, that of all rows.
 
     Returns
     -------
     Columns `entity` (String), `known_us` (Int64) and `value` (Float64), sorted by the first two, each pair
-    once. Moments later than the last row are included until its window closes: they hold for as long as
-    nothing newer becomes known, and a later batch overwrites them. Every value is finite: a value of the feed
-    that is not is passed over, and a mean of finite values lies between them, however large they are.
+    once. Grid times later than the last row are included until its window closes: they hold until something
+    newer becomes known, and a later batch overwrites them. Every value is finite: other values of the feed
+    are ignored, and a mean of finite values lies between them, however large they are.
 
     Raises
     ------
     InputError
-        HF408 when a column of the aggregate is missing or has the wrong type.
+        HF408 if a column of the aggregate is missing or has the wrong type.
     """
     rows = _known_rows(aggregate, frame)
     if not rows.height:
@@ -60,7 +57,7 @@ def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | 
     cells = _Cells(rows)
     window = aggregate.window_us // aggregate.every_us
     values = cells.over_window(aggregate.agg, window)
-    entity, step = cells.moments(window)
+    entity, step = cells.grid_times(window)
     made = pl.DataFrame(
         {"entity": entity, "known_us": step * aggregate.every_us, "value": values}, schema=SCHEMA
     )
@@ -68,7 +65,7 @@ def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | 
 
 
 def first_changed_us(aggregate: Aggregate, batch: pl.DataFrame) -> int | None:
-    """The first grid moment whose value the rows of `batch` can change; None when they change nothing.
+    """Return the first grid time whose value the rows of `batch` can change; None if they change nothing.
 
     Raises
     ------
@@ -79,9 +76,9 @@ def first_changed_us(aggregate: Aggregate, batch: pl.DataFrame) -> int | None:
     return int(rows["step"].to_numpy().min()) * aggregate.every_us if rows.height else None
 
 
-def span_us(aggregate: Aggregate, batch: pl.DataFrame) -> tuple[int, int] | None:
-    """The grid moments whose values the rows of `batch` can change: from the first to before the second; None when
-    they change nothing.
+def changed_span_us(aggregate: Aggregate, batch: pl.DataFrame) -> tuple[int, int] | None:
+    """Return the grid times whose values the rows of `batch` can change, as a half-open interval; None if there are
+    none.
 
     Raises
     ------
@@ -99,32 +96,31 @@ def span_us(aggregate: Aggregate, batch: pl.DataFrame) -> tuple[int, int] | None
 
 
 def join_as_of(frame: pl.DataFrame, *, at: str, aggregate: Aggregate, rows: pl.DataFrame) -> pl.DataFrame:
-    """`frame` with the column `aggregate.name`: what a reader at time `at` would have got, null when that was
-    nothing.
+    """Return `frame` with the column `aggregate.name`: the value that a reader at time `at` got, or null.
 
     Parameters
     ----------
     frame
-        Rows of the model, with the column `aggregate.by`; order and other columns stay as they are.
+        Rows of the model, with the column `aggregate.by`; order and other columns are kept.
     at
         The timestamp column that says when each row is read.
     rows
-        What `aggregate_rows` gave. Of rows with the same entity and moment the later in the frame holds.
+        The result of `aggregate_rows`. Of rows with the same entity and time the later in the frame applies.
 
     Raises
     ------
     InputError
-        HF408 when a column is missing, or is there already.
+        HF408 if a column is missing, or exists already.
     """
-    _require(aggregate, frame, (at, aggregate.by))
+    _require_columns(aggregate, frame, (at, aggregate.by))
     if aggregate.name in frame.columns:
         raise InputError(
-            "HF408", f"the rows have a column {aggregate.name!r} already, so the aggregate cannot fill it"
+            "HF408", f"the rows already have a column {aggregate.name!r}, which the aggregate fills"
         )
     readers = frame.select(
         row=pl.int_range(pl.len(), dtype=pl.Int64),
         entity=pl.col(aggregate.by).cast(pl.String).replace("", None),
-        at_us=instant_us(frame, at),
+        at_us=timestamps_us(frame, at),
     )
     known = rows.select("entity", "known_us", pl.col("value").alias(aggregate.name))
     read = (
@@ -140,21 +136,21 @@ def join_as_of(frame: pl.DataFrame, *, at: str, aggregate: Aggregate, rows: pl.D
             check_sortedness=False,
         )
     )
-    answered = readers.select("row").join(
+    joined = readers.select("row").join(
         read.select("row", aggregate.name), on="row", how="left", maintain_order="left"
     )
-    return frame.with_columns(answered[aggregate.name])
+    return frame.with_columns(joined[aggregate.name])
 
 
-def instant_us(frame: pl.DataFrame, column: str) -> pl.Series:
-    """A timestamp column as Int64 microseconds UTC; `InputError` HF408 when it has no time zone."""
+def timestamps_us(frame: pl.DataFrame, column: str) -> pl.Series:
+    """Return a timestamp column as Int64 microseconds UTC. Raises `InputError` HF408 if it has no time zone."""
     dtype = frame.schema[column]
     if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
-        raise InputError("HF408", f"column {column!r} is {dtype}, and not a timestamp with a time zone")
+        raise InputError("HF408", f"column {column!r} is {dtype}, not a timestamp with a time zone")
     return frame[column].dt.cast_time_unit("us").to_physical()
 
 
-def _require(aggregate: Aggregate, frame: pl.DataFrame, columns: tuple[str, ...]) -> None:
+def _require_columns(aggregate: Aggregate, frame: pl.DataFrame, columns: tuple[str, ...]) -> None:
     absent = [column for column in columns if column not in frame.columns]
     if absent:
         raise InputError(
@@ -164,15 +160,15 @@ def _require(aggregate: Aggregate, frame: pl.DataFrame, columns: tuple[str, ...]
 
 
 def _known_rows(aggregate: Aggregate, frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows that count, by entity, the first grid step that sees them (rounded up), moment and value."""
-    _require(aggregate, frame, (aggregate.by, aggregate.value, aggregate.known_at))
+    """Return the rows that count, by entity, first grid step that sees them (rounded up), time and value."""
+    _require_columns(aggregate, frame, (aggregate.by, aggregate.value, aggregate.known_at))
     value = frame.schema[aggregate.value]
     if not (value.is_numeric() or value == pl.Boolean):
         raise InputError(
             "HF408",
-            f"column {aggregate.value!r} of aggregate {aggregate.name!r} is {value}, and not a number",
+            f"column {aggregate.value!r} of aggregate {aggregate.name!r} is {value}, not a number",
         )
-    seen_us = instant_us(frame, aggregate.known_at) + aggregate.available_after_us
+    seen_us = timestamps_us(frame, aggregate.known_at) + aggregate.available_after_us
     return (
         frame.select(
             entity=pl.col(aggregate.by).cast(pl.String),
@@ -187,12 +183,11 @@ def _known_rows(aggregate: Aggregate, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 class _Cells:
-    """Rows gathered by entity and grid step, laid on one line without the long gaps.
+    """Rows grouped by entity and grid step, on one line without the long gaps.
 
-    After its last row an entity's window stays open for `window` steps; the line holds exactly these moments,
-    of all entities one after the other. The next entity, or the next row after a longer gap, begins where the
-    last window has closed, so that looking `window - 1` places back on the line never reaches a row that the
-    window does not hold.
+    After its last row an entity's window stays open for `window` steps; the line holds exactly these grid times of
+    all entities, one entity after the other. The next entity, or the next row after a longer gap, begins where the
+    last window has closed. So looking `window - 1` positions back never reaches a row outside the window.
     """
 
     def __init__(self, rows: pl.DataFrame) -> None:
@@ -207,7 +202,7 @@ class _Cells:
         self.entities = rows["entity"].unique(maintain_order=True)
 
     def over_window(self, how: str, window: int) -> Floats:
-        """The aggregate at each place of the line."""
+        """Return the aggregate at each position of the line."""
         counts = np.diff(self.starts, append=len(self.values)).astype(np.float64)
         if how == "last":
             return np.repeat(self.values[self.starts + counts.astype(np.int64) - 1], self._spans(window))
@@ -221,8 +216,8 @@ class _Cells:
         largest = np.finfo(np.float64).max * _SCALE
         return np.clip(means, -largest, largest) / _SCALE
 
-    def moments(self, window: int) -> tuple[pl.Series, Ints]:
-        """Entity and grid step of each place of the line."""
+    def grid_times(self, window: int) -> tuple[pl.Series, Ints]:
+        """Return entity and grid step of each position of the line."""
         spans = self._spans(window)
         places = np.cumsum(spans) - spans
         offset = np.arange(int(spans.sum())) - np.repeat(places, spans)
@@ -244,8 +239,10 @@ class _Cells:
 
 
 def _window_sums(line: Floats, window: int) -> Floats:
-    """Sums over the last `window` places (at most the length of the line), each the same tree of additions
-    whatever lies before it.
+    """Return sums over the last `window` positions, each by the same tree of additions.
+
+    A running sum, which adds the new and subtracts the old, would accumulate the rounding of all history. Doubling
+    adds blocks of 1, 2, 4 ... positions instead. `window` is at most the length of the line.
 
     A running sum that adds the new and takes away the old would carry the rounding of all history in it.
     Doubling adds blocks of 1, 2, 4 ... places instead.

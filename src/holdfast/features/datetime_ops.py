@@ -1,9 +1,8 @@
-"""The part of the graph that reads clocks and calendars, from the microseconds of an instant and its zone's
-clock changes.
+"""The date and time part of the graph: local hour, weekday and month of timestamps.
 
-The years are cut into equal spans, none of which holds two clock changes. The span of an instant is a
-division, the offset from UTC one comparison with the change in that span; hour, weekday and month are then
-one division, one remainder and one look-up for all that are asked.
+The years are divided into equal spans, each with at most one clock change. A division finds the span of a timestamp,
+and one comparison with the change in that span its offset from UTC. Hour, weekday and month are then one division,
+one remainder and one look-up for all features.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import spox.opset.ai.onnx.v17 as op
 from spox import Var
 
-from holdfast.features.fitted import Clock
+from holdfast.features.fitted import DatetimePart
 from holdfast.features.numeric_ops import constant
 from holdfast.features.timezone_tables import END_SECOND, Zone
 
@@ -34,45 +33,43 @@ _MONDAY_US: Final = (date(1970, 1, 1) - _MONDAY) // timedelta(days=1) * _DAY_US
 _CYCLE_DAYS: Final = 4 * 365 + 1  # the calendar repeats after it from March 1900 to February 2100
 _LONGEST_SPAN_SECONDS: Final = 64 * 86_400
 
-_UNIT: Final = {Clock.HOUR: _HOUR_US, Clock.WEEKDAY: _DAY_US, Clock.MONTH: _DAY_US}
-_SHOWN: Final[dict[Clock, Sequence[int]]] = {
-    Clock.HOUR: range(24),
-    Clock.WEEKDAY: range(7),
-    Clock.MONTH: [(_MONDAY + timedelta(days=day)).month for day in range(_CYCLE_DAYS)],
+_UNIT: Final = {DatetimePart.HOUR: _HOUR_US, DatetimePart.WEEKDAY: _DAY_US, DatetimePart.MONTH: _DAY_US}
+_PART_VALUES: Final[dict[DatetimePart, Sequence[int]]] = {
+    DatetimePart.HOUR: range(24),
+    DatetimePart.WEEKDAY: range(7),
+    DatetimePart.MONTH: [(_MONDAY + timedelta(days=day)).month for day in range(_CYCLE_DAYS)],
 }
-"""What each clock shows, unit after unit from the Monday on, before it begins again."""
+"""The values of each part, unit after unit from the Monday on, before it repeats."""
 
 
-def clocks(at_us: Var, zone: Zone, parts: Sequence[Clock]) -> Var:
-    """What `parts` show at instants int64 (N,); float32 (parts, N), NaN for an instant outside 1970 to
-    2099."""
-    # A remainder and not Clip, Max or Min: on int64 those of ONNX Runtime 1.31 take 2**31 for smaller than 0.
-    held = op.mod(at_us, constant(_END_US, np.int64))
-    local = op.add(held, _offset(held, zone))
+def datetime_parts(at_us: Var, zone: Zone, parts: Sequence[DatetimePart]) -> Var:
+    """Return `parts` of timestamps int64 (N,), as float32 (parts, N); NaN outside 1970 to 2099."""
+    # A remainder and not Clip, Max or Min: in ONNX Runtime 1.31, those treat int64 values from 2**31 on as negative.
+    wrapped = op.mod(at_us, constant(_END_US, np.int64))
+    local = op.add(wrapped, _offset(wrapped, zone))
     units = op.div(local, _column([_UNIT[part] for part in parts]))
-    within = op.mod(units, _column([len(_SHOWN[part]) for part in parts]))
-    table = np.zeros((len(parts), max(len(_SHOWN[part]) for part in parts)), np.float32)
+    within = op.mod(units, _column([len(_PART_VALUES[part]) for part in parts]))
+    table = np.zeros((len(parts), max(len(_PART_VALUES[part]) for part in parts)), np.float32)
     for row, part in enumerate(parts):
-        table[row, : len(_SHOWN[part])] = _SHOWN[part]
-    shown = op.gather_elements(constant(table, np.float32), within, axis=1)
-    return op.where(op.equal(held, at_us), shown, constant(np.nan, np.float32))
+        table[row, : len(_PART_VALUES[part])] = _PART_VALUES[part]
+    part_values = op.gather_elements(constant(table, np.float32), within, axis=1)
+    return op.where(op.equal(wrapped, at_us), part_values, constant(np.nan, np.float32))
 
 
-def _offset(held: Var, zone: Zone) -> Var:
-    """Microseconds to add to an instant to get the local time since the Monday."""
+def _offset(wrapped: Var, zone: Zone) -> Var:
+    """Return the microseconds from a timestamp to the local time since the Monday."""
     if len(zone.starts_seconds) == 1:
         return constant(zone.offsets_seconds[0] * _SECOND_US + _MONDAY_US, np.int64)
     span_seconds, before, change, after = _spans(zone)
-    span = op.div(held, constant(span_seconds * _SECOND_US, np.int64))
-    changed = op.greater_or_equal(held, op.gather(constant(change * _SECOND_US, np.int64), span, axis=0))
+    span = op.div(wrapped, constant(span_seconds * _SECOND_US, np.int64))
+    changed = op.greater_or_equal(wrapped, op.gather(constant(change * _SECOND_US, np.int64), span, axis=0))
     early = op.gather(constant(before * _SECOND_US + _MONDAY_US, np.int64), span, axis=0)
     late = op.gather(constant(after * _SECOND_US + _MONDAY_US, np.int64), span, axis=0)
     return op.where(changed, late, early)
 
 
 def _spans(zone: Zone) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The length of a span, and for each span the offset at its start, the change within it and the offset
-    after that."""
+    """Return the length of a span, and for each span its first offset, the change within it and the offset after that."""
     starts, offsets = np.array(zone.starts_seconds), np.array(zone.offsets_seconds)
     length = _LONGEST_SPAN_SECONDS
     while np.bincount(starts[1:] // length).max() > 1:

@@ -1,12 +1,10 @@
-"""What a user declares: which numbers a model sees of a row.
+"""Declarations of features: the numbers that a model sees of a row.
 
-A declaration names columns of the contract, or aggregates, and nothing of their data; `fit` turns it into
-constants.
+A declaration names columns of the contract, or aggregates, without their data; `fit` turns it into constants.
 
-What a *missing* value becomes is the contract's word (R24), and every feature but `Passthrough` reads its column
-after that word: `Log("distance")` of a row without a distance is the logarithm of the fitted median when the
-contract says "median", and NaN when it says "keep". `Passthrough` is the number as it came, for learners that have
-a use of their own for NaN.
+The contract decides what a *missing* value becomes (R24), and every feature but `Passthrough` reads its column after
+that: `Log("distance")` of a row without a distance is the logarithm of the fitted median if the contract says
+"median", and NaN if it says "keep". `Passthrough` is the number unchanged, for learners that handle NaN.
 """
 
 from __future__ import annotations
@@ -20,13 +18,12 @@ from holdfast.errors import InputError
 from holdfast.records import check_name
 
 MOST_BUCKETS: Final = 100
-"""The most buckets of one feature: the graph compares every row with every edge."""
+"""The maximum number of buckets of one feature: the graph compares every row with every edge."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passthrough:
-    """A number, integer, boolean (0 or 1) or aggregate as it came; NaN when missing. Named like its
-    column."""
+    """A number, integer, boolean (0 or 1) or aggregate, unchanged; NaN if missing. Named like its column."""
 
     column: str
     name: str = ""
@@ -41,8 +38,7 @@ class Impute:
     Parameters
     ----------
     missing
-        The policy for this feature; by default the column's own. An aggregate has none of its own, so it must
-        be given there.
+        The policy of this feature; by default the column's own. Required for an aggregate, which has none.
     """
 
     column: str
@@ -56,18 +52,16 @@ class Impute:
 
 @dataclass(frozen=True, slots=True)
 class Ordinal:
-    """A category as a whole number: 0 missing, 1 unseen, 2 and up the known words in alphabetical order
-    (R25).
+    """A category as an integer: 0 missing, 1 unseen, from 2 on the known words in alphabetical order (R25).
 
-    The known words are the contract's, or else those of the training snapshot. Named `<column>_ordinal`. A
-    column whose policy has `flag=True` adds `<column>_missing`.
+    The known words are the contract's, or else those of the training snapshot. Named `<column>_ordinal`. A column
+    whose policy has `flag=True` adds `<column>_missing`.
 
     Parameters
     ----------
     at_least
-        Words in fewer rows of the snapshot than this share the code of the unseen (at least 1). Above 1 the
-        learner meets that code in training, and has something to say when a word appears that nobody has
-        seen.
+        Words in fewer rows of the snapshot than this are encoded as unseen; 1 or more. Above 1 the learner meets
+        the unseen code in training, so it can handle new words.
     """
 
     column: str
@@ -86,8 +80,7 @@ class Ordinal:
 class Log:
     """The natural logarithm of a number; named `<column>_log`.
 
-    A value at or under 0 counts as the smallest positive value of the snapshot: finite, and in order with the
-    rest.
+    A value at or under 0 counts as the smallest positive value of the snapshot: finite, and in order.
     """
 
     column: str
@@ -96,8 +89,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A number held within `low` to `high`, both in the column's unit, one of them at least; named
-    `<column>_clip`."""
+    """A number limited to `low` and `high`, both in the column's unit, at least one of them; named `<column>_clip`."""
 
     column: str
     low: float | None = None
@@ -114,16 +106,15 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """The number of edges at or under a number, so 0 to the number of edges; named `<column>_bucket`.
+    """The number of edges at or under a number, from 0 to the number of edges; named `<column>_bucket`.
 
     Parameters
     ----------
     edges
-        Strictly rising, at most 99, in the column's unit. A value that equals an edge is in the bucket above
-        it.
+        Strictly rising, at most 99, in the column's unit. A value that equals an edge is in the bucket above it.
     quantiles
-        Instead of `edges`: the snapshot is cut into this many (2 to 100) buckets of nearly equal count; equal
-        cuts are one.
+        Instead of `edges`: the number of buckets, 2 to 100, of nearly equal count in the snapshot; equal edges
+        are merged.
     """
 
     column: str
@@ -144,7 +135,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """The hour, 0 to 23, that a clock in the column's time zone shows; named `<column>_hour`."""
+    """The hour, 0 to 23, in the column's time zone; named `<column>_hour`."""
 
     column: str
     name: str = ""
@@ -168,8 +159,7 @@ class Month:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """`numerator / denominator`, and `by_zero` where the denominator is 0; named
-    `<numerator>_per_<denominator>`."""
+    """`numerator / denominator`, or `by_zero` if the denominator is 0; named `<numerator>_per_<denominator>`."""
 
     numerator: str
     denominator: str
@@ -185,7 +175,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`left - right`, two columns of one unit; named `<left>_minus_<right>`."""
+    """`left - right`, two columns of the same unit; named `<left>_minus_<right>`."""
 
     left: str
     right: str
@@ -198,8 +188,7 @@ Feature: TypeAlias = (
 
 
 def feature_name(feature: Feature) -> str:
-    """The column of the feature matrix that `feature` fills: its own name, or the one that follows from what
-    it reads.
+    """Return the name of `feature` in the feature matrix: its own, or one derived from its columns.
 
     >>> feature_name(Log("distance")), feature_name(Ratio("distance", "hours", name="speed"))
     ('distance_log', 'speed')
@@ -217,7 +206,7 @@ def feature_name(feature: Feature) -> str:
 
 
 def columns_read(feature: Feature) -> tuple[str, ...]:
-    """The columns and aggregates that `feature` reads.
+    """Return the columns and aggregates that `feature` reads.
 
     >>> columns_read(Difference("arrival", "departure"))
     ('arrival', 'departure')

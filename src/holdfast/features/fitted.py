@@ -1,5 +1,4 @@
-"""Fitted features: declarations whose every open question has become a constant. Frozen, hashed, plain
-JSON."""
+"""Fitted features: declarations with all constants known. Frozen, hashed, plain JSON."""
 
 from __future__ import annotations
 
@@ -16,19 +15,18 @@ from holdfast.features.timezone_tables import Zone
 from holdfast.records import canonical_json, sha256_hex
 
 FORMAT: Final = 1
-"""Grows when the meaning of the JSON changes; an older Holdfast refuses a newer one."""
+"""The version of the JSON; another version is refused."""
 
 MISSING_US: Final = -(2**63)
-"""A missing timestamp as an input of the graph; like every moment outside 1970 to 2099 its hour, weekday and
-month are NaN."""
+"""A missing timestamp as an input of the graph. As for any timestamp outside 1970 to 2099, its parts are NaN."""
 
 CODE_MISSING: Final = 0
 CODE_UNSEEN: Final = 1
 CODE_FIRST: Final = 2
 
 
-class Kind(enum.StrEnum):
-    """What an input of the graph is: its ONNX type, and what stands for a missing value."""
+class InputType(enum.StrEnum):
+    """The type of a graph input: its ONNX type, and the value that represents missing."""
 
     NUMBER = "number"  # float64, NaN
     BOOLEAN = "boolean"  # float64 0 or 1, NaN
@@ -39,18 +37,18 @@ class Kind(enum.StrEnum):
 class Input(msgspec.Struct, frozen=True):
     """One input of the feature graph: a column of the contract or an aggregate, by name.
 
-    `tz` and `local` matter to timestamps alone: the zone of the column, and whether a text without an offset
-    is that zone's wall clock.
+    `tz` and `local` apply to timestamps: the zone of the column, and whether a text without an offset is that zone's
+    wall clock.
     """
 
     name: str
-    kind: Kind
+    kind: InputType
     tz: str = ""
     local: bool = False
 
 
-class Clock(enum.StrEnum):
-    """What a clock or calendar in a time zone shows."""
+class DatetimePart(enum.StrEnum):
+    """A part of the local date and time."""
 
     HOUR = "hour"
     WEEKDAY = "weekday"
@@ -58,28 +56,28 @@ class Clock(enum.StrEnum):
 
 
 class Fitted(msgspec.Struct, frozen=True, tag_field="op"):
-    """One column of the feature matrix. `fill` is what a missing value becomes; None leaves it NaN."""
+    """One column of the feature matrix. `fill` replaces a missing value; None leaves it NaN."""
 
     name: str
 
 
-class Plain(Fitted, frozen=True, tag="plain"):
+class FittedNumber(Fitted, frozen=True, tag="plain"):
     """The number itself."""
 
     column: str
     fill: float | None
 
 
-class Logarithm(Fitted, frozen=True, tag="log"):
-    """The natural logarithm of the number, or of `floor` (above 0) where the number is smaller."""
+class FittedLog(Fitted, frozen=True, tag="log"):
+    """The natural logarithm of the number, or of `floor` (above 0) if the number is smaller."""
 
     column: str
     fill: float | None
     floor: float
 
 
-class Clipped(Fitted, frozen=True, tag="clip"):
-    """The number within the bounds that are there."""
+class FittedClip(Fitted, frozen=True, tag="clip"):
+    """The number limited to the bounds that are set."""
 
     column: str
     fill: float | None
@@ -87,37 +85,37 @@ class Clipped(Fitted, frozen=True, tag="clip"):
     high: float | None
 
 
-class Bucketed(Fitted, frozen=True, tag="bucket"):
-    """How many of the rising edges are at or under the number."""
+class FittedBucket(Fitted, frozen=True, tag="bucket"):
+    """The number of edges at or under the number."""
 
     column: str
     fill: float | None
     edges: tuple[float, ...]
 
 
-class Flagged(Fitted, frozen=True, tag="missing"):
-    """1 where the column is missing, else 0."""
+class MissingFlag(Fitted, frozen=True, tag="missing"):
+    """1 if the column is missing, else 0."""
 
     column: str
 
 
-class Coded(Fitted, frozen=True, tag="ordinal"):
-    """The place of the word among `values` plus 2; 1 for another word, `missing` for none."""
+class FittedOrdinal(Fitted, frozen=True, tag="ordinal"):
+    """The position of the word among `values` plus 2; 1 for another word, `missing` for none."""
 
     column: str
     values: tuple[str, ...]
     missing: int
 
 
-class Clocked(Fitted, frozen=True, tag="clock"):
-    """What a clock in `zone` shows at the instant."""
+class FittedDatetime(Fitted, frozen=True, tag="clock"):
+    """A part of the local time in `zone` at the timestamp."""
 
     column: str
-    part: Clock
+    part: DatetimePart
     zone: str
 
 
-class Quotient(Fitted, frozen=True, tag="ratio"):
+class FittedRatio(Fitted, frozen=True, tag="ratio"):
     """numerator / denominator; `by_zero` where the denominator is 0."""
 
     numerator: str
@@ -127,7 +125,7 @@ class Quotient(Fitted, frozen=True, tag="ratio"):
     by_zero: float
 
 
-class Subtracted(Fitted, frozen=True, tag="difference"):
+class FittedDifference(Fitted, frozen=True, tag="difference"):
     """left - right."""
 
     left: str
@@ -136,21 +134,31 @@ class Subtracted(Fitted, frozen=True, tag="difference"):
     right_fill: float | None
 
 
-AnyFitted = Plain | Logarithm | Clipped | Bucketed | Flagged | Coded | Clocked | Quotient | Subtracted
+FittedFeature = (
+    FittedNumber
+    | FittedLog
+    | FittedClip
+    | FittedBucket
+    | MissingFlag
+    | FittedOrdinal
+    | FittedDatetime
+    | FittedRatio
+    | FittedDifference
+)
 
 
 class _Document(msgspec.Struct, frozen=True):
     format: int
     contract_hash: str
     inputs: tuple[Input, ...]
-    features: tuple[AnyFitted, ...]
+    features: tuple[FittedFeature, ...]
     zones: tuple[Zone, ...]
     aggregates: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
 class FittedFeatures:
-    """Everything that the feature graph is made of.
+    """All inputs of the feature graph's construction.
 
     Parameters
     ----------
@@ -163,39 +171,39 @@ class FittedFeatures:
     zones
         The clock changes of every time zone that a feature needs.
     aggregates
-        The aggregates among the inputs: what the server has to look up, and by which rule (R44).
+        The aggregates among the inputs, which the server has to look up, with their rule (R44).
     """
 
     contract_hash: str
     inputs: tuple[Input, ...]
-    features: tuple[AnyFitted, ...]
+    features: tuple[FittedFeature, ...]
     zones: tuple[Zone, ...]
     aggregates: tuple[Aggregate, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns of the feature matrix, in order."""
+        """Return the columns of the feature matrix, in order."""
         return tuple(feature.name for feature in self.features)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the JSON, as 64 hexadecimal digits."""
+        """Return the SHA-256 of the JSON, as 64 hexadecimal digits."""
         return sha256_hex(self.to_json())
 
     def to_json(self) -> str:
-        """Canonical JSON: equal features give equal text."""
+        """Return canonical JSON: equal features give equal text."""
         aggregates = tuple(aggregate.as_dict() for aggregate in self.aggregates)
         document = _Document(FORMAT, self.contract_hash, self.inputs, self.features, self.zones, aggregates)
         return canonical_json(msgspec.to_builtins(document))
 
     @classmethod
     def from_json(cls, text: str) -> FittedFeatures:
-        """The inverse of `to_json`.
+        """Return the features that `to_json` wrote.
 
         Raises
         ------
         IntegrityError
-            HF301 when the text is not fitted features, or those of a newer Holdfast.
+            HF301 if the text is not fitted features, or has another format.
         """
         try:
             document = msgspec.json.decode(text, type=_Document)

@@ -1,7 +1,6 @@
-"""Fitting: declarations and a training snapshot become constants.
+"""Fit declarations on a training snapshot: everything learned from data becomes a constant here.
 
-Everything that is learned from data is learned here, from the frame that is given and nothing else (R26), so
-a caller that gives the training part of a time split cannot leak the rest.
+Only the given frame is used (R26), so a caller that passes the training part of a time split cannot leak the rest.
 """
 
 from __future__ import annotations
@@ -52,22 +51,22 @@ from holdfast.features.declarations import (
 from holdfast.features.fitted import (
     CODE_FIRST,
     CODE_MISSING,
-    AnyFitted,
-    Bucketed,
-    Clipped,
-    Clock,
-    Clocked,
-    Coded,
+    DatetimePart,
+    FittedBucket,
+    FittedClip,
+    FittedDatetime,
+    FittedDifference,
+    FittedFeature,
     FittedFeatures,
-    Flagged,
+    FittedLog,
+    FittedNumber,
+    FittedOrdinal,
+    FittedRatio,
     Input,
-    Kind,
-    Logarithm,
-    Plain,
-    Quotient,
-    Subtracted,
+    InputType,
+    MissingFlag,
 )
-from holdfast.features.timezone_tables import zone_of
+from holdfast.features.timezone_tables import load_zone
 
 
 def fit(
@@ -78,46 +77,45 @@ def fit(
     Parameters
     ----------
     features
-        In the order of the matrix. The flag of a missing value follows the feature that asks for it.
+        In the order of the matrix. The flag of a missing value follows the feature that declares it.
     aggregates
-        What is joined to the rows. One that no feature reads becomes the last feature, as `Passthrough` would make
-        it.
+        The aggregates joined to the rows. One that no feature reads becomes the last feature, as `Passthrough`.
     contract
-        What the rows are.
+        The contract of the rows.
     frame
-        The valid rows to learn from, with a column for each aggregate (`join_as_of`).
+        The valid rows to train on, with a column for each aggregate (`join_as_of`).
 
     Raises
     ------
     InputError
-        HF105 when a declaration does not fit the contract: an unknown column, the wrong type, the label, a
-        name twice. HF408 when the frame lacks a column that is read. HF401 when it has no row, or no value to
-        learn a constant from.
+        HF105 if a declaration does not fit the contract: an unknown column, the wrong type, the label, or a
+        duplicate name. HF408 if the frame lacks a column that is read. HF401 if it has no row, or no value to
+        fit a constant to.
     """
-    read = {column for feature in features for column in columns_read(feature)}
-    every = [
+    columns = {column for feature in features for column in columns_read(feature)}
+    all_features = [
         *features,
-        *(Passthrough(aggregate.name) for aggregate in aggregates if aggregate.name not in read),
+        *(Passthrough(aggregate.name) for aggregate in aggregates if aggregate.name not in columns),
     ]
-    fitting = _Fitting(aggregates, contract, frame, read)
-    fitted = tuple(part for feature in every for part in fitting.fit(feature))
+    fitting = _Fitter(aggregates, contract, frame, columns)
+    fitted = tuple(part for feature in all_features for part in fitting.fit(feature))
     names = [part.name for part in fitted]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError("HF105", f"two features are named {twice[0]!r}; give one of them a name of its own")
-    zones = {part.zone for part in fitted if isinstance(part, Clocked)}
+        raise InputError("HF105", f"two features are named {twice[0]!r}; set name= on one of them")
+    zones = {part.zone for part in fitted if isinstance(part, FittedDatetime)}
     return FittedFeatures(
         contract.hash,
         fitting.inputs,
         fitted,
-        tuple(zone_of(zone) for zone in sorted(zones)),
+        tuple(load_zone(zone) for zone in sorted(zones)),
         tuple(aggregates),
     )
 
 
-class _Fitting:
+class _Fitter:
     def __init__(
-        self, aggregates: Sequence[Aggregate], contract: Contract, frame: pl.DataFrame, read: Iterable[str]
+        self, aggregates: Sequence[Aggregate], contract: Contract, frame: pl.DataFrame, columns: Iterable[str]
     ) -> None:
         self.contract = contract
         self.frame = frame
@@ -128,13 +126,13 @@ class _Fitting:
                 "HF105",
                 f"an aggregate is named like a column or like another: {clash or sorted(self.aggregates)}",
             )
-        wanted = {*read, *self.aggregates}
+        wanted = {*columns, *self.aggregates}
         inputs = [
-            _input(column)
+            _input_of(column)
             for column in contract.columns
             if column.name in wanted and not isinstance(column, Text)
         ]
-        self.inputs = (*inputs, *(Input(aggregate.name, Kind.NUMBER) for aggregate in aggregates))
+        self.inputs = (*inputs, *(Input(aggregate.name, InputType.NUMBER) for aggregate in aggregates))
         self._require_rows(sorted(wanted & {part.name for part in self.inputs}))
         policies = {
             column.name: as_policy(column.missing) for column in contract.columns if column.name in wanted
@@ -142,73 +140,79 @@ class _Fitting:
         fills = fill_values(policies, frame)
         self.fills = {name: float(value) for name, value in fills.items() if not isinstance(value, str)}
 
-    def fit(self, feature: Feature) -> tuple[AnyFitted, ...]:
+    def fit(self, feature: Feature) -> tuple[FittedFeature, ...]:
         name = feature_name(feature)
         match feature:
             case Passthrough(column):
-                self._number(column)
-                return (Plain(name, column, None),)
+                self._require_number(column)
+                return (FittedNumber(name, column, None),)
             case Impute(column, _, missing):
-                return self._imputed(name, column, missing)
+                return self._fit_impute(name, column, missing)
             case Ordinal(column):
-                return self._coded(name, feature)
+                return self._fit_ordinal(name, feature)
             case Log(column):
-                return (Logarithm(name, column, self._fill(column), self._floor(column)),)
+                return (FittedLog(name, column, self._fill_of(column), self._fit_floor(column)),)
             case Clip(column, low, high):
-                return (Clipped(name, column, self._fill(column), _real(low), _real(high)),)
+                return (FittedClip(name, column, self._fill_of(column), _as_float(low), _as_float(high)),)
             case Bucket(column):
                 return (
-                    Bucketed(name, column, self._fill(column), feature.edges or self._quantiles(feature)),
+                    FittedBucket(
+                        name, column, self._fill_of(column), feature.edges or self._fit_edges(feature)
+                    ),
                 )
             case Hour(column):
-                return (Clocked(name, column, Clock.HOUR, self._zone(column)),)
+                return (FittedDatetime(name, column, DatetimePart.HOUR, self._zone_of(column)),)
             case Weekday(column):
-                return (Clocked(name, column, Clock.WEEKDAY, self._zone(column)),)
+                return (FittedDatetime(name, column, DatetimePart.WEEKDAY, self._zone_of(column)),)
             case Month(column):
-                return (Clocked(name, column, Clock.MONTH, self._zone(column)),)
+                return (FittedDatetime(name, column, DatetimePart.MONTH, self._zone_of(column)),)
             case Ratio(above, below, by_zero):
-                return (Quotient(name, above, self._fill(above), below, self._fill(below), float(by_zero)),)
+                return (
+                    FittedRatio(
+                        name, above, self._fill_of(above), below, self._fill_of(below), float(by_zero)
+                    ),
+                )
             case Difference(left, right):
-                return (Subtracted(name, left, self._fill(left), right, self._fill(right)),)
+                return (FittedDifference(name, left, self._fill_of(left), right, self._fill_of(right)),)
             case _:
                 assert_never(feature)
 
-    def _imputed(self, name: str, column: str, missing: Missing | str | None) -> tuple[AnyFitted, ...]:
-        self._number(column)
+    def _fit_impute(self, name: str, column: str, missing: Missing | str | None) -> tuple[FittedFeature, ...]:
+        self._require_number(column)
         if missing is not None:
             assert not isinstance(missing, str)  # the declaration has resolved the shorthand
-            policy, fill = missing, self._own_fill(column, missing)
+            policy, fill = missing, self._fit_fill(column, missing)
         elif column in self.aggregates:
             raise InputError(
                 "HF105",
-                f"Impute({column!r}): an aggregate has no policy of its own; give it one, or use Passthrough",
+                f"Impute({column!r}): an aggregate has no policy of its own; set missing=, or use Passthrough",
             )
         else:
-            policy, fill = self._policy(column), self.fills.get(column)
-        flag = () if isinstance(policy, Reject) or not policy.flag else (Flagged(f"{name}_missing", column),)
-        return (Plain(name, column, fill), *flag)
+            policy, fill = self._policy_of(column), self.fills.get(column)
+        flag = (
+            () if isinstance(policy, Reject) or not policy.flag else (MissingFlag(f"{name}_missing", column),)
+        )
+        return (FittedNumber(name, column, fill), *flag)
 
-    def _own_fill(self, column: str, policy: Missing) -> float | None:
+    def _fit_fill(self, column: str, policy: Missing) -> float | None:
         match policy:
             case Constant(value):
                 if isinstance(value, str):
                     raise InputError("HF105", f"Impute({column!r}): {value!r} is not a number")
                 return float(value)
             case Median():
-                return self._learned(column, self._finite(column).median())
+                return self._require_finite(column, self._finite_values(column).median())
             case Mean():
-                return self._learned(column, self._finite(column).mean())
+                return self._require_finite(column, self._finite_values(column).mean())
             case Keep():
                 return None
             case Reject():
-                raise InputError(
-                    "HF105", f"Impute({column!r}): to reject rows is the contract's word, not a feature's"
-                )
+                raise InputError("HF105", f"Impute({column!r}): only the contract can reject rows")
             case _:
                 assert_never(policy)
 
-    def _coded(self, name: str, feature: Ordinal) -> tuple[AnyFitted, ...]:
-        column = self._column(feature.column)
+    def _fit_ordinal(self, name: str, feature: Ordinal) -> tuple[FittedFeature, ...]:
+        column = self._column_of(feature.column)
         if not isinstance(column, Category):
             raise InputError(
                 "HF105",
@@ -219,51 +223,51 @@ class _Fitting:
         listed = frequent if column.values is None else set(column.values)
         known = listed & frequent if feature.at_least > 1 else listed
         values = tuple(sorted(known - {""}))
-        missing, policy = CODE_MISSING, self._policy(column.name)
+        missing, policy = CODE_MISSING, self._policy_of(column.name)
         if isinstance(policy, Constant):
             word = str(policy.value)
-            values = tuple(sorted({*values, word}))  # a word that rows are given is a known word
+            values = tuple(sorted({*values, word}))  # the replacement word is a known word
             missing = values.index(word) + CODE_FIRST
         flag = (
             ()
             if isinstance(policy, Reject) or not policy.flag
-            else (Flagged(f"{name}_missing", column.name),)
+            else (MissingFlag(f"{name}_missing", column.name),)
         )
-        return (Coded(name, column.name, values, missing), *flag)
+        return (FittedOrdinal(name, column.name, values, missing), *flag)
 
-    def _floor(self, column: str) -> float:
-        values = self._finite(column)
-        return self._learned(column, values.filter(values > 0).min(), "positive ")
+    def _fit_floor(self, column: str) -> float:
+        values = self._finite_values(column)
+        return self._require_finite(column, values.filter(values > 0).min(), "positive ")
 
-    def _quantiles(self, feature: Bucket) -> tuple[float, ...]:
-        values = self._finite(feature.column)
+    def _fit_edges(self, feature: Bucket) -> tuple[float, ...]:
+        values = self._finite_values(feature.column)
         shares = [part / feature.quantiles for part in range(1, feature.quantiles)]
-        cuts = {self._learned(feature.column, values.quantile(share, "linear")) for share in shares}
-        return tuple(sorted(cuts))
+        edges = {self._require_finite(feature.column, values.quantile(share, "linear")) for share in shares}
+        return tuple(sorted(edges))
 
-    def _fill(self, column: str) -> float | None:
-        self._number(column)
+    def _fill_of(self, column: str) -> float | None:
+        self._require_number(column)
         return self.fills.get(column)
 
-    def _number(self, name: str) -> None:
+    def _require_number(self, name: str) -> None:
         if name in self.aggregates:
             return
-        column = self._column(name)
+        column = self._column_of(name)
         if not isinstance(column, (Number, Integer, Boolean)):
             raise InputError(
                 "HF105",
                 f"column {name!r} is a {type(column).__name__}, and this feature needs a number or boolean",
             )
 
-    def _zone(self, name: str) -> str:
-        column = self._column(name)
+    def _zone_of(self, name: str) -> str:
+        column = self._column_of(name)
         if not isinstance(column, Timestamp):
             raise InputError(
                 "HF105", f"column {name!r} is a {type(column).__name__}, and this feature needs a Timestamp"
             )
         return column.tz
 
-    def _column(self, name: str) -> Column:
+    def _column_of(self, name: str) -> Column:
         if name in self.aggregates:
             raise InputError(
                 "HF105",
@@ -271,25 +275,25 @@ class _Fitting:
             )
         column = self.contract.column(name)
         if isinstance(column, Label):
-            raise InputError("HF105", f"{name!r} is the label: no feature may read what is to be foretold")
+            raise InputError("HF105", f"{name!r} is the label: no feature may read the value to predict")
         return column
 
-    def _policy(self, name: str) -> Missing:
+    def _policy_of(self, name: str) -> Missing:
         policy = self.contract.column(name).missing
         assert not isinstance(policy, str)  # the column has resolved the shorthand
         return policy
 
-    def _finite(self, column: str) -> pl.Series:
+    def _finite_values(self, column: str) -> pl.Series:
         values = self.frame[column].cast(pl.Float64).drop_nulls()
         return values.filter(values.is_finite())
 
-    def _learned(self, column: str, value: object, what: str = "") -> float:
+    def _require_finite(self, column: str, value: object, what: str = "") -> float:
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise InputError(
                 "HF401",
-                f"no row has a {what}value of {column!r} to learn from",
+                f"no row has a {what}value of {column!r} to fit a constant to",
                 state="nothing was fitted",
-                next_command="train on a snapshot that has such rows, or leave the feature out",
+                next_command="train on a snapshot that has such rows, or remove the feature",
             )
         return float(value)
 
@@ -305,21 +309,21 @@ class _Fitting:
             raise InputError("HF401", "there is no row to fit features on", state="nothing was fitted")
 
 
-def _real(value: float | None) -> float | None:
-    return None if value is None else float(value)  # 0 and 0.0 are one bound, and must have one hash
+def _as_float(value: float | None) -> float | None:
+    return None if value is None else float(value)  # 0 and 0.0 are the same bound and need the same hash
 
 
-def _input(column: Column) -> Input:
+def _input_of(column: Column) -> Input:
     match column:
         case Number() | Integer():
-            return Input(column.name, Kind.NUMBER)
+            return Input(column.name, InputType.NUMBER)
         case Boolean() | Label():
-            return Input(column.name, Kind.BOOLEAN)
+            return Input(column.name, InputType.BOOLEAN)
         case Timestamp():
-            return Input(column.name, Kind.TIMESTAMP, column.tz, column.naive == "local")
+            return Input(column.name, InputType.TIMESTAMP, column.tz, column.naive == "local")
         case Category():
-            return Input(column.name, Kind.CATEGORY)
+            return Input(column.name, InputType.CATEGORY)
         case Text():
-            raise AssertionError("a text is never an input")  # no feature reads one, so this is our fault
+            raise AssertionError("a text is never an input")
         case _:
             assert_never(column)

@@ -1,8 +1,8 @@
-"""The part of the graph that reads numbers, a few vector operations for all features together.
+"""The numeric part of the graph: a few vector operations for all features together.
 
-Numbers lie as a matrix of one row per column and one column per data row: stacking is a plain concatenation,
-an operation on several features is one node, and what a node costs (about half a microsecond) is what a
-one-row answer takes.
+Numbers form a matrix of one row per column and one column per data row. So stacking is a plain concatenation, and an
+operation on several features is one node. The number of nodes (about half a microsecond each) determines the time of
+a one-row prediction.
 """
 
 from __future__ import annotations
@@ -15,20 +15,30 @@ import numpy.typing as npt
 import spox.opset.ai.onnx.v17 as op
 from spox import Var
 
-from holdfast.features.fitted import Bucketed, Clipped, Flagged, Logarithm, Plain, Quotient, Subtracted
+from holdfast.features.fitted import (
+    FittedBucket,
+    FittedClip,
+    FittedDifference,
+    FittedLog,
+    FittedNumber,
+    FittedRatio,
+    MissingFlag,
+)
 
-OnNumbers: TypeAlias = Plain | Logarithm | Clipped | Bucketed | Quotient | Subtracted
+NumberFeature: TypeAlias = (
+    FittedNumber | FittedLog | FittedClip | FittedBucket | FittedRatio | FittedDifference
+)
 
 _MAX_F32: Final = float(np.finfo(np.float32).max)
 
 
 def constant(values: npt.ArrayLike, dtype: npt.DTypeLike) -> Var:
-    """A constant tensor of the graph."""
+    """Return a constant tensor of the graph."""
     return op.const(np.asarray(values, dtype))
 
 
-class Numbers:
-    """Number and boolean inputs, stacked once, with the features made of them.
+class NumberMatrix:
+    """Number and boolean inputs, stacked once, with the features made from them.
 
     Parameters
     ----------
@@ -42,22 +52,27 @@ class Numbers:
             op.concat(list(inputs.values()), axis=0), constant([len(inputs), -1], np.int64)
         )
 
-    def flags(self, features: Sequence[Flagged]) -> Var:
-        """1 where the column of each feature is missing; float32 of shape (features, N)."""
+    def flags(self, features: Sequence[MissingFlag]) -> Var:
+        """Return 1 where the column of each feature is missing; float32 of shape (features, N)."""
         return op.cast(op.isnan(self._take([feature.column for feature in features])), to=np.float32)
 
-    def matrix(self, features: Sequence[OnNumbers]) -> tuple[list[OnNumbers], Var]:
-        """The features in the order that suits the graph, and their values as float32 of shape (features, N).
+    def matrix(self, features: Sequence[NumberFeature]) -> tuple[list[NumberFeature], Var]:
+        """Return the features in the graph's order, and their values as float32 of shape (features, N).
 
-        Values beyond the range of float32 are held at its ends, so that no feature is infinite.
+        Values beyond the range of float32 are clipped, so that no feature is infinite.
         """
-        plain = [f for f in features if isinstance(f, Plain)]
-        logs = [f for f in features if isinstance(f, Logarithm)]
-        clips = [f for f in features if isinstance(f, Clipped)]
-        buckets = [f for f in features if isinstance(f, Bucketed)]
-        ratios = [f for f in features if isinstance(f, Quotient)]
-        differences = [f for f in features if isinstance(f, Subtracted)]
-        one_column: list[Plain | Logarithm | Clipped | Bucketed] = [*plain, *logs, *clips, *buckets]
+        plain = [f for f in features if isinstance(f, FittedNumber)]
+        logs = [f for f in features if isinstance(f, FittedLog)]
+        clips = [f for f in features if isinstance(f, FittedClip)]
+        buckets = [f for f in features if isinstance(f, FittedBucket)]
+        ratios = [f for f in features if isinstance(f, FittedRatio)]
+        differences = [f for f in features if isinstance(f, FittedDifference)]
+        one_column: list[FittedNumber | FittedLog | FittedClip | FittedBucket] = [
+            *plain,
+            *logs,
+            *clips,
+            *buckets,
+        ]
         singles = [(f.column, f.fill) for f in one_column]
         pairs = [(f.numerator, f.numerator_fill) for f in ratios] + [
             (f.denominator, f.denominator_fill) for f in ratios
@@ -78,8 +93,8 @@ class Numbers:
             made.append(_ratio(next(parts), next(parts), ratios))
         if differences:
             made.append(op.sub(next(parts), next(parts)))
-        held = op.clip(stack(made), constant(-_MAX_F32, np.float64), constant(_MAX_F32, np.float64))
-        return [*plain, *logs, *clips, *buckets, *ratios, *differences], op.cast(held, to=np.float32)
+        clipped = op.clip(stack(made), constant(-_MAX_F32, np.float64), constant(_MAX_F32, np.float64))
+        return [*plain, *logs, *clips, *buckets, *ratios, *differences], op.cast(clipped, to=np.float32)
 
     def _take(self, columns: Sequence[str]) -> Var:
         rows = [self._row[column] for column in columns]
@@ -88,11 +103,11 @@ class Numbers:
         return op.gather(self._stacked, constant(rows, np.int64), axis=0)
 
     def _filled(self, wanted: Sequence[tuple[str, float | None]]) -> Var:
-        taken = self._take([column for column, _ in wanted])
+        values = self._take([column for column, _ in wanted])
         if all(fill is None for _, fill in wanted):
-            return taken
+            return values
         return op.where(
-            op.isnan(taken), _column([np.nan if fill is None else fill for _, fill in wanted]), taken
+            op.isnan(values), _column([np.nan if fill is None else fill for _, fill in wanted]), values
         )
 
     def _split(self, matrix: Var, sizes: Sequence[int]) -> Sequence[Var]:
@@ -102,7 +117,7 @@ class Numbers:
 
 
 def stack(parts: Sequence[Var]) -> Var:
-    """Matrices of shape (_, N), one under the other."""
+    """Stack matrices of shape (_, N) vertically."""
     return parts[0] if len(parts) == 1 else op.concat(parts, axis=0)
 
 
@@ -110,7 +125,7 @@ def _column(values: Sequence[float]) -> Var:
     return constant(np.array(values)[:, None], np.float64)
 
 
-def _clip(values: Var, clips: Sequence[Clipped]) -> Var:
+def _clip(values: Var, clips: Sequence[FittedClip]) -> Var:
     if any(f.low is not None for f in clips):
         values = op.max([values, _column([-np.inf if f.low is None else f.low for f in clips])])
     if any(f.high is not None for f in clips):
@@ -118,7 +133,7 @@ def _clip(values: Var, clips: Sequence[Clipped]) -> Var:
     return values
 
 
-def _bucket(values: Var, buckets: Sequence[Bucketed]) -> Var:
+def _bucket(values: Var, buckets: Sequence[FittedBucket]) -> Var:
     edges = np.full(
         (len(buckets), 1, max(len(f.edges) for f in buckets)), np.nan
     )  # no number is at or above NaN
@@ -131,6 +146,6 @@ def _bucket(values: Var, buckets: Sequence[Bucketed]) -> Var:
     return op.where(op.isnan(values), values, count)
 
 
-def _ratio(above: Var, below: Var, ratios: Sequence[Quotient]) -> Var:
+def _ratio(above: Var, below: Var, ratios: Sequence[FittedRatio]) -> Var:
     by_zero = op.equal(below, constant(0.0, np.float64))
     return op.where(by_zero, _column([f.by_zero for f in ratios]), op.div(above, below))

@@ -1,4 +1,4 @@
-"""The online table: what the server looks aggregates up in, with nothing but lists and bisection."""
+"""The online table, in which the server looks up aggregates by bisection of lists."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import math
 from bisect import bisect_right
 from typing import Final
 
-NOTHING: Final = math.nan
-"""The answer when nothing was known: the missing number of the feature graph."""
+NO_VALUE: Final = math.nan
+"""The result if nothing was known: the missing number of the feature graph."""
 
 
 class OnlineTable:
-    """Values by aggregate, entity and the moment from which each was known; the reading half of
-    `aggregate.py`'s rule.
+    """Values by aggregate, entity and the time from which each was known; the reading half of `aggregate.py`'s rule.
+
+    An aggregate is named by its `key`, so a version only sees values of its own definition. One thread may add while
+    others look up: each list changes in a single step, so a look-up sees the table before or after a change.
 
     An aggregate is named by its `key`, so that a version meets values of its own definition only. One thread may
     add while others look up: each list changes in a single step, and a lookup that meets a change sees the table
@@ -30,9 +32,9 @@ class OnlineTable:
         self._entries: dict[tuple[str, str], list[tuple[int, float]]] = {}
 
     def add(self, aggregate: str, entity: str, known_us: int, value: float) -> None:
-        """Make `value` known from `known_us` (microseconds UTC) on; a value of the same moment is replaced.
+        """Add a value that is known from `known_us` (microseconds UTC) on; it replaces one of the same time.
 
-        Raises `ValueError` when `value` is not finite: that nothing is known is said by an absent row.
+        Raises `ValueError` if `value` is not finite: an absent row means that nothing is known.
         """
         if not math.isfinite(value):
             raise ValueError(f"{aggregate} of {entity!r} at {known_us}: {value} is not finite")
@@ -47,31 +49,29 @@ class OnlineTable:
             entries.insert(place, (known_us, value))
 
     def lookup(self, aggregate: str, entity: str | None, at_us: int, max_age_us: int) -> float:
-        """The value that was known at `at_us` and is at most `max_age_us` old, both inclusive; NaN when there
-        is none."""
+        """Return the value known at `at_us` and at most `max_age_us` old, both inclusive; NaN if there is none."""
         if entity is None:
-            return NOTHING
+            return NO_VALUE
         entries = self._entries.get((aggregate, entity))
         if not entries:
-            return NOTHING
+            return NO_VALUE
         place = bisect_right(entries, (at_us, math.inf))
         if not place:
-            return NOTHING
+            return NO_VALUE
         known_us, value = entries[place - 1]
-        return value if at_us - known_us <= max_age_us else NOTHING
+        return value if at_us - known_us <= max_age_us else NO_VALUE
 
     def remove(self, aggregate: str, entity: str, known_us: int) -> None:
-        """Forget one value, when the rows behind it were backed out; nothing happens if there is none."""
+        """Remove one value whose rows were backed out; no effect if there is none."""
         entries = self._entries.get((aggregate, entity), [])
         kept = [entry for entry in entries if entry[0] != known_us]
         if len(kept) != len(entries):
             self._entries[aggregate, entity] = kept
 
     def trim(self, aggregate: str, before_us: int) -> None:
-        """Forget the values of an aggregate known before `before_us`, so that the table does not grow with
-        time.
+        """Remove the values of an aggregate known before `before_us`, so that the table does not grow with time.
 
-        Readers at `before_us + max_age_us` or later are answered as before.
+        Look-ups at `before_us + max_age_us` or later are unaffected.
         """
         for key in [key for key in self._entries if key[0] == aggregate]:
             entries = self._entries[key]
@@ -81,11 +81,11 @@ class OnlineTable:
             else:
                 del self._entries[key]
 
-    def forget(self, aggregate: str) -> None:
-        """Forget every value of an aggregate that nobody reads any more."""
+    def remove_aggregate(self, aggregate: str) -> None:
+        """Remove every value of an aggregate that is no longer used."""
         for key in [key for key in self._entries if key[0] == aggregate]:
             del self._entries[key]
 
     def __len__(self) -> int:
-        """The number of values held."""
+        """Return the number of values."""
         return sum(len(entries) for entries in self._entries.values())

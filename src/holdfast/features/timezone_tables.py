@@ -1,7 +1,7 @@
-"""The clock changes of a time zone as numbers, so that a graph shows the same local time on every machine.
+"""The clock changes of a time zone as numbers, so that a graph computes the same local time on every machine.
 
-Python's `zoneinfo` reads them from the IANA database of the machine that fits; the graph carries them with
-it, and a server with an older database, or none, cannot show another hour than training saw (R23).
+`zoneinfo` reads them from the IANA database of the training machine, and the graph contains them. So a server with an
+older database, or none, computes the same hours (R23).
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ FIRST_SECOND: Final = 0
 """1970-01-01 UTC; before it zones are a patchwork of local mean times."""
 
 END_SECOND: Final = 4_102_444_800
-"""2100-01-01 UTC, exclusive; beyond it the rules are guesses, and the four-year cycle of the calendar
-ends."""
+"""2100-01-01 UTC, exclusive; beyond it the rules are guesses, and the four-year cycle of the calendar ends."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STEP_SECONDS: Final = (
@@ -27,8 +26,7 @@ _STEP_SECONDS: Final = (
 
 
 class Zone(msgspec.Struct, frozen=True):
-    """From each moment `starts_seconds[i]` (since 1970, UTC) on, clocks are `offsets_seconds[i]` ahead of
-    UTC.
+    """From each second `starts_seconds[i]` (since 1970, UTC) on, clocks are `offsets_seconds[i]` ahead of UTC.
 
     The first start is `FIRST_SECOND`; the last offset holds up to `END_SECOND`.
     """
@@ -39,10 +37,10 @@ class Zone(msgspec.Struct, frozen=True):
 
 
 @lru_cache(maxsize=64)
-def zone_of(name: str) -> Zone:
-    """The zone of that IANA name, as this machine's database has it.
+def load_zone(name: str) -> Zone:
+    """Return the zone of an IANA name, from this machine's database.
 
-    >>> new_york = zone_of("America/New_York")
+    >>> new_york = load_zone("America/New_York")
     >>> [start for start in new_york.starts_seconds if 1_356_998_400 <= start < 1_388_534_400]  # in 2013
     [1362898800, 1383458400]
     """
@@ -66,7 +64,7 @@ def _offset(zone: ZoneInfo, second: int) -> int:
 
 
 def _change_after(zone: ZoneInfo, before: int, after: int) -> int:
-    """The first second of the new offset, by bisection between two moments with one change between them."""
+    """Return the first second of the new offset, by bisection of an interval with one change."""
     old = _offset(zone, before)
     while after - before > 1:
         middle = (before + after) // 2

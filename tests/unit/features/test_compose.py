@@ -32,8 +32,8 @@ from holdfast.features import (
     Passthrough,
     compose,
     feature_graph,
-    feed_from_frame,
     fit,
+    tensors_from_frame,
 )
 
 CONTRACT = Contract(
@@ -67,7 +67,7 @@ FITTED = fit(
     CONTRACT,
     FRAME,
 )
-TENSORS = feed_from_frame(FITTED.inputs, FRAME)
+TENSORS = tensors_from_frame(FITTED.inputs, FRAME)
 
 
 def run(model: onnx.ModelProto) -> npt.NDArray[Any]:

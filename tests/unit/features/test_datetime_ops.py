@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from spox import Tensor, argument, build
 
 from holdfast.features import MISSING_US
-from holdfast.features.datetime_ops import clocks
-from holdfast.features.fitted import Clock
-from holdfast.features.timezone_tables import END_SECOND, zone_of
+from holdfast.features.datetime_ops import datetime_parts
+from holdfast.features.fitted import DatetimePart
+from holdfast.features.timezone_tables import END_SECOND, load_zone
 
 # Half-hour and 45-minute offsets, half-hour changes, changes around Ramadan, a day left out, none at all.
 ZONES = [
@@ -29,9 +29,9 @@ SECOND = 1_000_000
 
 
 @lru_cache
-def session(name: str, parts: tuple[Clock, ...] = tuple(Clock)) -> onnxruntime.InferenceSession:
+def session(name: str, parts: tuple[DatetimePart, ...] = tuple(DatetimePart)) -> onnxruntime.InferenceSession:
     at = argument(Tensor(np.int64, ("N",)))
-    model = build({"at": at}, {"shown": clocks(at, zone_of(name), parts)})
+    model = build({"at": at}, {"shown": datetime_parts(at, load_zone(name), parts)})
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
@@ -53,7 +53,7 @@ def test_any_instant(name: str, instants: list[int]) -> None:
 
 @pytest.mark.parametrize("name", ZONES)
 def test_the_microsecond_before_and_after_every_change(name: str) -> None:
-    starts = [start * SECOND for start in zone_of(name).starts_seconds[1:]]
+    starts = [start * SECOND for start in load_zone(name).starts_seconds[1:]]
     instants = [start + off for start in starts for off in (-3600 * SECOND, -1, 0, 1, 3600 * SECOND)] + [0]
     assert shown(name, instants) == [on_the_wall(name, at) for at in instants]
 
@@ -82,9 +82,16 @@ def test_instants_beyond_the_tables_are_missing_and_not_guessed() -> None:
     assert not np.isnan(shown("America/New_York", [0, END_SECOND * SECOND - 1])).any()
 
 
-@pytest.mark.parametrize("parts", [(Clock.MONTH,), (Clock.WEEKDAY, Clock.HOUR), (Clock.HOUR, Clock.HOUR)])
-def test_any_choice_of_parts(parts: tuple[Clock, ...]) -> None:
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (DatetimePart.MONTH,),
+        (DatetimePart.WEEKDAY, DatetimePart.HOUR),
+        (DatetimePart.HOUR, DatetimePart.HOUR),
+    ],
+)
+def test_any_choice_of_parts(parts: tuple[DatetimePart, ...]) -> None:
     at = 1_362_899_000 * SECOND
     (made,) = session("Europe/London", parts).run(None, {"at": np.array([at], np.int64)})
-    wall = dict(zip(Clock, on_the_wall("Europe/London", at), strict=True))
+    wall = dict(zip(DatetimePart, on_the_wall("Europe/London", at), strict=True))
     assert made[:, 0].tolist() == [wall[part] for part in parts]

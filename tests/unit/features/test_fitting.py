@@ -39,7 +39,7 @@ from holdfast.features import (
     feature_name,
     fit,
 )
-from holdfast.features.fitted import Bucketed, Coded, Kind, Logarithm, Plain
+from holdfast.features.fitted import FittedBucket, FittedLog, FittedNumber, FittedOrdinal, InputType
 
 
 def contract(**changes: Any) -> Contract:
@@ -85,9 +85,9 @@ def only(feature: Any, made: Contract, frame: pl.DataFrame) -> Any:
 def test_the_fill_is_learned_from_the_rows_that_have_the_value(policy: Any, fill: float | None) -> None:
     made = contract(distance=policy)
     frame = snapshot(1.0, 2.0, None, 4.0, 99.0)
-    assert only(Impute("distance"), made, frame) == Plain("distance", "distance", fill)
-    assert only(Log("distance"), made, frame) == Logarithm("distance_log", "distance", fill, 1.0)
-    assert only(Passthrough("distance"), made, frame) == Plain("distance", "distance", None)
+    assert only(Impute("distance"), made, frame) == FittedNumber("distance", "distance", fill)
+    assert only(Log("distance"), made, frame) == FittedLog("distance_log", "distance", fill, 1.0)
+    assert only(Passthrough("distance"), made, frame) == FittedNumber("distance", "distance", None)
 
 
 @pytest.mark.parametrize("policy", [Median(flag=True), Keep(flag=True), Mean(), Median()])
@@ -99,20 +99,22 @@ def test_the_flag_follows_when_the_policy_asks(policy: Any) -> None:
 def test_an_aggregate_that_no_feature_reads_becomes_the_last_feature() -> None:
     fitted = fit([Passthrough("distance")], [RECENT], contract(), snapshot(1.0, 2.0))
     assert fitted.names == ("distance", "recent")
-    assert fitted.inputs == (Input("distance", Kind.NUMBER), Input("recent", Kind.NUMBER))
+    assert fitted.inputs == (Input("distance", InputType.NUMBER), Input("recent", InputType.NUMBER))
     assert fit([Log("recent")], [RECENT], contract(), snapshot(1.0, 2.0)).names == ("recent_log",)
     filled = fit([Impute("recent", missing="median")], [RECENT], contract(), snapshot(1.0, 2.0))
-    assert filled.features == (Plain("recent", "recent", 0.5),)
+    assert filled.features == (FittedNumber("recent", "recent", 0.5),)
 
 
 def test_words_are_those_of_the_contract_or_of_the_snapshot() -> None:
     frame = snapshot(1.0, 2.0, 3.0, 4.0, carriers=["UA", "DL", "UA", None])
-    assert only(Ordinal("carrier"), contract(), frame) == Coded("carrier_ordinal", "carrier", ("DL", "UA"), 0)
+    assert only(Ordinal("carrier"), contract(), frame) == FittedOrdinal(
+        "carrier_ordinal", "carrier", ("DL", "UA"), 0
+    )
     assert only(Ordinal("carrier", at_least=2), contract(), frame).values == ("UA",)
     declared = contract(carrier={"values": ("UA", "B6")})
     assert only(Ordinal("carrier"), declared, frame).values == ("B6", "UA")
     filled = contract(carrier={"missing": Constant("ZZ")})
-    assert only(Ordinal("carrier"), filled, frame) == Coded(
+    assert only(Ordinal("carrier"), filled, frame) == FittedOrdinal(
         "carrier_ordinal", "carrier", ("DL", "UA", "ZZ"), 4
     )
 
@@ -120,7 +122,7 @@ def test_words_are_those_of_the_contract_or_of_the_snapshot() -> None:
 def test_quantile_edges_cut_the_snapshot_evenly_and_equal_cuts_are_one() -> None:
     spread = snapshot(*[float(n) for n in range(101)])
     made = only(Bucket("distance", quantiles=4), contract(), spread)
-    assert made == Bucketed("distance_bucket", "distance", None, (25.0, 50.0, 75.0))
+    assert made == FittedBucket("distance_bucket", "distance", None, (25.0, 50.0, 75.0))
     same = only(Bucket("distance", quantiles=4), contract(), snapshot(*[5.0] * 9))
     assert same.edges == (5.0,)
 

@@ -44,9 +44,9 @@ from holdfast.features import (
     Ratio,
     Weekday,
     feature_graph,
-    feed_from_frame,
-    feed_from_rows,
     fit,
+    tensors_from_frame,
+    tensors_from_rows,
 )
 
 ZONE = ZoneInfo("America/New_York")
@@ -198,13 +198,15 @@ rows_of_contract = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(rows_of_contract)
 def test_every_feature_is_its_sentence_and_one_for_frames_and_rows(rows: list[dict[str, Any]]) -> None:
-    of_rows = matrix(feed_from_rows(FITTED.inputs, rows))
+    of_rows = matrix(tensors_from_rows(FITTED.inputs, rows))
     names = [name for name in FITTED.names if name]
     want = np.array([[expected(row)[name] for name in names] for row in rows], np.float32)
     np.testing.assert_allclose(of_rows, want, rtol=1e-6)
     frame = pl.DataFrame(rows, schema=SNAPSHOT.schema)
-    np.testing.assert_array_equal(matrix(feed_from_frame(FITTED.inputs, frame)), of_rows)  # to the last bit
-    alone = np.vstack([matrix(feed_from_rows(FITTED.inputs, [row])) for row in rows])
+    np.testing.assert_array_equal(
+        matrix(tensors_from_frame(FITTED.inputs, frame)), of_rows
+    )  # to the last bit
+    alone = np.vstack([matrix(tensors_from_rows(FITTED.inputs, [row])) for row in rows])
     np.testing.assert_array_equal(alone, of_rows)
 
 
@@ -225,27 +227,27 @@ def test_texts_of_instants_are_the_instants() -> None:
     row = SNAPSHOT.row(0, named=True)
     as_text = {**row, "leaves": "2013-01-10T12:30:00Z", "lands": "2013-01-01T05:30:00.000+05:30"}
     as_count = {**row, "leaves": 1_357_821_000_000_000}
-    both = matrix(feed_from_rows(FITTED.inputs, [row, as_text, as_count]))
+    both = matrix(tensors_from_rows(FITTED.inputs, [row, as_text, as_count]))
     np.testing.assert_array_equal(both[0], both[1])
     np.testing.assert_array_equal(both[0], both[2])
 
 
 def test_an_absent_key_is_missing() -> None:
     row = SNAPSHOT.row(0, named=True)
-    with_none = matrix(feed_from_rows(FITTED.inputs, [{**row, "wind": None, "origin": None}]))
+    with_none = matrix(tensors_from_rows(FITTED.inputs, [{**row, "wind": None, "origin": None}]))
     without = {name: value for name, value in row.items() if name not in ("wind", "origin")}
-    np.testing.assert_array_equal(matrix(feed_from_rows(FITTED.inputs, [without])), with_none)
+    np.testing.assert_array_equal(matrix(tensors_from_rows(FITTED.inputs, [without])), with_none)
 
 
 def test_no_rows_make_no_rows() -> None:
-    assert matrix(feed_from_rows(FITTED.inputs, [])).shape == (0, len(FITTED.names))
-    assert matrix(feed_from_frame(FITTED.inputs, SNAPSHOT.head(0))).shape == (0, len(FITTED.names))
+    assert matrix(tensors_from_rows(FITTED.inputs, [])).shape == (0, len(FITTED.names))
+    assert matrix(tensors_from_frame(FITTED.inputs, SNAPSHOT.head(0))).shape == (0, len(FITTED.names))
 
 
 def test_long_columns_keep_their_missing_values() -> None:
     """A vectorised kernel that loses NaN would show only beyond a few rows."""
     frame = pl.concat([SNAPSHOT] * 997)
-    made = matrix(feed_from_frame(FITTED.inputs, frame))
+    made = matrix(tensors_from_frame(FITTED.inputs, frame))
     np.testing.assert_array_equal(made, np.tile(made[:6], (997, 1)))
 
 
@@ -254,12 +256,12 @@ def test_long_columns_keep_their_missing_values() -> None:
 )
 def test_a_hostile_word_is_an_unknown_word(word: str) -> None:
     row = {**SNAPSHOT.row(0, named=True), "carrier": word}
-    assert matrix(feed_from_rows(FITTED.inputs, [row]))[0, FITTED.names.index("carrier_ordinal")] == 1
+    assert matrix(tensors_from_rows(FITTED.inputs, [row]))[0, FITTED.names.index("carrier_ordinal")] == 1
 
 
 def test_no_feature_is_infinite() -> None:
     row = {**SNAPSHOT.row(0, named=True), "distance": 1e308, "wind": -1e308, "seats": 1}
-    made = matrix(feed_from_rows(FITTED.inputs, [row]))
+    made = matrix(tensors_from_rows(FITTED.inputs, [row]))
     assert np.isfinite(made).all()
 
 
@@ -272,22 +274,22 @@ def test_no_feature_is_infinite() -> None:
 def test_values_that_the_contract_refuses_are_errors_and_not_guesses(column: str, value: object) -> None:
     row = {**SNAPSHOT.row(0, named=True), column: value}
     with pytest.raises(Exception, match="HF502"):
-        feed_from_rows(FITTED.inputs, [row])
+        tensors_from_rows(FITTED.inputs, [row])
 
 
 def test_frames_without_what_is_read_are_refused() -> None:
     with pytest.raises(Exception, match=r"HF408.*wind"):
-        feed_from_frame(FITTED.inputs, SNAPSHOT.drop("wind"))
+        tensors_from_frame(FITTED.inputs, SNAPSHOT.drop("wind"))
     with pytest.raises(Exception, match=r"HF408.*leaves"):
-        feed_from_frame(FITTED.inputs, SNAPSHOT.with_columns(pl.col("leaves").dt.replace_time_zone(None)))
+        tensors_from_frame(FITTED.inputs, SNAPSHOT.with_columns(pl.col("leaves").dt.replace_time_zone(None)))
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: f"{type(feature).__name__}-{feature.name}")
 def test_a_graph_of_one_feature_is_that_column_of_the_whole(feature: Any) -> None:
     aggregates = [RECENT] if getattr(feature, "column", "") == "recent" else []
     fitted = fit([feature], aggregates, CONTRACT, SNAPSHOT)
-    (made,) = session(feature_graph(fitted)).run(None, feed_from_frame(fitted.inputs, SNAPSHOT))
-    whole = matrix(feed_from_frame(FITTED.inputs, SNAPSHOT))
+    (made,) = session(feature_graph(fitted)).run(None, tensors_from_frame(fitted.inputs, SNAPSHOT))
+    whole = matrix(tensors_from_frame(FITTED.inputs, SNAPSHOT))
     np.testing.assert_array_equal(made, whole[:, [FITTED.names.index(name) for name in fitted.names]])
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from holdfast.errors import IntegrityError
 from holdfast.features import Aggregate, aggregate_rows
-from holdfast.features.asof import span_us
+from holdfast.features.asof import changed_span_us
 from holdfast.store import Store
 from holdfast.store.backout import backouts
 from holdfast.store.catalog import batches, online_features
@@ -127,7 +127,7 @@ def _changed(
     if removed is not None:
         if not _counts(aggregate, removed):
             return []
-        found = span_us(aggregate, removed)
+        found = changed_span_us(aggregate, removed)
         if found is None:
             return []
         span = found

@@ -67,7 +67,7 @@ def _try(request: dict[str, Any], directory: Path, diary: _Diary) -> None:
     import numpy as np
     import onnxruntime
 
-    from holdfast.features import FittedFeatures, feed_from_frame, feed_from_rows
+    from holdfast.features import FittedFeatures, tensors_from_frame, tensors_from_rows
     from holdfast.records import sha256_hex
     from holdfast.train.artifact import open_sealed
 
@@ -92,13 +92,13 @@ def _try(request: dict[str, Any], directory: Path, diary: _Diary) -> None:
     def ask(feed: dict[str, Any]) -> Any:
         return session.run(["probability"], feed)[0]
 
-    ask(feed_from_rows(inputs, [{}]))
+    ask(tensors_from_rows(inputs, [{}]))
     load_seconds = time.perf_counter() - began
-    golden = [float(ask(feed_from_rows(inputs, [row]))[0]) for row in request["golden"]]
+    golden = [float(ask(tensors_from_rows(inputs, [row]))[0]) for row in request["golden"]]
     if request["rows"]:
         import polars as pl
 
-        feed = feed_from_frame(inputs, pl.read_ipc(directory / ROWS))
+        feed = tensors_from_frame(inputs, pl.read_ipc(directory / ROWS))
         rows = len(next(iter(feed.values())))
         chunks = [
             ask({name: column[low : low + _CHUNK_ROWS] for name, column in feed.items()})
@@ -108,7 +108,7 @@ def _try(request: dict[str, Any], directory: Path, diary: _Diary) -> None:
     failed = dict[str, str]()
     if request["asked"]:
         asked = json.loads((directory / ASKED).read_text())
-        answers, failed = _asked(lambda rows: ask(feed_from_rows(inputs, rows)), asked)
+        answers, failed = _asked(lambda rows: ask(tensors_from_rows(inputs, rows)), asked)
         np.save(directory / PROBABILITIES, np.array(answers, np.float64), allow_pickle=False)
     diary.note("done", failed=failed, golden=golden, load_seconds=load_seconds, peak_bytes=_peak_bytes())
 

@@ -22,7 +22,7 @@ from holdfast.control.ingest.online_features import backfill
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
-from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, feed_from_frame, fit
+from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, fit, tensors_from_frame
 from holdfast.records import Progress
 from holdfast.store import Store
 from holdfast.store.backout import taints
@@ -152,7 +152,7 @@ def _make(
     # answer.
     aggregates = model.aggregates if role == "candidate" else model.aggregates_read_by(features)
     fitted = fit(features, aggregates, model.contract, rows)
-    feed = feed_from_frame(fitted.inputs, rows)
+    feed = tensors_from_frame(fitted.inputs, rows)
     x = run_rows(feature_graph(fitted), feed, "features")
     y = rows[model.label].cast(pl.Float64).to_numpy()
     weights = recipe.selected.weights

@@ -71,7 +71,7 @@ class OnlineValues:
                     self._table.trim(key, used[-1].known_us - _held_us(aggregate))
                 self._followed[key] = max(followed, newest)
         for key in self._followed.keys() - wanted.keys():
-            self._table.forget(key)
+            self._table.remove_aggregate(key)
             del self._followed[key]
         self.table_version = newest
 

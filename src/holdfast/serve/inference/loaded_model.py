@@ -16,7 +16,7 @@ import onnxruntime
 
 from holdfast.contract import Contract
 from holdfast.errors import IntegrityError
-from holdfast.features import Aggregate, FittedFeatures, Input, OnlineTable, entity_key, feed_from_rows
+from holdfast.features import Aggregate, FittedFeatures, Input, OnlineTable, entity_key, tensors_from_rows
 from holdfast.records import sha256_hex
 
 _METADATA_KEY: Final = "holdfast"
@@ -55,7 +55,7 @@ class LoadedVersion:
 
     def run(self, rows: Sequence[Mapping[str, object]]) -> Probabilities:
         """The probability of each row, shape (len(rows),). Whatever ONNX Runtime raises goes to the caller."""
-        found: Probabilities = self.session.run(["probability"], feed_from_rows(self.inputs, rows))[0]
+        found: Probabilities = self.session.run(["probability"], tensors_from_rows(self.inputs, rows))[0]
         return found
 
     def fill_aggregates(self, rows: Sequence[_MUTABLE_ROW], at_us: Sequence[int], table: OnlineTable) -> None:

@@ -45,8 +45,8 @@ from holdfast.features import (
     Weekday,
     compose,
     feature_graph,
-    tensors_from_frame,
     fit,
+    tensors_from_frame,
 )
 from holdfast.serve.inference.loaded_model import load
 from holdfast.settings import Settings

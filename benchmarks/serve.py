@@ -154,7 +154,9 @@ def load_features(fitted: Any, frame: pl.DataFrame) -> np.ndarray[Any, np.dtype[
     session = onnxruntime.InferenceSession(
         feature_graph(fitted).SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    found: np.ndarray[Any, np.dtype[np.float32]] = session.run(None, tensors_from_frame(fitted.inputs, frame))[0]
+    found: np.ndarray[Any, np.dtype[np.float32]] = session.run(
+        None, tensors_from_frame(fitted.inputs, frame)
+    )[0]
     return found
 
 

@@ -1,8 +1,8 @@
-"""What happens to versions as CDEvents, so that the tools of delivery that a company has already can show it.
+"""Translate events of versions into CDEvents, so that existing delivery tools can show them.
 
 By the specification 0.4.1 of CDEvents (https://github.com/cdevents/spec/tree/v0.4.1), carried by CloudEvents 1.0 in JSON
-(its "structured mode"). A model is a service, a version its artifact, the judgement of its gates a run of a test suite. The id
-of an event is made of what it tells, so telling it twice tells the same event.
+(its "structured mode"). A model is a service, a version its artifact, the evaluation of its gates a run of a test suite. The
+id of an event is a hash of its content, so an event that is sent twice has one id.
 """
 
 from __future__ import annotations
@@ -10,13 +10,43 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias, assert_never
+from typing import Final, TypeAlias, TypedDict, assert_never
 
 from holdfast.records import Verdict
 
 SPECIFICATION: Final = "0.4.1"
 
-Json: TypeAlias = dict[str, Any]
+Json: TypeAlias = dict[str, object]
+
+
+class Context(TypedDict):
+    """What every CDEvent says of itself."""
+
+    version: str
+    id: str
+    chainId: str
+    source: str
+    type: str
+    timestamp: str
+
+
+class Subject(TypedDict):
+    """What a CDEvent is about."""
+
+    id: str
+    source: str
+    type: str
+    content: Json
+
+
+class CDEvent(TypedDict):
+    """One CDEvent, as its JSON."""
+
+    context: Context
+    subject: Subject
+    customData: Json
+    customDataContentType: str
+
 
 _IDS: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:holdfast:cdevents")
 _DEPLOYED: Final = "service.deployed"
@@ -24,13 +54,13 @@ _PUBLISHED: Final = "service.published"
 _TESTED: Final = "dev.cdevents.testsuiterun.finished.0.2.0"
 
 SERVICE_EVENTS: Final[dict[str, tuple[str, ...]]] = {
-    "rollout.shadowing": (_DEPLOYED,),  # it runs, and nobody sees what it answers
-    "rollout.canary": (_DEPLOYED, _PUBLISHED),  # users may be answered by it
+    "rollout.shadowing": (_DEPLOYED,),  # it runs, and no caller sees its predictions
+    "rollout.canary": (_DEPLOYED, _PUBLISHED),  # callers may get its predictions
     "rollout.verifying": (_DEPLOYED, _PUBLISHED),  # of a model's first version; others were there before
     "rollout.promoted": ("service.upgraded",),
     "rollout.rolled_back": ("service.rolledback",),
 }
-"""What each event of the ledger is in CDEvents; a row that was told of the same rollout before is not told again."""
+"""The CDEvents of each event of the ledger; each is sent once per rollout."""
 
 _OUTCOMES: Final = {
     Verdict.PASS: "pass",
@@ -50,7 +80,7 @@ class Artifact:
 
     @property
     def purl(self) -> str:
-        """As a package URL (https://github.com/package-url/purl-spec).
+        """Return the version as a package URL (https://github.com/package-url/purl-spec).
 
         >>> Artifact("m", "v1-0a1b2c3d", "0a").purl
         'pkg:generic/m@v1-0a1b2c3d?checksum=sha256:0a'
@@ -60,8 +90,11 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class RolloutFacts:
-    """One event of a rollout. `kind` is the ledger's; `before` are the kinds of the same rollout's earlier events; `answers`
-    is the version that answers from here on, the challenger, or after a roll-back what was returned to."""
+    """One event of a rollout.
+
+    `kind` is the ledger's; `before` are the kinds of the same rollout's earlier events. `answers` is the version that serves
+    from here on: the challenger, or after a rollback the version before it.
+    """
 
     event: int
     at_us: int
@@ -76,7 +109,7 @@ class RolloutFacts:
 
 @dataclass(frozen=True, slots=True)
 class GateFacts:
-    """The judgement of a version by its gates: the worst verdict, and each gate's in words."""
+    """The evaluation of a version by its gates: the worst verdict, and each gate's in words."""
 
     event: int
     at_us: int
@@ -89,8 +122,8 @@ class GateFacts:
 Facts: TypeAlias = RolloutFacts | GateFacts
 
 
-def cdevents(facts: Facts, *, environment: str = "production") -> list[Json]:
-    """The CDEvents that `facts` are, none for what CDEvents has no word for; the same facts give the same, to the byte."""
+def cdevents(facts: Facts, *, environment: str = "production") -> list[CDEvent]:
+    """Return the CDEvents of `facts`, none where CDEvents has no type for them; the same facts give the same bytes."""
     match facts:
         case RolloutFacts():
             return [_service(facts, kind, environment) for kind in _kinds(facts)]
@@ -100,8 +133,8 @@ def cdevents(facts: Facts, *, environment: str = "production") -> list[Json]:
             assert_never(facts)
 
 
-def cloudevent(event: Json) -> Json:
-    """`event` as a CloudEvent in JSON, by CDEvents' binding.
+def cloudevent(event: CDEvent) -> Json:
+    """Return `event` as a CloudEvent in JSON, by CDEvents' binding.
 
     >>> context = {"id": "i", "source": "/s", "type": "t", "timestamp": "2026-01-01T00:00:00Z"}
     >>> cloudevent({"context": context, "subject": {"id": "m"}})["subject"]
@@ -121,14 +154,14 @@ def cloudevent(event: Json) -> Json:
 
 
 def _kinds(facts: RolloutFacts) -> list[str]:
-    """The service's events, without those that an earlier event of this rollout stands for."""
+    """Return the events of the service, without those that this rollout has sent."""
     if facts.kind == "rollout.promoted" and facts.first:
-        return []  # it replaced nothing: it was deployed and published when its traffic began
-    told = {kind for before in facts.before for kind in SERVICE_EVENTS.get(before, ())}
-    return [kind for kind in SERVICE_EVENTS.get(facts.kind, ()) if kind not in told]
+        return []  # it replaced no version: it was deployed and published when its traffic began
+    sent = {kind for before in facts.before for kind in SERVICE_EVENTS.get(before, ())}
+    return [kind for kind in SERVICE_EVENTS.get(facts.kind, ()) if kind not in sent]
 
 
-def _service(facts: RolloutFacts, kind: str, environment: str) -> Json:
+def _service(facts: RolloutFacts, kind: str, environment: str) -> CDEvent:
     content: Json = {"environment": {"id": environment}}
     if kind != _PUBLISHED:  # whose content is the environment alone
         content["artifactId"] = facts.answers.purl
@@ -145,7 +178,7 @@ def _service(facts: RolloutFacts, kind: str, environment: str) -> Json:
     )
 
 
-def _judgement(facts: GateFacts, environment: str) -> Json:
+def _judgement(facts: GateFacts, environment: str) -> CDEvent:
     content: Json = {
         "environment": {"id": environment},
         "outcome": _OUTCOMES[facts.verdict],
@@ -167,10 +200,10 @@ def _judgement(facts: GateFacts, environment: str) -> Json:
 
 def _event(
     kind: str, facts: Facts, chain: str, subject: tuple[str, str], content: Json, custom: Json
-) -> Json:
+) -> CDEvent:
     model = facts.answers.model if isinstance(facts, RolloutFacts) else facts.judged.model
     source = f"/holdfast/{model}"
-    moment = datetime.fromtimestamp(facts.at_us / 1e6, UTC).isoformat(timespec="microseconds")
+    timestamp = datetime.fromtimestamp(facts.at_us / 1e6, UTC).isoformat(timespec="microseconds")
     return {
         "context": {
             "version": SPECIFICATION,
@@ -178,7 +211,7 @@ def _event(
             "chainId": str(uuid.uuid5(_IDS, chain)),
             "source": source,
             "type": kind,
-            "timestamp": moment.replace("+00:00", "Z"),
+            "timestamp": timestamp.replace("+00:00", "Z"),
         },
         "subject": {"id": subject[0], "source": source, "type": subject[1], "content": content},
         "customData": custom,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from holdfast.control.http.post import tell
 from holdfast.records import canonical_json
-from holdfast.rollout.cdevents import cdevents, cloudevent
+from holdfast.rollout.cdevents import CDEvent, cdevents, cloudevent
 from holdfast.store import Store
 from holdfast.store.db import event_cursors, events
 from holdfast.store.integrations import cdevents as facts
@@ -28,7 +28,7 @@ _JSON: Final = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
 _log = logging.getLogger("holdfast.control")
 
 
-def told(store: Store, since: int, *, environment: str = "production") -> tuple[int, list[dict[str, Any]]]:
+def told(store: Store, since: int, *, environment: str = "production") -> tuple[int, list[CDEvent]]:
     """The CDEvents of the events after number `since`, at most `EVENTS_AT_ONCE` events, and the number of the last of them."""
     with store.ledger.read() as connection:
         found = events.since(connection, since, limit=EVENTS_AT_ONCE)
@@ -77,7 +77,7 @@ def run(
             away = True
 
 
-def _post(url: str, event: dict[str, Any]) -> None:
+def _post(url: str, event: CDEvent) -> None:
     body = canonical_json(cloudevent(event)).encode()
     tell(
         url,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from holdfast.errors import InputError
 from holdfast.formatting import hours
@@ -142,7 +142,7 @@ class Hook:
         >>> Hook.from_json(hook.to_json()) == hook
         True
         """
-        known: dict[str, Any] = json.loads(text)
+        known = json.loads(text)
         return cls(**known | {"timeout": timedelta(seconds=known["timeout"])})
 
 
@@ -202,7 +202,7 @@ def next_us(verdict: Verdict, tries: int, asked_us: int) -> int | None:
 
 def question(
     model: str, rollout: int, versions: tuple[str, str | None], decision: Decision, step: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What a hook is told of a decision that waits for it: plain JSON.
 
     `versions` are the challenger and the champion.

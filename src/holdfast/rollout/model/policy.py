@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from holdfast.errors import InputError
 from holdfast.records import EVERYTHING_PPM, canonical_json, duration
@@ -327,7 +327,7 @@ class Canary:
         >>> Canary.from_json(Canary(alpha=0.05).to_json()) == Canary(alpha=0.05)
         True
         """
-        known: dict[str, Any] = json.loads(text)
+        known = json.loads(text)
         for name in _DURATIONS:
             known[name] = None if known[name] is None else timedelta(seconds=known[name])
         if known.get("shadow") is not None:

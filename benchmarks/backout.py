@@ -101,11 +101,11 @@ def add_history(store: Store, count: int) -> None:
             low_us = FIRST_US - (number + 1) * DAY_US
             name, made = f"old-{number}", version + number + 1
             named = {"feed": "flights", "batch": name, "epoch": 0}
-            bounds = {"event_low_us": low_us, "event_high_us": low_us + DAY_US - 1}
+            bounds = {"event_time_min_us": low_us, "event_time_max_us": low_us + DAY_US - 1}
             digest = f"{number:064x}"
             path = f"rows/{number:032x}-00000.parquet"
             rows.setdefault("versions", []).append(
-                {"table_version": made, "committed_us": FIRST_US, "reason": name}
+                {"table_version": made, "committed_at_us": FIRST_US, "reason": name}
             )
             rows.setdefault("batches", []).append(
                 {**like, **named, **bounds, "digest": digest, "table_version": made}
@@ -121,7 +121,7 @@ def add_history(store: Store, count: int) -> None:
                 {
                     "aggregate": kept[0][0].aggregate,
                     "entity": ("EWR", "JFK", "LGA")[part % 3],
-                    "known_us": low_us + part * 600_000_000,
+                    "known_at_us": low_us + part * 600_000_000,
                     "value": 1.0,
                     "table_version": made,
                 }
@@ -138,7 +138,7 @@ def add_history(store: Store, count: int) -> None:
             "versions": schema.table_versions,
             "batches": schema.batches,
             "files": schema.files,
-            "parts": schema.file_batches,
+            "parts": schema.file_row_groups,
             "admissions": schema.admissions,
             "values": schema.online_features,
         }

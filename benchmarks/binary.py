@@ -136,12 +136,12 @@ def swap(world: World, present: BinaryRow, wanted: BinaryRow) -> tuple[float, fl
     began = time.monotonic()
     registered = servers.registered(world.store, MODEL)
     number = pushing.push(
-        world.store, MODEL, wanted.binary, present.facts, actor="bench", reason="swap", now_us=now_us()
+        world.store, MODEL, wanted.runtime, present.facts, actor="bench", reason="swap", now_us=now_us()
     )
-    seen = convergence.as_binary(number, wanted.binary, world.names["half"])
+    seen = convergence.as_binary(number, wanted.runtime, world.names["half"])
     done = convergence.wait(registered, seen, decided=began, seconds=MOST_SECONDS)
     if not done.done:
-        raise SystemExit(f"{wanted.binary} did not take over: {done}")
+        raise SystemExit(f"{wanted.runtime} did not take over: {done}")
     time.sleep(1.0)  # the old one ends what is under way
     return began, time.monotonic()
 

@@ -143,7 +143,7 @@ def commit(store: Store, parts: list[pl.DataFrame], *, check: bool, first: int =
             pieces = [valid.slice(start, ROWS_PER_FILE) for start in range(0, valid.height, ROWS_PER_FILE)]
             facts = stage.write_parts("flights", pieces, manifest.as_dict(), event_time="scheduled")
             stage.seal()
-            low, high = facts[0].event_low_us, facts[-1].event_high_us
+            low, high = facts[0].event_time_min_us, facts[-1].event_time_max_us
             publication = Publication(manifest, tuple(facts), valid.height, 0, low, high, "memory", "loaded")
             outcome = batches.publish(store, publication, now_us=time.time_ns() // 1000)
             assert isinstance(outcome, batches.Published)

@@ -132,16 +132,18 @@ class Ground:
             self.move(event, step)
         plan = traffic_plans.newest(self.store, MODEL)
         assert plan is not None
-        self.until(lambda status: status["plan"] == plan.plan and not status["aborts"], f"plan {plan.plan}")
+        self.until(
+            lambda status: status["plan"] == plan.plan_id and not status["aborts"], f"plan {plan.plan_id}"
+        )
         copy = LocalCopy(aborts.directory_of(self.store.root, MODEL))
-        self.until(lambda _: self.is_kept(copy, plan.plan), "the copy")
+        self.until(lambda _: self.is_kept(copy, plan.plan_id), "the copy")
         self.until(lambda _: aborts.is_reserved(copy.directory), "room for an abort")
 
     def is_kept(self, copy: LocalCopy, plan: int) -> bool:
         kept = copy.load()
         row = rollouts.newest(self.store, MODEL)
-        under_way = UnderWay(row.rollout, row.challenger) if row.running else None
-        return kept is not None and kept.plan.plan == plan and kept.under_way == under_way
+        under_way = UnderWay(row.rollout_id, row.challenger) if row.running else None
+        return kept is not None and kept.plan.plan_id == plan and kept.under_way == under_way
 
     def move(self, event: Event, step: int) -> None:
         row = rollouts.newest(self.store, MODEL)
@@ -154,7 +156,7 @@ class Ground:
         decided = time.monotonic()
         plan = traffic_plans.newest(self.store, MODEL)
         assert plan is not None
-        seen = convergence.under(plan.plan, plan.intended)
+        seen = convergence.under(plan.plan_id, plan.intended)
         found = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
         return found.took_ms, found.done and plan.intended != self.bad, time.monotonic()
 
@@ -185,7 +187,7 @@ class Ground:
         assert plan is not None
         assert plan.champion == self.world.names[GOOD], (plan, self.world.names)
         self.until(
-            lambda status: not status["aborts"] and not status["trouble"] and status["plan"] == plan.plan,
+            lambda status: not status["aborts"] and not status["trouble"] and status["plan"] == plan.plan_id,
             "ledger and server to agree",
         )
 

@@ -132,13 +132,13 @@ def build(root: Path) -> tuple[bytes, pl.DataFrame]:
     now_us = time.time_ns() // 1000
     with store.ledger.write() as connection:
         connection.execute(
-            insert(schema.table_versions).values(table_version=1, committed_us=now_us, reason="bench")
+            insert(schema.table_versions).values(table_version=1, committed_at_us=now_us, reason="bench")
         )
         facts = {
             "snapshot": "bench",
             "table_version": 1,
             "contract_hash": CONTRACT.hash,
-            "created_us": now_us,
+            "created_at_us": now_us,
         }
         connection.execute(insert(schema.snapshots).values(facts))
         row = versions.register(connection, metadata, digest=digest, size_bytes=len(data), now_us=now_us)
@@ -351,7 +351,7 @@ def measure(
     binary, header_length = binary_body(hundred)
     from holdfast.records import sha256_hex
 
-    version = load("bare", sha256_hex(data), data, created_us=0)
+    version = load("bare", sha256_hex(data), data, created_at_us=0)
     feeds = {rows: tensors_from_frame(version.inputs, frame.head(rows)) for rows in (1, 100)}
     if core is not None:
         os.sched_setaffinity(0, {core})

@@ -42,7 +42,7 @@ def build(root: Path, count: int) -> Store:
         "table_versions": [],
         "batches": [],
         "files": [],
-        "file_batches": [],
+        "file_row_groups": [],
     }
     for number in range(count):
         times = [START + timedelta(minutes=ROWS * number + row) for row in range(ROWS)]
@@ -51,7 +51,7 @@ def build(root: Path, count: int) -> Store:
         low_us, high_us = (int(each.timestamp() * 1_000_000) for each in (times[0], times[-1]))
         load = {"feed": "readings", "batch": f"b{number}", "epoch": 0}
         counted = {"rows_loaded": ROWS, "rows_quarantined": 0, "source": "made"}
-        bounds = {"event_low_us": low_us, "event_high_us": high_us}
+        bounds = {"event_time_min_us": low_us, "event_time_max_us": high_us}
         judged = {"digest": f"{number:064x}", "contract_hash": CONTRACT.hash}
         footer = {
             **load,
@@ -68,14 +68,14 @@ def build(root: Path, count: int) -> Store:
         (root / path).write_bytes(data)
         version = {"table_version": number + 1}
         rows["table_versions"].append(
-            version | {"committed_us": number, "reason": f"load readings/b{number}"}
+            version | {"committed_at_us": number, "reason": f"load readings/b{number}"}
         )
         state = {"state": "published", "rows_received": ROWS}
         rows["batches"].append(load | judged | counted | bounds | state | version)
         sha256 = hashlib.sha256(data).hexdigest()
         about = {"path": path, "table_name": "readings", "feed": "readings", "rows": ROWS, "bytes": len(data)}
         rows["files"].append(about | bounds | {"sha256": sha256, "added_version": number + 1})
-        rows["file_batches"].append(load | {"path": path, "row_group": 0, "rows": ROWS})
+        rows["file_row_groups"].append(load | {"path": path, "row_group": 0, "rows": ROWS})
     with store.ledger.write() as connection:
         contracts.put(connection, CONTRACT, now_us=1)
         for table, values in rows.items():

@@ -97,17 +97,17 @@ class TrafficPlan:
     """
 
     model: str
-    plan: int
+    plan_id: int
     champion: str
     challenger: str | None
     share_ppm: int
     previous: str | None
     fallback: str | None
-    rollout: int | None
+    rollout_id: int | None
     shadow: str | None = None
     shadow_ppm: int = 0
-    configuration: str | None = None
-    binary: str | None = None
+    serving_config: str | None = None
+    runtime: str | None = None
 
     @property
     def intended(self) -> str:

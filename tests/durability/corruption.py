@@ -114,7 +114,7 @@ def _version(store: Store, snapshot: str, number: int) -> None:
         "learner": "l",
         "role": "candidate",
         "state": "registered",
-        "created_us": NOW_US,
+        "created_at_us": NOW_US,
     }
     with store.ledger.write() as connection:
         connection.execute(insert(schema.versions).values(values))
@@ -133,7 +133,9 @@ def _log(store: Store) -> None:
         size = (store.root / "log" / server / "00000001.log").stat().st_size
         values = {"server": server, "segment": 1, "collected_bytes": size // 2, "predictions": 10}
         with store.ledger.write() as connection:
-            connection.execute(insert(schema.segments).values(values | {"feedback": 0, "refused": 0}))
+            connection.execute(
+                insert(schema.log_positions).values(values | {"feedback": 0, "rejected_labels": 0})
+            )
 
 
 def _predictions(store: Store) -> None:
@@ -152,7 +154,9 @@ def _predictions(store: Store) -> None:
             stage.seal()
             with store.ledger.write() as connection:
                 values = {"server": "s9", "segment": segment, "collected_bytes": 9, "predictions": 1}
-                connection.execute(insert(schema.segments).values(values | {"feedback": 0, "refused": 0}))
+                connection.execute(
+                    insert(schema.log_positions).values(values | {"feedback": 0, "rejected_labels": 0})
+                )
                 prediction_files.register(connection, made)
 
 
@@ -201,7 +205,7 @@ def _of_table(table: str, position: int, *, loads: int = 1) -> Callable[[Path], 
         store = Store.open(root)
         with store.ledger.read() as connection:
             found = data_files.entries(connection, table, batches.current_version(connection))
-            held = schema.file_batches
+            held = schema.file_row_groups
             counts = [connection.execute(held.select().filter_by(path=fact.path)).all() for fact in found]
         store.ledger.close()
         chosen = [fact.path for fact, parts in zip(found, counts, strict=True) if len(parts) >= loads]

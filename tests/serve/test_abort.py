@@ -50,10 +50,10 @@ def push(world: World, kind: str, **plan: Any) -> int:
         connection.execute(
             insert(schema.rollouts).values(
                 model=MODEL, challenger=world.names[kind], champion=world.names["tenth"], state="promoted", step=0,
-                policy="{}", started_us=1, step_started_us=1, changed_us=1, reason="test", actor="test",
+                policy_json="{}", started_at_us=1, step_started_at_us=1, changed_at_us=1, reason="test", actor="test",
             )
         )  # fmt: skip
-        number = connection.exec_driver_sql("SELECT max(rollout) FROM rollouts").scalar_one()
+        number = connection.exec_driver_sql("SELECT max(rollout_id) FROM rollouts").scalar_one()
     return again(world, kind, number, **plan)
 
 
@@ -61,7 +61,7 @@ def again(world: World, kind: str, rollout: int, **plan: Any) -> int:
     """Another plan of rollout number `rollout` that gives `kind` everything."""
     made = world.plan(kind, **{"previous": "tenth", "fallback": "delay", **plan})
     with world.store.ledger.write() as connection:
-        connection.exec_driver_sql(f"UPDATE traffic_plans SET rollout = {rollout} WHERE plan = {made}")
+        connection.exec_driver_sql(f"UPDATE traffic_plans SET rollout_id = {rollout} WHERE plan_id = {made}")
     return made
 
 
@@ -256,7 +256,7 @@ def test_a_server_elsewhere_obeys_an_abort_and_the_ledger_learns_it_from_that_se
     row, plan = rollouts.newest(promoted.store, MODEL), traffic_plans.newest(promoted.store, MODEL)
     assert plan is not None
     assert (row.state, row.actor, plan.champion) == (State.ROLLING_BACK, getpass.getuser(), good)
-    served.wait(lambda status: status["plan"] == plan.plan and not status["aborts"])
+    served.wait(lambda status: status["plan"] == plan.plan_id and not status["aborts"])
     assert served.infer()[1]["model_version"] == good
     assert abort_sync.carry(promoted.store, MODEL, lease, now_us=3) == []
 

@@ -87,7 +87,7 @@ class History:
         """The whole story is a chain, and what was collected is all counted."""
         before = FIRST
         for at_us, kind, subject, actor, why, digest in self._database.execute(
-            "SELECT at_us, kind, subject, actor, explanation, digest FROM events ORDER BY event"
+            "SELECT at_us, kind, subject, actor, explanation, digest FROM events ORDER BY event_id"
         ):
             before = chained(before, at_us, kind, subject, actor, why)
             self._require(digest == before, f"the story is broken at {kind} of {subject}")

@@ -76,7 +76,9 @@ class Reckoning:
     def ended(self, database: sqlite3.Connection) -> None:
         """What was collected is in the usage of each version, too."""
         if self.has_usage:
-            found = database.execute("SELECT version, result, SUM(requests) FROM usage GROUP BY 1, 2")
+            found = database.execute(
+                "SELECT version, result, SUM(requests) FROM request_counts GROUP BY 1, 2"
+            )
             said = {(version, result): requests for version, result, requests in found}
             self.require(said == self._usage, f"usage is {said}; collected were {self._usage}")
 
@@ -94,7 +96,7 @@ class Reckoning:
             windows = list(ordered)
         for window in windows:
             for (number, _), row in before.evidence.items():
-                if number == window.rollout and _goes_on(before, number):
+                if number == window.rollout_id and _goes_on(before, number):
                     self._of(row).fold(window, row.latency_bound_us)
         for each in (row for record in records for row in record.usage):
             self._usage[each.version, each.result] += each.requests
@@ -132,7 +134,7 @@ class Reckoning:
                     f"rollout {number} left step {was.step} with {many} of {asked.units_per_step} units of {whose} "
                     f"for {metric}",
                 )
-        lasted_us = row.step_started_us - was.step_started_us
+        lasted_us = row.step_started_at_us - was.step_started_at_us
         self.require(
             lasted_us >= asked.min_step_duration_us,
             f"rollout {number} left step {was.step} after {lasted_us} of {asked.min_step_duration_us} us",

@@ -71,16 +71,16 @@ def _not_synced(connection: sqlite3.Connection, _record: Any) -> None:
 
 def _versions(store: Store) -> None:
     with store.ledger.write() as connection:
-        connection.execute(insert(schema.table_versions).values(committed_us=1, reason="test"))
+        connection.execute(insert(schema.table_versions).values(committed_at_us=1, reason="test"))
         connection.execute(
-            insert(schema.snapshots).values(snapshot="s", table_version=1, contract_hash="c", created_us=1)
+            insert(schema.snapshots).values(snapshot="s", table_version=1, contract_hash="c", created_at_us=1)
         )
         for number in range(1, VERSIONS + 1):
             connection.execute(
                 insert(schema.versions).values(
                     version=f"v{number}", model=MODEL, number=number, digest=f"{number:064d}", bytes=1, snapshot="s",
                     contract_hash="c", features_hash="f", learner="l", role="heuristic" if number == 1 else "candidate",
-                    state="registered" if number == 1 else "qualified", created_us=1,
+                    state="registered" if number == 1 else "qualified", created_at_us=1,
                 )
             )  # fmt: skip
 

@@ -18,7 +18,7 @@ class Rollout(NamedTuple):
     step: int
     challenger: str
     champion: str | None
-    step_started_us: int
+    step_started_at_us: int
     policy: str
 
 
@@ -95,23 +95,26 @@ class Seen:
 def look(database: sqlite3.Connection) -> Seen:
     """Read it all."""
     ask = database.execute
-    lease = ask("SELECT holder, epoch, duration_us, renewed_us FROM leases").fetchone() or ("", 0, 0, 0)
+    lease = ask("SELECT holder, epoch, duration_us, renewed_at_us FROM leases").fetchone() or ("", 0, 0, 0)
     plan = ask(
-        "SELECT plan, champion, challenger, share_ppm, rollout, previous, fallback FROM traffic_plans "
-        "ORDER BY plan DESC LIMIT 1"
+        "SELECT plan_id, champion, challenger, share_ppm, rollout_id, previous, fallback FROM traffic_plans "
+        "ORDER BY plan_id DESC LIMIT 1"
     ).fetchone()
-    rows = ask("SELECT rollout, state, step, challenger, champion, step_started_us, policy FROM rollouts")
-    evidence = ask(
-        "SELECT rollout, metric, challenger_units, log_e, log_bound, challenger_total, champion_units, champion_total, "
-        "json_extract(state, '$.step_units'), json_extract(state, '$.latency_bound_us') FROM rollout_evidence ORDER BY 1, 2"
+    rows = ask(
+        "SELECT rollout_id, state, step, challenger, champion, step_started_at_us, policy_json FROM rollouts"
     )
-    segments = ask("SELECT server, collected_bytes, predictions FROM segments ORDER BY 1")
-    watched = ask("SELECT rollout FROM pushes WHERE outcome = 'open' AND watch_until_us IS NOT NULL")
+    evidence = ask(
+        "SELECT rollout_id, metric, challenger_units, log_e, log_bound, challenger_total, champion_units, champion_total, "
+        "json_extract(state_json, '$.step_units'), json_extract(state_json, '$.latency_bound_us') "
+        "FROM rollout_evidence ORDER BY 1, 2"
+    )
+    segments = ask("SELECT server, collected_bytes, predictions FROM log_positions ORDER BY 1")
+    watched = ask("SELECT rollout_id FROM pushes WHERE outcome = 'open' AND bake_until_us IS NOT NULL")
     return Seen(
         lease=lease,
         rollouts={number: Rollout(State(state), *more) for number, state, *more in rows},
         plan=plan,
-        probes=tuple(ask("SELECT server, plan, answered, verdict FROM probes")),
+        probes=tuple(ask("SELECT server, plan_id, observed_version, verdict FROM probes")),
         evidence={(row[0], row[1]): Evidence(*row) for row in evidence},
         collected={server: (records, requests) for server, records, requests in segments},
         watched=frozenset(number for (number,) in watched),

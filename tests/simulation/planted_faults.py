@@ -47,9 +47,9 @@ def no_comparison() -> Iterator[None]:
         return read[me]
 
     def moved(connection: Any, before: Any, *, now_us: int, **values: Any) -> None:
-        changed = values | {"step_started_us": now_us, "changed_us": now_us}
+        changed = values | {"step_started_at_us": now_us, "changed_at_us": now_us}
         connection.execute(
-            update(schema.rollouts).where(schema.rollouts.c.rollout == before.rollout).values(**changed)
+            update(schema.rollouts).where(schema.rollouts.c.rollout_id == before.rollout).values(**changed)
         )
 
     with patch.object(rollouts, "under_way_in", remembered), patch.object(rollouts, "move", moved):
@@ -61,7 +61,7 @@ def wall_clock() -> Iterator[None]:
     """A lease is dead when it looks old, by whoever's clock."""
 
     def looks_old(now: leases.Sighting, _before: Any, duration_us: int) -> bool:
-        return now.since_us - now.renewed_us >= duration_us
+        return now.since_us - now.renewed_at_us >= duration_us
 
     with patch.object(leases, "may_take", looks_old):
         yield
@@ -234,7 +234,7 @@ PLANTED: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
 
 
 def _positions(connection: Any, server: str) -> list[log_positions.Position]:
-    table = schema.segments
+    table = schema.log_positions
     rows = connection.execute(table.select().where(table.c.server == server)).mappings()
     return [log_positions.Position(server, row["segment"], row["collected_bytes"]) for row in rows]
 

@@ -51,13 +51,13 @@ class SimulatedServer:
     @property
     def kept_plan(self) -> int:
         """The newest plan that it will know after a restart."""
-        return 0 if self.kept is None else self.kept.plan
+        return 0 if self.kept is None else self.kept.plan_id
 
     def follow(self, newest: TrafficPlan | None) -> None:
         """Ask the ledger for the newest plan, and do as it says; what is older than what it does is no news."""
         if self.cut_off or newest is None:
             return
-        if self.follows is None or newest.plan > self.follows.plan:
+        if self.follows is None or newest.plan_id > self.follows.plan_id:
             self.follows = newest
             if self.chance.random() < 0.8:
                 self.keep()
@@ -73,7 +73,7 @@ class SimulatedServer:
     def heal(self) -> None:
         self.reachable, self.cut_off = True, False
 
-    def answer(self, minute_us: int) -> list[str]:
+    def answer(self, minute_start_us: int) -> list[str]:
         """Answer some users by the plan that is followed; the versions that answered, each once."""
         plan = self.follows
         if plan is None:
@@ -82,7 +82,7 @@ class SimulatedServer:
         counts: dict[tuple[str, Arm, str], list[float]] = defaultdict(list)
         for _ in range(self.chance.randint(5, 40)):
             unit = self.chance.randrange(UNITS)
-            ours = plan.challenger is not None and _place(plan.rollout, unit) < plan.share_ppm
+            ours = plan.challenger is not None and _place(plan.rollout_id, unit) < plan.share_ppm
             version = plan.challenger if ours and plan.challenger else plan.champion
             arm = Arm.CHALLENGER if ours else Arm.CHAMPION
             rate = 0.5 if version in self.bad else 0.002
@@ -92,19 +92,26 @@ class SimulatedServer:
             counts[version, arm, "exception" if failed else "ok"].append(latency_us)
         windows = (
             ()
-            if plan.rollout is None or plan.challenger is None
-            else (Window(plan.rollout, minute_us, tuple(answered)),)
+            if plan.rollout_id is None or plan.challenger is None
+            else (Window(plan.rollout_id, minute_start_us, tuple(answered)),)
         )
-        usage = tuple(_usage(key, latencies, minute_us) for key, latencies in sorted(counts.items()))
+        usage = tuple(_usage(key, latencies, minute_start_us) for key, latencies in sorted(counts.items()))
         self.log.append(Logged(len(answered), windows, usage))
         return sorted({version for version, _, _ in counts})
 
 
-def _usage(key: tuple[str, Arm, str], latencies: list[float], minute_us: int) -> UsageRow:
+def _usage(key: tuple[str, Arm, str], latencies: list[float], minute_start_us: int) -> UsageRow:
     version, arm, result = key
     buckets: dict[int, int] = defaultdict(int)
     for each in latencies:
         buckets[bucket_of(round(each))] += 1
     return UsageRow(
-        version, arm, result, minute_us, len(latencies), len(latencies), round(sum(latencies)), dict(buckets)
+        version,
+        arm,
+        result,
+        minute_start_us,
+        len(latencies),
+        len(latencies),
+        round(sum(latencies)),
+        dict(buckets),
     )

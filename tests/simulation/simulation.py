@@ -195,12 +195,12 @@ class Run:
             return f"of the records {left} that were logged long ago only {seen.collected} are collected"
         if row is None:
             return ""
-        found = [each for each in seen.evidence.values() if each.rollout == row.rollout]
+        found = [each for each in seen.evidence.values() if each.rollout == row.rollout_id]
         harm = [each for each in found if each.log_e >= each.log_bound]
         if harm and row.champion is not None and row.state not in (State.ROLLING_BACK, *RESTING):
-            return f"harm is shown, and rollout {row.rollout} is {row.state}: {harm}"
+            return f"harm is shown, and rollout {row.rollout_id} is {row.state}: {harm}"
         if row.state in (State.ROLLING_BACK, State.VERIFYING):
-            return f"rollout {row.rollout} is still {row.state}, and all servers answer"
+            return f"rollout {row.rollout_id} is still {row.state}, and all servers answer"
         return ""
 
     # --- controllers --------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ class Run:
             if actor.cut_off or not server.reachable or server.follows is None:
                 found[each.server] = Observation(None, None, "it says nothing", reached=False)
                 continue
-            plan, version = server.follows.plan, server.follows.intended
+            plan, version = server.follows.plan_id, server.follows.intended
             self.history.observed.add((server.name, plan, version))
             found[each.server] = Observation(plan, version)
         return found
@@ -311,11 +311,11 @@ class Run:
     # --- the world ----------------------------------------------------------------------------------------------------
 
     def _traffic(self) -> None:
-        minute_us = BEGIN_US + self.true_us // 60_000_000 * 60_000_000
+        minute_start_us = BEGIN_US + self.true_us // 60_000_000 * 60_000_000
         for server in self.servers:
-            for version in server.answer(minute_us):
+            for version in server.answer(minute_start_us):
                 assert server.follows is not None
-                self.history.answered(server.name, server.follows.plan, server.kept_plan, version)
+                self.history.answered(server.name, server.follows.plan_id, server.kept_plan, version)
 
     def _person(self, wish: str = "") -> None:
         wish = wish or self.chance.choice(["begin", "begin", "begin", "roll back", "pause", "resume"])
@@ -397,7 +397,7 @@ def _first_champion(run: Run) -> None:
         )  # fmt: skip
         connection.execute(schema.rollouts.update().values(state=State.PROMOTED))
         traffic_plans.append(
-            connection, model=MODEL, champion="v2", previous=None, fallback="v1", rollout=number, now_us=1
+            connection, model=MODEL, champion="v2", previous=None, fallback="v1", rollout_id=number, now_us=1
         )
     run.history.again()
     for server in run.servers:

@@ -157,7 +157,7 @@ def _version(
         "learner": "l",
         "role": role,
         "state": state,
-        "created_us": 1,
+        "created_at_us": 1,
     }
     with store.ledger.write() as connection:
         connection.execute(insert(schema.versions).values(values))
@@ -218,7 +218,9 @@ def end_state(store: Store) -> dict[str, Any]:
             state[table.name] = sorted(repr(tuple(row)) for row in connection.execute(select(*columns)))
         told = select(schema.events.c.kind, schema.events.c.subject, schema.events.c.explanation)
         state["events"] = sorted(repr(tuple(row)) for row in connection.execute(told))
-        gone = select(schema.let_go.c.snapshot)  # no longer to be read, and each in the ledger's rows above
+        gone = select(
+            schema.vacuumed_snapshots.c.snapshot
+        )  # no longer to be read, and each in the ledger's rows above
         cuts = select(schema.snapshot_tables).where(schema.snapshot_tables.c.snapshot.not_in(gone))
         found = connection.execute(cuts).all()
     for cut in found:

@@ -164,7 +164,7 @@ class Soak:
     def label(self, number: int) -> pushes.Push:
         """The push in the ledger."""
         return next(
-            each for each in pushes.listed(self.world.store, self.world.name) if each.rollout == number
+            each for each in pushes.listed(self.world.store, self.world.name) if each.rollout_id == number
         )
 
     def _pushed(self, planned: Planned, number: int, seconds: float, asked: int) -> Pushed:

@@ -94,7 +94,7 @@ def served(store: Store) -> dict[tuple[str, str, int], float]:
     """Every value that a server would hold that follows the ledger."""
     with store.ledger.read() as connection:
         _, values = online_features.since(connection, [each.key for each in AGGREGATES], 0)
-    return {(v.aggregate, v.entity, v.known_us): v.value for v in values if v.value is not None}
+    return {(v.aggregate, v.entity, v.known_at_us): v.value for v in values if v.value is not None}
 
 
 def never_saw(root: Path, directory: Path, loads: Mapping[tuple[str, int], int]) -> Store:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import holdfast.store
 from holdfast.store.db.ledger import Ledger
 from tests.support import postgres
 
@@ -76,7 +75,7 @@ def postgres_ledgers(
     """From here on a store that names no ledger has it on PostgreSQL."""
     server = request.getfixturevalue("postgres_server")
     ledgers = PostgresLedgers(server, request.getfixturevalue("postgres_template"))
-    monkeypatch.setattr(holdfast.store, "sqlite_url", ledgers.url)
+    monkeypatch.setattr("holdfast.store.db.store.sqlite_url", ledgers.url)
     yield ledgers
     ledgers.disconnect()
 

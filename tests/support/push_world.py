@@ -132,7 +132,7 @@ class Pushes:
     def push(self, rollout: int | None = None) -> pushes.Push:
         """The newest push, or that of `rollout`."""
         listed = pushes.listed(self.world.store, MODEL)
-        return next(each for each in listed if rollout in (None, each.rollout))
+        return next(each for each in listed if rollout in (None, each.rollout_id))
 
     def told(self, kind: str) -> list[str]:
         with self.world.store.ledger.read() as connection:
@@ -144,7 +144,7 @@ class Pushes:
         unit = self.asked.to_bytes(8, "big")
         version, arm, rollout = plan.champion, Arm.CHAMPION, None
         if plan.challenger is not None:
-            rollout = plan.rollout
+            rollout = plan.rollout_id
             if plan.share_ppm == EVERYTHING_PPM or (
                 arm_of(unit, salt_of(MODEL, rollout or 0), plan.share_ppm) is Arm.CHALLENGER
             ):

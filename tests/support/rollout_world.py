@@ -49,10 +49,10 @@ class World:
     def open(cls, root: Path) -> World:
         store = Store.open(root)
         with store.ledger.write() as connection:
-            connection.execute(insert(schema.table_versions).values(committed_us=1, reason="test"))
+            connection.execute(insert(schema.table_versions).values(committed_at_us=1, reason="test"))
             connection.execute(
                 insert(schema.snapshots).values(
-                    snapshot="s", table_version=1, contract_hash="c", created_us=1
+                    snapshot="s", table_version=1, contract_hash="c", created_at_us=1
                 )
             )
         world = cls(store, take(store, "loop"))
@@ -83,7 +83,7 @@ class World:
                     learner="l",
                     role=role,
                     state=state,
-                    created_us=1,
+                    created_at_us=1,
                 )
             )
         return name
@@ -152,7 +152,7 @@ class World:
             return
         version = answered or plan.intended
         seen = probes.Probe(
-            "srv", MODEL, plan.plan, plan.intended, version, Verdict.PASS, "probed", self.tick()
+            "srv", MODEL, plan.plan_id, plan.intended, version, Verdict.PASS, "probed", self.tick()
         )
         probes.record(self.store, seen, self.lease)
 

@@ -151,11 +151,11 @@ class World:
         self.store = Store.open(self.root, self.url)
         with self.store.ledger.write() as connection:
             connection.execute(
-                insert(schema.table_versions).values(table_version=1, committed_us=1, reason="load")
+                insert(schema.table_versions).values(table_version=1, committed_at_us=1, reason="load")
             )
             connection.execute(
                 insert(schema.snapshots).values(
-                    snapshot="snap", table_version=1, contract_hash=CONTRACT.hash, created_us=1
+                    snapshot="snap", table_version=1, contract_hash=CONTRACT.hash, created_at_us=1
                 )
             )
 
@@ -200,7 +200,8 @@ class World:
                 made = connection.execute(
                     insert(schema.rollouts).values(
                         model=MODEL, challenger=self.names[challenger], champion=self.names[champion], state="promoted", step=0,
-                        policy="{}", started_us=now_us, step_started_us=now_us, changed_us=now_us, reason="test", actor="test",
+                        policy_json="{}", started_at_us=now_us, step_started_at_us=now_us, changed_at_us=now_us,
+                        reason="test", actor="test",
                     )
                 )  # fmt: skip
                 rollout = int(made.inserted_primary_key[0])
@@ -212,7 +213,7 @@ class World:
                 share_ppm=share_ppm,
                 previous=self.names[others["previous"]] if others.get("previous") else None,
                 fallback=self.names[others["fallback"]] if others.get("fallback") else None,
-                rollout=rollout,
+                rollout_id=rollout,
                 now_us=now_us,
             )
 
@@ -224,7 +225,7 @@ class World:
         with self.store.ledger.write() as connection:
             connection.execute(
                 insert(schema.table_versions).values(
-                    table_version=table_version, committed_us=1, reason="load"
+                    table_version=table_version, committed_at_us=1, reason="load"
                 )
             )
             rows = [

@@ -25,10 +25,10 @@ NASTY = "<script>alert(1)</script>&\"'"
 
 
 def _versions(connection):
-    connection.execute(insert(schema.table_versions).values(committed_us=START, reason="ingest"))
+    connection.execute(insert(schema.table_versions).values(committed_at_us=START, reason="ingest"))
     connection.execute(
         insert(schema.snapshots).values(
-            snapshot="s1", table_version=1, contract_hash="c" * 64, created_us=START
+            snapshot="s1", table_version=1, contract_hash="c" * 64, created_at_us=START
         )
     )
     for number, (version, role, learner) in enumerate(
@@ -53,7 +53,7 @@ def _versions(connection):
                 learner=learner,
                 role=role,
                 state="registered" if role == "heuristic" else "qualified",
-                created_us=START + number * DAY,
+                created_at_us=START + number * DAY,
             )
         )
         if role == "candidate":
@@ -69,7 +69,7 @@ def _versions(connection):
                         "high": 0.76,
                         "bound": 0.68,
                         "explanation": words,
-                        "judged_us": START + number * DAY,
+                        "evaluated_at_us": START + number * DAY,
                     }
                     for gate, words in (
                         ("loads", "Loads in a fresh process in 0.31 s."),
@@ -110,16 +110,16 @@ def _rollouts(connection):
     for number, challenger, champion, state, step, reason, actor, began, changed in rows:
         connection.execute(
             insert(schema.rollouts).values(
-                rollout=number,
+                rollout_id=number,
                 model="flight-delay",
                 challenger=challenger,
                 champion=champion,
                 state=state,
                 step=step,
-                policy=policy.to_json(),
-                started_us=began,
-                step_started_us=changed,
-                changed_us=changed,
+                policy_json=policy.to_json(),
+                started_at_us=began,
+                step_started_at_us=changed,
+                changed_at_us=changed,
                 reason=reason,
                 actor=actor,
             )
@@ -147,11 +147,11 @@ def _rollouts(connection):
         states = tuple(record_point(state, at_us) for state in states)
     for state in states:
         connection.execute(
-            insert(schema.rollout_evidence).values(rollout=3, updated_us=NOW, **values_of(state))
+            insert(schema.rollout_evidence).values(rollout_id=3, updated_at_us=NOW, **values_of(state))
         )
     connection.execute(
         insert(schema.traffic_plans).values(
-            plan=7,
+            plan_id=7,
             model="flight-delay",
             champion=V1,
             challenger=V3,
@@ -159,8 +159,8 @@ def _rollouts(connection):
             shadow_ppm=0,
             previous=None,
             fallback=H,
-            rollout=3,
-            committed_us=NOW - 6 * MINUTE,
+            rollout_id=3,
+            committed_at_us=NOW - 6 * MINUTE,
         )
     )
 
@@ -175,19 +175,19 @@ def _answers(connection):
                 model="flight-delay",
                 address=address,
                 log_directory="/nowhere",
-                started_us=NOW - DAY,
+                started_at_us=NOW - DAY,
             )
         )
         connection.execute(
             insert(schema.probes).values(
                 server=server,
                 model="flight-delay",
-                plan=7,
-                intended=V1,
-                answered=answered,
+                plan_id=7,
+                planned_version=V1,
+                observed_version=answered,
                 verdict="pass",
                 explanation=f"A request was answered by {answered} under plan 7, as declared.",
-                probed_us=NOW - 3_000_000,
+                probed_at_us=NOW - 3_000_000,
             )
         )
     rows = []
@@ -218,31 +218,36 @@ def _answers(connection):
                 prediction = f"s1-1-{serial}/0"
                 labels.append(
                     {
-                        "prediction": prediction,
+                        "prediction_id": prediction,
                         "value": float(late),
                         "source": "arrivals",
-                        "received_us": NOW,
+                        "received_at_us": NOW,
                         "joined": 1,
                     }
                 )
                 found.append(
                     {
-                        "prediction": prediction,
+                        "prediction_id": prediction,
                         "model": "flight-delay",
                         "version": version,
                         "arm": "challenger" if version == V2 else "champion",
-                        "rollout": 2 if version == V2 else None,
+                        "rollout_id": 2 if version == V2 else None,
                         "probability": float(1 / (1 + np.exp(-noisy))),
                         "label": float(late),
-                        "event_us": START + day * DAY + int(random.integers(0, DAY)),
-                        "joined_us": NOW,
+                        "event_time_us": START + day * DAY + int(random.integers(0, DAY)),
+                        "joined_at_us": NOW,
                     }
                 )
     connection.execute(insert(schema.labels), labels)
     connection.execute(insert(schema.outcomes), found)
     connection.execute(
-        insert(schema.segments).values(
-            server="s1", segment=1, collected_bytes=1, predictions=serial, feedback=serial + 5, refused=5
+        insert(schema.log_positions).values(
+            server="s1",
+            segment=1,
+            collected_bytes=1,
+            predictions=serial,
+            feedback=serial + 5,
+            rejected_labels=5,
         )
     )
 
@@ -261,8 +266,8 @@ def _batches(connection):
                     rows_received=900,
                     rows_loaded=900 - quarantined,
                     rows_quarantined=quarantined,
-                    event_low_us=START - (20 - day) * DAY,
-                    event_high_us=START - (19 - day) * DAY,
+                    event_time_min_us=START - (20 - day) * DAY,
+                    event_time_max_us=START - (19 - day) * DAY,
                     table_version=1,
                     source=f"{feed}.csv",
                 )

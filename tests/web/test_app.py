@@ -67,7 +67,7 @@ def test_the_api_says_the_same_as_the_status_function(client, store, story):
     assert document == json.loads(canonical_json(expected))
     assert document["plan"]["champion"] == story.first
     assert {row["version"] for row in document["versions"]} >= {story.first, story.tried}
-    assert document["labels"]["refused"] == 5
+    assert document["labels"]["rejected_labels"] == 5
 
 
 def test_what_came_from_outside_is_escaped(client, story):

@@ -142,7 +142,7 @@ def test_the_numbers_of_a_rollout_change_without_a_reload(browser, address, stor
     assert "fail" in first.text
     with store.ledger.write() as connection:
         connection.execute(
-            update(schema.rollouts).where(schema.rollouts.c.rollout == 3).values(reason="held by ada")
+            update(schema.rollouts).where(schema.rollouts.c.rollout_id == 3).values(reason="held by ada")
         )
     # Who listens and does not look is told of it, without a reload as well.
     follows.until(lambda seen: "held by ada" in seen.find_element(By.ID, "told").get_attribute("textContent"))

@@ -23,8 +23,8 @@ Ints = npt.NDArray[np.int64]
 _SCALE: Final = 2.0**-64
 """The scale of sums: a power of two, so that it rounds nothing and no sum of finite values overflows."""
 
-SCHEMA: Final = pl.Schema({"entity": pl.String(), "known_us": pl.Int64(), "value": pl.Float64()})
-"""The rows of an aggregate; `known_us` is the grid time, in microseconds UTC, from which the value is known."""
+SCHEMA: Final = pl.Schema({"entity": pl.String(), "known_at_us": pl.Int64(), "value": pl.Float64()})
+"""The rows of an aggregate; `known_at_us` is the grid time, in microseconds UTC, from which the value is known."""
 
 
 def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | None = None) -> pl.DataFrame:
@@ -41,7 +41,7 @@ def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | 
 
     Returns
     -------
-    Columns `entity` (String), `known_us` (Int64) and `value` (Float64), sorted by the first two, each pair
+    Columns `entity` (String), `known_at_us` (Int64) and `value` (Float64), sorted by the first two, each pair
     once. Grid times later than the last row are included until its window closes: they hold until something
     newer becomes known, and a later batch overwrites them. Every value is finite: other values of the feed
     are ignored, and a mean of finite values lies between them, however large they are.
@@ -59,9 +59,9 @@ def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | 
     values = cells.over_window(aggregate.agg, window)
     entity, step = cells.grid_times(window)
     made = pl.DataFrame(
-        {"entity": entity, "known_us": step * aggregate.every_us, "value": values}, schema=SCHEMA
+        {"entity": entity, "known_at_us": step * aggregate.every_us, "value": values}, schema=SCHEMA
     )
-    return made if from_us is None else made.filter(pl.col("known_us") >= from_us)
+    return made if from_us is None else made.filter(pl.col("known_at_us") >= from_us)
 
 
 def first_changed_us(aggregate: Aggregate, batch: pl.DataFrame) -> int | None:
@@ -122,14 +122,14 @@ def join_as_of(frame: pl.DataFrame, *, at: str, aggregate: Aggregate, rows: pl.D
         entity=pl.col(aggregate.by).cast(pl.String).replace("", None),
         at_us=timestamps_us(frame, at),
     )
-    known = rows.select("entity", "known_us", pl.col("value").alias(aggregate.name))
+    known = rows.select("entity", "known_at_us", pl.col("value").alias(aggregate.name))
     read = (
         readers.drop_nulls()
         .sort("at_us")
         .join_asof(
-            known.sort("known_us", maintain_order=True),
+            known.sort("known_at_us", maintain_order=True),
             left_on="at_us",
-            right_on="known_us",
+            right_on="known_at_us",
             by="entity",
             strategy="backward",
             tolerance=aggregate.max_age_us,

@@ -31,22 +31,22 @@ class OnlineTable:
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], list[tuple[int, float]]] = {}
 
-    def add(self, aggregate: str, entity: str, known_us: int, value: float) -> None:
-        """Add a value that is known from `known_us` (microseconds UTC) on; it replaces one of the same time.
+    def add(self, aggregate: str, entity: str, known_at_us: int, value: float) -> None:
+        """Add a value that is known from `known_at_us` (microseconds UTC) on; it replaces one of the same time.
 
         Raises `ValueError` if `value` is not finite: an absent row means that nothing is known.
         """
         if not math.isfinite(value):
-            raise ValueError(f"{aggregate} of {entity!r} at {known_us}: {value} is not finite")
+            raise ValueError(f"{aggregate} of {entity!r} at {known_at_us}: {value} is not finite")
         entries = self._entries.setdefault((aggregate, entity), [])
-        if not entries or entries[-1][0] < known_us:
-            entries.append((known_us, value))
+        if not entries or entries[-1][0] < known_at_us:
+            entries.append((known_at_us, value))
             return
-        place = bisect_right(entries, (known_us, math.inf))
-        if place and entries[place - 1][0] == known_us:
-            entries[place - 1] = (known_us, value)
+        place = bisect_right(entries, (known_at_us, math.inf))
+        if place and entries[place - 1][0] == known_at_us:
+            entries[place - 1] = (known_at_us, value)
         else:
-            entries.insert(place, (known_us, value))
+            entries.insert(place, (known_at_us, value))
 
     def lookup(self, aggregate: str, entity: str | None, at_us: int, max_age_us: int) -> float:
         """Return the value known at `at_us` and at most `max_age_us` old, both inclusive; NaN if there is none."""
@@ -58,13 +58,13 @@ class OnlineTable:
         place = bisect_right(entries, (at_us, math.inf))
         if not place:
             return NO_VALUE
-        known_us, value = entries[place - 1]
-        return value if at_us - known_us <= max_age_us else NO_VALUE
+        known_at_us, value = entries[place - 1]
+        return value if at_us - known_at_us <= max_age_us else NO_VALUE
 
-    def remove(self, aggregate: str, entity: str, known_us: int) -> None:
+    def remove(self, aggregate: str, entity: str, known_at_us: int) -> None:
         """Remove one value whose rows were backed out; no effect if there is none."""
         entries = self._entries.get((aggregate, entity), [])
-        kept = [entry for entry in entries if entry[0] != known_us]
+        kept = [entry for entry in entries if entry[0] != known_at_us]
         if len(kept) != len(entries):
             self._entries[aggregate, entity] = kept
 

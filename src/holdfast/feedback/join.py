@@ -12,24 +12,24 @@ from holdfast.feedback.labels import MAXIMUM_WAIT_US, PATIENCE_US, PredictionId,
 class Label:
     """What turned out to be true of one answer, 0 to 1, and when that was received."""
 
-    prediction: str
+    prediction_id: str
     value: float
-    received_us: int
+    received_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answered row as it was collected: `event_us` is when what it is about happens, `at_us` when it was answered, both
-    microseconds since 1970 UTC."""
+    """One answered row as it was collected: `event_time_us` is when what it is about happens, `at_us` when it was answered,
+    both microseconds since 1970 UTC."""
 
-    prediction: str
+    prediction_id: str
     model: str
     version: str
     arm: str
-    rollout: int | None
+    rollout_id: int | None
     unit: bytes
     probability: float
-    event_us: int
+    event_time_us: int
     at_us: int
 
 
@@ -108,14 +108,14 @@ def _settle(
     servers: frozenset[str],
     now_us: int,
 ) -> Settled:
-    answer = answers.get(label.prediction)
+    answer = answers.get(label.prediction_id)
     if answer is not None:
         return Joined(label, answer)
-    place = parse_id(label.prediction)
+    place = parse_id(label.prediction_id)
     if place is None:
         return Impossible(label, "this is not the id of an answer")
     frontier = frontiers.get(place.server)
-    waited_us = now_us - label.received_us
+    waited_us = now_us - label.received_at_us
     if frontier is not None and not ahead(place, frontier) and waited_us > PATIENCE_US:
         return Impossible(label, "the log has been read past this place, and no such answer is in it")
     if frontier is None and place.server not in servers:

@@ -53,7 +53,7 @@ class Past:
 
     batch: str
     rows: int
-    event_low_us: int
+    event_time_min_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +160,12 @@ def _rows(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violat
 
 
 def _unusual(feed: Feed, volume: Volume, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
-    rows, low_us = facts.rows_received, facts.event_low_us
+    rows, low_us = facts.rows_received, facts.event_time_min_us
     before, whose = [past.rows for past in history.batches], "batches"
     if volume.weekdays and low_us is not None:
         zone = _zone(feed)
         day = _weekday(low_us, zone)
-        alike = [past.rows for past in history.batches if _weekday(past.event_low_us, zone) == day]
+        alike = [past.rows for past in history.batches if _weekday(past.event_time_min_us, zone) == day]
         if len(alike) >= volume.history:
             before, whose = alike, f"{_DAYS[day]}s"
     if volume.deviation is None or len(before) < volume.history:
@@ -183,7 +183,7 @@ def _unusual(feed: Feed, volume: Volume, facts: DeliveryFacts, history: History)
 
 
 def _missing(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
-    every, low_us, before_us = feed.expects.interval_us, facts.event_low_us, history.high_before_us
+    every, low_us, before_us = feed.expects.interval_us, facts.event_time_min_us, history.high_before_us
     if every is None or low_us is None or before_us is None:
         return
     apart = low_us - before_us - feed.expects.grace_us
@@ -283,7 +283,7 @@ def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]
                 f"event, and it is {moment(now_us)}: it was foretold, or it leaked"
             )
             yield Violation("early", label.name, Level.CRITICAL, words, (due_us - now_us) / 1e6, 0.0)
-    ahead_us, high_us = feed.expects.max_future_us, facts.event_high_us
+    ahead_us, high_us = feed.expects.max_future_us, facts.event_time_max_us
     if ahead_us is not None and high_us is not None and high_us > now_us + ahead_us:
         words = f"the newest event is of {moment(high_us)}, {_span(high_us - now_us)} after the load at {moment(now_us)}"
         yield Violation(

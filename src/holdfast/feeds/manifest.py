@@ -31,8 +31,8 @@ class Manifest:
     key: tuple[str, ...] = ()
     rows_loaded: int = 0
     rows_quarantined: int = 0
-    event_low_us: int | None = None
-    event_high_us: int | None = None
+    event_time_min_us: int | None = None
+    event_time_max_us: int | None = None
     source: str = ""
     files: int = 0
 
@@ -48,8 +48,8 @@ class Manifest:
         *,
         rows_loaded: int,
         rows_quarantined: int,
-        event_low_us: int | None,
-        event_high_us: int | None,
+        event_time_min_us: int | None,
+        event_time_max_us: int | None,
         source: str,
         files: int,
     ) -> Manifest:
@@ -58,8 +58,8 @@ class Manifest:
             self,
             rows_loaded=rows_loaded,
             rows_quarantined=rows_quarantined,
-            event_low_us=event_low_us,
-            event_high_us=event_high_us,
+            event_time_min_us=event_time_min_us,
+            event_time_max_us=event_time_max_us,
             source=source,
             files=files,
         )

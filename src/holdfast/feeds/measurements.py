@@ -56,8 +56,8 @@ class DeliveryFacts:
 
     rows_loaded: int
     rows_dropped: int
-    event_low_us: int | None
-    event_high_us: int | None
+    event_time_min_us: int | None
+    event_time_max_us: int | None
     rows_digest: str
     rows_known: int = 0
     values_digest: str = ""
@@ -96,8 +96,8 @@ def measure(
     return DeliveryFacts(
         rows_loaded=valid.height,
         rows_dropped=quarantined.height,
-        event_low_us=int(times[0]) if valid.height else None,
-        event_high_us=int(times[-1]) if valid.height else None,
+        event_time_min_us=int(times[0]) if valid.height else None,
+        event_time_max_us=int(times[-1]) if valid.height else None,
         rows_digest=digest_of(valid),
         values_digest=_values_digest(contract, valid) if expects.duplicates == "stale" else "",
         rows_expected=rows_expected,

@@ -22,21 +22,21 @@ _SMALLEST_PROBABILITY: Final = 1e-7  # single precision cannot tell a probabilit
 class Outcomes:
     """Predictions with their labels, as columns of one length N.
 
-    `version` is text; `event_us` is microseconds since 1970, UTC; `probability` and `label` are 0 to 1.
+    `version` is text; `event_time_us` is microseconds since 1970, UTC; `probability` and `label` are 0 to 1.
     """
 
     version: NDArray[np.str_]
-    event_us: NDArray[np.int64]
+    event_time_us: NDArray[np.int64]
     probability: NDArray[np.float64]
     label: NDArray[np.float64]
 
     def __len__(self) -> int:
-        return int(self.event_us.size)
+        return int(self.event_time_us.size)
 
     def where(self, chosen: NDArray[np.bool_]) -> Outcomes:
         """The rows that `chosen` (N,) marks."""
         return Outcomes(
-            self.version[chosen], self.event_us[chosen], self.probability[chosen], self.label[chosen]
+            self.version[chosen], self.event_time_us[chosen], self.probability[chosen], self.label[chosen]
         )
 
 
@@ -112,7 +112,7 @@ def by_day(outcomes: Outcomes) -> tuple[QualityDay, ...]:
     """
     if len(outcomes) == 0:
         return ()
-    day = outcomes.event_us // DAY_US
+    day = outcomes.event_time_us // DAY_US
     newest = int(day.max())
     cells = sorted({(int(d), str(v)) for d, v in zip(day, outcomes.version, strict=True)})
     return tuple(

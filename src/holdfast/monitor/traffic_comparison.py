@@ -64,13 +64,13 @@ class LabelShare:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The newest `answers` of `version`, given from `first_us` to `last_us`, as they were compared at `computed_us`."""
+    """The newest `answers` of `version`, given from `first_us` to `last_us`, as they were compared at `computed_at_us`."""
 
     version: str
     answers: int
     first_us: int
     last_us: int
-    computed_us: int
+    computed_at_us: int
     slices: tuple[AskedSlice, ...]
     label: LabelShare | None
 

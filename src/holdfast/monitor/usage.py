@@ -22,7 +22,7 @@ class UsageRow:
     version: str
     arm: str
     result: str
-    minute_us: int
+    minute_start_us: int
     requests: int
     rows: int
     latency_sum_us: int
@@ -63,7 +63,7 @@ class Minute:
     """Requests of one version in one minute, for the chart of the traffic."""
 
     version: str
-    minute_us: int
+    minute_start_us: int
     requests: int
 
 
@@ -107,10 +107,10 @@ def use(
     The rate counts from the first request in the window, so that a model that began a minute ago is not
     diluted.
     """
-    inside = [row for row in rows if since_us - MINUTE_US < row.minute_us <= until_us]
+    inside = [row for row in rows if since_us - MINUTE_US < row.minute_start_us <= until_us]
     total = sum(row.requests for row in inside)
     failed = sum(row.requests for row in inside if row.result != OK)
-    last = max((row.minute_us for row in rows), default=last_minute_us)
+    last = max((row.minute_start_us for row in rows), default=last_minute_us)
     verdict, explanation = _in_use(last, until_us, silent_after_us)
     by_version: dict[str, list[UsageRow]] = defaultdict(list)
     for row in inside:
@@ -144,7 +144,7 @@ def _in_use(last_minute_us: int | None, until_us: int, silent_after_us: int) -> 
 def _rate(inside: Sequence[UsageRow], total: int, until_us: int) -> float:
     if not inside:
         return 0.0
-    first_us = min(row.minute_us for row in inside)
+    first_us = min(row.minute_start_us for row in inside)
     return total / (max(until_us - first_us, MINUTE_US) / 1e6)
 
 
@@ -165,12 +165,15 @@ def _of_version(version: str, rows: Sequence[UsageRow], total: int) -> VersionUs
         p50_seconds=quantile_seconds(latency, 0.50),
         p95_seconds=quantile_seconds(latency, 0.95),
         p99_seconds=quantile_seconds(latency, 0.99),
-        last_minute_us=max(row.minute_us for row in rows),
+        last_minute_us=max(row.minute_start_us for row in rows),
     )
 
 
 def _by_minute(rows: Iterable[UsageRow]) -> tuple[Minute, ...]:
     counts: dict[tuple[str, int], int] = defaultdict(int)
     for row in rows:
-        counts[row.version, row.minute_us] += row.requests
-    return tuple(Minute(version, minute_us, count) for (version, minute_us), count in sorted(counts.items()))
+        counts[row.version, row.minute_start_us] += row.requests
+    return tuple(
+        Minute(version, minute_start_us, count)
+        for (version, minute_start_us), count in sorted(counts.items())
+    )

@@ -21,13 +21,13 @@ class Observation:
     """What one probe request came back with. `trouble` says why there was no answer, `reached` whether the
     server said anything at all."""
 
-    plan: int | None
-    answered: str | None
+    plan_id: int | None
+    observed_version: str | None
     trouble: str = ""
     reached: bool = True
-    configuration: str | None = None
+    serving_config: str | None = None
     """What the server says that it runs with."""
-    binary: str | None = None
+    runtime: str | None = None
     """What the server says that it is."""
 
 
@@ -36,7 +36,7 @@ class Judgement:
     """Whether a server does what the plan says."""
 
     verdict: Verdict
-    intended: str | None
+    planned_version: str | None
     explanation: str
 
 
@@ -70,45 +70,47 @@ def judge(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: int) -> J
     intended = plan.intended
     if not seen.reached:
         return Judgement(Verdict.ERROR, intended, f"No answer: {seen.trouble}.")
-    if seen.answered is None:
+    if seen.observed_version is None:
         words = f"No version answered: {seen.trouble or 'the answer does not name the one that gave it'}."
         settling = plan_age_us <= SETTLING_US
         return Judgement(Verdict.INCONCLUSIVE if settling else Verdict.FAIL, intended, words)
-    if seen.plan != plan.plan:
+    if seen.plan_id != plan.plan_id:
         return _other_plan(plan, seen, intended, plan_age_us)
-    if None not in (plan.configuration, seen.configuration) and plan.configuration != seen.configuration:
-        words = f"The server runs with {seen.configuration}; plan {plan.plan} declares {plan.configuration}."
+    if None not in (plan.serving_config, seen.serving_config) and plan.serving_config != seen.serving_config:
+        words = (
+            f"The server runs with {seen.serving_config}; plan {plan.plan_id} declares {plan.serving_config}."
+        )
         return Judgement(
             Verdict.INCONCLUSIVE if plan_age_us <= SETTLING_US else Verdict.FAIL, intended, words
         )
     shared = plan.challenger is not None and 0 < plan.share_ppm < EVERYTHING_PPM
     welcome = {plan.champion, plan.challenger} if shared else {intended}
-    if seen.answered in welcome:
+    if seen.observed_version in welcome:
         return Judgement(
             Verdict.PASS,
             intended,
-            f"A request was answered by {seen.answered} under plan {plan.plan}, as declared.",
+            f"A request was answered by {seen.observed_version} under plan {plan.plan_id}, as declared.",
         )
     return Judgement(
         Verdict.FAIL,
         intended,
-        f"Plan {plan.plan} declares {intended}, but {seen.answered} answered a request.",
+        f"Plan {plan.plan_id} declares {intended}, but {seen.observed_version} answered a request.",
     )
 
 
 def _other_plan(plan: TrafficPlan, seen: Observation, intended: str, plan_age_us: int) -> Judgement:
-    follows = "no plan" if seen.plan is None else f"plan {seen.plan}"
-    words = f"The server follows {follows}; plan {plan.plan} was committed {plan_age_us / 1e6:.0f} s ago"
+    follows = "no plan" if seen.plan_id is None else f"plan {seen.plan_id}"
+    words = f"The server follows {follows}; plan {plan.plan_id} was committed {plan_age_us / 1e6:.0f} s ago"
     if plan_age_us <= SETTLING_US:
         return Judgement(Verdict.INCONCLUSIVE, intended, f"{words} and may still be on its way.")
-    return Judgement(Verdict.FAIL, intended, f"{words}. {seen.answered} answered a request.")
+    return Judgement(Verdict.FAIL, intended, f"{words}. {seen.observed_version} answered a request.")
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
     """Which version a model declares, since when, how old it is, and whether its servers obey."""
 
-    intended: str | None
+    planned_version: str | None
     deployed_us: int | None
     rolled_back_us: int | None
     age_seconds: float | None
@@ -132,7 +134,7 @@ def presence(
     """
     verdict, explanation = _worst(verdicts)
     return Presence(
-        intended=None if plan is None else plan.intended,
+        planned_version=None if plan is None else plan.intended,
         deployed_us=deployed_us,
         rolled_back_us=rolled_back_us,
         age_seconds=None if trained_us is None else max(0, now_us - trained_us) / 1e6,

@@ -96,10 +96,10 @@ class RolloutFacts:
     from here on: the challenger, or after a rollback the version before it.
     """
 
-    event: int
+    event_id: int
     at_us: int
     kind: str
-    rollout: int
+    rollout_id: int
     actor: str
     explanation: str
     answers: Artifact
@@ -111,7 +111,7 @@ class RolloutFacts:
 class GateFacts:
     """The evaluation of a version by its gates: the worst verdict, and each gate's in words."""
 
-    event: int
+    event_id: int
     at_us: int
     judged: Artifact
     verdict: Verdict
@@ -166,13 +166,13 @@ def _service(facts: RolloutFacts, kind: str, environment: str) -> CDEvent:
     if kind != _PUBLISHED:  # whose content is the environment alone
         content["artifactId"] = facts.answers.purl
     custom = {
-        "event": facts.event,
-        "rollout": facts.rollout,
+        "event": facts.event_id,
+        "rollout": facts.rollout_id,
         "version": facts.answers.version,
         "actor": facts.actor,
         "reason": facts.explanation,
     }
-    chain = f"{facts.answers.model}/rollout/{facts.rollout}"
+    chain = f"{facts.answers.model}/rollout/{facts.rollout_id}"
     return _event(
         f"dev.cdevents.{kind}.0.2.0", facts, chain, (facts.answers.model, "service"), content, custom
     )
@@ -188,13 +188,13 @@ def _judgement(facts: GateFacts, environment: str) -> CDEvent:
     if facts.verdict is not Verdict.PASS:
         content["severity"] = "critical"
     custom = {
-        "event": facts.event,
+        "event": facts.event_id,
         "version": facts.judged.version,
         "artifactId": facts.judged.purl,
         "gates": dict(facts.gates),
     }
     chain = f"{facts.judged.model}/version/{facts.judged.version}"
-    subject = (f"{facts.judged.version}/gates/{facts.event}", "testSuiteRun")
+    subject = (f"{facts.judged.version}/gates/{facts.event_id}", "testSuiteRun")
     return _event(_TESTED, facts, chain, subject, content, custom)
 
 
@@ -207,7 +207,7 @@ def _event(
     return {
         "context": {
             "version": SPECIFICATION,
-            "id": str(uuid.uuid5(_IDS, f"{source}/{facts.event}/{facts.at_us}/{kind}")),
+            "id": str(uuid.uuid5(_IDS, f"{source}/{facts.event_id}/{facts.at_us}/{kind}")),
             "chainId": str(uuid.uuid5(_IDS, chain)),
             "source": source,
             "type": kind,

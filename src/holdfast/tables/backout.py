@@ -111,7 +111,7 @@ class CancelRollout:
     """A rollout that has no traffic yet ends, because its challenger, or what it would be compared with, is tainted."""
 
     model: str
-    rollout: int
+    rollout_id: int
     challenger: str
 
 
@@ -122,7 +122,7 @@ class ReturnTraffic:
     model: str
     version: str
     to: str
-    rollout: int | None
+    rollout_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +335,7 @@ def _words(step: Step) -> Iterator[str]:
             held = _count(len(step.versions), "version")
             yield f"taint {held}{_listed(step.versions)}; none of them is given traffic again"
         case CancelRollout():
-            yield f"{step.model}: cancel rollout {step.rollout} of {step.challenger}, which has no traffic yet"
+            yield f"{step.model}: cancel rollout {step.rollout_id} of {step.challenger}, which has no traffic yet"
         case ReturnTraffic():
             yield f"{step.model}: traffic returns from {step.version} to {step.to}, the newest that is clean"
         case HoldOn():

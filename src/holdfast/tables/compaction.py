@@ -13,13 +13,13 @@ TARGET_ROWS: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """A file of a table as it is now. `rows` are those that are still read, `event_low_us` is the first event time in
+    """A file of a table as it is now. `rows` are those that are still read, `event_time_min_us` is the first event time in
     it (microseconds UTC), `contract_hash` is of the contract that judged its rows, None when several did.
     """
 
     path: str
     rows: int
-    event_low_us: int | None
+    event_time_min_us: int | None
     contract_hash: str | None
 
 
@@ -46,7 +46,7 @@ def plan(files: Sequence[TableFile], *, target_rows: int = TARGET_ROWS) -> Group
     """
     groups = [
         group
-        for _, run in groupby(files, key=lambda file: (file.contract_hash, file.event_low_us is None))
+        for _, run in groupby(files, key=lambda file: (file.contract_hash, file.event_time_min_us is None))
         for filled in _filled(list(run), target_rows)
         for group in _balanced(filled)
     ]
@@ -54,7 +54,7 @@ def plan(files: Sequence[TableFile], *, target_rows: int = TARGET_ROWS) -> Group
 
 
 def _filled(run: Sequence[TableFile], target_rows: int) -> Iterator[list[TableFile]]:
-    if run[0].contract_hash is None or run[0].event_low_us is None:
+    if run[0].contract_hash is None or run[0].event_time_min_us is None:
         return
     group: list[TableFile] = []
     for file in run:
@@ -88,7 +88,11 @@ def _in_order(files: Sequence[TableFile], groups: Sequence[tuple[TableFile, ...]
     for group in reversed(groups):
         after = position[group[-1].path] + 1
         follower = files[after] if after < len(files) else None
-        if follower is None or follower.event_low_us != group[0].event_low_us or follower.path in rewritten:
+        if (
+            follower is None
+            or follower.event_time_min_us != group[0].event_time_min_us
+            or follower.path in rewritten
+        ):
             kept.append(group)
             rewritten.update(file.path for file in group)
     return tuple(reversed(kept))

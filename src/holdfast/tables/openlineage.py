@@ -91,7 +91,7 @@ class BackoutFacts:
     at_us: int
     feed: str
     batch: str
-    backout: int
+    backout_id: int
     reason: str
     actor: str
     removed: tuple[TableRows, ...]
@@ -118,7 +118,7 @@ def run_events(facts: Facts, *, namespace: str = "holdfast") -> list[Json]:
             job, key = f"train.{facts.model}", facts.version
             inputs, outputs = _train(facts, namespace)
         case BackoutFacts():
-            job, key = f"back-out.{facts.feed}", str(facts.backout)
+            job, key = f"back-out.{facts.feed}", str(facts.backout_id)
             inputs, outputs = _back_out(facts, namespace)
         case _:
             assert_never(facts)

@@ -34,7 +34,7 @@ class KeptCut:
 
     snapshot: str
     table_version: int
-    created_us: int
+    created_at_us: int
     tables: frozenset[str]
     needed_by: tuple[str, ...] = ()
 
@@ -80,14 +80,14 @@ def plan(
     {'s1': 'it is one of the newest 1'}
     """
     since_us = now_us - keep_us
-    by_age = sorted(cuts, key=lambda cut: (cut.created_us, cut.table_version, cut.snapshot), reverse=True)
+    by_age = sorted(cuts, key=lambda cut: (cut.created_at_us, cut.table_version, cut.snapshot), reverse=True)
     pinned: dict[str, str] = {}
     for place, cut in enumerate(by_age):
         if cut.needed_by:
             pinned[cut.snapshot] = f"{cut.needed_by[0]} was trained on it"
         elif place < newest:
             pinned[cut.snapshot] = f"it is one of the newest {newest}"
-        elif cut.created_us > since_us:
+        elif cut.created_at_us > since_us:
             pinned[cut.snapshot] = "it is young"
     kept = [(cut.table_version, cut.tables) for cut in cuts if cut.snapshot in pinned]
     gone = tuple(

@@ -34,14 +34,14 @@ class TableCut:
 class Snapshot:
     """Exact versions of every table that a training reads. It never changes, because versions never do.
 
-    `contract_hash` is of the contract that the rows were read for; `created_us` is microseconds since 1970
+    `contract_hash` is of the contract that the rows were read for; `created_at_us` is microseconds since 1970
     UTC.
     """
 
     snapshot: str
     table_version: int
     contract_hash: str
-    created_us: int
+    created_at_us: int
     tables: tuple[TableCut, ...]
     held_back: tuple[LoadKey, ...] = ()
     """Loads that were there and are left out: the rest of their group had not delivered them yet."""
@@ -61,8 +61,8 @@ class CutLoad:
 
     batch: str
     epoch: int
-    event_low_us: int
-    event_high_us: int
+    event_time_min_us: int
+    event_time_max_us: int
     order: int
     alone: bool = False
 
@@ -121,7 +121,7 @@ class _Deliveries:
     @classmethod
     def of(cls, loads: Sequence[CutLoad]) -> _Deliveries:
         ordered = tuple(sorted(loads, key=lambda load: load.order))
-        reached_us = tuple(accumulate((load.event_high_us for load in ordered), max))
+        reached_us = tuple(accumulate((load.event_time_max_us for load in ordered), max))
         return cls(ordered, reached_us, {load.batch: load.order for load in ordered})
 
     def had(self, batch: str, order: int) -> bool:
@@ -140,17 +140,19 @@ def _waits(load: CutLoad, mine: _Deliveries, begun: Mapping[str, _Deliveries], f
 
 def _is_owed(load: CutLoad, mine: _Deliveries, others: _Deliveries) -> bool:
     """Whether `others`, who lack the id of `load`, are to deliver something for its time still."""
-    passed = bisect_left(others.reached_us, load.event_low_us)
+    passed = bisect_left(others.reached_us, load.event_time_min_us)
     if passed == len(others.loads):
         return True
     past = others.loads[passed]
     since = max(past.order, load.order)
     if not mine.had(past.batch, since):
         return False  # they name their deliveries otherwise, and have come as far
-    older = any(each.order <= since and each.event_low_us < load.event_low_us for each in others.loads)
+    older = any(
+        each.order <= since and each.event_time_min_us < load.event_time_min_us for each in others.loads
+    )
     return older and not any(
-        each.event_low_us <= load.event_high_us
-        and each.event_high_us >= load.event_low_us
+        each.event_time_min_us <= load.event_time_max_us
+        and each.event_time_max_us >= load.event_time_min_us
         and not mine.had(each.batch, max(each.order, load.order))
         for each in others.loads
     )

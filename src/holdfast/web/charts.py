@@ -163,7 +163,11 @@ def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec
     if not minutes:
         return None
     rows = [
-        {"minute": _iso(each.minute_us), "version": each.version or "no version", "requests": each.requests}
+        {
+            "minute": _iso(each.minute_start_us),
+            "version": each.version or "no version",
+            "requests": each.requests,
+        }
         for each in minutes
     ]
     named = sorted({str(row["version"]) for row in rows})

@@ -221,7 +221,7 @@ def _label_tile(status: Status) -> Tile:
     answers = sum(row.quality.rows / row.coverage for row in status.versions if row.coverage)
     share = sum(row.quality.rows for row in status.versions if row.coverage) / answers if answers else None
     waiting = f"{labels.waiting:,} wait for their answers" if labels.waiting else "all joined"
-    refused = f", {labels.refused:,} refused" if labels.refused else ""
+    refused = f", {labels.rejected_labels:,} refused" if labels.rejected_labels else ""
     detail = (
         f"{words.count(labels.taken)} labels, {waiting}{refused}" if labels.taken else "none came back yet"
     )

@@ -76,7 +76,7 @@ def read(store: Store, model: str, *, now_us: int) -> Delivery:
     pushed = totals(listed(store, model))
     if now is None:
         return Delivery(None, None, 0, (), (), (), standing, pushed)
-    story = explain(store, now.rollout)
+    story = explain(store, now.rollout_id)
     with store.ledger.read() as connection:
         waiting = hooks.open_questions(connection, model)
     ppm, requests = _realised(store, model, now, now_us)
@@ -149,7 +149,7 @@ def when_words(now: RolloutProgress) -> str:
 
 
 def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tuple[int | None, int]:
-    since_us = max(now.step_started_us, now_us - HOUR_US)
+    since_us = max(now.step_started_at_us, now_us - HOUR_US)
     counted = {Arm.CHALLENGER: 0, Arm.CHAMPION: 0}
     # Usage is counted by the minute: the one in which the step began belongs to the step before as well.
     for row in usage.since(store, model, since_us - since_us % MINUTE_US + MINUTE_US):
@@ -160,7 +160,7 @@ def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tu
 
 
 def _curves(store: Store, now: RolloutProgress) -> tuple[Curve, ...]:
-    states = in_order(evidence.of_rollout(store, now.rollout))
+    states = in_order(evidence.of_rollout(store, now.rollout_id))
     copies = now.state is State.SHADOWING
     return tuple(
         Curve(

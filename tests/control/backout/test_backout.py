@@ -74,7 +74,11 @@ def test_twice_says_so_and_what_is_not_loaded_is_refused(tmp_path: Path, store: 
     first = world.take_out(store, world.ALONE, 0)
     again = world.take_out(store, world.ALONE, 0, now_us=world.NOW_US + 10**12)
     assert (first.state, again.state) == ("backed_out", "already_backed_out")
-    assert (again.backout, again.asked_us, again.plan) == (first.backout, world.NOW_US, first.plan)
+    assert (again.backout_id, again.requested_at_us, again.plan) == (
+        first.backout_id,
+        world.NOW_US,
+        first.plan,
+    )
     with pytest.raises(NotFoundError, match="HF211"):
         plan_back_out(store, world.FEEDS, BatchId("alone", "h0"))
     with store.ledger.read() as connection:
@@ -146,12 +150,14 @@ def test_a_follower_sees_every_value_go(tmp_path: Path, store: Store) -> None:
     keys = [each.key for each in world.AGGREGATES]
     with store.ledger.read() as connection:
         has, values = online_features.since(connection, keys, 0)
-    held = {(value.aggregate, value.entity, value.known_us) for value in values}
+    held = {(value.aggregate, value.entity, value.known_at_us) for value in values}
     world.take_out(store, world.ALONE, 0)
     with store.ledger.read() as connection:
         _, news = online_features.since(connection, keys, has)
         assert batches.current_version(connection) > has
-    assert {(value.aggregate, value.entity, value.known_us) for value in news if value.value is None} == held
+    assert {
+        (value.aggregate, value.entity, value.known_at_us) for value in news if value.value is None
+    } == held
 
 
 class LoadsAndBackOuts(RuleBasedStateMachine):
@@ -244,6 +250,6 @@ def test_a_back_out_is_done_once_from_two_threads_of_control(tmp_path: Path, sto
     finally:
         failpoints.arm(None)
     with store.ledger.read() as connection:
-        row = backouts.get(connection, done.backout)
+        row = backouts.get(connection, done.backout_id)
         assert (row.state, row.steps_done) == (State.DONE, len(row.plan.steps))
         assert len(events.newest(connection, kind="batch.backed_out")) == 1

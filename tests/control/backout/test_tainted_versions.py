@@ -66,7 +66,7 @@ class Case:
     def back_out(self) -> backouts.BackoutRow:
         done = self.rows.take_out(self.store, self.rows.FLIGHTS, 1, now_us=self.world.tick())
         with self.store.ledger.read() as connection:
-            return backouts.get(connection, done.backout)
+            return backouts.get(connection, done.backout_id)
 
     def plan(self) -> list[object]:
         return list(plan_back_out(self.store, self.rows.FEEDS, BatchId("flights", "h1")).steps)
@@ -89,7 +89,7 @@ def test_a_live_tainted_version_gives_its_traffic_back(case: Case) -> None:
     bad = case.tainted_version()
     case.world.promote(bad)
     assert case.world.row().state is State.PROMOTED
-    assert case.step(ReturnTraffic) == ReturnTraffic("m", bad, case.clean, case.world.row().rollout)
+    assert case.step(ReturnTraffic) == ReturnTraffic("m", bad, case.clean, case.world.row().rollout_id)
     row = case.back_out()
     assert row.state is BackoutState.DONE
     assert case.world.row().state is State.ROLLING_BACK
@@ -110,7 +110,7 @@ def test_what_is_tainted_is_refused_everywhere(case: Case) -> None:
         case.world.begin(bad)
     unjudged = case.world.add_version(state="registered", snapshot=case.dirty)
     with case.store.ledger.write() as connection:
-        taints.add(connection, "version", [unjudged], backout=row.backout, now_us=case.world.tick())
+        taints.add(connection, "version", [unjudged], backout=row.backout_id, now_us=case.world.tick())
     with pytest.raises(RefusedError, match="HF406"):  # not HF403: to qualify it would lead nowhere
         case.world.begin(unjudged)
     model = case.world.model
@@ -164,7 +164,7 @@ def test_a_clean_challenger_of_a_tainted_champion_gives_way_to_what_was_proven(c
 def test_without_a_clean_version_the_heuristic_answers(tmp_path: Path) -> None:
     case = _only_tainted(tmp_path, heuristic="clean")
     champion = case.world.row().challenger
-    assert case.step(ReturnTraffic) == ReturnTraffic("m", champion, HEURISTIC, case.world.row().rollout)
+    assert case.step(ReturnTraffic) == ReturnTraffic("m", champion, HEURISTIC, case.world.row().rollout_id)
     case.back_out()
     plan = case.world.plan()
     assert plan is not None
@@ -243,13 +243,13 @@ def test_answers_and_feedback_are_listed_by_version_and_time(case: Case) -> None
         for number in range(3):
             connection.execute(
                 insert(schema.labels).values(
-                    prediction=f"p{number}", value=1.0, source="s", received_us=1, joined=1
+                    prediction_id=f"p{number}", value=1.0, source="s", received_at_us=1, joined=1
                 )
             )
             connection.execute(
                 insert(schema.outcomes).values(
-                    prediction=f"p{number}", model="m", version=bad, arm="champion", probability=0.5, label=1.0,
-                    event_us=1, joined_us=first,
+                    prediction_id=f"p{number}", model="m", version=bad, arm="champion", probability=0.5, label=1.0,
+                    event_time_us=1, joined_at_us=first,
                 )
             )  # fmt: skip
     plan = plan_back_out(case.store, case.rows.FEEDS, BatchId("flights", "h1"))
@@ -281,7 +281,7 @@ def state_of(case: Case) -> dict[str, object]:
         "rows": case.rows.readable(case.store),
         "served": case.rows.served(case.store),
         "plan": (plan.champion, plan.challenger, plan.previous, plan.fallback),
-        "rollouts": [(each.rollout, each.state) for each in rollouts.of_model(case.store, "m")],
+        "rollouts": [(each.rollout_id, each.state) for each in rollouts.of_model(case.store, "m")],
         "events": told,
         "tainted": tainted,
         "backouts": [(each.state, each.steps_done, each.plan) for each in row],

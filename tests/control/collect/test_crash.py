@@ -62,7 +62,7 @@ def fill(store, tmp_path, requests, per_segment):
                 answered = PredictionRecord(
                     id=name,
                     at_us=NOW + number,
-                    event_us=NOW,
+                    event_time_us=NOW,
                     unit=b"u%d" % number,
                     arm="champion",
                     version="v1",

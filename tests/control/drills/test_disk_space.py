@@ -42,7 +42,7 @@ def free(monkeypatch: pytest.MonkeyPatch):
 def test_without_room_nothing_is_copied(place, free, exercise) -> None:
     free(200)
     found = exercise(place, 1)
-    assert (found.verdict, found.took_us) == (Verdict.INCONCLUSIVE, None)
+    assert (found.verdict, found.measured_duration_us) == (Verdict.INCONCLUSIVE, None)
     assert "bytes of room are wanted" in found.explanation
     assert found.evidence["free_bytes"] == 200 * KB < found.evidence["wanted_bytes"]
     assert not list(place.store.root.parent.glob("*.drill-*"))
@@ -54,7 +54,7 @@ def test_a_bad_push_against_a_heuristic_is_not_to_be_judged(place, free) -> None
     with place.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE versions SET role = 'heuristic'")
     found = bad_push.bad_push(place, 1)
-    assert (found.verdict, found.took_us) == (Verdict.INCONCLUSIVE, None)
+    assert (found.verdict, found.measured_duration_us) == (Verdict.INCONCLUSIVE, None)
     assert found.explanation.startswith("nothing to push against: v2-00000000 answers, a heuristic")
 
 

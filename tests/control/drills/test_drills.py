@@ -75,7 +75,8 @@ def run(place: Place, kind: DrillKind) -> Any:
 def _was_champion(world, kind: str) -> None:
     with world.store.ledger.write() as connection:
         connection.exec_driver_sql(
-            "INSERT INTO rollouts (model, challenger, state, step, policy, started_us, step_started_us, changed_us, reason, "
+            "INSERT INTO rollouts (model, challenger, state, step, policy_json, started_at_us, step_started_at_us, "
+            "changed_at_us, reason, "
             f"actor) VALUES ('{MODEL}', '{world.names[kind]}', 'promoted', 0, '{{}}', 1, 1, 1, 'then', 'ann')"
         )
 
@@ -121,11 +122,11 @@ def test_a_roll_back_is_drilled_on_a_server_and_no_user_is_moved(world, place: P
         stop.set()
         user.join()
     assert (found.verdict, found.evidence["target"]) == (Verdict.PASS, world.names["tenth"]), found
-    assert found.expires_us - found.ended_us == DAY_US
-    assert 0 < found.took_us < 2_000_000
+    assert found.expires_at_us - found.ended_at_us == DAY_US
+    assert 0 < found.measured_duration_us < 2_000_000
     after = traffic_plans.newest(world.store, MODEL)
     assert dataclasses.replace(after, plan=0) == dataclasses.replace(before, plan=0)
-    assert after.plan == before.plan + 2
+    assert after.plan_id == before.plan_id + 2
     assert set(answered) == {world.names["half"]}
     standing = runner.standings(world.store, MODEL, now_us=now_us())
     assert [each.kind for each in standing if each.ready] == [DrillKind.ROLL_BACK]
@@ -169,7 +170,7 @@ def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
     found = run(strict, DrillKind.ROLL_BACK)
     assert found.verdict is Verdict.FAIL
     assert "it may take 0.001 ms" in found.explanation
-    assert found.expires_us == found.ended_us
+    assert found.expires_at_us == found.ended_at_us
     monkeypatch.setattr(drill_live, "OBEY_SECONDS", 0.3)
     monkeypatch.setattr(convergence, "under", lambda _plan, _version: lambda asking: asking.probe() and None)
     found = run(place, DrillKind.ROLL_BACK)
@@ -178,7 +179,7 @@ def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
     served.stop()
     monkeypatch.undo()
     found = run(place, DrillKind.ROLL_BACK)
-    assert (found.verdict, found.took_us is None) == (Verdict.INCONCLUSIVE, True)
+    assert (found.verdict, found.measured_duration_us is None) == (Verdict.INCONCLUSIVE, True)
     assert not any(each.ready for each in runner.standings(world.store, MODEL, now_us=now_us()))
 
 
@@ -223,10 +224,10 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     assert row.verdict is Verdict.ERROR
     assert cleanup.mend(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
     later_us = now_us() + cleanup.LIMIT_US[DrillKind.ROLL_BACK]
-    assert cleanup.mend(world.store, MODEL, now_us=later_us) == [row.drill]
+    assert cleanup.mend(world.store, MODEL, now_us=later_us) == [row.drill_id]
     after = traffic_plans.newest(world.store, MODEL)
-    assert after.plan == before.plan + 2
-    assert dataclasses.replace(after, plan=before.plan) == before
+    assert after.plan_id == before.plan_id + 2
+    assert dataclasses.replace(after, plan=before.plan_id) == before
     assert cleanup.mend(world.store, MODEL, now_us=later_us) == []
     rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     assert "killed in the middle; plan" in drills.of_model(world.store, MODEL)[0].explanation
@@ -301,7 +302,7 @@ def test_a_bad_push_is_rolled_back_in_a_copy(world, place: Place, monkeypatch: p
     """Whichever binary is in force. And when nobody looks at the evidence, the drill says so."""
     with world.store.ledger.write() as connection:
         named = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=now_us())
-        connection.exec_driver_sql(f"UPDATE traffic_plans SET binary = '{named}'")
+        connection.exec_driver_sql(f"UPDATE traffic_plans SET runtime = '{named}'")
     newest, rows = traffic_plans.newest(world.store, MODEL), world.names.copy()
     found = run(place, DrillKind.BAD_PUSH)
     assert found.verdict is Verdict.PASS, found

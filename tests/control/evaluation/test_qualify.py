@@ -197,7 +197,7 @@ def promote(store: Store, version: str, heuristic: str) -> None:
             "share_ppm": 0,
             "shadow_ppm": 0,
             "fallback": heuristic,
-            "committed_us": NOW_US,
+            "committed_at_us": NOW_US,
         }
         connection.execute(insert(schema.traffic_plans).values(plan))
 

@@ -46,7 +46,7 @@ class Recording:
         servers.announce(self.store, Server("s1", MODEL, "http://127.0.0.1:1", directory, NOW))
         world.version(champion)
         data = sealed(champion)
-        version = load(world.names[champion], sha256_hex(data), data, created_us=1)
+        version = load(world.names[champion], sha256_hex(data), data, created_at_us=1)
         self.plane = Plane(MODEL, self.log, lambda: NOW)
         self.plane.serving = Serving.of(
             TrafficPlan(MODEL, 1, version.name, None, 0, None, None, None), {version.name: version}

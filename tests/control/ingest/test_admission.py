@@ -367,7 +367,7 @@ def test_prepared_elsewhere_and_published_here_is_the_same_bit_for_bit(
             tables = (
                 "batches",
                 "files",
-                "file_batches",
+                "file_row_groups",
                 "admissions",
                 "violations",
                 "feeds",

@@ -41,7 +41,7 @@ def _assert_exact(store: Store, days: int) -> None:
     assert held["id"].to_list() == [str(1000 * day + 7) for day in range(days)]  # the quarantine keeps text
     assert version == days
     assert len(told) == days
-    served = pl.DataFrame([(v.entity, v.known_us, v.value) for v in values], orient="row")
+    served = pl.DataFrame([(v.entity, v.known_at_us, v.value) for v in values], orient="row")
     assert sorted(served.rows()) == sorted(aggregate_rows(loader.AGGREGATE, rows).rows())
     assert verify(store).findings == ()
     named = {

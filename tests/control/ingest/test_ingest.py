@@ -182,7 +182,7 @@ def test_a_contract_may_gain_a_column_and_change_its_zone(
     rows = data_files.read_rows(store, 2, "flights", dtypes(newer))
     assert rows.schema == dtypes(newer)
     assert rows.sort("id")["wind"].to_list() == [None, None, 8.0]
-    mean = "SELECT value FROM online_features WHERE aggregate LIKE 'delay_3h%' ORDER BY known_us LIMIT 1"
+    mean = "SELECT value FROM online_features WHERE aggregate LIKE 'delay_3h%' ORDER BY known_at_us LIMIT 1"
     with store.ledger.engine.connect() as connection:
         (value,) = connection.execute(text(mean)).one()
     assert value == pytest.approx((4.5 + 4.5 + 5.5) / 3)

@@ -61,7 +61,7 @@ def load(store: Store, tmp_path: Path) -> Load:
 def served(store: Store, aggregate: Aggregate) -> list[tuple[str, int, float]]:
     with store.ledger.read() as connection:
         _, values = online_features.since(connection, [aggregate.key], 0)
-    return sorted((value.entity, value.known_us, value.value) for value in values)
+    return sorted((value.entity, value.known_at_us, value.value) for value in values)
 
 
 def trained(store: Store, aggregate: Aggregate) -> list[tuple[str, int, float]]:

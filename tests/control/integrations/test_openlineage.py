@@ -92,7 +92,7 @@ def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
     assert gone["inputs"][0]["inputFacets"]["dataQualityMetrics"]["rowCount"] == 11
     assert gone["outputs"][0]["facets"]["version"]["datasetVersion"] == "3"
     with store.ledger.read() as connection:
-        newest = events.newest(connection, limit=1)[0].event
+        newest = events.newest(connection, limit=1)[0].event_id
         assert event_cursors.reached(connection, openlineage.FOLLOWER) == newest
 
 
@@ -102,7 +102,7 @@ def test_told_again_it_is_the_same_run(tmp_path: Path, catalogue: Catalogue) -> 
     backout_world.load(store, tmp_path, backout_world.ALONE, 0)
     openlineage.announce(store, catalogue.url)
     with store.ledger.write() as connection:
-        connection.exec_driver_sql("DELETE FROM followers")
+        connection.exec_driver_sql("DELETE FROM event_cursors")
     openlineage.announce(store, catalogue.url)
     assert catalogue.taken[0] == catalogue.taken[2]
     assert catalogue.taken[1] == catalogue.taken[3]

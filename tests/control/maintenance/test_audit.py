@@ -73,26 +73,26 @@ def test_an_untouched_story_is_one_chain(store: Store) -> None:
 @pytest.mark.parametrize(
     ("statement", "first"),
     [
-        ("UPDATE events SET explanation = 'nothing happened' WHERE event = 4", 4),
-        ("UPDATE events SET actor = 'eve' WHERE event = 1", 1),
-        ("UPDATE events SET at_us = at_us + 1 WHERE event = 12", 12),
-        ("DELETE FROM events WHERE event = 1", 2),
-        ("DELETE FROM events WHERE event = 6", 7),
-        ("UPDATE events SET event = event + 100 WHERE event = 3", 4),
+        ("UPDATE events SET explanation = 'nothing happened' WHERE event_id = 4", 4),
+        ("UPDATE events SET actor = 'eve' WHERE event_id = 1", 1),
+        ("UPDATE events SET at_us = at_us + 1 WHERE event_id = 12", 12),
+        ("DELETE FROM events WHERE event_id = 1", 2),
+        ("DELETE FROM events WHERE event_id = 6", 7),
+        ("UPDATE events SET event_id = event_id + 100 WHERE event_id = 3", 4),
     ],
 )
 def test_what_was_changed_is_named(store: Store, statement: str, first: int) -> None:
     run(store, statement)
     found = audit(store)
     assert found.chain.broken is not None
-    assert found.chain.broken.event == first
+    assert found.chain.broken.event_id == first
     assert [finding.code for finding in verify(store).findings] == ["HF308"]
     assert not verify(store, quick=True).findings
 
 
 def test_a_cut_end_is_found_by_a_head_that_was_kept(store: Store) -> None:
     kept = audit(store).chain.head
-    run(store, f"DELETE FROM events WHERE event > {TOLD - 2}")
+    run(store, f"DELETE FROM events WHERE event_id > {TOLD - 2}")
     assert audit(store).clean  # nothing inside the ledger shows it
     (trouble,) = audit(store, kept=kept).troubles
     assert "cut off" in trouble
@@ -104,12 +104,12 @@ def test_a_cut_end_is_found_by_a_head_that_was_kept(store: Store) -> None:
 
 def test_a_story_that_was_written_anew_is_found_by_a_head_that_was_kept(store: Store) -> None:
     kept = audit(store).chain.head
-    run(store, "UPDATE events SET explanation = 'nothing' WHERE event = 2")
+    run(store, "UPDATE events SET explanation = 'nothing' WHERE event_id = 2")
     with store.ledger.write() as connection:
         before = events.FIRST
         for row in events.since(connection, 0):
             before = events.chained(before, row.at_us, row.kind, row.subject, row.actor, row.explanation)
-            connection.execute(text(f"UPDATE events SET digest = '{before}' WHERE event = {row.event}"))
+            connection.execute(text(f"UPDATE events SET digest = '{before}' WHERE event_id = {row.event_id}"))
     assert audit(store).clean
     (trouble,) = audit(store, kept=kept).troubles
     assert "another digest" in trouble
@@ -221,12 +221,12 @@ def test_the_command_says_it_and_exits_so(tmp_path: Path) -> None:
     runner = CliRunner()
     asked = ["audit", "--project", str(tmp_path)]
     head = runner.invoke(app, [*asked, "--head"]).output.strip()
-    assert Head.parse(head).event == 3
+    assert Head.parse(head).event_id == 3
     assert json.loads(runner.invoke(app, [*asked, "--against", head, "--json"]).output)["clean"]
     load_commands("events")
     printed = runner.invoke(app, ["events", "--project", str(tmp_path), "--since", "1", "--json"]).output
-    assert [json.loads(line)["event"] for line in printed.splitlines()] == [2, 3]
-    run(store, "UPDATE events SET kind = 'b.told' WHERE event = 2")
+    assert [json.loads(line)["event_id"] for line in printed.splitlines()] == [2, 3]
+    run(store, "UPDATE events SET kind = 'b.told' WHERE event_id = 2")
     told = runner.invoke(app, asked)
     assert told.exit_code == 1
     assert "event 2" in told.output

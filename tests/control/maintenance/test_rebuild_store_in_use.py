@@ -30,7 +30,7 @@ from holdfast.tables import Snapshot
 from tests.control.training import test_snapshots as shop
 from tests.support import backout_world
 
-KEPT = ("feed", "batch", "epoch", "profile", "rows_digest", "values_digest", "sequence_high", "event_time")
+KEPT = ("feed", "batch", "epoch", "profile", "rows_digest", "values_digest", "sequence_max", "event_time")
 
 
 def _cut(store: Store, model: object, now_us: int) -> Snapshot:
@@ -159,7 +159,7 @@ def test_a_tombstone_of_before_it_named_what_it_tainted_is_read(tmp_path: Path) 
     (path,) = tombstones.on_disk(store.root)
     content = json.loads(path.read_bytes())["content"]
     assert [bad.snapshot] == content["snapshots"]
-    old = {name: content[name] for name in ("feed", "batch", "epoch", "backout", "at_us", "kept")}
+    old = {name: content[name] for name in ("feed", "batch", "epoch", "backout_id", "at_us", "kept")}
     path.write_text(canonical_json({"sha256": sha256_hex(canonical_json(old)), "content": old}))
     _lose(store)
     done = recover(store.root, now_us=shop.NOW_US + 1, model=model)

@@ -76,9 +76,9 @@ def test_lost_bytes_come_back_from_a_link_or_a_backup_and_else_do_not(store: Sto
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE file_batches SET rows = rows - 1 WHERE batch = 'day-0'",
+        "UPDATE file_row_groups SET rows = rows - 1 WHERE batch = 'day-0'",
         "UPDATE batches SET rows_loaded = 1, rows_received = 2 WHERE batch = 'day-1'",
-        "UPDATE batches SET event_high_us = 5 WHERE batch = 'day-1'",
+        "UPDATE batches SET event_time_max_us = 5 WHERE batch = 'day-1'",
         "UPDATE files SET rows = 1",
         "UPDATE leases SET duration_us = 0",
     ],

@@ -78,7 +78,7 @@ def test_every_damage_to_a_file_is_found(store: Store, damage: str) -> None:
     ("change", "subject"),
     [
         (
-            "UPDATE file_batches SET rows = rows - 1 WHERE feed = 'flights' AND batch = 'day-0'",
+            "UPDATE file_row_groups SET rows = rows - 1 WHERE feed = 'flights' AND batch = 'day-0'",
             "batch flights/day-0",
         ),
         (

@@ -71,7 +71,7 @@ def test_hung_servers_are_asked_at_once_and_keep_no_answer_from_being_seen(hung,
 
 def test_a_server_that_answers_its_status_and_no_request_is_not_silent(refusing, tmp_path):
     seen = probing.observe(Server("r", "m", refusing, tmp_path, 1))
-    assert (seen.plan, seen.answered, seen.reached) == (7, None, True)
+    assert (seen.plan_id, seen.observed_version, seen.reached) == (7, None, True)
     plan = TrafficPlan("m", 7, "v2", None, 0, "v1", None, None)
     judged = judge(plan, seen, plan_age_us=60_000_000)
     assert judged.verdict is Verdict.FAIL
@@ -85,7 +85,7 @@ def test_a_server_that_ended_leaves_when_another_runs(refusing, tmp_path):
     first.release()
     assert servers.present(found) == (found[1],)
     gone = probing.observe(found[0])
-    assert (gone.reached, gone.plan) == (False, None), "another listens at its address"
+    assert (gone.reached, gone.plan_id) == (False, None), "another listens at its address"
     second.release()
     assert servers.present(found) == (found[1],), "an outage stays to be seen"
     elsewhere = Server("far", "m", refusing, tmp_path / "not here", 1)

@@ -149,7 +149,12 @@ def line(tmp_path: Path) -> Line:
     with store.ledger.write() as connection:
         connection.execute(
             insert(schema.traffic_plans).values(
-                plan=1, model="late", champion=row.version, share_ppm=0, shadow_ppm=0, committed_us=NOW_US
+                plan_id=1,
+                model="late",
+                champion=row.version,
+                share_ppm=0,
+                shadow_ppm=0,
+                committed_at_us=NOW_US,
             )
         )
     directory = tmp_path / "log"
@@ -157,7 +162,7 @@ def line(tmp_path: Path) -> Line:
     servers.announce(store, Server("s1", "late", "http://127.0.0.1:1", directory, NOW_US))
     lease = leases.acquire(store, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US)
     assert isinstance(lease, Lease)
-    version = load(row.version, row.digest, blobs.get(store, row.digest), created_us=NOW_US)
+    version = load(row.version, row.digest, blobs.get(store, row.digest), created_at_us=NOW_US)
     return Line(store, version, snapshot, directory, lease)
 
 

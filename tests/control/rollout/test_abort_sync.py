@@ -151,8 +151,8 @@ def test_a_machine_that_is_gone_delays_a_round_only_now_and_then(
     with world.store.ledger.write() as connection:
         connection.exec_driver_sql(f"UPDATE servers SET address = '{address}' WHERE server = 'far'")
     back, _ = probed(world)
-    assert (back.plan, back.verdict is Verdict.ERROR) == (1, False)
+    assert (back.plan_id, back.verdict is Verdict.ERROR) == (1, False)
     assert carry(world) == [version]
     assert world.plan().champion == before
-    assert probing.is_silent(first, first.probed_us + probing.SILENT_US - 1)
-    assert not probing.is_silent(first, first.probed_us + probing.SILENT_US)
+    assert probing.is_silent(first, first.probed_at_us + probing.SILENT_US - 1)
+    assert not probing.is_silent(first, first.probed_at_us + probing.SILENT_US)

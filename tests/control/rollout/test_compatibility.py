@@ -64,7 +64,7 @@ def test_a_version_that_the_binary_in_force_was_not_tried_with_is_not_rolled_out
     put_in_force(world, GREEN)
     version = world.add_version()
     judge(world, version, BLUE)
-    newest = world.row().rollout
+    newest = world.row().rollout_id
     with pytest.raises(RefusedError, match=rf"HF403.*{GREEN.id} was not tried with {version}") as refused:
         world.begin(version)
     assert refused.value.next_command == f"holdfast runtime test {GREEN.id} --version {version}"
@@ -72,7 +72,7 @@ def test_a_version_that_the_binary_in_force_was_not_tried_with_is_not_rolled_out
     judge(world, version, GREEN, Verdict.FAIL)
     with pytest.raises(RefusedError, match=r"did not pass its trial \(0\.2 apart\)"):
         world.begin(version)
-    assert world.row().rollout == newest
+    assert world.row().rollout_id == newest
     judge(world, version, GREEN)
     number = world.begin(version)
     assert number > newest
@@ -105,7 +105,7 @@ def test_a_binary_is_pushed_only_when_what_is_being_rolled_out_was_tried_with_it
         use(world, GREEN)
     judge(world, version, GREEN)
     assert pushing.to_try(world.store, MODEL, GREEN.id) == ()
-    assert use(world, GREEN) > plan.plan
+    assert use(world, GREEN) > plan.plan_id
 
 
 def test_no_roll_back_asks_what_was_tried(world: World) -> None:

@@ -56,7 +56,7 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
         live._before(connection, store, MODEL, live=False)
     assert post_promotion.carry(store, MODEL, world.lease, now_us=world.tick()) is None
     with store.ledger.read() as connection:
-        push = pushes.of_rollout_in(connection, promotion.rollout)
+        push = pushes.of_rollout_in(connection, promotion.rollout_id)
     assert push is not None
     assert push.outcome is PushOutcome.OPEN
     limits = replace(ConnectionLimits(), idle_seconds=7.0)
@@ -79,7 +79,7 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
             previous=first,
             shadow=heuristic,
             shadow_ppm=copied,
-            rollout=promotion.rollout,
+            rollout_id=promotion.rollout_id,
             now_us=world.tick(),
         )
         asked = {"reason": "it fails", "actor": "ann", "now_us": world.tick()}
@@ -91,6 +91,6 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
         drill_traffic.append(connection, before, drill, "is over", world.tick())
 
     move(world)
-    assert world.roll_back() == promotion.rollout
-    assert rollouts.get(store, promotion.rollout).state is State.ROLLING_BACK
+    assert world.roll_back() == promotion.rollout_id
+    assert rollouts.get(store, promotion.rollout_id).state is State.ROLLING_BACK
     assert answers()[0] == first

@@ -154,7 +154,7 @@ def test_harm_that_is_shown_when_a_newer_version_replaces_it_escapes_all_the_sam
     store = story.world.store
     with store.ledger.write() as connection:
         connection.exec_driver_sql(
-            f"UPDATE rollout_evidence SET log_e = log_bound + 1 WHERE rollout = {older} AND metric = 'errors'"
+            f"UPDATE rollout_evidence SET log_e = log_bound + 1 WHERE rollout_id = {older} AND metric = 'errors'"
         )
         for event in (Event.START, Event.COMPLETE, Event.CONFIRM):
             row = rollouts.newest_in(connection, "m")
@@ -341,8 +341,8 @@ def test_what_a_policy_asks_for_is_waited_for(begin):
         with store.ledger.write() as connection:
             connection.execute(
                 insert(schema.drills).values(
-                    kind="roll-back", model="m", verdict="pass", evidence="{}", explanation="done", actor="ann",
-                    started_us=now_us, ended_us=now_us, expires_us=now_us + believed_us,
+                    kind="roll-back", model="m", verdict="pass", evidence_json="{}", explanation="done", actor="ann",
+                    started_at_us=now_us, ended_at_us=now_us, expires_at_us=now_us + believed_us,
                 )
             )  # fmt: skip
 

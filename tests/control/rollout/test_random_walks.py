@@ -44,7 +44,7 @@ class Walk(RuleBasedStateMachine):
         """The rollout that decides about the traffic: the one that was moved last and had any."""
         rows = rollouts.of_model(self.world.store, rollout_world.MODEL)
         idle = (State.PENDING, State.CANCELLED)
-        return max((r for r in rows if r.state not in idle), key=lambda r: r.changed_us, default=None)
+        return max((r for r in rows if r.state not in idle), key=lambda r: r.changed_at_us, default=None)
 
     def running(self) -> bool:
         return any(row.running for row in rollouts.of_model(self.world.store, rollout_world.MODEL))
@@ -113,12 +113,12 @@ class Walk(RuleBasedStateMachine):
             assert newest.challenger not in plan.versions()
         if row is None or plan is None:
             return
-        assert plan.plan >= self.last_plan
-        self.last_plan = plan.plan
+        assert plan.plan_id >= self.last_plan
+        self.last_plan = plan.plan_id
         back_to = row.champion or plan.fallback
         match row.state:
             case State.CANARY:
-                share = Canary.from_json(row.policy).shares_ppm[row.step]
+                share = Canary.from_json(row.policy_json).shares_ppm[row.step]
                 assert (plan.champion, plan.challenger, plan.share_ppm) == (
                     row.champion,
                     row.challenger,
@@ -139,7 +139,7 @@ class Walk(RuleBasedStateMachine):
         with self.world.store.ledger.read() as connection:
             for row in rows[:1]:
                 told = events.newest(connection, subject=row.subject, limit=1)
-                assert told[0].at_us == row.changed_us
+                assert told[0].at_us == row.changed_at_us
 
     @invariant()
     def what_did_harm_is_not_promoted(self) -> None:

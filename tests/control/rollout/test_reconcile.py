@@ -128,7 +128,7 @@ def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World
     first = served.row().challenger
     second = served.add_version()
     served.promote(second)
-    promotion = served.row().rollout
+    promotion = served.row().rollout_id
     served.begin(served.add_version())
     served.champion_answers()
     served.reconcile()
@@ -324,7 +324,7 @@ def test_what_was_promoted_after_a_roll_back_is_taken_back_by_no_name(served: Wo
     served.roll_back()
     served.promote(served.add_version())
     assert served.row().state is State.PROMOTED
-    assert served.roll_back() == served.row().rollout
+    assert served.roll_back() == served.row().rollout_id
 
 
 def test_a_named_version_is_taken_back_or_nothing_is(served: World) -> None:

@@ -64,7 +64,7 @@ class Loop:
         return rollouts.newest(self.store, MODEL)
 
     def shadow(self) -> dict[str, MetricState]:
-        states = evidence.of_rollout(self.store, self.row.rollout)
+        states = evidence.of_rollout(self.store, self.row.rollout_id)
         return {state.metric: state for state in states if state.metric.startswith("shadow.")}
 
 
@@ -85,7 +85,7 @@ def started(world: World, serve: Start, challenger: str, policy: Canary) -> tupl
     newest = traffic_plans.newest(world.store, MODEL)
     assert newest is not None
     assert (newest.shadow, newest.challenger, newest.share_ppm) == (version, None, 0)
-    served.wait_for_plan(newest.plan)
+    served.wait_for_plan(newest.plan_id)
     return served, loop
 
 
@@ -187,7 +187,7 @@ def test_a_hanging_shadow_ends_its_rollout(world: World, serve: Start) -> None:
     served.stop(signal.SIGKILL)
     champion, challenger = world.names["half"], world.names["tenth"]
     hung = ShadowRecord(
-        "s1-1-1", now_us(), b"u", loop.row.rollout, challenger, "hung", 10_000_000, None, [], champion, "ok", 90, [0.5]
+        "s1-1-1", now_us(), b"u", loop.row.rollout_id, challenger, "hung", 10_000_000, None, [], champion, "ok", 90, [0.5]
     )  # fmt: skip
     [path] = (world.root / "log" / "s1").glob("*.log")
     with path.open("ab") as file:
@@ -207,7 +207,7 @@ def test_a_label_counts_once_whether_it_or_the_copy_came_first(world: World, lat
     log = world.root / "log" / "s1"
     log.mkdir(parents=True)
     servers.announce(world.store, Server("s1", MODEL, "http://127.0.0.1:1", log, now_us()))
-    number, at = loop.row.rollout, now_us()
+    number, at = loop.row.rollout_id, now_us()
     answer = PredictionRecord(
         "s1-1-1", at, at, b"u", "champion", champion, "", None, "ok", 900, [0.5], [["F1"]]
     )  # fmt: skip

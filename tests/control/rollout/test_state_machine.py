@@ -62,7 +62,7 @@ def _set(world: Any, state: State) -> None:
     with world.store.ledger.write() as connection:
         connection.execute(
             update(schema.rollouts)
-            .where(schema.rollouts.c.rollout == world.row().rollout)
+            .where(schema.rollouts.c.rollout_id == world.row().rollout)
             .values(state=state)
         )
 

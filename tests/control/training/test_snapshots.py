@@ -130,7 +130,7 @@ def test_training_learns_from_what_was_selected_and_says_so(store):
     assert about.selection_json == CHOSEN.to_json()
     assert about.rows == made.rows_trained
     _, (kept,) = cutting.show(store, snapshot)
-    assert (kept.seed, kept.rows_found, kept.rows_taken, kept.counts) == (5, 710, 478, made.left_out)
+    assert (kept.seed, kept.rows_total, kept.rows_selected, kept.counts) == (5, 710, 478, made.left_out)
     assert [(each.value, each.found, each.taken) for each in kept.slices] == [
         ("north", 532, 300),
         ("south", 178, 178),
@@ -241,7 +241,7 @@ def test_the_commands_make_show_and_compare_snapshots(tmp_path, monkeypatch, cap
     for day in range(3):
         run("ingest", "visits", str(delivery(tmp_path, day)), "--batch", f"d{day}")
     made = run("snapshot", "create")
-    assert made["rows_found"] == 470  # the hour before the held-out day is in neither
+    assert made["rows_total"] == 470  # the hour before the held-out day is in neither
     assert made["left_out"] == {"cap:site": 0, "filter:no_robots": 78}
     shown = run("snapshot", "show", str(made["snapshot"]))
     assert len(shown["selections"]) == 1  # type: ignore[arg-type]  # plain JSON

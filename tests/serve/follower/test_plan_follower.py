@@ -110,7 +110,7 @@ def test_a_value_that_is_no_number_holds_back_no_plan(world: World, serve: Start
     with world.store.ledger.write() as connection:
         connection.execute(
             insert(schema.online_features).values(
-                aggregate=RECENT.key, entity="JFK", known_us=1, value=float("inf"), table_version=2
+                aggregate=RECENT.key, entity="JFK", known_at_us=1, value=float("inf"), table_version=2
             )
         )
     world.plan("delay")
@@ -121,7 +121,7 @@ def test_a_value_that_is_no_number_holds_back_no_plan(world: World, serve: Start
     with world.store.ledger.write() as connection:
         connection.execute(text("ALTER TABLE online_features RENAME TO elsewhere"))
         connection.execute(
-            insert(schema.table_versions).values(table_version=3, committed_us=1, reason="load")
+            insert(schema.table_versions).values(table_version=3, committed_at_us=1, reason="load")
         )
     served.wait_for_plan(world.plan("half"))
     assert served.infer()[1]["model_version"] == world.names["half"]

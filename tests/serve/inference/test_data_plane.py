@@ -44,7 +44,7 @@ class Slow:
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[Plane]:
     data = sealed("half")
-    version = load("v1-0", sha256_hex(data), data, created_us=1)
+    version = load("v1-0", sha256_hex(data), data, created_at_us=1)
     log = LogWriter(tmp_path, "s1", MODEL)
     made = Plane(MODEL, log, lambda: 1)
     plan = TrafficPlan(MODEL, 1, "v1-0", None, 0, None, None, None)
@@ -93,7 +93,7 @@ def served(tmp_path: Path) -> Iterator[Callable[..., Plane]]:
         new: Contract, champion: str, challenger: str | None = None, previous: str | None = None
     ) -> Plane:
         data = {"old": sealed("half"), "new": sealed("tenth", new)}
-        loaded = {name: load(name, sha256_hex(file), file, created_us=1) for name, file in data.items()}
+        loaded = {name: load(name, sha256_hex(file), file, created_at_us=1) for name, file in data.items()}
         plan = TrafficPlan(MODEL, 1, champion, challenger, 1_000_000 if challenger else 0, previous, None, 1)
         plane = Plane(MODEL, log, lambda: 1)
         plane.serving = Serving.of(plan, {name: loaded[name] for name in plan.versions()})

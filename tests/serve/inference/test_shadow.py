@@ -40,7 +40,7 @@ class Session:
 
 def loaded(kind: str) -> LoadedVersion:
     data = sealed(kind)
-    return load(kind, sha256_hex(data), data, created_us=1)
+    return load(kind, sha256_hex(data), data, created_at_us=1)
 
 
 VERSIONS = {kind: loaded(kind) for kind in KINDS}

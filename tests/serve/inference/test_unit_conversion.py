@@ -34,7 +34,7 @@ def contract(**distance: Any) -> Contract:
 
 def plane_of(tmp_path: Path, champion: Contract, challenger: Contract | None = None) -> Plane:
     files = {"old": sealed("half", champion)} | ({"new": sealed("tenth", challenger)} if challenger else {})
-    versions = {name: load(name, sha256_hex(data), data, created_us=1) for name, data in files.items()}
+    versions = {name: load(name, sha256_hex(data), data, created_at_us=1) for name, data in files.items()}
     share = 1_000_000 if challenger else 0
     plan = TrafficPlan(
         MODEL, 1, "old", "new" if challenger else None, share, None, None, 1 if challenger else None

@@ -49,7 +49,7 @@ def load(store: Store, batch: str, rows: int, at: int, *, contract: str = "cc", 
 
 def take_out(store: Store, batch: str, feed: str = "flights") -> int:
     """Take `batch` out as a back-out does; the table version from which it is gone."""
-    parts, table = schema.file_batches, schema.files
+    parts, table = schema.file_row_groups, schema.files
     mine = (parts.c.feed == feed) & (parts.c.batch == batch)
     with store.ledger.write() as connection:
         version = batches.new_version(connection, f"back-out {batch}", 6)
@@ -189,8 +189,10 @@ def test_bounds_of_each_file_say_which_reach_a_moment(store: Store) -> None:
         stage.seal()
         batches.publish(store, Publication(manifest, tuple(facts), 100, 0, 0, 99, "x", "loaded"), now_us=5)
     with store.ledger.read() as connection:
-        assert [fact.rows for fact in data_files.entries(connection, "flights", 1, reaching_us=40)] == [60]
-        assert [fact.rows for fact in data_files.entries(connection, "flights", 1, reaching_us=39)] == [
+        assert [fact.rows for fact in data_files.entries(connection, "flights", 1, lookback_start_us=40)] == [
+            60
+        ]
+        assert [fact.rows for fact in data_files.entries(connection, "flights", 1, lookback_start_us=39)] == [
             40,
             60,
         ]

@@ -51,7 +51,7 @@ class History:
         )()
 
     def advance(self) -> int:
-        self.version = self.put("table_versions", committed_us=1, reason="x")
+        self.version = self.put("table_versions", committed_at_us=1, reason="x")
         return self.version
 
     def load(self, key: tuple[str, str] | None = None) -> None:
@@ -69,7 +69,7 @@ class History:
         self.put(
             "files", path=path, table_name=feed, feed=feed, rows=1, bytes=1, sha256="x", added_version=version
         )
-        self.put("file_batches", path=path, row_group=0, **common, rows=1)
+        self.put("file_row_groups", path=path, row_group=0, **common, rows=1)
         self.live[key] = epoch
         self.below.setdefault(Node.load(feed, batch, epoch), set())
 
@@ -81,7 +81,7 @@ class History:
         version = self.advance()
         for table, values in (
             ("batches", {"state": "backed_out"}),
-            ("file_batches", {"removed_version": version}),
+            ("file_row_groups", {"removed_version": version}),
         ):
             rows = schema.METADATA.tables[table]
             here = (rows.c.feed == key[0]) & (rows.c.batch == key[1]) & (rows.c.epoch == epoch)
@@ -92,7 +92,7 @@ class History:
             return
         tables = self.rng.sample(FEEDS, self.rng.randrange(1, 4))
         name = f"s{self.version}-{len(self.below):08x}"
-        self.put("snapshots", snapshot=name, table_version=self.version, contract_hash="c", created_us=1)
+        self.put("snapshots", snapshot=name, table_version=self.version, contract_hash="c", created_at_us=1)
         node = Node(Kind.SNAPSHOT, name)
         self.below[node] = set()
         for table in tables:
@@ -112,7 +112,7 @@ class History:
         name = f"v{number}-00000000"
         self.put("versions", version=name, model="m", number=number, digest=f"{number:064d}", bytes=1,
                  snapshot=snapshot.name, contract_hash="c", features_hash="f", learner="l", role="candidate",
-                 state="qualified", created_us=1)  # fmt: skip
+                 state="qualified", created_at_us=1)  # fmt: skip
         self.made.append(name)
         self.edge(snapshot, Node(Kind.VERSION, name))
 
@@ -120,16 +120,16 @@ class History:
         if not self.made:
             return
         version = self.rng.choice(self.made)
-        number = self.put("rollouts", model="m", challenger=version, state="promoted", step=0, policy="{}", started_us=1,
-                          step_started_us=1, changed_us=1, reason="r", actor="a")  # fmt: skip
+        number = self.put("rollouts", model="m", challenger=version, state="promoted", step=0, policy_json="{}", 
+                          started_at_us=1, step_started_at_us=1, changed_at_us=1, reason="r", actor="a")  # fmt: skip
         plan = self.put(
             "traffic_plans",
             model="m",
             champion=version,
             share_ppm=0,
             shadow_ppm=0,
-            rollout=number,
-            committed_us=1,
+            rollout_id=number,
+            committed_at_us=1,
         )
         node = Node(Kind.ROLLOUT, str(number))
         self.edge(Node(Kind.VERSION, version), node)
@@ -141,14 +141,14 @@ class History:
         if not quiet:
             return
         version = self.rng.choice(quiet)
-        self.put("usage", model="m", version=version, arm="champion", result="ok", minute_us=0, requests=1, rows=1,
-                 latency_sum_us=1, latency_buckets="{}")  # fmt: skip
+        self.put("request_counts", model="m", version=version, arm="champion", result="ok", minute_start_us=0,
+                 requests=1, rows=1, latency_sum_us=1, latency_buckets_json="{}")  # fmt: skip
         self.edge(Node(Kind.VERSION, version), Node(Kind.ANSWERS, version))
         if self.rng.random() < 0.5:
             prediction = f"p{version}"
-            self.put("labels", prediction=prediction, value=1.0, source="s", received_us=1, joined=1)
-            self.put("outcomes", prediction=prediction, model="m", version=version, arm="champion", probability=0.5,
-                     label=1.0, event_us=1, joined_us=1)  # fmt: skip
+            self.put("labels", prediction_id=prediction, value=1.0, source="s", received_at_us=1, joined=1)
+            self.put("outcomes", prediction_id=prediction, model="m", version=version, arm="champion", probability=0.5,
+                     label=1.0, event_time_us=1, joined_at_us=1)  # fmt: skip
             self.edge(Node(Kind.ANSWERS, version), Node(Kind.LABELS, version))
 
     def reach(self) -> dict[Node, set[Node]]:
@@ -215,7 +215,7 @@ def test_a_load_whose_files_were_let_go_is_in_no_snapshot(tmp_path: Path) -> Non
         history = History(connection, random.Random(1))
         history.load(("flights", "b0"))
         history.remove()
-        connection.execute(schema.file_batches.delete())
+        connection.execute(schema.file_row_groups.delete())
         history.load(("flights", "b1"))
         for _ in range(3):
             history.snapshot()

@@ -50,7 +50,7 @@ def _load(store: Store, batch: str, at: int) -> None:
         pl.col("at").cast(pl.Datetime("us", "UTC"))
     )
     manifest = Manifest.of(BatchId("flights", batch), 0, batch, "cc", ("id",)).counted(
-        rows_loaded=2, rows_quarantined=0, event_low_us=at, event_high_us=at, source="x", files=1
+        rows_loaded=2, rows_quarantined=0, event_time_min_us=at, event_time_max_us=at, source="x", files=1
     )
     with staging.staged(store.root) as stage:
         written = stage.write("flights", frame, manifest.as_dict(), event_time="at")
@@ -84,7 +84,7 @@ def _version_of(store: Store, snapshot: str) -> None:
                 learner="l",
                 role="candidate",
                 state="registered",
-                created_us=1,
+                created_at_us=1,
             )
         )
 

@@ -46,8 +46,8 @@ def load(
         manifest = manifest.counted(
             rows_loaded=10,
             rows_quarantined=0,
-            event_low_us=first,
-            event_high_us=first + 9,
+            event_time_min_us=first,
+            event_time_max_us=first + 9,
             source="x",
             files=1,
         )
@@ -164,7 +164,7 @@ def test_labels_that_come_due_make_a_new_cut_each_day(store: Store) -> None:
     assert names[0] == names[1]
     assert len({*names[1:4]}) == 3
     assert names[3] == names[4] == names[5]
-    assert [made.created_us // DAY_US for made in cuts] == [2, 2, 3, 4, 4, 4]
+    assert [made.created_at_us // DAY_US for made in cuts] == [2, 2, 3, 4, 4, 4]
 
 
 def test_an_unknown_table_of_a_cut_is_not_read(store: Store) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import re
 import sqlite3
@@ -12,15 +11,13 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import create_engine, text
 
 from holdfast.errors import IntegrityError, UnavailableError
-from holdfast.rollout import Canary
 from holdfast.store import Store
-from holdfast.store.db import events, migrate
+from holdfast.store.db import migrate
 from holdfast.store.db.ledger import Ledger
 from holdfast.store.db.schema import METADATA
-from holdfast.store.rollout import rollouts, traffic_plans
 
 
 def _definitions(path: Path) -> dict[str, list[str]]:
@@ -143,166 +140,3 @@ def test_a_postgresql_that_cannot_be_reached_says_so(tmp_path: Path, url: str) -
     pytest.importorskip("psycopg")
     with pytest.raises(UnavailableError, match=r"HF302.*cannot be opened"):
         Store.open(tmp_path, url)
-
-
-_POLICY = Canary(alpha=0.02).to_json()
-_TOLD = [f'told {number}: ünïcode, "quotes" and a\0nul' for number in range(2500)]
-
-
-def _old_rows(connection: Connection) -> None:
-    """Rows in every table that revision 0003 makes anew, and in those that they refer to, as revision 0001 has them."""
-
-    def put(table: str, **values: object) -> None:
-        names = ", ".join(values)
-        given = ", ".join(f":{name}" for name in values)
-        connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({given})"), values)
-
-    put("table_versions", committed_us=1, reason="ingest")
-    put("snapshots", snapshot="s1", table_version=1, contract_hash="c" * 64, created_us=1)
-    for number in (1, 2, 3):
-        put(
-            "versions",
-            version=f"v{number}",
-            model="m",
-            number=number,
-            digest=f"{number:064d}",
-            bytes=1,
-            snapshot="s1",
-            contract_hash="c" * 64,
-            features_hash="f" * 64,
-            learner="l",
-            role="candidate",
-            state="qualified",
-            created_us=1,
-        )
-    for challenger, champion, state in (
-        ("v1", None, "promoted"),
-        ("v2", "v1", "promoted"),
-        ("v3", "v2", "canary"),
-    ):
-        put(
-            "rollouts",
-            model="m",
-            challenger=challenger,
-            champion=champion,
-            state=state,
-            step=1,
-            policy=_POLICY,
-            started_us=10,
-            step_started_us=20,
-            changed_us=30,
-            reason=_TOLD[0],
-            actor="ada",
-        )
-    for metric in ("errors", "quality"):
-        put(
-            "rollout_evidence",
-            rollout=3,
-            metric=metric,
-            challenger_units=5,
-            challenger_total=1.5,
-            champion_units=50,
-            champion_total=2.25,
-            log_e=0.5,
-            log_bound=4.5,
-            state="{}",
-            updated_us=40,
-        )
-    for rollout, champion, challenger, share_ppm in ((1, "v1", None, 0), (3, "v2", "v3", 50_000)):
-        put(
-            "traffic_plans",
-            model="m",
-            champion=champion,
-            challenger=challenger,
-            share_ppm=share_ppm,
-            previous="v1",
-            fallback=None,
-            rollout=rollout,
-            committed_us=50,
-        )
-    put("servers", server="a", model="m", address="http://x", log_directory="/x", started_us=1)
-    put(
-        "probes",
-        server="a",
-        model="m",
-        plan=2,
-        intended="v2",
-        answered="v2",
-        verdict="pass",
-        explanation="seen",
-        probed_us=60,
-    )
-    for number, words in enumerate(_TOLD):
-        put("events", at_us=number, kind="batch.published", subject="m", actor="holdfast", explanation=words)
-    connection.execute(text("DELETE FROM events WHERE event = 7"))  # as a roll-back leaves gaps in a sequence
-
-
-_REBUILT = ("rollouts", "rollout_evidence", "traffic_plans", "probes", "events")
-
-
-def _rows(connection: Connection) -> dict[str, list[dict[str, object]]]:
-    found = {}
-    for name in _REBUILT:
-        read = connection.execute(text(f"SELECT * FROM {name}")).mappings()
-        found[name] = sorted((dict(row) for row in read), key=lambda row: repr(list(row.values())[:2]))
-    return found
-
-
-@pytest.mark.parametrize("of", ["0001", "0002"])
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_an_old_ledger_comes_through_with_its_rows(
-    of: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    """Rows are kept, numbers go on, foreign keys are whole, the story is a chain, the schema is the declared one (R12)."""
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    if kind == "postgresql":
-        server = request.getfixturevalue("postgres_server")
-        server.execute(f"CREATE DATABASE came_from_{of}")
-        url = server.url(f"came_from_{of}")
-    with monkeypatch.context() as patched:
-        patched.setattr(migrate, "upgrade", functools.partial(migrate.upgrade, to=of))
-        old = Ledger.open(url)
-    with old.write() as connection:
-        _old_rows(connection)
-    with old.read() as connection:
-        assert migrate.revision(connection) == of
-        before = _rows(connection)
-    old.close()
-
-    ledger = Ledger.open(url)
-    with ledger.read() as connection:
-        after = _rows(connection)
-        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-        if kind == "sqlite":
-            assert connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall() == []
-            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
-    for name in _REBUILT:
-        assert len(after[name]) == len(before[name])
-        for was, now in zip(before[name], after[name], strict=True):
-            assert now.items() >= was.items()
-            added = {column: now[column] for column in now.keys() - was.keys() - {"digest"}}
-            assert set(added.values()) <= {None, 0}, name
-
-    with ledger.write() as connection:
-        event = events.append(connection, at_us=9, kind="a.b", subject="m", explanation="after")
-        connection.execute(text("UPDATE rollouts SET state = 'promoted' WHERE rollout = 3"))
-        number = rollouts.insert_pending(
-            connection,
-            model="m",
-            challenger="v1",
-            champion="v3",
-            policy=_POLICY,
-            reason="",
-            actor="ada",
-            now_us=9,
-        )
-        plan = traffic_plans.append(connection, model="m", champion="v1", rollout=number, now_us=9)
-    assert (event, number, plan) == (len(_TOLD) + 1, 4, 3)
-    with ledger.read() as connection:
-        told = events.since(connection, 0, limit=len(_TOLD) + 1)
-    ledger.close()
-    digest = events.FIRST
-    for row in told:
-        digest = events.chained(digest, row.at_us, row.kind, row.subject, row.actor, row.explanation)
-        assert row.digest == digest
-    assert [row.explanation for row in told] == [*_TOLD[:6], *_TOLD[7:], "after"]

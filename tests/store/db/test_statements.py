@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def row(digit: str, **other: object) -> dict[str, object]:
-    return {"contract_hash": digit * 64, "contract": "{}", "first_us": 1, **other}
+    return {"contract_hash": digit * 64, "contract_json": "{}", "first_used_at_us": 1, **other}
 
 
 def kept(store: Store) -> list[str]:
@@ -50,8 +50,8 @@ def test_what_the_ledger_refuses_is_an_error_that_callers_know(
 
 
 OF = Prepared(
-    select(schema.contracts.c.contract_hash, schema.contracts.c.first_us)
-    .where(schema.contracts.c.first_us >= bindparam("since"))
+    select(schema.contracts.c.contract_hash, schema.contracts.c.first_used_at_us)
+    .where(schema.contracts.c.first_used_at_us >= bindparam("since"))
     .order_by(schema.contracts.c.contract_hash)
 )
 
@@ -85,7 +85,9 @@ def test_a_statement_that_fails_is_an_error_that_callers_know(store: Store) -> N
 
 
 LATER = Prepared(
-    update(schema.contracts).where(schema.contracts.c.first_us >= bindparam("since")).values(first_us=9)
+    update(schema.contracts)
+    .where(schema.contracts.c.first_used_at_us >= bindparam("since"))
+    .values(first_used_at_us=9)
 )
 
 

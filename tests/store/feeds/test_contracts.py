@@ -61,7 +61,7 @@ def test_a_compatible_change_goes_on_and_is_told(store: Store) -> None:
         changing.record(connection, wider.contract, change, now_us=2)
         changing.record(connection, wider.contract, None, now_us=3)
         (told,) = events.newest(connection, kind=changing.CHANGED)
-        assert [row.first_us for row in contracts.everything(connection)] == [1, 2]
+        assert [row.first_used_at_us for row in contracts.everything(connection)] == [1, 2]
     assert (told.subject, "bound widened" in told.explanation) == ("pings", True)
 
 

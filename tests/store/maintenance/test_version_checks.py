@@ -28,8 +28,8 @@ DECIDING = {
         "rows_received",
         "rows_loaded",
         "rows_quarantined",
-        "event_low_us",
-        "event_high_us",
+        "event_time_min_us",
+        "event_time_max_us",
         "table_version",
     ),
     "files": (
@@ -38,12 +38,12 @@ DECIDING = {
         "rows",
         "bytes",
         "sha256",
-        "event_low_us",
-        "event_high_us",
+        "event_time_min_us",
+        "event_time_max_us",
         "added_version",
         "removed_version",
     ),
-    "file_batches": ("path", "row_group", "batch", "epoch", "rows", "removed_version"),
+    "file_row_groups": ("path", "row_group", "batch", "epoch", "rows", "removed_version"),
     "snapshots": ("snapshot", "table_version"),
     "snapshot_tables": ("table_name", "rows", "files"),
     "contracts": ("contract_hash", "contract"),
@@ -86,7 +86,7 @@ def test_a_changed_number_is_found(pristine: Path, tmp_path: Path, table: str, c
         if (
             table == "files"
             and column.startswith("event_")
-            and (flipped > value) == (column == "event_high_us")
+            and (flipped > value) == (column == "event_time_max_us")
         ):
             continue  # wider bounds of a compacted file cost a reader a look, and no row
         raw = sqlite3.connect(root / "ledger.db")

@@ -44,10 +44,10 @@ def store(tmp_path: Path) -> Store:
     store = Store.open(tmp_path / "store")
     with store.ledger.write() as connection:
         connection.execute(
-            insert(schema.table_versions).values(table_version=1, committed_us=0, reason="load")
+            insert(schema.table_versions).values(table_version=1, committed_at_us=0, reason="load")
         )
         for name in ("s1", "s2"):
-            row = {"snapshot": name, "table_version": 1, "contract_hash": "c" * 64, "created_us": 0}
+            row = {"snapshot": name, "table_version": 1, "contract_hash": "c" * 64, "created_at_us": 0}
             connection.execute(insert(schema.snapshots).values(row))
     return store
 
@@ -114,7 +114,7 @@ def test_the_champion_is_what_the_newest_plan_says(store: Store) -> None:
             "champion": row.version,
             "share_ppm": 0,
             "shadow_ppm": 0,
-            "committed_us": 0,
+            "committed_at_us": 0,
         }
         with store.ledger.write() as connection:
             connection.execute(insert(schema.traffic_plans).values(plan))

@@ -28,11 +28,11 @@ def _ended(store: Store, verdict: Verdict, at_us: int, kind: DrillKind = BACK, m
         store,
         number,
         verdict=verdict,
-        took_us=7,
+        measured_duration_us=7,
         evidence={"servers": ["s1"], "ms": 1.5},
         explanation="seen",
         now_us=at_us + 1,
-        expires_us=at_us + 100,
+        expires_at_us=at_us + 100,
     )
     return number
 
@@ -40,7 +40,12 @@ def _ended(store: Store, verdict: Verdict, at_us: int, kind: DrillKind = BACK, m
 def test_a_drill_is_a_row_from_its_beginning_on(store: Store) -> None:
     number = drills.begin(store, BACK, "m", actor="ann", now_us=5)
     (found,) = drills.unfinished(store, "m")
-    assert (found.drill, found.verdict, found.took_us, found.expires_us) == (number, Verdict.ERROR, None, 5)
+    assert (found.drill_id, found.verdict, found.measured_duration_us, found.expires_at_us) == (
+        number,
+        Verdict.ERROR,
+        None,
+        5,
+    )
     with store.ledger.write() as connection:
         drills.note(connection, number, {"plan": 3})
     assert drills.unfinished(store, "m")[0].evidence == {"plan": 3}
@@ -50,8 +55,17 @@ def test_a_drill_is_a_row_from_its_beginning_on(store: Store) -> None:
 def test_how_it_ended_is_kept_and_told(store: Store) -> None:
     number = _ended(store, Verdict.PASS, 10)
     (found,) = drills.of_model(store, "m")
-    assert (found.drill, found.kind, found.verdict, found.took_us) == (number, BACK, Verdict.PASS, 7)
-    assert (found.evidence, found.ended_us, found.expires_us) == ({"servers": ["s1"], "ms": 1.5}, 11, 110)
+    assert (found.drill_id, found.kind, found.verdict, found.measured_duration_us) == (
+        number,
+        BACK,
+        Verdict.PASS,
+        7,
+    )
+    assert (found.evidence, found.ended_at_us, found.expires_at_us) == (
+        {"servers": ["s1"], "ms": 1.5},
+        11,
+        110,
+    )
     assert drills.unfinished(store, "m") == ()
     with store.ledger.read() as connection:
         (told,) = events.newest(connection, kind="drill.ended")
@@ -65,8 +79,8 @@ def test_what_is_tried_again_and_again_hides_nothing(store: Store) -> None:
         _ended(store, Verdict.FAIL, at_us, kind=DrillKind.RESTORE)
         _ended(store, Verdict.INCONCLUSIVE, at_us)
     found = drills.of_model(store, "m")
-    assert [each.drill for each in found] == sorted((each.drill for each in found), reverse=True)
-    assert found[-1].drill == passed
+    assert [each.drill_id for each in found] == sorted((each.drill_id for each in found), reverse=True)
+    assert found[-1].drill_id == passed
     assert ready(found, BACK, 109).ready
     assert not ready(found, DrillKind.RESTORE, 60).ready
     assert drills.of_model(store, "other") == ()

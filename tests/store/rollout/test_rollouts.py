@@ -23,16 +23,16 @@ MODEL = {"model": "m", "policy": Canary().to_json(), "reason": "r", "actor": "a"
 def store(tmp_path: Path) -> Store:
     store = Store.open(tmp_path)
     with store.ledger.write() as connection:
-        connection.execute(insert(schema.table_versions).values(committed_us=1, reason="t"))
+        connection.execute(insert(schema.table_versions).values(committed_at_us=1, reason="t"))
         connection.execute(
-            insert(schema.snapshots).values(snapshot="s", table_version=1, contract_hash="c", created_us=1)
+            insert(schema.snapshots).values(snapshot="s", table_version=1, contract_hash="c", created_at_us=1)
         )
         for number, name in enumerate(("v1", "v2"), start=1):
             connection.execute(
                 insert(schema.versions).values(
                     version=name, model="m", number=number, digest=name, bytes=1, snapshot="s",
                     contract_hash="c", features_hash="f", learner="l", role="candidate",
-                    state="qualified", created_us=1,
+                    state="qualified", created_at_us=1,
                 )
             )  # fmt: skip
     return store
@@ -84,7 +84,7 @@ def test_the_newest_plan_of_a_model_counts_and_plans_only_grow(store: Store) -> 
     found = traffic_plans.newest_committed(store, "m")
     assert found is not None
     assert second > first
-    assert (found.plan.plan, found.plan.champion, found.committed_us) == (second, "v2", 6)
+    assert (found.plan.plan_id, found.plan.champion, found.committed_at_us) == (second, "v2", 6)
 
 
 def test_what_is_not_there_is_said_to_be_missing(store: Store) -> None:

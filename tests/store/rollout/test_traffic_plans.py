@@ -27,9 +27,9 @@ def connection() -> Iterator[Connection]:
 
 
 def put(connection: Connection, model: str, named: list[str | None]) -> list[int]:
-    values = {"model": model, "champion": "v1", "share_ppm": 0, "shadow_ppm": 0, "committed_us": 1}
+    values = {"model": model, "champion": "v1", "share_ppm": 0, "shadow_ppm": 0, "committed_at_us": 1}
     made = [
-        connection.execute(insert(schema.traffic_plans).values(**values, configuration=each))
+        connection.execute(insert(schema.traffic_plans).values(**values, serving_config=each))
         for each in named
     ]
     return [each.inserted_primary_key[0] for each in made]
@@ -42,7 +42,7 @@ def test_what_is_in_force_is_the_last_two_spells(connection: Connection, named: 
     put(connection, "other", ["c-c", "c-a"])
     asked = [(number, each) for number, each in zip(numbers, named, strict=True) if each is not None]
     spells = [next(spell) for _, spell in itertools.groupby(asked, key=lambda pair: pair[1])]
-    assert traffic_plans.in_force(connection, model, "configuration") == tuple(reversed(spells[-2:]))
+    assert traffic_plans.in_force(connection, model, "serving_config") == tuple(reversed(spells[-2:]))
 
 
 def test_one_configuration_that_was_ever_named_is_found_without_reading_every_plan(
@@ -54,7 +54,7 @@ def test_one_configuration_that_was_ever_named_is_found_without_reading_every_pl
     assert raw is not None
     raw.row_factory = lambda _cursor, row: rows.append(row) or row
     try:
-        assert traffic_plans.in_force(connection, "old", "configuration") == ((first, "c-a"),)
+        assert traffic_plans.in_force(connection, "old", "serving_config") == ((first, "c-a"),)
     finally:
         raw.row_factory = None
     assert 0 < len(rows) <= 4

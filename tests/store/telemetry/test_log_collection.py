@@ -58,7 +58,7 @@ def prediction(
     return PredictionRecord(
         id=f"s1-{segment}-{number}",
         at_us=at_us,
-        event_us=at_us - 1000,
+        event_time_us=at_us - 1000,
         unit=(unit or f"u{number}").encode(),
         arm=arm,
         version="v2" if arm == "challenger" else "v1",
@@ -123,7 +123,13 @@ def test_every_answered_row_is_in_a_registered_file(store, logs, lease):
     log(logs, prediction(1, rows=2), prediction(2))
     round_(store, lease)
     (file,) = prediction_files.files(store)
-    assert (file.rows, file.number_low, file.number_high, file.server, file.segment) == (3, 1, 2, "s1", 1)
+    assert (file.rows, file.record_number_min, file.record_number_max, file.server, file.segment) == (
+        3,
+        1,
+        2,
+        "s1",
+        1,
+    )
     found = prediction_files.answers(store, ["s1-1-1/1", "s1-1-2/0", "s1-1-9/0", "nonsense"]).answers
     assert set(found) == {"s1-1-1/1", "s1-1-2/0"}
 
@@ -134,7 +140,7 @@ def test_a_label_is_joined_with_its_row(store, logs, lease):
     assert round_(store, lease) == (2, 1)
     with store.ledger.read() as connection:
         (row,) = connection.execute(select(schema.outcomes)).all()
-    assert (row.prediction, row.label, row.probability, row.version, row.event_us) == (
+    assert (row.prediction, row.label, row.probability, row.version, row.event_time_us) == (
         "s1-1-1/1",
         0.0,
         0.25,
@@ -151,7 +157,7 @@ def test_the_same_label_again_counts_once_and_another_value_is_refused(store, lo
     log(logs, *[label(1)] * 1000, label(1, 0.0))
     round_(store, lease)
     assert labels.count(store) == (1, 0)
-    assert log_positions.totals(store).refused == 3
+    assert log_positions.totals(store).rejected_labels == 3
     told = story(store, "labels.refused")
     assert len(told) == 2
     assert "contradict an earlier label" in told[0].explanation
@@ -262,9 +268,11 @@ def test_of_two_collectors_one_is_refused_and_nothing_counts_twice(store, logs, 
 
 def running_rollout(store):
     with store.ledger.write() as connection:
-        connection.execute(insert(schema.table_versions).values(committed_us=NOW, reason="test"))
+        connection.execute(insert(schema.table_versions).values(committed_at_us=NOW, reason="test"))
         connection.execute(
-            insert(schema.snapshots).values(snapshot="s", table_version=1, contract_hash="c", created_us=NOW)
+            insert(schema.snapshots).values(
+                snapshot="s", table_version=1, contract_hash="c", created_at_us=NOW
+            )
         )
         for number in (1, 2):
             connection.execute(
@@ -280,7 +288,7 @@ def running_rollout(store):
                     learner="l",
                     role="candidate",
                     state="qualified",
-                    created_us=NOW,
+                    created_at_us=NOW,
                 )
             )
         number = rollouts.insert_pending(
@@ -360,7 +368,7 @@ def test_labels_that_come_together_are_compared_within_an_hour_and_a_share(store
     with store.ledger.write() as connection:
         for at_us, share_ppm in ((NOW, 10_000), (NOW + day, 500_000)):
             traffic_plans.append(
-                connection, model=MODEL, champion="v1", challenger="v2", share_ppm=share_ppm, rollout=number, now_us=at_us
+                connection, model=MODEL, champion="v1", challenger="v2", share_ppm=share_ppm, rollout_id=number, now_us=at_us
             )  # fmt: skip
     at = 0
     for since_us, value, ours, theirs in ((NOW, 0.25, 3, 297), (NOW + day, 0.85, 100, 100)):

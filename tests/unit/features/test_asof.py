@@ -77,8 +77,8 @@ def read_at(made: Aggregate, rows: list[Row], entity: str | None, at: int | None
 
 def table_of(made: Aggregate, rows: pl.DataFrame) -> OnlineTable:
     table = OnlineTable()
-    for entity, known_us, value in rows.iter_rows():
-        table.add(made.name, entity, known_us, value)
+    for entity, known_at_us, value in rows.iter_rows():
+        table.add(made.name, entity, known_at_us, value)
     return table
 
 
@@ -159,9 +159,9 @@ def test_the_last_window_and_a_new_batch_give_what_all_rows_give(
     recent = [row for row in old if row[1] is None or row[1] > oldest_new - history_us]
     whole = aggregate_rows(made, frame_of(old + new))
     update = aggregate_rows(made, frame_of(new[::-1] + recent), from_us=changed)
-    assert update.equals(whole.filter(pl.col("known_us") >= changed))
-    before = aggregate_rows(made, frame_of(old)).filter(pl.col("known_us") < changed)
-    assert before.equals(whole.filter(pl.col("known_us") < changed))  # what was published stays true
+    assert update.equals(whole.filter(pl.col("known_at_us") >= changed))
+    before = aggregate_rows(made, frame_of(old)).filter(pl.col("known_at_us") < changed)
+    assert before.equals(whole.filter(pl.col("known_at_us") < changed))  # what was published stays true
 
 
 @pytest.mark.parametrize("how", ["mean", "last", "count"])
@@ -199,7 +199,7 @@ def test_the_mean_of_finite_values_is_finite(values: list[float], mean: float) -
 def test_a_value_is_known_from_the_very_moment_on() -> None:
     made = aggregate("last")
     table = aggregate_rows(made, frame_of([("EWR", START, 5.0)]))
-    assert table["known_us"].to_list() == [START + minutes * MINUTE for minutes in (10, 20, 30)]
+    assert table["known_at_us"].to_list() == [START + minutes * MINUTE for minutes in (10, 20, 30)]
     online = table_of(made, table)
     known = START + 10 * MINUTE  # five minutes until it reaches us, five more to the grid
     stale = START + 60 * MINUTE  # the last moment of the grid with a value, and a window more
@@ -236,7 +236,7 @@ def test_instants_of_another_unit_and_zone_are_the_same_instants() -> None:
 
 def test_no_rows_make_no_rows() -> None:
     empty = aggregate_rows(aggregate(), frame_of([("EWR", START, None), (None, START, 1.0)]))
-    assert empty.schema == {"entity": pl.String, "known_us": pl.Int64, "value": pl.Float64}
+    assert empty.schema == {"entity": pl.String, "known_at_us": pl.Int64, "value": pl.Float64}
     assert empty.is_empty()
     assert first_changed_us(aggregate(), frame_of([])) is None
 

@@ -9,7 +9,7 @@ ANSWER = Answer("s1-2-5/0", "m", "v1", "champion", None, b"u", 0.3, 17, 16)
 def settled(prediction, *, waited_us=PATIENCE_US + 1, frontiers=None, servers=("s1",)):
     (found,) = settle(
         [Label(prediction, 1.0, 1000)],
-        {ANSWER.prediction: ANSWER},
+        {ANSWER.prediction_id: ANSWER},
         {"s1": Frontier(2, 9)} if frontiers is None else frontiers,
         frozenset(servers),
         now_us=1000 + waited_us,

@@ -11,7 +11,7 @@ def outcomes(rows, days=3, versions=("v1", "v2"), seed=1):
     probability = random.uniform(0.02, 0.98, rows)
     return Outcomes(
         version=random.choice(versions, rows),
-        event_us=random.integers(0, days * DAY_US, rows),
+        event_time_us=random.integers(0, days * DAY_US, rows),
         probability=probability,
         label=(random.uniform(size=rows) < probability).astype(float),
     )

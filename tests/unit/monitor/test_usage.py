@@ -57,4 +57,4 @@ def test_minutes_outside_the_window_are_left_out():
     found = use(
         [row(minute=1), row(minute=20)], since_us=10 * MINUTE, until_us=30 * MINUTE, silent_after_us=MINUTE
     )
-    assert [minute.minute_us for minute in found.minutes] == [20 * MINUTE]
+    assert [minute.minute_start_us for minute in found.minutes] == [20 * MINUTE]

@@ -41,12 +41,13 @@ def test_reading_order_stays(drawn: list[tuple[int, int, str | None]], target: i
     groups = plan(files, target_rows=target)
     grouped = {file.path for group in groups for file in group}
     after = [
-        (file.event_low_us or 0, 0, n, [file.path])
+        (file.event_time_min_us or 0, 0, n, [file.path])
         for n, file in enumerate(files)
         if file.path not in grouped
     ]
     after += [
-        (group[0].event_low_us or 0, 1, n, [file.path for file in group]) for n, group in enumerate(groups)
+        (group[0].event_time_min_us or 0, 1, n, [file.path for file in group])
+        for n, group in enumerate(groups)
     ]
     assert [path for *_, paths in sorted(after) for path in paths] == [file.path for file in files]
 
@@ -60,7 +61,9 @@ def test_rows_are_rewritten_rarely_however_often_it_runs() -> None:
         for group in plan(files):
             rows = sum(file.rows for file in group)
             at = files.index(group[0])
-            files[at : at + len(group)] = [TableFile(f"g{number}-{at}", rows, group[0].event_low_us, "cc")]
+            files[at : at + len(group)] = [
+                TableFile(f"g{number}-{at}", rows, group[0].event_time_min_us, "cc")
+            ]
             copied += rows
         most = max(most, len(files))
     assert most <= 12

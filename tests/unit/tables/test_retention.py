@@ -45,10 +45,10 @@ def test_nothing_that_is_needed_goes_and_everything_else_does(
     files, cuts = store
     shown = plan(files, cuts, now_us=NOW_US, keep_us=KEEP_US, newest=newest)
     gone = {file.path for file in shown.files}
-    ages = sorted(((cut.created_us, cut.table_version, cut.snapshot) for cut in cuts), reverse=True)
+    ages = sorted(((cut.created_at_us, cut.table_version, cut.snapshot) for cut in cuts), reverse=True)
     youngest = {name for *_, name in ages[:newest]}
     for cut in cuts:
-        must = bool(cut.needed_by) or cut.snapshot in youngest or cut.created_us > NOW_US - KEEP_US
+        must = bool(cut.needed_by) or cut.snapshot in youngest or cut.created_at_us > NOW_US - KEEP_US
         assert (cut.snapshot in shown.pinned) == must
         if must:
             assert not _reads(cut, files) & gone

@@ -83,7 +83,7 @@ def test_one_id_in_common_holds_no_history_back() -> None:
 def test_a_delivery_that_reaches_back_waits_for_its_sibling_all_the_same() -> None:
     """The first rows of day 2 are of the evening before, which both feeds have."""
     both = _came("a1", "b1", "a2")
-    both["a"][1] = replace(both["a"][1], event_low_us=17)
+    both["a"][1] = replace(both["a"][1], event_time_min_us=17)
     assert held_back(both) == (("a", "d2", 0),)
 
 

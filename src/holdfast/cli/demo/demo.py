@@ -269,7 +269,7 @@ class Story:
         stage.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the roll-back")
         returned, reached = self._rollout(), blast(done.plan)
         clean = status(stage.store, stage.project.model.name, now_us=now_us())["plan"]["champion"]
-        seconds = rollouts.rollback_seconds(stage.store, returned.rollout)
+        seconds = rollouts.rollback_seconds(stage.store, returned.rollout_id)
         self._report.say(
             f"  [green]backed out[/]; {clean}, which never saw the file, answers after {seconds:.2f} s"
         )
@@ -318,7 +318,7 @@ class Story:
             "version": version,
             "requests_to_detect": tally.requests - requests,
             "bad_answers": tally.by_version.get(version, 0),
-            "rollback_seconds": rollouts.rollback_seconds(self._stage.store, ended.rollout),
+            "rollback_seconds": rollouts.rollback_seconds(self._stage.store, ended.rollout_id),
             "rolled_back_by": ended.actor if ended.state is State.ROLLED_BACK else None,
             "reason": ended.reason,
         }

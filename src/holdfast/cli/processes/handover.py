@@ -72,12 +72,12 @@ class Succession:
         if found is None:
             return None
         number, row = found
-        command = OWN if row.binary == self._own else row.command
+        command = OWN if row.runtime == self._own else row.command
         if not command:
-            self._tell(f"nobody said how {row.binary} is started: holdfast runtime register -- COMMAND")
+            self._tell(f"nobody said how {row.runtime} is started: holdfast runtime register -- COMMAND")
             return None
         self._trouble = ""
-        return number, row.binary, command
+        return number, row.runtime, command
 
     def _replace(self, group: Group, number: int, binary: str, command: Sequence[str]) -> None:
         self._say(f"starting {binary} beside {self._runs}")
@@ -106,7 +106,7 @@ class Succession:
             return True
         try:
             with Asking(server) as asking:
-                seen = convergence.as_binary(plan.plan, binary, plan.intended)
+                seen = convergence.as_binary(plan.plan_id, binary, plan.intended)
                 return seen(asking) is not None
         except FAILURES:
             return False

@@ -57,11 +57,11 @@ class BackedOut:
     """What is true after a back-out. "carried_on": it was begun before, and this call ended it."""
 
     state: Told
-    backout: int
+    backout_id: int
     plan: Plan
     reason: str
     actor: str
-    asked_us: int
+    requested_at_us: int
 
 
 def plan_back_out(store: Store, feeds: Sequence[Feed], batch: BatchId) -> Plan:
@@ -108,11 +108,11 @@ def back_out(
             # A correction that came after this was asked for is nobody's to take out.
             there = [load for load in backouts.live(connection, [batch.feed], batch.batch) if load in asked]
         if newest is not None and newest.state is State.UNDER_WAY:
-            _finish(store, newest.backout, now_us)
+            _finish(store, newest.backout_id, now_us)
             before = "carried_on"
             continue  # it may have been about an earlier load than the one that is asked for
         if newest is not None and not there:
-            return _told(store, before, newest.backout)
+            return _told(store, before, newest.backout_id)
         number = _begin(store, feeds, batch, reason, actor, now_us)
         if number is not None:
             return _told(store, "backed_out", _finish(store, number, now_us))
@@ -123,7 +123,7 @@ def carry_on(store: Store, *, now_us: int) -> list[int]:
     """End every back-out that is under way; their numbers. What the control loop does in each round."""
     with store.ledger.read() as connection:
         waiting = backouts.under_way(connection)
-    return [_finish(store, row.backout, now_us) for row in waiting]
+    return [_finish(store, row.backout_id, now_us) for row in waiting]
 
 
 def _begin(
@@ -213,7 +213,7 @@ def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
         plan = plan_of(connection, store, batch, going, forgotten, left)
         backouts.advance(connection, row, steps_done=plan.at_once, now_us=now_us, plan=plan)
         version = backouts.remove(connection, plan.loads, reason=f"back out {batch}", now_us=now_us)
-        backouts.note(connection, row.backout, plan.loads, removed_version=version)
+        backouts.note(connection, row.backout_id, plan.loads, removed_version=version)
         for each in forgotten:
             online_features.upsert(connection, each.values, version)
             online_features.register(connection, each.definitions, version)
@@ -221,9 +221,9 @@ def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
             _tell(connection, step, row, plan, now_us)
         for feed in dict.fromkeys(feed for feed, _, _ in plan.loads):
             feeds_rows.settle(connection, feed, reason=f"{batch} was backed out", now_us=now_us)
-        tombstones.record(store.root, connection, plan.loads, backout=row.backout, at_us=now_us)
+        tombstones.record(store.root, connection, plan.loads, backout=row.backout_id, at_us=now_us)
         fault_point("backout.before_removal")
-        return backouts.get(connection, row.backout)
+        return backouts.get(connection, row.backout_id)
 
 
 def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> BackoutRow:
@@ -233,7 +233,7 @@ def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> Bac
         carry_out(connection, store, model, reason=reason, actor=row.actor, now_us=now_us)
         backouts.advance(connection, row, steps_done=row.steps_done + 1, now_us=now_us)
         fault_point("backout.before_step")
-        return backouts.get(connection, row.backout)
+        return backouts.get(connection, row.backout_id)
 
 
 def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: Plan, now_us: int) -> None:
@@ -242,9 +242,9 @@ def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: Plan, now_
         case SuspectLoad():
             _suspect(connection, step, row, now_us)
         case TaintSnapshots():
-            taints.add(connection, "snapshot", step.snapshots, backout=row.backout, now_us=now_us)
+            taints.add(connection, "snapshot", step.snapshots, backout=row.backout_id, now_us=now_us)
         case TaintVersions():
-            taints.add(connection, "version", step.versions, backout=row.backout, now_us=now_us)
+            taints.add(connection, "version", step.versions, backout=row.backout_id, now_us=now_us)
         case RemoveRows():
             reached = blast(plan)
             events.append(
@@ -284,4 +284,4 @@ def _suspect(connection: Transaction, step: SuspectLoad, row: BackoutRow, now_us
 def _told(store: Store, state: Told, backout: int) -> BackedOut:
     with store.ledger.read() as connection:
         row = backouts.get(connection, backout)
-    return BackedOut(state, backout, row.plan, row.reason, row.actor, row.asked_us)
+    return BackedOut(state, backout, row.plan, row.reason, row.actor, row.requested_at_us)

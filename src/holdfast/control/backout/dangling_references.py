@@ -38,7 +38,7 @@ class _Asked:
     column: str
     feed: str
     key: str
-    reaching_us: int | None
+    lookback_start_us: int | None
 
 
 def dependents(connection: Transaction, going: Sequence[LoadKey]) -> tuple[Dependent, ...]:
@@ -57,7 +57,7 @@ def dangling(store: Store, going: Sequence[LoadKey]) -> Dangling:
         basis = batches.current_version(connection)
         found = dependents(connection, going)
     asked = dict.fromkeys(
-        _Asked(each.load, each.column, each.to_load[0], each.to_key, each.reaching_us) for each in found
+        _Asked(each.load, each.column, each.to_load[0], each.to_key, each.lookback_start_us) for each in found
     )
     counted = ((each, _rows(store, each, going, basis)) for each in asked)
     return Dangling(
@@ -71,7 +71,7 @@ def _rows(store: Store, asked: _Asked, going: Sequence[LoadKey], basis: int) -> 
         mine = backouts.files_of(connection, asked.load[0], [asked.load])
         leave = backouts.files_of(connection, asked.feed, [load for load in going if load[0] == asked.feed])
         stay = data_files.entries(
-            connection, asked.feed, basis, reaching_us=asked.reaching_us, held_back=list(going)
+            connection, asked.feed, basis, lookback_start_us=asked.lookback_start_us, held_back=list(going)
         )
     values = _left(store, mine, asked.column, None)
     if values is None:

@@ -72,7 +72,7 @@ def forget(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str) -
         basis = batches.current_version(connection)
         known = online_features.definitions(connection, feed)
         leaving = backouts.files_of(connection, feed, loads)
-    aggregates = [Aggregate.from_dict(json.loads(each.definition)) for each, _ in known]
+    aggregates = [Aggregate.from_dict(json.loads(each.definition_json)) for each, _ in known]
     if not aggregates:
         return Forgotten(feed, basis, (), (), (), None, None)
     removed = _read_leaving(store, leaving, aggregates)
@@ -90,10 +90,10 @@ def forget(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str) -
         tuple(values),
         tuple(aggregate.key for aggregate in touched),
         complete,
-        min((value.known_us for value in values), default=None),
+        min((value.known_at_us for value in values), default=None),
         max(
             (
-                value.known_us + each.window_us
+                value.known_at_us + each.window_us
                 for each in touched
                 for value in values
                 if value.aggregate == each.key
@@ -133,9 +133,9 @@ def _changed(
         span = found
         entities = removed[aggregate.by].cast(pl.String).drop_nulls().unique().sort().to_list()
     rows = _staying(store, connection, aggregate, basis, loads, event_time, span)
-    made = {(value.entity, value.known_us): value for value in _made(aggregate, rows, span)}
+    made = {(value.entity, value.known_at_us): value for value in _made(aggregate, rows, span)}
     there = {
-        (value.entity, value.known_us): value
+        (value.entity, value.known_at_us): value
         for value in online_features.between(connection, aggregate.key, entities, *span)
     }
     only = None if entities is None else frozenset(entities)
@@ -145,9 +145,9 @@ def _changed(
         if (only is None or place[0] in only) and (place not in there or there[place].value != value.value)
     ]
     return new + [
-        OnlineValue(aggregate.key, entity, known_us, None)
-        for entity, known_us in there
-        if (entity, known_us) not in made
+        OnlineValue(aggregate.key, entity, known_at_us, None)
+        for entity, known_at_us in there
+        if (entity, known_at_us) not in made
     ]
 
 
@@ -169,8 +169,8 @@ def _staying(
     oldest_us = span[0] - aggregate.window_us - aggregate.available_after_us
     found = [
         fact
-        for fact in data_files.entries(connection, feed, basis, reaching_us=oldest_us, held_back=loads)
-        if fact.event_low_us is None or fact.event_low_us < span[1]
+        for fact in data_files.entries(connection, feed, basis, lookback_start_us=oldest_us, held_back=loads)
+        if fact.event_time_min_us is None or fact.event_time_min_us < span[1]
     ]
     oldest = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=oldest_us)
     return data_files.read(store.root, found, columns, at_least=(event_time, oldest))
@@ -179,7 +179,7 @@ def _staying(
 def _made(aggregate: Aggregate, rows: pl.DataFrame, span: Span) -> list[OnlineValue]:
     if not _counts(aggregate, rows):
         return []
-    made = aggregate_rows(aggregate, rows, from_us=span[0]).filter(pl.col("known_us") < span[1])
+    made = aggregate_rows(aggregate, rows, from_us=span[0]).filter(pl.col("known_at_us") < span[1])
     return [OnlineValue(aggregate.key, *row) for row in made.iter_rows()]
 
 

@@ -24,7 +24,7 @@ class Rebuilt:
     snapshot: str
     version: str
     state: str
-    rollout: int | None
+    rollout_id: int | None
 
     def as_dict(self) -> dict[str, Any]:
         """The result in plain JSON types."""

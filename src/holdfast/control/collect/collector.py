@@ -65,8 +65,8 @@ def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
             waiting = labels.waiting(connection, after=last, limit=LABELS_AT_ONCE)
         if not waiting:
             return done
-        last = waiting[-1].prediction
-        ours = [label for label in waiting if not others or _server(label.prediction) not in others]
+        last = waiting[-1].prediction_id
+        ours = [label for label in waiting if not others or _server(label.prediction_id) not in others]
         if ours:
             settled = log_collection.join(store, lease, ours, now_us=now_us)
             many = sum(1 for each in settled if not isinstance(each, Waiting))

@@ -27,7 +27,7 @@ class Watched:
     """A promotion that is watched: the answers of `challenger` since `since_us` (microseconds since 1970 UTC) are its
     evidence, under whatever plan they were given."""
 
-    rollout: int
+    rollout_id: int
     challenger: str
     since_us: int
 
@@ -45,10 +45,10 @@ def reading_of(store: Store, model: str) -> Reading:
     with store.ledger.read() as connection:
         row = rollouts.under_way_in(connection, model)
         push = pushes.watched_in(connection, model)
-        promoted = None if push is None else rollouts.get_in(connection, push.rollout)
+        promoted = None if push is None else rollouts.get_in(connection, push.rollout_id)
     watched = None
     if promoted is not None:
-        watched = Watched(promoted.rollout, promoted.challenger, promoted.changed_us)
+        watched = Watched(promoted.rollout_id, promoted.challenger, promoted.changed_at_us)
     columns: tuple[str, ...] = ()
     for each in (row, promoted):
         if each is not None:
@@ -62,7 +62,7 @@ def _comparable(store: Store, row: RolloutRow) -> tuple[str, ...]:
     By a column that only the champion has, the challenger's good answers would be in no slice, and the requests that it
     could not answer, which the champion answered, in one.
     """
-    columns = tuple(Canary.from_json(row.policy).slices)
+    columns = tuple(Canary.from_json(row.policy_json).slices)
     for version in (row.challenger, row.champion):
         if version is not None and columns:
             known = _known_columns(store, version)

@@ -92,9 +92,16 @@ def _usage(predictions: Sequence[PredictionRecord]) -> tuple[UsageRow, ...]:
         count.latency[bucket] = count.latency.get(bucket, 0) + 1
     return tuple(
         UsageRow(
-            version, arm, result, minute_us, count.requests, count.rows, count.latency_sum_us, count.latency
+            version,
+            arm,
+            result,
+            minute_start_us,
+            count.requests,
+            count.rows,
+            count.latency_sum_us,
+            count.latency,
         )
-        for (version, arm, result, minute_us), count in sorted(counts.items())
+        for (version, arm, result, minute_start_us), count in sorted(counts.items())
     )
 
 
@@ -104,7 +111,8 @@ def _windows(predictions: Sequence[PredictionRecord], slicer: Slicer) -> tuple[W
         if record.rollout is not None:
             requests[record.rollout, _minute(record)].append(_answered(record, slicer))
     return tuple(
-        Window(rollout, minute_us, tuple(found)) for (rollout, minute_us), found in sorted(requests.items())
+        Window(rollout, minute_start_us, tuple(found))
+        for (rollout, minute_start_us), found in sorted(requests.items())
     )
 
 
@@ -119,12 +127,13 @@ def _watched(predictions: Sequence[PredictionRecord], reading: Reading) -> tuple
         return ()
     requests: dict[int, list[RequestOutcome]] = defaultdict(list)
     for record in predictions:
-        since = record.at_us >= watched.since_us and record.rollout != watched.rollout
+        since = record.at_us >= watched.since_us and record.rollout != watched.rollout_id
         if since and record.unit and _is_of_champion(record, watched.challenger):
             answered = _answered(record, reading.slicer)
             requests[_minute(record)].append(replace(answered, arm=Arm.CHALLENGER))
     return tuple(
-        Window(watched.rollout, minute_us, tuple(found)) for minute_us, found in sorted(requests.items())
+        Window(watched.rollout_id, minute_start_us, tuple(found))
+        for minute_start_us, found in sorted(requests.items())
     )
 
 
@@ -153,7 +162,7 @@ def _answers(predictions: Sequence[PredictionRecord]) -> pl.DataFrame:
         (
             f"{record.id}/{row}",
             record.at_us,
-            record.event_us,
+            record.event_time_us,
             record.unit,
             record.arm,
             record.version,

@@ -61,10 +61,11 @@ def pair_windows(
     found: dict[tuple[int, int], list[Pair]] = defaultdict(list)
     for record in shadowed:
         if record.rollout is not None:
-            minute_us = record.at_us - record.at_us % MINUTE_US
-            found[record.rollout, minute_us].append(_pair(record, asked, slicer))
+            minute_start_us = record.at_us - record.at_us % MINUTE_US
+            found[record.rollout, minute_start_us].append(_pair(record, asked, slicer))
     return tuple(
-        PairWindow(rollout, minute_us, tuple(pairs)) for (rollout, minute_us), pairs in sorted(found.items())
+        PairWindow(rollout, minute_start_us, tuple(pairs))
+        for (rollout, minute_start_us), pairs in sorted(found.items())
     )
 
 

@@ -113,7 +113,7 @@ def _pushed(place: Place, store: Store) -> Found:
                 time.sleep(0.02)
             if time.monotonic() - began > MOST_SECONDS:
                 break
-        took_us = round((time.monotonic() - began) * 1e6)
+        measured_duration_us = round((time.monotonic() - began) * 1e6)
     ended = rollouts.get(store, number)
     evidence = {
         "requests": sent,
@@ -126,7 +126,7 @@ def _pushed(place: Place, store: Store) -> Found:
     return Found(
         Verdict.PASS if ended.state is State.ROLLED_BACK and not wrong else Verdict.FAIL,
         words,
-        took_us,
+        measured_duration_us,
         evidence,
     )
 

@@ -25,7 +25,7 @@ def mend(store: Store, model: str, *, now_us: int) -> list[int]:
     """
     ended = []
     for each in drills.unfinished(store, model):
-        if abs(now_us - each.started_us) < LIMIT_US[each.kind]:
+        if abs(now_us - each.started_at_us) < LIMIT_US[each.kind]:
             continue
         words = "it was killed in the middle"
         if "returns" in each.evidence:
@@ -33,19 +33,19 @@ def mend(store: Store, model: str, *, now_us: int) -> list[int]:
             words += "" if back is None else f"; plan {back} does again what was done before it"
         drills.end(
             store,
-            each.drill,
+            each.drill_id,
             verdict=Verdict.ERROR,
-            took_us=None,
+            measured_duration_us=None,
             evidence=each.evidence,
             explanation=words,
             now_us=now_us,
-            expires_us=now_us,
+            expires_at_us=now_us,
         )
-        ended.append(each.drill)
+        ended.append(each.drill_id)
     return ended
 
 
 def _put_back(store: Store, drill: Drill, now_us: int) -> int | None:
     noted: dict[str, Any] = dict(drill.evidence)
     before, number = TrafficPlan(**noted["returns"]), int(noted["plan"])
-    return put_back(store, drill.model, drill.drill, before, number, now_us=now_us)
+    return put_back(store, drill.model, drill.drill_id, before, number, now_us=now_us)

@@ -53,11 +53,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a drill showed. `took_us` is what it is timed by; None when it came to nothing."""
+    """What a drill showed. `measured_duration_us` is what it is timed by; None when it came to nothing."""
 
     verdict: Verdict
     explanation: str
-    took_us: int | None = None
+    measured_duration_us: int | None = None
     evidence: dict[str, Any] | None = None
 
 
@@ -104,7 +104,7 @@ def put_back(
     """
     with store.ledger.write() as connection:
         newest = traffic_plans.newest_in(connection, model)
-        if newest is None or newest.plan.plan != number:
+        if newest is None or newest.plan.plan_id != number:
             return None
         return drill_traffic.append(connection, before, drill, "is over", now_us)
 
@@ -118,7 +118,7 @@ def stale_leader(place: Place, drill: int) -> Found:
     began = time.monotonic()
     old = _take(place, name, f"drill-{drill}-old")
     new = _take(place, name, f"drill-{drill}-new")
-    took_us = round((time.monotonic() - began) * 1e6)
+    measured_duration_us = round((time.monotonic() - began) * 1e6)
     if old is None or new is None:
         return Found(
             Verdict.FAIL, f"the lease of a holder that stood still was not had in {_TAKE_SECONDS:g} s"
@@ -149,7 +149,7 @@ def stale_leader(place: Place, drill: int) -> Found:
     return Found(
         Verdict.PASS if passed else Verdict.FAIL,
         words if kept else f"{words}; the old holder gave the new one's lease away",
-        took_us,
+        measured_duration_us,
         {"old_epoch": old.epoch, "new_epoch": new.epoch, "refused": refused},
     )
 
@@ -159,7 +159,7 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
     newest = traffic_plans.newest_in(connection, model)
     row = rollouts.under_way_in(connection, model)
     if newest is None or row is not None:
-        why = "no version serves yet" if row is None else f"rollout {row.rollout} is {row.state}"
+        why = "no version serves yet" if row is None else f"rollout {row.rollout_id} is {row.state}"
         raise RefusedError(
             "HF404",
             f"there is nothing to drill: {why}",
@@ -167,7 +167,7 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
             next_command="holdfast rollout status",
         )
     plan = newest.plan
-    if drills.moves_users_in(connection, model, plan.plan):
+    if drills.moves_users_in(connection, model, plan.plan_id):
         raise RefusedError(
             "HF404",
             "there is nothing to drill: another drill has moved all users",
@@ -226,7 +226,7 @@ def _judged(
     pinned: dict[str, str],
     numbers: tuple[int, int | None],
 ) -> Found:
-    took_us = round(max(went.took_ms, came.took_ms) * 1000)
+    measured_duration_us = round(max(went.took_ms, came.took_ms) * 1000)
     evidence = {
         "plans": list(numbers),
         "target": target,
@@ -248,12 +248,15 @@ def _judged(
     if wrong:
         server, said = next(iter(wrong.items()))
         return Found(
-            Verdict.FAIL, f"{server} was asked for {target}, and answered: {said}", took_us, evidence
+            Verdict.FAIL,
+            f"{server} was asked for {target}, and answered: {said}",
+            measured_duration_us,
+            evidence,
         )
-    words = f"{len(went.answered)} servers there and back in {took_us / 1000:.0f} ms, {target} answers"
-    if took_us > place.within_us:
-        return Found(Verdict.FAIL, f"{words}; it may take {within}", took_us, evidence)
-    return Found(Verdict.PASS, words, took_us, evidence)
+    words = f"{len(went.answered)} servers there and back in {measured_duration_us / 1000:.0f} ms, {target} answers"
+    if measured_duration_us > place.within_us:
+        return Found(Verdict.FAIL, f"{words}; it may take {within}", measured_duration_us, evidence)
+    return Found(Verdict.PASS, words, measured_duration_us, evidence)
 
 
 def _take(place: Place, name: str, holder: str) -> Lease | None:

@@ -41,7 +41,7 @@ def restore(place: Place, _drill: int) -> Found:
         began = time.monotonic()
         taken = backup.backup(place.store, home / "backup", now_us=place.clock_us())
         restored = backup.restore(home / "backup", home / "root")
-        took_us = round((time.monotonic() - began) * 1e6)
+        measured_duration_us = round((time.monotonic() - began) * 1e6)
         named = backups.read(home / "backup", taken.name)
         store = Store.open(home / "root")
         try:
@@ -57,9 +57,9 @@ def restore(place: Place, _drill: int) -> Found:
         )
     words = (
         f"{restored.rows:,} rows in {restored.files:,} files and {restored.ledger_rows:,} rows of the ledger came back "
-        f"alike in {took_us / 1e6:.1f} s"
+        f"alike in {measured_duration_us / 1e6:.1f} s"
     )
-    return Found(Verdict.PASS, words, took_us, evidence)
+    return Found(Verdict.PASS, words, measured_duration_us, evidence)
 
 
 def dead_database(place: Place, _drill: int) -> Found:
@@ -73,7 +73,7 @@ def dead_database(place: Place, _drill: int) -> Found:
         if plan is None:
             return Found(Verdict.INCONCLUSIVE, "no version serves yet")
         with Child(place, home / "root") as child:
-            child.wait(lambda status: status["plan"] == plan.plan and status["ready"], START_SECONDS)
+            child.wait(lambda status: status["plan"] == plan.plan_id and status["ready"], START_SECONDS)
             child.wait(
                 lambda _status: (home / "root" / "serve" / place.model.name / "plan.json").exists(),
                 START_SECONDS,
@@ -87,16 +87,18 @@ def dead_database(place: Place, _drill: int) -> Found:
         with Child(place, home / "root") as child:
             child.wait(lambda status: bool(status["ready"]), START_SECONDS)
             failed_again = child.failed(REQUESTS)
-            took_us = round((time.monotonic() - began) * 1e6)
+            measured_duration_us = round((time.monotonic() - began) * 1e6)
     evidence = {
         "requests": 2 * REQUESTS,
         "failed": failed,
         "failed_after_restart": failed_again,
         "trouble": noticed["trouble"],
-        "plan": plan.plan,
+        "plan": plan.plan_id,
     }
     words = f"{failed} of {REQUESTS} requests failed without the ledger, {failed_again} of {REQUESTS} after kill -9"
-    return Found(Verdict.FAIL if failed or failed_again else Verdict.PASS, words, took_us, evidence)
+    return Found(
+        Verdict.FAIL if failed or failed_again else Verdict.PASS, words, measured_duration_us, evidence
+    )
 
 
 # --- the copy ---------------------------------------------------------------------------------------------------------

@@ -52,13 +52,13 @@ def run(place: Place, kind: DrillKind, *, actor: str, lasts_us: int) -> Drill:
         store,
         number,
         verdict=found.verdict,
-        took_us=found.took_us,
+        measured_duration_us=found.measured_duration_us,
         evidence=found.evidence or {},
         explanation=found.explanation,
         now_us=now_us,
-        expires_us=now_us + lasts_us if found.verdict is Verdict.PASS else now_us,
+        expires_at_us=now_us + lasts_us if found.verdict is Verdict.PASS else now_us,
     )
-    return next(each for each in drills.of_model(store, model) if each.drill == number)
+    return next(each for each in drills.of_model(store, model) if each.drill_id == number)
 
 
 def standings(store: Store, model: str, *, now_us: int) -> tuple[Standing, ...]:

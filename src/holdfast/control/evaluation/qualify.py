@@ -106,8 +106,8 @@ class _HeldOut:
         theirs = self.asked_of(other, read_metadata(blobs.get(self._store, other.digest)))
         if theirs is None:
             return None
-        event_us = self._days[self._model.contract.event_time].dt.epoch("us").to_numpy()
-        fresh = event_us >= max(own.trained_before_us, theirs.trained_before_us)
+        event_time_us = self._days[self._model.contract.event_time].dt.epoch("us").to_numpy()
+        fresh = event_time_us >= max(own.trained_before_us, theirs.trained_before_us)
         fresh &= own.admitted & theirs.admitted
         labels = self._days[self._model.label].to_numpy().astype(np.bool_)
         return Pair(own.scores[fresh], theirs.scores[fresh], labels[fresh])

@@ -229,7 +229,7 @@ def _fill(store: Store, candidate: _Candidate, asked: Sequence[_Asked], report: 
             report.unknown_aggregates.append(aggregate.name)
         for each in known:
             if each.value is not None:
-                table.add(aggregate.key, each.entity, each.known_us, each.value)
+                table.add(aggregate.key, each.entity, each.known_at_us, each.value)
         for row in rows:
             found = table.lookup(
                 aggregate.key, entity_key(row.get(aggregate.by)), row[event], aggregate.max_age_us

@@ -92,7 +92,7 @@ def judge(store: Store, feed: Feed, delivered: Prepared | Examined, *, now_us: i
         rows_digest=facts.rows_digest,
         values_digest=facts.values_digest,
         batches=MOST_BATCHES if expects.rows is not None and expects.rows.deviation is not None else 0,
-        low_us=facts.event_low_us if expects.interval is not None else None,
+        low_us=facts.event_time_min_us if expects.interval is not None else None,
         number=None if facts.sequence is None else facts.sequence.low,
     )
     depends = bool(asked.batches or asked.number is not None or expects.drift or asked.low_us is not None)
@@ -122,7 +122,7 @@ def judge(store: Store, feed: Feed, delivered: Prepared | Examined, *, now_us: i
 def _admission(feed: Feed, facts: DeliveryFacts, profile: Profile, found: tuple[Violation, ...]) -> Admission:
     return Admission(
         rows_expected=facts.rows_expected,
-        profile=profile.to_json(),
+        profile_json=profile.to_json(),
         rows_digest=facts.rows_digest,
         values_digest=facts.values_digest,
         sequence=facts.sequence,

@@ -88,8 +88,8 @@ def less(facts: DeliveryFacts, feed: Feed, parted: Resolved, known: Known) -> De
         rows_loaded=parted.valid.height,
         rows_dropped=facts.rows_dropped + known.rows,
         rows_known=known.rows,
-        event_low_us=int(times[0]),
-        event_high_us=int(times[-1]),
+        event_time_min_us=int(times[0]),
+        event_time_max_us=int(times[-1]),
         rows_digest=digest_of(parted.valid),
         reasons=dict(parted.reasons),
     )
@@ -113,9 +113,15 @@ def may_be_outdated(connection: Transaction, feed: Feed, facts: DeliveryFacts, s
     """Whether that could be, by the ledger alone: cheap enough for the transaction that publishes the delivery."""
     if _moved(connection, feed, facts, since):
         return True
-    if feed.expects.duplicate_keys is None or facts.event_low_us is None or facts.event_high_us is None:
+    if (
+        feed.expects.duplicate_keys is None
+        or facts.event_time_min_us is None
+        or facts.event_time_max_us is None
+    ):
         return False
-    return Span(feed.name, facts.event_low_us, facts.event_high_us).meets_any(connection, since=since)
+    return Span(feed.name, facts.event_time_min_us, facts.event_time_max_us).meets_any(
+        connection, since=since
+    )
 
 
 def _moved(connection: Transaction, feed: Feed, facts: DeliveryFacts, since: int) -> bool:

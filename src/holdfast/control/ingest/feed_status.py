@@ -31,7 +31,7 @@ class FeedStatus:
     feed: str
     state: State | None
     reason: str
-    changed_us: int | None
+    changed_at_us: int | None
     totals: FeedTotals | None
     suspect: tuple[str, ...]
     overdue_us: int | None
@@ -64,7 +64,7 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
                     feed=name,
                     state=None if row is None else row.state,
                     reason="" if row is None else row.reason,
-                    changed_us=None if row is None else row.changed_us,
+                    changed_at_us=None if row is None else row.changed_at_us,
                     totals=total,
                     suspect=tuple(violations.suspect_batches(connection, name)),
                     adopted=tuple(violations.adopted_batches(connection, name)),
@@ -80,7 +80,7 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
 
 
 def _overdue(total: FeedTotals | None, after_us: int, now_us: int) -> int | None:
-    if total is None or total.event_high_us is None:
+    if total is None or total.event_time_max_us is None:
         return None
-    late_us = now_us - total.event_high_us - after_us
+    late_us = now_us - total.event_time_max_us - after_us
     return late_us if late_us > 0 else None

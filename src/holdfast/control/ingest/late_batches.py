@@ -26,12 +26,12 @@ def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us:
     filled = 0
     for place in violations.open_places(connection, feed.name, batch.batch):
         counted = place.sequence
-        facts = DeliveryFacts(0, 0, place.event_low_us, place.event_low_us, "", sequence=counted)
-        asked = Asked("", low_us=place.event_low_us, number=None if counted is None else counted.low)
+        facts = DeliveryFacts(0, 0, place.event_time_min_us, place.event_time_min_us, "", sequence=counted)
+        asked = Asked("", low_us=place.event_time_min_us, number=None if counted is None else counted.low)
         history: History = admissions.history(connection, feed.name, asked)
         if any(each.check == place.check_name for each in admission.in_place(feed, facts, history)):
             continue
-        violations.withdraw(connection, place.violation, now_us=now_us)
+        violations.withdraw(connection, place.violation_id, now_us=now_us)
         told = f"batch {batch.batch} came and nothing is missing any more; withdrawn: {place.explanation}"
         subject = str(BatchId(feed.name, place.batch))
         events.append(connection, at_us=now_us, kind=WITHDRAWN, subject=subject, explanation=told)

@@ -74,7 +74,7 @@ def online_values(store: Store, feed: Feed, declared: Sequence[Aggregate], batch
             return Computed(None)
         oldest = _oldest(feed, kept.complete, batch)
         recent = data_files.entries(
-            connection, feed.name, kept.basis, reaching_us=None if oldest is None else _us(oldest)
+            connection, feed.name, kept.basis, lookback_start_us=None if oldest is None else _us(oldest)
         )
         everything = data_files.entries(connection, feed.name, kept.basis) if kept.behind else []
     at_least = None if oldest is None else (feed.contract.event_time, oldest)
@@ -123,7 +123,7 @@ def _kept(
     """What is declared; with a `batch` also what was declared before, as far as its rows still have the columns."""
     found: dict[str, tuple[Aggregate, int | None]] = {each.key: (each, None) for each in declared}
     for known, reached in online_features.definitions(connection, feed.name):
-        aggregate = Aggregate.from_dict(json.loads(known.definition))
+        aggregate = Aggregate.from_dict(json.loads(known.definition_json))
         if known.aggregate in found or (batch is not None and _readable(aggregate, batch)):
             found[known.aggregate] = (aggregate, reached)
     if not found:
@@ -153,7 +153,9 @@ def _changed(
         if first_us is None:
             continue
         made = aggregate_rows(aggregate, _together(aggregate, history, batch), from_us=first_us)
-        changed = made.filter(pl.col("known_us") < _unchanged_from_us(aggregate, batch[aggregate.known_at]))
+        changed = made.filter(
+            pl.col("known_at_us") < _unchanged_from_us(aggregate, batch[aggregate.known_at])
+        )
         values.extend(OnlineValue(aggregate.key, *row) for row in changed.iter_rows())
     return values
 

@@ -201,8 +201,8 @@ def write(stage: Stage, examined: Examined, feed: Feed) -> Prepared:
     manifest = examined.manifest.counted(
         rows_loaded=valid.height,
         rows_quarantined=quarantined.height,
-        event_low_us=examined.facts.event_low_us,
-        event_high_us=examined.facts.event_high_us,
+        event_time_min_us=examined.facts.event_time_min_us,
+        event_time_max_us=examined.facts.event_time_max_us,
         source=examined.source,
         files=parts + (not quarantined.is_empty()),
     )

@@ -80,13 +80,13 @@ class _Known:
 def _known(store: Store, feed: Feed, reference: Reference, valid: pl.DataFrame) -> _Known | None:
     """The values of `reference` that are loaded, as far back as it looks; None when the feed has none at all."""
     event_time = feed.contract.event_time
-    reaching_us = None
+    lookback_start_us = None
     if reference.lookback is not None and valid.height:
         lowest = int(valid[event_time].to_physical().min() or 0)  # type: ignore[arg-type]  # Polars types a minimum as anything
-        reaching_us = lowest - duration(reference.lookback) // timedelta(microseconds=1)
+        lookback_start_us = lowest - duration(reference.lookback) // timedelta(microseconds=1)
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-        found = data_files.entries(connection, reference.feed, version, reaching_us=reaching_us)
+        found = data_files.entries(connection, reference.feed, version, lookback_start_us=lookback_start_us)
         anything = bool(found) or bool(data_files.entries(connection, reference.feed, version))
         loads = whose(connection, found)
     if not anything:
@@ -105,5 +105,5 @@ def _known(store: Store, feed: Feed, reference: Reference, valid: pl.DataFrame) 
         if here.slice(start, height).any():
             used[load] = None
         start += height
-    referred = tuple(Referred(reference.column, reference.key, load, reaching_us) for load in used)
+    referred = tuple(Referred(reference.column, reference.key, load, lookback_start_us) for load in used)
     return _Known(rows[reference.key].filter(here).unique(), referred)

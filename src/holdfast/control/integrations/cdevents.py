@@ -33,7 +33,7 @@ def told(store: Store, since: int, *, environment: str = "production") -> tuple[
     with store.ledger.read() as connection:
         found = events.since(connection, since, limit=EVENTS_AT_ONCE)
         known = [fact for each in found if (fact := facts.of_event(connection, each)) is not None]
-    reached = found[-1].event if found else since
+    reached = found[-1].event_id if found else since
     return reached, [one for fact in known for one in cdevents(fact, environment=environment)]
 
 

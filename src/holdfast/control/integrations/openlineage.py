@@ -39,7 +39,7 @@ def announce(store: Store, url: str) -> int:
         reached = event_cursors.reached(connection, FOLLOWER) or 0
         found = events.since(connection, reached, limit=EVENTS_AT_ONCE)
         runs = [
-            (each.event, [one for fact in facts.of_event(connection, each) for one in run_events(fact)])
+            (each.event_id, [one for fact in facts.of_event(connection, each) for one in run_events(fact)])
             for each in found
         ]
     told = reached

@@ -29,7 +29,7 @@ class Audit:
             "clean": self.clean,
             "events": self.chain.events,
             "head": None if self.chain.head is None else str(self.chain.head),
-            "broken_event": None if broken is None else broken.event,
+            "broken_event": None if broken is None else broken.event_id,
             "troubles": list(self.troubles),
         }
 

@@ -55,9 +55,9 @@ class _Seen:
         for table, rows_and_files in counted.items():
             self.tables.setdefault(table, {})[load] = rows_and_files
         manifest = choice.loads[load].manifest
-        if manifest.event_low_us is not None and manifest.event_high_us is not None:
+        if manifest.event_time_min_us is not None and manifest.event_time_max_us is not None:
             order = sum(map(len, self.bounds.values()))
-            bounds = CutLoad(load[1], load[2], manifest.event_low_us, manifest.event_high_us, order)
+            bounds = CutLoad(load[1], load[2], manifest.event_time_min_us, manifest.event_time_max_us, order)
             self.bounds.setdefault(load[0], {})[load] = bounds
 
     def without(self, loads: AbstractSet[LoadKey]) -> _Seen:
@@ -182,7 +182,7 @@ def _days(seen: _Seen, model: Model, left_out: AbstractSet[LoadKey]) -> Sequence
     """The days that a cut can be of: from its newest row on, until all labels are due."""
     delay_us = model.label_delay // timedelta(microseconds=1)
     bounds = seen.bounds.get(model.examples.name, {})
-    highs = [each.event_high_us for load, each in bounds.items() if load not in left_out]
+    highs = [each.event_time_max_us for load, each in bounds.items() if load not in left_out]
     if delay_us <= 0 or not highs:
         return (None,)
     last = (max(highs) + delay_us) // DAY_US + 1

@@ -42,7 +42,7 @@ def probe(
     Raises `ConflictError` HF304 when `lease` has gone to another loop.
     """
     newest = traffic_plans.newest_committed(store, model)
-    plan_number = None if newest is None else newest.plan.plan
+    plan_number = None if newest is None else newest.plan.plan_id
     known = {each.server: each for each in probes.last(store, model)}
     registered = servers.registered(store, model)
     asked = [
@@ -55,19 +55,19 @@ def probe(
     for server, observed in seen.items():
         if server in silent and not observed.reached:
             continue  # what is known of it is from when it had its full time
-        plan_age_us = 0 if newest is None else now_us - newest.committed_us
+        plan_age_us = 0 if newest is None else now_us - newest.committed_at_us
         judged = judge(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
         found = Probe(
             server=server,
             model=model,
-            plan=observed.plan,
-            intended=judged.intended,
-            answered=observed.answered,
+            plan_id=observed.plan_id,
+            planned_version=judged.planned_version,
+            observed_version=observed.observed_version,
             verdict=judged.verdict,
             explanation=judged.explanation,
-            probed_us=now_us,
-            configuration=observed.configuration,
-            binary=observed.binary,
+            probed_at_us=now_us,
+            serving_config=observed.serving_config,
+            runtime=observed.runtime,
         )
         probes.record(store, found, lease)
         known[server] = found
@@ -76,7 +76,7 @@ def probe(
 
 def is_silent(last: Probe, now_us: int) -> bool:
     """Whether a server said nothing when it had its full time, and that was a moment ago."""
-    return last.verdict is Verdict.ERROR and 0 <= now_us - last.probed_us < SILENT_US
+    return last.verdict is Verdict.ERROR and 0 <= now_us - last.probed_at_us < SILENT_US
 
 
 def observe_all(asked: Sequence[Server], silent: Collection[str] = ()) -> dict[str, Observation]:
@@ -112,8 +112,8 @@ def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
         # Between two plans it cannot be told under which of them the answer was given.
         after if before == after else None,
         answered if isinstance(answered, str) else None,
-        configuration=_text(status, "configuration"),
-        binary=_text(status, "binary"),
+        serving_config=_text(status, "configuration"),
+        runtime=_text(status, "binary"),
     )
 
 
@@ -122,8 +122,8 @@ def _silent(server: Server, error: Exception) -> Observation:
 
 
 def _still_holds(before: Probe, plan: int | None, now_us: int) -> bool:
-    confirmed = before.verdict is Verdict.PASS and before.plan == plan
-    return confirmed and 0 <= now_us - before.probed_us < CONFIRMED_US
+    confirmed = before.verdict is Verdict.PASS and before.plan_id == plan
+    return confirmed and 0 <= now_us - before.probed_at_us < CONFIRMED_US
 
 
 def _plan(status: dict[str, Any]) -> int | None:

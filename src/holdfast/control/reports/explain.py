@@ -27,7 +27,7 @@ class Chapter:
     """One event of a rollout. `evidence` is the verdict on each metric at that moment, empty where nothing was weighed;
     `plan` is the traffic plan that came with it, None when the traffic stayed as it was."""
 
-    event: int
+    event_id: int
     at_us: int
     kind: str
     actor: str
@@ -62,7 +62,7 @@ class Story:
 def explain(store: Store, number: int) -> Story:
     """The story of rollout `number`; `NotFoundError` HF303 when there is none."""
     row = rollouts.get(store, number)
-    policy = Canary.from_json(row.policy)
+    policy = Canary.from_json(row.policy_json)
     with store.ledger.read() as connection:
         told = events.newest(connection, subject=row.subject, limit=_MOST_EVENTS)[::-1]
         decided = decisions.of_rollout(connection, number)
@@ -83,20 +83,20 @@ def _chapters(
     evidence: dict[int, tuple[dict[str, Any], ...]],
     committed: Sequence[CommittedPlan],
 ) -> tuple[Chapter, ...]:
-    followed = {each.committed_us: asdict(each.plan) for each in committed}
+    followed = {each.committed_at_us: asdict(each.plan) for each in committed}
     chapters = []
     for each in told:
         # A plan is committed in the transaction of the event that tells why, and bears its moment.
         plan = followed.pop(each.at_us, None) if each.kind.startswith("rollout.") else None
         chapters.append(
             Chapter(
-                each.event,
+                each.event_id,
                 each.at_us,
                 each.kind,
                 each.actor,
                 each.explanation,
                 each.digest,
-                evidence.get(each.event, ()),
+                evidence.get(each.event_id, ()),
                 plan,
             )
         )

@@ -63,7 +63,7 @@ def measured(store: Store, model: str, *, now_us: int) -> MeasuredTraffic | None
     requests = sum(row.requests for row in rows)
     if not requests:
         return None
-    first_us = min(row.minute_us for row in rows)
+    first_us = min(row.minute_start_us for row in rows)
     minutes = max(1.0, (now_us - first_us) / MINUTE_US)
     failed = sum(row.requests for row in rows if row.result != "ok")
     found = outcomes.of_model(store, model, days=7)

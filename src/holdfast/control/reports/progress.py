@@ -36,10 +36,10 @@ class RolloutProgress:
 
     `share_ppm` is what the challenger has now, `steps_ppm` what it has at each step, parts per million. `enough_us` and
     `harm_us` are guesses of when the step has seen enough and when harm would be shown, microseconds from now;
-    `decision_us` is the first of them; None where nothing tells. `watch_until_us` is None unless it is watched.
+    `decision_us` is the first of them; None where nothing tells. `bake_until_us` is None unless it is watched.
     """
 
-    rollout: int
+    rollout_id: int
     challenger: str
     champion: str | None
     state: State
@@ -48,9 +48,9 @@ class RolloutProgress:
     share_ppm: int
     shadow_ppm: int
     paused: bool
-    started_us: int
-    step_started_us: int
-    watch_until_us: int | None
+    started_at_us: int
+    step_started_at_us: int
+    bake_until_us: int | None
     reason: str
     metrics: tuple[MetricProgress, ...]
     enough_us: int | None
@@ -64,21 +64,21 @@ def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
         row = rollouts.under_way_in(connection, model)
         watched = pushes.watched_in(connection, model)
         if row is None and watched is not None:
-            row = rollouts.get_in(connection, watched.rollout)
+            row = rollouts.get_in(connection, watched.rollout_id)
         if row is None:
             return None
         committed = traffic_plans.newest_in(connection, model)
-        begun_us = rollouts.first_reached_us(connection, row.rollout, (State.SHADOWING, State.CANARY))
+        begun_us = rollouts.first_reached_us(connection, row.rollout_id, (State.SHADOWING, State.CANARY))
     plan = None if committed is None else committed.plan
-    policy = Canary.from_json(row.policy)
-    states = _of_this_stage(in_order(evidence.of_rollout(store, row.rollout)), row)
+    policy = Canary.from_json(row.policy_json)
+    states = _of_this_stage(in_order(evidence.of_rollout(store, row.rollout_id)), row)
     verdicts = judged_all(states, policy)
-    step_us = now_us - row.step_started_us
+    step_us = now_us - row.step_started_at_us
     guess = Forecast(None, None)
     if row.state in (State.SHADOWING, State.CANARY, State.PAUSED) and begun_us is not None:
         guess = forecast(verdicts, policy, step_us=step_us, evidence_us=now_us - begun_us)
     return RolloutProgress(
-        rollout=row.rollout,
+        rollout_id=row.rollout_id,
         challenger=row.challenger,
         champion=row.champion,
         state=row.state,
@@ -87,11 +87,9 @@ def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
         share_ppm=0 if plan is None or plan.challenger != row.challenger else plan.share_ppm,
         shadow_ppm=0 if plan is None or plan.shadow != row.challenger else plan.shadow_ppm,
         paused=row.state is State.PAUSED,
-        started_us=row.started_us,
-        step_started_us=row.step_started_us,
-        watch_until_us=watched.watch_until_us
-        if watched is not None and row.state is State.PROMOTED
-        else None,
+        started_at_us=row.started_at_us,
+        step_started_at_us=row.step_started_at_us,
+        bake_until_us=watched.bake_until_us if watched is not None and row.state is State.PROMOTED else None,
         reason=row.reason,
         metrics=tuple(_metric(*each) for each in zip(states, verdicts, strict=True)),
         enough_us=guess.enough_us,

@@ -16,15 +16,15 @@ from holdfast.store.telemetry.outcomes import RolloutSpan
 class RolloutStatus:
     """One rollout and its evidence. `steps_ppm` are the challenger's shares, `step` is the current index."""
 
-    rollout: int
+    rollout_id: int
     challenger: str
     champion: str | None
     state: str
     running: bool
     step: int
     steps_ppm: tuple[int, ...]
-    started_us: int
-    changed_us: int
+    started_at_us: int
+    changed_at_us: int
     reason: str
     actor: str
     first_event_us: int
@@ -34,22 +34,22 @@ class RolloutStatus:
 
 def rollout_status(store: Store, row: RolloutRow, span: RolloutSpan | None) -> RolloutStatus:
     """`row` with its evidence; `span` is where its labelled events lie, None when it has none."""
-    policy = Canary.from_json(row.policy)
-    states = in_order(evidence.of_rollout(store, row.rollout))
+    policy = Canary.from_json(row.policy_json)
+    states = in_order(evidence.of_rollout(store, row.rollout_id))
     return RolloutStatus(
-        rollout=row.rollout,
+        rollout_id=row.rollout_id,
         challenger=row.challenger,
         champion=row.champion,
         state=row.state,
         running=row.running,
         step=row.step,
         steps_ppm=policy.shares_ppm,
-        started_us=row.started_us,
-        changed_us=row.changed_us,
+        started_at_us=row.started_at_us,
+        changed_at_us=row.changed_at_us,
         reason=row.reason,
         actor=row.actor,
         # The chart's axis is the time of the events; without a labelled one the clock is the best guess.
-        first_event_us=row.started_us if span is None else span.first_us,
-        last_event_us=row.changed_us if span is None else span.last_us,
+        first_event_us=row.started_at_us if span is None else span.event_time_min_us,
+        last_event_us=row.changed_at_us if span is None else span.event_time_max_us,
         evidence=tuple(weigh(*each) for each in zip(states, judged_all(states, policy), strict=True)),
     )

@@ -66,28 +66,28 @@ NEWEST_ROLLOUTS: Final = 8
 class PlanStatus:
     """The traffic plan that servers must follow. `share_ppm` is the challenger's share, parts per million."""
 
-    plan: int
+    plan_id: int
     champion: str
     challenger: str | None
     share_ppm: int
     previous: str | None
     fallback: str | None
-    rollout: int | None
-    committed_us: int
+    rollout_id: int | None
+    committed_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """One server, and what it was last seen to do; `probed_us` is None when it was never probed."""
+    """One server, and what it was last seen to do; `probed_at_us` is None when it was never probed."""
 
     server: str
     address: str
-    plan: int | None
-    intended: str | None
-    answered: str | None
+    plan_id: int | None
+    planned_version: str | None
+    observed_version: str | None
     verdict: Verdict
     explanation: str
-    probed_us: int | None
+    probed_at_us: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class VersionStatus:
     state: str
     place: str
     learner: str
-    created_us: int
+    created_at_us: int
     bytes: int
     gates: tuple[GateResult, ...]
     auc: float | None
@@ -118,7 +118,7 @@ class LabelStatus:
 
     taken: int
     waiting: int
-    refused: int
+    rejected_labels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class StatusReader:
         return Status(
             model=model,
             now_us=now_us,
-            plan=None if newest is None else _plan(newest.plan, newest.committed_us),
+            plan=None if newest is None else _plan(newest.plan, newest.committed_at_us),
             presence=_presence(plan, told, runs, known, now_us),
             servers=told,
             use=used,
@@ -215,7 +215,7 @@ class StatusReader:
                 for row in known
             ),
             rollouts=tuple(
-                rollout_status(store, row, self._spans.get(row.rollout)) for row in runs[:NEWEST_ROLLOUTS]
+                rollout_status(store, row, self._spans.get(row.rollout_id)) for row in runs[:NEWEST_ROLLOUTS]
             ),
             progress=progress(store, model, now_us),
             quality=self._days,
@@ -226,7 +226,9 @@ class StatusReader:
             asked=live,
             drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
             events=story,
-            held_by=tuple(f"{each.hook}, asked before {each.event}: {each.explanation}" for each in waiting),
+            held_by=tuple(
+                f"{each.webhook}, asked before {each.event}: {each.explanation}" for each in waiting
+            ),
         )
 
     def _use(self, now_us: int) -> Use:
@@ -251,16 +253,16 @@ class StatusReader:
         self._outcome = newest
 
 
-def _plan(plan: TrafficPlan, committed_us: int) -> PlanStatus:
+def _plan(plan: TrafficPlan, committed_at_us: int) -> PlanStatus:
     return PlanStatus(
-        plan=plan.plan,
+        plan_id=plan.plan_id,
         champion=plan.champion,
         challenger=plan.challenger,
         share_ppm=plan.share_ppm,
         previous=plan.previous,
         fallback=plan.fallback,
-        rollout=plan.rollout,
-        committed_us=committed_us,
+        rollout_id=plan.rollout_id,
+        committed_at_us=committed_at_us,
     )
 
 
@@ -271,18 +273,18 @@ def _server(server: Server, probe: Probe | None, plan: TrafficPlan | None) -> Se
             server.server, server.address, None, None, None, Verdict.INCONCLUSIVE, words, None
         )
     verdict, words = probe.verdict, probe.explanation
-    if verdict is Verdict.PASS and plan is not None and probe.plan != plan.plan:
+    if verdict is Verdict.PASS and plan is not None and probe.plan_id != plan.plan_id:
         verdict = Verdict.INCONCLUSIVE
-        words = f"Plan {plan.plan} is newer than this probe, which was answered by {probe.answered} under plan {probe.plan}."
+        words = f"Plan {plan.plan_id} is newer than this probe: {probe.observed_version} served under plan {probe.plan_id}."
     return ServerStatus(
         server=server.server,
         address=server.address,
-        plan=probe.plan,
-        intended=probe.intended,
-        answered=probe.answered,
+        plan_id=probe.plan_id,
+        planned_version=probe.planned_version,
+        observed_version=probe.observed_version,
         verdict=verdict,
         explanation=words,
-        probed_us=probe.probed_us,
+        probed_at_us=probe.probed_at_us,
     )
 
 
@@ -293,13 +295,13 @@ def _presence(
     known: Sequence[VersionRow],
     now_us: int,
 ) -> Presence:
-    created = {row.version: row.created_us for row in known}
+    created = {row.version: row.created_at_us for row in known}
     promoted = [
-        run.changed_us
+        run.changed_at_us
         for run in runs
         if run.state == State.PROMOTED and plan is not None and run.challenger == plan.champion
     ]
-    returned = [run.changed_us for run in runs if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)]
+    returned = [run.changed_at_us for run in runs if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)]
     return presence(
         plan,
         [server.verdict for server in told],
@@ -326,7 +328,7 @@ def _version(
         state=row.state,
         place=_place(row.version, plan),
         learner=row.learner,
-        created_us=row.created_us,
+        created_at_us=row.created_at_us,
         bytes=row.bytes,
         gates=tuple(judged),
         auc=None if quality.auc is None else quality.auc.estimate,
@@ -352,4 +354,4 @@ def _place(version: str, plan: TrafficPlan | None) -> str:
 
 def _labels(store: Store) -> LabelStatus:
     taken, waiting = labels.count(store)
-    return LabelStatus(taken, waiting, log_positions.totals(store).refused)
+    return LabelStatus(taken, waiting, log_positions.totals(store).rejected_labels)

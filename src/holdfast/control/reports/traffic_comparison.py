@@ -43,7 +43,11 @@ def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> Asked | N
         return None
     with store.ledger.read() as connection:
         before = traffic_comparison.last(connection, model)
-    if before is not None and before.version == champion.version and now_us - before.computed_us < EVERY_US:
+    if (
+        before is not None
+        and before.version == champion.version
+        and now_us - before.computed_at_us < EVERY_US
+    ):
         return None
     found = _compared(store, champion, now_us)
     with store.ledger.write() as connection:
@@ -78,7 +82,7 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Asked
         answers=rows.height,
         first_us=int(rows["at_us"][0]),
         last_us=int(rows["at_us"][-1]),
-        computed_us=now_us,
+        computed_at_us=now_us,
         slices=compare_slices(_texts(rows["inputs"], Contract.from_json(about.contract_json)), taught.slices),
         label=label_share(
             rows["probability"].to_numpy(),

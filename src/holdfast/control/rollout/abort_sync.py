@@ -26,7 +26,14 @@ from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import probes
 from holdfast.tables.backout import HoldOn, TrafficStep
 
-_FIELDS: Final = {"version": str, "plan": int, "rollout": int, "reason": str, "actor": str, "at_us": int}
+_FIELDS: Final = {
+    "version": str,
+    "plan_id": int,
+    "rollout_id": int,
+    "reason": str,
+    "actor": str,
+    "at_us": int,
+}
 _TOLD_EVENTS: Final = 20
 
 
@@ -103,7 +110,7 @@ def _say_held(store: Store, lease: Lease, model: str, abort: Abort, why: str, no
 
 def _steps(connection: Transaction, store: Store, model: str, abort: Abort) -> list[TrafficStep]:
     """What the ledger has to do yet for `abort`; nothing when it is over."""
-    if rollouts.is_pushed_after_in(connection, model, abort.version, abort.rollout):
+    if rollouts.is_pushed_after_in(connection, model, abort.version, abort.rollout_id):
         return []  # somebody pushed it again, and knew better than the abort could, whatever is rolled out since
     return failover.retreat(connection, store, model, {abort.version})
 

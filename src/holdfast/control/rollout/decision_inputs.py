@@ -43,7 +43,7 @@ BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
 
 def readiness(connection: Transaction, row: RolloutRow, now_us: int) -> Readiness:
     """What the policy of a pending rollout may ask for before anything begins, at `now_us`."""
-    policy = Canary.from_json(row.policy)
+    policy = Canary.from_json(row.policy_json)
     if row.state is not State.PENDING or not (policy.replay_requests or policy.max_drill_age_us):
         return Readiness()
     replay = gate_results.newest_replay(connection, row.challenger)
@@ -68,7 +68,7 @@ def first_evidence(store: Store, row: RolloutRow, now_us: int) -> tuple[MetricSt
     """The states with which the canary would begin; empty while it cannot, and after it has begun."""
     if row.state not in BEFORE_TRAFFIC:
         return ()
-    policy = Canary.from_json(row.policy)
+    policy = Canary.from_json(row.policy_json)
     bound = _champions_quantile_seconds(store, row, policy, now_us)
     return () if policy.latency_quantile is not None and bound is None else begin(policy, bound)
 
@@ -77,8 +77,10 @@ def of_decision(
     connection: Transaction, row: RolloutRow, first: tuple[MetricState, ...]
 ) -> tuple[MetricState, ...]:
     """What the decision about `row` looks at; labels of its time in shadow may still come when it has traffic."""
-    others = first if row.state in BEFORE_TRAFFIC else evidence.canary_of_rollout_in(connection, row.rollout)
-    return (*evidence.shadow_of_rollout_in(connection, row.rollout), *others)
+    others = (
+        first if row.state in BEFORE_TRAFFIC else evidence.canary_of_rollout_in(connection, row.rollout_id)
+    )
+    return (*evidence.shadow_of_rollout_in(connection, row.rollout_id), *others)
 
 
 def prepare(
@@ -86,28 +88,28 @@ def prepare(
 ) -> None:
     """What the evidence must know of a decision: that it begins, that a step does, that nobody is compared, that it is
     watched."""
-    policy = Canary.from_json(row.policy)
+    policy = Canary.from_json(row.policy_json)
     match decision:
         case Start():
-            evidence.begin(connection, row.rollout, first, now_us=now_us)
+            evidence.begin(connection, row.rollout_id, first, now_us=now_us)
         case BeginShadow():
             bounds_us = [state.latency_bound_us for state in first if state.latency_bound_us is not None]
             bound = bounds_us[0] / 1e6 if bounds_us else None
-            evidence.begin(connection, row.rollout, shadow.begin(policy, bound), now_us=now_us)
+            evidence.begin(connection, row.rollout_id, shadow.begin(policy, bound), now_us=now_us)
         case Advance() | Complete():
-            states = evidence.canary_of_running(connection, row.rollout)
+            states = evidence.canary_of_running(connection, row.rollout_id)
             alone = isinstance(decision, Complete) or decision.share_ppm == EVERYTHING_PPM
             if isinstance(decision, Advance):
                 states = begin_step(states)
             if alone:
                 states = freeze_levels(states, policy)
-            evidence.put(connection, row.rollout, states, now_us=now_us)
+            evidence.put(connection, row.rollout_id, states, now_us=now_us)
         case Confirm() if row.state is State.VERIFYING and row.champion is not None and policy.bake_us:
-            states = begin_bake(evidence.canary_of_running(connection, row.rollout), policy)
-            evidence.put(connection, row.rollout, states, now_us=now_us)
+            states = begin_bake(evidence.canary_of_running(connection, row.rollout_id), policy)
+            evidence.put(connection, row.rollout_id, states, now_us=now_us)
             rate = begin_rate(policy, now_us)
             if rate is not None:
-                evidence.begin(connection, row.rollout, [rate], now_us=now_us)
+                evidence.begin(connection, row.rollout_id, [rate], now_us=now_us)
         case Confirm() | RollBack() | Wait():
             pass
         case _:

@@ -16,7 +16,7 @@ from holdfast.store.rollout import drills, traffic_plans
 
 def append(connection: Transaction, plan: TrafficPlan, drill: int, what: str, now_us: int) -> int:
     """Add `plan` as one of drill number `drill`, in the caller's transaction; its number."""
-    values = {name: value for name, value in asdict(plan).items() if name != "plan"}
+    values = {name: value for name, value in asdict(plan).items() if name != "plan_id"}
     number = traffic_plans.append(connection, **values, now_us=now_us)
     events.append(
         connection,
@@ -33,7 +33,7 @@ def settle(connection: Transaction, model: str, now_us: int) -> int | None:
     plan, None when no drill has moved anybody. The drill finds a newer plan than its own, and puts nothing back.
     """
     newest = traffic_plans.newest_in(connection, model)
-    found = None if newest is None else drills.moving_in(connection, model, newest.plan.plan)
+    found = None if newest is None else drills.moving_in(connection, model, newest.plan.plan_id)
     if found is None:
         return None
     drill, before = found

@@ -29,7 +29,7 @@ def retreat(connection: Transaction, store: Store, model: str, tainted: Collecti
     row = rollouts.under_way_in(connection, model)
     plan = None if committed is None else committed.plan
     if row is not None and row.state in (State.PENDING, State.SHADOWING) and _is_spoilt(store, row, tainted):
-        steps.append(CancelRollout(model, row.rollout, row.challenger))
+        steps.append(CancelRollout(model, row.rollout_id, row.challenger))
         row = None
     if plan is None:
         return steps
@@ -104,7 +104,7 @@ def _moved(
         return (
             HoldOn(plan.model, challenger)
             if to is None
-            else ReturnTraffic(plan.model, challenger, to, row.rollout)
+            else ReturnTraffic(plan.model, challenger, to, row.rollout_id)
         )
     if plan.champion not in tainted:
         return None
@@ -113,7 +113,9 @@ def _moved(
     to = _refuge(store, plan, tainted, challenger)
     if to is not None:
         promotion = row or rollouts.promotion_in(connection, plan.model, plan.champion)
-        return ReturnTraffic(plan.model, plan.champion, to, None if promotion is None else promotion.rollout)
+        return ReturnTraffic(
+            plan.model, plan.champion, to, None if promotion is None else promotion.rollout_id
+        )
     return None if challenger is not None else HoldOn(plan.model, plan.champion)
 
 
@@ -156,7 +158,7 @@ def _return(
     traffic_plans.append(
         connection,
         model=step.model,
-        rollout=None if row is None else row.rollout,
+        rollout_id=None if row is None else row.rollout_id,
         now_us=now_us,
         **asdict(traffic),
     )
@@ -189,5 +191,5 @@ def _replace(
         "previous": None if plan.previous in tainted else plan.previous,
         "fallback": _fallback(store, plan, tainted),
     }
-    traffic |= {"configuration": None, "binary": None}  # told by the plan that pushed them
-    traffic_plans.append(connection, model=model, rollout=plan.rollout, now_us=now_us, **traffic)
+    traffic |= {"serving_config": None, "runtime": None}  # told by the plan that pushed them
+    traffic_plans.append(connection, model=model, rollout_id=plan.rollout_id, now_us=now_us, **traffic)

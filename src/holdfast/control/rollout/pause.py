@@ -55,4 +55,4 @@ def _move(
                 actor=actor,
                 explanation=f"{row.challenger} is {following} as before: {reason}",
             )
-    return row.rollout
+    return row.rollout_id

@@ -50,7 +50,11 @@ def kept_traffic(before: CommittedPlan) -> Traffic:
 def append(connection: Transaction, before: CommittedPlan, traffic: Traffic, now_us: int) -> int:
     """The number of a plan that says `traffic`, and belongs to the rollout of `before`."""
     return traffic_plans.append(
-        connection, model=before.plan.model, rollout=before.plan.rollout, now_us=now_us, **asdict(traffic)
+        connection,
+        model=before.plan.model,
+        rollout_id=before.plan.rollout_id,
+        now_us=now_us,
+        **asdict(traffic),
     )
 
 
@@ -65,4 +69,4 @@ def is_rolled_back(connection: Transaction, model: str, part: Part) -> bool:
     """Return True if the last operation on `part` was its rollback."""
     pushed = events.newest(connection, subject=model, kind=PUSHED[part], limit=1)
     rolled_back = events.newest(connection, subject=model, kind=ROLLED_BACK[part], limit=1)
-    return bool(rolled_back) and (not pushed or rolled_back[0].event > pushed[0].event)
+    return bool(rolled_back) and (not pushed or rolled_back[0].event_id > pushed[0].event_id)

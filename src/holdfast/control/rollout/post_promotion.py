@@ -117,17 +117,17 @@ def _take_back_both(
 def _watched(connection: Transaction, model: str) -> tuple[RolloutRow, int] | None:
     """The promotion that is watched, and until when."""
     push = pushes.watched_in(connection, model)
-    if push is None or push.watch_until_us is None:
+    if push is None or push.bake_until_us is None:
         return None
-    return rollouts.get_in(connection, push.rollout), push.watch_until_us
+    return rollouts.get_in(connection, push.rollout_id), push.bake_until_us
 
 
 def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int) -> WatchDecision:
-    copies = evidence.shadow_of_rollout_in(connection, row.rollout)
+    copies = evidence.shadow_of_rollout_in(connection, row.rollout_id)
     return decide_watch(
-        (*copies, *evidence.canary_of_rollout_in(connection, row.rollout)),
-        Canary.from_json(row.policy),
-        promoted_us=row.changed_us,
+        (*copies, *evidence.canary_of_rollout_in(connection, row.rollout_id)),
+        Canary.from_json(row.policy_json),
+        promoted_us=row.changed_at_us,
         until_us=until_us,
         now_us=now_us,
     )
@@ -138,12 +138,14 @@ def _answers_no_more(connection: Transaction, row: RolloutRow) -> bool:
     plan = traffic_plans.newest_in(connection, row.model)
     if plan is None or plan.plan.champion == row.challenger:
         return plan is None
-    moved = drills.moving_in(connection, row.model, plan.plan.plan)
+    moved = drills.moving_in(connection, row.model, plan.plan.plan_id)
     return moved is None or moved[1].champion != row.challenger  # a live drill gives it back in a moment
 
 
 def _rate(connection: Transaction, row: RolloutRow) -> MetricState | None:
-    found = (each for each in evidence.canary_of_rollout_in(connection, row.rollout) if each.metric == RATE)
+    found = (
+        each for each in evidence.canary_of_rollout_in(connection, row.rollout_id) if each.metric == RATE
+    )
     return next(found, None)
 
 
@@ -152,7 +154,7 @@ def _rate_is_due(connection: Transaction, row: RolloutRow, now_us: int) -> bool:
     history_us = usage.first_minute_us(connection, row.model)
     if state is None or history_us is None:
         return False
-    return next_stretches(state, history_us=history_us, known_us=now_us - _LAG_US) is not None
+    return next_stretches(state, history_us=history_us, known_at_us=now_us - _LAG_US) is not None
 
 
 def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None:
@@ -161,7 +163,7 @@ def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None
     history_us = usage.first_minute_us(connection, row.model)
     if state is None or history_us is None:
         return
-    due = next_stretches(state, history_us=history_us, known_us=now_us - _LAG_US)
+    due = next_stretches(state, history_us=history_us, known_at_us=now_us - _LAG_US)
     if due is None:
         return
     changed = state.is_harmful
@@ -171,7 +173,7 @@ def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None
         after=usage.requests_between(connection, row.model, due.after_us, due.after_us + due.us),
         before=usage.requests_between(connection, row.model, due.before_us, due.before_us + due.us),
     )
-    evidence.put(connection, row.rollout, [state], now_us=now_us)
+    evidence.put(connection, row.rollout_id, [state], now_us=now_us)
     if state.is_harmful and not changed:
         events.append(
             connection,

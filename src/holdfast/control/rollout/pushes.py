@@ -38,11 +38,11 @@ def record(
     `harm` says what the decision saw; without it the evidence is asked, because a person may take a version back when its
     harm is shown already.
     """
-    before = pushes.of_rollout_in(connection, row.rollout)
+    before = pushes.of_rollout_in(connection, row.rollout_id)
     if after is State.ROLLED_BACK or (before is not None and before.labelled_by != events.SYSTEM):
         return  # labelled when the roll-back was decided, or by a person
-    policy = Canary.from_json(row.policy)
-    states = _states(connection, row.rollout)
+    policy = Canary.from_json(row.policy_json)
+    states = _states(connection, row.rollout_id)
     tainted = ""
     if after in _ENDING:
         harm = harm or harm_shown(states, policy)
@@ -55,18 +55,18 @@ def record(
     watched = outcome is PushOutcome.OPEN and after is State.PROMOTED
     if after is State.PROMOTED:
         _replace_watched(connection, row, now_us)
-    until_us = None if before is None else before.watch_until_us
+    until_us = None if before is None else before.bake_until_us
     pushes.put(
         connection,
         PushRow(
-            rollout=row.rollout,
+            rollout_id=row.rollout_id,
             model=row.model,
             outcome=outcome,
             reason=why,
             labelled_by=events.SYSTEM,
-            labelled_us=now_us,
+            labelled_at_us=now_us,
             requests=requests_of(states)[0] if after in (*_ENDING, State.PROMOTED) else None,
-            watch_until_us=now_us + policy.bake_us if watched else until_us,
+            bake_until_us=now_us + policy.bake_us if watched else until_us,
         ),
     )
 
@@ -75,13 +75,20 @@ def end_watch(
     connection: Transaction, row: RolloutRow, outcome: PushOutcome, reason: str, *, now_us: int
 ) -> None:
     """The watch of a promotion is over: its push is labelled, and that is told."""
-    before = pushes.of_rollout_in(connection, row.rollout)
-    states = evidence.canary_of_rollout_in(connection, row.rollout)
-    until_us = None if before is None else before.watch_until_us
+    before = pushes.of_rollout_in(connection, row.rollout_id)
+    states = evidence.canary_of_rollout_in(connection, row.rollout_id)
+    until_us = None if before is None else before.bake_until_us
     pushes.put(
         connection,
         PushRow(
-            row.rollout, row.model, outcome, reason, events.SYSTEM, now_us, requests_of(states)[0], until_us
+            row.rollout_id,
+            row.model,
+            outcome,
+            reason,
+            events.SYSTEM,
+            now_us,
+            requests_of(states)[0],
+            until_us,
         ),
     )
     events.append(
@@ -120,7 +127,7 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
         bad = PushOutcome.ESCAPED if promoted else PushOutcome.BAD
         outcome = PushOutcome.GOOD if good else bad
         after = PushRow(
-            rollout, row.model, outcome, why, actor, now_us, before.requests, before.watch_until_us
+            rollout, row.model, outcome, why, actor, now_us, before.requests, before.bake_until_us
         )
         pushes.put(connection, after)
         events.append(
@@ -146,15 +153,15 @@ class Push:
     found out.
     """
 
-    rollout: int
+    rollout_id: int
     challenger: str
     champion: str | None
     state: State
     outcome: PushOutcome
     reason: str
     labelled_by: str
-    labelled_us: int
-    watch_until_us: int | None
+    labelled_at_us: int
+    bake_until_us: int | None
     requests: int
     failed_or_wrong: int
     for_harm: bool
@@ -203,12 +210,12 @@ def totals(found: tuple[Push, ...]) -> Totals:
 def _replace_watched(connection: Transaction, row: RolloutRow, now_us: int) -> None:
     """The promotion that was watched until now is not the champion any more, and nobody will see its watch to the end."""
     older = pushes.watched_in(connection, row.model)
-    if older is None or older.rollout == row.rollout:
+    if older is None or older.rollout_id == row.rollout_id:
         return
-    promoted = rollouts.get_in(connection, older.rollout)
-    policy = Canary.from_json(promoted.policy)
-    outcome, why = replaced(row.rollout, now_us - promoted.changed_us, policy)
-    if harm := harm_shown(_states(connection, older.rollout), policy):
+    promoted = rollouts.get_in(connection, older.rollout_id)
+    policy = Canary.from_json(promoted.policy_json)
+    outcome, why = replaced(row.rollout_id, now_us - promoted.changed_at_us, policy)
+    if harm := harm_shown(_states(connection, older.rollout_id), policy):
         outcome, why = PushOutcome.ESCAPED, f"harm was shown after its promotion: {harm}; {why}"
     end_watch(connection, promoted, outcome, why, now_us=now_us)
 
@@ -222,29 +229,29 @@ def _states(connection: Transaction, rollout: int) -> tuple[MetricState, ...]:
 
 
 def _told(connection: Transaction, push: PushRow) -> Push:
-    row = rollouts.get_in(connection, push.rollout)
-    requests, failed = requests_of(evidence.canary_of_rollout_in(connection, push.rollout))
+    row = rollouts.get_in(connection, push.rollout_id)
+    requests, failed = requests_of(evidence.canary_of_rollout_in(connection, push.rollout_id))
 
     def first_us(*states: State) -> int | None:
-        return rollouts.first_reached_us(connection, push.rollout, states)
+        return rollouts.first_reached_us(connection, push.rollout_id, states)
 
     begun_us, taken_us = first_us(State.CANARY, State.VERIFYING), first_us(State.ROLLING_BACK)
-    promoted_us = None if push.watch_until_us is None else first_us(State.PROMOTED)
-    ends_us = [each for each in (taken_us, push.watch_until_us) if each is not None]
-    pushed = outcomes.Pushed(row.rollout, row.challenger, promoted_us, min(ends_us, default=None))
+    promoted_us = None if push.bake_until_us is None else first_us(State.PROMOTED)
+    ends_us = [each for each in (taken_us, push.bake_until_us) if each is not None]
+    pushed = outcomes.Pushed(row.rollout_id, row.challenger, promoted_us, min(ends_us, default=None))
     wrong = 0 if row.champion is None else outcomes.wrong(connection, row.model, pushed)
     for_harm = _for_harm(connection, row)
     detected = for_harm or push.outcome in (PushOutcome.BAD, PushOutcome.ESCAPED)
     return Push(
-        rollout=push.rollout,
+        rollout_id=push.rollout_id,
         challenger=row.challenger,
         champion=row.champion,
         state=row.state,
         outcome=push.outcome,
         reason=push.reason,
         labelled_by=push.labelled_by,
-        labelled_us=push.labelled_us,
-        watch_until_us=push.watch_until_us,
+        labelled_at_us=push.labelled_at_us,
+        bake_until_us=push.bake_until_us,
         requests=max(requests, push.requests or 0),
         failed_or_wrong=failed + wrong,
         for_harm=for_harm,
@@ -256,7 +263,7 @@ def _for_harm(connection: Transaction, row: RolloutRow) -> bool:
     """Whether it was taken back or cancelled, and its evidence, or its replay, shows harm."""
     if row.state not in _TAKEN_BACK:
         return False
-    if harm_shown(_states(connection, row.rollout), Canary.from_json(row.policy)):
+    if harm_shown(_states(connection, row.rollout_id), Canary.from_json(row.policy_json)):
         return True
     replayed = (
         gate_results.newest_replay(connection, row.challenger) if row.state is State.CANCELLED else None

@@ -82,9 +82,9 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
         taints.refuse(connection, "version", version)
         current = rollouts.under_way_in(connection, model.name)
         if current is not None and current.challenger == version:
-            return current.rollout
+            return current.rollout_id
         plan = traffic_plans.newest_in(connection, model.name)
-        if plan is not None and drills.moves_users_in(connection, model.name, plan.plan.plan):
+        if plan is not None and drills.moves_users_in(connection, model.name, plan.plan.plan_id):
             raise ConflictError(
                 "HF404",
                 f"a live drill of roll-back has all users of {model.name!r} for a moment",
@@ -150,7 +150,8 @@ def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[De
 def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | None:
     """One decision, committed; None when there is nothing to do now."""
     seen = tuple(
-        ProbeSeen(each.server, each.plan, each.answered, each.verdict) for each in probes.last(store, model)
+        ProbeSeen(each.server, each.plan_id, each.observed_version, each.verdict)
+        for each in probes.last(store, model)
     )
     with store.ledger.read() as connection:
         row = rollouts.under_way_in(connection, model)
@@ -213,9 +214,9 @@ def _state(row: RolloutRow, committed: CommittedPlan | None, ready: Readiness) -
         returns_to=returns_to,
         state=row.state,
         step=row.step,
-        policy=Canary.from_json(row.policy),
-        step_started_us=row.step_started_us,
-        plan=None if plan is None else plan.plan,
+        policy=Canary.from_json(row.policy_json),
+        step_started_at_us=row.step_started_at_us,
+        plan_id=None if plan is None else plan.plan_id,
         ready=ready,
     )
 
@@ -237,7 +238,7 @@ def commit(
     the decision saw of it, `verdicts` what it rests on; None for what the evidence says now."""
     if verdicts is None:
         verdicts = judged_all(
-            evidence.canary_of_rollout_in(connection, row.rollout), Canary.from_json(row.policy)
+            evidence.canary_of_rollout_in(connection, row.rollout_id), Canary.from_json(row.policy_json)
         )
     following = next_state(row.state, event)
     rollouts.move(connection, row, state=following, step=step, reason=reason, actor=actor, now_us=now_us)
@@ -249,10 +250,10 @@ def commit(
         actor=actor,
         explanation=f"{row.challenger} is {following}: {reason}",
     )
-    decisions.put(connection, event=told, rollout=row.rollout, kind=event, verdicts=verdicts)
+    decisions.put(connection, event=told, rollout=row.rollout_id, kind=event, verdicts=verdicts)
     pushes.record(connection, row, following, reason=reason, actor=actor, harm=harm, now_us=now_us)
     traffic = traffic_of(connection, store, row, following, step)
     if traffic is not None:
         traffic_plans.append(
-            connection, model=row.model, rollout=row.rollout, now_us=now_us, **asdict(traffic)
+            connection, model=row.model, rollout_id=row.rollout_id, now_us=now_us, **asdict(traffic)
         )

@@ -126,7 +126,7 @@ def rollout_to_undo(request: Request, known: Rollouts, *, now_us: int) -> Rollou
         if running is not None:
             raise RefusedError(
                 "HF404",
-                f"rollout {running.rollout} of {running.challenger} against {version} is {running.state}, and comes first",
+                f"rollout {running.rollout_id} of {running.challenger} against {version} is {running.state}, and comes first",
                 state="nothing was written",
                 next_command=f"holdfast rollback --version {running.challenger}, then the same command again",
             )
@@ -143,12 +143,16 @@ def rollout_to_undo(request: Request, known: Rollouts, *, now_us: int) -> Rollou
 
 def _promotion(model: str, known: Rollouts, now_us: int) -> RolloutRow:
     row, last = _promoted(model, known), known.rolled_back
-    if last is not None and last.changed_us >= row.changed_us and now_us - last.changed_us < REPEATED_US:
-        seconds = max(0, now_us - last.changed_us) / 1e6
+    if (
+        last is not None
+        and last.changed_at_us >= row.changed_at_us
+        and now_us - last.changed_at_us < REPEATED_US
+    ):
+        seconds = max(0, now_us - last.changed_at_us) / 1e6
         raise RefusedError(
             "HF404",
-            f"rollout {last.rollout} of {last.challenger} is {last.state} since {seconds:.0f} s, and {row.challenger} serves: "
-            f"it is rolled back only if it is named",
+            f"rollout {last.rollout_id} of {last.challenger} is {last.state} since {seconds:.0f} s, and "
+            f"{row.challenger} serves: it is rolled back only if it is named",
             state="nothing was written",
             next_command=f"nothing, or holdfast rollback --version {row.challenger}",
         )
@@ -203,9 +207,9 @@ def plan_rollback(
     steps: list[Step] = []
     why = "the newest that was pushed"
     if row is not None:
-        reason = f"rollout {row.rollout}, {row.state}"
+        reason = f"rollout {row.rollout_id}, {row.state}"
         steps.append(Step(Part.MODEL, row.challenger, returns_to, reason, is_undone(row)))
-        why = f"pushed since rollout {row.rollout} began"
+        why = f"pushed since rollout {row.rollout_id} began"
     for part, history in histories.items():
         step = _step(part, history, since_plan, why)
         if step is not None:
@@ -254,16 +258,16 @@ def roll_back(store: Store, request: Request, *, now_us: int) -> RolledBack:
         row, since_plan, returns_to = None, 0, ""
         if request.only in (None, Part.MODEL):
             row = rollout_to_undo(request, _rollouts(connection, request), now_us=now_us)
-            before = traffic_plans.before_rollout_in(connection, request.model, row.rollout)
-            since_plan = 0 if before is None else before.plan.plan
+            before = traffic_plans.before_rollout_in(connection, request.model, row.rollout_id)
+            since_plan = 0 if before is None else before.plan.plan_id
             returns_to = _returns_to(connection, store, row)
         steps = plan_rollback(request, row, returns_to, since_plan, _histories(connection, request))
         _write(connection, store, request, row, steps, now_us)
         plan = traffic_plans.newest_in(connection, request.model)
-        after = None if row is None else rollouts.get_in(connection, row.rollout)
+        after = None if row is None else rollouts.get_in(connection, row.rollout_id)
     if plan is None:
         return RolledBack(steps, after, 0, None)
-    return RolledBack(steps, after, plan.plan.plan, plan.plan.intended)
+    return RolledBack(steps, after, plan.plan.plan_id, plan.plan.intended)
 
 
 def _rollouts(connection: Transaction, request: Request) -> Rollouts:
@@ -345,7 +349,7 @@ def _write(
         return
     newest = plan_parts.newest(connection, request.model, now_us)
     kept = plan_parts.kept_traffic(newest)
-    traffic = replace(kept, configuration=config or kept.configuration, binary=runtime or kept.binary)
+    traffic = replace(kept, serving_config=config or kept.serving_config, runtime=runtime or kept.runtime)
     plan_parts.append(connection, newest, traffic, now_us)
 
 

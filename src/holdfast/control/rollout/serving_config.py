@@ -36,7 +36,7 @@ def push(store: Store, model: str, limits: ConnectionLimits, *, actor: str, reas
             actor=actor,
             now_us=now_us,
         )
-        traffic = replace(plan_parts.kept_traffic(newest), configuration=config)
+        traffic = replace(plan_parts.kept_traffic(newest), serving_config=config)
         return plan_parts.append(connection, newest, traffic, now_us)
 
 

@@ -43,8 +43,8 @@ class Traffic:
     fallback: str | None = None
     shadow: str | None = None
     shadow_ppm: int = 0
-    configuration: str | None = None
-    binary: str | None = None
+    serving_config: str | None = None
+    runtime: str | None = None
 
 
 def traffic_of(
@@ -67,7 +67,7 @@ def traffic_of(
         case State.CANARY if row.state is State.PAUSED:
             return None
         case State.CANARY:
-            return _shared(row, Canary.from_json(row.policy).shares_ppm[step], behind, warm)
+            return _shared(row, Canary.from_json(row.policy_json).shares_ppm[step], behind, warm)
         case State.VERIFYING if row.champion is None:
             return Traffic(row.challenger, fallback=newest_heuristic(store, row.model, tainted))
         case State.VERIFYING:
@@ -87,7 +87,7 @@ def traffic_of(
 
 def _shadowed(row: RolloutRow, previous: str | None, warm: str | None) -> Traffic:
     """Nothing changes but that copies are made."""
-    shadow = Canary.from_json(row.policy).shadow
+    shadow = Canary.from_json(row.policy_json).shadow
     assert row.champion is not None, "a first version has nobody whose requests it could get"
     assert shadow is not None, "the policy asks for a shadow"
     return Traffic(
@@ -177,7 +177,7 @@ def _returned(
     """What was before, with the fallback that the servers had then: a newer one may be what they cannot load. Whoever stood
     behind the champion does so again when it is warm still; a roll-back loads no file."""
     fallback = warm = None if newest is None else _clean(newest.plan.fallback, tainted)
-    before = traffic_plans.before_rollout_in(connection, row.model, row.rollout)
+    before = traffic_plans.before_rollout_in(connection, row.model, row.rollout_id)
     if before is not None and row.state is not State.PROMOTED:
         fallback = _clean(before.plan.fallback, tainted) or warm
     version = row.champion or fallback

@@ -93,7 +93,7 @@ def allowed(connection: Transaction, row: RolloutRow, decision: Decision, *, now
         if (words := _against(hook, found.get(hook.name), now_us)) is not None
     }
     waited_us = _waited_us(row, [found[name] for name in against if name in found], now_us)
-    return upheld(decision, list(against.values()), Canary.from_json(row.policy), waited_us=waited_us)
+    return upheld(decision, list(against.values()), Canary.from_json(row.policy_json), waited_us=waited_us)
 
 
 def ask(store: Store, model: str, *, clock_us: Clock) -> int:
@@ -102,9 +102,9 @@ def ask(store: Store, model: str, *, clock_us: Clock) -> int:
         declared = {hook.name: hook for hook in webhooks.of_model(connection, model)}
         now_us = clock_us()
         due = [
-            (declared[each.hook], each)
+            (declared[each.webhook], each)
             for each in webhooks.open_questions(connection, model)
-            if each.hook in declared and _is_due(each, now_us)
+            if each.webhook in declared and _is_due(each, now_us)
         ]
     if not due:
         return 0
@@ -126,15 +126,17 @@ def tell(store: Store, model: str, hook: Hook, *, clock_us: Clock) -> int:
         reached = event_cursors.reached(connection, follower) or 0
         found = events.since(connection, reached, limit=EVENTS_AT_ONCE)
         mine = {
-            each.event: rollout for each in found if (rollout := _rollout_of(connection, model, hook, each))
+            each.event_id: rollout
+            for each in found
+            if (rollout := _rollout_of(connection, model, hook, each))
         }
     told, count = reached, 0
     try:
         for each in found:
-            if each.event in mine:
-                _tell_over_http(hook, each, mine[each.event], clock_us())
+            if each.event_id in mine:
+                _tell_over_http(hook, each, mine[each.event_id], clock_us())
                 count += 1
-            told = each.event
+            told = each.event_id
     finally:
         if told > reached:
             with store.ledger.write() as connection:
@@ -191,25 +193,25 @@ def _answers(connection: Transaction, row: RolloutRow, decision: Decision) -> di
     assert not isinstance(decision, Wait), "a wait is not asked about"
     step = _step(row, decision)
     return {
-        each.hook: each
-        for each in webhooks.answers(connection, row.rollout)
+        each.webhook: each
+        for each in webhooks.answers(connection, row.rollout_id)
         if (each.event, each.step) == (decision.event, step)
     }
 
 
 def _waited_us(row: RolloutRow, held_by: Sequence[HookAnswer], now_us: int) -> int:
     """For how long the step has waited for hooks that were asked: not for what it needed itself before it was ready."""
-    since_us: list[int] = [json.loads(each.question)["since_us"] for each in held_by if each.tries > 0]
+    since_us: list[int] = [json.loads(each.request_json)["since_us"] for each in held_by if each.attempts > 0]
     if row.champion is None or not since_us:
         return 0  # a first version has nothing that its traffic could return to: it waits for as long as it takes
-    return now_us - max(row.step_started_us, min(since_us))
+    return now_us - max(row.step_started_at_us, min(since_us))
 
 
 def _questions(connection: Transaction, row: RolloutRow, decision: Decision, now_us: int) -> list[HookAnswer]:
     """The questions that are to be put: never put, consented to too long ago, or asked again with newer numbers."""
     assert not isinstance(decision, Wait), "a wait is not asked about"
     step = _step(row, decision)
-    told = question(row.model, row.rollout, (row.challenger, row.champion), decision, step)
+    told = question(row.model, row.rollout_id, (row.challenger, row.champion), decision, step)
     told["at_us"] = now_us
     found = _answers(connection, row, decision)
     wanted = []
@@ -220,15 +222,23 @@ def _questions(connection: Transaction, row: RolloutRow, decision: Decision, now
             text = canonical_json(told | {"since_us": now_us})
             wanted.append(
                 HookAnswer(
-                    row.rollout, decision.event, step, hook.name, Verdict.INCONCLUSIVE, words, now_us, text, 0
+                    row.rollout_id,
+                    decision.event,
+                    step,
+                    hook.name,
+                    Verdict.INCONCLUSIVE,
+                    words,
+                    now_us,
+                    text,
+                    0,
                 )
             )
         elif known.verdict is not Verdict.PASS:
-            before = json.loads(known.question)
+            before = json.loads(known.request_json)
             if now_us - before["at_us"] >= AGAIN_US:
-                since_us = before["since_us"] if known.tries > 0 else now_us
+                since_us = before["since_us"] if known.attempts > 0 else now_us
                 text = canonical_json(told | {"since_us": since_us})
-                wanted.append(HookAnswer(**asdict(known) | {"question": text}))
+                wanted.append(HookAnswer(**asdict(known) | {"request_json": text}))
     return wanted
 
 
@@ -243,11 +253,11 @@ def _against(hook: Hook, known: HookAnswer | None, now_us: int) -> str | None:
 
 
 def _is_stale(known: HookAnswer, now_us: int) -> bool:
-    return known.verdict is Verdict.PASS and now_us - known.asked_us > CONSENT_US
+    return known.verdict is Verdict.PASS and now_us - known.requested_at_us > CONSENT_US
 
 
 def _is_due(known: HookAnswer, now_us: int) -> bool:
-    due_us = next_us(known.verdict, known.tries, known.asked_us)
+    due_us = next_us(known.verdict, known.attempts, known.requested_at_us)
     return due_us is not None and now_us >= due_us
 
 
@@ -256,8 +266,8 @@ def _step(row: RolloutRow, decision: Decision) -> int:
 
 
 def _asked_over_http(hook: Hook, asked: HookAnswer, clock_us: Clock) -> Answer:
-    body = asked.question.encode()
-    key = f"{asked.rollout}/{asked.event}/{asked.step}"
+    body = asked.request_json.encode()
+    key = f"{asked.rollout_id}/{asked.event}/{asked.step}"
     try:
         return understood(*_sent(hook, body, key, clock_us()))
     except UnavailableError as error:
@@ -275,7 +285,7 @@ def _sent(hook: Hook, body: bytes, key: str, now_us: int) -> tuple[int, bytes]:
 
 def _keep(store: Store, hook: Hook, asked: HookAnswer, answer: Answer, now_us: int) -> None:
     """The answer, and an event where it is another than before."""
-    news = answer.verdict is not asked.verdict or asked.tries == 0
+    news = answer.verdict is not asked.verdict or asked.attempts == 0
     with store.ledger.write() as connection:
         kept = webhooks.put_answer(
             connection, asked, verdict=answer.verdict, explanation=answer.explanation, now_us=now_us
@@ -285,7 +295,7 @@ def _keep(store: Store, hook: Hook, asked: HookAnswer, answer: Answer, now_us: i
                 connection,
                 at_us=now_us,
                 kind=_KINDS[answer.verdict],
-                subject=rollouts.subject_of(asked.rollout),
+                subject=rollouts.subject_of(asked.rollout_id),
                 explanation=f"{hook.name} was asked before {asked.event}, step {asked.step + 1}: {answer.explanation}",
             )
 
@@ -302,18 +312,18 @@ def _rollout_of(connection: Transaction, model: str, hook: Hook, event: EventRow
 
 def _tell_over_http(hook: Hook, event: EventRow, row: RolloutRow, now_us: int) -> None:
     told = {
-        "event": event.event,
+        "event": event.event_id,
         "at_us": event.at_us,
         "kind": event.kind,
         "model": row.model,
-        "rollout": row.rollout,
+        "rollout": row.rollout_id,
         "challenger": row.challenger,
         "champion": row.champion,
         "actor": event.actor,
         "explanation": event.explanation,
         "digest": event.digest,
     }
-    status, _ = _sent(hook, canonical_json(told).encode(), str(event.event), now_us)
+    status, _ = _sent(hook, canonical_json(told).encode(), str(event.event_id), now_us)
     if not 200 <= status < 300:
         raise UnavailableError("HF601", f"it answered with status {status}", state="it is told again")
 

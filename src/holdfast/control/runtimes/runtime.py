@@ -88,7 +88,7 @@ def try_out(
     if not candidate.command:
         raise InputError(
             "HF101",
-            f"nobody said how {candidate.binary} is started",
+            f"nobody said how {candidate.runtime} is started",
             state="nothing was tried",
             next_command="holdfast runtime register -- COMMAND",
         )
@@ -125,7 +125,7 @@ def try_out(
         if error.code == "HF306":  # that there is no place for a copy says nothing of the binary
             raise
         verdict, words = Verdict.FAIL, f"it does not answer: {error.what}"
-    release = Release(version, candidate.binary, limits.id, verdict, words, place.clock_us())
+    release = Release(version, candidate.runtime, limits.id, verdict, words, place.clock_us())
     with store.ledger.write() as connection:
         serving_configs.register(connection, limits, now_us=place.clock_us())
         runtimes.judge(connection, release)
@@ -134,7 +134,7 @@ def try_out(
             at_us=place.clock_us(),
             kind="binary.tried",
             subject=version,
-            explanation=f"{candidate.binary} with {limits.id} {verdict}: {words}",
+            explanation=f"{candidate.runtime} with {limits.id} {verdict}: {words}",
         )
     return release
 
@@ -228,7 +228,7 @@ def push(
         if not spells:
             runtimes.register(connection, present, (), now_us=now_us)
             plan_parts.append(
-                connection, before, replace(plan_parts.kept_traffic(before), binary=present.id), now_us
+                connection, before, replace(plan_parts.kept_traffic(before), runtime=present.id), now_us
             )
         return _append(connection, model, binary, PUSHED[Part.RUNTIME], actor, reason, now_us)
 
@@ -257,5 +257,5 @@ def _append(
     before = plan_parts.newest(connection, model, now_us)
     plan_parts.record(connection, model, kind, f"{binary} serves: {reason}", actor=actor, now_us=now_us)
     return plan_parts.append(
-        connection, before, replace(plan_parts.kept_traffic(before), binary=binary), now_us
+        connection, before, replace(plan_parts.kept_traffic(before), runtime=binary), now_us
     )

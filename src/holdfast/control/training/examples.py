@@ -54,7 +54,7 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     }
     rows = data_files.read_rows(store, snapshot, model.examples.name, dtypes(model.contract) | also)
     labelled = rows.drop_nulls(model.label) if rows.width else rows
-    due = _due(model, labelled, snapshots.get(store, snapshot).created_us)
+    due = _due(model, labelled, snapshots.get(store, snapshot).created_at_us)
     if due.is_empty():
         raise InputError(
             "HF401",
@@ -144,8 +144,8 @@ def _with_columns(
     return valid.join(brought, on=list(key), how="left", maintain_order="left")
 
 
-def _due(model: Model, labelled: pl.DataFrame, known_us: int) -> pl.DataFrame:
+def _due(model: Model, labelled: pl.DataFrame, known_at_us: int) -> pl.DataFrame:
     if labelled.is_empty():
         return labelled
     delay_us = model.label_delay // timedelta(microseconds=1)
-    return labelled.filter(pl.col(model.contract.event_time).dt.epoch("us") + delay_us <= known_us)
+    return labelled.filter(pl.col(model.contract.event_time).dt.epoch("us") + delay_us <= known_at_us)

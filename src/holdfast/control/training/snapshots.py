@@ -32,8 +32,8 @@ class Preview:
         """The preview in plain JSON types."""
         return {
             **shown(self.snapshot),
-            "rows_found": self.found,
-            "rows_taken": self.selected.frame.height,
+            "rows_total": self.found,
+            "rows_selected": self.selected.frame.height,
             "rows_held_out": self.held_out,
             "left_out": self.selected.counts,
             "slices": [asdict(each) for each in self.selected.slices],
@@ -47,7 +47,7 @@ def shown(snapshot: Snapshot) -> dict[str, Any]:
         "snapshot": snapshot.snapshot,
         "table_version": snapshot.table_version,
         "contract": snapshot.contract_hash,
-        "created_us": snapshot.created_us,
+        "created_at_us": snapshot.created_at_us,
         "tables": [asdict(cut) for cut in snapshot.tables],
         "held_back": [list(load) for load in snapshot.held_back],
     }

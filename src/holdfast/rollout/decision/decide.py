@@ -191,7 +191,7 @@ def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int)
         return _wait_or_give_up(
             rollout, f"inconclusive at {formatting.share(share_ppm)}: {seen} so far", verdicts, now_us
         )
-    lasted_us = now_us - rollout.step_started_us
+    lasted_us = now_us - rollout.step_started_at_us
     if lasted_us < rollout.policy.min_step_duration_us:
         least = formatting.hours(rollout.policy.min_step_duration_us)
         return Wait(
@@ -228,7 +228,7 @@ def _verifying(
     verdicts, harm = judged(evidence, rollout.policy)
     if harm and rollout.returns_to is not None:
         return RollBack(Verdict.FAIL, harm, verdicts)
-    confirmed, seen = _answered_by(rollout.challenger, rollout.plan, probes)
+    confirmed, seen = _answered_by(rollout.challenger, rollout.plan_id, probes)
     if confirmed:
         return Confirm(seen, verdicts)
     if rollout.returns_to is None:
@@ -239,7 +239,7 @@ def _verifying(
 
 def _rolling_back(rollout: RolloutState, probes: Sequence[ProbeSeen]) -> Decision:
     assert rollout.returns_to is not None, "a roll-back began, so there was something to return to"
-    confirmed, seen = _answered_by(rollout.returns_to, rollout.plan, probes)
+    confirmed, seen = _answered_by(rollout.returns_to, rollout.plan_id, probes)
     return Confirm(seen) if confirmed else Wait(f"inconclusive: {seen}")
 
 
@@ -249,12 +249,12 @@ def _answered_by(version: str, plan: int | None, probes: Sequence[ProbeSeen]) ->
     silent = len(probes) - len(answering)
     if not answering:
         return False, f"no server has answered a probe yet ({silent} silent)"
-    other = [probe for probe in answering if (probe.answered, probe.plan) != (version, plan)]
+    other = [probe for probe in answering if (probe.observed_version, probe.plan_id) != (version, plan)]
     if other:
         first = other[0]
         return False, (
             f"{len(other)} of {len(answering)} servers do not answer with {version} under plan {plan} yet: "
-            f"{first.server} answered with {first.answered} under plan {first.plan}"
+            f"{first.server} answered with {first.observed_version} under plan {first.plan_id}"
         )
     many = "1 server" if len(answering) == 1 else f"{len(answering)} servers"
     words = f"{many} answered the probe with {version} under plan {plan}"
@@ -264,7 +264,7 @@ def _answered_by(version: str, plan: int | None, probes: Sequence[ProbeSeen]) ->
 def _wait_or_give_up(rollout: RolloutState, wanting: str, verdicts: Verdicts, now_us: int) -> Wait | RollBack:
     policy = rollout.policy
     timeout_us = policy.convergence_timeout_us if rollout.state is State.VERIFYING else policy.timeout_us
-    waited_us = now_us - rollout.step_started_us
+    waited_us = now_us - rollout.step_started_at_us
     if waited_us <= timeout_us:
         return Wait(wanting, verdicts)
     waited = f"{formatting.hours(waited_us)} of {formatting.hours(timeout_us)}"

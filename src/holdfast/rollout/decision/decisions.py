@@ -49,8 +49,8 @@ class RolloutState:
     state: State
     step: int
     policy: Canary
-    step_started_us: int
-    plan: int | None
+    step_started_at_us: int
+    plan_id: int | None
     ready: Readiness = Readiness()
 
 
@@ -59,8 +59,8 @@ class ProbeSeen:
     """What the last probe of one server saw: the plan that it follows and the version that answered."""
 
     server: str
-    plan: int | None
-    answered: str | None
+    plan_id: int | None
+    observed_version: str | None
     verdict: Verdict
 
 

@@ -76,8 +76,10 @@ def begin_rate(policy: Canary, switched_us: int) -> MetricState | None:
     """No evidence yet about the rate of requests since the switch at `switched_us`; None when the policy judges none."""
     if policy.rate_margin is None:
         return None
-    minute_us = switched_us + -switched_us % MINUTE_US
-    evidence = RateEvidence(RateTest.begin(policy.rate_margin), switched_us=minute_us, folded_us=minute_us)
+    minute_start_us = switched_us + -switched_us % MINUTE_US
+    evidence = RateEvidence(
+        RateTest.begin(policy.rate_margin), switched_us=minute_start_us, folded_us=minute_start_us
+    )
     return MetricState(RATE, -math.log(policy.alpha), evidence)
 
 
@@ -90,14 +92,14 @@ class Stretches:
     us: int
 
 
-def next_stretches(state: MetricState, *, history_us: int, known_us: int) -> Stretches | None:
+def next_stretches(state: MetricState, *, history_us: int, known_at_us: int) -> Stretches | None:
     """What is to be counted and folded next; None when nothing is.
 
     Parameters
     ----------
     history_us
         When the model was first asked, microseconds since 1970 UTC.
-    known_us
+    known_at_us
         Until when all requests are known.
 
     The first day after the switch is compared with the day before it, the second with the one before that, and so on, so
@@ -105,13 +107,13 @@ def next_stretches(state: MetricState, *, history_us: int, known_us: int) -> Str
     first hour compared with the hour before the switch, mirrored.
 
     >>> state = begin_rate(Canary(), 10 * DAY_US)
-    >>> next_stretches(state, history_us=0, known_us=10 * DAY_US + HOUR_US)
+    >>> next_stretches(state, history_us=0, known_at_us=10 * DAY_US + HOUR_US)
     Stretches(after_us=864000000000, before_us=777600000000, us=3600000000)
     """
     evidence = _rate_of(state)
     switched_us, after_us = evidence.switched_us, evidence.folded_us
     day = (after_us - switched_us) // DAY_US
-    us = min(HOUR_US, known_us - after_us, switched_us + (day + 1) * DAY_US - after_us)
+    us = min(HOUR_US, known_at_us - after_us, switched_us + (day + 1) * DAY_US - after_us)
     before_us = after_us - (2 * day + 1) * DAY_US
     if switched_us - history_us < DAY_US:
         us = min(us, switched_us + HOUR_US - after_us)

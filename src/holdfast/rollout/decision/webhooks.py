@@ -180,7 +180,7 @@ def understood(status: int, body: bytes) -> Answer:
     return Answer(Verdict.FAIL, words or "it refuses, and gives no reason")
 
 
-def next_us(verdict: Verdict, tries: int, asked_us: int) -> int | None:
+def next_us(verdict: Verdict, tries: int, requested_at_us: int) -> int | None:
     """When a question is asked next, microseconds; None when it needs no asking. Silence is asked again after 1, 2, 4, ...
     seconds and at most `AGAIN_US`.
 
@@ -193,11 +193,11 @@ def next_us(verdict: Verdict, tries: int, asked_us: int) -> int | None:
         case Verdict.PASS:
             return None
         case Verdict.FAIL:
-            return asked_us + AGAIN_US
+            return requested_at_us + AGAIN_US
         case _ if tries == 0:
-            return asked_us
+            return requested_at_us
         case _:
-            return asked_us + min(AGAIN_US, _FIRST_PAUSE_US << min(tries - 1, 10))
+            return requested_at_us + min(AGAIN_US, _FIRST_PAUSE_US << min(tries - 1, 10))
 
 
 def question(

@@ -27,8 +27,8 @@ from holdfast.stats import Detector, LevelTest, upper_level
 from holdfast.stats.level_test import BETS, loss_gains
 
 
-def fold(comparison: Comparison, counts: Counts, minute_us: int) -> Comparison:
-    """Return `comparison` after one more window, which lies in the minute that begins at `minute_us`.
+def fold(comparison: Comparison, counts: Counts, minute_start_us: int) -> Comparison:
+    """Return `comparison` after one more window, which lies in the minute that begins at `minute_start_us`.
 
     A window in which the champion has units is compared, also when its log was read late.
     """
@@ -36,7 +36,7 @@ def fold(comparison: Comparison, counts: Counts, minute_us: int) -> Comparison:
     if counts.champion_units == 0:
         match comparison.phase:
             case Detecting() as phase:
-                return replace(comparison, phase=_fold_counts(phase, units, bad, minute_us))
+                return replace(comparison, phase=_fold_counts(phase, units, bad, minute_start_us))
             case AtLevel(test=level):
                 return replace(comparison, phase=AtLevel(level.fold_counts(units=units, bad=bad)))
             case Comparing():
@@ -52,22 +52,24 @@ def fold(comparison: Comparison, counts: Counts, minute_us: int) -> Comparison:
     return replace(comparison, test=test)
 
 
-def fold_losses(phase: AtLevel | Detecting, losses: Sequence[float], minute_us: int) -> AtLevel | Detecting:
-    """Return `phase` after `losses`, from 0 to 1, that the challenger showed alone in the minute `minute_us`."""
+def fold_losses(
+    phase: AtLevel | Detecting, losses: Sequence[float], minute_start_us: int
+) -> AtLevel | Detecting:
+    """Return `phase` after `losses`, from 0 to 1, that the challenger showed alone in the minute `minute_start_us`."""
     match phase:
         case AtLevel():
             return AtLevel(phase.test.fold_losses(losses))
         case Detecting():
-            return replace(phase, detecting=fold_window_losses(phase.detecting, losses, minute_us))
+            return replace(phase, detecting=fold_window_losses(phase.detecting, losses, minute_start_us))
 
 
 def fold_window_losses(
-    detecting: WindowedDetector, losses: Sequence[float], minute_us: int
+    detecting: WindowedDetector, losses: Sequence[float], minute_start_us: int
 ) -> WindowedDetector:
-    """Return `detecting` after `losses` in the minute `minute_us`; an older minute counts in the current window."""
+    """Return `detecting` after `losses` in the minute `minute_start_us`; an older minute counts in the current window."""
     window = detecting.window
-    if window is None or minute_us > window.minute_us:
-        detecting, window = _next_window(detecting), LossWindow(minute_us, (0.0,) * BETS)
+    if window is None or minute_start_us > window.minute_start_us:
+        detecting, window = _next_window(detecting), LossWindow(minute_start_us, (0.0,) * BETS)
     assert isinstance(window, LossWindow), "a detector of losses has windows of losses"
     # Gains add up, so the record stays small however many labels a minute has.
     more = loss_gains(detecting.detector.level, losses).tolist()
@@ -125,12 +127,12 @@ def odds_level(bad: float, units: int, margin: float, alpha: float) -> float:
     return margin * share / (1.0 - share + margin * share)
 
 
-def _fold_counts(phase: Detecting, units: int, bad: int, minute_us: int) -> Detecting:
+def _fold_counts(phase: Detecting, units: int, bad: int, minute_start_us: int) -> Detecting:
     if not units:
         return phase
     detecting, window = phase.detecting, phase.detecting.window
-    if window is None or minute_us > window.minute_us:
-        detecting, window = _next_window(detecting), CountWindow(minute_us, 0, 0)
+    if window is None or minute_start_us > window.minute_start_us:
+        detecting, window = _next_window(detecting), CountWindow(minute_start_us, 0, 0)
     assert isinstance(window, CountWindow), "a detector of bad units has windows of counts"
     after = replace(window, units=window.units + units, bad=window.bad + bad)
     return replace(phase, detecting=replace(detecting, window=after))

@@ -106,7 +106,7 @@ def fold_scores(
     state: MetricState,
     challenger_scores: Sequence[float],
     champion_scores: Sequence[float],
-    minute_us: int = 0,
+    minute_start_us: int = 0,
     *,
     since_us: int = 0,
 ) -> MetricState:
@@ -116,7 +116,7 @@ def fold_scores(
     ----------
     challenger_scores, champion_scores
         Scores from 0 to 1, in the order of time.
-    minute_us
+    minute_start_us
         The start of the minute in which their labels were joined, microseconds since 1970 UTC.
     since_us
         The start of the stratum (`rollout.evidence.strata`).
@@ -134,7 +134,9 @@ def fold_scores(
     waited = waiting.pop(since_us, WaitingScores())
     alone = (*waited.challenger, *challenger_scores)
     if not isinstance(evidence.phase, Comparing) and alone and not (champion_scores or waited.champion):
-        evidence = _fold_losses(replace(evidence, waiting=waiting), [1.0 - each for each in alone], minute_us)
+        evidence = _fold_losses(
+            replace(evidence, waiting=waiting), [1.0 - each for each in alone], minute_start_us
+        )
     else:
         test = dataclasses.replace(
             evidence.test, waiting_challenger=waited.challenger, waiting_champion=waited.champion
@@ -150,9 +152,9 @@ def fold_scores(
 
 
 def fold_requests(
-    states: Sequence[MetricState], window: Iterable[RequestOutcome], minute_us: int = 0
+    states: Sequence[MetricState], window: Iterable[RequestOutcome], minute_start_us: int = 0
 ) -> tuple[MetricState, ...]:
-    """Return all metrics after one window of requests in the minute that begins at `minute_us`; "quality" is unchanged.
+    """Return all metrics after one window of requests in the minute that begins at `minute_start_us`; "quality" is unchanged.
 
     A unit counts once per window and is bad when any of its requests was. A unit that was bad in an earlier window is no
     longer at risk and counts no more, in either arm: a session that fails at every click is one failure, not many. This is
@@ -171,9 +173,9 @@ def fold_requests(
     for state in states:
         match state.evidence:
             case UnitEvidence() as evidence:
-                after.append(_fold_units(state, evidence, requests, minute_us))
+                after.append(_fold_units(state, evidence, requests, minute_start_us))
             case SliceEvidence() as evidence:
-                after.append(_fold_slices(state, evidence, requests, minute_us))
+                after.append(_fold_slices(state, evidence, requests, minute_start_us))
             case _:
                 after.append(state)
     return tuple(after)
@@ -298,12 +300,12 @@ def score(probability: float, label: float) -> float:
     return 1.0 - (label - probability) ** 2
 
 
-def _fold_losses(evidence: QualityEvidence, losses: Sequence[float], minute_us: int) -> QualityEvidence:
+def _fold_losses(evidence: QualityEvidence, losses: Sequence[float], minute_start_us: int) -> QualityEvidence:
     assert not isinstance(evidence.phase, Comparing)
-    after = replace(evidence, phase=comparison.fold_losses(evidence.phase, losses, minute_us))
+    after = replace(evidence, phase=comparison.fold_losses(evidence.phase, losses, minute_start_us))
     if evidence.warning is None:
         return after
-    warning = comparison.fold_window_losses(evidence.warning, losses, minute_us)
+    warning = comparison.fold_window_losses(evidence.warning, losses, minute_start_us)
     return replace(after, warning=warning, has_warned=evidence.has_warned or warning.current().alarm)
 
 
@@ -321,7 +323,7 @@ def _newest(waiting: Mapping[int, WaitingScores]) -> dict[int, WaitingScores]:
 
 
 def _fold_units(
-    state: MetricState, evidence: UnitEvidence, requests: Sequence[RequestOutcome], minute_us: int
+    state: MetricState, evidence: UnitEvidence, requests: Sequence[RequestOutcome], minute_start_us: int
 ) -> MetricState:
     known_bad, bound_us = set(evidence.bad_units), state.latency_bound_us
     bad_by_unit: dict[Arm, dict[str, bool]] = {Arm.CHALLENGER: {}, Arm.CHAMPION: {}}
@@ -344,13 +346,13 @@ def _fold_units(
         bad_units=(*evidence.bad_units, *newly_bad)[-REMEMBERED_UNITS:],
     )
     counts = Counts(len(challenger), sum(challenger.values()), len(champion), sum(champion.values()))
-    return _fold_window(dataclasses.replace(state, step_units=step_units), after, counts, minute_us)
+    return _fold_window(dataclasses.replace(state, step_units=step_units), after, counts, minute_start_us)
 
 
 def _fold_slices(
-    state: MetricState, evidence: SliceEvidence, requests: Sequence[RequestOutcome], minute_us: int
+    state: MetricState, evidence: SliceEvidence, requests: Sequence[RequestOutcome], minute_start_us: int
 ) -> MetricState:
-    folded = slices.fold(evidence, requests, state.log_bound, minute_us)
+    folded = slices.fold(evidence, requests, state.log_bound, minute_start_us)
     ours = [each for each in requests if each.arm is Arm.CHALLENGER and each.slices]
     units = {each.unit.hex() for each in ours}
     step_units, seen = _count_different(state.step_units, evidence.seen, evidence.needed, units)
@@ -374,8 +376,10 @@ def _count_different(count: int, seen: str, needed: int, units: Collection[str])
     return count, "" if count >= needed else seen + "".join(new)
 
 
-def _fold_window(state: MetricState, evidence: UnitEvidence, counts: Counts, minute_us: int) -> MetricState:
-    after = comparison.fold(evidence.comparison, counts, minute_us)
+def _fold_window(
+    state: MetricState, evidence: UnitEvidence, counts: Counts, minute_start_us: int
+) -> MetricState:
+    after = comparison.fold(evidence.comparison, counts, minute_start_us)
     log_e = comparison.log_e_of(after.test.log_e, after.phase, state.log_bound)
     return _advance(state, replace(evidence, comparison=after), _totals(counts), log_e)
 

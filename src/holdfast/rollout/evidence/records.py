@@ -44,9 +44,9 @@ class Counts(Record, frozen=True):
 
 
 class CountWindow(Record, frozen=True, tag="counts"):
-    """The current window of a detector of bad units; it began at `minute_us`."""
+    """The current window of a detector of bad units; it began at `minute_start_us`."""
 
-    minute_us: int
+    minute_start_us: int
     units: int
     bad: int
 
@@ -54,7 +54,7 @@ class CountWindow(Record, frozen=True, tag="counts"):
 class LossWindow(Record, frozen=True, tag="losses"):
     """The current window of a detector of losses. `log_gains`: what its losses add to each stake's log-wealth."""
 
-    minute_us: int
+    minute_start_us: int
     log_gains: tuple[float, ...]
 
 

@@ -108,7 +108,7 @@ def begin(margins: Mapping[str, float], latency_bound_us: float | None, needed: 
 
 
 def fold(
-    evidence: SliceEvidence, window: Iterable[RequestOutcome], log_bound: float, minute_us: int
+    evidence: SliceEvidence, window: Iterable[RequestOutcome], log_bound: float, minute_start_us: int
 ) -> Folded:
     """Return the evidence after one window of requests.
 
@@ -121,7 +121,9 @@ def fold(
     for metric in evidence.margins:
         newly_bad: dict[str, None] = {}
         for name, arms in _units_by_slice(requests, slice_of, metric, evidence).items():
-            slices[name] = _fold_slice(evidence, slices[name], metric, _counts_of(arms), log_bound, minute_us)
+            slices[name] = _fold_slice(
+                evidence, slices[name], metric, _counts_of(arms), log_bound, minute_start_us
+            )
             newly_bad |= {unit: None for known in arms.values() for unit, bad in known.items() if bad}
             for arm, known in arms.items():
                 units[arm] |= {unit: bad or units[arm].get(unit, False) for unit, bad in known.items()}
@@ -233,11 +235,11 @@ def _fold_slice(
     metric: str,
     counts: Counts,
     log_bound: float,
-    minute_us: int,
+    minute_start_us: int,
 ) -> GuardedSlice:
     begun = SliceComparison(Comparison(HypergeometricTest.begin(evidence.margins[metric])))
     kept = guarded.metrics.get(metric, begun)
-    after = comparison.fold(kept.comparison, counts, minute_us)
+    after = comparison.fold(kept.comparison, counts, minute_start_us)
     bound = log_bound - math.log(weight_of(guarded.slot, len(evidence.margins)))
     log_e = comparison.log_e_of(after.test.log_e, after.phase, bound)
     folded = SliceComparison(after, kept.counts + counts, max(kept.log_e, log_e))

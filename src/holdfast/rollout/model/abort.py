@@ -26,8 +26,8 @@ class Abort:
     """
 
     version: str
-    plan: int
-    rollout: int
+    plan_id: int
+    rollout_id: int
     reason: str
     actor: str
     at_us: int
@@ -37,7 +37,7 @@ class Abort:
 class UnderWay:
     """The rollout of `challenger` that had not ended when somebody last looked."""
 
-    rollout: int
+    rollout_id: int
     challenger: str
 
 
@@ -56,7 +56,7 @@ def is_pushed_anew(abort: Abort, plan: TrafficPlan) -> bool:
     >>> is_pushed_anew(abort, TrafficPlan("m", 9, "v1", "v2", 10_000, None, None, 4))
     True
     """
-    if plan.plan <= abort.plan or plan.rollout is None or plan.rollout <= abort.rollout:
+    if plan.plan_id <= abort.plan_id or plan.rollout_id is None or plan.rollout_id <= abort.rollout_id:
         return False
     promoted = plan.champion == abort.version and plan.challenger is None and plan.previous is not None
     return promoted or abort.version in (plan.challenger, plan.shadow)
@@ -120,7 +120,7 @@ def permitted(plan: TrafficPlan, forbidden: Collection[str], fit: Fit) -> Traffi
     if plan.champion not in forbidden:
         served = plan
         if plan.challenger in forbidden:
-            served = replace(plan, challenger=None, share_ppm=0, rollout=None)
+            served = replace(plan, challenger=None, share_ppm=0, rollout_id=None)
     else:
         everything = plan.challenger if plan.share_ppm >= EVERYTHING_PPM else None
         in_turn = (everything, plan.previous, plan.fallback)
@@ -134,7 +134,7 @@ def permitted(plan: TrafficPlan, forbidden: Collection[str], fit: Fit) -> Traffi
         )
         if to is None:
             return None
-        served = replace(plan, champion=to, challenger=None, share_ppm=0, previous=None, rollout=None)
+        served = replace(plan, champion=to, challenger=None, share_ppm=0, previous=None, rollout_id=None)
     gone = {*forbidden, served.champion}
     return replace(
         served,

@@ -85,19 +85,21 @@ class Drills:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """One drill. `took_us` is what its kind is timed by, None when it came to nothing; times in microseconds since 1970 UTC."""
+    """One drill. `measured_duration_us` is what its kind measures, None without a result. Timestamps are microseconds since
+    1970, UTC.
+    """
 
-    drill: int
+    drill_id: int
     kind: DrillKind
     model: str
     verdict: Verdict
-    took_us: int | None
+    measured_duration_us: int | None
     evidence: Mapping[str, object]
     explanation: str
     actor: str
-    started_us: int
-    ended_us: int
-    expires_us: int
+    started_at_us: int
+    ended_at_us: int
+    expires_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +136,17 @@ def ready(drills: Iterable[Drill], kind: DrillKind, now_us: int, *, within_us: i
     'restore was never drilled'
     """
     told = [each for each in drills if each.kind is kind and each.verdict in (Verdict.PASS, Verdict.FAIL)]
-    last = max(told, key=lambda each: (each.ended_us, each.drill), default=None)
+    last = max(told, key=lambda each: (each.ended_at_us, each.drill_id), default=None)
     if last is None:
         return Standing(kind, False, None, f"{kind} was never drilled")
     if last.verdict is Verdict.FAIL:
         return Standing(kind, False, None, f"{kind} failed its last drill: {last.explanation}")
-    until_us = last.expires_us if within_us is None else min(last.expires_us, last.ended_us + within_us)
+    until_us = (
+        last.expires_at_us if within_us is None else min(last.expires_at_us, last.ended_at_us + within_us)
+    )
     if until_us <= now_us:
         return Standing(
-            kind, False, until_us, f"{kind} was drilled too long ago, {hours(now_us - last.ended_us)}"
+            kind, False, until_us, f"{kind} was drilled too long ago, {hours(now_us - last.ended_at_us)}"
         )
     return Standing(kind, True, until_us, f"{kind} is ready: {last.explanation}")
 
@@ -155,8 +159,10 @@ def due(schedule: Drills, drills: Iterable[Drill], now_us: int) -> tuple[DrillKi
     known = tuple(drills)
     found = []
     for kind in map(kind_of, schedule.kinds):
-        last = max((each for each in known if each.kind is kind), key=lambda each: each.drill, default=None)
+        last = max(
+            (each for each in known if each.kind is kind), key=lambda each: each.drill_id, default=None
+        )
         wait_us = RETRY_US if last is not None and last.verdict is not Verdict.PASS else schedule.interval_us
-        if last is None or abs(now_us - last.started_us) >= min(wait_us, schedule.interval_us):
+        if last is None or abs(now_us - last.started_at_us) >= min(wait_us, schedule.interval_us):
             found.append(kind)
     return tuple(found)

@@ -37,7 +37,7 @@ def give(
     version = name_lookup.meant(version, known) if version else _target(plan, swap, under_way, clock_us())
     if version not in known:
         raise NotFoundError("HF303", f"{version[:64]!r} has no traffic here")
-    abort = Abort(version, plan.plan, max(rollout, plan.rollout or 0), reason, actor, clock_us())
+    abort = Abort(version, plan.plan_id, max(rollout, plan.rollout_id or 0), reason, actor, clock_us())
     durable = True
     try:
         abort = aborts.add(follower.directory, abort)
@@ -52,7 +52,7 @@ def give(
     return {
         "version": version,
         "answers": None if serving is None else serving.intended,
-        "rollout": abort.rollout,
+        "rollout": abort.rollout_id,
         "durable": durable,
     }
 

@@ -31,7 +31,7 @@ class KeptVersion(msgspec.Struct, frozen=True):
     """A version's file and what is told about it."""
 
     digest: str
-    created_us: int
+    created_at_us: int
     deployed_us: int
 
 
@@ -48,7 +48,7 @@ class Kept(msgspec.Struct, frozen=True):
     rolled_back_us: int
     tainted: tuple[str, ...] = ()
     under_way: UnderWay | None = None
-    rollout: int = 0
+    rollout_id: int = 0
     configuration: str = ""
 
 
@@ -57,7 +57,7 @@ class KeptValue(msgspec.Struct, frozen=True, array_like=True):
 
     aggregate: str
     entity: str
-    known_us: int
+    known_at_us: int
     value: float
 
 
@@ -152,7 +152,7 @@ class LocalCopy:
             there = self.load()
         except IntegrityError:
             return False
-        return there is not None and there.plan.plan > plan.plan
+        return there is not None and there.plan.plan_id > plan.plan_id
 
     def _load_values(self) -> _Values:
         try:

@@ -53,7 +53,7 @@ class OnlineValues:
     def start_from_copy(self) -> None:
         """Take the values that the last run kept."""
         for value in self._copy.load_online():
-            self._add(value.aggregate, value.entity, value.known_us, value.value)
+            self._add(value.aggregate, value.entity, value.known_at_us, value.value)
 
     def follow(self, store: Store, loaded: Mapping[str, LoadedVersion]) -> None:
         """Bring the table to the ledger's state, and forget what none of `loaded` reads."""
@@ -68,7 +68,7 @@ class OnlineValues:
                 used = [value for value in values if self._take(value)]
                 self._changed = self._changed or bool(values)
                 if used:
-                    self._table.trim(key, used[-1].known_us - _held_us(aggregate))
+                    self._table.trim(key, used[-1].known_at_us - _held_us(aggregate))
                 self._followed[key] = max(followed, newest)
         for key in self._followed.keys() - wanted.keys():
             self._table.remove_aggregate(key)
@@ -91,17 +91,19 @@ class OnlineValues:
     def _take(self, value: OnlineValue) -> bool:
         """Whether `value` is in the table now; one that was backed out leaves it."""
         if value.value is None:
-            self._table.remove(value.aggregate, value.entity, value.known_us)
+            self._table.remove(value.aggregate, value.entity, value.known_at_us)
             return False
-        return self._add(value.aggregate, value.entity, value.known_us, value.value)
+        return self._add(value.aggregate, value.entity, value.known_at_us, value.value)
 
-    def _add(self, key: str, entity: str, known_us: int, value: float) -> bool:
+    def _add(self, key: str, entity: str, known_at_us: int, value: float) -> bool:
         if _usable(value):
-            self._table.add(key, entity, known_us, value)
+            self._table.add(key, entity, known_at_us, value)
             return True
         self.unusable += 1
         if self.unusable == 1:
-            _log.warning("invalid online feature ignored: %s of %r at %d is %r", key, entity, known_us, value)
+            _log.warning(
+                "invalid online feature ignored: %s of %r at %d is %r", key, entity, known_at_us, value
+            )
         return False
 
 
@@ -117,12 +119,12 @@ def _aggregates(loaded: Mapping[str, LoadedVersion]) -> dict[str, Aggregate]:
 
 def _held(aggregate: Aggregate, values: list[OnlineValue]) -> list[KeptValue]:
     kept = [
-        KeptValue(each.aggregate, each.entity, each.known_us, each.value)
+        KeptValue(each.aggregate, each.entity, each.known_at_us, each.value)
         for each in values
         if each.value is not None and _usable(each.value)
     ]
-    oldest = kept[-1].known_us - _held_us(aggregate) if kept else 0
-    return [value for value in kept if value.known_us >= oldest]
+    oldest = kept[-1].known_at_us - _held_us(aggregate) if kept else 0
+    return [value for value in kept if value.known_at_us >= oldest]
 
 
 def _held_us(aggregate: Aggregate) -> int:

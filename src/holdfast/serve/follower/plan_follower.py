@@ -140,7 +140,7 @@ class Follower:
         }
         self.swap.rolled_back_us = kept.rolled_back_us
         self.swap.learn(frozenset(kept.tainted))
-        self.progress.under_way, self.progress.rollout = kept.under_way, kept.rollout
+        self.progress.under_way, self.progress.rollout = kept.under_way, kept.rollout_id
         self.configured.start_from_copy(kept.configuration)
         self._serve(kept.plan, warmed, left_out)
 
@@ -218,11 +218,11 @@ class Follower:
         """Whether `plan` is new, or was not followed completely a while ago."""
         followed = self.swap.plan
         if followed is not None and (
-            plan.plan < followed.plan or (plan.plan == followed.plan and not self.swap.left_out)
+            plan.plan_id < followed.plan_id or (plan.plan_id == followed.plan_id and not self.swap.left_out)
         ):
             return False
         tried, at = self._tried
-        return plan.plan != tried or time.monotonic() >= at + RETRY_SECONDS
+        return plan.plan_id != tried or time.monotonic() >= at + RETRY_SECONDS
 
     def _open(self) -> tuple[Store, Changes]:
         if self._store is None:
@@ -262,12 +262,12 @@ class Follower:
         return plan
 
     def _follow(self, store: Store, plan: TrafficPlan) -> None:
-        self._tried = (plan.plan, time.monotonic())
+        self._tried = (plan.plan_id, time.monotonic())
         loaded = self.swap.loaded
         try:
             warmed, left_out = self._make_warm(plan, lambda name: loaded.get(name) or self._warm(store, name))
         except HoldfastError as error:
-            self._refuse(f"plan {plan.plan}: {error}")
+            self._refuse(f"plan {plan.plan_id}: {error}")
             return
         if plan == self.swap.plan and warmed.keys() == loaded.keys():
             self.swap.left_out = left_out
@@ -294,7 +294,7 @@ class Follower:
             except HoldfastError as error:
                 left_out[name] = str(error)
                 if self.swap.left_out.get(name) != str(error):
-                    _log.warning("plan %d is served without version %s: %s", plan.plan, name, error)
+                    _log.warning("plan %d is served without version %s: %s", plan.plan_id, name, error)
                 continue
             warmed[name] = version
         return warmed, left_out
@@ -304,7 +304,7 @@ class Follower:
     ) -> None:
         self.swap.follow(plan, warmed, left_out)
         self.progress.refusal = ""
-        self.progress.rollout = max(self.progress.rollout, plan.rollout or 0)
+        self.progress.rollout = max(self.progress.rollout, plan.rollout_id or 0)
         self._copy_due = True
 
     def _learn(self, store: Store) -> None:
@@ -312,24 +312,24 @@ class Follower:
         with store.ledger.read() as connection:
             tainted = taints.versions_of(connection, self._plane.model)
             row = rollouts.under_way_in(connection, self._plane.model)
-        under_way = None if row is None else UnderWay(row.rollout, row.challenger)
+        under_way = None if row is None else UnderWay(row.rollout_id, row.challenger)
         progress = self.progress
         if (tainted, under_way) != (self.swap.tainted, progress.under_way):
             self.swap.learn(tainted)
             progress.under_way = under_way
-            progress.rollout = max(progress.rollout, 0 if row is None else row.rollout)
+            progress.rollout = max(progress.rollout, 0 if row is None else row.rollout_id)
             self._copy_due = True
 
     def _end_aborts(self, store: Store, newest: TrafficPlan) -> None:
         """Forget the aborts that the ledger agrees with, and those of versions that were pushed again, once the copy could
         begin without them."""
-        if self.swap.plan is None or newest.plan != self.swap.plan.plan:
+        if self.swap.plan is None or newest.plan_id != self.swap.plan.plan_id:
             return
         runs = rollouts.of_model(store, self._plane.model)
         ended = []
         for abort in self.swap.aborts.values():
             last = next((row for row in runs if row.challenger == abort.version), None)
-            pushed_anew = last is not None and last.rollout > abort.rollout
+            pushed_anew = last is not None and last.rollout_id > abort.rollout_id
             at_rest = last is None or last.state in {*RESTING, State.ROLLING_BACK}
             if pushed_anew or (at_rest and abort.version not in newest.versions()):
                 ended.append(abort)
@@ -340,14 +340,14 @@ class Follower:
     def _warm(self, store: Store, name: str) -> LoadedVersion:
         row = versions.get(store, name)
         data = self._copy.file(row.digest) or blobs.get(store, row.digest)
-        return load(name, row.digest, data, created_us=row.created_us)
+        return load(name, row.digest, data, created_at_us=row.created_at_us)
 
     def _from_copy(self, name: str, kept: Kept) -> LoadedVersion:
         version = kept.versions.get(name)
         data = self._copy.file(version.digest) if version is not None else None
         if version is None or data is None:
             raise IntegrityError("HF316", f"the local copy of version {name} is missing or was altered")
-        return load(name, version.digest, data, created_us=version.created_us)
+        return load(name, version.digest, data, created_at_us=version.created_at_us)
 
     def _keep(self, store: Store) -> None:
         """Have the local copy brought to the plan that is served."""
@@ -362,7 +362,7 @@ class Follower:
     def _kept(self, plan: TrafficPlan) -> Kept:
         swap, progress = self.swap, self.progress
         versions_kept = {
-            name: KeptVersion(version.digest, version.created_us, swap.deployed_us.get(name, 0))
+            name: KeptVersion(version.digest, version.created_at_us, swap.deployed_us.get(name, 0))
             for name, version in swap.loaded.items()
         }
         return Kept(

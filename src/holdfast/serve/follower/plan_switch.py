@@ -158,5 +158,5 @@ def _without(plan: TrafficPlan, left_out: Mapping[str, str]) -> TrafficPlan:
         shadow=None if plan.shadow in left_out else plan.shadow,
     )
     if plan.challenger in left_out:
-        served = replace(served, challenger=None, share_ppm=0, rollout=None)
+        served = replace(served, challenger=None, share_ppm=0, rollout_id=None)
     return served

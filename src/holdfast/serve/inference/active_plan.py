@@ -37,7 +37,7 @@ class Serving:
 
         What was compiled for `before` is used again, so that to go back costs next to nothing.
         """
-        salt = salt_of(plan.model, plan.rollout if plan.rollout is not None else 0)
+        salt = salt_of(plan.model, plan.rollout_id if plan.rollout_id is not None else 0)
         contracts = {version.contract.hash: version.contract for version in versions.values()}
         known = {} if before is None else {each.contract.hash: each for each in before.endpoints.values()}
         compiled = {found: known.get(found) or Endpoint(contract) for found, contract in contracts.items()}
@@ -46,7 +46,7 @@ class Serving:
             # Asked here, so that no request waits for the definitions of units.
             for name, facts in one.unlike(other).items():
                 column_conversion(one.contract.column(name), facts)
-        copied = salt_of(f"shadow of {plan.model}", plan.rollout if plan.rollout is not None else 0)
+        copied = salt_of(f"shadow of {plan.model}", plan.rollout_id if plan.rollout_id is not None else 0)
         return cls(plan, endpoints[plan.champion], endpoints, versions, salt, copied)
 
     @property
@@ -67,7 +67,7 @@ class Serving:
         if shadow is None:
             return None
         of, ours = self.endpoints, self.versions
-        return Cast(ours[shadow], ours[champion], of[shadow], of[champion], table, self.plan.rollout)
+        return Cast(ours[shadow], ours[champion], of[shadow], of[champion], table, self.plan.rollout_id)
 
     def arm(self, version: str) -> Arm:
         """The side on which `version` answers."""

@@ -183,7 +183,7 @@ class Plane:
         elif request.probe:
             version = serving.intended
         elif plan.challenger is not None:
-            rollout = plan.rollout
+            rollout = plan.rollout_id
             if arm_of(unit, serving.salt, plan.share_ppm) is Arm.CHALLENGER:
                 version = plan.challenger
         seconds = thread_time() - began
@@ -315,7 +315,7 @@ class Plane:
         if job.probabilities is None:
             return _unavailable("no version could answer")
         prediction = None if job.probe or not logged else job.id
-        plan = serving.plan.plan if job.probe else None
+        plan = serving.plan.plan_id if job.probe else None
         answer = InferAnswer(self.model, version, job.request.id, prediction, arm, plan, job.probabilities)
         return answer, job.request.binary_output
 
@@ -324,7 +324,7 @@ def _copy(plan: TrafficPlan, job: _Job, size_bytes: int) -> Copy:
     return Copy(
         job.id,
         job.unit,
-        plan.rollout,
+        plan.rollout_id,
         size_bytes,
         lambda endpoint: _gathered(endpoint, [job]),
         job.answered or plan.champion,

@@ -44,7 +44,7 @@ class LoadedVersion:
 
     name: str
     digest: str
-    created_us: int
+    created_at_us: int
     facts: _Metadata
     contract: Contract
     inputs: tuple[Input, ...]
@@ -65,10 +65,10 @@ class LoadedVersion:
                 row[name] = table.lookup(key, entity_key(row.get(by)), moment, age)
 
 
-def load(name: str, digest: str, data: bytes, *, created_us: int) -> LoadedVersion:
+def load(name: str, digest: str, data: bytes, *, created_at_us: int) -> LoadedVersion:
     """Verify `data` against its digest, load it and run it once, so that the first request finds it warm.
 
-    `created_us` is when it was registered, in microseconds since 1970.
+    `created_at_us` is when it was registered, in microseconds since 1970.
 
     Raises `IntegrityError` HF301 when the bytes are not those of the digest, are no version's, or cannot be run.
     """
@@ -93,7 +93,7 @@ def load(name: str, digest: str, data: bytes, *, created_us: int) -> LoadedVersi
         raise _unusable(name, f"what it declares cannot be read: {type(error).__name__}") from error
     lookups = tuple((each.name, each.key, each.by, each.max_age_us) for each in fitted.aggregates)
     version = LoadedVersion(
-        name, digest, created_us, facts, contract, fitted.inputs, fitted.aggregates, lookups, session
+        name, digest, created_at_us, facts, contract, fitted.inputs, fitted.aggregates, lookups, session
     )
     try:
         for count in _WARM_ROWS:

@@ -330,5 +330,5 @@ def _comparison(model: str, comparison: Asked | None) -> Iterable[Metric]:
     yield _family(
         model, "training_comparison_timestamp_seconds",
         "When the newest predictions were last compared with the training data.",
-        ("version",), [] if comparison is None else [((version,), comparison.computed_us / 1e6)],
+        ("version",), [] if comparison is None else [((version,), comparison.computed_at_us / 1e6)],
     )  # fmt: skip

@@ -23,9 +23,9 @@ _OF: Final = schema.backout_batches
 _ADMISSIONS: Final = schema.admissions
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_PARTS: Final = schema.file_batches
+_PARTS: Final = schema.file_row_groups
 _VERSIONS: Final = schema.table_versions
-_USAGE: Final = schema.usage
+_USAGE: Final = schema.request_counts
 _OUTCOMES: Final = schema.outcomes
 
 
@@ -33,7 +33,7 @@ _OUTCOMES: Final = schema.outcomes
 class BackoutRow:
     """One back-out. `steps_done` counts the steps of `plan` that are done; times are microseconds since 1970 UTC."""
 
-    backout: int
+    backout_id: int
     feed: str
     batch: str
     state: State
@@ -41,8 +41,8 @@ class BackoutRow:
     steps_done: int
     reason: str
     actor: str
-    asked_us: int
-    changed_us: int
+    requested_at_us: int
+    changed_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,12 @@ def begin(
             feed=plan.feed,
             batch=plan.batch,
             state=State.UNDER_WAY,
-            plan=plan.to_json(),
+            plan_json=plan.to_json(),
             steps_done=0,
             reason=reason,
             actor=actor,
-            asked_us=now_us,
-            changed_us=now_us,
+            requested_at_us=now_us,
+            changed_at_us=now_us,
         )
     )
     key = result.inserted_primary_key
@@ -99,7 +99,7 @@ def note(
     connection: Connection, backout: int, loads: Sequence[LoadKey], *, removed_version: int | None = None
 ) -> None:
     """Keep that `backout` takes `loads` out, and from which version on they are out, in the caller's transaction."""
-    mine = _OF.c.backout == backout
+    mine = _OF.c.backout_id == backout
     of = select(_OF.c.feed, _OF.c.batch, _OF.c.epoch).where(mine)
     noted = {tuple(row) for row in connection.execute(of)}
     new = [load for load in loads if load not in noted]
@@ -107,7 +107,7 @@ def note(
         connection.execute(
             insert(_OF),
             [
-                {"backout": backout, "feed": feed, "batch": batch, "epoch": epoch}
+                {"backout_id": backout, "feed": feed, "batch": batch, "epoch": epoch}
                 for feed, batch, epoch in new
             ],
         )
@@ -130,13 +130,13 @@ def advance(
 
     `ConflictError` HF304 when another process has done steps since `before` was read; then nothing is written.
     """
-    values: dict[str, Any] = {"steps_done": steps_done, "state": state, "changed_us": now_us}
+    values: dict[str, Any] = {"steps_done": steps_done, "state": state, "changed_at_us": now_us}
     if plan is not None:
-        values["plan"] = plan.to_json()
+        values["plan_json"] = plan.to_json()
     changed = connection.execute(
         update(_BACKOUTS)
         .where(
-            _BACKOUTS.c.backout == before.backout,
+            _BACKOUTS.c.backout_id == before.backout_id,
             _BACKOUTS.c.steps_done == before.steps_done,
             _BACKOUTS.c.state == before.state,
         )
@@ -145,7 +145,7 @@ def advance(
     if changed.rowcount != 1:
         raise ConflictError(
             "HF304",
-            f"back-out {before.backout} was carried on by another process",
+            f"back-out {before.backout_id} was carried on by another process",
             state="this process wrote nothing",
             next_command="the same command again",
         )
@@ -153,12 +153,12 @@ def advance(
 
 def get(connection: Connection, backout: int) -> BackoutRow:
     """Back-out number `backout`."""
-    return _row(connection.execute(select(_BACKOUTS).where(_BACKOUTS.c.backout == backout)).one())
+    return _row(connection.execute(select(_BACKOUTS).where(_BACKOUTS.c.backout_id == backout)).one())
 
 
 def under_way(connection: Connection) -> list[BackoutRow]:
     """Every back-out that has steps left, the oldest first."""
-    query = select(_BACKOUTS).where(_BACKOUTS.c.state == State.UNDER_WAY).order_by(_BACKOUTS.c.backout)
+    query = select(_BACKOUTS).where(_BACKOUTS.c.state == State.UNDER_WAY).order_by(_BACKOUTS.c.backout_id)
     return [_row(row) for row in connection.execute(query)]
 
 
@@ -166,9 +166,9 @@ def newest_of(connection: Connection, feed: str, batch: str) -> BackoutRow | Non
     """The newest back-out that took a load of `feed`/`batch` out or is about to; None when there was none."""
     query = (
         select(_BACKOUTS)
-        .join(_OF, _OF.c.backout == _BACKOUTS.c.backout)
+        .join(_OF, _OF.c.backout_id == _BACKOUTS.c.backout_id)
         .where(_OF.c.feed == feed, _OF.c.batch == batch)
-        .order_by(_BACKOUTS.c.backout.desc())
+        .order_by(_BACKOUTS.c.backout_id.desc())
         .limit(1)
     )
     row = connection.execute(query).one_or_none()
@@ -177,7 +177,7 @@ def newest_of(connection: Connection, feed: str, batch: str) -> BackoutRow | Non
 
 def newest(connection: Connection, limit: int) -> list[BackoutRow]:
     """The newest back-outs, the newest first."""
-    query = select(_BACKOUTS).order_by(_BACKOUTS.c.backout.desc()).limit(limit)
+    query = select(_BACKOUTS).order_by(_BACKOUTS.c.backout_id.desc()).limit(limit)
     return [_row(row) for row in connection.execute(query)]
 
 
@@ -191,7 +191,7 @@ def live(connection: Connection, feeds: Sequence[str], batch: str, *, lock: bool
             _BATCHES.c.feed,
             _BATCHES.c.batch,
             _BATCHES.c.epoch,
-            _VERSIONS.c.committed_us,
+            _VERSIONS.c.committed_at_us,
             _ADMISSIONS.c.group_name,
             _ADMISSIONS.c.event_time,
         )
@@ -246,7 +246,9 @@ def remove(connection: Connection, loads: Sequence[LoadKey], *, reason: str, now
     `ConflictError` HF304 when one of them is not loaded any more. A file that holds rows of other loads stays.
     """
     made = (
-        insert(_VERSIONS).values(committed_us=now_us, reason=reason[:64]).returning(_VERSIONS.c.table_version)
+        insert(_VERSIONS)
+        .values(committed_at_us=now_us, reason=reason[:64])
+        .returning(_VERSIONS.c.table_version)
     )
     version = int(connection.execute(made).scalar_one())
     for load in loads:
@@ -288,13 +290,13 @@ def answers_of(
     query = select(
         func.sum(_USAGE.c.requests),
         func.sum(_USAGE.c.rows),
-        func.min(_USAGE.c.minute_us),
-        func.max(_USAGE.c.minute_us),
+        func.min(_USAGE.c.minute_start_us),
+        func.max(_USAGE.c.minute_start_us),
     ).where(
         _USAGE.c.model == model,
         _USAGE.c.version == version,
         _USAGE.c.result == "ok",
-        _USAGE.c.minute_us > since_us - MINUTE_US,  # the minute in which that moment lies counts
+        _USAGE.c.minute_start_us > since_us - MINUTE_US,  # the minute in which that moment lies counts
     )
     requests, rows, first, last = connection.execute(query).one()
     if not rows:
@@ -305,10 +307,12 @@ def answers_of(
 def answering_since(connection: Connection, since_us: int) -> list[tuple[str, str]]:
     """Model and version of everything that any traffic plan let answer from `since_us` on."""
     plans = schema.traffic_plans
-    before = select(func.max(plans.c.plan)).where(plans.c.committed_us < since_us).group_by(plans.c.model)
+    before = (
+        select(func.max(plans.c.plan_id)).where(plans.c.committed_at_us < since_us).group_by(plans.c.model)
+    )
     query = select(
         plans.c.model, plans.c.champion, plans.c.challenger, plans.c.previous, plans.c.fallback
-    ).where((plans.c.committed_us >= since_us) | plans.c.plan.in_(before))
+    ).where((plans.c.committed_at_us >= since_us) | plans.c.plan_id.in_(before))
     named = {
         (row.model, version)
         for row in connection.execute(query)
@@ -320,9 +324,9 @@ def answering_since(connection: Connection, since_us: int) -> list[tuple[str, st
 
 def feedback_of(connection: Connection, model: str, version: str) -> Returned | None:
     """The labels that were joined to answers of `version`; None when there are none."""
-    query = select(func.count(), func.min(_OUTCOMES.c.joined_us), func.max(_OUTCOMES.c.joined_us)).where(
-        _OUTCOMES.c.model == model, _OUTCOMES.c.version == version
-    )
+    query = select(
+        func.count(), func.min(_OUTCOMES.c.joined_at_us), func.max(_OUTCOMES.c.joined_at_us)
+    ).where(_OUTCOMES.c.model == model, _OUTCOMES.c.version == version)
     labels, first, last = connection.execute(query).one()
     return Returned(model, version, int(labels), first, last) if labels else None
 
@@ -365,14 +369,14 @@ def tables_of(connection: Connection, snapshots: Sequence[str]) -> tuple[str, ..
 
 def _row(row: Row[Any]) -> BackoutRow:
     return BackoutRow(
-        backout=row.backout,
+        backout_id=row.backout_id,
         feed=row.feed,
         batch=row.batch,
         state=State(row.state),
-        plan=Plan.from_json(row.plan),
+        plan=Plan.from_json(row.plan_json),
         steps_done=row.steps_done,
         reason=row.reason,
         actor=row.actor,
-        asked_us=row.asked_us,
-        changed_us=row.changed_us,
+        requested_at_us=row.requested_at_us,
+        changed_at_us=row.changed_at_us,
     )

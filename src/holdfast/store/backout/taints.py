@@ -21,7 +21,8 @@ _VERSIONS: Final = schema.versions
 def add(connection: Connection, kind: Subject, subjects: Iterable[str], *, backout: int, now_us: int) -> None:
     """Taint `subjects` in the caller's transaction; one that this back-out tainted before stays as it is."""
     rows = [
-        {"kind": kind, "subject": subject, "backout": backout, "tainted_us": now_us} for subject in subjects
+        {"kind": kind, "subject": subject, "backout_id": backout, "tainted_at_us": now_us}
+        for subject in subjects
     ]
     if not rows:
         return
@@ -48,9 +49,9 @@ def why(connection: Connection, kind: Subject, subject: str) -> str:
     """Which batch was backed out under `subject`, and why, in words; empty when it is clean."""
     query = (
         select(_BACKOUTS.c.feed, _BACKOUTS.c.batch, _BACKOUTS.c.reason)
-        .join(_TAINTS, _TAINTS.c.backout == _BACKOUTS.c.backout)
+        .join(_TAINTS, _TAINTS.c.backout_id == _BACKOUTS.c.backout_id)
         .where(_TAINTS.c.kind == kind, _TAINTS.c.subject == subject)
-        .order_by(_TAINTS.c.backout)
+        .order_by(_TAINTS.c.backout_id)
         .limit(1)
     )
     row = connection.execute(query).one_or_none()

@@ -31,15 +31,15 @@ _BACKOUTS: Final = schema.backouts
 _OF: Final = schema.backout_batches
 _TAINTS: Final = schema.taints
 _MADE: Final = schema.versions
-_WHY: Final = ("feed", "batch", "plan", "reason", "actor", "asked_us")
+_WHY: Final = ("feed", "batch", "plan_json", "reason", "actor", "requested_at_us")
 _KEPT: Final = (
     "digest",
     "contract_hash",
     "rows_received",
     "rows_loaded",
     "rows_quarantined",
-    "event_low_us",
-    "event_high_us",
+    "event_time_min_us",
+    "event_time_max_us",
     "source",
 )
 
@@ -49,11 +49,11 @@ class Tombstone:
     """What is kept of a load that was backed out: its row of `batches`, by whom and when (microseconds UTC)."""
 
     load: LoadKey
-    backout: int
+    backout_id: int
     at_us: int
     batch: dict[str, Any]
     why: dict[str, Any] = field(default_factory=dict)
-    """The back-out itself: feed, batch, reason, actor, asked_us, plan; empty in tombstones of before it was kept."""
+    """The back-out itself: feed, batch, reason, actor, requested_at_us, plan; empty in tombstones of before it was kept."""
     snapshots: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
     """What it tainted: snapshots by name, versions by digest, because a version that is registered again is counted anew."""
@@ -77,7 +77,7 @@ def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, back
             "feed": feed,
             "batch": batch,
             "epoch": epoch,
-            "backout": backout,
+            "backout_id": backout,
             "at_us": at_us,
             "kept": kept,
             **_span(connection, load),
@@ -100,15 +100,15 @@ def _span(connection: Connection, load: LoadKey) -> dict[str, int | None]:
 def _tainted(connection: Connection, backout: int) -> dict[str, Any]:
     """Why the back-out was, and what it tainted so far in this transaction."""
     why = connection.execute(
-        select(*(_BACKOUTS.c[name] for name in _WHY)).where(_BACKOUTS.c.backout == backout)
+        select(*(_BACKOUTS.c[name] for name in _WHY)).where(_BACKOUTS.c.backout_id == backout)
     )
     row = why.mappings().one_or_none()
-    mine = (_TAINTS.c.backout == backout) & (_TAINTS.c.kind == "snapshot")
+    mine = (_TAINTS.c.backout_id == backout) & (_TAINTS.c.kind == "snapshot")
     cuts = select(_TAINTS.c.subject).where(mine).order_by(_TAINTS.c.subject)
     digests = (
         select(_MADE.c.digest)
         .join(_TAINTS, (_TAINTS.c.kind == "version") & (_TAINTS.c.subject == _MADE.c.version))
-        .where(_TAINTS.c.backout == backout)
+        .where(_TAINTS.c.backout_id == backout)
         .order_by(_MADE.c.digest)
     )
     return {
@@ -138,7 +138,7 @@ def read(path: Path) -> Tombstone:
         load = (str(content["feed"]), str(content["batch"]), int(content["epoch"]))
         found = Tombstone(
             load,
-            int(content["backout"]),
+            int(content["backout_id"]),
             int(content["at_us"]),
             dict(content["kept"]),
             dict(content.get("why", {})),

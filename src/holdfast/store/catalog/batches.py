@@ -29,7 +29,7 @@ from holdfast.store.files.data_files import FileFacts
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_FILE_BATCHES: Final = schema.file_batches
+_FILE_BATCHES: Final = schema.file_row_groups
 _VERSIONS: Final = schema.table_versions
 
 # Built once: putting a statement together costs more than running it on a small batch.
@@ -62,7 +62,7 @@ _PARTS_GONE: Final = Prepared(
 )
 _CURRENT_VERSION: Final = Prepared(select(func.coalesce(func.max(_VERSIONS.c.table_version), 0)))
 _NEW_VERSION: Final = Prepared(
-    insert(_VERSIONS).returning(_VERSIONS.c.table_version), ("committed_us", "reason")
+    insert(_VERSIONS).returning(_VERSIONS.c.table_version), ("committed_at_us", "reason")
 )
 _NEW_BATCH: Final = Prepared(insert(_BATCHES))
 _NEW_FILES: Final = Prepared(insert(_FILES))
@@ -73,7 +73,7 @@ _NEW_FILE_BATCHES: Final = Prepared(insert(_FILE_BATCHES))
 class Publication:
     """Everything that one load puts into the ledger.
 
-    `event_low_us` and `event_high_us` bound the event times of the valid rows. `basis` is the table version
+    `event_time_min_us` and `event_time_max_us` bound the event times of the valid rows. `basis` is the table version
     at which `online` was computed and what came before was looked up, None when there is nothing that depends on
     other batches. `outdated` says, in that transaction, whether what the load was judged by holds no more. `beside` writes
     what else is to be true with the load, in the same transaction.
@@ -83,8 +83,8 @@ class Publication:
     files: tuple[FileFacts, ...]
     rows_loaded: int
     rows_quarantined: int
-    event_low_us: int | None
-    event_high_us: int | None
+    event_time_min_us: int | None
+    event_time_max_us: int | None
     source: str
     explanation: str
     online: tuple[OnlineValue, ...] = ()
@@ -291,7 +291,7 @@ def _feed_moved_on(connection: Connection, feed: str, basis: int) -> bool:
 
 def new_version(connection: Connection, reason: str, now_us: int) -> int:
     """A new version of the tables, in the caller's transaction, which says what makes it."""
-    values = {"committed_us": now_us, "reason": reason[:64]}
+    values = {"committed_at_us": now_us, "reason": reason[:64]}
     return int(_NEW_VERSION.value(connection, values))
 
 
@@ -304,8 +304,8 @@ def _insert_batch(connection: Connection, publication: Publication, version: int
             "rows_received": publication.rows_loaded + publication.rows_quarantined,
             "rows_loaded": publication.rows_loaded,
             "rows_quarantined": publication.rows_quarantined,
-            "event_low_us": publication.event_low_us,
-            "event_high_us": publication.event_high_us,
+            "event_time_min_us": publication.event_time_min_us,
+            "event_time_max_us": publication.event_time_max_us,
             "table_version": version,
             "source": publication.source,
         },
@@ -324,8 +324,8 @@ def _insert_files(connection: Connection, publication: Publication, version: int
                 "rows": fact.rows,
                 "bytes": fact.bytes,
                 "sha256": fact.sha256,
-                "event_low_us": _or(fact.event_low_us, publication.event_low_us),
-                "event_high_us": _or(fact.event_high_us, publication.event_high_us),
+                "event_time_min_us": _or(fact.event_time_min_us, publication.event_time_min_us),
+                "event_time_max_us": _or(fact.event_time_max_us, publication.event_time_max_us),
                 "added_version": version,
                 "removed_version": None,
             }
@@ -367,15 +367,15 @@ def _load(row: Any) -> Load:
 
 @dataclass(frozen=True, slots=True)
 class FeedTotals:
-    """What is loaded of one feed. `event_high_us` is the newest event of a valid row, None without one."""
+    """What is loaded of one feed. `event_time_max_us` is the newest event of a valid row, None without one."""
 
     feed: str
     batches: int
     newest_batch: str
     rows_loaded: int
     rows_quarantined: int
-    event_low_us: int | None
-    event_high_us: int | None
+    event_time_min_us: int | None
+    event_time_max_us: int | None
 
 
 def totals(store: Store) -> tuple[FeedTotals, ...]:
@@ -387,8 +387,8 @@ def totals(store: Store) -> tuple[FeedTotals, ...]:
             func.max(_BATCHES.c.batch),
             func.sum(_BATCHES.c.rows_loaded),
             func.sum(_BATCHES.c.rows_quarantined),
-            func.min(_BATCHES.c.event_low_us),
-            func.max(_BATCHES.c.event_high_us),
+            func.min(_BATCHES.c.event_time_min_us),
+            func.max(_BATCHES.c.event_time_max_us),
         )
         .where(LIVE)
         .group_by(_BATCHES.c.feed)

@@ -29,7 +29,7 @@ from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_PARTS: Final = schema.file_batches
+_PARTS: Final = schema.file_row_groups
 _OF_LEDGER: Final = frozenset({"parts", "row_group", "rows", "rows_in_footer", "format", "table"})
 
 
@@ -63,15 +63,15 @@ def table_files(connection: Connection, table: str) -> list[TableFile]:
         select(
             _FILES.c.path,
             func.sum(_PARTS.c.rows),
-            _FILES.c.event_low_us,
+            _FILES.c.event_time_min_us,
             func.min(_BATCHES.c.contract_hash),
             func.max(_BATCHES.c.contract_hash),
         )
         .join(_PARTS, _PARTS.c.path == _FILES.c.path)
         .join(_BATCHES, same_load(_BATCHES, _PARTS))
         .where(_FILES.c.table_name == table, not_removed(_FILES, _PARTS))
-        .group_by(_FILES.c.path, _FILES.c.event_low_us, _FILES.c.added_version)
-        .order_by(_FILES.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
+        .group_by(_FILES.c.path, _FILES.c.event_time_min_us, _FILES.c.added_version)
+        .order_by(_FILES.c.event_time_min_us, _FILES.c.added_version, _FILES.c.path)
     )
     return [
         TableFile(path, int(rows), low_us, first if first == last else None)
@@ -102,9 +102,9 @@ def write(store: Store, stage: Stage, table: str, group: Sequence[TableFile]) ->
     whole = together(frames, {})
     starts = [sum(frame.height for frame in frames[:place]) for place in range(len(frames))]
     aligned = [whole.slice(start, frame.height) for start, frame in zip(starts, frames, strict=True)]
-    bounds = [fact.event_high_us for fact in facts if fact.event_high_us is not None]
+    bounds = [fact.event_time_max_us for fact in facts if fact.event_time_max_us is not None]
     described = FileFacts(
-        "", table, whole.height, 0, "", None, facts[0].event_low_us, max(bounds) if bounds else None
+        "", table, whole.height, 0, "", None, facts[0].event_time_min_us, max(bounds) if bounds else None
     )
     written = stage.put(parquet.encode_parts(aligned, manifest), described)
     order = {fact.path: place for place, fact in enumerate(facts)}
@@ -148,11 +148,11 @@ def _live_parts(connection: Connection, paths: Sequence[str]) -> list[Part]:
 def _facts(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:
     """The files at `paths`, in that order."""
     columns = (_FILES.c.path, _FILES.c.table_name, _FILES.c.rows, _FILES.c.bytes, _FILES.c.sha256)
-    query = select(*columns, _FILES.c.event_low_us, _FILES.c.event_high_us)
+    query = select(*columns, _FILES.c.event_time_min_us, _FILES.c.event_time_max_us)
     found: dict[str, FileFacts] = {}
     for some in pieces(paths):
         for row in connection.execute(query.where(_FILES.c.path.in_(some))):
-            found[row.path] = FileFacts(*row[:5], None, row.event_low_us, row.event_high_us)
+            found[row.path] = FileFacts(*row[:5], None, row.event_time_min_us, row.event_time_max_us)
     return [found[path] for path in paths]
 
 
@@ -213,8 +213,8 @@ def _replace(connection: Connection, compacted: Compacted, version: int) -> None
             rows=facts.rows,
             bytes=facts.bytes,
             sha256=facts.sha256,
-            event_low_us=facts.event_low_us,
-            event_high_us=facts.event_high_us,
+            event_time_min_us=facts.event_time_min_us,
+            event_time_max_us=facts.event_time_max_us,
             added_version=version,
         )
     )

@@ -62,12 +62,12 @@ def publish(store: Store, snapshot: str) -> dict[str, Path]:
         if not target.is_dir():
             with store.ledger.read() as connection:
                 facts = snapshots.table_files(connection, cut, table.table)
-            _publish_table(store.root, target, facts, cut.created_us)
+            _publish_table(store.root, target, facts, cut.created_at_us)
         made[table.table] = target
     return made
 
 
-def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_us: int) -> None:
+def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_at_us: int) -> None:
     fsync.make_directory(target.parent)
     draft = target.with_name(f"{uuid.uuid4().hex}{DRAFT}")
 
@@ -85,7 +85,7 @@ def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_us:
         create_table_with_add_actions(
             str(draft),
             _schema(draft),
-            [_add_action(fact, created_us) for fact in placed],
+            [_add_action(fact, created_at_us) for fact in placed],
             mode="error",
             partition_by=[],
         )
@@ -136,12 +136,12 @@ def _link(source: Path, link: Path) -> None:
         ) from error
 
 
-def _add_action(fact: FileFacts, created_us: int) -> AddAction:
+def _add_action(fact: FileFacts, created_at_us: int) -> AddAction:
     return AddAction(
         path=Path(fact.path).name,
         size=fact.bytes,
         partition_values={},
-        modification_time=created_us // 1000,
+        modification_time=created_at_us // 1000,
         data_change=True,
         stats=json.dumps({"numRecords": fact.rows}),
     )

@@ -18,17 +18,17 @@ from holdfast.tables.lineage import Kind, Lineage, Node, parse, walk
 from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
-_PARTS: Final = schema.file_batches
+_PARTS: Final = schema.file_row_groups
 _SNAPSHOTS: Final = schema.snapshots
 _CUTS: Final = schema.snapshot_tables
 _HELD_BACK: Final = schema.snapshot_held_back
 _VERSIONS: Final = schema.versions
 _ROLLOUTS: Final = schema.rollouts
 _PLANS: Final = schema.traffic_plans
-_USAGE: Final = schema.usage
+_USAGE: Final = schema.request_counts
 _OUTCOMES: Final = schema.outcomes
 _TAKEN_OUT: Final = schema.backout_batches
-_REFERENCES: Final = schema.load_references
+_REFERENCES: Final = schema.batch_references
 
 _LISTED_BY: Final[dict[Kind, str]] = {
     Kind.BATCH: "holdfast feeds --batches",
@@ -125,16 +125,16 @@ def children(connection: Connection, node: Node) -> list[Node]:
             query = select(_VERSIONS.c.version).where(_VERSIONS.c.snapshot == node.name)
             return _nodes(connection, Kind.VERSION, query.order_by(_VERSIONS.c.number))
         case Kind.VERSION:
-            begun = select(_ROLLOUTS.c.rollout).where(_ROLLOUTS.c.challenger == node.name)
-            told = select(_PLANS.c.plan).where(_PLANS.c.champion == node.name)
+            begun = select(_ROLLOUTS.c.rollout_id).where(_ROLLOUTS.c.challenger == node.name)
+            told = select(_PLANS.c.plan_id).where(_PLANS.c.champion == node.name)
             return [
-                *_nodes(connection, Kind.ROLLOUT, begun.order_by(_ROLLOUTS.c.rollout)),
-                *_nodes(connection, Kind.PLAN, told.order_by(_PLANS.c.plan)),
+                *_nodes(connection, Kind.ROLLOUT, begun.order_by(_ROLLOUTS.c.rollout_id)),
+                *_nodes(connection, Kind.PLAN, told.order_by(_PLANS.c.plan_id)),
                 *([Node(Kind.ANSWERS, node.name)] if _has_answered(connection, node.name) else []),
             ]
         case Kind.ROLLOUT:
-            query = select(_PLANS.c.plan).where(_PLANS.c.rollout == _number(node))
-            return _nodes(connection, Kind.PLAN, query.order_by(_PLANS.c.plan))
+            query = select(_PLANS.c.plan_id).where(_PLANS.c.rollout_id == _number(node))
+            return _nodes(connection, Kind.PLAN, query.order_by(_PLANS.c.plan_id))
         case Kind.ANSWERS:
             return [Node(Kind.LABELS, node.name)] if _has_labels(connection, node.name) else []
         case Kind.PLAN | Kind.LABELS:
@@ -155,11 +155,11 @@ def parents(connection: Connection, node: Node) -> list[Node]:
             query = select(_VERSIONS.c.snapshot).where(_VERSIONS.c.version == node.name)
             return _nodes(connection, Kind.SNAPSHOT, query)
         case Kind.ROLLOUT:
-            query = select(_ROLLOUTS.c.challenger).where(_ROLLOUTS.c.rollout == _number(node))
+            query = select(_ROLLOUTS.c.challenger).where(_ROLLOUTS.c.rollout_id == _number(node))
             return _nodes(connection, Kind.VERSION, query)
         case Kind.PLAN:
-            here = _PLANS.c.plan == _number(node)
-            by = select(_PLANS.c.rollout).where(here, _PLANS.c.rollout.is_not(None))
+            here = _PLANS.c.plan_id == _number(node)
+            by = select(_PLANS.c.rollout_id).where(here, _PLANS.c.rollout_id.is_not(None))
             return [
                 *_nodes(connection, Kind.VERSION, select(_PLANS.c.champion).where(here)),
                 *_nodes(connection, Kind.ROLLOUT, by),
@@ -278,7 +278,7 @@ def _has_answered(connection: Connection, version: str) -> bool:
 
 def _has_labels(connection: Connection, version: str) -> bool:
     here = (_OUTCOMES.c.model == _model_of(version)) & (_OUTCOMES.c.version == version)
-    return connection.execute(select(_OUTCOMES.c.outcome).where(here).limit(1)).first() is not None
+    return connection.execute(select(_OUTCOMES.c.outcome_id).where(here).limit(1)).first() is not None
 
 
 def _is_there(connection: Connection, node: Node) -> bool:
@@ -290,9 +290,9 @@ def _is_there(connection: Connection, node: Node) -> bool:
         case Kind.VERSION:
             query = select(_VERSIONS.c.version).where(_VERSIONS.c.version == node.name)
         case Kind.ROLLOUT:
-            query = select(_ROLLOUTS.c.rollout).where(_ROLLOUTS.c.rollout == _number(node))
+            query = select(_ROLLOUTS.c.rollout_id).where(_ROLLOUTS.c.rollout_id == _number(node))
         case Kind.PLAN:
-            query = select(_PLANS.c.plan).where(_PLANS.c.plan == _number(node))
+            query = select(_PLANS.c.plan_id).where(_PLANS.c.plan_id == _number(node))
         case Kind.ANSWERS:
             return _has_answered(connection, node.name)
         case Kind.LABELS:

@@ -18,7 +18,7 @@ from holdfast.store.db.store import Store
 _SHOWN: Final = 6
 _VERSIONS: Final = schema.versions
 _SNAPSHOTS: Final = schema.snapshots
-_BINARIES: Final = schema.binaries
+_BINARIES: Final = schema.runtimes
 
 
 def meant(text: str, names: Iterable[str]) -> str:
@@ -79,6 +79,6 @@ def snapshot_in(connection: Connection, text: str) -> str:
 
 def binary(store: Store, text: str) -> str:
     """The binary that `text` names or begins; as `meant`."""
-    query = select(_BINARIES.c.binary).where(_beginning(_BINARIES.c.binary, text))
+    query = select(_BINARIES.c.runtime).where(_beginning(_BINARIES.c.runtime, text))
     with store.ledger.read() as connection:
         return meant(text, connection.execute(query).scalars())

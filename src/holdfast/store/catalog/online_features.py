@@ -18,7 +18,7 @@ from holdfast.store.db.dialects import inserting, pieces
 from holdfast.store.db.statements import Prepared
 
 _ONLINE: Final = schema.online_features
-_KEY: Final = ("aggregate", "entity", "known_us")
+_KEY: Final = ("aggregate", "entity", "known_at_us")
 _DEFINITIONS: Final = schema.online_definitions
 _OF_FEED: Final = Prepared(
     select(_DEFINITIONS).where(_DEFINITIONS.c.feed == bindparam("of_feed")).order_by(_DEFINITIONS.c.aggregate)
@@ -27,14 +27,14 @@ _OF_FEED: Final = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class OnlineValue:
-    """The value of `aggregate` (its key) for `entity`, known from `known_us` (microseconds since 1970 UTC) on.
+    """The value of `aggregate` (its key) for `entity`, known from `known_at_us` (microseconds since 1970 UTC) on.
 
     `value` is None where there was one and the rows behind it were backed out: who holds it must forget it.
     """
 
     aggregate: str
     entity: str
-    known_us: int
+    known_at_us: int
     value: float | None
 
 
@@ -53,7 +53,7 @@ def upsert(connection: Connection, values: Sequence[OnlineValue], table_version:
             {
                 "aggregate": value.aggregate,
                 "entity": value.entity,
-                "known_us": value.known_us,
+                "known_at_us": value.known_at_us,
                 "value": value.value,
                 "table_version": table_version,
             }
@@ -68,7 +68,7 @@ class Definition:
 
     aggregate: str
     feed: str
-    definition: str
+    definition_json: str
 
 
 def register(connection: Connection, definitions: Sequence[Definition], table_version: int) -> None:
@@ -85,7 +85,7 @@ def register(connection: Connection, definitions: Sequence[Definition], table_ve
             {
                 "aggregate": each.aggregate,
                 "feed": each.feed,
-                "definition": each.definition,
+                "definition_json": each.definition_json,
                 "table_version": table_version,
             }
             for each in definitions
@@ -96,7 +96,7 @@ def register(connection: Connection, definitions: Sequence[Definition], table_ve
 def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int]]:
     """The aggregates over `feed` whose values are kept, with the table version that they are complete up to."""
     return [
-        (Definition(row.aggregate, row.feed, row.definition), int(row.table_version))
+        (Definition(row.aggregate, row.feed, row.definition_json), int(row.table_version))
         for row in _OF_FEED.rows(connection, {"of_feed": feed})
     ]
 
@@ -106,13 +106,13 @@ def between(
 ) -> list[OnlineValue]:
     """The values of `aggregate` known at or after `low_us` and before `high_us`; of all entities when None is given."""
     query = select(_ONLINE).where(
-        _ONLINE.c.aggregate == aggregate, _ONLINE.c.known_us >= low_us, _ONLINE.c.known_us < high_us
+        _ONLINE.c.aggregate == aggregate, _ONLINE.c.known_at_us >= low_us, _ONLINE.c.known_at_us < high_us
     )
     asked = [None] if entities is None else pieces(entities)
     found = list[OnlineValue]()
     for some in asked:
         rows = connection.execute(query if some is None else query.where(_ONLINE.c.entity.in_(some)))
-        found += [OnlineValue(row.aggregate, row.entity, row.known_us, row.value) for row in rows]
+        found += [OnlineValue(row.aggregate, row.entity, row.known_at_us, row.value) for row in rows]
     return [each for each in found if each.value is not None]
 
 
@@ -130,6 +130,6 @@ def since(
     query = select(_ONLINE).where(
         _ONLINE.c.aggregate.in_(aggregates), _ONLINE.c.table_version > table_version
     )
-    rows = connection.execute(query.order_by(_ONLINE.c.known_us)).all()
+    rows = connection.execute(query.order_by(_ONLINE.c.known_at_us)).all()
     newest = max((row.table_version for row in rows), default=table_version)
-    return newest, [OnlineValue(row.aggregate, row.entity, row.known_us, row.value) for row in rows]
+    return newest, [OnlineValue(row.aggregate, row.entity, row.known_at_us, row.value) for row in rows]

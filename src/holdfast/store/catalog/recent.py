@@ -37,10 +37,10 @@ class LoadedBatch:
     epoch: int
     rows_loaded: int
     rows_quarantined: int
-    event_low_us: int | None
-    event_high_us: int | None
+    event_time_min_us: int | None
+    event_time_max_us: int | None
     table_version: int
-    loaded_us: int
+    loaded_at_us: int
     source: str
 
 
@@ -50,7 +50,7 @@ class KnownSnapshot:
 
     snapshot: str
     table_version: int
-    created_us: int
+    created_at_us: int
     tables: int
     rows: int
     tainted: bool
@@ -59,8 +59,8 @@ class KnownSnapshot:
 def loaded(store: Store, feed: str | None = None, *, limit: int) -> Listed[LoadedBatch]:
     """The batches that are loaded, the newest load first, of one feed when one is named; at most `limit` of them."""
     mine = [LIVE] if feed is None else [LIVE, _BATCHES.c.feed == feed]
-    names = [name for name in LoadedBatch.__slots__ if name != "loaded_us"]
-    columns = [_BATCHES.c[name] for name in names] + [_VERSIONS.c.committed_us.label("loaded_us")]
+    names = [name for name in LoadedBatch.__slots__ if name != "loaded_at_us"]
+    columns = [_BATCHES.c[name] for name in names] + [_VERSIONS.c.committed_at_us.label("loaded_at_us")]
     query = (
         select(*columns)
         .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
@@ -81,20 +81,20 @@ def made(store: Store, *, limit: int) -> Listed[KnownSnapshot]:
         select(
             _SNAPSHOTS.c.snapshot,
             _SNAPSHOTS.c.table_version,
-            _SNAPSHOTS.c.created_us,
+            _SNAPSHOTS.c.created_at_us,
             func.count(_TABLES.c.table_name),
             func.coalesce(func.sum(_TABLES.c.rows), 0),
             _SNAPSHOTS.c.snapshot.in_(tainted),
         )
         .outerjoin(_TABLES, _TABLES.c.snapshot == _SNAPSHOTS.c.snapshot)
-        .group_by(_SNAPSHOTS.c.snapshot, _SNAPSHOTS.c.table_version, _SNAPSHOTS.c.created_us)
-        .order_by(_SNAPSHOTS.c.created_us.desc(), _SNAPSHOTS.c.snapshot.desc())
+        .group_by(_SNAPSHOTS.c.snapshot, _SNAPSHOTS.c.table_version, _SNAPSHOTS.c.created_at_us)
+        .order_by(_SNAPSHOTS.c.created_at_us.desc(), _SNAPSHOTS.c.snapshot.desc())
         .limit(limit)
     )
     with store.ledger.read() as connection:
         rows = tuple(
-            KnownSnapshot(name, version, created_us, tables, int(total), bool(spoilt))
-            for name, version, created_us, tables, total, spoilt in connection.execute(query)
+            KnownSnapshot(name, version, created_at_us, tables, int(total), bool(spoilt))
+            for name, version, created_at_us, tables, total, spoilt in connection.execute(query)
         )
         every = connection.execute(select(func.count()).select_from(_SNAPSHOTS)).scalar_one()
     return Listed(rows, int(every) - len(rows))

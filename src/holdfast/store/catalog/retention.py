@@ -21,7 +21,7 @@ from holdfast.store.files import vacuumed_snapshots
 from holdfast.tables.retention import KeptCut, KeptFile, Retention, plan
 
 _FILES: Final = schema.files
-_PARTS: Final = schema.file_batches
+_PARTS: Final = schema.file_row_groups
 _TABLES: Final = schema.snapshot_tables
 _SNAPSHOTS: Final = schema.snapshots
 _VERSIONS: Final = schema.versions
@@ -41,7 +41,7 @@ def _files(connection: Connection) -> list[KeptFile]:
         _FILES.c.bytes,
         _FILES.c.added_version,
         _FILES.c.removed_version,
-        made.c.committed_us,
+        made.c.committed_at_us,
     ).join(made, made.c.table_version == _FILES.c.removed_version)
     return [KeptFile(*row) for row in connection.execute(query)]
 
@@ -60,7 +60,7 @@ def _cuts(connection: Connection) -> list[KeptCut]:
         KeptCut(
             row.snapshot,
             row.table_version,
-            row.created_us,
+            row.created_at_us,
             frozenset(tables[row.snapshot]),
             tuple(needing.get(row.snapshot, ())),
         )

@@ -27,8 +27,8 @@ class KeptSelection:
     seed: int
     selection: dict[str, object]
     counts: dict[str, int]
-    rows_found: int
-    rows_taken: int
+    rows_total: int
+    rows_selected: int
     slices: tuple[SliceCount, ...]
 
 
@@ -44,10 +44,10 @@ def keep(
         "snapshot": snapshot,
         "selection_hash": name,
         "seed": seed,
-        "selection": selection.to_json(),
-        "counts": canonical_json(chosen.counts),
-        "rows_found": found,
-        "rows_taken": chosen.frame.height,
+        "selection_json": selection.to_json(),
+        "removed_rows_json": canonical_json(chosen.counts),
+        "rows_total": found,
+        "rows_selected": chosen.frame.height,
     }
     connection.execute(inserting(connection, _SELECTIONS).values(row).on_conflict_do_nothing())
     slices = [
@@ -56,8 +56,8 @@ def keep(
             "selection_hash": name,
             "column_name": each.column,
             "value": each.value[:_TEXT],
-            "rows_found": each.found,
-            "rows_taken": each.taken,
+            "rows_total": each.found,
+            "rows_selected": each.taken,
         }
         for each in chosen.slices
     ]
@@ -74,10 +74,10 @@ def of_snapshot(connection: Connection, snapshot: str) -> list[KeptSelection]:
         KeptSelection(
             row.snapshot,
             row.seed,
-            json.loads(row.selection),
-            json.loads(row.counts),
-            row.rows_found,
-            row.rows_taken,
+            json.loads(row.selection_json),
+            json.loads(row.removed_rows_json),
+            row.rows_total,
+            row.rows_selected,
             _slices_of(connection, snapshot, row.selection_hash),
         )
         for row in rows.all()
@@ -91,6 +91,6 @@ def _slices_of(connection: Connection, snapshot: str, name: str) -> tuple[SliceC
         .order_by(_SLICES.c.column_name, _SLICES.c.value)
     )
     return tuple(
-        SliceCount(row.column_name, row.value, row.rows_found, row.rows_taken)
+        SliceCount(row.column_name, row.value, row.rows_total, row.rows_selected)
         for row in connection.execute(query)
     )

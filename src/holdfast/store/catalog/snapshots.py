@@ -96,20 +96,20 @@ def let_in(connection: Connection, load: LoadKey, *, explanation: str, actor: st
             subject="",
             level=Level.WARNING,
             explanation=explanation,
-            found_us=now_us,
-            accepted_us=now_us,
+            found_at_us=now_us,
+            accepted_at_us=now_us,
             accepted_by=actor[:63],
         )
     )
 
 
 def _live_loads(connection: Connection, feed: str, accepted: bool) -> list[CutLoad]:
-    columns = ("batch", "epoch", "event_low_us", "event_high_us", "table_version")
+    columns = ("batch", "epoch", "event_time_min_us", "event_time_max_us", "table_version")
     query = select(*(_BATCHES.c[name] for name in columns)).where(_BATCHES.c.feed == feed, LIVE)
     without = select(_VIOLATIONS.c.batch, _VIOLATIONS.c.epoch).where(
         _VIOLATIONS.c.feed == feed,
         _VIOLATIONS.c.check_name == INCOMPLETE,
-        _VIOLATIONS.c.accepted_us.is_not(None),
+        _VIOLATIONS.c.accepted_at_us.is_not(None),
     )
     alone = {tuple(row) for row in connection.execute(without)} if accepted else set()
     return [
@@ -122,10 +122,10 @@ def _day(
     found: Mapping[str, Sequence[FileFacts]], label_delays_us: Mapping[str, int], now_us: int
 ) -> int | None:
     due_us = [
-        fact.event_high_us + delay_us
+        fact.event_time_max_us + delay_us
         for table, delay_us in label_delays_us.items()
         for fact in found.get(table, ())
-        if delay_us > 0 and fact.event_high_us is not None
+        if delay_us > 0 and fact.event_time_max_us is not None
     ]
     return known_day(now_us, max(due_us)) if due_us else None
 
@@ -138,7 +138,7 @@ def put(connection: Connection, cut: Snapshot) -> None:
             **named,
             table_version=cut.table_version,
             contract_hash=cut.contract_hash,
-            created_us=cut.created_us,
+            created_at_us=cut.created_at_us,
         )
     )
     connection.execute(
@@ -189,4 +189,4 @@ def _find(connection: Connection, name: str) -> Snapshot | None:
     query = select(_TABLES).where(_TABLES.c.snapshot == name).order_by(_TABLES.c.table_name)
     cuts = tuple(TableCut(cut.table_name, cut.rows, cut.files) for cut in connection.execute(query))
     held = tuple(sorted(data_files.held_back(connection, name)))
-    return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_us, cuts, held)
+    return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_at_us, cuts, held)

@@ -19,7 +19,7 @@ from holdfast.store.db.events import FIRST, chained
 
 _EVENTS: Final = schema.events
 _READ: Final = select(
-    _EVENTS.c.event,
+    _EVENTS.c.event_id,
     _EVENTS.c.at_us,
     _EVENTS.c.kind,
     _EVENTS.c.subject,
@@ -38,12 +38,12 @@ _DIGITS: Final = frozenset("0123456789abcdef")
 class Head:
     """One event by number and digest; with its digest it stands for all before it."""
 
-    event: int
+    event_id: int
     digest: str
 
     def __str__(self) -> str:
         """As it is kept: the number, a colon, the digest."""
-        return f"{self.event}:{self.digest}"
+        return f"{self.event_id}:{self.digest}"
 
     @classmethod
     def parse(cls, text: str) -> Head:
@@ -66,7 +66,7 @@ class Head:
 class Break:
     """The first event that is not what its digest says, and why it is not."""
 
-    event: int
+    event_id: int
     explanation: str
 
 
@@ -93,7 +93,7 @@ def check(connection: Connection, *, since: int = 0) -> Chain:
         before = found
     last, count, head = since, 0, None
     while True:
-        query = _READ.where(_EVENTS.c.event > last).order_by(_EVENTS.c.event).limit(_AT_ONCE)
+        query = _READ.where(_EVENTS.c.event_id > last).order_by(_EVENTS.c.event_id).limit(_AT_ONCE)
         page = connection.execute(query).all()
         held, broken = followed(page, before)
         count += held
@@ -124,27 +124,27 @@ def followed(rows: Iterable[Told], before: str) -> tuple[int, Break | None]:
 
 def trouble_with(connection: Connection, kept: Head) -> str:
     """Why a head that was kept before does not stand any more; empty when it does. What lies before it is `check`'s."""
-    found = digest_of(connection, kept.event)
+    found = digest_of(connection, kept.event_id)
     if found is None:
         newest = newest_head(connection)
-        if newest is None or newest.event < kept.event:
-            end = "it has none" if newest is None else f"the newest is {newest.event}"
-            return f"event {kept.event} was there, and {end}: the end of the story was cut off"
-        return f"event {kept.event} was there, and was taken out"
+        if newest is None or newest.event_id < kept.event_id:
+            end = "it has none" if newest is None else f"the newest is {newest.event_id}"
+            return f"event {kept.event_id} was there, and {end}: the end of the story was cut off"
+        return f"event {kept.event_id} was there, and was taken out"
     if found != kept.digest:
-        return f"event {kept.event} has another digest than the one that was kept: it, or one before it, was changed"
+        return f"event {kept.event_id} has another digest than the one that was kept: it, or one before it, was changed"
     return ""
 
 
 def newest_head(connection: Connection) -> Head | None:
     """The head of the story; None before its first event."""
-    query = select(_EVENTS.c.event, _EVENTS.c.digest).order_by(_EVENTS.c.event.desc()).limit(1)
+    query = select(_EVENTS.c.event_id, _EVENTS.c.digest).order_by(_EVENTS.c.event_id.desc()).limit(1)
     row = connection.execute(query).one_or_none()
-    return None if row is None else Head(row.event, row.digest)
+    return None if row is None else Head(row.event_id, row.digest)
 
 
 def digest_of(connection: Connection, event: int) -> str | None:
     """The digest of event number `event`; None when there is none."""
-    query = select(_EVENTS.c.digest).where(_EVENTS.c.event == event)
+    query = select(_EVENTS.c.digest).where(_EVENTS.c.event_id == event)
     found: str | None = connection.execute(query).scalar_one_or_none()
     return found

@@ -9,22 +9,22 @@ from sqlalchemy import Connection, select
 from holdfast.store.db import schema
 from holdfast.store.db.dialects import inserting
 
-_FOLLOWERS: Final = schema.followers
+_FOLLOWERS: Final = schema.event_cursors
 
 
 def reached(connection: Connection, follower: str) -> int | None:
     """The last event that `follower` has dealt with; None when it never read any."""
-    query = select(_FOLLOWERS.c.event).where(_FOLLOWERS.c.follower == follower)
+    query = select(_FOLLOWERS.c.event_id).where(_FOLLOWERS.c.reader == follower)
     found = connection.execute(query).scalar_one_or_none()
     return None if found is None else int(found)
 
 
 def follow(connection: Connection, follower: str, event: int) -> None:
     """`follower` has dealt with every event up to number `event`; it never goes back."""
-    statement = inserting(connection, _FOLLOWERS).values(follower=follower, event=event)
+    statement = inserting(connection, _FOLLOWERS).values(reader=follower, event_id=event)
     statement = statement.on_conflict_do_update(
-        index_elements=("follower",),
-        set_={"event": statement.excluded.event},
-        where=_FOLLOWERS.c.event < statement.excluded.event,
+        index_elements=("reader",),
+        set_={"event_id": statement.excluded.event_id},
+        where=_FOLLOWERS.c.event_id < statement.excluded.event_id,
     )
     connection.execute(statement)

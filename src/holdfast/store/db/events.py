@@ -18,10 +18,11 @@ SYSTEM: Final = "holdfast"
 
 _EVENTS: Final = schema.events
 _APPEND: Final = Prepared(
-    insert(_EVENTS).returning(_EVENTS.c.event), ("at_us", "kind", "subject", "actor", "explanation", "digest")
+    insert(_EVENTS).returning(_EVENTS.c.event_id),
+    ("at_us", "kind", "subject", "actor", "explanation", "digest"),
 )
-_NEWEST: Final = select(func.max(_EVENTS.c.event)).scalar_subquery()
-_LAST: Final = Prepared(select(_EVENTS.c.digest).where(_EVENTS.c.event == _NEWEST))
+_NEWEST: Final = select(func.max(_EVENTS.c.event_id)).scalar_subquery()
+_LAST: Final = Prepared(select(_EVENTS.c.digest).where(_EVENTS.c.event_id == _NEWEST))
 
 FIRST: Final = "0" * 64
 """What the first event is chained to."""
@@ -33,7 +34,7 @@ class EventRow:
     model, a version). `digest` chains it to the event before.
     """
 
-    event: int
+    event_id: int
     at_us: int
     kind: str
     subject: str
@@ -90,7 +91,7 @@ def newest(
     connection: Connection, *, subject: str | None = None, kind: str | None = None, limit: int = 100
 ) -> list[EventRow]:
     """The newest events first, at most `limit`, of one subject or kind when one is named."""
-    query = select(_EVENTS).order_by(_EVENTS.c.event.desc()).limit(limit)
+    query = select(_EVENTS).order_by(_EVENTS.c.event_id.desc()).limit(limit)
     if subject is not None:
         query = query.where(_EVENTS.c.subject == subject)
     if kind is not None:
@@ -100,5 +101,5 @@ def newest(
 
 def since(connection: Connection, event: int, *, limit: int = 1000) -> list[EventRow]:
     """Events after number `event`, oldest first: how a follower reads on from where it was."""
-    query = select(_EVENTS).where(_EVENTS.c.event > event).order_by(_EVENTS.c.event).limit(limit)
+    query = select(_EVENTS).where(_EVENTS.c.event_id > event).order_by(_EVENTS.c.event_id).limit(limit)
     return [EventRow(**row) for row in connection.execute(query).mappings()]

@@ -26,14 +26,14 @@ from holdfast.store.db.store import Store
 _LEASES: Final = schema.leases
 _NOBODY: Final = ""
 _HERE: Final = _LEASES.c.lease == bindparam("named")
-_NOW: Final = bindparam("now_us", type_=_LEASES.c.renewed_us.type)
+_NOW: Final = bindparam("now_us", type_=_LEASES.c.renewed_at_us.type)
 # FOR UPDATE keeps a take-over out until the caller's commit; SQLite's single writer does so anyway and ignores it.
 _HELD: Final = Prepared(select(_LEASES.c.holder, _LEASES.c.epoch).where(_HERE).with_for_update())
 _RENEW: Final = Prepared(
     update(_LEASES)
     .where(_HERE, _LEASES.c.epoch == bindparam("held"), _LEASES.c.holder != _NOBODY)
     # It must change even if the holder's clock stands still or goes back: change is what observers look for.
-    .values(renewed_us=case((_LEASES.c.renewed_us < _NOW, _NOW), else_=_LEASES.c.renewed_us + 1))
+    .values(renewed_at_us=case((_LEASES.c.renewed_at_us < _NOW, _NOW), else_=_LEASES.c.renewed_at_us + 1))
 )
 
 
@@ -54,7 +54,7 @@ class Sighting:
     name: str
     holder: str
     epoch: int
-    renewed_us: int
+    renewed_at_us: int
     since_us: int
 
 
@@ -71,11 +71,11 @@ def may_take(now: Sighting, before: Sighting | None, duration_us: int) -> bool:
     """
     if before is None:
         return False
-    unchanged = (now.name, now.holder, now.epoch, now.renewed_us) == (
+    unchanged = (now.name, now.holder, now.epoch, now.renewed_at_us) == (
         before.name,
         before.holder,
         before.epoch,
-        before.renewed_us,
+        before.renewed_at_us,
     )
     return unchanged and now.since_us - before.since_us >= duration_us
 
@@ -110,20 +110,20 @@ def acquire(
             if row is None:
                 connection.execute(
                     insert(_LEASES).values(
-                        lease=name, holder=holder, epoch=1, renewed_us=now_us, duration_us=duration_us
+                        lease=name, holder=holder, epoch=1, renewed_at_us=now_us, duration_us=duration_us
                     )
                 )
                 return Lease(name, holder, 1, duration_us)
-            looks = Sighting(name, row["holder"], row["epoch"], row["renewed_us"], now_us)
+            looks = Sighting(name, row["holder"], row["epoch"], row["renewed_at_us"], now_us)
             if row["holder"] in (_NOBODY, holder) or may_take(looks, seen, row["duration_us"]):
                 taken = connection.execute(
                     update(_LEASES)
                     .where(_LEASES.c.lease == name, _LEASES.c.epoch == row["epoch"])
-                    .where(_LEASES.c.renewed_us == row["renewed_us"])
+                    .where(_LEASES.c.renewed_at_us == row["renewed_at_us"])
                     .values(
                         holder=holder,
                         epoch=row["epoch"] + 1,
-                        renewed_us=max(now_us, row["renewed_us"] + 1),
+                        renewed_at_us=max(now_us, row["renewed_at_us"] + 1),
                         duration_us=duration_us,
                     )
                 )
@@ -194,7 +194,7 @@ def release(store: Store, lease: Lease) -> bool:
                 _LEASES.c.epoch == lease.epoch,
                 _LEASES.c.holder == lease.holder,
             )
-            .values(holder=_NOBODY, renewed_us=_LEASES.c.renewed_us + 1)
+            .values(holder=_NOBODY, renewed_at_us=_LEASES.c.renewed_at_us + 1)
         )
     return result.rowcount == 1
 

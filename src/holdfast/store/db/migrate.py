@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, Engine, Select, String, column, inspect, select, table
+from sqlalchemy.schema import SetColumnComment, SetTableComment
 
 from holdfast.errors import IntegrityError
+from holdfast.store.db.schema import METADATA
 
 if TYPE_CHECKING:
     from alembic.script import Script
 
-HEAD: Final = "0003"
+HEAD: Final = "0001"
 """The revision of `schema.METADATA`: the newest file in `migrations/versions`."""
 
 _VERSION_TABLE: Final = "alembic_version"
@@ -76,6 +78,15 @@ def _run(connection: Connection, found: str | None, to: str) -> None:
         with Operations.context(context):
             script.module.upgrade()
         context.stamp(scripts, script.revision)
+    _write_comments(connection)
+
+
+def _write_comments(connection: Connection) -> None:
+    if connection.dialect.supports_comments:
+        for each in METADATA.sorted_tables:
+            connection.execute(SetTableComment(each))
+            for part in each.columns:
+                connection.execute(SetColumnComment(part))
 
 
 def _missing(line: list[Script], found: str | None) -> list[Script]:

@@ -18,7 +18,7 @@ BACKED_OUT: Final = "backed_out"
 LIVE: Final = schema.batches.c.state == PUBLISHED
 """Whether a row of `batches` is a load that is there now."""
 UNACCEPTED_ERROR: Final = and_(
-    schema.violations.c.level == Level.ERROR, schema.violations.c.accepted_us.is_(None)
+    schema.violations.c.level == Level.ERROR, schema.violations.c.accepted_at_us.is_(None)
 )
 """Whether a row of `violations` makes its load suspect."""
 
@@ -37,8 +37,8 @@ def of_load(table: FromClause, load: LoadKey | BoundLoad) -> ColumnElement[bool]
 
 
 def refers_to(load: LoadKey) -> ColumnElement[bool]:
-    """Whether a row of `load_references` was let in for a key of `load`."""
-    to, (feed, batch, epoch) = schema.load_references.c, load
+    """Whether a row of `batch_references` was let in for a key of `load`."""
+    to, (feed, batch, epoch) = schema.batch_references.c, load
     return and_(to.to_feed == feed, to.to_batch == batch, to.to_epoch == epoch)
 
 
@@ -54,14 +54,14 @@ def same_load(one: FromClause, other: FromClause) -> ColumnElement[bool]:
 def at_version(
     table: FromClause, version: int | ColumnElement[int] | BindParameter[int]
 ) -> ColumnElement[bool]:
-    """Whether a row of `files` or `file_batches` belongs to table version `version`: time travel is a validity interval.
+    """Whether a row of `files` or `file_row_groups` belongs to table version `version`: time travel is a validity interval.
 
-    A part of a file came with the file, so that `file_batches` says only when it went: join `files`, and ask both.
+    A part of a file came with the file, so that `file_row_groups` says only when it went: join `files`, and ask both.
     """
     there = or_(table.c.removed_version.is_(None), table.c.removed_version > version)
     return and_(table.c.added_version <= version, there) if "added_version" in table.c else there
 
 
 def not_removed(*tables: FromClause) -> ColumnElement[bool]:
-    """Whether the rows of all of `tables` (`files`, `file_batches`) belong to the newest table version."""
+    """Whether the rows of all of `tables` (`files`, `file_row_groups`) belong to the newest table version."""
     return and_(*(table.c.removed_version.is_(None) for table in tables))

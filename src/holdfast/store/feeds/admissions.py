@@ -27,20 +27,20 @@ _SUSPECT: Final = exists().where(
     UNACCEPTED_ERROR,
 )
 _PAST: Final = Prepared(
-    select(_BATCHES.c.batch, _BATCHES.c.rows_received, _BATCHES.c.event_low_us)
+    select(_BATCHES.c.batch, _BATCHES.c.rows_received, _BATCHES.c.event_time_min_us)
     .where(_BATCHES.c.feed == bindparam("of_feed"), LIVE, ~_SUSPECT)
     .order_by(_BATCHES.c.table_version.desc())
     .limit(bindparam("most"))
 )
 _BEFORE: Final = Prepared(
-    select(func.max(_BATCHES.c.event_high_us)).where(
-        _BATCHES.c.feed == bindparam("of_feed"), LIVE, _BATCHES.c.event_low_us < bindparam("low_us")
+    select(func.max(_BATCHES.c.event_time_max_us)).where(
+        _BATCHES.c.feed == bindparam("of_feed"), LIVE, _BATCHES.c.event_time_min_us < bindparam("low_us")
     )
 )
 _COUNTED: Final = Prepared(
-    select(func.max(_ADMISSIONS.c.sequence_high))
+    select(func.max(_ADMISSIONS.c.sequence_max))
     .join(_BATCHES, _OF_BATCH)
-    .where(_ADMISSIONS.c.feed == bindparam("of_feed"), LIVE, _ADMISSIONS.c.sequence_low < bindparam("number"))
+    .where(_ADMISSIONS.c.feed == bindparam("of_feed"), LIVE, _ADMISSIONS.c.sequence_min < bindparam("number"))
 )
 _SAME: Final = {
     column.name: Prepared(
@@ -52,7 +52,7 @@ _SAME: Final = {
     for column in (_ADMISSIONS.c.rows_digest, _ADMISSIONS.c.values_digest)
 }
 _PROFILES: Final = Prepared(
-    select(_BATCHES.c.batch, _ADMISSIONS.c.profile)
+    select(_BATCHES.c.batch, _ADMISSIONS.c.profile_json)
     .join(_ADMISSIONS, _OF_BATCH)
     .where(_BATCHES.c.feed == bindparam("of_feed"), LIVE, ~_SUSPECT)
     .order_by(_BATCHES.c.table_version.desc())
@@ -67,7 +67,7 @@ class Admission:
     """
 
     rows_expected: int | None
-    profile: str
+    profile_json: str
     rows_digest: str
     values_digest: str
     sequence: measurements.Sequence | None = None
@@ -98,9 +98,9 @@ def history(connection: Connection, feed: str, asked: Asked) -> History:
     if asked.batches:
         rows = _PAST.rows(connection, {**of, "most": asked.batches})
         past = tuple(
-            Past(row.batch, row.rows_received, row.event_low_us)
+            Past(row.batch, row.rows_received, row.event_time_min_us)
             for row in rows
-            if row.event_low_us is not None
+            if row.event_time_min_us is not None
         )
     before = sequence = same_rows = same_values = None
     if asked.low_us is not None:
@@ -119,7 +119,7 @@ def history(connection: Connection, feed: str, asked: Asked) -> History:
 def profiles(connection: Connection, feed: str, most: int) -> list[str]:
     """The profiles of the newest loaded batches of `feed` that are not suspect, as canonical JSON, the oldest first."""
     rows = _PROFILES.rows(connection, {"of_feed": feed, "most": most})
-    return [row.profile for row in reversed(rows)]
+    return [row.profile_json for row in reversed(rows)]
 
 
 def admit(
@@ -142,12 +142,12 @@ def admit(
             "batch": batch.batch,
             "epoch": epoch,
             "rows_expected": admission.rows_expected,
-            "profile": admission.profile,
+            "profile_json": admission.profile_json,
             "rows_digest": admission.rows_digest,
             "values_digest": admission.values_digest,
-            "sequence_low": None if counted is None else counted.low,
-            "sequence_high": None if counted is None else counted.high,
-            "sequence_holes": None if counted is None else counted.holes,
+            "sequence_min": None if counted is None else counted.low,
+            "sequence_max": None if counted is None else counted.high,
+            "sequence_gaps": None if counted is None else counted.holes,
             "group_name": admission.group_name,
             "event_time": admission.event_time,
         },

@@ -16,7 +16,7 @@ from holdfast.tables.snapshot_diff import TableFacts
 
 _ADMISSIONS: Final = schema.admissions
 _BATCHES: Final = schema.batches
-_PARTS: Final = schema.file_batches
+_PARTS: Final = schema.file_row_groups
 _FILES: Final = schema.files
 
 
@@ -33,13 +33,13 @@ def newest(connection: Connection, feed: str, most: int) -> list[tuple[str, Prof
     """The ids and profiles of the newest live loads of `feed`, in order of their event time, the oldest first; None where
     a load has no profile."""
     query = (
-        select(_BATCHES.c.batch, _ADMISSIONS.c.profile)
+        select(_BATCHES.c.batch, _ADMISSIONS.c.profile_json)
         .outerjoin(_ADMISSIONS, _OF_LOAD)
         .where(_BATCHES.c.feed == feed, LIVE)
-        .order_by(_BATCHES.c.event_low_us.desc(), _BATCHES.c.batch.desc())
+        .order_by(_BATCHES.c.event_time_min_us.desc(), _BATCHES.c.batch.desc())
         .limit(most)
     )
-    return [(row.batch, _profile(row.profile)) for row in reversed(connection.execute(query).all())]
+    return [(row.batch, _profile(row.profile_json)) for row in reversed(connection.execute(query).all())]
 
 
 _OF_LOAD: Final = same_load(_ADMISSIONS, _BATCHES)
@@ -65,14 +65,14 @@ def _facts(connection: Connection, snapshot: Snapshot, table: str, rows: int) ->
             _BATCHES.c.batch,
             _BATCHES.c.epoch,
             _BATCHES.c.contract_hash,
-            _ADMISSIONS.c.profile,
+            _ADMISSIONS.c.profile_json,
         )
         .join(there, same_load(_BATCHES, there))
         .outerjoin(_ADMISSIONS, _OF_LOAD)
         .order_by(_BATCHES.c.table_version)
     )
     loads = [row for row in connection.execute(query).all() if (row.feed, row.batch, row.epoch) not in held]
-    profile, apart = _together([_profile(row.profile) for row in loads])
+    profile, apart = _together([_profile(row.profile_json) for row in loads])
     return TableFacts(
         table,
         rows,

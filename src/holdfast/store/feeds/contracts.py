@@ -34,8 +34,8 @@ class ContractRow:
     """One contract; `first_us` is when it first judged a row, microseconds since 1970 UTC."""
 
     contract_hash: str
-    contract: str
-    first_us: int
+    contract_json: str
+    first_used_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class ContractUse:
 
 def put(connection: Connection, contract: Contract, *, now_us: int) -> None:
     """Keep `contract`, in the caller's transaction; one that is there stays as it is."""
-    values = {"contract_hash": contract.hash, "contract": contract.to_json(), "first_us": now_us}
+    values = {"contract_hash": contract.hash, "contract_json": contract.to_json(), "first_used_at_us": now_us}
     connection.execute(inserting(connection, _CONTRACTS).values(values).on_conflict_do_nothing())
 
 
 def find(connection: Connection, contract_hash: str) -> Contract | None:
     """The contract of that whole hash; None when it is not kept, as where it judged only before contracts were."""
-    query = select(_CONTRACTS.c.contract).where(_CONTRACTS.c.contract_hash == contract_hash)
+    query = select(_CONTRACTS.c.contract_json).where(_CONTRACTS.c.contract_hash == contract_hash)
     found = connection.execute(query).scalar_one_or_none()
     return None if found is None else Contract.from_json(found)
 
@@ -68,7 +68,7 @@ def get(connection: Connection, beginning: str) -> Contract:
 
     Raises `NotFoundError` HF303 when there is none, or more than one.
     """
-    query = select(_CONTRACTS.c.contract).where(
+    query = select(_CONTRACTS.c.contract_json).where(
         _CONTRACTS.c.contract_hash.startswith(beginning, autoescape=True)
     )
     found = connection.execute(query.limit(2)).scalars().all() if len(beginning) >= _SHORTEST else []
@@ -84,7 +84,7 @@ def get(connection: Connection, beginning: str) -> Contract:
 
 def everything(connection: Connection) -> list[ContractRow]:
     """All contracts, the oldest first."""
-    query = select(_CONTRACTS).order_by(_CONTRACTS.c.first_us, _CONTRACTS.c.contract_hash)
+    query = select(_CONTRACTS).order_by(_CONTRACTS.c.first_used_at_us, _CONTRACTS.c.contract_hash)
     return [ContractRow(**row) for row in connection.execute(query).mappings()]
 
 

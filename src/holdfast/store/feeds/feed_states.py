@@ -18,19 +18,19 @@ _INSERT: Final = insert(_FEEDS)
 _UPDATE: Final = (
     update(_FEEDS)
     .where(_FEEDS.c.feed == bindparam("of_feed"))
-    .values({name: bindparam(name) for name in ("state", "contract_hash", "reason", "changed_us")})
+    .values({name: bindparam(name) for name in ("state", "contract_hash", "reason", "changed_at_us")})
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FeedRow:
-    """One feed that ever delivered. `reason` says why it is in its state since `changed_us`, microseconds UTC."""
+    """One feed that ever delivered. `reason` says why it is in its state since `changed_at_us`, microseconds UTC."""
 
     feed: str
     state: State
     contract_hash: str
     reason: str
-    changed_us: int
+    changed_at_us: int
 
 
 def find(connection: Connection, feed: str) -> FeedRow | None:
@@ -39,7 +39,7 @@ def find(connection: Connection, feed: str) -> FeedRow | None:
     if not found:
         return None
     (row,) = found
-    return FeedRow(row.feed, State(row.state), row.contract_hash, row.reason, row.changed_us)
+    return FeedRow(row.feed, State(row.state), row.contract_hash, row.reason, row.changed_at_us)
 
 
 def everything(connection: Connection) -> list[FeedRow]:
@@ -69,10 +69,10 @@ def happened(
         return False
     moved = before is None or before.state is not state
     if before is not None and not moved:
-        reason, changed_us = before.reason, before.changed_us
+        reason, changed_at_us = before.reason, before.changed_at_us
     else:
-        changed_us = now_us
-    values = {"state": state, "contract_hash": contract, "reason": reason, "changed_us": changed_us}
+        changed_at_us = now_us
+    values = {"state": state, "contract_hash": contract, "reason": reason, "changed_at_us": changed_at_us}
     if before is None:
         connection.execute(_INSERT, {"feed": feed, **values})
     else:

@@ -22,15 +22,15 @@ from holdfast.store.files import data_files as files
 from holdfast.store.files.data_files import FileFacts
 
 _FILES: Final = schema.files
-_HELD: Final = schema.file_batches
+_HELD: Final = schema.file_row_groups
 _SMALL: Final = 4_096
 """Files with at most so many rows have the hashes of their keys kept in memory, for the next load beside them."""
 _SEED: Final = 7
 
 _BESIDE: Final = select(_FILES.c.path).where(
     _FILES.c.table_name == bindparam("of_feed"),
-    _FILES.c.event_high_us >= bindparam("low_us"),
-    _FILES.c.event_low_us <= bindparam("high_us"),
+    _FILES.c.event_time_max_us >= bindparam("low_us"),
+    _FILES.c.event_time_min_us <= bindparam("high_us"),
     _FILES.c.added_version > bindparam("since"),
     not_removed(_FILES),
 )
@@ -58,7 +58,7 @@ class Span:
         beside = {row.path for row in _ALL.rows(connection, self._values(since))}
         if not beside:
             return []
-        found = files.entries(connection, self.feed, version, reaching_us=self.low_us)
+        found = files.entries(connection, self.feed, version, lookback_start_us=self.low_us)
         return [fact for fact in found if fact.path in beside]
 
 

@@ -16,7 +16,7 @@ from holdfast.store.db.predicates import LIVE, not_removed
 from holdfast.store.db.store import Store
 from holdfast.store.files import data_files
 
-_PARTS = schema.file_batches
+_PARTS = schema.file_row_groups
 _FILES = schema.files
 _BATCHES = schema.batches
 

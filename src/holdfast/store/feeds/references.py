@@ -1,4 +1,4 @@
-"""Rows of `load_references`: for whose keys the rows of a load were let in, so that it is known what dangles when these go."""
+"""Rows of `batch_references`: for whose keys the rows of a load were let in, so that it is known what dangles when these go."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from holdfast.store.db.predicates import LIVE, refers_to, same_load
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables.snapshots import LoadKey
 
-_REFERENCES: Final = schema.load_references
+_REFERENCES: Final = schema.batch_references
 _BATCHES: Final = schema.batches
-_PARTS: Final = schema.file_batches
+_PARTS: Final = schema.file_row_groups
 _INSERT: Final = insert(_REFERENCES)
 
 
 @dataclass(frozen=True, slots=True)
 class Referred:
-    """Values of `column` stood in column `key` of `load`. `reaching_us` is how far back in event time was looked, microseconds
-    UTC; None for all the rows there were.
+    """Values of `column` stood in column `key` of `load`. `lookback_start_us` is how far back in event time was looked,
+    microseconds UTC; None for all the rows there were.
     """
 
     column: str
     key: str
     load: LoadKey
-    reaching_us: int | None
+    lookback_start_us: int | None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,7 +41,7 @@ class Dependent:
     column: str
     to_load: LoadKey
     to_key: str
-    reaching_us: int | None
+    lookback_start_us: int | None
 
 
 def keep(connection: Connection, batch: BatchId, epoch: int, referred: Sequence[Referred]) -> None:
@@ -58,7 +58,7 @@ def keep(connection: Connection, batch: BatchId, epoch: int, referred: Sequence[
                     "to_key": each.key,
                     "to_batch": each.load[1],
                     "to_epoch": each.load[2],
-                    "reaching_us": each.reaching_us,
+                    "lookback_start_us": each.lookback_start_us,
                 }
                 for each in referred
             ],
@@ -73,7 +73,9 @@ def dependents(connection: Connection, loads: Iterable[LoadKey]) -> list[Depende
             select(_REFERENCES).join(_BATCHES, same_load(_BATCHES, _REFERENCES)).where(refers_to(load), LIVE)
         )
         found += [
-            Dependent((row.feed, row.batch, row.epoch), row.column_name, load, row.to_key, row.reaching_us)
+            Dependent(
+                (row.feed, row.batch, row.epoch), row.column_name, load, row.to_key, row.lookback_start_us
+            )
             for row in connection.execute(query)
         ]
     return sorted(found, key=lambda each: (each.load, each.column, each.to_load, each.to_key))

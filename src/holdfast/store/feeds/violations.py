@@ -18,7 +18,7 @@ from holdfast.store.db.statements import Prepared
 _VIOLATIONS: Final = schema.violations
 _BATCHES: Final = schema.batches
 _ADMISSIONS: Final = schema.admissions
-_PARTS: Final = schema.file_batches
+_PARTS: Final = schema.file_row_groups
 _HELD: Final = schema.snapshot_held_back
 _INSERT: Final = insert(_VIOLATIONS)
 _LONGEST_SUBJECT: Final = 127
@@ -29,14 +29,14 @@ ADOPTED: Final = "adopted"
 _OF_BATCH: Final = same_load(_BATCHES, _VIOLATIONS)
 _OPEN_PLACES: Final = Prepared(
     select(
-        _VIOLATIONS.c.violation,
+        _VIOLATIONS.c.violation_id,
         _VIOLATIONS.c.batch,
         _VIOLATIONS.c.check_name,
         _VIOLATIONS.c.explanation,
-        _BATCHES.c.event_low_us,
-        _ADMISSIONS.c.sequence_low,
-        _ADMISSIONS.c.sequence_high,
-        _ADMISSIONS.c.sequence_holes,
+        _BATCHES.c.event_time_min_us,
+        _ADMISSIONS.c.sequence_min,
+        _ADMISSIONS.c.sequence_max,
+        _ADMISSIONS.c.sequence_gaps,
     )
     .join(_BATCHES, _OF_BATCH)
     .join(_ADMISSIONS, same_load(_ADMISSIONS, _BATCHES))
@@ -45,11 +45,11 @@ _OPEN_PLACES: Final = Prepared(
         _VIOLATIONS.c.batch != bindparam("but"),
         # Written out, because a prepared statement takes no list.
         or_(_VIOLATIONS.c.check_name == "missing", _VIOLATIONS.c.check_name == "sequence"),
-        _VIOLATIONS.c.accepted_us.is_(None),
+        _VIOLATIONS.c.accepted_at_us.is_(None),
         LIVE,
-        _BATCHES.c.event_low_us.is_not(None),
+        _BATCHES.c.event_time_min_us.is_not(None),
     )
-    .order_by(_VIOLATIONS.c.violation)
+    .order_by(_VIOLATIONS.c.violation_id)
 )
 _SUSPECT_BATCHES: Final = (
     select(_VIOLATIONS.c.batch)
@@ -65,7 +65,7 @@ _AGAIN: Final = _VIOLATIONS.alias("again")
 _LOADED_SINCE: Final = (
     select(_BATCHES.c.batch)
     .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
-    .where(_BATCHES.c.feed == _VIOLATIONS.c.feed, _VERSIONS.c.committed_us >= _VIOLATIONS.c.found_us)
+    .where(_BATCHES.c.feed == _VIOLATIONS.c.feed, _VERSIONS.c.committed_at_us >= _VIOLATIONS.c.found_at_us)
 )
 _IS_LOADED: Final = exists().where(_OF_BATCH, LIVE)
 _STANDS_REFUSED: Final = and_(
@@ -77,7 +77,7 @@ _STANDS_REFUSED: Final = and_(
         _AGAIN.c.feed == _VIOLATIONS.c.feed,
         _AGAIN.c.batch == _VIOLATIONS.c.batch,
         _AGAIN.c.epoch.is_(None),
-        _AGAIN.c.found_us > _VIOLATIONS.c.found_us,
+        _AGAIN.c.found_at_us > _VIOLATIONS.c.found_at_us,
     ),
 )
 
@@ -86,7 +86,7 @@ _STANDS_REFUSED: Final = and_(
 class ViolationRow:
     """One violation of one delivery. `epoch` is None for a delivery that was refused; times are microseconds UTC."""
 
-    violation: int
+    violation_id: int
     feed: str
     batch: str
     epoch: int | None
@@ -96,8 +96,8 @@ class ViolationRow:
     observed: float | None
     bound: float | None
     explanation: str
-    found_us: int
-    accepted_us: int | None
+    found_at_us: int
+    accepted_at_us: int | None
     accepted_by: str | None
 
 
@@ -119,8 +119,8 @@ def add(
                     "observed": each.observed,
                     "bound": each.bound,
                     "explanation": each.explanation,
-                    "found_us": now_us,
-                    "accepted_us": None,
+                    "found_at_us": now_us,
+                    "accepted_at_us": None,
                     "accepted_by": None,
                 }
                 for each in found
@@ -132,7 +132,7 @@ def newest(
     connection: Connection, *, feed: str | None = None, batch: str | None = None, limit: int = 100
 ) -> list[ViolationRow]:
     """The newest violations first, at most `limit`, of one feed or batch when one is named."""
-    query = select(_VIOLATIONS).order_by(_VIOLATIONS.c.violation.desc()).limit(limit)
+    query = select(_VIOLATIONS).order_by(_VIOLATIONS.c.violation_id.desc()).limit(limit)
     if feed is not None:
         query = query.where(_VIOLATIONS.c.feed == feed)
     if batch is not None:
@@ -150,12 +150,14 @@ def open_ones(
     A refusal is over once its batch was loaded or refused anew, and one of a repetition once its feed was loaded at all: its
     rows were there before, so nobody will ever correct it.
     """
-    query = select(_VIOLATIONS).where(_VIOLATIONS.c.accepted_us.is_(None), or_(_IS_LOADED, _STANDS_REFUSED))
+    query = select(_VIOLATIONS).where(
+        _VIOLATIONS.c.accepted_at_us.is_(None), or_(_IS_LOADED, _STANDS_REFUSED)
+    )
     if feed is not None:
         query = query.where(_VIOLATIONS.c.feed == feed)
     if batch is not None:
         query = query.where(_VIOLATIONS.c.batch == batch)
-    query = query.order_by(_VIOLATIONS.c.violation.desc()).limit(limit)
+    query = query.order_by(_VIOLATIONS.c.violation_id.desc()).limit(limit)
     return [
         ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
     ]
@@ -167,11 +169,11 @@ class Place:
     microseconds UTC, and the numbers that it counts.
     """
 
-    violation: int
+    violation_id: int
     batch: str
     check_name: str
     explanation: str
-    event_low_us: int
+    event_time_min_us: int
     sequence: measurements.Sequence | None
 
 
@@ -180,14 +182,14 @@ def open_places(connection: Connection, feed: str, but: str) -> list[Place]:
     rows = _OPEN_PLACES.rows(connection, {"of_feed": feed, "but": but})
     return [
         Place(
-            row.violation,
+            row.violation_id,
             row.batch,
             row.check_name,
             row.explanation,
-            row.event_low_us,
+            row.event_time_min_us,
             None
-            if row.sequence_low is None
-            else measurements.Sequence(row.sequence_low, row.sequence_high, row.sequence_holes),
+            if row.sequence_min is None
+            else measurements.Sequence(row.sequence_min, row.sequence_max, row.sequence_gaps),
         )
         for row in rows
     ]
@@ -197,8 +199,8 @@ def withdraw(connection: Connection, violation: int, *, now_us: int) -> None:
     """Note that a violation holds no longer, in the caller's transaction: it counts as accepted, and by nobody else."""
     connection.execute(
         update(_VIOLATIONS)
-        .where(_VIOLATIONS.c.violation == violation, _VIOLATIONS.c.accepted_us.is_(None))
-        .values(accepted_us=now_us, accepted_by=SYSTEM)
+        .where(_VIOLATIONS.c.violation_id == violation, _VIOLATIONS.c.accepted_at_us.is_(None))
+        .values(accepted_at_us=now_us, accepted_by=SYSTEM)
     )
 
 
@@ -228,7 +230,7 @@ def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
             _there(snapshots.c.table_version),
             ~_held_back(snapshot),
         )
-        .order_by(_VIOLATIONS.c.feed, _VIOLATIONS.c.batch, _VIOLATIONS.c.violation)
+        .order_by(_VIOLATIONS.c.feed, _VIOLATIONS.c.batch, _VIOLATIONS.c.violation_id)
     )
     return [
         ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
@@ -241,8 +243,8 @@ def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -
     for row in found:
         connection.execute(
             update(_VIOLATIONS)
-            .where(_VIOLATIONS.c.violation == row.violation)
-            .values(accepted_us=now_us, accepted_by=actor[:63])
+            .where(_VIOLATIONS.c.violation_id == row.violation_id)
+            .values(accepted_at_us=now_us, accepted_by=actor[:63])
         )
     return found
 
@@ -253,7 +255,7 @@ def accept_adopted(connection: Connection, feed: str, *, actor: str, now_us: int
     done = connection.execute(
         update(_VIOLATIONS)
         .where(_VIOLATIONS.c.feed == feed, UNACCEPTED_ERROR, _VIOLATIONS.c.check_name == ADOPTED, live)
-        .values(accepted_us=now_us, accepted_by=actor[:63])
+        .values(accepted_at_us=now_us, accepted_by=actor[:63])
     )
     return int(done.rowcount)
 

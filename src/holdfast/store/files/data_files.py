@@ -29,15 +29,15 @@ ledger.
 """
 
 _FILES: Final = schema.files
-_PARTS_TABLE: Final = schema.file_batches
+_PARTS_TABLE: Final = schema.file_row_groups
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
     """What the ledger says of one file. `path` is relative to the store's root; `bytes` and `sha256` are of all of it.
 
-    `row_groups` are those that are to be read, None for all; `rows` is what they hold. `event_low_us` and
-    `event_high_us` bound the event times in the file, None where it was not looked at.
+    `row_groups` are those that are to be read, None for all; `rows` is what they hold. `event_time_min_us` and
+    `event_time_max_us` bound the event times in the file, None where it was not looked at.
     """
 
     path: str
@@ -46,8 +46,8 @@ class FileFacts:
     bytes: int
     sha256: str
     row_groups: tuple[int, ...] | None = None
-    event_low_us: int | None = None
-    event_high_us: int | None = None
+    event_time_min_us: int | None = None
+    event_time_max_us: int | None = None
 
 
 def visible(table: str | BindParameter[str], version: int | BindParameter[int]) -> ColumnElement[bool]:
@@ -64,13 +64,13 @@ _ENTRIES: Final = (
         _FILES.c.rows,
         _FILES.c.bytes,
         _FILES.c.sha256,
-        _FILES.c.event_low_us,
-        _FILES.c.event_high_us,
+        _FILES.c.event_time_min_us,
+        _FILES.c.event_time_max_us,
     )
     .where(_VISIBLE)
-    .order_by(_FILES.c.event_low_us, _FILES.c.added_version, _FILES.c.path)
+    .order_by(_FILES.c.event_time_min_us, _FILES.c.added_version, _FILES.c.path)
 )
-_ENTRIES_REACHING: Final = _ENTRIES.where(_FILES.c.event_high_us >= bindparam("reaching_us"))
+_ENTRIES_REACHING: Final = _ENTRIES.where(_FILES.c.event_time_max_us >= bindparam("lookback_start_us"))
 # Of all tables: few parts are ever taken out, and their index is found only without the files beside them.
 _GONE: Final = select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group).where(
     _PARTS_TABLE.c.removed_version <= bindparam("at_version")
@@ -90,7 +90,7 @@ def entries(
     table: str,
     version: int,
     *,
-    reaching_us: int | None = None,
+    lookback_start_us: int | None = None,
     held_back: Sequence[LoadKey] = (),
 ) -> list[FileFacts]:
     """What `table` is at table version `version`: its files in the order of their rows' event time, of each the row
@@ -98,14 +98,14 @@ def entries(
 
     Parameters
     ----------
-    reaching_us
+    lookback_start_us
         Only files whose newest event time is at or after it, microseconds UTC: what reads the last hours of a feed
         then costs what those hours hold, not what its history holds.
     held_back
         Loads that are left out, as a snapshot leaves out what the rest of a group has not delivered yet.
     """
-    query = _ENTRIES if reaching_us is None else _ENTRIES_REACHING
-    values = {"of_table": table, "at_version": version, "reaching_us": reaching_us}
+    query = _ENTRIES if lookback_start_us is None else _ENTRIES_REACHING
+    values = {"of_table": table, "at_version": version, "lookback_start_us": lookback_start_us}
     found = [
         FileFacts(path, name, rows, size, sha256, None, low, high)
         for path, name, rows, size, sha256, low, high in connection.execute(query, values)

@@ -11,14 +11,14 @@ from sqlalchemy import Connection, insert, select
 from holdfast.errors import NotFoundError
 from holdfast.store.db import schema
 
-_LET_GO: Final = schema.let_go
+_LET_GO: Final = schema.vacuumed_snapshots
 
 
 def mark(connection: Connection, snapshots: Sequence[str], *, now_us: int) -> None:
     """Note in the caller's transaction that `snapshots`, which could be read until now, cannot be read any more."""
     if snapshots:
         connection.execute(
-            insert(_LET_GO), [{"snapshot": snapshot, "at_us": now_us} for snapshot in snapshots]
+            insert(_LET_GO), [{"snapshot": snapshot, "vacuumed_at_us": now_us} for snapshot in snapshots]
         )
 
 
@@ -29,7 +29,7 @@ def everything(connection: Connection) -> frozenset[str]:
 
 def refuse(connection: Connection, snapshot: str) -> None:
     """Raise `NotFoundError` HF315, which names the vacuum, when it let rows of `snapshot` go."""
-    query = select(_LET_GO.c.at_us).where(_LET_GO.c.snapshot == snapshot)
+    query = select(_LET_GO.c.vacuumed_at_us).where(_LET_GO.c.snapshot == snapshot)
     at_us = connection.execute(query).scalar_one_or_none()
     if at_us is not None:
         moment = datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -31,19 +31,21 @@ def of_event(connection: Connection, event: EventRow) -> Facts | None:
 
 def _rollout(connection: Connection, event: EventRow) -> RolloutFacts | None:
     row = rollouts.get_in(connection, int(event.subject.removeprefix("rollout/")))
-    query = select(_EVENTS.c.kind).where(_EVENTS.c.subject == event.subject, _EVENTS.c.event < event.event)
+    query = select(_EVENTS.c.kind).where(
+        _EVENTS.c.subject == event.subject, _EVENTS.c.event_id < event.event_id
+    )
     answers = row.challenger
     if event.kind == "rollout.rolled_back":
-        followed = traffic_plans.of_rollout_in(connection, row.rollout)
+        followed = traffic_plans.of_rollout_in(connection, row.rollout_id)
         answers = followed[-1].plan.champion if followed else row.champion or row.challenger
     artifact = _artifact(connection, answers)
     if artifact is None:
         return None
     return RolloutFacts(
-        event=event.event,
+        event_id=event.event_id,
         at_us=event.at_us,
         kind=event.kind,
-        rollout=row.rollout,
+        rollout_id=row.rollout_id,
         actor=event.actor,
         explanation=event.explanation,
         answers=artifact,
@@ -57,13 +59,13 @@ def _judgement(connection: Connection, event: EventRow) -> GateFacts | None:
     if artifact is None:
         return None
     query = select(*(_GATES.c[name] for name in GateResult.__slots__)).where(
-        _GATES.c.version == event.subject, _GATES.c.judged_us == event.at_us
+        _GATES.c.version == event.subject, _GATES.c.evaluated_at_us == event.at_us
     )
     found = [(row.gate, Verdict(row.verdict)) for row in connection.execute(query)]
     seen = {verdict for _, verdict in found}
     worst = next((verdict for verdict in _WORST_FIRST if verdict in seen), Verdict.PASS)
     return GateFacts(
-        event=event.event,
+        event_id=event.event_id,
         at_us=event.at_us,
         judged=artifact,
         # What was decided counts: it may rest on more than the gates.

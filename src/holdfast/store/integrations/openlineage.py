@@ -19,7 +19,7 @@ from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
 _VERSIONS: Final = schema.table_versions
-_PARTS: Final = schema.file_batches
+_PARTS: Final = schema.file_row_groups
 _FILES: Final = schema.files
 _SNAPSHOTS: Final = schema.snapshots
 _CUTS: Final = schema.snapshot_tables
@@ -54,7 +54,7 @@ def of_event(connection: Connection, event: EventRow) -> list[Facts]:
                 _VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version
             )
             here = query.where(
-                _BATCHES.c.feed == feed, _BATCHES.c.batch == batch, _VERSIONS.c.committed_us <= event.at_us
+                _BATCHES.c.feed == feed, _BATCHES.c.batch == batch, _VERSIONS.c.committed_at_us <= event.at_us
             )
             epoch = connection.execute(here.order_by(_BATCHES.c.epoch.desc()).limit(1)).scalar_one_or_none()
             return [] if epoch is None else _load(connection, (feed, batch, epoch))
@@ -73,7 +73,7 @@ def of_event(connection: Connection, event: EventRow) -> list[Facts]:
 def _load(connection: Connection, load: LoadKey) -> list[Facts]:
     feed, batch, epoch = load
     query = (
-        select(_BATCHES, _VERSIONS.c.committed_us)
+        select(_BATCHES, _VERSIONS.c.committed_at_us)
         .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
         .where(of_load(_BATCHES, load))
     )
@@ -87,7 +87,7 @@ def _load(connection: Connection, load: LoadKey) -> list[Facts]:
     contract = contracts.find(connection, row.contract_hash)
     return [
         LoadFacts(
-            at_us=row.committed_us,
+            at_us=row.committed_at_us,
             feed=feed,
             batch=batch,
             epoch=epoch,
@@ -111,14 +111,14 @@ def _cut(connection: Connection, snapshot: str) -> list[Facts]:
     read = tuple(
         TableRows(cut.table_name, row.table_version, cut.rows, cut.files) for cut in connection.execute(query)
     )
-    return [CutFacts(row.created_us, snapshot, read, taints.tainted(connection, "snapshot", snapshot))]
+    return [CutFacts(row.created_at_us, snapshot, read, taints.tainted(connection, "snapshot", snapshot))]
 
 
 def _trained(connection: Connection, version: str) -> list[Facts]:
     row: Any = connection.execute(select(_MODELS).where(_MODELS.c.version == version)).one()
     return [
         TrainFacts(
-            at_us=row.created_us,
+            at_us=row.created_at_us,
             model=row.model,
             version=version,
             snapshot=row.snapshot,
@@ -132,10 +132,10 @@ def _trained(connection: Connection, version: str) -> list[Facts]:
 
 def _back_outs(connection: Connection, load: LoadKey) -> list[Facts]:
     of = schema.backout_batches
-    query = select(of.c.backout).where(of_load(of, load))
+    query = select(of.c.backout_id).where(of_load(of, load))
     return [
         _back_out(connection, backouts.get(connection, number))
-        for number in connection.execute(query.order_by(of.c.backout)).scalars()
+        for number in connection.execute(query.order_by(of.c.backout_id)).scalars()
     ]
 
 
@@ -148,10 +148,10 @@ def _back_out(connection: Connection, row: backouts.BackoutRow) -> BackoutFacts:
     }
     gone = {key: load.removed_version for key, load in versions.items() if load is not None}
     return BackoutFacts(
-        at_us=row.asked_us,
+        at_us=row.requested_at_us,
         feed=row.feed,
         batch=row.batch,
-        backout=row.backout,
+        backout_id=row.backout_id,
         reason=row.reason,
         actor=row.actor,
         removed=tuple(

@@ -362,12 +362,12 @@ def fill(store: Store, dump: bytes) -> int:
 def written_us(store: Store) -> dict[str, int]:
     """When each file of rows was published and each blob registered, microseconds UTC, by their paths."""
     made = schema.table_versions
-    query = select(schema.files.c.path, made.c.committed_us).join(
+    query = select(schema.files.c.path, made.c.committed_at_us).join(
         made, made.c.table_version == schema.files.c.added_version
     )
     with store.ledger.read() as connection:
-        found = {row.path: int(row.committed_us) for row in connection.execute(query)}
-        registered = connection.execute(select(schema.versions.c.digest, schema.versions.c.created_us))
+        found = {row.path: int(row.committed_at_us) for row in connection.execute(query)}
+        registered = connection.execute(select(schema.versions.c.digest, schema.versions.c.created_at_us))
         for digest, at_us in registered:
             found[str(blobs.path_of(store.root, digest).relative_to(store.root))] = int(at_us)
     return found

@@ -28,7 +28,7 @@ from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_PARTS: Final = schema.file_batches
+_PARTS: Final = schema.file_row_groups
 _VERSIONS: Final = schema.table_versions
 _FEEDS: Final = schema.feeds
 _UNKNOWN: Final = "it was made known again from its files; what was found wrong with it is not known"
@@ -133,7 +133,7 @@ def _version(connection: Connection, reason: str, at_us: int, number: int | None
         connection.execute(select(func.coalesce(func.max(_VERSIONS.c.table_version), 0))).scalar_one()
     )
     version = newest + 1 if number is None else number
-    values = {"table_version": version, "committed_us": at_us, "reason": reason[:64]}
+    values = {"table_version": version, "committed_at_us": at_us, "reason": reason[:64]}
     connection.execute(insert(_VERSIONS).values(values))
     return version
 
@@ -145,8 +145,8 @@ def _batch(manifest: Manifest) -> dict[str, Any]:
         "rows_received": manifest.rows_loaded + manifest.rows_quarantined,
         "rows_loaded": manifest.rows_loaded,
         "rows_quarantined": manifest.rows_quarantined,
-        "event_low_us": manifest.event_low_us,
-        "event_high_us": manifest.event_high_us,
+        "event_time_min_us": manifest.event_time_min_us,
+        "event_time_max_us": manifest.event_time_max_us,
         "source": manifest.source,
     }
 
@@ -194,8 +194,12 @@ def _insert_files(
 
 def _file_row(file: Witness, added: int) -> dict[str, Any]:
     rows = file.table == file.feed
-    lows = [part.manifest.event_low_us for part in file.parts if part.manifest.event_low_us is not None]
-    highs = [part.manifest.event_high_us for part in file.parts if part.manifest.event_high_us is not None]
+    lows = [
+        part.manifest.event_time_min_us for part in file.parts if part.manifest.event_time_min_us is not None
+    ]
+    highs = [
+        part.manifest.event_time_max_us for part in file.parts if part.manifest.event_time_max_us is not None
+    ]
     return {
         "path": file.path,
         "table_name": file.table,
@@ -204,8 +208,8 @@ def _file_row(file: Witness, added: int) -> dict[str, Any]:
         "bytes": file.bytes,
         "sha256": file.sha256,
         # Bounds of the whole load: wider than those of the file, so that a reader may look in vain, but misses nothing.
-        "event_low_us": min(lows) if rows and lows else None,
-        "event_high_us": max(highs) if rows and highs else None,
+        "event_time_min_us": min(lows) if rows and lows else None,
+        "event_time_max_us": max(highs) if rows and highs else None,
         "added_version": added,
         "removed_version": None,
     }
@@ -271,6 +275,6 @@ def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int)
         count = sum(each[0] == feed for each in done.loads)
         why = f"{count} of its loads were made known again from their files; what was found wrong with them is not known"
         contract_hash = choice.loads[load].manifest.contract_hash
-        row = {"state": FeedState.SUSPECT, "reason": why, "changed_us": now_us}
+        row = {"state": FeedState.SUSPECT, "reason": why, "changed_at_us": now_us}
         statement = inserting(connection, _FEEDS).values(feed=feed, contract_hash=contract_hash, **row)
         connection.execute(statement.on_conflict_do_update(index_elements=["feed"], set_=row))

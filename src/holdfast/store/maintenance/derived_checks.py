@@ -118,7 +118,7 @@ def _plan(path: Path, directory: Path, newest: int) -> str:
     ]
     if lost:
         return f"names {lost[0]}.onnx, which is missing"
-    number = kept.plan.get("plan")
+    number = kept.plan.get("plan_id")
     return (
         f"has plan {number}, which the ledger does not know"
         if isinstance(number, int) and number > newest
@@ -129,13 +129,13 @@ def _plan(path: Path, directory: Path, newest: int) -> str:
 def newest_plans(connection: Connection) -> dict[str, int]:
     """The newest traffic plan of each model."""
     plans = schema.traffic_plans
-    query = select(plans.c.model, func.max(plans.c.plan)).group_by(plans.c.model)
+    query = select(plans.c.model, func.max(plans.c.plan_id)).group_by(plans.c.model)
     return {model: int(plan) for model, plan in connection.execute(query)}
 
 
 def log_segments(store: Store) -> Iterator[tuple[Path, str]]:
     """Segments of prediction logs that are missing, short, damaged, or another's."""
-    rows = schema.segments
+    rows = schema.log_positions
     with store.ledger.read() as connection:
         collected = {
             (row.server, row.segment): int(row.collected_bytes) for row in connection.execute(select(rows))
@@ -205,7 +205,7 @@ def stones(connection: Connection, root: Path) -> Iterator[Trouble]:
         (row.feed, row.batch, row.epoch)
         for row in connection.execute(
             select(of)
-            .join(schema.backouts, schema.backouts.c.backout == of.c.backout)
+            .join(schema.backouts, schema.backouts.c.backout_id == of.c.backout_id)
             .where(schema.backouts.c.state == "under_way")
         )
     }

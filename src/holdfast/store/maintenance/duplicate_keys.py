@@ -24,7 +24,7 @@ from holdfast.store.db.predicates import not_removed
 from holdfast.store.files import parquet
 
 _FILES: Final = schema.files
-_HELD: Final = schema.file_batches
+_HELD: Final = schema.file_row_groups
 _READERS: Final = 4
 
 

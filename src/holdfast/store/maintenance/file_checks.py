@@ -21,9 +21,9 @@ from holdfast.store.maintenance.derived_checks import sha256_of
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_HELD: Final = schema.file_batches
+_HELD: Final = schema.file_row_groups
 _LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
-_COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_low_us", "event_high_us", "source")
+_COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_time_min_us", "event_time_max_us", "source")
 
 
 LEDGER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError, OverflowError)

@@ -20,7 +20,7 @@ Trouble: TypeAlias = tuple[str, str]
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_HELD: Final = schema.file_batches
+_HELD: Final = schema.file_row_groups
 _TAINTS: Final = schema.taints
 _SNAPSHOTS: Final = schema.snapshots
 _VERSIONS: Final = schema.versions
@@ -101,7 +101,7 @@ def changed_snapshots(connection: Connection) -> list[Trouble]:
     cuts = (
         select(_SNAPSHOTS.c.table_version, tables)
         .join(tables, tables.c.snapshot == _SNAPSHOTS.c.snapshot)
-        .where(_SNAPSHOTS.c.snapshot.not_in(select(schema.let_go.c.snapshot)))
+        .where(_SNAPSHOTS.c.snapshot.not_in(select(schema.vacuumed_snapshots.c.snapshot)))
     )
     wrong = []
     for cut in connection.execute(cuts).all():
@@ -123,11 +123,11 @@ def unfinished_backouts(connection: Connection) -> list[Trouble]:
     query = (
         select(of)
         .join(_BATCHES, same_load(_BATCHES, of))
-        .join(schema.backouts, schema.backouts.c.backout == of.c.backout)
+        .join(schema.backouts, schema.backouts.c.backout_id == of.c.backout_id)
         .where(LIVE, schema.backouts.c.state != BackoutState.UNDER_WAY)
     )
     return [
-        (f"batch {row.feed}/{row.batch}", f"back-out {row.backout} has ended, and it is still loaded")
+        (f"batch {row.feed}/{row.batch}", f"back-out {row.backout_id} has ended, and it is still loaded")
         for row in connection.execute(query)
     ]
 
@@ -167,7 +167,7 @@ def _snapshots_of_removed() -> Select[tuple[str, str, str]]:
         .select_from(_HELD)
         .join(_FILES, _FILES.c.path == _HELD.c.path)
         .join(of, same_load(of, _HELD))
-        .join(schema.backouts, schema.backouts.c.backout == of.c.backout)
+        .join(schema.backouts, schema.backouts.c.backout_id == of.c.backout_id)
         .join(tables, tables.c.table_name == _FILES.c.table_name)
         .join(_SNAPSHOTS, _SNAPSHOTS.c.snapshot == tables.c.snapshot)
         .where(in_cut, schema.backouts.c.state != BackoutState.UNDER_WAY)
@@ -181,7 +181,7 @@ def altered_contracts(connection: Connection) -> list[Trouble]:
     return [
         (f"contract {row.contract_hash[:12]}", "its text in the ledger does not have its hash")
         for row in connection.execute(select(schema.contracts))
-        if sha256_hex(row.contract) != row.contract_hash
+        if sha256_hex(row.contract_json) != row.contract_hash
     ]
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _TABLE_VERSIONS: Final = schema.table_versions
 _FILES: Final = schema.prediction_files
-_SEGMENTS: Final = schema.segments
+_SEGMENTS: Final = schema.log_positions
 
 
 def must_be_lost(root: Path) -> None:
@@ -75,7 +75,7 @@ def put_table_versions(connection: Connection, wanted: Iterable[int], *, now_us:
     """Make the table versions known that snapshots are of, and at which nothing that the files show was loaded."""
     known = set(connection.execute(select(_TABLE_VERSIONS.c.table_version)).scalars())
     for number in sorted(set(wanted) - known):
-        values = {"table_version": number, "committed_us": now_us, "reason": "a snapshot is of it"}
+        values = {"table_version": number, "committed_at_us": now_us, "reason": "a snapshot is of it"}
         connection.execute(insert(_TABLE_VERSIONS).values(values))
 
 
@@ -123,10 +123,10 @@ def take_predictions(connection: Connection, root: Path, found: Iterable[Witness
                 rows=each.rows,
                 bytes=each.bytes,
                 sha256=each.sha256,
-                answered_low_us=int(moments.min()),
-                answered_high_us=int(moments.max()),
-                number_low=min(numbers),
-                number_high=max(numbers),
+                predicted_at_min_us=int(moments.min()),
+                predicted_at_max_us=int(moments.max()),
+                record_number_min=min(numbers),
+                record_number_max=max(numbers),
             )
         )
         taken += 1
@@ -136,7 +136,7 @@ def take_predictions(connection: Connection, root: Path, found: Iterable[Witness
 def _put_segment(connection: Connection, server: str, segment: int, frame: pl.DataFrame) -> None:
     here = select(_SEGMENTS.c.segment).filter_by(server=server, segment=segment)
     if connection.execute(here).first() is None:
-        counts = {"collected_bytes": 1, "predictions": frame.height, "feedback": 0, "refused": 0}
+        counts = {"collected_bytes": 1, "predictions": frame.height, "feedback": 0, "rejected_labels": 0}
         connection.execute(insert(_SEGMENTS).values(server=server, segment=segment, **counts))
 
 

@@ -81,10 +81,10 @@ def _measured(
     return {
         "event_time": contract.event_time,
         "rows_expected": None,
-        "profile": profile_batch(contract, valid).to_json(),
+        "profile_json": profile_batch(contract, valid).to_json(),
         "rows_digest": facts.rows_digest,
         "values_digest": facts.values_digest,
-        "sequence_low": facts.sequence.low if facts.sequence else None,
-        "sequence_high": facts.sequence.high if facts.sequence else None,
-        "sequence_holes": facts.sequence.holes if facts.sequence else None,
+        "sequence_min": facts.sequence.low if facts.sequence else None,
+        "sequence_max": facts.sequence.high if facts.sequence else None,
+        "sequence_gaps": facts.sequence.holes if facts.sequence else None,
     }

@@ -34,8 +34,8 @@ ASIDE_DIRECTORY: Final = "aside"
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_PARTS: Final = schema.file_batches
-_COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_low_us", "event_high_us", "source")
+_PARTS: Final = schema.file_row_groups
+_COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_time_min_us", "event_time_max_us", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +193,9 @@ def rewrite_tombstones(store: Store) -> list[str]:
                 tombstones.read(path)
             except HoldfastError:
                 of = schema.backout_batches
-                named = select(func.max(of.c.backout)).where(of_load(of, load))
+                named = select(func.max(of.c.backout_id)).where(of_load(of, load))
                 backout = connection.execute(named).scalar() or 0
-                version = select(schema.table_versions.c.committed_us).filter_by(
+                version = select(schema.table_versions.c.committed_at_us).filter_by(
                     table_version=row.table_version
                 )
                 at_us = int(connection.execute(version).scalar_one())
@@ -208,7 +208,7 @@ def rewrite_contracts(store: Store, *, now_us: int) -> list[str]:
     """Make ledger and copies agree on contracts: whichever of the two has the bytes of the hash gives them to the other."""
     mended = []
     with store.ledger.write() as connection:
-        known = {row.contract_hash: row.contract for row in connection.execute(select(schema.contracts))}
+        known = {row.contract_hash: row.contract_json for row in connection.execute(select(schema.contracts))}
         judged = set(connection.execute(select(_BATCHES.c.contract_hash)).scalars())
         there = {path.stem for path in (store.root / contract_files.CONTRACTS_DIRECTORY).glob("*.json")}
         for contract_hash in sorted((judged & known.keys()) | there):
@@ -231,7 +231,7 @@ def rewrite_contracts(store: Store, *, now_us: int) -> list[str]:
 
 def cut_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:
     """Cut the torn end of each log whose server does not run: (segment, where it was cut)."""
-    rows = schema.segments
+    rows = schema.log_positions
     with store.ledger.read() as connection:
         collected = {
             (row.server, row.segment): row.collected_bytes for row in connection.execute(select(rows))

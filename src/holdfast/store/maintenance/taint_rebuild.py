@@ -16,7 +16,7 @@ from holdfast.tables.backout import Plan, State
 from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
-_PARTS: Final = schema.file_batches
+_PARTS: Final = schema.file_row_groups
 _MADE: Final = schema.versions
 
 
@@ -28,18 +28,18 @@ def restore(connection: Connection, stones: Iterable[Tombstone]) -> None:
     only the load is known, and nothing is inserted for it.
     """
     told: dict[str, list[Tombstone]] = {}
-    for stone in sorted(stones, key=lambda stone: (stone.backout, stone.load)):
+    for stone in sorted(stones, key=lambda stone: (stone.backout_id, stone.load)):
         if stone.why:
-            told.setdefault(canonical_json([stone.backout, stone.why]), []).append(stone)
+            told.setdefault(canonical_json([stone.backout_id, stone.why]), []).append(stone)
     for of_one in told.values():
         _restore(connection, of_one)
 
 
 def _restore(connection: Connection, stones: list[Tombstone]) -> None:
     why, at_us = stones[0].why, max(stone.at_us for stone in stones)
-    plan = Plan.from_json(str(why["plan"]))
+    plan = Plan.from_json(str(why["plan_json"]))
     number = backouts.begin(
-        connection, plan, reason=why["reason"], actor=why["actor"], now_us=why["asked_us"], loads=()
+        connection, plan, reason=why["reason"], actor=why["actor"], now_us=why["requested_at_us"], loads=()
     )
     for stone in stones:
         version = _taken_out(connection, stone.load)

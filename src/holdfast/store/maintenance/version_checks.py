@@ -19,7 +19,7 @@ from holdfast.store.maintenance.ledger_checks import Trouble
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_HELD: Final = schema.file_batches
+_HELD: Final = schema.file_row_groups
 _SAME: Final = same_load(_BATCHES, _HELD)
 _SHORTENED: Final = ("store.vacuumed", "ledger.recovered")
 """Events after which older versions may lack rows."""
@@ -36,7 +36,7 @@ def all_troubles(connection: Connection) -> list[Trouble]:
 
 def broken_spans(connection: Connection) -> list[Trouble]:
     """Loads that are there twice or in part at some table version; not what a vacuum let go of or a recovery left unproved."""
-    said = select(schema.events.c.event).where(schema.events.c.kind.in_(_SHORTENED))
+    said = select(schema.events.c.event_id).where(schema.events.c.kind.in_(_SHORTENED))
     vacuumed = connection.execute(said.limit(1)).first() is not None
     spans: dict[tuple[str, str, int, str], list[_Span]] = defaultdict(list)
     query = select(
@@ -96,13 +96,13 @@ def strange_bounds(connection: Connection) -> Iterator[Trouble]:
     """Files whose bounds of event time are not those of their loads: a reader that asks for the last hours passes them
     over.
     """
-    lows, highs = func.min(_BATCHES.c.event_low_us), func.max(_BATCHES.c.event_high_us)
+    lows, highs = func.min(_BATCHES.c.event_time_min_us), func.max(_BATCHES.c.event_time_max_us)
     quarantined = _FILES.c.table_name != _FILES.c.feed
     query = (
         select(
             _FILES.c.path,
-            _FILES.c.event_low_us,
-            _FILES.c.event_high_us,
+            _FILES.c.event_time_min_us,
+            _FILES.c.event_time_max_us,
             quarantined.label("quarantined"),
             lows.label("low"),
             highs.label("high"),
@@ -115,11 +115,15 @@ def strange_bounds(connection: Connection) -> Iterator[Trouble]:
         .join(_HELD, _HELD.c.path == _FILES.c.path)
         .join(_BATCHES, _SAME)
         .group_by(
-            _FILES.c.path, _FILES.c.table_name, _FILES.c.feed, _FILES.c.event_low_us, _FILES.c.event_high_us
+            _FILES.c.path,
+            _FILES.c.table_name,
+            _FILES.c.feed,
+            _FILES.c.event_time_min_us,
+            _FILES.c.event_time_max_us,
         )
     )
     for row in connection.execute(query):
-        found, loads = (row.event_low_us, row.event_high_us), (row.low, row.high)
+        found, loads = (row.event_time_min_us, row.event_time_max_us), (row.low, row.high)
         if not _fits(found, loads, row):
             yield (
                 row.path,

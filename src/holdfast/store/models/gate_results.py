@@ -24,7 +24,7 @@ def append(connection: Connection, version: str, results: Sequence[GateResult], 
     if results:
         connection.execute(
             insert(_RESULTS),
-            [result.as_dict() | {"version": version, "judged_us": now_us} for result in results],
+            [result.as_dict() | {"version": version, "evaluated_at_us": now_us} for result in results],
         )
 
 
@@ -33,9 +33,9 @@ def newest(store: Store, version: str) -> list[GateResult]:
     before the first."""
     fields = [_RESULTS.c[name] for name in GateResult.__slots__]
     last = (
-        select(_RESULTS.c.judged_us)
+        select(_RESULTS.c.evaluated_at_us)
         .where(_RESULTS.c.version == version, _RESULTS.c.gate != REPLAY)
-        .order_by(_RESULTS.c.judged_us.desc())
+        .order_by(_RESULTS.c.evaluated_at_us.desc())
         .limit(1)
     )
     query = (
@@ -43,9 +43,9 @@ def newest(store: Store, version: str) -> list[GateResult]:
         .where(
             _RESULTS.c.version == version,
             _RESULTS.c.gate != REPLAY,
-            _RESULTS.c.judged_us == last.scalar_subquery(),
+            _RESULTS.c.evaluated_at_us == last.scalar_subquery(),
         )
-        .order_by(_RESULTS.c.gate_result)
+        .order_by(_RESULTS.c.gate_result_id)
     )
     with store.ledger.read() as connection:
         found = [dict(row) for row in connection.execute(query).mappings()]
@@ -60,7 +60,7 @@ def newest_replay(connection: Connection, version: str) -> GateResult | None:
     query = (
         select(*fields)
         .where(_RESULTS.c.version == version, _RESULTS.c.gate == REPLAY)
-        .order_by(_RESULTS.c.gate_result.desc())
+        .order_by(_RESULTS.c.gate_result_id.desc())
         .limit(1)
     )
     row = connection.execute(query).mappings().first()

@@ -1,4 +1,4 @@
-"""Rows of `binaries` and `releases`: what servers can be, which versions were tried with it, and what this process is."""
+"""Rows of `runtimes` and `compatibility_tests`, and the runtime of this process."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from holdfast.store.rollout.traffic_plans import in_force as _in_force
 MADE_OF: Final = ("holdfast", "httptools", "msgspec", "numpy", "onnxruntime", "polars", "uvloop")
 """The distributions on the way of a request."""
 
-_BINARIES: Final = schema.binaries
-_RELEASES: Final = schema.releases
+_BINARIES: Final = schema.runtimes
+_RELEASES: Final = schema.compatibility_tests
 
 
 @dataclass(frozen=True, slots=True)
 class BinaryRow:
     """A registered binary. `command` starts it: what stands before `serve`; empty when nobody said how."""
 
-    binary: str
+    runtime: str
     facts: Binary
     command: tuple[str, ...]
-    registered_us: int
+    registered_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Release:
     """What became of trying a version with a binary and a configuration."""
 
     version: str
-    binary: str
-    configuration: str
+    runtime: str
+    serving_config: str
     verdict: Verdict
     explanation: str
-    judged_us: int
+    evaluated_at_us: int
 
 
 def here(build: str) -> Binary:
@@ -66,21 +66,21 @@ def register(connection: Connection, binary: Binary, command: Sequence[str], *, 
     """Keep `binary` in the caller's transaction; its id. A `command` that says something replaces the one that was known."""
     kept = json.dumps(list(command)) if command else None
     values = {
-        "binary": binary.id,
-        "facts": binary.to_json(),
+        "runtime": binary.id,
+        "packages_json": binary.to_json(),
         "command": kept,
-        "registered_us": now_us,
+        "registered_at_us": now_us,
     }
     connection.execute(inserting(connection, _BINARIES).values(values).on_conflict_do_nothing())
     if kept is not None:
-        connection.execute(update(_BINARIES).where(_BINARIES.c.binary == binary.id).values(command=kept))
+        connection.execute(update(_BINARIES).where(_BINARIES.c.runtime == binary.id).values(command=kept))
     return binary.id
 
 
 def get(connection: Connection, binary: str) -> BinaryRow:
     """The binary of that id; `NotFoundError` HF303 when it was never registered."""
     for row in listed(connection):
-        if row.binary == binary:
+        if row.runtime == binary:
             return row
     raise NotFoundError(
         "HF303",
@@ -92,13 +92,13 @@ def get(connection: Connection, binary: str) -> BinaryRow:
 
 def listed(connection: Connection) -> tuple[BinaryRow, ...]:
     """Every binary, the first that was registered first."""
-    query = select(_BINARIES).order_by(_BINARIES.c.registered_us, _BINARIES.c.binary)
+    query = select(_BINARIES).order_by(_BINARIES.c.registered_at_us, _BINARIES.c.runtime)
     return tuple(
         BinaryRow(
-            row.binary,
-            Binary.from_json(row.facts),
+            row.runtime,
+            Binary.from_json(row.packages_json),
             tuple(json.loads(row.command)) if row.command else (),
-            row.registered_us,
+            row.registered_at_us,
         )
         for row in connection.execute(query)
     )
@@ -109,18 +109,18 @@ def judge(connection: Connection, release: Release) -> None:
     connection.execute(
         delete(_RELEASES).where(
             _RELEASES.c.version == release.version,
-            _RELEASES.c.binary == release.binary,
-            _RELEASES.c.configuration == release.configuration,
+            _RELEASES.c.runtime == release.runtime,
+            _RELEASES.c.serving_config == release.serving_config,
         )
     )
     connection.execute(
         insert(_RELEASES).values(
             version=release.version,
-            binary=release.binary,
-            configuration=release.configuration,
+            runtime=release.runtime,
+            serving_config=release.serving_config,
             verdict=release.verdict,
             explanation=release.explanation,
-            judged_us=release.judged_us,
+            evaluated_at_us=release.evaluated_at_us,
         )
     )
 
@@ -129,27 +129,32 @@ def tried(connection: Connection, version: str, binary: str, configuration: str)
     """What became of trying the three together; None when they never were."""
     query = select(_RELEASES).where(
         _RELEASES.c.version == version,
-        _RELEASES.c.binary == binary,
-        _RELEASES.c.configuration == configuration,
+        _RELEASES.c.runtime == binary,
+        _RELEASES.c.serving_config == configuration,
     )
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
     return Release(
-        row.version, row.binary, row.configuration, Verdict(row.verdict), row.explanation, row.judged_us
+        row.version,
+        row.runtime,
+        row.serving_config,
+        Verdict(row.verdict),
+        row.explanation,
+        row.evaluated_at_us,
     )
 
 
 def passed(connection: Connection, version: str) -> tuple[str, ...]:
     """The binaries that `version` passed a trial or its gates with under any configuration, the last judged first."""
     query = (
-        select(_RELEASES.c.binary)
+        select(_RELEASES.c.runtime)
         .where(_RELEASES.c.version == version, _RELEASES.c.verdict == Verdict.PASS)
-        .order_by(_RELEASES.c.judged_us.desc(), _RELEASES.c.binary)
+        .order_by(_RELEASES.c.evaluated_at_us.desc(), _RELEASES.c.runtime)
     )
     return tuple(dict.fromkeys(connection.scalars(query)))
 
 
 def in_force(connection: Connection, model: str) -> tuple[tuple[int, str], ...]:
     """The two newest binaries that plans of `model` asked for, each with the first plan of its last spell, the newest first."""
-    return _in_force(connection, model, "binary")
+    return _in_force(connection, model, "runtime")

@@ -1,4 +1,4 @@
-"""Rows of `configurations`: with which options servers run, and which of them a model's plans ask for."""
+"""Rows of `serving_configs`: with which options servers run, and which of them a model's plans ask for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from holdfast.store.db import schema
 from holdfast.store.db.dialects import inserting
 from holdfast.store.rollout import traffic_plans
 
-_CONFIGURATIONS: Final = schema.configurations
+_CONFIGURATIONS: Final = schema.serving_configs
 
 
 def register(connection: Connection, limits: ConnectionLimits, *, now_us: int) -> str:
     """Keep `limits` in the caller's transaction, once; their id."""
-    values = {"configuration": limits.id, "document": limits.to_json(), "registered_us": now_us}
+    values = {"serving_config": limits.id, "config_json": limits.to_json(), "registered_at_us": now_us}
     connection.execute(inserting(connection, _CONFIGURATIONS).values(values).on_conflict_do_nothing())
     return limits.id
 
@@ -29,7 +29,7 @@ def get(connection: Connection, configuration: str) -> ConnectionLimits:
 
 def document(connection: Connection, configuration: str) -> str:
     """The JSON of that id, which another release may have written; `NotFoundError` HF303 as `get`."""
-    query = select(_CONFIGURATIONS.c.document).where(_CONFIGURATIONS.c.configuration == configuration)
+    query = select(_CONFIGURATIONS.c.config_json).where(_CONFIGURATIONS.c.serving_config == configuration)
     found = connection.execute(query).scalar_one_or_none()
     if found is None:
         raise NotFoundError(
@@ -42,4 +42,4 @@ def in_force(connection: Connection, model: str) -> tuple[tuple[int, str], ...]:
     """The two newest configurations that plans of `model` asked for, each with the first plan of its last spell, the newest
     first.
     """
-    return traffic_plans.in_force(connection, model, "configuration")
+    return traffic_plans.in_force(connection, model, "serving_config")

@@ -36,7 +36,7 @@ class VersionRow:
     learner: str
     role: Role
     state: State
-    created_us: int
+    created_at_us: int
 
 
 def register(
@@ -65,7 +65,7 @@ def register(
         learner=metadata.learner,
         role=metadata.role,
         state="registered",
-        created_us=now_us,
+        created_at_us=now_us,
     )
     connection.execute(insert(_VERSIONS).values({name: getattr(row, name) for name in row.__slots__}))
     events.append(
@@ -128,7 +128,7 @@ def champion(store: Store, model: str) -> VersionRow | None:
     """The version that the model's newest traffic plan names as champion; None before the first plan."""
     plans = schema.traffic_plans
     newest_plan = (
-        select(plans.c.champion).where(plans.c.model == model).order_by(plans.c.plan.desc()).limit(1)
+        select(plans.c.champion).where(plans.c.model == model).order_by(plans.c.plan_id.desc()).limit(1)
     )
     with store.ledger.read() as connection:
         name = connection.execute(newest_plan).scalar_one_or_none()

@@ -19,7 +19,7 @@ _DECISIONS: Final = schema.decisions
 class Decided:
     """One decision. `evidence` is the verdict on each metric with its numbers at that moment."""
 
-    event: int
+    event_id: int
     kind: str
     evidence: tuple[dict[str, Any], ...]
 
@@ -27,13 +27,15 @@ class Decided:
 def put(connection: Connection, *, event: int, rollout: int, kind: str, verdicts: Verdicts) -> None:
     """Keep what the decision that event number `event` tells was made from, in the caller's transaction."""
     evidence = canonical_json([asdict(verdict) for verdict in verdicts])
-    connection.execute(insert(_DECISIONS).values(event=event, rollout=rollout, kind=kind, evidence=evidence))
+    connection.execute(
+        insert(_DECISIONS).values(event_id=event, rollout_id=rollout, kind=kind, evidence_json=evidence)
+    )
 
 
 def of_rollout(connection: Connection, rollout: int) -> dict[int, Decided]:
     """The decisions of a rollout by the number of their event."""
-    query = select(_DECISIONS).where(_DECISIONS.c.rollout == rollout)
+    query = select(_DECISIONS).where(_DECISIONS.c.rollout_id == rollout)
     return {
-        row.event: Decided(row.event, row.kind, tuple(json.loads(row.evidence)))
+        row.event_id: Decided(row.event_id, row.kind, tuple(json.loads(row.evidence_json)))
         for row in connection.execute(query)
     }

@@ -27,12 +27,12 @@ def begin(store: Store, kind: DrillKind, model: str, *, actor: str, now_us: int)
         "kind": kind,
         "model": model,
         "verdict": Verdict.ERROR,
-        "evidence": "{}",
+        "evidence_json": "{}",
         "explanation": _UNFINISHED,
         "actor": actor,
-        "started_us": now_us,
-        "ended_us": now_us,
-        "expires_us": now_us,
+        "started_at_us": now_us,
+        "ended_at_us": now_us,
+        "expires_at_us": now_us,
     }
     with store.ledger.write() as connection:
         key = connection.execute(insert(_DRILLS).values(values)).inserted_primary_key
@@ -43,7 +43,7 @@ def begin(store: Store, kind: DrillKind, model: str, *, actor: str, now_us: int)
 def note(connection: Connection, drill: int, evidence: Mapping[str, object]) -> None:
     """Write down, in the caller's transaction, what the drill has done: whoever finds it unfinished can undo that."""
     connection.execute(
-        update(_DRILLS).where(_DRILLS.c.drill == drill).values(evidence=canonical_json(evidence))
+        update(_DRILLS).where(_DRILLS.c.drill_id == drill).values(evidence_json=canonical_json(evidence))
     )
 
 
@@ -52,27 +52,27 @@ def end(
     drill: int,
     *,
     verdict: Verdict,
-    took_us: int | None,
+    measured_duration_us: int | None,
     evidence: Mapping[str, object],
     explanation: str,
     now_us: int,
-    expires_us: int,
+    expires_at_us: int,
 ) -> None:
     """Write down how drill number `drill` ended, with its event."""
     with store.ledger.write() as connection:
         connection.execute(
             update(_DRILLS)
-            .where(_DRILLS.c.drill == drill)
+            .where(_DRILLS.c.drill_id == drill)
             .values(
                 verdict=verdict,
-                took_us=took_us,
-                evidence=canonical_json(evidence),
+                measured_duration_us=measured_duration_us,
+                evidence_json=canonical_json(evidence),
                 explanation=explanation,
-                ended_us=now_us,
-                expires_us=expires_us,
+                ended_at_us=now_us,
+                expires_at_us=expires_at_us,
             )
         )
-        row = connection.execute(select(_DRILLS).where(_DRILLS.c.drill == drill)).one()
+        row = connection.execute(select(_DRILLS).where(_DRILLS.c.drill_id == drill)).one()
         events.append(
             connection,
             at_us=now_us,
@@ -94,10 +94,10 @@ def of_model(store: Store, model: str) -> tuple[Drill, ...]:
 def of_model_in(connection: Connection, model: str) -> tuple[Drill, ...]:
     """The same, as the caller's transaction sees it."""
     place = func.row_number().over(
-        partition_by=(_DRILLS.c.kind, _DRILLS.c.verdict), order_by=_DRILLS.c.drill.desc()
+        partition_by=(_DRILLS.c.kind, _DRILLS.c.verdict), order_by=_DRILLS.c.drill_id.desc()
     )
     placed = select(_DRILLS, place.label("place")).where(_DRILLS.c.model == model).subquery()
-    query = select(placed).where(placed.c.place <= _NEWEST).order_by(placed.c.drill.desc())
+    query = select(placed).where(placed.c.place <= _NEWEST).order_by(placed.c.drill_id.desc())
     return tuple(_drill(row) for row in connection.execute(query))
 
 
@@ -106,7 +106,7 @@ def unfinished(store: Store, model: str) -> tuple[Drill, ...]:
     query = (
         select(_DRILLS)
         .where(_DRILLS.c.model == model, _DRILLS.c.explanation == _UNFINISHED)
-        .order_by(_DRILLS.c.drill)
+        .order_by(_DRILLS.c.drill_id)
     )
     with store.ledger.read() as connection:
         return tuple(_drill(row) for row in connection.execute(query))
@@ -116,13 +116,13 @@ def moving_in(connection: Connection, model: str, plan: int) -> tuple[int, Traff
     """The live drill of `model` that has not ended and whose plan is number `plan`, and what it will put back; None when
     there is none.
     """
-    query = select(_DRILLS.c.drill, _DRILLS.c.evidence).where(
+    query = select(_DRILLS.c.drill_id, _DRILLS.c.evidence_json).where(
         _DRILLS.c.model == model, _DRILLS.c.explanation == _UNFINISHED
     )
     for row in connection.execute(query):
-        noted = json.loads(row.evidence)
+        noted = json.loads(row.evidence_json)
         if noted.get("live", False) and noted.get("plan") == plan:
-            return int(row.drill), TrafficPlan(**noted["returns"])
+            return int(row.drill_id), TrafficPlan(**noted["returns"])
     return None
 
 
@@ -142,15 +142,15 @@ def forget_servers(store: Store) -> None:
 
 def _drill(row: Row[Any]) -> Drill:
     return Drill(
-        drill=row.drill,
+        drill_id=row.drill_id,
         kind=DrillKind(row.kind),
         model=row.model,
         verdict=Verdict(row.verdict),
-        took_us=row.took_us,
-        evidence=json.loads(row.evidence),
+        measured_duration_us=row.measured_duration_us,
+        evidence=json.loads(row.evidence_json),
         explanation=row.explanation,
         actor=row.actor,
-        started_us=row.started_us,
-        ended_us=row.ended_us,
-        expires_us=row.expires_us,
+        started_at_us=row.started_at_us,
+        ended_at_us=row.ended_at_us,
+        expires_at_us=row.expires_at_us,
     )

@@ -18,10 +18,11 @@ from holdfast.store.db.store import Store
 from holdfast.store.rollout.pushes import WATCHED
 
 _NUMBERS = ("challenger_units", "challenger_total", "champion_units", "champion_total", "log_e", "log_bound")
-_COLUMNS = tuple(rollout_evidence.c[name] for name in ("metric", *_NUMBERS, "state"))
+_COLUMNS = tuple(rollout_evidence.c[name] for name in ("metric", *_NUMBERS, "state_json"))
 _SHADOW = f"{SHADOW_PREFIX}%"
 _GOES_ON = or_(
-    rollouts.c.state.not_in(sorted(RESTING)), exists().where(pushes.c.rollout == rollouts.c.rollout, WATCHED)
+    rollouts.c.state.not_in(sorted(RESTING)),
+    exists().where(pushes.c.rollout_id == rollouts.c.rollout_id, WATCHED),
 )
 """Evidence is added until a rollout rests; that of a promotion, until its watch is over."""
 
@@ -30,7 +31,7 @@ def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *
     """The first rows of `rollout`, in the caller's transaction."""
     for state in states:
         connection.execute(
-            insert(rollout_evidence).values(rollout=rollout, updated_us=now_us, **values_of(state))
+            insert(rollout_evidence).values(rollout_id=rollout, updated_at_us=now_us, **values_of(state))
         )
 
 
@@ -38,7 +39,9 @@ def of_rollout(store: Store, rollout: int) -> tuple[MetricState, ...]:
     """The state of every metric of `rollout`, of shadow, canary and watch, in order of its name; empty before either began."""
     with store.ledger.read() as connection:
         query = (
-            select(*_COLUMNS).where(rollout_evidence.c.rollout == rollout).order_by(rollout_evidence.c.metric)
+            select(*_COLUMNS)
+            .where(rollout_evidence.c.rollout_id == rollout)
+            .order_by(rollout_evidence.c.metric)
         )
         return tuple(_state(row) for row in connection.execute(query).mappings())
 
@@ -66,7 +69,7 @@ def shadow_of_running(connection: Connection, rollout: int) -> tuple[MetricState
 def _chosen(connection: Connection, rollout: int, which: ColumnElement[bool]) -> tuple[MetricState, ...]:
     query = (
         select(*_COLUMNS)
-        .where(rollout_evidence.c.rollout == rollout, which)
+        .where(rollout_evidence.c.rollout_id == rollout, which)
         .order_by(rollout_evidence.c.metric)
     )
     return tuple(_state(row) for row in connection.execute(query).mappings())
@@ -75,8 +78,8 @@ def _chosen(connection: Connection, rollout: int, which: ColumnElement[bool]) ->
 def _locked(connection: Connection, rollout: int, which: ColumnElement[bool]) -> tuple[MetricState, ...]:
     query = (
         select(*_COLUMNS)
-        .join(rollouts, rollouts.c.rollout == rollout_evidence.c.rollout)
-        .where(rollouts.c.rollout == rollout, _GOES_ON, which)
+        .join(rollouts, rollouts.c.rollout_id == rollout_evidence.c.rollout_id)
+        .where(rollouts.c.rollout_id == rollout, _GOES_ON, which)
         .order_by(rollout_evidence.c.metric)
         .with_for_update()
     )
@@ -88,19 +91,19 @@ def put(connection: Connection, rollout: int, states: Sequence[MetricState], *, 
     for state in states:
         connection.execute(
             update(rollout_evidence)
-            .where(rollout_evidence.c.rollout == rollout, rollout_evidence.c.metric == state.metric)
-            .values(**values_of(state), updated_us=now_us)
+            .where(rollout_evidence.c.rollout_id == rollout, rollout_evidence.c.metric == state.metric)
+            .values(**values_of(state), updated_at_us=now_us)
         )
 
 
 def values_of(state: MetricState) -> dict[str, object]:
     """Return `state` as values of the columns of `rollout_evidence`."""
     numbers = {name: getattr(state, name) for name in _NUMBERS}
-    return {"metric": state.metric, **numbers, "state": to_json(state)}
+    return {"metric": state.metric, **numbers, "state_json": to_json(state)}
 
 
 def _state(row: RowMapping) -> MetricState:
-    stored = from_json(row["state"])
+    stored = from_json(row["state_json"])
     return MetricState(
         metric=row["metric"],
         evidence=stored.evidence,

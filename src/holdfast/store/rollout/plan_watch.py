@@ -23,9 +23,9 @@ POSTGRES_SECONDS: Final = 0.05
 """How often it is meant to be asked."""
 
 _NEWEST: Final = (
-    select(schema.traffic_plans.c.plan)
+    select(schema.traffic_plans.c.plan_id)
     .where(schema.traffic_plans.c.model == bindparam("of_model"))
-    .order_by(schema.traffic_plans.c.plan.desc())
+    .order_by(schema.traffic_plans.c.plan_id.desc())
     .limit(1)
 )
 

@@ -16,7 +16,7 @@ _ROLLOUTS: Final = schema.rollouts
 WATCHED: Final = and_(
     _ROLLOUTS.c.state == State.PROMOTED,
     _PUSHES.c.outcome == PushOutcome.OPEN,
-    _PUSHES.c.watch_until_us.is_not(None),
+    _PUSHES.c.bake_until_us.is_not(None),
 )
 """Whether a push and its rollout are a promotion whose watch is not over."""
 
@@ -24,16 +24,16 @@ WATCHED: Final = and_(
 @dataclass(frozen=True, slots=True)
 class PushRow:
     """One push. `labelled_by` is "holdfast" or a person; `requests` is how many its challenger was sent until its end,
-    None before; `watch_until_us` is None before it is promoted."""
+    None before; `bake_until_us` is None before it is promoted."""
 
-    rollout: int
+    rollout_id: int
     model: str
     outcome: PushOutcome
     reason: str
     labelled_by: str
-    labelled_us: int
+    labelled_at_us: int
     requests: int | None = None
-    watch_until_us: int | None = None
+    bake_until_us: int | None = None
 
 
 _COLUMNS: Final = tuple(_PUSHES.c[field.name] for field in fields(PushRow))
@@ -42,14 +42,16 @@ _COLUMNS: Final = tuple(_PUSHES.c[field.name] for field in fields(PushRow))
 def put(connection: Connection, row: PushRow) -> None:
     """Label a push, or label it anew, in the caller's transaction."""
     values = {field.name: getattr(row, field.name) for field in fields(PushRow)}
-    changed = connection.execute(update(_PUSHES).where(_PUSHES.c.rollout == row.rollout).values(**values))
+    changed = connection.execute(
+        update(_PUSHES).where(_PUSHES.c.rollout_id == row.rollout_id).values(**values)
+    )
     if changed.rowcount == 0:
         connection.execute(insert(_PUSHES).values(**values))
 
 
 def of_rollout_in(connection: Connection, rollout: int) -> PushRow | None:
     """The label of rollout number `rollout`; None for one that ended before there was a ledger of pushes."""
-    found = _rows(connection, _PUSHES.c.rollout == rollout)
+    found = _rows(connection, _PUSHES.c.rollout_id == rollout)
     return found[0] if found else None
 
 
@@ -63,9 +65,9 @@ def watched_in(connection: Connection, model: str) -> PushRow | None:
     """The promotion of `model` that is watched now; there is one at most, because a newer promotion ends it."""
     query = (
         select(*_COLUMNS)
-        .join(_ROLLOUTS, _ROLLOUTS.c.rollout == _PUSHES.c.rollout)
+        .join(_ROLLOUTS, _ROLLOUTS.c.rollout_id == _PUSHES.c.rollout_id)
         .where(_PUSHES.c.model == model, WATCHED)
-        .order_by(_PUSHES.c.rollout.desc())
+        .order_by(_PUSHES.c.rollout_id.desc())
         .limit(1)
     )
     row = connection.execute(query).mappings().one_or_none()
@@ -73,7 +75,7 @@ def watched_in(connection: Connection, model: str) -> PushRow | None:
 
 
 def _rows(connection: Connection, which: ColumnElement[bool]) -> tuple[PushRow, ...]:
-    query = select(*_COLUMNS).where(which).order_by(_PUSHES.c.rollout.desc())
+    query = select(*_COLUMNS).where(which).order_by(_PUSHES.c.rollout_id.desc())
     return tuple(_row(row) for row in connection.execute(query).mappings())
 
 

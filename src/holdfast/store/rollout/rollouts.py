@@ -22,16 +22,16 @@ class RolloutRow:
     """One rollout. `champion` is the version that a roll-back restores, None for a model's first version;
     `policy` is JSON, as declared when it began."""
 
-    rollout: int
+    rollout_id: int
     model: str
     challenger: str
     champion: str | None
     state: State
     step: int
-    policy: str
-    started_us: int
-    step_started_us: int
-    changed_us: int
+    policy_json: str
+    started_at_us: int
+    step_started_at_us: int
+    changed_at_us: int
     reason: str
     actor: str
 
@@ -43,7 +43,7 @@ class RolloutRow:
     @property
     def subject(self) -> str:
         """What its events are about."""
-        return subject_of(self.rollout)
+        return subject_of(self.rollout_id)
 
 
 def subject_of(rollout: int) -> str:
@@ -71,10 +71,10 @@ def insert_pending(
                 champion=champion,
                 state=State.PENDING,
                 step=0,
-                policy=policy,
-                started_us=now_us,
-                step_started_us=now_us,
-                changed_us=now_us,
+                policy_json=policy,
+                started_at_us=now_us,
+                step_started_at_us=now_us,
+                changed_at_us=now_us,
                 reason=reason,
                 actor=actor,
             )
@@ -109,16 +109,23 @@ def move(
     changed = connection.execute(
         update(_ROLLOUTS)
         .where(
-            _ROLLOUTS.c.rollout == before.rollout,
+            _ROLLOUTS.c.rollout_id == before.rollout_id,
             _ROLLOUTS.c.state == before.state,
             _ROLLOUTS.c.step == before.step,
         )
-        .values(state=state, step=step, step_started_us=now_us, changed_us=now_us, reason=reason, actor=actor)
+        .values(
+            state=state,
+            step=step,
+            step_started_at_us=now_us,
+            changed_at_us=now_us,
+            reason=reason,
+            actor=actor,
+        )
     )
     if changed.rowcount != 1:
         raise ConflictError(
             "HF304",
-            f"rollout {before.rollout} is not {before.state} at step {before.step} any more",
+            f"rollout {before.rollout_id} is not {before.state} at step {before.step} any more",
             state="nothing was written",
             next_command="holdfast status",
         )
@@ -128,7 +135,7 @@ def say_anew(connection: Connection, row: RolloutRow, *, reason: str, actor: str
     """Give `row`, which stays where it is since it came there, another reason, in the caller's transaction."""
     connection.execute(
         update(_ROLLOUTS)
-        .where(_ROLLOUTS.c.rollout == row.rollout, _ROLLOUTS.c.state == row.state)
+        .where(_ROLLOUTS.c.rollout_id == row.rollout_id, _ROLLOUTS.c.state == row.state)
         .values(reason=reason, actor=actor)
     )
 
@@ -141,7 +148,7 @@ def get(store: Store, rollout: int) -> RolloutRow:
 
 def get_in(connection: Connection, rollout: int) -> RolloutRow:
     """The same, as the caller's transaction sees it."""
-    found = _rows(connection, _query().where(_ROLLOUTS.c.rollout == rollout))
+    found = _rows(connection, _query().where(_ROLLOUTS.c.rollout_id == rollout))
     if not found:
         raise NotFoundError("HF303", f"there is no rollout {rollout}", next_command="holdfast status")
     return found[0]
@@ -191,13 +198,13 @@ def last_of_in(connection: Connection, model: str, challenger: str) -> RolloutRo
 def is_pushed_after_in(connection: Connection, model: str, version: str, rollout: int) -> bool:
     """Whether a rollout that is newer than number `rollout` pushed `version`, whatever has become of it."""
     last = last_of_in(connection, model, version)
-    return last is not None and last.rollout > rollout
+    return last is not None and last.rollout_id > rollout
 
 
 def last_ended_in(connection: Connection, model: str, states: Iterable[State]) -> RolloutRow | None:
     """The rollout that came last, by the clock, to where it is, of those that are in one of `states`."""
     query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.in_(sorted(states)))
-    found = _rows(connection, query.order_by(None).order_by(_ROLLOUTS.c.changed_us.desc()).limit(1))
+    found = _rows(connection, query.order_by(None).order_by(_ROLLOUTS.c.changed_at_us.desc()).limit(1))
     return found[0] if found else None
 
 
@@ -229,7 +236,7 @@ def rollback_seconds(store: Store, rollout: int) -> float | None:
 
 def _query() -> Select[tuple[object, ...]]:
     return select(*(_ROLLOUTS.c[field.name] for field in fields(RolloutRow))).order_by(
-        _ROLLOUTS.c.rollout.desc()
+        _ROLLOUTS.c.rollout_id.desc()
     )
 
 

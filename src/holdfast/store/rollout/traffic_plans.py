@@ -19,7 +19,7 @@ class CommittedPlan:
     """A plan and when it was committed, microseconds since 1970 UTC."""
 
     plan: TrafficPlan
-    committed_us: int
+    committed_at_us: int
 
 
 def newest(store: Store, model: str) -> TrafficPlan | None:
@@ -41,23 +41,25 @@ def newest_in(connection: Connection, model: str) -> CommittedPlan | None:
 
 def before_rollout_in(connection: Connection, model: str, rollout: int) -> CommittedPlan | None:
     """The newest plan of `model` that is not of rollout number `rollout`: what servers did before it."""
-    return _newest(connection, model, or_(_PLANS.c.rollout.is_(None), _PLANS.c.rollout != rollout))
+    return _newest(connection, model, or_(_PLANS.c.rollout_id.is_(None), _PLANS.c.rollout_id != rollout))
 
 
 def of_rollout_in(connection: Connection, rollout: int) -> tuple[CommittedPlan, ...]:
     """Every plan that rollout number `rollout` made, oldest first."""
-    query = select(_PLANS).where(_PLANS.c.rollout == rollout).order_by(_PLANS.c.plan)
-    return tuple(CommittedPlan(_plan(row), row.committed_us) for row in connection.execute(query))
+    query = select(_PLANS).where(_PLANS.c.rollout_id == rollout).order_by(_PLANS.c.plan_id)
+    return tuple(CommittedPlan(_plan(row), row.committed_at_us) for row in connection.execute(query))
 
 
 def changes_in(connection: Connection, model: str, since_us: int) -> list[int]:
     """When plans of `model` were committed after `since_us`, rising, microseconds since 1970 UTC."""
-    query = select(_PLANS.c.committed_us).where(_PLANS.c.model == model, _PLANS.c.committed_us > since_us)
+    query = select(_PLANS.c.committed_at_us).where(
+        _PLANS.c.model == model, _PLANS.c.committed_at_us > since_us
+    )
     return sorted(connection.scalars(query))
 
 
 def in_force(
-    connection: Connection, model: str, part: Literal["configuration", "binary"]
+    connection: Connection, model: str, part: Literal["serving_config", "runtime"]
 ) -> tuple[tuple[int, str], ...]:
     """What the plans of `model` asked for last as `part`, and what before that, each with the first plan of its last spell;
     the newest first, empty when none ever did. A plan that names none leaves what is.
@@ -69,15 +71,20 @@ def in_force(
     for _ in range(
         2
     ):  # a spell begins where another one ends: looked for from its end, in either direction, row by row
-        older = () if before is None else (_PLANS.c.plan < before[0],)
+        older = () if before is None else (_PLANS.c.plan_id < before[0],)
         last = connection.execute(
-            select(_PLANS.c.plan, named).where(*of_model, *older).order_by(_PLANS.c.plan.desc()).limit(1)
+            select(_PLANS.c.plan_id, named)
+            .where(*of_model, *older)
+            .order_by(_PLANS.c.plan_id.desc())
+            .limit(1)
         ).one_or_none()
         if last is None:
             break
-        other = select(func.max(_PLANS.c.plan)).where(*of_model, *older, named != last[1]).scalar_subquery()
-        first = select(func.min(_PLANS.c.plan)).where(
-            *of_model, *older, named == last[1], _PLANS.c.plan > func.coalesce(other, 0)
+        other = (
+            select(func.max(_PLANS.c.plan_id)).where(*of_model, *older, named != last[1]).scalar_subquery()
+        )
+        first = select(func.min(_PLANS.c.plan_id)).where(
+            *of_model, *older, named == last[1], _PLANS.c.plan_id > func.coalesce(other, 0)
         )
         before = (connection.execute(first).scalar_one(), last[1])
         spells.append(before)
@@ -93,11 +100,11 @@ def append(
     share_ppm: int = 0,
     previous: str | None = None,
     fallback: str | None = None,
-    rollout: int | None = None,
+    rollout_id: int | None = None,
     shadow: str | None = None,
     shadow_ppm: int = 0,
-    configuration: str | None = None,
-    binary: str | None = None,
+    serving_config: str | None = None,
+    runtime: str | None = None,
     now_us: int,
 ) -> int:
     """Add a plan to the caller's transaction and return its number: from its commit on, servers follow it."""
@@ -109,12 +116,12 @@ def append(
             share_ppm=share_ppm,
             previous=previous,
             fallback=fallback,
-            rollout=rollout,
+            rollout_id=rollout_id,
             shadow=shadow,
             shadow_ppm=shadow_ppm,
-            configuration=configuration,
-            binary=binary,
-            committed_us=now_us,
+            serving_config=serving_config,
+            runtime=runtime,
+            committed_at_us=now_us,
         )
     )
     key = result.inserted_primary_key
@@ -123,23 +130,23 @@ def append(
 
 
 def _newest(connection: Connection, model: str, *which: ColumnElement[bool]) -> CommittedPlan | None:
-    query = select(_PLANS).where(_PLANS.c.model == model, *which).order_by(_PLANS.c.plan.desc()).limit(1)
+    query = select(_PLANS).where(_PLANS.c.model == model, *which).order_by(_PLANS.c.plan_id.desc()).limit(1)
     row = connection.execute(query).one_or_none()
-    return None if row is None else CommittedPlan(_plan(row), row.committed_us)
+    return None if row is None else CommittedPlan(_plan(row), row.committed_at_us)
 
 
 def _plan(row: Row[Any]) -> TrafficPlan:
     return TrafficPlan(
         model=row.model,
-        plan=row.plan,
+        plan_id=row.plan_id,
         champion=row.champion,
         challenger=row.challenger,
         share_ppm=row.share_ppm,
         previous=row.previous,
         fallback=row.fallback,
-        rollout=row.rollout,
+        rollout_id=row.rollout_id,
         shadow=row.shadow,
         shadow_ppm=row.shadow_ppm,
-        configuration=row.configuration,
-        binary=row.binary,
+        serving_config=row.serving_config,
+        runtime=row.runtime,
     )

@@ -1,4 +1,4 @@
-"""Rows of `hooks` and `hook_answers`: who is asked before a step of a rollout, and what was answered."""
+"""Rows of `webhooks` and `webhook_responses`: who is asked before a step of a rollout, and what was answered."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from holdfast.records import Verdict, sha256_hex
 from holdfast.rollout import RESTING, Hook
 from holdfast.store.db import event_chain, event_cursors, schema
 
-_HOOKS: Final = schema.hooks
-_ANSWERS: Final = schema.hook_answers
+_HOOKS: Final = schema.webhooks
+_ANSWERS: Final = schema.webhook_responses
 _ROLLOUTS: Final = schema.rollouts
 _NAME_LETTERS: Final = 63
 
@@ -22,17 +22,17 @@ _NAME_LETTERS: Final = 63
 @dataclass(frozen=True, slots=True)
 class HookAnswer:
     """What a hook said of one decision, `event` at `step` of a rollout. `tries` is how often it was asked; with none,
-    `asked_us` is when the question was put. `question` is JSON."""
+    `requested_at_us` is when the question was put. `question` is JSON."""
 
-    rollout: int
+    rollout_id: int
     event: str
     step: int
-    hook: str
+    webhook: str
     verdict: Verdict
     explanation: str
-    asked_us: int
-    question: str
-    tries: int
+    requested_at_us: int
+    request_json: str
+    attempts: int
 
 
 _COLUMNS: Final = tuple(_ANSWERS.c[field.name] for field in fields(HookAnswer))
@@ -45,15 +45,17 @@ def declare(connection: Connection, model: str, hooks: Sequence[Hook], *, now_us
     newest = event_chain.newest_head(connection)
     for hook in hooks:
         connection.execute(
-            insert(_HOOKS).values(model=model, hook=hook.name, document=hook.to_json(), declared_us=now_us)
+            insert(_HOOKS).values(
+                model=model, webhook=hook.name, webhook_json=hook.to_json(), declared_at_us=now_us
+            )
         )
         if hook.name not in before and newest is not None:
-            event_cursors.follow(connection, follower_of(model, hook.name), newest.event)
+            event_cursors.follow(connection, follower_of(model, hook.name), newest.event_id)
 
 
 def of_model(connection: Connection, model: str) -> tuple[Hook, ...]:
     """The hooks of `model`, in the order of their names."""
-    query = select(_HOOKS.c.document).where(_HOOKS.c.model == model).order_by(_HOOKS.c.hook)
+    query = select(_HOOKS.c.webhook_json).where(_HOOKS.c.model == model).order_by(_HOOKS.c.webhook)
     return tuple(Hook.from_json(document) for document in connection.execute(query).scalars())
 
 
@@ -70,7 +72,9 @@ def follower_of(model: str, hook: str) -> str:
 def answers(connection: Connection, rollout: int) -> tuple[HookAnswer, ...]:
     """Every answer of a rollout, in the order in which they were asked."""
     query = (
-        select(*_COLUMNS).where(_ANSWERS.c.rollout == rollout).order_by(_ANSWERS.c.asked_us, _ANSWERS.c.hook)
+        select(*_COLUMNS)
+        .where(_ANSWERS.c.rollout_id == rollout)
+        .order_by(_ANSWERS.c.requested_at_us, _ANSWERS.c.webhook)
     )
     return _rows(connection, query)
 
@@ -78,15 +82,17 @@ def answers(connection: Connection, rollout: int) -> tuple[HookAnswer, ...]:
 def open_questions(connection: Connection, model: str) -> tuple[HookAnswer, ...]:
     """Questions that the rollout of `model` which is under way waits for: put since its last transition, no consent yet."""
     query = (
-        select(*_COLUMNS, _ROLLOUTS.c.step_started_us)
-        .join(_ROLLOUTS, _ROLLOUTS.c.rollout == _ANSWERS.c.rollout)
+        select(*_COLUMNS, _ROLLOUTS.c.step_started_at_us)
+        .join(_ROLLOUTS, _ROLLOUTS.c.rollout_id == _ANSWERS.c.rollout_id)
         .where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.not_in(sorted(RESTING)))
         .where(_ANSWERS.c.verdict != Verdict.PASS)
-        .order_by(_ANSWERS.c.asked_us, _ANSWERS.c.hook)
+        .order_by(_ANSWERS.c.requested_at_us, _ANSWERS.c.webhook)
     )
     found = [dict(row) for row in connection.execute(query).mappings()]
     return tuple(
-        _answer(row) for row in found if row.pop("step_started_us") <= json.loads(row["question"])["at_us"]
+        _answer(row)
+        for row in found
+        if row.pop("step_started_at_us") <= json.loads(row["request_json"])["at_us"]
     )
 
 
@@ -104,18 +110,22 @@ def put_answer(
     """Keep the answer to `asked`; False when the question was put anew or answered by another loop meanwhile."""
     changed = connection.execute(
         update(_ANSWERS)
-        .where(*_is(asked), _ANSWERS.c.asked_us == asked.asked_us, _ANSWERS.c.tries == asked.tries)
-        .values(verdict=verdict, explanation=explanation, asked_us=now_us, tries=asked.tries + 1)
+        .where(
+            *_is(asked),
+            _ANSWERS.c.requested_at_us == asked.requested_at_us,
+            _ANSWERS.c.attempts == asked.attempts,
+        )
+        .values(verdict=verdict, explanation=explanation, requested_at_us=now_us, attempts=asked.attempts + 1)
     )
     return changed.rowcount == 1
 
 
 def _is(answer: HookAnswer) -> tuple[ColumnElement[bool], ...]:
     return (
-        _ANSWERS.c.rollout == answer.rollout,
+        _ANSWERS.c.rollout_id == answer.rollout_id,
         _ANSWERS.c.event == answer.event,
         _ANSWERS.c.step == answer.step,
-        _ANSWERS.c.hook == answer.hook,
+        _ANSWERS.c.webhook == answer.webhook,
     )
 
 

@@ -89,7 +89,7 @@ def add(directory: Path, abort: Abort) -> Abort:
         with _alone(directory):
             known = _known(directory)
             for each in known:
-                if each.version == abort.version and each.rollout >= abort.rollout:
+                if each.version == abort.version and each.rollout_id >= abort.rollout_id:
                     return each
             _put(directory, (*(each for each in known if each.version != abort.version), abort))
     except OSError as error:

@@ -35,7 +35,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, tag="P", gc
 
     id: str
     at_us: int
-    event_us: int
+    event_time_us: int
     unit: bytes
     arm: str
     version: str

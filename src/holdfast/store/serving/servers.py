@@ -24,7 +24,7 @@ class Server:
     model: str
     address: str
     log_directory: Path
-    started_us: int
+    started_at_us: int
 
 
 def announce(store: Store, server: Server) -> None:
@@ -37,7 +37,7 @@ def announce(store: Store, server: Server) -> None:
         "model": server.model,
         "address": server.address,
         "log_directory": str(server.log_directory),
-        "started_us": server.started_us,
+        "started_at_us": server.started_at_us,
     }
     with store.ledger.write() as connection:
         changed = connection.execute(update(servers).where(servers.c.server == server.server).values(values))
@@ -54,7 +54,7 @@ def registered(store: Store, model: str | None = None) -> tuple[Server, ...]:
         query = query.where(servers.c.model == model)
     with store.ledger.read() as connection:
         return tuple(
-            Server(row.server, row.model, row.address, Path(row.log_directory), row.started_us)
+            Server(row.server, row.model, row.address, Path(row.log_directory), row.started_at_us)
             for row in connection.execute(query)
         )
 
@@ -84,4 +84,4 @@ def present(found: Iterable[Server]) -> tuple[Server, ...]:
     """
     known = tuple(found)
     running = tuple(server for server in known if not has_ended(server))
-    return running or tuple(sorted(known, key=lambda server: server.started_us)[-1:])
+    return running or tuple(sorted(known, key=lambda server: server.started_at_us)[-1:])

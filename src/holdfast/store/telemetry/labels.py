@@ -19,17 +19,17 @@ _AT_ONCE = 10_000  # SQLite takes 32,766 parameters in one statement
 class NewLabel:
     """A label that may be taken."""
 
-    prediction: str
+    prediction_id: str
     value: float
     source: str
-    received_us: int
+    received_at_us: int
 
 
 def known(connection: Connection, predictions: Sequence[str]) -> dict[str, float]:
     """The values that are already known, by prediction id."""
     found: dict[str, float] = {}
     for part in _parts(predictions):
-        query = select(labels.c.prediction, labels.c.value).where(labels.c.prediction.in_(part))
+        query = select(labels.c.prediction_id, labels.c.value).where(labels.c.prediction_id.in_(part))
         found.update((prediction, value) for prediction, value in connection.execute(query))
     return found
 
@@ -41,10 +41,10 @@ def add(connection: Connection, taken: Sequence[NewLabel]) -> None:
             insert(labels),
             [
                 {
-                    "prediction": label.prediction,
+                    "prediction_id": label.prediction_id,
                     "value": label.value,
                     "source": label.source,
-                    "received_us": label.received_us,
+                    "received_at_us": label.received_at_us,
                     "joined": 0,
                 }
                 for label in taken
@@ -55,12 +55,12 @@ def add(connection: Connection, taken: Sequence[NewLabel]) -> None:
 def waiting(connection: Connection, *, after: str, limit: int) -> list[Label]:
     """Up to `limit` labels that are not joined, in order of prediction id, from behind the id `after` on."""
     query = (
-        select(labels.c.prediction, labels.c.value, labels.c.received_us)
-        .where(labels.c.joined == 0, labels.c.prediction > after)
-        .order_by(labels.c.prediction)
+        select(labels.c.prediction_id, labels.c.value, labels.c.received_at_us)
+        .where(labels.c.joined == 0, labels.c.prediction_id > after)
+        .order_by(labels.c.prediction_id)
         .limit(limit)
     )
-    return [Label(row.prediction, row.value, row.received_us) for row in connection.execute(query)]
+    return [Label(row.prediction_id, row.value, row.received_at_us) for row in connection.execute(query)]
 
 
 def mark_joined(connection: Connection, predictions: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ def mark_joined(connection: Connection, predictions: Sequence[str]) -> None:
     changed = 0
     for part in _parts(predictions):
         changed += connection.execute(
-            update(labels).where(labels.c.prediction.in_(part), labels.c.joined == 0).values(joined=1)
+            update(labels).where(labels.c.prediction_id.in_(part), labels.c.joined == 0).values(joined=1)
         ).rowcount
     if changed != len(predictions):
         raise ConflictError(
@@ -83,7 +83,7 @@ def mark_joined(connection: Connection, predictions: Sequence[str]) -> None:
 def give_up(connection: Connection, predictions: Sequence[str]) -> None:
     """Remove labels whose answers do not exist. The caller tells so in an event of the same transaction."""
     for part in _parts(predictions):
-        connection.execute(delete(labels).where(labels.c.prediction.in_(part), labels.c.joined == 0))
+        connection.execute(delete(labels).where(labels.c.prediction_id.in_(part), labels.c.joined == 0))
 
 
 def count(store: Store) -> tuple[int, int]:

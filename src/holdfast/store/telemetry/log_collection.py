@@ -43,7 +43,7 @@ class Window:
     """Requests of one rollout within one minute: what its sequential tests see as one window."""
 
     rollout: int
-    minute_us: int
+    minute_start_us: int
     requests: tuple[RequestOutcome, ...]
 
 
@@ -127,7 +127,7 @@ def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -
     A label whose answer may lie in a damaged file is not settled: it waits until the file is there again.
     Raises `ConflictError` HF304 when the lease or a label has gone to another; then nothing is kept.
     """
-    found = predictions.answers(store, [label.prediction for label in waiting])
+    found = predictions.answers(store, [label.prediction_id for label in waiting])
     shadowed = shadow_files.answers(store, list(found.answers))
     for each in (*found.damaged, *shadowed.damaged):
         events.tell_once(
@@ -138,7 +138,7 @@ def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -
             explanation=each.explanation,
         )
     hidden = {prediction for each in found.damaged for prediction in each.sought} - found.answers.keys()
-    waiting = [label for label in waiting if label.prediction not in hidden]
+    waiting = [label for label in waiting if label.prediction_id not in hidden]
     known_servers = frozenset(server.server for server in servers.registered(store))
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
@@ -147,11 +147,11 @@ def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -
         )
         joined = [each for each in settled if isinstance(each, Joined)]
         outcomes.add(connection, joined, now_us=now_us)
-        labels.mark_joined(connection, [each.label.prediction for each in joined])
+        labels.mark_joined(connection, [each.label.prediction_id for each in joined])
         _fold_quality(connection, joined, now_us)
         shadow_files.fold_joined(connection, joined, shadowed.answered, now_us=now_us)
         impossible = [each for each in settled if isinstance(each, Impossible)]
-        labels.give_up(connection, [each.label.prediction for each in impossible])
+        labels.give_up(connection, [each.label.prediction_id for each in impossible])
         _tell_impossible(connection, impossible, now_us)
         fault_point("join.before_commit")
     return settled
@@ -160,7 +160,7 @@ def join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -
 def _fold_window(connection: Connection, window: Window, now_us: int) -> None:
     before = evidence.canary_of_running(connection, window.rollout)
     if before:
-        folded = fold_requests(before, window.requests, window.minute_us)
+        folded = fold_requests(before, window.requests, window.minute_start_us)
         after = [record_point(state, now_us) for state in folded]
         evidence.put(connection, window.rollout, after, now_us=now_us)
 
@@ -168,8 +168,8 @@ def _fold_window(connection: Connection, window: Window, now_us: int) -> None:
 def _fold_quality(connection: Connection, joined: Sequence[Joined], now_us: int) -> None:
     by_rollout: dict[int, list[Joined]] = defaultdict(list)
     for each in joined:
-        if each.answer.rollout is not None:
-            by_rollout[each.answer.rollout].append(each)
+        if each.answer.rollout_id is not None:
+            by_rollout[each.answer.rollout_id].append(each)
     for rollout, found in sorted(by_rollout.items()):
         _fold_strata(connection, rollout, _strata(connection, found), now_us)
     for model in sorted({each.answer.model for each in joined}):
@@ -181,19 +181,19 @@ def _fold_watched(connection: Connection, model: str, joined: Sequence[Joined], 
     watched = pushes.watched_in(connection, model)
     if watched is None:
         return
-    challenger = rollouts.get_in(connection, watched.rollout).challenger
+    challenger = rollouts.get_in(connection, watched.rollout_id).challenger
     found = [
         each
         for each in joined
         if (each.answer.version, each.answer.arm) == (challenger, Arm.CHAMPION)
-        and each.answer.rollout != watched.rollout
+        and each.answer.rollout_id != watched.rollout_id
     ]
     if found:
         alone = [
             Stratum(each.since_us, challenger=each.champion, champion=())
             for each in _strata(connection, found)
         ]
-        _fold_strata(connection, watched.rollout, alone, now_us)
+        _fold_strata(connection, watched.rollout_id, alone, now_us)
 
 
 def _fold_strata(connection: Connection, rollout: int, strata: Sequence[Stratum], now_us: int) -> None:
@@ -217,9 +217,9 @@ def _fold_strata(connection: Connection, rollout: int, strata: Sequence[Stratum]
 
 
 def _after_strata(state: MetricState, strata: Sequence[Stratum], now_us: int) -> MetricState:
-    minute_us = now_us - now_us % MINUTE_US
+    minute_start_us = now_us - now_us % MINUTE_US
     for each in strata:
-        state = fold_scores(state, each.challenger, each.champion, minute_us, since_us=each.since_us)
+        state = fold_scores(state, each.challenger, each.champion, minute_start_us, since_us=each.since_us)
     return state
 
 
@@ -229,7 +229,7 @@ def _strata(connection: Connection, joined: Sequence[Joined]) -> tuple[Stratum, 
     changes_us = traffic_plans.changes_in(connection, joined[0].answer.model, first_us - STRATUM_US)
     answers = (
         LabelledAnswer(
-            each.answer.prediction,
+            each.answer.prediction_id,
             each.answer.at_us,
             Arm(each.answer.arm),
             each.answer.unit,
@@ -266,7 +266,7 @@ def _tell_refused(
 def _tell_impossible(connection: Connection, impossible: Sequence[Impossible], now_us: int) -> None:
     by_reason: dict[str, list[str]] = defaultdict(list)
     for each in impossible:
-        by_reason[each.reason].append(each.label.prediction)
+        by_reason[each.reason].append(each.label.prediction_id)
     for reason, ids in sorted(by_reason.items()):
         events.append(
             connection,

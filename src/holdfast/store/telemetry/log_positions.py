@@ -1,4 +1,4 @@
-"""Rows of `segments`: how far each file of each server's prediction log has been collected.
+"""Rows of `log_positions`: how far each file of each server's prediction log has been collected.
 
 The read position moves only in the transaction that keeps what was read, and only from where the reader found
 it. So a collector that is killed reads the same records again and nothing is counted twice, and of two
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import IntegrityError as DuplicateKey
 
 from holdfast.errors import ConflictError
-from holdfast.store.db.schema import segments
+from holdfast.store.db.schema import log_positions
 from holdfast.store.db.store import Store
 
 
@@ -34,12 +34,14 @@ class Totals:
 
     predictions: int
     feedback: int
-    refused: int
+    rejected_labels: int
 
 
 def positions(store: Store, server: str) -> dict[int, Position]:
     """How far each segment of `server` has been collected, by segment; a new one is absent."""
-    query = select(segments.c.segment, segments.c.collected_bytes).where(segments.c.server == server)
+    query = select(log_positions.c.segment, log_positions.c.collected_bytes).where(
+        log_positions.c.server == server
+    )
     with store.ledger.read() as connection:
         return {
             segment: Position(server, segment, collected) for segment, collected in connection.execute(query)
@@ -60,31 +62,31 @@ def advance(
     Raises `ConflictError` HF304 when somebody else has moved it since; the caller's transaction must then not
     commit.
     """
-    here = (segments.c.server == found.server, segments.c.segment == found.segment)
+    here = (log_positions.c.server == found.server, log_positions.c.segment == found.segment)
     if found.collected_bytes == 0:
         try:
             with connection.begin_nested():
                 connection.execute(
-                    insert(segments).values(
+                    insert(log_positions).values(
                         server=found.server,
                         segment=found.segment,
                         collected_bytes=collected_bytes,
                         predictions=predictions,
                         feedback=feedback,
-                        refused=refused,
+                        rejected_labels=refused,
                     )
                 )
             return
         except DuplicateKey as duplicate:
             raise _moved(found) from duplicate
     changed = connection.execute(
-        update(segments)
-        .where(*here, segments.c.collected_bytes == found.collected_bytes)
+        update(log_positions)
+        .where(*here, log_positions.c.collected_bytes == found.collected_bytes)
         .values(
             collected_bytes=collected_bytes,
-            predictions=segments.c.predictions + predictions,
-            feedback=segments.c.feedback + feedback,
-            refused=segments.c.refused + refused,
+            predictions=log_positions.c.predictions + predictions,
+            feedback=log_positions.c.feedback + feedback,
+            rejected_labels=log_positions.c.rejected_labels + refused,
         )
     )
     if changed.rowcount != 1:
@@ -112,9 +114,9 @@ def retire(collected: Sequence[Path], *, keep_bytes: int) -> list[Path]:
 def totals(store: Store) -> Totals:
     """What was collected from all servers since the ledger began."""
     query = select(
-        func.coalesce(func.sum(segments.c.predictions), 0),
-        func.coalesce(func.sum(segments.c.feedback), 0),
-        func.coalesce(func.sum(segments.c.refused), 0),
+        func.coalesce(func.sum(log_positions.c.predictions), 0),
+        func.coalesce(func.sum(log_positions.c.feedback), 0),
+        func.coalesce(func.sum(log_positions.c.rejected_labels), 0),
     )
     with store.ledger.read() as connection:
         predictions, feedback, refused = connection.execute(query).one()

@@ -23,9 +23,9 @@ _DECIDED = 0.5
 class RolloutSpan:
     """Between which events the labelled answers of one rollout lie, microseconds since 1970, UTC."""
 
-    rollout: int
-    first_us: int
-    last_us: int
+    rollout_id: int
+    event_time_min_us: int
+    event_time_max_us: int
 
 
 def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> None:
@@ -35,15 +35,15 @@ def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> Non
             insert(outcomes),
             [
                 {
-                    "prediction": pair.answer.prediction,
+                    "prediction_id": pair.answer.prediction_id,
                     "model": pair.answer.model,
                     "version": pair.answer.version,
                     "arm": pair.answer.arm,
-                    "rollout": pair.answer.rollout,
+                    "rollout_id": pair.answer.rollout_id,
                     "probability": pair.answer.probability,
                     "label": pair.label.value,
-                    "event_us": pair.answer.event_us,
-                    "joined_us": now_us,
+                    "event_time_us": pair.answer.event_time_us,
+                    "joined_at_us": now_us,
                 }
                 for pair in joined
             ],
@@ -52,7 +52,7 @@ def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> Non
 
 def newest(store: Store, model: str) -> int:
     """The number of the newest outcome of `model`; 0 when there is none. It grows with every join."""
-    query = select(func.coalesce(func.max(outcomes.c.outcome), 0)).where(outcomes.c.model == model)
+    query = select(func.coalesce(func.max(outcomes.c.outcome_id), 0)).where(outcomes.c.model == model)
     with store.ledger.read() as connection:
         return int(connection.execute(query).scalar_one())
 
@@ -61,13 +61,13 @@ def of_model(store: Store, model: str, *, days: int) -> Outcomes:
     """The outcomes of `model` whose events lie in the last `days` before its newest one."""
     with store.ledger.read() as connection:
         newest_us = connection.execute(
-            select(func.max(outcomes.c.event_us)).where(outcomes.c.model == model)
+            select(func.max(outcomes.c.event_time_us)).where(outcomes.c.model == model)
         ).scalar_one()
         if newest_us is None:
             return _columns([])
         query = select(
-            outcomes.c.version, outcomes.c.event_us, outcomes.c.probability, outcomes.c.label
-        ).where(outcomes.c.model == model, outcomes.c.event_us > newest_us - days * DAY_US)
+            outcomes.c.version, outcomes.c.event_time_us, outcomes.c.probability, outcomes.c.label
+        ).where(outcomes.c.model == model, outcomes.c.event_time_us > newest_us - days * DAY_US)
         return _columns([tuple(row) for row in connection.execute(query)])
 
 
@@ -81,7 +81,7 @@ def labels_of_in(connection: Connection, predictions: Iterable[str]) -> dict[str
     """The same, as the caller's transaction sees it."""
     found: dict[str, float] = {}
     for some in pieces(sorted(predictions)):
-        query = select(outcomes.c.prediction, outcomes.c.label).where(outcomes.c.prediction.in_(some))
+        query = select(outcomes.c.prediction_id, outcomes.c.label).where(outcomes.c.prediction_id.in_(some))
         found |= {str(prediction): float(label) for prediction, label in connection.execute(query)}
     return found
 
@@ -91,7 +91,7 @@ class Pushed:
     """Which answers a push gave: those of `version` as the challenger of rollout number `rollout`, and what it answered in
     the watch from `watched_us` to `until_us` (microseconds since 1970 UTC; None without a watch, or while it goes on)."""
 
-    rollout: int
+    rollout_id: int
     version: str
     watched_us: int | None = None
     until_us: int | None = None
@@ -103,14 +103,16 @@ def wrong(connection: Connection, model: str, pushed: Pushed) -> int:
     When an answer was given is not kept beside its label: those of the watch are those that were joined in it.
     """
     given: ColumnElement[bool] = and_(
-        outcomes.c.rollout == pushed.rollout, outcomes.c.arm == Arm.CHALLENGER.value
+        outcomes.c.rollout_id == pushed.rollout_id, outcomes.c.arm == Arm.CHALLENGER.value
     )
     if pushed.watched_us is not None:
-        later = or_(outcomes.c.rollout.is_(None), outcomes.c.rollout > pushed.rollout)
-        watched = and_(later, outcomes.c.joined_us > pushed.watched_us)
+        later = or_(outcomes.c.rollout_id.is_(None), outcomes.c.rollout_id > pushed.rollout_id)
+        watched = and_(later, outcomes.c.joined_at_us > pushed.watched_us)
         until_us = pushed.until_us
-        given = or_(given, watched if until_us is None else and_(watched, outcomes.c.joined_us <= until_us))
-    request = func.rtrim(outcomes.c.prediction, "0123456789")  # an id ends with the row of its request
+        given = or_(
+            given, watched if until_us is None else and_(watched, outcomes.c.joined_at_us <= until_us)
+        )
+    request = func.rtrim(outcomes.c.prediction_id, "0123456789")  # an id ends with the row of its request
     query = select(func.count(request.distinct())).where(
         outcomes.c.model == model,
         outcomes.c.version == pushed.version,
@@ -123,9 +125,9 @@ def wrong(connection: Connection, model: str, pushed: Pushed) -> int:
 def rollout_spans(store: Store, model: str) -> dict[int, RolloutSpan]:
     """The first and last labelled event of every rollout of `model`, by rollout."""
     query = (
-        select(outcomes.c.rollout, func.min(outcomes.c.event_us), func.max(outcomes.c.event_us))
-        .where(outcomes.c.model == model, outcomes.c.rollout.is_not(None))
-        .group_by(outcomes.c.rollout)
+        select(outcomes.c.rollout_id, func.min(outcomes.c.event_time_us), func.max(outcomes.c.event_time_us))
+        .where(outcomes.c.model == model, outcomes.c.rollout_id.is_not(None))
+        .group_by(outcomes.c.rollout_id)
     )
     with store.ledger.read() as connection:
         return {
@@ -134,10 +136,10 @@ def rollout_spans(store: Store, model: str) -> dict[int, RolloutSpan]:
 
 
 def _columns(rows: list[tuple[str, int, float, float]]) -> Outcomes:
-    version, event_us, probability, label = zip(*rows, strict=True) if rows else ((), (), (), ())
+    version, event_time_us, probability, label = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Outcomes(
         version=np.array(version, dtype=np.str_),
-        event_us=np.array(event_us, dtype=np.int64),
+        event_time_us=np.array(event_time_us, dtype=np.int64),
         probability=np.array(probability, dtype=np.float64),
         label=np.array(label, dtype=np.float64),
     )

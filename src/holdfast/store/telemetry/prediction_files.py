@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Answer, Frontier, parse_id
-from holdfast.store.db.schema import prediction_files, segments
+from holdfast.store.db.schema import log_positions, prediction_files
 from holdfast.store.db.store import Store
 from holdfast.store.files import parquet
 from holdfast.store.files.staging import Stage
@@ -28,7 +28,7 @@ SCHEMA: Final = pl.Schema(
     {
         "prediction": pl.String,
         "at_us": pl.Int64,
-        "event_us": pl.Int64,
+        "event_time_us": pl.Int64,
         "unit": pl.Binary,
         "arm": pl.String,
         "version": pl.String,
@@ -44,7 +44,7 @@ _LATER_SEGMENTS: Final = 2
 """A request that began before a segment was closed is logged in one of the next."""
 
 _ANSWER_COLUMNS: Final = (
-    "prediction", "event_us", "unit", "arm", "version", "rollout", "probability", "at_us",
+    "prediction", "event_time_us", "unit", "arm", "version", "rollout", "probability", "at_us",
 )  # fmt: skip
 
 
@@ -59,10 +59,10 @@ class PredictionFile:
     rows: int
     bytes: int
     sha256: str
-    answered_low_us: int
-    answered_high_us: int
-    number_low: int
-    number_high: int
+    predicted_at_min_us: int
+    predicted_at_max_us: int
+    record_number_min: int
+    record_number_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,10 @@ def write(
         rows=facts.rows,
         bytes=facts.bytes,
         sha256=facts.sha256,
-        answered_low_us=int(answered_us.min()),
-        answered_high_us=int(answered_us.max()),
-        number_low=numbers[0],
-        number_high=numbers[1],
+        predicted_at_min_us=int(answered_us.min()),
+        predicted_at_max_us=int(answered_us.max()),
+        record_number_min=numbers[0],
+        record_number_max=numbers[1],
     )
 
 
@@ -114,7 +114,7 @@ def register(connection: Connection, file: PredictionFile) -> None:
 def files(store: Store) -> tuple[PredictionFile, ...]:
     """Every file that the ledger names, in the order of its server, segment and numbers."""
     query = select(prediction_files).order_by(
-        prediction_files.c.server, prediction_files.c.segment, prediction_files.c.number_low
+        prediction_files.c.server, prediction_files.c.segment, prediction_files.c.record_number_min
     )
     with store.ledger.read() as connection:
         return tuple(PredictionFile(**row) for row in connection.execute(query).mappings())
@@ -136,7 +136,9 @@ def answers(store: Store, predictions: Iterable[str]) -> Found:
         for (server, segment), numbers in places.items():
             for file in _holding(connection, server, segment, min(numbers.values()), max(numbers.values())):
                 sought = [
-                    each for each, number in numbers.items() if file.number_low <= number <= file.number_high
+                    each
+                    for each, number in numbers.items()
+                    if file.record_number_min <= number <= file.record_number_max
                 ]
                 if sought:
                     chosen.append((file, sought))
@@ -154,8 +156,10 @@ def _read_answers(store: Store, file: PredictionFile, sought: Sequence[str]) -> 
     wanted = pl.Series("prediction", sought, dtype=pl.String).implode()
     rows = parquet.read(store.root / file.path, _ANSWER_COLUMNS).filter(pl.col("prediction").is_in(wanted))
     return {
-        prediction: Answer(prediction, file.model, version, arm, rollout, unit, probability, event_us, at_us)
-        for prediction, event_us, unit, arm, version, rollout, probability, at_us in rows.select(
+        prediction: Answer(
+            prediction, file.model, version, arm, rollout, unit, probability, event_time_us, at_us
+        )
+        for prediction, event_time_us, unit, arm, version, rollout, probability, at_us in rows.select(
             _ANSWER_COLUMNS
         ).iter_rows()
     }
@@ -163,10 +167,12 @@ def _read_answers(store: Store, file: PredictionFile, sought: Sequence[str]) -> 
 
 def frontiers(connection: Connection) -> dict[str, Frontier]:
     """How far the log of every server has been collected, by server."""
-    furthest = select(segments.c.server, func.max(segments.c.segment)).group_by(segments.c.server)
+    furthest = select(log_positions.c.server, func.max(log_positions.c.segment)).group_by(
+        log_positions.c.server
+    )
     newest = {str(row[0]): int(row[1]) for row in connection.execute(furthest)}
     query = select(
-        prediction_files.c.server, prediction_files.c.segment, func.max(prediction_files.c.number_high)
+        prediction_files.c.server, prediction_files.c.segment, func.max(prediction_files.c.record_number_max)
     ).group_by(prediction_files.c.server, prediction_files.c.segment)
     numbers = {(server, segment): number for server, segment, number in connection.execute(query)}
     return {
@@ -178,7 +184,7 @@ def _holding(connection: Connection, server: str, segment: int, low: int, high: 
     query = select(prediction_files).where(
         prediction_files.c.server == server,
         prediction_files.c.segment.between(segment, segment + _LATER_SEGMENTS),
-        prediction_files.c.number_low <= high,
-        prediction_files.c.number_high >= low,
+        prediction_files.c.record_number_min <= high,
+        prediction_files.c.record_number_max >= low,
     )
     return [PredictionFile(**row) for row in connection.execute(query).mappings()]

@@ -18,15 +18,15 @@ class Probe:
 
     server: str
     model: str
-    plan: int | None
-    intended: str | None
-    answered: str | None
+    plan_id: int | None
+    planned_version: str | None
+    observed_version: str | None
     verdict: Verdict
     explanation: str
-    probed_us: int
-    configuration: str | None = None
+    probed_at_us: int
+    serving_config: str | None = None
     """What the server said that it runs with."""
-    binary: str | None = None
+    runtime: str | None = None
     """What the server said that it is."""
 
 
@@ -48,14 +48,14 @@ def last(store: Store, model: str) -> tuple[Probe, ...]:
             Probe(
                 row.server,
                 row.model,
-                row.plan,
-                row.intended,
-                row.answered,
+                row.plan_id,
+                row.planned_version,
+                row.observed_version,
                 Verdict(row.verdict),
                 row.explanation,
-                row.probed_us,
-                row.configuration,
-                row.binary,
+                row.probed_at_us,
+                row.serving_config,
+                row.runtime,
             )
             for row in connection.execute(query)
         )

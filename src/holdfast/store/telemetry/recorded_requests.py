@@ -46,8 +46,8 @@ def newest(store: Store, model: str, *, most: int, since_us: int) -> Requests:
     """
     query = (
         select(prediction_files.c.path)
-        .where(prediction_files.c.model == model, prediction_files.c.answered_high_us >= since_us)
-        .order_by(prediction_files.c.answered_high_us.desc(), prediction_files.c.path)
+        .where(prediction_files.c.model == model, prediction_files.c.predicted_at_max_us >= since_us)
+        .order_by(prediction_files.c.predicted_at_max_us.desc(), prediction_files.c.path)
     )
     with store.ledger.read() as connection:
         paths = list(connection.execute(query).scalars())

@@ -67,16 +67,16 @@ class ShadowFile:
     rows: int
     bytes: int
     sha256: str
-    answered_low_us: int
-    answered_high_us: int
+    predicted_at_min_us: int
+    predicted_at_max_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class PairWindow:
     """Pairs of one rollout within one minute."""
 
-    rollout: int
-    minute_us: int
+    rollout_id: int
+    minute_start_us: int
     pairs: tuple[Pair, ...]
 
 
@@ -111,8 +111,8 @@ def write(stage: Stage, frame: pl.DataFrame, *, model: str, server: str, segment
         rows=facts.rows,
         bytes=facts.bytes,
         sha256=facts.sha256,
-        answered_low_us=int(answered_us.min()),
-        answered_high_us=int(answered_us.max()),
+        predicted_at_min_us=int(answered_us.min()),
+        predicted_at_max_us=int(answered_us.max()),
     )
 
 
@@ -125,7 +125,7 @@ def files(store: Store) -> tuple[ShadowFile, ...]:
     """Every file that the ledger names, in the order of its server, segment and time."""
     columns = shadow_files.c
     query = select(shadow_files).order_by(
-        columns.server, columns.segment, columns.answered_low_us, columns.path
+        columns.server, columns.segment, columns.predicted_at_min_us, columns.path
     )
     with store.ledger.read() as connection:
         return tuple(ShadowFile(**row) for row in connection.execute(query).mappings())
@@ -139,13 +139,13 @@ def fold_windows(connection: Connection, windows: Sequence[PairWindow], *, now_u
                 connection,
                 at_us=now_us,
                 kind="shadow.off",
-                subject=rollouts.subject_of(window.rollout),
+                subject=rollouts.subject_of(window.rollout_id),
                 explanation="The shadow did not come back from a copy; the server that waited gives it none any more.",
             )
-        before = evidence.shadow_of_running(connection, window.rollout)
+        before = evidence.shadow_of_running(connection, window.rollout_id)
         if before:
             after = [record_point(state, now_us) for state in fold_pairs(before, window.pairs)]
-            evidence.put(connection, window.rollout, after, now_us=now_us)
+            evidence.put(connection, window.rollout_id, after, now_us=now_us)
 
 
 def fold_late(connection: Connection, answered: Iterable[Answered], *, now_us: int) -> None:
@@ -161,9 +161,9 @@ def fold_joined(
     """Count the pairs of labels that are joined in the caller's transaction; `answered` are those among them that a shadow
     answered, as `answers` found them before it."""
     found = [
-        (answered[each.answer.prediction], each.label.value)
+        (answered[each.answer.prediction_id], each.label.value)
         for each in joined
-        if each.answer.prediction in answered
+        if each.answer.prediction_id in answered
     ]
     _fold(connection, found, now_us)
 

@@ -23,7 +23,7 @@ from holdfast.store.feeds import batch_profiles
 from holdfast.store.files import parquet
 from holdfast.store.telemetry.prediction_files import Damaged
 
-_ASKED: Final = schema.asked
+_ASKED: Final = schema.traffic_comparisons
 _FILES: Final = schema.prediction_files
 _OUTCOMES: Final = schema.outcomes
 _SLICES: Final = schema.snapshot_slices
@@ -55,16 +55,18 @@ def put(connection: Connection, model: str, found: Asked) -> None:
     values = {
         "model": model,
         "version": found.version,
-        "last_us": found.last_us,
-        "computed_us": found.computed_us,
-        "found": canonical_json(asdict(found)),
+        "newest_prediction_at_us": found.last_us,
+        "computed_at_us": found.computed_at_us,
+        "comparison_json": canonical_json(asdict(found)),
     }
     connection.execute(insert(_ASKED).values(values))
 
 
 def last(connection: Connection, model: str) -> Asked | None:
     """The last comparison of `model`; None before the first."""
-    text = connection.execute(select(_ASKED.c.found).where(_ASKED.c.model == model)).scalar_one_or_none()
+    text = connection.execute(
+        select(_ASKED.c.comparison_json).where(_ASKED.c.model == model)
+    ).scalar_one_or_none()
     return None if text is None else _from_dict(json.loads(text))
 
 
@@ -77,7 +79,7 @@ def newest_answers(
     query = (
         select(_FILES.c.path)
         .where(_FILES.c.model == model)
-        .order_by(_FILES.c.answered_high_us.desc(), _FILES.c.path)
+        .order_by(_FILES.c.predicted_at_max_us.desc(), _FILES.c.path)
         .limit(most_files)
     )
     with store.ledger.read() as connection:
@@ -102,14 +104,14 @@ def newest_answers(
 def labelled(connection: Connection, model: str, version: str, *, most: int) -> Labelled:
     """The answers of `version` whose labels came, those of the newest events first."""
     query = (
-        select(_OUTCOMES.c.prediction, _OUTCOMES.c.probability, _OUTCOMES.c.label)
+        select(_OUTCOMES.c.prediction_id, _OUTCOMES.c.probability, _OUTCOMES.c.label)
         .where(_OUTCOMES.c.model == model, _OUTCOMES.c.version == version)
-        .order_by(_OUTCOMES.c.event_us.desc())
+        .order_by(_OUTCOMES.c.event_time_us.desc())
         .limit(most)
     )
     rows: Sequence[Any] = connection.execute(query).all()
     return Labelled(
-        [row.prediction for row in rows],
+        [row.prediction_id for row in rows],
         np.array([row.probability for row in rows], np.float64),
         np.array([row.label for row in rows], np.float64),
     )
@@ -120,7 +122,7 @@ def taught(store: Store, snapshot: str, selection_json: str, seed: int) -> Taugh
 
     The share of positive labels is that of the snapshot's rows, from the profiles of their loads.
     """
-    query = select(_SLICES.c.column_name, _SLICES.c.value, _SLICES.c.rows_taken).where(
+    query = select(_SLICES.c.column_name, _SLICES.c.value, _SLICES.c.rows_selected).where(
         _SLICES.c.snapshot == snapshot, _SLICES.c.selection_hash == sha256_hex(f"{seed} {selection_json}")
     )
     slices: dict[str, dict[str, int]] = {}

@@ -1,4 +1,4 @@
-"""Rows of `usage`: how often each version was asked, how it went and how long it took, minute by minute."""
+"""Rows of `request_counts`: how often each version was asked, how it went and how long it took, minute by minute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from holdfast.monitor import UsageRow, merge
 from holdfast.records import canonical_json
-from holdfast.store.db.schema import usage
+from holdfast.store.db.schema import request_counts
 from holdfast.store.db.store import Store
 
 
@@ -17,38 +17,38 @@ def add(connection: Connection, model: str, counted: Iterable[UsageRow]) -> None
     """Add counts to the minutes that they belong to, in the caller's transaction."""
     for row in counted:
         here = (
-            (usage.c.model == model)
-            & (usage.c.version == row.version)
-            & (usage.c.arm == row.arm)
-            & (usage.c.result == row.result)
-            & (usage.c.minute_us == row.minute_us)
+            (request_counts.c.model == model)
+            & (request_counts.c.version == row.version)
+            & (request_counts.c.arm == row.arm)
+            & (request_counts.c.result == row.result)
+            & (request_counts.c.minute_start_us == row.minute_start_us)
         )
         known = connection.execute(
-            select(usage.c.latency_buckets).where(here).with_for_update()
+            select(request_counts.c.latency_buckets_json).where(here).with_for_update()
         ).scalar_one_or_none()
         if known is None:
             connection.execute(
-                insert(usage).values(
+                insert(request_counts).values(
                     model=model,
                     version=row.version,
                     arm=row.arm,
                     result=row.result,
-                    minute_us=row.minute_us,
+                    minute_start_us=row.minute_start_us,
                     requests=row.requests,
                     rows=row.rows,
                     latency_sum_us=row.latency_sum_us,
-                    latency_buckets=_to_text(dict(row.latency)),
+                    latency_buckets_json=_to_text(dict(row.latency)),
                 )
             )
             continue
         connection.execute(
-            update(usage)
+            update(request_counts)
             .where(here)
             .values(
-                requests=usage.c.requests + row.requests,
-                rows=usage.c.rows + row.rows,
-                latency_sum_us=usage.c.latency_sum_us + row.latency_sum_us,
-                latency_buckets=_to_text(merge((_from_text(known), row.latency))),
+                requests=request_counts.c.requests + row.requests,
+                rows=request_counts.c.rows + row.rows,
+                latency_sum_us=request_counts.c.latency_sum_us + row.latency_sum_us,
+                latency_buckets_json=_to_text(merge((_from_text(known), row.latency))),
             )
         )
 
@@ -56,9 +56,14 @@ def add(connection: Connection, model: str, counted: Iterable[UsageRow]) -> None
 def since(store: Store, model: str, since_us: int) -> tuple[UsageRow, ...]:
     """The minutes of `model` from `since_us` on, oldest first."""
     query = (
-        select(usage)
-        .where(usage.c.model == model, usage.c.minute_us >= since_us)
-        .order_by(usage.c.minute_us, usage.c.version, usage.c.arm, usage.c.result)
+        select(request_counts)
+        .where(request_counts.c.model == model, request_counts.c.minute_start_us >= since_us)
+        .order_by(
+            request_counts.c.minute_start_us,
+            request_counts.c.version,
+            request_counts.c.arm,
+            request_counts.c.result,
+        )
     )
     with store.ledger.read() as connection:
         return tuple(
@@ -66,11 +71,11 @@ def since(store: Store, model: str, since_us: int) -> tuple[UsageRow, ...]:
                 version=row.version,
                 arm=row.arm,
                 result=row.result,
-                minute_us=row.minute_us,
+                minute_start_us=row.minute_start_us,
                 requests=row.requests,
                 rows=row.rows,
                 latency_sum_us=row.latency_sum_us,
-                latency=_from_text(row.latency_buckets),
+                latency=_from_text(row.latency_buckets_json),
             )
             for row in connection.execute(query)
         )
@@ -80,21 +85,23 @@ def last_minute_us(store: Store, model: str) -> int | None:
     """The newest minute in which `model` was asked anything; None when it never was."""
     with store.ledger.read() as connection:
         return connection.execute(
-            select(func.max(usage.c.minute_us)).where(usage.c.model == model)
+            select(func.max(request_counts.c.minute_start_us)).where(request_counts.c.model == model)
         ).scalar_one_or_none()
 
 
 def first_minute_us(connection: Connection, model: str) -> int | None:
     """The minute in which `model` was first asked anything, as the caller's transaction sees it; None when it never was."""
     return connection.execute(
-        select(func.min(usage.c.minute_us)).where(usage.c.model == model)
+        select(func.min(request_counts.c.minute_start_us)).where(request_counts.c.model == model)
     ).scalar_one_or_none()
 
 
 def requests_between(connection: Connection, model: str, from_us: int, to_us: int) -> int:
     """How many requests of `model` came in the minutes from `from_us` to before `to_us`, answered or not."""
-    query = select(func.coalesce(func.sum(usage.c.requests), 0)).where(
-        usage.c.model == model, usage.c.minute_us >= from_us, usage.c.minute_us < to_us
+    query = select(func.coalesce(func.sum(request_counts.c.requests), 0)).where(
+        request_counts.c.model == model,
+        request_counts.c.minute_start_us >= from_us,
+        request_counts.c.minute_start_us < to_us,
     )
     return int(connection.execute(query).scalar_one())
 
@@ -102,9 +109,9 @@ def requests_between(connection: Connection, model: str, from_us: int, to_us: in
 def requests_by_version(store: Store, model: str) -> dict[str, int]:
     """How many requests each version of `model` has taken since the ledger began, answered or not."""
     query = (
-        select(usage.c.version, func.sum(usage.c.requests))
-        .where(usage.c.model == model)
-        .group_by(usage.c.version)
+        select(request_counts.c.version, func.sum(request_counts.c.requests))
+        .where(request_counts.c.model == model)
+        .group_by(request_counts.c.version)
     )
     with store.ledger.read() as connection:
         return {version: int(requests) for version, requests in connection.execute(query) if version}
@@ -113,9 +120,9 @@ def requests_by_version(store: Store, model: str) -> dict[str, int]:
 def answered_rows(store: Store, model: str) -> dict[str, int]:
     """How many rows each version of `model` has answered since the ledger began."""
     query = (
-        select(usage.c.version, func.sum(usage.c.rows))
-        .where(usage.c.model == model)
-        .group_by(usage.c.version)
+        select(request_counts.c.version, func.sum(request_counts.c.rows))
+        .where(request_counts.c.model == model)
+        .group_by(request_counts.c.version)
     )
     with store.ledger.read() as connection:
         return {version: int(rows) for version, rows in connection.execute(query) if version}

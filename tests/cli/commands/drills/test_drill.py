@@ -73,7 +73,7 @@ def test_every_drill_but_the_one_that_needs_a_server_passes(shell: Shell) -> Non
         "bad-push": "pass",
     }, found
     assert found["roll-back"]["explanation"] == "no server answers, so nothing was drilled"
-    assert found["restore"]["expires_us"] - found["restore"]["ended_us"] == 3 * 86_400_000_000
+    assert found["restore"]["expires_at_us"] - found["restore"]["ended_at_us"] == 3 * 86_400_000_000
     status = shell("status")
     assert "restore ready until 20" in status
     assert "never drilled: roll-back;" in status

@@ -83,7 +83,7 @@ def canary(postgres: Postgres, tmp_path: Path) -> Iterator[tuple[World, Served]]
 
 def _keeps(world: World, number: int) -> bool:
     path = world.root / "serve" / MODEL / "plan.json"
-    return path.exists() and json.loads(path.read_text())["kept"].get("rollout") == number
+    return path.exists() and json.loads(path.read_text())["kept"].get("rollout_id") == number
 
 
 def _now_us() -> int:
@@ -139,7 +139,7 @@ def test_a_stopped_postgresql_does_not_keep_a_roll_back_waiting(
     assert "without the ledger: bad" in row.reason
     plan = traffic_plans.newest(world.store, MODEL)
     assert plan is not None
-    served.wait(lambda status: status["plan"] == plan.plan and not status["aborts"])
+    served.wait(lambda status: status["plan"] == plan.plan_id and not status["aborts"])
     assert aborts.stamp(world.root / "serve" / MODEL) is None
     assert _loop_once(world) == []
 
@@ -188,11 +188,11 @@ def test_the_ledger_learns_of_an_abort_in_every_state(
     plan = world.plan()
     assert plan is not None
     directory = aborts.directory_of(tmp_path, rollout_world.MODEL)
-    aborts.add(directory, Abort(bad, plan.plan, number, "bad", "bea", world.tick()))
+    aborts.add(directory, Abort(bad, plan.plan_id, number, "bad", "bea", world.tick()))
     abort_sync.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick())
     row, plan = world.row(), world.plan()
     assert plan is not None
-    assert (row.rollout, row.state) == (number, ends)
+    assert (row.rollout_id, row.state) == (number, ends)
     assert plan.champion == good
     assert bad not in plan.versions()
     with world.store.ledger.read() as connection:
@@ -209,7 +209,7 @@ def test_a_newer_rollout_is_not_touched_by_an_old_abort(tmp_path: Path) -> None:
     plan = world.plan()
     assert plan is not None
     directory = aborts.directory_of(tmp_path, rollout_world.MODEL)
-    aborts.add(directory, Abort(bad, plan.plan, plan.rollout or 0, "bad", "bea", world.tick()))
+    aborts.add(directory, Abort(bad, plan.plan_id, plan.rollout_id or 0, "bad", "bea", world.tick()))
     world.begin(bad)
     assert abort_sync.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
     assert world.row().state is State.PENDING
@@ -225,7 +225,7 @@ def test_an_abort_of_before_does_not_take_back_what_was_proved_since(tmp_path: P
     plan = world.plan()
     assert plan is not None
     directory = aborts.directory_of(tmp_path, rollout_world.MODEL)
-    aborts.add(directory, Abort(again, plan.plan, world.row().rollout, "bad", "bea", world.tick()))
+    aborts.add(directory, Abort(again, plan.plan_id, world.row().rollout_id, "bad", "bea", world.tick()))
     world.promote(again)
     world.begin(third)
     world.champion_answers()
@@ -243,7 +243,7 @@ def test_a_champion_that_was_aborted_during_a_canary_is_no_refuge(tmp_path: Path
     first, bad, third = (world.add_version() for _ in range(3))
     world.promote(first)
     world.promote(bad)
-    promotion = world.row().rollout
+    promotion = world.row().rollout_id
     world.begin(third)
     world.champion_answers()
     world.reconcile()
@@ -251,7 +251,7 @@ def test_a_champion_that_was_aborted_during_a_canary_is_no_refuge(tmp_path: Path
     assert plan is not None
     assert (plan.champion, plan.challenger, plan.previous) == (bad, third, first)
     directory = aborts.directory_of(tmp_path, rollout_world.MODEL)
-    aborts.add(directory, Abort(bad, plan.plan, world.row().rollout, "bad", "bea", world.tick()))
+    aborts.add(directory, Abort(bad, plan.plan_id, world.row().rollout_id, "bad", "bea", world.tick()))
     assert len(abort_sync.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick())) == 1
     plan = world.plan()
     assert plan is not None
@@ -267,7 +267,7 @@ def test_a_champion_that_was_aborted_during_a_canary_is_no_refuge(tmp_path: Path
 
 
 def test_of_a_stranger_server_only_whole_aborts_are_read() -> None:
-    abort = {"version": "v1", "plan": 1, "rollout": 1, "reason": "r", "actor": "a", "at_us": 1}
-    status = {"aborts": [abort, {**abort, "plan": "1"}, {**abort, "more": 1}, {"version": "v1"}, 7]}
+    abort = {"version": "v1", "plan_id": 1, "rollout_id": 1, "reason": "r", "actor": "a", "at_us": 1}
+    status = {"aborts": [abort, {**abort, "plan_id": "1"}, {**abort, "more": 1}, {"version": "v1"}, 7]}
     assert len(abort_sync.read(status)) == 1
     assert abort_sync.read({}) == []

@@ -78,7 +78,7 @@ def test_a_rollout_is_shown_held_and_let_go_on(story, shell):
     story.step()
     story.minutes(1)
     shown = shell.json("rollout", "status")["progress"]
-    assert (shown["state"], shown["share_ppm"], shown["watch_until_us"]) == ("canary", 100_000, None)
+    assert (shown["state"], shown["share_ppm"], shown["bake_until_us"]) == ("canary", 100_000, None)
     errors = shown["metrics"][0]
     assert (errors["metric"], errors["needed"], errors["difference"]) == ("errors", 20, "odds ratio")
     words = shell("rollout", "status")

@@ -278,13 +278,13 @@ def _promote(world: World, champion: str, challenger: str) -> None:
     with world.store.ledger.write() as connection:
         made = connection.execute(
             insert(schema.rollouts).values(
-                model=MODEL, challenger=challenger, champion=champion, state="promoted", step=0, policy=Canary().to_json(),
-                started_us=1, step_started_us=1, changed_us=1, reason="test", actor="test",
+                model=MODEL, challenger=challenger, champion=champion, state="promoted", step=0, policy_json=Canary().to_json(),
+                started_at_us=1, step_started_at_us=1, changed_at_us=1, reason="test", actor="test",
             )
         )  # fmt: skip
         number = made.inserted_primary_key[0]
         traffic_plans.append(
-            connection, model=MODEL, champion=challenger, previous=champion, rollout=number, now_us=1
+            connection, model=MODEL, champion=challenger, previous=champion, rollout_id=number, now_us=1
         )
 
 

@@ -104,7 +104,8 @@ def _promote(world: World) -> None:
         number = connection.execute(
             insert(schema.rollouts).values(
                 model=MODEL, challenger=world.names["half"], champion=world.names["tenth"], state="promoted", step=0,
-                policy=Canary().to_json(), started_us=1, step_started_us=1, changed_us=1, reason="test", actor="test",
+                policy_json=Canary().to_json(), started_at_us=1, step_started_at_us=1, changed_at_us=1,
+                reason="test", actor="test",
             )
         ).inserted_primary_key[0]  # fmt: skip
         traffic_plans.append(
@@ -112,7 +113,7 @@ def _promote(world: World) -> None:
             model=MODEL,
             champion=world.names["half"],
             previous=world.names["tenth"],
-            rollout=number,
+            rollout_id=number,
             now_us=1,
         )
 

@@ -41,7 +41,7 @@ from holdfast.rollout.model.drills import DrillKind, Standing
 
 POLICY = Canary(units_per_step=100, labels_per_step=20, timeout=timedelta(hours=1))
 HOUR_US = 3_600_000_000
-RUNNING = RolloutState("v2", "v1", "v1", State.CANARY, 0, POLICY, step_started_us=0, plan=7)
+RUNNING = RolloutState("v2", "v1", "v1", State.CANARY, 0, POLICY, step_started_at_us=0, plan_id=7)
 
 
 def evidence(

@@ -185,7 +185,7 @@ def test_hours_meet_their_likes_and_no_stretch_is_used_twice() -> None:
     state = begin_rate(POLICY, switched_us)
     assert state is not None
     used: list[int] = []
-    while (due := next_stretches(state, history_us=0, known_us=switched_us + 3 * DAY_US)) is not None:
+    while (due := next_stretches(state, history_us=0, known_at_us=switched_us + 3 * DAY_US)) is not None:
         assert (due.after_us - due.before_us) % DAY_US == 0
         assert due.before_us + due.us <= switched_us <= due.after_us
         used += range(due.before_us, due.before_us + due.us, MINUTE_US)
@@ -197,14 +197,14 @@ def test_hours_meet_their_likes_and_no_stretch_is_used_twice() -> None:
 def test_a_young_model_is_compared_with_the_hour_before_the_switch() -> None:
     state = begin_rate(POLICY, 5 * HOUR_US)
     assert state is not None
-    known_us, history_us = 9 * HOUR_US, 4 * HOUR_US + HOUR_US // 2
-    assert next_stretches(state, history_us=history_us, known_us=known_us) is None  # it is not that old
-    due = next_stretches(state, history_us=3 * HOUR_US, known_us=known_us)
+    known_at_us, history_us = 9 * HOUR_US, 4 * HOUR_US + HOUR_US // 2
+    assert next_stretches(state, history_us=history_us, known_at_us=known_at_us) is None  # it is not that old
+    due = next_stretches(state, history_us=3 * HOUR_US, known_at_us=known_at_us)
     assert due is not None
     assert (due.before_us, due.after_us, due.us) == (4 * HOUR_US, 5 * HOUR_US, HOUR_US)
     state = fold_rate(state, due, after=10, before=1000)
     assert state.is_harmful
-    assert next_stretches(state, history_us=3 * HOUR_US, known_us=known_us) is None
+    assert next_stretches(state, history_us=3 * HOUR_US, known_at_us=known_at_us) is None
     assert "times that before the switch (10 requests after, 1000 in as long before" in rate_in_words(state)
 
 

@@ -107,15 +107,15 @@ def canary(world: dict[str, float], policy: Canary, seed: int) -> list[Look]:
             states = freeze_levels(begin_step(states), policy)
         if at == 30:
             states = begin_bake(states, policy)
-        minute_us = at // 2 * MINUTE_US
+        minute_start_us = at // 2 * MINUTE_US
         late = at >= 20 and at % 7 == 0
         share = 0.3 if at < 20 or late else 1.0
-        states = fold_requests(states, window(rng, world, share, at), minute_us)
+        states = fold_requests(states, window(rng, world, share, at), minute_start_us)
         mean = 0.8 - (world["later"] if at >= 30 else 0.0)
         ours = scores(rng, mean - world["loss"], rng.randrange(40))
         theirs = scores(rng, mean, rng.randrange(60)) if share < 1.0 else []
         states = tuple(
-            fold_scores(state, ours, theirs, minute_us, since_us=at % 3 * HOUR_US)
+            fold_scores(state, ours, theirs, minute_start_us, since_us=at % 3 * HOUR_US)
             if state.metric == "quality"
             else state
             for state in states
@@ -163,7 +163,7 @@ def rates(factor: float, policy: Canary) -> list[Look]:
     state, looks, rng = begin_rate(policy, 9 * DAY_US + 1), [], Random(4)
     assert state is not None
     for _ in range(30):
-        due = next_stretches(state, history_us=0, known_us=11 * DAY_US)
+        due = next_stretches(state, history_us=0, known_at_us=11 * DAY_US)
         assert due is not None
         state = fold_rate(
             state, due, after=int(factor * (500 + rng.randrange(90))), before=500 + rng.randrange(90)

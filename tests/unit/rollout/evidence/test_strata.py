@@ -28,9 +28,9 @@ def dumped(seed: int, *, loss: float) -> MetricState:
     """A canary of 16 hours at 120 labels an hour: 2 % until half past eight, then 50 %, while a storm takes 0.15 of every
     score; all labels come in two joins at the end, those that are quick to come first."""
     rng = np.random.default_rng(seed)
-    changed_us = 8 * STRATUM_US + STRATUM_US // 2
+    changed_at_us = 8 * STRATUM_US + STRATUM_US // 2
     at_us = np.sort(rng.integers(0, 16 * STRATUM_US, 16 * 120))
-    late = at_us >= changed_us
+    late = at_us >= changed_at_us
     ours = rng.random(at_us.size) < np.where(late, 0.5, 0.02)
     mean = 0.9 - 0.15 * late - 0.02 * np.sin(at_us / STRATUM_US) - loss * ours
     scores = np.clip(rng.normal(mean, 0.1), 0.0, 1.0)
@@ -43,7 +43,7 @@ def dumped(seed: int, *, loss: float) -> MetricState:
             )
             for at in np.flatnonzero(joined)
         ]  # fmt: skip
-        for each in stratified(answers, [changed_us]):
+        for each in stratified(answers, [changed_at_us]):
             state = fold_scores(state, each.challenger, each.champion, since_us=each.since_us)
     return state
 

@@ -47,8 +47,8 @@ def plans(draw: st.DrawFn) -> TrafficPlan:
 aborts = st.builds(
     Abort,
     version=st.sampled_from(VERSIONS),
-    plan=st.integers(0, 12),
-    rollout=st.integers(0, 6),
+    plan_id=st.integers(0, 12),
+    rollout_id=st.integers(0, 6),
     reason=st.just("bad"),
     actor=st.just("ann"),
     at_us=st.integers(0, 9),
@@ -71,11 +71,11 @@ def test_no_version_that_must_not_answer_has_any_part_in_what_is_served(
         assert {each for each in in_turn if each is not None} <= forbidden | unfit
         return
     assert forbidden.isdisjoint(served.versions())
-    assert served.plan == plan.plan
+    assert served.plan_id == plan.plan_id
     assert served.champion == plan.champion or served.champion not in unfit
     if not forbidden:
         assert replace(served, previous=None, fallback=None) == replace(plan, previous=None, fallback=None)
-    if served.rollout is not None:
+    if served.rollout_id is not None:
         assert (served.champion, served.challenger) == (plan.champion, plan.challenger)
 
 
@@ -86,9 +86,9 @@ def test_an_older_desired_state_never_comes_back(abort: Abort, sequence: list[Tr
     for plan in [*sequence, *reversed(sequence)]:
         served = permitted(plan, banned([abort], plan), lambda _, __: True)
         if served is not None and abort.version in served.versions():
-            assert plan.rollout is not None
-            assert plan.rollout > abort.rollout
-            assert plan.plan > abort.plan
+            assert plan.rollout_id is not None
+            assert plan.rollout_id > abort.rollout_id
+            assert plan.plan_id > abort.plan_id
             assert is_pushed_anew(abort, plan)
 
 

@@ -79,10 +79,10 @@ def backout(
         plan = done.plan
         document |= {
             "state": done.state,
-            "backout": done.backout,
+            "backout": done.backout_id,
             "reason": done.reason,
             "actor": done.actor,
-            "asked_us": done.asked_us,
+            "requested_at_us": done.requested_at_us,
         }
         _say_done(report, done)
     else:
@@ -106,7 +106,7 @@ def backout(
 
 def _say_done(report: Report, done: backing.BackedOut) -> None:
     named = f"[bold]{escape(done.plan.feed)}/{escape(done.plan.batch)}[/]"
-    by = f"by {escape(done.actor)} at {moment(done.asked_us)}: {escape(done.reason)}"
+    by = f"by {escape(done.actor)} at {moment(done.requested_at_us)}: {escape(done.reason)}"
     match done.state:
         case "backed_out":
             report.say(f"[green]ok[/] {named} is backed out")
@@ -143,13 +143,13 @@ def _rebuild(report: Report, loaded: Project, store: Store, declaration: Path | 
             now_us=now_us(),
             trial=lambda version: try_when_due(loaded, declaration, version),
         )
-    if made.rollout is None:
+    if made.rollout_id is None:
         report.say(
             f"{made.version} is {made.state}: it is not rolled out; holdfast qualify {made.version} says why"
         )
     else:
         report.say(
-            f"[green]ok[/] {made.version} from snapshot {made.snapshot}: rollout {made.rollout} has begun"
+            f"[green]ok[/] {made.version} from snapshot {made.snapshot}: rollout {made.rollout_id} has begun"
         )
     return made.as_dict()
 

@@ -79,7 +79,7 @@ def list_(
         "Snapshots",
         ["snapshot", "made", "tables", "rows", ""],
         [
-            (row.snapshot, moment(row.created_us), row.tables, row.rows, "tainted" if row.tainted else "")
+            (row.snapshot, moment(row.created_at_us), row.tables, row.rows, "tainted" if row.tainted else "")
             for row in found.rows
         ],
     )
@@ -102,7 +102,7 @@ def show(
     _say_snapshot(report, snapshot)
     for selection in kept:
         report.say(
-            f"selection with seed {selection.seed}: {selection.rows_taken:,} of {selection.rows_found:,} rows teach"
+            f"selection with seed {selection.seed}: {selection.rows_selected:,} of {selection.rows_total:,} rows teach"
         )
         _say_left_out(report, selection.counts)
         _say_slices(report, selection.slices)
@@ -177,7 +177,7 @@ def export(
 
 def _say_snapshot(report: Report, snapshot: Snapshot) -> None:
     report.say(
-        f"snapshot [bold]{snapshot.snapshot}[/] of table version {snapshot.table_version}, {moment(snapshot.created_us)}"
+        f"snapshot [bold]{snapshot.snapshot}[/] of table version {snapshot.table_version}, {moment(snapshot.created_at_us)}"
     )
     report.table(
         "Tables", ["table", "rows", "files"], [(cut.table, cut.rows, cut.files) for cut in snapshot.tables]

@@ -110,7 +110,7 @@ def _say(report: Report, found: Drill) -> None:
     colour = _COLOURS[found.verdict]
     report.say(f"[{colour}]{found.verdict:<12}[/] [bold]{found.kind}[/]: {escape(found.explanation)}")
     if found.verdict is Verdict.PASS:
-        report.say(f"             {found.kind} ready until {moment(found.expires_us)}")
+        report.say(f"             {found.kind} ready until {moment(found.expires_at_us)}")
 
 
 def _plain(found: Drill) -> dict[str, object]:
@@ -118,11 +118,11 @@ def _plain(found: Drill) -> dict[str, object]:
         "drill",
         "kind",
         "verdict",
-        "took_us",
+        "measured_duration_us",
         "explanation",
         "actor",
-        "started_us",
-        "ended_us",
-        "expires_us",
+        "started_at_us",
+        "ended_at_us",
+        "expires_at_us",
     )
     return {name: getattr(found, name) for name in names} | {"evidence": dict(found.evidence)}

@@ -107,8 +107,10 @@ def history(
         one, other = (kept.get(before.contract_hash) if before else None), kept.get(use.contract_hash)
         kind = "-" if not follows else "not kept"
         if follows and one and other:
-            kind = str(compare(Contract.from_json(one.contract), Contract.from_json(other.contract)).kind)
-        since = moment(other.first_us if other else None)
+            kind = str(
+                compare(Contract.from_json(one.contract_json), Contract.from_json(other.contract_json)).kind
+            )
+        since = moment(other.first_used_at_us if other else None)
         lines.append((use.feed, use.contract_hash[:12], since, use.batches, use.rows_loaded, kind))
     heads = ("feed", "contract", "first used", "batches", "rows", "change")
     report.table("Contracts", heads, lines)

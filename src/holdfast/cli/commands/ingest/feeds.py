@@ -68,7 +68,7 @@ def feeds(
                 each.totals.batches if each.totals else 0,
                 each.totals.rows_loaded if each.totals else 0,
                 each.totals.rows_quarantined if each.totals else 0,
-                _minute(each.totals.event_high_us if each.totals else None),
+                _minute(each.totals.event_time_max_us if each.totals else None),
             )
             for each in found
         ],
@@ -81,7 +81,7 @@ def feeds(
             report.say(f"[yellow]violations[/] {each.feed}: {told}; holdfast feeds {each.feed} tells them")
         if each.state not in (None, State.FLOWING):
             report.say(
-                f"[{_COLOURS[each.state]}]{each.state}[/] {each.feed} since {moment(each.changed_us)}: {escape(each.reason)}"
+                f"[{_COLOURS[each.state]}]{each.state}[/] {each.feed} since {moment(each.changed_at_us)}: {escape(each.reason)}"
             )
         if each.adopted:
             report.say(
@@ -113,9 +113,9 @@ def _list_batches(report: Report, project: Project, feed: str | None, limit: int
                 row.batch,
                 row.rows_loaded,
                 row.rows_quarantined,
-                _minute(row.event_low_us),
-                _minute(row.event_high_us),
-                _minute(row.loaded_us),
+                _minute(row.event_time_min_us),
+                _minute(row.event_time_max_us),
+                _minute(row.loaded_at_us),
             )
             for row in found.rows
         ],

@@ -47,13 +47,13 @@ def audit(
         after = f" after event {since}" if since else ""
         report.say(f"[green]ok[/] {counted(found.chain.events, 'event')}{after}, one unbroken chain")
         if kept is not None:
-            report.say(f"the head that was kept, event {kept.event}, stands")
+            report.say(f"the head that was kept, event {kept.event_id}, stands")
         report.say(f"head {found.chain.head or 'none: nothing was told yet'}")
     for trouble in found.troubles:
         report.say(f"[red]broken[/] {escape(trouble)}")
     if not found.clean and found.chain.head is not None:
         report.say(
-            f"up to event {found.chain.head.event} the chain holds; next: [cyan]holdfast restore BACKUP[/]"
+            f"up to event {found.chain.head.event_id} the chain holds; next: [cyan]holdfast restore BACKUP[/]"
         )
     report.result(document)
     if not found.clean:

@@ -65,7 +65,7 @@ def events(
 def _plain(store: Store, last: int) -> tuple[int, list[dict[str, Any]]]:
     with store.ledger.read() as connection:
         found = story.since(connection, last, limit=_AT_ONCE)
-    return (found[-1].event if found else last), [asdict(each) for each in found]
+    return (found[-1].event_id if found else last), [asdict(each) for each in found]
 
 
 def _print(report: Report, event: dict[str, Any], *, as_lines: bool) -> None:

@@ -36,7 +36,7 @@ def explain(
     report = Report(as_json=as_json)
     loaded = Project.load(project, declaration)
     store = loaded.store()
-    number = rollout or rollouts.newest(store, loaded.model.name).rollout
+    number = rollout or rollouts.newest(store, loaded.model.name).rollout_id
     story = told(store, number)
     _print(report, story)
     report.result(story.as_dict())
@@ -46,7 +46,7 @@ def _print(report: Report, story: Story) -> None:
     row, policy = story.rollout, story.policy
     against = f"against {row.champion}" if row.champion else "the first version"
     report.say(
-        f"[bold]rollout {row.rollout}[/] of {row.model}: {row.challenger}, {against}; it is [bold]{row.state}[/]"
+        f"[bold]rollout {row.rollout_id}[/] of {row.model}: {row.challenger}, {against}; it is [bold]{row.state}[/]"
     )
     steps = ", ".join(share(each) for each in policy.shares_ppm)
     report.say(
@@ -60,7 +60,9 @@ def _print(report: Report, story: Story) -> None:
             report.say(f"  {_metric(metric)}")
     for answer in story.answers:
         if answer.verdict is not Verdict.PASS:
-            report.say(f"[yellow]hook {answer.hook}[/] before {answer.event}: {escape(answer.explanation)}")
+            report.say(
+                f"[yellow]hook {answer.webhook}[/] before {answer.event}: {escape(answer.explanation)}"
+            )
     if story.push is not None:
         report.say(f"[bold]push outcome[/] {story.push.outcome}: {escape(story.push.reason)}")
 

@@ -54,11 +54,11 @@ def _print_status(report: Report, document: dict[str, Any]) -> None:
             )
             report.say("  nothing clean can answer in its place; next: [cyan]holdfast train[/]")
     for server in document["servers"]:
-        probed_us = server["probed_us"]
-        stale = probed_us is None or now_us - probed_us > _STALE_US
+        probed_at_us = server["probed_at_us"]
+        stale = probed_at_us is None or now_us - probed_at_us > _STALE_US
         report.say(
             f"server {server['server']} at {server['address']}: {'not known' if stale else server['verdict']}, "
-            f"probed {ago(probed_us, now_us)}: {escape(server['explanation'])}"
+            f"probed {ago(probed_at_us, now_us)}: {escape(server['explanation'])}"
         )
         if stale:
             report.say("  no control loop is running; next: [cyan]holdfast up[/]")

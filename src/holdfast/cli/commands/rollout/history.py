@@ -42,7 +42,7 @@ def history(project: Directory = HERE, declaration: DeclarationFile = None, as_j
         ],
         [
             (
-                each.rollout,
+                each.rollout_id,
                 each.challenger,
                 each.champion or "-",
                 each.state,
@@ -56,7 +56,7 @@ def history(project: Directory = HERE, declaration: DeclarationFile = None, as_j
     )
     for each in found:
         by = "" if each.labelled_by == "holdfast" else f" (by {escape(each.labelled_by)})"
-        report.say(f"  {each.rollout} {each.outcome}{by}: {escape(each.reason)}")
+        report.say(f"  {each.rollout_id} {each.outcome}{by}: {escape(each.reason)}")
     totals = ledger.totals(found)
     report.say(
         f"in all {totals.pushes}: {totals.good} good, {totals.bad} bad, {totals.escaped} escaped, "

@@ -41,11 +41,11 @@ def policy(
     declared: Canary = loaded.model.rollout
     before, number = declared, None
     if against is not None:
-        before, number = Canary.from_json(rollouts.get(store, against).policy), against
+        before, number = Canary.from_json(rollouts.get(store, against).policy_json), against
     else:
         known = rollouts.of_model(store, loaded.model.name)
         if known:
-            before, number = Canary.from_json(known[0].policy), known[0].rollout
+            before, number = Canary.from_json(known[0].policy_json), known[0].rollout_id
     with report.progress("simulating the tests"):
         traffic = policy_power.measured(store, loaded.model.name, now_us=now_us())
         found = policy_power.compare(before, declared, traffic)

@@ -202,7 +202,7 @@ def _print_committed(report: Report, committed: _Committed, *, no_wait: bool) ->
         {
             "by": "ledger",
             "steps": [asdict(step) for step in result.steps],
-            "rollout": None if row is None else row.rollout,
+            "rollout": None if row is None else row.rollout_id,
             "state": None if row is None else row.state,
             "champion": None if row is None else row.champion,
             "challenger": None if row is None else row.challenger,
@@ -238,7 +238,7 @@ def _without_ledger(report: Report, settings: Settings, request: Request, why: s
     report.say(f"[yellow]{escape(why)}[/]")
     report.say(
         f"[green]decided[/] without it: {abort.version} must not answer on this machine, whatever a plan of the rollouts "
-        f"up to {abort.rollout} says"
+        f"up to {abort.rollout_id} says"
     )
     if converged is not None:
         _print_converged(report, converged)
@@ -251,7 +251,7 @@ def _without_ledger(report: Report, settings: Settings, request: Request, why: s
             "by": "servers",
             "why": why,
             "version": abort.version,
-            "rollout": abort.rollout,
+            "rollout": abort.rollout_id,
             **_as_document(converged),
         }
     )
@@ -301,8 +301,8 @@ def abort_of(kept: Kept, version: str | None, reason: str, actor: str) -> Abort:
     """Return the abort of `version`; None: of the version that a rollback would take the traffic from."""
     return Abort(
         version or target(kept.plan, kept.under_way),
-        kept.plan.plan,
-        max(kept.rollout, kept.plan.rollout or 0),
+        kept.plan.plan_id,
+        max(kept.rollout_id, kept.plan.rollout_id or 0),
         reason,
         actor,
         now_us(),

@@ -71,20 +71,20 @@ def start(
         replay_when_due(store, model, version, report)
     number = rolling.begin(store, model, version, actor=getpass.getuser(), now_us=now_us())
     edited: dict[str, Any] | None = None
-    if any(row.rollout == number for row in before):
+    if any(row.rollout_id == number for row in before):
         report.say(f"rollout {number} of {version} is under way already; nothing was changed")
     else:
         report.say(
             f"[green]ok[/] rollout {number} of {version} has begun; "
             "it goes on while `holdfast up` or `holdfast control` runs"
         )
-        edited = print_edit(report, store, model, Canary.from_json(before[0].policy)) if before else None
+        edited = print_edit(report, store, model, Canary.from_json(before[0].policy_json)) if before else None
     report.result(
         {
             "rollout": number,
             "version": version,
             "policy": edited,
-            "tested_with": None if trial is None else trial.binary,
+            "tested_with": None if trial is None else trial.runtime,
         }
     )
 
@@ -151,13 +151,13 @@ def _show(report: Report, store: Store, model: str) -> None:
         report.result({"progress": None})
         return
     report.say(
-        f"rollout {found.rollout} of [bold]{found.challenger}[/] against {found.champion or 'nothing'}"
+        f"rollout {found.rollout_id} of [bold]{found.challenger}[/] against {found.champion or 'nothing'}"
     )
     report.say(
-        f"{found.state} {ago(found.step_started_us, now).removesuffix(' ago')}: {escape(found.reason)}"
+        f"{found.state} {ago(found.step_started_at_us, now).removesuffix(' ago')}: {escape(found.reason)}"
     )
-    if found.watch_until_us is not None:
-        report.say(f"watched for {_span(found.watch_until_us - now)} more")
+    if found.bake_until_us is not None:
+        report.say(f"watched for {_span(found.bake_until_us - now)} more")
     else:
         steps = ", ".join(
             f"[bold]{share(ppm)}[/]" if step == found.step else share(ppm)

@@ -48,19 +48,19 @@ def list_(project: Directory = HERE, declaration: DeclarationFile = None, as_jso
     with store.ledger.read() as connection:
         known = runtimes.listed(connection)
         asked = pushing.current(connection, model)
-    wanted = None if asked is None else asked[1].binary
+    wanted = None if asked is None else asked[1].runtime
     running: dict[str, list[str]] = defaultdict(list)
     for server, found in running_in(store, model).items():
         running[found].append(server)
-    ids = [each.binary for each in known]
+    ids = [each.runtime for each in known]
     rows = [
         {
-            "runtime": each.binary,
-            "in_force": each.binary == wanted,
-            "servers": running.get(each.binary, []),
+            "runtime": each.runtime,
+            "in_force": each.runtime == wanted,
+            "servers": running.get(each.runtime, []),
             "command": list(each.command),
             "facts": dict(each.facts.facts),
-            "registered_us": each.registered_us,
+            "registered_at_us": each.registered_at_us,
         }
         for each in known
     ]
@@ -69,11 +69,11 @@ def list_(project: Directory = HERE, declaration: DeclarationFile = None, as_jso
         ["runtime", "in force", "servers", "command", "registered"],
         [
             (
-                each.binary,
-                "yes" if each.binary == wanted else "",
-                ", ".join(running.get(each.binary, [])),
+                each.runtime,
+                "yes" if each.runtime == wanted else "",
+                ", ".join(running.get(each.runtime, [])),
                 " ".join(each.command),
-                moment(each.registered_us),
+                moment(each.registered_at_us),
             )
             for each in known
         ],
@@ -143,7 +143,7 @@ def compare(
         {
             "runtime": name,
             "version": found.version,
-            "serving_config": found.configuration,
+            "serving_config": found.serving_config,
             "verdict": str(found.verdict),
             "explanation": found.explanation,
         }
@@ -176,7 +176,7 @@ def use(
     name = name_lookup.binary(store, name)
     present = serving(loaded)
     plan = traffic_plans.newest(store, model)
-    if name != present.binary:
+    if name != present.runtime:
         for version in pushing.to_try(store, model, name):
             trying(report, loaded, declaration, name, version)
     registered = servers.registered(store, model)

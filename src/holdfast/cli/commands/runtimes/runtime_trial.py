@@ -64,7 +64,7 @@ def serving(loaded: Project) -> BinaryRow:
     with store.ledger.write() as connection:
         runtimes.register(connection, own.facts, OWN, now_us=now_us())
         asked = pushing.current(connection, model)
-        known = {each.binary: each for each in runtimes.listed(connection)}
+        known = {each.runtime: each for each in runtimes.listed(connection)}
     if asked is not None:
         return asked[1]
     found = sorted(set(running_in(store, model).values())) or [own.facts.id]
@@ -107,16 +107,16 @@ def _beside(loaded: Project, store: Store, candidate: BinaryRow, version: str) -
     """The command whose answers `candidate` must give too: of what serves; where that is the candidate itself, of what the
     version passed with before and can be started here, else of this binary."""
     present = serving(loaded)
-    if present.binary != candidate.binary:
+    if present.runtime != candidate.runtime:
         return present.command or OWN
     with store.ledger.read() as connection:
         known = [runtimes.get(connection, each) for each in runtimes.passed(connection, version)]
-    others = [each.command for each in known if each.binary != candidate.binary and each.command]
+    others = [each.command for each in known if each.runtime != candidate.runtime and each.command]
     return next((each for each in others if shutil.which(each[0])), OWN)
 
 
 def _say(report: Report, found: Release) -> None:
     colour = "green" if found.verdict is Verdict.PASS else "red"
     report.say(
-        f"[{colour}]{found.verdict}[/] {found.version} with {found.binary}: {escape(found.explanation)}"
+        f"[{colour}]{found.verdict}[/] {found.version} with {found.runtime}: {escape(found.explanation)}"
     )

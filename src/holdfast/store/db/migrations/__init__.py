@@ -1,3 +1,1 @@
-"""The ledger's way from any earlier release to this one: Alembic revisions, one file each, run by
-`store/db/migrate.py`.
-"""
+"""The ledger's migrations: Alembic revisions, one file each, run by `store/db/migrate.py`."""

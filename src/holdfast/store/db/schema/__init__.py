@@ -1,89 +1,86 @@
-"""The ledger's tables. What must always hold is a CHECK or a unique index here, so that no code path can break it.
+"""Tables of the ledger. Invariants are CHECKs and unique indexes, so that no code path can break them.
 
-Times are UTC, in microseconds since 1970 (`*_us`): both databases compare and index them alike, and nothing is lost
-in a round trip. Names that end in `_ppm` are parts per million. Tables lie here by subject; whoever needs one takes it
-from this package, so that importing any of them fills `METADATA` with all. The functions for rows of x are in `store/x.py`.
+Timestamps are UTC in microseconds since 1970 (`*_at_us`), lengths are microseconds (`*_duration_us`), shares are parts per
+million (`*_ppm`), and JSON columns end in `_json`. Keys that the ledger numbers end in `_id`; names given outside (feed,
+batch, model, version) do not. Import tables from this package: then `METADATA` holds all of them.
 """
 
 from __future__ import annotations
 
-from holdfast.store.db.schema.admission import admissions, contracts, feeds, load_references, violations
+from holdfast.store.db.schema.admission import admissions, batch_references, contracts, feeds, violations
 from holdfast.store.db.schema.backout import backout_batches, backouts, taints
-from holdfast.store.db.schema.catalog import batches, file_batches, files, table_versions
-from holdfast.store.db.schema.events import events, followers, leases
+from holdfast.store.db.schema.catalog import batches, file_row_groups, files, table_versions
+from holdfast.store.db.schema.events import event_cursors, events, leases
 from holdfast.store.db.schema.metadata import METADATA
 from holdfast.store.db.schema.online import online_definitions, online_features
 from holdfast.store.db.schema.rollout import (
-    binaries,
-    configurations,
+    compatibility_tests,
     decisions,
     drills,
     gate_results,
-    hook_answers,
-    hooks,
     pushes,
-    releases,
     rollout_evidence,
     rollouts,
+    runtimes,
+    serving_configs,
     traffic_plans,
     versions,
+    webhook_responses,
+    webhooks,
 )
 from holdfast.store.db.schema.snapshots import (
-    let_go,
     selections,
     snapshot_held_back,
     snapshot_slices,
     snapshot_tables,
     snapshots,
+    vacuumed_snapshots,
 )
 from holdfast.store.db.schema.telemetry import (
-    asked,
     labels,
+    log_positions,
     outcomes,
     prediction_files,
     probes,
-    segments,
+    request_counts,
     servers,
     shadow_files,
-    usage,
+    traffic_comparisons,
 )
 
 __all__ = [
     "METADATA",
     "admissions",
-    "asked",
     "backout_batches",
     "backouts",
+    "batch_references",
     "batches",
-    "binaries",
-    "configurations",
+    "compatibility_tests",
     "contracts",
     "decisions",
     "drills",
+    "event_cursors",
     "events",
     "feeds",
-    "file_batches",
+    "file_row_groups",
     "files",
-    "followers",
     "gate_results",
-    "hook_answers",
-    "hooks",
     "labels",
     "leases",
-    "let_go",
-    "load_references",
+    "log_positions",
     "online_definitions",
     "online_features",
     "outcomes",
     "prediction_files",
     "probes",
     "pushes",
-    "releases",
+    "request_counts",
     "rollout_evidence",
     "rollouts",
-    "segments",
+    "runtimes",
     "selections",
     "servers",
+    "serving_configs",
     "shadow_files",
     "snapshot_held_back",
     "snapshot_slices",
@@ -91,8 +88,11 @@ __all__ = [
     "snapshots",
     "table_versions",
     "taints",
+    "traffic_comparisons",
     "traffic_plans",
-    "usage",
+    "vacuumed_snapshots",
     "versions",
     "violations",
+    "webhook_responses",
+    "webhooks",
 ]

@@ -1,4 +1,4 @@
-"""The one `METADATA` of the ledger, and what tables of several subjects share."""
+"""The `METADATA` of the ledger, and helpers of its tables."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ SERIAL: Final = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def one_of(column: str, values: type[StrEnum] | tuple[str, ...]) -> CheckConstraint:
-    """A CHECK that `column` holds one of `values`; it is named `<column>_known`."""
+    """Return a CHECK, named `<column>_known`, that `column` holds one of `values`."""
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")

@@ -1,4 +1,4 @@
-"""Point-in-time aggregates as servers read them."""
+"""Tables of online features: point-in-time aggregates for servers."""
 
 from __future__ import annotations
 
@@ -11,28 +11,37 @@ online_features = Table(
     "online_features",
     METADATA,
     Column(
-        "aggregate", String(80), primary_key=True, comment="<name>.<12 digits of its definition's SHA-256>"
+        "aggregate",
+        String(80),
+        primary_key=True,
+        comment="<name>.<first 12 digits of its definition's SHA-256>.",
     ),
-    Column("entity", String(255), primary_key=True),
-    Column("known_us", BigInteger, primary_key=True, comment="the moment from which this value was known"),
-    Column("value", Double, nullable=True, comment="null where the rows behind it were backed out"),
-    Column("table_version", SERIAL, ForeignKey(table_versions.c.table_version), nullable=False),
-    Index("ix_online_features_aggregate_table_version", "aggregate", "table_version"),
-    comment="Point-in-time aggregates as servers read them: the newest row known by the request's time.",
-)
-
-online_definitions = Table(
-    "online_definitions",
-    METADATA,
-    Column("aggregate", String(80), primary_key=True, comment="as in online_features"),
-    Column("feed", String(63), nullable=False, index=True),
-    Column("definition", Text, nullable=False, comment="the declaration as canonical JSON"),
+    Column("entity", String(255), primary_key=True, comment="Value of the aggregate's key."),
+    Column("known_at_us", BigInteger, primary_key=True, comment="From when this value was known."),
+    Column("value", Double, nullable=True, comment="The value; null if its rows were backed out."),
     Column(
         "table_version",
         SERIAL,
         ForeignKey(table_versions.c.table_version),
         nullable=False,
-        comment="up to here every row of the feed is in the values",
+        comment="Table version that wrote it.",
     ),
-    comment="Aggregates whose values are kept up to date, so that a version finds those of its own definition.",
+    Index("ix_online_features_aggregate_table_version", "aggregate", "table_version"),
+    comment="Values of aggregates. A server reads the newest row known at the request's time.",
+)
+
+online_definitions = Table(
+    "online_definitions",
+    METADATA,
+    Column("aggregate", String(80), primary_key=True, comment="As in online_features."),
+    Column("feed", String(63), nullable=False, index=True, comment="Feed whose rows it aggregates."),
+    Column("definition_json", Text, nullable=False, comment="Declaration of the aggregate, canonical JSON."),
+    Column(
+        "table_version",
+        SERIAL,
+        ForeignKey(table_versions.c.table_version),
+        nullable=False,
+        comment="Table version up to which the values are complete.",
+    ),
+    comment="Aggregates whose values are kept up to date.",
 )

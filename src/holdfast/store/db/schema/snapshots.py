@@ -1,4 +1,4 @@
-"""Snapshots: which cut of the tables each names, what it leaves out, and which of its rows teach."""
+"""Tables of snapshots: their table version, the loads that they exclude, and their selections."""
 
 from __future__ import annotations
 
@@ -20,65 +20,87 @@ from holdfast.store.db.schema.metadata import METADATA, SERIAL
 snapshots = Table(
     "snapshots",
     METADATA,
-    Column("snapshot", String(32), primary_key=True),
-    Column("table_version", SERIAL, ForeignKey(table_versions.c.table_version), nullable=False),
-    Column("contract_hash", String(64), nullable=False),
-    Column("created_us", BigInteger, nullable=False),
+    Column("snapshot", String(32), primary_key=True, comment="Name, with a digest of its content."),
+    Column(
+        "table_version",
+        SERIAL,
+        ForeignKey(table_versions.c.table_version),
+        nullable=False,
+        comment="Version of the tables that it reads.",
+    ),
+    Column("contract_hash", String(64), nullable=False, comment="Contract of the model's feed."),
+    Column("created_at_us", BigInteger, nullable=False, comment="When it was created."),
     Index("ix_snapshots_table_version", "table_version"),
-    comment="A named cut: exact versions of every table that it reads. Nothing trains on 'latest'.",
+    comment="Named, immutable versions of the tables. Training always reads a snapshot.",
 )
 
 snapshot_tables = Table(
     "snapshot_tables",
     METADATA,
-    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
-    Column("table_name", String(63), primary_key=True),
-    Column("rows", BigInteger, nullable=False),
-    Column("files", Integer, nullable=False),
+    Column(
+        "snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True, comment="The snapshot."
+    ),
+    Column("table_name", String(63), primary_key=True, comment="Table that it reads."),
+    Column("rows", BigInteger, nullable=False, comment="Rows of the table in the snapshot."),
+    Column("files", Integer, nullable=False, comment="Files of the table in the snapshot."),
+    comment="Size of each table in a snapshot.",
 )
 
-let_go = Table(
-    "let_go",
+vacuumed_snapshots = Table(
+    "vacuumed_snapshots",
     METADATA,
-    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
-    Column("at_us", BigInteger, nullable=False),
-    comment="Snapshots of which a vacuum removed files: what was in them is known, but cannot be read any more.",
+    Column(
+        "snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True, comment="The snapshot."
+    ),
+    Column("vacuumed_at_us", BigInteger, nullable=False, comment="When its first file was removed."),
+    comment="Snapshots that lost files to a vacuum: their contents are known but can no longer be read.",
 )
 
 snapshot_held_back = Table(
     "snapshot_held_back",
     METADATA,
-    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
-    Column("feed", String(63), primary_key=True),
-    Column("batch", String(63), primary_key=True),
-    Column("epoch", Integer, primary_key=True),
+    Column(
+        "snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True, comment="The snapshot."
+    ),
+    Column("feed", String(63), primary_key=True, comment="Feed of the load."),
+    Column("batch", String(63), primary_key=True, comment="Batch of the load."),
+    Column("epoch", Integer, primary_key=True, comment="Epoch of the load."),
     ForeignKeyConstraint(["feed", "batch", "epoch"], ["batches.feed", "batches.batch", "batches.epoch"]),
-    comment="Loads that a snapshot leaves out, because another feed of their group has not delivered that batch yet.",
+    comment="Loads excluded from a snapshot, because another feed of their group had not delivered the batch.",
 )
 
 snapshot_slices = Table(
     "snapshot_slices",
     METADATA,
-    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
-    Column("selection_hash", String(64), primary_key=True),
-    Column("column_name", String(63), primary_key=True),
-    Column("value", String(255), primary_key=True),
-    Column("rows_found", BigInteger, nullable=False),
-    Column("rows_taken", BigInteger, nullable=False),
-    comment="How many rows of each slice a snapshot has, and how many its quotas and caps let through.",
+    Column(
+        "snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True, comment="The snapshot."
+    ),
+    Column("selection_hash", String(64), primary_key=True, comment="As in selections."),
+    Column("column_name", String(63), primary_key=True, comment="Column that is sliced by."),
+    Column("value", String(255), primary_key=True, comment="Value of the slice."),
+    Column("rows_total", BigInteger, nullable=False, comment="Rows of the slice in the snapshot."),
+    Column("rows_selected", BigInteger, nullable=False, comment="Rows left after quotas and caps."),
+    comment="Rows of each slice before and after selection.",
 )
 
 selections = Table(
     "selections",
     METADATA,
-    Column("snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True),
-    Column("selection_hash", String(64), primary_key=True, comment="SHA-256 of selection and seed"),
-    Column("seed", BigInteger, nullable=False),
-    Column("selection", Text, nullable=False, comment="filters, quotas, caps and weights, canonical JSON"),
     Column(
-        "counts", Text, nullable=False, comment="rows that each filter, cap and rule struck, canonical JSON"
+        "snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True, comment="The snapshot."
     ),
-    Column("rows_found", BigInteger, nullable=False),
-    Column("rows_taken", BigInteger, nullable=False),
-    comment="Which rows of a snapshot teach. The same snapshot and selection give the same rows, bit for bit.",
+    Column("selection_hash", String(64), primary_key=True, comment="SHA-256 of selection and seed."),
+    Column("seed", BigInteger, nullable=False, comment="Seed of the random choice."),
+    Column(
+        "selection_json", Text, nullable=False, comment="Filters, quotas, caps and weights, canonical JSON."
+    ),
+    Column(
+        "removed_rows_json",
+        Text,
+        nullable=False,
+        comment="Rows removed by each filter and cap, canonical JSON.",
+    ),
+    Column("rows_total", BigInteger, nullable=False, comment="Rows of the snapshot."),
+    Column("rows_selected", BigInteger, nullable=False, comment="Rows for training."),
+    comment="Rows of a snapshot chosen for training. Equal snapshot and selection give equal rows.",
 )

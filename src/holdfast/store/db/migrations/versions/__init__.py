@@ -1,1 +1,1 @@
-"""One module for each revision, in a line: each names the one that it follows."""
+"""One module for each revision; each names the one that it follows."""

@@ -120,7 +120,7 @@ class History:
         if not self.made:
             return
         version = self.rng.choice(self.made)
-        number = self.put("rollouts", model="m", challenger=version, state="promoted", step=0, policy_json="{}", 
+        number = self.put("rollouts", model="m", challenger=version, state="promoted", step=0, policy_json="{}",
                           started_at_us=1, step_started_at_us=1, changed_at_us=1, reason="r", actor="a")  # fmt: skip
         plan = self.put(
             "traffic_plans",

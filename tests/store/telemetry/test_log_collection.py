@@ -140,7 +140,7 @@ def test_a_label_is_joined_with_its_row(store, logs, lease):
     assert round_(store, lease) == (2, 1)
     with store.ledger.read() as connection:
         (row,) = connection.execute(select(schema.outcomes)).all()
-    assert (row.prediction, row.label, row.probability, row.version, row.event_time_us) == (
+    assert (row.prediction_id, row.label, row.probability, row.version, row.event_time_us) == (
         "s1-1-1/1",
         0.0,
         0.25,

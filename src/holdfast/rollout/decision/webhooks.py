@@ -138,7 +138,7 @@ class Hook:
     def from_json(cls, text: str) -> Hook:
         """The hook that `to_json` wrote.
 
-        >>> hook = Hook("a", "http://h/x", within="2s")
+        >>> hook = Hook("a", "http://h/x", timeout="2s")
         >>> Hook.from_json(hook.to_json()) == hook
         True
         """

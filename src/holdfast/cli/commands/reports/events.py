@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ from holdfast.store.db import events as story
 _AT_ONCE = 1000
 _PAUSE_SECONDS = 0.5
 
-Read = Callable[[int], tuple[int, list[dict[str, Any]]]]
+Read = Callable[[int], tuple[int, Sequence[Mapping[str, Any]]]]
 """Given the number of the last event that was printed: that of the last one read, and what to print."""
 
 
@@ -68,7 +68,7 @@ def _plain(store: Store, last: int) -> tuple[int, list[dict[str, Any]]]:
     return (found[-1].event_id if found else last), [asdict(each) for each in found]
 
 
-def _print(report: Report, event: dict[str, Any], *, as_lines: bool) -> None:
+def _print(report: Report, event: Mapping[str, Any], *, as_lines: bool) -> None:
     if as_lines:
         typer.echo(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
         return

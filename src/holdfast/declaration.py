@@ -30,7 +30,7 @@ from holdfast.records import check_name, duration
 from holdfast.rollout import Canary, Hook
 from holdfast.rollout.decision import webhooks as rollout_hooks
 from holdfast.rollout.model.drills import Drills
-from holdfast.tables.selection import EVERY_ROW, Selection, columns_of
+from holdfast.tables.selection import ALL_ROWS, Selection, selectable_columns
 
 if TYPE_CHECKING:
     from holdfast.feeds import Feed
@@ -97,7 +97,7 @@ class Model:
     gates: Gates = field(default_factory=Gates)
     rollout: Canary = field(default_factory=Canary)
     objective: Objective | None = None
-    selection: Selection = EVERY_ROW
+    selection: Selection = ALL_ROWS
     hooks: tuple[Hook, ...] = ()
     drills: Drills | None = None
 
@@ -125,7 +125,7 @@ class Model:
     def selection_columns(self) -> dict[str, Column]:
         """The columns that its selection may read."""
         names = [aggregate.name for aggregate in self.aggregates]
-        return columns_of(self.contract.columns, self.examples.contract.columns, aggregates=names)
+        return selectable_columns(self.contract.columns, self.examples.contract.columns, aggregates=names)
 
     @property
     def label_delay(self) -> timedelta:

@@ -244,9 +244,6 @@ def _window_sums(line: Floats, window: int) -> Floats:
     A running sum, which adds the new and subtracts the old, would accumulate the rounding of all history. Doubling
     adds blocks of 1, 2, 4 ... positions instead. `window` is at most the length of the line.
 
-    A running sum that adds the new and takes away the old would carry the rounding of all history in it.
-    Doubling adds blocks of 1, 2, 4 ... places instead.
-
     >>> _window_sums(np.array([1.0, 2.0, 4.0, 8.0]), 3).tolist()
     [1.0, 3.0, 7.0, 14.0]
     """

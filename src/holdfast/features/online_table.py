@@ -16,10 +16,6 @@ class OnlineTable:
     An aggregate is named by its `key`, so a version only sees values of its own definition. One thread may add while
     others look up: each list changes in a single step, so a look-up sees the table before or after a change.
 
-    An aggregate is named by its `key`, so that a version meets values of its own definition only. One thread may
-    add while others look up: each list changes in a single step, and a lookup that meets a change sees the table
-    before it or after it.
-
     >>> table = OnlineTable()
     >>> table.add("delay.0a", "EWR", 1_000, 12.5)
     >>> [table.lookup("delay.0a", "EWR", at_us, 60) for at_us in (999, 1_000, 1_060, 1_061)]

@@ -1,11 +1,17 @@
-"""Tables: which rows a version of a table has, and cuts across several tables that stand still.
+"""Tables: their rows at a table version, and snapshots across several tables.
 
-`cuts.py` says what a snapshot is and how it is named. Pure: which files those are is asked in
-`store/files/data_files.py`.
+`snapshots.py` defines a snapshot and its name. Pure: `store/files/data_files.py` finds the files.
 """
 
 from __future__ import annotations
 
-from holdfast.tables.snapshots import CutLoad, Snapshot, TableCut, held_back, known_day, snapshot_name
+from holdfast.tables.snapshots import (
+    GroupLoad,
+    Snapshot,
+    SnapshotTable,
+    find_incomplete_loads,
+    known_day,
+    snapshot_name,
+)
 
-__all__ = ["CutLoad", "Snapshot", "TableCut", "held_back", "known_day", "snapshot_name"]
+__all__ = ["GroupLoad", "Snapshot", "SnapshotTable", "find_incomplete_loads", "known_day", "snapshot_name"]

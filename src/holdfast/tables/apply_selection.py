@@ -1,4 +1,4 @@
-"""A selection applied to rows."""
+"""Apply a selection to rows."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _MISSING = "(missing)"
 
 @dataclass(frozen=True, slots=True)
 class SliceCount:
-    """Rows of one value of a column: how many there were, and how many teach."""
+    """Rows of one value of a column: the number found, and the number trained on."""
 
     column: str
     value: str
     found: int
-    taken: int
+    kept: int
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
-    """The rows that teach, in the order in which they were, and what became of the others.
+class SelectedRows:
+    """The rows to train on, in their order, and counts of the others.
 
-    `weights` has one weight a row with mean 1, or is None when all are alike. `counts` says how many rows each filter,
-    the sample and each cap left out; `warnings` which quotas were missed that only warn.
+    `weights` has one weight per row with mean 1, or is None if all are equal. `counts` is the number of rows left out
+    by each filter, the sample and each cap; `warnings` lists missed quotas that only warn.
     """
 
     frame: pl.DataFrame
@@ -45,7 +45,7 @@ class Selected:
     warnings: tuple[str, ...] = ()
 
 
-def select(
+def select_rows(
     frame: pl.DataFrame,
     selection: Selection,
     seed: int,
@@ -53,24 +53,30 @@ def select(
     columns: Mapping[str, Column],
     key: Sequence[str],
     slices: Sequence[str] = (),
-    struck: pl.DataFrame | None = None,
-) -> Selected:
-    """The rows of `frame` that `selection` lets teach.
+    rejected: pl.DataFrame | None = None,
+) -> SelectedRows:
+    """Return the rows of `frame` that `selection` keeps.
 
     Parameters
     ----------
+    frame
+        The training rows, without held-out ones.
+    selection
+        The declared selection.
+    seed
+        Decides with the key which rows a sample or a cap keeps.
     columns
-        What the columns of `frame` are.
+        The contract columns of `frame`.
     key
-        The columns that tell rows apart; with `seed` they decide which rows a sample or a cap keeps.
+        The columns that identify a row.
     slices
         Columns whose values are counted, besides those of quotas and caps.
-    struck
-        Rows that the contract struck before; they count against the discard budget.
+    rejected
+        Rows that the contract rejected before; they count against the discard budget.
 
-    Raises `RefusedError` HF407 (a row that must not appear), HF405 (discard budget) and `InputError` HF401 (a quota was
-    missed, or nothing is left). Nothing is drawn at random: a sample is the rows whose keyed hash is small (BLAKE2b,
-    RFC 7693), so it does not depend on the order of the rows, and a row that came in stays in when others are added.
+    Raises `RefusedError` HF407 (a forbidden row), HF405 (discard budget) and `InputError` HF401 (a missed quota, or
+    no row left). Nothing is random: a sample is the rows whose keyed hash is small (BLAKE2b, RFC 7693). So it does
+    not depend on the order of rows, and a sampled row stays sampled when others are added.
     """
     counts: dict[str, int] = {}
     kept = frame
@@ -81,26 +87,26 @@ def select(
     for kind in selection.forbidden:
         _refuse_forbidden(kept, kind, columns, key)
     for budget in selection.discard:
-        _check_budget(budget, frame, kept, struck)
+        _check_budget(budget, frame, kept, rejected)
     if selection.sample is not None or selection.caps:
-        kept = _fewer(kept, selection, seed, key, counts)
+        kept = _sample_and_cap(kept, selection, seed, key, counts)
     if kept.is_empty():
         raise InputError("HF401", "the selection leaves no row to train on", state="nothing was trained")
-    warnings = [line for quota in selection.quotas for line in _missed(quota, kept, columns)]
-    counted = dict.fromkeys((*slices, *_counted(selection)))
-    return Selected(
+    warnings = [line for quota in selection.quotas for line in _missed_quotas(quota, kept, columns)]
+    counted = dict.fromkeys((*slices, *_counted_columns(selection)))
+    return SelectedRows(
         kept,
-        _weights(kept, selection.weights) if selection.weights else None,
+        _row_weights(kept, selection.weights) if selection.weights else None,
         counts,
         tuple(line for name in counted for line in _slice_counts(name, frame, kept)),
         tuple(warnings),
     )
 
 
-def forbidden_among(
+def count_forbidden(
     rows: pl.DataFrame, selection: Selection, columns: Mapping[str, Column]
 ) -> dict[str, int]:
-    """How many of `rows` each forbidden kind names, for rows that are not trained on, such as golden queries."""
+    """Return the number of `rows` per forbidden rule, for rows that are not trained on, such as golden queries."""
     return {
         rule.name: rows.filter(_holds(rule, columns, missing=False)).height for rule in selection.forbidden
     }
@@ -119,36 +125,36 @@ def _refuse_forbidden(
     first = ", ".join(f"{name}={found[name][0]}" for name in key)
     raise RefusedError(
         "HF407",
-        f"{found.height:,} of {kept.height:,} training rows are {rule.name!r}, which must not appear; the first is {first}",
+        f"{found.height:,} of {kept.height:,} training rows are {rule.name!r}, which is forbidden; the first is {first}",
         state="nothing was trained",
-        next_command="back out the batch that brought them, or declare a filter that leaves them out",
+        next_command="back out their batch, or declare a filter for them",
     )
 
 
 def _check_budget(
-    budget: DiscardBudget, frame: pl.DataFrame, kept: pl.DataFrame, struck: pl.DataFrame | None
+    budget: DiscardBudget, frame: pl.DataFrame, kept: pl.DataFrame, rejected: pl.DataFrame | None
 ) -> None:
-    lost_before = struck if struck is not None else frame.clear()
+    lost_before = rejected if rejected is not None else frame.clear()
     if budget.by is None:
         pairs = {"": (frame.height + lost_before.height, kept.height)}
     else:
-        before, after = _values(frame, budget.by), _values(kept, budget.by)
+        before, after = _value_counts(frame, budget.by), _value_counts(kept, budget.by)
         if budget.by in lost_before.columns:
-            for value, count in _values(lost_before, budget.by).items():
+            for value, count in _value_counts(lost_before, budget.by).items():
                 before[value] = before.get(value, 0) + count
         pairs = {value: (found, after.get(value, 0)) for value, found in before.items()}
     for value, (found, left) in pairs.items():
         where = f" of {budget.by}={value}" if budget.by is not None else ""
         share = 1.0 - left / found if found else 0.0
         if share > budget.at_most:
-            raise _over_budget(
-                f"{found - left:,} of {found:,} rows{where} ({share:.1%}) were discarded, at most {budget.at_most:.1%} may be"
+            raise _budget_error(
+                f"{found - left:,} of {found:,} rows{where} ({share:.1%}) were discarded; the limit is {budget.at_most:.1%}"
             )
         if left < budget.at_least_rows:
-            raise _over_budget(f"{left:,} rows{where} are left, at least {budget.at_least_rows:,} must be")
+            raise _budget_error(f"{left:,} rows{where} are left; the minimum is {budget.at_least_rows:,}")
 
 
-def _over_budget(what: str) -> RefusedError:
+def _budget_error(what: str) -> RefusedError:
     return RefusedError(
         "HF405",
         what,
@@ -157,29 +163,29 @@ def _over_budget(what: str) -> RefusedError:
     )
 
 
-def _fewer(
+def _sample_and_cap(
     kept: pl.DataFrame, selection: Selection, seed: int, key: Sequence[str], counts: dict[str, int]
 ) -> pl.DataFrame:
-    ranked = kept.with_columns(_rank=_hashes(kept, key, seed))
+    ranked = kept.with_columns(_rank=_key_hashes(kept, key, seed))
     if selection.sample is not None:
         below = min(2**64 - 1, math.floor(selection.sample.share * 2**64))
         fewer = ranked.filter(pl.col("_rank") <= below)
         counts["sample"], ranked = ranked.height - fewer.height, fewer
     for cap in selection.caps:
-        fewer = _capped(ranked, cap)
+        fewer = _apply_cap(ranked, cap)
         counts[f"cap:{'+'.join(cap.columns)}"], ranked = ranked.height - fewer.height, fewer
     return ranked.drop("_rank")
 
 
-def _capped(ranked: pl.DataFrame, cap: Cap) -> pl.DataFrame:
+def _apply_cap(ranked: pl.DataFrame, cap: Cap) -> pl.DataFrame:
     most = cap.at_most if isinstance(cap.at_most, int) else math.floor(cap.at_most * ranked.height)
     # Equal hashes are as good as impossible; should two be equal, the earlier row comes first.
     place = pl.col("_rank").rank("ordinal").over(list(cap.columns))
     return ranked.filter(place <= most)
 
 
-def _hashes(frame: pl.DataFrame, key: Sequence[str], seed: int) -> pl.Series:
-    """64 bits for each row that depend on its key and the seed, the same on every machine and in every release."""
+def _key_hashes(frame: pl.DataFrame, key: Sequence[str], seed: int) -> pl.Series:
+    """Return 64 bits per row that depend on its key and the seed, the same on every machine."""
     texts = frame.select(
         pl.concat_str(
             [
@@ -198,13 +204,13 @@ def _hashes(frame: pl.DataFrame, key: Sequence[str], seed: int) -> pl.Series:
     return pl.Series("_rank", np.frombuffer(digests, ">u8").astype(np.uint64))
 
 
-def _missed(quota: Quota, kept: pl.DataFrame, columns: Mapping[str, Column]) -> list[str]:
+def _missed_quotas(quota: Quota, kept: pl.DataFrame, columns: Mapping[str, Column]) -> list[str]:
     column = columns[quota.column]
     named = column.values or () if isinstance(column, Category) else ()
-    held = dict.fromkeys(named, 0) | _values(kept, quota.column)
+    counts = dict.fromkeys(named, 0) | _value_counts(kept, quota.column)
     lines = [
-        f"{quota.column}={value} has {rows:,} rows, and its quota is {quota.at_least:,}"
-        for value, rows in sorted(held.items())
+        f"{quota.column}={value} has {rows:,} rows; its quota is {quota.at_least:,}"
+        for value, rows in sorted(counts.items())
         if rows < quota.at_least
     ]
     if lines and quota.otherwise == "refuse":
@@ -214,7 +220,7 @@ def _missed(quota: Quota, kept: pl.DataFrame, columns: Mapping[str, Column]) -> 
     return lines
 
 
-def _weights(kept: pl.DataFrame, parts: Sequence[Weights]) -> NDArray[np.float64]:
+def _row_weights(kept: pl.DataFrame, parts: Sequence[Weights]) -> NDArray[np.float64]:
     weights = np.ones(kept.height)
     for part in parts:
         values = kept[part.column].to_list()
@@ -225,17 +231,17 @@ def _weights(kept: pl.DataFrame, parts: Sequence[Weights]) -> NDArray[np.float64
     return weights / mean
 
 
-def _counted(selection: Selection) -> list[str]:
+def _counted_columns(selection: Selection) -> list[str]:
     single = [cap.columns[0] for cap in selection.caps if len(cap.columns) == 1]
     return [*(quota.column for quota in selection.quotas), *single]
 
 
 def _slice_counts(name: str, found: pl.DataFrame, kept: pl.DataFrame) -> list[SliceCount]:
-    before, after = _values(found, name), _values(kept, name)
+    before, after = _value_counts(found, name), _value_counts(kept, name)
     return [SliceCount(name, value, rows, after.get(value, 0)) for value, rows in sorted(before.items())]
 
 
-def _values(frame: pl.DataFrame, name: str) -> dict[str, int]:
-    """How many rows each value of a column has, as text; booleans as "true" and "false"."""
+def _value_counts(frame: pl.DataFrame, name: str) -> dict[str, int]:
+    """Return the number of rows per value of a column, as text; booleans as "true" and "false"."""
     texts = frame[name].cast(pl.String).fill_null(_MISSING).rename("value")
     return dict(texts.value_counts(name="rows").sort("value").iter_rows())

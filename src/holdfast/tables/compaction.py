@@ -1,4 +1,4 @@
-"""Which small files of a table become one: pure, so that the same table always gives the same plan."""
+"""Selection of the small files of a table that become one: pure, so that the same table gives the same plan."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from itertools import groupby
 from typing import Final
 
 TARGET_ROWS: Final = 1_000_000
-"""A compacted file has at most so many rows."""
+"""The maximum number of rows of a compacted file."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """A file of a table as it is now. `rows` are those that are still read, `event_time_min_us` is the first event time in
-    it (microseconds UTC), `contract_hash` is of the contract that judged its rows, None when several did.
+    """A current file of a table.
+
+    `rows` are those that are still read, `event_time_min_us` is the first event time in it (microseconds UTC),
+    `contract_hash` is of the contract that checked its rows, None if there are several.
     """
 
     path: str
@@ -26,34 +28,34 @@ class TableFile:
 Groups = tuple[tuple[TableFile, ...], ...]
 
 
-def plan(files: Sequence[TableFile], *, target_rows: int = TARGET_ROWS) -> Groups:
-    """The runs of neighbours in `files` that are each to become one file.
+def plan_compaction(files: Sequence[TableFile], *, target_rows: int = TARGET_ROWS) -> Groups:
+    """Return the runs of adjacent `files` that are each to become one file.
 
     Parameters
     ----------
     files
         All files of the table, in the order in which they are read.
     target_rows
-        The most rows that a compacted file has.
+        The maximum number of rows of a compacted file.
 
-    Only neighbours are put together, so that rows are read in the same order as before, and only files of one
-    contract, so that the columns agree. A file is put together with others only where it is at most half of the
-    whole: so each row is written anew at most log2(`target_rows`) times, however often this is run.
+    Only adjacent files are merged, so that rows are read in the same order as before, and only files of one contract,
+    so that the columns agree. A file is merged only where it is at most half of the whole: so each row is rewritten
+    at most log2(`target_rows`) times, however often this runs.
 
     >>> small = [TableFile(name, 100, at, "c") for at, name in enumerate("abc")]
-    >>> [[file.path for file in group] for group in plan([*small, TableFile("d", 5_000, 9, "c")])]
+    >>> [[file.path for file in group] for group in plan_compaction([*small, TableFile("d", 5_000, 9, "c")])]
     [['a', 'b', 'c']]
     """
     groups = [
         group
         for _, run in groupby(files, key=lambda file: (file.contract_hash, file.event_time_min_us is None))
-        for filled in _filled(list(run), target_rows)
-        for group in _balanced(filled)
+        for filled in _split_by_rows(list(run), target_rows)
+        for group in _split_unbalanced(filled)
     ]
-    return _in_order(files, groups)
+    return _keep_order(files, groups)
 
 
-def _filled(run: Sequence[TableFile], target_rows: int) -> Iterator[list[TableFile]]:
+def _split_by_rows(run: Sequence[TableFile], target_rows: int) -> Iterator[list[TableFile]]:
     if run[0].contract_hash is None or run[0].event_time_min_us is None:
         return
     group: list[TableFile] = []
@@ -65,20 +67,20 @@ def _filled(run: Sequence[TableFile], target_rows: int) -> Iterator[list[TableFi
     yield group
 
 
-def _balanced(group: Sequence[TableFile]) -> Iterator[tuple[TableFile, ...]]:
-    """`group`, or what of it lies beside a file that is larger than all the others together."""
+def _split_unbalanced(group: Sequence[TableFile]) -> Iterator[tuple[TableFile, ...]]:
+    """Yield `group`, or the parts of it beside a file that is larger than all the others together."""
     if len(group) < 2:
         return
     largest = max(range(len(group)), key=lambda position: group[position].rows)
     if 2 * group[largest].rows <= sum(file.rows for file in group):
         yield tuple(group)
         return
-    yield from _balanced(group[:largest])
-    yield from _balanced(group[largest + 1 :])
+    yield from _split_unbalanced(group[:largest])
+    yield from _split_unbalanced(group[largest + 1 :])
 
 
-def _in_order(files: Sequence[TableFile], groups: Sequence[tuple[TableFile, ...]]) -> Groups:
-    """`groups` less those that would be read after a neighbour which they are read before now.
+def _keep_order(files: Sequence[TableFile], groups: Sequence[tuple[TableFile, ...]]) -> Groups:
+    """Return `groups` without those whose rows would be read later than now, after a neighbour.
 
     A new file is newer than every other, and of files with the same first event time the newer is read later.
     """

@@ -1,8 +1,9 @@
-"""What happened to the tables as OpenLineage run events, so that a catalogue that a company has already can show it.
+"""Operations on tables as OpenLineage run events, so that an existing catalog can show them.
 
-Each deed is a run of a job: a load, a snapshot, a training, a back-out. Its run id is made of what it was, so telling it
-twice tells the same run. By the specification 2-0-2 of OpenLineage (https://openlineage.io/spec/2-0-2/OpenLineage.json)
-and its facets; facets that begin with `holdfast_` are ours, as that specification lets anybody add.
+Each operation is a run of a job: a load, a snapshot, a training, a back-out. Its run id is derived from its content,
+so sending it twice reports the same run. By the specification 2-0-2 of OpenLineage
+(https://openlineage.io/spec/2-0-2/OpenLineage.json) and its facets; facets that begin with `holdfast_` are custom
+facets.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ Json: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TableRows:
-    """A table at a table version, and how many rows of it the deed read or wrote."""
+    """A table at a table version, and the number of rows that the operation read or wrote."""
 
     table: str
     table_version: int
@@ -46,7 +47,7 @@ class TableRows:
 
 @dataclass(frozen=True, slots=True)
 class LoadFacts:
-    """A load. `fields` are the columns of its contract, name and kind; empty where the contract is not kept."""
+    """A load. `fields` are the columns of its contract, name and type; empty if the contract is not kept."""
 
     at_us: int
     feed: str
@@ -61,8 +62,8 @@ class LoadFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class CutFacts:
-    """A snapshot, and what it holds of each table."""
+class SnapshotFacts:
+    """A snapshot, and its rows of each table."""
 
     at_us: int
     snapshot: str
@@ -72,7 +73,7 @@ class CutFacts:
 
 @dataclass(frozen=True, slots=True)
 class TrainFacts:
-    """A version that was trained."""
+    """A trained version."""
 
     at_us: int
     model: str
@@ -86,7 +87,7 @@ class TrainFacts:
 
 @dataclass(frozen=True, slots=True)
 class BackoutFacts:
-    """A back-out: which loads went, and what was tainted by it."""
+    """A back-out: the removed loads, and what they tainted."""
 
     at_us: int
     feed: str
@@ -99,11 +100,11 @@ class BackoutFacts:
     versions: tuple[str, ...]
 
 
-Facts: TypeAlias = LoadFacts | CutFacts | TrainFacts | BackoutFacts
+Facts: TypeAlias = LoadFacts | SnapshotFacts | TrainFacts | BackoutFacts
 
 
 def run_events(facts: Facts, *, namespace: str = "holdfast") -> list[Json]:
-    """The events of one run: that it started, and that it is complete with what it read and wrote.
+    """Return the events of one run: its start, and its completion with inputs and outputs.
 
     The same facts give the same events, to the byte.
     """
@@ -111,15 +112,15 @@ def run_events(facts: Facts, *, namespace: str = "holdfast") -> list[Json]:
         case LoadFacts():
             job, key = f"load.{facts.feed}", f"{facts.batch}@{facts.epoch}"
             inputs, outputs = _load(facts, namespace)
-        case CutFacts():
+        case SnapshotFacts():
             job, key = "snapshot", facts.snapshot
-            inputs, outputs = _cut(facts, namespace)
+            inputs, outputs = _snapshot(facts, namespace)
         case TrainFacts():
             job, key = f"train.{facts.model}", facts.version
             inputs, outputs = _train(facts, namespace)
         case BackoutFacts():
             job, key = f"back-out.{facts.feed}", str(facts.backout_id)
-            inputs, outputs = _back_out(facts, namespace)
+            inputs, outputs = _backout(facts, namespace)
         case _:
             assert_never(facts)
     run = {"runId": str(uuid.uuid5(_RUNS, f"{namespace}/{job}/{key}/{facts.at_us}")), "facets": {}}
@@ -135,9 +136,9 @@ def run_events(facts: Facts, *, namespace: str = "holdfast") -> list[Json]:
 
 
 def _load(facts: LoadFacts, namespace: str) -> tuple[list[Json], list[Json]]:
-    facets = _of_table(facts.wrote, namespace) | {
+    facets = _table_facets(facts.wrote, namespace) | {
         "lifecycleStateChange": _facet("lifecycleStateChange", lifecycleStateChange="ALTER"),
-        "holdfast_load": _ours(
+        "holdfast_load": _own_facet(
             "load",
             batch=facts.batch,
             epoch=facts.epoch,
@@ -155,14 +156,14 @@ def _load(facts: LoadFacts, namespace: str) -> tuple[list[Json], list[Json]]:
     ]
 
 
-def _cut(facts: CutFacts, namespace: str) -> tuple[list[Json], list[Json]]:
+def _snapshot(facts: SnapshotFacts, namespace: str) -> tuple[list[Json], list[Json]]:
     made = _dataset(
         namespace,
         f"snapshot/{facts.snapshot}",
         {
             "version": _facet("version", datasetVersion=facts.snapshot),
             "lifecycleStateChange": _facet("lifecycleStateChange", lifecycleStateChange="CREATE"),
-            "holdfast_taint": _ours("taint", tainted=facts.tainted),
+            "holdfast_taint": _own_facet("taint", tainted=facts.tainted),
         },
     )
     rows = sum(each.rows for each in facts.read)
@@ -176,7 +177,7 @@ def _train(facts: TrainFacts, namespace: str) -> tuple[list[Json], list[Json]]:
         f"snapshot/{facts.snapshot}",
         {"version": _facet("version", datasetVersion=facts.snapshot)},
     )
-    about = _ours(
+    about = _own_facet(
         "version",
         version=facts.version,
         learner=facts.learner,
@@ -192,8 +193,8 @@ def _train(facts: TrainFacts, namespace: str) -> tuple[list[Json], list[Json]]:
     return [snapshot], [_dataset(namespace, f"model/{facts.model}", made)]
 
 
-def _back_out(facts: BackoutFacts, namespace: str) -> tuple[list[Json], list[Json]]:
-    about = _ours(
+def _backout(facts: BackoutFacts, namespace: str) -> tuple[list[Json], list[Json]]:
+    about = _own_facet(
         "backout",
         batch=f"{facts.feed}/{facts.batch}",
         reason=facts.reason,
@@ -206,7 +207,7 @@ def _back_out(facts: BackoutFacts, namespace: str) -> tuple[list[Json], list[Jso
         _dataset(
             namespace,
             each.table,
-            _of_table(each, namespace)
+            _table_facets(each, namespace)
             | {
                 "lifecycleStateChange": changed,
                 "holdfast_backout": about | {"rowsRemoved": each.rows},
@@ -218,11 +219,11 @@ def _back_out(facts: BackoutFacts, namespace: str) -> tuple[list[Json], list[Jso
 
 def _read(each: TableRows, namespace: str) -> Json:
     quality = _facet("dataQualityMetrics", rowCount=each.rows, fileCount=each.files, columnMetrics={})
-    facets = _of_table(each, namespace)
+    facets = _table_facets(each, namespace)
     return _dataset(namespace, each.table, facets) | {"inputFacets": {"dataQualityMetrics": quality}}
 
 
-def _of_table(each: TableRows, namespace: str) -> Json:
+def _table_facets(each: TableRows, namespace: str) -> Json:
     return {
         "dataSource": _facet("dataSource", name=namespace, uri=f"holdfast://{namespace}"),
         "version": _facet("version", datasetVersion=str(each.table_version)),
@@ -230,7 +231,9 @@ def _of_table(each: TableRows, namespace: str) -> Json:
 
 
 def _source(source: str) -> Json:
-    """A delivery as a dataset by OpenLineage's naming: scheme and authority are the namespace, the rest is the name."""
+    """Return a delivery as a dataset. By OpenLineage's naming, scheme and authority are the namespace, the rest the
+    name.
+    """
     scheme, found, rest = source.partition("://")
     authority, _, name = rest.partition("/")
     space = f"{scheme}://{authority}" if found else "file"
@@ -249,5 +252,5 @@ def _facet(kind: str, **content: Any) -> Json:
     return {"_producer": PRODUCER, "_schemaURL": _SCHEMAS[kind], **content}
 
 
-def _ours(kind: str, **content: Any) -> Json:
+def _own_facet(kind: str, **content: Any) -> Json:
     return {"_producer": PRODUCER, "_schemaURL": f"{PRODUCER}:openlineage:{kind}:1", **content}

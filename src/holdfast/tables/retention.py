@@ -1,4 +1,4 @@
-"""Which files and which snapshots may go: pure, so that what is shown is what is done."""
+"""Selection of the files and snapshots that a vacuum removes: pure, so that a dry run shows what is done."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class KeptFile:
-    """A file of `table`, there from version `added_version` until `removed_version`, which was made at `removed_us`
-    (microseconds UTC); both are None while the table has the file.
+class FileLifetime:
+    """A file of `table`, present from version `added_version` until `removed_version`, which was made at
+    `removed_at_us`.
+
+    The time is in microseconds UTC; both are None while the table has the file.
     """
 
     path: str
@@ -17,20 +19,18 @@ class KeptFile:
     bytes: int
     added_version: int
     removed_version: int | None
-    removed_us: int | None
+    removed_at_us: int | None
 
     def is_in(self, version: int) -> bool:
-        """Whether the table has the file at `version`."""
+        """Return True if the table has the file at `version`."""
         return self.added_version <= version and (
             self.removed_version is None or self.removed_version > version
         )
 
 
 @dataclass(frozen=True, slots=True)
-class KeptCut:
-    """A snapshot that can be read: the version and the tables that it cuts, and the versions of models that were trained
-    on it and may still be given traffic.
-    """
+class ReadableSnapshot:
+    """A readable snapshot: its table version, its tables, and the model versions trained on it that may get traffic."""
 
     snapshot: str
     table_version: int
@@ -40,66 +40,77 @@ class KeptCut:
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
-    """What a vacuum lets go: the files, and the snapshots that cannot be read without them. `pinned` says of every
-    snapshot that is kept for certain why.
-    """
+class VacuumPlan:
+    """The files to remove, and the snapshots that expire with them. `pinned` gives the reason for each kept snapshot."""
 
-    files: tuple[KeptFile, ...]
+    files: tuple[FileLifetime, ...]
     snapshots: tuple[str, ...]
     pinned: dict[str, str]
 
     @property
     def bytes(self) -> int:
-        """What the files take."""
+        """Return the size of the files."""
         return sum(file.bytes for file in self.files)
 
 
-def plan(
-    files: Sequence[KeptFile], cuts: Sequence[KeptCut], *, now_us: int, keep_us: int, newest: int
-) -> Retention:
-    """What may go at `now_us`.
+def plan_vacuum(
+    files: Sequence[FileLifetime],
+    snapshots: Sequence[ReadableSnapshot],
+    *,
+    now_us: int,
+    keep_us: int,
+    keep_last: int,
+) -> VacuumPlan:
+    """Return the files and snapshots to remove at `now_us`.
 
     Parameters
     ----------
-    files, cuts
+    files, snapshots
         Every file and every readable snapshot of the store.
+    now_us
+        The current time, microseconds UTC.
     keep_us
-        What is younger than this stays: a snapshot since it was made, a file since its table lost it.
-    newest
-        So many of the newest snapshots stay however old they are.
+        Anything younger than this is kept: a snapshot since its creation, a file since its table lost it.
+    keep_last
+        This many of the newest snapshots are kept regardless of age.
 
-    A file goes when its table has lost it for longer than `keep_us` and no pinned snapshot has it; a snapshot goes with
-    the first of its files.
+    A file is removed if its table lost it more than `keep_us` ago and no pinned snapshot has it. A snapshot expires
+    with the first of its files.
 
-    >>> old = KeptFile("a", "t", 10, added_version=1, removed_version=2, removed_us=5)
-    >>> cut = KeptCut("s1", 1, 4, frozenset({"t"}))
-    >>> plan([old], [cut], now_us=100, keep_us=50, newest=0).snapshots
+    >>> old = FileLifetime("a", "t", 10, added_version=1, removed_version=2, removed_at_us=5)
+    >>> snapshot = ReadableSnapshot("s1", 1, 4, frozenset({"t"}))
+    >>> plan_vacuum([old], [snapshot], now_us=100, keep_us=50, keep_last=0).snapshots
     ('s1',)
-    >>> plan([old], [cut], now_us=100, keep_us=50, newest=1).pinned
+    >>> plan_vacuum([old], [snapshot], now_us=100, keep_us=50, keep_last=1).pinned
     {'s1': 'it is one of the newest 1'}
     """
     since_us = now_us - keep_us
-    by_age = sorted(cuts, key=lambda cut: (cut.created_at_us, cut.table_version, cut.snapshot), reverse=True)
+    by_age = sorted(
+        snapshots,
+        key=lambda each: (each.created_at_us, each.table_version, each.snapshot),
+        reverse=True,
+    )
     pinned: dict[str, str] = {}
-    for place, cut in enumerate(by_age):
-        if cut.needed_by:
-            pinned[cut.snapshot] = f"{cut.needed_by[0]} was trained on it"
-        elif place < newest:
-            pinned[cut.snapshot] = f"it is one of the newest {newest}"
-        elif cut.created_at_us > since_us:
-            pinned[cut.snapshot] = "it is young"
-    kept = [(cut.table_version, cut.tables) for cut in cuts if cut.snapshot in pinned]
-    gone = tuple(
+    for place, snapshot in enumerate(by_age):
+        if snapshot.needed_by:
+            pinned[snapshot.snapshot] = f"{snapshot.needed_by[0]} was trained on it"
+        elif place < keep_last:
+            pinned[snapshot.snapshot] = f"it is one of the newest {keep_last}"
+        elif snapshot.created_at_us > since_us:
+            pinned[snapshot.snapshot] = "it is young"
+    kept = [
+        (snapshot.table_version, snapshot.tables) for snapshot in snapshots if snapshot.snapshot in pinned
+    ]
+    removed = tuple(
         file
         for file in sorted(files, key=lambda file: file.path)
-        if file.removed_us is not None
-        and file.removed_us <= since_us
+        if file.removed_at_us is not None
+        and file.removed_at_us <= since_us
         and not any(file.table in tables and file.is_in(version) for version, tables in kept)
     )
-    lost = [
-        cut.snapshot
-        for cut in cuts
-        if any(file.table in cut.tables and file.is_in(cut.table_version) for file in gone)
+    expired = [
+        snapshot.snapshot
+        for snapshot in snapshots
+        if any(file.table in snapshot.tables and file.is_in(snapshot.table_version) for file in removed)
     ]
-    return Retention(gone, tuple(sorted(lost)), pinned)
+    return VacuumPlan(removed, tuple(sorted(expired)), pinned)

@@ -1,6 +1,7 @@
-"""Which rows of a snapshot teach, and how much each counts: policy filters, rows that must not appear, samples, caps,
-quotas, weights and the discard budget (R28-R31, R39, R43, R50, R54). Every row that is left out is counted under the name
-of what left it out, and the same rows, selection and seed give the same choice, bit for bit.
+"""Selection of the rows of a snapshot to train on, and their weights (R28-R31, R39, R43, R50, R54).
+
+Filters, forbidden rows, samples, caps, quotas, weights and the discard budget. Every row that is left out is counted
+by the name of the rule. The same rows, selection and seed give the same choice, bit for bit.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ _Otherwise = Literal["refuse", "warn"]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A policy by which rows may teach: those for which `expression` is false are left out, and counted under `name`.
-    Where it is missing the row stays."""
+    """A policy for training rows: those for which `expression` is false are left out, and counted under `name`.
+
+    A row for which it is missing is kept.
+    """
 
     name: str
     expression: Expression
@@ -33,7 +36,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Forbidden:
-    """What no row that teaches may be. One row for which `expression` is true refuses the training (HF407)."""
+    """Rows that must not be trained on. One row for which `expression` is true refuses the training (HF407)."""
 
     name: str
     expression: Expression
@@ -44,19 +47,22 @@ class Forbidden:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Only `share` (above 0, at most 1) of the rows, drawn by the hash of their key and the seed."""
+    """A sample of `share` (above 0, at most 1) of the rows, drawn by the hash of their key and the seed."""
 
     share: float
 
     def __post_init__(self) -> None:
         if not 0.0 < self.share <= 1.0:
-            raise _refuse(f"Sample: the share {self.share} is not above 0 and at most 1")
+            raise _declaration_error(f"Sample: the share {self.share} is not above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """At most so many rows of each combination of values of `columns`: a number of rows (int, at least 1), or a share of
-    the rows before the cap (float, above 0 and below 1). Which ones stay, the hash of their key and the seed decide."""
+    """The maximum number of rows of each combination of values of `columns`.
+
+    `at_most` is a number of rows (int, at least 1), or a share of the rows before the cap (float, above 0 and below
+    1). The hash of their key and the seed decide which rows are kept.
+    """
 
     columns: tuple[str, ...] | str
     at_most: int | float
@@ -66,15 +72,17 @@ class Cap:
         as_rows = isinstance(self.at_most, int) and not isinstance(self.at_most, bool) and self.at_most >= 1
         as_share = isinstance(self.at_most, float) and 0.0 < self.at_most < 1.0
         if not self.columns or not (as_rows or as_share):
-            raise _refuse(
+            raise _declaration_error(
                 f"Cap({self.columns!r}): at_most is {self.at_most!r}; give rows (1, 2, ...) or a share between 0 and 1"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """At least so many rows of each value of `column`, also of values that its contract names and no row has. Fewer
-    refuse the training (HF401), or are only told with `otherwise` "warn"."""
+    """The minimum number of rows of each value of `column`, including values in the contract without any row.
+
+    Fewer refuse the training (HF401), or are reported if `otherwise` is "warn".
+    """
 
     column: str
     at_least: int
@@ -82,7 +90,7 @@ class Quota:
 
     def __post_init__(self) -> None:
         if self.at_least < 1 or self.otherwise not in ("refuse", "warn"):
-            raise _refuse(
+            raise _declaration_error(
                 f"Quota({self.column!r}): at_least {self.at_least}, otherwise {self.otherwise!r}; at least 1, and "
                 "'refuse' or 'warn'"
             )
@@ -90,8 +98,11 @@ class Quota:
 
 @dataclass(frozen=True, init=False)
 class Weights:
-    """How much a row counts by its value of `column`: `factors` by value, `default` for the others. Several of them
-    multiply; only their ratios matter, because the mean weight is made 1. The gates judge rows unweighted."""
+    """The weight of a row by its value of `column`: `factors` by value, `default` for the others.
+
+    Several of them multiply. Only ratios matter, because the mean weight is set to 1. The gates evaluate rows
+    unweighted.
+    """
 
     column: str
     factors: Mapping[object, float]
@@ -101,9 +112,13 @@ class Weights:
         object.__setattr__(self, "column", column)
         object.__setattr__(self, "factors", dict(factors))
         object.__setattr__(self, "default", default)
-        every = (*self.factors.values(), default)
-        if not all(math.isfinite(factor) and factor >= 0.0 for factor in every) or not any(every):
-            raise _refuse(f"Weights({column!r}): factors are finite, not negative and not all 0, not {every}")
+        factors_used = (*self.factors.values(), default)
+        if not all(math.isfinite(factor) and factor >= 0.0 for factor in factors_used) or not any(
+            factors_used
+        ):
+            raise _declaration_error(
+                f"Weights({column!r}): factors are finite, not negative and not all 0, not {factors_used}"
+            )
 
     def __hash__(self) -> int:
         return hash((self.column, frozenset(self.factors.items()), self.default))
@@ -111,8 +126,10 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class DiscardBudget:
-    """How many rows may be lost to filters and to the contract, overall and, with `by`, within each value of a column:
-    at most the share `at_most` (0 to 1), with at least `at_least_rows` left. More refuse the training (HF405)."""
+    """The maximum loss of rows to filters and to the contract, overall or, with `by`, within each value of a column.
+
+    At most the share `at_most` (0 to 1), with at least `at_least_rows` left. More refuse the training (HF405).
+    """
 
     at_most: float
     at_least_rows: int = 0
@@ -120,17 +137,17 @@ class DiscardBudget:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.at_most <= 1.0 or self.at_least_rows < 0:
-            raise _refuse(
+            raise _declaration_error(
                 f"DiscardBudget: at_most is {self.at_most}, a share, and at_least_rows {self.at_least_rows}, not negative"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which of the training rows teach. The parts work in this order: filters, forbidden, discard, sample, caps, quotas,
-    weights. Held-out rows are never selected: a version is judged by what really comes.
+    """The rows to train on. The parts apply in this order: filters, forbidden, discard, sample, caps, quotas, weights.
 
-    Columns are those of the model's contract, its aggregates, and of the feed of its rows.
+    Held-out rows are never selected, so a version is evaluated on real rows. Columns are those of the model's
+    contract, its aggregates, and of the feed of its rows.
 
     >>> from holdfast.contract import col
     >>> chosen = Selection(filters=[Filter("no_tests", col("carrier") != "TEST")], caps=[Cap("carrier", 0.3)])
@@ -149,39 +166,41 @@ class Selection:
 
     def __post_init__(self) -> None:
         for part in ("filters", "forbidden", "discard", "caps", "quotas", "weights"):
-            given = getattr(self, part)
-            object.__setattr__(self, part, tuple(given) if isinstance(given, (list, tuple)) else (given,))
+            parts = getattr(self, part)
+            object.__setattr__(self, part, tuple(parts) if isinstance(parts, (list, tuple)) else (parts,))
         names = [rule.name for rule in self._rules()]
         if len(set(names)) != len(names):
-            raise _refuse("two filters or forbidden kinds of row have the same name")
+            raise _declaration_error("two filters or forbidden rows have the same name")
         object.__setattr__(self, "_json", canonical_json(self._as_json()))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that it reads, each once."""
+        """Return the columns that it reads, each once."""
         return tuple(dict.fromkeys(self._columns()))
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the JSON form."""
+        """Return the SHA-256 of the JSON form."""
         return sha256_hex(self._json)
 
     def to_json(self) -> str:
-        """The selection as canonical JSON."""
+        """Return the selection as canonical JSON."""
         return self._json
 
     def check(self, columns: Mapping[str, Column]) -> None:
-        """Raise `InputError` HF107 when it reads a column that is not among `columns`, or an expression does not fit."""
+        """Raise `InputError` HF107 if it reads a column that is not among `columns`, or if an expression does not fit."""
         for name in self.columns:
             if name not in columns:
-                raise _refuse(
-                    f"the selection reads {name!r}, which is no column of the model, its aggregates or its rows"
+                raise _declaration_error(
+                    f"the selection reads {name!r}, which is not a column of the model, its aggregates or its rows"
                 )
         for rule in self._rules():
             check_rule(rule, columns)
         for name in self._by():
             if isinstance(columns[name], Number):
-                raise _refuse(f"the selection counts by {name!r}, a number, which has no values to count by")
+                raise _declaration_error(
+                    f"the selection counts by {name!r}, a number; count by a category, text, integer or boolean"
+                )
 
     def _columns(self) -> Iterator[str]:
         for rule in self._rules():
@@ -218,13 +237,12 @@ class Selection:
         }
 
 
-EVERY_ROW: Final = Selection()
+ALL_ROWS: Final = Selection()
 """The selection of a model that declares none."""
 
 
-def columns_of(*parts: Iterable[Column], aggregates: Iterable[str]) -> dict[str, Column]:
-    """The columns that a selection may read: those of `parts`, the first of a name, and aggregates as numbers that may
-    be missing."""
+def selectable_columns(*parts: Iterable[Column], aggregates: Iterable[str]) -> dict[str, Column]:
+    """Return the columns that a selection may read: those of `parts`, the first of a name, and aggregates as numbers."""
     found: dict[str, Column] = {name: Number(name, unit="1", missing="keep") for name in aggregates}
     for part in parts:
         for column in part:
@@ -236,5 +254,5 @@ def _names(columns: tuple[str, ...] | list[str] | str) -> tuple[str, ...]:
     return tuple(check_name(name, "column") for name in ([columns] if isinstance(columns, str) else columns))
 
 
-def _refuse(why: str) -> InputError:
+def _declaration_error(why: str) -> InputError:
     return InputError("HF107", why)

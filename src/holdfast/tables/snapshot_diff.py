@@ -1,5 +1,7 @@
-"""What is different between two snapshots: tables and their volume, contracts, and per column the distribution, from the
-profiles that were kept with the batches. No row is read (R36)."""
+"""Differences between two snapshots: volume, contracts and column distributions, from the batches' profiles (R36).
+
+No row is read.
+"""
 
 from __future__ import annotations
 
@@ -26,28 +28,32 @@ GROUPS: Final = 10
 """Numbers are compared over tenths of the older snapshot's rows, as near as its bins allow."""
 
 MOVED: Final = 0.1
-"""From this stability index on a column is said to have moved."""
+"""The stability index from which on a column counts as moved."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """A table in a snapshot: its rows, the loads that they came in, what they look like, and the newest contract that
-    judged them. `profile` is None where a load has none, `contract` where it was not kept. `apart` are the columns that the
-    profile lacks, because the loads were judged by different bounds or kinds."""
+    """A table in a snapshot: its rows and loads, their profile, and the newest contract that checked them.
+
+    `profile` is None if a load has none, `contract` if it was not kept. `incompatible` columns are absent from the
+    profile, because the loads were checked with different bounds or types.
+    """
 
     table: str
     rows: int
     loads: frozenset[tuple[str, int]]
     profile: Profile | None
     contract: Contract | None
-    apart: tuple[str, ...] = ()
+    incompatible: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnChange:
-    """How a column moved. `stability` and `divergence` are those of `stats.divergence`; `effect` is the difference of
-    the means in standard deviations of the older for numbers, of the shares for flags and words (the largest), None for
-    instants. Shares are of all rows."""
+    """The change of a column's distribution. `stability` and `divergence` are those of `stats.divergence`.
+
+    `effect` is the difference of the means in standard deviations of the older for numbers, of the shares for
+    booleans and words (the largest), None for timestamps. Shares are of all rows.
+    """
 
     column: str
     stability: float
@@ -55,14 +61,16 @@ class ColumnChange:
     effect: float | None
     missing_before: float
     missing_after: float
-    words: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
 class TableChange:
-    """How a table changed. `rows_before` is 0 for a new one and `rows_after` for one that is gone; `label_before` and
-    `label_after` are the shares of positive labels. `columns` is in order of how far they moved. `not_compared` says why of
-    each column that is not among them; "" stands for all of a table."""
+    """The change of a table. `rows_before` is 0 for a new one and `rows_after` for a removed one.
+
+    `label_before` and `label_after` are the shares of positive labels. `columns` is in order of how far they moved.
+    `not_compared` gives the reason for each other column; "" is the whole table.
+    """
 
     table: str
     rows_before: int
@@ -77,11 +85,11 @@ class TableChange:
 
     @property
     def moved(self) -> tuple[ColumnChange, ...]:
-        """The columns whose stability index is at least `MOVED`."""
+        """Return the columns whose stability index is at least `MOVED`."""
         return tuple(change for change in self.columns if change.stability >= MOVED)
 
     def as_dict(self) -> dict[str, Any]:
-        """The change in plain JSON types."""
+        """Return the change in plain JSON types."""
         return {
             "table": self.table,
             "rows_before": self.rows_before,
@@ -96,19 +104,21 @@ class TableChange:
         }
 
 
-def difference(before: Sequence[TableFacts], after: Sequence[TableFacts]) -> tuple[TableChange, ...]:
-    """How each table of `before` and `after` changed, in order of their names."""
+def compare_tables(before: Sequence[TableFacts], after: Sequence[TableFacts]) -> tuple[TableChange, ...]:
+    """Return the change of each table of `before` and `after`, in order of their names."""
     old, new = {facts.table: facts for facts in before}, {facts.table: facts for facts in after}
-    return tuple(_table(name, old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys()))
+    return tuple(
+        _compare_table(name, old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())
+    )
 
 
-def _table(name: str, before: TableFacts | None, after: TableFacts | None) -> TableChange:
+def _compare_table(name: str, before: TableFacts | None, after: TableFacts | None) -> TableChange:
     old = before or TableFacts(name, 0, frozenset(), None, None)
     new = after or TableFacts(name, 0, frozenset(), None, None)
     evolution = None
     if old.contract is not None and new.contract is not None and old.contract.hash != new.contract.hash:
         evolution = compare(old.contract, new.contract)
-    columns = list(_columns(old.profile, new.profile)) if old.profile and new.profile else []
+    columns = list(_compare_columns(old.profile, new.profile)) if old.profile and new.profile else []
     return TableChange(
         name,
         old.rows,
@@ -123,13 +133,13 @@ def _table(name: str, before: TableFacts | None, after: TableFacts | None) -> Ta
     )
 
 
-_NO_PROFILE: Final = "a load has no profile, so nobody knows what its rows look like"
-_OTHER_BOUNDS: Final = "its loads were judged by different bounds or kinds of it"
+_NO_PROFILE: Final = "a load has no profile"
+_OTHER_BOUNDS: Final = "its loads were checked with different bounds or types"
 
 
 def _not_compared(old: TableFacts, new: TableFacts) -> Iterator[tuple[str, str]]:
     if not old.rows or not new.rows:
-        return  # a table that came or went has nothing to be compared with
+        return  # a new or removed table has no counterpart
     if old.profile is None or new.profile is None:
         yield "", _NO_PROFILE
         return
@@ -138,22 +148,26 @@ def _not_compared(old: TableFacts, new: TableFacts) -> Iterator[tuple[str, str]]
         for name, shape in old.profile.columns.items()
         if name in new.profile.columns and not is_same_kind(shape, new.profile.columns[name])
     ]
-    for name in dict.fromkeys((*old.apart, *new.apart, *differing)):
+    for name in dict.fromkeys((*old.incompatible, *new.incompatible, *differing)):
         yield name, _OTHER_BOUNDS
 
 
-def _columns(before: Profile, after: Profile) -> Iterator[ColumnChange]:
+def _compare_columns(before: Profile, after: Profile) -> Iterator[ColumnChange]:
     for name, old in before.columns.items():
         new = after.columns.get(name)
         if new is not None and is_same_kind(old, new):
-            yield _column(name, before.values.get(name, old), after.values.get(name, new), old, new)
+            yield _compare_column(name, before.values.get(name, old), after.values.get(name, new), old, new)
 
 
-def _column(
-    name: str, told: ColumnProfile, now: ColumnProfile, old: ColumnProfile, new: ColumnProfile
+def _compare_column(
+    name: str,
+    before_values: ColumnProfile,
+    after_values: ColumnProfile,
+    old: ColumnProfile,
+    new: ColumnProfile,
 ) -> ColumnChange:
-    first, second = _counts(told, now)
-    effect, words = _effect(told, now)
+    first, second = _bin_counts(before_values, after_values)
+    effect, description = _effect(before_values, after_values)
     return ColumnChange(
         name,
         population_stability(first, second),
@@ -161,15 +175,15 @@ def _column(
         effect,
         old.missing / max(1, old.rows),
         new.missing / max(1, new.rows),
-        words,
+        description,
     )
 
 
-def _counts(old: ColumnProfile, new: ColumnProfile) -> tuple[list[int], list[int]]:
-    """Counts of both over the same bins, the rows without a value in one of them."""
+def _bin_counts(old: ColumnProfile, new: ColumnProfile) -> tuple[list[int], list[int]]:
+    """Return counts of both over the same bins, with the rows without a value in one of them."""
     match old, new:
         case NumberProfile(), NumberProfile():
-            first, second = _grouped(old, new)
+            first, second = _group_bins(old, new)
         case WordProfile(), WordProfile():
             words = sorted(old.counts.keys() | new.counts.keys())
             first = [*(old.counts.get(word, 0) for word in words), old.other]
@@ -183,12 +197,12 @@ def _counts(old: ColumnProfile, new: ColumnProfile) -> tuple[list[int], list[int
     return [*first, old.missing], [*second, new.missing]
 
 
-def _grouped(old: NumberProfile, new: NumberProfile) -> tuple[list[int], list[int]]:
+def _group_bins(old: NumberProfile, new: NumberProfile) -> tuple[list[int], list[int]]:
     ends: list[int] = []
-    held = 0
+    seen = 0
     for place in sorted(old.bins):
-        held += old.bins[place]
-        if held * GROUPS >= old.count * (len(ends) + 1):
+        seen += old.bins[place]
+        if seen * GROUPS >= old.count * (len(ends) + 1):
             ends.append(place)
     edges = [-(2**62), *ends[:-1], 2**62]
 
@@ -206,8 +220,8 @@ def _effect(old: ColumnProfile, new: ColumnProfile) -> tuple[float | None, str]:
         case NumberProfile(), NumberProfile():
             spread = old.deviation or abs(old.mean) or 1.0
             medians = old.compared_quantiles[2], new.compared_quantiles[2]
-            words = f"mean {old.mean:,.4g} -> {new.mean:,.4g}, median {medians[0]:,.4g} -> {medians[1]:,.4g}"
-            return (new.mean - old.mean) / spread, words
+            means = f"mean {old.mean:,.4g} -> {new.mean:,.4g}, median {medians[0]:,.4g} -> {medians[1]:,.4g}"
+            return (new.mean - old.mean) / spread, means
         case WordProfile(), WordProfile():
             shares = old.shares.keys() | new.shares.keys()
             if not shares:
@@ -215,8 +229,8 @@ def _effect(old: ColumnProfile, new: ColumnProfile) -> tuple[float | None, str]:
             most = max(
                 sorted(shares), key=lambda word: abs(new.shares.get(word, 0.0) - old.shares.get(word, 0.0))
             )
-            was, now = old.shares.get(most, 0.0), new.shares.get(most, 0.0)
-            return now - was, f"{most!r} {was:.1%} -> {now:.1%}"
+            was, after_values = old.shares.get(most, 0.0), new.shares.get(most, 0.0)
+            return after_values - was, f"{most!r} {was:.1%} -> {after_values:.1%}"
         case BooleanProfile(), BooleanProfile():
             return new.share - old.share, f"true {old.share:.1%} -> {new.share:.1%}"
         case _:

@@ -1,8 +1,8 @@
-"""Cuts: what a set of tables was at one table version, and what a cut leaves out.
+"""Snapshots: several tables at one table version, without incomplete loads.
 
-Every load makes one new table version, which counts across *all* tables: so one number cuts them all at the
-same moment. Feeds of one group are loaded one after the other all the same: between two of their loads one has
-a delivery that the other lacks. A cut leaves such a delivery out until it is whole (R8, R56).
+Every load makes one new table version, which counts across *all* tables, so one number fixes them all at the same
+time. Feeds of one group are loaded one after the other: between two of their loads, one has a delivery that the other
+lacks. A snapshot leaves such a delivery out until it is complete (R8, R56).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from holdfast.records import canonical_json, sha256_hex
 DAY_US: Final = 86_400_000_000
 
 LoadKey: TypeAlias = tuple[str, str, int]
-"""A load as the ledger names it: feed, batch, epoch."""
+"""The key of a load in the ledger: feed, batch, epoch."""
 
 
 @dataclass(frozen=True, slots=True)
-class TableCut:
-    """One table in a snapshot: how many rows in how many files it had."""
+class SnapshotTable:
+    """One table in a snapshot, with its number of rows and files."""
 
     table: str
     rows: int
@@ -32,31 +32,31 @@ class TableCut:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Exact versions of every table that a training reads. It never changes, because versions never do.
+    """The exact version of every table that a training reads. It never changes, because versions never do.
 
-    `contract_hash` is of the contract that the rows were read for; `created_at_us` is microseconds since 1970
-    UTC.
+    `contract_hash` is of the contract of the model's rows; `created_at_us` is microseconds since 1970 UTC.
     """
 
     snapshot: str
     table_version: int
     contract_hash: str
     created_at_us: int
-    tables: tuple[TableCut, ...]
-    held_back: tuple[LoadKey, ...] = ()
-    """Loads that were there and are left out: the rest of their group had not delivered them yet."""
+    tables: tuple[SnapshotTable, ...]
+    incomplete_loads: tuple[LoadKey, ...] = ()
+    """Loads that are left out because the rest of their group had not delivered them yet."""
 
     @property
     def rows(self) -> int:
-        """Rows over all tables."""
-        return sum(cut.rows for cut in self.tables)
+        """Return the number of rows over all tables."""
+        return sum(table.rows for table in self.tables)
 
 
 @dataclass(frozen=True, slots=True)
-class CutLoad:
-    """A live load of a feed of a group: the sender's id, and the bounds of its rows' event time in microseconds UTC.
+class GroupLoad:
+    """A live load of a feed of a group: batch id, epoch, and bounds of its rows' event time in microseconds UTC.
 
-    Of two loads, the later one has the greater `order`. `alone` says that a person wants it in without what it waits for.
+    Of two loads, the later one has the greater `order`. `alone` means that an operator wants it without what it waits
+    for.
     """
 
     batch: str
@@ -67,37 +67,37 @@ class CutLoad:
     alone: bool = False
 
 
-def held_back(group: Mapping[str, Sequence[CutLoad]]) -> tuple[LoadKey, ...]:
-    """The loads of a group of feeds that a cut leaves out, in order: those whose delivery is not whole yet.
+def find_incomplete_loads(group: Mapping[str, Sequence[GroupLoad]]) -> tuple[LoadKey, ...]:
+    """Return the loads of a group of feeds that a snapshot leaves out, in order: those with an incomplete delivery.
 
     Parameters
     ----------
     group
-        The live loads of each feed of one group. A feed without any holds nothing back: it has not begun to deliver.
+        The live loads of each feed of one group. A feed without any does not count: it has not begun to deliver.
 
-    A load with an id that another feed has too is whole as far as that feed goes. Any other waits for the feed:
+    A load is complete with respect to another feed that has the same batch id. Otherwise it waits for that feed:
 
     1. while it begins after everything that the feed has;
-    2. and later, if the feed came past its beginning with a delivery that had a sibling of the same id here, for as long
-       as the feed, which had older rows before, has nothing of its own for the time of the load. Who skips an id that way
+    2. and later, if the feed passed its beginning with a delivery of an id that exists here too, as long as the feed, which
+       had older rows before, has nothing of its own for the time of the load. A feed that skips an id this way still
        owes it.
 
-    An id goes in as soon as one of its loads need not wait: half a delivery is what this is about.
+    An id is admitted as soon as one of its loads need not wait.
 
-    Guarantee: once every feed of the group has begun, one more delivery takes nothing out of the next cut that was in this
-    one. What decides is either settled by the order in which the loads came, or changed by more loads only towards
-    letting in.
+    Guarantee: once every feed of the group has begun, one more delivery removes nothing from the next snapshot that
+    was in this one. The decision depends on the order of the loads, or changes with more loads only towards
+    admission.
 
-    >>> first, second = CutLoad("d1", 0, 0, 9, 1), CutLoad("d2", 0, 10, 19, 3)
-    >>> held_back({"flights": [first, second], "weather": [CutLoad("d1", 0, 0, 9, 2)]})
+    >>> first, second = GroupLoad("d1", 0, 0, 9, 1), GroupLoad("d2", 0, 10, 19, 3)
+    >>> find_incomplete_loads({"flights": [first, second], "weather": [GroupLoad("d1", 0, 0, 9, 2)]})
     (('flights', 'd2', 0),)
     """
     begun = {feed: _Deliveries.of(loads) for feed, loads in group.items() if loads}
     waiting = {
-        feed: {load.batch for load in mine.loads if _waits(load, mine, begun, feed)}
+        feed: {load.batch for load in mine.loads if _is_waiting(load, mine, begun, feed)}
         for feed, mine in begun.items()
     }
-    let_in = {
+    admitted = {
         load.batch for feed, mine in begun.items() for load in mine.loads if load.batch not in waiting[feed]
     }
     return tuple(
@@ -105,71 +105,71 @@ def held_back(group: Mapping[str, Sequence[CutLoad]]) -> tuple[LoadKey, ...]:
             (feed, load.batch, load.epoch)
             for feed, mine in begun.items()
             for load in mine.loads
-            if load.batch not in let_in
+            if load.batch not in admitted
         )
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Deliveries:
-    """The loads of one feed in the order in which they came, the newest event time up to each, and when each id came."""
+    """The loads of one feed in order of arrival, the newest event time up to each, and the order of each id."""
 
-    loads: tuple[CutLoad, ...]
-    reached_us: tuple[int, ...]
-    came: Mapping[str, int]
+    loads: tuple[GroupLoad, ...]
+    newest_us: tuple[int, ...]
+    arrived: Mapping[str, int]
 
     @classmethod
-    def of(cls, loads: Sequence[CutLoad]) -> _Deliveries:
+    def of(cls, loads: Sequence[GroupLoad]) -> _Deliveries:
         ordered = tuple(sorted(loads, key=lambda load: load.order))
-        reached_us = tuple(accumulate((load.event_time_max_us for load in ordered), max))
-        return cls(ordered, reached_us, {load.batch: load.order for load in ordered})
+        newest_us = tuple(accumulate((load.event_time_max_us for load in ordered), max))
+        return cls(ordered, newest_us, {load.batch: load.order for load in ordered})
 
-    def had(self, batch: str, order: int) -> bool:
-        """Whether the id was there when, or before, the load of that order came."""
-        came = self.came.get(batch)
-        return came is not None and came <= order
+    def has_by(self, batch: str, order: int) -> bool:
+        """Return True if the id existed at or before the load of that order."""
+        arrived = self.arrived.get(batch)
+        return arrived is not None and arrived <= order
 
 
-def _waits(load: CutLoad, mine: _Deliveries, begun: Mapping[str, _Deliveries], feed: str) -> bool:
+def _is_waiting(load: GroupLoad, mine: _Deliveries, begun: Mapping[str, _Deliveries], feed: str) -> bool:
     return not load.alone and any(
-        load.batch not in others.came and _is_owed(load, mine, others)
+        load.batch not in others.arrived and _is_owed(load, mine, others)
         for other, others in begun.items()
         if other != feed
     )
 
 
-def _is_owed(load: CutLoad, mine: _Deliveries, others: _Deliveries) -> bool:
-    """Whether `others`, who lack the id of `load`, are to deliver something for its time still."""
-    passed = bisect_left(others.reached_us, load.event_time_min_us)
+def _is_owed(load: GroupLoad, mine: _Deliveries, others: _Deliveries) -> bool:
+    """Return True if `others`, which lack the id of `load`, are still to deliver something for its time."""
+    passed = bisect_left(others.newest_us, load.event_time_min_us)
     if passed == len(others.loads):
         return True
     past = others.loads[passed]
     since = max(past.order, load.order)
-    if not mine.had(past.batch, since):
-        return False  # they name their deliveries otherwise, and have come as far
+    if not mine.has_by(past.batch, since):
+        return False  # they name their deliveries differently, and are past this time
     older = any(
         each.order <= since and each.event_time_min_us < load.event_time_min_us for each in others.loads
     )
     return older and not any(
         each.event_time_min_us <= load.event_time_max_us
         and each.event_time_max_us >= load.event_time_min_us
-        and not mine.had(each.batch, max(each.order, load.order))
+        and not mine.has_by(each.batch, max(each.order, load.order))
         for each in others.loads
     )
 
 
 def known_day(now_us: int, last_due_us: int) -> int:
-    """The day (since 1970, UTC) that a cut is of, as far as it matters: once the last label is due, all days are one.
+    """Return the day (since 1970, UTC) of a snapshot; after the last label is due, all days are the same.
 
     Parameters
     ----------
     now_us
-        When the cut is made, microseconds since 1970 UTC.
+        The time of the snapshot, microseconds since 1970 UTC.
     last_due_us
-        When the label of the newest row is due.
+        The time at which the label of the newest row is due.
 
-    Which labels count is settled by the moment of the cut. Unchanged tables therefore give the same cut all day, and
-    another on the next day for as long as labels come due.
+    The time of the snapshot decides which labels count. Unchanged tables therefore give the same snapshot all day,
+    and another one on the next day while labels come due.
 
     >>> [known_day(day * DAY_US, last_due_us=3 * DAY_US + 5) for day in (2, 3, 4, 99)]
     [2, 3, 4, 4]
@@ -180,28 +180,34 @@ def known_day(now_us: int, last_due_us: int) -> int:
 def snapshot_name(
     table_version: int,
     contract_hash: str,
-    tables: Sequence[TableCut],
+    tables: Sequence[SnapshotTable],
     *,
-    held_back: Sequence[LoadKey] = (),
+    incomplete_loads: Sequence[LoadKey] = (),
     day: int | None = None,
 ) -> str:
-    """The name of a cut: the same cut has the same name, whoever asks for it and however often.
+    """Return the name of a snapshot: the same content always has the same name.
 
     Parameters
     ----------
-    held_back
-        The loads that it leaves out.
+    table_version
+        The table version of all tables.
+    contract_hash
+        The hash of the contract of the model's rows.
+    tables
+        Rows and files of each table.
+    incomplete_loads
+        The loads that are left out.
     day
-        `known_day` where labels come due later than their rows, None otherwise.
+        `known_day` if labels come due later than their rows, None otherwise.
 
-    >>> snapshot_name(7, "ab", [TableCut("flights", 10, 1)])
+    >>> snapshot_name(7, "ab", [SnapshotTable("flights", 10, 1)])
     's7-c61bc883'
     """
     content: list[object] = [
         table_version,
         contract_hash,
-        [[cut.table, cut.rows, cut.files] for cut in tables],
+        [[table.table, table.rows, table.files] for table in tables],
     ]
-    if held_back or day is not None:
-        content += [[list(load) for load in held_back], day]
+    if incomplete_loads or day is not None:
+        content += [[list(load) for load in incomplete_loads], day]
     return f"s{table_version}-{sha256_hex(canonical_json(content))[:8]}"

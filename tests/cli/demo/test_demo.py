@@ -81,8 +81,8 @@ def test_the_bad_weather_file_was_backed_out_with_everything_it_touched(told: di
         first,
         rebuilt,
     )
-    assert weather["tainted_answers"] > 0
-    assert weather["answers_at_most"] > 0
+    assert weather["tainted_predictions"] > 0
+    assert weather["predictions_at_most"] > 0
     assert 0 < weather["rollback_seconds"] < 10
 
 

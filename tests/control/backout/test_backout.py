@@ -20,7 +20,7 @@ from holdfast.store.backout import backouts
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events
 from holdfast.store.durability import failpoints
-from holdfast.tables.backout import ForgetOnline, RemoveRows, State
+from holdfast.tables.backout import BackoutState, RecomputeOnline, RemoveRows
 from tests.support import backout_world
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def test_a_batch_goes_with_its_group_and_comes_back_corrected(tmp_path: Path, st
         ("weather__quarantine", 1, 1),
     ]
     assert all(
-        step.forgotten and step.recomputed for step in done.plan.steps if isinstance(step, ForgetOnline)
+        step.removed and step.recomputed for step in done.plan.steps if isinstance(step, RecomputeOnline)
     )
     kept = {(f.name, h): 0 for f in world.FEEDS for h in (0, 1, 2) if h != 1 or f is world.ALONE}
     clean = world.never_saw(tmp_path / "clean", tmp_path, kept)
@@ -251,5 +251,5 @@ def test_a_back_out_is_done_once_from_two_threads_of_control(tmp_path: Path, sto
         failpoints.arm(None)
     with store.ledger.read() as connection:
         row = backouts.get(connection, done.backout_id)
-        assert (row.state, row.steps_done) == (State.DONE, len(row.plan.steps))
+        assert (row.state, row.steps_done) == (BackoutState.DONE, len(row.plan.steps))
         assert len(events.newest(connection, kind="batch.backed_out")) == 1

@@ -26,17 +26,17 @@ from holdfast.store.durability.failpoints import BACKOUT_POINTS
 from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.telemetry import usage
 from holdfast.tables.backout import (
+    BackoutState,
     CancelRollout,
-    HoldOn,
-    ListAnswers,
+    FailOver,
+    KeepLastResort,
     ListFeedback,
-    Rebuild,
-    ReplaceStandIns,
-    ReturnTraffic,
+    ListPredictions,
+    ReplaceFallbacks,
+    Retrain,
     TaintVersions,
-    blast,
+    total_impact,
 )
-from holdfast.tables.backout import State as BackoutState
 from tests.support import backout_world, rollout_world
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_a_live_tainted_version_gives_its_traffic_back(case: Case) -> None:
     bad = case.tainted_version()
     case.world.promote(bad)
     assert case.world.row().state is State.PROMOTED
-    assert case.step(ReturnTraffic) == ReturnTraffic("m", bad, case.clean, case.world.row().rollout_id)
+    assert case.step(FailOver) == FailOver("m", bad, case.clean, case.world.row().rollout_id)
     row = case.back_out()
     assert row.state is BackoutState.DONE
     assert case.world.row().state is State.ROLLING_BACK
@@ -132,9 +132,7 @@ def test_the_rollout_of_a_tainted_challenger_ends(case: Case, state: str) -> Non
             case.world.traffic()
             case.world.reconcile()
     assert case.world.row().state == state
-    wanted = (
-        CancelRollout("m", number, bad) if state == "pending" else ReturnTraffic("m", bad, case.clean, number)
-    )
+    wanted = CancelRollout("m", number, bad) if state == "pending" else FailOver("m", bad, case.clean, number)
     assert wanted in case.plan()
     case.back_out()
     assert case.world.row().state is (State.CANCELLED if state == "pending" else State.ROLLING_BACK)
@@ -164,7 +162,7 @@ def test_a_clean_challenger_of_a_tainted_champion_gives_way_to_what_was_proven(c
 def test_without_a_clean_version_the_heuristic_answers(tmp_path: Path) -> None:
     case = _only_tainted(tmp_path, heuristic="clean")
     champion = case.world.row().challenger
-    assert case.step(ReturnTraffic) == ReturnTraffic("m", champion, HEURISTIC, case.world.row().rollout_id)
+    assert case.step(FailOver) == FailOver("m", champion, HEURISTIC, case.world.row().rollout_id)
     case.back_out()
     plan = case.world.plan()
     assert plan is not None
@@ -176,7 +174,7 @@ def test_with_nothing_clean_the_last_one_goes_on_and_it_is_said(tmp_path: Path) 
     case = _only_tainted(tmp_path, heuristic="tainted")
     champion = case.world.row().challenger
     before = case.world.plan()
-    assert case.step(HoldOn) == HoldOn("m", champion)
+    assert case.step(KeepLastResort) == KeepLastResort("m", champion)
     case.back_out()
     assert case.world.plan() == before
     assert len(case.told("traffic.held")) == 1
@@ -219,7 +217,7 @@ def test_tainted_versions_stop_standing_by(case: Case) -> None:
     plan = case.world.plan()
     assert plan is not None
     assert plan.previous == bad
-    assert case.step(ReplaceStandIns) == ReplaceStandIns("m", (bad,), HEURISTIC)
+    assert case.step(ReplaceFallbacks) == ReplaceFallbacks("m", (bad,), HEURISTIC)
     case.back_out()
     plan = case.world.plan()
     assert plan is not None
@@ -253,17 +251,23 @@ def test_answers_and_feedback_are_listed_by_version_and_time(case: Case) -> None
                 )
             )  # fmt: skip
     plan = plan_back_out(case.store, case.rows.FEEDS, BatchId("flights", "h1"))
-    listed = next(step for step in plan.steps if isinstance(step, ListAnswers)).answers
+    listed = next(step for step in plan.steps if isinstance(step, ListPredictions)).predictions
     mine = [each for each in listed if each.version == bad]
     assert [(each.cause, each.requests, each.rows) for each in mine] == [("version", 4, 12)]
     assert (mine[0].first_us, mine[0].last_us) == (first, first + 4 * minute)
     assert next(each for each in listed if each.version == case.clean).cause == "online"
-    assert next(step for step in plan.steps if isinstance(step, ListFeedback)).feedback[0].labels == 3
-    assert next(step for step in plan.steps if isinstance(step, Rebuild)) == Rebuild(
+    assert next(step for step in plan.steps if isinstance(step, ListFeedback)).labels[0].labels == 3
+    assert next(step for step in plan.steps if isinstance(step, Retrain)) == Retrain(
         "m", ("flights",), (bad,)
     )
-    totals = blast(plan, cost_per_answer=0.25)
-    assert (totals.answers, totals.labels, totals.versions, totals.live, totals.cost) == (12, 3, 1, 1, 3.0)
+    totals = total_impact(plan, cost_per_prediction=0.25)
+    assert (totals.predictions, totals.labels, totals.versions, totals.live, totals.cost) == (
+        12,
+        3,
+        1,
+        1,
+        3.0,
+    )
 
 
 def state_of(case: Case) -> dict[str, object]:

@@ -131,7 +131,7 @@ def test_training_learns_from_what_was_selected_and_says_so(store):
     assert about.rows == made.rows_trained
     _, (kept,) = cutting.show(store, snapshot)
     assert (kept.seed, kept.rows_total, kept.rows_selected, kept.counts) == (5, 710, 478, made.left_out)
-    assert [(each.value, each.found, each.taken) for each in kept.slices] == [
+    assert [(each.value, each.found, each.kept) for each in kept.slices] == [
         ("north", 532, 300),
         ("south", 178, 178),
     ]

@@ -13,7 +13,7 @@ from holdfast.errors import NotFoundError
 from holdfast.store import Store
 from holdfast.store.catalog import lineage
 from holdfast.store.db import schema
-from holdfast.tables.lineage import Kind, Node
+from holdfast.tables.lineage import Node, NodeKind
 
 GRAPHS = 1_000
 SEED = 20_261_122
@@ -93,7 +93,7 @@ class History:
         tables = self.rng.sample(FEEDS, self.rng.randrange(1, 4))
         name = f"s{self.version}-{len(self.below):08x}"
         self.put("snapshots", snapshot=name, table_version=self.version, contract_hash="c", created_at_us=1)
-        node = Node(Kind.SNAPSHOT, name)
+        node = Node(NodeKind.SNAPSHOT, name)
         self.below[node] = set()
         for table in tables:
             self.put("snapshot_tables", snapshot=name, table_name=table, rows=1, files=1)
@@ -104,7 +104,7 @@ class History:
                 self.edge(Node.load(feed, batch, epoch), node)
 
     def train(self) -> None:
-        snapshots = [node for node in self.below if node.kind is Kind.SNAPSHOT]
+        snapshots = [node for node in self.below if node.kind is NodeKind.SNAPSHOT]
         if not snapshots:
             return
         snapshot = self.rng.choice(snapshots)
@@ -114,7 +114,7 @@ class History:
                  snapshot=snapshot.name, contract_hash="c", features_hash="f", learner="l", role="candidate",
                  state="qualified", created_at_us=1)  # fmt: skip
         self.made.append(name)
-        self.edge(snapshot, Node(Kind.VERSION, name))
+        self.edge(snapshot, Node(NodeKind.VERSION, name))
 
     def roll_out(self) -> None:
         if not self.made:
@@ -131,25 +131,25 @@ class History:
             rollout_id=number,
             committed_at_us=1,
         )
-        node = Node(Kind.ROLLOUT, str(number))
-        self.edge(Node(Kind.VERSION, version), node)
-        self.edge(node, Node(Kind.PLAN, str(plan)))
-        self.edge(Node(Kind.VERSION, version), Node(Kind.PLAN, str(plan)))
+        node = Node(NodeKind.ROLLOUT, str(number))
+        self.edge(Node(NodeKind.VERSION, version), node)
+        self.edge(node, Node(NodeKind.PLAN, str(plan)))
+        self.edge(Node(NodeKind.VERSION, version), Node(NodeKind.PLAN, str(plan)))
 
     def answer(self) -> None:
-        quiet = [name for name in self.made if Node(Kind.ANSWERS, name) not in self.below]
+        quiet = [name for name in self.made if Node(NodeKind.PREDICTIONS, name) not in self.below]
         if not quiet:
             return
         version = self.rng.choice(quiet)
         self.put("request_counts", model="m", version=version, arm="champion", result="ok", minute_start_us=0,
                  requests=1, rows=1, latency_sum_us=1, latency_buckets_json="{}")  # fmt: skip
-        self.edge(Node(Kind.VERSION, version), Node(Kind.ANSWERS, version))
+        self.edge(Node(NodeKind.VERSION, version), Node(NodeKind.PREDICTIONS, version))
         if self.rng.random() < 0.5:
             prediction = f"p{version}"
             self.put("labels", prediction_id=prediction, value=1.0, source="s", received_at_us=1, joined=1)
             self.put("outcomes", prediction_id=prediction, model="m", version=version, arm="champion", probability=0.5,
                      label=1.0, event_time_us=1, joined_at_us=1)  # fmt: skip
-            self.edge(Node(Kind.ANSWERS, version), Node(Kind.LABELS, version))
+            self.edge(Node(NodeKind.PREDICTIONS, version), Node(NodeKind.LABELS, version))
 
     def reach(self) -> dict[Node, set[Node]]:
         reach = {node: {node, *below} for node, below in self.below.items()}
@@ -175,7 +175,7 @@ def test_back_out_reaches_what_brute_force_reaches(
                 history.step()
             reach = history.reach()
             nodes += len(reach)
-            loads = sorted(each for each in reach if each.kind is Kind.BATCH)
+            loads = sorted(each for each in reach if each.kind is NodeKind.BATCH)
             for node in rng.sample(loads, min(3, len(loads))):
                 assert set(lineage.down(connection, node).nodes) == reach[node]
             for node in rng.sample(sorted(reach), min(2, len(reach))):
@@ -201,7 +201,7 @@ def test_a_batch_without_an_epoch_is_its_newest_load_and_what_is_unknown_is_told
             "v1-00000000",
             "rollout:1",
             "plan:x",
-            "answers:v1",
+            "predictions:v1",
             "labels:v1",
         ):
             with pytest.raises(NotFoundError, match="HF303"):
@@ -219,9 +219,9 @@ def test_a_load_whose_files_were_let_go_is_in_no_snapshot(tmp_path: Path) -> Non
         history.load(("flights", "b1"))
         for _ in range(3):
             history.snapshot()
-        assert lineage.down(connection, Node.load("flights", "b0", 0)).names(Kind.SNAPSHOT) == ()
+        assert lineage.down(connection, Node.load("flights", "b0", 0)).names(NodeKind.SNAPSHOT) == ()
         assert (
-            lineage.loads_in(connection, next(n.name for n in history.below if n.kind is Kind.SNAPSHOT))
+            lineage.loads_in(connection, next(n.name for n in history.below if n.kind is NodeKind.SNAPSHOT))
             is not None
         )
 
@@ -234,7 +234,7 @@ def test_what_a_batch_reached_is_found_without_looking_at_all_history(tmp_path: 
         history = History(connection, random.Random(7))
         for _ in range(120):
             history.step()
-        load = next(node for node, below in history.below.items() if node.kind is Kind.BATCH and below)
+        load = next(node for node, below in history.below.items() if node.kind is NodeKind.BATCH and below)
     statements: list[tuple[str, object]] = []
     with store.ledger.read() as connection:
         event.listen(connection, "before_cursor_execute", lambda *a: statements.append((a[2], a[3])))

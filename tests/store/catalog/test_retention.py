@@ -27,7 +27,7 @@ from holdfast.store.catalog.batches import Publication
 from holdfast.store.db import schema
 from holdfast.store.durability import failpoints
 from holdfast.store.files import data_files, staging
-from holdfast.tables.lineage import Kind, Lineage, Node
+from holdfast.tables.lineage import Lineage, Node, NodeKind
 
 DAY = timedelta(days=1)
 LATE_US = 100 * 86_400_000_000
@@ -115,7 +115,7 @@ def _line(store: Store) -> list[Lineage]:
     """Everything that came of each load, and what each snapshot was made from."""
     with store.ledger.read() as connection:
         down = [lineage.down(connection, Node.load("flights", f"d{number}", 0)) for number in range(4)]
-        return down + [lineage.up(connection, Node(Kind.SNAPSHOT, name)) for name in _names(store)]
+        return down + [lineage.up(connection, Node(NodeKind.SNAPSHOT, name)) for name in _names(store)]
 
 
 def test_what_was_made_from_what_is_known_after_a_vacuum(store: Store) -> None:
@@ -125,7 +125,7 @@ def test_what_was_made_from_what_is_known_after_a_vacuum(store: Store) -> None:
     back_out(store, [], BatchId("flights", "d0"), reason="wrong", actor="ann", now_us=20)
     compact(store, now_us=21)
     line = _line(store)
-    assert line[0].names(Kind.SNAPSHOT) == (first, second)
+    assert line[0].names(NodeKind.SNAPSHOT) == (first, second)
     plans = [plan_back_out(store, [], BatchId("flights", f"d{number}")) for number in (1, 2, 3)]
     shown = vacuum.plan(store, now_us=LATE_US, keep=DAY, newest=0)
     assert shown.snapshots == (first, second)
@@ -136,7 +136,7 @@ def test_what_was_made_from_what_is_known_after_a_vacuum(store: Store) -> None:
     assert done.plan == plans[0]
     assert [found for found in verify(store).findings if "v1-0" not in found.subject] == []
     with store.ledger.read() as connection:
-        assert set(backouts.told(connection, [Node(Kind.SNAPSHOT, first)]).values()) == {"tainted"}
+        assert set(backouts.told(connection, [Node(NodeKind.SNAPSHOT, first)]).values()) == {"tainted"}
     again = vacuum.plan(store, now_us=2 * LATE_US, keep=DAY, newest=0)
     assert again.snapshots == ()  # they are let go once
     vacuum.vacuum(store, again, now_us=2 * LATE_US, keep=DAY, newest=0)

@@ -80,7 +80,7 @@ def test_a_delivery_that_is_not_whole_is_left_out(store: Store) -> None:
         load(store, "weather", f"d{day}", day)
     load(store, "holidays", "all", 9)
     made = cut(store, "flights", "weather", "holidays")
-    assert made.held_back == (("flights", "d3", 0), ("flights", "d5", 0))
+    assert made.incomplete_loads == (("flights", "d3", 0), ("flights", "d5", 0))
     assert {table.table: table.rows for table in made.tables} == {
         "flights": 30,
         "weather": 20,
@@ -90,7 +90,7 @@ def test_a_delivery_that_is_not_whole_is_left_out(store: Store) -> None:
     assert cut(store, "flights", "weather", "holidays") == made == snapshots.get(store, made.snapshot)
     load(store, "weather", "d5", 5)
     later = cut(store, "flights", "weather", "holidays")
-    assert later.held_back == (("flights", "d3", 0),)
+    assert later.incomplete_loads == (("flights", "d3", 0),)
     assert (days(store, later, "flights"), days(store, later, "weather")) == ([1, 2, 4, 5], [2, 4, 5])
     assert days(store, made, "flights") == [1, 2, 4]
 
@@ -100,7 +100,7 @@ def test_a_table_whose_every_row_waits_says_so(store: Store) -> None:
     load(store, "weather", "d1", 1)
     with pytest.raises(NotFoundError, match=r"HF410.*'flights' has no row.*1 of its batches wait"):
         cut(store, "flights", "weather")
-    assert cut(store, "flights").held_back == ()
+    assert cut(store, "flights").incomplete_loads == ()
 
 
 def test_other_engines_read_exactly_the_rows_of_a_cut(store: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.tables.compaction import TableFile, plan
+from holdfast.tables.compaction import TableFile, plan_compaction
 
 FILES = st.lists(
     st.tuples(st.integers(1, 60), st.integers(0, 6), st.sampled_from(["cc", "cc", "cc", "cd", None])),
@@ -23,7 +23,7 @@ def test_every_group_is_a_run_of_one_contract_and_fits(
     drawn: list[tuple[int, int, str | None]], target: int
 ) -> None:
     files = table(drawn)
-    groups = plan(files, target_rows=target)
+    groups = plan_compaction(files, target_rows=target)
     for group in groups:
         first = files.index(group[0])
         assert tuple(files[first : first + len(group)]) == group
@@ -31,14 +31,14 @@ def test_every_group_is_a_run_of_one_contract_and_fits(
         assert group[0].contract_hash is not None
         assert sum(file.rows for file in group) <= target
         assert 2 * max(file.rows for file in group) <= sum(file.rows for file in group)
-    assert groups == plan(files, target_rows=target)
+    assert groups == plan_compaction(files, target_rows=target)
 
 
 @given(FILES, st.integers(20, 200))
 def test_reading_order_stays(drawn: list[tuple[int, int, str | None]], target: int) -> None:
     """A new file is newer than all others, and of equal first event times the newer is read later."""
     files = table(drawn)
-    groups = plan(files, target_rows=target)
+    groups = plan_compaction(files, target_rows=target)
     grouped = {file.path for group in groups for file in group}
     after = [
         (file.event_time_min_us or 0, 0, n, [file.path])
@@ -58,7 +58,7 @@ def test_rows_are_rewritten_rarely_however_often_it_runs() -> None:
     copied, most = 0, 0
     for number in range(1_000):
         files.append(TableFile(f"f{number}", 100, number, "cc"))
-        for group in plan(files):
+        for group in plan_compaction(files):
             rows = sum(file.rows for file in group)
             at = files.index(group[0])
             files[at : at + len(group)] = [

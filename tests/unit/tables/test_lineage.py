@@ -7,11 +7,21 @@ import random
 import pytest
 
 from holdfast.errors import InputError
-from holdfast.tables.lineage import CHILDREN, Edge, Kind, Node, parse, tree, walk
+from holdfast.tables.lineage import Edge, Node, NodeKind, format_tree, parse_node, walk
+
+CHILDREN = {
+    NodeKind.BATCH: (NodeKind.BATCH, NodeKind.SNAPSHOT),
+    NodeKind.SNAPSHOT: (NodeKind.VERSION,),
+    NodeKind.VERSION: (NodeKind.ROLLOUT, NodeKind.PLAN, NodeKind.PREDICTIONS),
+    NodeKind.ROLLOUT: (NodeKind.PLAN,),
+    NodeKind.PLAN: (),
+    NodeKind.PREDICTIONS: (NodeKind.LABELS,),
+    NodeKind.LABELS: (),
+}
 
 GRAPHS = 1_000
 SEED = 20_261_122
-_KINDS = list(Kind)
+_KINDS = list(NodeKind)
 
 
 def random_graph(rng: random.Random) -> dict[Node, list[Node]]:
@@ -58,7 +68,8 @@ def test_each_node_is_asked_once() -> None:
     """What a batch touched costs what it touched."""
     asked: list[Node] = []
     layers = [
-        [Node(kind, f"{kind}{n}") for n in range(20)] for kind in (Kind.BATCH, Kind.SNAPSHOT, Kind.VERSION)
+        [Node(kind, f"{kind}{n}") for n in range(20)]
+        for kind in (NodeKind.BATCH, NodeKind.SNAPSHOT, NodeKind.VERSION)
     ]
 
     def below(node: Node) -> list[Node]:
@@ -71,11 +82,15 @@ def test_each_node_is_asked_once() -> None:
 
 
 def test_a_tree_unfolds_what_stands_twice_only_once() -> None:
-    load, first, second = Node.load("f", "b", 0), Node(Kind.SNAPSHOT, "s1"), Node(Kind.SNAPSHOT, "s2")
-    version, rollout, plan = Node(Kind.VERSION, "v1"), Node(Kind.ROLLOUT, "1"), Node(Kind.PLAN, "1")
+    load, first, second = Node.load("f", "b", 0), Node(NodeKind.SNAPSHOT, "s1"), Node(NodeKind.SNAPSHOT, "s2")
+    version, rollout, plan = (
+        Node(NodeKind.VERSION, "v1"),
+        Node(NodeKind.ROLLOUT, "1"),
+        Node(NodeKind.PLAN, "1"),
+    )
     graph = {load: [first, second], first: [version], version: [rollout, plan], rollout: [plan]}
     found = walk([load], lambda node: graph.get(node, []))
-    assert tree(found, str) == [
+    assert format_tree(found, str) == [
         "batch:f/b@0",
         "├─ snapshot:s1",
         "│  └─ version:v1",
@@ -89,4 +104,4 @@ def test_a_tree_unfolds_what_stands_twice_only_once() -> None:
 @pytest.mark.parametrize("text", ["", "weather", "batch:", "nothing:5", "x/y:z"])
 def test_what_names_no_node_is_refused_with_the_ways_to_name_one(text: str) -> None:
     with pytest.raises(InputError, match=r"HF101.*feed/batch"):
-        parse(text)
+        parse_node(text)

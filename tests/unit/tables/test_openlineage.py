@@ -14,9 +14,9 @@ from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, R
 from holdfast.records import canonical_json
 from holdfast.tables.openlineage import (
     BackoutFacts,
-    CutFacts,
     Facts,
     LoadFacts,
+    SnapshotFacts,
     TableRows,
     TrainFacts,
     run_events,
@@ -27,7 +27,7 @@ TABLE = TableRows("weather", 7, 100, 2)
 FACTS: list[Facts] = [
     LoadFacts(US, "weather", "2013-01", 1, "/in/weather.csv", "d" * 64, "c" * 64, 3, TABLE, (("at", "Timestamp"),)),
     LoadFacts(US, "weather", "2013-02", 0, "s3://lake/raw/weather/", "d" * 64, "c" * 64, 0, TABLE, ()),
-    CutFacts(US, "s7-00000000", (TABLE, TableRows("flights", 7, 5, 1)), True),
+    SnapshotFacts(US, "s7-00000000", (TABLE, TableRows("flights", 7, 5, 1)), True),
     TrainFacts(US, "late", "v3-00000000", "s7-00000000", "LightGBM", "candidate", "d" * 64, False),
     BackoutFacts(US, "weather", "2013-01", 4, "degF", "ann", (TABLE,), ("s7-00000000",), ("v3-00000000",)),
 ]  # fmt: skip

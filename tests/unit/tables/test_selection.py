@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Timestamp, col, dtypes
 from holdfast.errors import InputError, RefusedError
-from holdfast.tables.apply_selection import Selected, forbidden_among, select
+from holdfast.tables.apply_selection import SelectedRows, count_forbidden, select_rows
 from holdfast.tables.selection import (
     Cap,
     DiscardBudget,
@@ -20,7 +20,7 @@ from holdfast.tables.selection import (
     Sample,
     Selection,
     Weights,
-    columns_of,
+    selectable_columns,
 )
 
 CONTRACT = Contract(
@@ -34,7 +34,7 @@ CONTRACT = Contract(
     label=Label("bought", delay="1h"),
     slices=("site",),
 )
-COLUMNS = columns_of(CONTRACT.columns, aggregates=["visits"])
+COLUMNS = selectable_columns(CONTRACT.columns, aggregates=["visits"])
 
 
 def rows(count: int = 1000) -> pl.DataFrame:
@@ -55,16 +55,18 @@ def rows(count: int = 1000) -> pl.DataFrame:
 
 def chosen(
     selection: Selection, frame: pl.DataFrame | None = None, seed: int = 0, **more: object
-) -> Selected:
+) -> SelectedRows:
     given = rows() if frame is None else frame
-    return select(given, selection, seed, columns=COLUMNS, key=CONTRACT.key, slices=CONTRACT.slices, **more)  # type: ignore[arg-type]  # only `struck` is given so
+    return select_rows(
+        given, selection, seed, columns=COLUMNS, key=CONTRACT.key, slices=CONTRACT.slices, **more
+    )  # type: ignore[arg-type]  # only `struck` is given so
 
 
 def test_a_selection_of_nothing_changes_nothing():
     found = chosen(Selection())
     assert found.frame.equals(rows())
     assert (found.weights, found.counts, found.warnings) == (None, {}, ())
-    assert [(each.value, each.found, each.taken) for each in found.slices] == [
+    assert [(each.value, each.found, each.kept) for each in found.slices] == [
         ("north", 600, 600),
         ("south", 400, 400),
     ]
@@ -89,7 +91,7 @@ def test_one_forbidden_row_refuses_and_is_named():
     with pytest.raises(RefusedError, match=r"100 of 1,000 training rows are 'machines'.*id=9") as refused:
         chosen(Selection(forbidden=(Forbidden("machines", col("robot")),)))
     assert refused.value.code == "HF407"
-    assert forbidden_among(rows(20), selection, COLUMNS) == {"machines": 2}
+    assert count_forbidden(rows(20), selection, COLUMNS) == {"machines": 2}
 
 
 def test_a_cap_keeps_the_same_rows_in_any_order_and_when_rows_are_added():
@@ -125,13 +127,13 @@ def test_a_sample_has_nearly_its_share_and_a_larger_one_holds_the_smaller():
 
 def test_a_quota_counts_values_that_no_row_has():
     """R30: a slice that vanished is not one row short, it is not there."""
-    with pytest.raises(InputError, match="site=west has 0 rows, and its quota is 50") as refused:
+    with pytest.raises(InputError, match="site=west has 0 rows; its quota is 50") as refused:
         chosen(Selection(quotas=(Quota("site", 50),)))
     assert refused.value.code == "HF401"
     told = chosen(Selection(quotas=(Quota("site", 500, otherwise="warn"),)))
     assert told.warnings == (
-        "site=south has 400 rows, and its quota is 500",
-        "site=west has 0 rows, and its quota is 500",
+        "site=south has 400 rows; its quota is 500",
+        "site=west has 0 rows; its quota is 500",
     )
     assert told.frame.height == 1000
 
@@ -159,11 +161,11 @@ def test_the_discard_budget_holds_overall_and_in_each_slice():
     ) as refused:
         chosen(Selection(filters=(robots,), discard=(DiscardBudget(0.1), DiscardBudget(0.2, by="site"))))
     assert refused.value.code == "HF405"
-    with pytest.raises(RefusedError, match="900 rows are left, at least 950 must be"):
+    with pytest.raises(RefusedError, match="900 rows are left; the minimum is 950"):
         chosen(Selection(filters=(robots,), discard=(DiscardBudget(1.0, at_least_rows=950),)))
     struck = rows(200).with_columns(id=pl.col("id") + 5000)
     with pytest.raises(RefusedError, match=r"200 of 1,200 rows \(16.7%\)"):
-        chosen(Selection(discard=(DiscardBudget(0.1),)), struck=struck)
+        chosen(Selection(discard=(DiscardBudget(0.1),)), rejected=struck)
 
 
 def test_a_selection_that_leaves_nothing_is_refused():

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.contract import Category, Contract, Integer, Label, Number, Timestamp, dtypes
 from holdfast.contract.profile.profile import merge, profile_batch
-from holdfast.tables.snapshot_diff import TableFacts, difference
+from holdfast.tables.snapshot_diff import TableFacts, compare_tables
 
 
 def contract(unit: str = "mi") -> Contract:
@@ -49,7 +49,7 @@ def facts(seed: int, rows: int = 2000, scale: float = 1.0, late: float = 0.2, un
 
 
 def test_two_cuts_of_the_same_law_have_not_moved():
-    (change,) = difference([facts(1)], [facts(2)])
+    (change,) = compare_tables([facts(1)], [facts(2)])
     assert change.moved == ()
     assert (change.rows_before, change.rows_after, change.loads_added, change.loads_removed) == (
         2000,
@@ -62,11 +62,11 @@ def test_two_cuts_of_the_same_law_have_not_moved():
 
 
 def test_what_moved_comes_first_with_its_size():
-    (change,) = difference([facts(1)], [facts(2, scale=1.609344, late=0.5, unit="km")])
+    (change,) = compare_tables([facts(1)], [facts(2, scale=1.609344, late=0.5, unit="km")])
     assert [column.column for column in change.moved] == ["distance", "late"]
     distance = change.moved[0]
     assert distance.effect == pytest.approx(600 * 0.609 / 346, abs=0.15)
-    assert "mean 598" in distance.words
+    assert "mean 598" in distance.description
     assert change.label_before == pytest.approx(0.2, abs=0.03)
     assert change.label_after == pytest.approx(0.5, abs=0.04)
     assert change.evolution is not None
@@ -74,17 +74,17 @@ def test_what_moved_comes_first_with_its_size():
 
 
 def test_what_cannot_be_compared_is_named():
-    (change,) = difference([facts(1)], [replace(facts(2), apart=("distance",))])
+    (change,) = compare_tables([facts(1)], [replace(facts(2), incompatible=("distance",))])
     assert [column for column, _ in change.not_compared] == ["distance"]
-    (change,) = difference([facts(1)], [replace(facts(2), profile=None)])
-    assert change.not_compared == (("", "a load has no profile, so nobody knows what its rows look like"),)
+    (change,) = compare_tables([facts(1)], [replace(facts(2), profile=None)])
+    assert change.not_compared == (("", "a load has no profile"),)
     assert change.as_dict()["not_compared"][0]["column"] == ""
-    (change,) = difference([facts(1)], [facts(2)])
+    (change,) = compare_tables([facts(1)], [facts(2)])
     assert change.not_compared == ()
 
 
 def test_tables_that_come_and_go_and_loads_without_profiles():
     new = TableFacts("weather", 10, frozenset({("w1", 0)}), None, None)
-    gone, came = difference([facts(1)], [new])
+    gone, came = compare_tables([facts(1)], [new])
     assert (gone.table, gone.rows_before, gone.rows_after) == ("flights", 2000, 0)
     assert (came.table, came.loads_added, came.columns) == ("weather", 1, ())

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.tables import CutLoad, Snapshot, TableCut, held_back, snapshot_name
+from holdfast.tables import GroupLoad, Snapshot, SnapshotTable, find_incomplete_loads, snapshot_name
 
-CUTS = (TableCut("flights", 10, 2), TableCut("weather", 5, 1))
+CUTS = (SnapshotTable("flights", 10, 2), SnapshotTable("weather", 5, 1))
 
 
 def test_the_same_cut_has_the_same_name_and_another_has_another() -> None:
@@ -29,22 +29,22 @@ def test_a_snapshot_counts_the_rows_of_all_its_tables() -> None:
     assert Snapshot("s7-1", 7, "cc", 1, CUTS).rows == 15
 
 
-def _came(*ids: str) -> dict[str, list[CutLoad]]:
+def _came(*ids: str) -> dict[str, list[GroupLoad]]:
     """Deliveries in the order in which they came: "a3" is the third day of feed a, "b7=fix" day 7 of b under another id."""
-    found: dict[str, list[CutLoad]] = {}
+    found: dict[str, list[GroupLoad]] = {}
     for order, each in enumerate(ids):
         place, _, named = each.partition("=")
         feed, day = place[0], int(place[1:])
-        load = CutLoad(named or f"d{day}", 0, 10 * day, 10 * day + 9, order)
+        load = GroupLoad(named or f"d{day}", 0, 10 * day, 10 * day + 9, order)
         found.setdefault(feed, []).append(load)
     return found
 
 
 def _held(*ids: str) -> list[str]:
-    return [f"{feed}:{batch}" for feed, batch, _ in held_back(_came(*ids))]
+    return [f"{feed}:{batch}" for feed, batch, _ in find_incomplete_loads(_came(*ids))]
 
 
-def test_what_only_one_feed_of_a_group_has_is_held_back() -> None:
+def test_what_only_one_feed_of_a_group_has_is_incomplete() -> None:
     """Newer, or missing in between; what was before the other feed began is not waited for (R8, R56)."""
     assert _held("a1", "b1", "a2", "b2", "a3") == ["a:d3"]
     assert _held("a1", "b1", "a2", "a3", "b3") == ["a:d2"]
@@ -59,15 +59,15 @@ def test_what_only_one_feed_of_a_group_has_is_held_back() -> None:
 
 def test_what_is_loaded_again_after_a_back_out_waits_for_the_rest_of_its_group() -> None:
     again = _came("a1", "b1", "a3", "b3", "a2")
-    assert held_back(again) == (("a", "d2", 0),)
-    assert held_back(again | _came("b1", "b3", "b2")) == ()
+    assert find_incomplete_loads(again) == (("a", "d2", 0),)
+    assert find_incomplete_loads(again | _came("b1", "b3", "b2")) == ()
 
 
 def test_feeds_that_name_their_deliveries_otherwise_are_told_by_time() -> None:
-    mine = [CutLoad("jan", 0, 0, 9, 0), CutLoad("feb", 0, 10, 19, 1)]
-    weeks = [CutLoad("w1", 0, 0, 5, 2), CutLoad("w2", 0, 6, 12, 3)]
-    assert held_back({"a": mine, "b": weeks[:1]}) == (("a", "feb", 0),)
-    assert held_back({"a": mine, "b": weeks}) == ()
+    mine = [GroupLoad("jan", 0, 0, 9, 0), GroupLoad("feb", 0, 10, 19, 1)]
+    weeks = [GroupLoad("w1", 0, 0, 5, 2), GroupLoad("w2", 0, 6, 12, 3)]
+    assert find_incomplete_loads({"a": mine, "b": weeks[:1]}) == (("a", "feb", 0),)
+    assert find_incomplete_loads({"a": mine, "b": weeks}) == ()
 
 
 def test_one_id_in_common_holds_no_history_back() -> None:
@@ -84,14 +84,14 @@ def test_a_delivery_that_reaches_back_waits_for_its_sibling_all_the_same() -> No
     """The first rows of day 2 are of the evening before, which both feeds have."""
     both = _came("a1", "b1", "a2")
     both["a"][1] = replace(both["a"][1], event_time_min_us=17)
-    assert held_back(both) == (("a", "d2", 0),)
+    assert find_incomplete_loads(both) == (("a", "d2", 0),)
 
 
 def test_what_a_person_lets_in_waits_no_longer_and_takes_its_id_along() -> None:
     group = _came("a1", "b1", "c1", "a2", "b2")
-    assert held_back(group) == (("a", "d2", 0), ("b", "d2", 0))
+    assert find_incomplete_loads(group) == (("a", "d2", 0), ("b", "d2", 0))
     group["a"][1] = replace(group["a"][1], alone=True)
-    assert held_back(group) == ()
+    assert find_incomplete_loads(group) == ()
 
 
 DELIVERY = st.tuples(st.sampled_from("abc"), st.sampled_from("uvwxyz"), st.integers(0, 12), st.integers(0, 5))
@@ -101,13 +101,13 @@ DELIVERY = st.tuples(st.sampled_from("abc"), st.sampled_from("uvwxyz"), st.integ
 @given(st.lists(DELIVERY, max_size=14, unique_by=lambda each: each[:2]))
 def test_one_more_delivery_takes_nothing_out_of_the_next_cut(found: list[tuple[str, str, int, int]]) -> None:
     """However deliveries are named, overlap and come: what was in a cut of all feeds is in every later one."""
-    group: dict[str, list[CutLoad]] = {
-        feed: [CutLoad("first", 0, at, at, at)] for at, feed in enumerate("abc")
+    group: dict[str, list[GroupLoad]] = {
+        feed: [GroupLoad("first", 0, at, at, at)] for at, feed in enumerate("abc")
     }
-    before = set(held_back(group))
+    before = set(find_incomplete_loads(group))
     for order, (feed, batch, low, length) in enumerate(found, 3):
-        group[feed].append(CutLoad(batch, 0, low, low + length, order))
-        now = set(held_back(group))
+        group[feed].append(GroupLoad(batch, 0, low, low + length, order))
+        now = set(find_incomplete_loads(group))
         assert now - before <= {(feed, batch, 0)}
         for batch_held in {batch for _, batch, _ in now}:
             assert all(
@@ -134,7 +134,7 @@ def test_histories_that_begin_at_different_times_hold_nothing_back(a: int, b: in
 def test_the_name_says_what_is_left_out_and_of_which_day() -> None:
     names = {
         snapshot_name(7, "cc", CUTS),
-        snapshot_name(7, "cc", CUTS, held_back=[("a", "d1", 0)]),
+        snapshot_name(7, "cc", CUTS, incomplete_loads=[("a", "d1", 0)]),
         snapshot_name(7, "cc", CUTS, day=3),
         snapshot_name(7, "cc", CUTS, day=4),
     }

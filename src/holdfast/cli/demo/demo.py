@@ -36,7 +36,7 @@ from holdfast.records import BatchId, Verdict
 from holdfast.rollout.model.state_machine import RESTING, State
 from holdfast.store.rollout import rollouts
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.tables.backout import Plan, blast
+from holdfast.tables.backout import BackoutPlan, total_impact
 
 FIRST_DAY: Final = date(2013, 1, 1)
 LOADED_UNTIL: Final = date(2013, 3, 31)
@@ -267,7 +267,7 @@ class Story:
             now_us=now_us(),
         )
         stage.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the roll-back")
-        returned, reached = self._rollout(), blast(done.plan)
+        returned, reached = self._rollout(), total_impact(done.plan)
         clean = status(stage.store, stage.project.model.name, now_us=now_us())["plan"]["champion"]
         seconds = rollouts.rollback_seconds(stage.store, returned.rollout_id)
         self._report.say(
@@ -290,8 +290,8 @@ class Story:
             "warned": self._found.pop("warned", None),
             "rows_removed": reached.rows,
             "tainted_versions": list(done.plan.versions),
-            "tainted_answers": reached.answers,
-            "answers_at_most": reached.answers_at_most,
+            "tainted_predictions": reached.predictions,
+            "predictions_at_most": reached.predictions_at_most,
             "tainted_live": returned.challenger,
             "rollback_seconds": seconds,
             "clean_version": clean,
@@ -302,7 +302,7 @@ class Story:
             raise RefusedError("HF403", f"the rebuilt version was not promoted: {ended.reason}", state=ENDS)
         self._report.say(f"  [green]promoted[/] {version} on {self._today}, learnt from the corrected day")
 
-    def _say_plan(self, plan: Plan) -> None:
+    def _say_plan(self, plan: BackoutPlan) -> None:
         self._report.say(f"  [cyan]holdfast backout {plan.feed} {plan.batch}[/] shows what it reached:")
         self._report.table("", ["", "step", "what is done, in this order"], steps_of(plan))
 

@@ -8,16 +8,16 @@ from typing import Final
 
 from holdfast.qualify import GateResult
 from holdfast.tables.backout import (
+    BackoutPlan,
     CancelRollout,
-    ForgetOnline,
-    HoldOn,
-    ListAnswers,
+    FailOver,
+    KeepLastResort,
     ListFeedback,
-    Plan,
-    Rebuild,
+    ListPredictions,
+    RecomputeOnline,
     RemoveRows,
-    ReplaceStandIns,
-    ReturnTraffic,
+    ReplaceFallbacks,
+    Retrain,
     Step,
     SuspectLoad,
     TaintSnapshots,
@@ -30,17 +30,17 @@ WIDTH: Final = 100
 
 NAMES: Final[Mapping[type[Step], str]] = {
     RemoveRows: "rows",
-    ForgetOnline: "online values",
+    RecomputeOnline: "online values",
     SuspectLoad: "references",
     TaintSnapshots: "snapshots",
     TaintVersions: "versions",
     CancelRollout: "traffic",
-    ReturnTraffic: "traffic",
-    HoldOn: "traffic",
-    ReplaceStandIns: "traffic",
-    ListAnswers: "answers",
+    FailOver: "traffic",
+    KeepLastResort: "traffic",
+    ReplaceFallbacks: "traffic",
+    ListPredictions: "answers",
     ListFeedback: "labels",
-    Rebuild: "train again",
+    Retrain: "train again",
 }
 """What each step of a back-out is about."""
 
@@ -55,7 +55,7 @@ def wrapped(head: str, words: str) -> list[str]:
     return [head + first, *(" " * len(head) + line for line in others)]
 
 
-def steps_of(plan: Plan) -> list[tuple[int, str, str]]:
+def steps_of(plan: BackoutPlan) -> list[tuple[int, str, str]]:
     """The steps of a back-out, numbered and each with its subject, in the words that `holdfast backout` has for them."""
     lines = ((NAMES[type(step)], words) for step in plan.steps for words in explain([step]))
     return [(number, *line) for number, line in enumerate(lines, start=1)]

@@ -44,11 +44,6 @@ def from_objects(contract: Contract, rows: Sequence[Mapping[str, object]]) -> Ty
     timestamps strings that `read_timestamp` reads. null and an absent name are missing. An object or array in place
     of a value is the fault `type`, and `REPEATED` the fault `repeated`.
 
-    A number is a number of JSON and an integer one without a fraction or exponent: a text of digits is neither. A number
-    that no double holds exactly, as 2**53 + 1, is the fault `not_exact`. Words are strings, booleans true and false,
-    timestamps strings that `moments.read_moment` reads. null and an absent name are missing; an object or array where a
-    value should be is the fault `type`, and `REPEATED` the fault `repeated`.
-
     Raises
     ------
     InputError

@@ -39,8 +39,6 @@ def compile_rule_for_frame(rule: Rule, columns: Mapping[str, Column]) -> pl.Expr
 
     Its value is undefined in a row in which a column of the rule is invalid.
 
-    It says nothing of a row in which a column of the rule is invalid by itself.
-
     >>> from holdfast.contract import Number, col
     >>> near = Rule("near", col("distance") / col("hours") < 600)
     >>> columns = {name: Number(name, unit="1", missing="keep") for name in ("distance", "hours")}

@@ -27,15 +27,8 @@ def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS)
     is returned as it is, and `compile_batch` refuses it with HF202: text is not parsed here, and no number is
     rounded.
 
-    Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, a
-    column without any value takes the column's dtype, an
-    instant of any unit and zone is shown in the column's zone (nanoseconds are cut off), and a wall clock
-    time is read where the column's `naive` is "local". A single value without a counterpart is the fault
-    of its row: `not_exact`, `gap`, `fold` or `range`. A column of any other dtype is left alone, for
-    `compile_batch` to refuse with HF202: text is not parsed here, and no number is rounded.
-
-    `facts` is what the source says of its columns. Numbers in another unit than the contract's are converted to it;
-    a whole number that would not stay whole is the fault `not_exact` of its row.
+    `facts` is the column metadata of the source. Numbers in another unit than the contract's are converted to it; a whole
+    number that would not stay whole is the fault `not_exact` of its row.
 
     Raises
     ------

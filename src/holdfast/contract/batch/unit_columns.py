@@ -17,8 +17,6 @@ def convert_column(
     A whole number that would not stay whole is a fault and becomes null. A column of another dtype than the
     contract's is returned as it is; the batch check refuses it.
 
-    A column of another dtype than the contract's is left as it is, for the batch check to refuse.
-
     >>> hours = Integer("hours", unit="h")
     >>> values, faults = convert_column(hours, Conversion(1, 0, 60), pl.Series([120, 90, None]), {})
     >>> values.to_list(), faults["not_exact"].to_list()

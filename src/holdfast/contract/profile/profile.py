@@ -147,9 +147,6 @@ def profile_batch(contract: Contract, valid: pl.DataFrame) -> Profile:
     Deterministic: the same rows give the same profile. 100 rows of eight columns take a third of a millisecond,
     millions a fifth of a microsecond a row.
 
-    Deterministic: the same rows give the same profile. 100 rows of eight columns take a third of a millisecond,
-    millions a fifth of a microsecond a row.
-
     >>> from datetime import UTC, datetime
     >>> contract = Contract(Integer("id"), Number("speed", unit="mph", low=0, high=256), Timestamp("at", tz="UTC"),
     ...                     key="id", event_time="at")

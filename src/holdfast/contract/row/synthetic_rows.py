@@ -26,8 +26,6 @@ def synthetic_rows(contract: Contract, count: int, *, seed: int = 0) -> list[dic
 
     Each row is checked against the contract: rules between columns may leave fewer, or none.
 
-    Each is held against the contract: rules between columns may let through fewer, or none.
-
     >>> from holdfast.contract import Number, Text, Timestamp
     >>> columns = (Text("id"), Number("miles", unit="mi", low=0, high=10), Timestamp("left", tz="UTC"))
     >>> [row["id"] for row in synthetic_rows(Contract(*columns, key="id", event_time="left"), 2)]

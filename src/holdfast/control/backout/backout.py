@@ -29,22 +29,22 @@ from holdfast.store.durability.failpoints import fault_point
 from holdfast.store.feeds import feed_states as feeds_rows
 from holdfast.store.feeds import violations
 from holdfast.tables.backout import (
+    BackoutPlan,
+    BackoutState,
     CancelRollout,
-    ForgetOnline,
-    HoldOn,
-    ListAnswers,
+    FailOver,
+    KeepLastResort,
     ListFeedback,
-    Plan,
-    Rebuild,
+    ListPredictions,
+    RecomputeOnline,
     RemoveRows,
-    ReplaceStandIns,
-    ReturnTraffic,
-    State,
+    ReplaceFallbacks,
+    Retrain,
     Step,
     SuspectLoad,
     TaintSnapshots,
     TaintVersions,
-    blast,
+    total_impact,
 )
 
 _MOST_ATTEMPTS: Final = 16
@@ -58,13 +58,13 @@ class BackedOut:
 
     state: Told
     backout_id: int
-    plan: Plan
+    plan: BackoutPlan
     reason: str
     actor: str
     requested_at_us: int
 
 
-def plan_back_out(store: Store, feeds: Sequence[Feed], batch: BatchId) -> Plan:
+def plan_back_out(store: Store, feeds: Sequence[Feed], batch: BatchId) -> BackoutPlan:
     """What it means to back `batch` out, in the order of doing. Writes nothing.
 
     A batch goes together with those of the same id in the feeds of its group, because they are only ever right together
@@ -107,7 +107,7 @@ def back_out(
             newest = backouts.newest_of(connection, batch.feed, batch.batch)
             # A correction that came after this was asked for is nobody's to take out.
             there = [load for load in backouts.live(connection, [batch.feed], batch.batch) if load in asked]
-        if newest is not None and newest.state is State.UNDER_WAY:
+        if newest is not None and newest.state is BackoutState.UNDER_WAY:
             _finish(store, newest.backout_id, now_us)
             before = "carried_on"
             continue  # it may have been about an earlier load than the one that is asked for
@@ -134,7 +134,7 @@ def _begin(
     with store.ledger.write() as connection:
         backouts.live(connection, [feed for feed, _, _ in plan.loads], batch.batch, lock=True)
         other = backouts.newest_of(connection, batch.feed, batch.batch)
-        if other is not None and other.state is State.UNDER_WAY:
+        if other is not None and other.state is BackoutState.UNDER_WAY:
             return None
         number = backouts.begin(connection, plan, reason=reason, actor=actor, now_us=now_us)
         fault_point("backout.before_begin")
@@ -147,14 +147,14 @@ def _finish(store: Store, backout: int, now_us: int) -> int:
     for _ in range(_MOST_ATTEMPTS):
         with store.ledger.read() as connection:
             row = backouts.get(connection, backout)
-        if row.state is State.DONE:
+        if row.state is BackoutState.DONE:
             return backout
         try:
             _next(store, row, now_us)
         except ConflictError:
             continue  # another process, or a load, came first: look again at what is true now
     with store.ledger.read() as connection:
-        if backouts.get(connection, backout).state is State.DONE:
+        if backouts.get(connection, backout).state is BackoutState.DONE:
             return backout
     raise _overtaken(
         f"back-out {backout} was carried on", "it is under way, and every step that was told is done"
@@ -178,17 +178,19 @@ def _next(store: Store, row: BackoutRow, now_us: int) -> None:
     while row.steps_done < len(row.plan.steps):
         step = row.plan.steps[row.steps_done]
         match step:
-            case CancelRollout() | ReturnTraffic() | HoldOn() | ReplaceStandIns():
+            case CancelRollout() | FailOver() | KeepLastResort() | ReplaceFallbacks():
                 row = _move_traffic(store, row, step.model, now_us)
                 fault_point("backout.after_step")
-            case ListAnswers() | ListFeedback() | Rebuild():
+            case ListPredictions() | ListFeedback() | Retrain():
                 break  # what is listed is in the plan already
-            case RemoveRows() | ForgetOnline() | SuspectLoad() | TaintSnapshots() | TaintVersions():
+            case RemoveRows() | RecomputeOnline() | SuspectLoad() | TaintSnapshots() | TaintVersions():
                 raise AssertionError("these are the first transaction's")
             case _:
                 assert_never(step)
     with store.ledger.write() as connection:
-        backouts.advance(connection, row, steps_done=len(row.plan.steps), now_us=now_us, state=State.DONE)
+        backouts.advance(
+            connection, row, steps_done=len(row.plan.steps), now_us=now_us, state=BackoutState.DONE
+        )
         fault_point("backout.before_end")
     fault_point("backout.ended")
 
@@ -211,7 +213,7 @@ def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
         ):
             raise ConflictError("HF304", f"rows of the group of {batch} came or went meanwhile")
         plan = plan_of(connection, store, batch, going, forgotten, left)
-        backouts.advance(connection, row, steps_done=plan.at_once, now_us=now_us, plan=plan)
+        backouts.advance(connection, row, steps_done=plan.transactional_steps, now_us=now_us, plan=plan)
         version = backouts.remove(connection, plan.loads, reason=f"back out {batch}", now_us=now_us)
         backouts.note(connection, row.backout_id, plan.loads, removed_version=version)
         for each in forgotten:
@@ -236,7 +238,7 @@ def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> Bac
         return backouts.get(connection, row.backout_id)
 
 
-def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: Plan, now_us: int) -> None:
+def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: BackoutPlan, now_us: int) -> None:
     """The taints of a step, and for each load the event."""
     match step:
         case SuspectLoad():
@@ -246,7 +248,7 @@ def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: Plan, now_
         case TaintVersions():
             taints.add(connection, "version", step.versions, backout=row.backout_id, now_us=now_us)
         case RemoveRows():
-            reached = blast(plan)
+            reached = total_impact(plan)
             events.append(
                 connection,
                 at_us=now_us,
@@ -265,7 +267,7 @@ def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: Plan, now_
 def _suspect(connection: Transaction, step: SuspectLoad, row: BackoutRow, now_us: int) -> None:
     """A load that is left with rows that refer to nothing is suspect, as if it had come like that."""
     load = BatchId(step.feed, step.batch)
-    words = step.words(row.batch)
+    words = step.message(row.batch)
     broken = Violation(references.CHECK, step.column, Level.ERROR, words, float(step.rows), 0.0)
     violations.add(connection, load, step.epoch, [broken], now_us=now_us)
     feeds_rows.happened(

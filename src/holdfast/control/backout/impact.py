@@ -25,18 +25,18 @@ from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
 from holdfast.tables.backout import (
-    Answered,
-    ForgetOnline,
-    ListAnswers,
+    AffectedPredictions,
+    BackoutPlan,
     ListFeedback,
-    Plan,
-    Rebuild,
+    ListPredictions,
+    RecomputeOnline,
     RemoveRows,
+    Retrain,
     Step,
     TaintSnapshots,
     TaintVersions,
 )
-from holdfast.tables.lineage import Kind, Node
+from holdfast.tables.lineage import Node, NodeKind
 from holdfast.train.artifact import read_metadata
 
 
@@ -67,7 +67,7 @@ def leaving(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> l
     return [each for each in found if each is mine or (mine.group and each.group == mine.group)]
 
 
-def still_leaving(connection: Transaction, plan: Plan) -> list[Leaving]:
+def still_leaving(connection: Transaction, plan: BackoutPlan) -> list[Leaving]:
     """The loads of `plan` that are there, and with them those of their groups that came after it was made."""
     planned = {
         (step.feed, step.batch, step.epoch): step for step in plan.steps if isinstance(step, RemoveRows)
@@ -111,17 +111,19 @@ def plan_of(
     going: Sequence[Leaving],
     forgotten: Sequence[Forgotten],
     left: Dangling,
-) -> Plan:
+) -> BackoutPlan:
     """The plan of backing `batch` out, as `connection` sees the ledger."""
     found = lineage.made_from(connection, *(Node.load(*each.load.key) for each in going))
-    snapshots, reached = found.names(Kind.SNAPSHOT), found.names(Kind.VERSION)
+    snapshots, reached = found.names(NodeKind.SNAPSHOT), found.names(NodeKind.VERSION)
     models = backouts.models_of(connection, reached)
     steps: list[Step] = [
         RemoveRows(*each.load.key, each.event_time, backouts.parts_of(connection, each.load.key), each.group)
         for each in going
     ]
     steps += [
-        ForgetOnline(each.feed, each.aggregates, each.recomputed, each.forgotten, each.low_us, each.high_us)
+        RecomputeOnline(
+            each.feed, each.aggregates, each.recomputed, each.forgotten, each.low_us, each.high_us
+        )
         for each in forgotten
         if each.values
     ]
@@ -130,12 +132,12 @@ def plan_of(
     steps += [TaintVersions(reached)] if reached else []
     for model in dict.fromkeys(models.values()):
         steps += retreat(connection, store, model, taints.versions_of(connection, model) | set(reached))
-    steps.append(ListAnswers(tuple(_answers(connection, store, models, going, forgotten))))
+    steps.append(ListPredictions(tuple(_answers(connection, store, models, going, forgotten))))
     feedback = [backouts.feedback_of(connection, model, version) for version, model in models.items()]
     if any(feedback):
         steps.append(ListFeedback(tuple(each for each in feedback if each is not None)))
     steps += _rebuilds(connection, store, models)
-    return Plan(batch.feed, batch.batch, tuple(steps))
+    return BackoutPlan(batch.feed, batch.batch, tuple(steps))
 
 
 def _answers(
@@ -144,7 +146,7 @@ def _answers(
     models: dict[str, str],
     going: Sequence[Leaving],
     forgotten: Sequence[Forgotten],
-) -> Iterator[Answered]:
+) -> Iterator[AffectedPredictions]:
     for version, model in models.items():
         answered = backouts.answers_of(connection, model, version, "version")
         if answered is not None:
@@ -169,7 +171,7 @@ def _reads(store: Store, version: str, aggregates: set[str]) -> bool:
     return any(each.key in aggregates for each in aggregates_from_json(about.aggregates_json))
 
 
-def _rebuilds(connection: Transaction, store: Store, models: dict[str, str]) -> Iterator[Rebuild]:
+def _rebuilds(connection: Transaction, store: Store, models: dict[str, str]) -> Iterator[Retrain]:
     """The models of which a tainted version has traffic, or is the newest that was trained."""
     for model in dict.fromkeys(models.values()):
         committed = traffic_plans.newest_in(connection, model)
@@ -180,7 +182,7 @@ def _rebuilds(connection: Transaction, store: Store, models: dict[str, str]) -> 
             wanted |= {committed.plan.champion, committed.plan.challenger}
         replaced = [row for row in known if row.version in models and row.version in wanted]
         if replaced:
-            yield Rebuild(
+            yield Retrain(
                 model,
                 backouts.tables_of(connection, [row.snapshot for row in replaced]),
                 tuple(row.version for row in replaced),

@@ -17,7 +17,7 @@ from holdfast.store.catalog import compaction
 from holdfast.store.durability.failpoints import fault_point
 from holdfast.store.files import staging
 from holdfast.store.maintenance import orphans
-from holdfast.tables.compaction import TARGET_ROWS, Groups, plan
+from holdfast.tables.compaction import TARGET_ROWS, Groups, plan_compaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def compact(
     with store.ledger.read() as connection:
         wanted = compaction.tables(connection) if feeds is None else _tables_of(feeds)
         before = {table: compaction.table_files(connection, table) for table in wanted}
-    plans = {table: plan(found, target_rows=target_rows) for table, found in before.items()}
+    plans = {table: plan_compaction(found, target_rows=target_rows) for table, found in before.items()}
     to_write, written = sum(len(groups) for groups in plans.values()), 0
     results: list[CompactedTable] = []
     for table, groups in plans.items():

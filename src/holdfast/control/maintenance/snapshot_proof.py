@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from holdfast.declaration import Model
 from holdfast.store.backout.tombstones import Tombstone
 from holdfast.store.maintenance.footer_scan import Choice
-from holdfast.tables import CutLoad, TableCut, held_back, snapshot_name
+from holdfast.tables import GroupLoad, SnapshotTable, find_incomplete_loads, snapshot_name
 from holdfast.tables.snapshots import DAY_US, LoadKey
 
 _MOST_TABLES: Final = 5
@@ -29,7 +29,7 @@ class ProvedCut:
 
     version: int
     contract_hash: str
-    tables: tuple[TableCut, ...]
+    tables: tuple[SnapshotTable, ...]
     held_back: tuple[LoadKey, ...] = ()
 
 
@@ -49,7 +49,7 @@ class _Seen:
     """What was loaded up to some moment: of each table the loads, each with its rows and files in that table."""
 
     tables: dict[str, dict[LoadKey, tuple[int, int]]] = field(default_factory=dict)
-    bounds: dict[str, dict[LoadKey, CutLoad]] = field(default_factory=dict)
+    bounds: dict[str, dict[LoadKey, GroupLoad]] = field(default_factory=dict)
 
     def add(self, choice: Choice, load: LoadKey, counted: Mapping[str, tuple[int, int]]) -> None:
         for table, rows_and_files in counted.items():
@@ -57,7 +57,9 @@ class _Seen:
         manifest = choice.loads[load].manifest
         if manifest.event_time_min_us is not None and manifest.event_time_max_us is not None:
             order = sum(map(len, self.bounds.values()))
-            bounds = CutLoad(load[1], load[2], manifest.event_time_min_us, manifest.event_time_max_us, order)
+            bounds = GroupLoad(
+                load[1], load[2], manifest.event_time_min_us, manifest.event_time_max_us, order
+            )
             self.bounds.setdefault(load[0], {})[load] = bounds
 
     def without(self, loads: AbstractSet[LoadKey]) -> _Seen:
@@ -68,9 +70,9 @@ class _Seen:
         bounds = {feed: _less(found, loads) for feed, found in self.bounds.items()}
         return _Seen({table: found for table, found in tables.items() if found}, bounds)
 
-    def cut(self, table: str, left_out: AbstractSet[LoadKey]) -> TableCut:
+    def cut(self, table: str, left_out: AbstractSet[LoadKey]) -> SnapshotTable:
         counts = [each for load, each in self.tables[table].items() if load not in left_out]
-        return TableCut(table, sum(rows for rows, _ in counts), sum(files for _, files in counts))
+        return SnapshotTable(table, sum(rows for rows, _ in counts), sum(files for _, files in counts))
 
 
 def _less(found: Mapping[LoadKey, _Kept], loads: AbstractSet[LoadKey]) -> dict[LoadKey, _Kept]:
@@ -152,14 +154,14 @@ def _matching(
     """The cut of what was seen that has this name; None when there is none."""
     for tables, held, days in _candidates(seen, model):
         for day in days:
-            if snapshot_name(version, contract_hash, tables, held_back=held, day=day) == name:
+            if snapshot_name(version, contract_hash, tables, incomplete_loads=held, day=day) == name:
                 return ProvedCut(version, contract_hash, tables, held)
     return None
 
 
 def _candidates(
     seen: _Seen, model: Model | None
-) -> Iterator[tuple[tuple[TableCut, ...], tuple[LoadKey, ...], Sequence[int | None]]]:
+) -> Iterator[tuple[tuple[SnapshotTable, ...], tuple[LoadKey, ...], Sequence[int | None]]]:
     feeds = [table for table in sorted(seen.tables) if not table.endswith("__quarantine")]
     if model is not None and {feed.name for feed in model.feeds} <= set(feeds):
         held = _held(seen, model)
@@ -174,7 +176,7 @@ def _held(seen: _Seen, model: Model) -> tuple[LoadKey, ...]:
     held: list[LoadKey] = []
     for group in sorted({feed.group for feed in model.feeds if feed.group is not None}):
         members = sorted(feed.name for feed in model.feeds if feed.group == group)
-        held += held_back({feed: list(seen.bounds.get(feed, {}).values()) for feed in members})
+        held += find_incomplete_loads({feed: list(seen.bounds.get(feed, {}).values()) for feed in members})
     return tuple(sorted(held))
 
 

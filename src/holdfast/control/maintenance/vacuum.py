@@ -7,7 +7,7 @@ from typing import Final
 
 from holdfast.store import Store
 from holdfast.store.catalog import retention
-from holdfast.tables.retention import Retention
+from holdfast.tables.retention import VacuumPlan
 
 KEEP: Final = timedelta(days=30)
 """How long what was replaced or backed out stays readable at its old version."""
@@ -16,7 +16,7 @@ NEWEST: Final = 10
 """So many snapshots stay, however old they are."""
 
 
-def plan(store: Store, *, now_us: int, keep: timedelta = KEEP, newest: int = NEWEST) -> Retention:
+def plan(store: Store, *, now_us: int, keep: timedelta = KEEP, newest: int = NEWEST) -> VacuumPlan:
     """What `vacuum` would let go at `now_us` (microseconds since 1970 UTC); nothing is changed.
 
     Files of the tables as they are now stay, and those of every pinned snapshot: one that a version was trained on which
@@ -27,8 +27,8 @@ def plan(store: Store, *, now_us: int, keep: timedelta = KEEP, newest: int = NEW
 
 
 def vacuum(
-    store: Store, shown: Retention, *, now_us: int, keep: timedelta = KEEP, newest: int = NEWEST
-) -> Retention:
+    store: Store, shown: VacuumPlan, *, now_us: int, keep: timedelta = KEEP, newest: int = NEWEST
+) -> VacuumPlan:
     """Let go of what `shown` says, which `plan` made of the same moment, `keep` and `newest`; what was let go.
 
     The ledger first, then the files: killed in between, it leaves orphans, which the next sweep removes. Raises

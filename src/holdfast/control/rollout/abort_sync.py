@@ -24,7 +24,7 @@ from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import aborts, servers
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import probes
-from holdfast.tables.backout import HoldOn, TrafficStep
+from holdfast.tables.backout import KeepLastResort, TrafficStep
 
 _FIELDS: Final = {
     "version": str,
@@ -52,7 +52,7 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Abort]
         with store.ledger.read() as connection:
             steps = _steps(connection, store, model, abort)
         try:
-            if steps == [HoldOn(model, abort.version)]:
+            if steps == [KeepLastResort(model, abort.version)]:
                 _say_held(store, lease, model, abort, "nobody else may answer", now_us)
             elif steps:
                 with store.ledger.write() as connection:

@@ -19,7 +19,7 @@ from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.tables.backout import CancelRollout, HoldOn, ReplaceStandIns, ReturnTraffic, TrafficStep
+from holdfast.tables.backout import CancelRollout, FailOver, KeepLastResort, ReplaceFallbacks, TrafficStep
 
 
 def retreat(connection: Transaction, store: Store, model: str, tainted: Collection[str]) -> list[TrafficStep]:
@@ -40,7 +40,7 @@ def retreat(connection: Transaction, store: Store, model: str, tainted: Collecti
         dict.fromkeys(each for each in (plan.previous, plan.fallback) if each is not None and each in tainted)
     )
     if standing_by:
-        return [*steps, ReplaceStandIns(model, standing_by, _fallback(store, plan, tainted))]
+        return [*steps, ReplaceFallbacks(model, standing_by, _fallback(store, plan, tainted))]
     return steps
 
 
@@ -69,11 +69,11 @@ def carry_out(
                 row = rollouts.under_way_in(connection, model)
                 assert row is not None, "it was there in this transaction"
                 reconcile.commit(connection, store, row, Event.ROLL_BACK, row.step, reason, actor, now_us)
-            case ReturnTraffic():
+            case FailOver():
                 _return(connection, store, step, tainted, reason, actor, now_us)
-            case HoldOn():
+            case KeepLastResort():
                 _hold(connection, step, reason, actor, now_us)
-            case ReplaceStandIns():
+            case ReplaceFallbacks():
                 _replace(connection, store, model, tainted, now_us)
     return steps
 
@@ -94,7 +94,7 @@ def _moved(
     row: RolloutRow | None,
     tainted: Collection[str],
     connection: Transaction,
-) -> ReturnTraffic | HoldOn | None:
+) -> FailOver | KeepLastResort | None:
     """Who answers instead of a tainted version that has traffic now; None when none has any."""
     challenger = None if row is None or row.state is State.ROLLING_BACK else row.challenger
     if row is not None and challenger is not None and challenger in tainted:
@@ -102,9 +102,9 @@ def _moved(
         to = row.champion if clean else _refuge(store, plan, tainted, challenger)
         to = to or row.champion  # the champion has kept its part of the traffic, and goes on
         return (
-            HoldOn(plan.model, challenger)
+            KeepLastResort(plan.model, challenger)
             if to is None
-            else ReturnTraffic(plan.model, challenger, to, row.rollout_id)
+            else FailOver(plan.model, challenger, to, row.rollout_id)
         )
     if plan.champion not in tainted:
         return None
@@ -113,10 +113,8 @@ def _moved(
     to = _refuge(store, plan, tainted, challenger)
     if to is not None:
         promotion = row or rollouts.promotion_in(connection, plan.model, plan.champion)
-        return ReturnTraffic(
-            plan.model, plan.champion, to, None if promotion is None else promotion.rollout_id
-        )
-    return None if challenger is not None else HoldOn(plan.model, plan.champion)
+        return FailOver(plan.model, plan.champion, to, None if promotion is None else promotion.rollout_id)
+    return None if challenger is not None else KeepLastResort(plan.model, plan.champion)
 
 
 def _refuge(store: Store, plan: TrafficPlan, tainted: Collection[str], challenger: str | None) -> str | None:
@@ -133,7 +131,7 @@ def _fallback(store: Store, plan: TrafficPlan, tainted: Collection[str]) -> str 
 def _return(
     connection: Transaction,
     store: Store,
-    step: ReturnTraffic,
+    step: FailOver,
     tainted: Collection[str],
     reason: str,
     actor: str,
@@ -172,7 +170,7 @@ def _return(
     )
 
 
-def _hold(connection: Transaction, step: HoldOn, reason: str, actor: str, now_us: int) -> None:
+def _hold(connection: Transaction, step: KeepLastResort, reason: str, actor: str, now_us: int) -> None:
     words = f"{step.version} goes on although it is tainted: no clean version can answer; {reason}"
     told = events.newest(connection, subject=step.model, kind="traffic.held", limit=1)
     if not told or told[0].explanation != words:

@@ -21,7 +21,7 @@ from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import drills, evidence, pushes, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.telemetry import usage
-from holdfast.tables.backout import ReturnTraffic
+from holdfast.tables.backout import FailOver
 
 _LAG_US = 120_000_000
 """How old a minute is, microseconds, before all its requests count as collected."""
@@ -104,7 +104,7 @@ def _take_back_both(
         now_us=now_us,
         also=(row.challenger,),
     )
-    if any(isinstance(step, ReturnTraffic) for step in steps):
+    if any(isinstance(step, FailOver) for step in steps):
         words = f"harm was shown after its promotion: {decision.reason}"
         ledger.end_watch(connection, row, PushOutcome.ESCAPED, words, now_us=now_us)
         return True

@@ -16,7 +16,7 @@ from holdfast.features import Aggregate, aggregate_rows, join_as_of
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.store.files import data_files
-from holdfast.tables.apply_selection import Selected, forbidden_among, select
+from holdfast.tables.apply_selection import SelectedRows, count_forbidden, select_rows
 from holdfast.train import Split, time_split
 
 
@@ -25,15 +25,15 @@ class Examples:
     """Labelled rows in the contract's columns and dtypes, with one more column for each aggregate.
 
     `unlabelled` counts rows that were left out because they have no label, `not_due` those whose label nobody
-    could know yet, `dropped` says how many rows each reason struck ("distance|range"); the rows that were
-    struck are in `struck` and not in `frame`. Columns of the feed that only the model's selection reads are in both.
+    could know yet, `dropped` says how many rows each reason rejected ("distance|range"); the rows that were
+    rejected are in `rejected` and not in `frame`. Columns of the feed that only the model's selection reads are in both.
     """
 
     frame: pl.DataFrame
     unlabelled: int
     not_due: int
     dropped: dict[str, int]
-    struck: pl.DataFrame
+    rejected: pl.DataFrame
 
 
 def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], snapshot: str) -> Examples:
@@ -70,7 +70,7 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
         unlabelled=rows.height - labelled.height,
         not_due=labelled.height - due.height,
         dropped=verdict.counts,
-        struck=verdict.quarantined,
+        rejected=verdict.quarantined,
     )
 
 
@@ -99,21 +99,21 @@ def split_days(model: Model, frame: pl.DataFrame) -> Split:
     return time_split(frame, model.contract.event_time, model.holdout_span, delay=model.label_delay)
 
 
-def choose(model: Model, rows: pl.DataFrame, struck: pl.DataFrame, seed: int) -> Selected:
-    """Which of the training `rows` teach by the model's selection; `struck` are those that the contract struck.
+def choose(model: Model, rows: pl.DataFrame, rejected: pl.DataFrame, seed: int) -> SelectedRows:
+    """Which of the training `rows` teach by the model's selection; `rejected` are those that the contract rejected.
 
-    Raises as `select` does, and `RefusedError` HF407 when a golden query is what the selection forbids: a version would be
+    Raises as `select_rows` does, and `RefusedError` HF407 when a golden query is what the selection forbids: a version would be
     judged by what it may not learn.
     """
     _refuse_forbidden_golden(model)
-    return select(
+    return select_rows(
         rows,
         model.selection,
         seed,
         columns=model.selection_columns,
         key=model.contract.key,
         slices=model.contract.slices,
-        struck=struck,
+        rejected=rejected,
     )
 
 
@@ -123,7 +123,7 @@ def _refuse_forbidden_golden(model: Model) -> None:
     columns = model.selection_columns
     schema = {name: dtype(column) for name, column in columns.items()}
     rows = [{name: query.row.get(name) for name in schema} for query in model.golden]
-    found = forbidden_among(pl.DataFrame(rows, schema=schema), model.selection, columns)
+    found = count_forbidden(pl.DataFrame(rows, schema=schema), model.selection, columns)
     told = ", ".join(f"{count} of them {name!r}" for name, count in found.items() if count)
     if told:
         raise RefusedError(

@@ -14,8 +14,8 @@ from holdfast.store.catalog.selections import KeptSelection
 from holdfast.store.feeds import batch_profiles
 from holdfast.store.telemetry import traffic_comparison
 from holdfast.tables import Snapshot
-from holdfast.tables.apply_selection import Selected
-from holdfast.tables.snapshot_diff import TableChange, difference
+from holdfast.tables.apply_selection import SelectedRows
+from holdfast.tables.snapshot_diff import TableChange, compare_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Preview:
     snapshot: Snapshot
     found: int
     held_out: int
-    selected: Selected
+    selected: SelectedRows
 
     def as_dict(self) -> dict[str, Any]:
         """The preview in plain JSON types."""
@@ -49,7 +49,7 @@ def shown(snapshot: Snapshot) -> dict[str, Any]:
         "contract": snapshot.contract_hash,
         "created_at_us": snapshot.created_at_us,
         "tables": [asdict(cut) for cut in snapshot.tables],
-        "held_back": [list(load) for load in snapshot.held_back],
+        "incomplete_loads": [list(load) for load in snapshot.incomplete_loads],
     }
 
 
@@ -61,7 +61,7 @@ def preview(store: Store, model: Model, snapshot: Snapshot, *, seed: int = 0) ->
     """
     examples = read_examples(store, model, model.aggregates, snapshot.snapshot)
     split = split_days(model, examples.frame)
-    chosen = choose(model, split.train, examples.struck, seed)
+    chosen = choose(model, split.train, examples.rejected, seed)
     with store.ledger.write() as connection:
         selections.keep(
             connection, snapshot.snapshot, model.selection, seed, chosen, found=split.train.height
@@ -80,7 +80,7 @@ def diff(store: Store, before: str, after: str) -> tuple[TableChange, ...]:
     """How the tables of two snapshots differ; `NotFoundError` HF303 when there is no such snapshot."""
     first, second = snapshots.get(store, before), snapshots.get(store, after)
     with store.ledger.read() as connection:
-        return difference(
+        return compare_tables(
             batch_profiles.of_snapshot(connection, first), batch_profiles.of_snapshot(connection, second)
         )
 

@@ -30,7 +30,7 @@ from holdfast.store.catalog import selections
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
-from holdfast.tables.apply_selection import Selected
+from holdfast.tables.apply_selection import SelectedRows
 from holdfast.train import Learner, Split
 from holdfast.train.artifact import Role, VersionMetadata, seal
 from holdfast.train.conversion_check import TOLERANCE, answers, run_rows
@@ -45,7 +45,7 @@ class Trained:
     """What training made. Row counts are of the base feed's rows in the snapshot.
 
     `rows_unlabelled` had no label, and `rows_not_due` one that nobody could know yet when the snapshot was
-    made; `dropped` says how many of the others each broken rule of the contract struck. `rows_embargoed` have
+    made; `dropped` says how many of the others each broken rule of the contract rejected. `rows_embargoed` have
     labels that became known during the held-out days. `left_out` says how many of the training rows each filter, the
     sample and each cap of the selection left out. None of them taught anything. `warnings` names quotas that were missed.
     """
@@ -75,7 +75,7 @@ class _Recipe:
     model: Model
     snapshot: str
     split: Split
-    selected: Selected
+    selected: SelectedRows
     seed: int
 
 
@@ -108,7 +108,7 @@ def train(
     examples = read_examples(store, model, model.aggregates, snapshot)
     step(1, STEPS)
     split = split_days(model, examples.frame)
-    selected = choose(model, split.train, examples.struck, seed)
+    selected = choose(model, split.train, examples.rejected, seed)
     recipe = _Recipe(model, snapshot, split, selected, seed)
     candidate = _make(recipe, model.features, model.learner, "candidate")
     step(3, STEPS)

@@ -14,8 +14,8 @@ from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load, same_load
 from holdfast.store.files.data_files import FileFacts
-from holdfast.tables.backout import Answered, Plan, Returned, State, TablePart
-from holdfast.tables.lineage import Kind, Node
+from holdfast.tables.backout import AffectedLabels, AffectedPredictions, BackoutPlan, BackoutState, LoadPart
+from holdfast.tables.lineage import Node, NodeKind
 from holdfast.tables.snapshots import LoadKey
 
 _BACKOUTS: Final = schema.backouts
@@ -36,8 +36,8 @@ class BackoutRow:
     backout_id: int
     feed: str
     batch: str
-    state: State
-    plan: Plan
+    state: BackoutState
+    plan: BackoutPlan
     steps_done: int
     reason: str
     actor: str
@@ -67,7 +67,7 @@ class LiveLoad:
 
 def begin(
     connection: Connection,
-    plan: Plan,
+    plan: BackoutPlan,
     *,
     reason: str,
     actor: str,
@@ -79,7 +79,7 @@ def begin(
         insert(_BACKOUTS).values(
             feed=plan.feed,
             batch=plan.batch,
-            state=State.UNDER_WAY,
+            state=BackoutState.UNDER_WAY,
             plan_json=plan.to_json(),
             steps_done=0,
             reason=reason,
@@ -123,8 +123,8 @@ def advance(
     *,
     steps_done: int,
     now_us: int,
-    plan: Plan | None = None,
-    state: State = State.UNDER_WAY,
+    plan: BackoutPlan | None = None,
+    state: BackoutState = BackoutState.UNDER_WAY,
 ) -> None:
     """Compare and set: `steps_done` steps are done, in the caller's transaction.
 
@@ -158,7 +158,9 @@ def get(connection: Connection, backout: int) -> BackoutRow:
 
 def under_way(connection: Connection) -> list[BackoutRow]:
     """Every back-out that has steps left, the oldest first."""
-    query = select(_BACKOUTS).where(_BACKOUTS.c.state == State.UNDER_WAY).order_by(_BACKOUTS.c.backout_id)
+    query = (
+        select(_BACKOUTS).where(_BACKOUTS.c.state == BackoutState.UNDER_WAY).order_by(_BACKOUTS.c.backout_id)
+    )
     return [_row(row) for row in connection.execute(query)]
 
 
@@ -210,7 +212,7 @@ def feeds_known(connection: Connection) -> list[str]:
     return list(connection.execute(select(schema.feeds.c.feed).order_by(schema.feeds.c.feed)).scalars())
 
 
-def parts_of(connection: Connection, load: LoadKey) -> tuple[TablePart, ...]:
+def parts_of(connection: Connection, load: LoadKey) -> tuple[LoadPart, ...]:
     """What `load` has in each table now, by the table's name. Copies that compaction has replaced do not count."""
     query = (
         select(_FILES.c.table_name, func.sum(_PARTS.c.rows), func.count(_FILES.c.path.distinct()))
@@ -219,7 +221,7 @@ def parts_of(connection: Connection, load: LoadKey) -> tuple[TablePart, ...]:
         .group_by(_FILES.c.table_name)
         .order_by(_FILES.c.table_name)
     )
-    return tuple(TablePart(table, int(rows), int(files)) for table, rows, files in connection.execute(query))
+    return tuple(LoadPart(table, int(rows), int(files)) for table, rows, files in connection.execute(query))
 
 
 def files_of(connection: Connection, table: str, loads: Sequence[LoadKey]) -> list[FileFacts]:
@@ -285,7 +287,7 @@ def moved_on(connection: Connection, feed: str, basis: int) -> bool:
 
 def answers_of(
     connection: Connection, model: str, version: str, cause: str, *, since_us: int = 0
-) -> Answered | None:
+) -> AffectedPredictions | None:
     """What `version` of `model` answered from `since_us` on, listed for `cause`; None when that is nothing."""
     query = select(
         func.sum(_USAGE.c.requests),
@@ -301,7 +303,7 @@ def answers_of(
     requests, rows, first, last = connection.execute(query).one()
     if not rows:
         return None
-    return Answered(model, version, cause, int(requests), int(rows), first, last + MINUTE_US)
+    return AffectedPredictions(model, version, cause, int(requests), int(rows), first, last + MINUTE_US)
 
 
 def answering_since(connection: Connection, since_us: int) -> list[tuple[str, str]]:
@@ -322,13 +324,13 @@ def answering_since(connection: Connection, since_us: int) -> list[tuple[str, st
     return sorted(named)
 
 
-def feedback_of(connection: Connection, model: str, version: str) -> Returned | None:
+def feedback_of(connection: Connection, model: str, version: str) -> AffectedLabels | None:
     """The labels that were joined to answers of `version`; None when there are none."""
     query = select(
         func.count(), func.min(_OUTCOMES.c.joined_at_us), func.max(_OUTCOMES.c.joined_at_us)
     ).where(_OUTCOMES.c.model == model, _OUTCOMES.c.version == version)
     labels, first, last = connection.execute(query).one()
-    return Returned(model, version, int(labels), first, last) if labels else None
+    return AffectedLabels(model, version, int(labels), first, last) if labels else None
 
 
 def models_of(connection: Connection, versions: Sequence[str]) -> dict[str, str]:
@@ -343,12 +345,12 @@ def told(connection: Connection, nodes: Sequence[Node]) -> dict[Node, str]:
     """Of those of `nodes` that were backed out or are tainted: that they are."""
     tainted = schema.taints
     found: dict[Node, str] = {}
-    for kind in (Kind.SNAPSHOT, Kind.VERSION):
+    for kind in (NodeKind.SNAPSHOT, NodeKind.VERSION):
         names = [node.name for node in nodes if node.kind is kind]
         query = select(tainted.c.subject).where(tainted.c.kind == kind, tainted.c.subject.in_(names))
         found |= {Node(kind, name): "tainted" for name in connection.execute(query).scalars()}
     for node in nodes:
-        if node.kind is Kind.BATCH and not _is_live(connection, node):
+        if node.kind is NodeKind.BATCH and not _is_live(connection, node):
             found[node] = "backed out"
     return found
 
@@ -372,8 +374,8 @@ def _row(row: Row[Any]) -> BackoutRow:
         backout_id=row.backout_id,
         feed=row.feed,
         batch=row.batch,
-        state=State(row.state),
-        plan=Plan.from_json(row.plan_json),
+        state=BackoutState(row.state),
+        plan=BackoutPlan.from_json(row.plan_json),
         steps_done=row.steps_done,
         reason=row.reason,
         actor=row.actor,

@@ -14,7 +14,7 @@ from holdfast.errors import NotFoundError
 from holdfast.store.catalog import name_lookup
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import BACKED_OUT, of_load, refers_to, same_load
-from holdfast.tables.lineage import Kind, Lineage, Node, parse, walk
+from holdfast.tables.lineage import Lineage, Node, NodeKind, parse_node, walk
 from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
@@ -30,14 +30,14 @@ _OUTCOMES: Final = schema.outcomes
 _TAKEN_OUT: Final = schema.backout_batches
 _REFERENCES: Final = schema.batch_references
 
-_LISTED_BY: Final[dict[Kind, str]] = {
-    Kind.BATCH: "holdfast feeds --batches",
-    Kind.SNAPSHOT: "holdfast snapshot list",
-    Kind.VERSION: "holdfast status",
-    Kind.ROLLOUT: "holdfast rollout history",
-    Kind.PLAN: "holdfast events",
-    Kind.ANSWERS: "holdfast status",
-    Kind.LABELS: "holdfast status",
+_LISTED_BY: Final[dict[NodeKind, str]] = {
+    NodeKind.BATCH: "holdfast feeds --batches",
+    NodeKind.SNAPSHOT: "holdfast snapshot list",
+    NodeKind.VERSION: "holdfast status",
+    NodeKind.ROLLOUT: "holdfast rollout history",
+    NodeKind.PLAN: "holdfast events",
+    NodeKind.PREDICTIONS: "holdfast status",
+    NodeKind.LABELS: "holdfast status",
 }
 """The command that shows what there is of each kind."""
 
@@ -71,7 +71,7 @@ def down(connection: Connection, *start: Node) -> Lineage:
 def made_from(connection: Connection, *start: Node) -> Lineage:
     """Everything that has rows of `start` in it; loads that only refer to them have rows of their own."""
     return walk(
-        start, lambda node: [each for each in children(connection, node) if each.kind is not Kind.BATCH]
+        start, lambda node: [each for each in children(connection, node) if each.kind is not NodeKind.BATCH]
     )
 
 
@@ -85,8 +85,8 @@ def find(connection: Connection, text: str) -> Node:
 
     A batch without an epoch is its newest load. Names that Holdfast made may be shortened, as `named.meant` says.
     """
-    node = _in_full(connection, parse(text))
-    if node.kind is Kind.BATCH and "@" not in node.name:
+    node = _in_full(connection, parse_node(text))
+    if node.kind is NodeKind.BATCH and "@" not in node.name:
         feed, _, batch = node.name.partition("/")
         newest = select(func.max(_BATCHES.c.epoch)).where(_BATCHES.c.feed == feed, _BATCHES.c.batch == batch)
         epoch = connection.execute(newest).scalar_one()
@@ -100,11 +100,11 @@ def find(connection: Connection, text: str) -> Node:
 def _in_full(connection: Connection, node: Node) -> Node:
     """The node under its whole name, where it was shortened."""
     match node.kind:
-        case Kind.SNAPSHOT:
+        case NodeKind.SNAPSHOT:
             return Node(node.kind, name_lookup.snapshot_in(connection, node.name))
-        case Kind.VERSION | Kind.ANSWERS | Kind.LABELS:
+        case NodeKind.VERSION | NodeKind.PREDICTIONS | NodeKind.LABELS:
             return Node(node.kind, name_lookup.version_in(connection, node.name))
-        case Kind.BATCH | Kind.ROLLOUT | Kind.PLAN:
+        case NodeKind.BATCH | NodeKind.ROLLOUT | NodeKind.PLAN:
             return node
         case _:
             assert_never(node.kind)
@@ -113,31 +113,31 @@ def _in_full(connection: Connection, node: Node) -> Node:
 def children(connection: Connection, node: Node) -> list[Node]:
     """What was made directly from `node`, the oldest first."""
     match node.kind:
-        case Kind.BATCH:
+        case NodeKind.BATCH:
             load = load_of(connection, node.name)
             if load is None:
                 return []
             return [
                 *_loads_by(connection, _referring(load)),
-                *_nodes(connection, Kind.SNAPSHOT, _snapshots_with(load)),
+                *_nodes(connection, NodeKind.SNAPSHOT, _snapshots_with(load)),
             ]
-        case Kind.SNAPSHOT:
+        case NodeKind.SNAPSHOT:
             query = select(_VERSIONS.c.version).where(_VERSIONS.c.snapshot == node.name)
-            return _nodes(connection, Kind.VERSION, query.order_by(_VERSIONS.c.number))
-        case Kind.VERSION:
+            return _nodes(connection, NodeKind.VERSION, query.order_by(_VERSIONS.c.number))
+        case NodeKind.VERSION:
             begun = select(_ROLLOUTS.c.rollout_id).where(_ROLLOUTS.c.challenger == node.name)
             told = select(_PLANS.c.plan_id).where(_PLANS.c.champion == node.name)
             return [
-                *_nodes(connection, Kind.ROLLOUT, begun.order_by(_ROLLOUTS.c.rollout_id)),
-                *_nodes(connection, Kind.PLAN, told.order_by(_PLANS.c.plan_id)),
-                *([Node(Kind.ANSWERS, node.name)] if _has_answered(connection, node.name) else []),
+                *_nodes(connection, NodeKind.ROLLOUT, begun.order_by(_ROLLOUTS.c.rollout_id)),
+                *_nodes(connection, NodeKind.PLAN, told.order_by(_PLANS.c.plan_id)),
+                *([Node(NodeKind.PREDICTIONS, node.name)] if _has_answered(connection, node.name) else []),
             ]
-        case Kind.ROLLOUT:
+        case NodeKind.ROLLOUT:
             query = select(_PLANS.c.plan_id).where(_PLANS.c.rollout_id == _number(node))
-            return _nodes(connection, Kind.PLAN, query.order_by(_PLANS.c.plan_id))
-        case Kind.ANSWERS:
-            return [Node(Kind.LABELS, node.name)] if _has_labels(connection, node.name) else []
-        case Kind.PLAN | Kind.LABELS:
+            return _nodes(connection, NodeKind.PLAN, query.order_by(_PLANS.c.plan_id))
+        case NodeKind.PREDICTIONS:
+            return [Node(NodeKind.LABELS, node.name)] if _has_labels(connection, node.name) else []
+        case NodeKind.PLAN | NodeKind.LABELS:
             return []
         case _:
             assert_never(node.kind)
@@ -146,28 +146,28 @@ def children(connection: Connection, node: Node) -> list[Node]:
 def parents(connection: Connection, node: Node) -> list[Node]:
     """What `node` was made from directly, the oldest first."""
     match node.kind:
-        case Kind.BATCH:
+        case NodeKind.BATCH:
             load = load_of(connection, node.name)
             return [] if load is None else _loads_by(connection, _referred_to(load))
-        case Kind.SNAPSHOT:
+        case NodeKind.SNAPSHOT:
             return [load.node for load in loads_in(connection, node.name)]
-        case Kind.VERSION:
+        case NodeKind.VERSION:
             query = select(_VERSIONS.c.snapshot).where(_VERSIONS.c.version == node.name)
-            return _nodes(connection, Kind.SNAPSHOT, query)
-        case Kind.ROLLOUT:
+            return _nodes(connection, NodeKind.SNAPSHOT, query)
+        case NodeKind.ROLLOUT:
             query = select(_ROLLOUTS.c.challenger).where(_ROLLOUTS.c.rollout_id == _number(node))
-            return _nodes(connection, Kind.VERSION, query)
-        case Kind.PLAN:
+            return _nodes(connection, NodeKind.VERSION, query)
+        case NodeKind.PLAN:
             here = _PLANS.c.plan_id == _number(node)
             by = select(_PLANS.c.rollout_id).where(here, _PLANS.c.rollout_id.is_not(None))
             return [
-                *_nodes(connection, Kind.VERSION, select(_PLANS.c.champion).where(here)),
-                *_nodes(connection, Kind.ROLLOUT, by),
+                *_nodes(connection, NodeKind.VERSION, select(_PLANS.c.champion).where(here)),
+                *_nodes(connection, NodeKind.ROLLOUT, by),
             ]
-        case Kind.ANSWERS:
-            return [Node(Kind.VERSION, node.name)]
-        case Kind.LABELS:
-            return [Node(Kind.ANSWERS, node.name)]
+        case NodeKind.PREDICTIONS:
+            return [Node(NodeKind.VERSION, node.name)]
+        case NodeKind.LABELS:
+            return [Node(NodeKind.PREDICTIONS, node.name)]
         case _:
             assert_never(node.kind)
 
@@ -259,7 +259,7 @@ def _loads_by(connection: Connection, query: Select[Any]) -> list[Node]:
     return [Node.load(*row) for row in connection.execute(query)]
 
 
-def _nodes(connection: Connection, kind: Kind, query: Select[Any]) -> list[Node]:
+def _nodes(connection: Connection, kind: NodeKind, query: Select[Any]) -> list[Node]:
     return [Node(kind, str(name)) for name in connection.execute(query).scalars()]
 
 
@@ -283,19 +283,19 @@ def _has_labels(connection: Connection, version: str) -> bool:
 
 def _is_there(connection: Connection, node: Node) -> bool:
     match node.kind:
-        case Kind.BATCH:
+        case NodeKind.BATCH:
             return load_of(connection, node.name) is not None
-        case Kind.SNAPSHOT:
+        case NodeKind.SNAPSHOT:
             query = select(_SNAPSHOTS.c.snapshot).where(_SNAPSHOTS.c.snapshot == node.name)
-        case Kind.VERSION:
+        case NodeKind.VERSION:
             query = select(_VERSIONS.c.version).where(_VERSIONS.c.version == node.name)
-        case Kind.ROLLOUT:
+        case NodeKind.ROLLOUT:
             query = select(_ROLLOUTS.c.rollout_id).where(_ROLLOUTS.c.rollout_id == _number(node))
-        case Kind.PLAN:
+        case NodeKind.PLAN:
             query = select(_PLANS.c.plan_id).where(_PLANS.c.plan_id == _number(node))
-        case Kind.ANSWERS:
+        case NodeKind.PREDICTIONS:
             return _has_answered(connection, node.name)
-        case Kind.LABELS:
+        case NodeKind.LABELS:
             return _has_labels(connection, node.name)
         case _:
             assert_never(node.kind)

@@ -18,7 +18,7 @@ from holdfast.store.db.dialects import pieces
 from holdfast.store.db.store import Store
 from holdfast.store.durability.failpoints import fault_point
 from holdfast.store.files import vacuumed_snapshots
-from holdfast.tables.retention import KeptCut, KeptFile, Retention, plan
+from holdfast.tables.retention import FileLifetime, ReadableSnapshot, VacuumPlan, plan_vacuum
 
 _FILES: Final = schema.files
 _PARTS: Final = schema.file_row_groups
@@ -28,12 +28,14 @@ _VERSIONS: Final = schema.versions
 _TAINTS: Final = schema.taints
 
 
-def look(connection: Connection, *, now_us: int, keep_us: int, newest: int) -> Retention:
+def look(connection: Connection, *, now_us: int, keep_us: int, newest: int) -> VacuumPlan:
     """What a vacuum would let go now; as `tables.retention.plan`."""
-    return plan(_files(connection), _cuts(connection), now_us=now_us, keep_us=keep_us, newest=newest)
+    return plan_vacuum(
+        _files(connection), _cuts(connection), now_us=now_us, keep_us=keep_us, keep_last=newest
+    )
 
 
-def _files(connection: Connection) -> list[KeptFile]:
+def _files(connection: Connection) -> list[FileLifetime]:
     made = schema.table_versions
     query = select(
         _FILES.c.path,
@@ -43,10 +45,10 @@ def _files(connection: Connection) -> list[KeptFile]:
         _FILES.c.removed_version,
         made.c.committed_at_us,
     ).join(made, made.c.table_version == _FILES.c.removed_version)
-    return [KeptFile(*row) for row in connection.execute(query)]
+    return [FileLifetime(*row) for row in connection.execute(query)]
 
 
-def _cuts(connection: Connection) -> list[KeptCut]:
+def _cuts(connection: Connection) -> list[ReadableSnapshot]:
     gone = vacuumed_snapshots.everything(connection)
     tables: dict[str, set[str]] = {}
     for row in connection.execute(select(_TABLES.c.snapshot, _TABLES.c.table_name)):
@@ -57,7 +59,7 @@ def _cuts(connection: Connection) -> list[KeptCut]:
     for row in connection.execute(query.order_by(_VERSIONS.c.version)):
         needing.setdefault(row.snapshot, []).append(row.version)
     return [
-        KeptCut(
+        ReadableSnapshot(
             row.snapshot,
             row.table_version,
             row.created_at_us,
@@ -69,7 +71,7 @@ def _cuts(connection: Connection) -> list[KeptCut]:
     ]
 
 
-def let_go(store: Store, shown: Retention, *, now_us: int, keep_us: int, newest: int) -> None:
+def let_go(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest: int) -> None:
     """Do what `shown` says, and nothing else: `ConflictError` HF304 when another plan would be made by now."""
     with store.ledger.write() as connection:
         if look(connection, now_us=now_us, keep_us=keep_us, newest=newest) != shown:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.store.db import schema
 from holdfast.store.db.dialects import inserting
-from holdfast.tables.apply_selection import Selected, SliceCount
+from holdfast.tables.apply_selection import SelectedRows, SliceCount
 from holdfast.tables.selection import Selection
 
 _SELECTIONS: Final = schema.selections
@@ -33,7 +33,13 @@ class KeptSelection:
 
 
 def keep(
-    connection: Connection, snapshot: str, selection: Selection, seed: int, chosen: Selected, *, found: int
+    connection: Connection,
+    snapshot: str,
+    selection: Selection,
+    seed: int,
+    chosen: SelectedRows,
+    *,
+    found: int,
 ) -> None:
     """Record what `selection` chose of the `found` training rows of `snapshot`, in the caller's transaction.
 
@@ -57,7 +63,7 @@ def keep(
             "column_name": each.column,
             "value": each.value[:_TEXT],
             "rows_total": each.found,
-            "rows_selected": each.taken,
+            "rows_selected": each.kept,
         }
         for each in chosen.slices
     ]

@@ -15,7 +15,14 @@ from holdfast.store.db.predicates import LIVE
 from holdfast.store.db.store import Store
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
-from holdfast.tables import CutLoad, Snapshot, TableCut, held_back, known_day, snapshot_name
+from holdfast.tables import (
+    GroupLoad,
+    Snapshot,
+    SnapshotTable,
+    find_incomplete_loads,
+    known_day,
+    snapshot_name,
+)
 from holdfast.tables.snapshots import LoadKey
 
 INCOMPLETE: Final = "incomplete"
@@ -43,7 +50,7 @@ def create(
     ----------
     groups
         The group of each feed, None for a feed of its own. Of a group, what only some of its feeds have delivered is
-        left out, as `tables.held_back` says.
+        left out, as `tables.find_incomplete_loads` says.
     label_delays_us
         By table, how much later than its rows their labels are known. While labels come due, unchanged tables give a
         new cut each day (UTC), because other rows teach then.
@@ -59,7 +66,7 @@ def create(
         }
         cuts = tuple(_cut(table, facts, held) for table, facts in found.items())
         day = _day(found, label_delays_us or {}, now_us)
-        name = snapshot_name(version, contract_hash, cuts, held_back=held, day=day)
+        name = snapshot_name(version, contract_hash, cuts, incomplete_loads=held, day=day)
         known = _find(connection, name)
         if known is not None:
             return known
@@ -78,7 +85,7 @@ def waiting(
         members = {
             feed: _live_loads(connection, feed, accepted) for feed in sorted(groups) if groups[feed] == group
         }
-        held += held_back(members)
+        held += find_incomplete_loads(members)
     return tuple(sorted(held))
 
 
@@ -103,7 +110,7 @@ def let_in(connection: Connection, load: LoadKey, *, explanation: str, actor: st
     )
 
 
-def _live_loads(connection: Connection, feed: str, accepted: bool) -> list[CutLoad]:
+def _live_loads(connection: Connection, feed: str, accepted: bool) -> list[GroupLoad]:
     columns = ("batch", "epoch", "event_time_min_us", "event_time_max_us", "table_version")
     query = select(*(_BATCHES.c[name] for name in columns)).where(_BATCHES.c.feed == feed, LIVE)
     without = select(_VIOLATIONS.c.batch, _VIOLATIONS.c.epoch).where(
@@ -113,7 +120,7 @@ def _live_loads(connection: Connection, feed: str, accepted: bool) -> list[CutLo
     )
     alone = {tuple(row) for row in connection.execute(without)} if accepted else set()
     return [
-        CutLoad(batch, epoch, low_us, high_us, version, (batch, epoch) in alone)
+        GroupLoad(batch, epoch, low_us, high_us, version, (batch, epoch) in alone)
         for batch, epoch, low_us, high_us, version in connection.execute(query)
     ]
 
@@ -145,10 +152,13 @@ def put(connection: Connection, cut: Snapshot) -> None:
         insert(_TABLES),
         [named | {"table_name": each.table, "rows": each.rows, "files": each.files} for each in cut.tables],
     )
-    if cut.held_back:
+    if cut.incomplete_loads:
         connection.execute(
             insert(_HELD_BACK),
-            [named | {"feed": feed, "batch": batch, "epoch": epoch} for feed, batch, epoch in cut.held_back],
+            [
+                named | {"feed": feed, "batch": batch, "epoch": epoch}
+                for feed, batch, epoch in cut.incomplete_loads
+            ],
         )
 
 
@@ -168,7 +178,7 @@ def table_files(connection: Connection, snapshot: Snapshot, table: str) -> list[
     return data_files.cut_entries(connection, snapshot.snapshot, table)
 
 
-def _cut(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> TableCut:
+def _cut(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> SnapshotTable:
     rows = sum(fact.rows for fact in found)
     if rows == 0:
         mine = [batch for feed, batch, _ in held if feed == table]
@@ -179,7 +189,7 @@ def _cut(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> Tab
             state="no snapshot was made",
             next_command=f"holdfast ingest {table} <file>",
         )
-    return TableCut(table, rows, len(found))
+    return SnapshotTable(table, rows, len(found))
 
 
 def _find(connection: Connection, name: str) -> Snapshot | None:
@@ -187,6 +197,6 @@ def _find(connection: Connection, name: str) -> Snapshot | None:
     if row is None:
         return None
     query = select(_TABLES).where(_TABLES.c.snapshot == name).order_by(_TABLES.c.table_name)
-    cuts = tuple(TableCut(cut.table_name, cut.rows, cut.files) for cut in connection.execute(query))
+    cuts = tuple(SnapshotTable(cut.table_name, cut.rows, cut.files) for cut in connection.execute(query))
     held = tuple(sorted(data_files.held_back(connection, name)))
     return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_at_us, cuts, held)

@@ -47,7 +47,7 @@ _OF_LOAD: Final = same_load(_ADMISSIONS, _BATCHES)
 
 def _facts(connection: Connection, snapshot: Snapshot, table: str, rows: int) -> TableFacts:
     version = snapshot.table_version
-    held = set(snapshot.held_back)
+    held = set(snapshot.incomplete_loads)
     there = (
         select(_PARTS.c.feed, _PARTS.c.batch, _PARTS.c.epoch)
         .distinct()

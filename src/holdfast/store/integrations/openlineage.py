@@ -13,8 +13,8 @@ from holdfast.store.db.events import EventRow
 from holdfast.store.db.predicates import of_load
 from holdfast.store.feeds import contracts
 from holdfast.tables.backout import RemoveRows, TaintSnapshots, TaintVersions
-from holdfast.tables.lineage import Kind, Node
-from holdfast.tables.openlineage import BackoutFacts, CutFacts, Facts, LoadFacts, TableRows, TrainFacts
+from holdfast.tables.lineage import Node, NodeKind
+from holdfast.tables.openlineage import BackoutFacts, Facts, LoadFacts, SnapshotFacts, TableRows, TrainFacts
 from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
@@ -30,18 +30,18 @@ _BACKOUTS: Final = schema.backouts
 def of_node(connection: Connection, node: Node) -> list[Facts]:
     """The deeds that made `node`, and for a load that is gone the one that took it out."""
     match node.kind:
-        case Kind.BATCH:
+        case NodeKind.BATCH:
             load = load_of(connection, node.name)
             if load is None:
                 return []
             made = _load(connection, load.key)
             gone = [] if load.removed_version is None else _back_outs(connection, load.key)
             return [*made, *gone]
-        case Kind.SNAPSHOT:
+        case NodeKind.SNAPSHOT:
             return _cut(connection, node.name)
-        case Kind.VERSION:
+        case NodeKind.VERSION:
             return _trained(connection, node.name)
-        case Kind.ROLLOUT | Kind.PLAN | Kind.ANSWERS | Kind.LABELS:
+        case NodeKind.ROLLOUT | NodeKind.PLAN | NodeKind.PREDICTIONS | NodeKind.LABELS:
             return []  # OpenLineage knows no deployments
 
 
@@ -111,7 +111,9 @@ def _cut(connection: Connection, snapshot: str) -> list[Facts]:
     read = tuple(
         TableRows(cut.table_name, row.table_version, cut.rows, cut.files) for cut in connection.execute(query)
     )
-    return [CutFacts(row.created_at_us, snapshot, read, taints.tainted(connection, "snapshot", snapshot))]
+    return [
+        SnapshotFacts(row.created_at_us, snapshot, read, taints.tainted(connection, "snapshot", snapshot))
+    ]
 
 
 def _trained(connection: Connection, version: str) -> list[Facts]:

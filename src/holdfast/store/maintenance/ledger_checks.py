@@ -13,7 +13,7 @@ from holdfast.records import sha256_hex
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import LIVE, PUBLISHED, at_version, not_removed, same_load
 from holdfast.store.files import data_files
-from holdfast.tables.backout import State as BackoutState
+from holdfast.tables.backout import BackoutState
 
 Trouble: TypeAlias = tuple[str, str]
 """What something is called, and what is wrong with it."""

@@ -12,7 +12,7 @@ from holdfast.store.backout import backouts, taints
 from holdfast.store.backout.tombstones import Tombstone
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import BACKED_OUT, of_load
-from holdfast.tables.backout import Plan, State
+from holdfast.tables.backout import BackoutPlan, BackoutState
 from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
@@ -37,7 +37,7 @@ def restore(connection: Connection, stones: Iterable[Tombstone]) -> None:
 
 def _restore(connection: Connection, stones: list[Tombstone]) -> None:
     why, at_us = stones[0].why, max(stone.at_us for stone in stones)
-    plan = Plan.from_json(str(why["plan_json"]))
+    plan = BackoutPlan.from_json(str(why["plan_json"]))
     number = backouts.begin(
         connection, plan, reason=why["reason"], actor=why["actor"], now_us=why["requested_at_us"], loads=()
     )
@@ -46,7 +46,7 @@ def _restore(connection: Connection, stones: list[Tombstone]) -> None:
         if version is not None:
             backouts.note(connection, number, [stone.load], removed_version=version)
     row = backouts.get(connection, number)
-    backouts.advance(connection, row, steps_done=len(plan.steps), now_us=at_us, state=State.DONE)
+    backouts.advance(connection, row, steps_done=len(plan.steps), now_us=at_us, state=BackoutState.DONE)
     cuts = sorted({name for stone in stones for name in stone.snapshots})
     taints.add(connection, "snapshot", cuts, backout=number, now_us=at_us)
     digests = sorted({digest for stone in stones for digest in stone.versions})

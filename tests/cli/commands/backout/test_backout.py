@@ -66,7 +66,7 @@ def test_a_plan_is_shown_and_then_done(shell: Shell) -> None:
     done = shell.json("backout", "rows", "second", "--apply", "--reason", "the scales were wrong")
     assert (done["state"], done["reason"]) == ("backed_out", "the scales were wrong")
     assert done["steps"] == plan["steps"]
-    assert done["blast"]["versions"] == 2
+    assert done["impact"]["versions"] == 2
     again = shell("backout", "rows", "second", "--apply", "--reason", "once more")
     assert "was backed out before" in again
     assert "the scales were wrong" in again

@@ -76,7 +76,7 @@ def states(run: Run) -> dict[str, tuple[list[str], list[str]]]:
 
 def cut_rows(project: Project) -> tuple[dict[str, int], tuple[LoadKey, ...]]:
     found = project.cut(project.store())
-    return {table.table: table.rows for table in found.tables}, found.held_back
+    return {table.table: table.rows for table in found.tables}, found.incomplete_loads
 
 
 def test_a_batch_that_nothing_will_complete_is_let_in_by_a_person(

@@ -23,8 +23,8 @@ from holdfast.store import Store
 from holdfast.store.backout import backouts
 from holdfast.store.catalog import lineage as lines
 from holdfast.store.integrations import openlineage as facts
-from holdfast.tables.backout import Plan, Rebuild, blast, explain
-from holdfast.tables.lineage import Node, tree
+from holdfast.tables.backout import BackoutPlan, Retrain, explain, total_impact
+from holdfast.tables.lineage import Node, format_tree
 from holdfast.tables.openlineage import run_events
 
 Feed = Annotated[str, typer.Argument(help="The feed that delivered the batch.")]
@@ -95,9 +95,9 @@ def backout(
     document |= {
         "steps": plan.steps_as_dicts(),
         "explained": explain(plan.steps),
-        "blast": blast(plan, cost_per_answer=cost_per_prediction).as_dict(),
+        "impact": total_impact(plan, cost_per_prediction=cost_per_prediction).as_dict(),
     }
-    if rebuild and any(isinstance(step, Rebuild) and step.model == loaded.model.name for step in plan.steps):
+    if rebuild and any(isinstance(step, Retrain) and step.model == loaded.model.name for step in plan.steps):
         document["rebuilt"] = _rebuild(report, loaded, store, declaration)
     elif not apply:
         report.say(f'next: holdfast backout {escape(feed)} {escape(batch)} --apply --reason "..."')
@@ -116,16 +116,16 @@ def _say_done(report: Report, done: backing.BackedOut) -> None:
             report.say(f"{named} was backed out before, {by}; nothing was changed")
 
 
-def _say_plan(report: Report, plan: Plan, cost_per_prediction: float | None) -> None:
+def _say_plan(report: Report, plan: BackoutPlan, cost_per_prediction: float | None) -> None:
     for number, line in enumerate(explain(plan.steps), start=1):
         report.say(f"  {number}. {escape(line)}")
-    reached = blast(plan, cost_per_answer=cost_per_prediction)
+    reached = total_impact(plan, cost_per_prediction=cost_per_prediction)
     words = (
         f"reached: {counted(reached.rows, 'row')}, {counted(reached.snapshots, 'snapshot')}, "
-        f"{counted(reached.versions, 'version')}, {counted(reached.answers, 'answer')}"
+        f"{counted(reached.versions, 'version')}, {counted(reached.predictions, 'prediction')}"
     )
-    if reached.answers_at_most:
-        words += f", and at most {counted(reached.answers_at_most, 'answer')} of clean versions"
+    if reached.predictions_at_most:
+        words += f", and at most {counted(reached.predictions_at_most, 'prediction')} of clean versions"
     if reached.first_us is not None:
         words += f", from {moment(reached.first_us)} to {moment(reached.last_us)}"
     if reached.cost is not None:
@@ -188,7 +188,7 @@ def lineage(
             for run_event in run_events(deed):
                 typer.echo(canonical_json(run_event))
         return
-    for line in tree(found, lambda each: _told(each, words), up=upstream):
+    for line in format_tree(found, lambda each: _told(each, words), up=upstream):
         report.say(escape(line))
     report.result(
         {

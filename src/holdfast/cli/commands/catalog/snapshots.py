@@ -182,8 +182,8 @@ def _say_snapshot(report: Report, snapshot: Snapshot) -> None:
     report.table(
         "Tables", ["table", "rows", "files"], [(cut.table, cut.rows, cut.files) for cut in snapshot.tables]
     )
-    if snapshot.held_back:
-        left = ", ".join(f"{feed}/{batch}" for feed, batch, _ in snapshot.held_back)
+    if snapshot.incomplete_loads:
+        left = ", ".join(f"{feed}/{batch}" for feed, batch, _ in snapshot.incomplete_loads)
         report.say(f"[yellow]held back[/] until their group is whole: {escape(left)}")
         report.say("  next: holdfast feeds")
 
@@ -201,13 +201,13 @@ def _say_slices(report: Report, slices: Iterable[SliceCount]) -> None:
     report.table(
         "Slices",
         ["column", "value", "found", "teach", ""],
-        [(each.column, each.value, each.found, each.taken, _bar(each, most)) for each in rows],
+        [(each.column, each.value, each.found, each.kept, _bar(each, most)) for each in rows],
     )
 
 
 def _bar(each: SliceCount, most: int) -> str:
     """The rows that teach as full blocks, those that were found and do not as light ones."""
-    whole, full = round(_BAR * each.found / most), round(_BAR * each.taken / most)
+    whole, full = round(_BAR * each.found / most), round(_BAR * each.kept / most)
     return "█" * full + "░" * (whole - full)
 
 
@@ -239,7 +239,7 @@ def _say_change(report: Report, change: TableChange) -> None:
                     round(column.divergence, 3),
                     None if column.effect is None else round(column.effect, 3),
                     f"{column.missing_before:.1%} -> {column.missing_after:.1%}",
-                    column.words,
+                    column.description,
                 )
                 for column in change.columns
             ],

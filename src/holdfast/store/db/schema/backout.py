@@ -16,7 +16,7 @@ from sqlalchemy import (
 
 from holdfast.store.db.schema.catalog import table_versions
 from holdfast.store.db.schema.metadata import METADATA, SERIAL, one_of
-from holdfast.tables.backout import State as BackoutState
+from holdfast.tables.backout import BackoutState
 
 backouts = Table(
     "backouts",

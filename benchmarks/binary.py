@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.cli.demo.sandbox import free_port
-from holdfast.control.http.server_client import FAILURES, Asking
+from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.probing import convergence
 from holdfast.control.runtimes import runtime as pushing
 from holdfast.records import Verdict
@@ -121,8 +121,8 @@ def wait_for(port: int, holds: Any) -> dict[str, Any]:
     until = time.monotonic() + MOST_SECONDS
     while time.monotonic() < until:
         try:
-            with Asking(Server("serve", MODEL, f"http://127.0.0.1:{port}", Path("/"), 0)) as asking:
-                status = asking.status()
+            with ServerClient(Server("serve", MODEL, f"http://127.0.0.1:{port}", Path("/"), 0)) as client:
+                status = client.status()
             if holds(status):
                 return status
         except FAILURES:

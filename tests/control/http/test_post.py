@@ -40,7 +40,7 @@ def trickling() -> Iterator[int]:
 
 def seconds_of(url: str) -> float:
     began = time.monotonic()
-    with pytest.raises(UnavailableError, match=r"no answer within 0\.5 s"):
+    with pytest.raises(UnavailableError, match=r"no response within 0\.5 s"):
         post(url, b"{}", {}, within_seconds=0.5)
     return time.monotonic() - began
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from holdfast.control.integrations import cdevents
+from holdfast.control.integrations import cdevents, exporter
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.rollout.cdevents import SERVICE_EVENTS, Artifact, GateFacts, cloudevent
@@ -120,7 +120,7 @@ def test_a_rollout_and_a_roll_back_are_told(world) -> None:
     world.reconcile()
     world.probe()
     world.reconcile()
-    last, found = cdevents.told(world.store, 0, environment="staging")
+    last, found = cdevents.read(world.store, 0, environment="staging")
     assert [(valid(each), each["customData"]["version"]) for each in found] == [
         ("service.deployed", first),
         ("service.published", first),
@@ -135,9 +135,9 @@ def test_a_rollout_and_a_roll_back_are_told(world) -> None:
     assert back["subject"]["content"]["environment"] == {"id": "staging"}
     assert back["subject"]["content"]["artifactId"].startswith(f"pkg:generic/m@{second}?checksum=sha256:")
     assert back["context"]["chainId"] == found[5]["context"]["chainId"]
-    assert cdevents.told(world.store, last) == (last, [])
+    assert cdevents.read(world.store, last) == (last, [])
     assert len({each["context"]["id"] for each in found}) == len(found)
-    assert cdevents.told(world.store, 0, environment="staging") == (last, found)
+    assert cdevents.read(world.store, 0, environment="staging") == (last, found)
 
 
 def test_the_judgement_of_gates_is_a_test_suite(world) -> None:
@@ -156,7 +156,7 @@ def test_the_judgement_of_gates_is_a_test_suite(world) -> None:
             subject=version,
             explanation="baseline: not ahead",
         )
-    _, (told,) = cdevents.told(world.store, 0)
+    _, (told,) = cdevents.read(world.store, 0)
     assert valid(told) == TESTED
     assert told["subject"]["content"]["outcome"] == "fail"
     assert told["customData"]["gates"] == {"loads": "pass", "baseline": "fail"}
@@ -174,10 +174,10 @@ def test_the_sink_takes_each_at_least_once(world, hook_server: HookServer) -> No
     world.promote(world.add_version())
     hook_server.status = 503
     with pytest.raises(Exception, match=r"HF601.*status 503"):
-        cdevents.announce(world.store, url)
+        cdevents.export(world.store, url)
     hook_server.status = 202
-    assert cdevents.announce(world.store, url) == 2
-    assert cdevents.announce(world.store, url) == 0
+    assert cdevents.export(world.store, url) == 2
+    assert cdevents.export(world.store, url) == 0
     headers, _ = hook_server.taken[-1]
     assert headers["Content-Type"] == "application/cloudevents+json; charset=utf-8"
     ids = [document["id"] for document in hook_server.documents()]
@@ -194,13 +194,13 @@ def test_the_teller_outlives_a_sink_that_is_away(
     url = hook_server.start()
     hook_server.status = 500
     world.promote(world.add_version())
-    rounds = iter(range(6))
+    rounds = iter(range(12))
 
     def wait(_seconds: float) -> bool:
         number = next(rounds)
         hook_server.status = 500 if number < 4 else 200
-        return number == 5
+        return number == 11
 
-    cdevents.run(world.store, url, environment="production", wait=wait, pause_seconds=0.0)
+    exporter.run({"sink": lambda: cdevents.export(world.store, url)}, wait=wait, pause_seconds=0.0)
     assert [document["type"] for document in hook_server.documents()][-1].endswith("service.published.0.2.0")
-    assert len([record for record in caplog.records if "did not take" in record.message]) == 1
+    assert len([record for record in caplog.records if "did not accept" in record.message]) == 1

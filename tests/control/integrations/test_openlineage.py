@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.control.integrations import openlineage
+from holdfast.control.integrations import exporter, openlineage
 from holdfast.errors import UnavailableError
 from holdfast.store import Store
 from holdfast.store.db import event_cursors, events
@@ -75,15 +75,15 @@ def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
     world.load(store, tmp_path, world.ALONE, 0)
     world.load(store, tmp_path, world.ALONE, 1)
     catalogue.refuses = True
-    with pytest.raises(UnavailableError, match=r"HF601.*did not take"):
-        openlineage.announce(store, catalogue.url)
+    with pytest.raises(UnavailableError, match=r"HF601.*did not accept"):
+        openlineage.export(store, catalogue.url)
     assert catalogue.taken == []
     catalogue.refuses = False
-    openlineage.announce(store, catalogue.url)
+    openlineage.export(store, catalogue.url)
     assert jobs(catalogue) == ["load.alone", "load.alone"]
-    assert openlineage.announce(store, catalogue.url) == 0
+    assert openlineage.export(store, catalogue.url) == 0
     world.take_out(store, world.ALONE, 1)
-    openlineage.announce(store, f"{catalogue.url}/api/v1/lineage")
+    openlineage.export(store, f"{catalogue.url}/api/v1/lineage")
     assert jobs(catalogue) == ["load.alone", "load.alone", "back-out.alone"]
     loaded, gone = catalogue.taken[3], catalogue.taken[-1]
     assert {field["name"] for field in loaded["outputs"][0]["facets"]["schema"]["fields"]} >= {"id", "delay"}
@@ -93,17 +93,17 @@ def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
     assert gone["outputs"][0]["facets"]["version"]["datasetVersion"] == "3"
     with store.ledger.read() as connection:
         newest = events.newest(connection, limit=1)[0].event_id
-        assert event_cursors.reached(connection, openlineage.FOLLOWER) == newest
+        assert event_cursors.reached(connection, openlineage.CURSOR) == newest
 
 
 def test_told_again_it_is_the_same_run(tmp_path: Path, catalogue: Catalogue) -> None:
     """At least once: who was killed after telling tells again, and the catalogue sees the run that it has."""
     store = Store.open(tmp_path / "store")
     backout_world.load(store, tmp_path, backout_world.ALONE, 0)
-    openlineage.announce(store, catalogue.url)
+    openlineage.export(store, catalogue.url)
     with store.ledger.write() as connection:
         connection.exec_driver_sql("DELETE FROM event_cursors")
-    openlineage.announce(store, catalogue.url)
+    openlineage.export(store, catalogue.url)
     assert catalogue.taken[0] == catalogue.taken[2]
     assert catalogue.taken[1] == catalogue.taken[3]
 
@@ -114,16 +114,16 @@ def test_the_announcer_goes_on_when_the_catalogue_comes_back(
     store = Store.open(tmp_path / "store")
     backout_world.load(store, tmp_path, backout_world.ALONE, 0)
     catalogue.refuses = True
-    rounds = iter(range(6))
+    rounds = iter(range(12))
 
     def wait(_seconds: float) -> bool:
         number = next(rounds)
         catalogue.refuses = number < 4
-        return number == 5
+        return number == 11
 
-    openlineage.run(store, catalogue.url, wait=wait, pause_seconds=0.0)
+    exporter.run({"catalog": lambda: openlineage.export(store, catalogue.url)}, wait=wait, pause_seconds=0.0)
     assert jobs(catalogue) == ["load.alone"]
-    assert len([record for record in caplog.records if "did not take" in record.message]) == 1
+    assert len([record for record in caplog.records if "did not accept" in record.message]) == 1
 
 
 def test_nobody_but_the_declared_catalogue_is_called(tmp_path: Path, catalogue: Catalogue) -> None:
@@ -143,13 +143,13 @@ def test_nobody_but_the_declared_catalogue_is_called(tmp_path: Path, catalogue: 
     thread.start()
     try:
         catalogue.redirects_to = f"http://127.0.0.1:{elsewhere.server_port}/"
-        with pytest.raises(UnavailableError, match=r"HF601.*did not take.*status 302"):
-            openlineage.announce(store, catalogue.url)
+        with pytest.raises(UnavailableError, match=r"HF601.*did not accept.*status 302"):
+            openlineage.export(store, catalogue.url)
     finally:
         elsewhere.shutdown()
         thread.join()
         elsewhere.server_close()
     assert (called, catalogue.taken) == ([], [])
     catalogue.redirects_to = ""
-    openlineage.announce(store, catalogue.url)
+    openlineage.export(store, catalogue.url)
     assert jobs(catalogue) == ["load.alone"]

@@ -135,8 +135,8 @@ def test_patience_with_a_hook_begins_with_its_first_question(world, server: Hook
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"pause_seconds": 30.0}, "no answer within 2 s"),
-        ({"trickles": True, "body": b" " * 600}, "no answer within 2 s"),
+        ({"pause_seconds": 30.0}, "no response within 2 s"),
+        ({"trickles": True, "body": b" " * 600}, "no response within 2 s"),
         ({"status": 503}, "status 503"),
         (
             {"status": 302, "headers": {"Location": "http://127.0.0.1:1/elsewhere"}},
@@ -291,18 +291,18 @@ def test_requests_are_signed_with_a_key_from_outside(
 def test_who_is_told_is_told_each_event_at_least_once_with_its_number(world, server: HookServer) -> None:
     pager = Hook("pager", server.start(), on=("canary", "advanced", "rolled_back"))
     webhooks.declare(world.store, MODEL, [pager], now_us=world.tick())
-    assert webhooks.tell(world.store, MODEL, pager, clock_us=world.tick) == 0  # what was is not told
+    assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 0  # what was is not told
     begin(world)
     world.reconcile()
     server.status = 500
     with pytest.raises(Exception, match="status 500"):
-        webhooks.tell(world.store, MODEL, pager, clock_us=world.tick)
+        webhooks.notify(world.store, MODEL, pager, clock_us=world.tick)
     server.status = 200
-    assert webhooks.tell(world.store, MODEL, pager, clock_us=world.tick) == 1
+    assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 1
     world.roll_back()
     world.probe()
     world.reconcile()
-    assert webhooks.tell(world.store, MODEL, pager, clock_us=world.tick) == 1
+    assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 1
     keys = [headers["Idempotency-Key"] for headers, _ in server.taken]
     kinds = [document["kind"] for document in server.documents()]
     assert kinds == ["rollout.canary", "rollout.canary", "rollout.rolled_back"]
@@ -329,7 +329,9 @@ def test_the_thread_asks_tells_and_outlives_what_fails(
         pause_seconds=0.0,
     )
     assert world.reconcile() == ["Start"]
-    assert len([record for record in caplog.records if "pager was not told" in record.message]) == 1
+    assert (
+        len([record for record in caplog.records if "notifying webhook pager failed" in record.message]) == 1
+    )
     with world.store.ledger.read() as connection:
         assert event_chain.check(connection).broken is None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 import time
@@ -12,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from holdfast.contract import Boolean, Column, Contract, Integer, Number
+from holdfast.control.http.client import Client
 from holdfast.errors import UnavailableError
 
 THREADS: Final = 4
@@ -64,22 +64,19 @@ class Caller:
         failures: list[Exception] = []
 
         def work(lane: int) -> None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+            client = self._client()
             try:
                 for position in range(lane, len(rows), THREADS):
                     body = json.dumps(self._request(rows[position], units[position]))
-                    connection.request(
-                        "POST", f"{self._path}/infer", body, {"Content-Type": "application/json"}
-                    )
-                    answer = connection.getresponse()
-                    document = json.loads(answer.read())
-                    results[lane].append((answer.status, document.get("model_version")))
+                    response = client.request("POST", f"{self._path}/infer", body)
+                    document = response.document()
+                    results[lane].append((response.status, document.get("model_version")))
                     # A server whose log is full answers without an id: such an answer can get no label.
                     answers[position] = document.get("parameters", {}).get("prediction_id")
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except (OSError, ValueError) as error:
                 failures.append(error)
             finally:
-                connection.close()
+                client.close()
 
         threads = [threading.Thread(target=work, args=(lane,)) for lane in range(THREADS)]
         for thread in threads:
@@ -97,24 +94,14 @@ class Caller:
 
     def tell(self, labels: Sequence[tuple[str, bool]], source: str) -> None:
         """Send what turned out to be true, many labels in a request."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
-        try:
+        with self._client() as client:
             for start in range(0, len(labels), 500):
                 part = [
                     {"id": name, "value": value, "source": source}
                     for name, value in labels[start : start + 500]
                 ]
-                connection.request(
-                    "POST",
-                    f"{self._path}/feedback",
-                    json.dumps({"feedback": part}),
-                    {"Content-Type": "application/json"},
-                )
-                answer = connection.getresponse()
-                answer.read()
-                self.tally.http_5xx += answer.status >= 500
-        finally:
-            connection.close()
+                response = client.request("POST", f"{self._path}/feedback", json.dumps({"feedback": part}))
+                self.tally.http_5xx += response.status >= 500
 
     def wait_until_ready(self, seconds: float) -> None:
         """Return once the model is ready; `UnavailableError` HF506 after `seconds`."""
@@ -138,16 +125,15 @@ class Caller:
 
     def get(self, path: str) -> tuple[int, dict[str, Any]]:
         """The status and JSON document of one GET; (0, {}) when nothing answers."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
         try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read()
-            return answer.status, json.loads(body) if body.startswith(b"{") else {}
+            with self._client() as client:
+                response = client.request("GET", path)
         except OSError:
             return 0, {}
-        finally:
-            connection.close()
+        return response.status, response.document() if response.body.startswith(b"{") else {}
+
+    def _client(self) -> Client:
+        return Client(f"http://{self._host}:{self._port}", timeout_seconds=TIMEOUT_SECONDS)
 
     def _request(self, row: Mapping[str, Any], unit: str) -> dict[str, Any]:
         return {

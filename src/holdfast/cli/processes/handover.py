@@ -10,7 +10,7 @@ from typing import Final
 
 from holdfast.cli.processes.supervisor import Group
 from holdfast.cli.project import Project, now_us
-from holdfast.control.http.server_client import FAILURES, Asking
+from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.probing import convergence
 from holdfast.control.runtimes import runtime as pushing
 from holdfast.errors import HoldfastError
@@ -105,9 +105,9 @@ class Succession:
         if plan is None:
             return True
         try:
-            with Asking(server) as asking:
+            with ServerClient(server) as client:
                 seen = convergence.as_binary(plan.plan_id, binary, plan.intended)
-                return seen(asking) is not None
+                return seen(client) is not None
         except FAILURES:
             return False
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from holdfast.control.http.server_client import FAILURES, Asking
+from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import drill_traffic
 from holdfast.declaration import Model
@@ -211,8 +211,8 @@ def _pinned(here: Sequence[servers.Server], target: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for server in here:
         try:
-            with Asking(server) as asking:
-                found[server.server] = str(asking.probe(target).get("model_version"))
+            with ServerClient(server) as client:
+                found[server.server] = str(client.probe(target).get("model_version"))
         except FAILURES as error:
             found[server.server] = f"{type(error).__name__}: {error}"
     return found

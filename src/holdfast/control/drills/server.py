@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.control.drills.live import Place
-from holdfast.control.http.server_client import FAILURES, Asking
+from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.errors import UnavailableError
 from holdfast.store.serving.servers import Server
 
@@ -85,8 +85,8 @@ class Child:
         status: dict[str, Any] = {}
         while time.monotonic() < until:
             try:
-                with Asking(self.server) as asking:
-                    status = asking.status()
+                with ServerClient(self.server) as client:
+                    status = client.status()
                 if holds(status):
                     return status
             except FAILURES:
@@ -104,12 +104,12 @@ class Child:
     def failed(self, count: int, bodies: Sequence[str] = ()) -> int:
         """How many of `count` requests, probes without `bodies`, were not answered by a version."""
         failed = 0
-        with Asking(self.server) as asking:
+        with ServerClient(self.server) as client:
             for number in range(count):
                 try:
-                    answer = asking.infer(bodies[number]) if bodies else asking.probe()
+                    answer = client.infer(bodies[number]) if bodies else client.probe()
                     failed += "model_version" not in answer
                 except FAILURES:
                     failed += 1
-                    asking.close()
+                    client.close()
         return failed

@@ -1,26 +1,24 @@
-"""One HTTP POST to an address that was declared: within a time, without redirects, with a short answer."""
+"""POST to a declared URL within a deadline, and sign the request."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import http.client
-import socket
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
+from typing import Final
 from urllib.parse import urlsplit
 
+from holdfast.control.http.client import Client, Response
 from holdfast.errors import UnavailableError
 from holdfast.rollout.decision.webhooks import ANSWER_BYTES
 
-SIGNATURE = "Holdfast-Signature"
+SIGNATURE: Final = "Holdfast-Signature"
 """The header with the signature: `t=<seconds since 1970>,v1=<HMAC-SHA-256>`, RFC 2104, over `<t>.<body>`."""
 
 
 def signature(key: str, body: bytes, *, now_us: int) -> str:
-    """What `SIGNATURE` says of `body`. The moment is in it, so that an old request cannot be sent again as a new one.
+    """Sign `body` for the header `SIGNATURE`. It covers the time, so that an old request cannot be sent as a new one.
 
     >>> signature("key", b"{}", now_us=1_000_000)[:12]
     't=1,v1=1ba6b'
@@ -30,114 +28,90 @@ def signature(key: str, body: bytes, *, now_us: int) -> str:
     return f"t={seconds},v1={made}"
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: float) -> tuple[int, bytes]:
-    """The status and the body of the answer, of which at most `ANSWER_BYTES` and one more byte are read.
+def post(url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: float) -> Response:
+    """Post `body` and return the response, with at most `ANSWER_BYTES` and one more byte of its body.
 
-    Redirects are answers like any other: nothing but `url` is called, and no proxy. Raises `UnavailableError` HF601 when no
-    whole answer came within `within_seconds`, counted from the call to the last byte, however it trickles.
+    A redirect is a response like any other: nothing but `url` is called, and no proxy.
+
+    Parameters
+    ----------
+    url
+        http or https.
+    body, headers
+        Sent as they are; JSON unless a header names another type.
+    within_seconds
+        From the call to the last byte of the response, with the look-up of the name and the TLS handshake.
+
+    Raises
+    ------
+    UnavailableError
+        HF601 if there was no complete response in time.
     """
-    said: list[tuple[int, bytes] | Exception] = []
-    sent = _Sent()
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    results: list[Response | Exception] = []
 
     def work() -> None:
         try:
-            said.append(_posted(sent, url, body, headers, within_seconds))
-        except Exception as error:  # it is raised again by the thread that waits
-            said.append(error)
+            with client:
+                results.append(client.request("POST", target, body, headers, limit_bytes=ANSWER_BYTES + 1))
+        except Exception as error:  # the thread that waits raises it
+            results.append(error)
 
-    # Names are looked up by the system, which has a patience of its own and takes no deadline: so in a thread that may be
-    # left behind. A time-out of the socket is for each read, of which there may be many, of the handshake too.
+    # The system resolves names without a deadline, and a socket's time-out is for each read: so in a thread of its own.
+    client = Client(url, timeout_seconds=within_seconds)
     thread = threading.Thread(target=work, name="post", daemon=True)
     thread.start()
     thread.join(within_seconds)
-    found = said[0] if said else TimeoutError()
-    if not said:
-        sent.cut()
-    match found:
+    result = results[0] if results else TimeoutError()
+    if not results:
+        client.abort()
+    match result:
+        case Response():
+            return result
         case TimeoutError():
-            words = f"no answer within {within_seconds:g} s"
-        case OSError() | http.client.HTTPException():
-            words = str(found) or type(found).__name__
-        case Exception():
-            raise found
-        case answer:
-            return answer
-    raise UnavailableError("HF601", words, state="nothing is lost: it is asked or told again") from found
+            reason = f"no response within {within_seconds:g} s"
+        case OSError():
+            reason = str(result) or type(result).__name__
+        case _:
+            raise result
+    raise UnavailableError("HF601", reason, state="nothing is lost: it is sent again") from result
 
 
-def tell(
-    url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: float, who: str, next_command: str
+def deliver(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    within_seconds: float,
+    receiver: str,
+    next_command: str,
 ) -> None:
-    """Post an event to `who`, and be sure that it was taken: `UnavailableError` HF601 unless the answer is a 2xx in time."""
-    refused = f"{who} at {url} did not take an event"
+    """Post an event and require a 2xx response in time.
+
+    Parameters
+    ----------
+    url, body, headers, within_seconds
+        As for `post`.
+    receiver, next_command
+        The receiver as the error names it, and what to do about it.
+
+    Raises
+    ------
+    UnavailableError
+        HF601 if the receiver did not accept the event.
+    """
+    reason, state = "", "nothing is lost: it is sent again"
     try:
-        status, _ = post(url, body, headers, within_seconds=within_seconds)
+        status = post(url, body, headers, within_seconds=within_seconds).status
+        if 200 <= status < 300:
+            return
+        reason = f"it responded with status {status}"
     except UnavailableError as error:
-        raise UnavailableError(
-            "HF601", f"{refused}: {error.what}", state=error.state, next_command=next_command
-        ) from error
-    if not 200 <= status < 300:
-        raise UnavailableError(
-            "HF601",
-            f"{refused}: it answered with status {status}",
-            state="nothing is lost: it is told again",
-            next_command=next_command,
-        )
-
-
-class _Sent:
-    """A connection that another thread may cut, also before it is made."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._is_cut = False
-        self._socket: socket.socket | None = None
-
-    def holds(self, made: socket.socket) -> None:
-        """`made` is what `cut` ends; `TimeoutError` when it came too late."""
-        with self._lock:
-            self._socket = made
-            if self._is_cut:
-                raise TimeoutError
-
-    def cut(self) -> None:
-        """End it: whoever reads or writes finds its end."""
-        with self._lock:
-            self._is_cut = True
-            if self._socket is not None:
-                _cut(self._socket)
-
-
-def _posted(
-    sent: _Sent, url: str, body: bytes, headers: Mapping[str, str], within_seconds: float
-) -> tuple[int, bytes]:
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=within_seconds)
-
-    def connected(address: tuple[str, int], *given: Any) -> socket.socket:
-        made = socket.create_connection(address, *given)
-        try:
-            sent.holds(made)
-        except TimeoutError:
-            made.close()
-            raise
-        return made
-
-    # Where http.client makes its socket, before it shakes hands; the connection forgets it with the head of an answer.
-    connection._create_connection = connected  # type: ignore[attr-defined]  # not in the stubs; there since Python 3.3
-    try:
-        connection.connect()
-        assert connection.sock is not None, "it is connected"
-        sent.holds(connection.sock)  # with TLS another one than was made
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", target, body, {"Content-Type": "application/json", **headers})
-        answer = connection.getresponse()
-        return answer.status, answer.read(ANSWER_BYTES + 1)
-    finally:
-        connection.close()
-
-
-def _cut(waiting: socket.socket) -> None:
-    with suppress(OSError):  # it ended by itself at this moment
-        waiting.shutdown(socket.SHUT_RDWR)
+        reason, state = error.what, error.state
+    raise UnavailableError(
+        "HF601",
+        f"{receiver} at {url} did not accept an event: {reason}",
+        state=state,
+        next_command=next_command,
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, Asking, ask_all
+from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
 from holdfast.store.serving import aborts, servers
 from holdfast.store.serving.servers import Server
 
@@ -21,7 +21,7 @@ _PLACES: Final = ("champion", "challenger", "previous", "fallback", "shadow", "i
 PAUSE_SECONDS: Final = 0.005
 """Between two questions to a server that does not obey yet."""
 
-Seen: TypeAlias = Callable[[Asking], str | None]
+Seen: TypeAlias = Callable[[ServerClient], str | None]
 """Asks a server; the version that answered when it is as it should be, None when it is not yet."""
 
 
@@ -78,7 +78,7 @@ def wait(
     def follow(server: Server) -> None:
         _follow(by_name[server.server], seen, until, forget_silent)
 
-    ask_all([each.server for each in asked], follow, seconds + PAUSE_SECONDS)
+    call_all([each.server for each in asked], follow, seconds + PAUSE_SECONDS)
     late = [each for each in asked if each.version is None and not each.held]
     return Obedience(
         answered={each.server.server: each.version for each in asked if each.version is not None},
@@ -92,8 +92,8 @@ def wait(
 def under(plan: int, version: str) -> Seen:
     """The server answers a probe with `version` under plan number `plan`, or a newer one."""
 
-    def seen(asking: Asking) -> str | None:
-        answer = asking.probe()
+    def seen(client: ServerClient) -> str | None:
+        answer = client.probe()
         number = _parameters(answer).get("plan")
         obeys = isinstance(number, int) and number >= plan and answer.get("model_version") == version
         return version if obeys else None
@@ -105,23 +105,23 @@ def configured(plan: int, configuration: str, version: str) -> Seen:
     """The server answers a probe as `under` says, and says that it runs with `configuration`."""
     obeys = under(plan, version)
 
-    def seen(asking: Asking) -> str | None:
-        return obeys(asking) if asking.status().get("configuration") == configuration else None
+    def seen(client: ServerClient) -> str | None:
+        return obeys(client) if client.status().get("configuration") == configuration else None
 
     return seen
 
 
 def both(one: Seen, other: Seen) -> Seen:
     """The server is as both want it."""
-    return lambda asking: other(asking) if one(asking) is not None else None
+    return lambda client: other(client) if one(client) is not None else None
 
 
 def as_binary(plan: int, binary: str, version: str) -> Seen:
     """The server answers a probe as `under` says, and says that it is `binary`."""
     obeys = under(plan, version)
 
-    def seen(asking: Asking) -> str | None:
-        return obeys(asking) if asking.status().get("binary") == binary else None
+    def seen(client: ServerClient) -> str | None:
+        return obeys(client) if client.status().get("binary") == binary else None
 
     return seen
 
@@ -133,8 +133,8 @@ def without(version: str, directory: Path) -> Seen:
     still be read. Raises `HeldError` with the server's own words when it cannot do without `version`.
     """
 
-    def seen(asking: Asking) -> str | None:
-        status = asking.status()
+    def seen(client: ServerClient) -> str | None:
+        status = client.status()
         held = status.get("held")
         if isinstance(held, dict) and version in held:
             raise HeldError(str(held[version]))
@@ -144,7 +144,7 @@ def without(version: str, directory: Path) -> Seen:
             version in map(status.get, _PLACES) or aborts.stamp(directory) is not None
         ):
             return None
-        answered = asking.probe().get("model_version")
+        answered = client.probe().get("model_version")
         return answered if answered == status.get("intended") and isinstance(answered, str) else None
 
     return seen
@@ -157,14 +157,14 @@ class HeldError(Exception):
 def _follow(asked: _Asked, seen: Seen, until: float, forget_silent: float) -> None:
     """Ask one server until it obeys or the time is up."""
     quiet_until = min(until, time.monotonic() + forget_silent)
-    asking = Asking(asked.server)
+    client = ServerClient(asked.server)
     try:
         while time.monotonic() < (until if asked.spoke else quiet_until):
             try:
-                version = seen(asking)
+                version = seen(client)
                 asked.spoke = True
             except FAILURES as error:
-                asking.close()
+                client.close()
                 asked.spoke = asked.spoke or isinstance(error, ValueError)
                 version = None
             except HeldError as error:
@@ -175,7 +175,7 @@ def _follow(asked: _Asked, seen: Seen, until: float, forget_silent: float) -> No
                 return
             time.sleep(PAUSE_SECONDS)
     finally:
-        asking.close()
+        client.close()
 
 
 def _parameters(answer: dict[str, Any]) -> dict[str, Any]:

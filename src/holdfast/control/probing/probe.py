@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, Asking, ask_all
+from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
 from holdfast.monitor import Observation, judge
 from holdfast.records import Verdict
 from holdfast.store import Store
@@ -88,7 +88,7 @@ def observe_all(asked: Sequence[Server], silent: Collection[str] = ()) -> dict[s
 
 
 def _observed(asked: Sequence[Server], seconds: float) -> dict[str, Observation]:
-    in_time = ask_all(asked, lambda server: observe(server, seconds), seconds)
+    in_time = call_all(asked, lambda server: observe(server, seconds), seconds)
     return {server.server: in_time.get(server.server) or _silent(server, TimeoutError()) for server in asked}
 
 
@@ -96,14 +96,14 @@ def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
     """What `server` says that it follows, and which version answers a request; `seconds` are for each answer."""
     if servers.has_ended(server):
         return Observation(None, None, f"the process behind {server.address} has ended", reached=False)
-    with Asking(server, seconds) as asking:
+    with ServerClient(server, seconds) as client:
         try:
-            before = _plan(asking.status())
+            before = _plan(client.status())
         except FAILURES as error:
             return _silent(server, error)
         try:
-            answer = asking.probe()
-            status = asking.status()
+            answer = client.probe()
+            status = client.status()
         except FAILURES as error:
             return Observation(before, None, f"{server.address} {_words(error)}")
     answered = answer.get("model_version")

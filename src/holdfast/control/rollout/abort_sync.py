@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, Asking, ask_all
+from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
 from holdfast.control.probing.probe import is_silent
 from holdfast.control.rollout import drill_traffic, failover, reconcile
 from holdfast.errors import ConflictError, HoldfastError
@@ -124,13 +124,13 @@ def _elsewhere(store: Store, model: str, now_us: int) -> list[Abort]:
         for each in servers.registered(store, model)
         if each.server not in silent and not each.log_directory.is_dir()
     ]
-    return [abort for listed in ask_all(asked, _told, TIMEOUT_SECONDS).values() for abort in listed]
+    return [abort for listed in call_all(asked, _told, TIMEOUT_SECONDS).values() for abort in listed]
 
 
 def _told(server: Server) -> list[Abort]:
     try:
-        with Asking(server) as asking:
-            return read(asking.status())
+        with ServerClient(server) as client:
+            return read(client.status())
     except FAILURES:
         return []  # whoever is silent says it the next time; that it is silent is told by its probe
 

@@ -8,13 +8,16 @@ finds its questions again.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from typing import Final, TypeAlias
 
+from holdfast.control.http.client import Response
 from holdfast.control.http.post import SIGNATURE, post, signature
+from holdfast.control.integrations import exporter
+from holdfast.control.integrations.exporter import forward
 from holdfast.errors import InputError, UnavailableError
 from holdfast.records import Verdict, canonical_json
 from holdfast.rollout import Advance, Canary, Decision, Hook, RollBack, State, Wait
@@ -29,16 +32,13 @@ from holdfast.rollout.decision.webhooks import (
 )
 from holdfast.settings import resolve
 from holdfast.store import Store
-from holdfast.store.db import event_cursors, events
+from holdfast.store.db import events
 from holdfast.store.db.events import EventRow
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import rollouts, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.rollout.webhooks import HookAnswer
-
-EVENTS_AT_ONCE: Final = 100
-"""A round looks at few events, so that it is short."""
 
 _ASKED_AT_ONCE: Final = 8
 _NEVER_ASKED: Final = "it was not asked yet"
@@ -50,7 +50,6 @@ _KINDS: Final = {
 }
 
 Clock: TypeAlias = Callable[[], int]
-_log = logging.getLogger("holdfast.control")
 
 
 def declare(store: Store, model: str, declared: Sequence[Hook], *, now_us: int) -> None:
@@ -115,33 +114,38 @@ def ask(store: Store, model: str, *, clock_us: Clock) -> int:
     return len(due)
 
 
-def tell(store: Store, model: str, hook: Hook, *, clock_us: Clock) -> int:
-    """Tell `hook` what happened since it was told last, each event at least once and in order; how many were told.
+def notify(store: Store, model: str, hook: Hook, *, clock_us: Clock) -> int:
+    """Post the events since the last call to `hook`, each at least once and in order, and return how many.
 
-    The number of the event is the key by which the hook knows it again. Raises `UnavailableError` HF601 when the hook does
-    not take one, and `InputError` HF103 when the key of its signature is not there; what it took before stays told.
+    The number of the event is the idempotency key.
+
+    Parameters
+    ----------
+    model
+        Only events of rollouts of this model are posted.
+    hook
+        Its `on` names the events.
+    clock_us
+        Gives the time that the signature covers.
+
+    Raises
+    ------
+    UnavailableError
+        HF601 if the webhook did not accept an event; the next call sends it again.
+    InputError
+        HF103 if the secret of its signature is not set.
     """
-    follower = webhooks.follower_of(model, hook.name)
-    with store.ledger.read() as connection:
-        reached = event_cursors.reached(connection, follower) or 0
-        found = events.since(connection, reached, limit=EVENTS_AT_ONCE)
-        mine = {
-            each.event_id: rollout
-            for each in found
-            if (rollout := _rollout_of(connection, model, hook, each))
-        }
-    told, count = reached, 0
-    try:
-        for each in found:
-            if each.event_id in mine:
-                _tell_over_http(hook, each, mine[each.event_id], clock_us())
-                count += 1
-            told = each.event_id
-    finally:
-        if told > reached:
-            with store.ledger.write() as connection:
-                event_cursors.follow(connection, follower, told)
-    return count
+
+    def read(connection: Transaction, event: EventRow) -> list[bytes]:
+        row = _rollout_of(connection, model, hook, event)
+        return [] if row is None else [_notification(event, row)]
+
+    def send(event: EventRow, body: bytes) -> None:
+        status = _sent(hook, body, str(event.event_id), clock_us()).status
+        if not 200 <= status < 300:
+            raise UnavailableError("HF601", f"it responded with status {status}", state="it is sent again")
+
+    return forward(store, webhooks.follower_of(model, hook.name), read, send)
 
 
 def run(
@@ -153,33 +157,24 @@ def run(
     wait: Callable[[float], bool],
     pause_seconds: float = 0.2,
 ) -> None:
-    """Ask and tell until `wait`, which sleeps for `pause_seconds`, says that it is time to stop.
+    """Put open questions to webhooks and notify them, until `wait` returns True.
 
-    What fails is logged when that begins, and tried again: a hook that is told and does not take it after 1, 2, 4, ... s.
+    Parameters
+    ----------
+    model, declared
+        The model and the webhooks of its declaration.
+    clock_us
+        Gives the current time, microseconds since 1970.
+    wait
+        Sleeps for `pause_seconds` and returns True when it is time to stop.
     """
-    troubles: dict[str, str] = {}
-    silent: dict[str, tuple[int, int]] = {}  # by hook: how often it took nothing, and since when
-    while not wait(pause_seconds):
-        try:
-            ask(store, model, clock_us=clock_us)
-            troubles.pop("", None)
-        except Exception as error:
-            # Whatever it was, the questions are in the ledger, and no step is taken without its answer.
-            _log_once(troubles, "", f"asking the hooks failed; it will be tried again: {error}")
-        for hook in declared:
-            tries, since_us = silent.get(hook.name, (0, 0))
-            due_us = next_us(Verdict.INCONCLUSIVE, tries, since_us)
-            if not hook.told_after or (due_us is not None and clock_us() < due_us):
-                continue
-            try:
-                tell(store, model, hook, clock_us=clock_us)
-                troubles.pop(hook.name, None)
-                silent.pop(hook.name, None)
-            except Exception as error:
-                silent[hook.name] = (tries + 1, clock_us())
-                _log_once(
-                    troubles, hook.name, f"hook {hook.name} was not told; it will be tried again: {error}"
-                )
+    jobs: dict[str, Callable[[], object]] = {
+        "consulting webhooks": partial(ask, store, model, clock_us=clock_us)
+    }
+    for hook in declared:
+        if hook.told_after:
+            jobs[f"notifying webhook {hook.name}"] = partial(notify, store, model, hook, clock_us=clock_us)
+    exporter.run(jobs, wait=wait, pause_seconds=pause_seconds)
 
 
 def _asked(connection: Transaction, row: RolloutRow, decision: Decision) -> list[Hook]:
@@ -269,14 +264,15 @@ def _asked_over_http(hook: Hook, asked: HookAnswer, clock_us: Clock) -> Answer:
     body = asked.request_json.encode()
     key = f"{asked.rollout_id}/{asked.event}/{asked.step}"
     try:
-        return understood(*_sent(hook, body, key, clock_us()))
+        response = _sent(hook, body, key, clock_us())
+        return understood(response.status, response.body)
     except UnavailableError as error:
         return Answer(Verdict.INCONCLUSIVE, error.what)
     except InputError as error:
         return Answer(Verdict.INCONCLUSIVE, f"the key of its signature cannot be had: {error.what}")
 
 
-def _sent(hook: Hook, body: bytes, key: str, now_us: int) -> tuple[int, bytes]:
+def _sent(hook: Hook, body: bytes, key: str, now_us: int) -> Response:
     headers = {"Idempotency-Key": key, "User-Agent": "holdfast"}
     if hook.secret is not None:
         headers[SIGNATURE] = signature(resolve(hook.secret), body, now_us=now_us)
@@ -310,8 +306,8 @@ def _rollout_of(connection: Transaction, model: str, hook: Hook, event: EventRow
     return row if row.model == model else None
 
 
-def _tell_over_http(hook: Hook, event: EventRow, row: RolloutRow, now_us: int) -> None:
-    told = {
+def _notification(event: EventRow, row: RolloutRow) -> bytes:
+    document = {
         "event": event.event_id,
         "at_us": event.at_us,
         "kind": event.kind,
@@ -323,12 +319,4 @@ def _tell_over_http(hook: Hook, event: EventRow, row: RolloutRow, now_us: int) -
         "explanation": event.explanation,
         "digest": event.digest,
     }
-    status, _ = _sent(hook, canonical_json(told).encode(), str(event.event_id), now_us)
-    if not 200 <= status < 300:
-        raise UnavailableError("HF601", f"it answered with status {status}", state="it is told again")
-
-
-def _log_once(troubles: dict[str, str], name: str, words: str) -> None:
-    if troubles.get(name) != words:
-        _log.warning("%s", words)
-    troubles[name] = words
+    return canonical_json(document).encode()

@@ -17,7 +17,7 @@ from holdfast.control.drills.bad_push import requests_of, tensors
 from holdfast.control.drills.live import Place
 from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
 from holdfast.control.drills.server import START_SECONDS, Child
-from holdfast.control.http.server_client import FAILURES, Asking
+from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.rollout import compatibility, plan_parts, serving_config
 from holdfast.control.rollout.plan_parts import PUSHED, ROLLED_BACK, Part
 from holdfast.errors import HoldfastError, InputError, RefusedError, UnavailableError
@@ -186,11 +186,11 @@ def _plan(store: Store, model: str, version: str, now_us: int) -> int:
 
 def _answers(place: Place, home: Path, number: int, version: str, rows: Sequence[str]) -> list[float]:
     found: list[float] = []
-    with Child(place, home / "root") as child, Asking(child.server) as asking:
+    with Child(place, home / "root") as child, ServerClient(child.server) as client:
         child.wait(lambda status: status["plan"] == number and status["ready"], START_SECONDS)
         for body in rows:
             try:
-                answer = asking.infer(body)
+                answer = client.infer(body)
             except FAILURES as error:
                 raise RefusedError("HF403", f"a row was not answered: {error}") from error
             if answer.get("model_version") != version:

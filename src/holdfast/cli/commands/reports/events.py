@@ -16,7 +16,7 @@ from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.output import Report
 from holdfast.cli.project import Project
-from holdfast.control.integrations import cdevents as announcing
+from holdfast.control.integrations import cdevents as exporting
 from holdfast.formatting import moment
 from holdfast.store import Store
 from holdfast.store.db import events as story
@@ -48,7 +48,7 @@ def events(
     store = loaded.store()
     environment = loaded.settings.cdevents_environment
     read: Read = (
-        partial(announcing.told, store, environment=environment) if cdevents else partial(_plain, store)
+        partial(exporting.read, store, environment=environment) if cdevents else partial(_plain, store)
     )
     last = since
     while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import http.client
 import json
 import time
 from typing import Any, Final
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from rich.markup import escape
 
 from holdfast.cli.output import Report
+from holdfast.control.http.client import Client
 from holdfast.errors import CODES, InputError, RefusedError, UnavailableError
 from holdfast.settings import Settings
 
@@ -54,23 +54,16 @@ def through_server(report: Report, settings: Settings, url: str, version: str | 
 
 
 def _post(host: str, port: int, token: str, version: str | None, reason: str) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)
     body = json.dumps({"version": version, "reason": reason, "actor": getpass.getuser()})
     try:
-        connection.request(
-            "POST",
-            "/holdfast/abort",
-            body,
-            {"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
-        )
-        answer = connection.getresponse()
-        return answer.status, dict(json.loads(answer.read() or b"{}"))
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        with Client(f"http://{host}:{port}", timeout_seconds=_ANSWER_SECONDS) as client:
+            headers = {"Authorization": f"Bearer {token}"}
+            response = client.request("POST", "/holdfast/abort", body, headers)
+        return response.status, response.document()
+    except (OSError, ValueError) as error:
         raise UnavailableError(
             "HF506",
             f"no Holdfast server answers at {host}:{port} ({str(error) or type(error).__name__})",
             state="it is not known whether the server took it; asking again does no harm",
             next_command="the same command again",
         ) from error
-    finally:
-        connection.close()

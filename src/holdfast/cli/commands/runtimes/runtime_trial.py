@@ -13,7 +13,7 @@ from rich.markup import escape
 from holdfast.cli.commands.drills.drill_workspace import place_of
 from holdfast.cli.output import Report
 from holdfast.cli.project import Project, now_us
-from holdfast.control.http.server_client import FAILURES, Asking
+from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.rollout import compatibility
 from holdfast.control.runtimes import runtime as pushing
 from holdfast.errors import RefusedError
@@ -86,8 +86,8 @@ def running_in(store: Store, model: str) -> dict[str, str]:
         if servers.has_ended(server):
             continue
         try:
-            with Asking(server) as asking:
-                found = asking.status().get("binary")
+            with ServerClient(server) as client:
+                found = client.status().get("binary")
         except FAILURES:
             continue
         if isinstance(found, str):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -13,6 +12,7 @@ from holdfast.cli.app import command
 from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
 from holdfast.cli.output import Report
 from holdfast.cli.project import Project
+from holdfast.control.http.client import Client
 from holdfast.errors import (
     CODES,
     ConflictError,
@@ -42,24 +42,20 @@ def feedback(
     loaded = Project.load(project, declaration)
     settings = loaded.settings
     body = json.dumps({"id": prediction, "value": _label(value), "source": source})
-    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=10)
     try:
-        connection.request(
-            "POST", f"/v2/models/{loaded.model.name}/feedback", body, {"Content-Type": "application/json"}
-        )
-        answer = connection.getresponse()
-        said: dict[str, Any] = dict(json.loads(answer.read() or b"{}"))
-    except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
+        with Client(f"http://{settings.host}:{settings.port}", timeout_seconds=10) as client:
+            response = client.request("POST", f"/v2/models/{loaded.model.name}/feedback", body)
+        document = response.document()
+    except (OSError, ValueError) as error:
         raise UnavailableError(
             "HF506",
             f"no Holdfast server answers at {settings.host}:{settings.port} ({str(error) or type(error).__name__})",
             state="the feedback was not recorded",
             next_command="holdfast up",
         ) from error
-    finally:
-        connection.close()
-    if answer.status >= 400:
-        raise _refusal(answer.status, str(said.get("code", "")), str(said.get("error", answer.reason)))
+    if response.status >= 400:
+        reason = str(document.get("error", response.reason))
+        raise _refusal(response.status, str(document.get("code", "")), reason)
     report.say(
         f"[green]ok[/] {escape(value)} for {escape(prediction)} is kept; it counts once it is joined (holdfast status), "
         "or is refused then where another value was joined before (holdfast events)"

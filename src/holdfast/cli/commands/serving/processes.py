@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -66,7 +67,7 @@ def control(
     from holdfast.cli.commands.drills.drill_workspace import place_of
     from holdfast.control import daemon, loop
     from holdfast.control.drills import runner
-    from holdfast.control.integrations import cdevents, openlineage
+    from holdfast.control.integrations import cdevents, exporter, openlineage
     from holdfast.control.maintenance import verify
     from holdfast.control.rollout import webhooks
 
@@ -79,17 +80,16 @@ def control(
         logging.getLogger("holdfast.control").warning(
             "%s %s: %s; next: %s", finding.code, finding.subject, finding.explanation, finding.next_command
         )
+    exports: dict[str, Callable[[], object]] = {}
     if url := loaded.settings.openlineage_url:
-        threading.Thread(
-            target=openlineage.run, args=(store, url), kwargs={"wait": stopped.wait}, daemon=True
-        ).start()
+        exports["exporting to the OpenLineage catalog"] = partial(openlineage.export, store, url)
     if url := loaded.settings.cdevents_url:
         environment = loaded.settings.cdevents_environment
+        exports["exporting CDEvents"] = partial(cdevents.export, store, url, environment=environment)
+    for name, export in exports.items():
+        # A thread each, so that a receiver that hangs delays nothing but itself.
         threading.Thread(
-            target=cdevents.run,
-            args=(store, url),
-            kwargs={"environment": environment, "wait": stopped.wait},
-            daemon=True,
+            target=exporter.run, args=({name: export},), kwargs={"wait": stopped.wait}, daemon=True
         ).start()
     webhooks.declare(store, loaded.model.name, loaded.model.hooks, now_us=now_us())
     if loaded.model.hooks:

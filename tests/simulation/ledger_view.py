@@ -105,7 +105,7 @@ def look(database: sqlite3.Connection) -> Seen:
     )
     evidence = ask(
         "SELECT rollout_id, metric, challenger_units, log_e, log_bound, challenger_total, champion_units, champion_total, "
-        "json_extract(state_json, '$.step_units'), json_extract(state_json, '$.latency_bound_us') "
+        "step_units, latency_bound_us "
         "FROM rollout_evidence ORDER BY 1, 2"
     )
     segments = ask("SELECT server, collected_bytes, predictions FROM log_positions ORDER BY 1")

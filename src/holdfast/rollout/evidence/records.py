@@ -3,20 +3,22 @@
 While both arms have traffic, a metric is in phase `Comparing`. Once the challenger has all traffic it is `AtLevel`: what it
 does alone is tested against a level that was frozen from the champion. After the promotion it is `Detecting`.
 
-Guarantee: `from_json(to_json(state)) == state`, and JSON with an unknown, missing or mistyped key is refused.
+Guarantee: `evidence_from_json(to_json(evidence)) == evidence`, and JSON with an unknown, missing or mistyped key is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 
 from holdfast.errors import IntegrityError
 from holdfast.stats import BettingTest, Detector, DiscordantTest, HypergeometricTest, LevelTest, RateTest
+
+T = TypeVar("T")
 
 Points: TypeAlias = tuple[tuple[int, float], ...]
 """Seconds since 1970 UTC, and `log_e` at that time, oldest first."""
@@ -266,45 +268,42 @@ class MetricState:
         return isinstance(self.evidence, QualityEvidence) and self.evidence.has_warned
 
 
-class StoredState(Record, frozen=True):
-    """The part of a `MetricState` that the ledger keeps as JSON."""
-
-    evidence: Evidence
-    step_units: int
-    latency_bound_us: float | None
-    history: Points
+_EVIDENCE: Final[msgspec.json.Decoder[Evidence]] = msgspec.json.Decoder(Evidence)
+_POINTS: Final[msgspec.json.Decoder[Points]] = msgspec.json.Decoder(Points)
 
 
-_STORED: Final = msgspec.json.Decoder(StoredState)
+def to_json(value: Evidence | Points) -> str:
+    """Return evidence or the points of a chart as JSON."""
+    return msgspec.json.encode(value).decode()
 
 
-def to_json(state: MetricState) -> str:
-    """Return the stored part of `state` as JSON."""
-    return _encode(StoredState(state.evidence, state.step_units, state.latency_bound_us, state.history))
-
-
-def from_json(text: str) -> StoredState:
-    """Return the state that `to_json` wrote.
+def evidence_from_json(text: str) -> Evidence:
+    """Return the evidence that `to_json` wrote.
 
     Raises `IntegrityError` HF309 for an unknown, missing or mistyped key.
 
-    >>> from_json("{}")
+    >>> evidence_from_json('{"type": "rate"}')
     Traceback (most recent call last):
     ...
-    holdfast.errors.IntegrityError: HF309: evidence of a rollout cannot be read: Object missing required field `evidence`...
+    holdfast.errors.IntegrityError: HF309: evidence of a rollout cannot be read: Object missing required field `test`...
     """
-    try:
-        found = _STORED.decode(text)
-    except msgspec.DecodeError as error:
-        raise _damaged(str(error)) from error
+    found = _decode(_EVIDENCE, text)
     # Decoding fills in defaults and ignores unknown keys of the statistics, which are plain dataclasses.
-    if msgspec.json.decode(text) != msgspec.json.decode(_encode(found)):
+    if msgspec.json.decode(text) != msgspec.json.decode(to_json(found)):
         raise _damaged("its keys are not those that this release writes")
     return found
 
 
-def _encode(stored: StoredState) -> str:
-    return msgspec.json.encode(stored).decode()
+def points_from_json(text: str) -> Points:
+    """Return the points that `to_json` wrote. Raises `IntegrityError` HF309 if they are none."""
+    return _decode(_POINTS, text)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], text: str) -> T:
+    try:
+        return decoder.decode(text)
+    except msgspec.DecodeError as error:
+        raise _damaged(str(error)) from error
 
 
 def _damaged(why: str) -> IntegrityError:

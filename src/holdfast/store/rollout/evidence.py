@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Connection, RowMapping, exists, insert, or_, select, update
 
 from holdfast.rollout import RESTING, MetricState
-from holdfast.rollout.evidence.records import from_json, to_json
+from holdfast.rollout.evidence.records import evidence_from_json, points_from_json, to_json
 from holdfast.rollout.model.metric import SHADOW_PREFIX
 from holdfast.store.db.schema import pushes, rollout_evidence, rollouts
 from holdfast.store.db.store import Store
 from holdfast.store.rollout.pushes import WATCHED
 
-_NUMBERS = ("challenger_units", "challenger_total", "champion_units", "champion_total", "log_e", "log_bound")
-_COLUMNS = tuple(rollout_evidence.c[name] for name in ("metric", *_NUMBERS, "state_json"))
+_PLAIN = tuple(name for name in MetricState.__slots__ if name not in ("evidence", "history"))
+_COLUMNS = tuple(rollout_evidence.c[name] for name in (*_PLAIN, "evidence_json", "history_json"))
 _SHADOW = f"{SHADOW_PREFIX}%"
 _GOES_ON = or_(
     rollouts.c.state.not_in(sorted(RESTING)),
@@ -98,17 +98,13 @@ def put(connection: Connection, rollout: int, states: Sequence[MetricState], *, 
 
 def values_of(state: MetricState) -> dict[str, object]:
     """Return `state` as values of the columns of `rollout_evidence`."""
-    numbers = {name: getattr(state, name) for name in _NUMBERS}
-    return {"metric": state.metric, **numbers, "state_json": to_json(state)}
+    plain = {name: getattr(state, name) for name in _PLAIN}
+    return {**plain, "evidence_json": to_json(state.evidence), "history_json": to_json(state.history)}
 
 
 def _state(row: RowMapping) -> MetricState:
-    stored = from_json(row["state_json"])
     return MetricState(
-        metric=row["metric"],
-        evidence=stored.evidence,
-        step_units=stored.step_units,
-        latency_bound_us=stored.latency_bound_us,
-        history=stored.history,
-        **{name: row[name] for name in _NUMBERS},
+        **{name: row[name] for name in _PLAIN},
+        evidence=evidence_from_json(row["evidence_json"]),
+        history=points_from_json(row["history_json"]),
     )

@@ -26,7 +26,7 @@ from holdfast.rollout.decision.post_promotion import begin_rate, fold_rate, next
 from holdfast.rollout.evidence import shadow
 from holdfast.rollout.evidence.evidence import begin_bake
 from holdfast.rollout.evidence.history import record_point
-from holdfast.rollout.evidence.records import StoredState, from_json, to_json
+from holdfast.rollout.evidence.records import evidence_from_json, points_from_json, to_json
 from holdfast.rollout.evidence.shadow import ComparedRow, LabelledPair, Pair
 
 POLICY = Canary(slices=("carrier",), units_per_step=5, labels_per_step=5, shadow=Shadow(), error_margin=1)
@@ -57,14 +57,10 @@ PAIRS = st.builds(
 LABELLED = st.builds(LabelledPair, st.binary(min_size=1, max_size=2), st.floats(0, 1), st.floats(0, 1))
 
 
-def stored(state: MetricState) -> StoredState:
-    return StoredState(state.evidence, state.step_units, state.latency_bound_us, state.history)
-
-
 def assert_round_trip(states: Sequence[MetricState]) -> None:
     for state in states:
-        assert from_json(to_json(state)) == stored(state)
-        assert to_json(state) == to_json(state)
+        assert evidence_from_json(to_json(state.evidence)) == state.evidence
+        assert points_from_json(to_json(state.history)) == state.history
 
 
 @given(st.data())
@@ -128,26 +124,21 @@ def test_an_unknown_key_is_an_error_at_every_depth(number: int) -> None:
         begin(POLICY, 0.02), [RequestOutcome(b"u", Arm.CHALLENGER, True, 1.0, ("carrier=AA",))]
     )
     states = begin_bake(freeze_levels(states, POLICY), POLICY)
-    text = to_json(states[number])
+    text = to_json(states[number].evidence)
     records = [at for at, each in enumerate(objects(json.loads(text))) if is_record(each)]
     assert len(records) >= 4
     for at in records:
         document = json.loads(text)
         objects(document)[at]["tset"] = 1.0
         with pytest.raises(IntegrityError, match="evidence of a rollout cannot be read"):
-            from_json(json.dumps(document))
+            evidence_from_json(json.dumps(document))
 
 
 @pytest.mark.parametrize("number", range(4))
 def test_a_missing_key_is_an_error(number: int) -> None:
-    text = to_json(begin(POLICY, 0.02)[number])
+    text = to_json(begin(POLICY, 0.02)[number].evidence)
     for key in json.loads(text):
         document = json.loads(text)
         del document[key]
-        with pytest.raises(IntegrityError, match=key):
-            from_json(json.dumps(document))
-    for key in json.loads(text)["evidence"]:
-        document = json.loads(text)
-        del document["evidence"][key]
         with pytest.raises(IntegrityError, match="evidence of a rollout cannot be read"):
-            from_json(json.dumps(document))
+            evidence_from_json(json.dumps(document))

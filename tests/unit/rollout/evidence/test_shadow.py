@@ -242,7 +242,7 @@ def test_memory_is_bounded() -> None:
     assert isinstance(disagreement, DisagreementEvidence)
     assert len(disagreement.slices) == KEPT_SLICES
     assert of(fold_pairs(states, window[-10:]), SHADOW_ERRORS).challenger_units == len(window)
-    assert sum(len(to_json(state)) for state in states) < 60_000
+    assert sum(len(to_json(state.evidence)) for state in states) < 60_000
 
 
 @given(

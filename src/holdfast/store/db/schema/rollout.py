@@ -213,7 +213,15 @@ rollout_evidence = Table(
     Column(
         "log_bound", Double, nullable=False, comment="Natural logarithm of the e-value that declares harm."
     ),
-    Column("state_json", Text, nullable=False, comment="State of the sequential test, canonical JSON."),
+    Column("step_units", BigInteger, nullable=False, comment="Units of the challenger in the current step."),
+    Column(
+        "latency_bound_us",
+        Double,
+        nullable=True,
+        comment="Latency above which a request is slow; only of metrics that compare latency.",
+    ),
+    Column("evidence_json", Text, nullable=False, comment="Sequential tests and what they remember, JSON."),
+    Column("history_json", Text, nullable=False, comment="Seconds and log e-values for the chart, JSON."),
     Column("updated_at_us", BigInteger, nullable=False, comment="When it was last updated."),
     comment="Evidence of each rollout by metric. Units are those served, not the configured share.",
 )

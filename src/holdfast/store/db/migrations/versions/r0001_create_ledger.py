@@ -712,7 +712,10 @@ def upgrade() -> None:
         sa.Column("champion_total", sa.Double(), nullable=False),
         sa.Column("log_e", sa.Double(), nullable=False),
         sa.Column("log_bound", sa.Double(), nullable=False),
-        sa.Column("state_json", sa.Text(), nullable=False),
+        sa.Column("step_units", sa.BigInteger(), nullable=False),
+        sa.Column("latency_bound_us", sa.Double(), nullable=True),
+        sa.Column("evidence_json", sa.Text(), nullable=False),
+        sa.Column("history_json", sa.Text(), nullable=False),
         sa.Column("updated_at_us", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["rollout_id"], ["rollouts.rollout_id"], name="fk_rollout_evidence_rollout_id"

@@ -9,7 +9,7 @@ TESTS ?=
 # The demonstration and the tests start many processes; each must find its modules compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-unit check fix bench docs lock clean browser
+.PHONY: demo test test-fast test-unit golden check fix bench docs lock clean browser
 
 demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
 	$(BIN)/holdfast demo
@@ -25,6 +25,9 @@ test-fast: $(VENV)/dev.done ## no processes, no servers, no browser, no PostgreS
 
 test-unit: $(VENV)/dev.done ## what is pure
 	$(PYTEST) --no-processes -m "unit and not (process or simulated)" $(or $(TESTS),tests/unit src/holdfast)
+
+golden: $(VENV)/dev.done ## keep a store, a log and a version of today for later code to open (tests/golden)
+	$(BIN)/python -m tests.golden.write
 
 check: $(VENV)/dev.done ## style, types, layers, generated documents
 	$(BIN)/ruff check .

@@ -22,11 +22,12 @@ from holdfast.store.db import events
 from holdfast.store.durability import failpoints
 from holdfast.tables.backout import BackoutState, RecomputeOnline, RemoveRows
 from tests.support import backout_world
+from tests.support.profile import repetitions
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-EXAMPLES = 12
+EXAMPLES = repetitions(5)
 STEPS = 14
 
 

@@ -26,8 +26,9 @@ POINTS = ("files.created", "files.written", "files.synced", *COLLECT_POINTS)
 COLLECTOR = """
 import sys
 from pathlib import Path
-from holdfast.control import observe
-from holdfast.store import Store, faults, leases
+from holdfast.control.collect import collector
+from holdfast.store import Store
+from holdfast.store.db import leases
 from holdfast.store.durability.failpoints import arm, kill_at
 
 root, point, holder = sys.argv[1:]
@@ -38,8 +39,8 @@ if isinstance(lease, leases.Sighting):
     lease = leases.acquire(store, "control-m", holder=holder, duration_us=1, now_us=now + 9, seen=lease)
 arm(kill_at(point) if point else None)
 print("ready", flush=True)
-observe.collect(store, "m", lease, now_us=now)
-observe.join(store, "m", lease, now_us=now)
+collector.collect(store, "m", lease, now_us=now)
+collector.join(store, "m", lease, now_us=now)
 """
 
 

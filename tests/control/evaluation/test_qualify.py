@@ -40,6 +40,8 @@ from holdfast.store.models.versions import VersionRow
 from holdfast.train import GroupMean, LightGBM, LogisticRegression
 from holdfast.train.artifact import VersionMetadata, open_sealed, seal
 
+pytestmark = pytest.mark.process
+
 NOW_US = 1_400_000_000_000_000
 START = datetime(2013, 1, 1, tzinfo=UTC)
 DAYS = 40

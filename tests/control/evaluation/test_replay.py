@@ -31,6 +31,8 @@ from holdfast.store.serving.prediction_log import FeedbackRecord, frame
 from holdfast.store.serving.servers import Server
 from tests.support.serving_world import CONTRACT, MODEL, START, World, row, sealed, tensors
 
+pytestmark = pytest.mark.process
+
 NOW = 1_800_000_000_000_000
 
 

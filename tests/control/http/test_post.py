@@ -45,6 +45,7 @@ def seconds_of(url: str) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.process
 def test_a_handshake_that_trickles_is_cut(trickling: int) -> None:
     assert seconds_of(f"https://127.0.0.1:{trickling}/hook") < 2.0
 

@@ -22,6 +22,8 @@ from holdfast.store.files import data_files
 from holdfast.store.maintenance import orphans
 from tests.support import dying_tasks as dying
 
+pytestmark = pytest.mark.process
+
 NOW_US = 1_700_000_000_000_000
 FEED = Feed(
     "trips",

@@ -15,6 +15,8 @@ from holdfast.store.serving import servers
 from holdfast.store.serving.log_directory import claim
 from holdfast.store.serving.servers import Server
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def hung():

@@ -3,8 +3,10 @@ training row had, and a share of late flights that moved (R50, R51, R53)."""
 
 from __future__ import annotations
 
+import functools
 import json
 import runpy
+import shutil
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -76,6 +78,7 @@ MODEL = Model(
 )
 
 
+@functools.cache
 def flights(first: date, last: date) -> pl.DataFrame:
     """Real flights of those days at the moment when they left, and whether they came a quarter of an hour late."""
     rows = (
@@ -138,10 +141,12 @@ class Line:
             return events.newest(connection, kind=kind)
 
 
-@pytest.fixture
-def line(tmp_path: Path) -> Line:
-    store = Store.open(tmp_path / "store")
-    path = tmp_path / "april.parquet"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A store with April and a champion that learnt from it, and its name."""
+    directory = tmp_path_factory.mktemp("trained")
+    store = Store.open(directory / "store")
+    path = directory / "april.parquet"
     flights(date(2013, 4, 1), date(2013, 4, 12)).filter(pl.col("origin") != "LGA").write_parquet(path)
     ingest(store, ROWS, "april", path, now_us=NOW_US)
     snapshot = snapshots.create(store, ["flights"], contract_hash=ROWS.contract.hash, now_us=NOW_US).snapshot
@@ -157,13 +162,22 @@ def line(tmp_path: Path) -> Line:
                 committed_at_us=NOW_US,
             )
         )
+    store.ledger.close()
+    return store.root, row.version
+
+
+@pytest.fixture
+def line(trained: tuple[Path, str], tmp_path: Path) -> Line:
+    root, name = trained
+    store = Store.open(shutil.copytree(root, tmp_path / "store"))
+    row = versions.get(store, name)
     directory = tmp_path / "log"
     directory.mkdir()
     servers.announce(store, Server("s1", "late", "http://127.0.0.1:1", directory, NOW_US))
     lease = leases.acquire(store, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US)
     assert isinstance(lease, Lease)
     version = load(row.version, row.digest, blobs.get(store, row.digest), created_at_us=NOW_US)
-    return Line(store, version, snapshot, directory, lease)
+    return Line(store, version, row.snapshot, directory, lease)
 
 
 def drawn(rows: pl.DataFrame, share: float, count: int, seed: int) -> pl.DataFrame:

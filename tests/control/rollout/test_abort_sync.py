@@ -133,6 +133,7 @@ def probed(world) -> tuple[Probe, float]:
     return next(each for each in seen if each.server == "far"), time.monotonic() - began
 
 
+@pytest.mark.process
 def test_a_machine_that_is_gone_delays_a_round_only_now_and_then(
     world, hung: str, tmp_path: Path, obeying: Callable[[Abort], str]
 ) -> None:

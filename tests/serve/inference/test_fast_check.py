@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.contract import (
@@ -23,6 +23,7 @@ from holdfast.contract import (
 )
 from holdfast.serve.inference.request_schema import Endpoint
 from holdfast.serve.protocol.oip import InferRequest, RequestError
+from tests.support.profile import examples
 
 CONTRACT = Contract(
     Text("id", max_length=4),
@@ -61,7 +62,7 @@ BAD = [
 ]  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@examples(200)
 @given(st.data())
 def test_sure_means_valid(data: st.DataObject) -> None:
     rows = data.draw(st.integers(4, 7))

@@ -14,8 +14,9 @@ from holdfast.store import Store
 from holdfast.store.catalog import lineage
 from holdfast.store.db import schema
 from holdfast.tables.lineage import Node, NodeKind
+from tests.support.profile import repetitions
 
-GRAPHS = 1_000
+GRAPHS = repetitions(200)
 SEED = 20_261_122
 FEEDS = ("flights", "weather", "other")
 

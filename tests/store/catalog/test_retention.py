@@ -155,15 +155,16 @@ _KILLED = """
 import sys
 from datetime import timedelta
 from pathlib import Path
-from holdfast.control import compact, retention
-from holdfast.store import Store, faults
+from holdfast.control.maintenance import compact, vacuum
+from holdfast.store import Store
+from holdfast.store.durability import failpoints
 store = Store.open(Path(sys.argv[1]))
-faults.arm(faults.kill_at(sys.argv[2]))
+failpoints.arm(failpoints.kill_at(sys.argv[2]))
 if sys.argv[2].startswith("compact"):
     compact.compact(store, now_us=9)
 else:
-    shown = retention.plan(store, now_us=int(sys.argv[3]), keep=timedelta(days=1), newest=0)
-    retention.vacuum(store, shown, now_us=int(sys.argv[3]), keep=timedelta(days=1), newest=0)
+    shown = vacuum.plan(store, now_us=int(sys.argv[3]), keep=timedelta(days=1), newest=0)
+    vacuum.vacuum(store, shown, now_us=int(sys.argv[3]), keep=timedelta(days=1), newest=0)
 """
 
 

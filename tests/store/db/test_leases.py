@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import ConflictError
 from holdfast.store import Store
 from holdfast.store.db import leases
 from holdfast.store.db.leases import Lease, Sighting
+from tests.support.profile import examples
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
@@ -113,7 +114,7 @@ def test_a_lease_of_nobody_is_asked_for_in_vain(store: Store) -> None:
         _take(store, "", 0)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 90), st.booleans()), max_size=25))
 def test_however_three_loops_interleave_only_the_newest_epoch_can_write(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, bool]]

@@ -19,6 +19,8 @@ from holdfast.store.db import migrate
 from holdfast.store.db.ledger import Ledger
 from holdfast.store.db.schema import METADATA
 
+pytestmark = pytest.mark.usefixtures("migrations")
+
 
 def _definitions(path: Path) -> dict[str, list[str]]:
     """What SQLite keeps of every table and index: the whole definition, its constraints in the order of

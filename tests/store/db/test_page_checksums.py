@@ -232,7 +232,9 @@ PROGRAM = textwrap.dedent("""
     import os, random, signal, sys, time
     from pathlib import Path
     from sqlalchemy import text
-    from holdfast.store import Store, durable, seal, holding
+    from holdfast.store import Store
+    from holdfast.store.db import page_checksums as seal, sqlite_handles as holding
+    from holdfast.store.durability import fsync as durable
 
     root, what = Path(sys.argv[1]), sys.argv[2]
     change = text("INSERT INTO leases VALUES (:lease, 'h', 1, 1, 1) ON CONFLICT (lease) DO UPDATE SET epoch = epoch + 1")

@@ -7,13 +7,14 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import IntegrityError
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame, read
+from tests.support.profile import examples
 
 
 def prediction(number: int, rows: int = 1) -> PredictionRecord:
@@ -53,7 +54,7 @@ def test_what_was_written_is_read_in_order(tmp_path: Path) -> None:
     assert read_all(path, limit_bytes=10) == [prediction(1), FEEDBACK, prediction(2, rows=3)]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(cut=st.integers(0, 400))
 def test_a_torn_tail_is_not_an_error_and_gives_the_whole_records(
     tmp_path_factory: pytest.TempPathFactory, cut: int
@@ -67,7 +68,7 @@ def test_a_torn_tail_is_not_an_error_and_gives_the_whole_records(
     assert read(path) == ([prediction(number) for number in range(complete)], ends[complete])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(75)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_no_flipped_bit_is_read_as_data(
     tmp_path_factory: pytest.TempPathFactory, place: float, bit: int

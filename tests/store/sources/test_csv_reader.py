@@ -7,11 +7,12 @@ import gzip
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.store.sources import csv_reader
 from holdfast.store.sources.decompress import TooLargeError, unpacked
+from tests.support.profile import examples
 
 HEAD = b"id,at,v\n"
 
@@ -60,7 +61,7 @@ def test_a_file_that_was_cut_or_is_no_csv_is_refused(content: bytes, why: str) -
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=0, max_size=6)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=8), st.data())
 def test_what_was_written_is_read_and_no_cut_makes_up_a_value(
     rows: list[tuple[str, str, str]], data: st.DataObject

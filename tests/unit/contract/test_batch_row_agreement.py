@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast.contract import (
@@ -31,6 +31,7 @@ from holdfast.contract import (
     microseconds,
     read_timestamp,
 )
+from tests.support.profile import examples
 
 NEW_YORK = "America/New_York"
 ZONES = [
@@ -121,7 +122,7 @@ ROWS = st.lists(
 check_batch, check_row = compile_batch(WIDE), compile_row(WIDE, request=False)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(50)
 @given(ROWS)
 def test_batch_and_row_give_the_same_reasons(rows: list[dict[str, Any]]) -> None:
     verdict = check_batch(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
@@ -212,7 +213,7 @@ def test_the_edges_of_time_read_the_same_from_text_and_row(contract: Contract, t
     assert said == wanted
 
 
-@settings(max_examples=80, deadline=None)
+@examples(50)
 @given(st.lists(CLOCK, min_size=1, max_size=12))
 @example(EDGES)
 def test_timestamps_as_text_read_the_same_from_batch_and_row(texts: list[str]) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import InputError
@@ -22,6 +22,7 @@ from holdfast.features import (
     first_changed_us,
     join_as_of,
 )
+from tests.support.profile import examples
 
 MINUTE = 60_000_000
 START = 1_357_000_000_000_000 // (30 * MINUTE) * (30 * MINUTE)
@@ -104,7 +105,7 @@ hows = st.sampled_from(["mean", "last", "count"])
 spans = st.sampled_from([("30min", "10min"), ("10min", "10min"), ("60min", "5min"), ("45min", "15min")])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(75)
 @given(known_rows, readers, hows, spans)
 def test_readers_get_what_was_known_and_nothing_else(
     rows: list[Row], reads: list[tuple[str | None, int | None]], how: str, span: tuple[str, str]
@@ -126,7 +127,7 @@ def test_readers_get_what_was_known_and_nothing_else(
             assert served == trained or (trained is None and math.isnan(served))  # equal to the last bit
 
 
-@settings(max_examples=100, deadline=None)
+@examples(50)
 @given(known_rows, hows, spans)
 def test_rows_are_the_definition_at_every_grid_moment(
     rows: list[Row], how: str, span: tuple[str, str]
@@ -142,7 +143,7 @@ def test_rows_are_the_definition_at_every_grid_moment(
     assert not got
 
 
-@settings(max_examples=100, deadline=None)
+@examples(50)
 @given(
     known_rows,
     st.lists(st.tuples(st.just("EWR"), moments, st.floats(-1e6, 1e6)), min_size=1, max_size=8),

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from spox import Tensor, argument, build
 
@@ -17,6 +17,7 @@ from holdfast.features import MISSING_US
 from holdfast.features.datetime_ops import datetime_parts
 from holdfast.features.fitted import DatetimePart
 from holdfast.features.timezone_tables import END_SECOND, load_zone
+from tests.support.profile import examples
 
 # Half-hour and 45-minute offsets, half-hour changes, changes around Ramadan, a day left out, none at all.
 ZONES = [
@@ -45,7 +46,7 @@ def on_the_wall(name: str, at_us: int) -> list[float]:
     return [local.hour, local.weekday(), local.month]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(st.sampled_from(ZONES), st.lists(st.integers(0, END_SECOND * SECOND - 1), min_size=1, max_size=30))
 def test_any_instant(name: str, instants: list[int]) -> None:
     assert shown(name, instants) == [on_the_wall(name, at) for at in instants]

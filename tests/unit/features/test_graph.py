@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.contract import (
@@ -48,6 +48,7 @@ from holdfast.features import (
     tensors_from_frame,
     tensors_from_rows,
 )
+from tests.support.profile import examples
 
 ZONE = ZoneInfo("America/New_York")
 CONTRACT = Contract(
@@ -195,7 +196,7 @@ rows_of_contract = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(75)
 @given(rows_of_contract)
 def test_every_feature_is_its_sentence_and_one_for_frames_and_rows(rows: list[dict[str, Any]]) -> None:
     of_rows = matrix(tensors_from_rows(FITTED.inputs, rows))

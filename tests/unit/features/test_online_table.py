@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.features import OnlineTable
+from tests.support.profile import examples
 
 entries = st.lists(
     st.tuples(
@@ -18,7 +19,7 @@ entries = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(75)
 @given(entries, st.integers(-1, 35), st.integers(0, 30), st.integers(0, 10))
 def test_lookup_finds_the_newest_that_is_young_enough(
     added: list[tuple[str, str, int, float]], at: int, age: int, trimmed: int

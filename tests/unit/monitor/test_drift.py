@@ -136,6 +136,7 @@ def spring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("feed", ["flights", "departures", "weather"])
 def test_the_real_feeds_of_a_blizzard_have_no_error_and_planted_faults_are_named(feed, spring):
     """The whole year is `tests/soak/drift.py`: no error on 1,094 daily batches."""

@@ -1,10 +1,11 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.monitor import LATENCY_EDGES_SECONDS, RESOLUTION, bucket_of, merge, quantile_seconds
+from tests.support.profile import examples
 
 latencies = st.lists(st.integers(101, 9_900_000), min_size=1, max_size=60)
 
@@ -13,7 +14,7 @@ def histogram(values):
     return merge({bucket_of(value): 1} for value in values)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(50)
 @given(latencies, st.floats(0.001, 1.0))
 def test_a_quantile_is_within_the_stated_resolution(values, share):
     """R141: latency quantiles come with a resolution that holds."""
@@ -22,7 +23,7 @@ def test_a_quantile_is_within_the_stated_resolution(values, share):
     assert abs(found - truth) <= (RESOLUTION + 1e-9) * truth
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(latencies, latencies)
 def test_histograms_add_up_in_any_order(first, second):
     assert merge([histogram(first), histogram(second)]) == histogram(second + first)

@@ -12,6 +12,8 @@ import pytest
 from benchmarks import canary_streams as canary
 from holdfast.rollout import Canary
 
+pytestmark = pytest.mark.simulated
+
 RUNS = 2000
 ALLOWED = 36
 """A rate of 1 % gives 20 on average; more than 36 would have a chance of 0.0004. Without the slack that every such test

@@ -9,6 +9,8 @@ import pytest
 from holdfast.errors import InputError
 from holdfast.rollout import Canary, MeasuredTraffic, power_of
 
+pytestmark = pytest.mark.simulated
+
 TRAFFIC = MeasuredTraffic(1200, 120, error_rate=0.01, mean_score=0.8, score_spread=0.2)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import InputError
 from holdfast.stats import auc, auc_interval, paired_auc_difference
+from tests.support.profile import examples
 
 ROWS = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=30).filter(
     lambda rows: {True, False} == {label for _, label in rows}
@@ -23,7 +24,7 @@ def by_pairs(scores: list[float], labels: list[bool]) -> float:
 
 
 @given(ROWS)
-@settings(max_examples=200)
+@examples(100)
 def test_auc_is_the_share_of_pairs_in_order(rows: list[tuple[int, bool]]) -> None:
     scores, labels = [float(s) for s, _ in rows], [label for _, label in rows]
     assert auc(scores, labels) == pytest.approx(by_pairs(scores, labels), abs=1e-12)

@@ -7,11 +7,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.stats import BettingTest
 from holdfast.stats.betting import LOG_PARTS, STAKES, WAITING_LIMIT, log_e_paths
+from tests.support.profile import examples
 
 BOUND = -math.log(0.01)
 
@@ -76,7 +77,7 @@ def test_a_loss_of_a_tenth_is_found_in_minutes_when_scores_are_graded() -> None:
 
 
 @given(st.lists(st.floats(0, 1), max_size=12), st.lists(st.floats(0, 1), max_size=12))
-@settings(max_examples=80, deadline=None)
+@examples(50)
 def test_one_arm_waits_for_the_other_and_nothing_is_used_twice(
     ours: list[float], theirs: list[float]
 ) -> None:
@@ -129,7 +130,7 @@ DIFFERENCES = st.lists(st.tuples(st.floats(-1, 1), st.integers(0, 2)), max_size=
 
 
 @given(DIFFERENCES)
-@settings(max_examples=80, deadline=None)
+@examples(50)
 def test_servers_add_up_in_any_order(found: list[tuple[float, int]]) -> None:
     """Any split of the pairs over three servers, merged in any order, is the one test of all pairs."""
     whole = BettingTest.begin(0.01).fold_differences([each for each, _ in found])
@@ -143,7 +144,7 @@ def test_servers_add_up_in_any_order(found: list[tuple[float, int]]) -> None:
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.sampled_from([0.0, 0.01, 0.3]))
-@settings(max_examples=80, deadline=None)
+@examples(50)
 def test_counting_on_points_never_overstates_a_wealth(differences: list[float], margin: float) -> None:
     """And understates it by little: less than 0.0001 in the logarithm for each difference."""
     kept = BettingTest.begin(margin).fold_differences(differences).log_e

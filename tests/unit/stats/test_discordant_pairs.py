@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.stats import DiscordantTest, RateTest
+from tests.support.profile import examples
 
 BOUND = -math.log(0.01)
 
@@ -58,6 +59,7 @@ def looked_at(rng: np.random.Generator, factor: float, margin: float) -> float:
     return most
 
 
+@pytest.mark.simulated
 def test_rates_within_the_margin_are_not_told() -> None:
     """80 runs each at both edges of the margin and inside: more than 4 alarms have a chance below 0.002."""
     rng = np.random.default_rng(2)
@@ -81,7 +83,7 @@ FOLDS = st.lists(
 
 
 @given(FOLDS, FOLDS)
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_servers_add_up(
     first: list[tuple[int, float, int, float]], second: list[tuple[int, float, int, float]]
 ) -> None:

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.stats import Detector, LevelTest
 from holdfast.stats.level_test import STAKES, count_gains
+from tests.support.profile import examples
 
 
 def windows_to_alarm(
@@ -52,7 +53,7 @@ def test_a_rise_after_days_of_peace_is_told_as_soon_as_on_the_first() -> None:
 
 
 @given(st.lists(st.lists(st.floats(0, 1), max_size=6), max_size=8))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_the_value_is_what_the_recursion_says(windows: list[list[float]]) -> None:
     watch, sums = Detector.begin(0.2, 50.0), np.zeros(STAKES.size)
     for losses in windows:

@@ -7,12 +7,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.stats import HypergeometricTest
 from holdfast.stats.hypergeometric import log_e_paths, log_factors
 from holdfast.stats.odds_ratio import LOG_RATIOS, LOG_STAKES
+from tests.support.profile import examples
 
 ALPHA = 0.01
 BETS = LOG_RATIOS[LOG_RATIOS > 0.0]
@@ -178,7 +179,7 @@ def folded(
 
 
 @given(st.lists(WINDOW, max_size=6), st.lists(WINDOW, max_size=6))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_test_that_was_put_away_goes_on_where_it_was(
     first: list[tuple[int, int, int, int]], second: list[tuple[int, int, int, int]]
 ) -> None:
@@ -187,7 +188,7 @@ def test_a_test_that_was_put_away_goes_on_where_it_was(
 
 
 @given(WINDOW, st.integers(0, 40))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_more_bad_among_the_challengers_is_never_less_evidence(
     window: tuple[int, int, int, int], more: int
 ) -> None:
@@ -198,7 +199,7 @@ def test_more_bad_among_the_challengers_is_never_less_evidence(
 
 
 @given(st.lists(st.tuples(WINDOW, st.integers(0, 2)), max_size=9))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_servers_add_up_in_any_order(windows: list[tuple[tuple[int, int, int, int], int]]) -> None:
     """Any split of the windows over three servers, merged in any order, is the one test of all windows."""
     whole = folded([window for window, _ in windows])
@@ -211,7 +212,7 @@ def test_servers_add_up_in_any_order(windows: list[tuple[tuple[int, int, int, in
 
 
 @given(st.lists(WINDOW, min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_many_runs_at_once_are_the_same_as_one_by_one(windows: list[tuple[int, int, int, int]]) -> None:
     n1, x, n0, y = (np.array([[window[at] for window in windows]] * 2) for at in range(4))
     expected = [folded(windows[: upto + 1]).log_e for upto in range(len(windows))]
@@ -259,7 +260,7 @@ def exact_interval(
 
 
 @given(st.lists(WINDOW, min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_interval_that_is_read_is_never_narrower_than_the_exact_one(
     windows: list[tuple[int, int, int, int]],
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from holdfast.stats import LevelTest, upper_level
 
 
+@pytest.mark.simulated
 def test_the_bound_holds_at_every_look() -> None:
     """300 runs, a look after every 20 of 1,000 losses, alpha 0.05: at most 15 misses are expected."""
     rng = np.random.default_rng(3)

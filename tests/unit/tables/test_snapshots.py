@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.tables import GroupLoad, Snapshot, SnapshotTable, find_incomplete_loads, snapshot_name
+from tests.support.profile import examples
 
 CUTS = (SnapshotTable("flights", 10, 2), SnapshotTable("weather", 5, 1))
 
@@ -97,7 +98,7 @@ def test_what_a_person_lets_in_waits_no_longer_and_takes_its_id_along() -> None:
 DELIVERY = st.tuples(st.sampled_from("abc"), st.sampled_from("uvwxyz"), st.integers(0, 12), st.integers(0, 5))
 
 
-@settings(max_examples=400, deadline=None)
+@examples(200)
 @given(st.lists(DELIVERY, max_size=14, unique_by=lambda each: each[:2]))
 def test_one_more_delivery_takes_nothing_out_of_the_next_cut(found: list[tuple[str, str, int, int]]) -> None:
     """However deliveries are named, overlap and come: what was in a cut of all feeds is in every later one."""

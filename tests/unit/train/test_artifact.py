@@ -9,12 +9,13 @@ import zipfile
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from holdfast.errors import IntegrityError
 from holdfast.train.artifact import METADATA_KEY, VersionMetadata, open_sealed, read_metadata, seal
+from tests.support.profile import examples
 
 ABOUT = VersionMetadata(
     model="flights",
@@ -130,7 +131,7 @@ SEALED = seal(graph(), ABOUT)
 
 
 @given(st.integers(0, len(SEALED) - 1), st.integers(1, 255), st.booleans())
-@settings(max_examples=300, deadline=None)
+@examples(150)
 def test_damage_is_refused_or_harmless_to_the_reader(at: int, change: int, cut: bool) -> None:
     """Whatever was done to the bytes, reading ends in metadata or in HF301, never in another exception."""
     damaged = SEALED[:at] if cut else SEALED[:at] + bytes([SEALED[at] ^ change]) + SEALED[at + 1 :]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import HoldfastError, InputError, RefusedError
@@ -17,6 +17,7 @@ from holdfast.train import GroupMean, LightGBM, LogisticRegression
 from holdfast.train.conversion_check import answers, check_agreement
 from holdfast.train.learner import Learner
 from holdfast.train.onnx_trees import float32_not_above, forest_graph
+from tests.support.profile import examples as examples_of
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def test_rows_between_a_threshold_and_its_rounding_take_lightgbm_s_branch() -> N
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=64))
-@settings(max_examples=200, deadline=None)
+@examples_of(100)
 def test_rounding_down_keeps_every_comparison(threshold: float) -> None:
     down = np.float32(float32_not_above(threshold))
     assert float(down) <= threshold

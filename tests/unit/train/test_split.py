@@ -7,11 +7,12 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast.errors import InputError
 from holdfast.train import time_split
+from tests.support.profile import examples
 
 ZONE = ZoneInfo("America/New_York")
 START = datetime(2013, 3, 1, tzinfo=ZONE)
@@ -39,7 +40,7 @@ def moment(us: int) -> datetime:
     st.lists(st.integers(0, 60 * 24 * 30), min_size=2, max_size=60),
     st.sampled_from([timedelta(hours=5), timedelta(days=1), timedelta(days=3)]),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_every_training_row_is_older_and_no_row_is_lost(minutes: list[int], holdout: timedelta) -> None:
     rows = frame(
         [0, *(24 * 60 * 7 + minute for minute in minutes)]
@@ -71,7 +72,7 @@ def test_whole_days_begin_at_local_midnight_also_when_the_clock_was_moved() -> N
 )  # from 00:01 back to 23:01 of the day before
 @example("America/Toronto", datetime(1919, 3, 31, 12, tzinfo=UTC), 1)  # from 23:30 to 00:30
 @example("Pacific/Apia", datetime(2012, 1, 2, 12, tzinfo=UTC), 4)  # the day has no hour at all
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_held_out_day_is_whole_in_every_zone(name: str, newest: datetime, days: int) -> None:
     """The cut is the first instant of a day, whatever the clocks did there."""
     zone = ZoneInfo(name)
@@ -86,7 +87,7 @@ def test_a_held_out_day_is_whole_in_every_zone(name: str, newest: datetime, days
 
 
 @given(st.integers(0, 30), st.sampled_from([timedelta(hours=5), timedelta(days=2)]))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_no_label_that_was_unknown_at_the_cut_is_trained_on(delay_hours: int, holdout: timedelta) -> None:
     """R55, R65: what became known during the held-out days is in neither part."""
     rows = frame([60 * h for h in range(24 * 9)])

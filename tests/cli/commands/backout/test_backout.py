@@ -89,6 +89,7 @@ def test_a_plan_is_shown_and_then_done(shell: Shell) -> None:
         shell("train", "--snapshot", snapshot)
 
 
+@pytest.mark.process
 def test_the_corrected_batch_is_loaded_under_the_same_id_and_built_again(shell: Shell) -> None:
     """R6, R9: and a back-out of the other half builds again what it taints, in the same command."""
     loaded = shell.json("ingest", "rows", str(shell.directory / "second.csv"), "--batch", "second")

@@ -15,7 +15,7 @@ from holdfast.store import Store
 from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
 
-pytestmark = pytest.mark.sqlite
+pytestmark = [pytest.mark.sqlite, pytest.mark.process]
 
 
 class Shell:

@@ -107,6 +107,7 @@ def test_another_unit_is_not_accepted_beside_rows_of_the_old_one(run: Run, tmp_p
     run("ingest", "rows", "parcels.csv", "--batch", "one")
 
 
+@pytest.mark.process
 def test_many_files_are_loaded_by_several_processes(run: Run, tmp_path: Path) -> None:
     header, *lines = (tmp_path / "parcels.csv").read_text().splitlines()
     for day in range(3):

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.contract import (
@@ -27,6 +27,7 @@ from holdfast.contract import (
 )
 from holdfast.contract.batch.reasons import _has_nul
 from holdfast.errors import InputError
+from tests.support.profile import examples
 
 CONTRACT = Contract(
     Category("carrier", values=("UA", "AA"), unseen="reject"),
@@ -247,7 +248,7 @@ def test_a_typed_file_is_widened_only_where_nothing_is_lost() -> None:
         compile_batch(local)(from_frame(local, frame.with_columns(carrier=pl.lit(1, pl.Int64))))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(
     st.lists(
         st.one_of(

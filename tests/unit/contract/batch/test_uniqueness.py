@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast.contract.batch.uniqueness import find_repeats
+from tests.support.profile import examples
 
 LIMITS = [-(2**63), 2**63 - 1, 0]
 
@@ -52,13 +53,13 @@ def nearly_rising(draw: st.DrawFn) -> tuple[list[int], list[bool]]:
     return keys, [draw(st.integers(0, 9)) == 0 for _ in keys]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(150)
 @given(nearly_rising())
 def test_keys_that_nearly_rise(drawn: tuple[list[int], list[bool]]) -> None:
     holds(*drawn)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(
     st.lists(st.tuples(st.one_of(st.integers(-9, 9), st.sampled_from(LIMITS)), st.booleans()), max_size=12)
 )

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.contract import (
@@ -35,6 +35,7 @@ from holdfast.contract.evolution.compatibility import (
 )
 from holdfast.contract.evolution.diff import compare
 from holdfast.contract.schema.columns import Column
+from tests.support.profile import examples
 
 ID, AT = Text("id"), Timestamp("at", tz="UTC")
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -243,7 +244,7 @@ ROWS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(CONTRACTS, CONTRACTS, st.lists(ROWS, max_size=12))
 def test_a_compatible_change_refuses_nothing_that_was_valid(
     old: Contract, new: Contract, rows: list[dict[str, Any]]
@@ -256,7 +257,7 @@ def test_a_compatible_change_refuses_nothing_that_was_valid(
                 assert before(row) or not after(row)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(50)
 @given(CONTRACTS, CONTRACTS)
 def test_only_equal_contracts_do_not_differ(old: Contract, new: Contract) -> None:
     assert (compare(old, new).changes == ()) == (old.hash == new.hash)

@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import holdfast
 from holdfast.contract import Contract, Timestamp, compile_batch, from_frame
 from holdfast.contract.profile.infer_contract import suggest_contract
 from holdfast.contract.schema.source_metadata import ColumnFacts
+from tests.support.profile import examples
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = pl.DataFrame(
@@ -100,7 +101,7 @@ def test_two_columns_together_may_be_the_key_and_what_is_wanting_is_said() -> No
     assert "no column holds timestamps in every row" in found.python()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(
         st.tuples(

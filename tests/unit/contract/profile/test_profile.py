@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.contract import (
@@ -34,6 +34,7 @@ from holdfast.contract.profile.column_profile import (
 )
 from holdfast.contract.profile.profile import MOST_WORDS, Profile, merge, profile_batch
 from holdfast.errors import InputError
+from tests.support.profile import examples
 
 NEW_YORK = ZoneInfo("America/New_York")
 
@@ -99,7 +100,7 @@ def close(one: Profile, other: Profile) -> bool:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(ROWS, st.integers(0, 30), st.integers(0, 30))
 def test_the_profile_of_parts_adds_up_to_the_profile_of_the_whole(rows, first, second):
     """R36: additive, in any grouping."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.contract import (
@@ -17,6 +17,7 @@ from holdfast.contract import (
     compile_row,
 )
 from holdfast.contract.row.synthetic_rows import synthetic_rows
+from tests.support.profile import examples
 
 CONTRACT = Contract(
     Text("id", max_length=6),
@@ -31,7 +32,7 @@ CONTRACT = Contract(
 )
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.integers(0, 10**6), st.integers(0, 40))
 def test_each_is_let_through(seed: int, count: int) -> None:
     check = compile_row(CONTRACT, request=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.records import Arm, Verdict
@@ -38,6 +38,7 @@ from holdfast.rollout import (
 from holdfast.rollout.decision.decide import harm_shown
 from holdfast.rollout.evidence import shadow
 from holdfast.rollout.model.drills import DrillKind, Standing
+from tests.support.profile import examples
 
 POLICY = Canary(units_per_step=100, labels_per_step=20, timeout=timedelta(hours=1))
 HOUR_US = 3_600_000_000
@@ -247,7 +248,7 @@ def test_a_first_version_without_anything_to_return_to_waits_on() -> None:
     st.sampled_from([[], [seen("v1")], [seen("v2")], [seen("v2", 6)], [seen(None, None, Verdict.ERROR)]]),
     st.integers(0, 2 * HOUR_US),
 )
-@settings(max_examples=150, deadline=None)
+@examples(75)
 def test_every_decision_is_legal_and_says_why(
     state: State, champion: str | None, step: int, units: int, bad: int, probes: list[ProbeSeen], now_us: int
 ) -> None:
@@ -386,7 +387,7 @@ def test_everything_is_given_after_enough_labels_in_all() -> None:
     st.integers(0, 60),
     st.integers(0, 2 * HOUR_US),
 )
-@settings(max_examples=150, deadline=None)
+@examples(75)
 def test_the_share_never_grows_without_its_evidence(
     state: State, step: int, units: int, bad: int, labelled: int, now_us: int
 ) -> None:

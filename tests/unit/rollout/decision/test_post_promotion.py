@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.records import Arm, Verdict
@@ -37,6 +37,7 @@ from holdfast.rollout.decision.post_promotion import (
 from holdfast.rollout.evidence import shadow
 from holdfast.rollout.evidence.evidence import begin_bake
 from holdfast.rollout.evidence.records import Detecting, QualityEvidence, to_json
+from tests.support.profile import examples
 
 POLICY = Canary(units_per_step=50, labels_per_step=10)
 MINUTE_US = 60_000_000
@@ -169,7 +170,7 @@ def test_a_minute_is_one_window_however_many_labels_come_in_it_and_stays_small()
 
 
 @given(st.integers(0, 30), st.integers(0, 20), st.booleans())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_good_needs_its_units_and_never_goes_with_harm(minutes: int, failing: int, over: bool) -> None:
     states = watched(promoted(), minutes=minutes, failing=failing)
     decision = decided(states, over=over)

@@ -68,6 +68,7 @@ def test_one_unit_that_comes_back_is_one_unit_of_the_step() -> None:
     assert errors.step_units == 1
 
 
+@pytest.mark.simulated
 def test_alone_the_challenger_is_held_to_the_champions_level_and_seldom_accused() -> None:
     """60 runs at alpha 0.05 to 40 windows at 100 % with the champion's own rates: at most 9 alarms have a
     chance of more than 0.001."""
@@ -123,6 +124,7 @@ def sessions(rng: np.random.Generator, *, count: int, failing: float, clicks: in
     return requests
 
 
+@pytest.mark.simulated
 def test_a_session_that_fails_at_every_click_is_one_failure() -> None:
     """The trap of counting requests when sessions were randomised: equal arms, 1 % fail five times.
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import IntegrityError
@@ -28,6 +28,7 @@ from holdfast.rollout.evidence.evidence import begin_bake
 from holdfast.rollout.evidence.history import record_point
 from holdfast.rollout.evidence.records import evidence_from_json, points_from_json, to_json
 from holdfast.rollout.evidence.shadow import ComparedRow, LabelledPair, Pair
+from tests.support.profile import examples
 
 POLICY = Canary(slices=("carrier",), units_per_step=5, labels_per_step=5, shadow=Shadow(), error_margin=1)
 MINUTE_US = 60_000_000
@@ -64,7 +65,7 @@ def assert_round_trip(states: Sequence[MetricState]) -> None:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_every_phase_of_a_rollout_survives_a_round_trip(data: st.DataObject) -> None:
     states = begin(POLICY, 0.02)
     for phase in (
@@ -87,7 +88,7 @@ def test_every_phase_of_a_rollout_survives_a_round_trip(data: st.DataObject) -> 
 
 
 @given(st.lists(PAIRS, max_size=8), st.lists(LABELLED, max_size=8), st.none() | st.floats(0.001, 1))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_evidence_of_copies_survives_a_round_trip(
     pairs: list[Pair], labelled: list[LabelledPair], bound: float | None
 ) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import InputError
@@ -34,6 +34,7 @@ from holdfast.rollout.model.metric import (
     SHADOW_SCORE,
 )
 from holdfast.stats import BettingTest, DiscordantTest, LevelTest
+from tests.support.profile import examples
 
 POLICY = Canary(shadow=Shadow(units=100, disagreement=0.05))
 BOUND = 0.010
@@ -59,6 +60,7 @@ def verdicts(states: tuple[MetricState, ...]) -> dict[str, Verdict]:
     return {verdict.metric: verdict.verdict for verdict in judge(states, POLICY)}
 
 
+@pytest.mark.simulated
 def test_an_equal_challenger_is_taken_for_a_bad_one_at_most_as_often_as_alpha_says() -> None:
     """A/A, 1,000 seeded runs of 1,000 pairs, looked at after every 200: disagreement just as often as tolerated, failures
     and slowness as likely on either side, and scores of equal mean."""
@@ -254,7 +256,7 @@ def test_memory_is_bounded() -> None:
     ),
     st.integers(1, 10),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_counts_are_those_of_the_units_however_the_log_is_cut(
     drawn: list[tuple[int, float, float, str]], size: int
 ) -> None:

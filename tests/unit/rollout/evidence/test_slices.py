@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.records import Arm
@@ -13,6 +13,7 @@ from holdfast.rollout.evidence.evidence import begin_bake, begin_step
 from holdfast.rollout.evidence.records import SliceEvidence
 from holdfast.rollout.evidence.slices import OTHER, SLICES_GUARDED, rank_slices, weight_of
 from holdfast.rollout.evidence.verdict import harm_of, judge
+from tests.support.profile import examples
 
 POLICY = Canary(slices=("carrier",), error_margin=1.5)
 CHALLENGER, CHAMPION = Arm.CHALLENGER, Arm.CHAMPION
@@ -144,7 +145,7 @@ def test_a_guard_that_has_seen_nothing_has_not_passed() -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_slices_alike_in_both_arms_raise_no_alarm(seed: int) -> None:
     """Twenty-five runs of the same policy: were there one false alarm in a hundred, more than two would be very unlikely."""
     numbers = iter(range(10**9))

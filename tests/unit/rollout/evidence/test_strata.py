@@ -48,6 +48,7 @@ def dumped(seed: int, *, loss: float) -> MetricState:
     return state
 
 
+@pytest.mark.simulated
 def test_one_dump_of_labels_over_a_changed_share_and_a_drift_is_no_harm() -> None:
     """R126, A/A: quality's part of alpha is 0.1 %, so one alarm in 60 runs would have a chance of 0.06, and two of 0.002."""
     alarms = sum(dumped(seed, loss=0.0).is_harmful for seed in range(RUNS))

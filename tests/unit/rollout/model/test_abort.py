@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.records import EVERYTHING_PPM, TrafficPlan
@@ -18,6 +18,7 @@ from holdfast.rollout.model.abort import (
     permitted,
     target,
 )
+from tests.support.profile import examples
 
 VERSIONS = ("v1", "v2", "v3", "h1")
 maybe = st.one_of(st.none(), st.sampled_from(VERSIONS))
@@ -55,7 +56,7 @@ aborts = st.builds(
 )
 
 
-@settings(max_examples=400)
+@examples(200)
 @given(plans(), st.lists(aborts, max_size=3), st.sets(st.sampled_from(VERSIONS)))
 def test_no_version_that_must_not_answer_has_any_part_in_what_is_served(
     plan: TrafficPlan, given_aborts: list[Abort], unfit: set[str]
@@ -79,7 +80,7 @@ def test_no_version_that_must_not_answer_has_any_part_in_what_is_served(
         assert (served.champion, served.challenger) == (plan.champion, plan.challenger)
 
 
-@settings(max_examples=200)
+@examples(100)
 @given(aborts, st.lists(plans(), min_size=1, max_size=8))
 def test_an_older_desired_state_never_comes_back(abort: Abort, sequence: list[TrafficPlan]) -> None:
     """R122: whatever plans come, in whatever order and however often, the version answers under one of a newer rollout only."""

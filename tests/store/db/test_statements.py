@@ -37,7 +37,7 @@ def test_rows_are_put_in_one_go(store: Store) -> None:
     assert sorted(kept(store)) == ["a" * 64, "b" * 64]
 
 
-@pytest.mark.parametrize("wrong", [row("a"), row("c", contract=None)])
+@pytest.mark.parametrize("wrong", [row("a"), row("c", contract_json=None)])
 def test_what_the_ledger_refuses_is_an_error_that_callers_know(
     store: Store, wrong: dict[str, object]
 ) -> None:
@@ -58,9 +58,9 @@ OF = Prepared(
 
 def test_rows_name_their_columns_and_a_value_is_the_only_one(store: Store) -> None:
     with store.ledger.write() as connection:
-        NEW.put(connection, row("a"), row("b", first_us=5))
+        NEW.put(connection, row("a"), row("b", first_used_at_us=5))
         found = OF.rows(connection, {"since": 1})
-        assert [(each.contract_hash[0], each.first_us) for each in found] == [("a", 1), ("b", 5)]
+        assert [(each.contract_hash[0], each.first_used_at_us) for each in found] == [("a", 1), ("b", 5)]
         assert OF.value(connection, {"since": 5}) == "b" * 64
         assert OF.value(connection, {"since": 6}) is None
         with pytest.raises(ValueError, match="2 rows"):
@@ -93,5 +93,5 @@ LATER = Prepared(
 
 def test_a_change_says_how_many_rows_it_changed(store: Store) -> None:
     with store.ledger.write() as connection:
-        NEW.put(connection, row("a"), row("b", first_us=5))
+        NEW.put(connection, row("a"), row("b", first_used_at_us=5))
         assert [LATER.change(connection, {"since": since}) for since in (2, 1, 10)] == [1, 2, 0]

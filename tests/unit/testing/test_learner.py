@@ -11,13 +11,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from holdfast.features import Value
+from holdfast.features import Passthrough
 from holdfast.testing import Law, learner_laws
-from holdfast.train import LightGBM, LogisticRegression, Rate
+from holdfast.train import GroupMean, LightGBM, LogisticRegression
 
 LAWS = [
     law
-    for learner in (LogisticRegression(), LightGBM(trees=20), Rate(by=(Value("first"), Value("second"))))
+    for learner in (
+        LogisticRegression(),
+        LightGBM(trees=20),
+        GroupMean(by=(Passthrough("first"), Passthrough("second"))),
+    )
     for law in learner_laws(learner)
 ]
 

@@ -187,7 +187,9 @@ class Ground:
         assert plan is not None
         assert plan.champion == self.world.names[GOOD], (plan, self.world.names)
         self.until(
-            lambda status: not status["aborts"] and not status["trouble"] and status["plan"] == plan.plan_id,
+            lambda status: (
+                not status["aborts"] and not status["ledger_error"] and status["plan"] == plan.plan_id
+            ),
             "ledger and server to agree",
         )
 

@@ -172,7 +172,7 @@ def told(taken: dict[bool, list[list[float]]], status: dict[str, Any], options: 
             f"{name}_with": round(with_shadow),
             f"{name}_apart": round(apart),
         }
-    figures |= {"copies": status["shadow_copies"], "dropped": status["shadow_dropped"]}
+    figures |= {"copies": status["shadow_requests"], "dropped": status["shadow_dropped"]}
     print(json.dumps({"benchmark": "shadow", "figures": figures}))
 
 

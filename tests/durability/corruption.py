@@ -27,7 +27,7 @@ from holdfast.control.maintenance.compact import compact
 from holdfast.control.maintenance.verify import verify
 from holdfast.errors import HoldfastError
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.follower.local_copy import Kept, KeptValue, KeptVersion, LocalCopy
+from holdfast.serve.follower.local_copy import LocalCopy, LocalFeature, LocalState, LocalVersion
 from holdfast.store import Store
 from holdfast.store.backout import tombstones
 from holdfast.store.catalog import batches, delta, snapshots
@@ -35,7 +35,8 @@ from holdfast.store.db import schema
 from holdfast.store.files import blobs, data_files, staging
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, frame
-from holdfast.store.telemetry import prediction_files, shadow_files
+from holdfast.store.telemetry import collected_files
+from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
 from tests.support import loader
 
 DAMAGES = ("empty", "half", "bit", "missing", "swapped")
@@ -140,12 +141,13 @@ def _log(store: Store) -> None:
 
 def _predictions(store: Store) -> None:
     for segment in (1, 2):
-        row = {name: [None] for name in prediction_files.SCHEMA}
+        row = {name: [None] for name in PREDICTIONS.schema}
         row |= {"prediction": [f"s9-{segment}-1/0"], "at_us": [NOW_US], "probability": [0.25 * segment]}
         with staging.staged(store.root) as stage:
-            made = prediction_files.write(
+            made = collected_files.write(
                 stage,
-                pl.DataFrame(row, schema=prediction_files.SCHEMA),
+                PREDICTIONS,
+                pl.DataFrame(row, schema=PREDICTIONS.schema),
                 model="m",
                 server="s9",
                 segment=segment,
@@ -157,20 +159,25 @@ def _predictions(store: Store) -> None:
                 connection.execute(
                     insert(schema.log_positions).values(values | {"feedback": 0, "rejected_labels": 0})
                 )
-                prediction_files.register(connection, made)
+                collected_files.register(connection, PREDICTIONS, made)
 
 
 def _shadows(store: Store) -> None:
     for number in (1, 2):
-        row = {name: [None] for name in shadow_files.SCHEMA}
+        row = {name: [None] for name in SHADOWS.schema}
         row |= {"prediction": [f"s9-{number}-1/0"], "at_us": [NOW_US], "probability": [0.25 * number]}
         with staging.staged(store.root) as stage:
-            made = shadow_files.write(
-                stage, pl.DataFrame(row, schema=shadow_files.SCHEMA), model="m", server="s9", segment=number
+            made = collected_files.write(
+                stage,
+                SHADOWS,
+                pl.DataFrame(row, schema=SHADOWS.schema),
+                model="m",
+                server="s9",
+                segment=number,
             )
             stage.seal()
             with store.ledger.write() as connection:
-                shadow_files.register(connection, made)
+                collected_files.register(connection, SHADOWS, made)
 
 
 def _local_copies(store: Store) -> None:
@@ -179,8 +186,8 @@ def _local_copies(store: Store) -> None:
         digest = sha256_hex(data)
         copy = LocalCopy(store.root / "serve" / model)
         plan = TrafficPlan(model, 0, "v1", None, 0, None, None, None)
-        copy.save(Kept(plan, {"v1": KeptVersion(digest, 1, 1)}, 0), lambda _, data=data: data)
-        copy.save_online([KeptValue("a", "e", 1, 2.0 if model == "m" else 3.0)], 1)
+        copy.save(LocalState(plan, {"v1": LocalVersion(digest, 1, 1)}, 0), lambda _, data=data: data)
+        copy.save_online([LocalFeature("a", "e", 1, 2.0 if model == "m" else 3.0)], 1)
 
 
 def _tombstones(store: Store) -> None:
@@ -217,7 +224,8 @@ def _of_table(table: str, position: int, *, loads: int = 1) -> Callable[[Path], 
 def _predictions_file(position: int) -> Callable[[Path], Path]:
     def pick(root: Path) -> Path:
         store = Store.open(root)
-        named = [file.path for file in prediction_files.files(store)]
+        with store.ledger.read() as connection:
+            named = [file.path for file in collected_files.files(connection, PREDICTIONS)]
         store.ledger.close()
         return root / named[position]
 
@@ -227,7 +235,8 @@ def _predictions_file(position: int) -> Callable[[Path], Path]:
 def _shadow_file(position: int) -> Callable[[Path], Path]:
     def pick(root: Path) -> Path:
         store = Store.open(root)
-        named = [file.path for file in shadow_files.files(store)]
+        with store.ledger.read() as connection:
+            named = [file.path for file in collected_files.files(connection, SHADOWS)]
         store.ledger.close()
         return root / named[position]
 

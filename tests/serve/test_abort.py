@@ -142,10 +142,10 @@ def test_what_nobody_can_stand_in_for_is_kept_and_said(
     served = serve()
     served.wait_for_plan(plan)
     served.wait(lambda status: (world.root / "serve" / MODEL / "plan.json").exists())
-    with pytest.raises(RefusedError, match="understands its callers"):
+    with pytest.raises(RefusedError, match="accepts the same requests"):
         command("--ledger-timeout", "0")
     assert served.infer()[1]["model_version"] == world.names["half"]
-    served.wait(lambda status: not status["aborts"] and not status["held"])
+    served.wait(lambda status: not status["aborts"] and not status["last_resort"])
     with pytest.raises(NotFoundError, match="has no traffic"):
         command("--ledger-timeout", "0", "--version", "v9-00000000")
     world.version("delay")
@@ -183,7 +183,7 @@ def test_a_server_takes_an_abort_from_whoever_has_its_token(
     assert served.call(path)[0] == 405
     assert served.infer()[1]["model_version"] == promoted.names["half"]
     done = command("--server", served.address, "--reason", "bad")
-    assert (done["by"], done["answers"], done["durable"]) == ("server", promoted.names["tenth"], True)
+    assert (done["by"], done["serves"], done["durable"]) == ("server", promoted.names["tenth"], True)
     assert served.infer()[1]["model_version"] == promoted.names["tenth"]
     monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "other")
     with pytest.raises(RefusedError, match="token"):
@@ -240,7 +240,7 @@ def test_a_server_elsewhere_obeys_an_abort_and_the_ledger_learns_it_from_that_se
     assert served.infer()[1]["model_version"] == bad
     monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "s3cret-token")
     done = command("--server", served.address, "--reason", "answers 0.5 for everybody")
-    assert (done["by"], done["version"], done["answers"], done["durable"]) == ("server", bad, good, True)
+    assert (done["by"], done["version"], done["serves"], done["durable"]) == ("server", bad, good, True)
     answers = {served.infer(unit=f"u{number}")[1]["model_version"] for number in range(30)}
     assert answers == {good}
     assert served.call(f"/v2/models/{MODEL}/versions/{bad}/infer", b"{}")[0] == 404
@@ -279,7 +279,7 @@ def test_the_same_wish_again_takes_nothing_from_who_answers_instead(
     kept = promoted.root / "serve" / MODEL / "plan.json"
     served.wait(lambda _: bad not in kept.read_text())
     for way in (("--server", served.address), ("--ledger-timeout", "0")):
-        with pytest.raises(RefusedError, match=r"unless it is named|only if it is named"):
+        with pytest.raises(RefusedError, match=r"name it to abort|only if it is named"):
             command(*way)
         assert served.infer()[1]["model_version"] == good
     assert command("--server", served.address, "--version", good)["version"] == good
@@ -308,11 +308,11 @@ def test_a_damaged_file_takes_nothing_and_is_said_and_replaced(promoted: World, 
     served.wait(lambda status: status["intended"] == promoted.names["tenth"])
     whole = (directory / "abort.json").read_bytes()
     (directory / "abort.json").write_bytes(whole.replace(b"bad", b"bed"))
-    served.wait(lambda status: "was altered" in status["abort_trouble"])
+    served.wait(lambda status: "was altered" in status["abort_error"])
     assert served.infer()[1]["model_version"] == promoted.names["tenth"]  # what it knew, it knows
     assert aborts.add(directory, replace(abort, reason="still bad")).reason == "still bad"
     assert aborts.add(directory, abort).reason == "still bad"
-    served.wait(lambda status: not status["abort_trouble"])
+    served.wait(lambda status: not status["abort_error"])
     assert [each.reason for each in aborts.load(directory)] == ["still bad"]
 
 

@@ -17,7 +17,7 @@ from holdfast.features import Aggregate, OnlineTable
 from holdfast.feeds import Feed
 from holdfast.records import BatchId
 from holdfast.serve.follower.local_copy import LocalCopy
-from holdfast.serve.follower.online_features import OnlineValues
+from holdfast.serve.follower.online_features import OnlineFeatureFollower
 from holdfast.store import Store
 from holdfast.store.catalog import online_features, snapshots
 from holdfast.store.db import schema
@@ -131,7 +131,7 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
     store = Store.open(tmp_path / "store")
     loaded: dict[str, Any] = {"v1": _Version(recent)}
     table, copy = OnlineTable(), LocalCopy(tmp_path / "copy")
-    values = OnlineValues(table, copy)
+    values = OnlineFeatureFollower(table, copy)
     _load(store, tmp_path, recent, moment, "good", 10.0)
     _load(store, tmp_path, recent, moment + timedelta(hours=1), "bad", 59.0)
     values.follow(store, loaded)
@@ -141,18 +141,18 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
         store, [DEPARTURES], BatchId("departures", "bad"), reason="wrong unit", actor="ann", now_us=NOW_US
     )
     values.follow(store, loaded)
-    write = values.due(store, loaded)
+    write = values.pending_write(store, loaded)
     assert write is not None
     assert write(copy)
-    assert values.due(store, loaded) is None
+    assert values.pending_write(store, loaded) is None
     assert table.lookup(recent.key, "EWR", at_us, recent.max_age_us) == 10.0
 
     clean = Store.open(tmp_path / "clean")
     _load(clean, tmp_path, recent, moment, "good", 10.0)
     fresh = OnlineTable()
-    OnlineValues(fresh, LocalCopy(tmp_path / "unused")).follow(clean, loaded)
+    OnlineFeatureFollower(fresh, LocalCopy(tmp_path / "unused")).follow(clean, loaded)
     restarted = OnlineTable()
-    OnlineValues(restarted, copy).start_from_copy()
+    OnlineFeatureFollower(restarted, copy).start_from_copy()
     for minutes in range(0, 480, 10):
         at_us = round((moment + timedelta(minutes=minutes)).timestamp() * 1e6)
         wanted = fresh.lookup(recent.key, "EWR", at_us, recent.max_age_us)

@@ -527,7 +527,7 @@ def test_it_outlives_the_ledger_and_starts_without_it(world: World, serve: Start
         assert first.infer([row(scheduled=moment)])[0] == 200
     assert first.stop() == 0
     second = serve()
-    status = second.wait(lambda status: bool(status["trouble"]))
+    status = second.wait(lambda status: bool(status["ledger_error"]))
     assert status["plan"] == plan
     answer = second.infer([row(scheduled=moment)])[1]
     assert answer["model_version"] == world.names["delay"]
@@ -535,7 +535,7 @@ def test_it_outlives_the_ledger_and_starts_without_it(world: World, serve: Start
     assert not (world.root / "ledger.db").exists(), "an empty ledger in the place of the lost one"
     for path in world.root.glob("gone-*"):
         path.rename(path.with_name(path.name.removeprefix("gone-")))
-    second.wait(lambda status: not status["trouble"])
+    second.wait(lambda status: not status["ledger_error"])
 
 
 def test_a_plan_that_cannot_be_verified_is_not_followed(world: World, serve: Start) -> None:
@@ -551,7 +551,7 @@ def test_a_plan_that_cannot_be_verified_is_not_followed(world: World, serve: Sta
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     world.plan("tenth", previous="half")
-    status = served.wait(lambda status: bool(status["refused"]))
+    status = served.wait(lambda status: bool(status["plan_error"]))
     assert status["plan"] == plan
     assert served.infer()[1]["model_version"] == world.names["half"]
     other = Contract(
@@ -560,7 +560,7 @@ def test_a_plan_that_cannot_be_verified_is_not_followed(world: World, serve: Sta
     )  # fmt: skip
     world.version("above", other)
     world.plan("half", "above", 10_000)
-    status = served.wait(lambda status: "another contract" in " ".join(status["left_out"].values()))
+    status = served.wait(lambda status: "another contract" in " ".join(status["unavailable"].values()))
     assert status["challenger"] is None
     assert served.infer(unit="u")[1]["model_version"] == world.names["half"]
     assert families(served)["holdfast_traffic_plans_rejected"][0].value == 1

@@ -11,9 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from holdfast.control.collect.log_summary import Window
 from holdfast.records import Arm
 from holdfast.rollout import State
-from holdfast.store.telemetry.log_collection import Window
 from tests.simulation.ledger_view import Evidence, Rollout, Seen, asked_by
 from tests.simulation.simulated_servers import Logged
 

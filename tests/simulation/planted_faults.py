@@ -13,11 +13,12 @@ from unittest.mock import patch
 import greenlet
 from sqlalchemy import update
 
+from holdfast.control.collect import commit
 from holdfast.control.rollout import decision_inputs, reconcile
 from holdfast.rollout import MetricState, ProbeSeen, State
 from holdfast.store.db import leases, schema
 from holdfast.store.rollout import evidence, rollouts, traffic_plans
-from holdfast.store.telemetry import log_collection, log_positions, probes
+from holdfast.store.telemetry import log_positions, probes
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def no_epoch() -> Iterator[None]:
     places = [
         (leases, "assert_epoch"),
         (reconcile, "assert_epoch"),
-        (log_collection, "assert_epoch"),
+        (commit, "assert_epoch"),
         (probes, "assert_epoch"),
     ]
     with _all(*(patch.object(module, name, lambda *_: None) for module, name in places)):
@@ -135,13 +136,13 @@ def untold() -> Iterator[None]:
 @contextmanager
 def every_second() -> Iterator[None]:
     """Of what is collected every second window is lost."""
-    really, windows = log_collection._fold_window, count()
+    really, windows = commit.fold_window, count()
 
     def fold(*given: Any) -> None:
         if next(windows) % 2:
             really(*given)
 
-    with patch.object(log_collection, "_fold_window", fold):
+    with patch.object(commit, "fold_window", fold):
         yield
 
 
@@ -253,7 +254,7 @@ def _deciding(change: Callable[[Any, Any], Any]) -> Iterator[None]:
 @contextmanager
 def _after_a_take_over(change: Callable[[MetricState], MetricState]) -> Iterator[None]:
     """The first fold under a lease that was taken from another begins with evidence that was changed."""
-    really_kept, really_read = log_collection.keep, evidence.canary_of_running
+    really_kept, really_read = commit.commit_stretch, evidence.canary_of_running
     epochs: dict[Any, int] = {}
     last: dict[int, int] = {}
 
@@ -268,7 +269,10 @@ def _after_a_take_over(change: Callable[[MetricState], MetricState]) -> Iterator
         last[number] = epoch
         return tuple(change(each) for each in states) if 0 < before < epoch else states
 
-    with patch.object(log_collection, "keep", keep), patch.object(evidence, "canary_of_running", of_running):
+    with (
+        patch.object(commit, "commit_stretch", keep),
+        patch.object(evidence, "canary_of_running", of_running),
+    ):
         yield
 
 

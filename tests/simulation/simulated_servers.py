@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 
+from holdfast.control.collect.log_summary import Window
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan
 from holdfast.rollout import RequestOutcome
-from holdfast.store.telemetry.log_collection import Window
 
 FAST_US, SLOW_US = 900.0, 90_000.0
 UNITS = 1000

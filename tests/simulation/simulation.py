@@ -16,6 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from holdfast.control import loop
+from holdfast.control.collect import commit
+from holdfast.control.collect.commit import Stretch
 from holdfast.control.probing.probe import probe
 from holdfast.control.rollout import pause, post_promotion, reconcile
 from holdfast.control.rollout.rollback import Request, roll_back
@@ -26,8 +28,7 @@ from holdfast.store import Store
 from holdfast.store.db import leases, schema
 from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.serving import servers
-from holdfast.store.telemetry import log_collection, log_positions
-from holdfast.store.telemetry.log_collection import Stretch
+from holdfast.store.telemetry import log_positions
 from holdfast.store.telemetry.log_positions import Position
 from tests.simulation.actors import Actor, Clock, Wire
 from tests.simulation.checker import CONTROLLER, History, RejectedError, explained
@@ -282,9 +283,9 @@ class Run:
                 windows=tuple(windows),
                 feedback=(),
             )
-            log_collection.keep(store, lease, stretch, now_us=now_us)
+            commit.commit_stretch(store, lease, stretch, now_us=now_us)
             if self.chance.random() < 0.3:
-                log_collection.keep(store, lease, stretch, now_us=now_us)
+                commit.commit_stretch(store, lease, stretch, now_us=now_us)
 
     def _trouble(self, actor: Actor) -> None:
         match self.chance.choice(["kill", "kill", "cut", "cut", "heal", "clock", "clock", "answer"]):

@@ -289,7 +289,7 @@ def _events(connection):
         (NOW - 6 * MINUTE, "rollout.canary", "rollout/3", "Step 2 of 5: 5 % of the units.", "holdfast"),
         (
             NOW - 90_000_000,
-            "labels.refused",
+            "labels.rejected",
             "flight-delay",
             f"Labels refused: 5 contradict {NASTY}",
             "holdfast",

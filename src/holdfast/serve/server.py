@@ -24,7 +24,7 @@ from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve import operator_log
 from holdfast.serve.api.abort_endpoint import AbortDoor
 from holdfast.serve.api.routes import Routes
-from holdfast.serve.follower.plan_follower import POLL_SECONDS, Follower
+from holdfast.serve.follower.plan_follower import POLL_SECONDS, PlanFollower
 from holdfast.serve.http.listener import Listener
 from holdfast.serve.http.request_guard import Doors
 from holdfast.serve.inference.active_plan import Serving
@@ -155,15 +155,15 @@ async def _serve(
     plane = Plane(model, log, now_us)
     plane.shadow = ShadowThread(_waking(loop, plane), now_us)
     server = Server(claimed.server, model, address, claimed.directory, now_us())
-    follower = Follower(plane, settings, server, now_us, poll_seconds=poll_seconds)
+    follower = PlanFollower(plane, settings, server, now_us, poll_seconds=poll_seconds)
     binary = runtimes.here(settings.build)
     process = _Process(plane, follower, server, binary)
     doors = Doors([settings.host, *settings.names])
-    door = AbortDoor(settings.token, follower.give)
+    door = AbortDoor(settings.token, follower.abort_handler.abort)
     routes = Routes(plane, process.status, process.scrape, binary.facts["holdfast"], doors, door)
     listener = Listener(routes, limits, lambda: formatdate(usegmt=True).encode())
     process.listener, process.routes = listener, routes
-    follower.configured.use(listener.configure)
+    follower.config.on_change(listener.configure)
     follower.start_from_copy()
     follower.start()
     # With a ledger that answers, the first request already meets the newest plan.
@@ -175,7 +175,7 @@ async def _serve(
         await asyncio.sleep(LOOK_SECONDS)
     if not (when_ready and stop.is_set()):  # whoever never was ready leaves all connections to others
         accepting = await loop.create_server(listener.connection, sock=bound, backlog=_BACKLOG)
-        follower.listening()
+        follower.announce()
         started(address)
         await stop.wait()
         listener.draining = True
@@ -266,7 +266,7 @@ class _Process:
     listener: Listener
     routes: Routes
 
-    def __init__(self, plane: Plane, follower: Follower, server: Server, binary: Binary) -> None:
+    def __init__(self, plane: Plane, follower: PlanFollower, server: Server, binary: Binary) -> None:
         self._plane = plane
         self._follower = follower
         self._server = server
@@ -276,7 +276,8 @@ class _Process:
         """`/holdfast/status`."""
         serving = self._plane.serving
         plan = serving.plan if serving is not None else None
-        progress, swap = self._follower.progress, self._follower.swap
+        follower, progress = self._follower, self._follower.progress
+        switch = follower.switch
         return {
             "server": self._server.server,
             "model": self._server.model,
@@ -292,20 +293,20 @@ class _Process:
             "shadow_ppm": plan.shadow_ppm if plan else 0,
             **self._shadow_status(),
             "intended": serving.intended if serving else None,
-            "table_version": self._follower.online.table_version,
-            "following": self._follower.alive,
+            "table_version": follower.online.table_version,
+            "plan_follower_up": follower.is_alive,
             "ledger_read_us": progress.ledger_read_us,
-            "trouble": progress.trouble,
-            "refused": progress.refusal,
-            "left_out": swap.left_out,
-            "aborts": [asdict(abort) for abort in swap.aborts.values()],
-            "held": swap.held,
-            "binary": self._binary_id,
-            "configuration": self.listener.limits.id,
-            "configuration_trouble": self._follower.configured.trouble,
-            "abort_trouble": self._follower.aborts.trouble or self._follower.aborts.reserve_trouble,
-            "online_trouble": progress.online_trouble,
-            "copy_trouble": self._follower.keeper.trouble,
+            "ledger_error": progress.ledger_error,
+            "plan_error": progress.plan_error,
+            "unavailable": switch.unavailable,
+            "aborts": [asdict(abort) for abort in switch.aborts.values()],
+            "last_resort": switch.last_resort,
+            "runtime": self._binary_id,
+            "serving_config": self.listener.limits.id,
+            "serving_config_error": follower.config.error,
+            "abort_error": follower.aborts.error or follower.aborts.reserve_error,
+            "online_features_error": follower.online.error,
+            "local_copy_error": follower.copy_writer.error,
             "log_segment": self._plane.log.segment,
             "log_dropped": self._plane.log.dropped,
         }
@@ -313,7 +314,8 @@ class _Process:
     def scrape(self) -> ServerFacts:
         """`/metrics`."""
         serving = self._plane.serving
-        progress, swap = self._follower.progress, self._follower.swap
+        follower, progress = self._follower, self._follower.progress
+        switch = follower.switch
         log = self._plane.log
         return ServerFacts(
             model=self._server.model,
@@ -322,17 +324,17 @@ class _Process:
             share_ppm=serving.plan.share_ppm if serving else 0,
             ready=self.routes.ready,
             versions=self._versions(serving) if serving else (),
-            last_rollback_seconds=swap.rolled_back_us / 1e6,
+            last_rollback_seconds=switch.rolled_back_us / 1e6,
             ledger_read_seconds=progress.ledger_read_us / 1e6,
-            follower_up=self._follower.alive,
-            plans_rejected=progress.plans_refused,
-            versions_unavailable=len(swap.left_out),
-            online_features_invalid=self._follower.online.unusable,
+            follower_up=follower.is_alive,
+            plans_rejected=progress.plans_rejected,
+            versions_unavailable=len(switch.unavailable),
+            online_features_invalid=follower.online.invalid,
             log_dropped_records=log.dropped,
             log_sync_failures=log.failed_syncs,
             open_connections=len(self.listener.connections),
             connections_rejected=self.listener.refused_connections,
-            comparison=progress.asked,
+            comparison=progress.comparison,
             shadow=self._shadow_facts(),
             build={"runtime": self._binary_id, **self._binary.facts},
         )
@@ -347,9 +349,9 @@ class _Process:
         thread = self._plane.shadow
         found = self._shadow_facts()
         return {
-            "shadow_copies": sum(found.results.values()),
+            "shadow_requests": sum(found.results.values()),
             "shadow_dropped": sum(found.dropped.values()),
-            "shadow_off": "" if thread is None else thread.off,
+            "shadow_disabled": "" if thread is None else thread.off,
         }
 
     def _versions(self, serving: Serving) -> tuple[VersionFacts, ...]:
@@ -361,7 +363,7 @@ class _Process:
             plan.challenger: "challenger",
             plan.champion: "champion",
         }
-        deployed_us = self._follower.swap.deployed_us
+        deployed_us = self._follower.switch.deployed_us
         return tuple(
             VersionFacts(
                 name,

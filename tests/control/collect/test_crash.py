@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from holdfast.control.collect import collector as observe
+from holdfast.control.collect import collector
 from holdfast.store import Store
 from holdfast.store.db import leases
 from holdfast.store.durability.failpoints import COLLECT_POINTS
@@ -16,7 +16,8 @@ from holdfast.store.maintenance import orphans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import labels, log_positions, outcomes, prediction_files, shadow_files, usage
+from holdfast.store.telemetry import collected_files, labels, log_positions, outcomes, usage
+from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
 
 pytestmark = [pytest.mark.crash, pytest.mark.process]
 
@@ -51,6 +52,11 @@ def store(tmp_path):
     store.ledger.close()
 
 
+def collected(store, table):
+    with store.ledger.read() as connection:
+        return collected_files.files(connection, table)
+
+
 def fill(store, tmp_path, requests, per_segment):
     """A log of `requests` requests with a label for each, over several segments."""
     directory = tmp_path / "log" / "s1"
@@ -81,7 +87,7 @@ def fill(store, tmp_path, requests, per_segment):
                 file.write(frame(answered) + frame(label) + frame(copied))
 
 
-def collector(store, point, holder):
+def start_collector(store, point, holder):
     return subprocess.Popen(
         [sys.executable, "-c", COLLECTOR, str(store.root), point, holder], stdout=subprocess.PIPE, text=True
     )
@@ -96,27 +102,27 @@ def finish(store):
     while known != (
         known := log_positions.totals(store)
     ):  # a round takes a bounded stretch; the loop comes again
-        observe.collect(store, "m", lease, now_us=NOW)
-    observe.join(store, "m", lease, now_us=NOW)
+        collector.collect(store, "m", lease, now_us=NOW)
+    collector.join(store, "m", lease, now_us=NOW)
 
 
 def everything_once(store, requests):
     assert log_positions.totals(store).predictions == requests
     assert sum(row.requests for row in usage.since(store, "m", 0)) == requests
-    assert sum(file.rows for file in prediction_files.files(store)) == requests
-    assert sum(file.rows for file in shadow_files.files(store)) == requests
+    assert sum(file.rows for file in collected(store, PREDICTIONS)) == requests
+    assert sum(file.rows for file in collected(store, SHADOWS)) == requests
     assert labels.count(store) == (requests, 0)
     assert len(outcomes.of_model(store, "m", days=9)) == requests
     orphans.sweep(store)
     on_disk = {path.name for path in (store.root / "rows").glob("*.parquet")}
-    named = (*prediction_files.files(store), *shadow_files.files(store))
+    named = (*collected(store, PREDICTIONS), *collected(store, SHADOWS))
     assert on_disk == {file.path.rpartition("/")[2] for file in named}
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_collector_that_is_killed_at_a_point_leaves_nothing_half(store, tmp_path, point):
     fill(store, tmp_path, requests=300, per_segment=100)
-    child = collector(store, point, "first")
+    child = start_collector(store, point, "first")
     child.communicate(timeout=60)
     assert child.returncode == -signal.SIGKILL
     finish(store)
@@ -127,7 +133,7 @@ def test_a_collector_that_is_killed_at_any_moment_leaves_nothing_half(store, tmp
     fill(store, tmp_path, requests=12_000, per_segment=1_500)
     moments = random.Random(7)
     for attempt in range(3):
-        child = collector(store, "", f"holder-{attempt}")
+        child = start_collector(store, "", f"holder-{attempt}")
         assert child.stdout.readline() == "ready\n"
         time.sleep(moments.uniform(0.0, 0.5))
         child.kill()

@@ -49,7 +49,7 @@ from holdfast.store.models import versions
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import prediction_files, traffic_comparison
+from holdfast.store.telemetry import collected_files, traffic_comparison
 from tests.support.processes import ROOT
 
 EXAMPLE = ROOT / "examples" / "flights"
@@ -304,7 +304,8 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_count(line: Line) -> 
     rows = flights(date(2013, 4, 13), date(2013, 4, 13))
     line.answer(rows.head(100))
     line.answer(rows.tail(200))
-    (first, _) = prediction_files.files(line.store)
+    with line.store.ledger.read() as connection:
+        (first, _) = collected_files.files(connection, collected_files.PREDICTIONS)
     (line.store.root / first.path).write_bytes(b"PAR1")
     found = line.compare()
     assert found is not None

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert
 
 from holdfast.contract import Contract
-from holdfast.control.collect.log_context import reading_of
+from holdfast.control.collect.log_context import read_context
 from holdfast.control.rollout import pause, post_promotion, pushes
 from holdfast.control.rollout import reconcile as rollout
 from holdfast.control.rollout.traffic import refuge
@@ -262,7 +262,7 @@ def test_slices_are_told_apart_only_by_columns_that_both_versions_have(begin):
             connection, model="m", challenger=version, champion=champion, policy=story.policy.to_json(),
             reason="-", actor="ann", now_us=story.world.tick(),
         )  # fmt: skip
-    slicer = reading_of(story.world.store, MODEL).slicer
+    slicer = read_context(story.world.store, MODEL).slicer
     assert slicer(champion, ["f1", "AA", 700.0, "2013-03-01T10:00:00Z"]) == ("distance=700.0",)
 
 

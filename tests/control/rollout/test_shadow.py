@@ -27,7 +27,8 @@ from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import prediction_files, shadow_files
+from holdfast.store.telemetry import collected_files
+from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
 from tests.support.serving_world import MODEL, Served, World, row
 
 Start = Callable[..., Served]
@@ -143,7 +144,7 @@ def test_a_good_version_passes_on_to_its_canary(world: World, serve: Start) -> N
         if asked == 35:
             loop.round()
             assert loop.row.state is State.SHADOWING
-    served.wait(lambda status: status["shadow_copies"] == 70)
+    served.wait(lambda status: status["shadow_requests"] == 70)
     time.sleep(0.1)
     loop.round()
     assert loop.row.state is State.CANARY
@@ -166,13 +167,13 @@ def test_a_server_that_is_killed_loses_copies_and_doubles_none(world: World, ser
         for _ in range(40):
             served.infer(unit=f"u{asked}")
             asked += 1
-        served.wait(lambda status: status["shadow_copies"] >= 20)
+        served.wait(lambda status: status["shadow_requests"] >= 20)
         served.stop(signal.SIGKILL)
         loop.round()
         served = serve()
         served.wait(lambda status: status["shadow"] is not None)
     served.infer(unit="last")
-    served.wait(lambda status: status["shadow_copies"] == 1)
+    served.wait(lambda status: status["shadow_requests"] == 1)
     time.sleep(0.1)
     loop.round()
     pairs = loop.shadow()["shadow.errors"].challenger_units
@@ -238,7 +239,9 @@ def bring_home(loop: Loop) -> None:
 
 def everything_once(store: Store, rows: int) -> None:
     """Every row is in one file, every file is what was acknowledged, and none is an orphan."""
-    named = shadow_files.files(store)
+    with store.ledger.read() as connection:
+        named = collected_files.files(connection, SHADOWS)
+        predictions = collected_files.files(connection, PREDICTIONS)
     ids = [each for file in named for each in parquet.read(store.root / file.path)["prediction"].to_list()]
     assert len(ids) == len(set(ids)) == rows
     orphans.sweep(store)
@@ -246,4 +249,4 @@ def everything_once(store: Store, rows: int) -> None:
         for expected in file_checks.expected_files(connection):
             assert file_checks.troubles(store.root, expected) == []
     on_disk = {path.name for path in (store.root / "rows").glob("*.parquet")}
-    assert on_disk == {Path(file.path).name for file in (*named, *prediction_files.files(store))}
+    assert on_disk == {Path(file.path).name for file in (*named, *predictions)}

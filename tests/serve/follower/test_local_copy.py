@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.follower.local_copy import Kept, KeptValue, KeptVersion, LocalCopy
+from holdfast.serve.follower.local_copy import LocalCopy, LocalFeature, LocalState, LocalVersion
 
 FILES = {sha256_hex(data): data for data in (b"one", b"two")}
 ONE, TWO = FILES
 
 
-def kept(plan: int, digest: str) -> Kept:
-    return Kept(TrafficPlan("m", plan, "v", None, 0, None, None, None), {"v": KeptVersion(digest, 1, 2)}, 0)
+def kept(plan: int, digest: str) -> LocalState:
+    return LocalState(
+        TrafficPlan("m", plan, "v", None, 0, None, None, None), {"v": LocalVersion(digest, 1, 2)}, 0
+    )
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_one_writes_at_a_time(copy: LocalCopy) -> None:
 
 
 def test_values_of_an_older_table_version_do_not_replace_newer_ones(copy: LocalCopy) -> None:
-    new, old = KeptValue("a", "EWR", 2, 2.0), KeptValue("a", "EWR", 1, 1.0)
+    new, old = LocalFeature("a", "EWR", 2, 2.0), LocalFeature("a", "EWR", 1, 1.0)
     assert copy.save_online([new], 5)
     assert copy.save_online([old], 4)
     assert copy.load_online() == [new]

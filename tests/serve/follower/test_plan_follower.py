@@ -17,7 +17,7 @@ from sqlalchemy import insert, text
 
 from holdfast.serve import operator_log
 from holdfast.serve.follower import local_copy_writer, plan_follower
-from holdfast.serve.follower.local_copy import Kept, LocalCopy
+from holdfast.serve.follower.local_copy import LocalCopy, LocalState
 from holdfast.serve.inference.data_plane import Plane
 from holdfast.settings import Settings
 from holdfast.store.db import schema
@@ -53,8 +53,8 @@ def test_only_the_champion_is_mandatory(world: World, serve: Start) -> None:
         world.blob(kind).write_bytes(b"not an ONNX file")
     plan = world.plan("half", "above", 1_000_000, previous="delay", fallback="tenth")
     served.wait_for_plan(plan)
-    status = served.wait(lambda status: len(status["left_out"]) == 3)
-    assert set(status["left_out"]) == {world.names[kind] for kind in missing}
+    status = served.wait(lambda status: len(status["unavailable"]) == 3)
+    assert set(status["unavailable"]) == {world.names[kind] for kind in missing}
     assert (status["challenger"], status["share_ppm"], status["fallback"]) == (None, 0, None)
     assert metric(served, "holdfast_versions_unavailable") == 3
     assert metric(served, "holdfast_traffic_plans_rejected") == 0
@@ -65,7 +65,7 @@ def test_only_the_champion_is_mandatory(world: World, serve: Start) -> None:
     for kind, data in missing.items():
         world.blob(kind).write_bytes(data)
     served.wait_for_plan(plan)
-    status = served.wait(lambda status: not status["left_out"])
+    status = served.wait(lambda status: not status["unavailable"])
     assert (status["plan"], status["challenger"]) == (plan, world.names["above"])
     assert served.infer(unit="u")[1]["model_version"] == world.names["above"]
 
@@ -78,11 +78,13 @@ def test_a_full_standard_error_does_not_end_following(world: World, serve: Start
         served = serve(stderr=full)
         world.blob("tenth").write_bytes(b"x")
         world.plan("tenth")
-        served.wait(lambda status: bool(status["refused"]))
+        served.wait(lambda status: bool(status["plan_error"]))
         latest = world.plan("half")
         served.wait_for_plan(latest)
         assert metric(served, "holdfast_plan_follower_up") == 1
-        assert served.wait(lambda status: status["following"])["ledger_read_us"] > START.timestamp() * US
+        assert (
+            served.wait(lambda status: status["plan_follower_up"])["ledger_read_us"] > START.timestamp() * US
+        )
         # What cannot be written must not break the end of the process either.
         assert served.infer()[0] == 200
 
@@ -126,42 +128,47 @@ def test_a_value_that_is_no_number_holds_back_no_plan(world: World, serve: Start
     served.wait_for_plan(world.plan("half"))
     assert served.infer()[1]["model_version"] == world.names["half"]
     served.wait_for_plan(world.plan("delay"))
-    assert "online_features" in served.wait(lambda status: bool(status["online_trouble"]))["online_trouble"]
+    assert (
+        "online_features"
+        in served.wait(lambda status: bool(status["online_features_error"]))["online_features_error"]
+    )
 
 
 @pytest.fixture
-def follower(world: World, settings: Settings, tmp_path: Path) -> plan_follower.Follower:
+def follower(world: World, settings: Settings, tmp_path: Path) -> plan_follower.PlanFollower:
     plane = Plane(MODEL, LogWriter(tmp_path / "log", "s1", MODEL), lambda: time.time_ns() // 1000)
     server = Server("s1", MODEL, "http://x", tmp_path / "log", 1)
-    return plan_follower.Follower(plane, settings, server, lambda: time.time_ns() // 1000, poll_seconds=0.02)
+    return plan_follower.PlanFollower(
+        plane, settings, server, lambda: time.time_ns() // 1000, poll_seconds=0.02
+    )
 
 
 def test_a_server_is_announced_when_it_listens_and_not_before(
-    world: World, follower: plan_follower.Follower
+    world: World, follower: plan_follower.PlanFollower
 ) -> None:
     follower.start()
     assert follower.first_read.wait(10)
     time.sleep(0.1)
     assert servers.registered(world.store) == ()
-    follower.listening()
+    follower.announce()
     eventually(lambda: len(servers.registered(world.store)) == 1)
     follower.stop()
 
 
 def test_a_disk_that_hangs_is_in_no_plans_way(
-    world: World, follower: plan_follower.Follower, monkeypatch: pytest.MonkeyPatch
+    world: World, follower: plan_follower.PlanFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R117: a roll-back is followed while the plan before it is still being written."""
     disk_answers, saved, save = threading.Event(), list[str](), LocalCopy.save
 
     def follows(kind: str) -> bool:
-        plan = follower.swap.plan
+        plan = follower.switch.plan
         return plan is not None and plan.champion == world.names[kind]
 
-    def slowly(copy: LocalCopy, kept: Kept, fetch: Callable[[str], bytes]) -> bool:
+    def slowly(copy: LocalCopy, state: LocalState, fetch: Callable[[str], bytes]) -> bool:
         assert disk_answers.wait(30)
-        saved.append(kept.plan.champion)
-        return save(copy, kept, fetch)
+        saved.append(state.plan.champion)
+        return save(copy, state, fetch)
 
     monkeypatch.setattr(LocalCopy, "save", slowly)
     world.version("half")
@@ -173,25 +180,25 @@ def test_a_disk_that_hangs_is_in_no_plans_way(
         world.plan(kind)
         eventually(partial(follows, kind))
     assert saved == []
-    assert not follower.keeper.has_kept
+    assert not follower.copy_writer.is_idle
     disk_answers.set()
-    eventually(lambda: follower.keeper.has_kept)
+    eventually(lambda: follower.copy_writer.is_idle)
     assert saved[-1] == world.names["tenth"]
     follower.stop()
 
 
 def test_a_copy_that_could_not_be_saved_is_saved_later(
-    world: World, follower: plan_follower.Follower, monkeypatch: pytest.MonkeyPatch
+    world: World, follower: plan_follower.PlanFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """D7: a full disk at the moment of a new plan must not leave the next start with the old one."""
-    monkeypatch.setattr(local_copy_writer, "TROUBLE_SECONDS", 0.05)
+    monkeypatch.setattr(local_copy_writer, "ERROR_SECONDS", 0.05)
     copy = world.root / "serve"
     copy.write_text("in the way of the directory", encoding="utf-8")
     world.version("half")
     world.plan("half")
     follower.start()
-    eventually(lambda: bool(follower.keeper.trouble))
+    eventually(lambda: bool(follower.copy_writer.error))
     copy.unlink()
     eventually((copy / MODEL / "plan.json").exists)
-    eventually(lambda: not follower.keeper.trouble)
+    eventually(lambda: not follower.copy_writer.error)
     follower.stop()

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from holdfast.contract import Contract, Number
-from holdfast.control.collect.log_context import Reading, Watched
-from holdfast.control.collect.log_summary import tally
+from holdfast.control.collect.log_context import Baking, LogContext
+from holdfast.control.collect.log_summary import summarise
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.inference.active_plan import Serving
 from holdfast.serve.inference.data_plane import Call, Plane
@@ -166,7 +166,7 @@ def test_a_request_that_names_a_version_is_never_held_against_the_champion(
         ("old", "fallback", "contract"),
         ("new", "champion", "ok"),
     ]
-    watched = tally(records, Reading(watched=Watched(3, "new", 0)))
+    watched = summarise(records, LogContext(baking=Baking(3, "new", 0)))
     assert [[each.failed for each in window.requests] for window in watched.windows] == [[False]]
 
 

@@ -1,7 +1,6 @@
-"""What the servers did, brought home: their logs collected, their labels joined.
+"""Collect the servers' prediction logs and join their labels.
 
-Level-triggered: what is left to do is read from the logs and the ledger each time, so a round may be killed
-anywhere.
+Level-triggered: each round reads from the logs and the ledger what is left to do, so it may be killed anywhere.
 """
 
 from __future__ import annotations
@@ -9,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from holdfast.control.collect.log_context import Reading, reading_of
-from holdfast.control.collect.log_summary import Tally, tally
+from holdfast.control.collect.commit import Stretch, commit_join, commit_stretch
+from holdfast.control.collect.log_context import LogContext, read_context
+from holdfast.control.collect.log_summary import LogSummary, summarise
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Waiting, parse_id
 from holdfast.store import Store
@@ -20,55 +20,53 @@ from holdfast.store.durability.failpoints import fault_point
 from holdfast.store.files.staging import staged
 from holdfast.store.serving import log_directory, prediction_log, servers
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import labels, log_collection, log_positions, prediction_files, shadow_files
-from holdfast.store.telemetry.log_collection import Stretch
+from holdfast.store.telemetry import collected_files, labels, log_positions
+from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
 from holdfast.store.telemetry.log_positions import Position
 
-KEPT_LOG_BYTES: Final = 1024**3
-"""How much of what was collected stays in each server's log directory, for a person who wants to look."""
+RETAINED_LOG_BYTES: Final = 1024**3
+"""How much of the collected log stays in each server's directory, for the operator to look at."""
 
-STRETCHES_AT_ONCE: Final = 4
-"""How many stretches of each server's log one round collects: what else the loop does must not wait for a backlog."""
+MAX_STRETCHES: Final = 4
+"""How many parts of each server's log one round collects: the loop's other work must not wait for a backlog."""
 
-LABELS_AT_ONCE: Final = 20_000
+MAX_LABELS: Final = 20_000
 """How many labels one transaction joins."""
 
-JOINS_AT_ONCE: Final = 4
-"""After how many transactions that settled something a round leaves the rest to the next."""
+MAX_JOINS: Final = 4
+"""How many transactions that settle labels one round makes."""
 
 
 def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
-    """Read what the servers of `model` have logged since the last time; the number of records.
+    """Collect what the servers of `model` have logged since the last round; return the number of records.
 
-    A segment that is damaged is told once in an event; what lies before the damage is kept, the file is left as
-    it is, and the others go on. Raises `ConflictError`
-    HF304 when `lease` has gone to another loop, or another has collected the same stretch: it is then not
-    counted again.
+    A damaged segment is one event: the records before the damage are collected, the file stays as it is, and the other
+    segments go on. Raises `ConflictError` HF304 when another loop has the lease or has collected the same part, which is
+    then not counted again.
     """
-    reading = reading_of(store, model)
+    context = read_context(store, model)
     found = servers.registered(store, model)
-    return sum(_collect_server(store, server, reading, lease, now_us) for server in found)
+    return sum(_collect_server(store, server, context, lease, now_us) for server in found)
 
 
 def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
-    """Join the labels that wait with their answers; how many were settled, joined or given up.
+    """Join waiting labels with their predictions; return how many were settled, joined or deleted.
 
-    A label whose answer was not collected yet goes on waiting, and so does one whose answer lies in a file that
-    is damaged, which is told once in an event. One that can have no answer is told in an
-    event and removed. Raises `ConflictError` HF304 when `lease` has gone to another loop.
+    A label waits until its prediction is collected, or until the damaged file that may hold it is back. A label that can have
+    no prediction is deleted; an event names it. Raises `ConflictError` HF304 when another loop has the lease.
     """
     others = {each.server for each in servers.registered(store) if each.model != model}
     done = joins = 0
     last = ""
-    while joins < JOINS_AT_ONCE:
+    while joins < MAX_JOINS:
         with store.ledger.read() as connection:
-            waiting = labels.waiting(connection, after=last, limit=LABELS_AT_ONCE)
+            waiting = labels.waiting(connection, after=last, limit=MAX_LABELS)
         if not waiting:
             return done
         last = waiting[-1].prediction_id
         ours = [label for label in waiting if not others or _server(label.prediction_id) not in others]
         if ours:
-            settled = log_collection.join(store, lease, ours, now_us=now_us)
+            settled = commit_join(store, lease, ours, now_us=now_us)
             many = sum(1 for each in settled if not isinstance(each, Waiting))
             done += many
             joins += many > 0
@@ -80,7 +78,7 @@ def _server(prediction: str) -> str:
     return "" if place is None else place.server
 
 
-def _collect_server(store: Store, server: Server, reading: Reading, lease: Lease, now_us: int) -> int:
+def _collect_server(store: Store, server: Server, context: LogContext, lease: Lease, now_us: int) -> int:
     listed = log_directory.segments(server.log_directory)
     known = log_positions.positions(store, server.server)
     records = stretches = 0
@@ -88,12 +86,12 @@ def _collect_server(store: Store, server: Server, reading: Reading, lease: Lease
     for number, path in listed:
         position = known.get(number, Position(server.server, number, 0))
         try:
-            while stretches < STRETCHES_AT_ONCE and position.collected_bytes != path.stat().st_size:
+            while stretches < MAX_STRETCHES and position.collected_bytes != path.stat().st_size:
                 found, end = prediction_log.read(path, position.collected_bytes)
                 if end == position.collected_bytes:
                     break
-                counted = tally(found, reading)
-                _keep(store, server, position, counted, end, lease, now_us)
+                summary = summarise(found, context)
+                _store(store, server, position, summary, end, lease, now_us)
                 records += len(found)
                 stretches += 1
                 position = Position(position.server, position.segment, end)
@@ -106,36 +104,28 @@ def _collect_server(store: Store, server: Server, reading: Reading, lease: Lease
                 explanation=str(error),
             )
             continue
-        if stretches >= STRETCHES_AT_ONCE:
+        if stretches >= MAX_STRETCHES:
             break
         if number != listed[-1][0]:
             finished.append(path)
-    log_positions.retire(finished, keep_bytes=KEPT_LOG_BYTES)
+    log_positions.retire(finished, keep_bytes=RETAINED_LOG_BYTES)
     return records
 
 
-def _keep(
-    store: Store, server: Server, position: Position, counted: Tally, end: int, lease: Lease, now_us: int
+def _store(
+    store: Store, server: Server, position: Position, summary: LogSummary, end: int, lease: Lease, now_us: int
 ) -> None:
+    segment = position.segment
     with staged(store.root) as stage:
-        file = None
-        if not counted.answers.is_empty():
-            file = prediction_files.write(
-                stage,
-                counted.answers,
-                model=server.model,
-                server=server.server,
-                segment=position.segment,
-                numbers=counted.numbers,
-            )
-        shadow_file = None
-        if not counted.copies.is_empty():
-            shadow_file = shadow_files.write(
-                stage,
-                counted.copies,
-                model=server.model,
-                server=server.server,
-                segment=position.segment,
+        file = shadow_file = None
+        if not summary.rows.is_empty():
+            file = collected_files.write(
+                stage, PREDICTIONS, summary.rows,
+                model=server.model, server=server.server, segment=segment, numbers=summary.numbers,
+            )  # fmt: skip
+        if not summary.shadow_rows.is_empty():
+            shadow_file = collected_files.write(
+                stage, SHADOWS, summary.shadow_rows, model=server.model, server=server.server, segment=segment
             )
         if file is not None or shadow_file is not None:
             stage.seal()
@@ -144,13 +134,13 @@ def _keep(
             model=server.model,
             position=position,
             end_bytes=end,
-            predictions=counted.predictions,
+            predictions=summary.predictions,
             file=file,
-            usage=counted.usage,
-            windows=counted.windows,
-            feedback=counted.feedback,
+            usage=summary.usage,
+            windows=summary.windows,
+            feedback=summary.feedback,
             shadow_file=shadow_file,
-            pairs=counted.pairs,
-            shadowed=tuple(shadow_files.pairs_of(counted.copies)),
+            pair_windows=summary.pair_windows,
+            pairs=tuple(collected_files.shadow_pairs(summary.shadow_rows)),
         )
-        log_collection.keep(store, lease, stretch, now_us=now_us)
+        commit_stretch(store, lease, stretch, now_us=now_us)

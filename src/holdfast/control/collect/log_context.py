@@ -1,4 +1,4 @@
-"""How the records of a log are read for the rollouts of a model: which slices a row is in, and which promotion is watched."""
+"""The context for reading a log: the slices of the model's rollouts, and the promotion that is baking."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.train.artifact import read_metadata
 
 _LONGEST: Final = 63
-"""A longer value is cut: it is a name in a table, and not data."""
+"""A longer value is cut off: it is a name in a table, not data."""
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """A promotion that is watched: the answers of `challenger` since `since_us` (microseconds since 1970 UTC) are its
-    evidence, under whatever plan they were given."""
+class Baking:
+    """A promotion in its bake time. The predictions of `challenger` since `since_us` (microseconds since 1970 UTC) are its
+    evidence, under whatever plan they were made."""
 
     rollout_id: int
     challenger: str
@@ -33,34 +33,34 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What a stretch of a log is read for."""
+class LogContext:
+    """What the records of a log are read for."""
 
     slicer: Slicer = no_slices
-    watched: Watched | None = None
+    baking: Baking | None = None
 
 
-def reading_of(store: Store, model: str) -> Reading:
-    """What the logs of `model` are read for now."""
+def read_context(store: Store, model: str) -> LogContext:
+    """Return the context of the model's rollouts now."""
     with store.ledger.read() as connection:
         row = rollouts.under_way_in(connection, model)
         push = pushes.watched_in(connection, model)
         promoted = None if push is None else rollouts.get_in(connection, push.rollout_id)
-    watched = None
+    baking = None
     if promoted is not None:
-        watched = Watched(promoted.rollout_id, promoted.challenger, promoted.changed_at_us)
+        baking = Baking(promoted.rollout_id, promoted.challenger, promoted.changed_at_us)
     columns: tuple[str, ...] = ()
     for each in (row, promoted):
         if each is not None:
             columns = columns or _comparable(store, each)
-    return Reading(slicer_of(store, columns) if columns else no_slices, watched)
+    return LogContext(slicer_of(store, columns) if columns else no_slices, baking)
 
 
 def _comparable(store: Store, row: RolloutRow) -> tuple[str, ...]:
-    """The columns of the policy's slices that both versions have.
+    """Return the columns of the policy's slices that both versions have.
 
-    By a column that only the champion has, the challenger's good answers would be in no slice, and the requests that it
-    could not answer, which the champion answered, in one.
+    With a column of the champion alone, the challenger's good predictions would be in no slice, but its failures, which the
+    champion answers, would be in one.
     """
     columns = tuple(Canary.from_json(row.policy_json).slices)
     for version in (row.challenger, row.champion):
@@ -71,8 +71,10 @@ def _comparable(store: Store, row: RolloutRow) -> tuple[str, ...]:
 
 
 def refuse_unguarded(store: Store, policy: Canary, challenger: str, champion: str | None) -> None:
-    """Raise `InputError` HF107 where `policy` guards slices by a column that one of both versions is not asked with: the
-    guard would see nothing. A version whose file cannot be read is for others to tell."""
+    """Raise `InputError` HF107 if `policy` guards slices by a column that one of the versions lacks: it would see nothing.
+
+    A version whose file cannot be read is passed over: other checks report it.
+    """
     for version in (challenger, champion):
         known = () if version is None or not policy.slices else _known_columns(store, version)
         for name in policy.slices if known else ():
@@ -87,10 +89,10 @@ def refuse_unguarded(store: Store, policy: Canary, challenger: str, champion: st
 
 
 def slicer_of(store: Store, columns: Sequence[str]) -> Slicer:
-    """Names the slices of a row by its values in `columns`. What the version that answered does not know is left out.
+    """Return a slicer by the values in `columns`. It ignores columns that the predicting version does not have.
 
-    The inputs of a row stand in the order of the request columns of the version that answered. Rows of a version whose file
-    cannot be read are in no slice: a log must be collected all the same.
+    Logged inputs are in the order of that version's request columns. Rows of a version whose file cannot be read are in no
+    slice: the log must be collected all the same.
     """
 
     def slices(version: str, inputs: Sequence[Any]) -> tuple[str, ...]:
@@ -102,7 +104,7 @@ def slicer_of(store: Store, columns: Sequence[str]) -> Slicer:
 
 
 def _known_columns(store: Store, version: str) -> tuple[str, ...]:
-    """The request columns of a version in order; none when its file cannot be read."""
+    """Return the request columns of a version in order; none if its file cannot be read."""
     try:
         return _request_columns(store, version)
     except (IntegrityError, NotFoundError):
@@ -111,13 +113,13 @@ def _known_columns(store: Store, version: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def _request_columns(store: Store, version: str) -> tuple[str, ...]:
-    """A version never changes, so neither do its columns."""
+    # Cached without end: a version never changes.
     about = read_metadata(blobs.get(store, versions.get(store, version).digest))
     return tuple(column.name for column in Contract.from_json(about.contract_json).request_columns)
 
 
 def _value(value: object) -> str:
-    """A value as the slices of a snapshot have it."""
+    """Return `value` as text, as the slices of a snapshot have it."""
     match value:
         case None:
             return "none"

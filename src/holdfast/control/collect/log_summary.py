@@ -1,4 +1,4 @@
-"""What a stretch of a prediction log amounts to: usage, answers to keep, evidence for a rollout. Pure."""
+"""Summarise a part of a prediction log: usage, predictions to store, evidence for rollouts. Pure."""
 
 from __future__ import annotations
 
@@ -10,41 +10,48 @@ from typing import Final, assert_never
 import msgspec
 import polars as pl
 
-from holdfast.control.collect.log_context import Reading
-from holdfast.control.collect.shadow_pairs import Slicer, copies_of, no_slices, pair_windows
+from holdfast.control.collect.log_context import LogContext
+from holdfast.control.collect.shadow_pairs import PairWindow, Slicer, no_slices, pair_windows, shadow_rows
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import MINUTE_US, Arm
 from holdfast.rollout import RequestOutcome
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, Record, ShadowRecord
-from holdfast.store.telemetry.log_collection import Window
-from holdfast.store.telemetry.prediction_files import SCHEMA
-from holdfast.store.telemetry.shadow_files import PairWindow
+from holdfast.store.telemetry.collected_files import PREDICTIONS
 
 _OK: Final = "ok"
-NOTHING: Final = Reading()
-"""Read for rollouts without slices, while nothing is watched."""
+NO_CONTEXT: Final = LogContext()
+"""The context without slices and without a baking promotion."""
 _to_json: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """What one stretch of a log holds; `numbers` are the smallest and the largest record number."""
+class Window:
+    """Requests of one rollout within one minute: one window of its sequential tests."""
+
+    rollout: int
+    minute_start_us: int
+    requests: tuple[RequestOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogSummary:
+    """Contents of one part of a log; `numbers` are the smallest and the largest record number."""
 
     predictions: int
     usage: tuple[UsageRow, ...]
     windows: tuple[Window, ...]
-    answers: pl.DataFrame
+    rows: pl.DataFrame
+    """Predicted rows, in the schema of `PREDICTIONS`."""
     numbers: tuple[int, int]
     feedback: tuple[FeedbackRecord, ...]
-    copies: pl.DataFrame
-    pairs: tuple[PairWindow, ...]
+    shadow_rows: pl.DataFrame
+    pair_windows: tuple[PairWindow, ...]
 
 
-def tally(records: Iterable[Record], reading: Reading = NOTHING) -> Tally:
-    """Count one stretch of a log, read for the rollouts that `reading` names.
+def summarise(records: Iterable[Record], context: LogContext = NO_CONTEXT) -> LogSummary:
+    """Summarise one part of a log for the rollouts that `context` names.
 
-    A window is a minute at most: shares and the world may change between two minutes, and within a window the
-    tests assume that neither does.
+    A window is at most a minute: within a window the tests assume that neither shares nor the world change.
     """
     predictions: list[PredictionRecord] = []
     feedback: list[FeedbackRecord] = []
@@ -59,15 +66,15 @@ def tally(records: Iterable[Record], reading: Reading = NOTHING) -> Tally:
                 shadowed.append(record)
             case _:
                 assert_never(record)
-    return Tally(
+    return LogSummary(
         predictions=len(predictions),
         usage=_usage(predictions),
-        windows=(*_windows(predictions, reading.slicer), *_watched(predictions, reading)),
-        answers=_answers(predictions),
+        windows=(*_windows(predictions, context.slicer), *_baking_windows(predictions, context)),
+        rows=_rows(predictions),
         numbers=_numbers(predictions),
         feedback=tuple(feedback),
-        copies=copies_of(shadowed),
-        pairs=pair_windows(shadowed, predictions, reading.slicer),
+        shadow_rows=shadow_rows(shadowed),
+        pair_windows=pair_windows(shadowed, predictions, context.slicer),
     )
 
 
@@ -116,29 +123,29 @@ def _windows(predictions: Sequence[PredictionRecord], slicer: Slicer) -> tuple[W
     )
 
 
-def _watched(predictions: Sequence[PredictionRecord], reading: Reading) -> tuple[Window, ...]:
-    """What the champion answers while its promotion is watched: it is the challenger of that rollout, and alone.
+def _baking_windows(predictions: Sequence[PredictionRecord], context: LogContext) -> tuple[Window, ...]:
+    """Return the windows of the promotion that is baking: its champion is the rollout's challenger, alone.
 
-    Under its own plan no request is of a rollout, and under that of a newer one it is the champion; so its requests are
-    known by who answered, and those that it failed by whose they were.
+    After promotion the plan no longer names the rollout. A request is matched by the version that answered it or, if that
+    failed, by the version it was routed to.
     """
-    watched = reading.watched
-    if watched is None:
+    baking = context.baking
+    if baking is None:
         return ()
     requests: dict[int, list[RequestOutcome]] = defaultdict(list)
     for record in predictions:
-        since = record.at_us >= watched.since_us and record.rollout != watched.rollout_id
-        if since and record.unit and _is_of_champion(record, watched.challenger):
-            answered = _answered(record, reading.slicer)
+        since = record.at_us >= baking.since_us and record.rollout != baking.rollout_id
+        if since and record.unit and _is_of_champion(record, baking.challenger):
+            answered = _answered(record, context.slicer)
             requests[_minute(record)].append(replace(answered, arm=Arm.CHALLENGER))
     return tuple(
-        Window(watched.rollout_id, minute_start_us, tuple(found))
+        Window(baking.rollout_id, minute_start_us, tuple(found))
         for minute_start_us, found in sorted(requests.items())
     )
 
 
 def _is_of_champion(record: PredictionRecord, champion: str) -> bool:
-    """Whether the request was the champion's to answer; one that named a version of its own is nobody's evidence."""
+    """Return True if the request was routed to the champion. One that names a version itself is no evidence."""
     if record.challenger_failed or record.arm == Arm.CHALLENGER:
         return False
     return record.version == champion or record.result == "champion_failed"
@@ -157,7 +164,7 @@ def _answered(record: PredictionRecord, slicer: Slicer) -> RequestOutcome:
     )
 
 
-def _answers(predictions: Sequence[PredictionRecord]) -> pl.DataFrame:
+def _rows(predictions: Sequence[PredictionRecord]) -> pl.DataFrame:
     rows = [
         (
             f"{record.id}/{row}",
@@ -174,7 +181,7 @@ def _answers(predictions: Sequence[PredictionRecord]) -> pl.DataFrame:
         for record in predictions
         for row, (probability, inputs) in enumerate(zip(record.probabilities, record.inputs, strict=False))
     ]
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=PREDICTIONS.schema, orient="row")
 
 
 def _numbers(predictions: Sequence[PredictionRecord]) -> tuple[int, int]:

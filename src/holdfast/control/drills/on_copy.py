@@ -80,7 +80,7 @@ def dead_database(place: Place, _drill: int) -> Found:
             )
             _destroy(home / "root")
             began = time.monotonic()
-            noticed = child.wait(lambda status: bool(status["trouble"]), NOTICE_SECONDS)
+            noticed = child.wait(lambda status: bool(status["ledger_error"]), NOTICE_SECONDS)
             failed = child.failed(REQUESTS)
         for left in (home / "root").glob("ledger.db*"):
             left.unlink()
@@ -92,7 +92,7 @@ def dead_database(place: Place, _drill: int) -> Found:
         "requests": 2 * REQUESTS,
         "failed": failed,
         "failed_after_restart": failed_again,
-        "trouble": noticed["trouble"],
+        "trouble": noticed["ledger_error"],
         "plan": plan.plan_id,
     }
     words = f"{failed} of {REQUESTS} requests failed without the ledger, {failed_again} of {REQUESTS} after kill -9"

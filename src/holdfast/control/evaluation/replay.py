@@ -319,9 +319,10 @@ def _pair(each: _Asked, slicer: Slicer) -> Pair:
 
 def _labelled(store: Store, asked: Sequence[_Asked]) -> list[LabelledPair]:
     answered = [each for each in asked if each.result == OK]
-    known = outcomes.labels_of(
-        store, [f"{each.request.id}/{row}" for each in answered for row in range(len(each.answers))]
-    )
+    with store.ledger.read() as connection:
+        known = outcomes.labels_of(
+            connection, [f"{each.request.id}/{row}" for each in answered for row in range(len(each.answers))]
+        )
     return [
         LabelledPair(each.request.unit, score(ours, label), score(theirs, label))
         for each in answered

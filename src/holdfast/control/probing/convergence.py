@@ -106,7 +106,7 @@ def configured(plan: int, configuration: str, version: str) -> Seen:
     obeys = under(plan, version)
 
     def seen(client: ServerClient) -> str | None:
-        return obeys(client) if client.status().get("configuration") == configuration else None
+        return obeys(client) if client.status().get("serving_config") == configuration else None
 
     return seen
 
@@ -121,7 +121,7 @@ def as_binary(plan: int, binary: str, version: str) -> Seen:
     obeys = under(plan, version)
 
     def seen(client: ServerClient) -> str | None:
-        return obeys(client) if client.status().get("binary") == binary else None
+        return obeys(client) if client.status().get("runtime") == binary else None
 
     return seen
 
@@ -135,7 +135,7 @@ def without(version: str, directory: Path) -> Seen:
 
     def seen(client: ServerClient) -> str | None:
         status = client.status()
-        held = status.get("held")
+        held = status.get("last_resort")
         if isinstance(held, dict) and version in held:
             raise HeldError(str(held[version]))
         standing = status.get("aborts")

@@ -112,8 +112,8 @@ def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
         # Between two plans it cannot be told under which of them the answer was given.
         after if before == after else None,
         answered if isinstance(answered, str) else None,
-        serving_config=_text(status, "configuration"),
-        runtime=_text(status, "binary"),
+        serving_config=_text(status, "serving_config"),
+        runtime=_text(status, "runtime"),
     )
 
 

@@ -1,6 +1,6 @@
-"""Looks for aborts: a thread that never touches the ledger, so that no ledger can keep a roll-back from the traffic (P7).
+"""Follow the abort file in a thread that never touches the ledger, so that no ledger can delay a rollback (P7).
 
-It looks at one file with stat(2) fifty times a second. What it finds is obeyed at once, from versions that are warm already.
+It calls stat(2) on one file fifty times a second. Aborts apply at once, with versions that are loaded already.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from holdfast.store.serving import aborts
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 0.02
-"""How often the file is looked for."""
+"""How often the file is looked at."""
 RESERVE_SECONDS: Final = 0.5
-"""How often the room for the next abort is made sure of."""
+"""How often the disk space for the next abort is checked."""
 
 
 class AbortFollower:
@@ -30,51 +30,51 @@ class AbortFollower:
     Parameters
     ----------
     directory
-        Where servers and commands of this machine keep them.
-    obey
-        Is told the aborts that stand, whenever they change.
+        Holds the abort file, which servers and commands of this machine share.
+    apply
+        Called with the aborts that stand, whenever they change.
     """
 
-    def __init__(self, directory: Path, obey: Callable[[Iterable[Abort]], None]) -> None:
-        self.trouble = ""
-        """Why the file cannot be obeyed."""
-        self.reserve_trouble = ""
-        """Why no room is kept for an abort on a disk that gets full."""
-        self.directory = directory
-        self._obey = obey
+    def __init__(self, directory: Path, apply: Callable[[Iterable[Abort]], None]) -> None:
+        self.error = ""
+        """Why the file cannot be read."""
+        self.reserve_error = ""
+        """Why no disk space is reserved for an abort."""
+        self._directory = directory
+        self._apply = apply
         self._seen: aborts.Stamp | None = None
         self._reserve_at = 0.0
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._forever, name="aborts", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="aborts", daemon=True)
 
     @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
+    def is_alive(self) -> bool:
+        """Return True while the thread runs."""
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Look once, now, and go on in a thread."""
+        """Look once now, then in a thread."""
         self.look()
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no longer."""
+        """Stop the thread."""
         self._stopping.set()
 
     def look(self) -> None:
-        """Obey what stands in the file, when it is not what was last seen there."""
+        """Apply the aborts of the file if it changed."""
         try:
-            stamp = aborts.stamp(self.directory)
+            stamp = aborts.stamp(self._directory)
             if stamp == self._seen:
                 return
-            self._obey(aborts.load(self.directory))
+            self._apply(aborts.load(self._directory))
             self._seen = stamp
         except (HoldfastError, OSError) as error:
-            self._in_trouble(str(error))
+            self._report(str(error))
         else:
-            self.trouble = ""
+            self.error = ""
 
-    def _forever(self) -> None:
+    def _run(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):
             self.look()
             if time.monotonic() >= self._reserve_at:
@@ -83,16 +83,16 @@ class AbortFollower:
     def _reserve(self) -> None:
         self._reserve_at = time.monotonic() + RESERVE_SECONDS
         try:
-            aborts.reserve(self.directory)
+            aborts.reserve(self._directory)
         except OSError as error:
-            # The next round tries again; an abort may still find the room that it needs.
-            if str(error) != self.reserve_trouble:
+            # The next round tries again; an abort may still find the space that it needs.
+            if str(error) != self.reserve_error:
                 _log.warning("reserving disk space for an abort failed: %s", error)
-            self.reserve_trouble = str(error)
+            self.reserve_error = str(error)
         else:
-            self.reserve_trouble = ""
+            self.reserve_error = ""
 
-    def _in_trouble(self, what: str) -> None:
-        if what != self.trouble:
+    def _report(self, what: str) -> None:
+        if what != self.error:
             _log.error("abort file cannot be followed: %s", what)
-        self.trouble = what
+        self.error = what

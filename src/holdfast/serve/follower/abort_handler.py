@@ -1,75 +1,121 @@
-"""An abort that this server is asked for: kept on its disk, and obeyed before the answer goes out."""
+"""Abort a version on this server: on its disk and out of its traffic before the response goes out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from holdfast.errors import NotFoundError, RefusedError, UnavailableError
 from holdfast.records import TrafficPlan
-from holdfast.rollout.model.abort import Abort, UnderWay, is_repeated, target
-from holdfast.serve.follower.abort_follower import AbortFollower
-from holdfast.serve.follower.plan_switch import Swap
+from holdfast.rollout.model.abort import Abort, is_repeated, target
+from holdfast.rollout.model.state_machine import RESTING, State
+from holdfast.serve.follower.plan_switch import PlanSwitch
 from holdfast.serve.inference.data_plane import Plane
+from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
+from holdfast.store.rollout import rollouts
 from holdfast.store.serving import aborts
 
 
-def give(
-    plane: Plane,
-    swap: Swap,
-    follower: AbortFollower,
-    under_way: UnderWay | None,
-    rollout: int,
-    wanted: tuple[str | None, str, str],
-    clock_us: Callable[[], int],
-) -> dict[str, object]:
-    """Let the version of `wanted` (version or None, reason, actor) answer no more; which one, and who answers now.
+class AbortHandler:
+    """Takes aborts for one server, and ends those that the ledger has caught up with.
 
-    Raises `UnavailableError` HF503 when no version is loaded, `NotFoundError` HF303 for a version without traffic here,
-    `RefusedError` HF404 when nobody can answer in its place, or when none is named and that would be the champion a moment
-    after another version was taken back: then nothing changes.
+    Parameters
+    ----------
+    plane, switch
+        The data plane and the switch that sets its active plan.
+    directory
+        Holds the abort file, which servers and commands of this machine share.
+    clock_us
+        Microseconds since 1970 UTC.
     """
-    version, reason, actor = wanted
-    plan = swap.plan
-    if plan is None:
-        raise UnavailableError("HF503", "no version is loaded yet")
-    known = {*plan.versions(), *([under_way.challenger] if under_way else [])}
-    version = name_lookup.meant(version, known) if version else _target(plan, swap, under_way, clock_us())
-    if version not in known:
-        raise NotFoundError("HF303", f"{version[:64]!r} has no traffic here")
-    abort = Abort(version, plan.plan_id, max(rollout, plan.rollout_id or 0), reason, actor, clock_us())
-    durable = True
-    try:
-        abort = aborts.add(follower.directory, abort)
-    except UnavailableError:
-        durable = False  # the traffic goes back all the same; a restart would not know of it, and the answer says so
-    swap.obey([*swap.aborts.values(), abort])
-    if why := swap.held.get(version):
-        aborts.remove(follower.directory, [abort])
-        swap.obey(each for each in swap.aborts.values() if each != abort)
-        raise RefusedError("HF404", f"{version} cannot be done without: {why}")
-    serving = plane.serving
-    return {
-        "version": version,
-        "answers": None if serving is None else serving.intended,
-        "rollout": abort.rollout_id,
-        "durable": durable,
-    }
 
+    def __init__(
+        self, plane: Plane, switch: PlanSwitch, directory: Path, clock_us: Callable[[], int]
+    ) -> None:
+        self._plane = plane
+        self._switch = switch
+        self._directory = directory
+        self._clock_us = clock_us
 
-def _target(plan: TrafficPlan, swap: Swap, under_way: UnderWay | None, now_us: int) -> str:
-    """Whom an abort that names nobody is about."""
-    version = target(plan, under_way)
-    deployed_us = swap.deployed_us.get(version, 0)
-    if version not in swap.aborts and is_repeated(
-        version,
-        plan,
-        under_way,
-        deployed_us=deployed_us,
-        rolled_back_us=swap.rolled_back_us,
-        now_us=now_us,
-    ):
-        raise RefusedError(
-            "HF404", f"traffic has just gone back to {version}: it is not taken back unless it is named"
-        )
-    return version
+    def abort(self, version: str | None, reason: str, actor: str) -> dict[str, object]:
+        """Take traffic from `version`, by default from the version that is being rolled out.
+
+        Returns
+        -------
+        The aborted version, the version that serves now, the newest known rollout, and whether the abort is on disk.
+
+        Raises
+        ------
+        UnavailableError
+            HF503 when no version is loaded.
+        NotFoundError
+            HF303 for a version without traffic here.
+        RefusedError
+            HF404 when no other version can serve; or when no version is named and the target would be the champion to which
+            traffic has just been rolled back. Then nothing changes.
+        """
+        switch = self._switch
+        plan, under_way = switch.plan, switch.facts.under_way
+        if plan is None:
+            raise UnavailableError("HF503", "no version is loaded yet")
+        known = {*plan.versions(), *([under_way.challenger] if under_way else [])}
+        version = name_lookup.meant(version, known) if version else self._target(plan)
+        if version not in known:
+            raise NotFoundError("HF303", f"{version[:64]!r} has no traffic here")
+        rollout = max(switch.newest_rollout, plan.rollout_id or 0)
+        abort = Abort(version, plan.plan_id, rollout, reason, actor, self._clock_us())
+        durable = True
+        try:
+            abort = aborts.add(self._directory, abort)
+        except UnavailableError:
+            durable = False  # traffic is rolled back all the same; a restart would not know, and the response says so
+        switch.apply_aborts([*switch.aborts.values(), abort])
+        if why := switch.last_resort.get(version):
+            aborts.remove(self._directory, [abort])
+            switch.apply_aborts(each for each in switch.aborts.values() if each != abort)
+            raise RefusedError("HF404", f"{version} cannot be aborted: {why}")
+        active = self._plane.serving
+        return {
+            "version": version,
+            "serves": None if active is None else active.intended,
+            "rollout": abort.rollout_id,
+            "durable": durable,
+        }
+
+    def end_settled(self, store: Store, newest: TrafficPlan) -> None:
+        """End the aborts that the ledger agrees with, and those of versions that were pushed again.
+
+        Does nothing until this server serves `newest`, the ledger's newest plan.
+        """
+        switch = self._switch
+        if not switch.aborts or switch.plan is None or newest.plan_id != switch.plan.plan_id:
+            return
+        runs = rollouts.of_model(store, self._plane.model)
+        ended = []
+        for abort in switch.aborts.values():
+            last = next((row for row in runs if row.challenger == abort.version), None)
+            is_pushed_again = last is not None and last.rollout_id > abort.rollout_id
+            is_at_rest = last is None or last.state in {*RESTING, State.ROLLING_BACK}
+            if is_pushed_again or (is_at_rest and abort.version not in newest.versions()):
+                ended.append(abort)
+        if ended:
+            aborts.remove(self._directory, ended)
+            switch.end_aborts(ended)
+
+    def _target(self, plan: TrafficPlan) -> str:
+        """Return the version that an abort without a name is about."""
+        switch = self._switch
+        version = target(plan, switch.facts.under_way)
+        if version not in switch.aborts and is_repeated(
+            version,
+            plan,
+            switch.facts.under_way,
+            deployed_us=switch.deployed_us.get(version, 0),
+            rolled_back_us=switch.rolled_back_us,
+            now_us=self._clock_us(),
+        ):
+            raise RefusedError(
+                "HF404", f"traffic was rolled back to {version} just now: name it to abort it as well"
+            )
+        return version

@@ -1,4 +1,4 @@
-"""With which limits this server runs: those that its model's plans ask for, followed without a restart."""
+"""Follow the serving config that the model's plans name, without a restart."""
 
 from __future__ import annotations
 
@@ -13,41 +13,42 @@ from holdfast.store.models import serving_configs
 _log = logging.getLogger(__name__)
 
 
-class Configured:
-    """Follows the configuration of one model; until a plan names one, the server keeps what it was started with."""
+class ConfigFollower:
+    """Follows the serving config of one model. Until a plan names one, the server has the limits it was started with."""
 
     def __init__(self, model: str) -> None:
         self.limits: ConnectionLimits | None = None
-        """What a plan asked for; None while none did."""
-        self.trouble = ""
+        """The limits that a plan names; None if none does."""
+        self.error = ""
+        """Why the newest serving config is not used."""
         self._model = model
         self._apply: Callable[[ConnectionLimits], None] | None = None
 
-    def use(self, apply: Callable[[ConnectionLimits], None]) -> None:
-        """Call `apply` with each new configuration, on the follower's thread, from now on."""
+    def on_change(self, apply: Callable[[ConnectionLimits], None]) -> None:
+        """Call `apply` with each new serving config from now on, on the follower's thread."""
         self._apply = apply
 
     def start_from_copy(self, document: str) -> None:
-        """Run with what the last run kept."""
+        """Use the serving config of the local copy."""
         if document:
-            self._take(document)
+            self._use(document)
 
     def follow(self, store: Store) -> None:
-        """Run with what the newest plan that names a configuration asks for. What cannot be read changes nothing."""
+        """Use the serving config of the newest plan that names one. One that cannot be read changes nothing."""
         with store.ledger.read() as connection:
             spells = serving_configs.in_force(connection, self._model)
             document = serving_configs.document(connection, spells[0][1]) if spells else ""
         if document and (self.limits is None or document != self.limits.to_json()):
-            self._take(document)
+            self._use(document)
 
-    def _take(self, document: str) -> None:
+    def _use(self, document: str) -> None:
         try:
             limits = ConnectionLimits.from_json(document)
         except HoldfastError as error:
-            if str(error) != self.trouble:
+            if str(error) != self.error:
                 _log.error("serving config rejected: %s", error)
-            self.trouble = str(error)
+            self.error = str(error)
             return
         if self._apply is not None:
             self._apply(limits)
-        self.limits, self.trouble = limits, ""
+        self.limits, self.error = limits, ""

@@ -1,7 +1,7 @@
-"""What a server needs to begin without the ledger: the plan, its versions and the online values, verified, on its own disk.
+"""The local copy: what a server needs to start without the ledger. The plan, its versions and the online features, verified.
 
 `<directory>/plan.json` names the files by their SHA-256 and carries its own; it is replaced in one step after they are
-durable, so whatever moment a process dies at, the directory holds one whole plan.
+durable. Whenever a process dies, the directory holds one complete plan.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ _ONLINE: Final = "online.msgpack"
 _LOCK: Final = "lock"
 
 
-class KeptVersion(msgspec.Struct, frozen=True):
-    """A version's file and what is told about it."""
+class LocalVersion(msgspec.Struct, frozen=True):
+    """A version's file and its timestamps."""
 
     digest: str
     created_at_us: int
     deployed_us: int
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """A plan with those of its versions that were warm, and when traffic last returned to a champion (0: never).
+class LocalState(msgspec.Struct, frozen=True):
+    """A plan with its loaded versions, and when traffic was last rolled back (0: never).
 
-    `tainted` are the model's tainted versions, `under_way` is its rollout that had not ended, `rollout` the newest number
-    of a rollout that was seen (0: none): what a roll-back without the ledger must know. `configuration` is the document of
-    what the server ran with, empty when no plan ever asked for one.
+    A rollback without the ledger needs `tainted`, the model's tainted versions, `under_way`, its rollout that has not ended,
+    and `rollout_id`, the newest number of a rollout (0: none). `serving_config` is the document that the server runs with;
+    empty if no plan ever named one.
     """
 
     plan: TrafficPlan
-    versions: dict[str, KeptVersion]
+    versions: dict[str, LocalVersion]
     rolled_back_us: int
     tainted: tuple[str, ...] = ()
     under_way: UnderWay | None = None
     rollout_id: int = 0
-    configuration: str = ""
+    serving_config: str = ""
 
 
-class KeptValue(msgspec.Struct, frozen=True, array_like=True):
-    """One value of an aggregate."""
+class LocalFeature(msgspec.Struct, frozen=True, array_like=True):
+    """One value of an online feature."""
 
     aggregate: str
     entity: str
@@ -61,14 +61,14 @@ class KeptValue(msgspec.Struct, frozen=True, array_like=True):
     value: float
 
 
-class _Sealed(msgspec.Struct, frozen=True):
+class _Checksummed(msgspec.Struct, frozen=True):
     sha256: str
-    kept: msgspec.Raw
+    state: msgspec.Raw
 
 
 class _Values(msgspec.Struct, frozen=True):
     table_version: int
-    values: list[KeptValue]
+    values: list[LocalFeature]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,74 +77,85 @@ class LocalCopy:
 
     directory: Path
 
-    def save(self, kept: Kept, fetch: Callable[[str], bytes]) -> bool:
-        """Keep `kept` with its files, and drop files of older plans. False when another server writes: try again.
+    def save(self, state: LocalState, fetch: Callable[[str], bytes]) -> bool:
+        """Write `state` with its files, and delete files of older plans.
 
-        `fetch` gives the verified bytes of a digest whose file is not here yet. A newer plan that another server
-        kept stays.
+        Parameters
+        ----------
+        state
+            Stays unwritten if another server has written a newer plan.
+        fetch
+            Returns the verified bytes of a digest whose file is not here yet.
+
+        Returns
+        -------
+        False while another server writes: try again.
         """
-        with self._alone() as alone:
-            if not alone:
+        with self._lock_for_writing() as locked:
+            if not locked:
                 return False
-            if self._has_newer(kept.plan):
+            if self._has_newer(state.plan):
                 return True
-            digests = {version.digest for version in kept.versions.values()}
+            digests = {version.digest for version in state.versions.values()}
             for digest in digests:
                 if self.file(digest) is None:
                     self._replace(f"{digest}.onnx", fetch(digest))
-            encoded = msgspec.json.encode(kept)
-            self._replace(_PLAN, msgspec.json.encode(_Sealed(sha256_hex(encoded), msgspec.Raw(encoded))))
+            encoded = msgspec.json.encode(state)
+            self._replace(_PLAN, msgspec.json.encode(_Checksummed(sha256_hex(encoded), msgspec.Raw(encoded))))
             named = {self._file(digest) for digest in digests}
             for path in self.directory.glob("*.onnx"):
                 if path not in named:
                     path.unlink(missing_ok=True)
             return True
 
-    def load(self) -> Kept | None:
-        """The plan that was kept; None when there is none, `IntegrityError` HF316 when it was altered.
+    def load(self) -> LocalState | None:
+        """Return the stored state, None if there is none. Raises `IntegrityError` HF316 when it was altered.
 
-        Of the plan's versions all those are named that were warm when it was kept, the champion among them.
+        Its versions are those that were loaded when it was written, the champion among them.
         """
         try:
             data = (self.directory / _PLAN).read_bytes()
         except FileNotFoundError:
             return None
         try:
-            sealed = msgspec.json.decode(data, type=_Sealed)
-            kept = msgspec.json.decode(sealed.kept, type=Kept)
+            checksummed = msgspec.json.decode(data, type=_Checksummed)
+            state = msgspec.json.decode(checksummed.state, type=LocalState)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _altered(self.directory / _PLAN) from error
-        if sha256_hex(bytes(sealed.kept)) != sealed.sha256 or kept.plan.champion not in kept.versions:
+        if (
+            sha256_hex(bytes(checksummed.state)) != checksummed.sha256
+            or state.plan.champion not in state.versions
+        ):
             raise _altered(self.directory / _PLAN)
-        return kept
+        return state
 
     def file(self, digest: str) -> bytes | None:
-        """The bytes of a version's file if they are here and are those of the digest."""
+        """Return the bytes of a version's file if they are here and have the digest, else None."""
         try:
             data = self._file(digest).read_bytes()
-        except OSError:  # whatever is wrong with the copy, the blob is the original
+        except OSError:  # the blob is the original
             return None
         return data if sha256_hex(data) == digest else None
 
-    def save_online(self, values: Iterable[KeptValue], table_version: int) -> bool:
-        """Keep the values of the online table, unless those of a newer table version are there.
+    def save_online(self, values: Iterable[LocalFeature], table_version: int) -> bool:
+        """Write the online features, unless those of a newer table version are there.
 
-        False when another server writes: try again.
+        Returns False while another server writes: try again.
         """
-        with self._alone() as alone:
-            if alone and self._load_values().table_version <= table_version:
+        with self._lock_for_writing() as locked:
+            if locked and self._load_values().table_version <= table_version:
                 encoded = msgspec.msgpack.encode(_Values(table_version, list(values)))
                 self._replace(_ONLINE, bytes.fromhex(sha256_hex(encoded)) + encoded)
-            return alone
+            return locked
 
-    def load_online(self) -> list[KeptValue]:
-        """The values that were kept; none when they were never kept or were altered: unknown is what aggregates can be."""
+    def load_online(self) -> list[LocalFeature]:
+        """Return the stored online features; none if they are absent or were altered, since an aggregate may be unknown."""
         return self._load_values().values
 
     @contextmanager
     def read(self) -> Iterator[None]:
-        """While several files are read: no other server drops one of them, unless it does not end within a second."""
-        with self._locked(fcntl.LOCK_SH, patience_seconds=1.0):
+        """Hold off writers while several files are read, for at most a second of waiting."""
+        with self._locked(fcntl.LOCK_SH, wait_seconds=1.0):
             yield
 
     def _has_newer(self, plan: TrafficPlan) -> bool:
@@ -159,22 +170,19 @@ class LocalCopy:
             data = (self.directory / _ONLINE).read_bytes()
             if sha256_hex(data[32:]) == data[:32].hex():
                 return msgspec.msgpack.decode(data[32:], type=_Values)
-        except (
-            FileNotFoundError,
-            msgspec.MsgspecError,
-        ):  # never kept, or by a release that kept them otherwise
+        except (FileNotFoundError, msgspec.MsgspecError):
             pass
         return _Values(0, [])
 
-    def _alone(self) -> AbstractContextManager[bool]:
-        return self._locked(fcntl.LOCK_EX, patience_seconds=0.0)
+    def _lock_for_writing(self) -> AbstractContextManager[bool]:
+        return self._locked(fcntl.LOCK_EX, wait_seconds=0.0)
 
     @contextmanager
-    def _locked(self, kind: int, *, patience_seconds: float) -> Iterator[bool]:
-        """Whether the directory's lock could be had. The kernel gives it back when its holder dies."""
+    def _locked(self, kind: int, *, wait_seconds: float) -> Iterator[bool]:
+        """Yield True if the directory's lock was taken. The kernel releases it when its holder dies."""
         make_directory(self.directory)
         descriptor = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + wait_seconds
         try:
             while not (held := _try_lock(descriptor, kind)) and time.monotonic() < deadline:
                 time.sleep(0.01)

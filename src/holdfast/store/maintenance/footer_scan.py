@@ -12,8 +12,7 @@ from holdfast.errors import IntegrityError
 from holdfast.feeds import Manifest
 from holdfast.store.files import parquet
 from holdfast.store.files.data_files import ROWS_DIRECTORY
-from holdfast.store.telemetry.prediction_files import TABLE as PREDICTIONS
-from holdfast.store.telemetry.shadow_files import TABLE as SHADOWS
+from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
 from holdfast.tables.snapshots import LoadKey
 
 _SOURCES: Final = (IntegrityError, KeyError, TypeError, ValueError)
@@ -98,7 +97,7 @@ def hear(root: Path, path: str) -> Witness:
     rows = parquet.read(target).height
     data = target.read_bytes()
     try:
-        is_predictions = footer["table"] in (PREDICTIONS, SHADOWS)
+        is_predictions = footer["table"] in (PREDICTIONS.name, SHADOWS.name)
         parts = () if is_predictions else _parts(footer)
         said = int(footer["rows"]) if is_predictions else sum(part.rows for part in parts)
         witness = Witness(

@@ -21,7 +21,7 @@ from holdfast.store.maintenance.footer_scan import Witness
 from holdfast.store.models import versions
 from holdfast.store.serving import log_directory
 from holdfast.store.serving.log_directory import LOGS_DIRECTORY
-from holdfast.store.telemetry.prediction_files import TABLE as PREDICTIONS
+from holdfast.store.telemetry.collected_files import PREDICTIONS
 
 if TYPE_CHECKING:
     from holdfast.train.artifact import VersionMetadata
@@ -101,7 +101,7 @@ def take_predictions(connection: Connection, root: Path, found: Iterable[Witness
     taken = 0
     for each in sorted(found, key=lambda each: each.path):
         if (
-            each.predictions is None or each.table != PREDICTIONS
+            each.predictions is None or each.table != PREDICTIONS.name
         ):  # copies are of rollouts, which no file proves
             continue
         server, segment = str(each.predictions["server"]), int(each.predictions["segment"])

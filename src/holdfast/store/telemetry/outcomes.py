@@ -71,14 +71,8 @@ def of_model(store: Store, model: str, *, days: int) -> Outcomes:
         return _columns([tuple(row) for row in connection.execute(query)])
 
 
-def labels_of(store: Store, predictions: Iterable[str]) -> dict[str, float]:
-    """What turned out to be true, 0 to 1, of those among `predictions` whose label came."""
-    with store.ledger.read() as connection:
-        return labels_of_in(connection, predictions)
-
-
-def labels_of_in(connection: Connection, predictions: Iterable[str]) -> dict[str, float]:
-    """The same, as the caller's transaction sees it."""
+def labels_of(connection: Connection, predictions: Iterable[str]) -> dict[str, float]:
+    """Return the labels, 0 to 1, of those among `predictions` that have one."""
     found: dict[str, float] = {}
     for some in pieces(sorted(predictions)):
         query = select(outcomes.c.prediction_id, outcomes.c.label).where(outcomes.c.prediction_id.in_(some))

@@ -21,7 +21,7 @@ from holdfast.store.db import schema
 from holdfast.store.db.store import Store
 from holdfast.store.feeds import batch_profiles
 from holdfast.store.files import parquet
-from holdfast.store.telemetry.prediction_files import Damaged
+from holdfast.store.telemetry.collected_files import Damaged
 
 _ASKED: Final = schema.traffic_comparisons
 _FILES: Final = schema.prediction_files

@@ -155,12 +155,12 @@ class Load:
 def test_a_binary_takes_over_under_load_is_taken_back_and_stays_out_when_it_fails(
     world: World, command: Command, port: int
 ) -> None:
-    before = status(port)["binary"]
+    before = status(port)["runtime"]
     green = command("runtime register", "--", *build("green"))["runtime"]
     assert green != before
     with Load(port) as load:
         assert command("runtime use", green)["done"]
-        assert status(port)["binary"] == green
+        assert status(port)["runtime"] == green
         # What is rolled out now is tried with it first, by the command; and then no more.
         version = qualified(world, "tenth")
         assert command("rollout start", version)["tested_with"] == green
@@ -168,7 +168,7 @@ def test_a_binary_takes_over_under_load_is_taken_back_and_stays_out_when_it_fail
         assert command("rollback", "--only", "model", "--no-wait")["challenger"] == version
         back = command("rollback", "--only", "runtime")
         assert (back["done"], back["runtime"], back["rollout"]) == (True, before, None)
-        wait(lambda: status(port)["binary"] == before)
+        wait(lambda: status(port)["runtime"] == before)
     assert not load.failed
     assert load.answered > 100
     listed = {each["runtime"]: each for each in command("runtime list")["runtimes"]}
@@ -184,7 +184,7 @@ def test_a_binary_takes_over_under_load_is_taken_back_and_stays_out_when_it_fail
         wait(lambda: bool(_told(world)))
     assert not load.failed
     assert _told(world) == [f"{late}: serve ended with status 3"]
-    assert status(port)["binary"] == before
+    assert status(port)["runtime"] == before
     assert {each["runtime"]: each["in_force"] for each in command("runtime list")["runtimes"]}[before]
 
 
@@ -193,7 +193,7 @@ def test_version_configuration_and_binary_go_back_together_and_each_apart(
 ) -> None:
     """R119: what was pushed since the rollout began goes back with it by default, in one plan for all servers to obey."""
     good, bad, usual = qualified(world, "half"), qualified(world, "tenth"), ConnectionLimits().id
-    before = status(port)["binary"]
+    before = status(port)["runtime"]
     green = command("runtime register", "--", *build("green"))["runtime"]
     with world.store.ledger.write() as connection:
         serving_configs.register(connection, ConnectionLimits(), now_us=1)
@@ -202,7 +202,7 @@ def test_version_configuration_and_binary_go_back_together_and_each_apart(
 
     def serves(version: str, binary: str, limits: str) -> bool:
         found = status(port)
-        return (found.get("intended"), found.get("binary"), found.get("configuration")) == (
+        return (found.get("intended"), found.get("runtime"), found.get("serving_config")) == (
             version,
             binary,
             limits,

@@ -49,7 +49,7 @@ def test_a_configuration_is_pushed_followed_kept_and_taken_back(
     world.version("half")
     world.plan("half")
     served = serve()
-    served.wait(lambda status: status["configuration"] == USUAL)
+    served.wait(lambda status: status["serving_config"] == USUAL)
     with pytest.raises(RefusedError, match="no serving-config"):
         command("rollback", "--only", "serving-config")
     pushed = command("serving-config", "set", "body_bytes=1024", "--reason", "too big")
@@ -58,7 +58,7 @@ def test_a_configuration_is_pushed_followed_kept_and_taken_back(
     served.wait(lambda _: "1024" in (world.root / "serve" / MODEL / "plan.json").read_text())
     served.stop()
     served = serve()
-    assert served.wait(lambda status: bool(status["ready"]))["configuration"] == pushed["serving_config"]
+    assert served.wait(lambda status: bool(status["ready"]))["serving_config"] == pushed["serving_config"]
     with pytest.raises(RefusedError, match="in force already"):
         command("serving-config", "set", "body_bytes=1024")
     returned = command("rollback", "--only", "serving-config")
@@ -81,7 +81,7 @@ def test_version_and_configuration_go_back_together_or_apart(
     first = _push_both(world, served, command, 64)
     assert command("rollback", "--only", "model")["done"]
     found = served.wait(lambda status: status["intended"] == world.names["tenth"])
-    assert found["configuration"] == first
+    assert found["serving_config"] == first
     _confirm(world)
     second = _push_both(world, served, command, 65)
     assert second != first
@@ -89,7 +89,7 @@ def test_version_and_configuration_go_back_together_or_apart(
     done = command("rollback", "--version", world.names["half"])
     assert (done["done"], done["challenger"]) == (True, world.names["half"])
     found = served.wait(lambda status: status["intended"] == world.names["tenth"])
-    assert found["configuration"] == first
+    assert found["serving_config"] == first
 
 
 def _push_both(world: World, served: Served, command: Command, connections: int) -> str:

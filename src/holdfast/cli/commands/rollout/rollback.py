@@ -30,7 +30,7 @@ from holdfast.errors import (
 )
 from holdfast.formatting import counted
 from holdfast.rollout.model.abort import Abort, is_repeated, target
-from holdfast.serve.follower.local_copy import Kept, LocalCopy
+from holdfast.serve.follower.local_copy import LocalCopy, LocalState
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
@@ -297,7 +297,7 @@ def _abort(directory: Path, request: Request, why: str) -> Abort:
     return abort
 
 
-def abort_of(kept: Kept, version: str | None, reason: str, actor: str) -> Abort:
+def abort_of(kept: LocalState, version: str | None, reason: str, actor: str) -> Abort:
     """Return the abort of `version`; None: of the version that a rollback would take the traffic from."""
     return Abort(
         version or target(kept.plan, kept.under_way),

@@ -47,7 +47,7 @@ def through_server(report: Report, settings: Settings, url: str, version: str | 
         )
     took_ms = 1000 * (time.monotonic() - began)
     report.say(
-        f"[green]done[/] {said.get('version')} does not answer at {escape(url)} any more, {said.get('answers')} does; "
+        f"[green]done[/] {said.get('version')} does not answer at {escape(url)} any more, {said.get('serves')} does; "
         f"{took_ms:.0f} ms"
     )
     report.result({"by": "server", "server": url, "took_ms": took_ms, **said})

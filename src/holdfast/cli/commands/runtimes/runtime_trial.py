@@ -87,7 +87,7 @@ def running_in(store: Store, model: str) -> dict[str, str]:
             continue
         try:
             with ServerClient(server) as client:
-                found = client.status().get("binary")
+                found = client.status().get("runtime")
         except FAILURES:
             continue
         if isinstance(found, str):

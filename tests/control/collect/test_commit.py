@@ -1,9 +1,9 @@
-"""What is brought home is counted once, whatever happens, against a real ledger and real log segments."""
+"""Everything that is collected counts once, whatever happens, against a real ledger and real log segments."""
 
 import pytest
 from sqlalchemy import insert, select
 
-from holdfast.control.collect import collector
+from holdfast.control.collect import collector, commit
 from holdfast.errors import ConflictError
 from holdfast.monitor import merge
 from holdfast.rollout import Canary, begin, freeze_levels
@@ -13,7 +13,8 @@ from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import labels, log_collection, log_positions, outcomes, prediction_files, usage
+from holdfast.store.telemetry import collected_files, labels, log_positions, outcomes, usage
+from holdfast.store.telemetry.collected_files import PREDICTIONS
 
 MODEL = "m"
 NOW = 1_700_000_000_000_000
@@ -40,6 +41,11 @@ def lease(store):
     held = leases.acquire(store, "control-m", holder="test", duration_us=60_000_000, now_us=NOW)
     assert isinstance(held, leases.Lease)
     return held
+
+
+def collected(store):
+    with store.ledger.read() as connection:
+        return collected_files.files(connection, PREDICTIONS)
 
 
 def prediction(
@@ -122,7 +128,7 @@ def test_requests_are_counted_once_by_minute_version_and_result(store, logs, lea
 def test_every_answered_row_is_in_a_registered_file(store, logs, lease):
     log(logs, prediction(1, rows=2), prediction(2))
     round_(store, lease)
-    (file,) = prediction_files.files(store)
+    (file,) = collected(store)
     assert (file.rows, file.record_number_min, file.record_number_max, file.server, file.segment) == (
         3,
         1,
@@ -130,7 +136,11 @@ def test_every_answered_row_is_in_a_registered_file(store, logs, lease):
         "s1",
         1,
     )
-    found = prediction_files.answers(store, ["s1-1-1/1", "s1-1-2/0", "s1-1-9/0", "nonsense"]).answers
+    with store.ledger.read() as connection:
+        located = collected_files.locate(
+            connection, PREDICTIONS, ["s1-1-1/1", "s1-1-2/0", "s1-1-9/0", "nonsense"]
+        )
+    found, _ = collected_files.read_predictions(store.root, located)
     assert set(found) == {"s1-1-1/1", "s1-1-2/0"}
 
 
@@ -158,7 +168,7 @@ def test_the_same_label_again_counts_once_and_another_value_is_refused(store, lo
     round_(store, lease)
     assert labels.count(store) == (1, 0)
     assert log_positions.totals(store).rejected_labels == 3
-    told = story(store, "labels.refused")
+    told = story(store, "labels.rejected")
     assert len(told) == 2
     assert "contradict an earlier label" in told[0].explanation
     assert len(outcomes.of_model(store, MODEL, days=1)) == 1
@@ -171,8 +181,8 @@ def test_a_label_whose_answer_is_elsewhere_waits_and_one_without_an_answer_is_to
     assert labels.count(store) == (3, 3)
     assert round_(store, lease, NOW + later) == (0, 2)
     assert labels.count(store) == (1, 1)
-    (told,) = story(store, "labels.given_up")
-    assert "2 labels were given up" in told.explanation
+    (told,) = story(store, "labels.unmatched")
+    assert "2 labels were deleted" in told.explanation
     log(logs, prediction(9))
     assert round_(store, lease, NOW + later) == (1, 1)
     assert labels.count(store) == (1, 0)
@@ -224,7 +234,7 @@ def test_a_damaged_file_of_answers_is_told_once_and_only_its_labels_wait(store, 
     """What cannot be read must not keep the labels of other answers, nor be taken for answers that never were."""
     log(logs, prediction(1), label(1))
     collector.collect(store, MODEL, lease, now_us=NOW)
-    (file,) = prediction_files.files(store)
+    (file,) = collected(store)
     path = store.root / file.path
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -242,12 +252,12 @@ def test_a_damaged_file_of_answers_is_told_once_and_only_its_labels_wait(store, 
 
 def test_a_backlog_is_brought_home_in_portions(store, logs, lease, monkeypatch):
     """A round that gathers a day's log at once would keep a roll-back waiting."""
-    monkeypatch.setattr(collector, "STRETCHES_AT_ONCE", 2)
+    monkeypatch.setattr(collector, "MAX_STRETCHES", 2)
     for segment in range(1, 6):
         log(logs, prediction(1, segment=segment), segment=segment)
     assert [round_(store, lease)[0] for _ in range(4)] == [2, 2, 1, 0]
-    monkeypatch.setattr(collector, "LABELS_AT_ONCE", 1)
-    monkeypatch.setattr(collector, "JOINS_AT_ONCE", 2)
+    monkeypatch.setattr(collector, "MAX_LABELS", 1)
+    monkeypatch.setattr(collector, "MAX_JOINS", 2)
     log(logs, label(9), *[label(1, segment=segment) for segment in range(2, 6)], segment=5)
     assert [round_(store, lease)[1] for _ in range(3)] == [2, 2, 0]
 
@@ -256,9 +266,9 @@ def test_of_two_collectors_one_is_refused_and_nothing_counts_twice(store, logs, 
     log(logs, prediction(1), prediction(2))
     stale = log_positions.Position("s1", 1, 0)
     round_(store, lease)
-    stretch = log_collection.Stretch(MODEL, stale, 10, 2, None, (), (), ())
+    stretch = commit.Stretch(MODEL, stale, 10, 2, None, (), (), ())
     with pytest.raises(ConflictError, match="HF304"):
-        log_collection.keep(store, lease, stretch, now_us=NOW)
+        commit.commit_stretch(store, lease, stretch, now_us=NOW)
     leases.acquire(store, "control-m", holder="test", duration_us=1, now_us=NOW)
     log(logs, prediction(3))
     with pytest.raises(ConflictError, match="HF304"):
@@ -384,7 +394,7 @@ def test_labels_that_come_together_are_compared_within_an_hour_and_a_share(store
 
 
 def test_collected_segments_make_room_but_the_newest_stays(store, logs, lease, monkeypatch):
-    monkeypatch.setattr(collector, "KEPT_LOG_BYTES", 0)
+    monkeypatch.setattr(collector, "RETAINED_LOG_BYTES", 0)
     log(logs, prediction(1))
     log(logs, prediction(1, segment=2), segment=2)
     round_(store, lease)

@@ -1,0 +1,154 @@
+"""Fold collected windows, scores and shadow pairs into the evidence of the rollouts that are under way."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from holdfast.control.collect.log_summary import Window
+from holdfast.control.collect.shadow_pairs import PairWindow
+from holdfast.feedback import Joined
+from holdfast.records import MINUTE_US, Arm
+from holdfast.rollout import MetricState, fold_requests, fold_scores, score
+from holdfast.rollout.evidence.history import record_point
+from holdfast.rollout.evidence.shadow import HUNG, LabelledPair, fold_labelled, fold_pairs
+from holdfast.rollout.evidence.strata import STRATUM_US, LabelledAnswer, Stratum, stratified
+from holdfast.rollout.model.metric import QUALITY
+from holdfast.store.db import events
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.rollout import evidence, pushes, rollouts, traffic_plans
+from holdfast.store.telemetry import outcomes
+from holdfast.store.telemetry.collected_files import ShadowPair
+
+
+def fold_window(connection: Transaction, window: Window, now_us: int) -> None:
+    """Fold the requests of one window into its rollout's errors and latency."""
+    before = evidence.canary_of_running(connection, window.rollout)
+    if before:
+        folded = fold_requests(before, window.requests, window.minute_start_us)
+        evidence.put(
+            connection, window.rollout, [record_point(state, now_us) for state in folded], now_us=now_us
+        )
+
+
+def fold_quality(connection: Transaction, joined: Sequence[Joined], now_us: int) -> None:
+    """Fold the scores of joined labels into the quality of each rollout, and of each promotion that is baking."""
+    by_rollout: dict[int, list[Joined]] = defaultdict(list)
+    for each in joined:
+        if each.answer.rollout_id is not None:
+            by_rollout[each.answer.rollout_id].append(each)
+    for rollout, found in sorted(by_rollout.items()):
+        _fold_strata(connection, rollout, _strata(connection, found), now_us)
+    for model in sorted({each.answer.model for each in joined}):
+        _fold_baking(connection, model, joined, now_us)
+
+
+def fold_shadow_windows(connection: Transaction, windows: Sequence[PairWindow], now_us: int) -> None:
+    """Fold the pairs of each window into its rollout; a shadow that hung is an event."""
+    for window in windows:
+        if any(pair.result == HUNG for pair in window.pairs):
+            events.append(
+                connection,
+                at_us=now_us,
+                kind="shadow.disabled",
+                subject=rollouts.subject_of(window.rollout_id),
+                explanation="The shadow did not come back from a copy; its server sends it no more.",
+            )
+        before = evidence.shadow_of_running(connection, window.rollout_id)
+        if before:
+            after = [record_point(state, now_us) for state in fold_pairs(before, window.pairs)]
+            evidence.put(connection, window.rollout_id, after, now_us=now_us)
+
+
+def fold_late_pairs(connection: Transaction, pairs: Iterable[ShadowPair], now_us: int) -> None:
+    """Fold those of the newly collected `pairs` whose labels were joined before."""
+    by_id = {each.prediction: each for each in pairs}
+    known = outcomes.labels_of(connection, by_id)
+    _fold_labelled(connection, [(by_id[prediction], label) for prediction, label in known.items()], now_us)
+
+
+def fold_joined_pairs(
+    connection: Transaction, joined: Sequence[Joined], pairs: Mapping[str, ShadowPair], now_us: int
+) -> None:
+    """Fold those of `pairs` whose labels are joined in this transaction."""
+    found = [
+        (pairs[each.answer.prediction_id], each.label.value)
+        for each in joined
+        if each.answer.prediction_id in pairs
+    ]
+    _fold_labelled(connection, found, now_us)
+
+
+def _fold_labelled(connection: Transaction, found: Sequence[tuple[ShadowPair, float]], now_us: int) -> None:
+    by_rollout: dict[int, list[LabelledPair]] = defaultdict(list)
+    for each, label in found:
+        pair = LabelledPair(each.unit, score(each.shadow, label), score(each.champion, label))
+        by_rollout[each.rollout].append(pair)
+    for rollout, pairs in sorted(by_rollout.items()):
+        before = evidence.shadow_of_running(connection, rollout)
+        if before:
+            evidence.put(connection, rollout, fold_labelled(before, pairs), now_us=now_us)
+
+
+def _fold_baking(connection: Transaction, model: str, joined: Sequence[Joined], now_us: int) -> None:
+    # While a promotion bakes, the new champion's predictions are its evidence, under whatever plan they were made.
+    watched = pushes.watched_in(connection, model)
+    if watched is None:
+        return
+    challenger = rollouts.get_in(connection, watched.rollout_id).challenger
+    found = [
+        each
+        for each in joined
+        if (each.answer.version, each.answer.arm) == (challenger, Arm.CHAMPION)
+        and each.answer.rollout_id != watched.rollout_id
+    ]
+    if found:
+        alone = [
+            Stratum(each.since_us, challenger=each.champion, champion=())
+            for each in _strata(connection, found)
+        ]
+        _fold_strata(connection, watched.rollout_id, alone, now_us)
+
+
+def _fold_strata(connection: Transaction, rollout: int, strata: Sequence[Stratum], now_us: int) -> None:
+    before = evidence.canary_of_running(connection, rollout)
+    after = tuple(
+        record_point(_after_strata(state, strata, now_us), now_us) if state.metric == QUALITY else state
+        for state in before
+    )
+    if after:
+        evidence.put(connection, rollout, after, now_us=now_us)
+    if any(state.has_warned for state in after) and not any(state.has_warned for state in before):
+        row = rollouts.get_in(connection, rollout)
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="rollout.quality_changed",
+            subject=row.subject,
+            explanation=f"after the promotion of {row.challenger} the mean score is below what the champion showed; "
+            "nothing is rolled back for it, because a world that got harder does the same to every version",
+        )
+
+
+def _after_strata(state: MetricState, strata: Sequence[Stratum], now_us: int) -> MetricState:
+    minute_start_us = now_us - now_us % MINUTE_US
+    for each in strata:
+        state = fold_scores(state, each.challenger, each.champion, minute_start_us, since_us=each.since_us)
+    return state
+
+
+def _strata(connection: Transaction, joined: Sequence[Joined]) -> tuple[Stratum, ...]:
+    """Return the scores of one model's predictions, grouped so that only comparable ones meet."""
+    first_us = min(each.answer.at_us for each in joined)
+    changes_us = traffic_plans.changes_in(connection, joined[0].answer.model, first_us - STRATUM_US)
+    answers = (
+        LabelledAnswer(
+            each.answer.prediction_id,
+            each.answer.at_us,
+            Arm(each.answer.arm),
+            each.answer.unit,
+            score(each.answer.probability, each.label.value),
+        )
+        for each in joined
+    )
+    return stratified(answers, changes_us)

@@ -1,0 +1,262 @@
+"""Rows of `prediction_files` and `shadow_files`, and the Parquet files that they name: what was collected from prediction logs.
+
+A file is written and synced before the transaction that names it, as every file of the store is (`store/files/staging.py`).
+A killed collector leaves an orphan, which means nothing and is deleted later.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+from sqlalchemy import Connection, Table, func, insert, select
+
+from holdfast.errors import IntegrityError
+from holdfast.feedback import Answer, Frontier, parse_id
+from holdfast.store.db import schema
+from holdfast.store.files import parquet
+from holdfast.store.files.staging import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class FileTable:
+    """One kind of collected file."""
+
+    name: str
+    """The table's name in the footers of the files."""
+    rows: Table
+    """The ledger's table that names the files."""
+    schema: pl.Schema
+
+
+PREDICTIONS: Final = FileTable(
+    "predictions",
+    schema.prediction_files,
+    pl.Schema(
+        {
+            "prediction": pl.String,
+            "at_us": pl.Int64,
+            "event_time_us": pl.Int64,
+            "unit": pl.Binary,
+            "arm": pl.String,
+            "version": pl.String,
+            "rollout": pl.Int64,
+            "latency_us": pl.Int64,
+            "probability": pl.Float64,
+            "inputs": pl.String,
+        }
+    ),
+)
+"""One row for each predicted row. `prediction` is the id with its row; `inputs` is the row as received, as JSON."""
+
+SHADOWS: Final = FileTable(
+    "shadows",
+    schema.shadow_files,
+    pl.Schema(
+        {
+            "prediction": pl.String,
+            "at_us": pl.Int64,
+            "unit": pl.Binary,
+            "rollout": pl.Int64,
+            "version": pl.String,
+            "result": pl.String,
+            "latency_us": pl.Int64,
+            "beside_us": pl.Int64,
+            "probability": pl.Float64,
+            "champion": pl.String,
+            "champion_result": pl.String,
+            "champion_latency_us": pl.Int64,
+            "champion_probability": pl.Float64,
+        }
+    ),
+)
+"""One row for each row of the copied request, with nulls where a side has no prediction."""
+
+_LATER_SEGMENTS: Final = 2
+"""A request that ended after its segment was closed is logged in one of the next."""
+_PREDICTION_COLUMNS: Final = (
+    "prediction", "event_time_us", "unit", "arm", "version", "rollout", "probability", "at_us",
+)  # fmt: skip
+_PAIR_COLUMNS: Final = ("prediction", "unit", "rollout", "probability", "champion_probability")
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedFile:
+    """One file as the ledger names it. `path` is relative to the store's root; only files of predictions have numbers."""
+
+    path: str
+    model: str
+    server: str
+    segment: int
+    rows: int
+    bytes: int
+    sha256: str
+    predicted_at_min_us: int
+    predicted_at_max_us: int
+    record_number_min: int | None = None
+    record_number_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A file that cannot be read, the predictions that were sought in it, and why."""
+
+    path: str
+    sought: frozenset[str]
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowPair:
+    """One row that shadow and champion both predicted, with both probabilities."""
+
+    prediction: str
+    unit: bytes
+    rollout: int
+    shadow: float
+    champion: float
+
+
+Located = Sequence[tuple[CollectedFile, Sequence[str]]]
+"""Files with the prediction ids that may be in them."""
+
+
+def write(
+    stage: Stage,
+    table: FileTable,
+    frame: pl.DataFrame,
+    *,
+    model: str,
+    server: str,
+    segment: int,
+    numbers: tuple[int, int] | None = None,
+) -> CollectedFile:
+    """Write `frame` on `stage`. Seal the stage, and register the file before it ends.
+
+    Parameters
+    ----------
+    stage
+        An open stage.
+    table
+        The kind of file.
+    frame
+        Rows in the table's schema; not empty.
+    model, server, segment
+        The log that the rows are from.
+    numbers
+        The smallest and the largest record number of the collected part, for files of predictions.
+    """
+    facts = stage.write(table.name, frame, {"model": model, "server": server, "segment": segment})
+    at_us = frame["at_us"].to_numpy()
+    low, high = numbers or (None, None)
+    return CollectedFile(
+        facts.path, model, server, segment, facts.rows, facts.bytes, facts.sha256, int(at_us.min()), int(at_us.max()),
+        low, high,
+    )  # fmt: skip
+
+
+def register(connection: Connection, table: FileTable, file: CollectedFile) -> None:
+    """Name `file` in the ledger, in the caller's transaction. Its log position must be there."""
+    values = {name: value for name, value in asdict(file).items() if name in table.rows.c}
+    connection.execute(insert(table.rows).values(values))
+
+
+def files(connection: Connection, table: FileTable) -> tuple[CollectedFile, ...]:
+    """Return every file of `table`, in the order of server, segment and time."""
+    rows = table.rows
+    query = select(rows).order_by(rows.c.server, rows.c.segment, rows.c.predicted_at_min_us, rows.c.path)
+    return tuple(CollectedFile(**row) for row in connection.execute(query).mappings())
+
+
+def locate(connection: Connection, table: FileTable, predictions: Iterable[str]) -> Located:
+    """Return the files that can hold one of `predictions`, each with those that it can hold."""
+    places: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+    for prediction in predictions:
+        place = parse_id(prediction)
+        if place is not None:
+            places[place.server, place.segment][prediction] = place.number
+    located: dict[str, tuple[CollectedFile, list[str]]] = {}
+    for (server, segment), numbers in places.items():
+        query = select(table.rows).where(
+            table.rows.c.server == server,
+            table.rows.c.segment.between(segment, segment + _LATER_SEGMENTS),
+        )
+        if "record_number_min" in table.rows.c:
+            query = query.where(
+                table.rows.c.record_number_min <= max(numbers.values()),
+                table.rows.c.record_number_max >= min(numbers.values()),
+            )
+        for row in connection.execute(query).mappings():
+            file = CollectedFile(**row)
+            sought = [name for name, number in numbers.items() if _can_hold(file, number)]
+            if sought:
+                located.setdefault(file.path, (file, []))[1].extend(sought)
+    return tuple(located.values())
+
+
+def read_predictions(root: Path, located: Located) -> tuple[dict[str, Answer], tuple[Damaged, ...]]:
+    """Return the located predictions by id, and the files that cannot be read. Such a file does not stop the others."""
+    found: dict[str, Answer] = {}
+    damaged = []
+    for file, sought in located:
+        try:
+            rows = _read(root, file, sought, _PREDICTION_COLUMNS)
+        except IntegrityError as error:
+            damaged.append(Damaged(file.path, frozenset(sought), str(error)))
+            continue
+        found |= {
+            prediction: Answer(
+                prediction, file.model, version, arm, rollout, unit, probability, event_time_us, at_us
+            )
+            for prediction, event_time_us, unit, arm, version, rollout, probability, at_us in rows.iter_rows()
+        }
+    return found, tuple(damaged)
+
+
+def read_shadow_pairs(root: Path, located: Located) -> tuple[dict[str, ShadowPair], tuple[Damaged, ...]]:
+    """Return the located rows that both sides predicted by id, and the files that cannot be read."""
+    found: dict[str, ShadowPair] = {}
+    damaged = []
+    for file, sought in located:
+        try:
+            rows = _read(root, file, sought, _PAIR_COLUMNS)
+        except IntegrityError as error:
+            damaged.append(Damaged(file.path, frozenset(sought), str(error)))
+            continue
+        found |= {each.prediction: each for each in shadow_pairs(rows)}
+    return found, tuple(damaged)
+
+
+def shadow_pairs(frame: pl.DataFrame) -> list[ShadowPair]:
+    """Return the rows of `frame` that both sides predicted within a rollout."""
+    both = frame.drop_nulls(["rollout", "probability", "champion_probability"])
+    return [ShadowPair(*row) for row in both.select(_PAIR_COLUMNS).iter_rows()]
+
+
+def frontiers(connection: Connection) -> dict[str, Frontier]:
+    """Return how far the log of every server has been collected, by server."""
+    positions, rows = schema.log_positions, schema.prediction_files
+    furthest = select(positions.c.server, func.max(positions.c.segment)).group_by(positions.c.server)
+    newest = {str(row[0]): int(row[1]) for row in connection.execute(furthest)}
+    query = select(rows.c.server, rows.c.segment, func.max(rows.c.record_number_max)).group_by(
+        rows.c.server, rows.c.segment
+    )
+    numbers = {(server, segment): number for server, segment, number in connection.execute(query)}
+    return {
+        server: Frontier(segment, numbers.get((server, segment), 0)) for server, segment in newest.items()
+    }
+
+
+def _can_hold(file: CollectedFile, number: int) -> bool:
+    if file.record_number_min is None or file.record_number_max is None:
+        return True
+    return file.record_number_min <= number <= file.record_number_max
+
+
+def _read(root: Path, file: CollectedFile, sought: Sequence[str], columns: tuple[str, ...]) -> pl.DataFrame:
+    wanted = pl.Series("prediction", sought, dtype=pl.String).implode()
+    return parquet.read(root / file.path, columns).filter(pl.col("prediction").is_in(wanted)).select(columns)

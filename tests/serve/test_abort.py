@@ -23,7 +23,7 @@ from holdfast.cli.app import app, load_commands
 from holdfast.contract import Category, Contract
 from holdfast.control.rollout import abort_sync
 from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedError, UnavailableError
-from holdfast.rollout import State
+from holdfast.rollout import Canary, State
 from holdfast.rollout.model.abort import Abort
 from holdfast.store.db import leases, schema
 from holdfast.store.files import blobs
@@ -50,7 +50,7 @@ def push(world: World, kind: str, **plan: Any) -> int:
         connection.execute(
             insert(schema.rollouts).values(
                 model=MODEL, challenger=world.names[kind], champion=world.names["tenth"], state="promoted", step=0,
-                policy_json="{}", started_at_us=1, step_started_at_us=1, changed_at_us=1, reason="test", actor="test",
+                policy_json=Canary().to_json(), started_at_us=1, step_started_at_us=1, changed_at_us=1, reason="test", actor="test",
             )
         )  # fmt: skip
         number = connection.exec_driver_sql("SELECT max(rollout_id) FROM rollouts").scalar_one()

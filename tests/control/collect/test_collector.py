@@ -56,17 +56,17 @@ def test_a_probe_is_answered_by_the_intended_version_or_does_not_pass(world, ser
     first = world.plan("half")
     served = serve()
     seen = until(world, lease, Verdict.PASS)
-    assert (seen.plan, seen.intended, seen.answered) == (first, half, half)
+    assert (seen.plan_id, seen.planned_version, seen.observed_version) == (first, half, half)
     second = world.plan("tenth")
     seen = until(world, lease, Verdict.PASS)
-    assert (seen.plan, seen.intended, seen.answered) == (second, tenth, tenth)
+    assert (seen.plan_id, seen.planned_version, seen.observed_version) == (second, tenth, tenth)
     served.process.send_signal(signal.SIGKILL)
     served.process.wait(20)
     assert probed(world, lease).verdict is Verdict.PASS, (
         "a server that was just seen is not asked again at once"
     )
     gone = probed(world, lease, later_us=6_000_000)
-    assert (gone.verdict, gone.answered) == (Verdict.ERROR, None)
+    assert (gone.verdict, gone.observed_version) == (Verdict.ERROR, None)
     assert "has ended" in gone.explanation
 
 
@@ -79,7 +79,7 @@ def test_a_server_that_keeps_an_older_plan_never_passes(world, serve, lease):
     world.plan("half")
     try:
         hung = probed(world, lease)
-        assert (hung.verdict, hung.intended) == (Verdict.ERROR, half)
+        assert (hung.verdict, hung.planned_version) == (Verdict.ERROR, half)
         assert "did not answer within 2 s" in hung.explanation
     finally:
         served.process.send_signal(signal.SIGCONT)

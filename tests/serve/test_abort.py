@@ -50,7 +50,8 @@ def push(world: World, kind: str, **plan: Any) -> int:
         connection.execute(
             insert(schema.rollouts).values(
                 model=MODEL, challenger=world.names[kind], champion=world.names["tenth"], state="promoted", step=0,
-                policy_json=Canary().to_json(), started_at_us=1, step_started_at_us=1, changed_at_us=1, reason="test", actor="test",
+                policy_json=Canary().to_json(), started_at_us=1, step_started_at_us=1, changed_at_us=1,
+                reason="test", actor="test",
             )
         )  # fmt: skip
         number = connection.exec_driver_sql("SELECT max(rollout_id) FROM rollouts").scalar_one()

@@ -82,7 +82,8 @@ def test_a_live_tainted_version_gives_way_while_requests_are_answered(
         connection.execute(
             insert(schema.rollouts).values(
                 model="flight-delay", challenger=bad, champion=world.names["half"], state="promoted", step=0,
-                policy_json=Canary().to_json(), started_at_us=1, step_started_at_us=1, changed_at_us=1, reason="test", actor="test",
+                policy_json=Canary().to_json(), started_at_us=1, step_started_at_us=1, changed_at_us=1,
+                reason="test", actor="test",
             )
         )  # fmt: skip
     world.plan("tenth", previous="half")

@@ -22,7 +22,7 @@ from holdfast.store.rollout.rollouts import RolloutRow
 
 ANY = Request("m", "ann", "bad")
 PROMOTED = RolloutRow(1, "m", "v2", "v1", State.PROMOTED, 0, "{}", 10, 10, 10, "fine", "holdfast")
-CANARY = replace(PROMOTED, rollout=2, challenger="v3", champion="v2", state=State.CANARY)
+CANARY = replace(PROMOTED, rollout_id=2, challenger="v3", champion="v2", state=State.CANARY)
 ROLLED_BACK = replace(CANARY, state=State.ROLLED_BACK, changed_at_us=1_000)
 KNOWN = Rollouts(champion="v2", running=None, promotion=PROMOTED, of_version=None, rolled_back=None)
 UNCHANGED = History((), "c-default", is_rolled_back=False)

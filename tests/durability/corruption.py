@@ -73,6 +73,7 @@ def build(home: Path, *, compacted: bool) -> Path:
             ingest(store, loader.FEED, f"day-{day}", _delivery(home, day), now_us=NOW_US + day)
         compact(store, ["flights"], now_us=NOW_US)
     cut = snapshots.create(store, ["flights"], contract_hash=loader.CONTRACT.hash, now_us=NOW_US)
+    snapshots.create(store, ["flights"], contract_hash="0" * 64, now_us=NOW_US)
     for rows in (2, 3):
         _version(store, cut.snapshot, rows)
     delta.publish(store, cut.snapshot)
@@ -256,11 +257,16 @@ CASES = (
     Case("published seal", _nth("published/*/*/_holdfast.json", 0), _nth("serve/n/plan.json", 0)),
     Case("published link", _nth("published/*/*/*.parquet", 0), _nth("published/*/*/*.parquet", 1)),
     Case("tombstone", _nth("tombstones/*.json", 0), _nth("tombstones/*.json", 1)),
+    Case("snapshot manifest", _nth("snapshots/*.json", 0), _nth("snapshots/*.json", 1)),
     Case("contract copy", _nth("contracts/*.json", 0), _nth("tombstones/*.json", 0)),
 )
 COMPACTED = Case("compacted file", _of_table("flights", 0, loads=2), _of_table("flights", -1))
 LEDGER = Case("ledger", _nth("ledger.db", 0), lambda root: root.parent / "other" / "ledger.db")
-SEAL = Case("ledger's seal", _nth("ledger.db-seal", 0), lambda root: root.parent / "other" / "ledger.db-seal")
+CHECKSUMS = Case(
+    "ledger's page checksums",
+    _nth("ledger.db-checksums", 0),
+    lambda root: root.parent / "other" / "ledger.db-checksums",
+)
 
 
 def damage(target: Path, other: Path, how: str, chance: random.Random) -> None:
@@ -297,15 +303,13 @@ def read_rows(root: Path) -> dict[str, list[tuple[object, ...]]]:
         store.ledger.close()
 
 
-def is_found(root: Path, *, sealed: bool = False) -> bool:
-    """Whether `verify` finds something, or the store refuses. Where the ledger was `sealed`, `verify` saying that it has no
-    seal counts: that is all there is to find when a seal is gone, because a kill leaves none either.
-    """
+def is_found(root: Path, *, has_checksums: bool = False) -> bool:
+    """Return True if `verify` finds something, or the store does not open. With `has_checksums`, no checksums count as found."""
     try:
         store = Store.open(root)
         try:
             outcome = verify(store)
-            return bool(outcome.findings) or outcome.sealed < sealed
+            return bool(outcome.findings) or outcome.checksums_verified < has_checksums
         finally:
             store.ledger.close()
     except HoldfastError:
@@ -319,12 +323,12 @@ def try_one(pristine: Path, case: Case, how: str, chance: random.Random, home: P
     shutil.copytree(pristine, root)
     damage(case.pick(root), case.other(root), how, chance)
     cell.done += 1
-    if case is SEAL and how == "missing":
-        cell.found += is_found(root, sealed=True)  # reading would seal it anew
+    if case is CHECKSUMS and how == "missing":
+        cell.found += is_found(root, has_checksums=True)  # reading would write new ones
         return
     wrong = wrong_rows(root, before)
     cell.wrong_rows += wrong
-    cell.found += is_found(root, sealed=case is SEAL)
+    cell.found += is_found(root, has_checksums=case is CHECKSUMS)
 
 
 def wrong_rows(root: Path, before: dict[str, list[tuple[object, ...]]]) -> int:
@@ -346,10 +350,13 @@ def matrix(home: Path, seed: int, *, bits: int = 3) -> dict[tuple[str, str], Cel
     for directory in (plain, compacted, other):
         directory.mkdir()
     roots = {False: build(plain, compacted=False), True: build(compacted, compacted=True)}
-    for name in ("ledger.db", "ledger.db-seal"):
+    for name in ("ledger.db", "ledger.db-checksums"):
         shutil.copy(roots[True] / name, other / name)
     cells: dict[tuple[str, str], Cell] = {}
-    for case, root in [*((case, roots[False]) for case in (*CASES, LEDGER, SEAL)), (COMPACTED, roots[True])]:
+    for case, root in [
+        *((case, roots[False]) for case in (*CASES, LEDGER, CHECKSUMS)),
+        (COMPACTED, roots[True]),
+    ]:
         for how in DAMAGES:
             cell = cells.setdefault((case.kind, how), Cell())
             for _ in range(bits if how == "bit" else 1):

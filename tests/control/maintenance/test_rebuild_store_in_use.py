@@ -4,7 +4,6 @@ P3).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,11 @@ from holdfast.control.maintenance.compact import compact
 from holdfast.control.maintenance.rebuild_ledger import recover
 from holdfast.control.maintenance.verify import verify
 from holdfast.control.training.train import train
-from holdfast.errors import RefusedError
-from holdfast.records import BatchId, canonical_json, sha256_hex
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.backout import taints, tombstones
-from holdfast.store.catalog import snapshots
+from holdfast.store.backout import taints
+from holdfast.store.catalog import snapshot_manifests, snapshots
 from holdfast.store.db import schema
 from holdfast.store.files import data_files, parquet
 from holdfast.store.models import versions
@@ -30,7 +29,16 @@ from holdfast.tables import Snapshot
 from tests.control.training import test_snapshots as shop
 from tests.support import backout_world
 
-KEPT = ("feed", "batch", "epoch", "profile", "rows_digest", "values_digest", "sequence_max", "event_time")
+KEPT = (
+    "feed",
+    "batch",
+    "epoch",
+    "profile_json",
+    "rows_digest",
+    "values_digest",
+    "sequence_max",
+    "event_time",
+)
 
 
 def _cut(store: Store, model: object, now_us: int) -> Snapshot:
@@ -147,24 +155,78 @@ def test_clean_and_tainted_versions_come_back_as_what_they_were(tmp_path: Path) 
         train(back, model, made["on"].snapshot, now_us=shop.NOW_US + 2)
 
 
-def test_a_tombstone_of_before_it_named_what_it_tainted_is_read(tmp_path: Path) -> None:
-    """Its rows stay out, the clean version of before comes back, and the tainted one does not."""
+def test_snapshots_come_back_without_the_declaration(tmp_path: Path) -> None:
+    """A snapshot of several feeds that excludes a load of a group, and one with labels that come late."""
+    world = backout_world
+    store = Store.open(tmp_path / "store")
+    made = []
+    for hour in range(3):
+        for feed in world.FEEDS:
+            world.load(store, tmp_path, feed, hour)
+        made.append(_of_all(store))
+    world.load(store, tmp_path, world.FEEDS[0], 3)
+    made.append(_of_all(store))
+    rows = {
+        (each.snapshot, table.table): _rows(store, each, table.table)
+        for each in made
+        for table in each.tables
+    }
+    _lose(store)
+    done = recover(store.root, now_us=world.NOW_US)
+    assert done.unproved == []
+    assert set(done.snapshots) == {each.snapshot for each in made}
+    back = Store.open(store.root)
+    assert verify(back).findings == ()
+    for each in made:
+        assert snapshots.get(back, each.snapshot) == each
+        for table in each.tables:
+            assert _rows(back, each, table.table) == rows[each.snapshot, table.table]
+
+
+def _of_all(store: Store) -> Snapshot:
+    world = backout_world
+    groups = {feed.name: feed.group for feed in world.FEEDS}
+    tables = [feed.name for feed in world.FEEDS]
+    return snapshots.create(store, tables, contract_hash="c" * 64, now_us=world.NOW_US, groups=groups)
+
+
+def _rows(store: Store, snapshot: Snapshot, table: str) -> list[tuple[object, ...]]:
+    return sorted(data_files.read_rows(store, snapshot.snapshot, table).rows(), key=repr)
+
+
+def test_a_snapshot_whose_rows_are_gone_stays_known_with_its_version(tmp_path: Path) -> None:
     store, model = Store.open(tmp_path / "store"), shop.model(shop.Selection())
     for day in range(4):
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
-    clean = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
-    ingest(store, shop.VISITS, "d4", shop.delivery(tmp_path, 4), now_us=shop.NOW_US)
-    bad = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
-    back_out(store, [shop.VISITS], BatchId("visits", "d4"), reason="wrong", actor="ann", now_us=shop.NOW_US)
-    (path,) = tombstones.on_disk(store.root)
-    content = json.loads(path.read_bytes())["content"]
-    assert [bad.snapshot] == content["snapshots"]
-    old = {name: content[name] for name in ("feed", "batch", "epoch", "backout_id", "at_us", "kept")}
-    path.write_text(canonical_json({"sha256": sha256_hex(canonical_json(old)), "content": old}))
+    made = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
+    with store.ledger.read() as connection:
+        (lost, *_) = data_files.cut_entries(connection, made.snapshot, "visits")
+    (store.root / lost.path).unlink()
     _lose(store)
-    done = recover(store.root, now_us=shop.NOW_US + 1, model=model)
-    assert (done.backed_out, done.snapshots) == (1, [clean.snapshot])
-    assert sum("its snapshot is not proved" in each for each in done.unproved) == 2
+    done = recover(store.root, now_us=shop.NOW_US + 1)
+    assert (done.snapshots, sorted(done.versions)) == (
+        [made.snapshot],
+        sorted([made.version, made.heuristic]),
+    )
+    assert any(f"snapshot {made.snapshot}" in each and "rows are left" in each for each in done.unproved)
+    back = Store.open(store.root)
+    assert verify(back).findings == ()
+    with pytest.raises(NotFoundError, match="HF315"):
+        data_files.read_rows(back, made.snapshot, "visits")
+
+
+def test_a_version_whose_snapshot_has_no_manifest_is_named_and_moved_aside(tmp_path: Path) -> None:
+    store, model = Store.open(tmp_path / "store"), shop.model(shop.Selection())
+    for day in range(4):
+        ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
+    made = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
+    path = snapshot_manifests.path_of(store.root, made.snapshot)
+    path.write_bytes(path.read_bytes().replace(b'"epoch', b'"epocs').replace(b"visits", b"visitz"))
+    _lose(store)
+    done = recover(store.root, now_us=shop.NOW_US + 1)
+    assert (done.snapshots, done.versions) == ([], [])
+    assert sum("its snapshot has no manifest" in each for each in done.unproved) == 2
+    assert any(f"manifest {path.name} is damaged" in each for each in done.unproved)
     assert verify(Store.open(store.root)).findings == ()
 
 

@@ -23,7 +23,7 @@ def test_a_project_may_lie_in_any_directory(tmp_path: Path, name: str) -> None:
     assert {path.name for path in (root / "store").iterdir()} == {
         "ledger.db",
         "ledger.db-lock",
-        "ledger.db-seal",
+        "ledger.db-checksums",
     }
     Store.open(tmp_path / "other" / name).ledger.close()
     assert (tmp_path / "other" / name / "ledger.db").is_file()

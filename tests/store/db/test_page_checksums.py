@@ -1,4 +1,4 @@
-"""A ledger that nobody has open is sealed: any changed bit of it is found, and nothing else is taken for damage (F3, P2)."""
+"""A ledger that no process has open has page checksums: each changed bit is found, and nothing else is damage (F3, P2)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.store import Store
 from holdfast.store.db import page_checksums, sqlite_handles
 from holdfast.store.db.ledger import Ledger, sqlite_url
-from holdfast.store.maintenance import bit_repair
 
 pytestmark = pytest.mark.sqlite
 
@@ -38,11 +37,11 @@ CHANGE = text(
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Path:
-    """A sealed ledger in a store of its own."""
-    return sealed_ledger(tmp_path / "store")
+    """A closed ledger in a store of its own."""
+    return closed_ledger(tmp_path / "store")
 
 
-def sealed_ledger(root: Path) -> Path:
+def closed_ledger(root: Path) -> Path:
     store = Store.open(root)
     change(store.ledger, "first")
     store.ledger.close()
@@ -76,14 +75,14 @@ def test_every_bit_of_a_page_and_any_bit_of_the_file_is_found(ledger: Path, tmp_
     Store.open(ledger.parent).ledger.close()
 
 
-def missed(path: Path, found: page_checksums.Seal, bits: Iterable[int]) -> list[int]:
+def missed(path: Path, found: page_checksums.PageChecksums, bits: Iterable[int]) -> list[int]:
     """The bits whose turning is not found; the file is afterwards as it was."""
     descriptor, unseen = os.open(path, os.O_RDWR), []
     try:
         for bit in bits:
             (value,) = os.pread(descriptor, 1, bit // 8)
             os.pwrite(descriptor, bytes([value ^ 1 << bit % 8]), bit // 8)
-            if page_checksums.altered_pages(found, descriptor) != [bit // 8 // page_checksums.PAGE_BYTES]:
+            if page_checksums._altered_pages(found, descriptor) != [bit // 8 // page_checksums.PAGE_BYTES]:
                 unseen.append(bit)
             os.pwrite(descriptor, bytes([value]), bit // 8)
     finally:
@@ -91,55 +90,54 @@ def missed(path: Path, found: page_checksums.Seal, bits: Iterable[int]) -> list[
     return unseen
 
 
-def test_a_turned_bit_is_refused_and_turned_back(ledger: Path) -> None:
-    whole, chance = ledger.read_bytes(), random.Random(SEED)
+def test_a_flipped_bit_is_refused_and_never_written_over(ledger: Path) -> None:
+    intact, chance = ledger.read_bytes(), random.Random(SEED)
     for _ in range(6):
-        turn(ledger, chance.randrange(len(whole)), 1 << chance.randrange(8))
-        with pytest.raises(IntegrityError, match=r"HF309.*altered.*repair-ledger") as refused:
+        byte, mask = chance.randrange(len(intact)), 1 << chance.randrange(8)
+        turn(ledger, byte, mask)
+        with pytest.raises(IntegrityError, match=r"HF309.*altered") as refused:
             Store.open(ledger.parent)
         assert refused.value.state == "nothing was changed"
-        assert "one bit" in recover(ledger.parent, now_us=1).mended
-        assert ledger.read_bytes() == whole
+        assert refused.value.next_command == "holdfast restore BACKUP, or holdfast repair-ledger"
+        turn(ledger, byte, mask)
         Store.open(ledger.parent).ledger.close()
 
 
-def test_any_bit_of_the_seal_itself_is_found_and_a_new_one_made(ledger: Path) -> None:
+def test_any_bit_of_the_checksums_themselves_is_found(ledger: Path) -> None:
     path, chance = page_checksums.path_of(ledger), random.Random(SEED)
     whole = path.read_bytes()
     for bit in [chance.randrange(8 * len(whole)) for _ in range(500)]:
         turn(path, bit // 8, 1 << bit % 8)
-        with pytest.raises(IntegrityError, match="seal is damaged"):
+        with pytest.raises(IntegrityError, match="checksums are damaged"):
             page_checksums.read(ledger)
         turn(path, bit // 8, 1 << bit % 8)
     turn(path, 5, 1)
-    with pytest.raises(IntegrityError, match="HF309"):
+    with pytest.raises(IntegrityError, match="HF309") as refused:
         Store.open(ledger.parent)
-    assert "seal was damaged" in recover(ledger.parent, now_us=1).mended
+    assert refused.value.next_command == f"remove {path}, then holdfast verify"
+    path.unlink()
     Store.open(ledger.parent).ledger.close()
     assert path.read_bytes() == whole
-    assert bit_repair.mend(ledger.parent) == ""
 
 
-def test_what_is_more_than_one_bit_is_made_again_from_the_files(ledger: Path) -> None:
+def test_a_damaged_ledger_is_rebuilt_from_the_files(ledger: Path) -> None:
     turn(ledger, 20, 1)
-    turn(ledger, 3 * page_checksums.PAGE_BYTES + 5, 64)
     with pytest.raises(IntegrityError, match="HF309"):
         Store.open(ledger.parent)
-    done = recover(ledger.parent, now_us=1)
-    assert (done.mended, done.old_ledger) == ("", "aside/ledger.1.db")
+    assert recover(ledger.parent, now_us=1).old_ledger == "aside/ledger.1.db"
     store = Store.open(ledger.parent)
-    assert verify(store).sealed
+    assert verify(store).checksums_verified
     store.ledger.close()
 
 
-def test_damage_that_comes_while_it_is_read_is_never_sealed_anew(ledger: Path) -> None:
+def test_damage_that_comes_while_it_is_read_never_gets_new_checksums(ledger: Path) -> None:
     store, before = Store.open(ledger.parent), page_checksums.path_of(ledger).read_bytes()
-    assert verify(store).sealed
+    assert verify(store).checksums_verified
     descriptor = os.open(ledger, os.O_RDWR)  # not closed yet: that would take SQLite's locks
     os.pwrite(descriptor, b"\xff", 3 * page_checksums.PAGE_BYTES - 1)
     outcome = verify(store)
     assert outcome.broken_ledger
-    assert not outcome.sealed
+    assert not outcome.checksums_verified
     with pytest.raises(IntegrityError, match="HF309"):
         change(store.ledger)
     store.ledger.close()
@@ -148,15 +146,16 @@ def test_damage_that_comes_while_it_is_read_is_never_sealed_anew(ledger: Path) -
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-journal"])
-def test_a_strange_log_beside_a_sealed_file_is_not_played_back(ledger: Path, suffix: str) -> None:
+def test_a_foreign_log_beside_a_closed_file_is_not_replayed(ledger: Path, suffix: str) -> None:
     ledger.with_name(ledger.name + suffix).write_bytes(b"\x37\x7f\x06\x82" + bytes(5_000))
-    with pytest.raises(IntegrityError, match=f"{suffix} of 5004 bytes"):
+    with pytest.raises(IntegrityError, match=f"{suffix} of 5004 bytes") as refused:
         Store.open(ledger.parent)
-    assert "set aside" in recover(ledger.parent, now_us=1).mended
+    assert refused.value.next_command == f"move {ledger.name}{suffix} away, then the same command again"
+    ledger.with_name(ledger.name + suffix).unlink()
     Store.open(ledger.parent).ledger.close()
 
 
-def test_the_last_of_several_ledgers_and_threads_seals(ledger: Path) -> None:
+def test_the_last_of_several_ledgers_and_threads_writes_the_checksums(ledger: Path) -> None:
     first, second = (Store.open(ledger.parent).ledger for _ in range(2))
     change(first)
     assert not page_checksums.path_of(ledger).exists()
@@ -168,39 +167,39 @@ def test_the_last_of_several_ledgers_and_threads_seals(ledger: Path) -> None:
     for thread in threads:
         thread.join()
     with second.write() as connection:
-        second.close()  # while a transaction is under way: then whoever ends it seals
+        second.close()  # while a transaction is under way: then the last to end writes them
         assert not page_checksums.path_of(ledger).exists()
         connection.execute(CHANGE, {"lease": "late"})
     del second, threads, thread, connection
     gc.collect()  # a connection that comes back late is kept for as long as its ledger
     assert page_checksums.path_of(ledger).exists()
     store = Store.open(ledger.parent)
-    assert verify(store).sealed
+    assert verify(store).checksums_verified
     with store.ledger.read() as connection:
         assert connection.execute(text("SELECT count(*) FROM leases")).scalar_one() == 7
     store.ledger.close()
 
 
-def test_readers_leave_the_file_and_its_seal_alone(ledger: Path) -> None:
+def test_readers_leave_the_file_and_its_checksums_alone(ledger: Path) -> None:
     stats = [path.stat().st_mtime_ns for path in (ledger, page_checksums.path_of(ledger))]
     for _ in range(3):
         store = Store.open(ledger.parent)
-        assert verify(store).sealed
+        assert verify(store).checksums_verified
         store.ledger.close()
     assert [path.stat().st_mtime_ns for path in (ledger, page_checksums.path_of(ledger))] == stats
 
 
-def test_a_copy_of_the_directory_and_a_ledger_without_seal_open(ledger: Path, tmp_path: Path) -> None:
+def test_a_copy_of_the_directory_and_a_ledger_without_checksums_open(ledger: Path, tmp_path: Path) -> None:
     shutil.copytree(ledger.parent, tmp_path / "copy")
     page_checksums.path_of(tmp_path / "copy" / "ledger.db").unlink()
-    for root, sealed in ((tmp_path / "copy", False), (tmp_path / "copy", True), (ledger.parent, True)):
+    for root, has_checksums in ((tmp_path / "copy", False), (tmp_path / "copy", True), (ledger.parent, True)):
         store = Store.open(root)
         outcome = verify(store)
-        assert (outcome.clean, outcome.sealed) == (True, sealed)
+        assert (outcome.clean, outcome.checksums_verified) == (True, has_checksums)
         store.ledger.close()
 
 
-def test_the_file_of_another_program_is_never_sealed(tmp_path: Path) -> None:
+def test_the_file_of_another_program_gets_no_checksums(tmp_path: Path) -> None:
     path = tmp_path / "theirs.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE addresses (name)")
@@ -209,10 +208,10 @@ def test_the_file_of_another_program_is_never_sealed(tmp_path: Path) -> None:
     assert not page_checksums.path_of(path).exists()
 
 
-def test_a_file_that_was_put_in_the_ledger_s_place_gets_no_seal_of_the_old_one(ledger: Path) -> None:
+def test_a_file_that_was_put_in_the_ledger_s_place_gets_no_checksums_of_the_old_one(ledger: Path) -> None:
     store = Store.open(ledger.parent)
     change(store.ledger)
-    other = sealed_ledger(ledger.parent.with_name("other"))
+    other = closed_ledger(ledger.parent.with_name("other"))
     ledger.rename(ledger.with_name("old.db"))
     shutil.copy(other, ledger)
     store.ledger.close()
@@ -220,10 +219,10 @@ def test_a_file_that_was_put_in_the_ledger_s_place_gets_no_seal_of_the_old_one(l
 
 
 def test_a_lock_that_never_ends_is_told_in_words(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_handles, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite_handles, "LOCK_TIMEOUT_SECONDS", 0.05)
     with sqlite_handles.lock_of(ledger).open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(HoldfastError, match=r"HF302.*cannot be held"):
+        with pytest.raises(HoldfastError, match=r"HF302.*cannot be locked"):
             Store.open(ledger.parent)
     Store.open(ledger.parent).ledger.close()
 
@@ -233,8 +232,8 @@ PROGRAM = textwrap.dedent("""
     from pathlib import Path
     from sqlalchemy import text
     from holdfast.store import Store
-    from holdfast.store.db import page_checksums as seal, sqlite_handles as holding
-    from holdfast.store.durability import fsync as durable
+    from holdfast.store.db import page_checksums
+    from holdfast.store.durability import fsync
 
     root, what = Path(sys.argv[1]), sys.argv[2]
     change = text("INSERT INTO leases VALUES (:lease, 'h', 1, 1, 1) ON CONFLICT (lease) DO UPDATE SET epoch = epoch + 1")
@@ -251,17 +250,17 @@ PROGRAM = textwrap.dedent("""
 
     if what == "opened":
         one("", writes=False); die()
-    elif what == "unsealed":
-        durable.sync_directory = die; one("k")
+    elif what == "removed":
+        fsync.sync_directory = die; one("k")
     elif what == "written":
         one("k"); die()
-    elif what == "sealing":
-        store = one("k"); seal.write = die; store.ledger.close()
+    elif what == "writing":
+        store = one("k"); page_checksums.write = die; store.ledger.close()
     elif what == "unfinished":
         store = one("k"); Path.replace = die; store.ledger.close()
-    elif what == "sealed":
-        store, write = one("k"), seal.write
-        seal.write = lambda *given: (write(*given), die())
+    elif what == "checksummed":
+        store, write = one("k"), page_checksums.write
+        page_checksums.write = lambda *given: (write(*given), die())
         store.ledger.close()
     elif what == "forked":
         store = one("k")
@@ -276,10 +275,10 @@ PROGRAM = textwrap.dedent("""
         while not (root / "ready").exists():
             time.sleep(0.01)
         store.ledger.close()
-        assert not seal.path_of(root / "ledger.db").exists()
+        assert not page_checksums.path_of(root / "ledger.db").exists()
         os.unlink(root / "ready")
         assert os.waitpid(child, 0)[1] == 0
-        assert seal.path_of(root / "ledger.db").exists()
+        assert page_checksums.path_of(root / "ledger.db").exists()
     else:
         chance, rounds = random.Random(what), 0
         end = time.monotonic() + 1.5
@@ -299,26 +298,26 @@ def program(root: Path, what: str) -> subprocess.Popen[str]:
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("moment", "sealed"),
+    ("moment", "has_checksums"),
     [
         ("opened", True),
-        ("unsealed", False),
+        ("removed", False),
         ("written", False),
-        ("sealing", False),
+        ("writing", False),
         ("unfinished", False),
-        ("sealed", True),
+        ("checksummed", True),
     ],
 )
-def test_a_kill_at_every_moment_leaves_no_seal_or_a_right_one(
-    ledger: Path, moment: str, sealed: bool
+def test_a_kill_at_every_moment_leaves_no_checksums_or_right_ones(
+    ledger: Path, moment: str, has_checksums: bool
 ) -> None:
     child = program(ledger.parent, moment)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == -9, errors
-    assert page_checksums.path_of(ledger).exists() == sealed
+    assert page_checksums.path_of(ledger).exists() == has_checksums
     store = Store.open(ledger.parent)
     outcome = verify(store)
-    assert (outcome.findings, outcome.sealed) == ((), sealed)
+    assert (outcome.findings, outcome.checksums_verified) == ((), has_checksums)
     store.ledger.close()
     assert page_checksums.path_of(ledger).exists()
     assert not list(ledger.parent.glob(".*"))
@@ -345,15 +344,15 @@ def test_processes_that_open_write_close_and_die_at_once_never_see_damage(ledger
     assert killed > 0
     Store.open(ledger.parent).ledger.close()
     store = Store.open(ledger.parent)
-    assert verify(store).sealed
+    assert verify(store).checksums_verified
     store.ledger.close()
 
 
 @pytest.mark.process
-def test_a_forked_child_keeps_the_ledger_unsealed_with_its_own_lock(ledger: Path) -> None:
+def test_a_forked_child_keeps_the_checksums_away_with_its_own_lock(ledger: Path) -> None:
     child = program(ledger.parent, "forked")
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 0, errors
     store = Store.open(ledger.parent)
-    assert verify(store).sealed
+    assert verify(store).checksums_verified
     store.ledger.close()

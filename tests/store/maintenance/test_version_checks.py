@@ -46,7 +46,7 @@ DECIDING = {
     "file_row_groups": ("path", "row_group", "batch", "epoch", "rows", "removed_version"),
     "snapshots": ("snapshot", "table_version"),
     "snapshot_tables": ("table_name", "rows", "files"),
-    "contracts": ("contract_hash", "contract"),
+    "contracts": ("contract_hash", "contract_json"),
 }
 
 

@@ -7,31 +7,29 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.control.maintenance import snapshot_proof
-from holdfast.control.maintenance.snapshot_proof import Cuts
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError
 from holdfast.records import Progress
 from holdfast.store import Store
 from holdfast.store.backout import tombstones
 from holdfast.store.backout.tombstones import Tombstone
-from holdfast.store.catalog import snapshots
+from holdfast.store.catalog import snapshot_manifests
+from holdfast.store.catalog.snapshot_manifests import SnapshotManifest
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction, sqlite_url
 from holdfast.store.durability import fsync
 from holdfast.store.files import blobs
 from holdfast.store.maintenance import backup as backups
 from holdfast.store.maintenance import (
-    bit_repair,
     derived_checks,
     footer_scan,
     model_rebuild,
     repairs,
+    snapshot_rebuild,
     taint_rebuild,
 )
 from holdfast.store.maintenance.catalog_rebuild import Adopted, adopt
 from holdfast.store.maintenance.footer_scan import Choice, Witness
-from holdfast.tables import Snapshot
 from holdfast.tables.snapshots import LoadKey
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
@@ -48,9 +46,7 @@ NOT_IN_FILES: Final = (
 
 @dataclass(slots=True)
 class Recovered:
-    """What was made again, and by name what could not be. `mended` says how a ledger was mended that its seal could prove:
-    then nothing had to be made again.
-    """
+    """What was rebuilt, and by name what could not be."""
 
     batches: int = 0
     backed_out: int = 0
@@ -63,11 +59,10 @@ class Recovered:
     unproved: list[str] = field(default_factory=list)
     set_aside: list[str] = field(default_factory=list)
     old_ledger: str = ""
-    mended: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The outcome as plain JSON."""
-        return asdict(self) | {"not_in_files": [] if self.mended else list(NOT_IN_FILES)}
+        """Return the outcome as plain JSON."""
+        return asdict(self) | {"not_in_files": list(NOT_IN_FILES)}
 
 
 def recover(
@@ -78,37 +73,36 @@ def recover(
     ledger_url: str | None = None,
     progress: Progress | None = None,
 ) -> Recovered:
-    """Make a new ledger for the files in `root`; stop everything that uses the store first.
+    """Rebuild a lost ledger from the files in `root`. Stop everything that uses the store first.
+
+    A row is readable afterwards only if every file of its load is intact and its load has no tombstone, and then once.
+    Files that are not needed are moved to `aside`. The new ledger is one transaction: a killed rebuild leaves an empty
+    ledger that does not open, and may be run again.
 
     Parameters
     ----------
     now_us
-        The moment, microseconds since 1970 UTC.
+        Timestamp of the rebuild, microseconds since 1970 UTC.
     model
-        The declaration, where there is one: which feeds are cut together, when labels come due, what is expected of feeds.
+        The declaration, if there is one: its expectations and the groups of its feeds.
     ledger_url
-        An empty database; None for a new SQLite file inside `root`, the old one being set aside.
+        An empty database; None for a new SQLite file in `root`, from which the old one is moved aside.
     progress
-        Told (files read, files in all).
+        Called with (files read, files in all).
 
-    Guarantee: a row is readable afterwards only if every file of its load is whole and its load has no tombstone, and
-    then once. What was not taken over lies in `aside`, not removed. The new ledger is one transaction: killed before its
-    end, it leaves an empty one that nothing opens, and may be run again. A ledger that can be mended to what was sealed is
-    mended instead, and loses nothing. Raises `InputError` HF306 when the ledger is not
-    lost: it can be read and knows batches.
+    Raises
+    ------
+    InputError
+        HF306 if the ledger is not lost: it can be read and has batches.
     """
     if ledger_url is None:
-        mended = bit_repair.mend(root)
-        if mended:
-            return Recovered(mended=mended)
         model_rebuild.must_be_lost(root)
     done = Recovered()
     found = _hear(root, done, progress)
     choice = footer_scan.choose(found)
     stones = _tombstones(root, done)
+    manifests = _manifests(root, done)
     models = _models(root, done)
-    wanted = {(each.snapshot, each.contract_hash) for each in models.values()}
-    cuts = snapshot_proof.prove(choice, stones, wanted, model)
     feeds = model.feeds if model else ()
     if ledger_url is None:
         done.old_ledger = repairs.set_ledger_aside(root, now_us)
@@ -116,19 +110,20 @@ def recover(
     try:
         with store.ledger.write() as connection:
             model_rebuild.must_be_empty(connection)
+            snapshot_rebuild.put_table_versions(connection, manifests)
             adopted = adopt(
                 connection,
                 root,
                 choice,
                 stones,
                 now_us=now_us,
-                numbers=cuts.numbers,
-                removed=cuts.removed,
+                numbers=snapshot_rebuild.table_versions(choice, stones, manifests),
                 expects={feed.name: feed.expects for feed in feeds},
                 groups={feed.name: feed.group for feed in feeds},
             )
             done.contracts = model_rebuild.count_contracts(connection)
-            _snapshots(connection, cuts, models, done, now_us)
+            done.unproved += snapshot_rebuild.put_snapshots(connection, manifests, now_us=now_us)
+            done.snapshots = [each.snapshot.snapshot for each in manifests]
             _versions(connection, root, models, done, now_us)
             taint_rebuild.restore(connection, stones.values())
             done.prediction_files = model_rebuild.take_predictions(connection, root, found)
@@ -207,17 +202,15 @@ def _models(root: Path, done: Recovered) -> dict[str, VersionMetadata]:
     return found
 
 
-def _snapshots(
-    connection: Transaction, cuts: Cuts, models: Mapping[str, VersionMetadata], done: Recovered, now_us: int
-) -> None:
-    model_rebuild.put_table_versions(connection, {cut.version for cut in cuts.proved.values()}, now_us=now_us)
-    for name, cut in cuts.proved.items():
-        snapshots.put(
-            connection, Snapshot(name, cut.version, cut.contract_hash, now_us, cut.tables, cut.held_back)
-        )
-        done.snapshots.append(name)
-    lost = {each.snapshot for each in models.values()} - cuts.proved.keys()
-    done.unproved += [f"snapshot {name}: its rows cannot be told from the files" for name in sorted(lost)]
+def _manifests(root: Path, done: Recovered) -> list[SnapshotManifest]:
+    found = []
+    for path in snapshot_manifests.on_disk(root):
+        try:
+            found.append(snapshot_manifests.read(path))
+        except HoldfastError as error:
+            done.unproved.append(error.what)
+            done.set_aside.append(str(path.relative_to(root)))
+    return found
 
 
 def _versions(
@@ -227,5 +220,7 @@ def _versions(
         if metadata.snapshot in done.snapshots:
             done.versions.append(model_rebuild.put_version(connection, root, digest, metadata, now_us=now_us))
         else:
-            done.unproved.append(f"a version of {metadata.model} ({digest[:8]}): its snapshot is not proved")
+            done.unproved.append(
+                f"a version of {metadata.model} ({digest[:8]}): its snapshot has no manifest"
+            )
             done.set_aside.append(f"{blobs.BLOBS_DIRECTORY}/{digest[:2]}/{digest}")

@@ -120,6 +120,11 @@ def _contracts(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator[
         yield Repair(f"contract {contract_hash[:12]}", "written again", "its SHA-256 is its name")
 
 
+def _snapshot_manifests(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
+    for name in mending.rewrite_snapshot_manifests(store):
+        yield Repair(f"snapshot {name}", "given its manifest again", "the ledger has its loads")
+
+
 def _published(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
     for directory, trouble in list(derived_checks.published_tables(store)):
         moved = mending.set_aside(store.root, directory)
@@ -160,6 +165,7 @@ _MENDERS: Final[tuple[Mender, ...]] = (
     _counts,
     _forgotten,
     _tombstones,
+    _snapshot_manifests,
     _published,
     _local_copies,
     _torn_tails,

@@ -59,7 +59,7 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What was looked at and what was found. Orphans are no finding: a killed loader leaves them and they
-    mean nothing. `sealed` is whether the ledger's file was held against its seal too; that there is none is no finding.
+    mean nothing. `checksums_verified` is True if the ledger's file has page checksums; having none is no finding.
     """
 
     files: int
@@ -67,7 +67,7 @@ class Verification:
     blobs: int
     swept: int
     findings: tuple[Finding, ...]
-    sealed: bool = False
+    checksums_verified: bool = False
 
     @property
     def clean(self) -> bool:
@@ -103,15 +103,19 @@ def verify(
 
     Guarantee: every file that the ledger names is read to its last byte; one changed bit in one of them is a
     finding, and so are rows whose key their feed holds in another batch too (HF206), and a load that lies there whole
-    while the ledger does not know it (HF309). A ledger on SQLite that was closed by everybody is held against its seal: one
-    changed bit is a finding. One that is in use, or that a killed process left, is held against itself and the files alone.
+    while the ledger does not know it (HF309). A SQLite ledger that was closed by all processes is checked against its page
+    checksums: one changed bit is a finding. One that is in use, or that a killed process left, is checked against its files.
     """
     try:
         with store.ledger.read() as connection:
-            sealed, broken = _sealed(connection)
+            verified, broken = _check_pages(connection)
             if not quick:
                 broken += file_checks.database_troubles(connection)
-        outcome = _broken(broken) if broken else replace(_verified(store, quick, progress), sealed=sealed)
+        outcome = (
+            _broken(broken)
+            if broken
+            else replace(_verified(store, quick, progress), checksums_verified=verified)
+        )
     except file_checks.LEDGER_ERRORS as error:
         outcome = _broken([f"it cannot be read: {error}"])
     if now_us is not None and (outcome.swept or outcome.findings) and not outcome.broken_ledger:
@@ -119,10 +123,10 @@ def verify(
     return outcome
 
 
-def _sealed(connection: Transaction) -> tuple[bool, list[str]]:
-    """Whether the ledger has a seal that it is held against, and what differs."""
+def _check_pages(connection: Transaction) -> tuple[bool, list[str]]:
+    """Return whether the ledger has page checksums, and how it differs from them."""
     try:
-        return file_checks.is_sealed(connection), []
+        return file_checks.has_valid_checksums(connection), []
     except IntegrityError as error:
         return False, [error.what]
 
@@ -169,6 +173,7 @@ def _of_the_derived(store: Store) -> Iterator[Finding]:
     with store.ledger.read() as connection:
         plans = derived_checks.newest_plans(connection)
         yield from _beside(derived_checks.copied_contracts(connection, store.root))
+        yield from _beside(derived_checks.snapshot_manifests(connection, store.root))
     for found in (
         derived_checks.published_tables(store),
         derived_checks.local_copies(store.root, plans),

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select
 
 from holdfast.errors import NotFoundError
 from holdfast.records import Level
-from holdfast.store.catalog import batches
+from holdfast.store.catalog import batches, snapshot_manifests
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import LIVE
 from holdfast.store.db.store import Store
@@ -67,11 +67,13 @@ def create(
         cuts = tuple(_cut(table, facts, held) for table, facts in found.items())
         day = _day(found, label_delays_us or {}, now_us)
         name = snapshot_name(version, contract_hash, cuts, incomplete_loads=held, day=day)
-        known = _find(connection, name)
+        known = find(connection, name)
         if known is not None:
             return known
-        put(connection, Snapshot(name, version, contract_hash, now_us, cuts, held))
-    return Snapshot(name, version, contract_hash, now_us, cuts, held)
+        made = Snapshot(name, version, contract_hash, now_us, cuts, held)
+        put(connection, made)
+        snapshot_manifests.write(store.root, connection, made)  # durable before the snapshot is registered
+    return made
 
 
 def waiting(
@@ -165,7 +167,7 @@ def put(connection: Connection, cut: Snapshot) -> None:
 def get(store: Store, snapshot: str) -> Snapshot:
     """The snapshot of that name; `NotFoundError` HF303 when there is none."""
     with store.ledger.read() as connection:
-        found = _find(connection, snapshot)
+        found = find(connection, snapshot)
     if found is None:
         raise NotFoundError(
             "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
@@ -192,7 +194,8 @@ def _cut(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> Sna
     return SnapshotTable(table, rows, len(found))
 
 
-def _find(connection: Connection, name: str) -> Snapshot | None:
+def find(connection: Connection, name: str) -> Snapshot | None:
+    """Return the snapshot of that name, None if the ledger lacks it."""
     row = connection.execute(select(_SNAPSHOTS).where(_SNAPSHOTS.c.snapshot == name)).one_or_none()
     if row is None:
         return None

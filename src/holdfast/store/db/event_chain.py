@@ -49,7 +49,7 @@ class Head:
     def parse(cls, text: str) -> Head:
         """The head that `str` wrote; `InputError` HF101 for anything else.
 
-        >>> Head.parse("7:" + "ab" * 32).event
+        >>> Head.parse("7:" + "ab" * 32).event_id
         7
         """
         number, _, digest = text.strip().partition(":")

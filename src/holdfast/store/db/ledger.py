@@ -53,7 +53,7 @@ class Ledger:
         target = _target(url)
         # A connection that broke while nobody used it is found out before a transaction begins on it.
         on_sqlite = target.get_backend_name() == "sqlite"
-        given = {"factory": sqlite_handles.HeldConnection} if on_sqlite else {}
+        given = {"factory": sqlite_handles.TrackedConnection} if on_sqlite else {}
         engine = create_engine(target, pool_pre_ping=not on_sqlite, connect_args=given)
         # A ledger that nobody holds any more closes its files, whether or not somebody thought of `close`; on SQLite its
         # connections do so themselves, and what is still open when the process ends is closed then.
@@ -186,10 +186,10 @@ def _target(url: str) -> URL:
     return target
 
 
-def _prepare_sqlite(connection: sqlite_handles.HeldConnection, _record: Any) -> None:
+def _prepare_sqlite(connection: sqlite_handles.TrackedConnection, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy says BEGIN itself, in `_begin_sqlite`
     try:
-        connection.take_hold()
+        connection.track()
         _configure(connection)
     except BaseException:
         connection.close()
@@ -226,9 +226,9 @@ def _use_wal(cursor: sqlite3.Cursor) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that will write takes the write lock at once: upgrading a read lock later can only fail.
     writes = connection.get_execution_options().get("holdfast_writes", False)
-    hold = sqlite_handles.hold_of(connection)
-    if writes and hold is not None:
-        sqlite_handles.before_change(hold)
+    handle = sqlite_handles.handle_of(connection)
+    if writes and handle is not None:
+        sqlite_handles.before_change(handle)
     if writes:
         _wait_for_turn(connection)
     else:
@@ -261,11 +261,11 @@ def _wait_for_turn(connection: Connection) -> None:
 
 
 def _known(engine: Engine) -> None:
-    """From now on this file may be sealed: it is a ledger of this release."""
+    """Let this file get page checksums: it is a ledger."""
     with engine.connect() as connection:
-        hold = sqlite_handles.hold_of(connection)
-        if hold is not None:
-            hold.is_ledger = True
+        handle = sqlite_handles.handle_of(connection)
+        if handle is not None:
+            handle.is_ledger = True
 
 
 def _dispose(reference: weakref.ref[Engine]) -> None:

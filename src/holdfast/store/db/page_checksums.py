@@ -1,20 +1,19 @@
-"""The seal of a SQLite ledger: what every page of its file was when the last process let go of it.
+"""Page checksums of a SQLite ledger: a file beside it with one checksum per page.
 
-SQLite has no checksums of its own: a bit that flips in free space, in a reason or in a moment contradicts nothing. PostgreSQL
-can check its pages by itself, so only SQLite's file is sealed. The seal lies beside it and is removed before the first change
-(`holding.py` says when), so there is none while somebody writes, and none after a kill; neither is damage.
+SQLite has no checksums of its own: a bit that flips in free space, in a reason or in a timestamp contradicts nothing.
+PostgreSQL can check its pages itself, so only SQLite's file gets them. The last process that closes the ledger writes them, and
+the first that changes it removes them (`sqlite_handles.py`). There are none while a process writes, and none after a kill.
 
-    {"content": {"bytes": ..., "format": 1, "pages": <8 hexadecimal digits a page>, "sha256": ...}, "sha256": <of the content>}
+    {"content": {"bytes": ..., "format": 1, "pages": <8 hexadecimal digits per page>, "sha256": ...}, "sha256": ...}
 
-A page is held against its CRC-32 (zlib's): one to three changed bits of 4096 bytes are always found, because that polynomial
-keeps words of this length at least four bits apart (Koopman, DSN 2002, doi:10.1109/DSN.2002.1028931), and anything else is
-missed once in 2^32. Only a repair needs the SHA-256 of the whole file (`bitflip.py`).
+The checksum of a page is its CRC-32 (zlib's). One to three changed bits of 4096 bytes are always found, because that polynomial
+keeps words of this length at least four bits apart (Koopman, DSN 2002, doi:10.1109/DSN.2002.1028931); any other change is
+missed once in 2^32.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import struct
 import zlib
@@ -24,20 +23,19 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import IntegrityError
-from holdfast.records import canonical_json, sha256_hex
-from holdfast.store.durability import fsync
+from holdfast.store.durability import checked_json, fsync
 
 FORMAT: Final = 1
 PAGE_BYTES: Final = 4096
 LOGS: Final = ("-wal", "-journal")
-"""What SQLite would play back into the file; it was sealed without one."""
+"""Suffixes of the logs that SQLite would replay into the file; checksums are written only without one."""
 
 _AT_ONCE_BYTES: Final = 256 * PAGE_BYTES
-_NEXT: Final = "holdfast repair-ledger, or holdfast restore BACKUP"
+_NEXT: Final = "holdfast restore BACKUP, or holdfast repair-ledger"
 
 
 @dataclass(frozen=True, slots=True)
-class Seal:
+class PageChecksums:
     """The size of a file, its SHA-256 and the CRC-32 of each of its pages, eight hexadecimal digits each."""
 
     bytes: int
@@ -46,110 +44,102 @@ class Seal:
 
 
 def path_of(ledger: Path) -> Path:
-    """Where the seal of the SQLite file `ledger` lies, or would lie."""
-    return ledger.with_name(f"{ledger.name}-seal")
+    """Return the path of the checksums of the SQLite file `ledger`."""
+    return ledger.with_name(f"{ledger.name}-checksums")
 
 
-def measure(descriptor: int) -> Seal:
-    """The seal that the open file should have as it is now."""
+def compute(descriptor: int) -> PageChecksums:
+    """Compute the checksums of the open file."""
     digest = hashlib.sha256()
-    checks: list[str] = []
+    pages: list[str] = []
     for data in _slices(descriptor):
         digest.update(data)
-        checks.append(_checks(data))
-    return Seal(os.fstat(descriptor).st_size, digest.hexdigest(), "".join(checks))
+        pages.append(_checksums(data))
+    return PageChecksums(os.fstat(descriptor).st_size, digest.hexdigest(), "".join(pages))
 
 
-def write(ledger: Path, seal: Seal) -> None:
-    """Put `seal` beside `ledger`; durable when this returns."""
+def write(ledger: Path, checksums: PageChecksums) -> None:
+    """Write `checksums` beside `ledger`; they are durable on return. The caller is the only process that has it open."""
     for unfinished in ledger.parent.glob(f".{path_of(ledger).name}.*{fsync.UNFINISHED}"):
-        unfinished.unlink(missing_ok=True)  # of one that was killed: who is here is alone
-    fsync.replace(path_of(ledger), _encoded(seal))
+        unfinished.unlink(missing_ok=True)  # of a writer that was killed
+    fsync.replace(path_of(ledger), _encoded(checksums))
 
 
-def read(ledger: Path) -> Seal | None:
-    """The seal of `ledger`; None without one, and of one that a newer release has made.
-
-    Raises `IntegrityError` HF309 when the seal itself is damaged.
-    """
+def read(ledger: Path) -> PageChecksums | None:
+    """Load the checksums of `ledger`; None if there are none. Raises `IntegrityError` HF309 if they are damaged."""
     try:
         data = path_of(ledger).read_bytes()
     except FileNotFoundError:
         return None
     try:
-        found = json.loads(data)
-        content = found["content"]
-        whole = found["sha256"] == sha256_hex(canonical_json(content))
-        if whole and content["format"] > FORMAT:
-            return None
-        seal = Seal(content["bytes"], content["sha256"], content["pages"])
-        whole = whole and _encoded(seal) == data
+        content = checked_json.decode(data)
+        checksums = PageChecksums(content["bytes"], content["sha256"], content["pages"])
+        intact = _encoded(checksums) == data
     except (ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise _broken(ledger, "its seal is damaged")
-    return seal
+        intact = False
+    if not intact:
+        reason = "its page checksums are damaged"
+        raise _altered(ledger, reason, f"remove {path_of(ledger)}, then holdfast verify")
+    return checksums
 
 
-def difference(ledger: Path, seal: Seal, descriptor: int) -> str:
-    """In what the file differs from its seal, in words; empty when it is, to the bit, what was sealed."""
-    for suffix in LOGS:
-        waiting = log_bytes(ledger, suffix)
-        if waiting:
-            return f"{ledger.name}{suffix} of {waiting} bytes lies beside it, and it was sealed without one"
-    size = os.fstat(descriptor).st_size
-    if size != seal.bytes:
-        return f"it has {size} bytes, and was sealed with {seal.bytes}"
-    wrong = altered_pages(seal, descriptor)
-    if not wrong:
-        return ""
-    first = wrong[0] * PAGE_BYTES
-    more = f" and {len(wrong) - 1} more places" if len(wrong) > 1 else ""
-    return f"bytes {first} to {min(first + PAGE_BYTES, size) - 1}{more} are not what was sealed"
+def verify(ledger: Path, descriptor: int) -> bool:
+    """Return True if `ledger` has page checksums and matches them, False if it has none.
 
+    The caller keeps other processes from writing checksums meanwhile. If they are gone afterwards, a writer removed them and
+    may have changed the file while it was read: the result is False.
 
-def altered_pages(seal: Seal, descriptor: int) -> list[int]:
-    """The numbers of the pages that are not what was sealed, from 0."""
-    wrong: list[int] = []
-    page = 0
-    for data in _slices(descriptor):
-        checks = _checks(data)
-        expected = seal.pages[8 * page : 8 * page + len(checks)]
-        if checks != expected:
-            pairs = range(0, len(checks), 8)
-            wrong += [page + at // 8 for at in pairs if checks[at : at + 8] != expected[at : at + 8]]
-        page += len(checks) // 8
-    return wrong
-
-
-def is_what_was_sealed(seal: Seal, descriptor: int) -> bool:
-    """Whether the file has the size and the pages that were sealed, whatever lies beside it."""
-    return os.fstat(descriptor).st_size == seal.bytes and not altered_pages(seal, descriptor)
-
-
-def refuse_broken(ledger: Path, descriptor: int) -> bool:
-    """Whether `ledger` is sealed, and whole; for one who keeps others from sealing it meanwhile.
-
-    Raises `IntegrityError` HF309 when it is not what was sealed. A seal that is gone afterwards was removed by a writer, who
-    may have changed the file while it was read: then nothing can be said.
+    Raises `IntegrityError` HF309 on a mismatch.
     """
-    seal = read(ledger)
-    if seal is None:
+    checksums = read(ledger)
+    if checksums is None:
         return False
-    found = difference(ledger, seal, descriptor)
+    logs = {f"{ledger.name}{suffix}": log_bytes(ledger, suffix) for suffix in LOGS}
+    found = difference(checksums, descriptor)
     if not path_of(ledger).exists():
         return False
+    for name, size in logs.items():
+        if size:
+            reason = f"a log {name} of {size} bytes lies beside it that does not belong to it"
+            raise _altered(ledger, reason, f"move {name} away, then the same command again")
     if found:
-        raise _broken(ledger, found)
+        raise _altered(ledger, found)
     return True
 
 
+def difference(checksums: PageChecksums, descriptor: int) -> str:
+    """Describe how the open file differs from its checksums; empty if it matches."""
+    size = os.fstat(descriptor).st_size
+    if size != checksums.bytes:
+        return f"it has {size} bytes, its checksums are of {checksums.bytes}"
+    wrong = _altered_pages(checksums, descriptor)
+    if not wrong:
+        return ""
+    first = wrong[0] * PAGE_BYTES
+    more = f" and {len(wrong) - 1} more pages" if len(wrong) > 1 else ""
+    return f"bytes {first} to {min(first + PAGE_BYTES, size) - 1}{more} do not match their checksums"
+
+
 def log_bytes(ledger: Path, suffix: str = LOGS[0]) -> int:
-    """The size of SQLite's log beside `ledger`, 0 without one."""
+    """Return the size of SQLite's log beside `ledger`, 0 without one."""
     try:
         return ledger.with_name(ledger.name + suffix).stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _altered_pages(checksums: PageChecksums, descriptor: int) -> list[int]:
+    """Return the numbers of the pages that do not match, from 0."""
+    wrong: list[int] = []
+    page = 0
+    for data in _slices(descriptor):
+        found = _checksums(data)
+        expected = checksums.pages[8 * page : 8 * page + len(found)]
+        if found != expected:
+            pairs = range(0, len(found), 8)
+            wrong += [page + at // 8 for at in pairs if found[at : at + 8] != expected[at : at + 8]]
+        page += len(found) // 8
+    return wrong
 
 
 def _slices(descriptor: int) -> Iterator[bytes]:
@@ -161,21 +151,27 @@ def _slices(descriptor: int) -> Iterator[bytes]:
         at += len(data)
 
 
-def _checks(data: bytes) -> str:
+def _checksums(data: bytes) -> str:
     view = memoryview(data)
-    checks = [zlib.crc32(view[at : at + PAGE_BYTES]) for at in range(0, len(data), PAGE_BYTES)]
-    return struct.pack(f">{len(checks)}I", *checks).hex()
+    found = [zlib.crc32(view[at : at + PAGE_BYTES]) for at in range(0, len(data), PAGE_BYTES)]
+    return struct.pack(f">{len(found)}I", *found).hex()
 
 
-def _encoded(seal: Seal) -> bytes:
-    content = {"format": FORMAT, "bytes": seal.bytes, "sha256": seal.sha256, "pages": seal.pages}
-    return canonical_json({"sha256": sha256_hex(canonical_json(content)), "content": content}).encode()
+def _encoded(checksums: PageChecksums) -> bytes:
+    return checked_json.encode(
+        {
+            "format": FORMAT,
+            "bytes": checksums.bytes,
+            "sha256": checksums.sha256,
+            "pages": checksums.pages,
+        }
+    )
 
 
-def _broken(ledger: Path, trouble: str) -> IntegrityError:
+def _altered(ledger: Path, reason: str, next_command: str = _NEXT) -> IntegrityError:
     return IntegrityError(
         "HF309",
-        f"the ledger {ledger} was altered while nobody had it open: {trouble}",
+        f"the ledger {ledger} was altered while no process had it open: {reason}",
         state="nothing was changed",
-        next_command=_NEXT,
+        next_command=next_command,
     )

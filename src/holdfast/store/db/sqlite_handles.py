@@ -1,11 +1,11 @@
-"""Who has a SQLite ledger open: the last one to let go of it seals it, and the first one to change it removes the seal.
+"""Handles of SQLite ledgers: which files this process has open, and when their page checksums are written and removed.
 
-Every process that has a connection holds a shared kernel lock on a file beside the ledger. Whoever can make it exclusive when
-he lets go is alone. A lock ends with its process, so a kill leaves no seal, and never a wrong one: a seal is written by one
-who is alone, and is gone, durably, before anybody's first change.
+Every process with a connection holds a shared kernel lock on a file beside the ledger. The last process to close it can make
+the lock exclusive, and writes the page checksums. The first that changes it removes them, durably, before its change. A lock
+ends with its process, so a kill leaves no checksums, and never wrong ones.
 
-The bytes are read through one descriptor that stays open for as long as this process has connections: closing any descriptor
-of a file drops the POSIX locks that SQLite holds on it in the same process ("How To Corrupt An SQLite Database File", 2.2).
+The pages are read through one descriptor that stays open as long as this process has connections: closing any descriptor of a
+file drops the POSIX locks that SQLite holds on it in the same process ("How To Corrupt An SQLite Database File", 2.2).
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from holdfast.errors import UnavailableError
 from holdfast.store.db import page_checksums
 from holdfast.store.durability import file_locks, fsync
 
-PATIENCE_SECONDS: Final = 30.0
-"""How long an open waits for another process that is sealing, before it gives up; sealing takes some 2 ms for each MB."""
+LOCK_TIMEOUT_SECONDS: Final = 30.0
+"""How long an open waits for another process that writes checksums, which takes some 2 ms for each MB."""
 
 _Key: TypeAlias = tuple[Path, int, int]
 
 
 @dataclass(slots=True, eq=False)
-class Hold:
-    """What this process has of one ledger file, for all its connections. `is_ledger` once it was seen to be one of ours:
-    the file of another program is never sealed.
+class Handle:
+    """One ledger file that this process has open, for all its connections.
+
+    `is_ledger` is set once the file was recognised: the database of another program gets no checksums.
     """
 
     key: _Key
@@ -50,144 +51,147 @@ class Hold:
         return self.key[0]
 
 
-class HeldConnection(sqlite3.Connection):
-    """A connection that keeps its ledger held until it is closed, by whomever: also by the collector of garbage."""
+class TrackedConnection(sqlite3.Connection):
+    """A connection that keeps a handle of its ledger until it is closed or garbage collected."""
 
-    hold: Hold | None = None
+    handle: Handle | None = None
 
-    def take_hold(self) -> None:
-        """Hold the file that this connection has opened and not yet read. A ledger without a file is not held.
+    def track(self) -> None:
+        """Open a handle of this connection's file before it is read. A ledger in memory has none.
 
-        Raises `IntegrityError` HF302 when the file is not what was sealed, and `UnavailableError` HF302 when it cannot be held.
+        Raises `IntegrityError` HF309 if the file does not match its page checksums, and `UnavailableError` HF302 if it
+        cannot be locked.
         """
         name = self.execute("PRAGMA database_list").fetchone()[2]
         if name:
-            self.hold = _take(Path(name))
+            self.handle = _open(Path(name))
 
     def close(self) -> None:
-        """Close, and seal the ledger if nobody has it open any more."""
+        """Close, and write the page checksums if no other connection is left."""
         super().close()
-        hold, self.hold = self.hold, None
-        if hold is not None:
-            _LET_GO.append(hold)
-            _settle()
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            _CLOSED.append(handle)
+            _release_closed()
 
     def __del__(self) -> None:
-        """What nobody closed is let go all the same."""
-        if self.hold is not None:
+        """Release the handle of a connection that was not closed."""
+        if self.handle is not None:
             self.close()
 
 
 def lock_of(ledger: Path) -> Path:
-    """Where the lock of `ledger` lies. It is empty, may be copied, and is removed only when nobody has the ledger open."""
+    """Return the path of the ledger's lock file. It is empty, and is removed only while no process has the ledger open."""
     return ledger.with_name(f"{ledger.name}-lock")
 
 
-def hold_of(connection: Connection) -> Hold | None:
-    """What this process has of the file that `connection` reads; None on PostgreSQL, and of a ledger without a file."""
+def handle_of(connection: Connection) -> Handle | None:
+    """Return the handle behind `connection`; None on PostgreSQL, and for a ledger in memory."""
     driver = connection.connection.driver_connection
-    return driver.hold if isinstance(driver, HeldConnection) else None
+    return driver.handle if isinstance(driver, TrackedConnection) else None
 
 
-def before_change(hold: Hold) -> None:
-    """Remove the seal, durably, once for each hold; a file that is not what was sealed is never sealed anew.
+def before_change(handle: Handle) -> None:
+    """Remove the page checksums, durably, once for each handle.
 
-    Raises `IntegrityError` HF302 when it is not, and `UnavailableError` HF302 when the seal cannot be removed.
+    Raises `IntegrityError` HF309 if the file does not match them, so that a damaged file never gets new ones, and
+    `UnavailableError` HF302 if they cannot be removed.
     """
-    if hold.changes:
+    if handle.changes:
         return
     try:
         with _GUARD:
-            if not hold.changes:
-                page_checksums.refuse_broken(hold.ledger, hold.data)
-                page_checksums.path_of(hold.ledger).unlink(missing_ok=True)
-                # Also when another process removed it just now: it may not have come to this.
-                fsync.sync_directory(hold.ledger.parent)
-                hold.changes = True
+            if not handle.changes:
+                page_checksums.verify(handle.ledger, handle.data)
+                page_checksums.path_of(handle.ledger).unlink(missing_ok=True)
+                # Also when another process has just removed them: its own sync may not be done yet.
+                fsync.sync_directory(handle.ledger.parent)
+                handle.changes = True
     except OSError as error:
-        raise _cannot(hold.ledger, "unsealed", error) from error
+        raise _unavailable(handle.ledger, "changed", error) from error
     finally:
-        _settle()
+        _release_closed()
 
 
-def is_sealed(hold: Hold) -> bool:
-    """Whether the ledger is sealed, and to the bit what was sealed; `IntegrityError` HF302 when it is not."""
+def has_valid_checksums(handle: Handle) -> bool:
+    """Return True if the ledger has page checksums and matches them; `IntegrityError` HF309 on a mismatch."""
     try:
         with _GUARD:
-            return not hold.changes and page_checksums.refuse_broken(hold.ledger, hold.data)
+            return not handle.changes and page_checksums.verify(handle.ledger, handle.data)
     finally:
-        _settle()
+        _release_closed()
 
 
-_HOLDS: Final[dict[_Key, Hold]] = {}
-_LET_GO: Final[deque[Hold]] = deque()
+_HANDLES: Final[dict[_Key, Handle]] = {}
+_CLOSED: Final[deque[Handle]] = deque()
 _GUARD = threading.Lock()
 
 
-def _take(ledger: Path) -> Hold:
+def _open(ledger: Path) -> Handle:
     try:
         with _GUARD:
             found = ledger.stat()
             key = (ledger, found.st_dev, found.st_ino)
-            if key not in _HOLDS:
-                _HOLDS[key] = _begin(key)
-            _HOLDS[key].connections += 1
-            return _HOLDS[key]
+            if key not in _HANDLES:
+                _HANDLES[key] = _create(key)
+            _HANDLES[key].connections += 1
+            return _HANDLES[key]
     except OSError as error:
-        raise _cannot(ledger, "held", error) from error
+        raise _unavailable(ledger, "locked", error) from error
     finally:
-        _settle()
+        _release_closed()
 
 
-def _begin(key: _Key) -> Hold:
+def _create(key: _Key) -> Handle:
     ledger = key[0]
-    lock = file_locks.share(lock_of(ledger), PATIENCE_SECONDS)
+    lock = file_locks.share(lock_of(ledger), LOCK_TIMEOUT_SECONDS)
     try:
         data = os.open(ledger, os.O_RDONLY)
         try:
-            page_checksums.refuse_broken(ledger, data)
+            page_checksums.verify(ledger, data)
         except BaseException:
             os.close(data)
             raise
     except BaseException:
         os.close(lock)
         raise
-    return Hold(key, lock, data)
+    return Handle(key, lock, data)
 
 
-def _settle() -> None:
-    """Let go of what was closed. Connections may be collected as garbage at any moment, also inside of `_GUARD` in this very
-    thread; then who has the guard does it when he leaves.
+def _release_closed() -> None:
+    """Release the handles of closed connections.
+
+    The garbage collector may close a connection at any time, also while this very thread has `_GUARD`; then the owner of the
+    guard releases it on its way out.
     """
-    while _LET_GO and _GUARD.acquire(blocking=False):
+    while _CLOSED and _GUARD.acquire(blocking=False):
         try:
-            while _LET_GO:
-                _leave(_LET_GO.popleft())
+            while _CLOSED:
+                _release(_CLOSED.popleft())
         finally:
             _GUARD.release()
 
 
-def _leave(hold: Hold) -> None:
-    if _HOLDS.get(hold.key) is not hold:
+def _release(handle: Handle) -> None:
+    if _HANDLES.get(handle.key) is not handle:
         return  # it is the parent's, from before a fork
-    hold.connections -= 1
-    if hold.connections:
+    handle.connections -= 1
+    if handle.connections:
         return
-    del _HOLDS[hold.key]
+    del _HANDLES[handle.key]
     try:
-        if (hold.is_ledger or hold.changes) and file_locks.is_last(hold.lock, lock_of(hold.ledger)):
-            _seal(hold)
+        if (handle.is_ledger or handle.changes) and file_locks.is_last(handle.lock, lock_of(handle.ledger)):
+            _write_checksums(handle)
     except (OSError, sqlite3.Error):
-        # No room, or a disk that fails: a ledger without a seal is as whole as one with it, and the next one to close it tries
-        # again. Who closes has nobody to tell.
+        # The disk is full or fails. A ledger without checksums is as intact as one with them, and the next close writes them.
         pass
     finally:
-        os.close(hold.data)
-        os.close(hold.lock)
+        os.close(handle.data)
+        os.close(handle.lock)
 
 
-def _seal(hold: Hold) -> None:
-    ledger, ours = hold.ledger, os.fstat(hold.data)
+def _write_checksums(handle: Handle) -> None:
+    ledger, ours = handle.ledger, os.fstat(handle.data)
     if (
         page_checksums.path_of(ledger).exists()
         or not os.path.samestat(ours, ledger.stat())
@@ -195,32 +199,32 @@ def _seal(hold: Hold) -> None:
     ):
         return
     if page_checksums.log_bytes(ledger):
-        # Two closed it at once, and each left the log to the other.
+        # Two processes closed it at once, and each left the log to the other.
         with closing(sqlite3.connect(ledger, isolation_level=None)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     if page_checksums.log_bytes(ledger):
         return
-    # After a power cut a seal is there only with the bytes that it speaks of, and without the log that it says is gone.
-    os.fsync(hold.data)
+    # After a power cut, checksums must be there only with the pages that they are of, and without the log.
+    os.fsync(handle.data)
     fsync.sync_directory(ledger.parent)
-    page_checksums.write(ledger, page_checksums.measure(hold.data))
+    page_checksums.write(ledger, page_checksums.compute(handle.data))
 
 
 def _forget() -> None:
-    """A forked child has none of its parent's connections, and must not keep the parent's locks alive."""
+    """Close the parent's handles in a forked child, which must not keep the parent's locks alive."""
     global _GUARD
     _GUARD = threading.Lock()
-    for hold in _HOLDS.values():
-        os.close(hold.data)
-        os.close(hold.lock)
-    _HOLDS.clear()
-    _LET_GO.clear()
+    for handle in _HANDLES.values():
+        os.close(handle.data)
+        os.close(handle.lock)
+    _HANDLES.clear()
+    _CLOSED.clear()
 
 
 os.register_at_fork(after_in_child=_forget)
 
 
-def _cannot(ledger: Path, what: str, error: OSError) -> UnavailableError:
+def _unavailable(ledger: Path, what: str, error: OSError) -> UnavailableError:
     return UnavailableError(
         "HF302",
         f"the ledger {ledger} cannot be {what}: {error.strerror or error}",

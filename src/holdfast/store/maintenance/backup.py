@@ -22,6 +22,7 @@ from sqlalchemy import Connection, func, insert, select, text
 from holdfast.errors import InputError, IntegrityError, UnavailableError
 from holdfast.records import Progress, canonical_json, sha256_hex
 from holdfast.store.backout import tombstones
+from holdfast.store.catalog import snapshot_manifests
 from holdfast.store.db import migrate, schema
 from holdfast.store.db.store import Store
 from holdfast.store.durability import fsync
@@ -183,9 +184,9 @@ def _log_tails(store: Store) -> list[Path]:
 
 
 def _small_files(store: Store, logs: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Files that say themselves what they are: contracts, tombstones, and what servers logged up to now."""
+    """Yield the files that carry their own checksums: contracts, snapshot manifests, tombstones and logs."""
     contracts = sorted((store.root / contract_files.CONTRACTS_DIRECTORY).glob("*.json"))
-    for path in (*contracts, *tombstones.on_disk(store.root), *logs):
+    for path in (*contracts, *snapshot_manifests.on_disk(store.root), *tombstones.on_disk(store.root), *logs):
         if path.name[0] != ".":
             try:
                 yield str(path.relative_to(store.root)), path.read_bytes()

@@ -31,6 +31,7 @@ _FILES: Final = schema.files
 _PARTS: Final = schema.file_row_groups
 _VERSIONS: Final = schema.table_versions
 _FEEDS: Final = schema.feeds
+_LAST: Final = 2**63
 _UNKNOWN: Final = "it was made known again from its files; what was found wrong with it is not known"
 
 
@@ -52,7 +53,6 @@ def adopt(
     *,
     now_us: int,
     numbers: Mapping[LoadKey, int] | None = None,
-    removed: Mapping[LoadKey, int] | None = None,
     expects: Mapping[str, Expectations] | None = None,
     groups: Mapping[str, str | None] | None = None,
 ) -> Adopted:
@@ -64,9 +64,7 @@ def adopt(
         Loads that were backed out: they are inserted as such, so that their rows stay out and their ids may be loaded
         again.
     numbers
-        The table version that a load is to have; each greater than those before it. Without one it is the next.
-    removed
-        The table version from which on a load that was backed out is gone; without one it is the last.
+        The table version of each load; None for the next ones.
     expects
         What is expected of each feed, as far as it is known: which digests of its rows are kept.
     groups
@@ -100,8 +98,10 @@ def adopt(
         if not gone:
             live |= names
             done.rows += proved.manifest.rows_loaded + proved.manifest.rows_quarantined
-    _insert_files(connection, choice, versions, done, now_us)
-    _bury(connection, tombstones, versions, removed or {}, done, now_us)
+    unproved = _insert_files(connection, choice, versions)
+    _bury(connection, tombstones, versions, done, now_us)
+    # Last, so that no version that a tombstone names is taken.
+    _take_out(connection, unproved, "loads that are not whole", now_us)
     done.unproved += profile_rebuild.readmit(
         connection, root, choice, done.loads, expects or {}, groups or {}
     )
@@ -133,8 +133,10 @@ def _version(connection: Connection, reason: str, at_us: int, number: int | None
         connection.execute(select(func.coalesce(func.max(_VERSIONS.c.table_version), 0))).scalar_one()
     )
     version = newest + 1 if number is None else number
-    values = {"table_version": version, "committed_at_us": at_us, "reason": reason[:64]}
-    connection.execute(insert(_VERSIONS).values(values))
+    values = {"committed_at_us": at_us, "reason": reason[:64]}
+    statement = inserting(connection, _VERSIONS).values(table_version=version, **values)
+    # A snapshot of this version may be there already.
+    connection.execute(statement.on_conflict_do_update(index_elements=["table_version"], set_=values))
     return version
 
 
@@ -163,9 +165,8 @@ def _insert_batch(
     )
 
 
-def _insert_files(
-    connection: Connection, choice: Choice, versions: dict[LoadKey, int], done: Adopted, now_us: int
-) -> None:
+def _insert_files(connection: Connection, choice: Choice, versions: dict[LoadKey, int]) -> list[LoadKey]:
+    """Insert the files of the loads in `versions`. Returns the loads that are not whole."""
     for file in choice.files:
         loads = [part.load for part in file.parts]
         added = max((versions[load] for load in loads if load in versions), default=None)
@@ -188,8 +189,7 @@ def _insert_files(
                     rows=part.rows,
                 )
             )
-    unproved = [load for load in choice.open if load in versions]
-    _take_out(connection, unproved, "loads that are not whole", now_us)
+    return [load for load in choice.open if load in versions]
 
 
 def _file_row(file: Witness, added: int) -> dict[str, Any]:
@@ -219,15 +219,14 @@ def _bury(
     connection: Connection,
     tombstones: Mapping[LoadKey, Tombstone],
     versions: Mapping[LoadKey, int],
-    removed: Mapping[LoadKey, int],
     done: Adopted,
     now_us: int,
 ) -> None:
     """Take out what has a tombstone, and keep the row of a load of which nothing else is left: its epoch was used."""
     when: dict[int | None, list[LoadKey]] = {}
     for load in done.backed_out:
-        when.setdefault(removed.get(load), []).append(load)
-    for version, loads in when.items():
+        when.setdefault(tombstones[load].removed_version, []).append(load)
+    for version, loads in sorted(when.items(), key=lambda each: each[0] or _LAST):
         _take_out(connection, loads, "back-outs that left a tombstone", now_us, version)
     for load, stone in sorted(tombstones.items()):
         feed, batch, epoch = load

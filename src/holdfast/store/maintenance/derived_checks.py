@@ -17,6 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.feedback import parse_id
 from holdfast.records import sha256_hex
 from holdfast.store.backout import tombstones
+from holdfast.store.catalog import snapshot_manifests as manifests
 from holdfast.store.catalog import snapshots
 from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY, SEAL, seal_of
 from holdfast.store.db import schema
@@ -189,6 +190,16 @@ def copied_contracts(connection: Connection, root: Path) -> Iterator[Trouble]:
             contract_files.read(root, contract_hash)
         except HoldfastError as error:
             yield f"contract {contract_hash}", error.what
+
+
+def snapshot_manifests(connection: Connection, root: Path) -> Iterator[Trouble]:
+    """Yield the snapshots whose manifest is missing or damaged, and damaged manifests of other snapshots."""
+    known = set(connection.execute(select(schema.snapshots.c.snapshot)).scalars())
+    for name in sorted(known | {path.stem for path in manifests.on_disk(root)}):
+        try:
+            manifests.read(manifests.path_of(root, name))
+        except HoldfastError as error:
+            yield f"snapshot {name}", error.what
 
 
 def stones(connection: Connection, root: Path) -> Iterator[Trouble]:

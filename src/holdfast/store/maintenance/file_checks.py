@@ -138,12 +138,14 @@ def _wrong_loads(footer: dict[str, Any], loads: tuple[dict[str, Any], ...]) -> l
     return wrong
 
 
-def is_sealed(connection: Connection) -> bool:
-    """Whether the ledger's file is, to the bit, what was sealed when nobody had it open; False without a seal, which is no
-    trouble: it is in use, a process that used it was killed, or it is on PostgreSQL. `IntegrityError` HF302 when it differs.
+def has_valid_checksums(connection: Connection) -> bool:
+    """Return True if the SQLite file matches its page checksums.
+
+    False if there are none: the ledger is in use, a process was killed, or it is on PostgreSQL. Raises `IntegrityError` HF309
+    on a mismatch.
     """
-    hold = sqlite_handles.hold_of(connection)
-    return hold is not None and sqlite_handles.is_sealed(hold)
+    handle = sqlite_handles.handle_of(connection)
+    return handle is not None and sqlite_handles.has_valid_checksums(handle)
 
 
 def database_troubles(connection: Connection) -> list[str]:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, insert, select
 from holdfast.errors import InputError, IntegrityError
 from holdfast.feedback import parse_id
 from holdfast.store.db import schema
-from holdfast.store.db.sqlite_handles import HeldConnection
+from holdfast.store.db.sqlite_handles import TrackedConnection
 from holdfast.store.db.store import Store
 from holdfast.store.files import blobs, parquet
 from holdfast.store.maintenance.footer_scan import Witness
@@ -26,7 +26,6 @@ from holdfast.store.telemetry.collected_files import PREDICTIONS
 if TYPE_CHECKING:
     from holdfast.train.artifact import VersionMetadata
 
-_TABLE_VERSIONS: Final = schema.table_versions
 _FILES: Final = schema.prediction_files
 _SEGMENTS: Final = schema.log_positions
 
@@ -40,8 +39,8 @@ def must_be_lost(root: Path) -> None:
         return
     try:
         uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, factory=HeldConnection)) as connection:
-            connection.take_hold()
+        with closing(sqlite3.connect(uri, uri=True, factory=TrackedConnection)) as connection:
+            connection.track()
             whole = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             known = connection.execute("SELECT count(*) FROM batches").fetchone()[0]
     except (sqlite3.Error, IntegrityError):  # this is what being lost looks like
@@ -69,14 +68,6 @@ def must_be_empty(connection: Connection) -> None:
 def count_contracts(connection: Connection) -> int:
     """How many contracts the ledger knows."""
     return int(connection.execute(select(func.count()).select_from(schema.contracts)).scalar_one())
-
-
-def put_table_versions(connection: Connection, wanted: Iterable[int], *, now_us: int) -> None:
-    """Make the table versions known that snapshots are of, and at which nothing that the files show was loaded."""
-    known = set(connection.execute(select(_TABLE_VERSIONS.c.table_version)).scalars())
-    for number in sorted(set(wanted) - known):
-        values = {"table_version": number, "committed_at_us": now_us, "reason": "a snapshot is of it"}
-        connection.execute(insert(_TABLE_VERSIONS).values(values))
 
 
 def put_version(

@@ -17,6 +17,7 @@ from holdfast.contract import Contract
 from holdfast.errors import HoldfastError
 from holdfast.records import sha256_hex
 from holdfast.store.backout import tombstones
+from holdfast.store.catalog import snapshot_manifests, snapshots
 from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import BACKED_OUT, of_load
@@ -108,17 +109,19 @@ def set_aside(root: Path, path: Path) -> Path:
 
 
 def set_ledger_aside(root: Path, now_us: int) -> str:
-    """Move the SQLite ledger in `root`, with its log and its seal, to where nothing reads it; where it is now, empty without
-    one. The seal goes last: as long as it is there, nothing takes another file for the ledger.
+    """Move the SQLite ledger in `root` aside, with its log and its page checksums.
+
+    Returns its new path relative to `root`, empty without a ledger. The checksums go last: as long as they are there, another
+    file in the ledger's place does not open.
     """
     moved = ""
     fsync.make_directory(root / ASIDE_DIRECTORY)
-    for suffix in ("-shm", "-wal", "", "-seal"):
+    for suffix in ("-shm", "-wal", "", "-checksums"):
         path = root / f"ledger.db{suffix}"
         if path.exists():
             target = root / ASIDE_DIRECTORY / f"ledger.{now_us}.db{suffix}"
             path.rename(target)
-            moved = moved if suffix == "-seal" else str(target.relative_to(root))
+            moved = moved if suffix == "-checksums" else str(target.relative_to(root))
     fsync.sync_directory(root / ASIDE_DIRECTORY)
     fsync.sync_directory(root)
     return moved
@@ -227,6 +230,28 @@ def rewrite_contracts(store: Store, *, now_us: int) -> list[str]:
                 contracts.put(connection, Contract.from_json(copy), now_us=now_us)
                 mended.append(contract_hash)
     return mended
+
+
+def rewrite_snapshot_manifests(store: Store) -> list[str]:
+    """Write the missing and damaged manifests of the ledger's snapshots anew. Returns the snapshots' names.
+
+    A damaged manifest of a snapshot that the ledger lacks is moved aside.
+    """
+    written = []
+    with store.ledger.read() as connection:
+        known = set(connection.execute(select(schema.snapshots.c.snapshot)).scalars())
+        for name in sorted(known | {path.stem for path in snapshot_manifests.on_disk(store.root)}):
+            path = snapshot_manifests.path_of(store.root, name)
+            try:
+                snapshot_manifests.read(path)
+            except HoldfastError:
+                snapshot = snapshots.find(connection, name)
+                if snapshot is not None:
+                    snapshot_manifests.write(store.root, connection, snapshot)
+                else:
+                    set_aside(store.root, path)
+                written.append(name)
+    return written
 
 
 def cut_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:

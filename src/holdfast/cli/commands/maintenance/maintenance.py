@@ -70,9 +70,9 @@ def verify(
         f"checked {outcome.files:,} files, {outcome.rows:,} rows, {outcome.blobs:,} blobs; swept {outcome.swept:,} orphans"
     )
     report.say(
-        "the ledger is, to the bit, what was sealed"
-        if outcome.sealed
-        else "the ledger has no seal, so it was held against itself and the files alone: it is in use, a process was killed, "
+        "the ledger matches its page checksums"
+        if outcome.checksums_verified
+        else "the ledger has no page checksums, so it was checked against its files alone: it is in use, a process was killed, "
         "or it is on PostgreSQL"
     )
     if outcome.findings:
@@ -143,10 +143,9 @@ def restore(
 def repair_ledger(
     project: Directory = HERE, declaration: DeclarationFile = None, as_json: AsJson = False
 ) -> None:
-    """Make a lost ledger again from the files, as far as they prove it. Stop everything that uses the store first.
+    """Rebuild a lost ledger from the files. Stop everything that uses the store first.
 
-    A SQLite ledger of which one bit was turned, as its seal proves, is mended instead and loses nothing. The declaration is
-    used where there is one: more snapshots can be proved with it.
+    Expectations and groups of the feeds are taken from the declaration, if there is one.
     """
     report = Report(as_json=as_json)
     settings = Settings.read(project)
@@ -160,10 +159,6 @@ def repair_ledger(
             ledger_url=None if inside else settings.ledger_url,
             progress=step,
         )
-    if done.mended:
-        report.say(f"[green]ok[/] the ledger is mended, and nothing is lost: {done.mended}")
-        report.result(done.as_dict())
-        return
     report.say(
         f"[green]ok[/] made again: {done.batches:,} batches with {done.rows:,} rows in {counted(done.files, 'file')}, "
         f"{done.backed_out:,} backed out, {len(done.snapshots):,} snapshots, {len(done.versions):,} versions"

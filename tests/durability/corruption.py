@@ -304,7 +304,7 @@ def read_rows(root: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def is_found(root: Path, *, has_checksums: bool = False) -> bool:
-    """Return True if `verify` finds something, or the store does not open. With `has_checksums`, no checksums count as found."""
+    """Return True if `verify` finds something or the store does not open; with `has_checksums`, also without checksums."""
     try:
         store = Store.open(root)
         try:

@@ -100,7 +100,7 @@ class World:
         request = Request(MODEL, "ann", "smoke", version)
         row = roll_back(self.store, request, now_us=self.tick()).rollout
         assert row is not None
-        return row.rollout
+        return row.rollout_id
 
     def tick(self, us: int = SECOND_US) -> int:
         self.now_us += us
@@ -134,7 +134,7 @@ class World:
                 self.units += 1
                 bad = arm is Arm.CHALLENGER and number < failing
                 window.append(RequestOutcome(self.units.to_bytes(8, "big"), arm, bad, 900.0))
-        number = self.row().rollout
+        number = self.row().rollout_id
         with self.store.ledger.write() as connection:
             states = fold_requests(evidence.canary_of_running(connection, number), window)
             states = tuple(

@@ -125,7 +125,7 @@ def test_a_roll_back_is_drilled_on_a_server_and_no_user_is_moved(world, place: P
     assert found.expires_at_us - found.ended_at_us == DAY_US
     assert 0 < found.measured_duration_us < 2_000_000
     after = traffic_plans.newest(world.store, MODEL)
-    assert dataclasses.replace(after, plan=0) == dataclasses.replace(before, plan=0)
+    assert dataclasses.replace(after, plan_id=0) == dataclasses.replace(before, plan_id=0)
     assert after.plan_id == before.plan_id + 2
     assert set(answered) == {world.names["half"]}
     standing = runner.standings(world.store, MODEL, now_us=now_us())
@@ -227,7 +227,7 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     assert cleanup.mend(world.store, MODEL, now_us=later_us) == [row.drill_id]
     after = traffic_plans.newest(world.store, MODEL)
     assert after.plan_id == before.plan_id + 2
-    assert dataclasses.replace(after, plan=before.plan_id) == before
+    assert dataclasses.replace(after, plan_id=before.plan_id) == before
     assert cleanup.mend(world.store, MODEL, now_us=later_us) == []
     rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     assert "killed in the middle; plan" in drills.of_model(world.store, MODEL)[0].explanation

@@ -80,7 +80,7 @@ def told(world) -> list[str]:
 
 
 def abort(world, version: str) -> None:
-    given = Abort(version, world.plan().plan, world.row().rollout, "bad", "ann", world.tick())
+    given = Abort(version, world.plan().plan_id, world.row().rollout_id, "bad", "ann", world.tick())
     aborts.add(aborts.directory_of(world.store.root, MODEL), given)
 
 
@@ -148,7 +148,9 @@ def test_a_machine_that_is_gone_delays_a_round_only_now_and_then(
     again, seconds = probed(world)
     assert again == first, "with little time, silence is no news"
     assert seconds < 1.0
-    address = obeying(Abort(version, world.plan().plan, world.row().rollout, "bad", "ann", world.now_us))
+    address = obeying(
+        Abort(version, world.plan().plan_id, world.row().rollout_id, "bad", "ann", world.now_us)
+    )
     with world.store.ledger.write() as connection:
         connection.exec_driver_sql(f"UPDATE servers SET address = '{address}' WHERE server = 'far'")
     back, _ = probed(world)

@@ -37,7 +37,7 @@ def begin(tmp_path):
 
 
 def metric(story, name: str, rollout: int | None = None):
-    rollout = rollout or story.world.row().rollout
+    rollout = rollout or story.world.row().rollout_id
     return next(each for each in evidence.of_rollout(story.world.store, rollout) if each.metric == name)
 
 
@@ -137,7 +137,7 @@ def test_a_watch_without_answers_is_censored(begin):
 def test_a_newer_promotion_censors_the_watch_that_it_replaces(begin):
     story = begin()
     story.promote()
-    older = story.world.row().rollout
+    older = story.world.row().rollout_id
     story.minutes(2)
     story.promote()
     assert story.push(older).outcome is PushOutcome.CENSORED
@@ -149,7 +149,7 @@ def test_harm_that_is_shown_when_a_newer_version_replaces_it_escapes_all_the_sam
     """A newer one that has everything only waits for its probe: what the older one did is not lost from the ledger."""
     story = begin()
     story.promote()
-    older = story.world.row().rollout
+    older = story.world.row().rollout_id
     story.world.begin(story.version())
     store = story.world.store
     with store.ledger.write() as connection:
@@ -168,7 +168,7 @@ def test_harm_in_the_watch_ends_a_newer_canary_with_it(begin):
     story = begin()
     champion = story.world.plan().champion
     version = story.promote()
-    older = story.world.row().rollout
+    older = story.world.row().rollout_id
     story.minutes(1)
     story.world.begin(story.version())
     story.step()
@@ -416,7 +416,7 @@ def test_a_roll_back_of_a_good_push_without_harm_is_no_needless_one(begin):
     assert pushes.totals(pushes.listed(story.world.store, "m")).false_roll_backs == 0
     # What others answered since, and what the first version did, is none of its numbers.
     assert 0 < push.failed_or_wrong == ended.failed_or_wrong < push.requests
-    assert (story.push(first.rollout).requests, story.push(first.rollout).failed_or_wrong) == (0, 0)
+    assert (story.push(first.rollout_id).requests, story.push(first.rollout_id).failed_or_wrong) == (0, 0)
 
 
 def test_a_roll_back_for_harm_that_is_called_good_later_is_a_needless_one(begin):
@@ -426,7 +426,7 @@ def test_a_roll_back_for_harm_that_is_called_good_later_is_a_needless_one(begin)
     assert story.step() == ["RollBack"]
     why = "the callers sent rubbish"
     pushes.relabel(
-        story.world.store, story.push().rollout, good=True, why=why, actor="ann", now_us=story.world.tick()
+        story.world.store, story.push().rollout_id, good=True, why=why, actor="ann", now_us=story.world.tick()
     )
     push = story.push()
     assert (push.outcome, push.for_harm, push.detection_us is None) == (PushOutcome.GOOD, True, False)

@@ -63,8 +63,8 @@ def test_version_serving_config_and_runtime_go_back_in_one_plan(pushed: World) -
     assert [step.part for step in done.steps] == [Part.MODEL, Part.SERVING_CONFIG, Part.RUNTIME]
     plan = pushed.plan()
     assert plan is not None
-    assert (plan.plan, plan.intended) == (done.plan, done.intended) == (done.plan, champion)
-    assert (plan.configuration, plan.binary) == (ConnectionLimits().id, BLUE.id)
+    assert (plan.plan_id, plan.intended) == (done.plan, done.intended) == (done.plan, champion)
+    assert (plan.serving_config, plan.runtime) == (ConnectionLimits().id, BLUE.id)
     assert pushed.row().state is State.ROLLING_BACK
     before = seen(pushed)
     again = rollback.roll_back(

@@ -62,7 +62,7 @@ def _set(world: Any, state: State) -> None:
     with world.store.ledger.write() as connection:
         connection.execute(
             update(schema.rollouts)
-            .where(schema.rollouts.c.rollout_id == world.row().rollout)
+            .where(schema.rollouts.c.rollout_id == world.row().rollout_id)
             .values(state=state)
         )
 
@@ -125,7 +125,7 @@ def test_every_command_in_every_state(begin_again: Callable[[], Any], state: Sta
         before = _all(world)
         code = _code(lambda ask=ask, world=world: ask(world))
         after = _all(world)
-        number = before[0][0].rollout
+        number = before[0][0].rollout_id
         if (state, event) in TRANSITIONS:
             assert code == ""
             assert rollouts.get(world.store, number).state is TRANSITIONS[state, event]
@@ -153,7 +153,7 @@ def test_another_version_begins_only_where_none_is_under_way(
     code = _code(lambda: world.begin(other))
     if state in RESTING:
         assert code == ""
-        assert (world.row().rollout > first, world.row().state) == (True, State.PENDING)
+        assert (world.row().rollout_id > first, world.row().state) == (True, State.PENDING)
         return
     assert (code, _all(world)) == ("HF404", before)
     # Asking again for what is under way is no second wish.

@@ -100,7 +100,7 @@ class History:
             self.put("snapshot_tables", snapshot=name, table_name=table, rows=1, files=1)
         for (feed, batch), epoch in self.live.items():
             if feed in tables and self.rng.random() < 0.2:
-                self.put("snapshot_held_back", snapshot=name, feed=feed, batch=batch, epoch=epoch)
+                self.put("snapshot_incomplete_loads", snapshot=name, feed=feed, batch=batch, epoch=epoch)
             elif feed in tables:
                 self.edge(Node.load(feed, batch, epoch), node)
 

@@ -30,7 +30,7 @@ INCOMPLETE: Final = "incomplete"
 
 _BATCHES: Final = schema.batches
 _SNAPSHOTS: Final = schema.snapshots
-_HELD_BACK: Final = schema.snapshot_held_back
+_HELD_BACK: Final = schema.snapshot_incomplete_loads
 _VIOLATIONS: Final = schema.violations
 _TABLES: Final = schema.snapshot_tables
 

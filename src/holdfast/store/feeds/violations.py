@@ -19,7 +19,7 @@ _VIOLATIONS: Final = schema.violations
 _BATCHES: Final = schema.batches
 _ADMISSIONS: Final = schema.admissions
 _PARTS: Final = schema.file_row_groups
-_HELD: Final = schema.snapshot_held_back
+_HELD: Final = schema.snapshot_incomplete_loads
 _INSERT: Final = insert(_VIOLATIONS)
 _LONGEST_SUBJECT: Final = 127
 

@@ -243,7 +243,7 @@ def cut_entries(connection: Connection, snapshot: str, table: str) -> list[FileF
 
 def held_back(connection: Connection, snapshot: str) -> list[LoadKey]:
     """The loads that `snapshot` leaves out, because the rest of their group had not delivered them."""
-    held = schema.snapshot_held_back
+    held = schema.snapshot_incomplete_loads
     query = select(held.c.feed, held.c.batch, held.c.epoch).where(held.c.snapshot == snapshot)
     return [(row.feed, row.batch, row.epoch) for row in connection.execute(query)]
 

@@ -154,7 +154,7 @@ def untainted(connection: Connection) -> list[Trouble]:
 
 def _snapshots_of_removed() -> Select[tuple[str, str, str]]:
     """Snapshots with the loads in them that were backed out by a back-out that has ended."""
-    of, tables, left_out = schema.backout_batches, schema.snapshot_tables, schema.snapshot_held_back
+    of, tables, left_out = schema.backout_batches, schema.snapshot_tables, schema.snapshot_incomplete_loads
     in_cut = and_(
         tables.c.table_name == _FILES.c.table_name,
         at_version(_FILES, _SNAPSHOTS.c.table_version),

@@ -97,7 +97,7 @@ def test_an_edit_of_the_policy_is_shown_with_both_error_rates(story, shell):
     """R116: what it costs and what it buys, with the traffic that the model has."""
     story.world.now_us = time.time_ns() // 1000 - 30 * 60_000_000
     story.minutes(3, lambda _, number: {"failed": number % 50 == 0})
-    number = story.world.row().rollout
+    number = story.world.row().rollout_id
     found = shell.json("policy", "--against", str(number))
     changed = {each["field"]: (each["before"], each["after"]) for each in found["changes"]}
     assert changed["alpha"] == ("0.01", "0.05")
@@ -126,7 +126,7 @@ def test_a_policy_before_any_rollout_is_shown_alone(tmp_path):
 
 def test_pushes_are_listed_and_labelled_later(story, shell):
     story.promote()
-    number = story.world.row().rollout
+    number = story.world.row().rollout_id
     with pytest.raises(RefusedError, match="is not over"):
         shell("rollout", "label", str(number), "bad", "--reason", "refunds")
     story.world.roll_back()
@@ -148,6 +148,6 @@ def test_a_probe_of_an_older_plan_confirms_nothing(story, shell):
     assert before["verdict"] == "pass"
     story.world.roll_back()
     (after,) = [each for each in shell.json("status")["servers"] if each["server"] == "srv"]
-    plan = story.world.plan().plan
+    plan = story.world.plan().plan_id
     assert (after["verdict"], after["plan"]) == ("inconclusive", plan - 1)
     assert after["explanation"].startswith(f"Plan {plan} is newer than this probe")

@@ -30,7 +30,7 @@ from holdfast.store.db.schema.rollout import (
 )
 from holdfast.store.db.schema.snapshots import (
     selections,
-    snapshot_held_back,
+    snapshot_incomplete_loads,
     snapshot_slices,
     snapshot_tables,
     snapshots,
@@ -82,7 +82,7 @@ __all__ = [
     "servers",
     "serving_configs",
     "shadow_files",
-    "snapshot_held_back",
+    "snapshot_incomplete_loads",
     "snapshot_slices",
     "snapshot_tables",
     "snapshots",

@@ -56,8 +56,8 @@ vacuumed_snapshots = Table(
     comment="Snapshots that lost files to a vacuum: their contents are known but can no longer be read.",
 )
 
-snapshot_held_back = Table(
-    "snapshot_held_back",
+snapshot_incomplete_loads = Table(
+    "snapshot_incomplete_loads",
     METADATA,
     Column(
         "snapshot", String(32), ForeignKey(snapshots.c.snapshot), primary_key=True, comment="The snapshot."

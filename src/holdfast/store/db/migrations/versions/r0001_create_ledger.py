@@ -532,7 +532,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("snapshot", "selection_hash", name="pk_selections"),
     )
     op.create_table(
-        "snapshot_held_back",
+        "snapshot_incomplete_loads",
         sa.Column("snapshot", sa.String(length=32), nullable=False),
         sa.Column("feed", sa.String(length=63), nullable=False),
         sa.Column("batch", sa.String(length=63), nullable=False),
@@ -540,10 +540,12 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["feed", "batch", "epoch"],
             ["batches.feed", "batches.batch", "batches.epoch"],
-            name="fk_snapshot_held_back_feed_batch_epoch",
+            name="fk_snapshot_incomplete_loads_feed_batch_epoch",
         ),
-        sa.ForeignKeyConstraint(["snapshot"], ["snapshots.snapshot"], name="fk_snapshot_held_back_snapshot"),
-        sa.PrimaryKeyConstraint("snapshot", "feed", "batch", "epoch", name="pk_snapshot_held_back"),
+        sa.ForeignKeyConstraint(
+            ["snapshot"], ["snapshots.snapshot"], name="fk_snapshot_incomplete_loads_snapshot"
+        ),
+        sa.PrimaryKeyConstraint("snapshot", "feed", "batch", "epoch", name="pk_snapshot_incomplete_loads"),
     )
     op.create_table(
         "snapshot_slices",

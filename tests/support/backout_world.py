@@ -16,7 +16,8 @@ import polars as pl
 
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp
 from holdfast.control.backout.backout import BackedOut, back_out
-from holdfast.control.ingest.ingest import LoadResult, ingest
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.ingest.outcome import LoadResult
 from holdfast.features import Aggregate
 from holdfast.feeds import Feed
 from holdfast.records import BatchId

@@ -107,6 +107,25 @@ def in_place(feed: Feed, facts: DeliveryFacts, history: History) -> tuple[Violat
     return (*_missing(feed, facts, history), *_sequence(feed, facts, history))
 
 
+def describe(found: Sequence[Violation]) -> str:
+    """Return the explanations of the first violations on one line.
+
+    >>> describe([Violation("rows", "", Level.ERROR, "3 rows came")])
+    '3 rows came'
+    """
+    listed = "; ".join(each.explanation for each in found[:5])
+    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"{listed}{more}"
+
+
+def describe_loaded(found: Sequence[Violation]) -> str:
+    """Return what is suspect in a loaded batch with the violations `found`, on one line."""
+    suspect = [each for each in found if each.level is Level.ERROR]
+    if suspect:
+        return describe(suspect)
+    return f"nothing but warnings: {describe(found)}" if found else "it met its expectations"
+
+
 def worst(violations: Sequence[Violation]) -> Level | None:
     """The worst level among `violations`, None without any.
 

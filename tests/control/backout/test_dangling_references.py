@@ -11,7 +11,8 @@ import pytest
 from holdfast.contract import Contract, Number, Text, Timestamp
 from holdfast.control.backout.backout import back_out, plan_back_out
 from holdfast.control.ingest.acceptance import accept
-from holdfast.control.ingest.ingest import LoadResult, ingest
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.ingest.outcome import LoadResult
 from holdfast.control.maintenance.compact import compact
 from holdfast.feeds import Expectations, Feed, Reference
 from holdfast.feeds.state_machine import State
@@ -152,7 +153,7 @@ def test_rows_that_go_while_a_delivery_is_loaded_are_no_support(store: Store) ->
     _load(store, SHOPS, "s1", range(10, 20), day=1)
 
     def before(point: str) -> None:
-        if point == "ingest.before_publish":
+        if point == "ingest.staged":
             failpoints.arm(None)
             _out(store, "shops", "s1")
 

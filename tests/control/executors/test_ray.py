@@ -12,10 +12,10 @@ import pytest
 
 from holdfast.control.executors.executor import Executor, LocalExecutor
 from holdfast.control.executors.factory import open_executor
-from holdfast.control.ingest.parallel import check_many, ingest_many, profile_many
+from holdfast.control.ingest.parallel import ingest_many
+from holdfast.control.ingest.read import DeliverySpec
 from holdfast.errors import InputError, UnavailableError
 from holdfast.store import Store
-from holdfast.store.files import data_files
 from holdfast.store.maintenance import orphans
 from tests.control.ingest import test_parallel as bulk
 from tests.support import dying_tasks as dying
@@ -78,23 +78,9 @@ def test_results_come_in_order_and_errors_whole(executor: Executor, tmp_path: Pa
     assert list(executor.map(dying.once, [(str(tmp_path), number) for number in range(3)])) == list(range(3))
     with pytest.raises(UnavailableError, match=r"HF312.*died"):
         list(executor.map(dying.always, [1]))
+    store, nowhere = Store.open(tmp_path / "store"), [DeliverySpec("d1", tmp_path / "nowhere.csv")]
     with pytest.raises(InputError, match=r"HF201.*nowhere"):
-        list(check_many(bulk.FEED, [tmp_path / "nowhere.csv"], executor))
-
-
-def test_files_are_checked_and_profiled_as_here(executor: Executor, tmp_path: Path) -> None:
-    store, given = Store.open(tmp_path / "store"), bulk.deliveries(tmp_path / "in")
-    bulk.load(store, given, LocalExecutor())
-    with store.ledger.read() as connection:
-        found = data_files.entries(connection, "trips", 6)
-    sources = [each.source for each in given]
-    assert list(check_many(bulk.FEED, sources, executor)) == list(
-        check_many(bulk.FEED, sources, LocalExecutor())
-    )
-    one, other = (
-        profile_many(store, bulk.FEED.contract, found, each) for each in (executor, LocalExecutor())
-    )
-    assert one.to_json() == other.to_json()
+        list(ingest_many(store, bulk.FEED, nowhere, executor, clock_us=lambda: 7))
 
 
 def test_a_node_that_is_killed_in_the_middle_of_a_load_changes_nothing(

@@ -17,9 +17,13 @@ import pytest
 
 from holdfast.control.backout.backout import back_out
 from holdfast.control.ingest import acceptance as accepting
+from holdfast.control.ingest import ingest as loading
 from holdfast.control.ingest.dry_run import check
 from holdfast.control.ingest.feed_status import of_model
-from holdfast.control.ingest.ingest import LoadResult, ingest, prepare, publish
+from holdfast.control.ingest.ingest import ingest, prepare, publish
+from holdfast.control.ingest.outcome import LoadResult
+from holdfast.control.ingest.read import DeliverySpec
+from holdfast.control.ingest.stage import StagedBatch
 from holdfast.control.maintenance.verify import verify
 from holdfast.control.training.train import train
 from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedError
@@ -336,10 +340,10 @@ def test_a_check_says_what_a_load_would_do_and_does_nothing(
     before = sorted(path.name for path in (store.root / "rows").iterdir())
     path = tmp_path / "half.parquet"
     pl.read_parquet(delivery(1)).head(150).write_parquet(path)
-    found = check(store, feed, "d1", path, now_us=7)
+    found = check(store, feed, DeliverySpec("d1", path), now_us=7)
     assert (found.rows, found.valid, found.level, found.refusal) == (150, 149, Level.ERROR, None)
-    assert check(store, feed, "d0", delivery(0), now_us=7).already_loaded
-    refused = check(store, feed, "d2", delivery(2), now_us=7, rows_expected=1)
+    assert check(store, feed, DeliverySpec("d0", delivery(0)), now_us=7).already_loaded
+    refused = check(store, feed, DeliverySpec("d2", delivery(2), 1), now_us=7)
     assert (refused.refusal and refused.refusal.code, _told(store, "d2")) == ("HF207", [])
     assert sorted(path.name for path in (store.root / "rows").iterdir()) == before
     assert (_state(store), _told(store, "d1")) == (State.FLOWING, [])
@@ -357,8 +361,9 @@ def test_prepared_elsewhere_and_published_here_is_the_same_bit_for_bit(
         for day in range(3):
             if turn:
                 with staging.staged(store.root, next(ids)) as stage:
-                    prepared = prepare(store, feed, f"d{day}", delivery(day), stage)
-                    result = publish(store, feed, getattr(prepared, "sendable")(), now_us=7)  # noqa: B009 - of three
+                    staged = prepare(store, feed, DeliverySpec(f"d{day}", delivery(day)), stage)
+                    assert isinstance(staged, StagedBatch)
+                    result = publish(store, feed, staged.without_rows(), now_us=7)
                 assert isinstance(result, LoadResult)
                 assert result.state == "loaded"
             else:
@@ -433,7 +438,7 @@ def test_a_load_that_is_overtaken_by_its_own_rows_sees_them(
     """Two loads of the same rows, in other bytes and under other ids: the second one comes in between the look and the
     transaction of the first. With and without a look at keys, and with a part of the rows."""
     rows = pl.read_parquet(delivery(0))
-    publishing = batches.publish
+    committing = loading.commit
     for number, (expects, other) in enumerate(
         [
             (Expectations(), rows.reverse()),
@@ -450,15 +455,15 @@ def test_a_load_that_is_overtaken_by_its_own_rows_sees_them(
             if not _inner:
                 _inner.append("begun")
                 _inner.append(load(_rows, "second", _to).state)
-            return publishing(*given, **named)
+            return committing(*given, **named)
 
-        monkeypatch.setattr(batches, "publish", between)
+        monkeypatch.setattr(loading, "commit", between)
         if other.height == rows.height:
             with pytest.raises(RefusedError, match=r"HF207.*299 rows are those of batch second"):
                 load(rows, "first", plain)
         else:
             assert load(rows, "first", plain).reasons == {"delay|range": 1, "id|loaded": 99}
-        monkeypatch.setattr(batches, "publish", publishing)
+        monkeypatch.setattr(loading, "commit", committing)
         assert inner == ["begun", "loaded"]
         with store.ledger.read() as connection:
             version = batches.current_version(connection)

@@ -69,7 +69,7 @@ def test_a_kill_at_every_point_then_four_resubmits(
         ingest(store, loader.FEED, "day-0", path, now_us=1, aggregates=[loader.AGGREGATE]).state
         for _ in range(4)
     ]
-    committed = point in ("publish.after_commit", "ingest.before_acknowledge")
+    committed = point in ("commit.after_commit", "ingest.before_acknowledge")
     assert states == ["already_loaded" if committed else "loaded"] + ["already_loaded"] * 3
     _assert_exact(store, days=1)
 

@@ -23,7 +23,8 @@ from sqlalchemy import text
 
 from holdfast.contract import Contract, Number, Timestamp, dtypes
 from holdfast.control.ingest import contract_changes
-from holdfast.control.ingest.ingest import LoadResult, ingest
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.ingest.outcome import LoadResult
 from holdfast.control.maintenance.verify import verify
 from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedError, UnavailableError
 from holdfast.features.aggregate import Aggregate
@@ -199,7 +200,7 @@ def test_a_load_whose_files_were_swept_writes_them_again(
 
         def hook(name: str) -> None:
             nonlocal times
-            if name == "ingest.before_publish" and times:
+            if name == "ingest.staged" and times:
                 times -= 1
                 for path in set(rows.iterdir()) - kept:
                     path.unlink()

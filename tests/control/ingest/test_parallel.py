@@ -12,7 +12,8 @@ from holdfast.contract import Category, Contract, Number, Text, Timestamp
 from holdfast.control.executors.executor import Executor, LocalExecutor
 from holdfast.control.executors.factory import open_executor
 from holdfast.control.ingest.ingest import ingest
-from holdfast.control.ingest.parallel import Delivery, check_many, ingest_many, profile_many
+from holdfast.control.ingest.parallel import ingest_many
+from holdfast.control.ingest.read import DeliverySpec
 from holdfast.errors import ConflictError, InputError, UnavailableError
 from holdfast.features import Aggregate
 from holdfast.feeds import Expectations, Feed, Reference
@@ -35,7 +36,7 @@ FEED = Feed(
 MEAN = Aggregate("town_km", over="trips", by="town", value="km", known_at="at", window="3h", every="10min")
 
 
-def deliveries(directory: Path, count: int = 6, rows: int = 300) -> list[Delivery]:
+def deliveries(directory: Path, count: int = 6, rows: int = 300) -> list[DeliverySpec]:
     directory.mkdir(exist_ok=True)
     found = []
     for day in range(count):
@@ -45,7 +46,7 @@ def deliveries(directory: Path, count: int = 6, rows: int = 300) -> list[Deliver
         ]
         path = directory / f"day{day}.csv"
         path.write_text("\n".join(["id,at,town,km", *lines]) + "\n")
-        found.append(Delivery(f"day{day}", path))
+        found.append(DeliverySpec(f"day{day}", path))
     return found
 
 
@@ -53,7 +54,7 @@ def attempts() -> Iterator[str]:
     return iter(f"{number:032x}" for number in range(1_000))
 
 
-def load(store: Store, given: list[Delivery], executor: Executor) -> list[str]:
+def load(store: Store, given: list[DeliverySpec], executor: Executor) -> list[str]:
     loads = ingest_many(
         store, FEED, given, executor, clock_us=lambda: NOW_US, aggregates=[MEAN], attempts=attempts()
     )
@@ -126,7 +127,7 @@ def test_the_same_content_twice_in_one_load_is_told_as_if_it_came_later(
     other = Store.open(tmp_path / "other")
     assert load(other, [given[0], given[0], given[1]], others) == ["loaded", "already_loaded", "loaded"]
     with pytest.raises(ConflictError, match="HF203"):
-        load(other, [Delivery("elsewhere", given[0].source)], others)
+        load(other, [DeliverySpec("elsewhere", given[0].source)], others)
     assert orphans.unnamed(other) == []
 
 
@@ -152,7 +153,7 @@ def test_rows_that_refer_to_those_before_them_are_let_in_by_others_too(
                 ]
             )
         )
-        given.append(Delivery(f"day{day}", path))
+        given.append(DeliverySpec(f"day{day}", path))
     found = []
     for name, executor in (("one", LocalExecutor()), ("many", others)):
         store = Store.open(tmp_path / name)
@@ -169,20 +170,6 @@ def test_tasks_of_a_process_that_died_run_again_in_their_place(tmp_path: Path) -
     with pytest.raises(UnavailableError, match="HF312"):
         list(executor.map(dying.always, [1, 2]))
     executor.close()
-
-
-def test_many_files_are_checked_and_profiled_as_one_would_be(tmp_path: Path, others: LocalExecutor) -> None:
-    store, given = Store.open(tmp_path / "store"), deliveries(tmp_path / "in")
-    load(store, given, LocalExecutor())
-    with store.ledger.read() as connection:
-        found = data_files.entries(connection, "trips", 6)
-    sources = [each.source for each in given]
-    checked = list(check_many(FEED, sources, others))
-    assert checked == list(check_many(FEED, sources, LocalExecutor()))
-    assert [(each.rows, each.valid, each.reasons) for each in checked] == [(300, 294, {"km|range": 6})] * 6
-    profile = profile_many(store, FEED.contract, found, others)
-    assert profile == profile_many(store, FEED.contract, found, LocalExecutor())
-    assert profile.rows == 6 * 294
 
 
 @pytest.mark.process

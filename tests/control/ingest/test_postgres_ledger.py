@@ -162,7 +162,7 @@ def test_a_commit_that_hangs_is_unknown_and_comes_out_whole(
     stopped: list[int] = []
 
     def hook(point: str) -> None:
-        if point == "publish.before_commit":
+        if point == "commit.before_commit":
             failpoints.arm(None)
             stopped.extend(_stop(postgres_server))
 

@@ -16,10 +16,10 @@ from holdfast.feeds import Manifest
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import batches, snapshots
-from holdfast.store.catalog.batches import Publication, Published
 from holdfast.store.db import schema
 from holdfast.store.files import data_files, parquet, staging
 from holdfast.store.maintenance import duplicate_keys, orphans
+from tests.support.loads import insert_load
 
 SEED = 20131
 pytestmark = pytest.mark.usefixtures("each_ledger")
@@ -40,11 +40,7 @@ def load(store: Store, batch: str, rows: int, at: int, *, contract: str = "cc", 
         written = stage.write(feed, frame, manifest.as_dict(), event_time="at")
         stage.seal()
         low = at * 1_000_000
-        outcome = batches.publish(
-            store, Publication(manifest, (written,), rows, 0, low, low + rows - 1, "x", "loaded"), now_us=5
-        )
-    assert isinstance(outcome, Published)
-    return outcome.table_version
+        return insert_load(store, manifest, [written], low_us=low, high_us=low + rows - 1)
 
 
 def take_out(store: Store, batch: str, feed: str = "flights") -> int:
@@ -187,7 +183,7 @@ def test_bounds_of_each_file_say_which_reach_a_moment(store: Store) -> None:
     with staging.staged(store.root) as stage:
         facts = stage.write_parts("flights", [frame[:40], frame[40:]], manifest.as_dict(), event_time="at")
         stage.seal()
-        batches.publish(store, Publication(manifest, tuple(facts), 100, 0, 0, 99, "x", "loaded"), now_us=5)
+        insert_load(store, manifest, facts, low_us=0, high_us=99)
     with store.ledger.read() as connection:
         assert [fact.rows for fact in data_files.entries(connection, "flights", 1, lookback_start_us=40)] == [
             60

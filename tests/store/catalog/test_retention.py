@@ -23,11 +23,11 @@ from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.backout import backouts
 from holdfast.store.catalog import batches, delta, lineage, snapshots
-from holdfast.store.catalog.batches import Publication
 from holdfast.store.db import schema
 from holdfast.store.durability import failpoints
 from holdfast.store.files import data_files, staging
 from holdfast.tables.lineage import Lineage, Node, NodeKind
+from tests.support.loads import insert_load
 
 DAY = timedelta(days=1)
 LATE_US = 100 * 86_400_000_000
@@ -55,7 +55,7 @@ def _load(store: Store, batch: str, at: int) -> None:
     with staging.staged(store.root) as stage:
         written = stage.write("flights", frame, manifest.as_dict(), event_time="at")
         stage.seal()
-        batches.publish(store, Publication(manifest, (written,), 2, 0, at, at, "x", "loaded"), now_us=at)
+        insert_load(store, manifest, [written], low_us=at, high_us=at, now_us=at)
 
 
 def _cut(store: Store) -> str:

@@ -16,11 +16,11 @@ from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.catalog import batches, delta, snapshots
-from holdfast.store.catalog.batches import Publication
+from holdfast.store.catalog import delta, snapshots
 from holdfast.store.files import data_files, staging
 from holdfast.tables import Snapshot
 from holdfast.tables.snapshots import DAY_US
+from tests.support.loads import insert_load
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
@@ -53,8 +53,7 @@ def load(
         )
         written = stage.write(feed, frame, manifest.as_dict(), event_time="at")
         stage.seal()
-        publication = Publication(manifest, (written,), 10, 0, first, first + 9, "x", "loaded")
-        batches.publish(store, publication, now_us=5)
+        insert_load(store, manifest, [written], low_us=first, high_us=first + 9)
 
 
 def cut(store: Store, *feeds: str, now_us: int = 1, delay_days: int = 0) -> Snapshot:

@@ -10,13 +10,14 @@ import pytest
 from holdfast.contract import Contract, Integer, Number, Timestamp
 from holdfast.contract.evolution.compatibility import Compatibility, Difference
 from holdfast.control.ingest import contract_changes as changing
+from holdfast.control.ingest import ingest as loading
+from holdfast.control.ingest.admit import AdmittedBatch
 from holdfast.control.ingest.ingest import ingest
+from holdfast.control.ingest.outcome import LoadResult, Retry
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.feeds import Feed
 from holdfast.records import Level
 from holdfast.store import Store
-from holdfast.store.catalog import batches
-from holdfast.store.catalog.batches import Publication
 from holdfast.store.db import events
 from holdfast.store.feeds import contracts
 
@@ -161,20 +162,20 @@ def test_two_loads_under_two_contracts_at_once_are_judged_one_after_the_other(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str
 ) -> None:
     """The other load commits between the check and the publication of this one."""
-    empty, real, met = Store.open(tmp_path / "empty"), batches.publish, []
+    empty, real, met = Store.open(tmp_path / "empty"), loading.commit, []
 
-    def meet(store: Store, publication: Publication, *, now_us: int) -> batches.Outcome:
+    def meet(store: Store, batch: AdmittedBatch, *, now_us: int) -> LoadResult | Retry:
         if not met:
-            met.append(publication)
+            met.append(batch)
             load("meanwhile", feed(V))
-        return real(store, publication, now_us=now_us)
+        return real(store, batch, now_us=now_us)
 
     def load(batch: str, changed: Feed) -> None:
         data = tmp_path / f"{batch}.csv"
         data.write_text(f"id,at,v\n{len(batch)}{len(met)},2026-01-01T00:00:0{len(met)}Z,1.5\n")
         ingest(empty, changed, batch, data, now_us=1)
 
-    monkeypatch.setattr(batches, "publish", meet)
+    monkeypatch.setattr(loading, "commit", meet)
     if second == "km":
         with pytest.raises(RefusedError, match=r"HF210.*unit changed \(mi -> km\)"):
             load("later", feed(replace(V, unit="km")))

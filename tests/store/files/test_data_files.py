@@ -11,12 +11,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from holdfast.errors import InputError, IntegrityError, NotFoundError
-from holdfast.feeds import AlreadyLoaded, Manifest
+from holdfast.feeds import Manifest
 from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.catalog import batches
-from holdfast.store.catalog.batches import Publication, Published
 from holdfast.store.files import data_files, parquet, staging
+from tests.support.loads import insert_load
 
 FRAME = pl.DataFrame(
     {
@@ -34,21 +33,17 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
 
 
-def _publication(stage: staging.Stage, batch: str = "d1", digest: str = "aa", rows: int = 3) -> Publication:
-    manifest = Manifest.of(BatchId("flights", batch), 0, digest, "cc", ("id",))
-    facts = stage.write_parts("flights", [FRAME] * (rows // 3), manifest.as_dict())
-    stage.seal()
-    return Publication(manifest, tuple(facts), rows, 0, 1, 2, "d1.csv", "loaded")
-
-
-def _load(store: Store, batch: str = "d1", rows: int = 3) -> batches.Outcome:
+def _load(store: Store, batch: str = "d1", rows: int = 3) -> int:
+    manifest = Manifest.of(BatchId("flights", batch), 0, "aa", "cc", ("id",))
     with staging.staged(store.root) as stage:
-        return batches.publish(store, _publication(stage, batch, rows=rows), now_us=5)
+        facts = stage.write_parts("flights", [FRAME] * (rows // 3), manifest.as_dict())
+        stage.seal()
+        return insert_load(store, manifest, facts, low_us=1, high_us=2)
 
 
 def test_rows_come_back_as_they_were(store: Store) -> None:
     """Zone, NUL, 4-byte UTF-8, null and infinity survive; several parts keep their order."""
-    assert _load(store, rows=9) == Published(1)
+    assert _load(store, rows=9) == 1
     assert_frame_equal(data_files.read_rows(store, 1, "flights"), pl.concat([FRAME] * 3))
     assert data_files.read_rows(store, 1, "flights", ["word", "id"]).columns == ["word", "id"]
     assert data_files.read_rows(store, 0, "flights").is_empty()
@@ -79,8 +74,7 @@ def _loaded(store: Store, *frames: pl.DataFrame) -> None:
         with staging.staged(store.root) as stage:
             facts = stage.write("flights", frame, manifest.as_dict())
             stage.seal()
-            publication = Publication(manifest, (facts,), frame.height, 0, number, number, "x", "loaded")
-            batches.publish(store, publication, now_us=5)
+            insert_load(store, manifest, [facts], low_us=number, high_us=number)
 
 
 def test_files_of_an_older_contract_are_read_by_the_newer(store: Store) -> None:
@@ -178,10 +172,3 @@ def test_a_missing_or_short_file_is_named(store: Store, content: bytes | None) -
 def test_an_unknown_snapshot_is_not_found(store: Store) -> None:
     with pytest.raises(NotFoundError, match="HF303"):
         data_files.read_rows(store, "s9-nothing", "flights")
-
-
-def test_the_second_publication_of_the_same_content_is_a_no_op(store: Store) -> None:
-    assert _load(store) == Published(1)
-    again = _load(store)
-    assert isinstance(again, AlreadyLoaded)
-    assert again.load.table_version == 1

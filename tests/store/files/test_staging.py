@@ -11,10 +11,10 @@ from holdfast.errors import IntegrityError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.catalog import batches
-from holdfast.store.catalog.batches import Publication, Published, Swept
 from holdfast.store.files import data_files, staging
+from holdfast.store.files.data_files import FileFacts
 from holdfast.store.maintenance import orphans
+from tests.support.loads import insert_load
 
 FRAME = pl.DataFrame({"id": [1, 2, 3]})
 
@@ -24,42 +24,41 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
 
 
-def _publication(stage: staging.Stage, batch: str = "d1") -> Publication:
+def _staged(stage: staging.Stage, batch: str = "d1") -> tuple[Manifest, FileFacts]:
     manifest = Manifest.of(BatchId("flights", batch), 0, "aa", "cc", ("id",))
     facts = stage.write("flights", FRAME, manifest.as_dict())
     stage.seal()
-    return Publication(manifest, (facts,), FRAME.height, 0, 1, 2, "d1.csv", "loaded")
+    return manifest, facts
 
 
 def test_a_sweep_leaves_living_work_alone_and_removes_the_dead(store: Store) -> None:
     rows = store.root / data_files.ROWS_DIRECTORY
     with staging.staged(store.root) as stage:
-        publication = _publication(stage)
+        manifest, facts = _staged(stage)
         assert orphans.sweep(store) == []
-        assert batches.publish(store, publication, now_us=5) == Published(1)
+        insert_load(store, manifest, [facts], low_us=1, high_us=2)
     with staging.staged(store.root) as stage:
-        left = _publication(stage, "d2").files[0].path  # ends without being published
+        left = _staged(stage, "d2")[1].path  # ends without being published
     assert orphans.sweep_dead_attempts(store) == []  # its marker went with it: only the full sweep sees it
     assert orphans.sweep(store) == [left]
-    assert [f"rows/{path.name}" for path in rows.iterdir()] == [publication.files[0].path]
+    assert [f"rows/{path.name}" for path in rows.iterdir()] == [facts.path]
 
 
 def test_a_marker_without_a_process_is_a_dead_attempt(store: Store) -> None:
     with staging.staged(store.root) as stage:
-        left = _publication(stage).files[0].path
+        left = _staged(stage)[1].path
         marker = store.root / staging.ATTEMPTS_DIRECTORY / stage.attempt
     marker.touch()  # as kill -9 leaves it: there, and locked by nobody
     assert orphans.sweep_dead_attempts(store) == [left]
     assert not marker.exists()
 
 
-def test_a_file_that_was_swept_cannot_be_published(store: Store) -> None:
+def test_a_file_that_was_swept_is_not_there(store: Store) -> None:
     with staging.staged(store.root) as stage:
-        publication = _publication(stage)
-        (store.root / publication.files[0].path).unlink()
-        assert batches.publish(store, publication, now_us=5) == Swept()
-        (store.root / publication.files[0].path).write_bytes(b"short")
+        _, facts = _staged(stage)
+        assert staging.are_there(store.root, [facts])
+        (store.root / facts.path).unlink()
+        assert not staging.are_there(store.root, [facts])
+        (store.root / facts.path).write_bytes(b"short")
         with pytest.raises(IntegrityError, match="HF301"):
-            batches.publish(store, publication, now_us=5)
-    with store.ledger.read() as connection:
-        assert batches.loads(connection, BatchId("flights", "d1")) == []
+            staging.are_there(store.root, [facts])

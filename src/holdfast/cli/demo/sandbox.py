@@ -28,7 +28,7 @@ from holdfast.cli.demo.client import Caller
 from holdfast.cli.processes.supervisor import Group
 from holdfast.cli.project import Project, now_us
 from holdfast.control.ingest import ingest
-from holdfast.control.ingest.ingest import LoadResult
+from holdfast.control.ingest.outcome import LoadResult
 from holdfast.errors import InputError, UnavailableError
 from holdfast.feeds import quarantine_table
 from holdfast.records import Violation
@@ -121,8 +121,8 @@ class Stage:
     def killed_load(self, feed: str, day: date) -> int:
         """Load one day in a process that is killed (SIGKILL) in the middle: files written, nothing published yet."""
         program = (
-            "import sys; from holdfast.store import faults; "
-            "faults.arm(faults.kill_at('ingest.before_publish')); from holdfast.cli import main; main()"
+            "import sys; from holdfast.store.durability import failpoints; "
+            "failpoints.arm(failpoints.kill_at('ingest.staged')); from holdfast.cli import main; main()"
         )
         return subprocess.run(
             [sys.executable, "-c", program, *self._ingest_arguments(feed, day)],

@@ -270,7 +270,7 @@ def _suspect(connection: Transaction, step: SuspectLoad, row: BackoutRow, now_us
     words = step.message(row.batch)
     broken = Violation(references.CHECK, step.column, Level.ERROR, words, float(step.rows), 0.0)
     violations.add(connection, load, step.epoch, [broken], now_us=now_us)
-    feeds_rows.happened(
+    feeds_rows.move(
         connection, step.feed, Event.LOADED_SUSPECT, contract_hash=None, reason=words, now_us=now_us
     )
     events.append(

@@ -1,4 +1,4 @@
-"""What a load would do with a delivery, without doing it: the same reading, checking and judging, and nothing is written."""
+"""What a load would do with a delivery: the same reading, validation and judgement, and nothing is written."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from holdfast.control.ingest.admission import judge
-from holdfast.control.ingest.prepare import Unfit, examine
+from holdfast.control.ingest.admit import judge
+from holdfast.control.ingest.outcome import LoadResult
+from holdfast.control.ingest.read import DeliverySpec, read
+from holdfast.control.ingest.refusal import RefusalError
+from holdfast.control.ingest.validate import validate
 from holdfast.errors import HoldfastError, RefusedError
-from holdfast.feeds import Feed, Load
+from holdfast.feeds import Feed
 from holdfast.feeds.admission import worst
 from holdfast.records import Level, Violation
 from holdfast.store import Store
-from holdfast.store.sources import Spec
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """What would be loaded, kept apart and told. `refusal` is the error that a load would raise, None when it would load."""
+class DryRun:
+    """What a load would do. `refusal` is the error that it would raise, None when it would load."""
 
     rows: int
     valid: int
@@ -30,39 +32,40 @@ class Checked:
 
     @property
     def level(self) -> Level | None:
-        """The worst level of what is wrong, None when nothing is."""
+        """The worst level of the violations, None without any."""
         return worst(self.violations)
 
 
-def check(
-    store: Store, feed: Feed, batch: str, source: Spec, *, now_us: int, rows_expected: int | None = None
-) -> Checked:
-    """What `ingest` with the same arguments would find now. Raises `InputError` HF201 (source) and `ConflictError` HF203
-    (the id was loaded with other content, or the content with another id), as it would.
+def check(store: Store, feed: Feed, spec: DeliverySpec, *, now_us: int) -> DryRun:
+    """Return what `ingest` of the delivery at `spec` would find at `now_us`, microseconds since 1970 UTC.
+
+    Raises `InputError` HF201 (source) and `ConflictError` HF203 (the id is loaded with other content, or the content with
+    another id), as `ingest` would.
     """
-    found = examine(store, feed, batch, source, rows_expected=rows_expected)
-    match found:
-        case Load():
-            return Checked(found.rows_received, found.rows_loaded, {}, (), already_loaded=True)
-        case Unfit():
-            return Checked(0, 0, {}, found.violations, refusal=found.error)
+    try:
+        found = validate(store, feed, read(feed, spec))
+    except RefusalError as refusal:
+        return DryRun(0, 0, {}, refusal.violations, refusal=refusal.error)
+    if isinstance(found, LoadResult):
+        return DryRun(found.rows_received, found.rows_loaded, {}, (), already_loaded=True)
     facts = found.facts
-    judged = judge(store, feed, found, now_us=now_us)
-    refusal: HoldfastError | None = None
+    with store.ledger.read() as connection:
+        judgement = judge(connection, feed, found, now_us=now_us)
+    refusal_error: HoldfastError | None = None
     if not facts.rows_loaded:
-        refusal = RefusedError(
+        refusal_error = RefusedError(
             "HF204",
             f"batch {found.batch} has no valid row",
             state="nothing was loaded",
             next_command="holdfast contract show",
         )
-    elif worst(judged.violations) is Level.CRITICAL:
-        refusal = judged.unfit().error
-    return Checked(
+    elif judgement.level is Level.CRITICAL:
+        refusal_error = judgement.refusal(found).error
+    return DryRun(
         rows=facts.rows_received,
         valid=facts.rows_loaded,
         reasons=dict(facts.reasons),
-        violations=judged.violations,
+        violations=judgement.violations,
         quarantined=found.quarantined,
-        refusal=refusal,
+        refusal=refusal_error,
     )

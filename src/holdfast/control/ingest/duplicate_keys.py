@@ -66,7 +66,7 @@ def known_rows(
         return Known(flags, tuple(key_overlaps.batches_in(connection, paths)))
 
 
-def apart(feed: Feed, resolved: Resolved, valid: pl.DataFrame, known: Known) -> Resolved:
+def quarantine(feed: Feed, resolved: Resolved, valid: pl.DataFrame, known: Known) -> Resolved:
     """`resolved` with the rows that are `known` among the bad ones, for the reason "<key>|loaded"."""
     reason = f"{'+'.join(feed.contract.key)}|{KNOWN}"
     again = valid.filter(known.flags).with_columns(pl.Series(REASONS, [[reason]] * known.rows))
@@ -78,7 +78,7 @@ def apart(feed: Feed, resolved: Resolved, valid: pl.DataFrame, known: Known) -> 
     )
 
 
-def less(facts: DeliveryFacts, feed: Feed, parted: Resolved, known: Known) -> DeliveryFacts:
+def reduce_facts(facts: DeliveryFacts, feed: Feed, parted: Resolved, known: Known) -> DeliveryFacts:
     """The facts of a whole delivery when of its valid rows only those of `parted` are loaded. What says whether the delivery
     is complete stays: the sender did send the rows that are known.
     """

@@ -49,12 +49,12 @@ class FeedStatus:
 def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[FeedStatus, ...]:
     """The status of every declared feed, and of those that delivered and are declared no more, by name."""
     expected = {feed.name: feed.expects for feed in declared}
-    totals = {each.feed: each for each in batches.totals(store)}
     groups = {feed.name: feed.group for feed in declared}
     with store.ledger.read() as connection:
         waiting = snapshots.waiting(connection, groups)
         owed = snapshots.waiting(connection, groups, accepted=False)
         rows = {row.feed: row for row in feed_states.everything(connection)}
+        totals = {each.feed: each for each in batches.totals(connection)}
         told = []
         for name in sorted({*expected, *rows, *totals}):
             row, total = rows.get(name), totals.get(name)

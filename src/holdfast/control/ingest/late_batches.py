@@ -9,7 +9,7 @@ from holdfast.records import BatchId
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import admissions, feed_states, violations
-from holdfast.store.feeds.admissions import Asked
+from holdfast.store.feeds.admissions import HistoryQuery
 
 WITHDRAWN = "violation.withdrawn"
 """The kind of the event by which a violation ends that holds no longer."""
@@ -27,7 +27,9 @@ def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us:
     for place in violations.open_places(connection, feed.name, batch.batch):
         counted = place.sequence
         facts = DeliveryFacts(0, 0, place.event_time_min_us, place.event_time_min_us, "", sequence=counted)
-        asked = Asked("", low_us=place.event_time_min_us, number=None if counted is None else counted.low)
+        asked = HistoryQuery(
+            "", low_us=place.event_time_min_us, number=None if counted is None else counted.low
+        )
         history: History = admissions.history(connection, feed.name, asked)
         if any(each.check == place.check_name for each in admission.in_place(feed, facts, history)):
             continue

@@ -23,7 +23,6 @@ from holdfast.feeds import Feed
 from holdfast.records import canonical_json
 from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features
-from holdfast.store.catalog.batches import Overtaken
 from holdfast.store.catalog.online_features import Definition, OnlineValue
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import data_files
@@ -60,7 +59,7 @@ class _Kept:
         )
 
 
-def online_values(store: Store, feed: Feed, declared: Sequence[Aggregate], batch: pl.DataFrame) -> Computed:
+def compute(store: Store, feed: Feed, declared: Sequence[Aggregate], batch: pl.DataFrame) -> Computed:
     """The values that the rows of `batch` make or change in the aggregates over `feed`.
 
     `declared` are those over `feed` that the project declares now; those that it declared before are computed with
@@ -105,10 +104,14 @@ def _backfill(store: Store, feed: Feed, aggregates: Sequence[Aggregate], now_us:
             everything = data_files.entries(connection, feed.name, kept.basis)
         values = _all(kept.behind, _read(store, feed, everything, kept.behind, None), None)
         made = _Kept(kept.basis, (), kept.behind).definitions
-        if not isinstance(
-            batches.publish_values(store, feed.name, values, made, basis=kept.basis, now_us=now_us), Overtaken
-        ):
-            return len(values)
+        with store.ledger.write() as connection:
+            # The binding look: a load may have come since the rows were read, and its values would be lost.
+            if batches.has_feed_changed(connection, feed.name, kept.basis):
+                continue
+            version = batches.new_version(connection, f"aggregates over {feed.name}", now_us)
+            online_features.upsert(connection, values, version)
+            online_features.register(connection, made, version)
+        return len(values)
     raise UnavailableError(
         "HF311",
         f"other loads of {feed.name} came first {_MOST_ATTEMPTS} times",

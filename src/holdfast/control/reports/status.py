@@ -194,6 +194,7 @@ class StatusReader:
         with store.ledger.read() as connection:
             story = tuple(events.newest(connection, limit=NEWEST_EVENTS))
             states = tuple(feeds.everything(connection))
+            loaded = batches.totals(connection)
             wrong = tuple(violations.open_ones(connection, limit=NEWEST_VIOLATIONS))
             live = asked.last(connection, model)
             waiting = webhooks.open_questions(connection, model)
@@ -220,7 +221,7 @@ class StatusReader:
             progress=progress(store, model, now_us),
             quality=self._days,
             labels=_labels(store),
-            feeds=batches.totals(store),
+            feeds=loaded,
             feed_states=states,
             violations=wrong,
             asked=live,

@@ -19,9 +19,13 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError as ConstraintError
+from sqlalchemy.exc import SQLAlchemyError as LedgerError
 
 from holdfast.errors import InputError, IntegrityError, UnavailableError
 from holdfast.store.db import migrate, postgres, sqlite_handles
+
+__all__ = ["BUSY_SECONDS", "ConstraintError", "Ledger", "LedgerError", "Transaction", "sqlite_url"]
 
 Transaction: TypeAlias = Connection
 """An open transaction, for callers above the store, who hand it on and know no SQL."""

@@ -18,10 +18,10 @@ POINTS: Final[tuple[str, ...]] = (
     "files.created",  # an empty file has its name
     "files.written",  # the file is complete and may be lost by a power cut
     "files.synced",  # the file is safe, its name may be lost
-    "ingest.before_publish",  # files and names are safe; the ledger knows nothing
-    "publish.begun",  # the transaction is open
-    "publish.before_commit",  # everything is in the transaction
-    "publish.after_commit",  # committed, and nobody was told
+    "ingest.staged",  # files and names are safe; the ledger knows nothing
+    "commit.begun",  # the transaction is open
+    "commit.before_commit",  # everything is in the transaction
+    "commit.after_commit",  # committed, and nobody was told
     "ingest.before_acknowledge",  # the last moment before the caller hears of it
 )
 """Every point on the way of a batch, in order."""

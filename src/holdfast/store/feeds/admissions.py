@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, exists, func, insert, select
+from sqlalchemy import Connection, bindparam, exists, func, select
+from sqlalchemy import insert as insert_into
 
 from holdfast.feeds import measurements
-from holdfast.feeds.admission import History, Past
+from holdfast.feeds.admission import History, Past, describe
 from holdfast.feeds.state_machine import Event
-from holdfast.records import BatchId, Level, Violation
+from holdfast.records import BatchId, Violation
 from holdfast.store.db import events, schema
 from holdfast.store.db.predicates import LIVE, UNACCEPTED_ERROR, same_load
 from holdfast.store.db.statements import Prepared
@@ -20,7 +21,7 @@ from holdfast.store.feeds import feed_states, violations
 _ADMISSIONS: Final = schema.admissions
 _BATCHES: Final = schema.batches
 _VIOLATIONS: Final = schema.violations
-_INSERT: Final = Prepared(insert(_ADMISSIONS))
+_INSERT: Final = Prepared(insert_into(_ADMISSIONS))
 _OF_BATCH: Final = same_load(_BATCHES, _ADMISSIONS)
 _SUSPECT: Final = exists().where(
     same_load(_VIOLATIONS, _BATCHES),
@@ -73,11 +74,10 @@ class Admission:
     sequence: measurements.Sequence | None = None
     group_name: str | None = None
     event_time: str | None = None
-    violations: tuple[Violation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class HistoryQuery:
     """What of the history a delivery is to be held against; what is None or 0 is not looked up.
 
     `batches` is how many of the newest batches; `low_us` the delivery's first event, microseconds UTC; `number` the lowest
@@ -91,27 +91,27 @@ class Asked:
     number: int | None = None
 
 
-def history(connection: Connection, feed: str, asked: Asked) -> History:
+def history(connection: Connection, feed: str, query: HistoryQuery) -> History:
     """What came before a delivery of `feed`. Batches that are suspect are no measure for others."""
     of = {"of_feed": feed}
     past: tuple[Past, ...] = ()
-    if asked.batches:
-        rows = _PAST.rows(connection, {**of, "most": asked.batches})
+    if query.batches:
+        rows = _PAST.rows(connection, {**of, "most": query.batches})
         past = tuple(
             Past(row.batch, row.rows_received, row.event_time_min_us)
             for row in rows
             if row.event_time_min_us is not None
         )
     before = sequence = same_rows = same_values = None
-    if asked.low_us is not None:
-        before = _BEFORE.value(connection, {**of, "low_us": asked.low_us})
-    if asked.number is not None:
-        sequence = _COUNTED.value(connection, {**of, "number": asked.number})
-    if asked.rows_digest:
-        given = {**of, "digest": asked.rows_digest}
+    if query.low_us is not None:
+        before = _BEFORE.value(connection, {**of, "low_us": query.low_us})
+    if query.number is not None:
+        sequence = _COUNTED.value(connection, {**of, "number": query.number})
+    if query.rows_digest:
+        given = {**of, "digest": query.rows_digest}
         same_rows = _SAME["rows_digest"].value(connection, given)
-    if asked.values_digest:
-        given = {**of, "digest": asked.values_digest}
+    if query.values_digest:
+        given = {**of, "digest": query.values_digest}
         same_values = _SAME["values_digest"].value(connection, given)
     return History(past, before, sequence, same_rows, same_values)
 
@@ -122,18 +122,8 @@ def profiles(connection: Connection, feed: str, most: int) -> list[str]:
     return [row.profile_json for row in reversed(rows)]
 
 
-def admit(
-    connection: Connection,
-    batch: BatchId,
-    epoch: int,
-    admission: Admission,
-    *,
-    contract_hash: str,
-    now_us: int,
-) -> bool:
-    """Keep what a batch looked like and what is wrong with it, and move its feed's state, in the transaction that
-    publishes it. Returns whether its contract is another than that of the feed's delivery before.
-    """
+def insert(connection: Connection, batch: BatchId, epoch: int, admission: Admission) -> None:
+    """Insert what is kept of the delivery that became load `epoch` of `batch`."""
     counted = admission.sequence
     _INSERT.put(
         connection,
@@ -152,16 +142,6 @@ def admit(
             "event_time": admission.event_time,
         },
     )
-    violations.add(connection, batch, epoch, admission.violations, now_us=now_us)
-    wrong = [each for each in admission.violations if each.level is Level.ERROR]
-    return feed_states.happened(
-        connection,
-        batch.feed,
-        Event.LOADED_SUSPECT if wrong else Event.LOADED,
-        contract_hash=contract_hash,
-        reason=f"batch {batch.batch}: {in_words(wrong) if wrong else _harmless(admission.violations)}",
-        now_us=now_us,
-    )
 
 
 def refuse(
@@ -172,11 +152,11 @@ def refuse(
     contract_hash: str,
     now_us: int,
 ) -> None:
-    """Keep that a delivery was refused and why, in the caller's transaction; the same refusal again is told once, and its
-    feed refuses all the same.
+    """Record that a delivery of `batch` was refused, and why: its feed refuses, and its violations and the event are added
+    unless they are those of the last refusal.
     """
-    told = in_words(found)
-    feed_states.happened(
+    told = describe(found)
+    feed_states.move(
         connection,
         batch.feed,
         Event.REFUSED,
@@ -189,19 +169,3 @@ def refuse(
         return
     violations.add(connection, batch, None, found, now_us=now_us)
     events.append(connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=told)
-
-
-def _harmless(found: Sequence[Violation]) -> str:
-    """What is said of a batch in which nothing is suspect."""
-    return f"nothing but warnings: {in_words(found)}" if found else "it met its expectations"
-
-
-def in_words(found: Sequence[Violation]) -> str:
-    """What is wrong with a delivery, on one line.
-
-    >>> in_words([Violation("rows", "", Level.ERROR, "3 rows came")])
-    '3 rows came'
-    """
-    listed = "; ".join(each.explanation for each in found[:5])
-    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
-    return f"{listed}{more}"

@@ -48,7 +48,7 @@ def everything(connection: Connection) -> list[FeedRow]:
     return [FeedRow(row.feed, State(row.state), *row[2:]) for row in rows]
 
 
-def happened(
+def move(
     connection: Connection,
     feed: str,
     event: Event,
@@ -88,7 +88,7 @@ def settle_refusals(connection: Connection, feed: str, *, reason: str, now_us: i
     if row is None or row.state is not State.REFUSING:
         return
     if all(each.epoch is not None for each in violations.open_ones(connection, feed=feed)):
-        happened(connection, feed, Event.CLEARED, contract_hash=None, reason=reason, now_us=now_us)
+        move(connection, feed, Event.CLEARED, contract_hash=None, reason=reason, now_us=now_us)
 
 
 def settle(connection: Connection, feed: str, *, reason: str, now_us: int) -> None:
@@ -97,4 +97,4 @@ def settle(connection: Connection, feed: str, *, reason: str, now_us: int) -> No
     """
     row = find(connection, feed)
     if row is not None and row.state is State.SUSPECT and not violations.suspect_batches(connection, feed):
-        happened(connection, feed, Event.CLEARED, contract_hash=None, reason=reason, now_us=now_us)
+        move(connection, feed, Event.CLEARED, contract_hash=None, reason=reason, now_us=now_us)

@@ -1,4 +1,4 @@
-"""Rows of `batch_references`: for whose keys the rows of a load were let in, so that it is known what dangles when these go."""
+"""Rows of `batch_references`: the loads that hold the values which the rows of a load refer to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
+from sqlalchemy import insert as insert_into
 
 from holdfast.records import BatchId
 from holdfast.store.db import schema
@@ -18,13 +19,13 @@ from holdfast.tables.snapshots import LoadKey
 _REFERENCES: Final = schema.batch_references
 _BATCHES: Final = schema.batches
 _PARTS: Final = schema.file_row_groups
-_INSERT: Final = insert(_REFERENCES)
+_INSERT: Final = insert_into(_REFERENCES)
 
 
 @dataclass(frozen=True, slots=True)
 class Referred:
-    """Values of `column` stood in column `key` of `load`. `lookback_start_us` is how far back in event time was looked,
-    microseconds UTC; None for all the rows there were.
+    """Values of `column` that are in column `key` of `load`. `lookback_start_us` is the earliest event time that was
+    looked at, microseconds UTC; None for all rows.
     """
 
     column: str
@@ -35,7 +36,7 @@ class Referred:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Dependent:
-    """A load that is there, of which values of `column` stood in column `to_key` of `to_load`."""
+    """A live load, of which values of `column` are in column `to_key` of `to_load`."""
 
     load: LoadKey
     column: str
@@ -44,8 +45,8 @@ class Dependent:
     lookback_start_us: int | None
 
 
-def keep(connection: Connection, batch: BatchId, epoch: int, referred: Sequence[Referred]) -> None:
-    """Keep what a load refers to, in the transaction that publishes it."""
+def insert(connection: Connection, batch: BatchId, epoch: int, referred: Sequence[Referred]) -> None:
+    """Insert what load `epoch` of `batch` refers to."""
     if referred:
         named = {"feed": batch.feed, "batch": batch.batch, "epoch": epoch}
         connection.execute(
@@ -66,7 +67,7 @@ def keep(connection: Connection, batch: BatchId, epoch: int, referred: Sequence[
 
 
 def dependents(connection: Connection, loads: Iterable[LoadKey]) -> list[Dependent]:
-    """The loads that are there and refer to any of `loads`, in an order of their own."""
+    """Return the live loads that refer to any of `loads`, sorted."""
     found: list[Dependent] = []
     for load in loads:
         query = (
@@ -82,7 +83,7 @@ def dependents(connection: Connection, loads: Iterable[LoadKey]) -> list[Depende
 
 
 def whose(connection: Connection, found: Sequence[FileFacts]) -> list[tuple[LoadKey, int]]:
-    """The load and the number of each stretch of rows of `found`, in the order in which `files.read` gives them."""
+    """Return the load and the number of each run of rows of `found`, in the order of `data_files.read`."""
     parts: dict[str, list[tuple[int, LoadKey, int]]] = {}
     paths = [fact.path for fact in found]
     for some in pieces(paths):

@@ -19,7 +19,8 @@ from holdfast.cli.output import Report
 from holdfast.cli.project import Project, now_us
 from holdfast.control.executors.factory import open_executor
 from holdfast.control.ingest import dry_run as checking
-from holdfast.control.ingest.parallel import Delivery, ingest_many
+from holdfast.control.ingest.parallel import ingest_many
+from holdfast.control.ingest.read import DeliverySpec
 from holdfast.errors import InputError
 from holdfast.feeds import Feed
 from holdfast.formatting import counted
@@ -102,9 +103,8 @@ def _checked(
 ) -> dict[str, object]:
     data = delivery.shown
     with _history(project) as store:
-        found = checking.check(
-            store, feed, delivery.batch, delivery.source, now_us=now_us(), rows_expected=expect_rows
-        )
+        spec = DeliverySpec(delivery.batch, delivery.source, expect_rows)
+        found = checking.check(store, feed, spec, now_us=now_us())
     if found.refusal is not None and not found.rows:
         report.say(f"[red]{escape(str(data))}[/] would be refused")
         say_violations(report, found.violations)
@@ -212,7 +212,7 @@ def ingest(
             executor or loaded.settings.executor, ray_address or loaded.settings.ray_address
         )
         with closing(running):
-            wanted = [Delivery(each.batch, each.source, expect_rows) for each in paths]
+            wanted = [DeliverySpec(each.batch, each.source, expect_rows) for each in paths]
             aggregates = loaded.model.aggregates
             for result in ingest_many(store, target, wanted, running, clock_us=now_us, aggregates=aggregates):
                 results.append(result)

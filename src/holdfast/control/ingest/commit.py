@@ -1,0 +1,160 @@
+"""Step 5 of a load: one transaction makes an admitted batch exist, all of it or nothing.
+
+Before it the batch is files that nothing names. There is no state in between to repair.
+"""
+
+from __future__ import annotations
+
+from holdfast.control.ingest import contract_changes, duplicate_keys, late_batches
+from holdfast.control.ingest.admit import AdmittedBatch, describe_reasons
+from holdfast.control.ingest.outcome import LoadResult, Retry, RetryReason, already_loaded, loaded
+from holdfast.errors import ConflictError, IntegrityError, UnavailableError
+from holdfast.feeds import AlreadyLoaded, admission
+from holdfast.feeds.state_machine import Event
+from holdfast.records import Level
+from holdfast.store import Store
+from holdfast.store.catalog import batches, online_features
+from holdfast.store.db import events
+from holdfast.store.db.ledger import ConstraintError, LedgerError, Transaction
+from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.feeds import admissions, feed_states, references, violations
+from holdfast.store.feeds.admissions import HistoryQuery
+from holdfast.store.files import staging
+
+
+def commit(store: Store, batch: AdmittedBatch, *, now_us: int) -> LoadResult | Retry:
+    """Commit `batch` at `now_us`, microseconds since 1970 UTC, and return what is true afterwards.
+
+    However often and from however many processes the same content is committed, one commit wins and the others return
+    "already_loaded". After a failure of the database the ledger is asked what became of the commit.
+
+    Raises
+    ------
+    ConflictError
+        HF203 when the id is live with other content, or the content under another id; HF304 when the batch was loaded
+        and backed out since it was validated.
+    IntegrityError
+        HF301 when a staged file has not the size that was written; HF309 when the batch breaks a rule of the ledger.
+    UnavailableError
+        HF205 when the answer to the commit was lost and the ledger does not answer: the batch is there completely or
+        not at all. HF302 when it is not there.
+    """
+    try:
+        return _commit(store, batch, now_us)
+    except ConstraintError as error:  # PostgreSQL: another transaction committed the id while ours was open
+        return _after_conflict(store, batch, error)
+    except (LedgerError, UnavailableError, OSError) as error:
+        return _after_lost_answer(store, batch, error)
+
+
+def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Retry:
+    staged, identity, manifest = batch.staged, batch.staged.batch, batch.staged.manifest
+    change, found = batch.judgement.change, batch.judgement.violations
+    suspect = [each for each in found if each.level is Level.ERROR]
+    with store.ledger.write() as connection:
+        fault_point("commit.begun")
+        # The binding looks. `validate` and `admit` looked before the writers' lock was held, to do no work in vain; only
+        # what is seen under the lock stays true until the commit.
+        known = batches.decide_load(connection, identity, manifest.digest)
+        if isinstance(known, AlreadyLoaded):
+            return already_loaded(identity, known.load)
+        if known.epoch != manifest.epoch:
+            raise ConflictError(
+                "HF304",
+                f"batch {identity} was loaded and backed out while this load was under way",
+                state="nothing was loaded",
+                next_command="the same command again",
+            )
+        if _has_changed(connection, batch):
+            return Retry(RetryReason.OVERTAKEN)
+        if not staging.are_there(store.root, staged.files):
+            return Retry(RetryReason.SWEPT)
+        version = batches.new_version(connection, f"load {identity}", now_us)
+        batches.insert(connection, manifest, staged.files, version)
+        online_features.upsert(connection, batch.online.values, version)
+        online_features.register(connection, batch.online.definitions, version)
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="batch.published",
+            subject=str(identity),
+            explanation=_explanation(batch),
+        )
+        admissions.insert(connection, identity, manifest.epoch, batch.admission())
+        violations.add(connection, identity, manifest.epoch, found, now_us=now_us)
+        is_other_contract = feed_states.move(
+            connection,
+            identity.feed,
+            Event.LOADED_SUSPECT if suspect else Event.LOADED,
+            contract_hash=manifest.contract_hash,
+            reason=f"batch {identity.batch}: {admission.describe_loaded(found)}",
+            now_us=now_us,
+        )
+        references.insert(connection, identity, manifest.epoch, staged.referred)
+        late_batches.withdraw_filled(connection, batch.feed, identity, now_us)
+        if is_other_contract or change is not None:
+            contract_changes.record(connection, batch.feed.contract, change, now_us=now_us)
+        fault_point("commit.before_commit")
+    fault_point("commit.after_commit")
+    return loaded(manifest, staged.facts, version, found)
+
+
+def _has_changed(connection: Transaction, batch: AdmittedBatch) -> bool:
+    """Return True if what `batch` was admitted by may hold no longer: `admit` must judge it again."""
+    feed, facts = batch.feed, batch.staged.facts
+    same = admissions.history(connection, feed.name, HistoryQuery(facts.rows_digest, facts.values_digest))
+    return (
+        (same.same_rows, same.same_values) != (None, None)
+        or contract_changes.moved_on(connection, feed.name, feed.contract.hash, batch.judgement.change)
+        or duplicate_keys.may_be_outdated(connection, feed, facts, batch.checked_version)
+        or (batch.basis is not None and batches.has_feed_changed(connection, feed.name, batch.basis))
+    )
+
+
+def _explanation(batch: AdmittedBatch) -> str:
+    facts, manifest = batch.staged.facts, batch.staged.manifest
+    suspect = [each.explanation for each in batch.judgement.violations if each.level is Level.ERROR]
+    ending = f"; suspect: {'; '.join(suspect)}" if suspect else ""
+    return f"{facts.rows_loaded} rows loaded from {manifest.source}{describe_reasons(facts)}{ending}"
+
+
+def _after_conflict(store: Store, batch: AdmittedBatch, error: ConstraintError) -> LoadResult | Retry:
+    """Return what is true after a race was lost: the same as if the other load had been there before.
+
+    Without another load the batch itself broke a constraint, and committing again would break it again.
+    """
+    identity = batch.staged.batch
+    with store.ledger.read() as connection:
+        known = batches.decide_load(connection, identity, batch.staged.manifest.digest)
+        has_changed = _has_changed(connection, batch)
+    if isinstance(known, AlreadyLoaded):
+        return already_loaded(identity, known.load)
+    if has_changed:
+        return Retry(RetryReason.OVERTAKEN)
+    raise IntegrityError(
+        "HF309", f"the ledger refuses batch {identity}: {error.orig}", state="nothing was loaded"
+    ) from error
+
+
+def _after_lost_answer(store: Store, batch: AdmittedBatch, error: Exception) -> LoadResult:
+    """Return the load if the commit that seemed to fail did happen: the ledger then names its files, and no others'."""
+    identity = batch.staged.batch
+    try:
+        # As a writer: a commit that is still under way somewhere holds the writers' lock until it is over.
+        with store.ledger.write() as connection:
+            version = batches.version_of(connection, batch.staged.files)
+    except (LedgerError, UnavailableError, OSError) as second:
+        raise UnavailableError(
+            "HF205",
+            f"whether batch {identity} was loaded is unknown: the answer was lost ({error})",
+            state="the batch is loaded completely or not at all",
+            next_command="the same command again: it loads the batch only if it is not there",
+        ) from second
+    if version is None:
+        raise UnavailableError(
+            "HF302",
+            f"the ledger did not take batch {identity}: {error}",
+            state="nothing was loaded",
+            next_command="the same command again",
+        ) from error
+    return loaded(batch.staged.manifest, batch.staged.facts, version, batch.judgement.violations)

@@ -1,0 +1,92 @@
+"""What becomes of a delivery: it is loaded, was already loaded, or a step must run again. Anything else is an error."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from holdfast.feeds import Load, Manifest
+from holdfast.feeds.measurements import DeliveryFacts
+from holdfast.records import BatchId, Violation
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """The batch as it is in the store after a load.
+
+    Parameters
+    ----------
+    state
+        "loaded", or "already_loaded" when the same content was there before and nothing was written.
+    reasons
+        Number of quarantined rows by reason; empty for a batch that was already loaded.
+    violations
+        Expectations of the feed that the batch does not meet; empty for a batch that was already loaded.
+    """
+
+    feed: str
+    batch: str
+    epoch: int
+    state: Literal["loaded", "already_loaded"]
+    rows_received: int
+    rows_loaded: int
+    rows_quarantined: int
+    reasons: dict[str, int]
+    table_version: int
+    digest: str
+    violations: tuple[Violation, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as plain JSON types."""
+        return asdict(self)
+
+
+class RetryReason(StrEnum):
+    """Why a delivery was not committed; each names the step from which to run again."""
+
+    OUTDATED = "outdated"  # rows that it was validated against have changed: read and validate again
+    SWEPT = "swept"  # a sweep removed its staged files, as can be without file locks: stage again
+    OVERTAKEN = "overtaken"  # another load of the feed was committed since it was admitted: admit again
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Nothing was loaded, and the delivery may be: run again from the step that `reason` names."""
+
+    reason: RetryReason
+
+
+def loaded(
+    manifest: Manifest, facts: DeliveryFacts, table_version: int, violations: tuple[Violation, ...]
+) -> LoadResult:
+    """Return the result of a load that was committed at `table_version`."""
+    return LoadResult(
+        feed=manifest.feed,
+        batch=manifest.batch,
+        epoch=manifest.epoch,
+        state="loaded",
+        rows_received=facts.rows_received,
+        rows_loaded=facts.rows_loaded,
+        rows_quarantined=facts.rows_dropped,
+        reasons=dict(facts.reasons),
+        table_version=table_version,
+        digest=manifest.digest,
+        violations=violations,
+    )
+
+
+def already_loaded(batch: BatchId, load: Load) -> LoadResult:
+    """Return the result for a delivery whose content is `load` of `batch`."""
+    return LoadResult(
+        feed=batch.feed,
+        batch=batch.batch,
+        epoch=load.epoch,
+        state="already_loaded",
+        rows_received=load.rows_received,
+        rows_loaded=load.rows_loaded,
+        rows_quarantined=load.rows_quarantined,
+        reasons={},
+        table_version=load.table_version,
+        digest=load.digest,
+    )

@@ -1,0 +1,162 @@
+"""Step 2 of a load: check a delivery by its feed's contract, its references and the keys that are loaded.
+
+Reads the ledger and writes nothing, so any process on any machine that sees the store may do it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import polars as pl
+
+from holdfast.contract import BatchCheck, BatchVerdict, Contract, compile_batch
+from holdfast.contract.profile.profile import Profile, profile_batch
+from holdfast.control.ingest import contract_changes, duplicate_keys, references
+from holdfast.control.ingest.duplicate_keys import Known
+from holdfast.control.ingest.outcome import LoadResult, already_loaded
+from holdfast.control.ingest.read import Delivery
+from holdfast.control.ingest.refusal import RefusalError
+from holdfast.errors import InputError, RefusedError
+from holdfast.feeds import AlreadyLoaded, Feed, Manifest
+from holdfast.feeds.measurements import DeliveryFacts, measure
+from holdfast.feeds.schema_drift import RENAMED, changed_columns
+from holdfast.records import BatchId, Level, Violation
+from holdfast.store import Store, sources
+from holdfast.store.catalog import batches
+from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.feeds.references import Referred
+from holdfast.store.sources import control_file
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatedBatch:
+    """A delivery with a verdict on every row.
+
+    Parameters
+    ----------
+    source
+        Where it came from, as the ledger keeps it.
+    valid
+        The accepted rows in the order of event time, and of the delivery where that is equal.
+    quarantined
+        The rejected rows as delivered, with their reasons; `facts` counts them.
+    violations
+        Expectations that the rows alone break; `admit` adds those that depend on the feed's history.
+    basis
+        The table version at which references and keys were looked up.
+    referred
+        The loads that hold the values which the rows refer to.
+    """
+
+    manifest: Manifest
+    source: str
+    valid: pl.DataFrame
+    quarantined: pl.DataFrame
+    facts: DeliveryFacts
+    profile: Profile
+    violations: tuple[Violation, ...] = ()
+    basis: int = 0
+    referred: tuple[Referred, ...] = ()
+
+    @property
+    def batch(self) -> BatchId:
+        """The id of the delivery."""
+        return BatchId(self.manifest.feed, self.manifest.batch)
+
+
+def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | LoadResult:
+    """Check every row of `delivery`; return the load if the same content is loaded already.
+
+    Raises `RefusalError` when the delivery cannot be a batch of `feed`, whatever its rows are, `InputError` HF201
+    when it cannot be read, and `ConflictError` HF203 when the id is loaded with other content or the content with
+    another id.
+    """
+    with store.ledger.read() as connection:
+        # Read first, so that every later change counts as one: else the rows of this very delivery, loaded by another
+        # process meanwhile, would pass for duplicates.
+        basis = batches.current_version(connection)
+        # A cheap look before the work; `commit` takes the binding one, inside its transaction.
+        known = batches.decide_load(connection, delivery.batch, delivery.digest)
+        if isinstance(known, AlreadyLoaded):
+            return already_loaded(delivery.batch, known.load)
+        try:
+            contract_changes.check(connection, feed)
+        except RefusedError as error:
+            broken = Violation(contract_changes.CHECK, "", Level.CRITICAL, error.what)
+            raise RefusalError(delivery.batch, feed.contract.hash, (broken,), error) from error
+    verdict = _check_rows(feed, delivery)
+    fault_point("ingest.checked")
+    resolved = references.resolve(store, feed, verdict)
+    valid = _in_event_order(resolved.valid, feed.contract.event_time)
+    facts = measure(
+        feed.contract,
+        feed.expects,
+        valid,
+        resolved.quarantined,
+        resolved.reasons,
+        rows_expected=delivery.rows_expected,
+    )
+    duplicates = duplicate_keys.known_rows(store, feed, valid, basis)
+    if duplicates is not None:
+        if duplicates.rows == valid.height:
+            raise _repetition(delivery.batch, feed, duplicates)
+        resolved = duplicate_keys.quarantine(feed, resolved, valid, duplicates)
+        valid, facts = resolved.valid, duplicate_keys.reduce_facts(facts, feed, resolved, duplicates)
+    return ValidatedBatch(
+        manifest=Manifest.of(
+            delivery.batch, known.epoch, delivery.digest, feed.contract.hash, feed.contract.key
+        ),
+        source=delivery.source.name,
+        valid=valid,
+        quarantined=resolved.quarantined,
+        facts=facts,
+        profile=profile_batch(feed.contract, valid),
+        violations=resolved.violations,
+        basis=basis,
+        referred=resolved.referred,
+    )
+
+
+def _check_rows(feed: Feed, delivery: Delivery) -> BatchVerdict:
+    try:
+        typed = sources.parse(delivery.source, feed.contract, missing_words=feed.missing_words)
+        return _compiled(feed.contract)(typed)
+    except InputError as error:
+        if error.code != "HF202":
+            raise
+        found = changed_columns(feed.contract, control_file.columns(delivery.source)) or (
+            Violation("schema", "", Level.CRITICAL, error.what),
+        )
+        raise RefusalError(delivery.batch, feed.contract.hash, found, _with_renames(error, found)) from error
+
+
+def _repetition(batch: BatchId, feed: Feed, known: Known) -> RefusalError:
+    """Return the refusal of a delivery of which every valid row is loaded already."""
+    key = "+".join(feed.contract.key)
+    words = f"its {known.rows:,} rows are those of {known.whose}, by their {key}"
+    whose = known.batches[0] if len(known.batches) == 1 else ""
+    broken = Violation("repeat", whose, Level.CRITICAL, words, known.rows)
+    error = RefusedError(
+        "HF207",
+        f"batch {batch} is refused: {words}",
+        state="nothing was loaded; what is loaded is unchanged and the id is free",
+        next_command=f"holdfast backout {feed.name} {whose or '<batch>'} first, if these rows are better",
+    )
+    return RefusalError(batch, feed.contract.hash, (broken,), error)
+
+
+def _with_renames(error: InputError, found: tuple[Violation, ...]) -> InputError:
+    """Add the likely new names of columns, which say more than the names that are missing and new."""
+    renamed = [each.explanation for each in found if RENAMED in each.explanation]
+    what = f"{error.what} ({'; '.join(renamed)})" if renamed else error.what
+    return InputError(error.code, what, state=error.state, next_command=error.next_command)
+
+
+@lru_cache(maxsize=64)
+def _compiled(contract: Contract) -> BatchCheck:
+    return compile_batch(contract)
+
+
+def _in_event_order(frame: pl.DataFrame, event_time: str) -> pl.DataFrame:
+    return frame if frame[event_time].is_sorted() else frame.sort(event_time, maintain_order=True)

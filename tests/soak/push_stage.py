@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from holdfast.cli.demo.client import tensor
-from holdfast.cli.demo.sandbox import Stage
+from holdfast.cli.demo.sandbox import Sandbox
 from holdfast.cli.processes.supervisor import Group
 from holdfast.cli.project import now_us
 from holdfast.contract import col
@@ -96,7 +96,7 @@ class Callers:
 class World:
     """A project with its store, its processes and its callers."""
 
-    stage: Stage
+    stage: Sandbox
     extent: Extent
     snapshot: str = ""
     gates: dict[str, list[GateResult]] = field(default_factory=dict)
@@ -105,12 +105,12 @@ class World:
     def build(cls, directory: Path, extent: Extent) -> World:
         """Load the flights of `extent`, and the weather and departures of the days that are asked about as well."""
         live = extent.live
-        world = cls(Stage.build(directory, extent.first, live[-1]), extent)
+        world = cls(Sandbox.build(directory, extent.first, live[-1]), extent)
         days = [extent.first + timedelta(days=n) for n in range((live[-1] - extent.first).days + 1)]
         for day in days:
             for feed in ("departures", "weather", *(("flights",) if day <= extent.last else ())):
                 world.stage.load(feed, day)
-        world.snapshot = world.stage.project.cut(world.store).snapshot
+        world.snapshot = world.stage.project.snapshot(world.store).snapshot
         return world
 
     @property
@@ -185,7 +185,7 @@ class World:
         project = self.stage.project
         commands = {name: [name, "--project", str(project.directory)] for name in ("serve", "control")}
         with Group(commands, project.settings.root) as group:
-            self.stage.caller.wait_until_ready(READY_SECONDS)
+            self.stage.client.wait_until_ready(READY_SECONDS)
             self.wait(lambda: self.row().state is State.PROMOTED, "the first version's promotion", group)
             address = f"http://{project.settings.host}:{project.settings.port}"
             callers = Callers.start(address, self._rows(), connections, rate)

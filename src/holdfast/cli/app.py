@@ -1,4 +1,4 @@
-"""The command line: its commands, its help, and how an error leaves it."""
+"""The command line: its commands, its help, and its errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from holdfast.cli.output import Report
+from holdfast.cli.output import Output
 from holdfast.errors import HoldfastError
 
 MODULES: Final[dict[str, tuple[str, ...]]] = {
@@ -40,11 +40,11 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "commands.reports.status": ("status",),
     "commands.serving.feedback": ("feedback",),
 }
-"""Which module of this package registers which commands, in the order of the help page."""
+"""The commands that each module of this package registers, in the order of the help page."""
 
 app = typer.Typer(
     name="holdfast",
-    help="Keeps a machine-learning model trustworthy in production, from the rows it learns from to the answers it gives.",
+    help="Keep a machine-learning model trustworthy in production, from its training rows to its predictions.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -67,11 +67,11 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Options that stand before any command."""
+    """Options before any command."""
 
 
 def command(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function as the command of its name, under a heading of the help page."""
+    """Register a function as the command of its name, under the heading `group` of the help page."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__.strip("_").replace("_", "-")
@@ -81,9 +81,9 @@ def command(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def load_commands(name: str) -> None:
-    """Register the command called `name` with those of its module, or all of them when no command is called so.
+    """Register the commands of the module that has the command `name`; all of them if none has.
 
-    Each module brings what it needs, and that takes its time: a loader need not wait for what a trainer imports.
+    Importing only that module keeps a command's start short: `ingest` does not wait for what `train` imports.
     """
     found = next((module for module, names in MODULES.items() if name in names), None)
     for module in MODULES if found is None else (found,):
@@ -96,25 +96,25 @@ def main() -> None:
         load_commands(sys.argv[1] if len(sys.argv) > 1 else "")
         app(prog_name="holdfast")
     except HoldfastError as error:
-        sys.exit(Report(as_json="--json" in sys.argv).error(error))
+        sys.exit(Output(as_json="--json" in sys.argv).error(error))
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; what was acknowledged is kept, what was not is as if it had never begun\n")
+        sys.stderr.write("interrupted; committed work is kept, the rest was rolled back\n")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader (head, less) has what it wanted.
+        # The reader (head, less) has closed the pipe.
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
-        sys.exit(Report(as_json="--json" in sys.argv).error(_defect(error)))
+        sys.exit(Output(as_json="--json" in sys.argv).error(_defect(error)))
 
 
 def _defect(error: Exception) -> HoldfastError:
-    """What a person is told of an error that nobody foresaw; its traceback is kept for whoever mends it."""
-    with tempfile.NamedTemporaryFile("w", prefix="holdfast-", suffix=".log", delete=False) as kept:
-        traceback.print_exception(error, file=kept)
+    """Return an unexpected error as HF901; write its traceback to a file for the developers."""
+    with tempfile.NamedTemporaryFile("w", prefix="holdfast-", suffix=".log", delete=False) as log:
+        traceback.print_exception(error, file=log)
     return HoldfastError(
         "HF901",
         f"{type(error).__name__}: {error}",
-        state="the ledger and its files are as they were before the command, or as after its last acknowledged step",
-        next_command=f"send {kept.name} to the developers",
+        state="the ledger and its files are as before the command, or as after its last committed step",
+        next_command=f"send {log.name} to the developers",
     )

@@ -1,4 +1,4 @@
-"""What a command prints: words and tables for a person, or one JSON document for a program, never both."""
+"""Print what a command found: text and tables for a person, or one JSON document for a program, never both."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ EXIT_STATUS: Final[dict[type[HoldfastError], int]] = {
     IntegrityError: 6,
     UnavailableError: 7,
 }
-"""The exit status of each kind of error; 0 is success, 1 is a judgement that failed (a gate, a verification)."""
+"""The exit status of each kind of error; 0 is success, 1 a check that failed (a gate, a verification)."""
 
 
 _UNBROKEN: Final = 10_000
-"""Columns of what is no terminal: more than any table has."""
+"""The width of an output that is not a terminal, in characters: wider than any table."""
 
 
-class Report:
+class Output:
     """The output of one command."""
 
     def __init__(self, *, as_json: bool) -> None:
@@ -54,12 +54,12 @@ class Report:
         self._out = _console(sys.stdout, quiet=as_json)
         self._err = _console(sys.stderr)
 
-    def say(self, words: str) -> None:
-        """One line for a person; may hold Rich markup, so escape what comes from data with `rich.markup.escape`."""
-        self._out.print(words)
+    def print(self, text: str) -> None:
+        """Print one line for a person. It may hold Rich markup: escape data with `rich.markup.escape`."""
+        self._out.print(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table for a person."""
+        """Print a table for a person."""
         table = Table(
             title=title,
             title_justify="left",
@@ -78,7 +78,7 @@ class Report:
         self._out.print(table)
 
     def result(self, document: Mapping[str, Any]) -> None:
-        """The JSON document of the command; printed only with --json."""
+        """Print the JSON document of the command; nothing without --json."""
         if self.as_json:
             sys.stdout.write(json.dumps(document, default=str, allow_nan=False) + "\n")
             sys.stdout.flush()
@@ -97,7 +97,7 @@ class Report:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Progress]:
-        """A bar on a terminal, nothing elsewhere; yields a function that is told (done, of)."""
+        """Show a progress bar on a terminal, nothing elsewhere; yield a function of (done, total)."""
         if self.as_json or not self._err.is_terminal:
             yield lambda _done, _of: None
             return
@@ -114,7 +114,7 @@ class Report:
 
 
 def _console(stream: TextIO, *, quiet: bool = False) -> Console:
-    """Lines are broken by the terminal alone, so that a command can be copied; where none is, nothing breaks a table either."""
+    """Return a console that never wraps lines, so that a command can be copied from them."""
     console = Console(file=stream, highlight=False, quiet=quiet, soft_wrap=True)
     if not console.is_terminal:
         console.width = _UNBROKEN
@@ -122,7 +122,7 @@ def _console(stream: TextIO, *, quiet: bool = False) -> Console:
 
 
 def cell(value: object) -> str:
-    """One value as a person reads it.
+    """Return one value as text.
 
     >>> cell(0.71534), cell(None), cell(80789), cell(True)
     ('0.715', '-', '80,789', 'yes')

@@ -1,4 +1,4 @@
-"""A project: a directory with a model file, and a store beside it."""
+"""Load a project: a directory with a model file and a store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODEL_FILE = "model.py"
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What every command works on."""
+    """The directory, settings and declared model that a command works on."""
 
     directory: Path
     settings: Settings
@@ -31,15 +31,15 @@ class Project:
 
     @classmethod
     def load(cls, directory: Path, file: Path | None = None) -> Project:
-        """The project in `directory`, declared by `file` (default: its model.py).
+        """Load the project in `directory`, declared by `file` (default: its model.py).
 
-        Raises `InputError` HF102 when there is no such file, when running it fails, or when it declares no `model`.
+        Raises `InputError` HF102 if there is no such file, if running it fails, or if it declares no `model`.
         """
         path = (directory / (file or MODEL_FILE)).resolve()
         return cls(directory.resolve(), Settings.read(directory), _declared(path))
 
     def store(self) -> Store:
-        """The project's store, made when it is not there."""
+        """Open the project's store; create it if it does not exist."""
         return Store.of(self.settings)
 
     @property
@@ -47,8 +47,8 @@ class Project:
         """The group of each declared feed."""
         return {feed.name: feed.group for feed in self.model.feeds}
 
-    def cut(self, store: Store) -> Snapshot:
-        """A named cut of all the model's tables as they are now."""
+    def snapshot(self, store: Store) -> Snapshot:
+        """Create a snapshot of all the model's tables as they are now."""
         return snapshots.create(
             store,
             [feed.name for feed in self.model.feeds],
@@ -59,21 +59,21 @@ class Project:
         )
 
     def feed(self, name: str) -> Feed:
-        """The declared feed called `name`; `NotFoundError` HF303 names those that are."""
+        """Return the declared feed `name`. Raises `NotFoundError` HF303, which names the declared ones."""
         for feed in self.model.feeds:
             if feed.name == name:
                 return feed
         known = ", ".join(feed.name for feed in self.model.feeds)
         raise NotFoundError(
             "HF303",
-            f"no feed is called {name!r}; the model declares {known}",
+            f"there is no feed {name!r}; the model declares {known}",
             state="nothing was read",
             next_command="holdfast feeds",
         )
 
 
 def now_us() -> int:
-    """The time, read once by each command: microseconds since 1970, UTC."""
+    """Return the time, which each command reads once, in microseconds since 1970 UTC."""
     return time.time_ns() // 1000
 
 
@@ -85,7 +85,7 @@ def _declared(path: Path) -> Model:
             state="nothing was read",
             next_command="holdfast init",
         )
-    # The file may import its neighbours, as a script may.
+    # The file may import modules of its directory, as a script may.
     sys.path.insert(0, str(path.parent))
     try:
         declared = runpy.run_path(str(path)).get("model")
@@ -95,25 +95,25 @@ def _declared(path: Path) -> Model:
         where = traceback.extract_tb(error.__traceback__)[-1]
         raise InputError(
             "HF102",
-            f"{path.name} cannot be run: {type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})",
+            f"running {path.name} failed: {type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})",
             state="nothing was read",
-            next_command="mend the file, then the same command again",
+            next_command="correct the file, then the same command again",
         ) from error
     finally:
         sys.path.remove(str(path.parent))
-        _forget_neighbours(path.parent)
+        _unload_modules(path.parent)
     if not isinstance(declared, Model):
         raise InputError(
             "HF102",
             f"{path.name} declares no `model = Model(...)`",
             state="nothing was read",
-            next_command="mend the file, then the same command again",
+            next_command="correct the file, then the same command again",
         )
     return declared
 
 
-def _forget_neighbours(directory: Path) -> None:
-    """Let another project have a module of the same name in this process."""
+def _unload_modules(directory: Path) -> None:
+    """Unload modules of `directory`, so that another project may have modules of the same names."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if file and Path(file).parent == directory:

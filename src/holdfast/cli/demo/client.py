@@ -1,4 +1,4 @@
-"""Sends rows over real HTTP, as callers of the model would send them, and brings the labels back later."""
+"""Call the model over HTTP as callers would, and send the labels later."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMEOUT_SECONDS: Final = 10.0
 
 @dataclass(slots=True)
 class Tally:
-    """What came back."""
+    """Counts of responses."""
 
     requests: int = 0
     http_5xx: int = 0
@@ -28,7 +28,7 @@ class Tally:
     by_version: dict[str, int] = field(default_factory=dict)
 
     def add(self, status: int, version: str | None) -> None:
-        """Count one answer."""
+        """Count one response."""
         self.requests += 1
         self.http_5xx += status >= 500
         self.http_4xx += 400 <= status < 500
@@ -36,15 +36,15 @@ class Tally:
             self.by_version[version] = self.by_version.get(version, 0) + 1
 
 
-class Caller:
+class ModelClient:
     """A client of one model.
 
     Parameters
     ----------
     host, port
-        Where the server listens.
+        The address of the server.
     model, contract
-        What is called, and what a row of it is.
+        The model and the contract of its rows.
     """
 
     def __init__(self, host: str, port: int, model: str, contract: Contract) -> None:
@@ -54,12 +54,12 @@ class Caller:
         self.address = f"http://{host}:{port}{self._path}"
         self.tally = Tally()
 
-    def ask(self, rows: Sequence[Mapping[str, Any]], units: Sequence[str]) -> list[str | None]:
-        """Send each row as a request of its own, in order, over a few connections; returns the prediction ids.
+    def predict(self, rows: Sequence[Mapping[str, Any]], units: Sequence[str]) -> list[str | None]:
+        """Send each row as one request, in order, over a few connections; return the prediction ids.
 
-        A row that was not answered has None in its place. Raises `UnavailableError` HF506 when the server is gone.
+        The id of a row without a response is None. Raises `UnavailableError` HF506 if the server is gone.
         """
-        answers: list[str | None] = [None] * len(rows)
+        ids: list[str | None] = [None] * len(rows)
         results: list[list[tuple[int, str | None]]] = [[] for _ in range(THREADS)]
         failures: list[Exception] = []
 
@@ -71,8 +71,8 @@ class Caller:
                     response = client.request("POST", f"{self._path}/infer", body)
                     document = response.document()
                     results[lane].append((response.status, document.get("model_version")))
-                    # A server whose log is full answers without an id: such an answer can get no label.
-                    answers[position] = document.get("parameters", {}).get("prediction_id")
+                    # A server whose log is full responds without an id: such a prediction can get no label.
+                    ids[position] = document.get("parameters", {}).get("prediction_id")
             except (OSError, ValueError) as error:
                 failures.append(error)
             finally:
@@ -90,10 +90,10 @@ class Caller:
             raise UnavailableError(
                 "HF506", f"the server at {self._host}:{self._port} went away: {failures[0]}"
             )
-        return answers
+        return ids
 
-    def tell(self, labels: Sequence[tuple[str, bool]], source: str) -> None:
-        """Send what turned out to be true, many labels in a request."""
+    def send_labels(self, labels: Sequence[tuple[str, bool]], source: str) -> None:
+        """Send labels, many per request."""
         with self._client() as client:
             for start in range(0, len(labels), 500):
                 part = [
@@ -104,7 +104,7 @@ class Caller:
                 self.tally.http_5xx += response.status >= 500
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Return once the model is ready; `UnavailableError` HF506 after `seconds`."""
+        """Wait until the model is ready. Raises `UnavailableError` HF506 after `seconds`."""
         deadline = time.monotonic() + seconds
         while self.get(f"{self._path}/ready")[0] != 200:
             if time.monotonic() > deadline:
@@ -114,7 +114,7 @@ class Caller:
             time.sleep(0.05)
 
     def wait_for_tables(self, table_version: int, seconds: float) -> None:
-        """Return once the server reads online features of at least `table_version`."""
+        """Wait until the server reads online features of at least `table_version`."""
         deadline = time.monotonic() + seconds
         while self.get("/holdfast/status")[1].get("table_version", 0) < table_version:
             if time.monotonic() > deadline:
@@ -124,7 +124,7 @@ class Caller:
             time.sleep(0.01)
 
     def get(self, path: str) -> tuple[int, dict[str, Any]]:
-        """The status and JSON document of one GET; (0, {}) when nothing answers."""
+        """Send one GET; return its status and JSON document, (0, {}) without a response."""
         try:
             with self._client() as client:
                 response = client.request("GET", path)
@@ -147,7 +147,7 @@ class Caller:
 
 
 def tensor(column: Column, value: Any) -> dict[str, Any]:
-    """One value as an input tensor of the Open Inference Protocol."""
+    """Return one value as an input tensor of the Open Inference Protocol."""
     match column:
         case Number():
             datatype = "FP64"

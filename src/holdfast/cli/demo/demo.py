@@ -1,4 +1,4 @@
-"""The demonstration: the whole way of a model, on real flights, in the order in which it would happen."""
+"""Play the demonstration: the life of a model on real flights, from the first load to a bad push."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.demo.formatting import held_out_auc, listed, steps_of, wrapped
-from holdfast.cli.demo.sandbox import Stage
+from holdfast.cli.demo.sandbox import Sandbox
 from holdfast.cli.options import AsJson
-from holdfast.cli.output import Report
+from holdfast.cli.output import Output
 from holdfast.cli.project import Project, now_us
 from holdfast.control.backout import backout
 from holdfast.control.evaluation import qualify
@@ -42,12 +42,12 @@ FIRST_DAY: Final = date(2013, 1, 1)
 LOADED_UNTIL: Final = date(2013, 3, 31)
 KILLED_DAY: Final = date(2013, 2, 14)
 QUIET_DAYS: Final = 7
-"""Days of April that are replayed before the model is trained again."""
+"""Days of April that are replayed before the next training."""
 COLD_DAY: Final = date(2013, 4, 3)
-"""Among the quiet days: its weather comes in degrees Celsius, under the name of Fahrenheit."""
+"""One of the quiet days: its weather is delivered in degrees Celsius, labelled Fahrenheit."""
 LAST_DAY: Final = date(2013, 6, 30)
-PATIENCE_DAYS: Final = 30
-"""A rollout that is not decided after so many days of traffic means that something is wrong."""
+MOST_DAYS: Final = 30
+"""The most days of traffic that a rollout takes here."""
 
 ENDS: Final = "the demonstration ends here"
 
@@ -57,7 +57,10 @@ Document = dict[str, Any]
 @command("Begin")
 def demo(
     directory: Annotated[
-        Path, typer.Option("--directory", help="Where it is played; made anew each time.", file_okay=False)
+        Path,
+        typer.Option(
+            "--directory", help="The directory of the demonstration; created anew each time.", file_okay=False
+        ),
     ] = Path("demo-data"),
     keep_running: Annotated[
         bool | None,
@@ -69,31 +72,34 @@ def demo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load, train, qualify, roll out, serve, watch, and catch a bad push: on the real flights of New York, 2013."""
-    report = Report(as_json=as_json)
+    """Load, train, qualify, roll out, serve and roll back a bad push, on real flights of New York, 2013.
+
+    Example: holdfast demo --no-keep-running
+    """
+    out = Output(as_json=as_json)
     if keep_running is None:
         keep_running = sys.stdout.isatty() and not as_json
-    # Ended from outside, it takes its processes with it as after Ctrl-C.
+    # On SIGTERM its processes end as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
-    Story(report, directory).play(keep_running=keep_running)
+    Demo(out, directory).play(keep_running=keep_running)
 
 
-class Story:
-    """The chapters, and what they found."""
+class Demo:
+    """The chapters of the demonstration, and their results."""
 
-    def __init__(self, report: Report, directory: Path) -> None:
-        self._report = report
+    def __init__(self, out: Output, directory: Path) -> None:
+        self._out = out
         self._began = time.monotonic()
-        self._chapter("0", "Cut the flights and the weather of New York, 2013, into daily deliveries")
-        self._stage = Stage.build(directory, FIRST_DAY, LAST_DAY)
+        self._chapter("0", "Split the flights and the weather of New York, 2013, into daily deliveries")
+        self._sandbox = Sandbox.build(directory, FIRST_DAY, LAST_DAY)
         self._today = LOADED_UNTIL
         self._gates: dict[str, list[GateResult]] = {}
         self._found: Document = {}
 
     def play(self, *, keep_running: bool) -> None:
-        """Every chapter in order, then the last table; with `keep_running` the page remains until Ctrl-C."""
+        """Play every chapter, then print the results; with `keep_running` the page runs until Ctrl-C."""
         self._load()
-        with self._stage.running():
+        with self._sandbox.running():
             self._first_version()
             self._quiet_days()
             self._better_version()
@@ -101,61 +107,59 @@ class Story:
             self._bad_push()
             self._last_table()
             if keep_running:
-                self._report.say("\n[bold]Look at it:[/] " + f"[cyan]{self._page}[/]   (Ctrl-C ends it)")
+                self._out.print("\n[bold]Look at it:[/] " + f"[cyan]{self._page}[/]   (Ctrl-C ends it)")
                 try:
                     threading.Event().wait()
                 except KeyboardInterrupt:
-                    self._report.say("ended")
-        self._report.say(f"\nThe page is closed; to open it again: [cyan]{escape(self._found['reopen'])}[/]")
-        self._report.result(self._found)
+                    self._out.print("ended")
+        self._out.print(f"\nThe page is closed; to open it again: [cyan]{escape(self._found['reopen'])}[/]")
+        self._out.result(self._found)
 
     @property
     def _page(self) -> str:
-        settings = self._stage.project.settings
+        settings = self._sandbox.project.settings
         return f"http://{settings.host}:{settings.page_port}/"
 
     def _chapter(self, number: str, title: str) -> None:
-        self._report.say(
+        self._out.print(
             f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{time.monotonic() - self._began:.0f} s[/]"
         )
 
-    def _say(self, head: str, words: str) -> None:
-        """A line that is broken at words and goes on under itself."""
-        for line in wrapped(head, words):
-            self._report.say(line)
+    def _print(self, head: str, text: str) -> None:
+        """Print a line, wrapped under its head."""
+        for line in wrapped(head, text):
+            self._out.print(line)
 
     # --- 1 ---------------------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        stage, report = self._stage, self._report
-        self._chapter("1", "Load January to March: each day once, whole, checked by its feed's contract")
+        sandbox, out = self._sandbox, self._out
+        self._chapter("1", "Load January to March: each day once, completely, checked by its feed's contract")
         days = list(_days(FIRST_DAY, LOADED_UNTIL))
-        feeds = [feed.name for feed in stage.project.model.feeds]
+        feeds = [feed.name for feed in sandbox.project.model.feeds]
         reasons: Counter[str] = Counter()
         killed, statuses = 0, list[int]()
-        with report.progress("loading") as step:
+        with out.progress("loading") as step:
             for done, day in enumerate(days):
                 for feed in feeds:
                     if (feed, day) == ("flights", KILLED_DAY):
-                        killed = stage.killed_load(feed, day)
-                        statuses = stage.resubmitted_load(feed, day, times=4)
+                        killed = sandbox.killed_load(feed, day)
+                        statuses = sandbox.resubmitted_load(feed, day, times=4)
                         continue
-                    reasons.update({f"{feed} {why}": n for why, n in stage.load(feed, day).reasons.items()})
+                    reasons.update({f"{feed} {why}": n for why, n in sandbox.load(feed, day).reasons.items()})
                 step(done + 1, len(days))
-        report.say(f"  {len(days) * len(feeds) - 1} batches; into quarantine went {listed(reasons)}")
-        report.say(
-            f"  the load of flights/{KILLED_DAY} is killed in the middle: exit status {killed} (SIGKILL)"
-        )
-        report.say(f"  resubmitted by 4 processes at once: exit statuses {statuses}")
-        delivered = sum(stage.delivered(feed, FIRST_DAY, LOADED_UNTIL) for feed in feeds)
-        loaded = stage.loaded()
-        outcome = verify.verify(stage.store, now_us=now_us())
-        report.say(
+        out.print(f"  {len(days) * len(feeds) - 1} batches; quarantined: {listed(reasons)}")
+        out.print(f"  the load of flights/{KILLED_DAY} is killed half way: exit status {killed} (SIGKILL)")
+        out.print(f"  resubmitted by 4 processes at once: exit statuses {statuses}")
+        delivered = sum(sandbox.delivered(feed, FIRST_DAY, LOADED_UNTIL) for feed in feeds)
+        loaded = sandbox.loaded()
+        outcome = verify.verify(sandbox.store, now_us=now_us())
+        out.print(
             f"  delivered {delivered:,} rows; in the tables {loaded.rows:,}, in quarantine {loaded.quarantined:,}, "
-            f"twice {loaded.duplicates:,}; verify: {len(outcome.findings)} findings"
+            f"duplicates {loaded.duplicates:,}; verify: {len(outcome.findings)} findings"
         )
         if loaded.rows + loaded.quarantined != delivered or loaded.duplicates or outcome.findings:
-            raise RefusedError("HF901", "the tables do not hold exactly what was delivered", state=ENDS)
+            raise RefusedError("HF901", "the tables do not contain exactly what was delivered", state=ENDS)
         self._found |= {
             "rows_delivered": delivered,
             "rows_loaded": loaded.rows,
@@ -169,38 +173,40 @@ class Story:
 
     def _first_version(self) -> None:
         self._chapter("2", "Train, qualify, deploy the first version")
-        version = self._train_and_qualify(self._stage.project.model)
-        reconcile.begin(self._stage.store, self._stage.project.model, version, actor="demo", now_us=now_us())
-        self._stage.caller.wait_until_ready(60)
-        self._stage.wait(
+        version = self._train_and_qualify(self._sandbox.project.model)
+        reconcile.begin(
+            self._sandbox.store, self._sandbox.project.model, version, actor="demo", now_us=now_us()
+        )
+        self._sandbox.client.wait_until_ready(60)
+        self._sandbox.wait(
             lambda: self._rollout().state is State.PROMOTED, "the first version to be confirmed by a probe"
         )
-        self._report.say(
-            f"  {version} answers at [cyan]{self._stage.caller.address}[/]; a probe confirmed it"
+        self._out.print(
+            f"  {version} serves at [cyan]{self._sandbox.client.address}[/]; a probe confirmed it"
         )
-        self._report.say(f"  the page: [cyan]{self._page}[/]")
+        self._out.print(f"  the page: [cyan]{self._page}[/]")
 
     def _train_and_qualify(self, model: Model) -> str:
-        stage, report = self._stage, self._report
-        snapshot = stage.project.cut(stage.store)
-        with report.progress("training") as step:
+        sandbox, out = self._sandbox, self._out
+        snapshot = sandbox.project.snapshot(sandbox.store)
+        with out.progress("training") as step:
             trained = train.train(
-                stage.store, model, snapshot.snapshot, now_us=now_us(), seed=0, progress=step
+                sandbox.store, model, snapshot.snapshot, now_us=now_us(), seed=0, progress=step
             )
-        report.say(
+        out.print(
             f"  trained [bold]{trained.version}[/] on {trained.rows_trained:,} flights of snapshot {snapshot.snapshot}"
         )
-        with report.progress("qualifying"):
-            results = qualify.qualify(stage.store, model, trained.version, now_us=now_us())
+        with out.progress("qualifying"):
+            results = qualify.qualify(sandbox.store, model, trained.version, now_us=now_us())
         self._gates[trained.version] = results
         passed = all(result.verdict is Verdict.PASS for result in results)
         if passed and len(self._gates) > 1:
-            self._say(
+            self._print(
                 "    pass  ", f"all {len(results)} gates; {results[-1].gate}: {results[-1].explanation}"
             )
         else:
             for result in results:
-                self._say(f"  {result.verdict:>6}  {result.gate:<10} ", result.explanation)
+                self._print(f"  {result.verdict:>6}  {result.gate:<10} ", result.explanation)
         if not passed:
             raise RefusedError("HF403", f"{trained.version} was refused by a gate", state=ENDS)
         return trained.version
@@ -208,109 +214,107 @@ class Story:
     # --- 3 ---------------------------------------------------------------------------------------------------------------
 
     def _quiet_days(self) -> None:
-        self._chapter("3", f"Replay the days after it over HTTP, the truth a day late ({QUIET_DAYS} days)")
-        began, before = time.monotonic(), self._stage.caller.tally.requests
-        self._stage.spoil_weather(COLD_DAY)
+        self._chapter("3", f"Replay the next {QUIET_DAYS} days over HTTP, with labels a day late")
+        began, before = time.monotonic(), self._sandbox.client.tally.requests
+        self._sandbox.corrupt_weather(COLD_DAY)
         for _ in range(QUIET_DAYS):
             self._play_day()
-        requests = self._stage.caller.tally.requests - before
+        requests = self._sandbox.client.tally.requests - before
         seconds = time.monotonic() - began
-        self._report.say(
-            f"  {requests:,} requests, {requests / seconds:,.0f} a second, 5xx: {self._stage.caller.tally.http_5xx}"
+        self._out.print(
+            f"  {requests:,} requests, {requests / seconds:,.0f} a second, 5xx: {self._sandbox.client.tally.http_5xx}"
         )
 
     def _play_day(self) -> None:
         self._today += timedelta(days=1)
-        for violation in self._stage.play_day(self._today):
+        for violation in self._sandbox.play_day(self._today):
             if self._today == COLD_DAY and violation.subject == "temperature":
-                self._say(f"  {self._today}  weather, {violation.level}: ", violation.explanation)
-                self._say(
-                    " " * 14, "the feed is suspect now: nothing trains on it before a person has looked"
+                self._print(f"  {self._today}  weather, {violation.level}: ", violation.explanation)
+                self._print(
+                    " " * 14, "the feed is suspect now: it is excluded from training until it is accepted"
                 )
                 self._found["warned"] = violation.explanation
-        self._stage.settle()
+        self._sandbox.settle()
 
     # --- 4, 6 ------------------------------------------------------------------------------------------------------------
 
     def _better_version(self) -> None:
-        self._chapter("4", "Train again on what has come since, and promote through a canary")
+        self._chapter("4", "Train again on the new days, and promote through a canary")
         self._accept_wrongly()
-        version = self._train_and_qualify(self._stage.project.model)
-        ended = self._canary(self._stage.project.model, version)
+        version = self._train_and_qualify(self._sandbox.project.model)
+        ended = self._canary(self._sandbox.project.model, version)
         if ended.state is not State.PROMOTED:
             raise RefusedError("HF403", f"the good version was not promoted: {ended.reason}", state=ENDS)
-        self._report.say(f"  [green]promoted[/] {version} on {self._today}")
+        self._out.print(f"  [green]promoted[/] {version} on {self._today}")
 
     def _accept_wrongly(self) -> None:
-        """Nothing would train on a suspect feed; a person takes the cold for real, and that is where it goes wrong."""
-        stage, batch = self._stage, BatchId("weather", str(COLD_DAY))
-        done = acceptance.accept(stage.store, batch, reason="a cold front", actor="demo", now_us=now_us())
+        """Accept the suspect batch by mistake, as an operator who takes the cold for real."""
+        sandbox, batch = self._sandbox, BatchId("weather", str(COLD_DAY))
+        done = acceptance.accept(sandbox.store, batch, reason="a cold front", actor="demo", now_us=now_us())
         found = counted(len(done.violations), "violation")
-        self._report.say(f"  somebody accepts {found} of {batch} without looking: 'a cold front'")
+        self._out.print(f"  an operator accepts {found} of {batch} unchecked: 'a cold front'")
 
     def _bad_weather(self) -> None:
-        """Chapter 5: the version of chapter 4 has learnt from a bad file."""
+        """Chapter 5: the version of chapter 4 was trained on a bad file."""
         self._chapter("5", f"Find out that the weather of {COLD_DAY} was wrong, and back it out")
-        stage, batch = self._stage, BatchId("weather", str(COLD_DAY))
-        feeds = stage.project.model.feeds
+        sandbox, batch = self._sandbox, BatchId("weather", str(COLD_DAY))
+        feeds = sandbox.project.model.feeds
         days = counted((self._today - COLD_DAY).days, "day")
-        self._say(
-            "  ", f"{days} later the sender says: it was in degrees Celsius, under the name of Fahrenheit"
-        )
-        self._say_plan(backout.plan_back_out(stage.store, feeds, batch))
+        self._print("  ", f"{days} later the sender reports: it was in degrees Celsius, labelled Fahrenheit")
+        self._print_plan(backout.plan_back_out(sandbox.store, feeds, batch))
         done = backout.back_out(
-            stage.store,
+            sandbox.store,
             feeds,
             batch,
-            reason="degrees Celsius, named Fahrenheit",
+            reason="degrees Celsius, labelled Fahrenheit",
             actor="demo",
             now_us=now_us(),
         )
-        stage.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the roll-back")
-        returned, reached = self._rollout(), total_impact(done.plan)
-        clean = status(stage.store, stage.project.model.name, now_us=now_us())["plan"]["champion"]
-        seconds = rollouts.rollback_seconds(stage.store, returned.rollout_id)
-        self._report.say(
-            f"  [green]backed out[/]; {clean}, which never saw the file, answers after {seconds:.2f} s"
+        sandbox.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the rollback")
+        returned, impact = self._rollout(), total_impact(done.plan)
+        clean = status(sandbox.store, sandbox.project.model.name, now_us=now_us())["plan"]["champion"]
+        seconds = rollouts.rollback_seconds(sandbox.store, returned.rollout_id)
+        self._out.print(
+            f"  [green]backed out[/]; {clean}, not trained on the file, serves after {seconds:.2f} s"
         )
         self._play_day()
-        self._report.say(
-            f"  {self._today}  {clean} answers the day; 5xx so far: {stage.caller.tally.http_5xx}"
+        self._out.print(
+            f"  {self._today}  {clean} serves the day; 5xx so far: {sandbox.client.tally.http_5xx}"
         )
-        stage.mend_weather(COLD_DAY)
+        sandbox.repair_weather(COLD_DAY)
         for feed, _, _ in done.plan.loads:
-            again = stage.load(feed, COLD_DAY)
-            self._report.say(
+            again = sandbox.load(feed, COLD_DAY)
+            self._out.print(
                 f"  {feed}/{COLD_DAY} is loaded again, as load {again.epoch}: {again.rows_loaded} rows"
             )
-        version = self._train_and_qualify(stage.project.model)
-        ended = self._canary(stage.project.model, version)
+        version = self._train_and_qualify(sandbox.project.model)
+        ended = self._canary(sandbox.project.model, version)
         self._found["bad_weather"] = {
             "batch": str(batch),
             "warned": self._found.pop("warned", None),
-            "rows_removed": reached.rows,
+            "rows_removed": impact.rows,
             "tainted_versions": list(done.plan.versions),
-            "tainted_predictions": reached.predictions,
-            "predictions_at_most": reached.predictions_at_most,
+            "tainted_predictions": impact.predictions,
+            "predictions_at_most": impact.predictions_at_most,
             "tainted_live": returned.challenger,
             "rollback_seconds": seconds,
             "clean_version": clean,
             "rebuilt": version,
-            "http_5xx": stage.caller.tally.http_5xx,
+            "http_5xx": sandbox.client.tally.http_5xx,
         }
         if clean in done.plan.versions or ended.state is not State.PROMOTED:
             raise RefusedError("HF403", f"the rebuilt version was not promoted: {ended.reason}", state=ENDS)
-        self._report.say(f"  [green]promoted[/] {version} on {self._today}, learnt from the corrected day")
+        self._out.print(f"  [green]promoted[/] {version} on {self._today}, trained on the corrected day")
 
-    def _say_plan(self, plan: BackoutPlan) -> None:
-        self._report.say(f"  [cyan]holdfast backout {plan.feed} {plan.batch}[/] shows what it reached:")
-        self._report.table("", ["", "step", "what is done, in this order"], steps_of(plan))
+    def _print_plan(self, plan: BackoutPlan) -> None:
+        self._out.print(f"  [cyan]holdfast backout {plan.feed} {plan.batch}[/] shows its impact:")
+        self._out.table("", ["", "step", "what is done, in this order"], steps_of(plan))
 
     def _bad_push(self) -> None:
         self._chapter("6", "Push a version that shines offline and is wrong live")
-        bad = Project.load(self._stage.project.directory, Path("bad_push.py")).model
+        bad = Project.load(self._sandbox.project.directory, Path("bad_push.py")).model
         version = self._train_and_qualify(bad)
-        tally = self._stage.caller.tally
+        tally = self._sandbox.client.tally
         requests = tally.requests
         ended = self._canary(bad, version)
         # What was asked between the start of the canary and the end of the day on which it was decided.
@@ -318,44 +322,44 @@ class Story:
             "version": version,
             "requests_to_detect": tally.requests - requests,
             "bad_answers": tally.by_version.get(version, 0),
-            "rollback_seconds": rollouts.rollback_seconds(self._stage.store, ended.rollout_id),
+            "rollback_seconds": rollouts.rollback_seconds(self._sandbox.store, ended.rollout_id),
             "rolled_back_by": ended.actor if ended.state is State.ROLLED_BACK else None,
             "reason": ended.reason,
         }
         if ended.state is not State.ROLLED_BACK:
             raise RefusedError("HF403", f"the bad version was not rolled back: {ended.reason}", state=ENDS)
-        self._report.say(f"  [green]rolled back[/] {version} on {self._today}, by {ended.actor}")
+        self._out.print(f"  [green]rolled back[/] {version} on {self._today}, by {ended.actor}")
 
     def _canary(self, model: Model, version: str) -> RolloutRow:
-        stage = self._stage
-        number = reconcile.begin(stage.store, model, version, actor="demo", now_us=now_us())
-        told = ""
-        for _ in range(PATIENCE_DAYS):
+        sandbox = self._sandbox
+        number = reconcile.begin(sandbox.store, model, version, actor="demo", now_us=now_us())
+        reason = ""
+        for _ in range(MOST_DAYS):
             self._play_day()
-            current = rollouts.get(stage.store, number)
-            if current.reason != told:
-                told = current.reason
-                self._say(f"  {self._today}  {current.state:<12} ", told)
+            current = rollouts.get(sandbox.store, number)
+            if current.reason != reason:
+                reason = current.reason
+                self._print(f"  {self._today}  {current.state:<12} ", reason)
             if current.state in RESTING:
                 break
             if current.state is not State.CANARY and current.state is not State.PENDING:
-                stage.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the decision")
+                sandbox.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the decision")
                 break
-        return rollouts.get(stage.store, number)
+        return rollouts.get(sandbox.store, number)
 
     def _rollout(self) -> RolloutRow:
-        return rollouts.newest(self._stage.store, self._stage.project.model.name)
+        return rollouts.newest(self._sandbox.store, self._sandbox.project.model.name)
 
     # --- 7 ---------------------------------------------------------------------------------------------------------------
 
     def _last_table(self) -> None:
-        self._chapter("7", "What was done and found")
-        stage, tally = self._stage, self._stage.caller.tally
-        document = status(stage.store, stage.project.model.name, now_us=now_us())
+        self._chapter("7", "Results")
+        sandbox, tally = self._sandbox, self._sandbox.client.tally
+        document = status(sandbox.store, sandbox.project.model.name, now_us=now_us())
         live = {row["version"]: row for row in document["versions"]}
         plan = document["plan"]
         bad, weather = self._found["bad_push"], self._found["bad_weather"]
-        self._report.table(
+        self._out.table(
             "",
             ["version", "held-out AUC", "heuristic", "requests", "live AUC", "labelled", ""],
             [
@@ -383,15 +387,15 @@ class Story:
             "days_replayed": (self._today - LOADED_UNTIL).days,
             "seconds": round(time.monotonic() - self._began, 1),
             "page": self._page,
-            "reopen": f"holdfast up --project {self._stage.project.directory}",
+            "reopen": f"holdfast up --project {self._sandbox.project.directory}",
         }
-        self._report.say(
+        self._out.print(
             f"  {self._found['rows_loaded']:,} rows loaded, {self._found['rows_quarantined']} in quarantine, "
-            f"{self._found['duplicates']} twice\n"
-            f"  {tally.requests:,} requests, {tally.http_5xx} answered with 5xx\n"
-            f"  the bad file had reached {len(weather['tainted_versions'])} versions and {weather['tainted_answers']:,} "
-            f"answers; traffic was back in {weather['rollback_seconds']:.2f} s\n"
-            f"  the bad push was found after {bad['requests_to_detect']:,} requests, of which it answered "
+            f"{self._found['duplicates']} duplicates\n"
+            f"  {tally.requests:,} requests, {tally.http_5xx} with status 5xx\n"
+            f"  the bad file affected {len(weather['tainted_versions'])} versions and {weather['tainted_predictions']:,} "
+            f"predictions; traffic was back in {weather['rollback_seconds']:.2f} s\n"
+            f"  the bad push was found after {bad['requests_to_detect']:,} requests, of which it served "
             f"{bad['bad_answers']:,}; "
             f"traffic was back in {bad['rollback_seconds']:.2f} s, by {bad['rolled_back_by']}\n"
             f"  {self._found['seconds']:.0f} s in all"

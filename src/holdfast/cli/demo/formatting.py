@@ -1,4 +1,4 @@
-"""How the demonstration words what it shows: lines that fit a terminal, the steps of a back-out, a version's AUC."""
+"""Format what the demonstration shows: wrapped lines, the steps of a back-out, a version's AUC."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Final
 
 from holdfast.qualify import GateResult
 from holdfast.tables.backout import (
-    BackoutPlan,
     CancelRollout,
-    FailOver,
-    KeepLastResort,
-    ListFeedback,
-    ListPredictions,
     RecomputeOnline,
+    KeepLastResort,
+    ListPredictions,
+    ListFeedback,
+    BackoutPlan,
+    Retrain,
     RemoveRows,
     ReplaceFallbacks,
-    Retrain,
+    FailOver,
     Step,
     SuspectLoad,
     TaintSnapshots,
@@ -26,7 +26,7 @@ from holdfast.tables.backout import (
 )
 
 WIDTH: Final = 100
-"""Columns of the terminal that long lines are broken for."""
+"""The width that long lines are wrapped to, in characters."""
 
 NAMES: Final[Mapping[type[Step], str]] = {
     RemoveRows: "rows",
@@ -38,36 +38,36 @@ NAMES: Final[Mapping[type[Step], str]] = {
     FailOver: "traffic",
     KeepLastResort: "traffic",
     ReplaceFallbacks: "traffic",
-    ListPredictions: "answers",
+    ListPredictions: "predictions",
     ListFeedback: "labels",
     Retrain: "train again",
 }
-"""What each step of a back-out is about."""
+"""The subject of each step of a back-out."""
 
 
-def wrapped(head: str, words: str) -> list[str]:
-    """`head` and `words` in lines of at most `WIDTH` columns, broken between words; what follows goes on under itself.
+def wrapped(head: str, text: str) -> list[str]:
+    """Return `head` and `text` in lines of at most `WIDTH` characters, indented under the head.
 
     >>> wrapped("  pass  ", "all 7 gates")
     ['  pass  all 7 gates']
     """
-    first, *others = textwrap.wrap(words, WIDTH - len(head)) or [""]
+    first, *others = textwrap.wrap(text, WIDTH - len(head)) or [""]
     return [head + first, *(" " * len(head) + line for line in others)]
 
 
 def steps_of(plan: BackoutPlan) -> list[tuple[int, str, str]]:
-    """The steps of a back-out, numbered and each with its subject, in the words that `holdfast backout` has for them."""
-    lines = ((NAMES[type(step)], words) for step in plan.steps for words in explain([step]))
+    """Return the steps of a back-out, numbered, with subject and the text that `holdfast backout` shows."""
+    lines = ((NAMES[type(step)], text) for step in plan.steps for text in explain([step]))
     return [(number, *line) for number, line in enumerate(lines, start=1)]
 
 
 def held_out_auc(gates: Sequence[GateResult]) -> tuple[float | None, float | None]:
-    """The version's AUC on the held-out days, and its heuristic's."""
+    """Return the AUC of the version on the held-out days, and that of its heuristic."""
     observed = {result.gate: result.observed for result in gates}
-    own, ahead = observed.get("objective"), observed.get("baseline")
-    return own, None if own is None or ahead is None else own - ahead
+    own, margin = observed.get("objective"), observed.get("baseline")
+    return own, None if own is None or margin is None else own - margin
 
 
 def listed(reasons: Mapping[str, int]) -> str:
-    """Each reason with its count."""
+    """Return each reason with its count."""
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items())) or "none"

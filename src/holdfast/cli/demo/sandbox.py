@@ -1,7 +1,7 @@
-"""The stage of the demonstration: a project of its own, its processes, and days that go by as they did in 2013.
+"""The sandbox of the demonstration: a project of its own, its processes, and the replayed days of 2013.
 
-The clock of the replay is the flights' own. A value that only became known at ten o'clock is in the online table with that
-time, and a request of half past nine cannot read it: the as-of rule that keeps training honest keeps the replay honest too.
+The clock of the replay is that of the flights. A value that became known at ten is in the online table with that time, so a
+request of half past nine does not read it: training and replay follow the same as-of rule.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Final
 import polars as pl
 
 from holdfast.cli.commands.serving.processes import group_of
-from holdfast.cli.demo.client import Caller
+from holdfast.cli.demo.client import ModelClient
 from holdfast.cli.processes.supervisor import Group
 from holdfast.cli.project import Project, now_us
 from holdfast.control.ingest import ingest
@@ -44,7 +44,7 @@ SETTLE_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Rows in the tables, rows in quarantine, and rows whose key stands there more than once."""
+    """Counts of rows in the tables, in quarantine, and with a duplicate key."""
 
     rows: int
     quarantined: int
@@ -52,22 +52,22 @@ class Loaded:
 
 
 @dataclass(slots=True)
-class Stage:
-    """Where the demonstration is played."""
+class Sandbox:
+    """The project and processes of the demonstration."""
 
     project: Project
     store: Store
     incoming: Path
-    caller: Caller
+    client: ModelClient
     group: Group | None = None
-    untold: dict[date, list[tuple[str, bool]]] = field(default_factory=dict)
-    told: int = 0
+    pending_labels: dict[date, list[tuple[str, bool]]] = field(default_factory=dict)
+    labels_sent: int = 0
 
     @classmethod
-    def build(cls, directory: Path, first: date, last: date) -> Stage:
-        """A new project in `directory` with the flights from `first` to `last` lying in front of its door.
+    def build(cls, directory: Path, first: date, last: date) -> Sandbox:
+        """Create a project in `directory`, with the deliveries of flights from `first` to `last`.
 
-        A demonstration that was played there before is removed; anything else is not: `InputError` HF201.
+        Removes an earlier demonstration. Raises `InputError` HF201 if the directory contains anything else.
         """
         if directory.exists() and any(directory.iterdir()):
             if not (directory / MARK).exists():
@@ -83,21 +83,21 @@ class Stage:
         example = example_directory()
         for name in EXAMPLE_FILES:
             shutil.copy(example / name, directory / name)
-        _cut(directory, first, last)
+        _split(directory, first, last)
         environment = {
             "HOLDFAST_PORT": str(free_port(8080)),
             "HOLDFAST_PAGE_PORT": str(free_port(8081)),
         }
         os.environ.update(environment)
         project = Project.load(directory)
-        caller = Caller(
+        client = ModelClient(
             project.settings.host, project.settings.port, project.model.name, project.model.contract
         )
-        return cls(project, project.store(), directory.resolve() / "incoming", caller)
+        return cls(project, project.store(), directory.resolve() / "incoming", client)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Server, control loop and page run inside this context."""
+        """Run server, control loop and page inside this context."""
         with group_of(self.project) as group:
             self.group = group
             yield
@@ -115,14 +115,14 @@ class Stage:
         )
 
     def file(self, feed: str, day: date) -> Path:
-        """Where the delivery of a day lies."""
+        """Return the file of a day's delivery."""
         return self.incoming / feed / f"{day}.parquet"
 
     def killed_load(self, feed: str, day: date) -> int:
-        """Load one day in a process that is killed (SIGKILL) in the middle: files written, nothing published yet."""
+        """Load one day in a process that is killed (SIGKILL) half way: files are written, nothing is published."""
         program = (
-            "import sys; from holdfast.store.durability import failpoints; "
-            "failpoints.arm(failpoints.kill_at('ingest.staged')); from holdfast.cli import main; main()"
+            "import sys; from holdfast.store.durability import failpoints as f; "
+            "f.arm(f.kill_at('ingest.staged')); from holdfast.cli import main; main()"
         )
         return subprocess.run(
             [sys.executable, "-c", program, *self._ingest_arguments(feed, day)],
@@ -131,48 +131,48 @@ class Stage:
         ).returncode
 
     def resubmitted_load(self, feed: str, day: date, times: int) -> list[int]:
-        """Load one day from `times` processes at once; returns their exit statuses."""
+        """Load one day from `times` processes at once; return their exit statuses."""
         command = [sys.executable, "-m", "holdfast", *self._ingest_arguments(feed, day)]
         with ThreadPoolExecutor(times) as pool:
             runs = pool.map(lambda _: subprocess.run(command, check=False, capture_output=True), range(times))
             return [run.returncode for run in runs]
 
     def delivered(self, feed: str, first: date, last: date) -> int:
-        """How many rows the deliveries of a feed hold, from `first` to `last` inclusive."""
+        """Count the rows that a feed delivered from `first` to `last` inclusive."""
         paths = [self.file(feed, first + timedelta(days=n)) for n in range((last - first).days + 1)]
         return sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in paths)
 
     def loaded(self) -> Loaded:
-        """What the tables of all feeds hold now, read row by row."""
+        """Count the rows in the tables of all feeds, read row by row."""
         with self.store.ledger.read() as connection:
             version = batches.current_version(connection)
-        rows = quarantined = twice = 0
+        rows = quarantined = duplicates = 0
         for feed in self.project.model.feeds:
             keys = data_files.read_rows(self.store, version, feed.name, feed.contract.key)
             rows += keys.height
-            twice += keys.height - keys.n_unique()
+            duplicates += keys.height - keys.n_unique()
             quarantined += data_files.read_rows(self.store, version, quarantine_table(feed.name)).height
-        return Loaded(rows, quarantined, twice)
+        return Loaded(rows, quarantined, duplicates)
 
     def _ingest_arguments(self, feed: str, day: date) -> list[str]:
         return ["ingest", feed, str(self.file(feed, day)), "--project", str(self.project.directory)]
 
-    def spoil_weather(self, day: date) -> None:
-        """Replace the weather of `day` by the same in degrees Celsius; `mend_weather` undoes it."""
+    def corrupt_weather(self, day: date) -> None:
+        """Convert the weather of `day` to degrees Celsius; `repair_weather` undoes it."""
         delivery = self.file("weather", day)
         right = delivery.with_suffix(".right")
         shutil.copy(delivery, right)
         celsius = (pl.col("temperature") - 32) * 5 / 9
         pl.read_parquet(right).with_columns(celsius).write_parquet(delivery)
 
-    def mend_weather(self, day: date) -> None:
-        """The sender delivers the weather of `day` again, as it should have been."""
+    def repair_weather(self, day: date) -> None:
+        """Restore the correct weather of `day`, as the sender delivers it again."""
         self.file("weather", day).with_suffix(".right").replace(self.file("weather", day))
 
     def play_day(self, day: date) -> list[Violation]:
-        """One day of traffic: its news are delivered, every flight is asked about, and yesterday's truth returns.
+        """Play one day: load its deliveries, request a prediction for every flight, and send yesterday's labels.
 
-        What the deliveries of the day broke of the expectations of their feeds.
+        Returns the violations of the day's deliveries.
         """
         yesterday = day - timedelta(days=1)
         violations: list[Violation] = []
@@ -180,33 +180,35 @@ class Stage:
             violations += self.load(feed, when).violations
         with self.store.ledger.read() as connection:
             version = batches.current_version(connection)
-        self.caller.wait_for_tables(version, SETTLE_SECONDS)
+        self.client.wait_for_tables(version, SETTLE_SECONDS)
         rows = pl.read_parquet(self.file("flights", day)).to_dicts()
-        # Nobody knows a flight's delay before it has left.
-        asked: list[Mapping[str, Any]] = [row | {"reported_delay": None} for row in rows]
-        answers = self.caller.ask(asked, [row["flight_id"] for row in rows])
-        self.untold[day] = [
-            (answer, row["late"]) for answer, row in zip(answers, rows, strict=True) if answer is not None
+        # A flight's delay is unknown before it has left.
+        requests: list[Mapping[str, Any]] = [row | {"reported_delay": None} for row in rows]
+        predictions = self.client.predict(requests, [row["flight_id"] for row in rows])
+        self.pending_labels[day] = [
+            (prediction, row["late"])
+            for prediction, row in zip(predictions, rows, strict=True)
+            if prediction is not None
         ]
-        self._tell(yesterday)
+        self._send_labels(yesterday)
         return violations
 
-    def _tell(self, day: date) -> None:
-        late_news = self.untold.pop(day, [])
-        self.caller.tell(late_news, source="arrivals")
-        self.told += len(late_news)
+    def _send_labels(self, day: date) -> None:
+        due = self.pending_labels.pop(day, [])
+        self.client.send_labels(due, source="arrivals")
+        self.labels_sent += len(due)
 
     def settle(self) -> None:
-        """Wait until the control loop has joined every label that was told."""
+        """Wait until the control loop has joined every label that was sent."""
 
         def joined() -> bool:
             taken, waiting = labels.count(self.store)
-            return taken >= self.told and not waiting
+            return taken >= self.labels_sent and not waiting
 
         self.wait(joined, "the control loop to join the labels")
 
     def wait(self, holds: Callable[[], bool], what: str) -> None:
-        """Return once `holds`; a process that ended meanwhile is started again. `UnavailableError` when it takes too long."""
+        """Wait until `holds`; restart processes that ended. Raises `UnavailableError` HF506 after a deadline."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while not holds():
             if self.group is not None:
@@ -214,14 +216,14 @@ class Stage:
             if time.monotonic() > deadline:
                 raise UnavailableError(
                     "HF506",
-                    f"waited {SETTLE_SECONDS:g} s in vain for {what}",
+                    f"timed out after {SETTLE_SECONDS:g} s: {what}",
                     state=f"the logs are in {self.project.settings.root}",
                 )
             time.sleep(0.02)
 
 
 def example_directory() -> Path:
-    """Where the flights example lies: inside the installed package, or in the source tree beside it."""
+    """Return the directory of the flights example, in the installed package or in the source tree."""
     package = Path(__file__).parents[1]
     for candidate in (package / "flights", package.parents[2] / "examples" / "flights"):
         if (candidate / "model.py").is_file():
@@ -230,7 +232,7 @@ def example_directory() -> Path:
 
 
 def free_port(preferred: int) -> int:
-    """`preferred` when nothing listens there, else any free port of the loopback interface."""
+    """Return `preferred` if it is free, else any free port of the loopback interface."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -242,8 +244,8 @@ def free_port(preferred: int) -> int:
     raise UnavailableError("HF507", "no port of 127.0.0.1 is free")
 
 
-def _cut(directory: Path, first: date, last: date) -> None:
-    """Let the example cut its deliveries, with what the user may have changed in it."""
+def _split(directory: Path, first: date, last: date) -> None:
+    """Run the example's script that splits the flights into daily deliveries."""
     try:
         runpy.run_path(str(directory / "cut.py"))["cut"](directory / "incoming", first, last)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Which binary the server of `holdfast up` is: the one that the plan asks for, started beside the other before that ends."""
+"""Hand the server of `holdfast up` over to the runtime that the plan requires, without refusing a connection."""
 
 from __future__ import annotations
 
@@ -21,86 +21,88 @@ from holdfast.store.serving.servers import Server
 
 OWN: Final = (sys.executable, "-m", "holdfast")
 READY_SECONDS: Final = 30.0
-"""How long another binary may take until it answers a probe under the plan."""
+"""How long a new runtime may take to answer a probe under the plan."""
 LOOK_SECONDS: Final = 1.0
-"""How often the ledger is asked which binary it shall be."""
+"""How often the ledger is read for the required runtime."""
 FIRST_SECONDS: Final = 2.0
-"""How long the start of the server waits for the ledger to say so."""
+"""How long the start of the server waits for the ledger."""
 SERVER: Final = "serve"
 
 
-class Succession:
-    """Keeps the server of a group what the plans ask for. A ledger that does not answer changes nothing."""
+class Handover:
+    """Keep the server of a group at the runtime that the plans require. A ledger that is away changes nothing."""
 
-    def __init__(self, loaded: Project, say: Callable[[str], None]) -> None:
+    def __init__(self, loaded: Project, notify: Callable[[str], None]) -> None:
         self._loaded = loaded
-        self._say = say
+        self._notify = notify
         self._runs = runtimes.here(loaded.settings.build).id
         self._own = self._runs
         self._refused = 0
-        self._trouble = ""
+        self._last_error = ""
         self._store: Store | None = None
 
     def first(self) -> Sequence[str]:
-        """What the server is started by at first: what the plans ask for if that is known in time, else this binary."""
+        """Return the first command of the server: that of the required runtime if known in time, else this one."""
         found: list[tuple[int, str, Sequence[str]]] = []
-        looking = threading.Thread(target=lambda: found.extend(filter(None, [self._wanted()])), daemon=True)
-        looking.start()
-        looking.join(FIRST_SECONDS)
+        reading = threading.Thread(target=lambda: found.extend(filter(None, [self._wanted()])), daemon=True)
+        reading.start()
+        reading.join(FIRST_SECONDS)
         if not found:
             return OWN
         _, self._runs, command = found[0]
         return command
 
     def follow(self, group: Group, stopped: threading.Event) -> None:
-        """Replace the server whenever the plans ask for another binary, until `stopped`."""
+        """Replace the server whenever the plans require another runtime, until `stopped`."""
         while not stopped.wait(LOOK_SECONDS):
             wanted = self._wanted()
             if wanted is not None and wanted[1] != self._runs and wanted[0] != self._refused:
                 self._replace(group, *wanted)
 
     def _wanted(self) -> tuple[int, str, Sequence[str]] | None:
-        """The plan that asks for a binary, that binary, and how it is started; None when nobody asks or it cannot be told."""
+        """Return the plan that requires a runtime, the runtime and its command; None if there is none or it is unknown."""
         try:
             if self._store is None:
                 self._store = self._loaded.store()
             with self._store.ledger.read() as connection:
                 found = pushing.current(connection, self._loaded.model.name)
-        except Exception as error:  # whatever a driver raises; the server goes on, and so does the look
-            self._tell(f"which binary shall serve cannot be read: {type(error).__name__}: {error}")
+        except Exception as error:  # a driver may raise anything; server and loop go on
+            self._notify_once(f"the required runtime cannot be read: {type(error).__name__}: {error}")
             return None
         if found is None:
             return None
         number, row = found
         command = OWN if row.runtime == self._own else row.command
         if not command:
-            self._tell(f"nobody said how {row.runtime} is started: holdfast runtime register -- COMMAND")
+            self._notify_once(
+                f"the command of {row.runtime} is not registered; next: holdfast runtime register -- COMMAND"
+            )
             return None
-        self._trouble = ""
+        self._last_error = ""
         return number, row.runtime, command
 
     def _replace(self, group: Group, number: int, binary: str, command: Sequence[str]) -> None:
-        self._say(f"starting {binary} beside {self._runs}")
+        self._notify(f"starting {binary} alongside {self._runs}")
         why = group.succeed(SERVER, command, lambda: self._answers(binary), READY_SECONDS)
         if not why:
             self._runs = binary
-            self._say(f"{binary} serves")
+            self._notify(f"{binary} serves")
             return
         self._refused = number
-        self._say(f"{binary} did not take over: {why}; {self._runs} goes on")
+        self._notify(f"{binary} did not take over: {why}; {self._runs} stays")
         store = self._store
-        assert store is not None, "it said which binary shall serve"
+        assert store is not None, "it gave the required runtime"
         try:
             pushing.failed(store, self._loaded.model.name, binary, why, actor="holdfast", now_us=now_us())
         except HoldfastError as error:
-            self._tell(f"that {binary} failed cannot be written: {error}")
+            self._notify_once(f"the failure of {binary} cannot be recorded: {error}")
 
     def _answers(self, binary: str) -> bool:
-        """Whether `binary` answers a probe. Two processes take the connections meanwhile: a new one may meet either."""
+        """Return True if `binary` answers a probe. Meanwhile two processes accept connections: a new one may reach either."""
         settings, model = self._loaded.settings, self._loaded.model.name
-        host = "127.0.0.1" if settings.host in ("", "0.0.0.0") else settings.host  # noqa: S104  (what is asked, not bound)
+        host = "127.0.0.1" if settings.host in ("", "0.0.0.0") else settings.host  # noqa: S104  (a target, not bound)
         server = Server(SERVER, model, f"http://{host}:{settings.port}", settings.root, 0)
-        assert self._store is not None, "it said which binary shall serve"
+        assert self._store is not None, "it gave the required runtime"
         plan = traffic_plans.newest(self._store, model)
         if plan is None:
             return True
@@ -111,15 +113,14 @@ class Succession:
         except FAILURES:
             return False
 
-    def _tell(self, what: str) -> None:
-        """Say it once."""
-        if what != self._trouble:
-            self._trouble = what
-            self._say(what)
+    def _notify_once(self, error: str) -> None:
+        if error != self._last_error:
+            self._last_error = error
+            self._notify(error)
 
 
 def bound(host: str, port: int) -> socket.socket | None:
-    """A socket at the address for servers to share; None while another has it, which the server then says itself."""
+    """Return a socket for servers to share; None while the address is taken, which the server then reports."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, where = found[0]

@@ -1,4 +1,4 @@
-"""Keeps the processes of one machine running as one group: started together, started again one by one, ended together."""
+"""Run processes of one machine as a group: start them together, restart each that ends, end them together."""
 
 from __future__ import annotations
 
@@ -16,30 +16,29 @@ from types import TracebackType
 from typing import Final
 
 STOP_SECONDS: Final = 10.0
-"""How long a process may take to end by itself before it is killed."""
+"""How long a process may take to end before it is killed."""
 PAUSE_SECONDS: Final = 1.0
-"""The least time between two starts of the same process, so that one that cannot start does not burn a core."""
+"""The least time between two starts of a process, so that one that cannot start does not use a whole core."""
 WATCH_SECONDS: Final = 0.5
-"""How often a process of a group looks whether its group is still there."""
+"""How often a process of a group checks that its parent is alive."""
 LOOK_SECONDS: Final = 0.05
-"""How often a group looks whether a successor is ready."""
+"""How often a group checks that a successor is ready."""
 _TAIL_BYTES: Final = 4096
 _OWN: Final = (sys.executable, "-m", "holdfast")
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A process that ended by itself: with which status (negative: by which signal), and its last words."""
+    """A process that ended: its status (negative: the signal) and its last line of output."""
 
     name: str
     status: int
-    last_words: str
+    last_line: str
 
-    @property
-    def words(self) -> str:
-        """How it ended, for a person.
+    def describe(self) -> str:
+        """Return how it ended, as text.
 
-        >>> Ended("serve", -9, "").words
+        >>> Ended("serve", -9, "").describe()
         'serve was killed by SIGKILL'
         """
         how = (
@@ -47,25 +46,24 @@ class Ended:
             if self.status < 0
             else f"ended with status {self.status}"
         )
-        return f"{self.name} {how}" + (f": {self.last_words}" if self.last_words and self.status > 0 else "")
+        return f"{self.name} {how}" + (f": {self.last_line}" if self.last_line and self.status > 0 else "")
 
 
 class Group:
-    """Named holdfast commands as child processes. Use it as a context: leaving it ends them all.
+    """Named Holdfast commands as child processes. Leaving the context ends them all.
 
     Parameters
     ----------
     commands
         The arguments of each command by its name; each takes `--exit-with-parent`.
     directory
-        Where each child's output goes: `<name>.log`. It is made when it is not there.
+        The directory of each child's output, `<name>.log`. Created if it does not exist.
     programs
-        What runs a command, by its name; by default this binary. Those that are named here can be succeeded.
+        The program that runs a command, by its name; by default this one. Those named here can be replaced.
     listening
-        Makes the socket that they listen on; None while its address is taken. The group holds it from then on.
+        Creates the socket that they listen on, which the group then owns; returns None while the address is taken.
 
-    A child whose supervisor was killed ends by itself within about a second (`end_with`), so that the same command can be
-    given again.
+    A child whose parent was killed ends within about a second (`end_with`), so that the same command can start again.
     """
 
     def __init__(
@@ -111,44 +109,57 @@ class Group:
             self._socket.close()
 
     def log(self, name: str) -> Path:
-        """The file that the child `name` writes its output to."""
+        """Return the file of the output of the child `name`."""
         return self._directory / f"{name}.log"
 
     def revive(self) -> list[Ended]:
-        """Start again each child that ended, and say how it ended."""
+        """Restart each child that ended; return how they ended."""
         ended = []
         with self._lock:
             for name, child in self._children.items():
                 status = child.poll()
                 if status is not None and time.monotonic() - self._started[name] >= PAUSE_SECONDS:
-                    ended.append(Ended(name, status, self._last_words(name)))
+                    ended.append(Ended(name, status, self._last_line(name)))
             for each in ended:
                 self._start(each.name)
         return ended
 
     def succeed(self, name: str, program: Sequence[str], is_ready: Callable[[], bool], seconds: float) -> str:
-        """Let `program` run the command `name` in the place of what does: start it beside, and end that once `is_ready`.
+        """Replace the program that runs the command `name`: start `program`, and end the old one once `is_ready`.
 
-        Returns why it could not, an empty text when it could. What is not ready after `seconds` is ended instead, and what
-        ran goes on. Blocks for as long as it takes; one thread may call it.
+        Blocks until it is done; only one thread may call it.
+
+        Parameters
+        ----------
+        name
+            The command.
+        program
+            The command line before its arguments.
+        is_ready
+            Whether the new process answers.
+        seconds
+            The deadline. A process that is not ready then is ended, and the old one stays.
+
+        Returns
+        -------
+        str
+            The reason of a failure; empty on success.
         """
         with self._lock:
             if self._socket is None or self._ended:
                 return "its address is not shared"
             begun = self.log(name).stat().st_size
             successor = self._spawn(name, program, "--when-ready")
-            self._leaving.append(
-                successor
-            )  # until it has taken over, it ends with the group like one that leaves
+            self._leaving.append(successor)  # until it has taken over, it ends with the group
         until = time.monotonic() + seconds
         while not (ready := is_ready()) and successor.poll() is None and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
         with self._lock:
             why = ""
             if successor.poll() is not None:
-                why = Ended(name, successor.returncode, self._last_words(name, begun)).words
+                why = Ended(name, successor.returncode, self._last_line(name, begun)).describe()
             elif not ready:
-                why = f"it did not answer within {seconds:g} s"
+                why = f"it did not respond within {seconds:g} s"
             if not why:
                 self._leaving.remove(successor)
                 self._leaving.append(self._children[name])
@@ -186,23 +197,25 @@ class Group:
                 pass_fds=passed,
             )
 
-    def _last_words(self, name: str, since_bytes: int = 0) -> str:
+    def _last_line(self, name: str, since_bytes: int = 0) -> str:
         with self.log(name).open("rb") as output:
             output.seek(max(since_bytes, output.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = output.read().decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        # An error of ours is followed by its state and its next command; the first of them says what happened.
-        return next((line for line in reversed(said) if line.startswith("error ")), said[-1] if said else "")
+        texts = [line.strip() for line in lines if line.strip()]
+        # Our errors print state and next command after the line that begins with "error".
+        return next(
+            (line for line in reversed(texts) if line.startswith("error ")), texts[-1] if texts else ""
+        )
 
 
-def end_with(supervisor: int | None) -> None:
-    """End this process (SIGTERM to itself) soon after its parent is no longer process `supervisor`; None watches nothing."""
-    if supervisor is None:
+def end_with(parent: int | None) -> None:
+    """End this process (SIGTERM to itself) soon after its parent is no longer the process `parent`; None: never."""
+    if parent is None:
         return
 
     def watch() -> None:
-        while os.getppid() == supervisor:
+        while os.getppid() == parent:
             time.sleep(WATCH_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="watch-supervisor", daemon=True).start()
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()

@@ -110,7 +110,7 @@ def test_a_feed_that_is_no_longer_declared_can_be_backed_out(tmp_path: Path) -> 
     shell("ingest", "rows", str(tmp_path / "parcels.csv"), "--batch", "first")
     model = tmp_path / "model.py"
     model.write_text(model.read_text().replace('"rows"', '"lines"'))
-    with pytest.raises(NotFoundError, match=r"HF303.*no feed is called 'row'"):
+    with pytest.raises(NotFoundError, match=r"HF303.*there is no feed 'row'"):
         shell("backout", "row", "first")
     assert "remove rows/first (load 0)" in shell("backout", "rows", "first")
     done = shell.json("backout", "rows", "first", "--apply", "--reason", "the sender is gone")

@@ -75,7 +75,7 @@ def states(run: Run) -> dict[str, tuple[list[str], list[str]]]:
 
 
 def cut_rows(project: Project) -> tuple[dict[str, int], tuple[LoadKey, ...]]:
-    found = project.cut(project.store())
+    found = project.snapshot(project.store())
     return {table.table: table.rows for table in found.tables}, found.incomplete_loads
 
 

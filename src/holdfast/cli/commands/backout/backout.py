@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import getpass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.commands.runtimes.runtime_trial import try_when_due
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.output import Report
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.commands.runtimes.runtime_trial import ensure_compatible
+from holdfast.cli.options import Run, with_project
+from holdfast.cli.output import Output
+from holdfast.cli.project import now_us
 from holdfast.control.backout import backout as backing
 from holdfast.control.backout import retrain as rebuilding
 from holdfast.errors import InputError
 from holdfast.formatting import counted, moment
 from holdfast.records import BatchId, canonical_json
-from holdfast.store import Store
 from holdfast.store.backout import backouts
 from holdfast.store.catalog import lineage as lines
-from holdfast.store.integrations import openlineage as facts
+from holdfast.store.integrations import openlineage as operations_of
 from holdfast.tables.backout import BackoutPlan, Retrain, explain, total_impact
 from holdfast.tables.lineage import Node, format_tree
 from holdfast.tables.openlineage import run_events
@@ -32,49 +30,49 @@ Batch = Annotated[str, typer.Argument(help="The batch: the sender's id of the de
 
 
 @command("Rows")
+@with_project
 def backout(
+    run: Run,
     feed: Feed,
     batch: Batch,
-    apply: Annotated[bool, typer.Option("--apply", help="Do it. Without this it is only shown.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Carry the plan out; without this it is only shown.")
+    ] = False,
     reason: Annotated[
-        str, typer.Option("--reason", help="Why; kept in the ledger. Needed with --apply.")
+        str, typer.Option("--reason", help="Why; recorded in the ledger. Required with --apply.")
     ] = "",
     rebuild: Annotated[
         bool,
         typer.Option(
-            "--rebuild", help="Then cut a new snapshot, train, judge and begin the rollout. Needs --apply."
+            "--rebuild", help="Then snapshot, train, qualify and start the rollout. Requires --apply."
         ),
     ] = False,
     cost_per_prediction: Annotated[
         float | None,
         typer.Option("--cost-per-prediction", help="The cost of one wrong prediction, for the total.", min=0),
     ] = None,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Show, and with --apply do, what it takes to remove a batch and everything that was made from it."""
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    store = loaded.store()
+    """Show the plan that removes a batch and everything made from it; carry it out with --apply.
+
+    Example: holdfast backout weather 2026-03-02 --apply --reason "degrees Celsius, labelled Fahrenheit"
+    """
+    store = run.store
     with store.ledger.read() as connection:
         known = backouts.feeds_known(connection)
-    # A feed that was declared once is backed out by what the ledger knows of it.
-    target = BatchId(feed if feed in known else loaded.feed(feed).name, batch)
+    # A feed that is no longer declared is backed out by what the ledger knows of it.
+    target = BatchId(feed if feed in known else run.project.feed(feed).name, batch)
     if (apply and not reason.strip()) or (rebuild and not apply):
         raise InputError(
             "HF101",
-            "--apply needs --reason, so that the next person knows why"
-            if apply
-            else "--rebuild needs --apply",
+            "--apply requires --reason" if apply else "--rebuild requires --apply",
             state="nothing was changed",
             next_command=f'holdfast backout {feed} {batch} --apply --reason "..."',
         )
     document: dict[str, Any] = {"feed": feed, "batch": batch, "applied": apply}
     if apply:
-        with report.progress("backing out"):
+        with run.out.progress("backing out"):
             done = backing.back_out(
-                store, loaded.model.feeds, target, reason=reason, actor=getpass.getuser(), now_us=now_us()
+                store, run.model.feeds, target, reason=reason, actor=getpass.getuser(), now_us=now_us()
             )
         plan = done.plan
         document |= {
@@ -84,78 +82,80 @@ def backout(
             "actor": done.actor,
             "requested_at_us": done.requested_at_us,
         }
-        _say_done(report, done)
+        _print_done(run.out, done)
     else:
-        with report.progress("looking"):
-            plan = backing.plan_back_out(store, loaded.model.feeds, target)
-        report.say(
-            f"[bold]{escape(str(target))}[/]: what a back-out does, in this order; nothing was changed"
+        with run.out.progress("planning"):
+            plan = backing.plan_back_out(store, run.model.feeds, target)
+        run.out.print(
+            f"[bold]{escape(str(target))}[/]: the steps of a back-out, in order; nothing was changed"
         )
-    _say_plan(report, plan, cost_per_prediction)
+    _print_plan(run.out, plan, cost_per_prediction)
     document |= {
         "steps": plan.steps_as_dicts(),
         "explained": explain(plan.steps),
         "impact": total_impact(plan, cost_per_prediction=cost_per_prediction).as_dict(),
     }
-    if rebuild and any(isinstance(step, Retrain) and step.model == loaded.model.name for step in plan.steps):
-        document["rebuilt"] = _rebuild(report, loaded, store, declaration)
+    if rebuild and any(isinstance(step, Retrain) and step.model == run.model.name for step in plan.steps):
+        document["rebuilt"] = _rebuild(run)
     elif not apply:
-        report.say(f'next: holdfast backout {escape(feed)} {escape(batch)} --apply --reason "..."')
-    report.result(document)
+        run.out.print(f'next: holdfast backout {escape(feed)} {escape(batch)} --apply --reason "..."')
+    run.out.result(document)
 
 
-def _say_done(report: Report, done: backing.BackedOut) -> None:
+def _print_done(out: Output, done: backing.BackedOut) -> None:
     named = f"[bold]{escape(done.plan.feed)}/{escape(done.plan.batch)}[/]"
     by = f"by {escape(done.actor)} at {moment(done.requested_at_us)}: {escape(done.reason)}"
     match done.state:
         case "backed_out":
-            report.say(f"[green]ok[/] {named} is backed out")
+            out.print(f"[green]ok[/] {named} is backed out")
         case "carried_on":
-            report.say(f"[green]ok[/] {named} is backed out; that was begun {by}")
+            out.print(f"[green]ok[/] {named} is backed out; it was started {by}")
         case "already_backed_out":
-            report.say(f"{named} was backed out before, {by}; nothing was changed")
+            out.print(f"{named} was backed out before, {by}; nothing was changed")
 
 
-def _say_plan(report: Report, plan: BackoutPlan, cost_per_prediction: float | None) -> None:
+def _print_plan(out: Output, plan: BackoutPlan, cost_per_prediction: float | None) -> None:
     for number, line in enumerate(explain(plan.steps), start=1):
-        report.say(f"  {number}. {escape(line)}")
-    reached = total_impact(plan, cost_per_prediction=cost_per_prediction)
-    words = (
-        f"reached: {counted(reached.rows, 'row')}, {counted(reached.snapshots, 'snapshot')}, "
-        f"{counted(reached.versions, 'version')}, {counted(reached.predictions, 'prediction')}"
+        out.print(f"  {number}. {escape(line)}")
+    found = total_impact(plan, cost_per_prediction=cost_per_prediction)
+    impact = (
+        f"impact: {counted(found.rows, 'row')}, {counted(found.snapshots, 'snapshot')}, "
+        f"{counted(found.versions, 'version')}, {counted(found.predictions, 'prediction')}"
     )
-    if reached.predictions_at_most:
-        words += f", and at most {counted(reached.predictions_at_most, 'prediction')} of clean versions"
-    if reached.first_us is not None:
-        words += f", from {moment(reached.first_us)} to {moment(reached.last_us)}"
-    if reached.cost is not None:
-        words += f"; cost {reached.cost:,.2f}"
-    report.say(words)
+    if found.predictions_at_most:
+        impact += f", and at most {counted(found.predictions_at_most, 'prediction')} of clean versions"
+    if found.first_us is not None:
+        impact += f", from {moment(found.first_us)} to {moment(found.last_us)}"
+    if found.cost is not None:
+        impact += f"; cost {found.cost:,.2f}"
+    out.print(impact)
 
 
-def _rebuild(report: Report, loaded: Project, store: Store, declaration: Path | None) -> dict[str, Any]:
-    with report.progress("building again"):
+def _rebuild(run: Run) -> dict[str, Any]:
+    with run.out.progress("rebuilding"):
         made = rebuilding.rebuild(
-            store,
-            loaded.model,
-            loaded.cut(store),
+            run.store,
+            run.model,
+            run.project.snapshot(run.store),
             actor=getpass.getuser(),
             now_us=now_us(),
-            trial=lambda version: try_when_due(loaded, declaration, version),
+            trial=lambda version: ensure_compatible(run.project, run.declaration, version),
         )
     if made.rollout_id is None:
-        report.say(
-            f"{made.version} is {made.state}: it is not rolled out; holdfast qualify {made.version} says why"
+        run.out.print(
+            f"{made.version} is {made.state}: it is not rolled out; next: holdfast qualify {made.version}"
         )
     else:
-        report.say(
-            f"[green]ok[/] {made.version} from snapshot {made.snapshot}: rollout {made.rollout_id} has begun"
+        run.out.print(
+            f"[green]ok[/] {made.version} from snapshot {made.snapshot}: rollout {made.rollout_id} has started"
         )
     return made.as_dict()
 
 
 @command("Rows")
+@with_project
 def lineage(
+    run: Run,
     node: Annotated[
         str,
         typer.Argument(
@@ -167,35 +167,40 @@ def lineage(
         typer.Option("--upstream/--downstream", help="Show what it was made from, or what was made from it."),
     ] = False,
     openlineage: Annotated[
-        bool, typer.Option("--openlineage", help="Print OpenLineage run events instead, one to a line.")
+        bool, typer.Option("--openlineage", help="Print OpenLineage run events instead, one per line.")
     ] = False,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Show what was made from a batch, snapshot or version, or what it was made from."""
-    report = Report(as_json=as_json)
-    store = Project.load(project, declaration).store()
+    """Show what was made from a batch, snapshot or version; with --upstream, what it was made from.
+
+    Example: holdfast lineage v3-1f2e3d4c --upstream
+    """
+    store = run.store
     with store.ledger.read() as connection:
         start = lines.find(connection, node)
         found = (lines.up if upstream else lines.down)(connection, start)
-        words = backouts.told(connection, found.nodes)
-        deeds = (
-            [fact for each in found.nodes for fact in facts.of_node(connection, each)] if openlineage else []
+        states = backouts.told(connection, found.nodes)
+        operations = (
+            [
+                each_operation
+                for each in found.nodes
+                for each_operation in operations_of.of_node(connection, each)
+            ]
+            if openlineage
+            else []
         )
     if openlineage:
-        for deed in sorted(deeds, key=lambda each: each.at_us):
-            for run_event in run_events(deed):
+        for operation in sorted(operations, key=lambda each: each.at_us):
+            for run_event in run_events(operation):
                 typer.echo(canonical_json(run_event))
         return
-    for line in format_tree(found, lambda each: _told(each, words), up=upstream):
-        report.say(escape(line))
-    report.result(
+    for line in format_tree(found, lambda each: _label(each, states), up=upstream):
+        run.out.print(escape(line))
+    run.out.result(
         {
             "start": str(start),
             "direction": "upstream" if upstream else "downstream",
             "nodes": [
-                {"node": str(each), "kind": each.kind, "name": each.name, "tainted": each in words}
+                {"node": str(each), "kind": each.kind, "name": each.name, "tainted": each in states}
                 for each in found.nodes
             ],
             "edges": [[str(edge.parent), str(edge.child)] for edge in found.edges],
@@ -203,5 +208,5 @@ def lineage(
     )
 
 
-def _told(node: Node, words: dict[Node, str]) -> str:
-    return f"{node.kind} {node.name}" + (f" ({words[node]})" if node in words else "")
+def _label(node: Node, states: dict[Node, str]) -> str:
+    return f"{node.kind} {node.name}" + (f" ({states[node]})" if node in states else "")

@@ -1,4 +1,4 @@
-"""Where a project's drills take place, for whichever command holds one."""
+"""The workspace of a project's drills."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.rollout.model.drills import Drills
 
 
 def place_of(loaded: Project, declaration: Path | None, *, live: bool = False) -> Place:
-    """Where the project's drills take place."""
+    """Return the workspace of the project's drills; `live` lets them move the traffic of users."""
     file = [] if declaration is None else ["--file", str(declaration)]
     schedule = loaded.model.drills or Drills()
     return Place(

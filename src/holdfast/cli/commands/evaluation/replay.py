@@ -1,4 +1,4 @@
-"""The command for recorded requests: replay."""
+"""Replay recorded requests: replay."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, VersionName
-from holdfast.cli.output import Report
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.options import Run, VersionName, with_project
+from holdfast.cli.output import Output
+from holdfast.cli.project import now_us
 from holdfast.control.evaluation import replay as replaying
 from holdfast.control.evaluation.replay import ReplayReport
 from holdfast.declaration import Model
@@ -25,32 +25,30 @@ _SHOWN = 5
 
 
 @command("Versions")
+@with_project
 def replay(
+    run: Run,
     version: VersionName = None,
     requests: Annotated[
         int | None,
         typer.Option(
             "--requests",
-            help="How many recorded requests.",
-            show_default="what the policy asks, or 1000",
+            help="The most requests to replay.",
+            show_default="what the policy requires, or 1000",
             min=1,
         ),
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", help="How far back at most, as in 7d or 12h.", show_default="any")
+        str | None,
+        typer.Option("--since", help="The oldest requests to replay, as in 7d or 12h.", show_default="any"),
     ] = None,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Ask a version what callers asked before, off line. Exit status 1 when it fails, 2 when too little is recorded.
+    """Replay recorded requests with a version, offline. Exit status 1 if it fails, 2 if too few are recorded.
 
     Example: holdfast replay v3-1f2e3d4c --requests 5000 --since 7d
     """
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    store = loaded.store()
-    name = loaded.model.name
+    store = run.store
+    name = run.model.name
     version = (
         name_lookup.version(store, version, name)
         if version
@@ -58,49 +56,49 @@ def replay(
     )
     now = now_us()
     since_us = 0 if since is None else now - round(duration(since, "--since").total_seconds() * 1e6)
-    with report.progress(f"replaying {version}") as step:
+    with run.out.progress(f"replaying {version}") as step:
         found = replaying.replay(
-            store, loaded.model, version, requests=requests, since_us=since_us, now_us=now, progress=step
+            store, run.model, version, requests=requests, since_us=since_us, now_us=now, progress=step
         )
-    show(found, report)
-    report.result(found.as_dict())
+    show(found, run.out)
+    run.out.result(found.as_dict())
     if found.verdict is not Verdict.PASS:
         raise typer.Exit(2 if found.verdict is Verdict.INCONCLUSIVE else 1)
 
 
-def replay_when_due(store: Store, model: Model, version: str, report: Report) -> None:
-    """Replay when the policy asks for it and `version` was not replayed yet; the rollout reads the verdict itself."""
+def replay_if_due(store: Store, model: Model, version: str, out: Output) -> None:
+    """Replay if the policy requires it and `version` was not replayed yet; the rollout reads the stored verdict."""
     if replaying.is_due(store, model, version):
-        with report.progress(f"replaying {version}") as step:
+        with out.progress(f"replaying {version}") as step:
             found = replaying.replay(store, model, version, now_us=now_us(), progress=step)
-        show(found, report)
+        show(found, out)
 
 
-def show(found: ReplayReport, report: Report) -> None:
-    """Say what a replay showed."""
-    against = ", ".join(found.against) or "nobody"
-    report.say(
-        f"{found.version} beside {against}: {counted(found.requests, 'request')}, {counted(found.rows, 'row')}, "
+def show(found: ReplayReport, out: Output) -> None:
+    """Print what a replay found."""
+    against = ", ".join(found.against) or "nothing"
+    out.print(
+        f"{found.version} against {against}: {counted(found.requests, 'request')}, {counted(found.rows, 'row')}, "
         f"{found.labelled:,} of them with a label"
     )
     for reason, many in list(found.refused.items())[:_SHOWN]:
         examples = ", ".join(found.refused_examples[reason])
-        report.say(f"  [red]refused[/] {counted(many, 'request')} for {escape(reason)} ({escape(examples)})")
+        out.print(f"  [red]refused[/] {counted(many, 'request')} for {escape(reason)} ({escape(examples)})")
     for kind, many in found.failed.items():
-        report.say(f"  [red]failed[/] {counted(many, 'request')}: {escape(kind)}")
-    for told in found.metrics.values():
-        report.say(f"  {escape(told)}")
+        out.print(f"  [red]failed[/] {counted(many, 'request')}: {escape(kind)}")
+    for text in found.metrics.values():
+        out.print(f"  {escape(text)}")
     for each in found.slices[:_SHOWN]:
-        report.say(
-            f"  slice {escape(each['name'])}: {each['disagreement']:.1%} of {each['units']:,} units decided otherwise, "
+        out.print(
+            f"  slice {escape(each['name'])}: {each['disagreement']:.1%} of {each['units']:,} units differ, "
             f"mean shift {each['shift']:+.4f}"
         )
     for row in found.worst:
-        report.say(
+        out.print(
             f"  {escape(row.prediction)}: {row.ours:.4f}, was {row.theirs:.4f} {escape(str(row.inputs))}"
         )
     for name in found.unknown_aggregates:
-        report.say(f"  [yellow]nothing is known of the aggregate {escape(name)}; it was taken for missing[/]")
+        out.print(f"  [yellow]the aggregate {escape(name)} has no values; it counted as missing[/]")
     for what, why in found.left_out.items():
-        report.say(f"  [yellow]left out {escape(what)}: {escape(why)}[/]")
-    report.say(f"[{_COLOURS[found.verdict]}]{found.verdict}[/] {escape(found.explanation)}")
+        out.print(f"  [yellow]left out {escape(what)}: {escape(why)}[/]")
+    out.print(f"[{_COLOURS[found.verdict]}]{found.verdict}[/] {escape(found.explanation)}")

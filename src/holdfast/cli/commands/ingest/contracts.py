@@ -1,4 +1,4 @@
-"""Commands for the contract: contract show, diff, history, accept, suggest."""
+"""Show and change contracts: contract show, diff, history, accept, suggest."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import app
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.output import Report
+from holdfast.cli.options import HERE, AsJson, Directory, Run, with_project
+from holdfast.cli.output import Output
 from holdfast.cli.project import MODEL_FILE, Project, now_us
 from holdfast.contract import Column, Contract, Timestamp
 from holdfast.contract.evolution.compatibility import Compatibility
@@ -47,7 +47,9 @@ REFERENCE: Final = (
     "such as model.py or model.py:FEED, or a contract's JSON file"
 )
 
-group = typer.Typer(name="contract", help="What a row is: shown, compared, changed.", no_args_is_help=True)
+group = typer.Typer(
+    name="contract", help="Contracts of rows: show, compare, accept a change, suggest.", no_args_is_help=True
+)
 app.add_typer(group, rich_help_panel="Rows")
 
 
@@ -57,55 +59,64 @@ def show(
     project: Directory = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Show a contract, column by column, with its hash."""
-    report = Report(as_json=as_json)
+    """Show a contract, column by column, with its hash.
+
+    Example: holdfast contract show
+    """
+    out = Output(as_json=as_json)
     found = contract_of(project, which)
-    report.say(
+    out.print(
         f"contract [bold]{found.hash[:12]}[/], key {' + '.join(found.key)}, event time {found.event_time}"
     )
-    report.table(
-        "Columns", ["column", "what it is"], [(column.name, _told(column)) for column in found.columns]
-    )
-    report.result({"hash": found.hash, "contract": found.to_json()})
+    out.table("Columns", ["column", "type"], [(column.name, _describe(column)) for column in found.columns])
+    out.result({"hash": found.hash, "contract": found.to_json()})
 
 
 @group.command()
 def diff(
-    old: Annotated[str, typer.Argument(help=f"The older one: {REFERENCE}.")],
+    old: Annotated[str, typer.Argument(help=f"The older contract: {REFERENCE}.")],
     new: Annotated[
         str | None,
-        typer.Argument(help="The newer one, said in the same way.", show_default="what is declared now"),
+        typer.Argument(
+            help="The newer contract, named in the same way.", show_default="what is declared now"
+        ),
     ] = None,
     project: Directory = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what changed between two contracts and what it breaks. Exit status 1 when something does."""
-    report = Report(as_json=as_json)
+    """Compare two contracts and show what the change breaks. Exit status 1 if it breaks anything.
+
+    Example: holdfast contract diff flights
+    """
+    out = Output(as_json=as_json)
     before = contract_of(project, old)
-    after = contract_of(project, new or _declared_beside(project, old))
+    after = contract_of(project, new or _declared(project, old))
     evolution = compare(before, after)
-    _say(report, before, after, evolution)
-    report.result({"old": before.hash, "new": after.hash, **evolution.as_dict()})
+    _print(out, before, after, evolution)
+    out.result({"old": before.hash, "new": after.hash, **evolution.as_dict()})
     if evolution.kind is Compatibility.BREAKING:
         raise typer.Exit(1)
 
 
 @group.command()
 def history(
-    feed: Annotated[str | None, typer.Argument(help="Only this feed.")] = None,
+    feed: Annotated[str | None, typer.Argument(help="List only this feed.")] = None,
     project: Directory = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """List the contracts under which rows were loaded, feed by feed, and how each differs from the one before."""
-    report = Report(as_json=as_json)
+    """List the contracts under which rows were loaded, by feed, and how each differs from the one before.
+
+    Example: holdfast contract history flights
+    """
+    out = Output(as_json=as_json)
     with _store(project).ledger.read() as connection:
         uses = contracts.uses(connection, feed)
-        kept = {row.contract_hash: row for row in contracts.everything(connection)}
+        stored = {row.contract_hash: row for row in contracts.everything(connection)}
     lines = []
     for before, use in zip([None, *uses], uses, strict=False):
         follows = before is not None and before.feed == use.feed
-        one, other = (kept.get(before.contract_hash) if before else None), kept.get(use.contract_hash)
-        kind = "-" if not follows else "not kept"
+        one, other = (stored.get(before.contract_hash) if before else None), stored.get(use.contract_hash)
+        kind = "-" if not follows else "not stored"
         if follows and one and other:
             kind = str(
                 compare(Contract.from_json(one.contract_json), Contract.from_json(other.contract_json)).kind
@@ -113,24 +124,29 @@ def history(
         since = moment(other.first_used_at_us if other else None)
         lines.append((use.feed, use.contract_hash[:12], since, use.batches, use.rows_loaded, kind))
     heads = ("feed", "contract", "first used", "batches", "rows", "change")
-    report.table("Contracts", heads, lines)
-    report.result({"contracts": [dict(zip(heads, line, strict=True)) for line in lines]})
+    out.table("Contracts", heads, lines)
+    out.result({"contracts": [dict(zip(heads, line, strict=True)) for line in lines]})
 
 
 @group.command()
+@with_project
 def accept(
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the ledger with every difference.")],
+    run: Run,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; recorded in the ledger with every difference.")
+    ],
     feed: Annotated[str | None, typer.Argument(help="The feed whose contract changes.")] = None,
     model: Annotated[
         bool,
-        typer.Option("--model", help="The model's own contract, from its champion's to the declared one."),
+        typer.Option(
+            "--model", help="Accept the model's own contract, from its champion's to the declared one."
+        ),
     ] = False,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Take upon yourself a change of contract that others have to follow, or that breaks what is loaded."""
-    report = Report(as_json=as_json)
+    """Accept a contract change that others have to follow, or that breaks what is loaded.
+
+    Example: holdfast contract accept flights --reason "the sender switches on Monday"
+    """
     if model == (feed is not None):
         raise InputError(
             "HF101",
@@ -138,50 +154,48 @@ def accept(
             state="nothing was changed",
             next_command="holdfast contract --help",
         )
-    loaded = Project.load(project, declaration)
-    store, actor = loaded.store(), getpass.getuser()
+    store, actor = run.store, getpass.getuser()
     if feed is not None:
-        change = changing.accept(store, loaded.feed(feed), reason=reason, actor=actor, now_us=now_us())
+        change = changing.accept(store, run.project.feed(feed), reason=reason, actor=actor, now_us=now_us())
     else:
-        change = changing.accept_for_callers(store, loaded.model, reason=reason, actor=actor, now_us=now_us())
-    report.say(f"[green]ok[/] accepted by {escape(actor)}: {escape(change.explanation)}")
-    report.result(
+        change = changing.accept_for_callers(store, run.model, reason=reason, actor=actor, now_us=now_us())
+    run.out.print(f"[green]ok[/] accepted by {escape(actor)}: {escape(change.explanation)}")
+    run.out.result(
         {"subject": change.feed, "old": change.before, "new": change.after, "actor": actor, "reason": reason}
     )
 
 
 @group.command()
+@with_project
 def suggest(
+    run: Run,
     data: Annotated[
-        str | None, typer.Argument(help="Rows to look at: a file, a directory, a pattern, a URL.")
+        str | None, typer.Argument(help="The rows: a file, a directory, a pattern, a URL.")
     ] = None,
     feed: Annotated[
         str | None,
-        typer.Option(
-            "--feed", help="Compare with this feed's contract; without DATA, look at the rows that it has."
-        ),
+        typer.Option("--feed", help="Compare with this feed's contract; without DATA, read its loaded rows."),
     ] = None,
-    key: Annotated[
-        list[str] | None, typer.Option("--key", help="A column of the key, if you know it.")
+    key: Annotated[list[str] | None, typer.Option("--key", help="A column of the key.")] = None,
+    event_time: Annotated[
+        str | None, typer.Option("--event-time", help="The column of the event time.")
     ] = None,
-    event_time: Annotated[str | None, typer.Option("--event-time", help="The column that says when.")] = None,
-    label: Annotated[
-        str | None, typer.Option("--label", help="The true-or-false column to foretell.")
-    ] = None,
+    label: Annotated[str | None, typer.Option("--label", help="The true-or-false column to predict.")] = None,
     zone: Annotated[
         str | None,
         typer.Option(
-            "--tz", help="Time zone of times that have none.", show_default="what the feed declares, else UTC"
+            "--tz",
+            help="The time zone of timestamps without one.",
+            show_default="what the feed declares, else UTC",
         ),
     ] = None,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Suggest a contract from rows, with the evidence for each line. Changes nothing."""
-    report = Report(as_json=as_json)
-    present = None if feed is None else Project.load(project, declaration).feed(feed)
-    frame, facts = _rows(project, data, present)
+    """Suggest a contract from rows, with the evidence for each line. Writes nothing.
+
+    Example: holdfast contract suggest day-1.csv
+    """
+    present = None if feed is None else run.project.feed(feed)
+    frame, facts = _rows(run, data, present)
     if present is not None:
         declared = present.contract
         key, event_time = key or list(declared.key), event_time or declared.event_time
@@ -201,16 +215,16 @@ def suggest(
     found = suggesting.suggest_contract(
         frame, zone=zone or "UTC", facts=facts, times=times, key=key or (), event_time=event_time, label=label
     )
-    report.say(escape(found.python()))
+    run.out.print(escape(found.python()))
     for note in found.notes:
-        report.say(f"[dim]{escape(note)}[/]")
+        run.out.print(f"[dim]{escape(note)}[/]")
     for question in found.unknown:
-        report.say(f"[yellow]not to be seen in rows[/] {escape(question)}")
+        run.out.print(f"[yellow]unknown from rows[/] {escape(question)}")
     evolution = None
     if present is not None and found.contract is not None:
         evolution = compare(present.contract, found.contract)
-        _say(report, present.contract, found.contract, evolution)
-    report.result(
+        _print(run.out, present.contract, found.contract, evolution)
+    run.out.result(
         {
             "python": found.python(),
             "rows": frame.height,
@@ -225,7 +239,7 @@ def suggest(
     )
 
 
-def _rows(project: Path, data: str | None, feed: Feed | None) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
+def _rows(run: Run, data: str | None, feed: Feed | None) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
     if data is not None:
         return look(open_source(data), missing_words=("", "NA") if feed is None else feed.missing_words)
     if feed is None:
@@ -235,7 +249,7 @@ def _rows(project: Path, data: str | None, feed: Feed | None) -> tuple[pl.DataFr
             state="nothing was changed",
             next_command="holdfast contract --help",
         )
-    store = _store(project)
+    store = run.store
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
     frame = data_files.read_rows(store, version, feed.name)
@@ -246,7 +260,7 @@ def _rows(project: Path, data: str | None, feed: Feed | None) -> tuple[pl.DataFr
             state="nothing was changed",
             next_command="holdfast ingest",
         )
-    # What the rows lost when they were loaded: units and meanings stand in the contract alone.
+    # Loaded rows have lost units and semantics; only the contract has them.
     facts = {
         column.name: ColumnFacts(getattr(column, "unit", None), column.semantic)
         for column in feed.contract.columns
@@ -255,7 +269,7 @@ def _rows(project: Path, data: str | None, feed: Feed | None) -> tuple[pl.DataFr
 
 
 def contract_of(project: Path, which: str) -> Contract:
-    """The contract that a person means by `which`; see `REFERENCE`. Raises `NotFoundError` HF303 when nothing is meant."""
+    """Return the contract that `which` names; see `REFERENCE`. Raises `NotFoundError` HF303 if there is none."""
     path, _, feed = which.partition(":")
     if path.endswith(".py"):
         loaded = Project.load(project, Path(path))
@@ -265,9 +279,9 @@ def contract_of(project: Path, which: str) -> Contract:
     store = _store(project)
     with store.ledger.read() as connection:
         newest = contracts.newest_of(connection, which)
-        kept = None if newest is None else contracts.find(connection, newest)
-        if kept is not None:
-            return kept
+        found = None if newest is None else contracts.find(connection, newest)
+        if found is not None:
+            return found
         if _HASH.fullmatch(which):
             return contracts.get(connection, which)
     if _VERSION.fullmatch(which):
@@ -275,14 +289,14 @@ def contract_of(project: Path, which: str) -> Contract:
         return Contract.from_json(read_metadata(blobs.get(store, version.digest)).contract_json)
     raise NotFoundError(
         "HF303",
-        f"{which!r} is no contract that is known here; it can be {REFERENCE}",
+        f"there is no contract {which!r}; it can be {REFERENCE}",
         state="nothing was changed",
         next_command="holdfast contract history",
     )
 
 
-def _declared_beside(project: Path, old: str) -> str:
-    """What is declared now of the same thing: the feed's contract for a feed, else the model's."""
+def _declared(project: Path, old: str) -> str:
+    """Return the reference of what is declared now: the feed's contract for a feed, else the model's."""
     feeds = [feed.name for feed in Project.load(project).model.feeds]
     return f"{MODEL_FILE}:{old}" if old in feeds else MODEL_FILE
 
@@ -298,17 +312,17 @@ def _store(project: Path) -> Store:
     return Store.of(Settings.read(project))
 
 
-def _say(report: Report, before: Contract, after: Contract, evolution: Evolution) -> None:
+def _print(out: Output, before: Contract, after: Contract, evolution: Evolution) -> None:
     colour = _COLOURS[evolution.kind]
-    told = counted(len(evolution.changes), "change") if evolution.changes else "no change"
-    report.say(f"{before.hash[:12]} -> {after.hash[:12]}: [{colour}]{evolution.kind}[/], {told}")
+    summary = counted(len(evolution.changes), "change") if evolution.changes else "no change"
+    out.print(f"{before.hash[:12]} -> {after.hash[:12]}: [{colour}]{evolution.kind}[/], {summary}")
     for change in evolution.changes:
         subject = f"[bold]{escape(change.column)}[/] " if change.column else ""
         values = escape(f"{change.before} -> {change.after}")
-        report.say(f"  [{_COLOURS[change.kind]}]{change.kind}[/] {subject}{change.what}: {values}")
-        report.say(f"    {escape(change.why)}")
+        out.print(f"  [{_COLOURS[change.kind]}]{change.kind}[/] {subject}{change.what}: {values}")
+        out.print(f"    {escape(change.why)}")
 
 
-def _told(column: Column) -> str:
+def _describe(column: Column) -> str:
     facts = [f"{name}={getattr(column, name)!r}" for name in column.__slots__ if name != "name"]
     return f"{type(column).__name__}({', '.join(facts)})"

@@ -8,53 +8,53 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.output import Report
-from holdfast.cli.project import Project
+from holdfast.cli.options import Run, with_project
 from holdfast.control.maintenance.audit import audit as auditing
 from holdfast.formatting import counted
 from holdfast.store.db.event_chain import Head
 
 
 @command("The store")
+@with_project
 def audit(
+    run: Run,
     since: Annotated[
-        int, typer.Option("--since", min=0, help="Look only at what came after this event.")
+        int, typer.Option("--since", min=0, help="Check only events after the one with this number.")
     ] = 0,
     against: Annotated[
         str | None,
         typer.Option(
-            "--against", metavar="NUMBER:DIGEST", help="A head that was kept before: does it still stand?"
+            "--against", metavar="NUMBER:DIGEST", help="A head that was stored before, to check against."
         ),
     ] = None,
-    head: Annotated[bool, typer.Option("--head", help="Print the head alone, to be kept elsewhere.")] = False,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
+    head: Annotated[
+        bool, typer.Option("--head", help="Print only the head, to be stored elsewhere.")
+    ] = False,
 ) -> None:
-    """Check that no event of the story was changed, put in or taken out. Exit status 1 when one was.
+    """Check the hash chain of the event log. Exit status 1 if an event was changed, inserted, removed or truncated.
 
-    Keep what `holdfast audit --head` prints where whoever writes the ledger cannot write, and ask for it again with
-    --against: only so can a cut end, or a story that was written anew, be told from a true one.
+    Store the head outside the reach of those who can write the ledger, and check it with --against. Only that reveals a
+    truncated or wholly rewritten log.
+
+    Example: holdfast audit --head
     """
-    report = Report(as_json=as_json)
-    kept = None if against is None else Head.parse(against)
-    found = auditing(Project.load(project, declaration).store(), since=since, kept=kept)
+    head_before = None if against is None else Head.parse(against)
+    found = auditing(run.store, since=since, kept=head_before)
     document: dict[str, Any] = found.as_dict()
     if head and found.clean:
-        report.say(str(found.chain.head or ""))
+        run.out.print(str(found.chain.head or ""))
     elif found.clean:
         after = f" after event {since}" if since else ""
-        report.say(f"[green]ok[/] {counted(found.chain.events, 'event')}{after}, one unbroken chain")
-        if kept is not None:
-            report.say(f"the head that was kept, event {kept.event_id}, stands")
-        report.say(f"head {found.chain.head or 'none: nothing was told yet'}")
-    for trouble in found.troubles:
-        report.say(f"[red]broken[/] {escape(trouble)}")
+        run.out.print(f"[green]ok[/] {counted(found.chain.events, 'event')}{after}, one unbroken chain")
+        if head_before is not None:
+            run.out.print(f"the stored head, event {head_before.event_id}, is in it")
+        run.out.print(f"head {found.chain.head or 'none: there are no events yet'}")
+    for finding in found.troubles:
+        run.out.print(f"[red]broken[/] {escape(finding)}")
     if not found.clean and found.chain.head is not None:
-        report.say(
-            f"up to event {found.chain.head.event_id} the chain holds; next: [cyan]holdfast restore BACKUP[/]"
+        run.out.print(
+            f"up to event {found.chain.head.event_id} the chain is intact; next: [cyan]holdfast restore BACKUP[/]"
         )
-    report.result(document)
+    run.out.result(document)
     if not found.clean:
         raise typer.Exit(1)

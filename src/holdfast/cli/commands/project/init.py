@@ -1,4 +1,4 @@
-"""The command that begins a project: init."""
+"""Begin a project: init."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import math
 import random
 import re
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,7 @@ import holdfast
 from holdfast.cli.app import command
 from holdfast.cli.commands.project.init_template import suggest
 from holdfast.cli.options import HERE, AsJson, Directory
-from holdfast.cli.output import Report
+from holdfast.cli.output import Output
 from holdfast.cli.project import MODEL_FILE
 from holdfast.errors import ConflictError, InputError
 from holdfast.qualify.gate_config import Gates
@@ -28,7 +29,16 @@ from holdfast.records import check_name
 
 _SAMPLE = "parcels.csv"
 _ENOUGH_ROWS = 1.25 * Gates().labelled_rows
-"""Labelled rows to hold out: what the gates ask for, and some that may go to quarantine."""
+"""Labelled rows to hold out: what the gates require, and some that may be quarantined."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The columns of a file that have a role in the declaration."""
+
+    label: str
+    key: str
+    event_time: str
 
 
 @command("Begin")
@@ -37,22 +47,56 @@ def init(
         Path | None,
         typer.Argument(help="A CSV or Parquet file of yours.", show_default="a small sample is written"),
     ] = None,
-    label: Annotated[
-        str | None, typer.Option("--label", help="The true-or-false column to foretell.")
+    label: Annotated[str | None, typer.Option("--label", help="The true-or-false column to predict.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="The column that identifies a row.")] = None,
+    event_time: Annotated[
+        str | None, typer.Option("--event-time", help="The column of the event time.")
     ] = None,
-    key: Annotated[str | None, typer.Option("--key", help="The column that tells rows apart.")] = None,
-    event_time: Annotated[str | None, typer.Option("--event-time", help="The column that says when.")] = None,
-    zone: Annotated[str, typer.Option("--tz", help="Time zone of the event time.")] = "UTC",
+    zone: Annotated[str, typer.Option("--tz", help="The time zone of the event time.")] = "UTC",
     name: Annotated[
         str | None,
-        typer.Option("--name", help="What the model is called.", show_default="the directory's name"),
+        typer.Option("--name", help="The name of the model.", show_default="the directory's name"),
     ] = None,
     project: Directory = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model file for your own data: a suggested contract, features, gates and rollout, to read and correct."""
-    report = Report(as_json=as_json)
+    """Write a model file for your own data: a suggested contract, features, gates and rollout, to read and correct.
+
+    Example: holdfast init parcels.csv --label late
+    """
+    out = Output(as_json=as_json)
     name = check_name(name or _named_for(project), "model")
+    _require_zone(zone)
+    target = project / MODEL_FILE
+    if target.exists():
+        raise ConflictError(
+            "HF102", f"{target} exists already", state="nothing was written", next_command="holdfast check"
+        )
+    project.mkdir(parents=True, exist_ok=True)
+    if data is None:
+        data = project / _SAMPLE
+        _write_sample(data)
+        label, key, event_time = "late", "parcel", "handed_in"
+        out.print(
+            f"[green]ok[/] wrote {escape(str(data))}: 6,000 synthetic parcels, about a quarter of them late"
+        )
+    frame = _read(data)
+    columns = _columns_of(frame, label, key, event_time)
+    target.write_text(_render(name, data, frame, columns, zone), encoding="utf-8")
+    out.print(f"[green]ok[/] wrote {escape(str(target))}; read it, correct units and ranges, then:")
+    commands = [
+        f"holdfast ingest rows {data}",
+        "holdfast train",
+        "holdfast qualify",
+        "holdfast rollout start",
+        "holdfast up",
+    ]
+    for line in commands:
+        out.print(f"  [cyan]{escape(line)}[/]")
+    out.result({"model_file": str(target), "data": str(data), **asdict(columns), "next": commands})
+
+
+def _require_zone(zone: str) -> None:
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError) as error:
@@ -62,30 +106,35 @@ def init(
             state="nothing was written",
             next_command="holdfast init --help",
         ) from error
-    target = project / MODEL_FILE
-    if target.exists():
-        raise ConflictError(
-            "HF102", f"{target} is already there", state="nothing was written", next_command="holdfast check"
-        )
-    project.mkdir(parents=True, exist_ok=True)
-    if data is None:
-        data = project / _SAMPLE
-        _write_sample(data)
-        label, key, event_time = "late", "parcel", "handed_in"
-        report.say(
-            f"[green]ok[/] wrote {escape(str(data))}: 6,000 parcels, made up, of which about a quarter come late"
-        )
-    frame = _read(data)
-    label = _chosen(frame, label, "label", [n for n, t in frame.schema.items() if t == pl.Boolean])
-    event_time = _chosen(
-        frame, event_time, "event-time", [n for n, t in frame.schema.items() if isinstance(t, pl.Datetime)]
-    )
-    unique = [
-        n for n in frame.columns if n not in (label, event_time) and frame[n].n_unique() == frame.height
-    ]
+
+
+def _columns_of(frame: pl.DataFrame, label: str | None, key: str | None, event_time: str | None) -> _Columns:
+    """Return the columns that were named; for each of the others the one column that fits."""
+    booleans = [name for name, dtype in frame.schema.items() if dtype == pl.Boolean]
+    timestamps = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime)]
+    label = _chosen(frame, label, "label", booleans)
+    event_time = _chosen(frame, event_time, "event-time", timestamps)
+    others = [name for name in frame.columns if name not in (label, event_time)]
+    unique = [name for name in others if frame[name].n_unique() == frame.height]
     key = _chosen(frame, key, "key", unique)
     _require_key(frame[key])
-    suggestions = suggest(frame, label=label, key=key, event_time=event_time, zone=zone)
+    return _Columns(label, key, event_time)
+
+
+def _render(name: str, data: Path, frame: pl.DataFrame, columns: _Columns, zone: str) -> str:
+    """Return the text of the model file.
+
+    Parameters
+    ----------
+    name
+        The name of the model.
+    data, frame
+        The file, and its rows.
+    columns
+        The label, the key and the event time.
+    zone
+        The IANA time zone of timestamps without one.
+    """
     environment = Environment(
         loader=PackageLoader("holdfast.cli"),
         undefined=StrictUndefined,
@@ -95,42 +144,21 @@ def init(
         autoescape=False,  # noqa: S701 - it writes Python, not HTML
     )
     facts = {
+        **asdict(columns),
         "name": name,
-        "label": label,
-        "key": key,
-        "event_time": event_time,
-        "columns": suggestions,
+        "columns": suggest(frame, **asdict(columns), zone=zone),
         "source": data.name,
-        "holdout_days": holdout_days(frame[event_time]),
-        "says_na": _says_na(data, frame),
+        "holdout_days": holdout_days(frame[columns.event_time]),
+        "has_na": _has_na(data, frame),
     }
     template = environment.get_template("model.py.j2")
+    # The first rendering shows which names the file uses; the second imports exactly these.
     imports = used(template.render(facts, imports=["Model"]))
-    target.write_text(template.render(facts, imports=imports), encoding="utf-8")
-    report.say(f"[green]ok[/] wrote {escape(str(target))}; read it, correct units and ranges, then:")
-    commands = [
-        f"holdfast ingest rows {data}",
-        "holdfast train",
-        "holdfast qualify",
-        "holdfast rollout start",
-        "holdfast up",
-    ]
-    for line in commands:
-        report.say(f"  [cyan]{escape(line)}[/]")
-    report.result(
-        {
-            "model_file": str(target),
-            "data": str(data),
-            "label": label,
-            "key": key,
-            "event_time": event_time,
-            "next": commands,
-        }
-    )
+    return template.render(facts, imports=imports)
 
 
 def used(source: str) -> list[str]:
-    """The names of Holdfast that a model file's text uses, in order.
+    """Return the names of Holdfast that a model file uses, sorted.
 
     >>> used("weight = Number('kg', unit='kg', missing=Keep())")
     ['Keep', 'Number']
@@ -160,8 +188,8 @@ def _read(path: Path) -> pl.DataFrame:
         ) from error
 
 
-def _says_na(path: Path, frame: pl.DataFrame) -> bool:
-    """Whether a column that holds no words says NA where it has no value."""
+def _has_na(path: Path, frame: pl.DataFrame) -> bool:
+    """Return True if a column that is not text writes a missing value as NA."""
     if path.suffix == ".parquet":
         return False
     texts = pl.read_csv(path, infer_schema=False)
@@ -172,30 +200,30 @@ def _says_na(path: Path, frame: pl.DataFrame) -> bool:
     )
 
 
-def _chosen(frame: pl.DataFrame, given: str | None, what: str, fitting: list[str]) -> str:
+def _chosen(frame: pl.DataFrame, given: str | None, role: str, candidates: list[str]) -> str:
     if given is not None:
         if given not in frame.columns:
             known = ", ".join(frame.columns)
             raise InputError(
                 "HF110",
-                f"--{what} {given!r} is not a column; there are {known}",
+                f"--{role} {given!r} is not a column; there are {known}",
                 state="nothing was written",
                 next_command="holdfast init --help",
             )
         return given
-    if len(fitting) != 1:
-        found = f"{', '.join(fitting)} could be it" if fitting else "no column could be it"
+    if len(candidates) != 1:
+        found = f"{', '.join(candidates)} are candidates" if candidates else "no column is a candidate"
         raise InputError(
             "HF110",
-            f"which column is the {what}? {found}",
+            f"which column is the {role}? {found}",
             state="nothing was written",
-            next_command=f"holdfast init FILE --{what} COLUMN",
+            next_command=f"holdfast init FILE --{role} COLUMN",
         )
-    return fitting[0]
+    return candidates[0]
 
 
 def _named_for(project: Path) -> str:
-    """A model's name from its directory's, in the letters that a name may have."""
+    """Return a model's name made of its directory's, in the characters that a name may have."""
     return re.sub(r"[^a-z0-9_-]+", "-", project.resolve().name.lower()).strip("-_")[:63] or "model"
 
 
@@ -203,21 +231,21 @@ def _require_key(values: pl.Series) -> None:
     if values.null_count() or values.n_unique() < len(values):
         raise InputError(
             "HF110",
-            f"the key {values.name!r} does not tell rows apart: {len(values):,} rows, "
+            f"the key {values.name!r} does not identify rows: {len(values):,} rows, "
             f"{values.drop_nulls().n_unique():,} values, {values.null_count():,} missing",
             state="nothing was written",
             next_command="holdfast init FILE --key COLUMN",
         )
 
 
-def holdout_days(moments: pl.Series) -> int:
-    """How many of the newest days hold enough rows for the gates to judge by; at least 7, at most a third of the span.
+def holdout_days(timestamps: pl.Series) -> int:
+    """Return how many of the newest days have enough rows for the gates; at least 7, at most a third of the days.
 
     >>> from datetime import datetime, timedelta
     >>> holdout_days(pl.Series([datetime(2026, 1, 1) + timedelta(hours=n) for n in range(2400)]))
     27
     """
-    known = moments.drop_nulls()
+    known = timestamps.drop_nulls()
     newest, oldest = known.max(), known.min()
     if not isinstance(newest, datetime) or not isinstance(oldest, datetime):
         return 7
@@ -227,7 +255,7 @@ def holdout_days(moments: pl.Series) -> int:
 
 
 def _write_sample(path: Path) -> None:
-    """Six thousand parcels over sixty days; whether one is late depends on its weight, service, town and hour."""
+    """Write 6,000 parcels over sixty days; lateness depends on weight, service, town and hour."""
     rng = random.Random(20130101)  # noqa: S311 - a sample, not a secret
     towns = {"bergen": 0.9, "oslo": -0.4, "tromso": 1.3, "stavanger": 0.1, "bodo": 0.7}
     start = datetime(2026, 1, 1, tzinfo=UTC)

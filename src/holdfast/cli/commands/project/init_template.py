@@ -1,4 +1,4 @@
-"""What `init` makes of a suggested contract: lines of a model file, and the features that the columns could become."""
+"""Turn a suggested contract into lines of a model file, with a feature for each column."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast.records import NAME
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """One column of the declaration: the line of Python, why, and the feature that it could become."""
+    """One column of the declaration: its line of Python, the reason, and its feature."""
 
     column: str
     line: str
@@ -23,10 +23,19 @@ class Suggestion:
 
 
 def suggest(frame: pl.DataFrame, *, label: str, key: str, event_time: str, zone: str) -> list[Suggestion]:
-    """A line of contract for each column of `frame` but the label, in the order of the file.
+    """Return a line of the contract for each column of `frame` except the label, in the order of the file.
 
-    Raises `InputError` HF110 for a name that a column cannot have, and HF110 when `label` is not true or false in every row,
-    or `event_time` is not a timestamp.
+    Parameters
+    ----------
+    frame
+        The rows of the file.
+    label, key, event_time
+        The columns with a role.
+    zone
+        The IANA time zone of timestamps without one.
+
+    Raises `InputError` HF110 for a name that a column cannot have, if `label` is not true or false in every row, or
+    if `event_time` is not a timestamp.
     """
     for name in frame.columns:
         if not NAME.match(name):
@@ -36,7 +45,7 @@ def suggest(frame: pl.DataFrame, *, label: str, key: str, event_time: str, zone:
                 state="nothing was written",
                 next_command="rename it in the file's first line, and run holdfast init again",
             )
-    if not _is_truth(frame[label]):
+    if not _is_boolean(frame[label]):
         raise InputError(
             "HF110",
             f"the label {label!r} must be true or false in every row; it is {frame.schema[label]}",
@@ -46,13 +55,13 @@ def suggest(frame: pl.DataFrame, *, label: str, key: str, event_time: str, zone:
     if not isinstance(frame.schema[event_time], pl.Datetime):
         raise InputError(
             "HF110",
-            f"the event time {event_time!r} holds no timestamps such as 2026-01-31T12:00:00Z",
+            f"the event time {event_time!r} has no timestamps such as 2026-01-31T12:00:00Z",
             state="nothing was written",
         )
     return [_column(frame[name], name == key, zone) for name in frame.columns if name != label]
 
 
-def _is_truth(values: pl.Series) -> bool:
+def _is_boolean(values: pl.Series) -> bool:
     if values.null_count():
         return False
     if values.dtype == pl.Boolean:
@@ -68,7 +77,7 @@ def _column(values: pl.Series, is_key: bool, zone: str) -> Suggestion:
 
 
 def _feature(column: Column, is_key: bool) -> str | None:
-    """The feature that a column could become as it is."""
+    """Return the feature of a column as it is; None if it has none."""
     match column:
         case Category():
             return f'Ordinal("{column.name}")'

@@ -1,4 +1,4 @@
-"""The command that tells one rollout's story: explain."""
+"""Explain one rollout: explain."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.output import Report
-from holdfast.cli.project import Project
+from holdfast.cli.options import Run, with_project
+from holdfast.cli.output import Output
 from holdfast.control.reports.explain import Chapter, Story
 from holdfast.control.reports.explain import explain as told
 from holdfast.formatting import moment, share
@@ -21,62 +20,57 @@ _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "y
 
 
 @command("Versions")
+@with_project
 def explain(
+    run: Run,
     rollout: Annotated[
         int | None, typer.Argument(help="The number of the rollout.", show_default="the newest", min=1)
     ] = None,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Tell why a rollout is where it is: each decision with what was known then, hooks, and the traffic that followed.
+    """Explain a rollout: each decision with its evidence, the webhooks, and the traffic plan that followed.
 
     Example: holdfast explain 7
     """
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    store = loaded.store()
-    number = rollout or rollouts.newest(store, loaded.model.name).rollout_id
+    store = run.store
+    number = rollout or rollouts.newest(store, run.model.name).rollout_id
     story = told(store, number)
-    _print(report, story)
-    report.result(story.as_dict())
+    _print(run.out, story)
+    run.out.result(story.as_dict())
 
 
-def _print(report: Report, story: Story) -> None:
+def _print(out: Output, story: Story) -> None:
     row, policy = story.rollout, story.policy
     against = f"against {row.champion}" if row.champion else "the first version"
-    report.say(
+    out.print(
         f"[bold]rollout {row.rollout_id}[/] of {row.model}: {row.challenger}, {against}; it is [bold]{row.state}[/]"
     )
     steps = ", ".join(share(each) for each in policy.shares_ppm)
-    report.say(
-        f"  policy: steps {steps}; needless roll-backs at most {policy.false_alarm:g}; {policy.units_per_step:,} units a step"
+    out.print(
+        f"  policy: steps {steps}; false rollbacks at most {policy.false_alarm:g}; {policy.units_per_step:,} units a step"
     )
     for chapter in story.chapters:
-        _print_chapter(report, chapter)
+        _print_chapter(out, chapter)
     if story.now:
-        report.say("[bold]known now[/]")
+        out.print("[bold]evidence now[/]")
         for metric in story.now:
-            report.say(f"  {_metric(metric)}")
-    for answer in story.answers:
-        if answer.verdict is not Verdict.PASS:
-            report.say(
-                f"[yellow]hook {answer.webhook}[/] before {answer.event}: {escape(answer.explanation)}"
-            )
+            out.print(f"  {_metric(metric)}")
+    for result in story.answers:
+        if result.verdict is not Verdict.PASS:
+            out.print(f"[yellow]hook {result.webhook}[/] before {result.event}: {escape(result.explanation)}")
     if story.push is not None:
-        report.say(f"[bold]push outcome[/] {story.push.outcome}: {escape(story.push.reason)}")
+        out.print(f"[bold]push outcome[/] {story.push.outcome}: {escape(story.push.reason)}")
 
 
-def _print_chapter(report: Report, chapter: Chapter) -> None:
+def _print_chapter(out: Output, chapter: Chapter) -> None:
     by = "" if chapter.actor == "holdfast" else f" by {escape(chapter.actor)}"
-    report.say(
+    out.print(
         f"[dim]{moment(chapter.at_us)}[/] [bold]{chapter.kind.replace('.', ' ').replace('_', ' ')}[/]{by}"
     )
-    report.say(f"  {escape(chapter.explanation)}")
+    out.print(f"  {escape(chapter.explanation)}")
     for metric in chapter.evidence:
-        report.say(f"  {_metric(metric)}")
+        out.print(f"  {_metric(metric)}")
     if chapter.plan is not None:
-        report.say(f"  [dim]traffic:[/] {_traffic(chapter.plan)}")
+        out.print(f"  [dim]traffic:[/] {_traffic(chapter.plan)}")
 
 
 def _metric(metric: dict[str, Any]) -> str:
@@ -89,18 +83,18 @@ def _metric(metric: dict[str, Any]) -> str:
 
 
 def _traffic(plan: dict[str, Any]) -> str:
-    """A traffic plan in one line.
+    """Return a traffic plan in one line.
 
     >>> _traffic({"plan": 3, "champion": "v1", "challenger": "v2", "share_ppm": 50_000, "shadow": None, "shadow_ppm": 0})
     'plan 3, v1 answers, v2 gets 5 %'
     """
-    words = f"plan {plan['plan']}, {plan['champion']} answers"
+    text = f"plan {plan['plan']}, {plan['champion']} answers"
     if plan["challenger"] and plan["share_ppm"] == EVERYTHING_PPM:
-        words = (
+        text = (
             f"plan {plan['plan']}, {plan['challenger']} answers everything, {plan['champion']} what it cannot"
         )
     elif plan["challenger"]:
-        words += f", {plan['challenger']} gets {share(plan['share_ppm'])}"
+        text += f", {plan['challenger']} gets {share(plan['share_ppm'])}"
     if plan["shadow"]:
-        words += f", {plan['shadow']} gets copies of {share(plan['shadow_ppm'])}"
-    return words
+        text += f", {plan['shadow']} gets copies of {share(plan['shadow_ppm'])}"
+    return text

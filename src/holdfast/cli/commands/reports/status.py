@@ -1,4 +1,4 @@
-"""The command that tells everything about the model: status."""
+"""Show the state of the model: status."""
 
 from __future__ import annotations
 
@@ -8,99 +8,97 @@ from rich.markup import escape
 
 from holdfast import formatting
 from holdfast.cli.app import command
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.output import Report
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.options import Run, with_project
+from holdfast.cli.output import Output
+from holdfast.cli.project import now_us
 from holdfast.control.reports.status import status as assemble_status
 from holdfast.formatting import ago, moment
 
 _STALE_US = 30_000_000
-"""A probe that is older, in microseconds, says nothing about now."""
+"""The age in microseconds from which a probe is stale."""
 _SHOWN_EVENTS = 6
 _EVENT_CHARACTERS = 100
 
 
 @command("Running")
-def status(
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """What is loaded, which version answers, what the rollout shows, how good the answers are."""
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    document = assemble_status(loaded.store(), loaded.model.name, now_us=now_us())
-    _print_status(report, document)
-    report.result(document)
+@with_project
+def status(run: Run) -> None:
+    """Show feeds, versions, the rollout, servers and the quality of predictions.
+
+    Example: holdfast status
+    """
+    document = assemble_status(run.store, run.model.name, now_us=now_us())
+    _print_status(run.out, document)
+    run.out.result(document)
 
 
-def _print_status(report: Report, document: dict[str, Any]) -> None:
+def _print_status(out: Output, document: dict[str, Any]) -> None:
     now_us = document["now_us"]
     plan = document["plan"]
-    report.say(f"model [bold]{document['model']}[/]")
+    out.print(f"model [bold]{document['model']}[/]")
     if plan is None:
-        report.say(f"no version answers yet; next: [cyan]{_first_steps(document)}[/]")
+        out.print(f"no version serves yet; next: [cyan]{_first_steps(document)}[/]")
     else:
         share = (
             f", challenger {plan['challenger']} at {formatting.share(plan['share_ppm'])}"
             if plan["challenger"]
             else ""
         )
-        report.say(f"champion [bold]{plan['champion']}[/]{share} (plan {plan['plan']})")
+        out.print(f"champion [bold]{plan['champion']}[/]{share} (plan {plan['plan']})")
     for version in document["versions"]:
         if version["taint"] and version["place"] == "champion":
-            report.say(
-                f"[red]{version['version']} answers although it is tainted[/]: {escape(version['taint'])}"
+            out.print(
+                f"[red]{version['version']} serves although it is tainted[/]: {escape(version['taint'])}"
             )
-            report.say("  nothing clean can answer in its place; next: [cyan]holdfast train[/]")
+            out.print("  there is no clean fallback version; next: [cyan]holdfast train[/]")
     for server in document["servers"]:
         probed_at_us = server["probed_at_us"]
         stale = probed_at_us is None or now_us - probed_at_us > _STALE_US
-        report.say(
-            f"server {server['server']} at {server['address']}: {'not known' if stale else server['verdict']}, "
+        out.print(
+            f"server {server['server']} at {server['address']}: {'unknown' if stale else server['verdict']}, "
             f"probed {ago(probed_at_us, now_us)}: {escape(server['explanation'])}"
         )
         if stale:
-            report.say("  no control loop is running; next: [cyan]holdfast up[/]")
+            out.print("  no control loop is running; next: [cyan]holdfast up[/]")
     for hook in document["held_by"]:
-        report.say(f"[yellow]the rollout waits for a hook[/]: {escape(hook)}")
-    _say_asked(report, document["asked"])
-    _say_drills(report, document["drills"])
-    _tables(report, document)
+        out.print(f"[yellow]the rollout waits for a webhook[/]: {escape(hook)}")
+    _print_traffic(out, document["asked"])
+    _print_drills(out, document["drills"])
+    _tables(out, document)
 
 
-def _say_asked(report: Report, asked: dict[str, Any] | None) -> None:
-    """What callers ask the champion, where it is not what the champion learnt from."""
-    if asked is None or not asked["answers"]:
+def _print_traffic(out: Output, traffic: dict[str, Any] | None) -> None:
+    """Print where live traffic differs from the champion's training data."""
+    if traffic is None or not traffic["answers"]:
         return
-    for each in asked["slices"]:
+    for each in traffic["slices"]:
         if not each["covered"]:
-            report.say(
-                f"[yellow]not covered[/] {escape(each['column'])} = {escape(each['value'])}: {each['share']:.1%} of the newest "
-                f"{asked['answers']:,} answers, and no row that taught {asked['version']}"
+            out.print(
+                f"[yellow]unseen slice[/] {escape(each['column'])} = {escape(each['value'])}: {each['share']:.1%} of the "
+                f"newest {traffic['answers']:,} predictions, and no training row of {traffic['version']}"
             )
-    if asked["label"] is not None:
-        shifted = "[yellow]label shifted[/] " if asked["label"]["shifted"] else ""
-        report.say(f"{shifted}{escape(asked['label']['words'])}")
+    if traffic["label"] is not None:
+        shifted = "[yellow]label shifted[/] " if traffic["label"]["shifted"] else ""
+        out.print(f"{shifted}{escape(traffic['label']['words'])}")
 
 
-def _say_drills(report: Report, drills: list[dict[str, Any]]) -> None:
-    """What is proved to work, and until when; what was never drilled is said once for all."""
+def _print_drills(out: Output, drills: list[dict[str, Any]]) -> None:
+    """Print which drills passed, and until when that counts; list those that never ran in one line."""
     never = [each["kind"] for each in drills if not each["ready"] and "never" in each["explanation"]]
     for each in drills:
         if each["ready"]:
-            report.say(f"[green]{each['kind']} ready[/] until {moment(each['until_us'])}")
+            out.print(f"[green]{each['kind']} ready[/] until {moment(each['until_us'])}")
         elif each["kind"] not in never:
-            report.say(
+            out.print(
                 f"[yellow]not ready[/]: {escape(each['explanation'])}; next: holdfast drill {each['kind']}"
             )
     if never:
-        report.say(f"[dim]never drilled: {', '.join(never)}; next: holdfast drill --all[/]")
+        out.print(f"[dim]never drilled: {', '.join(never)}; next: holdfast drill --all[/]")
 
 
-def _tables(report: Report, document: dict[str, Any]) -> None:
+def _tables(out: Output, document: dict[str, Any]) -> None:
     if document["feeds"]:
-        report.table(
+        out.table(
             "Feeds",
             ["feed", "batches", "rows", "in quarantine"],
             [
@@ -109,7 +107,7 @@ def _tables(report: Report, document: dict[str, Any]) -> None:
             ],
         )
     if document["versions"]:
-        report.table(
+        out.table(
             "Versions",
             ["version", "role", "state", "place", "AUC", "labelled", "requests"],
             [
@@ -121,11 +119,11 @@ def _tables(report: Report, document: dict[str, Any]) -> None:
             ],
         )
     if document["events"]:
-        report.say("[bold]Newest events[/]")
+        out.print("[bold]Newest events[/]")
         for row in document["events"][:_SHOWN_EVENTS]:
             first = row["explanation"].splitlines()[0]
             told = first if len(first) <= _EVENT_CHARACTERS else first[: _EVENT_CHARACTERS - 1] + "…"
-            report.say(
+            out.print(
                 f"  [dim]{moment(row['at_us'])}[/] {row['kind']} {escape(row['subject'])}: {escape(told)}"
             )
 

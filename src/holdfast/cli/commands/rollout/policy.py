@@ -9,9 +9,9 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.output import Report
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.options import Run, with_project
+from holdfast.cli.output import Output
+from holdfast.cli.project import now_us
 from holdfast.control.reports import policy_power
 from holdfast.declaration import Model
 from holdfast.rollout import Canary
@@ -21,83 +21,81 @@ from holdfast.store.rollout import rollouts
 
 
 @command("Versions")
+@with_project
 def policy(
+    run: Run,
     against: Annotated[
         int | None,
         typer.Option("--against", help="The rollout whose policy is the old one.", show_default="the last"),
     ] = None,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Show what the declared rollout policy costs and catches, beside the one of an earlier rollout.
+    """Compare the declared rollout policy with that of an earlier rollout: false rollbacks, and harm found.
 
-    Both error rates: how often a good version is taken back, and which harm is found, how soon, with the traffic that the
-    model really has. Example: holdfast policy --against 4
+    Shows how often a good version would be rolled back, and which harm would be found how soon with the measured traffic.
+
+    Example: holdfast policy --against 4
     """
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    store = loaded.store()
-    declared: Canary = loaded.model.rollout
+    store = run.store
+    declared: Canary = run.model.rollout
     before, number = declared, None
     if against is not None:
         before, number = Canary.from_json(rollouts.get(store, against).policy_json), against
     else:
-        known = rollouts.of_model(store, loaded.model.name)
+        known = rollouts.of_model(store, run.model.name)
         if known:
             before, number = Canary.from_json(known[0].policy_json), known[0].rollout_id
-    with report.progress("simulating the tests"):
-        traffic = policy_power.measured(store, loaded.model.name, now_us=now_us())
+    with run.out.progress("simulating the tests"):
+        traffic = policy_power.measured(store, run.model.name, now_us=now_us())
         found = policy_power.compare(before, declared, traffic)
     settings = policy_power.settings_of(declared)
-    report.table("The declared policy", ["setting", "value, durations in seconds"], list(settings.items()))
-    _say_comparison(report, found, number)
-    report.result({"policy": settings, "against": number, **asdict(found)})
+    run.out.table("The declared policy", ["setting", "value, durations in seconds"], list(settings.items()))
+    _print_comparison(run.out, found, number)
+    run.out.result({"policy": settings, "against": number, **asdict(found)})
 
 
-def print_edit(report: Report, store: Store, model: Model, before: Canary) -> dict[str, Any] | None:
-    """What an edit of the policy since the last rollout does to both error rates, shortly; None when it was not edited."""
+def print_change(out: Output, store: Store, model: Model, before: Canary) -> dict[str, Any] | None:
+    """Print briefly what a change of the policy does to both error rates, and return it; None if it did not change."""
     if before == model.rollout:
         return None
     traffic = policy_power.measured(store, model.name, now_us=now_us())
     found = policy_power.compare(before, model.rollout, traffic, first_step_only=True)
     for change in found.changes:
-        report.say(f"  policy: {change.field} was {escape(change.before)}, is {escape(change.after)}")
-    report.say(f"  needless roll-backs: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} now")
+        out.print(f"  policy: {change.field} was {escape(change.before)}, is {escape(change.after)}")
+    out.print(f"  false rollbacks: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} now")
     for each in found.power[:1]:
-        report.say(
+        out.print(
             f"  {each.metric}, {escape(each.effect)}, at {each.share_percent:g} %: half are found "
             f"{_minutes(each.before)} before, {_minutes(each.after)} now (all: holdfast policy)"
         )
     return asdict(found)
 
 
-def _say_comparison(report: Report, found: policy_power.Comparison, number: int | None) -> None:
+def _print_comparison(out: Output, found: policy_power.Comparison, number: int | None) -> None:
     old = f"the policy of rollout {number}"
     if number is None:
-        report.say("no rollout has had a policy yet: this is the declared one alone")
+        out.print("there is no earlier rollout: this is the declared policy alone")
     elif not found.changes:
-        report.say(f"the declared policy is {old}")
+        out.print(f"the declared policy is {old}")
     for change in found.changes:
-        report.say(
+        out.print(
             f"{change.field}: {escape(change.before)} in {old}, [bold]{escape(change.after)}[/] declared"
         )
     before = f"{found.alpha_before:.2%} before, " if found.changes else ""
-    report.say(
-        f"needless roll-backs of a good version: at most {before}{found.alpha_after:.2%} declared "
-        "in all stages together (replay, shadow, canary, watch)"
+    out.print(
+        f"false rollbacks of a good version: at most {before}{found.alpha_after:.2%} declared "
+        "in all stages together (replay, shadow, canary, bake time)"
     )
     if found.traffic is None:
-        report.say("what it would find is unknown: the model has had no traffic in the last 7 days")
+        out.print("what it would find is unknown: the model had no traffic in the last 7 days")
         return
-    report.say(
+    out.print(
         f"measured: {found.traffic.units_per_minute:,.1f} requests a minute, "
         f"{found.traffic.labelled_per_minute:,.1f} labelled, {found.traffic.error_rate:.3%} failed"
     )
-    twice = bool(found.changes)  # the same policy beside itself says nothing
+    twice = bool(found.changes)  # the same policy twice adds nothing
     measures = ("in its step", "within an hour", "half found")
     heads = [head for each in measures for head in ((each, "declared") if twice else (each,))]
-    report.table(
+    out.table(
         "What is found, before and declared" if twice else "What is found",
         ["metric", "harm", "share", *heads],
         [

@@ -14,9 +14,9 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.rollout.server_rollback import through_server
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.output import Report
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.options import UNSTATED, Reason, Run, with_project
+from holdfast.cli.output import Output
+from holdfast.cli.project import now_us
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import rollback as rolling
 from holdfast.control.rollout.plan_parts import Part
@@ -64,10 +64,10 @@ class _Attempt:
 
 
 @command("Versions")
+@with_project
 def rollback(
-    reason: Annotated[
-        str, typer.Option("--reason", help="Why; recorded in the ledger.")
-    ] = "requested by an operator",
+    run: Run,
+    reason: Reason = UNSTATED,
     version: Annotated[
         str | None,
         typer.Option(
@@ -99,9 +99,6 @@ def rollback(
             "--ledger-timeout", help="Seconds to wait for the ledger; then roll back without it.", min=0.0
         ),
     ] = LEDGER_SECONDS,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
     """Return all traffic to the version before, at once. Works in every state, and while the ledger is down.
 
@@ -110,16 +107,14 @@ def rollback(
 
     Example: holdfast rollback --reason "predicts 1.0 for everybody"
     """
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    settings = loaded.settings
+    settings = run.project.settings
     if server is not None:
-        through_server(report, settings, server, version, reason)
+        through_server(run.out, settings, server, version, reason)
         return
-    request = Request(loaded.model.name, getpass.getuser(), reason, version, only)
+    request = Request(run.model.name, getpass.getuser(), reason, version, only)
     attempt = _through_ledger(settings, request, ledger_timeout)
     if attempt.committed is not None:
-        _print_committed(report, attempt.committed, no_wait=no_wait)
+        _print_committed(run.out, attempt.committed, no_wait=no_wait)
         return
     if isinstance(attempt.error, HoldfastError) and not _is_ledger_unavailable(attempt.error):
         raise attempt.error
@@ -135,7 +130,7 @@ def rollback(
             state="nothing was changed",
             next_command="the same command again, when the ledger can be reached",
         )
-    _without_ledger(report, settings, request, why, no_wait=no_wait)
+    _without_ledger(run.out, settings, request, why, no_wait=no_wait)
 
 
 # --- through the ledger -----------------------------------------------------------------------------------------------
@@ -183,11 +178,11 @@ def _is_ledger_unavailable(error: HoldfastError) -> bool:
     return isinstance(error, UnavailableError | IntegrityError) and error.code in _LEDGER_CODES
 
 
-def _print_committed(report: Report, committed: _Committed, *, no_wait: bool) -> None:
+def _print_committed(out: Output, committed: _Committed, *, no_wait: bool) -> None:
     result, row = committed.result, committed.result.rollout
     config, runtime = result.returns_to(Part.SERVING_CONFIG), result.returns_to(Part.RUNTIME)
     for step in result.steps:
-        report.say(f"[green]decided[/] {escape(step.describe())}; plan {result.plan}")
+        out.print(f"[green]decided[/] {escape(step.describe())}; plan {result.plan}")
     converged = None
     if not no_wait and result.intended is not None:
         wanted = convergence.under(result.plan, result.intended)
@@ -197,8 +192,8 @@ def _print_committed(report: Report, committed: _Committed, *, no_wait: bool) ->
             wanted = convergence.both(wanted, convergence.as_binary(result.plan, runtime, result.intended))
         seconds = SEEN_SECONDS if runtime is None else REPLACED_SECONDS
         converged = convergence.wait(committed.servers, wanted, decided=committed.at, seconds=seconds)
-        _print_converged(report, converged)
-    report.result(
+        _print_converged(out, converged)
+    out.result(
         {
             "by": "ledger",
             "steps": [asdict(step) for step in result.steps],
@@ -218,7 +213,7 @@ def _print_committed(report: Report, committed: _Committed, *, no_wait: bool) ->
 # --- without the ledger -----------------------------------------------------------------------------------------------
 
 
-def _without_ledger(report: Report, settings: Settings, request: Request, why: str, *, no_wait: bool) -> None:
+def _without_ledger(out: Output, settings: Settings, request: Request, why: str, *, no_wait: bool) -> None:
     directory = aborts.directory_of(settings.root, request.model)
     abort = aborts.add(directory, _abort(directory, request, why))
     at = time.monotonic()
@@ -231,22 +226,22 @@ def _without_ledger(report: Report, settings: Settings, request: Request, why: s
         aborts.remove(directory, [abort])
         raise RefusedError(
             "HF404",
-            f"{abort.version} cannot be done without: {next(iter(converged.held.values()))} ({why})",
-            state=f"{abort.version} goes on answering",
+            f"{abort.version} cannot be replaced: {next(iter(converged.held.values()))} ({why})",
+            state=f"{abort.version} goes on serving",
             next_command="holdfast up, and the same command again when the ledger answers",
         )
-    report.say(f"[yellow]{escape(why)}[/]")
-    report.say(
-        f"[green]decided[/] without it: {abort.version} must not answer on this machine, whatever a plan of the rollouts "
-        f"up to {abort.rollout_id} says"
+    out.print(f"[yellow]{escape(why)}[/]")
+    out.print(
+        f"[green]decided[/] without it: {abort.version} must not answer on this machine under any plan up to rollout "
+        f"{abort.rollout_id}"
     )
     if converged is not None:
-        _print_converged(report, converged)
-    report.say(
-        "next: when the ledger is back, `holdfast up` or `holdfast control` writes this roll-back into it; servers elsewhere: "
+        _print_converged(out, converged)
+    out.print(
+        "next: `holdfast up` or `holdfast control` records this rollback when the ledger is back; servers elsewhere: "
         "[cyan]holdfast rollback --server URL[/]"
     )
-    report.result(
+    out.result(
         {
             "by": "servers",
             "why": why,
@@ -278,12 +273,12 @@ def _abort(directory: Path, request: Request, why: str) -> Abort:
             next_command="holdfast rollback --version with one of these",
         )
     abort = abort_of(kept, version, request.reason, request.actor)
-    told = kept.versions.get(abort.version)
+    version_info = kept.versions.get(abort.version)
     repeated = version is None and is_repeated(
         abort.version,
         kept.plan,
         kept.under_way,
-        deployed_us=told.deployed_us if told else 0,
+        deployed_us=version_info.deployed_us if version_info else 0,
         rolled_back_us=kept.rolled_back_us,
         now_us=abort.at_us,
     )
@@ -309,18 +304,20 @@ def abort_of(kept: LocalState, version: str | None, reason: str, actor: str) -> 
     )
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------------------
 
 
-def _print_converged(report: Report, converged: convergence.Obedience) -> None:
+def _print_converged(out: Output, converged: convergence.Obedience) -> None:
     if converged.done:
         version = ", ".join(sorted(set(converged.answered.values())))
-        report.say(
+        out.print(
             f"[green]done[/] {counted(len(converged.answered), 'server')} answered a probe with {version} "
             f"{converged.took_ms:.0f} ms after the decision"
         )
     for name in converged.silent:
-        report.say(f"[yellow]silent[/] {escape(name)} says nothing; it obeys as soon as it runs")
+        out.print(
+            f"[yellow]silent[/] {escape(name)} does not respond; it follows the plan as soon as it runs"
+        )
 
 
 def _as_document(converged: convergence.Obedience | None) -> dict[str, Any]:
@@ -328,7 +325,7 @@ def _as_document(converged: convergence.Obedience | None) -> dict[str, Any]:
         return {"done": None}
     return {
         "done": converged.done,
-        "took_ms": converged.took_ms if converged.done else None,
+        "duration_ms": converged.took_ms if converged.done else None,
         "answered": dict(converged.answered),
         "waiting": list(converged.waiting),
         "silent": list(converged.silent),
@@ -336,14 +333,14 @@ def _as_document(converged: convergence.Obedience | None) -> dict[str, Any]:
 
 
 def _end(converged: convergence.Obedience | None, state: str) -> None:
-    """Exit as the command ended: it is an error that servers answer and do not obey, not that none runs."""
+    """Raise `UnavailableError` HF409 if servers respond and did not converge; it is no error that none runs."""
     if converged is None or converged.done or not (converged.waiting or converged.held):
         return
     late = ", ".join([*converged.waiting, *converged.held])
     raise UnavailableError(
         "HF409",
-        f"{late} did not answer as intended in time",
-        state=f"it is decided: {state}",
+        f"{late} did not converge in time",
+        state=f"the rollback is decided: {state}",
         next_command="holdfast status",
     )
 

@@ -1,4 +1,4 @@
-"""A roll-back that is asked of one server over HTTP, which may be on another machine."""
+"""Roll back one server over HTTP, which may run on another machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 
 from rich.markup import escape
 
-from holdfast.cli.output import Report
+from holdfast.cli.output import Output
 from holdfast.control.http.client import Client
 from holdfast.errors import CODES, InputError, RefusedError, UnavailableError
 from holdfast.settings import Settings
 
-_ANSWER_SECONDS: Final = 5.0
+_RESPONSE_SECONDS: Final = 5.0
 
 
-def through_server(report: Report, settings: Settings, url: str, version: str | None, reason: str) -> None:
-    """Ask one server, which may be on another machine, to let `version` answer no more."""
+def through_server(out: Output, settings: Settings, url: str, version: str | None, reason: str) -> None:
+    """Request one server to stop answering with `version`; None leaves the choice to the server."""
     address = urlsplit(url)
     if address.scheme != "http" or not address.hostname:
         raise InputError(
@@ -30,40 +30,40 @@ def through_server(report: Report, settings: Settings, url: str, version: str | 
     token = settings.token
     if not token:
         raise InputError(
-            "HF103",
-            "HOLDFAST_ABORT_TOKEN is not set, and a server takes a roll-back only with it",
+            "HF101",
+            "HOLDFAST_ABORT_TOKEN is not set, and a server requires it for a rollback",
             state="nothing was sent",
             next_command="set it here and where the server runs",
         )
     began = time.monotonic()
-    status, said = _post(address.hostname, address.port or 80, token, version, reason)
+    status, response = _post(address.hostname, address.port or 80, token, version, reason)
     if status != 200:
-        code = str(said.get("code", ""))
+        code = str(response.get("code", ""))
         kind = RefusedError if status in (401, 403, 404, 409) else UnavailableError
         raise kind(
             code if code in CODES else "HF506",
-            str(said.get("error", f"status {status}")),
-            state="the server goes on as it was",
+            str(response.get("error", f"status {status}")),
+            state="the server is unchanged",
         )
-    took_ms = 1000 * (time.monotonic() - began)
-    report.say(
-        f"[green]done[/] {said.get('version')} does not answer at {escape(url)} any more, {said.get('serves')} does; "
-        f"{took_ms:.0f} ms"
+    duration_ms = 1000 * (time.monotonic() - began)
+    out.print(
+        f"[green]done[/] {response.get('serves')} answers at {escape(url)} instead of {response.get('version')}; "
+        f"{duration_ms:.0f} ms"
     )
-    report.result({"by": "server", "server": url, "took_ms": took_ms, **said})
+    out.result({"by": "server", "server": url, "duration_ms": duration_ms, **response})
 
 
 def _post(host: str, port: int, token: str, version: str | None, reason: str) -> tuple[int, dict[str, Any]]:
     body = json.dumps({"version": version, "reason": reason, "actor": getpass.getuser()})
     try:
-        with Client(f"http://{host}:{port}", timeout_seconds=_ANSWER_SECONDS) as client:
+        with Client(f"http://{host}:{port}", timeout_seconds=_RESPONSE_SECONDS) as client:
             headers = {"Authorization": f"Bearer {token}"}
             response = client.request("POST", "/holdfast/abort", body, headers)
         return response.status, response.document()
     except (OSError, ValueError) as error:
         raise UnavailableError(
             "HF506",
-            f"no Holdfast server answers at {host}:{port} ({str(error) or type(error).__name__})",
-            state="it is not known whether the server took it; asking again does no harm",
+            f"no Holdfast server responds at {host}:{port} ({str(error) or type(error).__name__})",
+            state="it is unknown whether the server applied it; giving the command again is safe",
             next_command="the same command again",
         ) from error

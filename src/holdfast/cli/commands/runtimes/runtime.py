@@ -11,9 +11,17 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import app
-from holdfast.cli.commands.runtimes.runtime_trial import running_in, serving, trying
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.output import Report
+from holdfast.cli.commands.runtimes.runtime_trial import compatibility_test, running_in, serving
+from holdfast.cli.options import (
+    HERE,
+    UNSTATED,
+    AsJson,
+    Directory,
+    Reason,
+    Run,
+    with_project,
+)
+from holdfast.cli.output import Output
 from holdfast.cli.project import Project, now_us
 from holdfast.control.probing import convergence
 from holdfast.control.runtimes import runtime as pushing
@@ -27,7 +35,7 @@ from holdfast.store.rollout import traffic_plans
 from holdfast.store.serving import servers
 
 SEEN_SECONDS: Final = 40.0
-"""How long servers may take to be replaced before the command says that they were not."""
+"""How long servers may take to be replaced before the command fails."""
 
 group = typer.Typer(
     name="runtime",
@@ -40,11 +48,13 @@ RuntimeId = Annotated[str, typer.Argument(metavar="RUNTIME", help="The runtime, 
 
 
 @group.command(name="list")
-def list_(project: Directory = HERE, declaration: DeclarationFile = None, as_json: AsJson = False) -> None:
-    """List the registered runtimes: which is in force, and which servers run which. Example: holdfast runtime list"""
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    store, model = loaded.store(), loaded.model.name
+@with_project
+def list_(run: Run) -> None:
+    """List the registered runtimes: which is in force, and which servers run which.
+
+    Example: holdfast runtime list
+    """
+    store, model = run.store, run.model.name
     with store.ledger.read() as connection:
         known = runtimes.listed(connection)
         asked = pushing.current(connection, model)
@@ -64,7 +74,7 @@ def list_(project: Directory = HERE, declaration: DeclarationFile = None, as_jso
         }
         for each in known
     ]
-    report.table(
+    run.out.table(
         "Runtimes",
         ["runtime", "in force", "servers", "command", "registered"],
         [
@@ -80,8 +90,8 @@ def list_(project: Directory = HERE, declaration: DeclarationFile = None, as_jso
     )
     others = {name: who for name, who in running.items() if name not in ids}
     for name, who in others.items():
-        report.say(f"{', '.join(who)} runs {name}, which is not registered")
-    report.result({"runtimes": rows, "unregistered": others})
+        run.out.print(f"{', '.join(who)} runs {name}, which is not registered")
+    run.out.result({"runtimes": rows, "unregistered": others})
 
 
 @group.command()
@@ -90,56 +100,54 @@ def show(project: Directory = HERE, as_json: AsJson = False) -> None:
 
     Example: holdfast runtime show --json
     """
-    report = Report(as_json=as_json)
+    out = Output(as_json=as_json)
     own = runtimes.here(Settings.read(project).build)
-    report.table(own.id, ["package", "version"], list(own.facts.items()))
-    report.result({"runtime": own.id, "facts": dict(own.facts)})
+    out.table(own.id, ["package", "version"], list(own.facts.items()))
+    out.result({"runtime": own.id, "facts": dict(own.facts)})
 
 
 @group.command()
+@with_project
 def register(
+    run: Run,
     words: Annotated[
-        list[str], typer.Argument(metavar="COMMAND...", help="What stands before `serve`, after `--`.")
+        list[str],
+        typer.Argument(metavar="COMMAND...", help="The command that starts it, without `serve`, after `--`."),
     ],
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
     """Register a runtime: run a command, without a shell, to learn its versions, and store both.
 
     Example: holdfast runtime register -- /opt/holdfast-0.2/bin/python -m holdfast
     """
-    report = Report(as_json=as_json)
-    store = Project.load(project, declaration).store()
+    store = run.store
     found = pushing.facts_of(words)
     with store.ledger.write() as connection:
         name = runtimes.register(connection, found, words, now_us=now_us())
-    apart = runtimes.here(Settings.read(project).build).difference(found)
-    report.say(f"[green]{name}[/] {escape(apart) or 'is what this command is'}")
-    report.result({"runtime": name, "facts": dict(found.facts), "command": words})
+    difference = runtimes.here(run.project.settings.build).difference(found)
+    run.out.print(f"[green]{name}[/] {escape(difference) or 'is this runtime'}")
+    run.out.result({"runtime": name, "facts": dict(found.facts), "command": words})
 
 
 @group.command(name="test")
+@with_project
 def compare(
+    run: Run,
     name: RuntimeId,
     version: Annotated[
         str | None, typer.Option("--version", help="Test with this version.", show_default="the intended one")
     ] = None,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
     """Test a runtime on a copy of the store: replay requests and compare the predictions with those served.
 
-    Exit status 1 if they differ. Example: holdfast runtime test b-1f2e3d4c5b6a
+    Exit status 1 if they differ.
+
+    Example: holdfast runtime test b-1f2e3d4c5b6a
     """
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    store = loaded.store()
+    store = run.store
     name = name_lookup.binary(store, name)
-    version = name_lookup.version(store, version, loaded.model.name) if version else _intended(loaded)
-    found = trying(report, loaded, declaration, name, version)
-    report.result(
+    version = name_lookup.version(store, version, run.model.name) if version else _intended(run.project)
+    found = compatibility_test(run.out, run.project, run.declaration, name, version)
+    run.out.result(
         {
             "runtime": name,
             "version": found.version,
@@ -153,43 +161,39 @@ def compare(
 
 
 @group.command()
+@with_project
 def use(
+    run: Run,
     name: RuntimeId,
-    reason: Annotated[
-        str, typer.Option("--reason", help="Why; kept in the ledger.")
-    ] = "asked for by a person",
+    reason: Reason = UNSTATED,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return once it is decided; do not wait for the servers.")
     ] = False,
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
 ) -> None:
     """Push a runtime. It is tested first with each version that serves, and refused if the predictions differ.
 
-    `holdfast up` starts it and then stops the old one. `holdfast rollback --only runtime` undoes it. Example:
-    holdfast runtime use b-1f2e3d4c5b6a
+    `holdfast up` starts it and then stops the old one. `holdfast rollback --only runtime` undoes it.
+
+    Example: holdfast runtime use b-1f2e3d4c5b6a
     """
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    store, model = loaded.store(), loaded.model.name
+    store, model = run.store, run.model.name
     name = name_lookup.binary(store, name)
-    present = serving(loaded)
+    present = serving(run.project)
     plan = traffic_plans.newest(store, model)
     if name != present.runtime:
         for version in pushing.to_try(store, model, name):
-            trying(report, loaded, declaration, name, version)
+            compatibility_test(run.out, run.project, run.declaration, name, version)
     registered = servers.registered(store, model)
     number = pushing.push(
         store, model, name, present.facts, actor=getpass.getuser(), reason=reason, now_us=now_us()
     )
     decided = time.monotonic()
-    report.say(f"[green]decided[/] servers are {name} (plan {number})")
-    done = took_ms = None
+    run.out.print(f"[green]decided[/] {name} serves (plan {number})")
+    done = duration_ms = None
     if not no_wait and plan is not None:
         seen = convergence.as_binary(number, name, plan.intended)
         answered = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
-        done, took_ms = answered.done, answered.took_ms if answered.done else None
+        done, duration_ms = answered.done, answered.took_ms if answered.done else None
         if answered.waiting:
             raise UnavailableError(
                 "HF409",
@@ -198,10 +202,10 @@ def use(
                 next_command="holdfast events; start servers by hand that `holdfast up` does not keep",
             )
         if answered.done:
-            report.say(
+            run.out.print(
                 f"[green]done[/] {counted(len(answered.answered), 'server')} after {answered.took_ms:.0f} ms"
             )
-    report.result({"runtime": name, "plan": number, "done": done, "took_ms": took_ms})
+    run.out.result({"runtime": name, "plan": number, "done": done, "duration_ms": duration_ms})
 
 
 def _intended(loaded: Project) -> str:
@@ -210,7 +214,7 @@ def _intended(loaded: Project) -> str:
         raise NotFoundError(
             "HF410",
             f"no version of {loaded.model.name!r} serves yet",
-            state="nothing was tried",
+            state="nothing was tested",
             next_command="holdfast rollout start",
         )
     return plan.intended

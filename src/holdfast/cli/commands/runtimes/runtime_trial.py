@@ -1,4 +1,4 @@
-"""Trying a version with a binary before the two serve together, by whichever command brings them together."""
+"""Test a version with a runtime before the two serve together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from rich.markup import escape
 
 from holdfast.cli.commands.drills.drill_workspace import place_of
-from holdfast.cli.output import Report
+from holdfast.cli.output import Output
 from holdfast.cli.project import Project, now_us
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.rollout import compatibility
@@ -24,23 +24,25 @@ from holdfast.store.models.runtimes import BinaryRow, Release
 from holdfast.store.serving import servers
 
 OWN: Final = (sys.executable, "-m", "holdfast")
-"""The command that runs this binary."""
+"""The command that runs this runtime."""
 
 
-def trying(report: Report, loaded: Project, declaration: Path | None, name: str, version: str) -> Release:
-    """Try `version` with the binary called `name`, show it, and say what came of it."""
-    with report.progress(f"trying {version} with {name}"):
-        found = _try_out(loaded, declaration, name, version)
-    _say(report, found)
+def compatibility_test(
+    out: Output, loaded: Project, declaration: Path | None, name: str, version: str
+) -> Release:
+    """Test `version` with the runtime `name`, print the result and return it."""
+    with out.progress(f"testing {version} with {name}"):
+        found = _run_test(loaded, declaration, name, version)
+    _print(out, found)
     return found
 
 
-def try_when_due(
-    loaded: Project, declaration: Path | None, version: str, report: Report | None = None
+def ensure_compatible(
+    loaded: Project, declaration: Path | None, version: str, out: Output | None = None
 ) -> Release | None:
-    """Try `version` with the binary in force unless it has passed with it; what came of it, None when nothing was to be tried.
+    """Test `version` with the runtime in force unless it passed before; return the result, None if no test was due.
 
-    Raises `RefusedError` HF403 when it does not pass: a rollout would be refused for it. A `report` is told of the trial.
+    Raises `RefusedError` HF403 if it fails, because its rollout would be refused. `out` prints the result.
     """
     store, model = loaded.store(), loaded.model.name
     with store.ledger.read() as connection:
@@ -48,9 +50,9 @@ def try_when_due(
     if name is None:
         return None
     found = (
-        _try_out(loaded, declaration, name, version)
-        if report is None
-        else trying(report, loaded, declaration, name, version)
+        _run_test(loaded, declaration, name, version)
+        if out is None
+        else compatibility_test(out, loaded, declaration, name, version)
     )
     with store.ledger.read() as connection:
         compatibility.refuse(connection, model, version)
@@ -58,7 +60,7 @@ def try_when_due(
 
 
 def serving(loaded: Project) -> BinaryRow:
-    """What serves now: what the plans ask for, else what the servers say that they are, else what this command is."""
+    """Return the runtime that serves: by the plans, else by what the servers report, else this one."""
     store, model = loaded.store(), loaded.model.name
     own = BinaryRow("", runtimes.here(loaded.settings.build), OWN, 0)
     with store.ledger.write() as connection:
@@ -72,16 +74,16 @@ def serving(loaded: Project) -> BinaryRow:
         if each not in known:
             raise RefusedError(
                 "HF403",
-                f"servers are {each}, and nobody said how that is started, so that there would be no way back",
+                f"servers run {each}, which is not registered, so that there would be no way back",
                 state="nothing was written",
-                next_command="holdfast runtime register -- COMMAND, with the command that servers were started by",
+                next_command="holdfast runtime register -- COMMAND, with the command that starts the servers",
             )
     return known[found[0]]
 
 
 def running_in(store: Store, model: str) -> dict[str, str]:
-    """What each server says that it is; those that say nothing are left out."""
-    said: dict[str, str] = {}
+    """Return the runtime that each server reports, by server; those that do not respond are left out."""
+    reported: dict[str, str] = {}
     for server in servers.registered(store, model):
         if servers.has_ended(server):
             continue
@@ -91,21 +93,23 @@ def running_in(store: Store, model: str) -> dict[str, str]:
         except FAILURES:
             continue
         if isinstance(found, str):
-            said[server.server] = found
-    return said
+            reported[server.server] = found
+    return reported
 
 
-def _try_out(loaded: Project, declaration: Path | None, name: str, version: str) -> Release:
+def _run_test(loaded: Project, declaration: Path | None, name: str, version: str) -> Release:
     place = place_of(loaded, declaration)
     with place.store.ledger.read() as connection:
         candidate = runtimes.get(connection, name)
-    beside = _beside(loaded, place.store, candidate, version)
-    return pushing.try_out(place, version, candidate, beside, place.serve[len(OWN) :])
+    reference = _reference(loaded, place.store, candidate, version)
+    return pushing.try_out(place, version, candidate, reference, place.serve[len(OWN) :])
 
 
-def _beside(loaded: Project, store: Store, candidate: BinaryRow, version: str) -> Sequence[str]:
-    """The command whose answers `candidate` must give too: of what serves; where that is the candidate itself, of what the
-    version passed with before and can be started here, else of this binary."""
+def _reference(loaded: Project, store: Store, candidate: BinaryRow, version: str) -> Sequence[str]:
+    """Return the command whose predictions `candidate` must reproduce: that of the runtime that serves.
+
+    If that is the candidate itself: one that the version passed with and that can be started here, else this one.
+    """
     present = serving(loaded)
     if present.runtime != candidate.runtime:
         return present.command or OWN
@@ -115,8 +119,8 @@ def _beside(loaded: Project, store: Store, candidate: BinaryRow, version: str) -
     return next((each for each in others if shutil.which(each[0])), OWN)
 
 
-def _say(report: Report, found: Release) -> None:
+def _print(out: Output, found: Release) -> None:
     colour = "green" if found.verdict is Verdict.PASS else "red"
-    report.say(
+    out.print(
         f"[{colour}]{found.verdict}[/] {found.version} with {found.runtime}: {escape(found.explanation)}"
     )

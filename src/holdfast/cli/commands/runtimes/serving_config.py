@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.cli.app import app
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.output import Report
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.options import UNSTATED, Reason, Run, with_project
+from holdfast.cli.output import Output
+from holdfast.cli.project import now_us
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import serving_config as configuring
 from holdfast.errors import InputError, UnavailableError
@@ -33,33 +33,32 @@ app.add_typer(group, rich_help_panel="Running")
 
 
 @group.command()
-def get(project: Directory = HERE, declaration: DeclarationFile = None, as_json: AsJson = False) -> None:
-    """Show the serving config in force. Example: holdfast serving-config get"""
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    with loaded.store().ledger.read() as connection:
-        limits = configuring.current(connection, loaded.model.name)
-    _print(report, limits)
-    report.result(_as_document(limits))
+@with_project
+def get(run: Run) -> None:
+    """Show the serving config in force.
+
+    Example: holdfast serving-config get
+    """
+    with run.store.ledger.read() as connection:
+        limits = configuring.current(connection, run.model.name)
+    _print(run.out, limits)
+    run.out.result(_as_document(limits))
 
 
 @group.command(name="set")
+@with_project
 def set_(
+    run: Run,
     options: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="The limits to change.")],
-    reason: Annotated[
-        str, typer.Option("--reason", help="Why; recorded in the ledger.")
-    ] = "requested by an operator",
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
+    reason: Reason = UNSTATED,
 ) -> None:
     """Push a change of the serving config. Servers apply it without a restart.
 
-    `holdfast rollback --only serving-config` undoes it. Example: holdfast serving-config set body_bytes=1048576
+    `holdfast rollback --only serving-config` undoes it.
+
+    Example: holdfast serving-config set body_bytes=1048576
     """
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    store, model = loaded.store(), loaded.model.name
+    store, model = run.store, run.model.name
     with store.ledger.read() as connection:
         limits = configuring.current(connection, model)
     limits = ConnectionLimits.of(asdict(limits) | dict(map(_option, options)))
@@ -70,7 +69,7 @@ def set_(
     assert plan is not None, "a serving config is pushed by a plan"
     seen = convergence.configured(number, limits.id, plan.intended)
     answered = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
-    report.say(f"[green]decided[/] servers run with {limits.id} (plan {number})")
+    run.out.print(f"[green]decided[/] servers run with {limits.id} (plan {number})")
     if answered.waiting:
         raise UnavailableError(
             "HF409",
@@ -79,17 +78,17 @@ def set_(
             next_command="holdfast status, or holdfast rollback --only serving-config",
         )
     if answered.done:
-        report.say(
+        run.out.print(
             f"[green]done[/] {counted(len(answered.answered), 'server')} after {answered.took_ms:.0f} ms"
         )
-    _print(report, limits)
-    took_ms = answered.took_ms if answered.done else None
-    report.result(_as_document(limits) | {"plan": number, "done": answered.done, "took_ms": took_ms})
+    _print(run.out, limits)
+    duration_ms = answered.took_ms if answered.done else None
+    run.out.result(_as_document(limits) | {"plan": number, "done": answered.done, "duration_ms": duration_ms})
 
 
-def _print(report: Report, limits: ConnectionLimits) -> None:
+def _print(out: Output, limits: ConnectionLimits) -> None:
     usual = asdict(ConnectionLimits())
-    report.table(
+    out.table(
         limits.id,
         ["option", "value", "default"],
         [(name, value, usual[name]) for name, value in asdict(limits).items()],

@@ -1,4 +1,4 @@
-"""The command that tells the server what turned out to be true: feedback."""
+"""Send a label to the server: feedback."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory
-from holdfast.cli.output import Report
-from holdfast.cli.project import Project
+from holdfast.cli.options import Run, with_project
 from holdfast.control.http.client import Client
 from holdfast.errors import (
     CODES,
@@ -24,47 +22,45 @@ from holdfast.errors import (
 
 
 @command("Running")
+@with_project
 def feedback(
-    prediction: Annotated[str, typer.Argument(help="The prediction id that came with the answer.")],
-    value: Annotated[
-        str, typer.Argument(help="What turned out to be true: true, false, or a number from 0 to 1.")
-    ],
-    source: Annotated[str, typer.Option("--source", help="Who says so.")] = "cli",
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    as_json: AsJson = False,
+    run: Run,
+    prediction: Annotated[str, typer.Argument(help="The prediction id of the response.")],
+    value: Annotated[str, typer.Argument(help="The label: true, false, or a number from 0 to 1.")],
+    source: Annotated[str, typer.Option("--source", help="The source of the label.")] = "cli",
 ) -> None:
-    """Tell the server what turned out to be true for one answer.
+    """Send the label of one prediction to the server.
 
-    The same again counts once; another value than the server took before is refused. Example: holdfast feedback s1-1-1 true
+    The same label again counts once; a different one is refused.
+
+    Example: holdfast feedback s1-1-1 true
     """
-    report = Report(as_json=as_json)
-    loaded = Project.load(project, declaration)
-    settings = loaded.settings
+    settings = run.project.settings
     body = json.dumps({"id": prediction, "value": _label(value), "source": source})
     try:
         with Client(f"http://{settings.host}:{settings.port}", timeout_seconds=10) as client:
-            response = client.request("POST", f"/v2/models/{loaded.model.name}/feedback", body)
+            response = client.request("POST", f"/v2/models/{run.model.name}/feedback", body)
         document = response.document()
     except (OSError, ValueError) as error:
         raise UnavailableError(
             "HF506",
-            f"no Holdfast server answers at {settings.host}:{settings.port} ({str(error) or type(error).__name__})",
+            f"no Holdfast server responds at {settings.host}:{settings.port} ({str(error) or type(error).__name__})",
             state="the feedback was not recorded",
             next_command="holdfast up",
         ) from error
     if response.status >= 400:
-        reason = str(document.get("error", response.reason))
-        raise _refusal(response.status, str(document.get("code", "")), reason)
-    report.say(
-        f"[green]ok[/] {escape(value)} for {escape(prediction)} is kept; it counts once it is joined (holdfast status), "
-        "or is refused then where another value was joined before (holdfast events)"
+        raise _refusal(
+            response.status, str(document.get("code", "")), str(document.get("error", response.reason))
+        )
+    run.out.print(
+        f"[green]ok[/] {escape(value)} for {escape(prediction)} is stored; the control loop joins it (holdfast status), "
+        "or rejects it if another label was joined before (holdfast events)"
     )
-    report.result({"prediction": prediction, "accepted": True})
+    run.out.result({"prediction": prediction, "accepted": True})
 
 
-def _refusal(status: int, code: str, words: str) -> HoldfastError:
-    """The server's refusal of feedback as the error that the command ends with."""
+def _refusal(status: int, code: str, message: str) -> HoldfastError:
+    """Return the server's refusal as an error."""
     known = code if code in CODES else "HF504" if status >= 500 else "HF501"
     match status:
         case 404:
@@ -73,7 +69,7 @@ def _refusal(status: int, code: str, words: str) -> HoldfastError:
             kind = ConflictError
         case _:
             kind = UnavailableError if status >= 500 else InputError
-    return kind(known, words, state="the feedback was not recorded")
+    return kind(known, message, state="the feedback was not recorded")
 
 
 def _label(text: str) -> float:

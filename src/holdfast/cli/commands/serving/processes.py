@@ -1,4 +1,4 @@
-"""Commands that run: serve, control, page, up."""
+"""Run the processes of a model: serve, control, page, up."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.options import HERE, DeclarationFile, Directory
-from holdfast.cli.output import Report
+from holdfast.cli.output import Output
 from holdfast.cli.processes import supervisor as supervise
-from holdfast.cli.processes.handover import OWN, SERVER, Succession, bound
+from holdfast.cli.processes.handover import OWN, SERVER, Handover, bound
 from holdfast.cli.project import Project, now_us
 from holdfast.errors import HoldfastError
 from holdfast.formatting import counted
@@ -37,7 +37,7 @@ Fd = Annotated[
     typer.Option("--fd", hidden=True, help="Listen on the shared socket with this file descriptor."),
 ]
 WhenReady = Annotated[
-    bool, typer.Option("--when-ready", hidden=True, help="Take no connection before a version can answer it.")
+    bool, typer.Option("--when-ready", hidden=True, help="Accept no connection before a version can answer.")
 ]
 
 _SHOWN_FINDINGS = 5
@@ -51,7 +51,10 @@ def serve(
     fd: Fd = None,
     when_ready: WhenReady = False,
 ) -> None:
-    """Answer requests (Open Inference Protocol v2 over REST) until SIGTERM or Ctrl-C."""
+    """Serve predictions (Open Inference Protocol v2 over REST) until SIGTERM or Ctrl-C.
+
+    Example: holdfast serve
+    """
     from holdfast.serve.server import serve_forever  # each process loads only what it runs
 
     loaded = Project.load(project, declaration)
@@ -63,7 +66,10 @@ def serve(
 def control(
     project: Directory = HERE, declaration: DeclarationFile = None, exit_with_parent: ExitWithParent = None
 ) -> None:
-    """Watch the servers, join labels, carry rollouts on or back, until SIGTERM or Ctrl-C."""
+    """Run the control loop: collect logs, join labels, advance and roll back rollouts, until SIGTERM or Ctrl-C.
+
+    Example: holdfast control
+    """
     from holdfast.cli.commands.drills.drill_workspace import place_of
     from holdfast.control import daemon, loop
     from holdfast.control.drills import runner
@@ -88,92 +94,98 @@ def control(
         exports["exporting CDEvents"] = partial(cdevents.export, store, url, environment=environment)
     for name, export in exports.items():
         # A thread each, so that a receiver that hangs delays nothing but itself.
-        threading.Thread(
-            target=exporter.run, args=({name: export},), kwargs={"wait": stopped.wait}, daemon=True
-        ).start()
+        _start(exporter.run, {name: export}, wait=stopped.wait)
     webhooks.declare(store, loaded.model.name, loaded.model.hooks, now_us=now_us())
     if loaded.model.hooks:
-        threading.Thread(
-            target=webhooks.run,
-            args=(store, loaded.model.name, loaded.model.hooks),
-            kwargs={"clock_us": now_us, "wait": stopped.wait},
-            daemon=True,
-        ).start()
-    doing = daemon.concerns()
+        _start(webhooks.run, store, loaded.model.name, loaded.model.hooks, clock_us=now_us, wait=stopped.wait)
+    concerns = daemon.concerns()
     if loaded.model.drills is not None:
-        doing["drilling what is due"] = runner.Scheduled(place_of(loaded, declaration), loaded.model.drills)
+        concerns["drilling what is due"] = runner.Scheduled(
+            place_of(loaded, declaration), loaded.model.drills
+        )
     loop.run(
         store,
         loaded.model.name,
-        # The process comes first: it is what must not be cut off from a long name.
+        # The process id comes first, so that a long host name cannot truncate it.
         holder=f"{os.getpid()}-{os.uname().nodename}"[:63],
         clock_us=now_us,
         wait=stopped.wait,
-        doing=doing,
+        doing=concerns,
     )
+
+
+def _start(target: Callable[..., None], *arguments: object, **options: object) -> None:
+    """Run `target` in a daemon thread."""
+    threading.Thread(target=target, args=arguments, kwargs=options, daemon=True).start()
 
 
 @command("Running")
 def page(
     project: Directory = HERE, declaration: DeclarationFile = None, exit_with_parent: ExitWithParent = None
 ) -> None:
-    """Show the page (and its JSON at /api/status) until SIGTERM or Ctrl-C."""
+    """Serve the status page, and its JSON at /api/status, until SIGTERM or Ctrl-C.
+
+    Example: holdfast page
+    """
     from holdfast.web.run import serve_page
 
     loaded = Project.load(project, declaration)
     supervise.end_with(exit_with_parent)
-    report = Report(as_json=False)
+    out = Output(as_json=False)
     serve_page(
-        loaded.store(), loaded.model.name, loaded.settings, started=lambda url: report.say(f"page at {url}")
+        loaded.store(), loaded.model.name, loaded.settings, started=lambda url: out.print(f"page at {url}")
     )
 
 
 @command("Running")
 def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
-    """Run server, control loop and page together; start again whichever dies. Ctrl-C ends them all."""
-    report = Report(as_json=False)
+    """Run server, control loop and page together, and restart those that die. Ctrl-C ends them all.
+
+    Example: holdfast up
+    """
+    out = Output(as_json=False)
     loaded = Project.load(project, declaration)
     settings = loaded.settings
     stopped = _stop_on_signals()
-    _look_at_the_store(loaded, report)
-    succession = Succession(loaded, lambda words: report.say(f"[yellow]{escape(words)}[/]"))
-    with group_of(loaded, declaration, server=succession.first(), shared=True) as group:
-        threading.Thread(target=succession.follow, args=(group, stopped), daemon=True).start()
+    _check_store(loaded, out)
+    handover = Handover(loaded, lambda text: out.print(f"[yellow]{escape(text)}[/]"))
+    with group_of(loaded, declaration, server=handover.first(), shared=True) as group:
+        threading.Thread(target=handover.follow, args=(group, stopped), daemon=True).start()
         address = f"http://{settings.host}:{settings.port}"
-        report.say(
+        out.print(
             f"starting {loaded.model.name}; logs in {escape(str(settings.root))}/*.log; Ctrl-C stops it"
         )
-        listening, told = False, dict[str, supervise.Ended]()
+        listening, reported = False, dict[str, supervise.Ended]()
         while not stopped.wait(supervise.WATCH_SECONDS):
-            if not listening and _listens(settings):
+            if not listening and _is_listening(settings):
                 listening = True
-                report.say(f"[green]model[/]  [cyan]{address}/v2/models/{loaded.model.name}[/]")
-                report.say(f"[green]page[/]   [cyan]http://{settings.host}:{settings.page_port}/[/]")
+                out.print(f"[green]model[/]  [cyan]{address}/v2/models/{loaded.model.name}[/]")
+                out.print(f"[green]page[/]   [cyan]http://{settings.host}:{settings.page_port}/[/]")
             for ended in group.revive():
-                # One that cannot start says the same each time; once is enough.
-                if told.get(ended.name) != ended:
-                    told[ended.name] = ended
-                    report.say(f"[yellow]{escape(ended.words)}[/]; it is started again")
-    report.say("stopped")
+                # One that cannot start ends the same way each time; report it once.
+                if reported.get(ended.name) != ended:
+                    reported[ended.name] = ended
+                    out.print(f"[yellow]{escape(ended.describe())}[/]; it is restarted")
+    out.print("stopped")
 
 
-def _look_at_the_store(loaded: Project, report: Report) -> None:
-    """Say what is wrong with names, sizes and the ledger. Servers answer from their own copies all the same."""
+def _check_store(loaded: Project, out: Output) -> None:
+    """Print findings in names, sizes and the ledger. Servers start from their own copies nevertheless."""
     from holdfast.control.maintenance import verify
 
     try:
         findings = verify.verify(loaded.store(), quick=True).findings
     except HoldfastError as error:
-        report.say(f"[yellow]{escape(str(error))}[/]")
+        out.print(f"[yellow]{escape(str(error))}[/]")
         return
     for finding in findings[:_SHOWN_FINDINGS]:
-        report.say(f"[yellow]{finding.code} {escape(finding.subject)}: {escape(finding.explanation)}[/]")
+        out.print(f"[yellow]{finding.code} {escape(finding.subject)}: {escape(finding.explanation)}[/]")
     if findings:
-        report.say(f"[yellow]{counted(len(findings), 'finding')}[/]; next: [cyan]holdfast verify[/]")
+        out.print(f"[yellow]{counted(len(findings), 'finding')}[/]; next: [cyan]holdfast verify[/]")
 
 
-def _listens(settings: Settings) -> bool:
-    """Whether server and page can be reached."""
+def _is_listening(settings: Settings) -> bool:
+    """Return True if server and page accept connections."""
     try:
         for port in (settings.port, settings.page_port):
             socket.create_connection((settings.host, port), timeout=1).close()
@@ -185,10 +197,17 @@ def _listens(settings: Settings) -> bool:
 def group_of(
     loaded: Project, declaration: Path | None = None, *, server: Sequence[str] = OWN, shared: bool = False
 ) -> supervise.Group:
-    """Server, control loop and page of a project, as one group that has not started yet.
+    """Return server, control loop and page of a project as one group that has not started yet.
 
-    `server` is the command that starts the server; with `shared` the group holds the socket that it listens on, so that
-    another can take its place, or the same after a crash, without a connection being refused.
+    Parameters
+    ----------
+    loaded, declaration
+        The project, and the file that declares its model.
+    server
+        The command that starts the server.
+    shared
+        Whether the group owns the socket that the server listens on. Then a new server process, after a crash or a
+        handover, takes over without a refused connection.
     """
     settings = loaded.settings
     file = [] if declaration is None else ["--file", str(declaration)]
@@ -204,7 +223,7 @@ def group_of(
 
 
 def _stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set."""
+    """Return an event that SIGTERM and Ctrl-C set."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopped.set())

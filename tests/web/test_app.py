@@ -47,7 +47,7 @@ def client(store, story):
 
 def test_the_page_shows_the_running_rollout_and_every_version(client, story):
     text = client.get("/").text
-    assert f"{story.first} answers; {story.tried} is tried on 5 % of the traffic." in text
+    assert f"{story.first} serves; {story.tried} is the canary with 5 % of the traffic." in text
     for version in (story.first, story.sent_back, story.tried, story.heuristic):
         assert version in text
     assert 'aria-current="step">5 %' in text
@@ -55,7 +55,7 @@ def test_the_page_shows_the_running_rollout_and_every_version(client, story):
 
 def test_the_chart_names_its_axes_and_marks_what_was_decided(client, story):
     text = client.get("/").text
-    assert "AUC (share of pairs ranked right, 0.5 is chance)" in text
+    assert "AUC (0.5 is chance)" in text
     assert "Day of the event (UTC)" in text
     assert "Requests per minute" in text
     assert f"{story.sent_back.split('-')[0]} rolled back" in text
@@ -163,7 +163,7 @@ def test_what_callers_ask_and_nothing_taught_is_on_the_page_and_escaped(empty_st
         traffic_comparison.put(connection, "flight-delay", found)
         assert traffic_comparison.last(connection, "flight-delay") == found
     text = client_of(empty_store, story).get("/").text
-    assert "not covered" in text
+    assert "unseen slice" in text
     assert "30.0 %" in text
     assert "label shifted" in text
     assert "by estimate for 30.0%" in text
@@ -180,7 +180,7 @@ def test_a_tainted_champion_is_told_at_the_top(store, story):
     )
     held = dataclasses.replace(known, plan=plan, versions=spoilt)
     shown = page(held, rollout_section.read(store, "flight-delay", now_us=story.now_us), Drawings())
-    assert shown.headline == f"{story.first} answers all traffic, although it is tainted."
-    tile = next(each for each in shown.tiles if each.name == "Presence")
+    assert shown.headline == f"{story.first} serves all traffic, although it is tainted."
+    tile = next(each for each in shown.tiles if each.name == "Convergence")
     assert (tile.figure, tile.tone) == ("as declared, tainted", "fail")
-    assert "no clean version can answer" in tile.detail
+    assert "there is no clean fallback version" in tile.detail

@@ -113,11 +113,11 @@ def test_the_running_rollout_fits_every_screen(browser, address, width, dark):
     screen(browser, width, 1000, dark=dark)
     browser.get(address)
     card = browser.find_element(By.ID, "rollout")
-    assert card.find_element(By.CSS_SELECTOR, ".way [aria-current]").text == "canary"
+    assert card.find_element(By.CSS_SELECTOR, ".path [aria-current]").text == "canary"
     assert "4.1 % of 5,693" in card.find_element(By.ID, "realised").text
     lines = shown_svg(browser, "rollout").find_elements(By.CSS_SELECTOR, ".mark-line path")
     assert len({line.get_attribute("stroke") for line in lines}) == 3
-    card.find_element(By.CSS_SELECTOR, "#story summary").click()
+    card.find_element(By.CSS_SELECTOR, "#decisions summary").click()
     assert "asked for by ada" in card.text
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.get_log("browser") == []
@@ -145,7 +145,9 @@ def test_the_numbers_of_a_rollout_change_without_a_reload(browser, address, stor
             update(schema.rollouts).where(schema.rollouts.c.rollout_id == 3).values(reason="held by ada")
         )
     # Who listens and does not look is told of it, without a reload as well.
-    follows.until(lambda seen: "held by ada" in seen.find_element(By.ID, "told").get_attribute("textContent"))
+    follows.until(
+        lambda seen: "held by ada" in seen.find_element(By.ID, "announcement").get_attribute("textContent")
+    )
     assert browser.execute_script("return window.wasHere") is True
     assert browser.get_log("browser") == []
 

@@ -9,7 +9,7 @@ from holdfast.records import Verdict
 from holdfast.rollout import State
 from holdfast.web import rollout_section
 from holdfast.web.evidence_chart import evidence_chart
-from holdfast.web.rollout_section import Curve, interval_words, mean_words, states_of, when_words
+from holdfast.web.rollout_section import Curve, decision_text, interval_text, mean_text, states_of
 
 RUN = RolloutProgress(
     1, "v2", "v1", State.CANARY, 0, (10_000,), 10_000, 0, False, 0, 0, None, "why", (), None, None, None
@@ -31,7 +31,7 @@ def test_every_state_has_its_place_on_a_way(state, shadow_ppm, champion):
 
 def test_a_paused_canary_stands_at_the_canary():
     assert ("canary", "now") in states_of(replace(RUN, state=State.PAUSED, paused=True))
-    assert "paused by a person" in when_words(replace(RUN, paused=True))
+    assert "paused by an operator" in decision_text(replace(RUN, paused=True))
 
 
 @pytest.mark.parametrize(
@@ -44,19 +44,19 @@ def test_a_paused_canary_stands_at_the_canary():
     ],
 )
 def test_an_interval_says_what_is_known(low, high, words):
-    assert interval_words(replace(METRIC, low=low, high=high)) == words
+    assert interval_text(replace(METRIC, low=low, high=high)) == words
 
 
 def test_the_next_decision_is_a_guess_in_words():
-    assert when_words(replace(RUN, decision_us=150_000_000)) == "decision in about 2 min"
-    assert when_words(replace(RUN, decision_us=0)) == "it is decided now"
-    assert when_words(RUN) == "nothing tells yet when it will be decided"
+    assert decision_text(replace(RUN, decision_us=150_000_000)) == "decision in about 2 min"
+    assert decision_text(replace(RUN, decision_us=0)) == "is being decided now"
+    assert decision_text(RUN) == "the time of the decision is unknown"
 
 
 def test_scores_are_numbers_and_shares_are_percent():
-    assert mean_words(METRIC, "challenger") == "50.00 %"
-    assert mean_words(replace(METRIC, metric="quality"), "champion") == "0.250"
-    assert mean_words(replace(METRIC, champion_mean=None), "champion") == "–"
+    assert mean_text(METRIC, "challenger") == "50.00 %"
+    assert mean_text(replace(METRIC, metric="quality"), "champion") == "0.250"
+    assert mean_text(replace(METRIC, champion_mean=None), "champion") == "–"
 
 
 def test_there_is_no_chart_before_there_are_two_points():

@@ -1,4 +1,4 @@
-"""Routes of the page and of its JSON API. All are GET; nothing here changes anything."""
+"""Routes of the page and of its JSON API. All are GET and read-only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from holdfast.control.reports.status import Status, StatusReader
 from holdfast.errors import HoldfastError
 from holdfast.store import Store
 from holdfast.web import feeds_section, rollout_section
-from holdfast.web import formatting as words
+from holdfast.web import formatting as web_formatting
 from holdfast.web.charts import Drawings, colour
 from holdfast.web.contexts import page
 
@@ -40,12 +40,12 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-"""What every answer carries: nothing inline runs, nothing foreign is loaded, nobody frames the page."""
+"""The headers of every response: no inline script, no foreign resource, no framing of the page."""
 
 _HERE: Final = Path(__file__).parent
 _FILTERS: Final[Mapping[ModuleType, tuple[str, ...]]] = {
     formatting: ("ago", "share", "span"),
-    words: ("count", "day", "latency", "moment", "number", "percent", "size"),
+    web_formatting: ("count", "day", "latency", "timestamp", "number", "percent", "size"),
 }
 
 
@@ -57,25 +57,25 @@ def build_app(
     allowed_hosts: Iterable[str] = (),
     clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> Starlette:
-    """The page of `model` as an ASGI application.
+    """Return the page of `model` as an ASGI application.
 
     Parameters
     ----------
     store
-        Where everything is read from. Nothing is written.
+        The store to read. Nothing is written.
     host
-        The address that the page listens on; a request may name it.
+        The address that the page listens on; a Host header may name it.
     allowed_hosts
-        Further names that the page may be asked by, as behind a proxy. Every other name is refused with
-        status 421, so that a foreign page cannot read this one by pointing its own name here. Addresses and
-        localhost always work.
+        Further names for the Host header, as behind a proxy. Every other name gets status 421, which stops DNS
+        rebinding: a foreign page cannot read this one by pointing its own name here. Addresses and localhost
+        always work.
     clock_us
-        The moment to show things at, microseconds since 1970, UTC.
+        The clock, in microseconds since 1970 UTC.
     """
     pages = _Pages(store, model, clock_us)
     return Starlette(
         routes=[
-            Route("/", pages.whole, methods=["GET"]),
+            Route("/", pages.full, methods=["GET"]),
             Route("/live", pages.live, methods=["GET"]),
             Route("/api/status", pages.api_status, methods=["GET"]),
             Route("/api/rollout", pages.api_rollout, methods=["GET"]),
@@ -83,7 +83,7 @@ def build_app(
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
         middleware=[Middleware(Guard, hosts=frozenset({"localhost", host, *allowed_hosts}))],
-        exception_handlers={HoldfastError: _tell},
+        exception_handlers={HoldfastError: _error},
     )
 
 
@@ -95,26 +95,26 @@ class _Pages:
         self._model = model
         self._reader = StatusReader(store, model)
         self._clock_us = clock_us
-        self._drawings = Drawings(keep=128)  # more than a page has, or each view would draw them all anew
+        self._drawings = Drawings(keep=128)  # more than a page has; with fewer each view would draw all again
         self._templates = _templates()
 
-    def whole(self, _request: Request) -> Response:
-        """The page."""
+    def full(self, _request: Request) -> Response:
+        """Return the page."""
         return self._render("page.html")
 
     def live(self, _request: Request) -> Response:
-        """The part of the page that changes."""
+        """Return the part of the page that changes."""
         return self._render("live.html")
 
     def api_status(self, _request: Request) -> Response:
-        """The same content for programs."""
+        """Return the same content as JSON."""
         return JSONResponse(self._status().as_dict(), headers={"cache-control": "no-store"})
 
     def api_rollout(self, _request: Request) -> Response:
-        """The running rollout for programs: its metrics, their evidence over time, hooks, drills."""
-        return JSONResponse(self._delivery(self._clock_us()).as_dict(), headers={"cache-control": "no-store"})
+        """Return the running rollout as JSON: metrics, evidence over time, webhooks, drills."""
+        return JSONResponse(self._rollout(self._clock_us()).as_dict(), headers={"cache-control": "no-store"})
 
-    def _delivery(self, now_us: int) -> rollout_section.Delivery:
+    def _rollout(self, now_us: int) -> rollout_section.RolloutSection:
         return rollout_section.read(self._store, self._model, now_us=now_us)
 
     def _status(self) -> Status:
@@ -123,7 +123,7 @@ class _Pages:
     def _render(self, template: str) -> Response:
         status = self._status()
         feeds = feeds_section.read(self._store, [each.feed for each in status.feeds])
-        content = page(status, self._delivery(status.now_us), self._drawings, feeds)
+        content = page(status, self._rollout(status.now_us), self._drawings, feeds)
         return HTMLResponse(
             self._templates.get_template(template).render(page=content), headers={"cache-control": "no-store"}
         )
@@ -142,11 +142,11 @@ def _templates() -> Environment:
     )
     environment.filters["colour"] = colour
     for shown in (
-        rollout_section.interval_words,
-        rollout_section.mean_words,
+        rollout_section.interval_text,
+        rollout_section.mean_text,
         rollout_section.metric_name,
         rollout_section.states_of,
-        rollout_section.when_words,
+        rollout_section.decision_text,
     ):
         environment.filters[shown.__name__] = shown
     return environment
@@ -156,14 +156,14 @@ def _health(_request: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
-def _tell(_request: Request, error: Exception) -> Response:
-    """The one shape of every error; a page that cannot be shown now may be shown on the next try."""
+def _error(_request: Request, error: Exception) -> Response:
+    """Return an error in the shape of all errors; the next try may succeed."""
     fields: dict[str, Any] = error.as_dict() if isinstance(error, HoldfastError) else {"what": "error"}
     return JSONResponse({"error": fields}, status_code=503, headers={"retry-after": "2"})
 
 
 class Guard:
-    """Refuses requests by foreign names, and puts the security headers on every answer."""
+    """Refuse requests with foreign Host headers, and add the security headers to every response."""
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
         self._app = app
@@ -181,19 +181,19 @@ class Guard:
             await send(message)
 
         named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        if len(named) != 1 or not self._ours(named[0]):
-            refusal = PlainTextResponse("This name is not served here.\n", status_code=421)
+        if len(named) != 1 or not self._is_known(named[0]):
+            refusal = PlainTextResponse("This host name is not served here.\n", status_code=421)
             await refusal(scope, receive, guarded)
             return
         await self._app(scope, receive, guarded)
 
-    def _ours(self, named: str) -> bool:
+    def _is_known(self, named: str) -> bool:
         name = host_name(named)
         return name in self._hosts or _is_address(name)
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port.
+    """Return the name in a Host header, without its port.
 
     >>> host_name("localhost:8081"), host_name("[::1]:8081"), host_name("127.0.0.1")
     ('localhost', '::1', '127.0.0.1')
@@ -204,7 +204,7 @@ def host_name(host: str) -> str:
 
 
 def _is_address(name: str) -> bool:
-    # Rebinding needs a name that an attacker owns; an address is nobody's name.
+    # DNS rebinding needs a name that an attacker owns, which an address is not.
     try:
         ipaddress.ip_address(name)
     except ValueError:

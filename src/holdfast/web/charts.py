@@ -1,7 +1,6 @@
-"""Charts as Vega-Lite dictionaries, drawn to SVG in this process: no script in the browser, nothing fetched.
+"""Charts as Vega-Lite dictionaries, drawn to SVG in this process: no script in the browser, no request.
 
-Text and axes take the page's own colour, so that one drawing serves light and dark. The same data is drawn
-once.
+Text and axes use the page's own colour, so that one drawing fits light and dark.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from holdfast.records import canonical_json, sha256_hex
 from holdfast.rollout import State
 
 COLOURS: Final = ("#2f7dd1", "#e07b22", "#1f9d78", "#c2449b", "#8467d7", "#b8931f", "#4aa3b8", "#d1495b")
-"""Told apart on light and on dark ground; a version keeps its own."""
+"""Distinguishable on light and on dark; a version keeps its own."""
 
 MARK_COLOURS: Final = {"rollout": "#8a94a6", "promoted": "#1f9d78", "rolled back": "#d64545"}
 
@@ -34,7 +33,7 @@ _FONT: Final = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A moment on the time axis at which something was decided about a version."""
+    """A decision about a version on the time axis."""
 
     at_us: int
     kind: str
@@ -43,28 +42,28 @@ class Mark:
 
 @dataclass(slots=True)
 class Drawings:
-    """The drawings that were asked for last, by the hash of what they show. May be shared between threads."""
+    """A cache of the newest drawings, by the hash of their specification. Thread-safe."""
 
     keep: int = 32
     _drawn: OrderedDict[str, str] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def draw(self, spec: Spec) -> str:
-        """`spec` as SVG text, drawn only when it was not drawn lately."""
+        """Return `spec` as SVG text, from the cache if it is there."""
         key = sha256_hex(canonical_json(spec))
         with self._lock:
-            known = self._drawn.get(key)
-            if known is None:
-                known = str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
-                self._drawn[key] = known
+            drawing = self._drawn.get(key)
+            if drawing is None:
+                drawing = str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
+                self._drawn[key] = drawing
                 while len(self._drawn) > self.keep:
                     self._drawn.popitem(last=False)
             self._drawn.move_to_end(key)
-            return known
+            return drawing
 
 
 def marks(rollouts: Sequence[RolloutStatus]) -> tuple[Mark, ...]:
-    """When each version began to be rolled out, and when one was promoted or sent back."""
+    """Return when each rollout started, and when a version was promoted or rolled back."""
     found = []
     for each in rollouts:
         match State(each.state):
@@ -83,10 +82,20 @@ def marks(rollouts: Sequence[RolloutStatus]) -> tuple[Mark, ...]:
 def quality_chart(
     days: Sequence[QualityDay], shown: Sequence[Mark], versions: Sequence[str], *, width: int, height: int
 ) -> Spec | None:
-    """AUC by version and day with its 95 % interval; None when no day has enough labels.
+    """Return a chart of AUC by version and day with 95 % intervals; None if no day has enough labels.
 
-    A filled point is a day whose labels are in, a hollow one may still change. Rollouts and roll-backs are
-    marked.
+    A filled point has all its labels, a hollow one may still change. Rollouts and rollbacks are marked.
+
+    Parameters
+    ----------
+    days
+        The quality of each version by day.
+    shown
+        Decisions to mark on the time axis.
+    versions
+        The order of the legend.
+    width, height
+        The size, in pixels.
     """
     drawn = [day for day in days if day.quality.auc is not None]
     if not drawn:
@@ -120,7 +129,7 @@ def quality_chart(
     y: Spec = {
         "type": "quantitative",
         "scale": {"zero": False, "padding": 12},
-        "title": "AUC (share of pairs ranked right, 0.5 is chance)",
+        "title": "AUC (0.5 is chance)",
     }
     by_version: Spec = {
         "field": "version",
@@ -155,11 +164,11 @@ def quality_chart(
         ],
     }
     layers = [_decisions(decided), lines]
-    return whole_chart(layers, width, height, "Quality by version and day")
+    return layered_chart(layers, width, height, "Quality by version and day")
 
 
 def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec | None:
-    """Requests per minute by version, stacked; None without a request."""
+    """Return a stacked chart of requests per minute by version; None without a request."""
     if not minutes:
         return None
     rows = [
@@ -196,11 +205,11 @@ def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec
             },
         },
     }
-    return whole_chart([layer], width, height, "Requests per minute by version")
+    return layered_chart([layer], width, height, "Requests per minute by version")
 
 
 def colour(version: str) -> int:
-    """Which of the eight colours a version has, in tables and charts alike, as long as it lives.
+    """Return the index of a version's colour, the same in tables and charts.
 
     >>> colour("v1-0a1b2c3d"), colour("v9-0a1b2c3d"), colour("")
     (0, 0, 7)
@@ -232,8 +241,18 @@ def _decisions(decided: Sequence[Spec]) -> Spec:
     }
 
 
-def whole_chart(layers: Sequence[Spec], width: int, height: int, title: str) -> Spec:
-    """`layers` over each other in the page's style, with `title` for those who cannot see them."""
+def layered_chart(layers: Sequence[Spec], width: int, height: int, title: str) -> Spec:
+    """Return `layers` as one chart in the page's style; `title` is its description for screen readers.
+
+    Parameters
+    ----------
+    layers
+        Vega-Lite layers, the lowest first.
+    width, height
+        The size, in pixels.
+    title
+        What the chart shows.
+    """
     return {
         "$schema": _SCHEMA,
         "description": title,

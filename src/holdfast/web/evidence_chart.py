@@ -1,4 +1,4 @@
-"""The chart of a rollout's evidence: each metric on its way to the bound at which harm is declared."""
+"""The chart of a rollout's evidence: each metric against the bound at which harm is declared."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from typing import Final
 
 from holdfast.records import MINUTE_US
-from holdfast.web.charts import COLOURS, Spec, whole_chart
+from holdfast.web.charts import COLOURS, Spec, layered_chart
 from holdfast.web.rollout_section import Curve
 
 _DASHES: Final = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3])
 
 
 def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec | None:
-    """The evidence of harm by metric over time, in percent of its bound; None before there are two points.
+    """Return a chart of the evidence of harm by metric over time, in percent of its bound; None before two points.
 
-    Lines differ in dash as well as in colour, so that nobody needs to see colours.
+    Lines differ in dash and in colour, for readers who do not see colours.
     """
     drawn = [curve for curve in curves if len(curve.points) > 1]
     if not drawn:
@@ -26,8 +26,8 @@ def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec 
         for curve in drawn
         for at_us, part in curve.points
     ]
-    moments = [at_us for curve in drawn for at_us, _ in curve.points]
-    short = max(moments) - min(moments) < 20 * MINUTE_US
+    timestamps = [at_us for curve in drawn for at_us, _ in curve.points]
+    short = max(timestamps) - min(timestamps) < 20 * MINUTE_US
     named = [curve.metric for curve in drawn]
     x: Spec = {
         "field": "at",
@@ -107,8 +107,8 @@ def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec 
         ],
     }
     title = "Evidence of harm over time, by metric, against its bound"
-    chart = whole_chart([lines, bound], width, height, title)
-    # Dash and colour say the same: one legend for both, which Vega-Lite makes of scales that are resolved alike.
+    chart = layered_chart([lines, bound], width, height, title)
+    # Dash and colour encode the same field: Vega-Lite makes one legend of scales that are resolved alike.
     chart["resolve"]["scale"]["strokeDash"] = "independent"
     return chart
 

@@ -1,4 +1,4 @@
-"""The section "Data" of the page: what each feed delivered, and whether all kinds of rows are still in it."""
+"""The section "Data" of the page: the volume of each feed's batches, and the shares of its slices."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from holdfast.monitor.slice_charts import SliceChart, charts
 from holdfast.stats.chart_baseline import FEWEST
 from holdfast.store import Store
 from holdfast.store.feeds import batch_profiles
-from holdfast.web.charts import Spec, whole_chart
+from holdfast.web.charts import Spec, layered_chart
 
 SHOWN_BATCHES: Final = 60
-MOST_WORDS: Final = 12
-"""A column with more values than this is no slice that a chart could show."""
+MOST_VALUES: Final = 12
+"""The most values of a column that charts show as slices."""
 
 _MOST_SLICES: Final = 4
 _BAND: Final = 3.0
@@ -26,8 +26,10 @@ _ALARM: Final = "#d64545"
 
 @dataclass(frozen=True, slots=True)
 class FeedData:
-    """One feed: its newest batches with their rows, the band that its volume lies in as a rule (None with too few
-    batches), and charts of its slices, those with an alarm first."""
+    """One feed: its newest batches with their row counts, and charts of its slices, alarms first.
+
+    `band` is the usual range of rows per batch; None with too few batches.
+    """
 
     feed: str
     volume: tuple[tuple[str, int], ...]
@@ -36,21 +38,21 @@ class FeedData:
 
     @property
     def unusual(self) -> tuple[str, ...]:
-        """The batches whose rows lie outside of the band."""
+        """The batches with a row count outside the band."""
         if self.band is None:
             return ()
         return tuple(batch for batch, rows in self.volume if not self.band[0] <= rows <= self.band[1])
 
 
 def read(store: Store, feeds: Sequence[str]) -> tuple[FeedData, ...]:
-    """What the newest batches of each of `feeds` look like, from their profiles; feeds without any are left out."""
+    """Read the newest batches of each of `feeds` from their profiles; skip feeds without any."""
     with store.ledger.read() as connection:
         found = {feed: batch_profiles.newest(connection, feed, SHOWN_BATCHES) for feed in feeds}
     return tuple(of_feed(feed, batches) for feed, batches in found.items() if batches)
 
 
 def of_feed(feed: str, batches: Sequence[tuple[str, Profile | None]]) -> FeedData:
-    """The data of one feed from its newest `batches`, the oldest first."""
+    """Return the data of one feed from its newest `batches`, oldest first."""
     known = [(batch, profile) for batch, profile in batches if profile is not None]
     volume = tuple((batch, profile.rows) for batch, profile in known)
     drawn = [chart for column in _columns(known) for chart in charts(column, known, most=_MOST_SLICES)]
@@ -59,7 +61,7 @@ def of_feed(feed: str, batches: Sequence[tuple[str, Profile | None]]) -> FeedDat
 
 
 def volume_chart(data: FeedData, *, width: int, height: int) -> Spec | None:
-    """Rows of each batch, over the band in which they lie as a rule; None without a batch."""
+    """Return a chart of the rows of each batch over the usual band; None without a batch."""
     if not data.volume:
         return None
     rows = [{"batch": batch, "rows": count, "unusual": batch in data.unusual} for batch, count in data.volume]
@@ -85,11 +87,11 @@ def volume_chart(data: FeedData, *, width: int, height: int) -> Spec | None:
             },
         }
         layers = [band, bars]
-    return whole_chart(layers, width, height, f"Rows of each batch of {data.feed}")
+    return layered_chart(layers, width, height, f"Rows of each batch of {data.feed}")
 
 
 def slice_chart(chart: SliceChart, *, width: int, height: int) -> Spec:
-    """The share of one slice by batch, its weighted mean, and the limits that the mean should not leave."""
+    """Return a chart of one slice's share by batch, its weighted mean, and the limits of the mean."""
     rows = [
         {
             "batch": point.batch,
@@ -131,20 +133,20 @@ def slice_chart(chart: SliceChart, *, width: int, height: int) -> Spec:
         },
     ]
     shown = [{"data": {"values": rows}, **layer} for layer in layers]
-    return whole_chart(shown, width, height, chart.explanation)
+    return layered_chart(shown, width, height, chart.explanation)
 
 
 def _columns(known: Sequence[tuple[str, Profile]]) -> list[str]:
-    """The columns of the newest batch that have few values: slices, or what may be one."""
+    """Return the columns of the newest batch with few values, which may be slices."""
     if not known:
         return []
     newest = known[-1][1]
     counted = {name: newest.slices(name) for name in (*newest.columns, *newest.values)}
-    return [name for name, found in counted.items() if found and 2 <= len(found) <= MOST_WORDS]
+    return [name for name, found in counted.items() if found and 2 <= len(found) <= MOST_VALUES]
 
 
 def _band(rows: Sequence[int]) -> tuple[float, float] | None:
-    """Three robust deviations around the median of the batches before the newest."""
+    """Return three robust deviations around the median of the batches before the newest."""
     before = sorted(rows[:-1])
     if len(before) < FEWEST:
         return None

@@ -1,22 +1,21 @@
-"""Numbers and moments as the page shows them, a dash where there is none; what all layers say alike is in
-`holdfast.formatting`."""
+"""Format numbers and timestamps for the page, a dash for a missing one; see also `holdfast.formatting`."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 
-def moment(at_us: int | None) -> str:
-    """A moment in UTC to the second.
+def timestamp(at_us: int | None) -> str:
+    """Return a timestamp in UTC to the second.
 
-    >>> moment(1_365_000_000_000_000)
+    >>> timestamp(1_365_000_000_000_000)
     '2013-04-03 14:40:00 UTC'
     """
     return "never" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def day(at_us: int | None) -> str:
-    """A day in UTC.
+    """Return a day in UTC.
 
     >>> day(1_365_000_000_000_000)
     '2013-04-03'
@@ -25,7 +24,7 @@ def day(at_us: int | None) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share of one as percent; a dash where there is none.
+    """Return a share in percent; a dash if there is none.
 
     >>> percent(0.05), percent(0.9999, 0), percent(None)
     ('5.0 %', '100 %', '–')
@@ -34,7 +33,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def latency(seconds: float | None) -> str:
-    """A latency with two significant digits.
+    """Return a latency with two significant digits.
 
     >>> latency(0.000891), latency(0.0123), latency(1.26), latency(None)
     ('0.89 ms', '12 ms', '1.3 s', '–')
@@ -48,7 +47,7 @@ def latency(seconds: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with fixed digits; a dash where there is none.
+    """Return a number with fixed digits; a dash if there is none.
 
     >>> number(0.71234), number(None)
     ('0.712', '–')
@@ -57,7 +56,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def count(value: int | None) -> str:
-    """A count with thousands separated.
+    """Return a count with thousands separators.
 
     >>> count(12345)
     '12,345'
@@ -66,7 +65,7 @@ def count(value: int | None) -> str:
 
 
 def size(size_bytes: int) -> str:
-    """A size in the unit that fits.
+    """Return a size in a fitting unit.
 
     >>> size(900), size(1_258_291)
     ('900 B', '1.3 MB')
@@ -78,7 +77,7 @@ def size(size_bytes: int) -> str:
 
 
 def rate(per_second: float) -> str:
-    """Requests per second, or per minute when they are few.
+    """Return a rate per second, or per minute if it is low.
 
     >>> rate(12.34), rate(0.05)
     ('12.3 per second', '3.0 per minute')

@@ -1,4 +1,4 @@
-"""The part of the page about delivery: the rollout that is under way or watched, why, and whether a roll-back is ready."""
+"""The section "Rollout" of the page: the running or baking rollout, its decisions, and the readiness of drills."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from holdfast.store.rollout import drills, evidence
 from holdfast.store.rollout import webhooks as hooks
 from holdfast.store.rollout.webhooks import HookAnswer
 from holdfast.store.telemetry import usage
-from holdfast.web import formatting as words
+from holdfast.web import formatting as web_formatting
 
 SHOWN_CHAPTERS: Final = 12
 
@@ -30,29 +30,31 @@ _NAMES: Final[Mapping[str, str]] = {
     metrics.ERRORS: "Errors",
     metrics.LATENCY: "Slower than the bound",
     metrics.QUALITY: "Quality score",
-    metrics.RATE: "Rate of requests",
-    metrics.SHADOW_DISAGREEMENT: "Decided otherwise",
-    metrics.SHADOW_SCORE: "Shift of the score",
+    metrics.RATE: "Request rate",
+    metrics.SHADOW_DISAGREEMENT: "Different decisions",
+    metrics.SHADOW_SCORE: "Score shift",
     metrics.SHADOW_ERRORS: "Errors on copies",
     metrics.SHADOW_LATENCY: "Slower on copies",
     metrics.SHADOW_QUALITY: "Quality on copies",
 }
-_WAY: Final = (State.PENDING, State.SHADOWING, State.CANARY, State.VERIFYING, State.PROMOTED)
-_WAY_BACK: Final = (State.PENDING, State.CANARY, State.ROLLING_BACK, State.ROLLED_BACK)
+_PATH: Final = (State.PENDING, State.SHADOWING, State.CANARY, State.VERIFYING, State.PROMOTED)
+_ROLLBACK_PATH: Final = (State.PENDING, State.CANARY, State.ROLLING_BACK, State.ROLLED_BACK)
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """How strong the evidence of one metric was over time, as a part of its bound: (microseconds since 1970, 0 to 1)."""
+    """The evidence of one metric over time: (microseconds since 1970 UTC, fraction of its bound)."""
 
     metric: str
     points: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """What the page shows of delivery. `realised_ppm` is the challenger's part of `realised_requests`, those of the last
-    hour that came since the step began."""
+class RolloutSection:
+    """The contents of the section.
+
+    `realised_ppm` is the challenger's share of `realised_requests`: those of the last hour since the step began.
+    """
 
     progress: RolloutProgress | None
     realised_ppm: int | None
@@ -64,23 +66,23 @@ class Delivery:
     pushes: Totals
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain JSON."""
+        """Return the section as plain JSON."""
         return asdict(self)
 
 
-def read(store: Store, model: str, *, now_us: int) -> Delivery:
-    """Everything of `model` that this part of the page shows, at `now_us`."""
+def read(store: Store, model: str, *, now_us: int) -> RolloutSection:
+    """Read the section of `model` at `now_us`, microseconds since 1970 UTC."""
     now = progress(store, model, now_us)
     known = drills.of_model(store, model)
     standing = tuple(ready(known, kind, now_us) for kind in DrillKind)
     pushed = totals(listed(store, model))
     if now is None:
-        return Delivery(None, None, 0, (), (), (), standing, pushed)
+        return RolloutSection(None, None, 0, (), (), (), standing, pushed)
     story = explain(store, now.rollout_id)
     with store.ledger.read() as connection:
         waiting = hooks.open_questions(connection, model)
     ppm, requests = _realised(store, model, now, now_us)
-    return Delivery(
+    return RolloutSection(
         progress=now,
         realised_ppm=ppm,
         realised_requests=requests,
@@ -93,23 +95,23 @@ def read(store: Store, model: str, *, now_us: int) -> Delivery:
 
 
 def states_of(now: RolloutProgress) -> tuple[tuple[str, str], ...]:
-    """The states of the machine on this rollout's way, each with "done", "now" or "ahead".
+    """Return the states on this rollout's path, each with "done", "now" or "ahead".
 
-    A paused canary stands at the canary. Who is taken back goes another way from there.
+    A paused canary is at the canary. A version that is rolled back has another path.
     """
     here = State.CANARY if now.state is State.PAUSED else now.state
-    way: tuple[State, ...] = _WAY_BACK if here in _WAY_BACK[2:] else _WAY
+    path: tuple[State, ...] = _ROLLBACK_PATH if here in _ROLLBACK_PATH[2:] else _PATH
     if not now.shadow_ppm and here is not State.SHADOWING:
-        way = tuple(each for each in way if each is not State.SHADOWING)
+        path = tuple(each for each in path if each is not State.SHADOWING)
     if now.champion is None:
-        way = tuple(each for each in way if each is not State.CANARY)
-    at = way.index(here) if here in way else 0
-    places = ("done" if number < at else "now" if number == at else "ahead" for number in range(len(way)))
-    return tuple((each.replace("_", " "), place) for each, place in zip(way, places, strict=True))
+        path = tuple(each for each in path if each is not State.CANARY)
+    at = path.index(here) if here in path else 0
+    places = ("done" if number < at else "now" if number == at else "ahead" for number in range(len(path)))
+    return tuple((each.replace("_", " "), place) for each, place in zip(path, places, strict=True))
 
 
 def metric_name(metric: str) -> str:
-    """What people call a metric; a slice is named behind it.
+    """Return the name of a metric on the page; a slice follows it.
 
     >>> metric_name("errors"), metric_name("errors[carrier=AA]")
     ('Errors', 'Errors, carrier=AA')
@@ -119,8 +121,8 @@ def metric_name(metric: str) -> str:
     return f"{known}, {of_slice.removesuffix(']')}" if of_slice else known
 
 
-def interval_words(metric: MetricProgress) -> str:
-    """How the challenger differs from the champion, with its interval; empty where nothing is known."""
+def interval_text(metric: MetricProgress) -> str:
+    """Return the difference of challenger and champion with its interval; empty if unknown."""
     if metric.estimate is None or metric.low is None or (metric.high is None and metric.low <= 0.0):
         return ""
     ends = f"at least {metric.low:.2g}" if metric.high is None else f"{metric.low:.2g} to {metric.high:.2g}"
@@ -128,30 +130,30 @@ def interval_words(metric: MetricProgress) -> str:
     return f"{of}{metric.difference} {metric.estimate:.2g} ({ends})"
 
 
-def mean_words(metric: MetricProgress, side: str) -> str:
-    """One side's figure of a metric, as a person reads it."""
+def mean_text(metric: MetricProgress, side: str) -> str:
+    """Return the mean of a metric on one side, as text."""
     mean = metric.challenger_mean if side == "challenger" else metric.champion_mean
     if mean is None:
         return "–"
     scored = metric.metric.startswith((metrics.QUALITY, metrics.SHADOW_QUALITY, metrics.SHADOW_SCORE))
-    return words.number(mean) if scored else words.percent(mean, 2)
+    return web_formatting.number(mean) if scored else web_formatting.percent(mean, 2)
 
 
-def when_words(now: RolloutProgress) -> str:
-    """When this step may be decided, as a guess in words."""
+def decision_text(now: RolloutProgress) -> str:
+    """Return when this step is expected to be decided."""
     if now.paused:
-        return "paused by a person: evidence is counted, and nothing advances"
+        return "paused by an operator: evidence counts, the rollout does not advance"
     if now.decision_us is None:
-        return "nothing tells yet when it will be decided"
+        return "the time of the decision is unknown"
     if now.decision_us < _SECOND_US:
-        return "it is decided now"
+        return "is being decided now"
     return f"decision in about {formatting.span(now.decision_us / 1e6)}"
 
 
 def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tuple[int | None, int]:
     since_us = max(now.step_started_at_us, now_us - HOUR_US)
     counted = {Arm.CHALLENGER: 0, Arm.CHAMPION: 0}
-    # Usage is counted by the minute: the one in which the step began belongs to the step before as well.
+    # Usage is counted by the minute; the minute in which the step began contains requests of the step before.
     for row in usage.since(store, model, since_us - since_us % MINUTE_US + MINUTE_US):
         if row.arm in counted:
             counted[Arm(row.arm)] += row.requests

@@ -1,4 +1,4 @@
-"""The page's process: one socket, bounded, apart from the control loop so that neither can stop the other."""
+"""The page's process: one socket with bounds, separate from the control loop so that neither stops the other."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from holdfast.store import Store
 from holdfast.web.app import build_app
 
 CONNECTIONS: Final = 64
-"""Most requests and idle connections at once; the next is told 503."""
+"""The most concurrent requests and idle connections; the next gets status 503."""
 HEADER_BYTES: Final = 16 * 1024
 IDLE_SECONDS: Final = 5
 
 
 def serve_page(store: Store, model: str, settings: Settings, *, started: Callable[[str], None]) -> None:
-    """Show the page of `model` until SIGTERM or SIGINT.
+    """Serve the page of `model` until SIGTERM or SIGINT.
 
-    `started` is told the URL once the socket listens. Raises `InputError` HF507 when the address cannot be listened on.
+    Parameters
+    ----------
+    store, model
+        The store to read, and the model to show.
+    settings
+        The address and port of the page.
+    started
+        Called with the URL once the socket listens.
+
+    Raises `InputError` HF507 if the address cannot be listened on.
     """
     with _bind(settings) as bound:
         port = bound.getsockname()[1]

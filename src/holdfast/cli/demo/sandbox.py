@@ -67,7 +67,7 @@ class Sandbox:
     def build(cls, directory: Path, first: date, last: date) -> Sandbox:
         """Create a project in `directory`, with the deliveries of flights from `first` to `last`.
 
-        Removes an earlier demonstration. Raises `InputError` HF201 if the directory contains anything else.
+        Removes an earlier demonstration. Raises `InputError` HF101 if the directory contains anything else.
         """
         if directory.exists() and any(directory.iterdir()):
             if not (directory / MARK).exists():

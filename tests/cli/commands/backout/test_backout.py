@@ -61,7 +61,7 @@ def test_a_plan_is_shown_and_then_done(shell: Shell) -> None:
     plan = shell.json("backout", "rows", "second")
     with pytest.raises(InputError, match=r"HF101.*--reason"):
         shell("backout", "rows", "second", "--apply")
-    with pytest.raises(InputError, match=r"HF101.*--rebuild needs --apply"):
+    with pytest.raises(InputError, match=r"HF101.*--rebuild requires --apply"):
         shell("backout", "rows", "second", "--rebuild")
     done = shell.json("backout", "rows", "second", "--apply", "--reason", "the scales were wrong")
     assert (done["state"], done["reason"]) == ("backed_out", "the scales were wrong")

@@ -48,4 +48,4 @@ def test_the_table_of_feeds_is_read_in_eighty_columns(
     with pytest.raises(SystemExit):
         app.main()
     assert "size=99" in capsys.readouterr().out, "the value that was refused, beside its reason"
-    assert "violations departures: 1 error; holdfast feeds departures tells them" in told
+    assert "violations departures: 1 error; next: holdfast feeds departures" in told

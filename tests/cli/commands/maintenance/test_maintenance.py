@@ -144,7 +144,7 @@ def test_backup_and_restore_as_processes(shell: Shell, tmp_path: Path) -> None:
     assert shell.rows() == rows
     shutil.rmtree(shell.root)
     back = _process(shell.directory, "restore", str(kept))
-    assert (back.returncode, "is back" in back.stdout) == (0, True), back.stderr
+    assert (back.returncode, "is restored" in back.stdout) == (0, True), back.stderr
     assert shell.rows() == rows
 
 

@@ -56,7 +56,7 @@ def test_what_came_back_is_accepted_together_and_never_backed_out_for_it(run: Ru
         path.unlink()
     run("repair-ledger")
     told = run("feeds")
-    assert "3 loads; what was found wrong with them is not known" in told
+    assert "3 loads; their violations are unknown" in told
     assert "holdfast accept rows --all --reason WHY" in told
     assert "backout" not in told
     run("backout", "rows", "d1", "--reason", "the van was stolen", "--apply")

@@ -83,7 +83,7 @@ def test_a_rollout_is_shown_held_and_let_go_on(story, shell):
     assert (errors["metric"], errors["needed"], errors["difference"]) == ("errors", 20, "odds ratio")
     words = shell("rollout", "status")
     assert "share 10 %; steps 10 %, 50 %, 100 %" in words
-    assert "harm shown, if it goes on so, in unknown" in words
+    assert "at this rate harm is shown in unknown" in words
     assert "challenger against champion, 95 %" in words
     assert "paused" in shell("rollout", "pause", "--reason", "lunch")
     assert "held by" in shell("rollout", "status")
@@ -118,7 +118,7 @@ def test_a_policy_without_traffic_says_what_is_unknown(story, shell):
 def test_a_policy_before_any_rollout_is_shown_alone(tmp_path):
     (tmp_path / "model.py").write_text(DECLARED)
     words = Shell(tmp_path)("policy")
-    assert "no rollout has had a policy yet" in words
+    assert "there is no earlier rollout" in words
     assert "at most 10.00% declared" in words
     assert "labels_per_step" in words
     assert Shell(tmp_path).json("policy")["policy"]["steps"] == "[10.0, 50.0, 100.0]"

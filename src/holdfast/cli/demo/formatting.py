@@ -8,16 +8,16 @@ from typing import Final
 
 from holdfast.qualify import GateResult
 from holdfast.tables.backout import (
-    CancelRollout,
-    RecomputeOnline,
-    KeepLastResort,
-    ListPredictions,
-    ListFeedback,
     BackoutPlan,
-    Retrain,
+    CancelRollout,
+    FailOver,
+    KeepLastResort,
+    ListFeedback,
+    ListPredictions,
+    RecomputeOnline,
     RemoveRows,
     ReplaceFallbacks,
-    FailOver,
+    Retrain,
     Step,
     SuspectLoad,
     TaintSnapshots,

@@ -68,7 +68,9 @@ def start(run: Run, version: VersionName = None) -> None:
             f"[green]ok[/] rollout {number} of {version} has started; "
             "`holdfast up` or `holdfast control` advances it"
         )
-        change = print_change(run.out, store, model, Canary.from_json(before[0].policy_json)) if before else None
+        change = (
+            print_change(run.out, store, model, Canary.from_json(before[0].policy_json)) if before else None
+        )
     run.out.result(
         {
             "rollout": number,
@@ -130,8 +132,12 @@ def _show(out: Output, store: Store, model: str) -> None:
         )
         out.result({"progress": None})
         return
-    out.print(f"rollout {found.rollout_id} of [bold]{found.challenger}[/] against {found.champion or 'nothing'}")
-    out.print(f"{found.state} {ago(found.step_started_at_us, now).removesuffix(' ago')}: {escape(found.reason)}")
+    out.print(
+        f"rollout {found.rollout_id} of [bold]{found.challenger}[/] against {found.champion or 'nothing'}"
+    )
+    out.print(
+        f"{found.state} {ago(found.step_started_at_us, now).removesuffix(' ago')}: {escape(found.reason)}"
+    )
     if found.bake_until_us is not None:
         out.print(f"baking for {_span(found.bake_until_us - now)} more")
     else:

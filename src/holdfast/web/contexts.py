@@ -231,7 +231,7 @@ def _label_tile(status: Status) -> Tile:
     detail = (
         f"{web_formatting.count(labels.taken)} labels, {waiting}{refused}" if labels.taken else "none yet"
     )
-    return Tile("Predictions with a label", web_formatting.percent(share, 0), detail)
+    return Tile("Labelled predictions", web_formatting.percent(share, 0), detail)
 
 
 def _drawn(drawings: Drawings, wide: Spec | None, narrow: Spec | None) -> Chart | None:

@@ -98,7 +98,7 @@ def test_the_corrected_batch_is_loaded_under_the_same_id_and_built_again(shell: 
     done = shell.json("backout", "rows", "first", "--apply", "--reason", "half of it was late", "--rebuild")
     rebuilt = done["rebuilt"]
     assert rebuilt["state"] in ("qualified", "registered", "refused")
-    assert (rebuilt["rollout"] is not None) == (rebuilt["state"] == "qualified")
+    assert (rebuilt["rollout_id"] is not None) == (rebuilt["state"] == "qualified")
     above = shell.json("lineage", rebuilt["version"], "--upstream")
     assert [node["name"] for node in above["nodes"] if node["kind"] == "batch"] == ["rows/second@1"]
 

@@ -130,7 +130,7 @@ def test_a_contract_is_suggested_from_data_and_compared_with_the_declared_one(
     found = json.loads(run("contract", "suggest", "grams.csv", "--feed", "rows", "--json").stdout)
     assert 'Number("weight_kg", unit="g", low=0, high=100)' in found["python"]
     assert "unit changed" in [change["what"] for change in found["difference"]["changes"]]
-    assert "HF201" in run("contract", "suggest", expect=2).stderr
+    assert "HF101" in run("contract", "suggest", expect=2).stderr
 
 
 def test_a_suggestion_from_rows_keeps_the_zone_that_the_feed_declares(run: Run, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_what_came_back_is_accepted_together_and_never_backed_out_for_it(run: Ru
     assert "holdfast accept rows --all --reason WHY" in told
     assert "backout" not in told
     run("backout", "rows", "d1", "--reason", "the van was stolen", "--apply")
-    assert "2 loads; what was found wrong" in run("feeds")
+    assert "2 loads; their violations" in run("feeds")
     assert "one batch, or --all" in run("accept", "rows", "d2", "--all", "--reason", "x", expect=2)
     assert "one batch, or --all" in run("accept", "rows", "--reason", "x", expect=2)
     assert "accepted 2 loads of rows" in run("accept", "rows", "--all", "--reason", "I looked at them")

@@ -72,6 +72,6 @@ def _print(out: Output, event: Mapping[str, Any], *, as_lines: bool) -> None:
         return
     by = "" if event["actor"] == event_log.SYSTEM else f" by {event['actor']}"
     out.print(
-        f"{event['event']} [dim]{moment(event['at_us'])}[/] [bold]{event['kind']}[/] {escape(event['subject'] + by)}: "
+        f"{event['event_id']} [dim]{moment(event['at_us'])}[/] [bold]{event['kind']}[/] {escape(event['subject'] + by)}: "
         f"{escape(event['explanation'])}"
     )

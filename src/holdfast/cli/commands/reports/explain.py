@@ -85,13 +85,13 @@ def _metric(metric: dict[str, Any]) -> str:
 def _traffic(plan: dict[str, Any]) -> str:
     """Return a traffic plan in one line.
 
-    >>> _traffic({"plan": 3, "champion": "v1", "challenger": "v2", "share_ppm": 50_000, "shadow": None, "shadow_ppm": 0})
+    >>> _traffic({"plan_id": 3, "champion": "v1", "challenger": "v2", "share_ppm": 50_000, "shadow": None, "shadow_ppm": 0})
     'plan 3, v1 answers, v2 gets 5 %'
     """
-    text = f"plan {plan['plan']}, {plan['champion']} answers"
+    text = f"plan {plan['plan_id']}, {plan['champion']} answers"
     if plan["challenger"] and plan["share_ppm"] == EVERYTHING_PPM:
         text = (
-            f"plan {plan['plan']}, {plan['challenger']} answers everything, {plan['champion']} what it cannot"
+            f"plan {plan['plan_id']}, {plan['challenger']} answers everything, {plan['champion']} what it cannot"
         )
     elif plan["challenger"]:
         text += f", {plan['challenger']} gets {share(plan['share_ppm'])}"

@@ -44,7 +44,7 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
             if plan["challenger"]
             else ""
         )
-        out.print(f"champion [bold]{plan['champion']}[/]{share} (plan {plan['plan']})")
+        out.print(f"champion [bold]{plan['champion']}[/]{share} (plan {plan['plan_id']})")
     for version in document["versions"]:
         if version["taint"] and version["place"] == "champion":
             out.print(

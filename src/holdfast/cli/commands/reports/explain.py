@@ -90,9 +90,7 @@ def _traffic(plan: dict[str, Any]) -> str:
     """
     text = f"plan {plan['plan_id']}, {plan['champion']} answers"
     if plan["challenger"] and plan["share_ppm"] == EVERYTHING_PPM:
-        text = (
-            f"plan {plan['plan_id']}, {plan['challenger']} answers everything, {plan['champion']} what it cannot"
-        )
+        text = f"plan {plan['plan_id']}, {plan['challenger']} answers everything, {plan['champion']} what it cannot"
     elif plan["challenger"]:
         text += f", {plan['challenger']} gets {share(plan['share_ppm'])}"
     if plan["shadow"]:

@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
-Each error says four things: a stable code, what happened, what state is left, and the next command. The classes say
-*what kind* of trouble it is, so that an edge (command line, HTTP) can map it with one table; the code says *which*.
+Each error has four parts: a stable code, what failed, what state is left, and the next command. The class is the *kind* of
+error, so that an edge (command line, HTTP) can map it with one table; the code is *which*.
 Nothing here knows about HTTP or exit codes.
 """
 
@@ -108,7 +108,7 @@ class HoldfastError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        """The whole message on one line.
+        """Return the complete message on one line.
 
         >>> str(InputError("HF201", "jan.csv does not exist", state="nothing was written"))
         'HF201: jan.csv does not exist; nothing was written'
@@ -121,11 +121,11 @@ class HoldfastError(Exception):
         return "; ".join(parts)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """So that an error crosses from one process to another whole."""
+        """Pickle the parts, so that an error crosses from one process to another."""
         return _remade, (type(self), self.code, self.what, self.state, self.next_command)
 
     def as_dict(self) -> dict[str, str]:
-        """The error as the four fields of every JSON surface."""
+        """Return the error as the four fields of every JSON surface."""
         return {"code": self.code, "what": self.what, "state": self.state, "next_command": self.next_command}
 
 
@@ -134,24 +134,24 @@ def _remade(kind: type[HoldfastError], code: str, what: str, state: str, next_co
 
 
 class InputError(HoldfastError):
-    """What was given is wrong: a declaration, a file, a request."""
+    """The input is wrong: a declaration, a file, a request."""
 
 
 class ConflictError(HoldfastError):
-    """What was asked contradicts what is already there."""
+    """The operation contradicts what exists."""
 
 
 class NotFoundError(HoldfastError):
-    """What was asked for does not exist."""
+    """The named thing does not exist."""
 
 
 class RefusedError(HoldfastError):
-    """A rule of the system forbids it."""
+    """A rule of the system forbids the operation."""
 
 
 class IntegrityError(HoldfastError):
-    """Something stored is not what it was when it was acknowledged."""
+    """Stored data differs from what was acknowledged."""
 
 
 class UnavailableError(HoldfastError):
-    """It cannot be done now; the same call may succeed later."""
+    """The operation is not possible now; the same call may succeed later."""

@@ -1,4 +1,4 @@
-"""Figures as people read them: counts, shares, lengths of time and moments, the same in every reason, command and page."""
+"""Format counts, shares, durations and timestamps, the same in every message, command and page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun.
+    """Return a number with its noun.
 
     >>> counted(1, "feed"), counted(12_000, "label")
     ('1 feed', '12,000 labels')
@@ -20,7 +20,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def share(share_ppm: int) -> str:
-    """Parts per million as percent, without needless digits.
+    """Return parts per million as percent, without trailing zeros.
 
     >>> share(50_000), share(1_000_000), share(2_500)
     ('5 %', '100 %', '0.25 %')
@@ -29,7 +29,7 @@ def share(share_ppm: int) -> str:
 
 
 def hours(us: float) -> str:
-    """A length of time in microseconds as hours, to a tenth; as minutes or seconds where it is shorter than one.
+    """Return a measured duration in hours to a tenth; in minutes or seconds if it is shorter. `us` is in microseconds.
 
     >>> hours(5_400_000_000), hours(180_000_000), hours(0)
     ('1.5 h', '3.0 min', '0.0 s')
@@ -39,8 +39,7 @@ def hours(us: float) -> str:
 
 
 def set_hours(us: float) -> str:
-    """A length of time in microseconds that somebody set, as hours and without needless digits; as minutes or seconds where
-    it is shorter than one.
+    """Return a configured duration in hours, without trailing zeros; in minutes or seconds if it is shorter.
 
     >>> set_hours(86_400_000_000), set_hours(1_800_000_000), set_hours(45_000_000)
     ('24 h', '30 min', '45 s')
@@ -55,7 +54,7 @@ def _unit_of(us: float) -> tuple[int, str]:
 
 
 def span(seconds: float) -> str:
-    """A length of time in its largest unit that fits.
+    """Return a duration in its largest unit that fits.
 
     >>> [span(seconds) for seconds in (0.4, 59, 150, 7200, 200_000)]
     ['0 s', '59 s', '2 min', '2 h', '2 d']
@@ -67,7 +66,7 @@ def span(seconds: float) -> str:
 
 
 def ago(at_us: int | None, now_us: int) -> str:
-    """How long ago a moment was, to one unit.
+    """Return how long ago a timestamp was, in one unit.
 
     >>> ago(0, 42_000_000), ago(0, 7_200_000_000), ago(None, 0)
     ('42 s ago', '2 h ago', 'never')
@@ -75,10 +74,10 @@ def ago(at_us: int | None, now_us: int) -> str:
     return "never" if at_us is None else f"{span((now_us - at_us) / 1e6)} ago"
 
 
-def moment(at_us: int | None) -> str:
-    """A moment in UTC to the second; a dash where there is none.
+def timestamp(at_us: int | None) -> str:
+    """Return a timestamp in UTC to the second; a dash for None.
 
-    >>> moment(1_357_000_000_000_000)
+    >>> timestamp(1_357_000_000_000_000)
     '2013-01-01 00:26:40Z'
     """
     return "-" if at_us is None else f"{_EPOCH + timedelta(microseconds=at_us):%Y-%m-%d %H:%M:%SZ}"

@@ -27,14 +27,14 @@ HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 86_400_000_000
 
 Progress = Callable[[int, int], None]
-"""Told how much of long work is done, of how much."""
+"""Called with how much of long work is done, and of how much."""
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|h|d)\Z")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Verdict(StrEnum):
-    """The four answers of every judgement. No data is `INCONCLUSIVE`, never `PASS`."""
+    """The four results of every evaluation. No data is `INCONCLUSIVE`, never `PASS`."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
     FAIL = "fail"
@@ -43,10 +43,10 @@ class Verdict(StrEnum):
 
 
 class Level(StrEnum):
-    """How bad it is that an expectation was not met; each level says what is done about it."""
+    """How severe a violation is, and what follows from it."""
 
-    WARNING = "warning"  # loaded, told
-    ERROR = "error"  # loaded, told; nothing trains on the feed until the batch is backed out or a person accepts it
+    WARNING = "warning"  # loaded and reported
+    ERROR = "error"  # loaded and reported; nothing trains on the feed until the batch is backed out or an operator accepts it
     CRITICAL = "critical"  # refused before anything of it is visible
 
 
@@ -55,7 +55,7 @@ class Violation:
     """An expectation that a delivery did not meet.
 
     `check` names the expectation ("volume", "gap", "schema", "shift"), `subject` the column, slice or rule that it is
-    about ("" for the whole delivery); `observed` and `bound` are in the unit that `explanation` says.
+    about ("" for the whole delivery); `observed` and `bound` are in the unit that `explanation` names.
     """
 
     check: str
@@ -67,7 +67,7 @@ class Violation:
 
 
 class Arm(StrEnum):
-    """Which side of a rollout answered a request."""
+    """The side of a rollout that served a request."""
 
     CHAMPION = "champion"
     CHALLENGER = "challenger"
@@ -87,13 +87,13 @@ class BatchId:
 
 @dataclass(frozen=True, slots=True)
 class TrafficPlan:
-    """Which versions of a model answer, and with which share. The server obeys the newest plan that it could verify.
+    """Which versions of a model serve, and with which share. A server follows the newest plan that it could verify.
 
     `share_ppm` is the challenger's share of the units in parts per million, 0 to 1,000,000. `plan` grows with every change,
-    and a server never goes back to a smaller one. `previous` is what a roll-back of a finished promotion returns to;
-    `fallback` (the heuristic) answers when no model can. `shadow` is given copies of `shadow_ppm` of the requests, off
-    their path; nobody sees its answers. `configuration` and `binary` name what the servers should run with and as; None
-    leaves both as they are.
+    and a server never goes back to a smaller one. `previous` is what a rollback of a finished promotion returns to;
+    `fallback` (the heuristic) serves when no model can. `shadow` gets copies of `shadow_ppm` of the requests, off
+    their path; callers never see its predictions. `serving_config` and `runtime` name what the servers should run;
+    None leaves both unchanged.
     """
 
     model: str
@@ -111,7 +111,7 @@ class TrafficPlan:
 
     @property
     def intended(self) -> str:
-        """The version that new traffic is meant for: the challenger once it has everything.
+        """Return the version that new traffic goes to: the challenger once it has all of it.
 
         >>> TrafficPlan("m", 4, "v1", "v2", 1_000_000, None, None, 1).intended
         'v2'
@@ -121,13 +121,13 @@ class TrafficPlan:
         return self.champion
 
     def versions(self) -> tuple[str, ...]:
-        """Every version that must be warm under this plan, the champion first, each once."""
+        """Return every version that must be warm under this plan, the champion first, each once."""
         named = (self.champion, self.challenger, self.previous, self.fallback, self.shadow)
         return tuple(dict.fromkeys(version for version in named if version is not None))
 
 
 def canonical_json(value: object) -> str:
-    """`value` as JSON with sorted keys and no spaces, so that equal values have equal hashes.
+    """Return `value` as JSON with sorted keys and no spaces, so that equal values have equal hashes.
 
     >>> canonical_json({"b": 1, "a": [1.5, None]})
     '{"a":[1.5,null],"b":1}'
@@ -136,12 +136,12 @@ def canonical_json(value: object) -> str:
 
 
 def sha256_hex(data: bytes | str) -> str:
-    """SHA-256 of `data` (text as UTF-8) as 64 hexadecimal digits."""
+    """Return the SHA-256 of `data` (text as UTF-8) as 64 hexadecimal digits."""
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
 def check_name(name: str, what: str) -> str:
-    """`name` if it may name a `what`, else `InputError` HF109.
+    """Return `name` if it may name a `what`. Raises `InputError` HF109 otherwise.
 
     >>> check_name("flight-delay", "model")
     'flight-delay'
@@ -155,7 +155,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def duration(text: str | timedelta, of: str = "") -> timedelta:
-    """A span of time from a number with a unit: ms, s, min, h or d. `of` is what it was given as, for the error.
+    """Return the duration of a number with a unit: ms, s, min, h or d. `of` names the parameter in the error.
 
     >>> duration("90min")
     datetime.timedelta(seconds=5400)
@@ -174,8 +174,8 @@ def duration(text: str | timedelta, of: str = "") -> timedelta:
         raise InputError("HF109", f"{given[:60]} is a longer duration than can be counted") from error
 
 
-def utc(moment: datetime) -> datetime:
-    """`moment` in UTC; `InputError` when it has no time zone, because guessing one is how R23 happened."""
-    if moment.tzinfo is None:
-        raise InputError("HF109", f"{moment!r} has no time zone")
-    return moment.astimezone(UTC)
+def utc(timestamp: datetime) -> datetime:
+    """Return `timestamp` in UTC. Raises `InputError` HF109 if it has no time zone: guessing one is how R23 happened."""
+    if timestamp.tzinfo is None:
+        raise InputError("HF109", f"{timestamp!r} has no time zone")
+    return timestamp.astimezone(UTC)

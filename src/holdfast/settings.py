@@ -24,18 +24,18 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "HOLDFAST_NAMES",
         "",
-        "Names, besides localhost and addresses, by which clients may call the inference server; commas between.",
+        "Host names by which clients may call the inference server, separated by commas; localhost and addresses are allowed.",
     ),
     ("HOLDFAST_PAGE_PORT", "8081", "Port of the page; 0 takes a free one."),
     (
         "HOLDFAST_SOURCE_BYTES",
         "8589934592",
-        "The largest delivery that is loaded, in bytes when it is unpacked; a batch is held in memory.",
+        "The largest delivery that is loaded, in bytes after decompression; a batch is held in memory.",
     ),
     (
         "HOLDFAST_SOURCE_SECONDS",
         "300",
-        "How long a directory, an object store or a database that holds a delivery is waited for.",
+        "Time limit for reading a delivery from a directory, an object store or a database, in seconds.",
     ),
     (
         "HOLDFAST_EXECUTOR",
@@ -50,27 +50,27 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "HOLDFAST_ABORT_TOKEN",
         "",
-        "Secret with which servers take `holdfast rollback --server`, or ${file:/path} of it; empty takes none.",
+        "Secret that servers require for `holdfast rollback --server`, or ${file:/path} of it; empty disables it.",
     ),
     (
         "HOLDFAST_OPENLINEAGE_URL",
         "",
-        "URL of an OpenLineage catalogue that the control loop tells what happened; empty tells nobody.",
+        "URL of an OpenLineage catalog that the control loop exports events to; empty disables it.",
     ),
     (
         "HOLDFAST_CDEVENTS_URL",
         "",
-        "URL of a sink of CDEvents (CloudEvents in JSON) that the control loop tells of rollouts; empty tells nobody.",
+        "URL of a receiver of CDEvents (CloudEvents in JSON) that the control loop exports rollouts to; empty disables it.",
     ),
     (
         "HOLDFAST_CDEVENTS_ENVIRONMENT",
         "production",
-        "What CDEvents call the environment that is delivered to.",
+        "The id of the environment in CDEvents.",
     ),
     (
         "HOLDFAST_BUILD",
         "",
-        "Your own name for what runs here, such as that of an image: a fact of the binary, besides its releases.",
+        "Your own name for what runs here, such as that of an image; part of the runtime.",
     ),
     ("HOLDFAST_LOG_FORMAT", "text", "Format of a server's log on standard error: text or json."),
     ("HOLDFAST_LOG_LEVEL", "info", "Lowest level of that log: debug, info, warning or error."),
@@ -89,7 +89,7 @@ _VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment decides. Everything else is declared in the project's model file."""
+    """The settings of the environment. Everything else is declared in the project's model file."""
 
     root: Path
     ledger_url: str
@@ -111,7 +111,7 @@ class Settings:
 
     @classmethod
     def read(cls, project: Path, environment: Mapping[str, str] | None = None) -> Settings:
-        """Settings for the project in directory `project`; `InputError` HF103 on a value that cannot be used."""
+        """Return the settings of a project directory. Raises `InputError` HF103 for a value that cannot be used."""
         given = os.environ if environment is None else environment
         values = {name: given.get(name, default) for name, default, _ in SETTINGS}
         root = (project / values["HOLDFAST_ROOT"]).resolve()
@@ -138,15 +138,15 @@ class Settings:
 
     @property
     def token(self) -> str:
-        """The secret that `abort_token` is, or refers to; `InputError` HF103 when what it refers to is not there."""
+        """Return the secret of `abort_token`, or of the file that it names. Raises `InputError` HF103 if that is absent."""
         return resolve(self.abort_token) if self.abort_token.startswith("${") else self.abort_token
 
 
 def resolve(reference: str, environment: Mapping[str, str] | None = None) -> str:
-    """What `reference` stands for: "${env:NAME}" or a bare NAME a variable, "${file:/path}" the content of a file without
-    the white space around it, and anything else itself.
+    """Return what `reference` stands for.
 
-    Raises `InputError` HF103 when the variable or file is not there, or empty.
+    "${env:NAME}" or a bare NAME is a variable, "${file:/path}" the content of a file without the white space around
+    it, and anything else itself. Raises `InputError` HF103 if the variable or file is absent or empty.
 
     >>> resolve("${env:WAREHOUSE_URL}", {"WAREHOUSE_URL": "postgresql://db/dw"})
     'postgresql://db/dw'
@@ -167,7 +167,7 @@ def resolve(reference: str, environment: Mapping[str, str] | None = None) -> str
         value = (os.environ if environment is None else environment).get(name, "")
         where = f"the variable {name}"
     if not value:
-        raise InputError("HF103", f"{where} is not set, and a source is read from where it says")
+        raise InputError("HF103", f"{where} is not set or empty")
     return value
 
 

@@ -31,7 +31,7 @@ from zoneinfo import ZoneInfo
 from holdfast.contract import Timestamp
 from holdfast.feeds.expectations import Volume
 from holdfast.feeds.measurements import DAY_US, DeliveryFacts
-from holdfast.formatting import moment
+from holdfast.formatting import timestamp
 from holdfast.records import Level, Violation
 
 if TYPE_CHECKING:
@@ -209,8 +209,8 @@ def _missing(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Vio
     lacking = -(-apart // every) - 1 if apart > every else 0
     if found := feed.expects.missing_batches.reached(lacking, 1):
         words = (
-            f"about {lacking} batches are missing: the events before end at {moment(before_us)} and this batch begins at "
-            f"{moment(low_us)}, and one is expected every {_span(every)}"
+            f"about {lacking} batches are missing: the events before end at {timestamp(before_us)} and this batch begins at "
+            f"{timestamp(low_us)}, and one is expected every {_span(every)}"
         )
         yield Violation("missing", "", found[0], words, lacking, found[1])
 
@@ -226,14 +226,14 @@ def _gaps(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
         gap = next(each for each in facts.gaps if each.entity == entity and each.counted_us == counted_us)
         subject = entity if complete.by is None else f"{complete.by}={entity}"
         words = (
-            f"no event{_of(subject)} from {moment(gap.from_us)} to {moment(gap.to_us)}, {_span(counted_us)} that count; "
+            f"no event{_of(subject)} from {timestamp(gap.from_us)} to {timestamp(gap.to_us)}, {_span(counted_us)} that count; "
             f"at most {_span(complete.max_gap_us)} is expected"
         )
         yield Violation("gap", subject, complete.level, words, counted_us / 1e6, complete.max_gap_us / 1e6)
     if complete.daily and (found := complete.other_days.reached(facts.rows_elsewhere, facts.rows_loaded)):
         words = (
             f"{facts.rows_elsewhere:,} of {facts.rows_loaded:,} rows are not of the day that begins at "
-            f"{moment(facts.day_us or 0)}, as if another time zone or another day had got in"
+            f"{timestamp(facts.day_us or 0)}, as if another time zone or another day had got in"
         )
         yield Violation("day", feed.contract.event_time, found[0], words, facts.rows_elsewhere, found[1])
 
@@ -298,13 +298,13 @@ def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]
         due_us = newest_us + label.delay_span // timedelta(microseconds=1)
         if due_us > now_us:
             words = (
-                f"{label.name} is there for an event of {moment(newest_us)}, is known {_span(due_us - newest_us)} after its "
-                f"event, and it is {moment(now_us)}: it was foretold, or it leaked"
+                f"{label.name} is there for an event of {timestamp(newest_us)}, is known {_span(due_us - newest_us)} after its "
+                f"event, and it is {timestamp(now_us)}: it was foretold, or it leaked"
             )
             yield Violation("early", label.name, Level.CRITICAL, words, (due_us - now_us) / 1e6, 0.0)
     ahead_us, high_us = feed.expects.max_future_us, facts.event_time_max_us
     if ahead_us is not None and high_us is not None and high_us > now_us + ahead_us:
-        words = f"the newest event is of {moment(high_us)}, {_span(high_us - now_us)} after the load at {moment(now_us)}"
+        words = f"the newest event is of {timestamp(high_us)}, {_span(high_us - now_us)} after the load at {timestamp(now_us)}"
         yield Violation(
             "early", feed.contract.event_time, Level.ERROR, words, (high_us - now_us) / 1e6, ahead_us / 1e6
         )

@@ -15,8 +15,7 @@ from typing import Any, Final, TypeAlias, assert_never, get_args
 
 import msgspec
 
-from holdfast.formatting import counted
-from holdfast.formatting import moment as timestamp
+from holdfast.formatting import counted, timestamp
 from holdfast.records import canonical_json
 
 

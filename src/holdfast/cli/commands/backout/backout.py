@@ -16,7 +16,7 @@ from holdfast.cli.project import now_us
 from holdfast.control.backout import backout as backing
 from holdfast.control.backout import retrain as rebuilding
 from holdfast.errors import InputError
-from holdfast.formatting import counted, moment
+from holdfast.formatting import counted, timestamp
 from holdfast.records import BatchId, canonical_json
 from holdfast.store.backout import backouts
 from holdfast.store.catalog import lineage as lines
@@ -104,7 +104,7 @@ def backout(
 
 def _print_done(out: Output, done: backing.BackedOut) -> None:
     named = f"[bold]{escape(done.plan.feed)}/{escape(done.plan.batch)}[/]"
-    by = f"by {escape(done.actor)} at {moment(done.requested_at_us)}: {escape(done.reason)}"
+    by = f"by {escape(done.actor)} at {timestamp(done.requested_at_us)}: {escape(done.reason)}"
     match done.state:
         case "backed_out":
             out.print(f"[green]ok[/] {named} is backed out")
@@ -125,7 +125,7 @@ def _print_plan(out: Output, plan: BackoutPlan, cost_per_prediction: float | Non
     if found.predictions_at_most:
         impact += f", and at most {counted(found.predictions_at_most, 'prediction')} of clean versions"
     if found.first_us is not None:
-        impact += f", from {moment(found.first_us)} to {moment(found.last_us)}"
+        impact += f", from {timestamp(found.first_us)} to {timestamp(found.last_us)}"
     if found.cost is not None:
         impact += f"; cost {found.cost:,.2f}"
     out.print(impact)

@@ -14,7 +14,7 @@ from holdfast.cli.app import app
 from holdfast.cli.options import Limit, Run, with_project
 from holdfast.cli.output import Output
 from holdfast.control.training import snapshots
-from holdfast.formatting import counted, moment
+from holdfast.formatting import counted, timestamp
 from holdfast.store.catalog import delta, name_lookup, recent
 from holdfast.tables import Snapshot
 from holdfast.tables.apply_selection import SliceCount
@@ -73,7 +73,13 @@ def list_(run: Run, limit: Limit = 20) -> None:
         "Snapshots",
         ["snapshot", "created", "tables", "rows", ""],
         [
-            (row.snapshot, moment(row.created_at_us), row.tables, row.rows, "tainted" if row.tainted else "")
+            (
+                row.snapshot,
+                timestamp(row.created_at_us),
+                row.tables,
+                row.rows,
+                "tainted" if row.tainted else "",
+            )
             for row in found.rows
         ],
     )
@@ -170,7 +176,7 @@ def export(
 
 def _print_snapshot(out: Output, snapshot: Snapshot) -> None:
     out.print(
-        f"snapshot [bold]{snapshot.snapshot}[/] of table version {snapshot.table_version}, {moment(snapshot.created_at_us)}"
+        f"snapshot [bold]{snapshot.snapshot}[/] of table version {snapshot.table_version}, {timestamp(snapshot.created_at_us)}"
     )
     out.table(
         "Tables",

@@ -16,7 +16,7 @@ from holdfast.cli.output import Output
 from holdfast.cli.project import Project, now_us
 from holdfast.control.drills import runner as drilling
 from holdfast.errors import InputError
-from holdfast.formatting import moment
+from holdfast.formatting import timestamp
 from holdfast.records import Verdict, duration
 from holdfast.rollout.model.drills import DEEDS, LASTS, Drill, DrillKind, kind_of
 
@@ -83,7 +83,7 @@ def _list(out: Output, loaded: Project) -> None:
     for each in standings:
         colour = "green" if each.ready else "yellow"
         out.print(f"[bold]{each.kind}[/]: {DEEDS[each.kind]}")
-        until = f" until {moment(each.until_us)}" if each.ready else ""
+        until = f" until {timestamp(each.until_us)}" if each.ready else ""
         out.print(f"  [{colour}]{escape(each.explanation)}[/]{until}")
     out.result(
         {
@@ -105,7 +105,7 @@ def _print(out: Output, found: Drill) -> None:
     colour = _COLOURS[found.verdict]
     out.print(f"[{colour}]{found.verdict:<12}[/] [bold]{found.kind}[/]: {escape(found.explanation)}")
     if found.verdict is Verdict.PASS:
-        out.print(f"             {found.kind} ready until {moment(found.expires_at_us)}")
+        out.print(f"             {found.kind} ready until {timestamp(found.expires_at_us)}")
 
 
 def _plain(found: Drill) -> dict[str, object]:

@@ -23,7 +23,7 @@ from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.control.ingest import contract_changes as changing
 from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import Feed
-from holdfast.formatting import counted, moment
+from holdfast.formatting import counted, timestamp
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import batches, name_lookup
@@ -121,7 +121,7 @@ def history(
             kind = str(
                 compare(Contract.from_json(one.contract_json), Contract.from_json(other.contract_json)).kind
             )
-        since = moment(other.first_used_at_us if other else None)
+        since = timestamp(other.first_used_at_us if other else None)
         lines.append((use.feed, use.contract_hash[:12], since, use.batches, use.rows_loaded, kind))
     heads = ("feed", "contract", "first used", "batches", "rows", "change")
     out.table("Contracts", heads, lines)

@@ -19,7 +19,7 @@ from holdfast.control.ingest import feed_status as standing
 from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import batch_id
 from holdfast.feeds.state_machine import State
-from holdfast.formatting import counted, moment
+from holdfast.formatting import counted, timestamp
 from holdfast.records import BatchId, Level
 from holdfast.store import Store
 from holdfast.store.catalog import recent
@@ -78,7 +78,8 @@ def feeds(
             run.out.print(f"[yellow]violations[/] {each.feed}: {totals}; next: holdfast feeds {each.feed}")
         if each.state not in (None, State.FLOWING):
             run.out.print(
-                f"[{_COLOURS[each.state]}]{each.state}[/] {each.feed} since {moment(each.changed_at_us)}: {escape(each.reason)}"
+                f"[{_COLOURS[each.state]}]{each.state}[/] {each.feed} since {timestamp(each.changed_at_us)}: "
+                f"{escape(each.reason)}"
             )
         if each.adopted:
             run.out.print(
@@ -301,4 +302,4 @@ def _hours(us: int) -> str:
 
 def _minute(us: int | None) -> str:
     """Return a timestamp to the minute, such as "2013-01-01 00:26Z"."""
-    return "-" if us is None else f"{moment(us)[:16]}Z"
+    return "-" if us is None else f"{timestamp(us)[:16]}Z"

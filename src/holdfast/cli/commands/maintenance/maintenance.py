@@ -19,7 +19,7 @@ from holdfast.control.maintenance import repair as repairing
 from holdfast.control.maintenance import vacuum as retention
 from holdfast.control.maintenance import verify as verifying
 from holdfast.errors import InputError
-from holdfast.formatting import counted, moment
+from holdfast.formatting import counted, timestamp
 from holdfast.records import duration
 from holdfast.settings import Settings
 
@@ -103,7 +103,7 @@ def backup(run: Run, directory: Backups) -> None:
     with run.out.progress("backing up") as step:
         done = backing.backup(store, directory, now_us=now_us(), progress=step)
     run.out.print(
-        f"[green]ok[/] backup [bold]{done.name}[/] shows {moment(done.at_us)}: {done.rows:,} rows, "
+        f"[green]ok[/] backup [bold]{done.name}[/] shows {timestamp(done.at_us)}: {done.rows:,} rows, "
         f"{counted(done.files, 'file')}, {done.bytes:,} bytes; {done.copied_bytes:,} bytes copied in {done.seconds:.1f} s"
     )
     run.out.result(done.as_dict())
@@ -135,7 +135,7 @@ def restore(
         )
     out.print(
         f"[green]ok[/] backup [bold]{done.name}[/] is restored to {escape(str(settings.root))}: {done.rows:,} rows, "
-        f"{counted(done.files, 'file')}, verified, in {done.seconds:.1f} s; later changes than {moment(done.at_us)} are not in "
+        f"{counted(done.files, 'file')}, verified, in {done.seconds:.1f} s; later changes than {timestamp(done.at_us)} are not in "
         "it, and heads of the event log that were stored later are unknown to it (holdfast audit --against)"
     )
     out.result(done.as_dict())

@@ -16,7 +16,7 @@ from holdfast.cli.app import command
 from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
 from holdfast.control.integrations import cdevents as exporting
-from holdfast.formatting import moment
+from holdfast.formatting import timestamp
 from holdfast.store import Store
 from holdfast.store.db import events as event_log
 
@@ -72,6 +72,6 @@ def _print(out: Output, event: Mapping[str, Any], *, as_lines: bool) -> None:
         return
     by = "" if event["actor"] == event_log.SYSTEM else f" by {event['actor']}"
     out.print(
-        f"{event['event_id']} [dim]{moment(event['at_us'])}[/] [bold]{event['kind']}[/] {escape(event['subject'] + by)}: "
+        f"{event['event_id']} [dim]{timestamp(event['at_us'])}[/] [bold]{event['kind']}[/] {escape(event['subject'] + by)}: "
         f"{escape(event['explanation'])}"
     )

@@ -12,7 +12,7 @@ from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
 from holdfast.control.reports.explain import Chapter, Story
 from holdfast.control.reports.explain import explain as told
-from holdfast.formatting import moment, share
+from holdfast.formatting import share, timestamp
 from holdfast.records import EVERYTHING_PPM, Verdict
 from holdfast.store.rollout import rollouts
 
@@ -64,7 +64,7 @@ def _print(out: Output, story: Story) -> None:
 def _print_chapter(out: Output, chapter: Chapter) -> None:
     by = "" if chapter.actor == "holdfast" else f" by {escape(chapter.actor)}"
     out.print(
-        f"[dim]{moment(chapter.at_us)}[/] [bold]{chapter.kind.replace('.', ' ').replace('_', ' ')}[/]{by}"
+        f"[dim]{timestamp(chapter.at_us)}[/] [bold]{chapter.kind.replace('.', ' ').replace('_', ' ')}[/]{by}"
     )
     out.print(f"  {escape(chapter.explanation)}")
     for metric in chapter.evidence:

@@ -12,7 +12,7 @@ from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import now_us
 from holdfast.control.reports.status import status as assemble_status
-from holdfast.formatting import ago, moment
+from holdfast.formatting import ago, timestamp
 
 _STALE_US = 30_000_000
 """The age in microseconds from which a probe is stale."""
@@ -87,7 +87,7 @@ def _print_drills(out: Output, drills: list[dict[str, Any]]) -> None:
     never = [each["kind"] for each in drills if not each["ready"] and "never" in each["explanation"]]
     for each in drills:
         if each["ready"]:
-            out.print(f"[green]{each['kind']} ready[/] until {moment(each['until_us'])}")
+            out.print(f"[green]{each['kind']} ready[/] until {timestamp(each['until_us'])}")
         elif each["kind"] not in never:
             out.print(
                 f"[yellow]not ready[/]: {escape(each['explanation'])}; next: holdfast drill {each['kind']}"
@@ -124,7 +124,7 @@ def _tables(out: Output, document: dict[str, Any]) -> None:
             first = row["explanation"].splitlines()[0]
             told = first if len(first) <= _EVENT_CHARACTERS else first[: _EVENT_CHARACTERS - 1] + "…"
             out.print(
-                f"  [dim]{moment(row['at_us'])}[/] {row['kind']} {escape(row['subject'])}: {escape(told)}"
+                f"  [dim]{timestamp(row['at_us'])}[/] {row['kind']} {escape(row['subject'])}: {escape(told)}"
             )
 
 

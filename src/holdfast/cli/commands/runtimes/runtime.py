@@ -26,7 +26,7 @@ from holdfast.cli.project import Project, now_us
 from holdfast.control.probing import convergence
 from holdfast.control.runtimes import runtime as pushing
 from holdfast.errors import NotFoundError, UnavailableError
-from holdfast.formatting import counted, moment
+from holdfast.formatting import counted, timestamp
 from holdfast.records import Verdict
 from holdfast.settings import Settings
 from holdfast.store.catalog import name_lookup
@@ -83,7 +83,7 @@ def list_(run: Run) -> None:
                 "yes" if each.runtime == wanted else "",
                 ", ".join(running.get(each.runtime, [])),
                 " ".join(each.command),
-                moment(each.registered_at_us),
+                timestamp(each.registered_at_us),
             )
             for each in known
         ],

@@ -135,8 +135,8 @@ def restore(
         )
     out.print(
         f"[green]ok[/] backup [bold]{done.name}[/] is restored to {escape(str(settings.root))}: {done.rows:,} rows, "
-        f"{counted(done.files, 'file')}, verified, in {done.seconds:.1f} s; later changes than {timestamp(done.at_us)} are not in "
-        "it, and heads of the event log that were stored later are unknown to it (holdfast audit --against)"
+        f"{counted(done.files, 'file')}, verified, in {done.seconds:.1f} s; later changes than {timestamp(done.at_us)} are not "
+        "in it, and heads of the event log that were stored later are unknown to it (holdfast audit --against)"
     )
     out.result(done.as_dict())
 

@@ -56,7 +56,7 @@ from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
 from holdfast.train import LightGBM
-from holdfast.train.artifact import VersionMetadata, seal
+from holdfast.train.artifact import VersionMetadata, pack_version
 
 MODEL = "bench"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -126,7 +126,7 @@ def build(root: Path) -> tuple[bytes, pl.DataFrame]:
         MODEL, "candidate", CONTRACT.to_json(), CONTRACT.hash, fitted.to_json(), fitted.hash, "[]", "bench", "lightgbm", {}, 1,
         {}, frame.height, 1,
     )  # fmt: skip
-    data = seal(compose(fitted, estimator), metadata)
+    data = pack_version(compose(fitted, estimator), metadata)
     store = Store.open(root)
     digest = blobs.put(store, data)
     now_us = time.time_ns() // 1000

@@ -30,7 +30,7 @@ from holdfast.store import Store
 from holdfast.store.db import schema
 from holdfast.store.files import blobs
 from holdfast.store.rollout import traffic_plans
-from holdfast.train.artifact import open_sealed, seal
+from holdfast.train.artifact import open_version, pack_version
 
 LANES = 8
 
@@ -39,8 +39,8 @@ def second_version(store: Store, data: bytes) -> tuple[str, str]:
     """The champion's name, and that of the same model sealed again under another seed, so that its digest differs."""
     import dataclasses
 
-    model, about = open_sealed(data)
-    again = seal(model, dataclasses.replace(about, seed=about.seed + 1))
+    model, about = open_version(data)
+    again = pack_version(model, dataclasses.replace(about, seed=about.seed + 1))
     digest = blobs.put(store, again)
     with store.ledger.write() as connection:
         champion = connection.execute(select(schema.versions)).mappings().one()

@@ -34,7 +34,7 @@ from holdfast.store.models import versions
 from holdfast.store.rollout import rollouts
 from holdfast.tables.selection import Filter, Sample, Selection
 from holdfast.train import LightGBM
-from holdfast.train.artifact import open_sealed, seal
+from holdfast.train.artifact import open_version, pack_version
 from tests.soak.push_faults import Fault, planted
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -157,8 +157,8 @@ class World:
 
     def broken(self, good: str, fault: Fault, since_us: int | None) -> str:
         """The version `good` with `fault`, registered as training registers; its metadata stay true."""
-        graph, about = open_sealed(blobs.get(self.store, versions.get(self.store, good).digest))
-        data = seal(planted(graph, fault, since_us), about)
+        graph, about = open_version(blobs.get(self.store, versions.get(self.store, good).digest))
+        data = pack_version(planted(graph, fault, since_us), about)
         with blobs.registering(self.store):
             digest = blobs.put(self.store, data)
             with self.store.ledger.write() as connection:

@@ -21,7 +21,7 @@ from holdfast.store.files import blobs
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.train.artifact import VersionMetadata, seal
+from holdfast.train.artifact import VersionMetadata, pack_version
 from tests.support import rollout_world
 
 MINUTE_US = 60_000_000
@@ -78,7 +78,7 @@ class Pushes:
         graph = helper.make_graph(
             [], "empty", [], [helper.make_tensor_value_info("p", TensorProto.FLOAT, [1])]
         )
-        digest = blobs.put(self.world.store, seal(helper.make_model(graph), about))
+        digest = blobs.put(self.world.store, pack_version(helper.make_model(graph), about))
         with self.world.store.ledger.write() as connection:
             connection.execute(
                 update(schema.versions).where(schema.versions.c.version == name).values(digest=digest)

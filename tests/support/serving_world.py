@@ -30,7 +30,7 @@ from holdfast.store.db import schema
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
-from holdfast.train.artifact import VersionMetadata, seal
+from holdfast.train.artifact import VersionMetadata, pack_version
 
 MODEL = "flight-delay"
 CONTRACT = Contract(
@@ -135,7 +135,7 @@ def sealed(kind: str, contract: Contract = CONTRACT) -> bytes:
         MODEL, "candidate", contract.to_json(), contract.hash, fitted.to_json(), fitted.hash, "[]", "snap", kind, {}, 1, {},
         120, int(START.timestamp()) * US,
     )  # fmt: skip
-    return seal(compose(FITTED, estimator(kind)), metadata)
+    return pack_version(compose(FITTED, estimator(kind)), metadata)
 
 
 @dataclass

@@ -72,7 +72,7 @@ def _versions(connection):
                         "evaluated_at_us": START + number * DAY,
                     }
                     for gate, words in (
-                        ("loads", "Loads in a fresh process in 0.31 s."),
+                        ("load_test", "Loads in a fresh process in 0.31 s."),
                         ("golden", f"Golden queries agree within 0.000001 {NASTY}"),
                         ("baseline", "AUC 0.741 [0.722, 0.760] against 0.681 of the heuristic."),
                     )

@@ -1,40 +1,39 @@
-"""The gates that stand between a trained version and its users: one module each, each a pure function.
+"""The gates between a trained version and its users: one module each, each a pure function.
 
-A gate turns evidence into a `GateResult`; `standing` says what follows from all of them. The evidence is
-gathered in a process of its own by `holdfast.control.evaluation.sandbox`, because a file that nobody has judged may kill
-whoever opens it.
+A gate turns evidence into a `GateResult`; `decide_status` combines them. The evidence is gathered in a separate
+process by `holdfast.control.evaluation.sandbox`, because an unqualified file may crash the process that opens it.
 """
 
-from holdfast.qualify.baseline import baseline
-from holdfast.qualify.champion import champion, first_version
+from holdfast.qualify.baseline import check_baseline
+from holdfast.qualify.champion import check_champion, pass_first_version
 from holdfast.qualify.gate_config import Gates
-from holdfast.qualify.golden import GoldenQuery, golden
-from holdfast.qualify.holdout_pair import Pair
-from holdfast.qualify.load_report import TensorType, Trial
-from holdfast.qualify.load_test import loads
-from holdfast.qualify.objective import Objective, objective
-from holdfast.qualify.result import GateResult, judged, standing
-from holdfast.qualify.signature import Signature, endpoint_signature, signature
-from holdfast.qualify.size import size
+from holdfast.qualify.golden import GoldenQuery, check_golden
+from holdfast.qualify.holdout_pair import HoldoutPair
+from holdfast.qualify.load_report import LoadReport, TensorType
+from holdfast.qualify.load_test import check_load
+from holdfast.qualify.objective import Objective, check_objective
+from holdfast.qualify.result import GateResult, decide_status, gate_result
+from holdfast.qualify.signature import Signature, check_signature, endpoint_signature
+from holdfast.qualify.size import check_size
 
 __all__ = [
     "GateResult",
     "Gates",
     "GoldenQuery",
+    "HoldoutPair",
+    "LoadReport",
     "Objective",
-    "Pair",
     "Signature",
     "TensorType",
-    "Trial",
-    "baseline",
-    "champion",
+    "check_baseline",
+    "check_champion",
+    "check_golden",
+    "check_load",
+    "check_objective",
+    "check_signature",
+    "check_size",
+    "decide_status",
     "endpoint_signature",
-    "first_version",
-    "golden",
-    "judged",
-    "loads",
-    "objective",
-    "signature",
-    "size",
-    "standing",
+    "gate_result",
+    "pass_first_version",
 ]

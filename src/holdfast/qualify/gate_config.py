@@ -1,5 +1,4 @@
-"""What the gates demand; declared with the model, so that a change of it is a change that people review
-(R73)."""
+"""The limits of the gates; declared with the model, so that a change of them is reviewed (R73)."""
 
 from __future__ import annotations
 
@@ -13,35 +12,32 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """The bounds of the gates.
+    """The limits of the gates.
 
     Parameters
     ----------
     load_seconds
-        Longest time that opening the file and answering once may take.
+        Maximum time to open the file and predict once.
     memory_bytes
-        Most memory that the process that tries it may have resident at any moment. The Python runtime,
-        Polars and ONNX Runtime alone take some 200 MiB of it.
+        Maximum resident memory of the sandbox process. The Python runtime, Polars and ONNX Runtime alone take
+        some 200 MiB of it.
     trial_seconds
-        Processor time after which the process that tries a version is killed; by the wall clock four times
-        as much.
+        Processor time after which the sandbox process is killed; by the wall clock four times as much.
     beat_heuristic_by
-        The lower end of the interval of AUC minus the heuristic's AUC must lie above this, which is at least
-        0.
+        The lower end of the interval of AUC minus the heuristic's AUC must be above this, which is at least 0.
     worse_than_champion_by
-        The margin of non-inferiority: the lower end of the interval of AUC minus the champion's AUC must lie
+        The margin of non-inferiority: the lower end of the interval of AUC minus the champion's AUC must be
         above minus this.
     confidence
         Of those two-sided intervals, between 0.5 and 1. A version that is no better than the heuristic
-        passes that gate with a probability of at most half of what is left to 1.
+        passes that gate with a probability of at most (1 - confidence) / 2.
     labelled_rows, of_each_class
-        Fewer held-out rows with a label, or fewer of either class, than this are too few to judge.
+        Minimum number of labelled held-out rows, in all and of either class.
     size_bytes
-        Largest file.
+        Maximum size of the file.
     size_growth
-        Largest size as a multiple of the version before. Growth of more than 5 % is always reported as an
-        alarm; it is no failure by itself, because a retrain on more rows rightly grows some learners' models
-        a little each time.
+        Maximum size as a multiple of the version before. Growth of more than 5 % is always reported as an
+        alarm. It is no failure by itself, because training on more rows may increase a model's size.
     """
 
     load_seconds: float = 10.0
@@ -63,7 +59,7 @@ class Gates:
             (
                 "beat_heuristic_by",
                 self.beat_heuristic_by >= 0,
-                "a model that is worse than its heuristic is no use",
+                "it must not be negative",
             ),
             ("worse_than_champion_by", self.worse_than_champion_by >= 0, "it must not be negative"),
             ("confidence", 0.5 <= self.confidence < 1, "it lies between 0.5 and 1"),

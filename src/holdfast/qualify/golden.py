@@ -1,4 +1,4 @@
-"""Questions whose answers a person knows: any version must answer them about right (R83)."""
+"""The gate `check_golden`: queries with known predictions, which every version must meet (R83)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.errors import InputError
-from holdfast.qualify.load_report import Trial
-from holdfast.qualify.result import GateResult, judged
+from holdfast.qualify.load_report import LoadReport
+from holdfast.qualify.result import GateResult, gate_result
 from holdfast.records import Verdict
 
 GATE: Final = "golden"
@@ -22,16 +22,15 @@ class GoldenQuery:
     Parameters
     ----------
     name
-        What the query is about, in words; failures are reported by it.
+        The subject of the query; failures are reported by it.
     row
-        A request's row by column name. Aggregates may be given beside the contract's columns; one that is
-        not given is unknown.
+        A request's row by column name. Aggregates may be given beside the contract's columns; others are unknown.
     between
-        Lowest and highest right answer, within [0, 1].
+        Lowest and highest correct prediction, within [0, 1].
     value, tolerance
-        Instead of `between`: the right answer and how far off it may be.
+        Instead of `between`: the correct prediction and the largest deviation.
     owner
-        Who vouches for the answer and is asked when it is doubted.
+        The person to ask about the prediction.
     """
 
     name: str
@@ -55,7 +54,7 @@ class GoldenQuery:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Lowest and highest right answer."""
+        """Return the lowest and highest correct prediction."""
         if self.between is not None:
             return self.between
         assert self.value is not None
@@ -63,24 +62,25 @@ class GoldenQuery:
         return self.value - self.tolerance, self.value + self.tolerance
 
 
-def golden(trial: Trial, queries: Sequence[GoldenQuery]) -> GateResult:
-    """Pass when every golden query was answered within its bounds; observed is the number of wrong
-    answers."""
-    if not trial.loaded:
-        return judged(GATE, Verdict.INCONCLUSIVE, "not judged, because the file did not answer")
-    if len(trial.golden) != len(queries):
-        return judged(
-            GATE, Verdict.ERROR, f"{len(trial.golden)} answers came to {len(queries)} golden queries"
+def check_golden(report: LoadReport, queries: Sequence[GoldenQuery]) -> GateResult:
+    """Pass if every golden query was predicted within its bounds; `observed` is the number of wrong predictions."""
+    if not report.loaded:
+        return gate_result(GATE, Verdict.INCONCLUSIVE, "not evaluated: the file gave no prediction")
+    if len(report.golden) != len(queries):
+        return gate_result(
+            GATE,
+            Verdict.ERROR,
+            f"{len(report.golden)} predictions were given for {len(queries)} golden queries",
         )
     wrong = [
-        f"{query.name!r} got {answer:.4f}, right is {query.bounds[0]:.4f} to {query.bounds[1]:.4f}"
-        for query, answer in zip(queries, trial.golden, strict=True)
-        if not query.bounds[0] <= answer <= query.bounds[1]
+        f"{query.name!r} got {prediction:.4f}, correct is {query.bounds[0]:.4f} to {query.bounds[1]:.4f}"
+        for query, prediction in zip(queries, report.golden, strict=True)
+        if not query.bounds[0] <= prediction <= query.bounds[1]
     ]
-    return judged(
+    return gate_result(
         GATE,
         Verdict.FAIL if wrong else Verdict.PASS,
-        "; ".join(wrong) or f"all {len(queries)} golden queries are answered within their bounds",
+        "; ".join(wrong) or f"all {len(queries)} golden queries are within their bounds",
         observed=float(len(wrong)),
         bound=0.0,
     )

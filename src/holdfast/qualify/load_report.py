@@ -1,4 +1,4 @@
-"""What was seen when a fresh process tried a version: the evidence of the gates that need one."""
+"""The report of the sandbox process that loaded a version: the evidence of the gates that need one."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["answered", "refused", "died", "timed out"]
-"""How the process ended: it answered everything, it refused the file with an error, something killed it, or
-we did."""
+Outcome = Literal["succeeded", "refused", "died", "timed out"]
+"""How the process ended: it predicted everything, refused the file with an error, crashed, or was killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A named input or output as ONNX Runtime describes it: `kind` as in "tensor(float)", `rank` the number
-    of axes."""
+    """A named input or output of an ONNX model: `kind` as in "tensor(float)", `rank` the number of axes."""
 
     name: str
     kind: str
@@ -25,28 +23,28 @@ class TensorType:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One process, one file.
+class LoadReport:
+    """The report of one process and one file.
 
     Parameters
     ----------
     outcome
         How it ended.
     stage
-        What it was doing last: "starting", "reading", "loading", "answering" or "done".
+        Its last stage: "starting", "reading", "loading", "predicting" or "done".
     explanation
-        Why it did not answer; empty when it did.
+        Why it did not predict; empty if it did.
     load_seconds
-        Opening the file and one answer, by the wall clock; None when it did not get so far.
+        Time to open the file and predict once, by the wall clock; None if it did not get so far.
     peak_bytes
-        Largest resident memory of the process; None when it is not known.
+        Maximum resident memory of the process; None if unknown.
     inputs, outputs
-        The file's signature, in its own order; empty when it was not opened. It may be known although the
+        The file's signature, in its own order; empty if it was not opened. It may be known although the
         process failed later.
     metadata
-        What the file says of itself; empty when it was not read.
+        The file's metadata; empty if it was not read.
     golden
-        Its answer to each golden query, in order.
+        The prediction of each golden query, in order.
     """
 
     outcome: Outcome
@@ -61,5 +59,5 @@ class Trial:
 
     @property
     def loaded(self) -> bool:
-        """Whether the file was opened and answered, and the process lived to tell."""
-        return self.outcome == "answered"
+        """Return True if the file was opened and predicted, and the process ended normally."""
+        return self.outcome == "succeeded"

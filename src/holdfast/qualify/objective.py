@@ -1,4 +1,4 @@
-"""Does it reach what was promised of it, on days that it never learnt from?"""
+"""The gate `check_objective`: does the candidate reach its declared objective on held-out days?"""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Final, Literal, get_args
 
 from holdfast.errors import InputError
 from holdfast.qualify.gate_config import Gates
-from holdfast.qualify.holdout_pair import UNANSWERED, Pair
-from holdfast.qualify.result import GateResult, judged
+from holdfast.qualify.holdout_pair import HoldoutPair, reject_pair
+from holdfast.qualify.result import GateResult, gate_result
 from holdfast.records import Verdict
 from holdfast.stats import auc_interval, mean_interval
 
@@ -19,16 +19,16 @@ Metric = Literal["auc", "brier"]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What the model is to achieve, in production and before it gets there.
+    """The quality that the model must reach, before and in production.
 
     Parameters
     ----------
     metric
-        "auc", the higher the better, or "brier", the lower the better; both in [0, 1].
+        "auc", higher is better, or "brier", lower is better; both in [0, 1].
     at_least, at_most
         The bound: `at_least` for "auc", `at_most` for "brier".
 
-    Raises `InputError` HF107 when the bound is of the wrong side or out of range.
+    Raises `InputError` HF107 if the bound is of the wrong side or out of range.
     """
 
     metric: Metric
@@ -52,46 +52,46 @@ class Objective:
 
     @property
     def bound(self) -> float:
-        """The bound, whichever side it is of."""
+        """Return the bound of either side."""
         return self.at_least if self.at_least is not None else (self.at_most or 0.0)
 
 
-def objective(pair: Pair | None, declared: Objective, gates: Gates) -> GateResult:
-    """Fail when the candidate surely misses its objective on the newest labelled days.
+def check_objective(pair: HoldoutPair | None, declared: Objective, gates: Gates) -> GateResult:
+    """Fail if the candidate surely misses its objective on the newest labelled days.
 
     Parameters
     ----------
     pair
-        The candidate's answers (the other's are not used); None when they could not be had.
+        The candidate's predictions (the other's are not used); None if there are none.
     declared
         The objective that the model declares.
+    gates
+        The declared limits and the confidence.
 
-    An estimate that reaches the bound passes; one that does not, but whose interval does, is inconclusive, which does not
-    qualify. The interval of AUC is DeLong's (1988, doi 10.2307/2531595), that of the Brier score the normal one of a mean.
+    An estimate that reaches the bound passes. One that does not, but whose interval does, is inconclusive, which does
+    not qualify. The interval of AUC is DeLong's (1988, doi 10.2307/2531595), that of the Brier score the normal one
+    of a mean.
     """
-    if pair is None:
-        return judged(GATE, Verdict.INCONCLUSIVE, UNANSWERED)
-    if reason := pair.unusable():
-        return judged(GATE, Verdict.FAIL, reason)
-    if reason := pair.too_few(gates):
-        return judged(GATE, Verdict.INCONCLUSIVE, reason)
+    if rejected := reject_pair(GATE, pair, gates):
+        return rejected
+    assert pair is not None
     bound = declared.bound
     if declared.metric == "auc":
         own = auc_interval(pair.candidate, pair.labels, gates.confidence)
-        reached, possible, side = own.estimate >= bound, own.high >= bound, "at least"
+        is_reached, is_possible, side = own.estimate >= bound, own.high >= bound, "at least"
     else:
         own = mean_interval((pair.candidate - pair.labels) ** 2, gates.confidence)
-        reached, possible, side = own.estimate <= bound, own.low <= bound, "at most"
-    if reached:
-        verdict, words = Verdict.PASS, "reaches the objective"
-    elif possible:
-        verdict, words = Verdict.INCONCLUSIVE, "does not surely reach the objective"
+        is_reached, is_possible, side = own.estimate <= bound, own.low <= bound, "at most"
+    if is_reached:
+        verdict, message = Verdict.PASS, "reaches the objective"
+    elif is_possible:
+        verdict, message = Verdict.INCONCLUSIVE, "does not surely reach the objective"
     else:
-        verdict, words = Verdict.FAIL, "misses the objective"
-    return judged(
+        verdict, message = Verdict.FAIL, "misses the objective"
+    return gate_result(
         GATE,
         verdict,
-        f"{words}: {declared.metric} {own} on {len(pair.labels)} rows, needed {side} {bound:g}",
+        f"{message}: {declared.metric} {own} on {len(pair.labels)} rows, needed {side} {bound:g}",
         observed=own.estimate,
         low=own.low,
         high=own.high,

@@ -1,4 +1,4 @@
-"""What a gate says, and what follows from all that the gates said."""
+"""The result of a gate, and the status that follows from all results."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class GateResult:
     gate
         The gate's name, which is also the name of its module.
     verdict
-        Only `Verdict.PASS` lets a version through; too little data is `Verdict.INCONCLUSIVE`.
+        Only `Verdict.PASS` qualifies a version; too little data is `Verdict.INCONCLUSIVE`.
     observed
-        The number that was judged; None when the gate judges no number.
+        The measured number; None if the gate measures none.
     low, high
-        The ends of its confidence interval, when it has one.
+        The ends of its confidence interval, if it has one.
     bound
-        What it was compared with.
+        The limit that it was compared with.
     explanation
-        The verdict in words and numbers, shown to people as it is.
+        The verdict as text, shown to users as it is.
     """
 
     gate: str
@@ -38,11 +38,11 @@ class GateResult:
     explanation: str
 
     def as_dict(self) -> dict[str, object]:
-        """The result in plain JSON types."""
+        """Return the result in plain JSON types."""
         return asdict(self) | {"verdict": str(self.verdict)}
 
 
-def judged(
+def gate_result(
     gate: str,
     verdict: Verdict,
     explanation: str,
@@ -52,18 +52,27 @@ def judged(
     high: float | None = None,
     bound: float | None = None,
 ) -> GateResult:
-    """A `GateResult` with the numbers that there are."""
+    """Return a `GateResult`; numbers that do not apply are None.
+
+    Parameters
+    ----------
+    gate, verdict, explanation
+        As in `GateResult`.
+    observed, low, high, bound
+        As in `GateResult`; None by default.
+    """
     return GateResult(gate, verdict, observed, low, high, bound, explanation)
 
 
-def standing(results: Sequence[GateResult]) -> Literal["registered", "qualified", "refused"]:
-    """What a version is after `results`: refused by one failure, qualified only when every gate passed.
+def decide_status(results: Sequence[GateResult]) -> Literal["registered", "qualified", "refused"]:
+    """Return the status of a version after `results`: one failure refuses it, and it qualifies only if every gate
+    passed.
 
-    Anything in between leaves it registered: it may not be rolled out, and may be judged again with more
-    data. Nothing judged is not a success.
+    Otherwise it stays registered: it may not be rolled out, and may be evaluated again with more data. No result is
+    not a success.
 
-    >>> passed, unsure = judged("size", Verdict.PASS, ""), judged("baseline", Verdict.INCONCLUSIVE, "")
-    >>> standing([passed]), standing([passed, unsure]), standing([])
+    >>> passed, unsure = gate_result("size", Verdict.PASS, ""), gate_result("baseline", Verdict.INCONCLUSIVE, "")
+    >>> decide_status([passed]), decide_status([passed, unsure]), decide_status([])
     ('qualified', 'registered', 'registered')
     """
     verdicts = {result.verdict for result in results}

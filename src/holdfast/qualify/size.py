@@ -1,31 +1,29 @@
-"""Is the file of a reasonable size (R95)?"""
+"""The gate `check_size`: is the size of the file reasonable (R95)?"""
 
 from __future__ import annotations
 
 from typing import Final
 
 from holdfast.qualify.gate_config import Gates
-from holdfast.qualify.result import GateResult, judged
+from holdfast.qualify.result import GateResult, gate_result
 from holdfast.records import Verdict
 
 GATE: Final = "size"
 
 ALARM_GROWTH: Final = 1.05
-"""A file that is larger than this multiple of the version before is reported, whatever the verdict."""
+"""A file larger than this multiple of the version before is reported, whatever the verdict."""
 
 
-def size(file_bytes: int, previous_bytes: int | None, gates: Gates) -> GateResult:
-    """Fail over `gates.size_bytes`, or over `gates.size_growth` times the version before; report growth over
-    5 %.
+def check_size(file_bytes: int, previous_bytes: int | None, gates: Gates) -> GateResult:
+    """Fail over `gates.size_bytes`, or over `gates.size_growth` times the version before; report growth over 5 %.
 
-    The alarm alone refuses nothing: a forest that retrains on more rows grows by a few per cent and is right
-    to.
+    The alarm alone refuses nothing: a forest trained on more rows rightly grows by a few per cent.
 
-    >>> size(1_100, 1_000, Gates()).explanation
+    >>> check_size(1_100, 1_000, Gates()).explanation
     'ALARM: 1,100 bytes are 10.0 % more than the 1,000 of the version before'
     """
     if file_bytes > gates.size_bytes:
-        return judged(
+        return gate_result(
             GATE,
             Verdict.FAIL,
             f"{file_bytes:,} bytes are more than the {gates.size_bytes:,} declared",
@@ -33,7 +31,7 @@ def size(file_bytes: int, previous_bytes: int | None, gates: Gates) -> GateResul
             bound=float(gates.size_bytes),
         )
     if previous_bytes is None:
-        return judged(
+        return gate_result(
             GATE,
             Verdict.PASS,
             f"{file_bytes:,} bytes; no version before to compare with",
@@ -43,7 +41,7 @@ def size(file_bytes: int, previous_bytes: int | None, gates: Gates) -> GateResul
     growth = file_bytes / previous_bytes
     change = f"{abs(growth - 1) * 100:.1f} % {'more' if growth >= 1 else 'less'}"
     compared = f"{file_bytes:,} bytes are {change} than the {previous_bytes:,} of the version before"
-    return judged(
+    return gate_result(
         GATE,
         Verdict.FAIL if growth > gates.size_growth else Verdict.PASS,
         f"ALARM: {compared}" if growth > ALARM_GROWTH else compared,

@@ -1,5 +1,4 @@
-"""From labelled rows to a version: learners, the heuristic, the time split, and the one file that a version
-is."""
+"""Training: learners, the heuristic, the time split, and the file of a version."""
 
 from holdfast.train.gradient_boosting import LightGBM
 from holdfast.train.heuristic import GroupMean

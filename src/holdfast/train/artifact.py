@@ -1,7 +1,7 @@
-"""The one file that a version is: an ONNX graph that carries its own history.
+"""The file of a version: an ONNX graph that contains its own metadata.
 
-Nothing here unpickles anything. A file is known by the SHA-256 of its bytes; the same snapshot, seed,
-declaration and environment give the same bytes, so training again makes no second version.
+Nothing is unpickled. A file is identified by the SHA-256 of its bytes. The same snapshot, seed, declaration and
+environment give the same bytes, so training again makes no second version.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from holdfast.records import canonical_json
 
 METADATA_KEY: Final = "holdfast"
 LARGEST_FILE_BYTES: Final = 2**31 - 1
-"""Protocol buffers cannot hold more."""
+"""The limit of protocol buffers."""
 
 STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml"})
-"""Operators that ONNX Runtime brings itself; any other domain would need a foreign library."""
+"""Operator domains that ONNX Runtime contains; any other needs a foreign library."""
 
 _KNOWN_IR_VERSIONS: Final = range(3, 20)
 
@@ -31,7 +31,7 @@ Role = Literal["candidate", "heuristic"]
 
 @dataclass(frozen=True, slots=True)
 class VersionMetadata:
-    """Where a version comes from; everything needed to make it again (R67, R94).
+    """The origin of a version: everything needed to make it again (R67, R94).
 
     Parameters
     ----------
@@ -40,24 +40,23 @@ class VersionMetadata:
     role
         A candidate may be rolled out; a heuristic is the baseline and the fallback.
     contract_json, contract_hash
-        The contract whose rows it answers for.
+        The contract of the rows that it predicts.
     features_json, features_hash
-        The fitted features whose graph is composed into the file.
+        The fitted features whose graph is part of the file.
     aggregates_json
         The aggregates that its inputs are joined with, as a JSON list.
     snapshot
-        The snapshot that it learnt from.
+        The snapshot that it was trained on.
     learner, parameters, seed
-        What learnt, and with which choices.
+        The learner and its settings.
     environment
-        Versions of Python and of the packages that took part, by name.
+        Versions of Python and of the packages used, by name.
     rows
-        Labelled rows it was trained on.
+        The number of labelled rows that it was trained on.
     trained_before_us
         Every training row is older than this (microseconds since 1970, UTC).
     selection_json
-        Which of the snapshot's training rows taught, and with which weights; empty for versions made before there was a
-        choice.
+        The selection of the snapshot's training rows, and their weights; empty for none.
     """
 
     model: str
@@ -77,82 +76,82 @@ class VersionMetadata:
     selection_json: str = ""
 
 
-def seal(graph: onnx.ModelProto, metadata: VersionMetadata) -> bytes:
-    """The bytes of a version: `graph` with `metadata` inside; equal arguments give equal bytes.
+def pack_version(graph: onnx.ModelProto, metadata: VersionMetadata) -> bytes:
+    """Return the bytes of a version: `graph` with `metadata` inside; equal arguments give equal bytes.
 
-    The graph that was given is left as it was.
+    The given graph is not changed.
     """
-    sealed = onnx.ModelProto()
-    sealed.CopyFrom(graph)
-    del sealed.metadata_props[:]
-    sealed.metadata_props.add(key=METADATA_KEY, value=canonical_json(asdict(metadata)))
-    data: bytes = sealed.SerializeToString(deterministic=True)
+    packed = onnx.ModelProto()
+    packed.CopyFrom(graph)
+    del packed.metadata_props[:]
+    packed.metadata_props.add(key=METADATA_KEY, value=canonical_json(asdict(metadata)))
+    data: bytes = packed.SerializeToString(deterministic=True)
     return data
 
 
-def open_sealed(data: bytes) -> tuple[onnx.ModelProto, VersionMetadata]:
-    """The graph and the metadata of a version's bytes.
+def open_version(data: bytes) -> tuple[onnx.ModelProto, VersionMetadata]:
+    """Return the graph and the metadata of a version's bytes.
 
-    Raises `IntegrityError` HF301 when `data` is not an ONNX file (a pickle, an archive, a truncated file),
-    wants a foreign operator library or data outside the file, or carries no metadata of Holdfast.
+    Raises `IntegrityError` HF301 if `data` is not an ONNX file (a pickle, an archive, a truncated file), needs a
+    foreign operator library or data outside the file, or contains no metadata of Holdfast.
     """
-    _refuse_foreign(data)
+    _check_header(data)
     graph = onnx.ModelProto()
     try:
         graph.ParseFromString(data)
     except DecodeError as error:
-        raise _damaged(f"the file cannot be parsed as ONNX: {error}") from error
-    _refuse_outside_parts(graph)
+        raise _damaged_error(f"the file cannot be parsed as ONNX: {error}") from error
+    _refuse_external_parts(graph)
     found = [entry.value for entry in graph.metadata_props if entry.key == METADATA_KEY]
     if len(found) != 1:
-        raise _damaged(f"the file carries {len(found)} entries of Holdfast metadata, not one")
+        raise _damaged_error(f"the file contains {len(found)} entries of Holdfast metadata instead of one")
     try:
         return graph, VersionMetadata(**json.loads(found[0]))
     except (TypeError, ValueError) as error:
-        raise _damaged(f"the file's metadata cannot be read: {error}") from error
+        raise _damaged_error(f"the file's metadata cannot be read: {error}") from error
 
 
 def read_metadata(data: bytes) -> VersionMetadata:
-    """The metadata of a version's bytes; raises as `open_sealed` does."""
-    return open_sealed(data)[1]
+    """Return the metadata of a version's bytes. Raises as `open_version` does."""
+    return open_version(data)[1]
 
 
-def _refuse_foreign(data: bytes) -> None:
-    # An allow-list, looked at before any parser: field 1 (the IR version) comes first in what `seal` writes.
+def _check_header(data: bytes) -> None:
+    # An allow-list, checked before any parser runs: field 1 (the IR version) comes first in what `pack_version` writes.
     if len(data) < 2 or data[0] != 0x08 or data[1] not in _KNOWN_IR_VERSIONS:
-        raise _damaged(f"the file begins with {data[:4].hex() or 'nothing'}: it is not an ONNX file")
+        raise _damaged_error(f"the file begins with {data[:4].hex() or 'nothing'}: it is not an ONNX file")
     if len(data) > LARGEST_FILE_BYTES:
-        raise _damaged(f"the file has {len(data)} bytes, more than ONNX can hold")
+        raise _damaged_error(f"the file has {len(data)} bytes, more than ONNX can hold")
 
 
-def _refuse_outside_parts(graph: onnx.ModelProto) -> None:
+def _refuse_external_parts(graph: onnx.ModelProto) -> None:
     own = {function.domain for function in graph.functions}
     foreign = {entry.domain for entry in graph.opset_import} - STANDARD_DOMAINS - own
     if foreign:
-        raise _damaged(f"the file needs operators of {', '.join(sorted(foreign))}")
-    if any(_tensors_outside(graph.graph)) or any(
-        _node_tensors_outside(node) for function in graph.functions for node in function.node
+        raise _damaged_error(f"the file needs operators of {', '.join(sorted(foreign))}")
+    if any(_external_tensors(graph.graph)) or any(
+        _has_external_tensors(node) for function in graph.functions for node in function.node
     ):
-        raise _damaged("the file points at data outside itself")
+        raise _damaged_error("the file refers to external data")
 
 
-def _tensors_outside(graph: onnx.GraphProto) -> list[bool]:
+def _external_tensors(graph: onnx.GraphProto) -> list[bool]:
     outside = [tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer]
     outside += [
         sparse.values.data_location == onnx.TensorProto.EXTERNAL for sparse in graph.sparse_initializer
     ]
-    return outside + [_node_tensors_outside(node) for node in graph.node]
+    return outside + [_has_external_tensors(node) for node in graph.node]
 
 
-def _node_tensors_outside(node: onnx.NodeProto) -> bool:
+def _has_external_tensors(node: onnx.NodeProto) -> bool:
     return any(
         attribute.t.data_location == onnx.TensorProto.EXTERNAL
         or any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in attribute.tensors)
-        or any(_tensors_outside(attribute.g))
-        or any(any(_tensors_outside(inner)) for inner in attribute.graphs)
+        or any(_external_tensors(attribute.g))
+        or any(any(_external_tensors(inner)) for inner in attribute.graphs)
         for attribute in node.attribute
     )
 
 
-def _damaged(what: str) -> IntegrityError:
+def _damaged_error(what: str) -> IntegrityError:
     return IntegrityError("HF301", what, state="it was not loaded")

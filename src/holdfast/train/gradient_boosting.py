@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LightGBM:
-    """Boosted decision trees; missing values are learnt as a direction of their own.
+    """Boosted decision trees; missing values get their own direction at each split.
 
     Parameters
     ----------
     trees
         Number of boosting rounds, at least 1.
     leaves
-        Largest number of leaves of a tree, at least 2.
+        Maximum number of leaves of a tree, at least 2.
     learning_rate
         Share of each tree that is kept, in (0, 1].
     min_rows_per_leaf
-        Fewest training rows in a leaf, at least 1.
+        Minimum number of training rows in a leaf, at least 1.
     l2
         Ridge penalty on leaf values, at least 0.
     feature_share
@@ -36,7 +36,7 @@ class LightGBM:
     threads
         Cores used to fit, 0 for all of them. The fitted trees do not depend on it. One by default:
         LightGBM's threads wait for each other by spinning, so on cores that also serve, two took 12 times
-        the processor time of one here.
+        the processor time of one.
     """
 
     trees: int = 200
@@ -66,12 +66,12 @@ class LightGBM:
 
     @property
     def name(self) -> str:
-        """``lightgbm``."""
+        """Return ``lightgbm``."""
         return "lightgbm"
 
     @property
     def parameters(self) -> Mapping[str, object]:
-        """The declared parameters; the number of threads is not one, because it decides nothing."""
+        """Return the declared parameters, without the number of threads, which does not affect the result."""
         return {key: value for key, value in asdict(self).items() if key != "threads"}
 
     def fit(
@@ -79,13 +79,12 @@ class LightGBM:
     ) -> onnx.ModelProto:
         """Boost trees on rows `x` with labels `y` and convert them; see `Learner.fit`.
 
-        The conversion answers as LightGBM does on every training row to 1e-5, or `RefusedError` HF402 is
-        raised.
+        The conversion predicts as LightGBM does on every training row to 1e-5, or `RefusedError` HF402 is raised.
         """
-        # Here, because a server reads declarations too and must not pay for what only training needs.
+        # Imported here: a server reads declarations too and does not train.
         import lightgbm
 
-        from holdfast.train.conversion_check import check_agreement
+        from holdfast.train.conversion_check import check_conversion
         from holdfast.train.onnx_trees import forest_graph
 
         check_examples(x, y, names)
@@ -97,7 +96,7 @@ class LightGBM:
         except lightgbm.basic.LightGBMError as error:
             raise RefusedError("HF402", f"LightGBM failed: {error}", state="nothing was trained") from error
         graph = forest_graph(booster.dump_model(), x.shape[1])
-        check_agreement(
+        check_conversion(
             graph, np.asarray(booster.predict(x, num_threads=self.threads), dtype=np.float64), x, "LightGBM"
         )
         return graph

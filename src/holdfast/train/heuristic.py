@@ -1,7 +1,6 @@
-"""The answer that needs no learning: how often was it so in this group?
+"""A prediction without learning: the share of positive labels in the row's group.
 
-It is a version like any other, so the gates compare with what would really answer, and a server can fall
-back on it.
+It is a version like any other, so the gates compare with what would really serve, and a server can fall back on it.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST_TABLE: Final = 1_000_000
-"""Most groups that a lookup table may have room for; more is a learner's work."""
+"""The maximum number of groups of a lookup table."""
 
 
-class Declared(Protocol):
+class NamedFeature(Protocol):
     """A declared feature, of which only the name matters here."""
 
     @property
     def name(self) -> str:
-        """The feature's own name; empty when it follows from what the feature reads."""
+        """Return the feature's own name; empty if it is derived from its columns."""
         ...
 
 
@@ -41,16 +40,16 @@ class GroupMean:
     ----------
     by
         The features whose values together make the group, at least one: ``Ordinal("carrier")``,
-        ``Hour("departure")``. They are fitted for the heuristic alone, so it does not depend on what the
-        model uses.
+        ``Hour("departure")``. They are fitted for the heuristic alone, so it does not depend on the model's
+        features.
     smoothing
-        How many rows of the overall share each group is mixed with, at least 0: a group of three rows says
-        little. 0 takes the group's bare share.
+        The number of rows of the overall share that each group is mixed with, at least 0. It steadies small
+        groups; 0 takes the group's plain share.
 
     A group that was not seen in training, or whose features are missing (NaN), gets the overall share.
     """
 
-    by: tuple[Declared, ...]
+    by: tuple[NamedFeature, ...]
     smoothing: float = 20.0
 
     def __post_init__(self) -> None:
@@ -63,46 +62,44 @@ class GroupMean:
 
     @property
     def name(self) -> str:
-        """``group_mean``."""
+        """Return ``group_mean``."""
         return "group_mean"
 
     @property
     def parameters(self) -> Mapping[str, object]:
-        """The declared weight. What it groups by are its features, which the version's metadata names."""
+        """Return the declared smoothing. The version's metadata names the features of the groups."""
         return {"smoothing": self.smoothing}
 
     def fit(
         self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int, weights: Weights | None = None
     ) -> onnx.ModelProto:
-        """Count the groups of rows `x`, by all their features, and write the table as ONNX; see
-        `Learner.fit`.
+        """Count the groups of rows `x` by all their features, and write the table as ONNX; see `Learner.fit`.
 
-        The seed decides nothing. Raises `InputError` HF111 when the table would be larger than
-        `LARGEST_TABLE`.
+        The seed has no effect. Raises `InputError` HF111 if the table would be larger than `LARGEST_TABLE`.
         """
-        # Here, because a server reads declarations too and must not pay for what only training needs.
-        from holdfast.train.conversion_check import check_agreement
+        # Imported here: a server reads declarations too and does not train.
+        from holdfast.train.conversion_check import check_conversion
 
         del seed
         check_examples(x, y, names)
         check_weights(weights, y)
         values = [_present_values(x[:, column]) for column in range(x.shape[1])]
-        room = math.prod(len(known) + 1 for known in values)
-        if room > LARGEST_TABLE:
+        table_size = math.prod(len(known) + 1 for known in values)
+        if table_size > LARGEST_TABLE:
             raise InputError(
                 "HF111",
-                f"GroupMean: {' x '.join(names)} makes {room} groups, more than {LARGEST_TABLE}; bucket them",
+                f"GroupMean: {' x '.join(names)} makes {table_size} groups, more than {LARGEST_TABLE}; bucket them",
             )
-        slots = _slots(x, values)
+        slots = _table_indices(x, values)
         seen = ~np.isnan(x).any(axis=1)
         each = np.ones(len(y)) if weights is None else weights
         overall = float(np.average(y, weights=weights))
-        rows = np.bincount(slots[seen], weights=each[seen], minlength=room)
-        positives = np.bincount(slots[seen], weights=(each * y)[seen], minlength=room)
-        share = np.full(room, overall)
+        rows = np.bincount(slots[seen], weights=each[seen], minlength=table_size)
+        positives = np.bincount(slots[seen], weights=(each * y)[seen], minlength=table_size)
+        share = np.full(table_size, overall)
         np.divide(positives + self.smoothing * overall, rows + self.smoothing, out=share, where=rows > 0)
-        graph = _lookup(values, share.astype(np.float32))
-        check_agreement(graph, share[slots], x, "GroupMean")
+        graph = _lookup_graph(values, share.astype(np.float32))
+        check_conversion(graph, share[slots], x, "GroupMean")
         return graph
 
 
@@ -110,17 +107,17 @@ def _present_values(column: Matrix) -> Matrix:
     return np.unique(column[~np.isnan(column)])
 
 
-def _slots(x: Matrix, values: Sequence[Matrix]) -> npt.NDArray[np.int64]:
-    """The index into the table of each row; the last place of each feature stands for unseen and missing."""
+def _table_indices(x: Matrix, values: Sequence[Matrix]) -> npt.NDArray[np.int64]:
+    """Return the index into the table of each row; the last position of each feature is for unseen and missing values."""
     slots = np.zeros(len(x), dtype=np.int64)
     for column, known in enumerate(values):
-        place = np.minimum(np.searchsorted(known, x[:, column]), len(known) - 1)
-        place = np.where(known[place] == x[:, column], place, len(known))
-        slots = slots * (len(known) + 1) + place
+        position = np.minimum(np.searchsorted(known, x[:, column]), len(known) - 1)
+        position = np.where(known[position] == x[:, column], position, len(known))
+        slots = slots * (len(known) + 1) + position
     return slots
 
 
-def _lookup(values: Sequence[Matrix], share: Matrix) -> onnx.ModelProto:
+def _lookup_graph(values: Sequence[Matrix], share: Matrix) -> onnx.ModelProto:
     import spox
     import spox.opset.ai.onnx.v17 as op
 
@@ -132,10 +129,12 @@ def _lookup(values: Sequence[Matrix], share: Matrix) -> onnx.ModelProto:
         # A row matches one known value or none: the sum of `index - count` over matches moves it from "none"
         # to its place.
         moves = op.const((np.arange(len(known)) - len(known)).astype(np.int64))
-        place = op.add(
+        position = op.add(
             op.reduce_sum(op.mul(same, moves), op.const(np.array([1], np.int64)), keepdims=0),
             op.const(np.int64(len(known))),
         )
-        slots = place if slots is None else op.add(op.mul(slots, op.const(np.int64(len(known) + 1))), place)
+        slots = (
+            position if slots is None else op.add(op.mul(slots, op.const(np.int64(len(known) + 1))), position)
+        )
     assert slots is not None
     return spox.build({"features": rows}, {"probability": op.gather(op.const(share), slots)})

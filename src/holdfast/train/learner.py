@@ -1,4 +1,4 @@
-"""What a learner is, and what every learner refuses to learn from."""
+"""The learner protocol, and the checks of training examples that every learner does."""
 
 from __future__ import annotations
 
@@ -18,58 +18,57 @@ Labels = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.float64]
 
 MINIMUM_ROWS: Final = 50
-"""Fewer examples than this teach nothing that a gate could confirm."""
+"""The minimum number of examples; a gate could not confirm anything with fewer."""
 
 
 class Learner(Protocol):
     """Turns labelled feature rows into an estimator that is an ONNX graph and nothing else.
 
-    The graph's input is ``features``, float32 of shape (N, F) in the order of `names`; its output is
-    ``probability``, float32 of shape (N,), each in [0, 1]. NaN in a feature means missing, and the graph
-    must answer for it.
+    The graph's input is ``features``, float32 of shape (N, F) in the order of `names`; its output is ``probability``,
+    float32 of shape (N,), each in [0, 1]. NaN in a feature means missing, and the graph must predict for it.
     """
 
     @property
     def name(self) -> str:
-        """What the learner is called in the ledger and in the version's metadata."""
+        """Return the learner's name in the ledger and in the version's metadata."""
         ...
 
     @property
     def parameters(self) -> Mapping[str, object]:
-        """Everything besides data and seed that decides the outcome, as JSON values."""
+        """Return everything besides data and seed that affects the result, as JSON values."""
         ...
 
     def fit(
         self, x: Matrix, y: Labels, names: Sequence[str], *, seed: int, weights: Weights | None = None
     ) -> onnx.ModelProto:
-        """Learn from rows `x` with labels `y` (0 or 1); the same arguments give the same graph.
+        """Train on rows `x` with labels `y` (0 or 1); the same arguments give the same graph.
 
-        `weights` says how much each row counts: not negative, with mean 1; None counts all alike.
+        `weights` are the weights of the rows: not negative, with mean 1; None weighs all equally.
 
-        Raises `InputError` HF401 when the examples cannot teach, and `RefusedError` HF402 when the fit
-        failed or its conversion does not answer as the original does.
+        Raises `InputError` HF401 if the examples are unusable, and `RefusedError` HF402 if the fit failed or its
+        conversion predicts differently.
         """
         ...
 
 
 def check_weights(weights: Weights | None, y: Labels) -> None:
-    """Refuse weights that cannot teach.
+    """Check the weights of training rows.
 
-    Raises `InputError` HF401 when there is not one finite, not negative weight a row, or when all rows of a label weigh
-    nothing.
+    Raises `InputError` HF401 if there is not one finite, non-negative weight per row, or if all rows of a label have
+    weight 0.
     """
     if weights is None:
         return
     if weights.shape != y.shape or not np.isfinite(weights).all() or (weights < 0.0).any():
-        raise _cannot(
-            f"{weights.shape} weights for {len(y)} rows: one a row is needed, finite and not negative"
+        raise _training_error(
+            f"{weights.shape} weights for {len(y)} rows: one per row is needed, finite and not negative"
         )
     if any(float(weights[y == label].sum()) == 0.0 for label in (0.0, 1.0)):
-        raise _cannot("the rows of one label weigh nothing: one class cannot teach")
+        raise _training_error("all rows of one label have weight 0: one class is not enough")
 
 
 def check_examples(x: Matrix, y: Labels, names: Sequence[str]) -> None:
-    """Refuse examples that cannot teach, naming what is wrong with them.
+    """Check training examples, and name what is wrong with them.
 
     Raises `InputError` HF401 for fewer than `MINIMUM_ROWS` rows, a label that is not 0 or 1, labels of one
     class only, an infinite feature, and a feature without any value.
@@ -78,22 +77,26 @@ def check_examples(x: Matrix, y: Labels, names: Sequence[str]) -> None:
     >>> check_examples(np.zeros((50, 1), np.float32), np.zeros(50), ["distance"])
     Traceback (most recent call last):
     ...
-    holdfast.errors.InputError: HF401: all 50 labels are 0: one class cannot teach; nothing was trained
+    holdfast.errors.InputError: HF401: all 50 labels are 0: one class is not enough; nothing was trained
     """
     if x.ndim != 2 or x.shape != (len(y), len(names)):
-        raise _cannot(f"{x.shape} feature rows do not fit {len(y)} labels and {len(names)} feature names")
+        raise _training_error(
+            f"{x.shape} feature rows do not fit {len(y)} labels and {len(names)} feature names"
+        )
     if len(y) < MINIMUM_ROWS:
-        raise _cannot(f"{len(y)} labelled rows are fewer than {MINIMUM_ROWS}")
+        raise _training_error(f"{len(y)} labelled rows are fewer than {MINIMUM_ROWS}")
     if not np.isin(y, (0.0, 1.0)).all():
-        raise _cannot(f"{int((~np.isin(y, (0.0, 1.0))).sum())} labels are neither 0 nor 1")
+        raise _training_error(f"{int((~np.isin(y, (0.0, 1.0))).sum())} labels are neither 0 nor 1")
     if np.all(y == y[0]):
-        raise _cannot(f"all {len(y)} labels are {int(y[0])}: one class cannot teach")
+        raise _training_error(f"all {len(y)} labels are {int(y[0])}: one class is not enough")
     for index, name in enumerate(names):
         if np.isinf(x[:, index]).any():
-            raise _cannot(f"the feature {name!r} is infinite in {int(np.isinf(x[:, index]).sum())} rows")
+            raise _training_error(
+                f"the feature {name!r} is infinite in {int(np.isinf(x[:, index]).sum())} rows"
+            )
         if np.isnan(x[:, index]).all():
-            raise _cannot(f"the feature {name!r} has no value in any of {len(y)} rows")
+            raise _training_error(f"the feature {name!r} has no value in any of {len(y)} rows")
 
 
-def _cannot(what: str) -> InputError:
+def _training_error(what: str) -> InputError:
     return InputError("HF401", what, state="nothing was trained")

@@ -23,16 +23,15 @@ Vector = npt.NDArray[np.float64]
 class LogisticRegression:
     """A linear model of the log odds, with a ridge penalty.
 
-    Each feature is shifted by its mean and divided by its standard deviation in the training rows. A missing
-    value (NaN) takes the feature's mean, so that it moves the answer neither way; declare a missing flag to
-    let it.
+    Each feature is shifted by its mean and divided by its standard deviation in the training rows. A missing value
+    (NaN) becomes the feature's mean, which has no effect on the prediction; declare a missing flag to give it one.
 
     Parameters
     ----------
     c
         Inverse of the penalty's strength, greater than 0.
     iterations
-        Largest number of steps of the solver, at least 1; a fit that needs more is refused (HF402).
+        Maximum number of steps of the solver, at least 1; a fit that needs more is refused (HF402).
     """
 
     c: float = 1.0
@@ -47,12 +46,12 @@ class LogisticRegression:
 
     @property
     def name(self) -> str:
-        """``logistic-regression``."""
+        """Return ``logistic-regression``."""
         return "logistic-regression"
 
     @property
     def parameters(self) -> Mapping[str, object]:
-        """The declared parameters."""
+        """Return the declared parameters."""
         return asdict(self)
 
     def fit(
@@ -60,19 +59,19 @@ class LogisticRegression:
     ) -> onnx.ModelProto:
         """Fit on rows `x` with labels `y` and write the formula as ONNX; see `Learner.fit`.
 
-        Raises `RefusedError` HF402 when the solver did not converge.
+        Raises `RefusedError` HF402 if the solver did not converge.
         """
-        # Here, because a server reads declarations too and must not pay for what only training needs.
+        # Imported here: a server reads declarations too and does not train.
         from sklearn import linear_model
         from sklearn.exceptions import ConvergenceWarning
 
-        from holdfast.train.conversion_check import check_agreement
+        from holdfast.train.conversion_check import check_conversion
 
         check_examples(x, y, names)
         check_weights(weights, y)
         wide = x.astype(np.float64)
         mean = np.nanmean(wide, axis=0)
-        spread = np.nanstd(wide, axis=0)  # unweighted: the scale of a feature is not a matter of what counts
+        spread = np.nanstd(wide, axis=0)  # unweighted: weights do not change the scale of a feature
         scale = np.where(spread > 0.0, spread, 1.0)
         standard = (np.where(np.isnan(wide), mean, wide) - mean) / scale
         fitted = linear_model.LogisticRegression(C=self.c, max_iter=self.iterations, random_state=seed)
@@ -84,12 +83,12 @@ class LogisticRegression:
                 raise RefusedError(
                     "HF402", f"logistic regression failed: {error}", state="nothing was trained"
                 ) from error
-        graph = _formula(mean, scale, fitted.coef_[0], float(fitted.intercept_[0]))
-        check_agreement(graph, fitted.predict_proba(standard)[:, 1], x, "LogisticRegression")
+        graph = _formula_graph(mean, scale, fitted.coef_[0], float(fitted.intercept_[0]))
+        check_conversion(graph, fitted.predict_proba(standard)[:, 1], x, "LogisticRegression")
         return graph
 
 
-def _formula(mean: Vector, scale: Vector, weights: Vector, intercept: float) -> onnx.ModelProto:
+def _formula_graph(mean: Vector, scale: Vector, weights: Vector, intercept: float) -> onnx.ModelProto:
     import spox
     import spox.opset.ai.onnx.v17 as op
 

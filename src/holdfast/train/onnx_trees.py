@@ -24,7 +24,7 @@ _BRANCH: Final = "BRANCH_LEQ"
 
 
 def float32_not_above(threshold: float) -> float:
-    """The largest float32 that is not above `threshold`.
+    """Return the largest float32 that is not above `threshold`.
 
     >>> float32_not_above(0.1) <= 0.1 < float(np.float32(0.1))
     True
@@ -36,7 +36,7 @@ def float32_not_above(threshold: float) -> float:
 
 @dataclass(slots=True)
 class _Nodes:
-    """The parallel lists that ONNX writes a forest as."""
+    """The parallel lists in which ONNX stores a forest."""
 
     tree: list[int] = field(default_factory=list)
     node: list[int] = field(default_factory=list)
@@ -51,7 +51,7 @@ class _Nodes:
     leaf_value: list[float] = field(default_factory=list)
 
     def add_tree(self, tree: int, root: Mapping[str, Any]) -> None:
-        """Append one tree, numbering its nodes from 0 in the order in which they are met."""
+        """Append one tree, with nodes numbered from 0 in the order of the walk."""
         waiting = [(0, root)]
         count = 1
         while waiting:
@@ -111,12 +111,12 @@ def _missing_goes_left(structure: Mapping[str, Any], threshold: float) -> bool:
 
 
 def forest_graph(model: Mapping[str, Any], features: int) -> onnx.ModelProto:
-    """The ONNX graph of a binary LightGBM model given as its `dump_model()`.
+    """Return the ONNX graph of a binary LightGBM model given as its `dump_model()`.
 
     Parameters
     ----------
     model
-        What `Booster.dump_model()` returns; numeric splits only.
+        The result of `Booster.dump_model()`; numeric splits only.
     features
         F, the width of the input ``features``.
 

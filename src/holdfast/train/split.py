@@ -1,5 +1,4 @@
-"""What is trained on and what is held out: always the past and the newest days, never a random draw (R72,
-R74)."""
+"""The time split: train on the past and hold out the newest days, never a random draw (R72, R74)."""
 
 from __future__ import annotations
 
@@ -19,14 +18,14 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows to train on, and rows from `cut_us` (microseconds UTC) on to judge with. No row is in both.
+    """Rows to train on, and held-out rows from `split_at_us` (microseconds UTC) on. No row is in both.
 
     `embargoed` counts the rows between the two, which are in neither.
     """
 
     train: pl.DataFrame
     holdout: pl.DataFrame
-    cut_us: int
+    split_at_us: int
     embargoed: int
 
 
@@ -35,10 +34,9 @@ def time_split(
 ) -> Split:
     """Hold out the newest `holdout` of `frame`, and train on what was known when it began.
 
-    A holdout of whole days is cut at the start of a day in the column's own time zone, which is midnight
-    where there is a midnight. A row is trained on when its event lies more than `delay` before the cut: the
-    label of a later one was not known at the cut, so training on it would judge the version by days of which
-    it had heard (R55, R65).
+    A holdout of whole days begins at the start of a day in the column's own time zone, which is midnight if there is
+    a midnight. A row is trained on if its event lies more than `delay` before the split: the label of a later one was
+    not known by then, so training on it would leak labels into the evaluation (R55, R65).
 
     Parameters
     ----------
@@ -47,26 +45,27 @@ def time_split(
     event_time
         The column of `frame` that says when a row happened; a timestamp with a time zone.
     holdout
-        How much is held out; positive.
+        The duration that is held out; positive.
     delay
-        How long after its event a row's label is known; not negative.
+        The duration from an event until its label is known; not negative.
 
-    Raises `InputError` HF401 when either part would be empty, and HF111 when `holdout` is not positive,
-    `delay` is negative or the column has no time zone.
+    Raises `InputError` HF401 if either part would be empty, and HF111 if `holdout` is not positive, `delay` is
+    negative or the column has no time zone.
 
     >>> import polars as pl
     >>> hours = [datetime(2013, 1, day, hour, tzinfo=UTC) for day in (1, 2, 3) for hour in (6, 18)]
     >>> split = time_split(pl.DataFrame({"at": hours}), "at", timedelta(days=1), delay=timedelta(hours=12))
     >>> split.train.height, split.embargoed, split.holdout.height
     (3, 1, 2)
-    >>> (_EPOCH + split.cut_us * _MICROSECOND).isoformat()
+    >>> (_EPOCH + split.split_at_us * _MICROSECOND).isoformat()
     '2013-01-03T00:00:00+00:00'
     """
-    import polars as pl  # here, because a server reads declarations too
+    import polars as pl  # imported here: a server reads declarations too
 
     if holdout <= timedelta(0) or delay < timedelta(0):
         raise InputError(
-            "HF111", f"the holdout is {holdout}, a positive span of time, and the delay {delay}, not negative"
+            "HF111",
+            f"the holdout is {holdout}, which must be positive, and the delay {delay}, which must not be negative",
         )
     dtype = frame.schema[event_time]
     if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
@@ -77,34 +76,34 @@ def time_split(
     if not isinstance(newest, datetime):
         raise InputError("HF401", "there are no labelled rows to split", state="nothing was trained")
     assert newest.tzinfo is not None
-    cut_us = (
+    split_at_us = (
         _microseconds(newest) - holdout // _MICROSECOND + 1
         if holdout % _DAY
         # Days of the zone's calendar, so that a day of 23 or 25 hours is one day.
-        else _start_us(newest.date() - (holdout - _DAY), newest.tzinfo)
+        else _day_start_us(newest.date() - (holdout - _DAY), newest.tzinfo)
     )
-    # Instants are compared as numbers: the wall clock of the cut need not exist.
+    # Timestamps are compared as numbers: the wall clock time of the split need not exist.
     at_us = pl.col(event_time).dt.epoch("us")
-    train = frame.filter(at_us < cut_us - delay // _MICROSECOND)
-    held_out = frame.filter(at_us >= cut_us)
+    train = frame.filter(at_us < split_at_us - delay // _MICROSECOND)
+    held_out = frame.filter(at_us >= split_at_us)
     if train.is_empty():
         raise InputError(
             "HF401",
             f"no labelled row is older than the newest {holdout} and the label's delay of {delay} before it: "
-            "nothing is left to train on",
+            "no row is left to train on",
             state="nothing was trained",
             next_command="load older batches, or declare a shorter holdout",
         )
-    return Split(train, held_out, cut_us, frame.height - train.height - held_out.height)
+    return Split(train, held_out, split_at_us, frame.height - train.height - held_out.height)
 
 
-def _start_us(day: date, zone: tzinfo) -> int:
-    """The first instant at which the calendar of `zone` shows `day` or a later one, in microseconds UTC."""
+def _day_start_us(day: date, zone: tzinfo) -> int:
+    """Return the first microsecond (UTC) at which the calendar of `zone` shows `day` or a later one."""
     midnight = datetime.combine(day, time(), zone).astimezone(UTC)
-    if _is_start(midnight, day, zone):
+    if _is_day_start(midnight, day, zone):
         return _microseconds(midnight)
-    # The clock was put forward over midnight, but not from midnight: look for the moment when it was. No
-    # clock is more than a day from UTC.
+    # The clock was put forward over midnight, but not from midnight: search for the change. No clock is more
+    # than a day from UTC.
     before = datetime.combine(day, time(), UTC) - _DAY
     after = before + 2 * _DAY
     while after - before > _MICROSECOND:
@@ -116,10 +115,10 @@ def _start_us(day: date, zone: tzinfo) -> int:
     return _microseconds(after)
 
 
-def _is_start(instant: datetime, day: date, zone: tzinfo) -> bool:
-    earlier = instant - _MICROSECOND
-    return earlier.astimezone(zone).date() < day <= instant.astimezone(zone).date()
+def _is_day_start(timestamp: datetime, day: date, zone: tzinfo) -> bool:
+    earlier = timestamp - _MICROSECOND
+    return earlier.astimezone(zone).date() < day <= timestamp.astimezone(zone).date()
 
 
-def _microseconds(moment: datetime) -> int:
-    return (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND
+def _microseconds(timestamp: datetime) -> int:
+    return (timestamp.astimezone(UTC) - _EPOCH) // _MICROSECOND

@@ -38,7 +38,7 @@ from holdfast.store.files import blobs, data_files
 from holdfast.store.models import gate_results, versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.train import GroupMean, LightGBM, LogisticRegression
-from holdfast.train.artifact import VersionMetadata, open_sealed, seal
+from holdfast.train.artifact import VersionMetadata, open_version, pack_version
 
 pytestmark = pytest.mark.process
 
@@ -216,7 +216,7 @@ def plant(store: Store, data: bytes, about: VersionMetadata) -> VersionRow:
 
 
 def sealed(store: Store, version: str) -> tuple[onnx.ModelProto, VersionMetadata]:
-    return open_sealed(blobs.get(store, versions.get(store, version).digest))
+    return open_version(blobs.get(store, versions.get(store, version).digest))
 
 
 def behind(
@@ -242,7 +242,7 @@ def test_a_good_version_passes_every_gate_and_may_be_rolled_out(
     assert versions.get(store, version).state == "registered"
     results = qualify(store, MODEL, version, now_us=NOW_US + 1)
     assert [result.gate for result in results] == [
-        "loads",
+        "load_test",
         "signature",
         "golden",
         "size",
@@ -290,14 +290,14 @@ def test_the_file_says_where_it_comes_from(trained: tuple[Store, str, Trained]) 
     assert about.environment["python"]
     assert about.environment["lightgbm"]
     assert about.trained_before_us == round(datetime(2013, 1, 31, tzinfo=UTC).timestamp() * 1e6)
-    assert seal(graph, about) == blobs.get(store, versions.get(store, result.version).digest)
+    assert pack_version(graph, about) == blobs.get(store, versions.get(store, result.version).digest)
 
 
 # --- planted bad ones --------------------
 
 
 def truncated(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
-    data = seal(graph, about)
+    data = pack_version(graph, about)
     return data[: len(data) // 2]
 
 
@@ -317,20 +317,22 @@ def wants_float32(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
     body = helper.make_graph(
         [helper.make_node("Sigmoid", ["distance"], ["probability"])], "g", [given], [made]
     )
-    return seal(helper.make_model(body, opset_imports=graph.opset_import, ir_version=graph.ir_version), about)
+    return pack_version(
+        helper.make_model(body, opset_imports=graph.opset_import, ir_version=graph.ir_version), about
+    )
 
 
 def two_outputs(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
     changed = behind(graph, helper.make_node("Identity", ["before"], ["probability"]))
     changed.graph.output.append(helper.make_tensor_value_info("before", TensorProto.FLOAT, ["N"]))
-    return seal(changed, about)
+    return pack_version(changed, about)
 
 
 def outside_data(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
     stolen = onnx.TensorProto(name="stolen", data_type=TensorProto.UINT8, dims=[1])
     stolen.data_location = TensorProto.EXTERNAL
     stolen.external_data.add(key="location", value="../../../../etc/passwd")
-    return seal(
+    return pack_version(
         behind(graph, helper.make_node("Identity", ["before"], ["probability"]), constants=(stolen,)), about
     )
 
@@ -338,7 +340,7 @@ def outside_data(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
 def foreign_operator(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
     changed = behind(graph, helper.make_node("Anything", ["before"], ["probability"], domain="my.library"))
     changed.opset_import.append(helper.make_opsetid("my.library", 1))
-    return seal(changed, about)
+    return pack_version(changed, about)
 
 
 def endless(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
@@ -361,7 +363,7 @@ def endless(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
         helper.make_tensor("go", TensorProto.BOOL, [], [True]),
     )
     loop = helper.make_node("Loop", ["trips", "go", "before"], ["probability"], body=body)
-    return seal(behind(graph, loop, constants=constants), about)
+    return pack_version(behind(graph, loop, constants=constants), about)
 
 
 def glutton(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
@@ -373,17 +375,17 @@ def glutton(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
         helper.make_node("ReduceSum", ["huge"], ["nothing"], keepdims=0),
         helper.make_node("Add", ["before", "nothing"], ["probability"]),
     )
-    return seal(behind(graph, *nodes, constants=constants), about)
+    return pack_version(behind(graph, *nodes, constants=constants), about)
 
 
 @pytest.mark.parametrize(
     ("gate", "spoil", "words"),
     [
-        ("loads", truncated, "refused while reading"),
-        ("loads", outside_data, "points at data outside itself"),
-        ("loads", foreign_operator, "needs operators of my.library"),
-        ("loads", endless, "ended it"),
-        ("loads", glutton, "refused while answering"),
+        ("load_test", truncated, "refused while reading"),
+        ("load_test", outside_data, "refers to external data"),
+        ("load_test", foreign_operator, "needs operators of my.library"),
+        ("load_test", endless, "ended it"),
+        ("load_test", glutton, "refused while predicting"),
         (
             "signature",
             wants_float32,
@@ -392,7 +394,7 @@ def glutton(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
         ("signature", two_outputs, "the outputs are probability tensor(float)[1], before tensor(float)[1]"),
         (
             "signature",
-            lambda graph, about: seal(graph, replace(about, contract_hash="0" * 64)),
+            lambda graph, about: pack_version(graph, replace(about, contract_hash="0" * 64)),
             "made for contract 00000000",
         ),
     ],
@@ -427,7 +429,7 @@ def test_a_pickle_is_never_opened(store: Store, trained: tuple[Store, str, Train
             seen = tried(blobs.path_of(store.root, digest), digest, Gates()).trial
             assert (seen.outcome, seen.stage) == ("refused", "reading")
     row = plant(store, pickle.dumps(Canary(str(canary))), about)
-    assert verdicts(store, row.version)["loads"] is Verdict.FAIL
+    assert verdicts(store, row.version)["load_test"] is Verdict.FAIL
     assert not canary.exists()
 
 
@@ -438,9 +440,9 @@ def test_turned_answers_break_golden_queries_and_fall_behind_the_heuristic(
     graph, about = sealed(store, trained[2].version)
     one = helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])
     turned = behind(graph, helper.make_node("Sub", ["one", "before"], ["probability"]), constants=(one,))
-    row = plant(store, seal(turned, about), about)
+    row = plant(store, pack_version(turned, about), about)
     found = {result.gate: result for result in qualify(store, MODEL, row.version, now_us=NOW_US)}
-    assert found["loads"].verdict is found["signature"].verdict is Verdict.PASS
+    assert found["load_test"].verdict is found["signature"].verdict is Verdict.PASS
     assert found["golden"].verdict is Verdict.FAIL
     assert "short trip at dawn" in found["golden"].explanation
     assert found["baseline"].verdict is Verdict.FAIL
@@ -548,7 +550,7 @@ def test_a_changed_contract_is_refused_with_the_way_out_which_works(
     result = train(served, changed, trained[1], now_us=NOW_US)
     found = {result.gate: result for result in qualify(served, changed, result.version, now_us=NOW_US)}
     assert found["signature"].verdict is Verdict.FAIL
-    assert "declare it under a name of its own" in found["signature"].explanation
+    assert "declare it under another name" in found["signature"].explanation
     assert versions.get(served, result.version).state == "refused"
 
     renamed = replace(changed, name="trip-delay-near")
@@ -563,7 +565,7 @@ def test_a_model_that_misses_its_objective_is_refused(
     graph, about = sealed(served, trained[2].version)
     half = helper.make_tensor("half", TensorProto.FLOAT, [], [0.5])
     halved = behind(graph, helper.make_node("Mul", ["half", "before"], ["probability"]), constants=(half,))
-    row = plant(served, seal(halved, about), about)
+    row = plant(served, pack_version(halved, about), about)
     found = {
         result.gate: result
         for result in qualify(served, replace(MODEL, golden=()), row.version, now_us=NOW_US)
@@ -666,14 +668,14 @@ def test_a_heuristic_that_another_judge_ended_first_is_no_obstacle(
     """Two candidates of one snapshot share their heuristic, and are judged at the same time."""
     row = plant(store, b"no model", sealed(store, trained[2].version)[1])
     said = judged_meanwhile(store, trained[2].heuristic, monkeypatch)
-    assert verdicts(store, row.version)["loads"] is Verdict.FAIL
+    assert verdicts(store, row.version)["load_test"] is Verdict.FAIL
     assert set(said["rival"].values()) == {Verdict.PASS}
     assert versions.get(store, row.version).state == "refused"
     assert versions.get(store, trained[2].heuristic).state == "qualified"
 
 
 def test_a_version_of_another_model_is_not_judged(store: Store, trained: tuple[Store, str, Trained]) -> None:
-    with pytest.raises(InputError, match="not of 'other'"):
+    with pytest.raises(NotFoundError, match="not of 'other'"):
         qualify(store, replace(MODEL, name="other"), trained[2].version, now_us=NOW_US)
 
 

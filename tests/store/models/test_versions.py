@@ -10,7 +10,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError as BrokenRule
 
 from holdfast.errors import ConflictError, NotFoundError
-from holdfast.qualify import GateResult, judged
+from holdfast.qualify import GateResult, gate_result
 from holdfast.records import Verdict, sha256_hex
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
@@ -139,10 +139,10 @@ def test_a_version_of_an_unknown_snapshot_is_refused_by_the_ledger(store: Store)
 
 def test_verdicts_are_kept_and_the_newest_judgement_is_told(store: Store) -> None:
     row = register(store, "a")
-    unsure: list[GateResult] = [judged("baseline", Verdict.INCONCLUSIVE, "few")]
+    unsure: list[GateResult] = [gate_result("baseline", Verdict.INCONCLUSIVE, "few")]
     sure = [
-        judged("loads", Verdict.PASS, "ok", observed=0.1, bound=1.0),
-        judged("baseline", Verdict.PASS, "ok", low=0.01),
+        gate_result("loads", Verdict.PASS, "ok", observed=0.1, bound=1.0),
+        gate_result("baseline", Verdict.PASS, "ok", low=0.01),
     ]
     assert gate_results.newest(store, row.version) == []
     for moment, results in ((1, unsure), (2, sure)):

@@ -16,21 +16,21 @@ from holdfast.qualify import (
     GateResult,
     Gates,
     GoldenQuery,
+    HoldoutPair,
+    LoadReport,
     Objective,
-    Pair,
     TensorType,
-    Trial,
-    baseline,
-    champion,
+    check_baseline,
+    check_champion,
+    check_golden,
+    check_load,
+    check_objective,
+    check_signature,
+    check_size,
+    decide_status,
     endpoint_signature,
-    first_version,
-    golden,
-    judged,
-    loads,
-    objective,
-    signature,
-    size,
-    standing,
+    gate_result,
+    pass_first_version,
 )
 from holdfast.records import Verdict
 from holdfast.stats import auc_interval, mean_interval
@@ -47,8 +47,8 @@ CONTRACT = Contract(
     label=Label("late", delay="12h"),
 )
 PROBABILITY = TensorType("probability", "tensor(float)", 1)
-GOOD = Trial(
-    "answered",
+GOOD = LoadReport(
+    "succeeded",
     "done",
     "",
     load_seconds=0.1,
@@ -69,22 +69,22 @@ def changed(name: str, **facts: Any) -> Contract:
     return contract_of(*(replace(each, **facts) if each.name == name else each for each in columns))
 
 
-def made_for(contract: Contract) -> Trial:
+def made_for(contract: Contract) -> LoadReport:
     about = {"contract_hash": contract.hash, "contract_json": contract.to_json()}
     return replace(GOOD, metadata=about)
 
 
-DIED = Trial("died", "loading", "signal SIGSEGV ended it")
+DIED = LoadReport("died", "loading", "signal SIGSEGV ended it")
 
 
 def test_loads_judges_time_memory_and_death() -> None:
     gates = Gates(load_seconds=0.1, memory_bytes=10**8)
-    assert loads(GOOD, gates).verdict is Verdict.PASS
-    assert loads(replace(GOOD, load_seconds=0.101), gates).verdict is Verdict.FAIL
-    assert loads(replace(GOOD, peak_bytes=10**8 + 1), gates).verdict is Verdict.FAIL
+    assert check_load(GOOD, gates).verdict is Verdict.PASS
+    assert check_load(replace(GOOD, load_seconds=0.101), gates).verdict is Verdict.FAIL
+    assert check_load(replace(GOOD, peak_bytes=10**8 + 1), gates).verdict is Verdict.FAIL
     for outcome in ("died", "refused", "timed out"):
-        assert loads(replace(DIED, outcome=outcome), gates).verdict is Verdict.FAIL
-    assert "died while loading: signal SIGSEGV" in loads(DIED, gates).explanation
+        assert check_load(replace(DIED, outcome=outcome), gates).verdict is Verdict.FAIL
+    assert "died while loading: signal SIGSEGV" in check_load(DIED, gates).explanation
 
 
 def test_every_kind_of_column_has_its_tensor() -> None:
@@ -121,23 +121,23 @@ def test_every_kind_of_column_has_its_tensor() -> None:
         (replace(GOOD, outputs=(PROBABILITY, PROBABILITY)), "the outputs are probability"),
     ],
 )
-def test_signature_tells_every_difference(trial: Trial, words: str) -> None:
-    result = signature(trial, endpoint_signature(CONTRACT, []))
+def test_signature_tells_every_difference(trial: LoadReport, words: str) -> None:
+    result = check_signature(trial, endpoint_signature(CONTRACT, []))
     assert result.verdict is Verdict.FAIL
     assert words in result.explanation
     assert result.observed == 1
 
 
 def test_a_changed_contract_is_told_the_way_out() -> None:
-    result = signature(made_for(changed("distance", unit="km")), endpoint_signature(CONTRACT, []))
+    result = check_signature(made_for(changed("distance", unit="km")), endpoint_signature(CONTRACT, []))
     assert result.verdict is Verdict.FAIL
     assert "distance: unit changed (mi -> km), breaking" in result.explanation
-    assert "declare it under a name of its own" in result.explanation
+    assert "declare it under another name" in result.explanation
 
 
 def test_a_contract_that_evolved_without_harm_passes_and_is_told() -> None:
     """R92: the callers of the champion are understood by a version whose contract lets more through."""
-    result = signature(made_for(changed("seats", missing="keep")), endpoint_signature(CONTRACT, []))
+    result = check_signature(made_for(changed("seats", missing="keep")), endpoint_signature(CONTRACT, []))
     assert (result.verdict, "seats: missing values allowed" in result.explanation) == (Verdict.PASS, True)
 
 
@@ -145,28 +145,28 @@ def test_a_version_may_read_an_optional_column_that_callers_do_not_send_yet() ->
     grown = contract_of(*CONTRACT.request_columns, Number("wind", unit="m/s", missing="keep"))
     trial = made_for(grown)
     trial = replace(trial, inputs=(*trial.inputs, TensorType("wind", "tensor(double)", 1)))
-    assert signature(trial, endpoint_signature(CONTRACT, [])).verdict is Verdict.PASS
+    assert check_signature(trial, endpoint_signature(CONTRACT, [])).verdict is Verdict.PASS
 
 
 def test_callers_that_have_to_follow_first_are_waited_for_or_accepted() -> None:
     before = changed("distance", missing="keep")
     after = contract_of(*(column for column in CONTRACT.request_columns if column.name != "distance"))
     trial = replace(made_for(after), inputs=GOOD.inputs[1:])
-    waiting = signature(trial, endpoint_signature(before, []))
+    waiting = check_signature(trial, endpoint_signature(before, []))
     assert waiting.verdict is Verdict.INCONCLUSIVE
     assert "holdfast contract accept --model" in waiting.explanation
-    assert signature(trial, endpoint_signature(before, []), accepted=True).verdict is Verdict.PASS
+    assert check_signature(trial, endpoint_signature(before, []), accepted=True).verdict is Verdict.PASS
 
 
 def test_a_file_that_does_not_hold_the_contract_it_names_is_refused() -> None:
     trial = replace(GOOD, metadata={"contract_hash": "f" * 64, "contract_json": CONTRACT.to_json()})
-    assert signature(trial, endpoint_signature(CONTRACT, [])).verdict is Verdict.FAIL
+    assert check_signature(trial, endpoint_signature(CONTRACT, [])).verdict is Verdict.FAIL
 
 
 def test_signature_of_a_fitting_file_and_of_one_that_was_not_opened() -> None:
     endpoint = endpoint_signature(CONTRACT, [])
-    assert signature(GOOD, endpoint).verdict is Verdict.PASS
-    assert signature(DIED, endpoint).verdict is Verdict.INCONCLUSIVE
+    assert check_signature(GOOD, endpoint).verdict is Verdict.PASS
+    assert check_signature(DIED, endpoint).verdict is Verdict.INCONCLUSIVE
 
 
 def test_golden_bounds_are_inclusive_and_nan_is_wrong() -> None:
@@ -174,12 +174,12 @@ def test_golden_bounds_are_inclusive_and_nan_is_wrong() -> None:
         GoldenQuery("low", {}, between=(0.2, 0.3)),
         GoldenQuery("high", {}, value=0.75, tolerance=0.05),
     )
-    assert golden(GOOD, queries).verdict is Verdict.PASS
+    assert check_golden(GOOD, queries).verdict is Verdict.PASS
     for answers in ((0.2 - 1e-9, 0.8), (0.2, 0.81), (float("nan"), 0.8)):
-        result = golden(replace(GOOD, golden=answers), queries)
+        result = check_golden(replace(GOOD, golden=answers), queries)
         assert (result.verdict, result.observed) == (Verdict.FAIL, 1.0)
-    assert golden(replace(GOOD, golden=()), queries).verdict is Verdict.ERROR
-    assert golden(DIED, queries).verdict is Verdict.INCONCLUSIVE
+    assert check_golden(replace(GOOD, golden=()), queries).verdict is Verdict.ERROR
+    assert check_golden(DIED, queries).verdict is Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_golden_query_without_a_right_answer_is_refused(given_: dict[str, floa
         GoldenQuery("q", {}, **given_)
 
 
-def pair(strength: float, other: float, rows: int = 4000) -> Pair:
+def pair(strength: float, other: float, rows: int = 4000) -> HoldoutPair:
     """Answers that follow the label's cause with `strength`, beside others that do with `other`."""
     random = np.random.default_rng(3)
     cause = random.normal(size=rows)
@@ -208,33 +208,33 @@ def pair(strength: float, other: float, rows: int = 4000) -> Pair:
     def answer(how: float) -> np.ndarray:
         return 1 / (1 + np.exp(-(how * cause + random.normal(size=rows))))
 
-    return Pair(answer(strength), answer(other), labels)
+    return HoldoutPair(answer(strength), answer(other), labels)
 
 
 def test_baseline_and_champion_know_better_equal_and_worse() -> None:
     gates = Gates()
     better, equal, worse = pair(2.0, 0.5), pair(1.0, 1.0), pair(0.5, 2.0)
-    assert baseline(better, gates).verdict is Verdict.PASS
-    assert baseline(equal, gates).verdict is Verdict.INCONCLUSIVE
-    assert baseline(worse, gates).verdict is Verdict.FAIL
-    assert champion(better, gates).verdict is Verdict.PASS
-    assert champion(equal, replace(gates, worse_than_champion_by=0.05)).verdict is Verdict.PASS
-    assert champion(equal, replace(gates, worse_than_champion_by=0.001)).verdict is Verdict.INCONCLUSIVE
-    assert champion(worse, gates).verdict is Verdict.FAIL
+    assert check_baseline(better, gates).verdict is Verdict.PASS
+    assert check_baseline(equal, gates).verdict is Verdict.INCONCLUSIVE
+    assert check_baseline(worse, gates).verdict is Verdict.FAIL
+    assert check_champion(better, gates).verdict is Verdict.PASS
+    assert check_champion(equal, replace(gates, worse_than_champion_by=0.05)).verdict is Verdict.PASS
+    assert check_champion(equal, replace(gates, worse_than_champion_by=0.001)).verdict is Verdict.INCONCLUSIVE
+    assert check_champion(worse, gates).verdict is Verdict.FAIL
 
 
 def test_the_same_answers_are_no_worse_and_no_better() -> None:
     same = pair(1.0, 1.0)
-    same = Pair(same.candidate, same.candidate, same.labels)
-    assert champion(same, Gates()).verdict is Verdict.PASS
-    assert baseline(same, Gates()).verdict is Verdict.FAIL
+    same = HoldoutPair(same.candidate, same.candidate, same.labels)
+    assert check_champion(same, Gates()).verdict is Verdict.PASS
+    assert check_baseline(same, Gates()).verdict is Verdict.FAIL
 
 
-def promised(pair_: Pair | None, gates: Gates) -> GateResult:
-    return objective(pair_, Objective("auc", at_least=0.5), gates)
+def promised(pair_: HoldoutPair | None, gates: Gates) -> GateResult:
+    return check_objective(pair_, Objective("auc", at_least=0.5), gates)
 
 
-@pytest.mark.parametrize("gate", [baseline, champion, promised])
+@pytest.mark.parametrize("gate", [check_baseline, check_champion, promised])
 def test_no_data_is_inconclusive_and_no_probability_fails(gate: object) -> None:
     assert callable(gate)
     good = pair(2.0, 0.5, rows=600)
@@ -246,12 +246,12 @@ def test_no_data_is_inconclusive_and_no_probability_fails(gate: object) -> None:
         answers[5] = wrong
         result = gate(replace(good, candidate=answers), Gates())
         assert result.verdict is Verdict.FAIL
-        assert "1 of 600 answers" in result.explanation
+        assert "1 of 600 predictions" in result.explanation
 
 
 def test_the_first_version_has_no_champion_to_fear() -> None:
-    assert first_version().verdict is Verdict.PASS
-    assert "first version" in first_version().explanation
+    assert pass_first_version().verdict is Verdict.PASS
+    assert "first version" in pass_first_version().explanation
 
 
 @pytest.mark.parametrize(
@@ -270,15 +270,15 @@ def test_the_first_version_has_no_champion_to_fear() -> None:
 def test_size_reports_growth_and_refuses_bloat(
     file_bytes: int, before: int | None, verdict: Verdict, alarm: bool
 ) -> None:
-    result = size(file_bytes, before, Gates(size_bytes=5000))
+    result = check_size(file_bytes, before, Gates(size_bytes=5000))
     assert result.verdict is verdict
     assert result.explanation.startswith("ALARM") is alarm
 
 
 @given(st.lists(st.sampled_from(list(Verdict))))
 def test_only_passes_qualify_and_one_failure_refuses(verdicts: list[Verdict]) -> None:
-    results: list[GateResult] = [judged("size", verdict, "") for verdict in verdicts]
-    state = standing(results)
+    results: list[GateResult] = [gate_result("size", verdict, "") for verdict in verdicts]
+    state = decide_status(results)
     assert (state == "refused") is (Verdict.FAIL in verdicts)
     assert (state == "qualified") is (bool(verdicts) and set(verdicts) == {Verdict.PASS})
 
@@ -313,7 +313,7 @@ def test_an_objective_is_reached_missed_or_undecided() -> None:
         (Objective("brier", at_most=middle[1]), Verdict.INCONCLUSIVE, "does not surely reach"),
         (Objective("brier", at_most=brier.low - 1e-9), Verdict.FAIL, "misses the objective: brier"),
     ):
-        result = objective(good, declared, Gates())
+        result = check_objective(good, declared, Gates())
         assert result.verdict is verdict, declared
         assert words in result.explanation
         assert result.bound == declared.bound
@@ -327,7 +327,7 @@ def test_an_objective_of_zero_is_a_bound_too() -> None:
     perfect = pair(2.0, 0.5)
     perfect = replace(perfect, candidate=perfect.labels.astype(float))
     assert Objective("brier", at_most=0.0).bound == 0.0
-    assert objective(perfect, Objective("brier", at_most=0.0), Gates()).verdict is Verdict.PASS
-    assert objective(perfect, Objective("auc", at_least=1.0), Gates()).verdict is Verdict.PASS
+    assert check_objective(perfect, Objective("brier", at_most=0.0), Gates()).verdict is Verdict.PASS
+    assert check_objective(perfect, Objective("auc", at_least=1.0), Gates()).verdict is Verdict.PASS
     turned = replace(perfect, candidate=1 - perfect.candidate)
-    assert objective(turned, Objective("auc", at_least=0.0), Gates()).verdict is Verdict.PASS
+    assert check_objective(turned, Objective("auc", at_least=0.0), Gates()).verdict is Verdict.PASS

@@ -16,19 +16,19 @@ from holdfast.qualify import (
     GateResult,
     Gates,
     GoldenQuery,
+    HoldoutPair,
+    LoadReport,
     Objective,
-    Pair,
     TensorType,
-    Trial,
-    baseline,
-    champion,
+    check_baseline,
+    check_champion,
+    check_golden,
+    check_load,
+    check_objective,
+    check_signature,
+    check_size,
     endpoint_signature,
-    golden,
-    judged,
-    loads,
-    objective,
-    signature,
-    size,
+    gate_result,
 )
 from holdfast.records import Verdict
 from holdfast.testing import GateCases, Law, gate_laws
@@ -38,8 +38,8 @@ CONTRACT = Contract(
     key="id", event_time="at", label=Label("late", delay="12h"),
 )  # fmt: skip
 ENDPOINT = endpoint_signature(CONTRACT, ())
-GOOD = Trial(
-    "answered",
+GOOD = LoadReport(
+    "succeeded",
     "done",
     "",
     load_seconds=0.1,
@@ -49,46 +49,50 @@ GOOD = Trial(
     metadata={"contract_hash": CONTRACT.hash},
     golden=(0.2,),
 )
-DIED = Trial("died", "loading", "signal SIGSEGV ended it")
+DIED = LoadReport("died", "loading", "signal SIGSEGV ended it")
 GATES = Gates()
 QUERIES = (GoldenQuery("low", {}, between=(0.1, 0.3)),)
 AUC = Objective("auc", at_least=0.7)
 
 
-def _pair(candidate: float, other: float, rows: int = 4000) -> Pair:
+def _pair(candidate: float, other: float, rows: int = 4000) -> HoldoutPair:
     draw = np.random.default_rng(3)
     cause = draw.normal(size=rows)
     labels = draw.random(rows) < 1 / (1 + np.exp(-2 * cause))
     ours, theirs = (1 / (1 + np.exp(-(how * cause + draw.normal(size=rows)))) for how in (candidate, other))
-    return Pair(ours, theirs, labels)
+    return HoldoutPair(ours, theirs, labels)
 
 
 BETTER, WORSE = _pair(3.0, 0.5), _pair(0.1, 3.0)
 
 OURS: dict[str, GateCases] = {
-    "loads": GateCases(partial(loads, GOOD, GATES), partial(loads, DIED, GATES)),
+    "load_test": GateCases(partial(check_load, GOOD, GATES), partial(check_load, DIED, GATES)),
     "signature": GateCases(
-        partial(signature, GOOD, ENDPOINT),
-        partial(signature, replace(GOOD, outputs=(TensorType("score", "tensor(float)", 1),)), ENDPOINT),
-        partial(signature, DIED, ENDPOINT),
+        partial(check_signature, GOOD, ENDPOINT),
+        partial(check_signature, replace(GOOD, outputs=(TensorType("score", "tensor(float)", 1),)), ENDPOINT),
+        partial(check_signature, DIED, ENDPOINT),
     ),
     "golden": GateCases(
-        partial(golden, GOOD, QUERIES),
-        partial(golden, replace(GOOD, golden=(0.9,)), QUERIES),
-        partial(golden, DIED, QUERIES),
+        partial(check_golden, GOOD, QUERIES),
+        partial(check_golden, replace(GOOD, golden=(0.9,)), QUERIES),
+        partial(check_golden, DIED, QUERIES),
     ),
     "baseline": GateCases(
-        partial(baseline, BETTER, GATES), partial(baseline, WORSE, GATES), partial(baseline, None, GATES)
+        partial(check_baseline, BETTER, GATES),
+        partial(check_baseline, WORSE, GATES),
+        partial(check_baseline, None, GATES),
     ),
     "champion": GateCases(
-        partial(champion, BETTER, GATES), partial(champion, WORSE, GATES), partial(champion, None, GATES)
+        partial(check_champion, BETTER, GATES),
+        partial(check_champion, WORSE, GATES),
+        partial(check_champion, None, GATES),
     ),
     "objective": GateCases(
-        partial(objective, BETTER, AUC, GATES),
-        partial(objective, WORSE, AUC, GATES),
-        partial(objective, None, AUC, GATES),
+        partial(check_objective, BETTER, AUC, GATES),
+        partial(check_objective, WORSE, AUC, GATES),
+        partial(check_objective, None, AUC, GATES),
     ),
-    "size": GateCases(partial(size, 1000, 900, GATES), partial(size, 3000, 1000, GATES)),
+    "size": GateCases(partial(check_size, 1000, 900, GATES), partial(check_size, 3000, 1000, GATES)),
 }
 
 
@@ -100,7 +104,7 @@ def test_our_gates_keep_every_law(law: Law) -> None:
 
 
 def _says(verdict: Verdict, **changed: object) -> Callable[[], GateResult]:
-    return lambda: replace(judged("planted", verdict, "because 3 is above 2", observed=3.0), **changed)  # type: ignore[arg-type]
+    return lambda: replace(gate_result("planted", verdict, "because 3 is above 2", observed=3.0), **changed)  # type: ignore[arg-type]
 
 
 GOOD_CASES = GateCases(_says(Verdict.PASS), _says(Verdict.FAIL), _says(Verdict.INCONCLUSIVE))
@@ -111,7 +115,7 @@ PLANTED = {
     "too little evidence is no success": replace(GOOD_CASES, too_little=_says(Verdict.PASS)),
     "every result names the gate": replace(GOOD_CASES, failing=_says(Verdict.FAIL, gate="other")),
     "the same evidence gives the same result": replace(
-        GOOD_CASES, passing=lambda: judged("planted", Verdict.PASS, "x", observed=float(next(COUNT)))
+        GOOD_CASES, passing=lambda: gate_result("planted", Verdict.PASS, "x", observed=float(next(COUNT)))
     ),
     "a verdict is explained on one line": replace(GOOD_CASES, failing=_says(Verdict.FAIL, explanation="")),
     "numbers are finite and in order": replace(GOOD_CASES, passing=_says(Verdict.PASS, low=4.0, high=5.0)),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import HoldfastError, InputError, RefusedError
 from holdfast.train import GroupMean, LightGBM, LogisticRegression
-from holdfast.train.conversion_check import answers, check_agreement
+from holdfast.train.conversion_check import check_conversion, predict
 from holdfast.train.learner import Learner
 from holdfast.train.onnx_trees import float32_not_above, forest_graph
 from tests.support.profile import examples as examples_of
@@ -67,10 +67,10 @@ def test_every_row_gets_one_probability_even_with_nothing_known(learner: Learner
         [[np.nan] * 3, [np.inf] * 3, [-np.inf] * 3, [1e30, -1e30, 0.0], [99.0, 0.0, 0.0]], np.float32
     )
     for rows in (strange[:0], strange[:1], strange, x):
-        got = answers(graph, rows) if len(rows) else None
+        got = predict(graph, rows) if len(rows) else None
         if got is not None:
             assert got.shape == (len(rows),)
-    finite = answers(graph, np.vstack([x, strange[[0, 4]]]))
+    finite = predict(graph, np.vstack([x, strange[[0, 4]]]))
     assert np.all((finite >= 0) & (finite <= 1))
 
 
@@ -78,7 +78,7 @@ def test_every_row_gets_one_probability_even_with_nothing_known(learner: Learner
 def test_it_learns_what_is_there(learner: Learner) -> None:
     x, y = examples(2000)
     fresh_x, fresh_y = examples(2000, seed=8)
-    got = answers(learner.fit(x, y, NAMES, seed=0), fresh_x)
+    got = predict(learner.fit(x, y, NAMES, seed=0), fresh_x)
     positives, negatives = got[fresh_y == 1], got[fresh_y == 0]
     assert np.mean(positives[:, None] > negatives[None, :]) > 0.75
 
@@ -127,7 +127,7 @@ def test_rows_between_a_threshold_and_its_rounding_take_lightgbm_s_branch() -> N
         x = np.repeat(np.array([[low], [high]], np.float32), 50, axis=0)
         y = np.repeat([0.0, 1.0], 50)
         graph = LightGBM(trees=2, leaves=2, min_rows_per_leaf=1, threads=1).fit(x, y, ("x",), seed=0)
-        got = answers(graph, x)
+        got = predict(graph, x)
         assert got[0] < 0.5 < got[-1]
 
 
@@ -154,7 +154,7 @@ def test_missing_values_take_lightgbm_s_branch(gaps: bool) -> None:
     probe[::4, 1] = np.nan
     probe[::5] = np.nan
     graph = forest_graph(booster.dump_model(), 3)
-    assert np.abs(answers(graph, probe) - booster.predict(probe)).max() < 1e-5
+    assert np.abs(predict(graph, probe) - booster.predict(probe)).max() < 1e-5
 
 
 def test_a_categorical_split_is_refused_not_guessed() -> None:
@@ -171,10 +171,10 @@ def test_a_categorical_split_is_refused_not_guessed() -> None:
 def test_a_conversion_that_differs_is_refused() -> None:
     x, y = examples()
     graph = LogisticRegression().fit(x, y, NAMES, seed=0)
-    native = answers(graph, x).astype(np.float64)
+    native = predict(graph, x).astype(np.float64)
     native[17] += 2e-5
     with pytest.raises(RefusedError, match="training row 17") as refused:
-        check_agreement(graph, native, x, "LogisticRegression")
+        check_conversion(graph, native, x, "LogisticRegression")
     assert refused.value.code == "HF402"
 
 
@@ -182,7 +182,7 @@ def test_a_graph_that_does_not_run_is_refused() -> None:
     x, y = examples()
     graph = LogisticRegression().fit(x, y, NAMES, seed=0)
     with pytest.raises(RefusedError, match="does not run"):
-        check_agreement(graph, np.zeros(len(x)), x[:, :2], "LogisticRegression")
+        check_conversion(graph, np.zeros(len(x)), x[:, :2], "LogisticRegression")
 
 
 def test_a_solver_that_did_not_converge_is_refused() -> None:
@@ -197,7 +197,7 @@ def test_the_rate_is_the_mixed_share_of_the_group() -> None:
     y = np.array([1, 1, 1, 0] + [1] * 23 + [0] * 33, np.float64)
     graph = GroupMean(by=(HOUR,), smoothing=6.0).fit(x, y, ("g",), seed=0)
     overall = 26 / 60
-    got = answers(graph, np.array([[1], [2], [3], [np.nan], [np.inf]], np.float32))
+    got = predict(graph, np.array([[1], [2], [3], [np.nan], [np.inf]], np.float32))
     expected = [(3 + 6 * overall) / 10, (23 + 6 * overall) / 62, overall, overall, overall]
     assert got == pytest.approx(expected, abs=1e-6)
 
@@ -207,7 +207,7 @@ def test_the_rate_by_two_features_keeps_combinations_apart() -> None:
     x = random.integers(0, 3, (600, 2)).astype(np.float32)
     y = ((x[:, 0] == 1) & (x[:, 1] == 2)).astype(np.float64)
     graph = GroupMean(by=(HOUR, Declared("day")), smoothing=0.0).fit(x, y, ("a", "b"), seed=0)
-    assert answers(graph, x) == pytest.approx(y, abs=1e-6)
+    assert predict(graph, x) == pytest.approx(y, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_row_that_counts_twice_is_like_two_rows(learner: Learner) -> None:
     repeated = learner.fit(np.repeat(x, twice, axis=0), np.repeat(y, twice), ("g",), seed=0)
     # Logistic regression scales a feature by all rows alike, so its ridge differs a little.
     tolerance = 1e-6 if not isinstance(learner, LogisticRegression) else 2e-3
-    assert answers(weighted, x) == pytest.approx(answers(repeated, x), abs=tolerance)
+    assert predict(weighted, x) == pytest.approx(predict(repeated, x), abs=tolerance)
 
 
 @pytest.mark.parametrize("weights", [np.ones(10), np.full(300, np.nan), np.full(300, -1.0), np.zeros(300)])

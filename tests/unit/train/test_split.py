@@ -49,14 +49,14 @@ def test_every_training_row_is_older_and_no_row_is_lost(minutes: list[int], hold
     minutes = [0, *minutes]
     assert sorted([*split.train["row"], *split.holdout["row"]]) == list(range(len(minutes)))
     assert split.embargoed == 0
-    assert micros(split.train)[-1] < split.cut_us <= micros(split.holdout)[0]
+    assert micros(split.train)[-1] < split.split_at_us <= micros(split.holdout)[0]
 
 
 def test_whole_days_begin_at_local_midnight_also_when_the_clock_was_moved() -> None:
     """10 March 2013 has 23 hours in New York."""
     hours = frame([60 * h for h in range(24 * 9 + 23 + 10)])  # to 11 March, 10 in the morning
     split = time_split(hours, "at", timedelta(days=2))
-    assert moment(split.cut_us) == datetime(2013, 3, 10, 5, tzinfo=UTC)
+    assert moment(split.split_at_us) == datetime(2013, 3, 10, 5, tzinfo=UTC)
 
 
 @given(
@@ -80,10 +80,10 @@ def test_a_held_out_day_is_whole_in_every_zone(name: str, newest: datetime, days
     column = pl.Series("at", instants, dtype=pl.Datetime("us", "UTC")).dt.convert_time_zone(name)
     split = time_split(pl.DataFrame({"at": column}), "at", timedelta(days=days))
     day = newest.astimezone(zone).date() - timedelta(days=days - 1)
-    cut = moment(split.cut_us)
+    cut = moment(split.split_at_us)
     assert (cut - timedelta(microseconds=1)).astimezone(zone).date() < day <= cut.astimezone(zone).date()
     assert split.train.height + split.holdout.height == len(instants)
-    assert micros(split.train)[-1] < split.cut_us <= micros(split.holdout)[0]
+    assert micros(split.train)[-1] < split.split_at_us <= micros(split.holdout)[0]
 
 
 @given(st.integers(0, 30), st.sampled_from([timedelta(hours=5), timedelta(days=2)]))
@@ -93,23 +93,23 @@ def test_no_label_that_was_unknown_at_the_cut_is_trained_on(delay_hours: int, ho
     rows = frame([60 * h for h in range(24 * 9)])
     delay = HOUR * delay_hours
     split, free = time_split(rows, "at", holdout, delay=delay), time_split(rows, "at", holdout)
-    assert split.cut_us == free.cut_us
+    assert split.split_at_us == free.split_at_us
     assert split.holdout.equals(free.holdout)
     assert split.embargoed == delay_hours == free.train.height - split.train.height
-    assert moment(micros(split.train)[-1]) + delay < moment(split.cut_us)
+    assert moment(micros(split.train)[-1]) + delay < moment(split.split_at_us)
 
 
 def test_unusable_splits_say_why() -> None:
     rows = frame([0, 60, 120])
-    with pytest.raises(InputError, match="nothing is left to train on"):
+    with pytest.raises(InputError, match="no row is left to train on"):
         time_split(rows, "at", timedelta(days=14))
     with pytest.raises(InputError, match="no labelled rows"):
         time_split(rows.clear(), "at", timedelta(days=1))
-    with pytest.raises(InputError, match="positive span"):
+    with pytest.raises(InputError, match="must be positive"):
         time_split(rows, "at", timedelta(0))
-    with pytest.raises(InputError, match="nothing is left to train on"):
+    with pytest.raises(InputError, match="no row is left to train on"):
         time_split(rows, "at", HOUR, delay=2 * HOUR)
-    with pytest.raises(InputError, match="not negative"):
+    with pytest.raises(InputError, match="must not be negative"):
         time_split(rows, "at", HOUR, delay=-HOUR)
     with pytest.raises(InputError, match="time zone"):
         time_split(rows.with_columns(pl.col("at").dt.replace_time_zone(None)), "at", timedelta(days=1))

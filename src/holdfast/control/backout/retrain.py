@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.control.evaluation.qualify import qualify
 from holdfast.control.rollout.reconcile import begin
 from holdfast.control.training.train import train
-from holdfast.qualify import standing
+from holdfast.qualify import decide_status
 from holdfast.store import Store
 from holdfast.tables import Snapshot
 
@@ -47,7 +47,7 @@ def rebuild(
     Raises as `train`, `qualify` and `begin` do; what was done before that stays, and each can be done by its own command.
     """
     trained = train(store, model, cut.snapshot, now_us=now_us)
-    state = standing(qualify(store, model, trained.version, now_us=now_us))
+    state = decide_status(qualify(store, model, trained.version, now_us=now_us))
     rollout = None
     if state == "qualified":
         trial(trained.version)

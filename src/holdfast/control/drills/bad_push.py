@@ -31,7 +31,7 @@ from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.rollout import rollouts
 from holdfast.store.telemetry import recorded_requests
-from holdfast.train.artifact import open_sealed, seal
+from holdfast.train.artifact import open_version, pack_version
 
 MOST_REQUESTS: Final = 5_000
 """After how many requests a bad version that was not rolled back has escaped."""
@@ -69,7 +69,7 @@ def _pushed(place: Place, store: Store) -> Found:
     if champion.role != "candidate":
         why = f"{champion.version} answers, a {champion.role}, and only a candidate is rolled out"
         return Found(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
-    contract = Contract.from_json(open_sealed(blobs.get(store, champion.digest))[1].contract_json)
+    contract = Contract.from_json(open_version(blobs.get(store, champion.digest))[1].contract_json)
     asked = requests_of(place.store, model.name, champion.version, contract)
     if not asked:
         return Found(
@@ -133,7 +133,7 @@ def _pushed(place: Place, store: Store) -> Found:
 
 def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
     """The champion's twin whose every answer is no number, as if the gates had let it through."""
-    graph, metadata = open_sealed(blobs.get(store, champion.digest))
+    graph, metadata = open_version(blobs.get(store, champion.digest))
     bad = onnx.ModelProto()
     bad.CopyFrom(graph)
     output = bad.graph.output[0].name
@@ -144,7 +144,7 @@ def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
     element = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(bad.graph.output[0].type.tensor_type.elem_type))
     bad.graph.initializer.append(onnx.numpy_helper.from_array(np.array(np.nan, element), "drill_nan"))
     bad.graph.node.append(onnx.helper.make_node("Add", [f"{output}_before", "drill_nan"], [output]))
-    data = seal(bad, metadata)
+    data = pack_version(bad, metadata)
     with blobs.registering(store):
         digest = blobs.put(store, data)
         with store.ledger.write() as connection:

@@ -20,19 +20,19 @@ from holdfast.errors import ConflictError, NotFoundError
 from holdfast.features import Aggregate, aggregates_from_json
 from holdfast.qualify import (
     GateResult,
-    Pair,
+    HoldoutPair,
+    LoadReport,
     Signature,
-    Trial,
-    baseline,
-    champion,
+    check_baseline,
+    check_champion,
+    check_golden,
+    check_load,
+    check_objective,
+    check_signature,
+    check_size,
+    decide_status,
     endpoint_signature,
-    first_version,
-    golden,
-    loads,
-    objective,
-    signature,
-    size,
-    standing,
+    pass_first_version,
 )
 from holdfast.records import Verdict
 from holdfast.store import Store
@@ -98,7 +98,7 @@ class _HeldOut:
         check = compile_row(own, request=True)
         return np.array([not check(day) for day in self._days.select(known).iter_rows(named=True)], np.bool_)
 
-    def pair(self, own: _Answers, other: VersionRow) -> Pair | None:
+    def pair(self, own: _Answers, other: VersionRow) -> HoldoutPair | None:
         """`own` beside the answers of `other`, on the days that neither learnt from; None when `other` did not
         pass its gates, or cannot answer."""
         if other.state != "qualified":
@@ -110,7 +110,7 @@ class _HeldOut:
         fresh = event_time_us >= max(own.trained_before_us, theirs.trained_before_us)
         fresh &= own.admitted & theirs.admitted
         labels = self._days[self._model.label].to_numpy().astype(np.bool_)
-        return Pair(own.scores[fresh], theirs.scores[fresh], labels[fresh])
+        return HoldoutPair(own.scores[fresh], theirs.scores[fresh], labels[fresh])
 
 
 def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[GateResult]:
@@ -140,7 +140,7 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
     results = (
         _judge_heuristic(store, model, row) if row.role == "heuristic" else _judge(store, model, row, now_us)
     )
-    state = standing(results)
+    state = decide_status(results)
     with store.ledger.write() as connection:
         taints.refuse(connection, "version", version)
         gate_results.append(connection, version, results, now_us=now_us)
@@ -160,32 +160,32 @@ def _judge_heuristic(store: Store, model: Model, row: VersionRow) -> list[GateRe
     """A heuristic may answer users, so it must load and fit; nobody asks it to beat itself."""
     seen = _try(store, model, row).trial
     return [
-        loads(seen, model.gates),
+        check_load(seen, model.gates),
         _signature(store, model, row, seen, versions.champion(store, model.name)),
-        size(row.bytes, None, model.gates),
+        check_size(row.bytes, None, model.gates),
     ]
 
 
 def _judge(store: Store, model: Model, row: VersionRow, now_us: int) -> list[GateResult]:
     current = versions.champion(store, model.name)  # asked once: every gate means the same champion
     seen = _try(store, model, row).trial
-    results = [loads(seen, model.gates), _signature(store, model, row, seen, current)]
+    results = [check_load(seen, model.gates), _signature(store, model, row, seen, current)]
     if model.golden:
-        results.append(golden(seen, model.golden))
-    results.append(size(row.bytes, _size_before(store, row, current), model.gates))
+        results.append(check_golden(seen, model.golden))
+    results.append(check_size(row.bytes, _size_before(store, row, current), model.gates))
     beside = _judged_heuristic(store, model, row, now_us)
     # Held-out rows are asked only of a file that loads and fits: the others have nothing more to say.
     fits = results[0].verdict is Verdict.PASS and results[1].verdict is Verdict.PASS
     days = _HeldOut(store, model, row.snapshot) if fits else None
     own = days.asked_of(row, _about(seen)) if days else None
     against_heuristic = days.pair(own, beside) if days and own else None
-    results.append(baseline(against_heuristic, model.gates))
+    results.append(check_baseline(against_heuristic, model.gates))
     if model.objective is not None:
-        results.append(objective(against_heuristic, model.objective, model.gates))
+        results.append(check_objective(against_heuristic, model.objective, model.gates))
     if current is None:
-        results.append(first_version())
+        results.append(pass_first_version())
     else:
-        results.append(champion(days.pair(own, current) if days and own else None, model.gates))
+        results.append(check_champion(days.pair(own, current) if days and own else None, model.gates))
     return results
 
 
@@ -214,12 +214,12 @@ def _endpoint(store: Store, model: Model, current: VersionRow | None) -> Signatu
 
 
 def _signature(
-    store: Store, model: Model, row: VersionRow, seen: Trial, current: VersionRow | None
+    store: Store, model: Model, row: VersionRow, seen: LoadReport, current: VersionRow | None
 ) -> GateResult:
     endpoint = _endpoint(store, model, current)
     with store.ledger.read() as connection:
         accepted = contracts.is_accepted(connection, model.name, endpoint.contract.hash, row.contract_hash)
-    return signature(seen, endpoint, accepted=accepted)
+    return check_signature(seen, endpoint, accepted=accepted)
 
 
 def _size_before(store: Store, row: VersionRow, current: VersionRow | None) -> int | None:
@@ -232,7 +232,7 @@ def _size_before(store: Store, row: VersionRow, current: VersionRow | None) -> i
     return None
 
 
-def _about(trial: Trial) -> VersionMetadata:
+def _about(trial: LoadReport) -> VersionMetadata:
     facts: Any = trial.metadata
     return VersionMetadata(**facts)
 

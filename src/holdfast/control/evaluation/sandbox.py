@@ -21,7 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from holdfast.control.evaluation.sandbox_worker import ASKED, PROBABILITIES, REPORT, REQUEST, ROWS
-from holdfast.qualify import Gates, TensorType, Trial
+from holdfast.qualify import Gates, LoadReport, TensorType
 from holdfast.qualify.load_report import Outcome
 
 Scores = npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ class Tried:
     """What was seen, and the answers to the rows that were given: shape (N,), None when it did not answer
     them."""
 
-    trial: Trial
+    trial: LoadReport
     probabilities: Scores | None
     failed: Mapping[int, str] = field(default_factory=dict)
     """Of the rows that were asked one by one, by their place: what those that raised did raise."""
@@ -120,10 +120,10 @@ def _run(directory: Path, wall_seconds: float) -> tuple[int | None, str]:
         return status, errors.read()[-_WORDS_OF_ERRORS:].decode(errors="replace").strip()
 
 
-def _report(directory: Path, status: int | None, errors: str) -> Trial:
+def _report(directory: Path, status: int | None, errors: str) -> LoadReport:
     facts = _facts(directory)
     outcome, explanation = _ending(facts, status, errors)
-    return Trial(
+    return LoadReport(
         outcome=outcome,
         stage=facts["stage"],
         explanation=explanation,
@@ -151,7 +151,7 @@ def _ending(facts: Mapping[str, Any], status: int | None, errors: str) -> tuple[
         return "refused", str(facts["refused"])
     if status != 0 or facts["stage"] != "done":
         return "died", f"exit status {status}; {errors or 'no last words'}"
-    return "answered", ""
+    return "succeeded", ""
 
 
 def _as_text(value: object) -> str:

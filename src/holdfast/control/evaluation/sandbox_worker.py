@@ -69,13 +69,13 @@ def _try(request: dict[str, Any], directory: Path, diary: _Diary) -> None:
 
     from holdfast.features import FittedFeatures, tensors_from_frame, tensors_from_rows
     from holdfast.records import sha256_hex
-    from holdfast.train.artifact import open_sealed
+    from holdfast.train.artifact import open_version
 
     data = Path(request["file"]).read_bytes()
     found = sha256_hex(data)
     if found != request["digest"]:
         raise ValueError(f"the file's digest is {found}, not {request['digest']}")
-    about = open_sealed(data)[1]
+    about = open_version(data)[1]
     inputs = FittedFeatures.from_json(about.features_json).inputs
     diary.note("loading", metadata={name: getattr(about, name) for name in about.__slots__})
 
@@ -86,7 +86,7 @@ def _try(request: dict[str, Any], directory: Path, diary: _Diary) -> None:
     # The very bytes that were hashed: the file may be another one by now (reliability A9).
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     diary.note(
-        "answering", inputs=_described(session.get_inputs()), outputs=_described(session.get_outputs())
+        "predicting", inputs=_described(session.get_inputs()), outputs=_described(session.get_outputs())
     )
 
     def ask(feed: dict[str, Any]) -> Any:

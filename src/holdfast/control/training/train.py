@@ -32,8 +32,8 @@ from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.tables.apply_selection import SelectedRows
 from holdfast.train import Learner, Split
-from holdfast.train.artifact import Role, VersionMetadata, seal
-from holdfast.train.conversion_check import TOLERANCE, answers, run_rows
+from holdfast.train.artifact import Role, VersionMetadata, pack_version
+from holdfast.train.conversion_check import TOLERANCE, predict, run_rows
 
 STEPS: Final = 5
 _TOOK_PART: Final = ("holdfast", "lightgbm", "numpy", "onnx", "onnxruntime", "polars", "scikit-learn", "spox")
@@ -178,10 +178,10 @@ def _make(
         seed=recipe.seed,
         environment=environment(),
         rows=rows.height,
-        trained_before_us=recipe.split.cut_us,
+        trained_before_us=recipe.split.split_at_us,
         selection_json=model.selection.to_json(),
     )
-    return seal(graph, about), about
+    return pack_version(graph, about), about
 
 
 def _register(
@@ -213,7 +213,7 @@ def _check_composed(
     x: npt.NDArray[np.float32],
 ) -> None:
     few = {name: column[:_COMPARED_ROWS] for name, column in feed.items()}
-    difference = np.abs(run_rows(graph, few, "probability") - answers(estimator, x[:_COMPARED_ROWS]))
+    difference = np.abs(run_rows(graph, few, "probability") - predict(estimator, x[:_COMPARED_ROWS]))
     if not difference.max() <= TOLERANCE:
         raise RefusedError(
             "HF402",

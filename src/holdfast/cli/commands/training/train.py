@@ -13,7 +13,7 @@ from holdfast.cli.project import now_us
 from holdfast.control.evaluation import qualify as qualifying
 from holdfast.control.runtimes import runtime
 from holdfast.control.training import train as training
-from holdfast.qualify import standing
+from holdfast.qualify import decide_status
 from holdfast.records import Verdict
 from holdfast.store.catalog import name_lookup
 from holdfast.store.models import runtimes, versions
@@ -81,7 +81,7 @@ def qualify(run: Run, version: VersionName = None) -> None:
     )
     with run.out.progress("qualifying"):
         results = qualifying.qualify(store, run.model, version, now_us=now_us())
-    state = standing(results)
+    state = decide_status(results)
     if state == "qualified":
         runtime.qualified(store, name, version, runtimes.here(run.project.settings.build), now_us=now_us())
     for result in results:

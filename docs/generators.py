@@ -342,8 +342,8 @@ def literal(value: object) -> str:
         case _ if dataclasses.is_dataclass(value):
             parameters = inspect.signature(type(value)).parameters.values()
             given = ((p, getattr(value, p.name)) for p in parameters)
-            told = (f"{p.name}={literal(v)}" for p, v in given if default_of(type(value), p) != v)
-            return f"{type(value).__name__}({', '.join(told)})"
+            changed = (f"{p.name}={literal(v)}" for p, v in given if default_of(type(value), p) != v)
+            return f"{type(value).__name__}({', '.join(changed)})"
         case _:
             return repr(value)
 

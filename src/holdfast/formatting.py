@@ -49,7 +49,7 @@ def set_hours(us: float) -> str:
 
 
 def _unit_of(us: float) -> tuple[int, str]:
-    """The largest of hours, minutes and seconds that fits, in microseconds, with its name."""
+    """Return the largest of hours, minutes and seconds that fits, in microseconds, with its name."""
     return next((each for each in ((HOUR_US, "h"), (MINUTE_US, "min")) if us >= each[0]), (1_000_000, "s"))
 
 

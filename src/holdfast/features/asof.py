@@ -77,8 +77,9 @@ def first_changed_us(aggregate: Aggregate, batch: pl.DataFrame) -> int | None:
 
 
 def changed_span_us(aggregate: Aggregate, batch: pl.DataFrame) -> tuple[int, int] | None:
-    """Return the grid times whose values the rows of `batch` can change, as a half-open interval; None if there are
-    none.
+    """Return the grid times whose values the rows of `batch` can change.
+
+    They are a half-open interval; None if there are none.
 
     Raises
     ------

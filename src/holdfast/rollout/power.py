@@ -93,7 +93,7 @@ class PowerRow:
 def power_of(
     policy: Canary, traffic: MeasuredTraffic, *, step: int = 0, seed: int = 1
 ) -> tuple[PowerRow, ...]:
-    """What `policy` would catch at its `step` (from 0 on) with this traffic, for a few harms of each metric.
+    """Compute what `policy` catches at its `step` (from 0 on) with this traffic, for a few harms of each metric.
 
     Guarantee: the tests are the product's own, simulated; a share is known within about 0.02 (errors, latency) or 0.05
     (quality), with much traffic within twice that: it is simulated in more and shorter windows, fewer times, so that the

@@ -120,8 +120,9 @@ class CancelRollout:
 
 @dataclass(frozen=True, slots=True)
 class FailOver:
-    """Move the traffic of tainted versions to `to`, which is clean. `rollout` is the rollout that ends; None if none
-    does.
+    """Move the traffic of tainted versions to `to`, which is clean.
+
+    `rollout` is the rollout that ends; None if none does.
     """
 
     model: str

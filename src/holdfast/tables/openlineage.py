@@ -231,8 +231,9 @@ def _table_facets(each: TableRows, namespace: str) -> Json:
 
 
 def _source(source: str) -> Json:
-    """Return a delivery as a dataset. By OpenLineage's naming, scheme and authority are the namespace, the rest the
-    name.
+    """Return a delivery as a dataset.
+
+    By OpenLineage's naming, scheme and authority are the namespace, the rest is the name.
     """
     scheme, found, rest = source.partition("://")
     authority, _, name = rest.partition("/")

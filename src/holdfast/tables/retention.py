@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FileLifetime:
-    """A file of `table`, present from version `added_version` until `removed_version`, which was made at
-    `removed_at_us`.
+    """A file of `table`, present from version `added_version` until `removed_version`.
 
-    The time is in microseconds UTC; both are None while the table has the file.
+    `removed_at_us` is the time of that version. It is in microseconds UTC; both are None while the table has the file.
     """
 
     path: str

@@ -40,8 +40,7 @@ Faults: TypeAlias = Mapping[str, pl.Series]
 
 @dataclass(frozen=True, slots=True)
 class TypedBatch:
-    """A batch as `compile_batch` takes it: the typed frame, the rows as delivered, and the values that could not be
-    read.
+    """A batch as `compile_batch` takes it: the typed frame, the delivered rows and the unreadable values.
 
     The typed frame has null for each fault. `lines` could not be split into columns, because they broke the rule
     `line_rule`; they are in neither frame.

@@ -189,7 +189,9 @@ RULES: Final[Mapping[Difference, Effect]] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference. `column` is the name of the column or rule, "" for the whole row; `before` and `after` are for
+    """One difference.
+
+    `column` is the name of the column or rule, "" for the whole row; `before` and `after` are for
     display.
     """
 

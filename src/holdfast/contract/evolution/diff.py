@@ -84,7 +84,7 @@ def _diff_columns(old: Contract, new: Contract) -> Iterator[Change]:
 
 
 def _renamed(removed: Sequence[Column], added: Sequence[Column]) -> dict[str, str]:
-    """The new name of each column that went while exactly one came that is the same but for its name."""
+    """Return the new name of each removed column that has exactly one equal among the added ones, but for its name."""
 
     def alike(one: Column, other: Column) -> bool:
         return type(one) is type(other) and replace(one, name=other.name) == other

@@ -337,9 +337,9 @@ def _check_word_policy(name: str, missing: Missing | str) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Return True if `text` can be written as UTF-8; a lone surrogate cannot.
+    r"""Return True if `text` can be written as UTF-8; a lone surrogate cannot.
 
-    >>> is_unicode("flight \\U0001f6eb"), is_unicode("\\ud83d")
+    >>> is_unicode("flight \U0001f6eb"), is_unicode("\ud83d")
     (True, False)
     """
     if text.isascii():

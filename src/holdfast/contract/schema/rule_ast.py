@@ -166,8 +166,9 @@ def to_json(node: Node) -> dict[str, Any]:
 
 
 def from_json(value: Mapping[str, Any]) -> Node:
-    """Return the expression that `to_json` wrote. Raises `KeyError`, `TypeError`, `ValueError` or HF104 if it is
-    invalid.
+    """Return the expression that `to_json` wrote.
+
+    Raises `KeyError`, `TypeError`, `ValueError` or HF104 if it is invalid.
     """
     if "column" in value:
         return ColumnRef(check_name(value["column"], "column"))

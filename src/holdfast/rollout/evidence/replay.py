@@ -37,7 +37,7 @@ def replayed(
     refused: int,
     accepted: bool,
 ) -> Replayed:
-    """The verdict on so many `pairs`, of which the candidate's contract refuses `refused` requests.
+    """Return the verdict on so many `pairs`, of which the candidate's contract refuses `refused` requests.
 
     Parameters
     ----------

@@ -22,8 +22,10 @@ STRATUM_US: Final = HOUR_US
 
 @dataclass(frozen=True, slots=True)
 class LabelledAnswer:
-    """One answered row whose label came: `at_us` is when it was answered, microseconds since 1970 UTC, and `score` how good
-    it was, 0 to 1."""
+    """A predicted row whose label has arrived.
+
+    `at_us` is the time of its prediction, microseconds since 1970 UTC, and `score` its quality, 0 to 1.
+    """
 
     prediction: str
     at_us: int

@@ -1,4 +1,4 @@
-"""What the ledger knows of a deed, for the events of OpenLineage."""
+"""Read the facts of an operation from the ledger, for the events of OpenLineage."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _VERSIONS: Final = schema.table_versions
 _PARTS: Final = schema.file_row_groups
 _FILES: Final = schema.files
 _SNAPSHOTS: Final = schema.snapshots
-_CUTS: Final = schema.snapshot_tables
+_TABLES: Final = schema.snapshot_tables
 _MODELS: Final = schema.versions
 _BACKOUTS: Final = schema.backouts
 
 
 def of_node(connection: Connection, node: Node) -> list[Facts]:
-    """The deeds that made `node`, and for a load that is gone the one that took it out."""
+    """Return the operations that made `node`, and for a removed load its back-out."""
     match node.kind:
         case NodeKind.BATCH:
             load = load_of(connection, node.name)
@@ -38,7 +38,7 @@ def of_node(connection: Connection, node: Node) -> list[Facts]:
             gone = [] if load.removed_version is None else _back_outs(connection, load.key)
             return [*made, *gone]
         case NodeKind.SNAPSHOT:
-            return _cut(connection, node.name)
+            return _snapshot(connection, node.name)
         case NodeKind.VERSION:
             return _trained(connection, node.name)
         case NodeKind.ROLLOUT | NodeKind.PLAN | NodeKind.PREDICTIONS | NodeKind.LABELS:
@@ -46,7 +46,7 @@ def of_node(connection: Connection, node: Node) -> list[Facts]:
 
 
 def of_event(connection: Connection, event: EventRow) -> list[Facts]:
-    """The deeds that an event of the ledger tells: a load, a back-out, or a training with the snapshot it learnt from."""
+    """Return the operations of an event: a load, a back-out, or a training with its snapshot."""
     feed, _, batch = event.subject.partition("/")
     match event.kind:
         case "batch.published":
@@ -64,7 +64,7 @@ def of_event(connection: Connection, event: EventRow) -> list[Facts]:
         case "version.registered":
             query = select(_MODELS.c.snapshot).where(_MODELS.c.version == event.subject)
             snapshot = connection.execute(query).scalar_one_or_none()
-            made = [] if snapshot is None else _cut(connection, snapshot)
+            made = [] if snapshot is None else _snapshot(connection, snapshot)
             return [*made, *_trained(connection, event.subject)]
         case _:
             return []
@@ -105,11 +105,12 @@ def _load(connection: Connection, load: LoadKey) -> list[Facts]:
     ]
 
 
-def _cut(connection: Connection, snapshot: str) -> list[Facts]:
+def _snapshot(connection: Connection, snapshot: str) -> list[Facts]:
     row = connection.execute(select(_SNAPSHOTS).where(_SNAPSHOTS.c.snapshot == snapshot)).one()
-    query = select(_CUTS).where(_CUTS.c.snapshot == snapshot).order_by(_CUTS.c.table_name)
+    query = select(_TABLES).where(_TABLES.c.snapshot == snapshot).order_by(_TABLES.c.table_name)
     read = tuple(
-        TableRows(cut.table_name, row.table_version, cut.rows, cut.files) for cut in connection.execute(query)
+        TableRows(part.table_name, row.table_version, part.rows, part.files)
+        for part in connection.execute(query)
     )
     return [
         SnapshotFacts(row.created_at_us, snapshot, read, taints.tainted(connection, "snapshot", snapshot))

@@ -129,12 +129,12 @@ def _tables(out: Output, document: dict[str, Any]) -> None:
 
 
 def _state(version: dict[str, Any]) -> str:
-    """What a version may be used for: a tainted one for nothing, whatever the gates said."""
+    """Return the state that a version counts as: a tainted one is tainted, whatever its gates found."""
     return f"{version['state']}, tainted" if version["taint"] else str(version["state"])
 
 
 def _first_steps(document: dict[str, Any]) -> str:
-    """The command that comes next for a model that nobody answers for."""
+    """Return the next command for a model that no version serves."""
     candidates = [row for row in document["versions"] if row["role"] == "candidate" and not row["taint"]]
     states = {row["state"] for row in candidates}
     if document["rollouts"] and document["rollouts"][0]["running"]:

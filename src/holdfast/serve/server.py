@@ -22,13 +22,13 @@ from holdfast.records import check_name
 from holdfast.rollout.model.runtime import Binary
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve import operator_log
-from holdfast.serve.api.abort_endpoint import AbortDoor
+from holdfast.serve.api.abort_endpoint import AbortEndpoint
 from holdfast.serve.api.routes import Routes
 from holdfast.serve.follower.plan_follower import POLL_SECONDS, PlanFollower
 from holdfast.serve.http.listener import Listener
-from holdfast.serve.http.request_guard import Doors
-from holdfast.serve.inference.active_plan import Serving
-from holdfast.serve.inference.data_plane import Plane
+from holdfast.serve.http.request_guard import RequestGuard
+from holdfast.serve.inference.active_plan import ActivePlan
+from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.serve.inference.metrics import ServerFacts, ShadowFacts, VersionFacts
 from holdfast.serve.inference.shadow import ShadowThread
 from holdfast.settings import Settings
@@ -45,7 +45,7 @@ FRESH_SECONDS: Final = 0.5
 """How long of that a connection may take that was opened and has sent nothing yet."""
 FIRST_READ_SECONDS: Final = 2.0
 """How long a start waits for the ledger before it serves its local copy."""
-SHADOW_SECONDS: Final = 0.02
+SHADOW_LOG_SECONDS: Final = 0.02
 """How long what a shadow has finished waits to be logged together with what it finishes next."""
 SWITCH_SECONDS: Final = 0.001
 """How long a thread of this process may keep the interpreter from one that waits: a plan or an abort is seen in many short
@@ -94,20 +94,20 @@ def serve_forever(
     """
     check_name(model, "model")
     operator_log.configure(settings.log_format, settings.log_level)
-    tell = started if started is not None else _say
-    left_behind = uvloop.run(
+    on_start = started if started is not None else _print_address
+    abandoned_threads = uvloop.run(
         _serve(
             settings,
             model,
             limits or ConnectionLimits(),
             poll_seconds,
             linger_seconds,
-            tell,
+            on_start,
             listening,
             when_ready,
         )
     )
-    if left_behind:
+    if abandoned_threads:
         # A shadow still runs in native code, and the interpreter's end would pull the ground from under it: everything is
         # on disk and answered, so the process ends without it.
         for stream in (sys.stdout, sys.stderr):
@@ -116,7 +116,7 @@ def serve_forever(
         os._exit(0)
 
 
-def _say(address: str) -> None:
+def _print_address(address: str) -> None:
     print(f"holdfast: listening on {address}", flush=True)  # noqa: T201  (who starts a server on port 0 reads its address here)
 
 
@@ -141,26 +141,26 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    relieved = asyncio.Event()
+    handed_over = asyncio.Event()
 
-    def relieve() -> None:
-        relieved.set()
+    def hand_over() -> None:
+        handed_over.set()
         stop.set()
 
-    loop.add_signal_handler(signal.SIGUSR1, relieve)
-    bound = _bind(settings) if listening is None else _shared(listening)
-    address = "http://{}:{}".format(*_shown(bound))
+    loop.add_signal_handler(signal.SIGUSR1, hand_over)
+    bound = _bind(settings) if listening is None else _inherited_socket(listening)
+    address = "http://{}:{}".format(*_display_address(bound))
     claimed = claim(settings.root / LOGS_DIRECTORY, model)
     log = LogWriter(claimed.directory, claimed.server, model)
-    plane = Plane(model, log, now_us)
-    plane.shadow = ShadowThread(_waking(loop, plane), now_us)
+    plane = DataPlane(model, log, now_us)
+    plane.shadow = ShadowThread(_shadow_waker(loop, plane), now_us)
     server = Server(claimed.server, model, address, claimed.directory, now_us())
     follower = PlanFollower(plane, settings, server, now_us, poll_seconds=poll_seconds)
     binary = runtimes.here(settings.build)
     process = _Process(plane, follower, server, binary)
-    doors = Doors([settings.host, *settings.names])
-    door = AbortDoor(settings.token, follower.abort_handler.abort)
-    routes = Routes(plane, process.status, process.scrape, binary.facts["holdfast"], doors, door)
+    guard = RequestGuard([settings.host, *settings.names])
+    abort_endpoint = AbortEndpoint(settings.token, follower.abort_handler.abort)
+    routes = Routes(plane, process.status, process.scrape, binary.facts["holdfast"], guard, abort_endpoint)
     listener = Listener(routes, limits, lambda: formatdate(usegmt=True).encode())
     process.listener, process.routes = listener, routes
     follower.config.on_change(listener.configure)
@@ -179,19 +179,19 @@ async def _serve(
         started(address)
         await stop.wait()
         listener.draining = True
-        if relieved.is_set():
+        if handed_over.is_set():
             accepting.close()
         else:
             routes.draining = True
         await _drain(listener, accepting, linger_seconds)
     follower.stop()
     plane.shadow.stop()
-    plane.keep_shadowed()
+    plane.log_shadow_records()
     await asyncio.sleep(0)  # the last replies leave with this turn of the loop
     listener.close()
     log.close()
     claimed.release()
-    return plane.shadow.left_behind
+    return plane.shadow.abandoned_threads
 
 
 async def _drain(listener: Listener, accepting: asyncio.Server, linger_seconds: float) -> None:
@@ -207,11 +207,11 @@ async def _drain(listener: Listener, accepting: asyncio.Server, linger_seconds: 
             listener.close_idle(fresh=True)
 
 
-def _waking(loop: asyncio.AbstractEventLoop, plane: Plane) -> Callable[[], None]:
+def _shadow_waker(loop: asyncio.AbstractEventLoop, plane: DataPlane) -> Callable[[], None]:
     """What a shadow's thread calls when it has finished something: soon after, the loop logs it."""
 
     def later() -> None:
-        loop.call_later(SHADOW_SECONDS, plane.keep_shadowed)
+        loop.call_later(SHADOW_LOG_SECONDS, plane.log_shadow_records)
 
     def wake() -> None:
         try:
@@ -223,7 +223,7 @@ def _waking(loop: asyncio.AbstractEventLoop, plane: Plane) -> Callable[[], None]
     return wake
 
 
-def _shared(descriptor: int) -> socket.socket:
+def _inherited_socket(descriptor: int) -> socket.socket:
     try:
         bound = socket.socket(fileno=descriptor)
         bound.getsockname()
@@ -255,7 +255,7 @@ def _bind(settings: Settings) -> socket.socket:
     return bound
 
 
-def _shown(bound: socket.socket) -> tuple[str, int]:
+def _display_address(bound: socket.socket) -> tuple[str, int]:
     host, port = bound.getsockname()[:2]
     return (f"[{host}]" if ":" in host else host), port
 
@@ -266,7 +266,7 @@ class _Process:
     listener: Listener
     routes: Routes
 
-    def __init__(self, plane: Plane, follower: PlanFollower, server: Server, binary: Binary) -> None:
+    def __init__(self, plane: DataPlane, follower: PlanFollower, server: Server, binary: Binary) -> None:
         self._plane = plane
         self._follower = follower
         self._server = server
@@ -274,8 +274,8 @@ class _Process:
 
     def status(self) -> dict[str, object]:
         """`/holdfast/status`."""
-        serving = self._plane.serving
-        plan = serving.plan if serving is not None else None
+        active = self._plane.active
+        plan = active.plan if active is not None else None
         follower, progress = self._follower, self._follower.progress
         switch = follower.switch
         return {
@@ -292,7 +292,7 @@ class _Process:
             "shadow": plan.shadow if plan else None,
             "shadow_ppm": plan.shadow_ppm if plan else 0,
             **self._shadow_status(),
-            "intended": serving.intended if serving else None,
+            "intended": active.intended if active else None,
             "table_version": follower.online.table_version,
             "plan_follower_up": follower.is_alive,
             "ledger_read_us": progress.ledger_read_us,
@@ -313,17 +313,17 @@ class _Process:
 
     def scrape(self) -> ServerFacts:
         """`/metrics`."""
-        serving = self._plane.serving
+        active = self._plane.active
         follower, progress = self._follower, self._follower.progress
         switch = follower.switch
         log = self._plane.log
         return ServerFacts(
             model=self._server.model,
             now_seconds=now_us() / 1e6,
-            plan=serving.plan.plan_id if serving else 0,
-            share_ppm=serving.plan.share_ppm if serving else 0,
+            plan=active.plan.plan_id if active else 0,
+            share_ppm=active.plan.share_ppm if active else 0,
             ready=self.routes.ready,
-            versions=self._versions(serving) if serving else (),
+            versions=self._versions(active) if active else (),
             last_rollback_seconds=switch.rolled_back_us / 1e6,
             ledger_read_seconds=progress.ledger_read_us / 1e6,
             follower_up=follower.is_alive,
@@ -333,7 +333,7 @@ class _Process:
             log_dropped_records=log.dropped,
             log_sync_failures=log.failed_syncs,
             open_connections=len(self.listener.connections),
-            connections_rejected=self.listener.refused_connections,
+            connections_rejected=self.listener.rejected_connections,
             comparison=progress.comparison,
             shadow=self._shadow_facts(),
             build={"runtime": self._binary_id, **self._binary.facts},
@@ -343,7 +343,9 @@ class _Process:
         thread = self._plane.shadow
         if thread is None:
             return ShadowFacts()
-        return ShadowFacts(dict(thread.results), dict(thread.dropped), thread.waiting, bool(thread.off))
+        return ShadowFacts(
+            dict(thread.results), dict(thread.dropped), thread.queue_length, bool(thread.disabled_reason)
+        )
 
     def _shadow_status(self) -> dict[str, object]:
         thread = self._plane.shadow
@@ -351,11 +353,11 @@ class _Process:
         return {
             "shadow_requests": sum(found.results.values()),
             "shadow_dropped": sum(found.dropped.values()),
-            "shadow_disabled": "" if thread is None else thread.off,
+            "shadow_disabled": "" if thread is None else thread.disabled_reason,
         }
 
-    def _versions(self, serving: Serving) -> tuple[VersionFacts, ...]:
-        plan = serving.plan
+    def _versions(self, active: ActivePlan) -> tuple[VersionFacts, ...]:
+        plan = active.plan
         roles = {
             plan.shadow: "shadow",
             plan.fallback: "fallback",
@@ -375,5 +377,5 @@ class _Process:
                 loaded.facts.snapshot,
                 loaded.facts.learner,
             )
-            for name, loaded in serving.versions.items()
+            for name, loaded in active.versions.items()
         )

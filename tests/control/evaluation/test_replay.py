@@ -19,8 +19,8 @@ from holdfast.control.runtimes import runtime
 from holdfast.qualify import Gates
 from holdfast.records import TrafficPlan, Verdict, sha256_hex
 from holdfast.rollout import Canary, Shadow
-from holdfast.serve.inference.active_plan import Serving
-from holdfast.serve.inference.data_plane import Call, Plane
+from holdfast.serve.inference.active_plan import ActivePlan
+from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
 from holdfast.serve.inference.loaded_model import load
 from holdfast.store.db import leases, schema
 from holdfast.store.db.leases import Lease
@@ -49,8 +49,8 @@ class Recording:
         world.version(champion)
         data = sealed(champion)
         version = load(world.names[champion], sha256_hex(data), data, created_at_us=1)
-        self.plane = Plane(MODEL, self.log, lambda: NOW)
-        self.plane.serving = Serving.of(
+        self.plane = DataPlane(MODEL, self.log, lambda: NOW)
+        self.plane.active = ActivePlan.of(
             TrafficPlan(MODEL, 1, version.name, None, 0, None, None, None), {version.name: version}
         )
         found = leases.acquire(self.store, f"control-{MODEL}", holder="t", duration_us=9, now_us=NOW)
@@ -60,7 +60,9 @@ class Recording:
     def ask(self, *requests: list[dict[str, Any]], label: float | None = None) -> None:
         for number, rows in enumerate(requests):
             body = {**tensors(rows), "parameters": {"unit": f"u{number}"}}
-            [outcome] = self.plane.answer([Call(json.dumps(body).encode(), None, None, time.perf_counter())])
+            [outcome] = self.plane.infer(
+                [InferenceCall(json.dumps(body).encode(), None, None, time.perf_counter())]
+            )
             assert isinstance(outcome, tuple), outcome
             if label is not None:
                 self.log.write([frame(FeedbackRecord(f"{outcome[0].prediction}/0", label, "t", NOW))])
@@ -234,5 +236,7 @@ def test_a_binary_is_tried_by_what_callers_asked(recording: Recording) -> None:
     assert (len(found["half"]), distances["half"]) == (40, {321.5})
     assert found["tenth"] == found["half"]
     assert len(distances["delay"]) > 1
-    [outcome] = recording.plane.answer([Call(found["half"][0].encode(), None, None, time.perf_counter())])
+    [outcome] = recording.plane.infer(
+        [InferenceCall(found["half"][0].encode(), None, None, time.perf_counter())]
+    )
     assert isinstance(outcome, tuple), outcome

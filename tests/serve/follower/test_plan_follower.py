@@ -18,7 +18,7 @@ from sqlalchemy import insert, text
 from holdfast.serve import operator_log
 from holdfast.serve.follower import local_copy_writer, plan_follower
 from holdfast.serve.follower.local_copy import LocalCopy, LocalState
-from holdfast.serve.inference.data_plane import Plane
+from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.settings import Settings
 from holdfast.store.db import schema
 from holdfast.store.serving import servers
@@ -136,7 +136,7 @@ def test_a_value_that_is_no_number_holds_back_no_plan(world: World, serve: Start
 
 @pytest.fixture
 def follower(world: World, settings: Settings, tmp_path: Path) -> plan_follower.PlanFollower:
-    plane = Plane(MODEL, LogWriter(tmp_path / "log", "s1", MODEL), lambda: time.time_ns() // 1000)
+    plane = DataPlane(MODEL, LogWriter(tmp_path / "log", "s1", MODEL), lambda: time.time_ns() // 1000)
     server = Server("s1", MODEL, "http://x", tmp_path / "log", 1)
     return plan_follower.PlanFollower(
         plane, settings, server, lambda: time.time_ns() // 1000, poll_seconds=0.02

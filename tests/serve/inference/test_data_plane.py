@@ -16,8 +16,8 @@ from holdfast.contract import Contract, Number
 from holdfast.control.collect.log_context import Baking, LogContext
 from holdfast.control.collect.log_summary import summarise
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.inference.active_plan import Serving
-from holdfast.serve.inference.data_plane import Call, Plane
+from holdfast.serve.inference.active_plan import ActivePlan
+from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
 from holdfast.serve.inference.loaded_model import load
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
@@ -42,24 +42,25 @@ class Slow:
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> Iterator[Plane]:
+def plane(tmp_path: Path) -> Iterator[DataPlane]:
     data = sealed("half")
     version = load("v1-0", sha256_hex(data), data, created_at_us=1)
     log = LogWriter(tmp_path, "s1", MODEL)
-    made = Plane(MODEL, log, lambda: 1)
+    made = DataPlane(MODEL, log, lambda: 1)
     plan = TrafficPlan(MODEL, 1, "v1-0", None, 0, None, None, None)
-    made.serving = Serving.of(plan, {"v1-0": replace(version, session=Slow())})
+    made.active = ActivePlan.of(plan, {"v1-0": replace(version, session=Slow())})
     yield made
     log.close()
 
 
-def test_a_request_is_charged_for_its_own_rows(plane: Plane, tmp_path: Path) -> None:
+def test_a_request_is_charged_for_its_own_rows(plane: DataPlane, tmp_path: Path) -> None:
     """Or an arm with small batches would look faster than one whose requests share theirs, or slower on a busy machine."""
     sizes = (1, 20, 1)
     calls = [
-        Call(json.dumps(tensors([row()] * size)).encode(), None, None, time.perf_counter()) for size in sizes
+        InferenceCall(json.dumps(tensors([row()] * size)).encode(), None, None, time.perf_counter())
+        for size in sizes
     ]
-    assert all(isinstance(outcome, tuple) for outcome in plane.answer(calls))
+    assert all(isinstance(outcome, tuple) for outcome in plane.infer(calls))
     [(_, path)] = segments(tmp_path)
     records, _ = read(path)
     charged = [record.latency_us / 1e6 for record in records if isinstance(record, PredictionRecord)]
@@ -85,28 +86,28 @@ def grown() -> Contract:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Callable[..., Plane]]:
+def served(tmp_path: Path) -> Iterator[Callable[..., DataPlane]]:
     """A plane that follows a plan with versions "old" (the contract), "new" (the given one) and what it is told of roles."""
     log = LogWriter(tmp_path, "s1", MODEL)
 
     def start(
         new: Contract, champion: str, challenger: str | None = None, previous: str | None = None
-    ) -> Plane:
+    ) -> DataPlane:
         data = {"old": sealed("half"), "new": sealed("tenth", new)}
         loaded = {name: load(name, sha256_hex(file), file, created_at_us=1) for name, file in data.items()}
         plan = TrafficPlan(MODEL, 1, champion, challenger, 1_000_000 if challenger else 0, previous, None, 1)
-        plane = Plane(MODEL, log, lambda: 1)
-        plane.serving = Serving.of(plan, {name: loaded[name] for name in plan.versions()})
+        plane = DataPlane(MODEL, log, lambda: 1)
+        plane.active = ActivePlan.of(plan, {name: loaded[name] for name in plan.versions()})
         return plane
 
     yield start
     log.close()
 
 
-def asked(plane: Plane, request: dict[str, Any], pinned: str | None = None) -> str:
+def asked(plane: DataPlane, request: dict[str, Any], pinned: str | None = None) -> str:
     """Who answered one row, or the code of the refusal."""
-    [outcome] = plane.answer(
-        [Call(json.dumps(tensors([request])).encode(), None, pinned, time.perf_counter())]
+    [outcome] = plane.infer(
+        [InferenceCall(json.dumps(tensors([request])).encode(), None, pinned, time.perf_counter())]
     )
     return outcome[0].version if isinstance(outcome, tuple) else outcome.code
 
@@ -117,7 +118,7 @@ def logged(tmp_path: Path) -> list[PredictionRecord]:
 
 
 def test_a_challenger_with_a_wider_contract_answers_what_the_champions_callers_send(
-    served: Callable[..., Plane],
+    served: Callable[..., DataPlane],
 ) -> None:
     plane = served(changed(high=9000), "old", "new")
     assert asked(plane, row()) == "new"
@@ -131,18 +132,18 @@ def test_a_challenger_with_a_wider_contract_answers_what_the_champions_callers_s
 
 
 def test_a_row_that_only_the_new_contract_lets_through_is_not_given_to_the_previous_version(
-    served: Callable[..., Plane],
+    served: Callable[..., DataPlane],
 ) -> None:
     """The champion fails, and who stands in is a version of the older, narrower contract."""
     plane = served(changed(high=9000), "new", previous="old")
-    assert plane.serving is not None
-    broken = {**plane.serving.versions, "new": replace(plane.serving.versions["new"], session=None)}
-    plane.serving = replace(plane.serving, versions=broken)
+    assert plane.active is not None
+    broken = {**plane.active.versions, "new": replace(plane.active.versions["new"], session=None)}
+    plane.active = replace(plane.active, versions=broken)
     assert asked(plane, row()) == "old"
     assert asked(plane, row(distance=8000.0)) == "HF503"
 
 
-def test_a_challenger_that_refuses_what_callers_send_has_failed(served: Callable[..., Plane]) -> None:
+def test_a_challenger_that_refuses_what_callers_send_has_failed(served: Callable[..., DataPlane]) -> None:
     """Such a rollout does not begin; were it begun, the champion would answer and the failure be counted."""
     plane = served(changed(high=1000), "old", "new")
     assert asked(plane, row(distance=2000.0)) == "old"
@@ -150,13 +151,13 @@ def test_a_challenger_that_refuses_what_callers_send_has_failed(served: Callable
 
 
 def test_a_request_that_names_a_version_is_never_held_against_the_champion(
-    served: Callable[..., Plane], tmp_path: Path
+    served: Callable[..., DataPlane], tmp_path: Path
 ) -> None:
     """Or whoever names a broken version, again and again, would take a watched champion back (R117)."""
     plane = served(changed(low=50), "new", previous="old")
-    assert plane.serving is not None
-    broken = {**plane.serving.versions, "old": replace(plane.serving.versions["old"], session=None)}
-    plane.serving = replace(plane.serving, versions=broken)
+    assert plane.active is not None
+    broken = {**plane.active.versions, "old": replace(plane.active.versions["old"], session=None)}
+    plane.active = replace(plane.active, versions=broken)
     assert asked(plane, row(), pinned="old") == "HF503"
     assert asked(plane, row(distance=8000.0), pinned="old") == "HF502"
     assert asked(plane, row()) == "new"
@@ -171,7 +172,7 @@ def test_a_request_that_names_a_version_is_never_held_against_the_champion(
 
 
 def test_the_log_holds_rows_in_the_order_of_the_contract_that_answered(
-    served: Callable[..., Plane], tmp_path: Path
+    served: Callable[..., DataPlane], tmp_path: Path
 ) -> None:
     plane = served(grown(), "old", "new")
     assert asked(plane, row()) == "new"

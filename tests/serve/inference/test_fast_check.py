@@ -21,7 +21,7 @@ from holdfast.contract import (
     col,
     compile_row,
 )
-from holdfast.serve.inference.request_schema import Endpoint
+from holdfast.serve.inference.request_schema import RequestSchema
 from holdfast.serve.protocol.oip import InferRequest, RequestError
 from tests.support.profile import examples
 
@@ -78,16 +78,16 @@ def test_sure_means_valid(data: st.DataObject) -> None:
         None, None, False, rows, {name: list(values) for name, values in columns.items()}, False
     )
     counted: Counter[str] = Counter()
-    endpoint = Endpoint(CONTRACT)
+    schema = RequestSchema(CONTRACT)
     if any(reasons):
         with pytest.raises(RequestError):
-            endpoint.admit(request, counted)
+            schema.accept(request, counted)
         assert sum(counted.values()) == sum(map(len, reasons))
     else:
-        made, moments = endpoint.admit(request, counted)
-        alone = [endpoint.admit(one(columns, place), counted)[1][0] for place in range(rows)]
-        assert moments == alone
-        assert [row["at"] for row in made] == moments
+        made, event_times = schema.accept(request, counted)
+        alone = [schema.accept(one(columns, place), counted)[1][0] for place in range(rows)]
+        assert event_times == alone
+        assert [row["at"] for row in made] == event_times
 
 
 def one(columns: dict[str, list[Any]], place: int) -> InferRequest:
@@ -99,9 +99,9 @@ def one(columns: dict[str, list[Any]], place: int) -> InferRequest:
 def test_an_ordinary_request_is_proved() -> None:
     """Otherwise the proof would be for nothing."""
     columns = {name: values[:1] * 4 for name, values in GOOD.items() if name != "note"}
-    assert not Endpoint(CONTRACT)._surely_valid(columns, {})
+    assert not RequestSchema(CONTRACT)._is_surely_valid(columns, {})
     plain = Contract(Text("id"), Number("x", unit="1"), Timestamp("at", tz="UTC"), key="id", event_time="at")
-    assert Endpoint(plain)._surely_valid(
+    assert RequestSchema(plain)._is_surely_valid(
         {"id": ["a"] * 4, "x": [1.0] * 4, "at": ["2013-03-10T02:30:00Z"] * 4}, {}
     )
 
@@ -115,10 +115,10 @@ def test_rules_are_judged_of_rows_whose_columns_are_proved() -> None:
         rules=[Rule("roomy", col("distance") < col("seats") * 10.0)],
     )
     good = {name: values[:1] * 4 for name, values in GOOD.items()} | {"note": ["abc"] * 4, "seats": [900] * 4}
-    endpoint, counted = Endpoint(contract), Counter[str]()
-    endpoint.admit(InferRequest(None, None, False, 4, dict(good), False), counted)
+    schema, counted = RequestSchema(contract), Counter[str]()
+    schema.accept(InferRequest(None, None, False, 4, dict(good), False), counted)
     broken = good | {"distance": [0.0, 10.0, 6000.0, 10.0], "seats": [900, 1, 600, 2]}
     with pytest.raises(RequestError) as caught:
-        endpoint.admit(InferRequest(None, None, False, 4, broken, False), counted)
+        schema.accept(InferRequest(None, None, False, 4, broken, False), counted)
     assert caught.value.reasons == ["row 1: roomy|rule", "row 2: roomy|rule"]
     assert counted == {"roomy|rule": 2}

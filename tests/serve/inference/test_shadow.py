@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.inference.active_plan import Serving
-from holdfast.serve.inference.data_plane import Call, Plane
+from holdfast.serve.inference.active_plan import ActivePlan
+from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
 from holdfast.serve.inference.loaded_model import LoadedVersion, load
 from holdfast.serve.inference.shadow import ShadowThread
 from holdfast.store.serving.log_directory import segments
@@ -51,7 +51,7 @@ class Server:
 
     def __init__(self, root: Path) -> None:
         self.log = LogWriter(root, "s1", MODEL)
-        self.plane = Plane(MODEL, self.log, lambda: 1_700_000_000_000_000)
+        self.plane = DataPlane(MODEL, self.log, lambda: 1_700_000_000_000_000)
         self.root = root
 
     def shadow(self, version: LoadedVersion, share_ppm: int = 1_000_000, **options: Any) -> ShadowThread:
@@ -69,14 +69,14 @@ class Server:
         name = None if version is None else version.name
         plan = TrafficPlan(MODEL, 1, champion, None, 0, None, None, rollout, name, share_ppm)
         versions = {champion: VERSIONS[champion]} | ({} if version is None else {version.name: version})
-        self.plane.serving = Serving.of(plan, versions)
+        self.plane.active = ActivePlan.of(plan, versions)
 
     def ask(
         self, request: dict[str, Any] | None = None, unit: str | None = None, rows: int = 1
     ) -> list[float]:
         body = {**tensors([request or row()] * rows), "parameters": {"unit": unit} if unit else {}}
-        call = Call(json.dumps(body).encode(), None, None, time.perf_counter())
-        [outcome] = self.plane.answer([call])
+        call = InferenceCall(json.dumps(body).encode(), None, None, time.perf_counter())
+        [outcome] = self.plane.infer([call])
         self.plane.mirror()
         assert isinstance(outcome, tuple), outcome
         return [float(each) for each in outcome[0].probabilities]
@@ -85,7 +85,7 @@ class Server:
         """The shadow records of the log once there are `many`."""
         deadline = time.monotonic() + seconds
         while True:
-            self.plane.keep_shadowed()
+            self.plane.log_shadow_records()
             found = [record for record in self.logged() if isinstance(record, ShadowRecord)]
             if len(found) >= many:
                 return found
@@ -136,15 +136,17 @@ def test_units_are_copied_as_often_as_the_plan_says_and_always_the_same_ones(ser
     time.sleep(0.1)
     found = server.kept(2)
     deadline = time.monotonic() + 20
-    while server.plane.shadow is not None and server.plane.shadow.waiting and time.monotonic() < deadline:
+    while (
+        server.plane.shadow is not None and server.plane.shadow.queue_length and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     time.sleep(0.05)
     found = server.kept(2)
     copied = [record.unit for record in found]
     assert 60 <= len(set(copied)) <= 120
     assert len(copied) == 2 * len(set(copied))
-    assert server.plane.serving is not None
-    assert server.plane.serving.salt != server.plane.serving.shadow_salt
+    assert server.plane.active is not None
+    assert server.plane.active.salt != server.plane.active.shadow_salt
 
 
 def test_shadow_and_champion_see_the_same_aggregates(server: Server) -> None:
@@ -197,10 +199,10 @@ def test_what_a_shadow_cannot_do_is_its_failure_alone(server: Server) -> None:
 def test_copies_that_do_not_fit_are_dropped_and_counted(server: Server) -> None:
     gate = threading.Event()
     slow = replace(VERSIONS["tenth"], session=Session(lambda: gate.wait(10)))
-    thread = server.shadow(slow, queued_copies=5)
+    thread = server.shadow(slow, max_queued=5)
     for number in range(40):
         assert server.ask(unit=f"u{number}") == [0.5]
-    assert thread.waiting <= 5
+    assert thread.queue_length <= 5
     assert thread.dropped["tenth"] >= 34
     gate.set()
     kept = server.kept(40 - thread.dropped["tenth"])
@@ -210,10 +212,10 @@ def test_copies_that_do_not_fit_are_dropped_and_counted(server: Server) -> None:
 def test_requests_that_are_large_together_are_not_held(server: Server) -> None:
     gate = threading.Event()
     slow = replace(VERSIONS["tenth"], session=Session(lambda: gate.wait(10)))
-    thread = server.shadow(slow, queued_bytes=3000)
+    thread = server.shadow(slow, max_queued_bytes=3000)
     for _ in range(10):
         server.ask(rows=4)
-    assert 1 <= thread.waiting <= 4
+    assert 1 <= thread.queue_length <= 4
     gate.set()
     server.kept(10 - thread.dropped["tenth"])
 
@@ -226,7 +228,7 @@ def test_a_shadow_that_hangs_is_abandoned_and_told(server: Server) -> None:
         assert server.ask(unit=f"u{number}") == [0.5]
     [pair] = server.kept(1)
     assert (pair.result, pair.probabilities, pair.champion_probabilities) == ("hung", [], [0.5])
-    assert "did not come back" in thread.off
+    assert "did not come back" in thread.disabled_reason
     assert thread.dropped["tenth"] == 19
     before = threading.active_count()
     for number in range(20):
@@ -253,13 +255,13 @@ def test_a_hang_is_held_against_its_rollout_alone(server: Server, between: bool)
     server.ask()
     server.serve(waits)  # paused and resumed: still the rollout in which it hung
     server.ask()
-    assert thread.off
+    assert thread.disabled_reason
     if between:
         server.serve(None)
         server.ask()
     server.serve(waits, rollout=8)
     server.ask()
-    assert not thread.off
+    assert not thread.disabled_reason
     assert [(each.rollout, each.result) for each in server.kept(2)] == [(7, "hung"), (8, "ok")]
 
 
@@ -269,16 +271,16 @@ def test_a_slow_shadow_is_not_taken_for_hung(server: Server) -> None:
     for number in range(10):
         server.ask(unit=f"u{number}")
     assert {record.result for record in server.kept(10)} == {"ok"}
-    assert not thread.off
+    assert not thread.disabled_reason
 
 
 def test_probes_and_named_versions_are_not_copied(server: Server) -> None:
     server.shadow(VERSIONS["tenth"])
     body = json.dumps({**tensors([row()]), "parameters": {"probe": True}}).encode()
-    server.plane.answer([Call(body, None, None, time.perf_counter())])
+    server.plane.infer([InferenceCall(body, None, None, time.perf_counter())])
     server.plane.mirror()
     pinned = json.dumps(tensors([row()])).encode()
-    server.plane.answer([Call(pinned, None, "tenth", time.perf_counter())])
+    server.plane.infer([InferenceCall(pinned, None, "tenth", time.perf_counter())])
     server.plane.mirror()
     server.ask()
     assert len(server.kept(1)) == 1

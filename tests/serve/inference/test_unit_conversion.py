@@ -15,8 +15,8 @@ from holdfast.contract import ColumnFacts, Contract
 from holdfast.contract.schema.units import is_loaded, load_definitions
 from holdfast.errors import HoldfastError
 from holdfast.records import TrafficPlan, sha256_hex
-from holdfast.serve.inference.active_plan import Serving
-from holdfast.serve.inference.data_plane import Call, Plane
+from holdfast.serve.inference.active_plan import ActivePlan
+from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
 from holdfast.serve.inference.loaded_model import load
 from holdfast.serve.protocol.oip_metadata import input_spec, model_metadata
 from holdfast.store.serving.log_directory import segments
@@ -32,33 +32,33 @@ def contract(**distance: Any) -> Contract:
     return Contract(*columns, key="flight_id", event_time="scheduled", label=CONTRACT.label)
 
 
-def plane_of(tmp_path: Path, champion: Contract, challenger: Contract | None = None) -> Plane:
+def plane_of(tmp_path: Path, champion: Contract, challenger: Contract | None = None) -> DataPlane:
     files = {"old": sealed("half", champion)} | ({"new": sealed("tenth", challenger)} if challenger else {})
     versions = {name: load(name, sha256_hex(data), data, created_at_us=1) for name, data in files.items()}
     share = 1_000_000 if challenger else 0
     plan = TrafficPlan(
         MODEL, 1, "old", "new" if challenger else None, share, None, None, 1 if challenger else None
     )
-    made = Plane(MODEL, LogWriter(tmp_path, "s1", MODEL), lambda: 1)
-    made.serving = Serving.of(plan, versions)
+    made = DataPlane(MODEL, LogWriter(tmp_path, "s1", MODEL), lambda: 1)
+    made.active = ActivePlan.of(plan, versions)
     return made
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> Iterator[Plane]:
+def plane(tmp_path: Path) -> Iterator[DataPlane]:
     load_definitions()
     made = plane_of(tmp_path, contract(semantic="route_length"))
     yield made
     made.log.close()
 
 
-def ask(plane: Plane, distances: list[float | None], **said: object) -> HoldfastError | str:
+def ask(plane: DataPlane, distances: list[float | None], **said: object) -> HoldfastError | str:
     """The name of who answered, or the refusal."""
     body = tensors([row(distance=distance) for distance in distances])
     for tensor in body["inputs"]:
         if tensor["name"] == "distance" and said:
             tensor["parameters"] = said
-    [outcome] = plane.answer([Call(json.dumps(body).encode(), None, None, time.perf_counter())])
+    [outcome] = plane.infer([InferenceCall(json.dumps(body).encode(), None, None, time.perf_counter())])
     return outcome[0].version if isinstance(outcome, tuple) else outcome
 
 
@@ -71,7 +71,7 @@ def logged(tmp_path: Path) -> list[list[object]]:
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
 def test_a_tensor_in_another_unit_is_converted_and_logged_in_the_contracts(
-    plane: Plane, tmp_path: Path, rows: int
+    plane: DataPlane, tmp_path: Path, rows: int
 ) -> None:
     assert ask(plane, [1609.344] * rows, unit="km", semantic="route_length") == "old"
     assert ask(plane, [1000.0] * rows, unit="mi") == "old"
@@ -79,7 +79,7 @@ def test_a_tensor_in_another_unit_is_converted_and_logged_in_the_contracts(
     assert logged(tmp_path) == [[1000.0] * rows, [1000.0] * rows, [None] * rows]
 
 
-def test_the_range_is_of_the_converted_value(plane: Plane) -> None:
+def test_the_range_is_of_the_converted_value(plane: DataPlane) -> None:
     assert ask(plane, [9000.0], unit="km") == "old"
     refused = ask(plane, [9000.0], unit="mi")
     assert isinstance(refused, HoldfastError)
@@ -106,14 +106,16 @@ def test_the_range_is_of_the_converted_value(plane: Plane) -> None:
         ({"unit": "9**9**9**9"}, "HF502", "does not convert"),
     ],
 )
-def test_what_cannot_cross_is_refused(plane: Plane, said: dict[str, object], code: str, words: str) -> None:
+def test_what_cannot_cross_is_refused(
+    plane: DataPlane, said: dict[str, object], code: str, words: str
+) -> None:
     refused = ask(plane, [100.0], **said)
     assert isinstance(refused, HoldfastError)
     assert refused.code == code
     assert words in refused.what
 
 
-def test_every_refusal_for_a_column_is_counted_once(plane: Plane) -> None:
+def test_every_refusal_for_a_column_is_counted_once(plane: DataPlane) -> None:
     """R24: whole requests that come in another unit, kind or type count as broken contracts, as rows do."""
     ask(plane, [100.0, 200.0], unit="USD")
     ask(plane, [100.0], semantic="postal_code")
@@ -122,7 +124,7 @@ def test_every_refusal_for_a_column_is_counted_once(plane: Plane) -> None:
     for change in ({"datatype": "BOOL"}, {"name": "invented by a caller"}):
         body = tensors([row()])
         body["inputs"][0] |= change
-        plane.answer([Call(json.dumps(body).encode(), None, None, time.perf_counter())])
+        plane.infer([InferenceCall(json.dumps(body).encode(), None, None, time.perf_counter())])
     assert plane.counters.violations == {
         "distance|unit": 1,
         "distance|semantic": 1,
@@ -155,7 +157,7 @@ def test_the_metadata_says_the_unit_and_semantic_of_each_input() -> None:
     assert "parameters" not in inputs["carrier"]
 
 
-def test_while_the_definitions_are_read_a_caller_is_told_to_come_again(plane: Plane) -> None:
+def test_while_the_definitions_are_read_a_caller_is_told_to_come_again(plane: DataPlane) -> None:
     """A second on the only thread that answers would be an outage that anybody could cause."""
     load_definitions.cache_clear()
     begun = time.perf_counter()
@@ -169,6 +171,6 @@ def test_while_the_definitions_are_read_a_caller_is_told_to_come_again(plane: Pl
     assert ask(plane, [100.0], unit="ft") == "old"
 
 
-def test_other_parameters_are_none_of_the_borders_business(plane: Plane) -> None:
+def test_other_parameters_are_none_of_the_borders_business(plane: DataPlane) -> None:
     assert ask(plane, [100.0], content_type="np") == "old"
     assert input_spec(CONTRACT.column("carrier")).facts == ColumnFacts()

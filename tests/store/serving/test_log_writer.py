@@ -34,15 +34,15 @@ def test_a_restart_begins_a_segment_and_never_reuses_an_id(tmp_path: Path) -> No
     first.close()
     second = LogWriter(tmp_path, "s1", "m")
     assert second.next_id() != before
-    assert second.given(1, 1)
-    assert second.given(2, 1)
-    assert not second.given(2, 2)
-    assert not second.given(3, 1)
+    assert second.has_issued(1, 1)
+    assert second.has_issued(2, 1)
+    assert not second.has_issued(2, 2)
+    assert not second.has_issued(3, 1)
     second.next_id(3)
     second.next_id(0)
-    assert [second.given(2, 2, row) for row in (0, 2, 3)] == [True, True, False]
-    assert not second.given(2, 3)  # a refused request has an id in the log and no answer
-    assert second.given(1, 999, 7)  # what an earlier run answered is not known here
+    assert [second.has_issued(2, 2, row) for row in (0, 2, 3)] == [True, True, False]
+    assert not second.has_issued(2, 3)  # a refused request has an id in the log and no answer
+    assert second.has_issued(1, 999, 7)  # what an earlier run answered is not known here
     second.close()
     assert [number for number, _ in segments(tmp_path)] == [1, 2]
 

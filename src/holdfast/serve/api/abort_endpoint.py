@@ -19,7 +19,7 @@ from holdfast.serve.http.responses import status_of
 REASON_CHARACTERS: Final = 500
 ACTOR_CHARACTERS: Final = 63
 
-Give: TypeAlias = Callable[[str | None, str, str], dict[str, object]]
+Abort: TypeAlias = Callable[[str | None, str, str], dict[str, object]]
 """Gives an abort (version or None, reason, actor): what became of it, or a `HoldfastError`. It may wait for a disk."""
 
 
@@ -29,20 +29,20 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     actor: str = "http"
 
 
-class AbortDoor:
+class AbortEndpoint:
     """Answers the requests of one server.
 
     Parameters
     ----------
     token
         The secret that a request has to bring; empty lets nobody in.
-    give
+    abort
         Is called beside the event loop, so that no request waits for the disk.
     """
 
-    def __init__(self, token: str, give: Give) -> None:
+    def __init__(self, token: str, abort: Abort) -> None:
         self._token = token.encode()
-        self._give = give
+        self._abort = abort
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Future[None]] = set()
 
@@ -60,18 +60,18 @@ class AbortDoor:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             exchange.refuse(400, "HF511", f"the body is not an abort: {error}")
             return
-        running = asyncio.ensure_future(self._answer(exchange, body), loop=self._loop)
+        running = asyncio.ensure_future(self._respond(exchange, body), loop=self._loop)
         self._running.add(running)
         running.add_done_callback(self._running.discard)
 
-    async def _answer(self, exchange: Exchange, body: _Body) -> None:
+    async def _respond(self, exchange: Exchange, body: _Body) -> None:
         reason, actor = body.reason[:REASON_CHARACTERS], body.actor[:ACTOR_CHARACTERS]
         try:
-            said = await self._loop.run_in_executor(None, self._give, body.version, reason, actor)
+            result = await self._loop.run_in_executor(None, self._abort, body.version, reason, actor)
         except HoldfastError as error:
             exchange.refuse(status_of(error), error.code, error.what)
         else:
-            exchange.send(200, msgspec.json.encode(said))
+            exchange.send(200, msgspec.json.encode(result))
 
     def _is_known(self, authorization: bytes | None) -> bool:
         scheme, _, token = (authorization or b"").partition(b" ")

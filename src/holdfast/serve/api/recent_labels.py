@@ -14,37 +14,37 @@ from holdfast.errors import ConflictError
 from holdfast.feedback import Arrival, arrival
 from holdfast.store.serving.prediction_log import FeedbackRecord
 
-REMEMBERED_LABELS: Final = 100_000
+MAX_LABELS: Final = 100_000
 """Of so many labels a server remembers the value: about 20 MB."""
 
 
 class RecentLabels:
     """The values that this server took, the newest `at_most` of them. Belongs to one thread."""
 
-    def __init__(self, at_most: int = REMEMBERED_LABELS) -> None:
+    def __init__(self, at_most: int = MAX_LABELS) -> None:
         self._at_most = at_most
         self._values: dict[str, float] = {}
 
-    def refuse_contradicting(self, records: Iterable[FeedbackRecord]) -> None:
+    def check(self, records: Iterable[FeedbackRecord]) -> None:
         """Raise `ConflictError` HF505 when a label says another value than one that was taken, or than one beside it."""
-        beside: dict[str, float] = {}
+        in_request: dict[str, float] = {}
         for each in records:
-            known = self._values.get(each.prediction, beside.get(each.prediction))
+            known = self._values.get(each.prediction, in_request.get(each.prediction))
             if arrival(each.prediction, each.value, known) is Arrival.CONTRADICTS:
                 raise ConflictError(
                     "HF505",
                     f"{each.prediction} has the label {known:g} already, {each.value:g} contradicts it; the earlier one stands",
                 )
-            beside.setdefault(each.prediction, each.value)
+            in_request.setdefault(each.prediction, each.value)
 
-    def take(self, records: Iterable[FeedbackRecord]) -> None:
+    def add(self, records: Iterable[FeedbackRecord]) -> None:
         """Remember labels that stand in the log."""
         for each in records:
             self._values.setdefault(each.prediction, each.value)
         while len(self._values) > self._at_most:
             del self._values[next(iter(self._values))]
 
-    def forget(self, records: Iterable[FeedbackRecord]) -> None:
+    def remove(self, records: Iterable[FeedbackRecord]) -> None:
         """Forget labels that the disk did not take: whoever sent them is asked to send them again."""
         for each in records:
             self._values.pop(each.prediction, None)

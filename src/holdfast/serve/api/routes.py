@@ -17,17 +17,17 @@ from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.feedback import parse_id
 from holdfast.serve.api.recent_labels import RecentLabels
 from holdfast.serve.http.exchange import Exchange
-from holdfast.serve.http.request_guard import Doors
+from holdfast.serve.http.request_guard import RequestGuard
 from holdfast.serve.http.responses import OCTETS, status_of
 from holdfast.serve.inference import metrics
-from holdfast.serve.inference.data_plane import Call, Plane
-from holdfast.serve.protocol.oip import RequestError, encode_answer
+from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
+from holdfast.serve.protocol.oip import RequestError, encode_response
 from holdfast.serve.protocol.oip_metadata import model_metadata, server_metadata
 from holdfast.store.serving.prediction_log import FeedbackRecord, frame
 
 _log = logging.getLogger(__name__)
 
-MAXIMUM_LABELS: Final = 1000
+MAX_LABELS: Final = 1000
 """Labels in one feedback request."""
 _SOURCE_CHARACTERS: Final = 63
 
@@ -62,7 +62,7 @@ class Routes:
         The facts behind `/metrics`.
     release
         This release's name, for the server's metadata.
-    doors
+    guard
         Who may change something.
     abort
         Takes traffic from a version, for whoever may.
@@ -70,22 +70,22 @@ class Routes:
 
     def __init__(
         self,
-        plane: Plane,
+        plane: DataPlane,
         status: Callable[[], dict[str, object]],
         scrape: Callable[[], metrics.ServerFacts],
         release: str,
-        doors: Doors,
+        guard: RequestGuard,
         abort: Handler,
     ) -> None:
         self.draining = False
         self._plane = plane
-        self._doors = doors
+        self._guard = guard
         self._status = status
         self._scrape = scrape
         self._server_metadata = server_metadata(release)
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[Exchange, Call]] = []
-        self._taken = RecentLabels()
+        self._waiting: list[tuple[Exchange, InferenceCall]] = []
+        self._recent_labels = RecentLabels()
         self._model_path = f"/v2/models/{plane.model}".encode()
         self._infer_path = self._model_path + b"/infer"
         self._routes: dict[bytes, tuple[bytes, Handler]] = {
@@ -104,12 +104,12 @@ class Routes:
     @property
     def ready(self) -> bool:
         """Whether requests are wanted here."""
-        return self._plane.serving is not None and not self.draining
+        return self._plane.active is not None and not self.draining
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer `exchange`, now or at the end of this turn of the loop."""
-        if exchange.method == b"POST" and (refusal := self._doors.refusal(exchange)) is not None:
-            exchange.refuse(refusal[0], "HF509", refusal[1])
+        if exchange.method == b"POST" and (rejection := self._guard.rejection(exchange)) is not None:
+            exchange.refuse(rejection[0], "HF509", rejection[1])
             return
         if exchange.path == self._infer_path and exchange.method == b"POST":
             self._infer(exchange)
@@ -117,20 +117,20 @@ class Routes:
         path = exchange.path.split(b"?", 1)[0].rstrip(b"/")
         found = self._routes.get(path) or self._versioned(path)
         if found is None:
-            exchange.refuse(404, "HF509", self._nothing(path))
+            exchange.refuse(404, "HF509", self._not_found_reason(path))
         elif exchange.method == found[0] or (exchange.method == b"HEAD" and found[0] == b"GET"):
             found[1](exchange)
         else:
             allowed = b"GET, HEAD" if found[0] == b"GET" else found[0]
             exchange.refuse(405, "HF509", "this path has other methods", extra=b"allow: " + allowed + b"\r\n")
 
-    def _nothing(self, path: bytes) -> str:
+    def _not_found_reason(self, path: bytes) -> str:
         """Why nothing is at `path`, as far as its parts tell."""
-        serving = self._plane.serving
-        if path.startswith(self._model_path + b"/versions/") and serving is not None:
+        active = self._plane.active
+        if path.startswith(self._model_path + b"/versions/") and active is not None:
             version = path.split(b"/")[5].decode("ascii", "replace")
-            if version not in serving.versions:
-                return f"that version is not warm here; these are: {', '.join(serving.versions)}"
+            if version not in active.versions:
+                return f"that version is not warm here; these are: {', '.join(active.versions)}"
         if path.startswith(b"/v2/models/") and not path.startswith(self._model_path + b"/"):
             return f"this server answers for the model {self._plane.model!r} alone"
         return "there is nothing at this path"
@@ -142,14 +142,14 @@ class Routes:
             exchange.refuse(415, "HF509", "a body is sent without a content coding")
             return
         if not self._waiting:
-            self._loop.call_soon(self._answer)
-        call = Call(exchange.body, exchange.binary_header_length, pinned, exchange.received)
+            self._loop.call_soon(self._infer_batch)
+        call = InferenceCall(exchange.body, exchange.binary_header_length, pinned, exchange.received)
         self._waiting.append((exchange, call))
 
-    def _answer(self) -> None:
+    def _infer_batch(self) -> None:
         waiting, self._waiting = self._waiting, []
         try:
-            outcomes = self._plane.answer([call for _, call in waiting])
+            outcomes = self._plane.infer([call for _, call in waiting])
         except Exception:  # a fault of ours: the client hears that there is no answer, the operator sees why
             _log.exception("a batch of %d requests failed", len(waiting))
             for exchange, _ in waiting:
@@ -159,8 +159,8 @@ class Routes:
             if isinstance(outcome, HoldfastError):
                 _refuse(exchange, outcome)
                 continue
-            answer, binary = outcome
-            body, header_length = encode_answer(answer, binary=binary)
+            response, binary = outcome
+            body, header_length = encode_response(response, binary=binary)
             if header_length is None:
                 exchange.send(200, body)
             else:
@@ -181,16 +181,14 @@ class Routes:
             )
 
     def _model(self, exchange: Exchange, version: str | None = None) -> None:
-        serving = self._plane.serving
-        if serving is None:
+        active = self._plane.active
+        if active is None:
             exchange.refuse(503, "HF503", "no version is loaded yet")
             return
-        loaded = serving.versions[version or serving.plan.champion]
-        named = [version] if version else list(serving.plan.versions())
+        loaded = active.versions[version or active.plan.champion]
+        named = [version] if version else list(active.plan.versions())
         facts = {"contract_hash": loaded.contract.hash, "features_hash": loaded.facts.features_hash}
-        exchange.send(
-            200, model_metadata(self._plane.model, named, serving.endpoints[loaded.name].wire, facts)
-        )
+        exchange.send(200, model_metadata(self._plane.model, named, active.schemas[loaded.name].wire, facts))
 
     def _metrics(self, exchange: Exchange) -> None:
         def send(encoded: asyncio.Future[tuple[bytes, bytes]]) -> None:
@@ -205,12 +203,12 @@ class Routes:
 
     def _versioned(self, path: bytes) -> tuple[bytes, Handler] | None:
         prefix = self._model_path + b"/versions/"
-        serving = self._plane.serving
-        if serving is None or not path.startswith(prefix):
+        active = self._plane.active
+        if active is None or not path.startswith(prefix):
             return None
         name, _, rest = path[len(prefix) :].partition(b"/")
         version = name.decode("ascii", "replace")
-        if version not in serving.versions:
+        if version not in active.versions:
             return None
         match rest:
             case b"":
@@ -227,7 +225,7 @@ class Routes:
     def _feedback(self, exchange: Exchange) -> None:
         try:
             records = self._labels(bytes(exchange.body))
-            self._taken.refuse_contradicting(records)
+            self._recent_labels.check(records)
         except HoldfastError as error:
             _refuse(exchange, error)
             return
@@ -236,22 +234,22 @@ class Routes:
             log.drop(len(records))
             exchange.refuse(503, "HF307", "the feedback could not be written; nothing was kept")
             return
-        self._taken.take(records)
+        self._recent_labels.add(records)
 
-        def durable(fine: bool) -> None:
-            if fine:
+        def on_durable(is_durable: bool) -> None:
+            if is_durable:
                 self._plane.counters.labels += len(records)
                 exchange.send(202, b'{"accepted":%d}' % len(records))
             else:
-                self._taken.forget(records)
+                self._recent_labels.remove(records)
                 exchange.refuse(503, "HF307", "the disk did not take the feedback; send it again")
 
-        log.when_durable(lambda fine: _in_loop(self._loop, durable, fine))
+        log.when_durable(lambda is_durable: _in_loop(self._loop, on_durable, is_durable))
 
     def _labels(self, body: bytes) -> list[FeedbackRecord]:
         labels = _parse_labels(body)
-        if not 1 <= len(labels) <= MAXIMUM_LABELS:
-            raise RequestError("HF511", f"a request brings 1 to {MAXIMUM_LABELS} labels")
+        if not 1 <= len(labels) <= MAX_LABELS:
+            raise RequestError("HF511", f"a request brings 1 to {MAX_LABELS} labels")
         now_us = self._plane.clock_us()
         return [self._label(label, now_us) for label in labels]
 
@@ -263,7 +261,7 @@ class Routes:
                 "HF511", "an id is what an answer gave as prediction_id, '/' and a row number may follow"
             )
         log = self._plane.log
-        if place.server == log.server and not log.given(place.segment, place.number, place.row):
+        if place.server == log.server and not log.has_issued(place.segment, place.number, place.row):
             raise NotFoundError("HF505", f"{name} was never given out by this server")
         value = float(label.value) if not isinstance(label.value, int) or label.value in (0, 1) else -1.0
         if not 0.0 <= value <= 1.0:
@@ -287,9 +285,9 @@ def _parse_labels(body: bytes) -> list[_Label]:
     return [one]
 
 
-def _in_loop(loop: asyncio.AbstractEventLoop, then: Callable[[bool], None], fine: bool) -> None:
+def _in_loop(loop: asyncio.AbstractEventLoop, then: Callable[[bool], None], is_durable: bool) -> None:
     try:
-        loop.call_soon_threadsafe(then, fine)
+        loop.call_soon_threadsafe(then, is_durable)
     except RuntimeError:
         # The loop has ended: the client's connection is gone, and the label is kept.
         return

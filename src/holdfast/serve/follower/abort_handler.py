@@ -10,7 +10,7 @@ from holdfast.records import TrafficPlan
 from holdfast.rollout.model.abort import Abort, is_repeated, target
 from holdfast.rollout.model.state_machine import RESTING, State
 from holdfast.serve.follower.plan_switch import PlanSwitch
-from holdfast.serve.inference.data_plane import Plane
+from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
 from holdfast.store.rollout import rollouts
@@ -31,7 +31,7 @@ class AbortHandler:
     """
 
     def __init__(
-        self, plane: Plane, switch: PlanSwitch, directory: Path, clock_us: Callable[[], int]
+        self, plane: DataPlane, switch: PlanSwitch, directory: Path, clock_us: Callable[[], int]
     ) -> None:
         self._plane = plane
         self._switch = switch
@@ -75,7 +75,7 @@ class AbortHandler:
             aborts.remove(self._directory, [abort])
             switch.apply_aborts(each for each in switch.aborts.values() if each != abort)
             raise RefusedError("HF404", f"{version} cannot be aborted: {why}")
-        active = self._plane.serving
+        active = self._plane.active
         return {
             "version": version,
             "serves": None if active is None else active.intended,

@@ -27,7 +27,7 @@ from holdfast.serve.follower.local_copy_writer import LocalCopyWriter
 from holdfast.serve.follower.model_loader import LoadedPlan, ModelLoader
 from holdfast.serve.follower.online_features import OnlineFeatureFollower
 from holdfast.serve.follower.plan_switch import PlanSwitch, RollbackFacts
-from holdfast.serve.inference.data_plane import Plane
+from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.backout import taints
@@ -82,7 +82,7 @@ class PlanFollower:
 
     def __init__(
         self,
-        plane: Plane,
+        plane: DataPlane,
         settings: Settings,
         server: servers.Server,
         clock_us: Callable[[], int],

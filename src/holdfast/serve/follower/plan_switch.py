@@ -16,8 +16,8 @@ from holdfast.errors import IntegrityError
 from holdfast.records import TrafficPlan
 from holdfast.rollout.model.abort import Abort, UnderWay, banned, permitted
 from holdfast.serve.follower.local_copy import LocalState
-from holdfast.serve.inference.active_plan import Serving
-from holdfast.serve.inference.data_plane import Plane
+from holdfast.serve.inference.active_plan import ActivePlan
+from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.serve.inference.loaded_model import LoadedVersion
 
 
@@ -42,7 +42,7 @@ class PlanSwitch:
         Microseconds since 1970 UTC.
     """
 
-    def __init__(self, plane: Plane, clock_us: Callable[[], int]) -> None:
+    def __init__(self, plane: DataPlane, clock_us: Callable[[], int]) -> None:
         self.plan: TrafficPlan | None = None
         """The plan as it is in the ledger."""
         self.loaded: dict[str, LoadedVersion] = {}
@@ -117,10 +117,10 @@ class PlanSwitch:
         plan, now_us = self.plan, self._clock_us()
         if plan is None:
             return
-        before = self._plane.serving
+        before = self._plane.active
         served = self._permitted(plan, banned(self.aborts.values(), plan))
         loaded = {name: self.loaded[name] for name in served.versions()}
-        self._plane.serving = Serving.of(served, loaded, before)
+        self._plane.active = ActivePlan.of(served, loaded, before)
         deployed = [served.champion, *([served.challenger] if served.challenger and served.share_ppm else [])]
         self.deployed_us = {**dict.fromkeys(deployed, now_us), **self.deployed_us}
         if before is not None and is_rollback(before.plan, served):

@@ -20,7 +20,7 @@ class Listener:
         self.limits = limits
         self.draining = False
         self.connections: set[Transport] = set()
-        self.refused_connections = 0
+        self.rejected_connections = 0
         self.held_bytes = 0
         self._today = today
         self.date = today()
@@ -40,7 +40,7 @@ class Listener:
         """Count a connection. False if there are more than the limits allow."""
         self.connections.add(connection)
         if len(self.connections) > self.limits.connections:
-            self.refused_connections += 1
+            self.rejected_connections += 1
             return False
         return True
 

@@ -13,12 +13,12 @@ from typing import Final
 
 from holdfast.serve.http.exchange import Exchange
 
-_ENOUGH: Final = 256
+_MAX_HOSTS: Final = 256
 """So many values of Host are remembered as ours; a client chooses the port that it writes there."""
 _TYPES: Final = (b"", b"application/json", b"application/octet-stream")
 
 
-class Doors:
+class RequestGuard:
     """Decides for each request that changes something.
 
     Parameters
@@ -29,16 +29,16 @@ class Doors:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = {name.lower().rstrip(".") for name in names} | {"localhost"}
-        self._ours: set[bytes] = set()
+        self._own_hosts: set[bytes] = set()
 
-    def refusal(self, exchange: Exchange) -> tuple[int, str] | None:
+    def rejection(self, exchange: Exchange) -> tuple[int, str] | None:
         """Status and words for a request that is not taken; None for one that is."""
         host = exchange.host
-        if host not in self._ours:
-            if not self._is_ours(host):
+        if host not in self._own_hosts:
+            if not self._is_own_host(host):
                 return 421, "this server is not called by that name: see HOLDFAST_NAMES"
-            if len(self._ours) < _ENOUGH:
-                self._ours.add(host)
+            if len(self._own_hosts) < _MAX_HOSTS:
+                self._own_hosts.add(host)
         if exchange.origin is not None and exchange.origin.partition(b"://")[2].lower() != host.lower():
             return 403, "pages of other origins change nothing here"
         kind = exchange.content_type
@@ -46,7 +46,7 @@ class Doors:
             return 415, "a body is application/json, or application/octet-stream with binary tensors"
         return None
 
-    def _is_ours(self, host: bytes) -> bool:
+    def _is_own_host(self, host: bytes) -> bool:
         if not host:
             return True  # HTTP/1.0, which no browser speaks any more
         text = host.decode("latin-1").lower()

@@ -11,18 +11,18 @@ from holdfast.features import OnlineTable
 from holdfast.records import Arm, TrafficPlan
 from holdfast.rollout import salt_of
 from holdfast.serve.inference.loaded_model import LoadedVersion
-from holdfast.serve.inference.request_schema import Endpoint
-from holdfast.serve.inference.shadow import Cast
+from holdfast.serve.inference.request_schema import RequestSchema
+from holdfast.serve.inference.shadow import ShadowTarget
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ActivePlan:
     """What the server does now: one immutable object, so that following a plan is one assignment."""
 
     plan: TrafficPlan
-    endpoint: Endpoint
+    schema: RequestSchema
     """The champion's contract: what a request is checked by before anybody knows who will answer it."""
-    endpoints: Mapping[str, Endpoint]
+    schemas: Mapping[str, RequestSchema]
     """Each version's own contract; versions of one contract share it."""
     versions: Mapping[str, LoadedVersion]
     salt: bytes
@@ -31,43 +31,47 @@ class Serving:
 
     @classmethod
     def of(
-        cls, plan: TrafficPlan, versions: Mapping[str, LoadedVersion], before: Serving | None = None
-    ) -> Serving:
-        """`plan` with its versions, all of them warm; the champion's contract is the endpoint's.
+        cls, plan: TrafficPlan, versions: Mapping[str, LoadedVersion], before: ActivePlan | None = None
+    ) -> ActivePlan:
+        """`plan` with its versions, all of them warm; the champion's contract is the schema's.
 
         What was compiled for `before` is used again, so that to go back costs next to nothing.
         """
         salt = salt_of(plan.model, plan.rollout_id if plan.rollout_id is not None else 0)
         contracts = {version.contract.hash: version.contract for version in versions.values()}
-        known = {} if before is None else {each.contract.hash: each for each in before.endpoints.values()}
-        compiled = {found: known.get(found) or Endpoint(contract) for found, contract in contracts.items()}
-        endpoints = {name: compiled[version.contract.hash] for name, version in versions.items()}
+        known = {} if before is None else {each.contract.hash: each for each in before.schemas.values()}
+        compiled = {
+            found: known.get(found) or RequestSchema(contract) for found, contract in contracts.items()
+        }
+        schemas = {name: compiled[version.contract.hash] for name, version in versions.items()}
         for one, other in itertools.permutations(compiled.values(), 2):
             # Asked here, so that no request waits for the definitions of units.
-            for name, facts in one.unlike(other).items():
+            for name, facts in one.differing_facts(other).items():
                 column_conversion(one.contract.column(name), facts)
         copied = salt_of(f"shadow of {plan.model}", plan.rollout_id if plan.rollout_id is not None else 0)
-        return cls(plan, endpoints[plan.champion], endpoints, versions, salt, copied)
+        return cls(plan, schemas[plan.champion], schemas, versions, salt, copied)
 
     @property
     def intended(self) -> str:
         """The version that new traffic is meant for."""
         return self.plan.intended
 
-    def stand_ins(self, failed: str) -> list[str]:
+    def fallbacks(self, failed: str) -> list[str]:
         """Who answers when `failed` could not, in turn; each only rows that its own contract lets through."""
         plan = self.plan
         order = [plan.champion] if failed == plan.challenger else []
         order += [version for version in (plan.previous, plan.fallback) if version is not None]
         return [version for version in dict.fromkeys(order) if version != failed]
 
-    def cast(self, table: OnlineTable) -> Cast | None:
+    def shadow_target(self, table: OnlineTable) -> ShadowTarget | None:
         """Who is compared off the path; None without a shadow."""
         shadow, champion = self.plan.shadow, self.plan.champion
         if shadow is None:
             return None
-        of, ours = self.endpoints, self.versions
-        return Cast(ours[shadow], ours[champion], of[shadow], of[champion], table, self.plan.rollout_id)
+        of, ours = self.schemas, self.versions
+        return ShadowTarget(
+            ours[shadow], ours[champion], of[shadow], of[champion], table, self.plan.rollout_id
+        )
 
     def arm(self, version: str) -> Arm:
         """The side on which `version` answers."""

@@ -12,14 +12,14 @@ from typing import Any, TypeAlias
 
 from holdfast.contract import Boolean, Category, Column, Integer, Label, Number, Text, Timestamp
 
-Screen: TypeAlias = Callable[[Sequence[Any]], bool]
+FastCheck: TypeAlias = Callable[[Sequence[Any]], bool]
 _EXACT = 2**53
 
 
-def screen(column: Column, *, in_key: bool) -> Screen | None:
+def compile_fast_check(column: Column, *, in_key: bool) -> FastCheck | None:
     """Whether every value is there and surely valid; None for a timestamp, which has to be read to be known.
 
-    >>> quick = screen(Number("distance", unit="mi", low=0), in_key=False)
+    >>> quick = compile_fast_check(Number("distance", unit="mi", low=0), in_key=False)
     >>> quick([1.5, 2.0]), quick([1.5, -1.0]), quick([1.5, float("nan")]), quick([1.5, None])
     (True, False, False, False)
     """
@@ -35,7 +35,7 @@ def screen(column: Column, *, in_key: bool) -> Screen | None:
                 _EXACT if column.high is None else column.high,
             )
         case Category():
-            return _words(
+            return _categories(
                 None if column.values is None or column.unseen == "other" else frozenset(column.values),
                 in_key,
             )
@@ -47,8 +47,8 @@ def screen(column: Column, *, in_key: bool) -> Screen | None:
             return None
 
 
-def _within(kind: type, low: float, high: float) -> Screen:
-    def quick(values: Sequence[Any]) -> bool:
+def _within(kind: type, low: float, high: float) -> FastCheck:
+    def check(values: Sequence[Any]) -> bool:
         # A NaN or an infinity makes the sum one; so may an overflow, which only costs the longer way.
         return (
             set(map(type, values)) == {kind}
@@ -57,11 +57,11 @@ def _within(kind: type, low: float, high: float) -> Screen:
             and abs(sum(values)) < inf
         )
 
-    return quick
+    return check
 
 
-def _words(known: frozenset[str] | None, in_key: bool) -> Screen:
-    def quick(values: Sequence[Any]) -> bool:
+def _categories(known: frozenset[str] | None, in_key: bool) -> FastCheck:
+    def check(values: Sequence[Any]) -> bool:
         if set(map(type, values)) != {str}:
             return False
         if known is not None:
@@ -69,16 +69,16 @@ def _words(known: frozenset[str] | None, in_key: bool) -> Screen:
         joined = "".join(values)
         return "" not in values and joined.isascii() and not (in_key and "\0" in joined)
 
-    return quick
+    return check
 
 
-def _texts(column: Text) -> Screen:
+def _texts(column: Text) -> FastCheck:
     longest = column.max_length
 
-    def quick(values: Sequence[Any]) -> bool:
+    def check(values: Sequence[Any]) -> bool:
         if column.pattern is not None or set(map(type, values)) != {str} or "" in values:
             return False
         joined = "".join(values)
         return joined.isascii() and "\0" not in joined and max(map(len, values)) <= longest
 
-    return quick
+    return check

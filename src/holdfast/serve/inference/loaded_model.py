@@ -20,7 +20,7 @@ from holdfast.features import Aggregate, FittedFeatures, Input, OnlineTable, ent
 from holdfast.records import sha256_hex
 
 _METADATA_KEY: Final = "holdfast"
-_WARM_ROWS: Final = (1, 16, 1)
+_WARM_UP_ROWS: Final = (1, 16, 1)
 Probabilities = npt.NDArray[np.float32]
 _MUTABLE_ROW = dict[str, Any]
 
@@ -61,8 +61,8 @@ class LoadedVersion:
     def fill_aggregates(self, rows: Sequence[_MUTABLE_ROW], at_us: Sequence[int], table: OnlineTable) -> None:
         """Put into each row what was known about its entities at its event time; NaN where nothing was."""
         for name, key, by, age in self.lookups:
-            for row, moment in zip(rows, at_us, strict=True):
-                row[name] = table.lookup(key, entity_key(row.get(by)), moment, age)
+            for row, event_time_us in zip(rows, at_us, strict=True):
+                row[name] = table.lookup(key, entity_key(row.get(by)), event_time_us, age)
 
 
 def load(name: str, digest: str, data: bytes, *, created_at_us: int) -> LoadedVersion:
@@ -96,17 +96,17 @@ def load(name: str, digest: str, data: bytes, *, created_at_us: int) -> LoadedVe
         name, digest, created_at_us, facts, contract, fitted.inputs, fitted.aggregates, lookups, session
     )
     try:
-        for count in _WARM_ROWS:
+        for count in _WARM_UP_ROWS:
             version.run(empty_rows(count))
     except Exception as error:
         raise _unusable(name, f"it cannot be run: {type(error).__name__}") from error
     return version
 
 
-def unfit(found: Probabilities, rows: int) -> str:
+def invalid_reason(found: Probabilities, rows: int) -> str:
     """Why `found` is no answer for so many rows, as a kind of failure; empty when it is one.
 
-    >>> unfit(np.array([0.5, np.nan], np.float32), 2), unfit(np.array([0.5], np.float32), 1)
+    >>> invalid_reason(np.array([0.5, np.nan], np.float32), 2), invalid_reason(np.array([0.5], np.float32), 1)
     ('not_finite', '')
     """
     if found.shape != (rows,):

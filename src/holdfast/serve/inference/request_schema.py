@@ -16,25 +16,35 @@ from holdfast.contract import (
     microseconds,
     read_timestamp,
 )
-from holdfast.serve.inference.fast_check import screen
-from holdfast.serve.inference.unit_conversion import converted
+from holdfast.serve.inference.fast_check import compile_fast_check
+from holdfast.serve.inference.unit_conversion import convert_units
 from holdfast.serve.protocol.oip import InferRequest, RequestError
 from holdfast.serve.protocol.oip_metadata import input_spec
 
-NAMED_ROWS: Final = 20
+MAX_NAMED_ROWS: Final = 20
 """How many bad rows an answer names; the counters count them all."""
 
-FEW_ROWS: Final = 4
+FAST_CHECK_ROWS: Final = 4
 """From so many rows on the columns are screened first."""
 
 Row = dict[str, Any]
 
 
-class Endpoint:
+class RequestSchema:
     """The compiled contract. Cheap to call, and free of state."""
 
     __slots__ = (
-        "_by_name", "_check", "_columns", "_event", "_instants", "_rules", "_screens", "contract", "facts", "specs", "wire",
+        "_by_name",
+        "_check",
+        "_columns",
+        "_event",
+        "_fast_checks",
+        "_rules",
+        "_timestamps",
+        "contract",
+        "facts",
+        "specs",
+        "wire",
     )  # fmt: skip
 
     def __init__(self, contract: Contract) -> None:
@@ -50,18 +60,18 @@ class Endpoint:
         if not isinstance(found, Timestamp):
             raise TypeError(f"{contract.event_time} is not a timestamp")  # the contract itself forbids it
         self._event = (found.name, ZoneInfo(found.tz), found.naive == "local")
-        self._screens = {
+        self._fast_checks = {
             column.name: quick
             for column in contract.request_columns
-            if (quick := screen(column, in_key=column.name in contract.key)) is not None
+            if (quick := compile_fast_check(column, in_key=column.name in contract.key)) is not None
         }
-        self._instants = tuple(
+        self._timestamps = tuple(
             (column.name, ZoneInfo(column.tz), column.naive == "local")
             for column in contract.request_columns
             if isinstance(column, Timestamp)
         )
 
-    def admit(self, request: InferRequest, violations: Counter[str]) -> tuple[list[Row], list[int]]:
+    def accept(self, request: InferRequest, violations: Counter[str]) -> tuple[list[Row], list[int]]:
         """The request as one mapping a row, each of them checked, and the event time of each in microseconds UTC.
 
         The rows hold their event time as that number, which features read faster. Raises `RequestError` HF502 with rows
@@ -76,45 +86,49 @@ class Endpoint:
             rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         known: dict[str, int] = {}
         check: Callable[[Row], tuple[str, ...]] | None = self._check
-        if request.rows >= FEW_ROWS and self._surely_valid(columns, known):
+        if request.rows >= FAST_CHECK_ROWS and self._is_surely_valid(columns, known):
             check = self._rules
         if check is not None:
             broken = [(number, reasons) for number, row in enumerate(rows) if (reasons := check(row))]
             if broken:
                 raise self._violation(broken, violations)
         name, zone, local = self._event
-        moments = [known.get(row[name]) or self._moment(row[name], name, zone, local) for row in rows]
-        for row, moment in zip(rows, moments, strict=True):
-            row[name] = moment
-        return rows, moments
+        event_times = [
+            known.get(row[name]) or self._read_event_time(row[name], name, zone, local) for row in rows
+        ]
+        for row, event_time in zip(rows, event_times, strict=True):
+            row[name] = event_time
+        return rows, event_times
 
-    def _surely_valid(self, columns: dict[str, list[Any]], known: dict[str, int]) -> bool:
+    def _is_surely_valid(self, columns: dict[str, list[Any]], known: dict[str, int]) -> bool:
         """Whether every column is valid beyond doubt; `known` then has every event time by its text."""
         if len(columns) != len(self._columns):
             return False  # something is missing, which may be allowed
-        if not all(quick(columns[name]) for name, quick in self._screens.items()):
+        if not all(quick(columns[name]) for name, quick in self._fast_checks.items()):
             return False
-        for name, zone, local in self._instants:
+        for name, zone, local in self._timestamps:
             values = columns[name]
             if set(map(type, values)) != {str}:
                 return False
             event = name == self._event[0]
             for value in set(values):
-                moment = read_timestamp(value, zone, local=local)
-                if isinstance(moment, str):
+                event_time = read_timestamp(value, zone, local=local)
+                if isinstance(event_time, str):
                     return False
                 if event:
-                    known[value] = microseconds(moment)
+                    known[value] = microseconds(event_time)
         return True
 
     @staticmethod
-    def _moment(text: object, name: str, zone: ZoneInfo, local: bool) -> int:
-        moment = read_timestamp(text, zone, local=local)
-        if isinstance(moment, str):
-            raise RequestError("HF502", f"the event time cannot be read: {moment}", [f"{name}|{moment}"])
-        return microseconds(moment)
+    def _read_event_time(text: object, name: str, zone: ZoneInfo, local: bool) -> int:
+        event_time = read_timestamp(text, zone, local=local)
+        if isinstance(event_time, str):
+            raise RequestError(
+                "HF502", f"the event time cannot be read: {event_time}", [f"{name}|{event_time}"]
+            )
+        return microseconds(event_time)
 
-    def received(self, request: InferRequest) -> list[tuple[Any, ...]]:
+    def received_rows(self, request: InferRequest) -> list[tuple[Any, ...]]:
         """The rows as they came, in the order and the units of the contract: what is logged."""
         columns = request.columns if request.facts is None else self._converted(request)
         if request.rows == 1:
@@ -122,19 +136,21 @@ class Endpoint:
         absent = [None] * request.rows
         return list(zip(*[columns.get(name, absent) for name in self._columns], strict=True))
 
-    def unlike(self, other: Endpoint) -> dict[str, ColumnFacts]:
+    def differing_facts(self, other: RequestSchema) -> dict[str, ColumnFacts]:
         """What `other` says of the columns that both have and of which they do not say the same."""
         return {name: facts for name, facts in other.facts.items() if self.facts.get(name, facts) != facts}
 
     def _converted(self, request: InferRequest) -> dict[str, list[Any]]:
         assert request.facts is not None
-        return converted(self._by_name, request.columns, request.facts)
+        return convert_units(self._by_name, request.columns, request.facts)
 
     @staticmethod
     def _violation(broken: list[tuple[int, tuple[str, ...]]], violations: Counter[str]) -> RequestError:
         for _, reasons in broken:
             violations.update(reasons)
-        named = [f"row {number}: {reason}" for number, reasons in broken[:NAMED_ROWS] for reason in reasons]
+        named = [
+            f"row {number}: {reason}" for number, reasons in broken[:MAX_NAMED_ROWS] for reason in reasons
+        ]
         return RequestError(
             "HF502", f"{len(broken)} of the rows break the model's contract", named, uncounted=()
         )

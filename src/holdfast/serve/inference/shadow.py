@@ -19,16 +19,16 @@ from typing import Final
 
 from holdfast.features import OnlineTable
 from holdfast.rollout.evidence.shadow import HUNG, OK
-from holdfast.serve.inference.loaded_model import LoadedVersion, Probabilities, unfit
-from holdfast.serve.inference.request_schema import Endpoint, Row
+from holdfast.serve.inference.loaded_model import LoadedVersion, Probabilities, invalid_reason
+from holdfast.serve.inference.request_schema import RequestSchema, Row
 from holdfast.serve.protocol.oip import RequestError
 from holdfast.store.serving.prediction_log import ShadowRecord, frame
 
 _log = logging.getLogger(__name__)
 
-QUEUED_COPIES: Final = 512
+MAX_QUEUED: Final = 512
 """How many copies wait at most."""
-QUEUED_BYTES: Final = 16 * 1024 * 1024
+MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
 """How large the requests of all copies that wait may be together."""
 DEADLINE_SECONDS: Final = 10.0
 """How long a shadow may take for one copy before it is taken for hung."""
@@ -36,17 +36,17 @@ LOOK_SECONDS: Final = 0.005
 """How often the thread looks for copies while they come."""
 _IDLE_SECONDS: Final = 1.0
 _TICKS: Final = 20
-LONGEST_REST_SECONDS: Final = 0.05
+MAX_REST_SECONDS: Final = 0.05
 """After each copy the thread rests as long as it worked, at most so long: it never has more than half a core."""
-_WAY_SECONDS: Final = 0.0005
-_WAYS_GIVEN: Final = 20
+_YIELD_SECONDS: Final = 0.0005
+_MAX_YIELDS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class ShadowCopy:
     """One answered request, as it is given to a shadow. Nothing in it is changed by either side.
 
-    `rows_for` gives its rows and their event times by the contract of an endpoint, and raises `RequestError` when they
+    `rows_for` gives its rows and their event times by the contract of an schema, and raises `RequestError` when they
     break it; `champion_result` and what follows are of the answer that went out.
     """
 
@@ -54,7 +54,7 @@ class Copy:
     unit: bytes
     rollout: int | None
     bytes: int
-    rows_for: Callable[[Endpoint], tuple[list[Row], list[int]]]
+    rows_for: Callable[[RequestSchema], tuple[list[Row], list[int]]]
     champion: str
     champion_result: str
     champion_latency_us: int
@@ -62,13 +62,13 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
-class Cast:
+class ShadowTarget:
     """Who is compared: the shadow, and the version that answers, which runs again beside it to be timed alike."""
 
     shadow: LoadedVersion
     champion: LoadedVersion
-    endpoint: Endpoint
-    champion_endpoint: Endpoint
+    schema: RequestSchema
+    champion_schema: RequestSchema
     table: OnlineTable
     rollout: int | None
     """Whose evidence the copies are."""
@@ -80,7 +80,7 @@ class Cast:
 
 
 class ShadowThread:
-    """Answers copies, one at a time. `offer` and `cast` belong to the thread that answers requests.
+    """Answers copies, one at a time. `offer` and `target` belong to the thread that answers requests.
 
     Parameters
     ----------
@@ -98,18 +98,18 @@ class ShadowThread:
         clock_us: Callable[[], int],
         *,
         deadline_seconds: float = DEADLINE_SECONDS,
-        queued_copies: int = QUEUED_COPIES,
-        queued_bytes: int = QUEUED_BYTES,
+        max_queued: int = MAX_QUEUED,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> None:
         self.results: Counter[tuple[str, str]] = Counter()
         """Copies by version and what became of them."""
         self.dropped: Counter[str] = Counter()
         """Copies by version that did not fit, or came when it was switched off."""
-        self.answering = False
+        self.is_path_busy = False
         """Whether requests are being answered at this moment: then the shadow begins nothing."""
-        self.left_behind = 0
+        self.abandoned_threads = 0
         """Threads that did not come back and could not be ended."""
-        self.off = ""
+        self.disabled_reason = ""
         """Why the version gets no copies any more; empty while it does."""
         self._wake = wake
         self._woken = False
@@ -117,50 +117,50 @@ class ShadowThread:
         self._clock_us = clock_us
         self._tick_seconds = deadline_seconds / _TICKS
         self._deadline_seconds = deadline_seconds
-        self._queued_copies, self._queued_bytes = queued_copies, queued_bytes
-        self._cast: Cast | None = None
-        self._off_for: tuple[str, int | None] | None = None
+        self._max_queued, self._max_queued_bytes = max_queued, max_queued_bytes
+        self._target: ShadowTarget | None = None
+        self._disabled_for: tuple[str, int | None] | None = None
         self._worker: _Worker | None = None
 
     @property
-    def waiting(self) -> int:
+    def queue_length(self) -> int:
         """How many copies wait."""
         return 0 if self._worker is None else len(self._worker.queue)
 
-    def cast(self, cast: Cast | None) -> None:
+    def set_target(self, target: ShadowTarget | None) -> None:
         """Who is compared from now on; None ends it. In the same rollout a version goes on, switched off or not."""
-        before, self._cast = self._cast, cast
+        before, self._target = self._target, target
         worker = self._worker
-        if cast is None or (
-            before is not None and (before.shadow is not cast.shadow or before.attempt != cast.attempt)
+        if target is None or (
+            before is not None and (before.shadow is not target.shadow or before.attempt != target.attempt)
         ):
             self._worker = None
             if worker is not None:
                 worker.stop()
                 if before is not None:
                     self.dropped[before.shadow.name] += worker.clear()
-        if cast is not None and cast.attempt != self._off_for:
-            self.off = ""
+        if target is not None and target.attempt != self._disabled_for:
+            self.disabled_reason = ""
 
-    def offer(self, copy: Copy) -> None:
+    def offer(self, copy: ShadowCopy) -> None:
         """Hand over a copy; it is dropped and counted when there is no room."""
-        cast = self._cast
-        if cast is None:
+        target = self._target
+        if target is None:
             return
-        name = cast.shadow.name
-        if self.off:
+        name = target.shadow.name
+        if self.disabled_reason:
             self.dropped[name] += 1
             return
         worker = self._worker
         if worker is None:
             worker = self._worker = _Worker(self)
-        full = len(worker.queue) >= self._queued_copies or (
-            worker.queue and worker.bytes + copy.bytes > self._queued_bytes
+        full = len(worker.queue) >= self._max_queued or (
+            worker.queue and worker.bytes + copy.bytes > self._max_queued_bytes
         )
         if full:
             self.dropped[name] += 1
             return
-        worker.put(copy, cast)
+        worker.put(copy, target)
 
     def take(self) -> list[bytes]:
         """The records that were finished since the last time, as they stand in a segment."""
@@ -169,11 +169,11 @@ class ShadowThread:
 
     def stop(self) -> None:
         """End it. Does not wait for a shadow that hangs."""
-        self.cast(None)
+        self.set_target(None)
 
     # --- called by the worker's threads -------------------------------------------------------------------------------
 
-    def done(self, worker: _Worker, record: ShadowRecord) -> None:
+    def finish(self, worker: _Worker, record: ShadowRecord) -> None:
         """A copy is answered; one that was given up meanwhile is not answered twice."""
         with worker.lock:
             if worker.abandoned:
@@ -181,19 +181,19 @@ class ShadowThread:
             worker.current = None
         self._finish(record)
 
-    def hung(self, worker: _Worker, given: tuple[Copy, Cast]) -> None:
+    def disable_hung(self, worker: _Worker, item: tuple[ShadowCopy, ShadowTarget]) -> None:
         """The shadow did not come back: its thread is left behind, and it gets no copies any more."""
         with worker.lock:
-            if worker.current is not given:
+            if worker.current is not item:
                 return
             worker.abandoned = True
-        copy, cast = given
-        name = cast.shadow.name
-        self._off_for = cast.attempt
-        self.left_behind += 1
-        self.off = f"{name} did not come back from a copy within {self._deadline_seconds:g} s"
+        copy, target = item
+        name = target.shadow.name
+        self._disabled_for = target.attempt
+        self.abandoned_threads += 1
+        self.disabled_reason = f"{name} did not come back from a copy within {self._deadline_seconds:g} s"
         self.dropped[name] += worker.clear()
-        _log.warning("shadow disabled: %s", self.off)
+        _log.warning("shadow disabled: %s", self.disabled_reason)
         latency_us = int(self._deadline_seconds * 1e6)
         self._finish(_record(copy, name, self._clock_us(), HUNG, latency_us, None, []))
 
@@ -204,12 +204,12 @@ class ShadowThread:
             self._woken = True
             self._wake()
 
-    def give_way(self) -> None:
+    def yield_to_requests(self) -> None:
         """Wait until nothing is being answered, some milliseconds at most."""
-        for _ in range(_WAYS_GIVEN):
-            if not self.answering:
+        for _ in range(_MAX_YIELDS):
+            if not self.is_path_busy:
                 return
-            time.sleep(_WAY_SECONDS)
+            time.sleep(_YIELD_SECONDS)
 
     def clock_us(self) -> int:
         """Microseconds since 1970 UTC."""
@@ -229,9 +229,9 @@ class _Worker:
     """
 
     def __init__(self, owner: ShadowThread) -> None:
-        self.queue: deque[tuple[Copy, Cast]] = deque()
+        self.queue: deque[tuple[ShadowCopy, ShadowTarget]] = deque()
         self.lock = threading.Lock()
-        self.current: tuple[Copy, Cast] | None = None
+        self.current: tuple[ShadowCopy, ShadowTarget] | None = None
         """What is under way; None between copies."""
         self.abandoned = False
         self._owner = owner
@@ -239,16 +239,16 @@ class _Worker:
         self._stopping = self._asleep = False
         self._wake = threading.Event()
         self._ticks = self._since = 0
-        threading.Thread(target=self._answer_forever, name="shadow", daemon=True).start()
-        threading.Thread(target=self._guard_forever, name="shadow-guard", daemon=True).start()
+        threading.Thread(target=self._run_queue, name="shadow", daemon=True).start()
+        threading.Thread(target=self._watch_deadline, name="shadow-guard", daemon=True).start()
 
     @property
     def bytes(self) -> int:
         """How large the requests are that wait."""
         return self._put_bytes - self._taken_bytes
 
-    def put(self, copy: Copy, cast: Cast) -> None:
-        self.queue.append((copy, cast))
+    def put(self, copy: ShadowCopy, target: ShadowTarget) -> None:
+        self.queue.append((copy, target))
         self._put_bytes += copy.bytes
         if self._asleep:
             self._wake.set()
@@ -264,12 +264,12 @@ class _Worker:
         self._wake.set()
 
     @property
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         return self._stopping or self.abandoned
 
-    def _answer_forever(self) -> None:
+    def _run_queue(self) -> None:
         quiet = 0
-        while not self._over:
+        while not self._is_over:
             try:
                 found = self.queue.popleft()
             except IndexError:
@@ -280,8 +280,8 @@ class _Worker:
             with self.lock:
                 self.current, self._since = found, self._ticks
             owner, began = self._owner, perf_counter()
-            owner.done(self, answered(*found, owner.clock_us, owner.give_way))
-            time.sleep(min(perf_counter() - began, LONGEST_REST_SECONDS))
+            owner.finish(self, run_shadow(*found, owner.clock_us, owner.yield_to_requests))
+            time.sleep(min(perf_counter() - began, MAX_REST_SECONDS))
 
     def _rest(self, quiet: int) -> int:
         """Wait for copies; how often there was none."""
@@ -290,25 +290,25 @@ class _Worker:
             return quiet + 1
         self._wake.clear()
         self._asleep = True
-        if not self.queue and not self._over:
+        if not self.queue and not self._is_over:
             self._wake.wait(_IDLE_SECONDS)
         self._asleep = False
         return quiet
 
-    def _guard_forever(self) -> None:
+    def _watch_deadline(self) -> None:
         """Counts its own ticks: a process that was stopped and goes on finds no time gone by here."""
         waiting = threading.Event()
-        while not self._over:
+        while not self._is_over:
             waiting.wait(self._owner.tick_seconds)
             with self.lock:
                 self._ticks += 1
                 current = self.current if self._ticks - self._since > _TICKS else None
             if current is not None:
-                self._owner.hung(self, current)
+                self._owner.disable_hung(self, current)
 
 
-def answered(
-    copy: Copy, cast: Cast, clock_us: Callable[[], int], give_way: Callable[[], None]
+def run_shadow(
+    copy: ShadowCopy, target: ShadowTarget, clock_us: Callable[[], int], yield_to_requests: Callable[[], None]
 ) -> ShadowRecord:
     """What the shadow makes of `copy`. Never raises.
 
@@ -317,19 +317,19 @@ def answered(
     answer users are let by.
     """
     timed: dict[str, tuple[str, Probabilities | None, int]] = {}
-    sides = [(cast.shadow, cast.endpoint)]
-    if copy.champion == cast.champion.name:
-        sides.insert(copy.unit[-1] & 1 if copy.unit else 0, (cast.champion, cast.champion_endpoint))
-    for version, endpoint in sides:
-        give_way()
+    sides = [(target.shadow, target.schema)]
+    if copy.champion == target.champion.name:
+        sides.insert(copy.unit[-1] & 1 if copy.unit else 0, (target.champion, target.champion_schema))
+    for version, schema in sides:
+        yield_to_requests()
         began = thread_time()
-        kind, found = _run(copy, version, endpoint, cast)
+        kind, found = _run(copy, version, schema, target)
         timed[version.name] = kind, found, int((thread_time() - began) * 1e6)
-    result, ours, latency_us = timed[cast.shadow.name]
-    beside, _, beside_us = timed.get(cast.champion.name, ("", None, 0))
+    result, ours, latency_us = timed[target.shadow.name]
+    beside, _, beside_us = timed.get(target.champion.name, ("", None, 0))
     return _record(
         copy,
-        cast.shadow.name,
+        target.shadow.name,
         clock_us(),
         result,
         latency_us,
@@ -339,33 +339,35 @@ def answered(
 
 
 def _run(
-    copy: Copy, version: LoadedVersion, endpoint: Endpoint, cast: Cast
+    copy: ShadowCopy, version: LoadedVersion, schema: RequestSchema, target: ShadowTarget
 ) -> tuple[str, Probabilities | None]:
     try:
-        told, moments = copy.rows_for(endpoint)
-        rows = [dict(row) for row in told]
-        version.fill_aggregates(rows, moments, cast.table)
-        _as_seen(rows, told, version, cast.champion)
+        original, event_times = copy.rows_for(schema)
+        rows = [dict(row) for row in original]
+        version.fill_aggregates(rows, event_times, target.table)
+        _restore_shared_aggregates(rows, original, version, target.champion)
         found = version.run(rows)
     except RequestError:
         return "contract", None
     except Exception:  # whatever a version raises is counted as its failure
         return "exception", None
-    kind = unfit(found, len(rows))
+    kind = invalid_reason(found, len(rows))
     return (kind, None) if kind else (OK, found)
 
 
-def _as_seen(rows: list[Row], told: list[Row], version: LoadedVersion, champion: LoadedVersion) -> None:
+def _restore_shared_aggregates(
+    rows: list[Row], original: list[Row], version: LoadedVersion, champion: LoadedVersion
+) -> None:
     """Aggregates that the champion reads too are as it saw them: values of the same moment may have come since."""
     shared = [name for name, *_ in set(version.lookups) & set(champion.lookups)]
-    for row, seen in zip(rows, told, strict=True):
+    for row, before in zip(rows, original, strict=True):
         for name in shared:
-            if name in seen:
-                row[name] = seen[name]
+            if name in before:
+                row[name] = before[name]
 
 
 def _record(
-    copy: Copy,
+    copy: ShadowCopy,
     version: str,
     at_us: int,
     result: str,

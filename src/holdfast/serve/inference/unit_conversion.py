@@ -15,10 +15,10 @@ from holdfast.contract.schema.units import InexactError, convert_value, is_loade
 from holdfast.errors import UnavailableError
 from holdfast.serve.protocol.oip import RequestError
 
-_ONCE: Final = threading.Lock()
+_LOADING: Final = threading.Lock()
 
 
-def converted(
+def convert_units(
     columns: Mapping[str, Column], values: dict[str, list[Any]], facts: Mapping[str, ColumnFacts]
 ) -> dict[str, list[Any]]:
     """`values` in the units of `columns`; a new mapping, because another contract may have other units.
@@ -31,8 +31,8 @@ def converted(
         HF503 while the definitions of units are read, which takes a second once in a server's life, beside the requests.
     """
     known = [name for name in facts if name in columns]
-    if not is_loaded() and any(_foreign(columns[name], facts[name]) for name in known):
-        _read_beside()
+    if not is_loaded() and any(_has_other_unit(columns[name], facts[name]) for name in known):
+        _load_in_thread()
     found = dict(values)
     for name in known:
         column = columns[name]
@@ -48,20 +48,20 @@ def converted(
     return found
 
 
-def _foreign(column: Column, facts: ColumnFacts) -> bool:
+def _has_other_unit(column: Column, facts: ColumnFacts) -> bool:
     return facts.unit is not None and facts.unit != getattr(column, "unit", facts.unit)
 
 
-def _read_beside() -> None:
-    if _ONCE.acquire(blocking=False):
-        threading.Thread(target=_read, name="units", daemon=True).start()
+def _load_in_thread() -> None:
+    if _LOADING.acquire(blocking=False):
+        threading.Thread(target=_load, name="units", daemon=True).start()
     raise UnavailableError(
         "HF503", "the definitions of units are being read; send the request again in a second"
     )
 
 
-def _read() -> None:
+def _load() -> None:
     try:
         load_definitions()
     finally:
-        _ONCE.release()
+        _LOADING.release()

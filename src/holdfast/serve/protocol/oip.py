@@ -1,5 +1,5 @@
 """The Open Inference Protocol v2 on the wire: JSON, and the binary tensor extension, from a request to columns of values and
-from probabilities to an answer.
+from probabilities to an response.
 
 Source: https://github.com/kserve/open-inference-protocol (REST) and Triton's binary tensor data extension. Requests are
 decoded into typed structures, which refuse NaN, Infinity, lone surrogates and trailing bytes; what a value *means* is the
@@ -20,7 +20,7 @@ import numpy as np
 from holdfast.contract import ColumnFacts
 from holdfast.errors import InputError
 
-MAXIMUM_ROWS: Final = 10_000
+MAX_ROWS: Final = 10_000
 """Of one request: it bounds how long one request may keep all others waiting."""
 OUTPUT: Final = "probability"
 _UNIT_CHARACTERS: Final = 256
@@ -72,7 +72,7 @@ class InferRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class InferAnswer:
+class InferResponse:
     """What goes back. `prediction` is the id for feedback; None when the answer is not in the log."""
 
     model: str
@@ -93,7 +93,7 @@ class _Tensor(msgspec.Struct, gc=False):
     parameters: dict[str, Any] | None = None
 
 
-class _Wanted(msgspec.Struct, gc=False):
+class _RequestedOutput(msgspec.Struct, gc=False):
     name: str
     parameters: dict[str, Any] | None = None
 
@@ -102,7 +102,7 @@ class _Body(msgspec.Struct, gc=False):
     inputs: list[_Tensor]
     id: str | None = None
     parameters: dict[str, Any] | None = None
-    outputs: list[_Wanted] | None = None
+    outputs: list[_RequestedOutput] | None = None
 
 
 class _Output(msgspec.Struct, gc=False, omit_defaults=True):
@@ -188,9 +188,9 @@ def decode_request(
         else:
             used, columns[name] = _binary_values(tensor, tail, used, count)
         if tensor.datatype == "INT64" and datatypes[0] == "BYTES":
-            columns[name] = [_instant_text(name, value) for value in columns[name]]
-        if tensor.parameters and (said := _facts(name, tensor.parameters)) is not None:
-            facts[name] = said
+            columns[name] = [_timestamp_text(name, value) for value in columns[name]]
+        if tensor.parameters and (stated := _facts(name, tensor.parameters)) is not None:
+            facts[name] = stated
     if used != len(tail):
         raise RequestError(
             "HF508", f"{len(tail) - used} bytes behind the last binary tensor belong to no input"
@@ -234,8 +234,8 @@ def _row_count(tensor: _Tensor, name: str) -> int:
     shape = tensor.shape
     if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
         raise RequestError("HF508", f"input {name!r} must have the shape [rows] or [rows, 1]")
-    if not 1 <= shape[0] <= MAXIMUM_ROWS:
-        raise RequestError("HF508", f"input {name!r}: a request has 1 to {MAXIMUM_ROWS} rows")
+    if not 1 <= shape[0] <= MAX_ROWS:
+        raise RequestError("HF508", f"input {name!r}: a request has 1 to {MAX_ROWS} rows")
     return shape[0]
 
 
@@ -268,7 +268,7 @@ def _binary_values(tensor: _Tensor, tail: memoryview, used: int, count: int) -> 
     return used + size, np.frombuffer(raw, dtype).tolist()
 
 
-def _instant_text(name: str, value: object) -> str | None:
+def _timestamp_text(name: str, value: object) -> str | None:
     # A timestamp as a number is microseconds since 1970 UTC; it goes on as the text that the contract reads.
     if value is None:
         return None
@@ -300,15 +300,15 @@ def _texts(name: str, raw: memoryview, count: int) -> list[str]:
 
 
 def _facts(name: str, parameters: dict[str, Any]) -> ColumnFacts | None:
-    said = (parameters.get("unit"), parameters.get("semantic"))
-    if said == (None, None):
+    stated = (parameters.get("unit"), parameters.get("semantic"))
+    if stated == (None, None):
         return None
-    for what, word in zip(("unit", "semantic"), said, strict=True):
+    for what, word in zip(("unit", "semantic"), stated, strict=True):
         if word is not None and not (isinstance(word, str) and 0 < len(word) <= _WORD_CHARACTERS):
             raise RequestError(
                 "HF508", f"input {name!r}: parameter {what!r} is a text of 1 to {_WORD_CHARACTERS} characters"
             )
-    return ColumnFacts(*said)
+    return ColumnFacts(*stated)
 
 
 def _unit(unit: object) -> str | None:
@@ -323,24 +323,24 @@ def _unit(unit: object) -> str | None:
     return unit
 
 
-def _binary_output(parameters: dict[str, Any], outputs: list[_Wanted] | None) -> bool:
+def _binary_output(parameters: dict[str, Any], outputs: list[_RequestedOutput] | None) -> bool:
     binary = parameters.get("binary_data_output") is True
-    for wanted in outputs or ():
-        if wanted.name != OUTPUT:
-            raise RequestError("HF508", f"the model has no output {wanted.name[:64]!r}; it has {OUTPUT!r}")
-        asked = (wanted.parameters or {}).get("binary_data")
-        binary = binary if asked is None else asked is True
+    for output in outputs or ():
+        if output.name != OUTPUT:
+            raise RequestError("HF508", f"the model has no output {output.name[:64]!r}; it has {OUTPUT!r}")
+        requested = (output.parameters or {}).get("binary_data")
+        binary = binary if requested is None else requested is True
     return binary
 
 
-def encode_answer(answer: InferAnswer, *, binary: bool) -> tuple[bytes, int | None]:
+def encode_response(response: InferResponse, *, binary: bool) -> tuple[bytes, int | None]:
     """The body, and for a binary one the length of its JSON part."""
-    probabilities = answer.probabilities
-    parameters = _Parameters(answer.arm, answer.prediction, answer.plan)
+    probabilities = response.probabilities
+    parameters = _Parameters(response.arm, response.prediction, response.plan)
     if not binary:
         output = _Output(OUTPUT, "FP32", probabilities.shape, data=probabilities.tolist())
-        return _encode(_Response(answer.model, answer.version, [output], parameters, answer.id)), None
+        return _encode(_Response(response.model, response.version, [output], parameters, response.id)), None
     raw = probabilities.astype("<f4", copy=False).tobytes()
     output = _Output(OUTPUT, "FP32", probabilities.shape, parameters={"binary_data_size": len(raw)})
-    head = _encode(_Response(answer.model, answer.version, [output], parameters, answer.id))
+    head = _encode(_Response(response.model, response.version, [output], parameters, response.id))
     return head + raw, len(head)

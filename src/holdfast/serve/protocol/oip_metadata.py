@@ -66,8 +66,8 @@ def model_metadata(
 
 
 def _described(spec: InputSpec) -> dict[str, Any]:
-    said = (("unit", spec.facts.unit), ("semantic", spec.facts.semantic))
-    stated = {what: word for what, word in said if word is not None}
+    pairs = (("unit", spec.facts.unit), ("semantic", spec.facts.semantic))
+    stated = {what: word for what, word in pairs if word is not None}
     parameters = {"parameters": stated} if stated else {}
     return {"name": spec.name, "datatype": spec.datatypes[0], "shape": [-1], **parameters}
 

@@ -96,7 +96,7 @@ def newest_begun(directory: Path) -> int:
     return max(newest, int(kept))
 
 
-def keep_newest(directory: Path, number: int) -> None:
+def record_newest(directory: Path, number: int) -> None:
     """Write down that segment `number` is begun in `directory`, to be called before it is: synced when this returns."""
     unfinished = directory / f"{NEWEST}.unfinished"
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)

@@ -17,7 +17,7 @@ from typing import Final
 
 from holdfast.records import check_name
 from holdfast.store.durability.fsync import sync_directory
-from holdfast.store.serving.log_directory import keep_newest, newest_begun, path_of, segments
+from holdfast.store.serving.log_directory import newest_begun, path_of, record_newest, segments
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 """A segment that reached this size is closed and the next one begun."""
@@ -25,7 +25,7 @@ DIRECTORY_BYTES: Final = 8 * 1024 * 1024 * 1024
 """A directory of this size takes no more records until somebody removes collected segments; drops are counted."""
 SYNC_SECONDS: Final = 0.004
 """The longest time that a record waits for its fdatasync to begin."""
-REMEMBERED_SEGMENTS: Final = 8
+RETAINED_SEGMENTS: Final = 8
 """Of so many segments it is remembered how many rows each answer has: 4 bytes a request."""
 _IDLE_SECONDS: Final = 1.0
 
@@ -80,7 +80,7 @@ class LogWriter:
         self._closing = False
         self._wake = threading.Event()
         self._begin_segment()
-        self._thread = threading.Thread(target=self._sync_forever, name="prediction-log-sync", daemon=True)
+        self._thread = threading.Thread(target=self._run_sync, name="prediction-log-sync", daemon=True)
         self._thread.start()
 
     @property
@@ -95,7 +95,7 @@ class LogWriter:
         self._rows.append(rows)
         return f"{self._prefix}{self._count}"
 
-    def given(self, segment: int, number: int, row: int = 0) -> bool:
+    def has_issued(self, segment: int, number: int, row: int = 0) -> bool:
         """Whether this server can have given an answer with that row and an id that ends in `-<segment>-<number>`.
 
         What an earlier run answered, or this one many segments ago, it does not know, and says yes.
@@ -165,8 +165,8 @@ class LogWriter:
             return
         self._retry_at = now + _IDLE_SECONDS if self._broken else 0.0
         try:
-            held = sum(path.stat().st_size for _, path in segments(self.directory))
-            if held + self._segment_bytes > self._directory_bytes:
+            size = sum(path.stat().st_size for _, path in segments(self.directory))
+            if size + self._segment_bytes > self._directory_bytes:
                 self._broken, self._retry_at = True, now + _IDLE_SECONDS
                 return
             self._begin_segment()
@@ -175,7 +175,7 @@ class LogWriter:
 
     def _begin_segment(self) -> None:
         # The number is kept first: it stays taken when this segment was collected and removed.
-        keep_newest(self.directory, self._segment + 1)
+        record_newest(self.directory, self._segment + 1)
         path = path_of(self.directory, self._segment + 1)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
         sync_directory(self.directory)
@@ -187,11 +187,11 @@ class LogWriter:
         self._prefix = f"{self.server}-{self._segment}-"
         self._count = 0
         self._rows = self._rows_of[self._segment] = array("I")
-        self._rows_of.pop(self._segment - REMEMBERED_SEGMENTS, None)
+        self._rows_of.pop(self._segment - RETAINED_SEGMENTS, None)
         self._size = 0
         self._broken = False
 
-    def _sync_forever(self) -> None:
+    def _run_sync(self) -> None:
         quiet = 0
         while True:
             closing = self._closing

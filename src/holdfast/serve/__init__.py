@@ -1,9 +1,8 @@
 """The inference server: Open Inference Protocol v2 over HTTP, one model to a process.
 
-`http.py` is the bounded HTTP edge, `oip.py` the codec, `routes.py` joins them to `plane.py`, the data plane without any
-transport; `endpoint.py` (with `screen.py`) checks requests against the contract, `version.py` is a warm version. `warm.py`
-follows the traffic plan on a thread of its own and keeps `local_copy.py`; `metrics.py` is what Prometheus reads;
-`run.py` is the process. The ledger is never touched on the way of a request.
+`http/` is the bounded HTTP edge and `protocol/` the codec. `api/routes.py` joins them to `inference/data_plane.py`,
+which knows no transport. `follower/` follows the traffic plan on threads of its own. `server.py` is the process. No
+request touches the ledger.
 """
 
 from importlib import import_module

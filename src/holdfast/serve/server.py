@@ -1,4 +1,4 @@
-"""The server process: builds everything, listens, and ends without dropping a request."""
+"""The server process: build everything, listen, and stop without dropping a request."""
 
 from __future__ import annotations
 
@@ -66,8 +66,9 @@ def serve_forever(
     listening: int | None = None,
     when_ready: bool = False,
 ) -> None:
-    """Serve `model` until SIGTERM or SIGINT, or until SIGUSR1 says that another has taken over on the same socket: then no
-    connection is taken any more, but none is told that the model is not ready.
+    """Serve `model` until SIGTERM or SIGINT, or until SIGUSR1 hands over to another process on the same socket.
+
+    After SIGUSR1 no new connection is taken, but readiness stays true.
 
     Parameters
     ----------
@@ -78,19 +79,21 @@ def serve_forever(
     limits
         What clients may cost.
     poll_seconds
-        How often the ledger is asked for a newer plan.
+        How often the ledger is polled for newer values and facts.
+    linger_seconds
+        See `LINGER_SECONDS`.
     started
-        Is told the base URL once the socket listens; by default it is printed.
+        Called with the base URL once the socket listens; by default it is printed.
     listening
-        The descriptor of a bound socket to listen on, which others may share; by default one is bound to the settings'
-        address. What waits to be accepted on a shared one outlives whoever would have accepted it.
+        The descriptor of a bound socket, which other processes may share; by default one is bound to the settings' address.
+        Connections that wait on a shared socket outlive the process that would have accepted them.
     when_ready
         Take no connection before a version can answer it.
 
     Raises
     ------
     InputError
-        HF507 when the address cannot be listened on.
+        HF103 when the address cannot be listened on.
     """
     check_name(model, "model")
     operator_log.configure(settings.log_format, settings.log_level)
@@ -121,7 +124,7 @@ def _print_address(address: str) -> None:
 
 
 def now_us() -> int:
-    """Microseconds since 1970 UTC."""
+    """Return microseconds since 1970 UTC."""
     return time.time_ns() // 1000
 
 
@@ -135,7 +138,7 @@ async def _serve(
     listening: int | None,
     when_ready: bool,
 ) -> int:
-    """Serve until told to stop; how many threads of shadows were left behind."""
+    """Serve until stopped; return the number of abandoned shadow threads."""
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -195,7 +198,7 @@ async def _serve(
 
 
 async def _drain(listener: Listener, accepting: asyncio.Server, linger_seconds: float) -> None:
-    """Let what is under way end, and those who wait between two requests go elsewhere."""
+    """Let requests that are under way end; close idle connections."""
     loop = asyncio.get_running_loop()
     await asyncio.sleep(linger_seconds)
     accepting.close()
@@ -208,7 +211,7 @@ async def _drain(listener: Listener, accepting: asyncio.Server, linger_seconds: 
 
 
 def _shadow_waker(loop: asyncio.AbstractEventLoop, plane: DataPlane) -> Callable[[], None]:
-    """What a shadow's thread calls when it has finished something: soon after, the loop logs it."""
+    """Return the callback of the shadow's thread: soon after it is called, the loop logs the shadow's records."""
 
     def later() -> None:
         loop.call_later(SHADOW_LOG_SECONDS, plane.log_shadow_records)
@@ -261,7 +264,7 @@ def _display_address(bound: socket.socket) -> tuple[str, int]:
 
 
 class _Process:
-    """What the server says about itself."""
+    """The facts of the server for its status and metrics."""
 
     listener: Listener
     routes: Routes
@@ -273,7 +276,7 @@ class _Process:
         self._binary, self._binary_id = binary, binary.id
 
     def status(self) -> dict[str, object]:
-        """`/holdfast/status`."""
+        """Return the document of `/holdfast/status`."""
         active = self._plane.active
         plan = active.plan if active is not None else None
         follower, progress = self._follower, self._follower.progress
@@ -312,7 +315,7 @@ class _Process:
         }
 
     def scrape(self) -> ServerFacts:
-        """`/metrics`."""
+        """Return the facts of `/metrics`."""
         active = self._plane.active
         follower, progress = self._follower, self._follower.progress
         switch = follower.switch

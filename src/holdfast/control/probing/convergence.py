@@ -1,7 +1,7 @@
-"""When do the servers obey: when every server that answers was seen to answer with the intended version (R131, R132).
+"""Wait until the servers converge: each that responds was seen to answer with the intended version (R131, R132).
 
-A decision alone is no roll-back. Each server is asked again and again, on a connection of its own, until it obeys or the time
-is up; a server that says nothing holds up nobody and is named.
+A decision alone is no rollback. Each server is polled on a connection of its own until it converges or the time is
+up. A silent server delays no other and is named.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Seen: TypeAlias = Callable[[ServerClient], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Obedience:
-    """What became of the traffic. `took_ms` is from the decision to the last server's answer, in milliseconds."""
+    """The result of a wait. `took_ms` is from the decision to the last server's response, in milliseconds."""
 
     answered: Mapping[str, str]
     """The version that answered, by server."""
@@ -41,7 +41,7 @@ class Obedience:
 
     @property
     def done(self) -> bool:
-        """Whether every server that answers, and at least one, answered as intended."""
+        """Return True if at least one server responded and all that did converged."""
         return bool(self.answered) and not self.waiting and not self.held
 
 
@@ -62,14 +62,20 @@ def wait(
     seconds: float,
     forget_silent: float = TIMEOUT_SECONDS,
 ) -> Obedience:
-    """Ask every server of `found` until each is as `seen` wants it, at most `seconds` long.
+    """Poll every server of `found` until each is as `seen` requires.
 
     Parameters
     ----------
+    found
+        The servers.
+    seen
+        The condition.
     decided
-        When it was decided, on the clock of `time.monotonic`.
+        When the decision was made, on the clock of `time.monotonic`.
+    seconds
+        How long to wait at most.
     forget_silent
-        After how many seconds a server that has said nothing at all is not waited for any more.
+        After how many seconds a server that has not responded at all is no longer waited for.
     """
     until = time.monotonic() + seconds
     asked = [_Asked(server) for server in found if not servers.has_ended(server)]
@@ -90,7 +96,7 @@ def wait(
 
 
 def under(plan: int, version: str) -> Seen:
-    """The server answers a probe with `version` under plan number `plan`, or a newer one."""
+    """Require that the server answers a probe with `version` under plan number `plan` or a newer one."""
 
     def seen(client: ServerClient) -> str | None:
         answer = client.probe()
@@ -102,7 +108,7 @@ def under(plan: int, version: str) -> Seen:
 
 
 def configured(plan: int, configuration: str, version: str) -> Seen:
-    """The server answers a probe as `under` says, and says that it runs with `configuration`."""
+    """Require what `under` does, and that the server reports the serving config `configuration`."""
     obeys = under(plan, version)
 
     def seen(client: ServerClient) -> str | None:
@@ -112,12 +118,12 @@ def configured(plan: int, configuration: str, version: str) -> Seen:
 
 
 def both(one: Seen, other: Seen) -> Seen:
-    """The server is as both want it."""
+    """Require both conditions."""
     return lambda client: other(client) if one(client) is not None else None
 
 
 def as_binary(plan: int, binary: str, version: str) -> Seen:
-    """The server answers a probe as `under` says, and says that it is `binary`."""
+    """Require what `under` does, and that the server reports the runtime `binary`."""
     obeys = under(plan, version)
 
     def seen(client: ServerClient) -> str | None:
@@ -127,10 +133,10 @@ def as_binary(plan: int, binary: str, version: str) -> Seen:
 
 
 def without(version: str, directory: Path) -> Seen:
-    """The server has taken the abort of `version`, and answers a probe with the version that it intends instead.
+    """Require that the server has taken the abort of `version` and answers a probe with the version that it intends.
 
-    An abort that is gone from `directory` was taken, and ended because the ledger agreed: a ledger that takes no writes may
-    still be read. Raises `HeldError` with the server's own words when it cannot do without `version`.
+    An abort that is gone from `directory` was taken, and ended because the ledger agreed: a ledger that takes no
+    writes may still be read. Raises `HeldError` with the server's reason when no other version can serve.
     """
 
     def seen(client: ServerClient) -> str | None:
@@ -151,11 +157,11 @@ def without(version: str, directory: Path) -> Seen:
 
 
 class HeldError(Exception):
-    """A server goes on answering with a version that must not answer, because nobody can in its place."""
+    """A server serves an aborted version as a last resort, because no other can."""
 
 
 def _follow(asked: _Asked, seen: Seen, until: float, forget_silent: float) -> None:
-    """Ask one server until it obeys or the time is up."""
+    """Poll one server until it converges or the time is up."""
     quiet_until = min(until, time.monotonic() + forget_silent)
     client = ServerClient(asked.server)
     try:

@@ -1,4 +1,4 @@
-"""Ask every server for an answer, and compare who gave it with who should (R131, R132)."""
+"""Probe every server, and compare the version that answers with the one that should (R131, R132)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Observation]]
 def probe(
     store: Store, model: str, lease: Lease, *, now_us: int, look: Look | None = None
 ) -> tuple[Probe, ...]:
-    """Probe every server of `model` with a real inference request, and keep what was seen.
+    """Probe every server of `model` with a real inference request, and store what was seen.
 
-    The request is marked as a probe: it is answered on the way of all others by the version that the server's
-    plan intends, and not logged as a prediction. A server that says nothing in `TIMEOUT_SECONDS` is an error,
-    never a pass; all servers are asked at once, so that hung ones cost no more than that together, and those
-    that were silent within `SILENT_US` no more than `HASTE_SECONDS`. One whose process has ended is not asked:
-    another may listen where it did. `look` replaces the network, `observe_all`.
-    Raises `ConflictError` HF304 when `lease` has gone to another loop.
+    The request is marked as a probe: it takes the path of all requests, is answered by the version that the server's
+    plan intends, and is not logged as a prediction. A server that does not respond within `TIMEOUT_SECONDS` is an
+    error, never a pass. All servers are probed at once, so hung ones cost no more than that together; those that were
+    silent within `SILENT_US` cost `HASTE_SECONDS`. A server whose process has ended is not called: another may listen
+    at its address. `look` replaces the network, `observe_all`.
+
+    Raises `ConflictError` HF304 when another loop has the lease.
     """
     newest = traffic_plans.newest_committed(store, model)
     plan_number = None if newest is None else newest.plan.plan_id
@@ -75,13 +76,15 @@ def probe(
 
 
 def is_silent(last: Probe, now_us: int) -> bool:
-    """Whether a server said nothing when it had its full time, and that was a moment ago."""
+    """Return True if the server did not respond within its full time a short while ago."""
     return last.verdict is Verdict.ERROR and 0 <= now_us - last.probed_at_us < SILENT_US
 
 
 def observe_all(asked: Sequence[Server], silent: Collection[str] = ()) -> dict[str, Observation]:
-    """What each server does, by its name, within `TIMEOUT_SECONDS` for all of them together; those named in `silent` have
-    `HASTE_SECONDS`."""
+    """Return the state of each server by name, within `TIMEOUT_SECONDS` for all of them together.
+
+    Servers named in `silent` have `HASTE_SECONDS`.
+    """
     late = [server for server in asked if server.server in silent]
     others = [server for server in asked if server.server not in silent]
     return _observed(others, TIMEOUT_SECONDS) | _observed(late, HASTE_SECONDS)
@@ -93,7 +96,7 @@ def _observed(asked: Sequence[Server], seconds: float) -> dict[str, Observation]
 
 
 def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
-    """What `server` says that it follows, and which version answers a request; `seconds` are for each answer."""
+    """Return the plan of `server` and the version that answers; each response may take `seconds`."""
     if servers.has_ended(server):
         return Observation(None, None, f"the process behind {server.address} has ended", reached=False)
     with ServerClient(server, seconds) as client:

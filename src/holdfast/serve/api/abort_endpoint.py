@@ -1,6 +1,6 @@
-"""`POST /holdfast/abort`: whoever has the token takes traffic from a version, also from another machine and without a ledger.
+"""`POST /holdfast/abort`: take traffic from a version, from any machine and without a ledger.
 
-Off while no token is set. The token is compared in constant time, and looked at before the body is.
+Off while no token is set. The token is compared in constant time, before the body is read.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AbortEndpoint:
-    """Answers the requests of one server.
+    """The abort endpoint of one server.
 
     Parameters
     ----------
     token
-        The secret that a request has to bring; empty lets nobody in.
+        The secret that a request must carry; empty rejects all.
     abort
-        Is called beside the event loop, so that no request waits for the disk.
+        Called outside the event loop, so that no request waits for the disk.
     """
 
     def __init__(self, token: str, abort: Abort) -> None:
@@ -47,7 +47,7 @@ class AbortEndpoint:
         self._running: set[asyncio.Future[None]] = set()
 
     def __call__(self, exchange: Exchange) -> None:
-        """Refuse, or answer when the abort is obeyed."""
+        """Reject the request, or respond when the abort is carried out."""
         if not self._token:
             exchange.refuse(403, "HF510", "roll-backs over HTTP are off: HOLDFAST_ABORT_TOKEN is not set")
             return

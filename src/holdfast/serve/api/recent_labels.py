@@ -1,8 +1,9 @@
-"""Which labels a server took lately, so that a caller who says another thing of the same answer hears so at once.
+"""Recent labels of a server: reject a label at once that contradicts an earlier one.
 
-The ledger decides which label stands, when the control loop collects the logs; a server answers without it. What this server
-took itself stands in its own log, in the order in which it came: there a later value is refused for certain. Of labels from
-before its start, of those that other servers took and of older ones it knows nothing: they are taken, and refused by the loop.
+The ledger decides which label stands, when the control loop collects the logs; a server responds without it. The
+labels in the server's own log are in the order in which they came, so that a later value is rejected for certain.
+Labels from before the start, of other servers, and older ones are unknown here: they are accepted, and checked by the
+loop.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ MAX_LABELS: Final = 100_000
 
 
 class RecentLabels:
-    """The values that this server took, the newest `at_most` of them. Belongs to one thread."""
+    """The newest `at_most` labels of this server. Belongs to one thread."""
 
     def __init__(self, at_most: int = MAX_LABELS) -> None:
         self._at_most = at_most
         self._values: dict[str, float] = {}
 
     def check(self, records: Iterable[FeedbackRecord]) -> None:
-        """Raise `ConflictError` HF505 when a label says another value than one that was taken, or than one beside it."""
+        """Raise `ConflictError` HF505 if a label contradicts an accepted one, or another one of the same request."""
         in_request: dict[str, float] = {}
         for each in records:
             known = self._values.get(each.prediction, in_request.get(each.prediction))
@@ -38,13 +39,13 @@ class RecentLabels:
             in_request.setdefault(each.prediction, each.value)
 
     def add(self, records: Iterable[FeedbackRecord]) -> None:
-        """Remember labels that stand in the log."""
+        """Add labels that are in the log."""
         for each in records:
             self._values.setdefault(each.prediction, each.value)
         while len(self._values) > self._at_most:
             del self._values[next(iter(self._values))]
 
     def remove(self, records: Iterable[FeedbackRecord]) -> None:
-        """Forget labels that the disk did not take: whoever sent them is asked to send them again."""
+        """Remove labels that the disk did not take: the client is told to send them again."""
         for each in records:
             self._values.pop(each.prediction, None)

@@ -1,7 +1,7 @@
-"""From HTTP requests to the data plane and back: which path means what, and what an answer looks like on the wire.
+"""Route HTTP requests to the data plane, and write its outcomes as responses.
 
-Inference requests that arrive in one turn of the event loop are answered together, at the end of that turn; nobody waits for
-company. Every other route is answered at once, feedback as soon as it is on disk.
+Inference requests of one turn of the event loop are answered together at its end; none waits for more to come. Every
+other request is answered at once, feedback as soon as it is on disk.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ class Routes:
     Parameters
     ----------
     plane
-        What answers.
+        The data plane.
     status
-        The facts behind `/holdfast/status`.
+        Returns the facts of `/holdfast/status`.
     scrape
-        The facts behind `/metrics`.
+        Returns the facts of `/metrics`.
     release
         This release's name, for the server's metadata.
     guard
-        Who may change something.
+        Decides which requests may change something.
     abort
-        Takes traffic from a version, for whoever may.
+        Handles `/holdfast/abort`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Routes:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are wanted here."""
+        """Return True if the server takes requests."""
         return self._plane.active is not None and not self.draining
 
     def __call__(self, exchange: Exchange) -> None:
@@ -125,7 +125,7 @@ class Routes:
             exchange.refuse(405, "HF509", "this path has other methods", extra=b"allow: " + allowed + b"\r\n")
 
     def _not_found_reason(self, path: bytes) -> str:
-        """Why nothing is at `path`, as far as its parts tell."""
+        """Return why nothing is at `path`."""
         active = self._plane.active
         if path.startswith(self._model_path + b"/versions/") and active is not None:
             version = path.split(b"/")[5].decode("ascii", "replace")

@@ -35,7 +35,7 @@ _LINGER_SECONDS: Final = 2.0
 
 
 class Connection(asyncio.Protocol):
-    """One client. Bytes in, `Exchange`s to the application, replies out in order."""
+    """One client: bytes in, `Exchange`s to the application, responses out in order."""
 
     __slots__ = (
         "_accept", "_authorization", "_binary", "_body", "_burst", "_chunked", "_content_type", "_discarding", "_encoding",
@@ -130,10 +130,10 @@ class Connection(asyncio.Protocol):
             self._bound(len(data))
 
     def _decline_upgrade(self, rest: bytes | memoryview) -> None:
-        """Go on in HTTP/1.1 with the body of the request that offered another protocol (RFC 9110 section 7.8).
+        """Go on in HTTP/1.1 with the body of a request that offered another protocol (RFC 9110 section 7.8).
 
-        The parser took the offer: for it the message ended with its headers. A new one is told the same framing, without
-        the offer, and reads on.
+        The parser took the offer: for it the message ended with its headers. A new parser gets the same framing
+        without the offer.
         """
         if self._discarding:
             return
@@ -151,7 +151,10 @@ class Connection(asyncio.Protocol):
         self._feed(rest)
 
     def _bound(self, size: int) -> None:
-        """Refuse a message that is not complete and already too big. Slices after its first are counted, whatever they hold."""
+        """Refuse a message that is incomplete and already too large.
+
+        Slices after its first are counted, whatever they hold.
+        """
         limits = self._listener.limits
         self._raw += size
         if self._in_headers:
@@ -284,11 +287,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being received or waits for its reply."""
+        """Return True while a request is being received or waits for its response."""
         return self._in_message or bool(self._pending)
 
     def reply(self, exchange: Exchange, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
-        """Take the reply of `exchange` and write what is due."""
+        """Queue the response of `exchange`, and send every response whose turn it is."""
         if self._listener.draining:
             exchange.close = True
         first = head(status, content_type, len(body), self._listener.date, extra, exchange.close)
@@ -320,7 +323,10 @@ class Connection(asyncio.Protocol):
         )
 
     def _finish(self) -> None:
-        """The last reply was written. Closing with bytes unread would reset the connection and may destroy the reply."""
+        """Close after the last response.
+
+        Closing with bytes unread would reset the connection and could destroy the response.
+        """
         self._discarding = True
         self._pending.clear()
         if not self._unread:
@@ -345,7 +351,7 @@ class Connection(asyncio.Protocol):
     # --- deadlines ----------------------------------------------------------------------------------------------------
 
     def expire(self) -> None:
-        """The deadline has passed: say so to a client in the middle of a request, close on any other."""
+        """Close because the deadline has passed; a client in the middle of a request gets 408."""
         self.deadline = _FOREVER
         if self._in_message and not self._discarding and not self._pending:
             seconds = self._listener.limits.receipt_seconds
@@ -359,5 +365,5 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Close at once, whatever is unsent."""
+        """Close at once; unsent bytes are lost."""
         self._transport.abort()

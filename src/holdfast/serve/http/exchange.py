@@ -1,4 +1,4 @@
-"""One request over HTTP and the place for its reply: all that an application sees of a connection."""
+"""One HTTP request and the place for its response: all that an application sees of a connection."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from holdfast.serve.http.responses import JSON, error_body
 
 
 class Application(Protocol):
-    """What answers: called once per complete request; it calls `Exchange.send` once, then or later, on the loop's thread."""
+    """Answers requests. Called once per request; it calls `Exchange.send` once, then or later, on the loop's thread."""
 
     def __call__(self, exchange: Exchange) -> None: ...
 
 
 class Transport(Protocol):
-    """Sends the reply of an exchange and closes when told to: a connection."""
+    """A connection: sends the responses of its exchanges in order."""
 
     deadline: float
     """When the listener closes it, in seconds of the event loop's clock."""
@@ -34,12 +34,12 @@ class Transport(Protocol):
         ...
 
     def reply(self, exchange: Exchange, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
-        """Send the reply after those of every earlier request of the connection."""
+        """Send the response after those of every earlier request of the connection."""
         ...
 
 
 class Acceptor(Protocol):
-    """Owns the connections of one server, with their limits: a listener."""
+    """A listener: owns the connections of one server, with their limits."""
 
     application: Application
     limits: ConnectionLimits
@@ -52,12 +52,12 @@ class Acceptor(Protocol):
         ...
 
     def closed(self, connection: Transport) -> None:
-        """Forget a connection."""
+        """Remove a connection."""
         ...
 
 
 class Exchange:
-    """One request and the place for its reply."""
+    """One request and the place for its response."""
 
     __slots__ = (
         "_connection", "accept", "authorization", "binary_header_length", "body", "close", "content_encoding", "content_type",
@@ -81,11 +81,11 @@ class Exchange:
         self.reply: bytes | None = None
 
     def send(self, status: int, body: bytes, content_type: bytes = JSON, extra: bytes = b"") -> None:
-        """Reply. The bytes leave when every earlier request has its reply. `extra` is whole header lines."""
+        """Send the response. The bytes leave after those of every earlier request. `extra` is complete header lines."""
         self._connection.reply(self, status, body, content_type, extra)
 
     def refuse(
         self, status: int, code: str, what: str, reasons: list[str] | None = None, extra: bytes = b""
     ) -> None:
-        """Reply with an error in the one shape that all errors have."""
+        """Send an error, in the one shape that all errors have."""
         self.send(status, error_body(code, what, reasons), JSON, extra)

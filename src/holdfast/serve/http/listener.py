@@ -1,4 +1,4 @@
-"""All HTTP connections of one server together: how many there are, what they hold, and who has outstayed a deadline."""
+"""All HTTP connections of one server: their number, their memory and their deadlines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.serve.http.exchange import Application, Transport
 
 
 class Listener:
-    """All connections of one server: counts them, bounds them, and closes those that outstay a deadline."""
+    """Counts the connections of one server, bounds them, and closes those past their deadline."""
 
     def __init__(
         self, application: Application, limits: ConnectionLimits, today: Callable[[], bytes]
@@ -29,15 +29,15 @@ class Listener:
         self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
 
     def configure(self, limits: ConnectionLimits) -> None:
-        """Let `limits` hold from now on, for the connections that are open too. Any thread may call it."""
+        """Apply `limits` from now on, also to open connections. Any thread may call it."""
         self.limits = limits
 
     def connection(self) -> Connection:
-        """A protocol for a connection that was just accepted."""
+        """Return a protocol for a newly accepted connection."""
         return Connection(self, self._loop)
 
     def opened(self, connection: Transport) -> bool:
-        """Count a connection. False if there are more than the limits allow."""
+        """Count a connection. Return False if there are more than the limits allow."""
         self.connections.add(connection)
         if len(self.connections) > self.limits.connections:
             self.rejected_connections += 1
@@ -45,7 +45,7 @@ class Listener:
         return True
 
     def closed(self, connection: Transport) -> None:
-        """Forget a connection."""
+        """Remove a connection."""
         self.connections.discard(connection)
 
     def close_idle(self, *, fresh: bool) -> None:
@@ -54,7 +54,7 @@ class Listener:
             connection.close_when_idle(fresh=fresh)
 
     def close(self) -> None:
-        """Abort every connection and stop the clock."""
+        """Abort every connection and stop the timer."""
         self._timer.cancel()
         for connection in tuple(self.connections):
             connection.abort()

@@ -1,8 +1,8 @@
-"""Who may change something: no page that a browser has open, and nobody who calls us by a name that is not ours.
+"""Guard requests that change something against foreign pages and foreign names.
 
-A browser sends requests of any page to any address. Three things keep foreign pages out: it names the page's own origin
-in them, it cannot send JSON to another origin without asking first (and nobody answers), and a name that a foreign page
-made to point at us (DNS rebinding) stands in Host (Fetch Standard section 4.9; RFC 9110 section 7.4 for 421).
+A browser sends requests of any page to any address. Three things keep foreign pages out: the browser names the page's
+origin; it cannot send JSON to another origin without a preflight, which is not answered; and a foreign name that
+points at this server (DNS rebinding) is in Host (Fetch Standard section 4.9; RFC 9110 section 7.4 for 421).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _TYPES: Final = (b"", b"application/json", b"application/octet-stream")
 
 
 class RequestGuard:
-    """Decides for each request that changes something.
+    """Decides which requests may change something.
 
     Parameters
     ----------
     names
-        By which the server may be called besides localhost and addresses: what it is bound to and what is set.
+        Names of the server besides localhost and addresses: what it is bound to and what is set.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -32,7 +32,7 @@ class RequestGuard:
         self._own_hosts: set[bytes] = set()
 
     def rejection(self, exchange: Exchange) -> tuple[int, str] | None:
-        """Status and words for a request that is not taken; None for one that is."""
+        """Return status and message for a request that is rejected, None for one that is accepted."""
         host = exchange.host
         if host not in self._own_hosts:
             if not self._is_own_host(host):

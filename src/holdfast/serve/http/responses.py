@@ -1,4 +1,4 @@
-"""Reply heads, and the one shape of every error: {"error": ..., "code": ..., "reasons": [...]}."""
+"""Response heads, and the one shape of every error: {"error": ..., "code": ..., "reasons": [...]}."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def head(status: int, content_type: bytes, length: int, date: bytes, extra: bytes, close: bool) -> bytes:
-    """The status line and headers of a reply. `extra` is whole lines, each with its line end.
+    """Return the status line and headers of a response. `extra` is complete header lines.
 
     >>> head(200, JSON, 2, b"Thu, 01 Jan 1970 00:00:00 GMT", b"", False).splitlines()[-2]
     b'content-length: 2'
@@ -59,12 +59,12 @@ def head(status: int, content_type: bytes, length: int, date: bytes, extra: byte
 
 
 def error_body(code: str, what: str, reasons: list[str] | None = None) -> bytes:
-    """An error as JSON."""
+    """Return an error as JSON."""
     return _encode({"error": what, "code": code, "reasons": reasons or []})
 
 
 def status_of(error: HoldfastError) -> int:
-    """The HTTP status for a kind of error; the only place that maps one to the other."""
+    """Return the HTTP status for a kind of error; the only place that maps one to the other."""
     match error:
         case InputError():
             return 400

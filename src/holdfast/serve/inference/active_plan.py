@@ -1,4 +1,4 @@
-"""What a server does now: a plan with its versions, all of them warm, as one immutable object."""
+"""The active plan of a server: a plan with its loaded versions, as one immutable object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from holdfast.serve.inference.shadow import ShadowTarget
 
 @dataclass(frozen=True, slots=True)
 class ActivePlan:
-    """What the server does now: one immutable object, so that following a plan is one assignment."""
+    """What the server does now. It is immutable, so that switching to another plan is one assignment."""
 
     plan: TrafficPlan
     schema: RequestSchema
@@ -33,9 +33,9 @@ class ActivePlan:
     def of(
         cls, plan: TrafficPlan, versions: Mapping[str, LoadedVersion], before: ActivePlan | None = None
     ) -> ActivePlan:
-        """`plan` with its versions, all of them warm; the champion's contract is the schema's.
+        """Return `plan` with its loaded `versions`; the champion's contract checks the requests.
 
-        What was compiled for `before` is used again, so that to go back costs next to nothing.
+        What was compiled for `before` is used again, so that a rollback costs next to nothing.
         """
         salt = salt_of(plan.model, plan.rollout_id if plan.rollout_id is not None else 0)
         contracts = {version.contract.hash: version.contract for version in versions.values()}
@@ -53,18 +53,18 @@ class ActivePlan:
 
     @property
     def intended(self) -> str:
-        """The version that new traffic is meant for."""
+        """The version that new traffic is routed to."""
         return self.plan.intended
 
     def fallbacks(self, failed: str) -> list[str]:
-        """Who answers when `failed` could not, in turn; each only rows that its own contract lets through."""
+        """Return the versions that answer for `failed`, in turn. Each answers only rows that its own contract accepts."""
         plan = self.plan
         order = [plan.champion] if failed == plan.challenger else []
         order += [version for version in (plan.previous, plan.fallback) if version is not None]
         return [version for version in dict.fromkeys(order) if version != failed]
 
     def shadow_target(self, table: OnlineTable) -> ShadowTarget | None:
-        """Who is compared off the path; None without a shadow."""
+        """Return the versions that the shadow compares; None without a shadow."""
         shadow, champion = self.plan.shadow, self.plan.champion
         if shadow is None:
             return None
@@ -74,7 +74,7 @@ class ActivePlan:
         )
 
     def arm(self, version: str) -> Arm:
-        """The side on which `version` answers."""
+        """Return the arm on which `version` answers."""
         if version == self.plan.champion:
             return Arm.CHAMPION
         return Arm.CHALLENGER if version == self.plan.challenger else Arm.FALLBACK

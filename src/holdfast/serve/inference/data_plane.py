@@ -1,8 +1,9 @@
-"""The data plane: from decoded requests to answers, without any transport.
+"""The data plane: from decoded requests to responses, without any transport.
 
-A request is checked against the contract, its aggregates are filled, its arm is drawn by hash, a version answers, the answer
-is logged, and only then given out. Requests that are handed over together run as one batch per version. Whoever fails
-is answered for: the champion for the challenger; the previous version and then the heuristic for the champion.
+A request is checked against the contract, its aggregates are filled, and its arm is drawn by hash. A version
+predicts, the prediction is logged, and only then the response is returned. Requests that arrive together run as one
+batch per version. When a version fails, another answers: the champion for the challenger; the previous version and
+then the heuristic for the champion.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from holdfast.store.serving.prediction_log import PredictionRecord, frame
 
 @dataclass(slots=True)
 class InferenceCall:
-    """One request as it came: its body, the header length of the binary extension, a version if the caller names one."""
+    """One request as received: its body, the header length of the binary extension, and the version it names, if any."""
 
     body: bytes | bytearray
     header_length: bytes | None
@@ -67,14 +68,14 @@ class _Job:
 
 @dataclass(slots=True)
 class DataPlane:
-    """Everything that answering needs. It belongs to one thread; other threads may replace `active` and add to `table`.
+    """Answers inference requests. It belongs to one thread; others may replace `active` and add to `table`.
 
     Parameters
     ----------
     model
         The model's name.
     log
-        Where answers are written before they are given out.
+        The prediction log, written before responses are returned.
     clock_us
         Microseconds since 1970 UTC.
     """
@@ -91,7 +92,7 @@ class DataPlane:
     _mirrored: ActivePlan | None = None
 
     def infer(self, calls: Sequence[InferenceCall]) -> list[Outcome]:
-        """One outcome for each call, in order. Nothing that a client sends makes this raise."""
+        """Return one outcome for each call, in order. Nothing that a client sends makes this raise."""
         active = self.active
         if active is None:
             return [_unavailable("no version is loaded yet") for _ in calls]
@@ -125,7 +126,7 @@ class DataPlane:
         ]
 
     def mirror(self) -> None:
-        """Give the shadow, if there is one, copies of what was answered last. To be called when the answers are out."""
+        """Copy the last batch to the shadow, if there is one. To be called when the responses are out."""
         last_batch, self._last_batch = self._last_batch, None
         if self.shadow is None:
             return
@@ -146,7 +147,7 @@ class DataPlane:
                 self.shadow.offer(_shadow_copy(plan, job, len(calls[job.index].body)))
 
     def log_shadow_records(self) -> None:
-        """Log what the shadow has finished."""
+        """Log the results that the shadow has finished."""
         frames = [] if self.shadow is None else self.shadow.take()
         if frames and not self.log.write(frames):
             self.log.drop(len(frames))
@@ -222,15 +223,15 @@ class DataPlane:
     # --- a batch of one version ---------------------------------------------------------------------------------------
 
     def _run(self, active: ActivePlan, version: str, jobs: list[_Job]) -> None:
-        """Answer `jobs`, and charge each the part of the batch's time that its rows are of all rows.
+        """Predict `jobs`, and charge each its rows' share of the batch's time.
 
-        The arm with the smaller share of the traffic has the smaller batches. Charged the whole batch, its requests would
-        look faster than those of the other arm; so they look slower by their greater part in the fixed cost of a call,
-        some ten microseconds, which no bound on latency is near.
+        The arm with the smaller share of the traffic has the smaller batches. Charged for the whole batch, its
+        requests would look faster than those of the other arm. So they look slower, by their greater part of a call's
+        fixed cost: some ten microseconds, far below any bound on latency.
 
-        It is this thread's own processor time. Waiting for a processor that somebody else has takes milliseconds, whatever
-        the batch: shared by many rows it is below the bound, charged to one row it is above, and the arm with the smaller
-        batches would look slow on every busy machine.
+        It is this thread's own processor time. Waiting for a busy processor takes milliseconds, whatever the batch.
+        Shared by many rows that is below the bound, charged to one row it is above: the arm with the smaller batches
+        would look slow on a busy machine.
         """
         began = thread_time()
         failure = self._try(active, version, jobs)
@@ -257,7 +258,7 @@ class DataPlane:
                 job.champion_failed = failure
 
     def _try(self, active: ActivePlan, name: str, jobs: list[_Job]) -> str:
-        """Let version `name` answer `jobs`; the kind of failure, or an empty text."""
+        """Predict `jobs` with version `name`; return the kind of failure, or an empty text."""
         version = active.versions[name]
         try:
             rows, event_times = _rows_for(active.schemas[name], jobs)
@@ -339,9 +340,9 @@ def _shadow_copy(plan: TrafficPlan, job: _Job, size_bytes: int) -> ShadowCopy:
 
 
 def _rows_for(schema: RequestSchema, jobs: list[_Job]) -> tuple[list[Row], list[int]]:
-    """The rows of `jobs` and their event_times; raises `RequestError` when one breaks the contract of `schema`.
+    """Return the rows of `jobs` and their event times; raise `RequestError` when one breaks the contract of `schema`.
 
-    A job was checked by one contract already; by another it is checked again, without the columns that it does not know.
+    A job is checked by one contract already. Another contract checks it again, without the columns that it does not have.
     """
     if len(jobs) == 1 and jobs[0].schema is schema:
         return jobs[0].rows, jobs[0].event_times
@@ -361,14 +362,14 @@ def _checked_by(schema: RequestSchema, job: _Job) -> tuple[list[Row], list[int]]
 
 
 def _request_for(schema: RequestSchema, job: _Job) -> InferRequest:
-    """The request for another contract than it was made for: what it left unsaid was said by that contract."""
+    """Return the request for another contract; units that it does not state are those of the contract it was made for."""
     known = {name: values for name, values in job.request.columns.items() if name in schema.specs}
     facts = schema.differing_facts(job.schema) | (job.request.facts or {})
     return replace(job.request, columns=known, facts=facts or None)
 
 
 def _charged(active: ActivePlan, job: _Job) -> str:
-    """Whose the request was in the end: who answered, or when nobody could, who was named, else the champion."""
+    """Return the version that is charged: the one that answered, else the one that was named, else the champion."""
     return job.served_by or (job.version if job.pinned else active.plan.champion)
 
 

@@ -1,7 +1,7 @@
-"""A quick proof that all values of a column are valid, so that many rows need not be checked one by one.
+"""Prove quickly that all values of a column are valid, so that many rows need no check of their own.
 
-It may only ever err on the side of doubt: False sends the rows to the contract's own row check, which alone decides and
-names reasons. A property test holds the two together.
+It errs only towards doubt. False sends the rows to the contract's row check, which alone decides and names reasons. A
+property test holds the two together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _EXACT = 2**53
 
 
 def compile_fast_check(column: Column, *, in_key: bool) -> FastCheck | None:
-    """Whether every value is there and surely valid; None for a timestamp, which has to be read to be known.
+    """Return a check that every value is present and valid; None for a timestamp, which must be parsed.
 
     >>> quick = compile_fast_check(Number("distance", unit="mi", low=0), in_key=False)
     >>> quick([1.5, 2.0]), quick([1.5, -1.0]), quick([1.5, float("nan")]), quick([1.5, None])

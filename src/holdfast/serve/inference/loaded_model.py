@@ -1,6 +1,6 @@
-"""A version that is warm: its ONNX Runtime session, and what its file says about itself.
+"""A loaded version: its ONNX Runtime session, and the metadata of its file.
 
-The bytes that were verified are the bytes that are loaded; nothing is read twice (reliability A9), nothing unpickled.
+The verified bytes are the loaded bytes: nothing is read twice (reliability A9), nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MUTABLE_ROW = dict[str, Any]
 
 
 class _Metadata(msgspec.Struct, frozen=True):
-    """What serving needs of the version's metadata; other fields are passed over."""
+    """The part of a version's metadata that serving needs; other fields are ignored."""
 
     model: str
     role: str
@@ -40,7 +40,7 @@ class _Metadata(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
-    """A version that can answer at once."""
+    """A version that can predict at once."""
 
     name: str
     digest: str
@@ -54,12 +54,12 @@ class LoadedVersion:
     session: Any
 
     def run(self, rows: Sequence[Mapping[str, object]]) -> Probabilities:
-        """The probability of each row, shape (len(rows),). Whatever ONNX Runtime raises goes to the caller."""
+        """Return the probability of each row, shape (len(rows),). What ONNX Runtime raises goes to the caller."""
         found: Probabilities = self.session.run(["probability"], tensors_from_rows(self.inputs, rows))[0]
         return found
 
     def fill_aggregates(self, rows: Sequence[_MUTABLE_ROW], at_us: Sequence[int], table: OnlineTable) -> None:
-        """Put into each row what was known about its entities at its event time; NaN where nothing was."""
+        """Put the aggregates into each row as known at its event time; NaN if unknown."""
         for name, key, by, age in self.lookups:
             for row, event_time_us in zip(rows, at_us, strict=True):
                 row[name] = table.lookup(key, entity_key(row.get(by)), event_time_us, age)
@@ -104,7 +104,7 @@ def load(name: str, digest: str, data: bytes, *, created_at_us: int) -> LoadedVe
 
 
 def invalid_reason(found: Probabilities, rows: int) -> str:
-    """Why `found` is no answer for so many rows, as a kind of failure; empty when it is one.
+    """Return why `found` is no prediction for so many rows, as a kind of failure; empty if it is one.
 
     >>> invalid_reason(np.array([0.5, np.nan], np.float32), 2), invalid_reason(np.array([0.5], np.float32), 1)
     ('not_finite', '')
@@ -118,7 +118,7 @@ def invalid_reason(found: Probabilities, rows: int) -> str:
 
 
 def empty_rows(count: int) -> list[_MUTABLE_ROW]:
-    """Rows in which everything is missing: what warms a session, and what a probe without inputs is answered for."""
+    """Return rows in which everything is missing: for warming up, and for a probe without inputs."""
     return [{} for _ in range(count)]
 
 

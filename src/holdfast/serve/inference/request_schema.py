@@ -1,4 +1,4 @@
-"""What a model's requests must look like: the champion's contract, compiled for the wire and for the row."""
+"""The schema of a model's requests: a version's contract, compiled for the wire and for the row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 class RequestSchema:
-    """The compiled contract. Cheap to call, and free of state."""
+    """A compiled contract. Cheap to call, and free of state."""
 
     __slots__ = (
         "_by_name",
@@ -72,10 +72,10 @@ class RequestSchema:
         )
 
     def accept(self, request: InferRequest, violations: Counter[str]) -> tuple[list[Row], list[int]]:
-        """The request as one mapping a row, each of them checked, and the event time of each in microseconds UTC.
+        """Check the request; return one mapping per row, and the event time of each in microseconds UTC.
 
-        The rows hold their event time as that number, which features read faster. Raises `RequestError` HF502 with rows
-        and reasons when one breaks the contract; `violations` counts by reason.
+        The rows hold their event time as that number, which features read faster. Raises `RequestError` HF502 with
+        rows and reasons when one breaks the contract; `violations` counts by reason.
         """
         columns = request.columns if request.facts is None else self._converted(request)
         rows: list[Row]
@@ -101,7 +101,7 @@ class RequestSchema:
         return rows, event_times
 
     def _is_surely_valid(self, columns: dict[str, list[Any]], known: dict[str, int]) -> bool:
-        """Whether every column is valid beyond doubt; `known` then has every event time by its text."""
+        """Return True if every column is valid beyond doubt; `known` then has every event time by its text."""
         if len(columns) != len(self._columns):
             return False  # something is missing, which may be allowed
         if not all(quick(columns[name]) for name, quick in self._fast_checks.items()):
@@ -129,7 +129,7 @@ class RequestSchema:
         return microseconds(event_time)
 
     def received_rows(self, request: InferRequest) -> list[tuple[Any, ...]]:
-        """The rows as they came, in the order and the units of the contract: what is logged."""
+        """Return the rows as received, in the order and the units of the contract, for the log."""
         columns = request.columns if request.facts is None else self._converted(request)
         if request.rows == 1:
             return [tuple([columns[name][0] if name in columns else None for name in self._columns])]
@@ -137,7 +137,7 @@ class RequestSchema:
         return list(zip(*[columns.get(name, absent) for name in self._columns], strict=True))
 
     def differing_facts(self, other: RequestSchema) -> dict[str, ColumnFacts]:
-        """What `other` says of the columns that both have and of which they do not say the same."""
+        """Return the facts of `other` about columns that both have and describe differently."""
         return {name: facts for name, facts in other.facts.items() if self.facts.get(name, facts) != facts}
 
     def _converted(self, request: InferRequest) -> dict[str, list[Any]]:

@@ -1,9 +1,9 @@
-"""Copies of requests for a version that nobody sees: answered on a thread of their own, after the answer went out.
+"""Run a shadow version on copies of requests, in a thread of its own, after the response went out.
 
-The answer's path gives a copy away and forgets it. What waits is bounded in number and bytes, and what does not fit is
-dropped and counted; what the shadow makes of a copy, it makes without the path's knowing: it may raise, answer nonsense,
-take ever longer, or never come back. A shadow that does not come back within `DEADLINE_SECONDS` is abandoned with its
-thread, and gets no copy any more while the same version shadows. ONNX Runtime runs without the interpreter's lock.
+The request path hands over a copy and forgets it. The queue is bounded in number and bytes; a copy that does not fit
+is dropped and counted. A shadow may raise, return nonsense, take ever longer, or never return: the path does not
+notice. A shadow that does not return within `DEADLINE_SECONDS` is abandoned with its thread, and gets no more copies
+during its rollout. ONNX Runtime runs without the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _MAX_YIELDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class ShadowCopy:
-    """One answered request, as it is given to a shadow. Nothing in it is changed by either side.
+    """One answered request for the shadow. Neither side changes anything in it.
 
-    `rows_for` gives its rows and their event times by the contract of an schema, and raises `RequestError` when they
-    break it; `champion_result` and what follows are of the answer that went out.
+    `rows_for` returns its rows and their event times by a schema, and raises `RequestError` when they break the contract.
+    `champion_result` and the fields after it are of the response that went out.
     """
 
     id: str
@@ -63,7 +63,7 @@ class ShadowCopy:
 
 @dataclass(frozen=True, slots=True)
 class ShadowTarget:
-    """Who is compared: the shadow, and the version that answers, which runs again beside it to be timed alike."""
+    """The shadow, and the version that answers. The latter runs again alongside, so that both are timed alike."""
 
     shadow: LoadedVersion
     champion: LoadedVersion
@@ -75,21 +75,23 @@ class ShadowTarget:
 
     @property
     def attempt(self) -> tuple[str, int | None]:
-        """The version and its rollout: what a hang is held against. In a newer rollout it may try again."""
+        """The version and its rollout. A hang disables this attempt; in a newer rollout the version may try again."""
         return self.shadow.name, self.rollout
 
 
 class ShadowThread:
-    """Answers copies, one at a time. `offer` and `target` belong to the thread that answers requests.
+    """Runs copies, one at a time. `offer` and `set_target` belong to the thread that answers requests.
 
     Parameters
     ----------
     wake
-        Is called on the shadow's own thread when there is something to `take`; it must not wait.
+        Called on the shadow's thread when there are records to `take`; it must not wait.
     clock_us
         Microseconds since 1970 UTC.
     deadline_seconds
         How long one copy may take.
+    max_queued, max_queued_bytes
+        Bounds on the waiting copies.
     """
 
     def __init__(
@@ -124,11 +126,11 @@ class ShadowThread:
 
     @property
     def queue_length(self) -> int:
-        """How many copies wait."""
+        """The number of waiting copies."""
         return 0 if self._worker is None else len(self._worker.queue)
 
     def set_target(self, target: ShadowTarget | None) -> None:
-        """Who is compared from now on; None ends it. In the same rollout a version goes on, switched off or not."""
+        """Compare `target` from now on; None stops. In the same rollout a version goes on, disabled or not."""
         before, self._target = self._target, target
         worker = self._worker
         if target is None or (
@@ -143,7 +145,7 @@ class ShadowThread:
             self.disabled_reason = ""
 
     def offer(self, copy: ShadowCopy) -> None:
-        """Hand over a copy; it is dropped and counted when there is no room."""
+        """Queue a copy; drop and count it if there is no room."""
         target = self._target
         if target is None:
             return
@@ -163,18 +165,18 @@ class ShadowThread:
         worker.put(copy, target)
 
     def take(self) -> list[bytes]:
-        """The records that were finished since the last time, as they stand in a segment."""
+        """Return the records finished since the last call, framed for a segment."""
         self._woken = False  # first: what is finished from here on wakes again
         return [self._finished.popleft() for _ in range(len(self._finished))]
 
     def stop(self) -> None:
-        """End it. Does not wait for a shadow that hangs."""
+        """Stop. Does not wait for a shadow that hangs."""
         self.set_target(None)
 
     # --- called by the worker's threads -------------------------------------------------------------------------------
 
     def finish(self, worker: _Worker, record: ShadowRecord) -> None:
-        """A copy is answered; one that was given up meanwhile is not answered twice."""
+        """Take the result of a copy, unless its worker was abandoned meanwhile."""
         with worker.lock:
             if worker.abandoned:
                 return
@@ -182,7 +184,7 @@ class ShadowThread:
         self._finish(record)
 
     def disable_hung(self, worker: _Worker, item: tuple[ShadowCopy, ShadowTarget]) -> None:
-        """The shadow did not come back: its thread is left behind, and it gets no copies any more."""
+        """Abandon the worker of a shadow that did not return, and send it no more copies."""
         with worker.lock:
             if worker.current is not item:
                 return
@@ -205,27 +207,27 @@ class ShadowThread:
             self._wake()
 
     def yield_to_requests(self) -> None:
-        """Wait until nothing is being answered, some milliseconds at most."""
+        """Wait until the request path is idle, some milliseconds at most."""
         for _ in range(_MAX_YIELDS):
             if not self.is_path_busy:
                 return
             time.sleep(_YIELD_SECONDS)
 
     def clock_us(self) -> int:
-        """Microseconds since 1970 UTC."""
+        """Return microseconds since 1970 UTC."""
         return self._clock_us()
 
     @property
     def tick_seconds(self) -> float:
-        """How often it is looked whether the shadow came back."""
+        """The time between two looks whether the shadow has returned."""
         return self._tick_seconds
 
 
 class _Worker:
-    """One thread that answers copies and one that watches it; both end when it is stopped or abandoned.
+    """Two threads: one runs copies, the other watches its deadline. Both end when the worker is stopped or abandoned.
 
-    Who puts a copy takes no lock and wakes nobody while copies come: the thread looks for them itself every few
-    milliseconds, and sleeps when none came for a second.
+    While copies come, `put` takes no lock and wakes no thread: the first thread looks for copies every few
+    milliseconds, and sleeps after a second without one.
     """
 
     def __init__(self, owner: ShadowThread) -> None:
@@ -244,7 +246,7 @@ class _Worker:
 
     @property
     def bytes(self) -> int:
-        """How large the requests are that wait."""
+        """The size of the waiting requests."""
         return self._put_bytes - self._taken_bytes
 
     def put(self, copy: ShadowCopy, target: ShadowTarget) -> None:
@@ -254,7 +256,7 @@ class _Worker:
             self._wake.set()
 
     def clear(self) -> int:
-        """Forget what waits, of a worker that is over; how many copies."""
+        """Drop the waiting copies of a stopped worker; return their number."""
         many = len(self.queue)
         self.queue.clear()
         return many
@@ -284,7 +286,7 @@ class _Worker:
             time.sleep(min(perf_counter() - began, MAX_REST_SECONDS))
 
     def _rest(self, quiet: int) -> int:
-        """Wait for copies; how often there was none."""
+        """Wait for copies; return the number of empty looks."""
         if quiet * LOOK_SECONDS < _IDLE_SECONDS:
             time.sleep(LOOK_SECONDS)
             return quiet + 1
@@ -296,7 +298,7 @@ class _Worker:
         return quiet
 
     def _watch_deadline(self) -> None:
-        """Counts its own ticks: a process that was stopped and goes on finds no time gone by here."""
+        """Count ticks of its own: for a process that was stopped and goes on, no time has gone by."""
         waiting = threading.Event()
         while not self._is_over:
             waiting.wait(self._owner.tick_seconds)
@@ -310,11 +312,10 @@ class _Worker:
 def run_shadow(
     copy: ShadowCopy, target: ShadowTarget, clock_us: Callable[[], int], yield_to_requests: Callable[[], None]
 ) -> ShadowRecord:
-    """What the shadow makes of `copy`. Never raises.
+    """Run the shadow on `copy`. Never raises.
 
-    The version that answered runs once more beside it, so that both are timed on the same thread with the same rows, in
-    processor time: others may have the processor at any moment. Who goes first is drawn by the unit. Before each, those who
-    answer users are let by.
+    The version that answered runs again alongside: both are timed on the same thread with the same rows, in processor
+    time. The unit decides which runs first. Before each run, requests of users go first.
     """
     timed: dict[str, tuple[str, Probabilities | None, int]] = {}
     sides = [(target.shadow, target.schema)]
@@ -358,7 +359,7 @@ def _run(
 def _restore_shared_aggregates(
     rows: list[Row], original: list[Row], version: LoadedVersion, champion: LoadedVersion
 ) -> None:
-    """Aggregates that the champion reads too are as it saw them: values of the same moment may have come since."""
+    """Set aggregates that both versions read to the champion's values: newer ones may have come since."""
     shared = [name for name, *_ in set(version.lookups) & set(champion.lookups)]
     for row, before in zip(rows, original, strict=True):
         for name in shared:

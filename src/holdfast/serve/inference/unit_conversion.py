@@ -1,4 +1,4 @@
-"""Where a request says what unit its numbers are in: converted to the contract's, or refused, as a delivery is."""
+"""Convert requests that state their units to the contract's units, or reject them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOADING: Final = threading.Lock()
 def convert_units(
     columns: Mapping[str, Column], values: dict[str, list[Any]], facts: Mapping[str, ColumnFacts]
 ) -> dict[str, list[Any]]:
-    """`values` in the units of `columns`; a new mapping, because another contract may have other units.
+    """Return `values` in the units of `columns`, as a new mapping: another contract may have other units.
 
     Raises
     ------

@@ -1,9 +1,8 @@
-"""The Open Inference Protocol v2 on the wire: JSON, and the binary tensor extension, from a request to columns of values and
-from probabilities to an response.
+"""The Open Inference Protocol v2 on the wire, JSON and binary tensors: decode requests, encode responses.
 
-Source: https://github.com/kserve/open-inference-protocol (REST) and Triton's binary tensor data extension. Requests are
-decoded into typed structures, which refuse NaN, Infinity, lone surrogates and trailing bytes; what a value *means* is the
-contract's business, not ours. Nothing here does input or output.
+Source: https://github.com/kserve/open-inference-protocol (REST) and Triton's binary tensor data extension. Requests
+are decoded into typed structures, which reject NaN, Infinity, lone surrogates and trailing bytes. What a value means
+is the contract's concern. Nothing here does input or output.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _NUMPY: Final = {
 class RequestError(InputError):
     """A request that gets 400: HF508 malformed, HF502 against the contract; `reasons` names rows and rules.
 
-    `uncounted` are those that the counter of violations does not hold yet: of a whole request all of them.
+    `uncounted` are the reasons that the counter of violations does not hold yet.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class RequestError(InputError):
 
 @dataclass(slots=True)
 class InferRequest:
-    """A decoded request. `columns` has one list of `rows` values for each tensor that came; None is missing."""
+    """A decoded request. `columns` has one list of `rows` values for each tensor; None is missing."""
 
     id: str | None
     unit: str | None
@@ -73,7 +72,7 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """What goes back. `prediction` is the id for feedback; None when the answer is not in the log."""
+    """A response. `prediction` is the id for feedback; None if the prediction is not in the log."""
 
     model: str
     version: str
@@ -134,14 +133,16 @@ _encode: Final = msgspec.json.Encoder().encode
 def decode_request(
     body: bytes | bytearray, header_length: bytes | None, specs: Mapping[str, tuple[str, ...]]
 ) -> InferRequest:
-    """The request in `body`.
+    """Decode the request in `body`.
 
     Parameters
     ----------
+    body
+        JSON, with binary tensors behind it.
     header_length
-        The value of `Inference-Header-Content-Length`: how much of `body` is JSON; None when all of it is.
+        The value of `Inference-Header-Content-Length`: the length of the JSON part; None if all of it is JSON.
     specs
-        By input name the datatypes that are accepted for it.
+        The accepted datatypes by input name.
 
     Raises
     ------
@@ -334,7 +335,7 @@ def _binary_output(parameters: dict[str, Any], outputs: list[_RequestedOutput] |
 
 
 def encode_response(response: InferResponse, *, binary: bool) -> tuple[bytes, int | None]:
-    """The body, and for a binary one the length of its JSON part."""
+    """Return the body and, for a binary one, the length of its JSON part."""
     probabilities = response.probabilities
     parameters = _Parameters(response.arm, response.prediction, response.plan)
     if not binary:

@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol v2 tells of a server and its models: names, tensors, datatypes, units."""
+"""Metadata of the Open Inference Protocol v2: names, tensors, datatypes and units of a server and its models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """How a column of the contract looks on the wire: its own datatype first, then the others that it is read from."""
+    """The wire form of a column: its own datatype first, then the others that are accepted."""
 
     name: str
     datatypes: tuple[str, ...]
@@ -29,7 +29,7 @@ class InputSpec:
 
 
 def input_spec(column: Column) -> InputSpec:
-    """The tensor that carries `column`.
+    """Return the tensor that carries `column`.
 
     >>> input_spec(Category("carrier")).datatypes
     ('BYTES',)
@@ -51,8 +51,7 @@ def input_spec(column: Column) -> InputSpec:
 def model_metadata(
     name: str, versions: Sequence[str], specs: Sequence[InputSpec], facts: Mapping[str, str]
 ) -> bytes:
-    """The answer of `GET v2/models/<name>`: every input and output with datatype and shape, and of an input the unit and
-    semantic that its values have."""
+    """Return the response to `GET v2/models/<name>`: inputs and outputs with datatype, shape, unit and semantic."""
     return _encode(
         {
             "name": name,
@@ -73,5 +72,5 @@ def _described(spec: InputSpec) -> dict[str, Any]:
 
 
 def server_metadata(version: str) -> bytes:
-    """The answer of `GET v2`."""
+    """Return the response to `GET v2`."""
     return _encode({"name": "holdfast", "version": version, "extensions": ["binary_tensor_data"]})

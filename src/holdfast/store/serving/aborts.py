@@ -1,7 +1,7 @@
-"""Aborts on the disk of a machine: the roll-back that needs no ledger, kept until the ledger agrees with it.
+"""The abort file of a machine: rollbacks without the ledger, until the ledger agrees with them.
 
-`<root>/serve/<model>/abort.json` carries its own SHA-256 and is replaced in one step after it is durable. Beside it lies a
-spare of the same size whose blocks are allocated: on a full disk the spare becomes the file.
+`<root>/serve/<model>/abort.json` carries its own SHA-256 and is replaced in one step after it is durable. Beside it
+is a spare of the same size whose blocks are allocated: on a full disk the spare becomes the file.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class _Sealed(msgspec.Struct, frozen=True):
 
 
 def directory_of(root: Path, model: str) -> Path:
-    """Where the aborts of `model` lie under the store's root: beside the copy that its servers begin from."""
+    """Return the directory of a model's abort file and local copy under the store's root."""
     return root / SERVERS_DIRECTORY / model
 
 
 def stamp(directory: Path) -> Stamp | None:
-    """Changes whenever the file does; None while there is none. One call of stat(2)."""
+    """Return a value that changes whenever the file does; None if there is no file. One call of stat(2)."""
     try:
         found = (directory / _FILE).stat()
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def stamp(directory: Path) -> Stamp | None:
 
 
 def load(directory: Path) -> tuple[Abort, ...]:
-    """The aborts that stand, the oldest first; `IntegrityError` HF316 when the file was altered."""
+    """Return the aborts that stand, the oldest first. Raises `IntegrityError` HF316 when the file was altered."""
     path = directory / _FILE
     try:
         data = path.read_bytes()
@@ -78,10 +78,10 @@ def load(directory: Path) -> tuple[Abort, ...]:
 
 
 def add(directory: Path, abort: Abort) -> Abort:
-    """Keep `abort` and give back what stands: when this returns, it survives a power cut.
+    """Write `abort`, and return the abort that stands for its version. When this returns, it survives a power cut.
 
-    One of the same version that knew of as new a rollout stands already, with who gave it and why. A damaged file is
-    replaced. Raises `UnavailableError` HF307 when the disk does not take it.
+    An abort of the same version that knew of as new a rollout stands already, with its actor and reason. A damaged
+    file is replaced. Raises `UnavailableError` HF307 when the disk does not take it.
     """
     abort = replace(abort, reason=abort.reason[:REASON_CHARACTERS])
     try:
@@ -103,7 +103,7 @@ def add(directory: Path, abort: Abort) -> Abort:
 
 
 def remove(directory: Path, ended: Iterable[Abort]) -> None:
-    """Forget `ended`; one that was given again meanwhile stays. Raises `OSError` when the disk does not take it."""
+    """Remove `ended`, except one that was added again meanwhile. Raises `OSError` when the disk does not take it."""
     gone = frozenset(ended)
     with _alone(directory):
         known = _known(directory)
@@ -118,8 +118,10 @@ def remove(directory: Path, ended: Iterable[Abort]) -> None:
 
 
 def reserve(directory: Path) -> None:
-    """Allocate the spare and make the lock's file, unless they are there: a full disk takes no new name either. Raises
-    `OSError` when the disk has no room for them."""
+    """Allocate the spare and the lock's file, unless they are there: a full disk takes no new name either.
+
+    Raises `OSError` when the disk has no space for them.
+    """
     if not is_reserved(directory):
         fsync.make_directory(directory)
         os.close(_open_lock(directory))
@@ -127,7 +129,7 @@ def reserve(directory: Path) -> None:
 
 
 def is_reserved(directory: Path) -> bool:
-    """Whether a full disk would still take one abort."""
+    """Return True if a full disk would still take one abort."""
     return (directory / _SPARE).exists() and (directory / _LOCK).exists()
 
 
@@ -164,7 +166,7 @@ def _use_spare(directory: Path, data: bytes) -> None:
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """While the file is changed: no other writer, unless one does not end within `LOCK_SECONDS`."""
+    """Hold off other writers, except one that does not finish within `LOCK_SECONDS`."""
     descriptor = _open_lock(directory)
     deadline = time.monotonic() + LOCK_SECONDS
     try:

@@ -1,4 +1,4 @@
-"""Servers of this machine, known without the ledger: each leaves its address beside the copy that it begins from."""
+"""Servers of this machine, found without the ledger: each writes its address beside its local copy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _DIRECTORY: Final = "at"
 
 
 def announce(directory: Path, server: Server) -> None:
-    """Let `server` be found under `directory`. Raises `OSError` when the disk does not take it."""
+    """Write the address of `server` under `directory`. Raises `OSError` when the disk does not take it."""
     fsync.make_directory(directory / _DIRECTORY)
     fsync.replace(directory / _DIRECTORY / f"{server.server}.json", msgspec.json.encode(server, enc_hook=str))
 
 
 def running(directory: Path) -> tuple[Server, ...]:
-    """The servers under `directory` whose processes live, by name."""
+    """Return the servers under `directory` whose processes run, by name."""
     found = []
     for path in sorted((directory / _DIRECTORY).glob("*.json")):
         try:

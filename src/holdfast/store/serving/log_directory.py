@@ -1,7 +1,7 @@
-"""The directory that a server logs to: whose it is, which segments lie in it, and which number was begun last.
+"""The log directory of a server: its owner, its segments, and the newest number of a segment.
 
-Segments are `<directory>/<segment:08d>.log`. Those that were collected are removed; the greatest number ever begun is kept
-beside them, so that no id is given twice.
+Segments are `<directory>/<segment:08d>.log`. Collected ones are removed. The greatest number ever used is stored
+beside them, so that no id is issued twice.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ NEWEST: Final = "newest"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A server's name and log directory, held by this process alone until it ends."""
+    """A server's name and log directory, locked by this process until it ends."""
 
     server: str
     directory: Path
     lock: int
 
     def release(self) -> None:
-        """Let another process take the name."""
+        """Release the name for another process."""
         os.close(self.lock)
 
 
 def claim(logs: Path, model: str) -> Claim:
-    """The first of the names s1, s2, ... under `logs` that no running server holds and no other model has used.
+    """Claim the first of the names s1, s2, ... under `logs` that no running server holds and no other model has used.
 
-    A restarted server so finds its own name again, and ids stay short and unique: a name is used with one log
-    directory, and a directory never begins the same segment twice.
+    A restarted server finds its own name again, and ids stay short and unique: a name has one log directory, and a
+    directory never has the same segment twice.
     """
     for number in range(1, 10_000):
         server = f"s{number}"
@@ -63,22 +63,22 @@ def claim(logs: Path, model: str) -> Claim:
 
 
 def all_of(root: Path) -> list[Path]:
-    """The log directory of every server of the store under `root`, by name."""
+    """Return the log directory of every server of the store under `root`, by name."""
     return sorted((root / LOGS_DIRECTORY).glob("*"))
 
 
 def path_of(directory: Path, segment: int) -> Path:
-    """Where segment number `segment` lies in `directory`."""
+    """Return the path of segment number `segment` in `directory`."""
     return directory / f"{segment:08d}.log"
 
 
 def segments(directory: Path) -> list[tuple[int, Path]]:
-    """Every segment in `directory` with its number, oldest first."""
+    """Return every segment in `directory` with its number, oldest first."""
     return sorted((int(path.stem), path) for path in directory.glob("*.log") if path.stem.isdigit())
 
 
 def newest_begun(directory: Path) -> int:
-    """The greatest number of a segment that was ever begun in `directory`; 0 before the first."""
+    """Return the greatest number of a segment that was ever used in `directory`; 0 before the first."""
     listed = segments(directory)
     newest = listed[-1][0] if listed else 0
     path = directory / NEWEST
@@ -97,7 +97,7 @@ def newest_begun(directory: Path) -> int:
 
 
 def record_newest(directory: Path, number: int) -> None:
-    """Write down that segment `number` is begun in `directory`, to be called before it is: synced when this returns."""
+    """Store that segment `number` is used in `directory`, before it is created. Synced when this returns."""
     unfinished = directory / f"{NEWEST}.unfinished"
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:

@@ -1,8 +1,8 @@
-"""The server's end of the prediction log: what was answered is on its disk before the answer goes out.
+"""Write the prediction log: a prediction is on the server's disk before its response goes out.
 
-`write` hands the bytes to the kernel before the caller answers, so a killed process loses nothing; a thread calls fdatasync
-every few milliseconds for all records together, so a power cut loses at most that window. A writer never appends to a
-segment that it did not begin: a torn tail stays the last thing in its file.
+`write` hands the bytes to the kernel before the response, so that a killed process loses nothing. A thread calls
+fdatasync every few milliseconds for all records together, so that a power cut loses at most that window. A writer
+never appends to a segment of another run: a torn tail stays the last thing in its file.
 """
 
 from __future__ import annotations
@@ -85,20 +85,19 @@ class LogWriter:
 
     @property
     def segment(self) -> int:
-        """The number of the segment that is being written."""
+        """The number of the current segment."""
         return self._segment
 
     def next_id(self, rows: int = 1) -> str:
-        """A new prediction id for an answer of `rows` rows, 0 when there will be none; no other server, start or call
-        gives the same."""
+        """Return a new prediction id for `rows` rows, 0 if there will be no prediction. No other server or run issues it."""
         self._count += 1
         self._rows.append(rows)
         return f"{self._prefix}{self._count}"
 
     def has_issued(self, segment: int, number: int, row: int = 0) -> bool:
-        """Whether this server can have given an answer with that row and an id that ends in `-<segment>-<number>`.
+        """Return True if this server can have issued an id that ends in `-<segment>-<number>` for that row.
 
-        What an earlier run answered, or this one many segments ago, it does not know, and says yes.
+        Ids of an earlier run, or of many segments ago, are not known: for these it returns True.
         """
         rows = self._rows_of.get(segment)
         if rows is None:
@@ -106,9 +105,9 @@ class LogWriter:
         return 1 <= number <= len(rows) and 0 <= row < rows[number - 1]
 
     def write(self, frames: Iterable[bytes]) -> bool:
-        """Hand `frames` to the kernel in one piece. False when they were dropped: then no id of theirs may be given out.
+        """Hand `frames` to the kernel in one piece. Return False if they were dropped: none of their ids may be issued.
 
-        After True the records survive the death of this process at any later moment.
+        After True the records survive the death of this process at any later time.
         """
         data = b"".join(frames)
         if self._size >= self._segment_bytes or self._broken:
@@ -133,7 +132,7 @@ class LogWriter:
             self._wake.set()
 
     def close(self) -> None:
-        """Bring everything to disk and end the sync thread."""
+        """Sync everything and end the sync thread."""
         self._closing = True
         self._wake.set()
         self._thread.join()

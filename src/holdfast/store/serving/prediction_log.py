@@ -1,7 +1,7 @@
-"""The prediction log: what each server answered, on its own disk, as records in segments.
+"""The prediction log: the requests that a server answered, on its own disk, as records in segments.
 
-A record is its length and its CRC-32 (two little-endian 32-bit numbers), then MessagePack. Segments are written by
-`log_writer`; what a dying server leaves at the end of one, a torn tail, is told from damage, because nothing follows it.
+A record is its length and its CRC-32 (two little-endian 32-bit numbers), then MessagePack. `log_writer` writes
+segments. A torn tail that a dying server leaves is told from damage: no record follows it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ Scalar = float | int | str | bool | None
 class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, tag="P", gc=False):
     """One answered request.
 
-    `arm` and `version` name who answered. `challenger_failed` is not empty when the request was the challenger's and the
-    champion had to answer for it. `result` is "ok", "champion_failed" (another version answered for the champion), or
-    the kind of error when there is no answer; a request that was refused has `rollout` None, because it is no evidence
-    about either side. `latency_us` is the processor time that the request itself took: reading and checking it, and of
-    its batch's time in the model the part of its rows. `inputs` are the rows as received, in the order of the contract's
-    request columns.
+    `arm` and `version` name the version that answered. `challenger_failed` is not empty if the request was the
+    challenger's and the champion answered for it. `result` is "ok", "champion_failed" (another version answered for
+    the champion), or the kind of error. A rejected request has `rollout` None: it is no evidence about either side.
+    `latency_us` is the processor time of the request itself: reading, checking, and its rows' share of the batch's
+    time in the model. `inputs` are the rows as received, in the order of the contract's request columns.
     """
 
     id: str
@@ -48,7 +47,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, tag="P", gc
 
 
 class FeedbackRecord(msgspec.Struct, frozen=True, array_like=True, tag="F", gc=False):
-    """What came back for row `<prediction id>/<row>`."""
+    """A label for row `<prediction id>/<row>`."""
 
     prediction: str
     value: float
@@ -57,12 +56,12 @@ class FeedbackRecord(msgspec.Struct, frozen=True, array_like=True, tag="F", gc=F
 
 
 class ShadowRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
-    """What a shadow made of a copy of the request `id`, and the answer that was given: both sides of the pair.
+    """A shadow's result for a copy of the request `id`, and the response that went out: both sides of the pair.
 
-    `result` is "ok" or the shadow's kind of failure; `latency_us` is the processor time that it took, and `beside_us`
-    that of the version that had answered, there and for the same rows, None when it was not run again.
-    `champion` names the version that answered the user, with its result, its time in the answer's path, and its
-    probabilities: none when nobody could answer.
+    `result` is "ok" or the shadow's kind of failure. `latency_us` is the shadow's processor time, `beside_us` that of
+    the version that had answered, run again for the same rows; None if it was not run again. `champion` names the
+    version that answered the user, with its result, its time in the request path, and its probabilities: none if no
+    version could answer.
     """
 
     id: str
@@ -88,17 +87,17 @@ _BEGINNINGS: Final = (b"\x9d\xa1P", b"\x95\xa1F", b"\x9e\xa1S")
 
 
 def frame(record: Record) -> bytes:
-    """`record` as it stands in a segment."""
+    """Return `record` framed for a segment."""
     payload = _ENCODE(record)
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def read(path: Path, offset: int = 0, *, limit_bytes: int = READ_BYTES) -> tuple[list[Record], int]:
-    """The records of the segment `path` from byte `offset` on, and the offset behind the last of them.
+    """Read the records of the segment `path` from byte `offset` on; return them and the offset behind the last.
 
-    Takes about `limit_bytes` at once: call again with the new offset until it does not grow. Stops before a torn tail (a
-    record that a dying or still running writer has not finished). What is damaged before the tail (whole records follow
-    it) ends the records likewise, so that those before it are kept; called at its own offset, `read` raises
+    Reads about `limit_bytes`: call again with the new offset until it does not grow. Stops before a torn tail, a
+    record that a dying or running writer has not finished. Damage before the tail, with complete records after it,
+    also ends the records, so that those before it are kept. Called at the damage itself, `read` raises
     `IntegrityError` HF316.
     """
     with path.open("rb") as file:
@@ -125,7 +124,7 @@ def read(path: Path, offset: int = 0, *, limit_bytes: int = READ_BYTES) -> tuple
 
 
 def _parse(data: bytes) -> tuple[list[Record], int]:
-    """The records from the beginning of `data` up to the first that is not whole or cannot be understood."""
+    """Return the records of `data` up to the first that is incomplete or unreadable, and the bytes that they take."""
     records: list[Record] = []
     position = 0
     while (following := _record_end(data, position)) > 0:
@@ -138,7 +137,7 @@ def _parse(data: bytes) -> tuple[list[Record], int]:
 
 
 def _record_end(data: bytes, position: int) -> int:
-    """Where the whole, undamaged record at `position` ends; 0 when there is none."""
+    """Return the end of the intact record at `position`; 0 if there is none."""
     begin = position + _HEAD.size
     if begin > len(data):
         return 0

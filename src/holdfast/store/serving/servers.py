@@ -1,4 +1,4 @@
-"""Rows of `servers`: who answers requests, where its log lies, where it can be asked."""
+"""Rows of `servers`: the inference servers, their log directories and addresses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holdfast.store.serving.log_directory import OWNER
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that announced itself. `address` is its HTTP base URL."""
+    """A registered server. `address` is its HTTP base URL."""
 
     server: str
     model: str
@@ -28,7 +28,7 @@ class Server:
 
 
 def announce(store: Store, server: Server) -> None:
-    """Register `server`, or replace what it said before a restart. Its read position in the log is kept.
+    """Register `server`, or replace its entry from before a restart. Its read position in the log stays.
 
     Raises `InputError` HF109 when the name cannot name a server.
     """
@@ -48,7 +48,7 @@ def announce(store: Store, server: Server) -> None:
 
 
 def registered(store: Store, model: str | None = None) -> tuple[Server, ...]:
-    """Every server that announced itself (for `model`), by name."""
+    """Return every registered server (of `model`), by name."""
     query = select(servers).order_by(servers.c.server)
     if model is not None:
         query = query.where(servers.c.model == model)
@@ -60,9 +60,9 @@ def registered(store: Store, model: str | None = None) -> tuple[Server, ...]:
 
 
 def has_ended(server: Server) -> bool:
-    """Whether no process holds the server's log directory any more (`log_directory.claim`).
+    """Return True if no process holds the server's log directory any more (`log_directory.claim`).
 
-    False when that cannot be told: the directory is not on this machine, or nobody ever claimed it.
+    False if that cannot be known: the directory is not on this machine, or was never claimed.
     """
     try:
         lock = os.open(server.log_directory / OWNER, os.O_RDONLY | os.O_CLOEXEC)
@@ -78,9 +78,9 @@ def has_ended(server: Server) -> bool:
 
 
 def present(found: Iterable[Server]) -> tuple[Server, ...]:
-    """The servers that a model has now: those that have not ended, or when all have, the one that was last.
+    """Return the running servers or, if all have ended, the one that started last.
 
-    A server that was stopped for good leaves in this way; when nobody is left to answer, that stays to be seen.
+    A server that was stopped for good disappears in this way. If none is left, that stays visible.
     """
     known = tuple(found)
     running = tuple(server for server in known if not has_ended(server))

@@ -1,4 +1,4 @@
-"""Rows of `labels`: what turned out to be true, once per answer."""
+"""Rows of `labels`: the true outcome of predictions, one for each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AT_ONCE = 10_000  # SQLite takes 32,766 parameters in one statement
 
 @dataclass(frozen=True, slots=True)
 class NewLabel:
-    """A label that may be taken."""
+    """An accepted label."""
 
     prediction_id: str
     value: float
@@ -26,7 +26,7 @@ class NewLabel:
 
 
 def known(connection: Connection, predictions: Sequence[str]) -> dict[str, float]:
-    """The values that are already known, by prediction id."""
+    """Return the known values, by prediction id."""
     found: dict[str, float] = {}
     for part in _parts(predictions):
         query = select(labels.c.prediction_id, labels.c.value).where(labels.c.prediction_id.in_(part))
@@ -35,7 +35,7 @@ def known(connection: Connection, predictions: Sequence[str]) -> dict[str, float
 
 
 def add(connection: Connection, taken: Sequence[NewLabel]) -> None:
-    """Keep labels that are not known yet, in the caller's transaction. They wait to be joined."""
+    """Insert accepted labels, in the caller's transaction. They wait to be joined."""
     if taken:
         connection.execute(
             insert(labels),
@@ -53,7 +53,7 @@ def add(connection: Connection, taken: Sequence[NewLabel]) -> None:
 
 
 def waiting(connection: Connection, *, after: str, limit: int) -> list[Label]:
-    """Up to `limit` labels that are not joined, in order of prediction id, from behind the id `after` on."""
+    """Return up to `limit` labels that are not joined, in the order of prediction ids, after the id `after`."""
     query = (
         select(labels.c.prediction_id, labels.c.value, labels.c.received_at_us)
         .where(labels.c.joined == 0, labels.c.prediction_id > after)
@@ -64,10 +64,9 @@ def waiting(connection: Connection, *, after: str, limit: int) -> list[Label]:
 
 
 def mark_joined(connection: Connection, predictions: Sequence[str]) -> None:
-    """Say that these labels have their answers.
+    """Mark these labels as joined with their predictions.
 
-    Raises `ConflictError` HF304 when somebody else has joined one of them since; the transaction must not
-    commit.
+    Raises `ConflictError` HF304 when another loop has joined one of them since; the transaction must not commit.
     """
     changed = 0
     for part in _parts(predictions):
@@ -81,13 +80,13 @@ def mark_joined(connection: Connection, predictions: Sequence[str]) -> None:
 
 
 def give_up(connection: Connection, predictions: Sequence[str]) -> None:
-    """Remove labels whose answers do not exist. The caller tells so in an event of the same transaction."""
+    """Delete labels whose predictions do not exist. The caller emits an event in the same transaction."""
     for part in _parts(predictions):
         connection.execute(delete(labels).where(labels.c.prediction_id.in_(part), labels.c.joined == 0))
 
 
 def count(store: Store) -> tuple[int, int]:
-    """How many labels were taken, and how many of them still wait for their answers."""
+    """Return the number of labels, and how many of them still wait for their predictions."""
     query = select(func.count(), func.coalesce(func.sum(1 - labels.c.joined), 0)).select_from(labels)
     with store.ledger.read() as connection:
         taken, still = connection.execute(query).one()

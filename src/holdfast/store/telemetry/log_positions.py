@@ -1,8 +1,7 @@
-"""Rows of `log_positions`: how far each file of each server's prediction log has been collected.
+"""Rows of `log_positions`: how far each segment of each server's prediction log has been collected.
 
-The read position moves only in the transaction that keeps what was read, and only from where the reader found
-it. So a collector that is killed reads the same records again and nothing is counted twice, and of two
-collectors that race one is refused.
+The read position moves only in the transaction that stores what was read, and only from where the reader found it. A
+killed collector reads the same records again and nothing counts twice; of two collectors that race, one is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What was collected in all: prediction requests, labels, and labels that were refused."""
+    """Everything that was collected: prediction requests, labels, and rejected labels."""
 
     predictions: int
     feedback: int
@@ -38,7 +37,7 @@ class Totals:
 
 
 def positions(store: Store, server: str) -> dict[int, Position]:
-    """How far each segment of `server` has been collected, by segment; a new one is absent."""
+    """Return how far each segment of `server` has been collected, by segment; a new one is absent."""
     query = select(log_positions.c.segment, log_positions.c.collected_bytes).where(
         log_positions.c.server == server
     )
@@ -59,8 +58,7 @@ def advance(
 ) -> None:
     """Move the read position from where it was found to `collected_bytes`, and add to the counts.
 
-    Raises `ConflictError` HF304 when somebody else has moved it since; the caller's transaction must then not
-    commit.
+    Raises `ConflictError` HF304 when another collector has moved it since; the caller's transaction must not commit.
     """
     here = (log_positions.c.server == found.server, log_positions.c.segment == found.segment)
     if found.collected_bytes == 0:
@@ -94,10 +92,10 @@ def advance(
 
 
 def retire(collected: Sequence[Path], *, keep_bytes: int) -> list[Path]:
-    """Remove segments that were collected to their end, the oldest first, until `keep_bytes` are left.
+    """Delete completely collected segments, the oldest first, until `keep_bytes` are left; return the deleted ones.
 
-    A server stops logging when its directory is full, so somebody must make room; what was collected is in
-    the ledger and in Parquet. Pass the segments in order, and never the one that a server may still write.
+    A server stops logging when its directory is full; what was collected is in the ledger and in Parquet. Pass the
+    segments in order, and never the one that a server may still write.
     """
     sizes = {path: path.stat().st_size for path in collected}
     excess = sum(sizes.values()) - keep_bytes
@@ -112,7 +110,7 @@ def retire(collected: Sequence[Path], *, keep_bytes: int) -> list[Path]:
 
 
 def totals(store: Store) -> Totals:
-    """What was collected from all servers since the ledger began."""
+    """Return what was collected from all servers since the ledger began."""
     query = select(
         func.coalesce(func.sum(log_positions.c.predictions), 0),
         func.coalesce(func.sum(log_positions.c.feedback), 0),

@@ -1,4 +1,4 @@
-"""Rows of `outcomes`: answers with what turned out to be true of them."""
+"""Rows of `outcomes`: predictions with their labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DECIDED = 0.5
 
 @dataclass(frozen=True, slots=True)
 class RolloutSpan:
-    """Between which events the labelled answers of one rollout lie, microseconds since 1970, UTC."""
+    """The first and the last event time of one rollout's labelled predictions, microseconds since 1970 UTC."""
 
     rollout_id: int
     event_time_min_us: int
@@ -29,7 +29,7 @@ class RolloutSpan:
 
 
 def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> None:
-    """Keep joined answers, in the caller's transaction. An answer has one outcome at most: a unique index."""
+    """Insert joined predictions, in the caller's transaction. A unique index allows one outcome for each."""
     if joined:
         connection.execute(
             insert(outcomes),
@@ -51,14 +51,14 @@ def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> Non
 
 
 def newest(store: Store, model: str) -> int:
-    """The number of the newest outcome of `model`; 0 when there is none. It grows with every join."""
+    """Return the number of the model's newest outcome; 0 if there is none. It grows with every join."""
     query = select(func.coalesce(func.max(outcomes.c.outcome_id), 0)).where(outcomes.c.model == model)
     with store.ledger.read() as connection:
         return int(connection.execute(query).scalar_one())
 
 
 def of_model(store: Store, model: str, *, days: int) -> Outcomes:
-    """The outcomes of `model` whose events lie in the last `days` before its newest one."""
+    """Return the outcomes of `model` whose events are in the last `days` before its newest one."""
     with store.ledger.read() as connection:
         newest_us = connection.execute(
             select(func.max(outcomes.c.event_time_us)).where(outcomes.c.model == model)
@@ -82,8 +82,10 @@ def labels_of(connection: Connection, predictions: Iterable[str]) -> dict[str, f
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """Which answers a push gave: those of `version` as the challenger of rollout number `rollout`, and what it answered in
-    the watch from `watched_us` to `until_us` (microseconds since 1970 UTC; None without a watch, or while it goes on)."""
+    """The predictions of a push: those of `version` as the challenger of rollout `rollout_id`, and those in its bake time.
+
+    The bake time is from `watched_us` to `until_us`, microseconds since 1970 UTC; None without one, or while it goes on.
+    """
 
     rollout_id: int
     version: str
@@ -92,9 +94,9 @@ class Pushed:
 
 
 def wrong(connection: Connection, model: str, pushed: Pushed) -> int:
-    """How many requests had a labelled answer of the push that said the other side of 0.5 than the label.
+    """Return how many requests of the push have a labelled prediction on the other side of 0.5 than the label.
 
-    When an answer was given is not kept beside its label: those of the watch are those that were joined in it.
+    The time of a prediction is not stored with its label: those of the bake time are those that were joined in it.
     """
     given: ColumnElement[bool] = and_(
         outcomes.c.rollout_id == pushed.rollout_id, outcomes.c.arm == Arm.CHALLENGER.value
@@ -117,7 +119,7 @@ def wrong(connection: Connection, model: str, pushed: Pushed) -> int:
 
 
 def rollout_spans(store: Store, model: str) -> dict[int, RolloutSpan]:
-    """The first and last labelled event of every rollout of `model`, by rollout."""
+    """Return the first and last labelled event of every rollout of `model`, by rollout."""
     query = (
         select(outcomes.c.rollout_id, func.min(outcomes.c.event_time_us), func.max(outcomes.c.event_time_us))
         .where(outcomes.c.model == model, outcomes.c.rollout_id.is_not(None))

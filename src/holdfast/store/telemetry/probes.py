@@ -1,4 +1,4 @@
-"""Rows of `probes`: what each server was seen to do, against what the plan says."""
+"""Rows of `probes`: the observed state of each server against the plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast.store.db.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one server was last seen to do: its plan, the version that should answer, the one that did."""
+    """The last observation of one server: its plan, the version that should answer, the version that did."""
 
     server: str
     model: str
@@ -31,7 +31,7 @@ class Probe:
 
 
 def record(store: Store, probe: Probe, lease: Lease) -> None:
-    """Make `probe` the last one of its server; `ConflictError` HF304 when `lease` went to another loop."""
+    """Store `probe` as the last one of its server. Raises `ConflictError` HF304 when another loop has the lease."""
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
         connection.execute(
@@ -41,7 +41,7 @@ def record(store: Store, probe: Probe, lease: Lease) -> None:
 
 
 def last(store: Store, model: str) -> tuple[Probe, ...]:
-    """The last probe of every server of `model`, by server name."""
+    """Return the last probe of every server of `model`, by server name."""
     query = select(probes).where(probes.c.model == model).order_by(probes.c.server)
     with store.ledger.read() as connection:
         return tuple(

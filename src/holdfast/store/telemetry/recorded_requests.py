@@ -1,4 +1,4 @@
-"""Recorded requests: what callers asked and what they were answered, read back from the files of predictions."""
+"""Recorded requests with their predictions, read back from the collected files."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Recorded requests, the newest first, and the files that could not be read, with why."""
+    """Recorded requests, the newest first, and the files that could not be read, with the reason."""
 
     requests: tuple[Recorded, ...]
     damaged: dict[str, str]
 
 
 def newest(store: Store, model: str, *, most: int, since_us: int) -> Requests:
-    """The newest requests that champions of `model` answered at or after `since_us` (microseconds since 1970 UTC), at most
-    `most`. What a challenger answered is left out: whether it was right is what its own canary asks.
+    """Return the newest requests that champions of `model` answered at or after `since_us`, at most `most`.
+
+    `since_us` is in microseconds since 1970 UTC. Requests of a challenger are left to its own canary.
     """
     query = (
         select(prediction_files.c.path)

@@ -1,4 +1,4 @@
-"""Rows of `asked`, and what they are made from: the newest answers of a version, their labels, and what it learnt from."""
+"""Rows of `traffic_comparisons`, and their inputs: newest predictions of a version, their labels, its training rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Answers with labels: ids, probabilities and labels (0 to 1), of one length."""
+    """Predictions with labels: ids, probabilities and labels (0 to 1), of one length."""
 
     predictions: list[str]
     probabilities: Numbers
@@ -43,14 +43,14 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """What a version learnt from: rows by value of each slice, and the share of positive labels where it is known."""
+    """The training rows of a version: their number by value of each slice, and the share of positive labels if known."""
 
     slices: dict[str, dict[str, int]]
     label_share: float | None
 
 
 def put(connection: Connection, model: str, found: Asked) -> None:
-    """Make `found` the last comparison of `model`, in the caller's transaction."""
+    """Store `found` as the last comparison of `model`, in the caller's transaction."""
     connection.execute(delete(_ASKED).where(_ASKED.c.model == model))
     values = {
         "model": model,
@@ -63,7 +63,7 @@ def put(connection: Connection, model: str, found: Asked) -> None:
 
 
 def last(connection: Connection, model: str) -> Asked | None:
-    """The last comparison of `model`; None before the first."""
+    """Return the last comparison of `model`; None before the first."""
     text = connection.execute(
         select(_ASKED.c.comparison_json).where(_ASKED.c.model == model)
     ).scalar_one_or_none()
@@ -73,8 +73,9 @@ def last(connection: Connection, model: str) -> Asked | None:
 def newest_answers(
     store: Store, model: str, version: str, *, most_rows: int, most_files: int
 ) -> tuple[pl.DataFrame, tuple[Damaged, ...]]:
-    """The newest answers that `version` gave as champion, from the newest collected files, and the files that could not be
-    read. At most `most_rows` rows, and of at most `most_files` files.
+    """Return the newest predictions of `version` as champion, and the files that could not be read.
+
+    At most `most_rows` rows, of at most the `most_files` newest files.
     """
     query = (
         select(_FILES.c.path)
@@ -102,7 +103,7 @@ def newest_answers(
 
 
 def labelled(connection: Connection, model: str, version: str, *, most: int) -> Labelled:
-    """The answers of `version` whose labels came, those of the newest events first."""
+    """Return the predictions of `version` that have labels, those of the newest events first."""
     query = (
         select(_OUTCOMES.c.prediction_id, _OUTCOMES.c.probability, _OUTCOMES.c.label)
         .where(_OUTCOMES.c.model == model, _OUTCOMES.c.version == version)
@@ -118,7 +119,7 @@ def labelled(connection: Connection, model: str, version: str, *, most: int) -> 
 
 
 def taught(store: Store, snapshot: str, selection_json: str, seed: int) -> Taught:
-    """What the training rows of `snapshot` were by slice, after the selection; without one that was kept, all its rows.
+    """Return the training rows of `snapshot` by slice after the selection, or all its rows without a stored selection.
 
     The share of positive labels is that of the snapshot's rows, from the profiles of their loads.
     """

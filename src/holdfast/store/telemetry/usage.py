@@ -1,4 +1,4 @@
-"""Rows of `request_counts`: how often each version was asked, how it went and how long it took, minute by minute."""
+"""Rows of `request_counts`: requests, results and latency of each version by minute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast.store.db.store import Store
 
 
 def add(connection: Connection, model: str, counted: Iterable[UsageRow]) -> None:
-    """Add counts to the minutes that they belong to, in the caller's transaction."""
+    """Add counts to their minutes, in the caller's transaction."""
     for row in counted:
         here = (
             (request_counts.c.model == model)
@@ -54,7 +54,7 @@ def add(connection: Connection, model: str, counted: Iterable[UsageRow]) -> None
 
 
 def since(store: Store, model: str, since_us: int) -> tuple[UsageRow, ...]:
-    """The minutes of `model` from `since_us` on, oldest first."""
+    """Return the minutes of `model` from `since_us` on, oldest first."""
     query = (
         select(request_counts)
         .where(request_counts.c.model == model, request_counts.c.minute_start_us >= since_us)
@@ -82,7 +82,7 @@ def since(store: Store, model: str, since_us: int) -> tuple[UsageRow, ...]:
 
 
 def last_minute_us(store: Store, model: str) -> int | None:
-    """The newest minute in which `model` was asked anything; None when it never was."""
+    """Return the newest minute with requests of `model`; None if there is none."""
     with store.ledger.read() as connection:
         return connection.execute(
             select(func.max(request_counts.c.minute_start_us)).where(request_counts.c.model == model)
@@ -90,14 +90,14 @@ def last_minute_us(store: Store, model: str) -> int | None:
 
 
 def first_minute_us(connection: Connection, model: str) -> int | None:
-    """The minute in which `model` was first asked anything, as the caller's transaction sees it; None when it never was."""
+    """Return the first minute with requests of `model`; None if there is none."""
     return connection.execute(
         select(func.min(request_counts.c.minute_start_us)).where(request_counts.c.model == model)
     ).scalar_one_or_none()
 
 
 def requests_between(connection: Connection, model: str, from_us: int, to_us: int) -> int:
-    """How many requests of `model` came in the minutes from `from_us` to before `to_us`, answered or not."""
+    """Return the number of requests of `model` in the minutes from `from_us` to before `to_us`, answered or not."""
     query = select(func.coalesce(func.sum(request_counts.c.requests), 0)).where(
         request_counts.c.model == model,
         request_counts.c.minute_start_us >= from_us,
@@ -107,7 +107,7 @@ def requests_between(connection: Connection, model: str, from_us: int, to_us: in
 
 
 def requests_by_version(store: Store, model: str) -> dict[str, int]:
-    """How many requests each version of `model` has taken since the ledger began, answered or not."""
+    """Return the number of requests of each version of `model` since the ledger began, answered or not."""
     query = (
         select(request_counts.c.version, func.sum(request_counts.c.requests))
         .where(request_counts.c.model == model)
@@ -118,7 +118,7 @@ def requests_by_version(store: Store, model: str) -> dict[str, int]:
 
 
 def answered_rows(store: Store, model: str) -> dict[str, int]:
-    """How many rows each version of `model` has answered since the ledger began."""
+    """Return the number of rows that each version of `model` predicted since the ledger began."""
     query = (
         select(request_counts.c.version, func.sum(request_counts.c.rows))
         .where(request_counts.c.model == model)

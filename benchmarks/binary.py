@@ -138,9 +138,9 @@ def swap(world: World, present: BinaryRow, wanted: BinaryRow) -> tuple[float, fl
     number = pushing.push(
         world.store, MODEL, wanted.runtime, present.facts, actor="bench", reason="swap", now_us=now_us()
     )
-    seen = convergence.as_binary(number, wanted.runtime, world.names["half"])
+    seen = convergence.with_runtime(number, wanted.runtime, world.names["half"])
     done = convergence.wait(registered, seen, decided=began, seconds=MOST_SECONDS)
-    if not done.done:
+    if not done.has_converged:
         raise SystemExit(f"{wanted.runtime} did not take over: {done}")
     time.sleep(1.0)  # the old one ends what is under way
     return began, time.monotonic()

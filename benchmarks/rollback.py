@@ -156,9 +156,9 @@ class Ground:
         decided = time.monotonic()
         plan = traffic_plans.newest(self.store, MODEL)
         assert plan is not None
-        seen = convergence.under(plan.plan_id, plan.intended)
+        seen = convergence.on_plan(plan.plan_id, plan.intended)
         found = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
-        return found.took_ms, found.done and plan.intended != self.bad, time.monotonic()
+        return found.duration_ms, found.has_converged and plan.intended != self.bad, time.monotonic()
 
     def by_abort(self, state: str) -> tuple[float, bool, float]:
         directory = aborts.directory_of(self.store.root, MODEL)
@@ -168,9 +168,9 @@ class Ground:
         running = local_servers.running(directory)
         aborts.add(directory, abort)
         decided = time.monotonic()
-        seen = convergence.without(abort.version, directory)
+        seen = convergence.without_version(abort.version, directory)
         found = convergence.wait(running, seen, decided=decided, seconds=SEEN_SECONDS)
-        return found.took_ms, found.done and abort.version == self.bad, time.monotonic()
+        return found.duration_ms, found.has_converged and abort.version == self.bad, time.monotonic()
 
     def agree(self) -> None:
         """The ledger is back: it learns of the abort, a probe confirms, and the server forgets."""

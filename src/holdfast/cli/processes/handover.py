@@ -108,7 +108,7 @@ class Handover:
             return True
         try:
             with ServerClient(server) as client:
-                seen = convergence.as_binary(plan.plan_id, binary, plan.intended)
+                seen = convergence.with_runtime(plan.plan_id, binary, plan.intended)
                 return seen(client) is not None
         except FAILURES:
             return False

@@ -80,9 +80,9 @@ def roll_back(place: Place, drill: int) -> Found:
     here = servers.registered(store, model)
     try:
         went = convergence.wait(
-            here, convergence.under(number, there.intended), decided=decided, seconds=OBEY_SECONDS
+            here, convergence.on_plan(number, there.intended), decided=decided, seconds=OBEY_SECONDS
         )
-        pinned = _pinned([each for each in here if each.server in went.answered], target)
+        pinned = _pinned([each for each in here if each.server in went.versions], target)
         decided = time.monotonic()
     finally:
         back = put_back(store, model, drill, before, number, now_us=place.clock_us())
@@ -90,7 +90,7 @@ def roll_back(place: Place, drill: int) -> Found:
         went
         if back is None
         else convergence.wait(
-            here, convergence.under(back, before.intended), decided=decided, seconds=OBEY_SECONDS
+            here, convergence.on_plan(back, before.intended), decided=decided, seconds=OBEY_SECONDS
         )
     )
     return _judged(place, target, went, came, pinned, (number, back))
@@ -221,29 +221,29 @@ def _pinned(here: Sequence[servers.Server], target: str) -> dict[str, str]:
 def _judged(
     place: Place,
     target: str,
-    went: convergence.Obedience,
-    came: convergence.Obedience,
+    went: convergence.Convergence,
+    came: convergence.Convergence,
     pinned: dict[str, str],
     numbers: tuple[int, int | None],
 ) -> Found:
-    measured_duration_us = round(max(went.took_ms, came.took_ms) * 1000)
+    measured_duration_us = round(max(went.duration_ms, came.duration_ms) * 1000)
     evidence = {
         "plans": list(numbers),
         "target": target,
         "live": place.live,
-        "there_ms": round(went.took_ms, 1),
-        "back_ms": round(came.took_ms, 1),
-        "servers": sorted(went.answered),
+        "there_ms": round(went.duration_ms, 1),
+        "back_ms": round(came.duration_ms, 1),
+        "servers": sorted(went.versions),
         "silent": sorted({*went.silent, *came.silent}),
     }
-    deaf = sorted({*went.waiting, *came.waiting, *went.held, *came.held})
+    deaf = sorted({*went.late, *came.late, *went.last_resort, *came.last_resort})
     wrong = {server: said for server, said in pinned.items() if said != target}
     within = f"{place.within_us / 1000:g} ms"
     if deaf:
         return Found(
             Verdict.FAIL, f"{', '.join(deaf)} did not follow within {OBEY_SECONDS:g} s", None, evidence
         )
-    if not went.answered:
+    if not went.versions:
         return Found(Verdict.INCONCLUSIVE, "no server answers, so nothing was drilled", None, evidence)
     if wrong:
         server, said = next(iter(wrong.items()))
@@ -253,7 +253,7 @@ def _judged(
             measured_duration_us,
             evidence,
         )
-    words = f"{len(went.answered)} servers there and back in {measured_duration_us / 1000:.0f} ms, {target} answers"
+    words = f"{len(went.versions)} servers there and back in {measured_duration_us / 1000:.0f} ms, {target} answers"
     if measured_duration_us > place.within_us:
         return Found(Verdict.FAIL, f"{words}; it may take {within}", measured_duration_us, evidence)
     return Found(Verdict.PASS, words, measured_duration_us, evidence)

@@ -16,168 +16,168 @@ from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, Serve
 from holdfast.store.serving import aborts, servers
 from holdfast.store.serving.servers import Server
 
-_PLACES: Final = ("champion", "challenger", "previous", "fallback", "shadow", "intended")
+_ROLES: Final = ("champion", "challenger", "previous", "fallback", "shadow", "intended")
 
 PAUSE_SECONDS: Final = 0.005
-"""Between two questions to a server that does not obey yet."""
+"""Between two polls of a server that has not converged yet."""
 
-Seen: TypeAlias = Callable[[ServerClient], str | None]
-"""Asks a server; the version that answered when it is as it should be, None when it is not yet."""
+Check: TypeAlias = Callable[[ServerClient], str | None]
+"""Polls a server; returns the version that answered if the server has converged, else None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Obedience:
-    """The result of a wait. `took_ms` is from the decision to the last server's response, in milliseconds."""
+class Convergence:
+    """The result of a wait. `duration_ms` is from the decision to the last server's response, in milliseconds."""
 
-    answered: Mapping[str, str]
+    versions: Mapping[str, str]
     """The version that answered, by server."""
-    held: Mapping[str, str]
-    """Servers that cannot do without the version that must not answer, and why."""
-    waiting: tuple[str, ...]
-    """Servers that answer, and did not obey in time."""
+    last_resort: Mapping[str, str]
+    """Servers that serve the aborted version, because no other can, and why."""
+    late: tuple[str, ...]
+    """Servers that responded, and did not converge in time."""
     silent: tuple[str, ...]
-    """Servers that said nothing."""
-    took_ms: float
+    """Servers that did not respond."""
+    duration_ms: float
 
     @property
-    def done(self) -> bool:
+    def has_converged(self) -> bool:
         """Return True if at least one server responded and all that did converged."""
-        return bool(self.answered) and not self.waiting and not self.held
+        return bool(self.versions) and not self.late and not self.last_resort
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Target:
     server: Server
     version: str | None = None
     at: float = 0.0
-    spoke: bool = False
-    held: str = ""
+    has_responded: bool = False
+    last_resort: str = ""
 
 
 def wait(
     found: Sequence[Server],
-    seen: Seen,
+    check: Check,
     *,
     decided: float,
     seconds: float,
-    forget_silent: float = TIMEOUT_SECONDS,
-) -> Obedience:
-    """Poll every server of `found` until each is as `seen` requires.
+    silent_seconds: float = TIMEOUT_SECONDS,
+) -> Convergence:
+    """Poll every server of `found` until each is as `check` requires.
 
     Parameters
     ----------
     found
         The servers.
-    seen
+    check
         The condition.
     decided
         When the decision was made, on the clock of `time.monotonic`.
     seconds
         How long to wait at most.
-    forget_silent
+    silent_seconds
         After how many seconds a server that has not responded at all is no longer waited for.
     """
     until = time.monotonic() + seconds
-    asked = [_Asked(server) for server in found if not servers.has_ended(server)]
-    by_name = {each.server.server: each for each in asked}
+    targets = [_Target(server) for server in found if not servers.has_ended(server)]
+    by_name = {each.server.server: each for each in targets}
 
     def follow(server: Server) -> None:
-        _follow(by_name[server.server], seen, until, forget_silent)
+        _follow(by_name[server.server], check, until, silent_seconds)
 
-    call_all([each.server for each in asked], follow, seconds + PAUSE_SECONDS)
-    late = [each for each in asked if each.version is None and not each.held]
-    return Obedience(
-        answered={each.server.server: each.version for each in asked if each.version is not None},
-        held={each.server.server: each.held for each in asked if each.held},
-        waiting=tuple(each.server.server for each in late if each.spoke),
-        silent=tuple(each.server.server for each in late if not each.spoke),
-        took_ms=1000 * (max((each.at for each in asked if each.version), default=decided) - decided),
+    call_all([each.server for each in targets], follow, seconds + PAUSE_SECONDS)
+    unfinished = [each for each in targets if each.version is None and not each.last_resort]
+    return Convergence(
+        versions={each.server.server: each.version for each in targets if each.version is not None},
+        last_resort={each.server.server: each.last_resort for each in targets if each.last_resort},
+        late=tuple(each.server.server for each in unfinished if each.has_responded),
+        silent=tuple(each.server.server for each in unfinished if not each.has_responded),
+        duration_ms=1000 * (max((each.at for each in targets if each.version), default=decided) - decided),
     )
 
 
-def under(plan: int, version: str) -> Seen:
+def on_plan(plan: int, version: str) -> Check:
     """Require that the server answers a probe with `version` under plan number `plan` or a newer one."""
 
-    def seen(client: ServerClient) -> str | None:
+    def check(client: ServerClient) -> str | None:
         answer = client.probe()
         number = _parameters(answer).get("plan")
-        obeys = isinstance(number, int) and number >= plan and answer.get("model_version") == version
-        return version if obeys else None
+        is_served = isinstance(number, int) and number >= plan and answer.get("model_version") == version
+        return version if is_served else None
 
-    return seen
-
-
-def configured(plan: int, configuration: str, version: str) -> Seen:
-    """Require what `under` does, and that the server reports the serving config `configuration`."""
-    obeys = under(plan, version)
-
-    def seen(client: ServerClient) -> str | None:
-        return obeys(client) if client.status().get("serving_config") == configuration else None
-
-    return seen
+    return check
 
 
-def both(one: Seen, other: Seen) -> Seen:
+def with_serving_config(plan: int, serving_config: str, version: str) -> Check:
+    """Require what `on_plan` does, and that the server reports the serving config `serving_config`."""
+    on_the_plan = on_plan(plan, version)
+
+    def check(client: ServerClient) -> str | None:
+        return on_the_plan(client) if client.status().get("serving_config") == serving_config else None
+
+    return check
+
+
+def both(one: Check, other: Check) -> Check:
     """Require both conditions."""
     return lambda client: other(client) if one(client) is not None else None
 
 
-def as_binary(plan: int, binary: str, version: str) -> Seen:
-    """Require what `under` does, and that the server reports the runtime `binary`."""
-    obeys = under(plan, version)
+def with_runtime(plan: int, runtime: str, version: str) -> Check:
+    """Require what `on_plan` does, and that the server reports the runtime `runtime`."""
+    on_the_plan = on_plan(plan, version)
 
-    def seen(client: ServerClient) -> str | None:
-        return obeys(client) if client.status().get("runtime") == binary else None
+    def check(client: ServerClient) -> str | None:
+        return on_the_plan(client) if client.status().get("runtime") == runtime else None
 
-    return seen
+    return check
 
 
-def without(version: str, directory: Path) -> Seen:
+def without_version(version: str, directory: Path) -> Check:
     """Require that the server has taken the abort of `version` and answers a probe with the version that it intends.
 
     An abort that is gone from `directory` was taken, and ended because the ledger agreed: a ledger that takes no
-    writes may still be read. Raises `HeldError` with the server's reason when no other version can serve.
+    writes may still be read. Raises `LastResortError` with the server's reason when no other version can serve.
     """
 
-    def seen(client: ServerClient) -> str | None:
+    def check(client: ServerClient) -> str | None:
         status = client.status()
-        held = status.get("last_resort")
-        if isinstance(held, dict) and version in held:
-            raise HeldError(str(held[version]))
-        standing = status.get("aborts")
-        named = {each.get("version") for each in standing} if isinstance(standing, list) else set()
+        last_resort = status.get("last_resort")
+        if isinstance(last_resort, dict) and version in last_resort:
+            raise LastResortError(str(last_resort[version]))
+        aborts_here = status.get("aborts")
+        named = {each.get("version") for each in aborts_here} if isinstance(aborts_here, list) else set()
         if version not in named and (
-            version in map(status.get, _PLACES) or aborts.stamp(directory) is not None
+            version in map(status.get, _ROLES) or aborts.stamp(directory) is not None
         ):
             return None
         answered = client.probe().get("model_version")
         return answered if answered == status.get("intended") and isinstance(answered, str) else None
 
-    return seen
+    return check
 
 
-class HeldError(Exception):
+class LastResortError(Exception):
     """A server serves an aborted version as a last resort, because no other can."""
 
 
-def _follow(asked: _Asked, seen: Seen, until: float, forget_silent: float) -> None:
+def _follow(target: _Target, check: Check, until: float, silent_seconds: float) -> None:
     """Poll one server until it converges or the time is up."""
-    quiet_until = min(until, time.monotonic() + forget_silent)
-    client = ServerClient(asked.server)
+    silent_until = min(until, time.monotonic() + silent_seconds)
+    client = ServerClient(target.server)
     try:
-        while time.monotonic() < (until if asked.spoke else quiet_until):
+        while time.monotonic() < (until if target.has_responded else silent_until):
             try:
-                version = seen(client)
-                asked.spoke = True
+                version = check(client)
+                target.has_responded = True
             except FAILURES as error:
                 client.close()
-                asked.spoke = asked.spoke or isinstance(error, ValueError)
+                target.has_responded = target.has_responded or isinstance(error, ValueError)
                 version = None
-            except HeldError as error:
-                asked.held = str(error)
+            except LastResortError as error:
+                target.last_resort = str(error)
                 return
             if version is not None:
-                asked.at, asked.version = time.monotonic(), version
+                target.at, target.version = time.monotonic(), version
                 return
             time.sleep(PAUSE_SECONDS)
     finally:

@@ -18,15 +18,15 @@ from holdfast.store.telemetry import probes
 from holdfast.store.telemetry.probes import Probe
 
 CONFIRMED_US: Final = 5_000_000
-"""A server that was seen to obey the newest plan is not asked again for this long, microseconds."""
+"""A server that was seen on the newest plan is not probed again for this long, microseconds."""
 
 SILENT_US: Final = 30_000_000
-"""A server that was silent is given its full time to answer again after this long, microseconds."""
-HASTE_SECONDS: Final = 0.2
-"""How long a server that was silent a moment ago is waited for: it may be there again, and may be gone for good."""
+"""A server that was silent gets its full time again after this long, microseconds."""
+SHORT_TIMEOUT_SECONDS: Final = 0.2
+"""The timeout of a server that was silent a short while ago."""
 
 Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Observation]]
-"""What each of some servers does, by its name: how a probe sees the world."""
+"""Returns the state of servers by name: how a probe sees the world."""
 
 
 def probe(
@@ -37,7 +37,7 @@ def probe(
     The request is marked as a probe: it takes the path of all requests, is answered by the version that the server's
     plan intends, and is not logged as a prediction. A server that does not respond within `TIMEOUT_SECONDS` is an
     error, never a pass. All servers are probed at once, so hung ones cost no more than that together; those that were
-    silent within `SILENT_US` cost `HASTE_SECONDS`. A server whose process has ended is not called: another may listen
+    silent within `SILENT_US` cost `SHORT_TIMEOUT_SECONDS`. A server whose process has ended is not called: another may listen
     at its address. `look` replaces the network, `observe_all`.
 
     Raises `ConflictError` HF304 when another loop has the lease.
@@ -46,16 +46,16 @@ def probe(
     plan_number = None if newest is None else newest.plan.plan_id
     known = {each.server: each for each in probes.last(store, model)}
     registered = servers.registered(store, model)
-    asked = [
+    targets = [
         each
         for each in registered
-        if each.server not in known or not _still_holds(known[each.server], plan_number, now_us)
+        if each.server not in known or not _is_confirmed(known[each.server], plan_number, now_us)
     ]
     silent = {name for name, each in known.items() if is_silent(each, now_us)}
-    seen = observe_all(asked, silent) if look is None else look(asked)
+    seen = observe_all(targets, silent) if look is None else look(targets)
     for server, observed in seen.items():
         if server in silent and not observed.reached:
-            continue  # what is known of it is from when it had its full time
+            continue  # its last probe had the full timeout
         plan_age_us = 0 if newest is None else now_us - newest.committed_at_us
         judged = judge(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
         found = Probe(
@@ -80,19 +80,21 @@ def is_silent(last: Probe, now_us: int) -> bool:
     return last.verdict is Verdict.ERROR and 0 <= now_us - last.probed_at_us < SILENT_US
 
 
-def observe_all(asked: Sequence[Server], silent: Collection[str] = ()) -> dict[str, Observation]:
+def observe_all(targets: Sequence[Server], silent: Collection[str] = ()) -> dict[str, Observation]:
     """Return the state of each server by name, within `TIMEOUT_SECONDS` for all of them together.
 
-    Servers named in `silent` have `HASTE_SECONDS`.
+    Servers named in `silent` have `SHORT_TIMEOUT_SECONDS`.
     """
-    late = [server for server in asked if server.server in silent]
-    others = [server for server in asked if server.server not in silent]
-    return _observed(others, TIMEOUT_SECONDS) | _observed(late, HASTE_SECONDS)
+    late = [server for server in targets if server.server in silent]
+    others = [server for server in targets if server.server not in silent]
+    return _observed(others, TIMEOUT_SECONDS) | _observed(late, SHORT_TIMEOUT_SECONDS)
 
 
-def _observed(asked: Sequence[Server], seconds: float) -> dict[str, Observation]:
-    in_time = call_all(asked, lambda server: observe(server, seconds), seconds)
-    return {server.server: in_time.get(server.server) or _silent(server, TimeoutError()) for server in asked}
+def _observed(targets: Sequence[Server], seconds: float) -> dict[str, Observation]:
+    in_time = call_all(targets, lambda server: observe(server, seconds), seconds)
+    return {
+        server.server: in_time.get(server.server) or _silent(server, TimeoutError()) for server in targets
+    }
 
 
 def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
@@ -108,11 +110,11 @@ def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
             answer = client.probe()
             status = client.status()
         except FAILURES as error:
-            return Observation(before, None, f"{server.address} {_words(error)}")
+            return Observation(before, None, f"{server.address} {_describe(error)}")
     answered = answer.get("model_version")
     after = _plan(status)
     return Observation(
-        # Between two plans it cannot be told under which of them the answer was given.
+        # Between two plans it is not known under which of them the response was made.
         after if before == after else None,
         answered if isinstance(answered, str) else None,
         serving_config=_text(status, "serving_config"),
@@ -121,10 +123,10 @@ def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
 
 
 def _silent(server: Server, error: Exception) -> Observation:
-    return Observation(None, None, f"{server.address} {_words(error)}", reached=False)
+    return Observation(None, None, f"{server.address} {_describe(error)}", reached=False)
 
 
-def _still_holds(before: Probe, plan: int | None, now_us: int) -> bool:
+def _is_confirmed(before: Probe, plan: int | None, now_us: int) -> bool:
     confirmed = before.verdict is Verdict.PASS and before.plan_id == plan
     return confirmed and 0 <= now_us - before.probed_at_us < CONFIRMED_US
 
@@ -140,7 +142,7 @@ def _text(status: dict[str, Any], name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     match error:
         case TimeoutError():
             return f"did not answer within {TIMEOUT_SECONDS:g} s"

@@ -185,11 +185,11 @@ def _print_committed(out: Output, committed: _Committed, *, no_wait: bool) -> No
         out.print(f"[green]decided[/] {escape(step.describe())}; plan {result.plan}")
     converged = None
     if not no_wait and result.intended is not None:
-        wanted = convergence.under(result.plan, result.intended)
+        wanted = convergence.on_plan(result.plan, result.intended)
         if config is not None:
-            wanted = convergence.configured(result.plan, config, result.intended)
+            wanted = convergence.with_serving_config(result.plan, config, result.intended)
         if runtime is not None:
-            wanted = convergence.both(wanted, convergence.as_binary(result.plan, runtime, result.intended))
+            wanted = convergence.both(wanted, convergence.with_runtime(result.plan, runtime, result.intended))
         seconds = SEEN_SECONDS if runtime is None else REPLACED_SECONDS
         converged = convergence.wait(committed.servers, wanted, decided=committed.at, seconds=seconds)
         _print_converged(out, converged)
@@ -220,13 +220,13 @@ def _without_ledger(out: Output, settings: Settings, request: Request, why: str,
     found = local_servers.running(directory)
     converged = None
     if not no_wait:
-        seen = convergence.without(abort.version, directory)
+        seen = convergence.without_version(abort.version, directory)
         converged = convergence.wait(found, seen, decided=at, seconds=SEEN_SECONDS)
-    if converged is not None and converged.held and not converged.answered:
+    if converged is not None and converged.last_resort and not converged.versions:
         aborts.remove(directory, [abort])
         raise RefusedError(
             "HF404",
-            f"{abort.version} cannot be replaced: {next(iter(converged.held.values()))} ({why})",
+            f"{abort.version} cannot be replaced: {next(iter(converged.last_resort.values()))} ({why})",
             state=f"{abort.version} goes on serving",
             next_command="holdfast up, and the same command again when the ledger answers",
         )
@@ -307,12 +307,12 @@ def abort_of(kept: LocalState, version: str | None, reason: str, actor: str) -> 
 # --- output -----------------------------------------------------------------------------------------------------------
 
 
-def _print_converged(out: Output, converged: convergence.Obedience) -> None:
-    if converged.done:
-        version = ", ".join(sorted(set(converged.answered.values())))
+def _print_converged(out: Output, converged: convergence.Convergence) -> None:
+    if converged.has_converged:
+        version = ", ".join(sorted(set(converged.versions.values())))
         out.print(
-            f"[green]done[/] {counted(len(converged.answered), 'server')} answered a probe with {version} "
-            f"{converged.took_ms:.0f} ms after the decision"
+            f"[green]done[/] {counted(len(converged.versions), 'server')} answered a probe with {version} "
+            f"{converged.duration_ms:.0f} ms after the decision"
         )
     for name in converged.silent:
         out.print(
@@ -320,23 +320,23 @@ def _print_converged(out: Output, converged: convergence.Obedience) -> None:
         )
 
 
-def _as_document(converged: convergence.Obedience | None) -> dict[str, Any]:
+def _as_document(converged: convergence.Convergence | None) -> dict[str, Any]:
     if converged is None:
         return {"done": None}
     return {
-        "done": converged.done,
-        "duration_ms": converged.took_ms if converged.done else None,
-        "answered": dict(converged.answered),
-        "waiting": list(converged.waiting),
+        "done": converged.has_converged,
+        "duration_ms": converged.duration_ms if converged.has_converged else None,
+        "answered": dict(converged.versions),
+        "waiting": list(converged.late),
         "silent": list(converged.silent),
     }
 
 
-def _end(converged: convergence.Obedience | None, state: str) -> None:
+def _end(converged: convergence.Convergence | None, state: str) -> None:
     """Raise `UnavailableError` HF409 if servers respond and did not converge; it is no error that none runs."""
-    if converged is None or converged.done or not (converged.waiting or converged.held):
+    if converged is None or converged.has_converged or not (converged.late or converged.last_resort):
         return
-    late = ", ".join([*converged.waiting, *converged.held])
+    late = ", ".join([*converged.late, *converged.last_resort])
     raise UnavailableError(
         "HF409",
         f"{late} did not converge in time",

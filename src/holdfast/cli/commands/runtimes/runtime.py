@@ -191,19 +191,22 @@ def use(
     run.out.print(f"[green]decided[/] {name} serves (plan {number})")
     done = duration_ms = None
     if not no_wait and plan is not None:
-        seen = convergence.as_binary(number, name, plan.intended)
-        answered = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
-        done, duration_ms = answered.done, answered.took_ms if answered.done else None
-        if answered.waiting:
+        seen = convergence.with_runtime(number, name, plan.intended)
+        converged = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
+        done, duration_ms = (
+            converged.has_converged,
+            converged.duration_ms if converged.has_converged else None,
+        )
+        if converged.late:
             raise UnavailableError(
                 "HF409",
-                f"{', '.join(answered.waiting)} was not replaced within {SEEN_SECONDS:g} s",
+                f"{', '.join(converged.late)} was not replaced within {SEEN_SECONDS:g} s",
                 state=f"plan {number} is in the ledger",
                 next_command="holdfast events; start servers by hand that `holdfast up` does not keep",
             )
-        if answered.done:
+        if converged.has_converged:
             run.out.print(
-                f"[green]done[/] {counted(len(answered.answered), 'server')} after {answered.took_ms:.0f} ms"
+                f"[green]done[/] {counted(len(converged.versions), 'server')} after {converged.duration_ms:.0f} ms"
             )
     run.out.result({"runtime": name, "plan": number, "done": done, "duration_ms": duration_ms})
 

@@ -67,23 +67,25 @@ def set_(
     decided = time.monotonic()
     plan = traffic_plans.newest(store, model)
     assert plan is not None, "a serving config is pushed by a plan"
-    seen = convergence.configured(number, limits.id, plan.intended)
-    answered = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
+    seen = convergence.with_serving_config(number, limits.id, plan.intended)
+    converged = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
     run.out.print(f"[green]decided[/] servers run with {limits.id} (plan {number})")
-    if answered.waiting:
+    if converged.late:
         raise UnavailableError(
             "HF409",
-            f"{', '.join(answered.waiting)} did not apply it within {SEEN_SECONDS:g} s",
+            f"{', '.join(converged.late)} did not apply it within {SEEN_SECONDS:g} s",
             state=f"plan {number} is in the ledger",
             next_command="holdfast status, or holdfast rollback --only serving-config",
         )
-    if answered.done:
+    if converged.has_converged:
         run.out.print(
-            f"[green]done[/] {counted(len(answered.answered), 'server')} after {answered.took_ms:.0f} ms"
+            f"[green]done[/] {counted(len(converged.versions), 'server')} after {converged.duration_ms:.0f} ms"
         )
     _print(run.out, limits)
-    duration_ms = answered.took_ms if answered.done else None
-    run.out.result(_as_document(limits) | {"plan": number, "done": answered.done, "duration_ms": duration_ms})
+    duration_ms = converged.duration_ms if converged.has_converged else None
+    run.out.result(
+        _as_document(limits) | {"plan": number, "done": converged.has_converged, "duration_ms": duration_ms}
+    )
 
 
 def _print(out: Output, limits: ConnectionLimits) -> None:

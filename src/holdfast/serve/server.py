@@ -38,7 +38,7 @@ from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.servers import Server
 
 LINGER_SECONDS: Final = 1.0
-"""After SIGTERM: how long new connections are still taken while readiness already says no, so that routers can notice."""
+"""After SIGTERM: how long new connections are still taken while readiness is already false, so that routers can notice."""
 DRAIN_SECONDS: Final = 6.0
 """After that: how long a request that is under way may take to end."""
 FRESH_SECONDS: Final = 0.5
@@ -46,12 +46,12 @@ FRESH_SECONDS: Final = 0.5
 FIRST_READ_SECONDS: Final = 2.0
 """How long a start waits for the ledger before it serves its local copy."""
 SHADOW_LOG_SECONDS: Final = 0.02
-"""How long what a shadow has finished waits to be logged together with what it finishes next."""
+"""How long a finished shadow record waits to be logged together with the next ones."""
 SWITCH_SECONDS: Final = 0.001
-"""How long a thread of this process may keep the interpreter from one that waits: a plan or an abort is seen in many short
-turns, each of which waits so long while requests are answered."""
-LOOK_SECONDS: Final = 0.02
-"""How often one that is started beside another looks whether it is ready."""
+"""The interpreter's switch interval: following a plan or an abort takes many short turns, and each waits so long for the
+thread that answers requests."""
+READY_POLL_SECONDS: Final = 0.02
+"""How often a server that must be ready first polls whether it is."""
 _BACKLOG: Final = 1024
 
 
@@ -112,15 +112,15 @@ def serve_forever(
     )
     if abandoned_threads:
         # A shadow still runs in native code, and the interpreter's end would pull the ground from under it: everything is
-        # on disk and answered, so the process ends without it.
+        # on disk and every request is answered, so the process ends without it.
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # closed or full: nobody reads what was left in it
+            with suppress(OSError, ValueError):  # closed or full
                 stream.flush()
         os._exit(0)
 
 
 def _print_address(address: str) -> None:
-    print(f"holdfast: listening on {address}", flush=True)  # noqa: T201  (who starts a server on port 0 reads its address here)
+    print(f"holdfast: listening on {address}", flush=True)  # noqa: T201  (the caller reads the address of port 0 here)
 
 
 def now_us() -> int:
@@ -175,8 +175,8 @@ async def _serve(
     gc.collect()
     gc.freeze()
     while when_ready and not routes.ready and not stop.is_set():
-        await asyncio.sleep(LOOK_SECONDS)
-    if not (when_ready and stop.is_set()):  # whoever never was ready leaves all connections to others
+        await asyncio.sleep(READY_POLL_SECONDS)
+    if not (when_ready and stop.is_set()):  # a server that never was ready leaves all connections to others
         accepting = await loop.create_server(listener.connection, sock=bound, backlog=_BACKLOG)
         follower.announce()
         started(address)
@@ -220,7 +220,7 @@ def _shadow_waker(loop: asyncio.AbstractEventLoop, plane: DataPlane) -> Callable
         try:
             loop.call_soon_threadsafe(later)
         except RuntimeError:
-            # The loop has ended, and with it the server: nobody waits for this record.
+            # The loop has ended, and with it the server: no reader is left for this record.
             return
 
     return wake

@@ -115,7 +115,7 @@ def test_each_pair_is_one_record_with_both_sides(server: Server) -> None:
     assert (pair.champion, pair.champion_result) == ("half", "ok")
     assert (pair.champion_latency_us, pair.champion_probabilities) == (answer.latency_us, [0.5, 0.5])
     assert pair.latency_us > 0
-    assert pair.beside_us is not None
+    assert pair.champion_rerun_us is not None
 
 
 def test_the_user_gets_the_champions_bytes_with_and_without_a_shadow(server: Server) -> None:

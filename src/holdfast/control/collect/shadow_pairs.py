@@ -44,11 +44,11 @@ def shadow_rows(shadowed: Sequence[ShadowRecord]) -> pl.DataFrame:
             record.version,
             record.result,
             record.latency_us,
-            record.beside_us,
+            record.champion_rerun_us,
             ours,
             record.champion,
             record.champion_result,
-            record.beside_us,
+            record.champion_latency_us,
             theirs,
         )
         for record in shadowed
@@ -90,4 +90,6 @@ def _pair(record: ShadowRecord, requests: Mapping[str, PredictionRecord], slicer
                 record.probabilities, record.champion_probabilities, inputs[: len(record.probabilities)]
             )
         )
-    return Pair(record.unit, record.result, champion_failed, rows, record.latency_us, record.beside_us)
+    return Pair(
+        record.unit, record.result, champion_failed, rows, record.latency_us, record.champion_rerun_us
+    )

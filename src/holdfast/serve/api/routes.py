@@ -130,9 +130,9 @@ class Routes:
         if path.startswith(self._model_path + b"/versions/") and active is not None:
             version = path.split(b"/")[5].decode("ascii", "replace")
             if version not in active.versions:
-                return f"that version is not warm here; these are: {', '.join(active.versions)}"
+                return f"that version is not loaded here; these are: {', '.join(active.versions)}"
         if path.startswith(b"/v2/models/") and not path.startswith(self._model_path + b"/"):
-            return f"this server answers for the model {self._plane.model!r} alone"
+            return f"this server has only the model {self._plane.model!r}"
         return "there is nothing at this path"
 
     # --- inference ----------------------------------------------------------------------------------------------------
@@ -150,10 +150,10 @@ class Routes:
         waiting, self._waiting = self._waiting, []
         try:
             outcomes = self._plane.infer([call for _, call in waiting])
-        except Exception:  # a fault of ours: the client hears that there is no answer, the operator sees why
+        except Exception:  # a bug: the client gets an error, the operator's log the traceback
             _log.exception("a batch of %d requests failed", len(waiting))
             for exchange, _ in waiting:
-                exchange.refuse(503, "HF503", "the answer could not be made")
+                exchange.refuse(503, "HF503", "the prediction failed")
             return
         for (exchange, _), outcome in zip(waiting, outcomes, strict=True):
             if isinstance(outcome, HoldfastError):
@@ -232,7 +232,7 @@ class Routes:
         log = self._plane.log
         if not log.write([frame(record) for record in records]):
             log.drop(len(records))
-            exchange.refuse(503, "HF307", "the feedback could not be written; nothing was kept")
+            exchange.refuse(503, "HF307", "the feedback could not be written; nothing was stored")
             return
         self._recent_labels.add(records)
 
@@ -258,11 +258,11 @@ class Routes:
         place = parse_id(name)
         if place is None:
             raise RequestError(
-                "HF511", "an id is what an answer gave as prediction_id, '/' and a row number may follow"
+                "HF511", "an id is the prediction_id of a response; '/' and a row number may follow"
             )
         log = self._plane.log
         if place.server == log.server and not log.has_issued(place.segment, place.number, place.row):
-            raise NotFoundError("HF505", f"{name} was never given out by this server")
+            raise NotFoundError("HF505", f"{name} was never issued by this server")
         value = float(label.value) if not isinstance(label.value, int) or label.value in (0, 1) else -1.0
         if not 0.0 <= value <= 1.0:
             raise RequestError("HF511", f"{name}: a value is true, false or a number from 0 to 1")
@@ -289,7 +289,7 @@ def _in_loop(loop: asyncio.AbstractEventLoop, then: Callable[[bool], None], is_d
     try:
         loop.call_soon_threadsafe(then, is_durable)
     except RuntimeError:
-        # The loop has ended: the client's connection is gone, and the label is kept.
+        # The loop has ended: the client's connection is gone, and the label is on disk.
         return
 
 

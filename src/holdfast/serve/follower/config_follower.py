@@ -36,8 +36,8 @@ class ConfigFollower:
     def follow(self, store: Store) -> None:
         """Use the serving config of the newest plan that names one. One that cannot be read changes nothing."""
         with store.ledger.read() as connection:
-            spells = serving_configs.in_force(connection, self._model)
-            document = serving_configs.document(connection, spells[0][1]) if spells else ""
+            in_force = serving_configs.in_force(connection, self._model)
+            document = serving_configs.document(connection, in_force[0][1]) if in_force else ""
         if document and (self.limits is None or document != self.limits.to_json()):
             self._use(document)
 

@@ -184,9 +184,9 @@ class LocalCopy:
         descriptor = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         deadline = time.monotonic() + wait_seconds
         try:
-            while not (held := _try_lock(descriptor, kind)) and time.monotonic() < deadline:
+            while not (locked := _try_lock(descriptor, kind)) and time.monotonic() < deadline:
                 time.sleep(0.01)
-            yield held
+            yield locked
         finally:
             os.close(descriptor)
 

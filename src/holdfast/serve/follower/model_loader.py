@@ -1,4 +1,4 @@
-"""Load the versions of a traffic plan, verified and warm, from the ledger's files or from the local copy."""
+"""Load the versions of a traffic plan, verified and warmed up, from the ledger's files or from the local copy."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class ModelLoader:
         self._copy = copy
 
     def load_plan(
-        self, store: Store, plan: TrafficPlan, warm: Mapping[str, LoadedVersion], known: Mapping[str, str]
+        self, store: Store, plan: TrafficPlan, loaded: Mapping[str, LoadedVersion], known: Mapping[str, str]
     ) -> LoadedPlan:
-        """Load the versions of `plan`; those in `warm` are used again. See `_load_all` for the errors.
+        """Load the versions of `plan`; those in `loaded` are used again. See `_load_all` for the errors.
 
         Parameters
         ----------
@@ -47,12 +47,12 @@ class ModelLoader:
             Where versions are registered.
         plan
             The plan to load.
-        warm
+        loaded
             Versions that are loaded already, by name.
         known
             Versions whose failure is logged already, with its reason.
         """
-        return _load_all(plan, lambda name: warm.get(name) or self._from_store(store, name), known)
+        return _load_all(plan, lambda name: loaded.get(name) or self._from_store(store, name), known)
 
     def load_local_plan(self, state: LocalState) -> LoadedPlan:
         """Load the versions of the local copy's plan from the copy alone."""

@@ -53,9 +53,9 @@ class Connection(asyncio.Protocol):
         self._unread = self._used = self._repeating = False
         self._raw = self._slice = self._held = self._burst = 0
         self.deadline = _FOREVER
-        self._forget_message()
+        self._reset_message()
 
-    def _forget_message(self) -> None:
+    def _reset_message(self) -> None:
         self._path = b""
         self._body: bytes | bytearray = b""
         self._header_bytes = self._hosts = 0
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._pending.clear()
 
     def eof_received(self) -> bool:
-        # A client may half-close after its last request; its replies still go out. True keeps our side open for them.
+        # A client may half-close after its last request; its responses still go out. True leaves our side open for them.
         if self._pending and not self._discarding:
             self._discarding = True
             self._pending[-1].close = True
@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
             return
         self._in_message = self._in_headers = True
         self._raw = -self._slice  # the slice in which it begins may hold the end of another message
-        self._forget_message()
+        self._reset_message()
         if not self._pending:
             self.deadline = self._loop.time() + self._listener.limits.receipt_seconds
 
@@ -316,7 +316,7 @@ class Connection(asyncio.Protocol):
 
     def _set_idle_deadline(self) -> None:
         if self._unread:
-            return  # the deadline for reading what was sent stands
+            return  # the deadline for reading what was sent applies
         limits = self._listener.limits
         self.deadline = self._loop.time() + (
             limits.receipt_seconds if self._in_message else limits.idle_seconds

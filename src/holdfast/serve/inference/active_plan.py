@@ -21,13 +21,13 @@ class ActivePlan:
 
     plan: TrafficPlan
     schema: RequestSchema
-    """The champion's contract: what a request is checked by before anybody knows who will answer it."""
+    """The champion's contract. It checks a request before its version is drawn."""
     schemas: Mapping[str, RequestSchema]
     """Each version's own contract; versions of one contract share it."""
     versions: Mapping[str, LoadedVersion]
     salt: bytes
     shadow_salt: bytes
-    """Another salt, so that who is copied is drawn apart from who is moved."""
+    """Another salt, so that copied units are drawn independently of moved ones."""
 
     @classmethod
     def of(
@@ -45,7 +45,7 @@ class ActivePlan:
         }
         schemas = {name: compiled[version.contract.hash] for name, version in versions.items()}
         for one, other in itertools.permutations(compiled.values(), 2):
-            # Asked here, so that no request waits for the definitions of units.
+            # Computed here, so that no request waits for the definitions of units.
             for name, facts in one.differing_facts(other).items():
                 column_conversion(one.contract.column(name), facts)
         copied = salt_of(f"shadow of {plan.model}", plan.rollout_id if plan.rollout_id is not None else 0)

@@ -41,7 +41,7 @@ class InferenceCall:
 
 
 Outcome: TypeAlias = tuple[InferResponse, bool] | HoldfastError
-"""An answer and whether it is wanted in binary; or why there is none."""
+"""A response and whether it is requested in binary; or the error."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class _Job:
     index: int
     request: InferRequest
     schema: RequestSchema
-    """By whose contract `rows` and `received_rows` are."""
+    """The schema of `rows` and `received_rows`."""
     rows: list[Row]
     received_rows: list[tuple[Any, ...]]
     event_times: list[int]
@@ -87,7 +87,7 @@ class DataPlane:
     counters: Counters = field(default_factory=Counters)
     active: ActivePlan | None = None
     shadow: ShadowThread | None = None
-    """Who answers copies; None when nobody may."""
+    """The shadow's thread; None if the server has none."""
     _last_batch: tuple[ActivePlan, list[_Job], Sequence[InferenceCall]] | None = None
     _mirrored: ActivePlan | None = None
 
@@ -239,7 +239,7 @@ class DataPlane:
         for job in jobs:
             job.seconds += per_row * len(job.rows)
         if failure:
-            # One request may have spoilt it for the others: each alone, and then each by whoever stands in.
+            # One request may have failed the whole batch: run each alone, then each with its fallbacks.
             for job in jobs:
                 began = thread_time()
                 self._run_alone(active, version, job)
@@ -279,10 +279,10 @@ class DataPlane:
             begin = end
         return ""
 
-    # --- what is written and given out --------------------------------------------------------------------------------
+    # --- what is logged and returned ------------------------------------------------------------------------------------
 
     def _frame(self, active: ActivePlan, job: _Job, now_us: int) -> bytes:
-        answered = job.probabilities is not None
+        has_prediction = job.probabilities is not None
         version = _charged(active, job)
         received, own = job.received_rows, active.schemas[version]
         if own is not job.schema and job.request.rows:
@@ -300,7 +300,7 @@ class DataPlane:
             _result(job),
             int(job.seconds * 1e6),
             job.probabilities.tolist() if job.probabilities is not None else [],
-            received if answered else [],  # type: ignore[arg-type]  # tuples are written as lists are
+            received if has_prediction else [],  # type: ignore[arg-type]  # tuples are written as lists are
         )
         try:
             return frame(record)

@@ -123,4 +123,4 @@ def empty_rows(count: int) -> list[_MUTABLE_ROW]:
 
 
 def _unusable(name: str, why: str) -> IntegrityError:
-    return IntegrityError("HF301", f"version {name}: {why}", state="the server keeps the plan that it has")
+    return IntegrityError("HF301", f"version {name}: {why}", state="the server goes on with its current plan")

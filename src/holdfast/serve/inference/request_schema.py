@@ -22,10 +22,10 @@ from holdfast.serve.protocol.oip import InferRequest, RequestError
 from holdfast.serve.protocol.oip_metadata import input_spec
 
 MAX_NAMED_ROWS: Final = 20
-"""How many bad rows an answer names; the counters count them all."""
+"""How many bad rows an error names; the counters count them all."""
 
 FAST_CHECK_ROWS: Final = 4
-"""From so many rows on the columns are screened first."""
+"""From so many rows on the fast checks of the columns run first."""
 
 Row = dict[str, Any]
 

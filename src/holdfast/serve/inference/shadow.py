@@ -27,17 +27,17 @@ from holdfast.store.serving.prediction_log import ShadowRecord, frame
 _log = logging.getLogger(__name__)
 
 MAX_QUEUED: Final = 512
-"""How many copies wait at most."""
+"""The maximum number of waiting copies."""
 MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
-"""How large the requests of all copies that wait may be together."""
+"""The maximum size of all waiting copies together."""
 DEADLINE_SECONDS: Final = 10.0
-"""How long a shadow may take for one copy before it is taken for hung."""
-LOOK_SECONDS: Final = 0.005
+"""How long a shadow may take for one copy until it counts as hung."""
+POLL_SECONDS: Final = 0.005
 """How often the thread looks for copies while they come."""
 _IDLE_SECONDS: Final = 1.0
 _TICKS: Final = 20
 MAX_REST_SECONDS: Final = 0.05
-"""After each copy the thread rests as long as it worked, at most so long: it never has more than half a core."""
+"""After each copy the thread rests as long as it worked, at most this long: it has at most half a core."""
 _YIELD_SECONDS: Final = 0.0005
 _MAX_YIELDS: Final = 20
 
@@ -71,7 +71,7 @@ class ShadowTarget:
     champion_schema: RequestSchema
     table: OnlineTable
     rollout: int | None
-    """Whose evidence the copies are."""
+    """The rollout whose evidence the copies are."""
 
     @property
     def attempt(self) -> tuple[str, int | None]:
@@ -104,15 +104,15 @@ class ShadowThread:
         max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> None:
         self.results: Counter[tuple[str, str]] = Counter()
-        """Copies by version and what became of them."""
+        """Finished copies by version and result."""
         self.dropped: Counter[str] = Counter()
-        """Copies by version that did not fit, or came when it was switched off."""
+        """Copies by version that did not fit, or came when the shadow was disabled."""
         self.is_path_busy = False
-        """Whether requests are being answered at this moment: then the shadow begins nothing."""
+        """True while the request path is busy: the shadow then starts nothing."""
         self.abandoned_threads = 0
-        """Threads that did not come back and could not be ended."""
+        """Threads that hang and cannot be ended."""
         self.disabled_reason = ""
-        """Why the version gets no copies any more; empty while it does."""
+        """Why the version gets no more copies; empty while it does."""
         self._wake = wake
         self._woken = False
         self._finished: deque[bytes] = deque()
@@ -234,7 +234,7 @@ class _Worker:
         self.queue: deque[tuple[ShadowCopy, ShadowTarget]] = deque()
         self.lock = threading.Lock()
         self.current: tuple[ShadowCopy, ShadowTarget] | None = None
-        """What is under way; None between copies."""
+        """The copy that is running; None between copies."""
         self.abandoned = False
         self._owner = owner
         self._put_bytes = self._taken_bytes = 0  # each counted by one thread only
@@ -287,8 +287,8 @@ class _Worker:
 
     def _rest(self, quiet: int) -> int:
         """Wait for copies; return the number of empty looks."""
-        if quiet * LOOK_SECONDS < _IDLE_SECONDS:
-            time.sleep(LOOK_SECONDS)
+        if quiet * POLL_SECONDS < _IDLE_SECONDS:
+            time.sleep(POLL_SECONDS)
             return quiet + 1
         self._wake.clear()
         self._asleep = True
@@ -327,14 +327,14 @@ def run_shadow(
         kind, found = _run(copy, version, schema, target)
         timed[version.name] = kind, found, int((thread_time() - began) * 1e6)
     result, ours, latency_us = timed[target.shadow.name]
-    beside, _, beside_us = timed.get(target.champion.name, ("", None, 0))
+    rerun_kind, _, champion_rerun_us = timed.get(target.champion.name, ("", None, 0))
     return _record(
         copy,
         target.shadow.name,
         clock_us(),
         result,
         latency_us,
-        beside_us if beside == OK else None,
+        champion_rerun_us if rerun_kind == OK else None,
         [] if ours is None else ours.tolist(),
     )
 
@@ -373,7 +373,7 @@ def _record(
     at_us: int,
     result: str,
     latency_us: int,
-    beside_us: int | None,
+    champion_rerun_us: int | None,
     probabilities: list[float],
 ) -> ShadowRecord:
     return ShadowRecord(
@@ -384,7 +384,7 @@ def _record(
         version,
         result,
         latency_us,
-        beside_us,
+        champion_rerun_us,
         probabilities,
         copy.champion,
         copy.champion_result,

@@ -28,7 +28,7 @@ def convert_units(
     RequestError
         HF502 when a column cannot be converted, or is something else by its semantic.
     UnavailableError
-        HF503 while the definitions of units are read, which takes a second once in a server's life, beside the requests.
+        HF503 while the definitions of units are read, which takes a second once per process, in a thread.
     """
     known = [name for name in facts if name in columns]
     if not is_loaded() and any(_has_other_unit(columns[name], facts[name]) for name in known):
@@ -43,7 +43,7 @@ def convert_units(
             try:
                 found[name] = [convert_value(column, how, value) for value in values[name]]
             except InexactError as error:
-                what = f"input {name!r} holds a number that is not whole in the contract's unit"
+                what = f"input {name!r} has a number that is not an integer in the contract's unit"
                 raise RequestError("HF502", what, [f"{name}|not_exact"]) from error
     return found
 

@@ -20,7 +20,7 @@ from holdfast.contract import ColumnFacts
 from holdfast.errors import InputError
 
 MAX_ROWS: Final = 10_000
-"""Of one request: it bounds how long one request may keep all others waiting."""
+"""Per request: it bounds how long one request delays all others."""
 OUTPUT: Final = "probability"
 _UNIT_CHARACTERS: Final = 256
 _WORD_CHARACTERS: Final = 64
@@ -67,7 +67,7 @@ class InferRequest:
     columns: dict[str, list[Any]]
     binary_output: bool
     facts: dict[str, ColumnFacts] | None = None
-    """What the request says its tensors are, in their parameters "unit" and "semantic"; None when it says nothing."""
+    """Facts that the tensors state in their parameters "unit" and "semantic"; None if none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ def decode_request(
             and tensor.datatype == datatypes[0]
             and tensor.parameters is None
         ):
-            columns[name] = data  # what nearly every tensor is, once the first has told the number of rows
+            columns[name] = data  # nearly every tensor, once the first has set the number of rows
             continue
         count = _row_count(tensor, name)
         if rows < 0:
@@ -274,12 +274,12 @@ def _timestamp_text(name: str, value: object) -> str | None:
     if value is None:
         return None
     if type(value) is not int:
-        raise RequestError("HF502", f"input {name!r} holds no integer", [f"{name}|type"])
+        raise RequestError("HF502", f"input {name!r} has no integer", [f"{name}|type"])
     try:
         return (_EPOCH + timedelta(microseconds=value)).isoformat()
     except OverflowError:
         raise RequestError(
-            "HF502", f"input {name!r} holds an instant out of range", [f"{name}|range"]
+            "HF502", f"input {name!r} has a timestamp out of range", [f"{name}|range"]
         ) from None
 
 

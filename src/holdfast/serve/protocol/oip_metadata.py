@@ -25,7 +25,7 @@ class InputSpec:
     name: str
     datatypes: tuple[str, ...]
     facts: ColumnFacts
-    """What the contract says its values are: told by the metadata, and compared with what a request says."""
+    """Facts of the contract: part of the metadata, and compared with the facts that a request states."""
 
 
 def input_spec(column: Column) -> InputSpec:

@@ -58,7 +58,7 @@ class FeedbackRecord(msgspec.Struct, frozen=True, array_like=True, tag="F", gc=F
 class ShadowRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
     """A shadow's result for a copy of the request `id`, and the response that went out: both sides of the pair.
 
-    `result` is "ok" or the shadow's kind of failure. `latency_us` is the shadow's processor time, `beside_us` that of
+    `result` is "ok" or the shadow's kind of failure. `latency_us` is the shadow's processor time, `champion_rerun_us` that of
     the version that had answered, run again for the same rows; None if it was not run again. `champion` names the
     version that answered the user, with its result, its time in the request path, and its probabilities: none if no
     version could answer.
@@ -71,7 +71,7 @@ class ShadowRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=Fal
     version: str
     result: str
     latency_us: int
-    beside_us: int | None
+    champion_rerun_us: int | None
     probabilities: list[float]
     champion: str
     champion_result: str

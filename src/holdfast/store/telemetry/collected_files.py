@@ -65,7 +65,7 @@ SHADOWS: Final = FileTable(
             "version": pl.String,
             "result": pl.String,
             "latency_us": pl.Int64,
-            "beside_us": pl.Int64,
+            "champion_rerun_us": pl.Int64,
             "probability": pl.Float64,
             "champion": pl.String,
             "champion_result": pl.String,

@@ -60,7 +60,9 @@ def _ledger(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("postgres_ledgers")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep the promise of `make test-fast`."""
-    if config.getoption("--no-processes"):
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Keep the promise of `make test-fast`, in the processes that run tests."""
+    config = session.config
+    starts_workers = bool(getattr(config.option, "numprocesses", None)) and not hasattr(config, "workerinput")
+    if config.getoption("--no-processes") and not starts_workers:
         processes.forbid()

@@ -10,13 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from holdfast.cli.demo.sandbox import free_port
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -38,7 +38,7 @@ def command_in(directory: Path, environment: dict[str, str]) -> Run:
             env=os.environ | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         assert done.returncode == expect, f"{arguments}: {done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -101,13 +101,6 @@ def call(port: str, method: str, path: str, body: object = None) -> tuple[int, d
         connection.close()
 
 
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.1)
-
-
 def alive(pid: str) -> bool:
     """Whether a process runs; one that has ended may wait, as a zombie, for a parent that never asks."""
     try:
@@ -132,7 +125,7 @@ def test_from_nothing_to_an_answer_and_its_truth(
     running: subprocess.Popen[bytes], run: Run, ports: dict[str, str]
 ) -> None:
     port = ports["HOLDFAST_PORT"]
-    until(lambda: call(port, "GET", "/v2/models/parcels/ready")[0] == 200)
+    wait_until(lambda: call(port, "GET", "/v2/models/parcels/ready")[0] == 200)
     status, answer = call(port, "POST", "/v2/models/parcels/infer", ASKED)
     assert status == 200, answer
     assert 0.0 < answer["outputs"][0]["data"][0] < 1.0
@@ -146,7 +139,7 @@ def test_from_nothing_to_an_answer_and_its_truth(
         document = json.loads(run("status", "--json").stdout)
         return sum(version["labelled"] for version in document["versions"]) == 1
 
-    until(joined)
+    wait_until(joined)
     assert call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200
     assert running.poll() is None
 
@@ -157,13 +150,13 @@ def test_every_process_comes_back_after_kill_9(
     """kill -9 of server, control loop and page: the group goes on, and nothing is wrong afterwards."""
     port = ports["HOLDFAST_PORT"]
     ready = lambda: call(port, "GET", "/v2/models/parcels/ready")[0] == 200  # noqa: E731
-    until(ready)
+    wait_until(ready)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
     assert len(children) == 3
     for child in children:
         os.kill(int(child), signal.SIGKILL)
-    until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
-    until(lambda: call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200)
+    wait_until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
+    wait_until(lambda: call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200)
     assert json.loads(run("verify", "--json").stdout)["findings"] == []
 
 
@@ -194,7 +187,7 @@ def test_up_killed_and_given_again_goes_on(
 ) -> None:
     """kill -9 of `up` itself: its processes end with it, and the same command runs again on the same ports."""
     port = ports["HOLDFAST_PORT"]
-    until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
+    wait_until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
     running.kill()
     running.wait()
@@ -205,9 +198,9 @@ def test_up_killed_and_given_again_goes_on(
         stdout=subprocess.DEVNULL,
     )
     try:
-        until(lambda: not any(alive(child) for child in children))
-        until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
-        until(lambda: call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200)
+        wait_until(lambda: not any(alive(child) for child in children))
+        wait_until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
+        wait_until(lambda: call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200)
     finally:
         again.send_signal(signal.SIGINT)
         again.wait(30)
@@ -230,7 +223,7 @@ def test_a_taken_port_is_named_and_stops_nothing_else(
             stdout=subprocess.DEVNULL,
         )
         try:
-            until(lambda: '"promoted"' in qualified("status", "--json").stdout)
+            wait_until(lambda: '"promoted"' in qualified("status", "--json").stdout)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)

@@ -37,7 +37,7 @@ def _load(
         pytest.skip("strace is not installed: it makes the faults")
     quiet = ["-f", "-qq", "-o", "/dev/null", "--seccomp-bpf", "-e", f"trace={fault.partition(':')[0]}"]
     command = [strace, *quiet, "-e", f"inject={fault}", *command]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if "PTRACE" in ran.stderr or "Operation not permitted" in ran.stderr:
         pytest.skip("strace may not trace here (ptrace is forbidden)")
     return ran

@@ -24,6 +24,7 @@ from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, read
 from holdfast.store.serving.servers import registered
 from tests.support.serving_world import CONTRACT, MODEL, START, Served, World, row, tensors
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Served]
 INFER = f"/v2/models/{MODEL}/infer"
@@ -90,10 +91,8 @@ def test_tritonclient_works_unmodified(served: Served, world: World) -> None:
     with pytest.raises(triton.InferenceServerException, match="1 of the rows break"):
         client.infer(MODEL, inputs)
     client.close()
-    deadline = time.monotonic() + 10
-    while not registered(world.store, MODEL):  # announced once it listens, in the follower's next round
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    # Announced once it listens, in the follower's next round.
+    wait_until(lambda: registered(world.store, MODEL), "the server is announced")
     assert registered(world.store, MODEL)[0].address == served.address
 
 
@@ -459,7 +458,7 @@ def test_metrics_parse_and_their_labels_are_bounded(served: Served, world: World
     assert metrics["process_resident_memory_bytes"][0].value > 1e6
     assert metrics["holdfast_prediction_log_dropped_records"][0].value == 0
     assert "invented" not in served.call("/metrics")[1].decode()
-    connection = http.client.HTTPConnection(served.where, timeout=10)
+    connection = http.client.HTTPConnection(served.where, timeout=60)
     prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.4"
     for accept, content_type, parse in (
         ("*/*", "text/plain; version=0.0.4; charset=utf-8", text_string_to_metric_families),
@@ -478,7 +477,7 @@ def test_every_answered_prediction_is_in_the_log_after_sigkill(served: Served, w
     answered: list[str] = []
 
     def load(lane: int) -> None:
-        connection = http.client.HTTPConnection(served.where, timeout=10)
+        connection = http.client.HTTPConnection(served.where, timeout=60)
         content = json.dumps(tensors([row(flight_id=f"L{lane}"), row()]))
         try:
             while True:
@@ -491,7 +490,7 @@ def test_every_answered_prediction_is_in_the_log_after_sigkill(served: Served, w
     threads = [threading.Thread(target=load, args=(lane,)) for lane in range(8)]
     for thread in threads:
         thread.start()
-    time.sleep(1.5)
+    wait_until(lambda: len(answered) > 400, "the server is under load")
     served.stop(signal.SIGKILL)
     for thread in threads:
         thread.join()
@@ -513,10 +512,7 @@ def test_it_outlives_the_ledger_and_starts_without_it(world: World, serve: Start
     first = serve()
     first.wait(lambda status: status["table_version"] == 2)
     moment = (START + timedelta(minutes=5)).isoformat()
-    deadline = time.monotonic() + 60
-    while not (world.root / "serve" / MODEL / "online.msgpack").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until((world.root / "serve" / MODEL / "online.msgpack").exists, "the online values are copied")
     world.store.ledger.close()
     for path in world.root.glob("ledger.db*"):
         path.rename(path.with_name("gone-" + path.name))
@@ -587,7 +583,7 @@ def test_sigterm_drops_no_request(served: Served) -> None:
 
     def load() -> None:
         content = json.dumps(body())
-        connection = http.client.HTTPConnection(served.where, timeout=10)
+        connection = http.client.HTTPConnection(served.where, timeout=60)
         closing = False
         try:
             while not closing:

@@ -31,6 +31,7 @@ from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
 from holdfast.train.artifact import VersionMetadata, pack_version
+from tests.support.waiting import PATIENCE_SECONDS
 
 MODEL = "flight-delay"
 CONTRACT = Contract(
@@ -249,7 +250,7 @@ class Served:
     def call(
         self, path: str, body: object = None, method: str | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(self.where, timeout=10)
+        connection = http.client.HTTPConnection(self.where, timeout=60)
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         connection.request(method or ("GET" if body is None else "POST"), path, data, headers or {})
         answer = connection.getresponse()
@@ -260,7 +261,9 @@ class Served:
     def infer(self, rows: list[dict[str, Any]] | None = None, **parameters: Any) -> tuple[int, Any]:
         return self.call(f"/v2/models/{MODEL}/infer", {**tensors(rows or [row()]), "parameters": parameters})
 
-    def wait(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 20.0) -> dict[str, Any]:
+    def wait(
+        self, condition: Callable[[dict[str, Any]], bool], seconds: float = PATIENCE_SECONDS
+    ) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while True:
             status: dict[str, Any] = self.call("/holdfast/status")[1]

@@ -91,7 +91,7 @@ def test_the_demonstration_leaves_no_process_and_a_clean_store(told: dict) -> No
         [sys.executable, "-m", "holdfast", "verify", "--json", "--project", str(told["directory"])],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["findings"] == []

@@ -314,7 +314,7 @@ def test_a_killed_back_out_is_carried_on(
     """R2, R6: kill -9 at every named point; the end is that of one that was not killed."""
     case.world.promote(case.tainted_version())
     command = [sys.executable, str(case.rows.__file__), str(case.store.root), point, "1"]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert process.returncode == -9, process.stderr
     assert "ACK" not in process.stdout
     if resumed_by == "loop":

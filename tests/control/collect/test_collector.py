@@ -13,6 +13,7 @@ from holdfast.records import Verdict
 from holdfast.store.db import leases
 from holdfast.store.serving import servers
 from holdfast.store.telemetry import log_positions
+from tests.support.waiting import wait_until
 
 MODEL = "flight-delay"
 
@@ -30,10 +31,7 @@ def lease(world):
 
 def announced(world):
     """A server answers first and tells the ledger then; wait until it has."""
-    deadline = time.monotonic() + 20
-    while not servers.registered(world.store, MODEL):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: servers.registered(world.store, MODEL), "the server is announced")
 
 
 def probed(world, lease, *, later_us=0):
@@ -43,11 +41,10 @@ def probed(world, lease, *, later_us=0):
 
 
 def until(world, lease, verdict):
-    deadline = time.monotonic() + 20
-    while (found := probed(world, lease)).verdict is not verdict:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
-    return found
+    return wait_until(
+        lambda: found if (found := probed(world, lease)).verdict is verdict else None,
+        f"a probe that says {verdict}",
+    )
 
 
 def test_a_probe_is_answered_by_the_intended_version_or_does_not_pass(world, serve, lease):

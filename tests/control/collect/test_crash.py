@@ -123,7 +123,7 @@ def everything_once(store, requests):
 def test_a_collector_that_is_killed_at_a_point_leaves_nothing_half(store, tmp_path, point):
     fill(store, tmp_path, requests=300, per_segment=100)
     child = start_collector(store, point, "first")
-    child.communicate(timeout=60)
+    child.communicate(timeout=600)
     assert child.returncode == -signal.SIGKILL
     finish(store)
     everything_once(store, 300)
@@ -137,6 +137,6 @@ def test_a_collector_that_is_killed_at_any_moment_leaves_nothing_half(store, tmp
         assert child.stdout.readline() == "ready\n"
         time.sleep(moments.uniform(0.0, 0.5))
         child.kill()
-        child.communicate(timeout=60)
+        child.communicate(timeout=600)
     finish(store)
     everything_once(store, 12_000)

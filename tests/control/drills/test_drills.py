@@ -27,6 +27,7 @@ from holdfast.store.db import leases
 from holdfast.store.models import runtimes
 from holdfast.store.rollout import drills, traffic_plans
 from holdfast.store.serving import servers
+from tests.support.waiting import wait_until
 
 MODEL = "flight-delay"
 DAY_US = 86_400_000_000
@@ -93,10 +94,7 @@ def _deaf(really: Any) -> Any:
 
 def announced(world) -> None:
     """Wait until the server has told the ledger where it is."""
-    until = time.monotonic() + 10
-    while not servers.registered(world.store, MODEL):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: servers.registered(world.store, MODEL), "the server is announced")
 
 
 def leftovers(place: Place) -> list[Path]:

@@ -61,7 +61,7 @@ def test_a_kill_at_every_point_then_four_resubmits(
 ) -> None:
     path, root = delivery(0), tmp_path / "store"
     killed = start_loader(root, point, path)
-    out, _ = killed.communicate(timeout=120)
+    out, _ = killed.communicate(timeout=600)
     assert killed.returncode == -signal.SIGKILL
     assert out == ""
     store = Store.open(root)
@@ -85,7 +85,7 @@ def test_kills_at_random_moments(tmp_path: Path, delivery: Delivery, start_loade
         first = running.stdout.readline()
         time.sleep(chance.uniform(0, 0.15))
         running.kill()
-        rest, _ = running.communicate(timeout=120)
+        rest, _ = running.communicate(timeout=600)
         acknowledged = {line.split()[1] for line in (first + rest).splitlines() if line.startswith("ACK ")}
         store = Store.open(root)
         with store.ledger.read() as connection:
@@ -94,7 +94,7 @@ def test_kills_at_random_moments(tmp_path: Path, delivery: Delivery, start_loade
         assert verify(store).findings == ()
         store.ledger.close()
     done = start_loader(root, "-", *paths)
-    out, _ = done.communicate(timeout=120)
+    out, _ = done.communicate(timeout=600)
     assert done.returncode == 0
     assert len(out.splitlines()) == days
     _assert_exact(Store.open(root), days)

@@ -25,6 +25,7 @@ from holdfast.store.serving import servers
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.servers import Server
 from tests.support.serving_world import MODEL, RECENT, START, US, Served, World, row
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Served]
 
@@ -33,13 +34,6 @@ def metric(served: Served, name: str) -> float:
     page = served.call("/metrics")[1].decode()
     [found] = [family for family in text_string_to_metric_families(page) if family.name == name]
     return float(found.samples[0].value)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_only_the_champion_is_mandatory(world: World, serve: Start) -> None:
@@ -151,7 +145,7 @@ def test_a_server_is_announced_when_it_listens_and_not_before(
     time.sleep(0.1)
     assert servers.registered(world.store) == ()
     follower.announce()
-    eventually(lambda: len(servers.registered(world.store)) == 1)
+    wait_until(lambda: len(servers.registered(world.store)) == 1)
     follower.stop()
 
 
@@ -175,14 +169,14 @@ def test_a_disk_that_hangs_is_in_no_plans_way(
     world.version("tenth")
     world.plan("half")
     follower.start()
-    eventually(lambda: follows("half"))
+    wait_until(lambda: follows("half"))
     for kind in ("tenth", "half", "tenth"):
         world.plan(kind)
-        eventually(partial(follows, kind))
+        wait_until(partial(follows, kind))
     assert saved == []
     assert not follower.copy_writer.is_idle
     disk_answers.set()
-    eventually(lambda: follower.copy_writer.is_idle)
+    wait_until(lambda: follower.copy_writer.is_idle)
     assert saved[-1] == world.names["tenth"]
     follower.stop()
 
@@ -197,8 +191,8 @@ def test_a_copy_that_could_not_be_saved_is_saved_later(
     world.version("half")
     world.plan("half")
     follower.start()
-    eventually(lambda: bool(follower.copy_writer.error))
+    wait_until(lambda: bool(follower.copy_writer.error))
     copy.unlink()
-    eventually((copy / MODEL / "plan.json").exists)
-    eventually(lambda: not follower.copy_writer.error)
+    wait_until((copy / MODEL / "plan.json").exists)
+    wait_until(lambda: not follower.copy_writer.error)
     follower.stop()

@@ -22,6 +22,7 @@ from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, read
 from tests.support.serving_world import MODEL, RECENT, START, US, row, sealed, tensors
+from tests.support.waiting import wait_until
 
 KINDS = ("half", "tenth", "delay", "nan", "above")
 
@@ -81,16 +82,13 @@ class Server:
         assert isinstance(outcome, tuple), outcome
         return [float(each) for each in outcome[0].probabilities]
 
-    def kept(self, many: int, seconds: float = 20.0) -> list[ShadowRecord]:
+    def kept(self, many: int) -> list[ShadowRecord]:
         """The shadow records of the log once there are `many`."""
-        deadline = time.monotonic() + seconds
-        while True:
-            self.plane.log_shadow_records()
-            found = [record for record in self.logged() if isinstance(record, ShadowRecord)]
-            if len(found) >= many:
-                return found
-            assert time.monotonic() < deadline, found
-            time.sleep(0.01)
+        return wait_until(lambda: found if len(found := self._shadowed()) >= many else None, f"{many} pairs")
+
+    def _shadowed(self) -> list[ShadowRecord]:
+        self.plane.log_shadow_records()
+        return [record for record in self.logged() if isinstance(record, ShadowRecord)]
 
     def logged(self) -> list[Any]:
         return [record for _, path in segments(self.root) for record in read(path)[0]]
@@ -135,11 +133,7 @@ def test_units_are_copied_as_often_as_the_plan_says_and_always_the_same_ones(ser
         server.ask(unit=unit)
     time.sleep(0.1)
     found = server.kept(2)
-    deadline = time.monotonic() + 20
-    while (
-        server.plane.shadow is not None and server.plane.shadow.queue_length and time.monotonic() < deadline
-    ):
-        time.sleep(0.01)
+    wait_until(lambda: server.plane.shadow is None or not server.plane.shadow.queue_length, "nothing waits")
     time.sleep(0.05)
     found = server.kept(2)
     copied = [record.unit for record in found]

@@ -180,7 +180,7 @@ def test_a_kill_at_every_point_then_the_same_again(store: Store, point: str) -> 
         [sys.executable, "-c", _KILLED, str(store.root), point, str(LATE_US)],
         env=os.environ,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert killed.returncode == -signal.SIGKILL
     compact(store, now_us=9)

@@ -312,7 +312,7 @@ def test_a_kill_at_every_moment_leaves_no_checksums_or_right_ones(
     ledger: Path, moment: str, has_checksums: bool
 ) -> None:
     child = program(ledger.parent, moment)
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=600)
     assert child.returncode == -9, errors
     assert page_checksums.path_of(ledger).exists() == has_checksums
     store = Store.open(ledger.parent)
@@ -351,7 +351,7 @@ def test_processes_that_open_write_close_and_die_at_once_never_see_damage(ledger
 @pytest.mark.process
 def test_a_forked_child_keeps_the_checksums_away_with_its_own_lock(ledger: Path) -> None:
     child = program(ledger.parent, "forked")
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=600)
     assert child.returncode == 0, errors
     store = Store.open(ledger.parent)
     assert verify(store).checksums_verified

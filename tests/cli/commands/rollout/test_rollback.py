@@ -119,7 +119,7 @@ def test_a_stopped_postgresql_does_not_keep_a_roll_back_waiting(
             [*command, "--project", str(project)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             env=environment,
             check=False,
         )

@@ -28,6 +28,7 @@ from holdfast.store.models import runtimes, serving_configs, versions
 from holdfast.store.models.runtimes import Release
 from holdfast.store.rollout import rollouts, traffic_plans
 from tests.support.serving_world import MODEL, World
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -84,22 +85,15 @@ def command(world: World, port: int) -> Iterator[Command]:
             [*HOLDFAST, "up", "--project", project], env=os.environ, stdout=subprocess.DEVNULL
         )
         try:
-            wait(lambda: bool(status(port).get("ready")))
+            wait_until(lambda: bool(status(port).get("ready")))
             yield run
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)
 
 
-def wait(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def status(port: int) -> dict[str, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", "/holdfast/status")
         found: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -131,7 +125,7 @@ class Load:
             thread.join()
 
     def _ask(self, kept: bool) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         while not self._ended.is_set():
             try:
                 connection.request(
@@ -168,7 +162,7 @@ def test_a_binary_takes_over_under_load_is_taken_back_and_stays_out_when_it_fail
         assert command("rollback", "--only", "model", "--no-wait")["challenger"] == version
         back = command("rollback", "--only", "runtime")
         assert (back["done"], back["runtime"], back["rollout"]) == (True, before, None)
-        wait(lambda: status(port)["runtime"] == before)
+        wait_until(lambda: status(port)["runtime"] == before)
     assert not load.failed
     assert load.answered > 100
     listed = {each["runtime"]: each for each in command("runtime list")["runtimes"]}
@@ -181,7 +175,7 @@ def test_a_binary_takes_over_under_load_is_taken_back_and_stays_out_when_it_fail
     late = command("runtime register", "--", *build("late", "--when-ready"))["runtime"]
     with Load(port) as load:
         command("runtime use", late, "--no-wait")
-        wait(lambda: bool(_told(world)))
+        wait_until(lambda: bool(_told(world)))
     assert not load.failed
     assert _told(world) == [f"{late}: serve ended with status 3"]
     assert status(port)["runtime"] == before
@@ -244,7 +238,7 @@ def test_version_configuration_and_binary_go_back_together_and_each_apart(
     )
     assert serves(good, before, second)
     # All three since a rollout began, and all three with it.
-    wait(lambda: _is_rolled_back(world))
+    wait_until(lambda: _is_rolled_back(world))
     _promote(world, good, bad)
     with world.store.ledger.write() as connection:
         runtimes.judge(connection, Release(bad, green, second, Verdict.PASS, "the same", 1))

@@ -185,7 +185,6 @@ def test_an_offer_moves_no_limit(port: int) -> None:
     assert statuses(talk(port, request("/", "POST", None, "Content-Length: 10001", *OFFER))) == [413]
     large = request("/", "POST", None, "Transfer-Encoding: chunked", *OFFER)
     assert statuses(talk(port, large + (b"2000\r\n" + b"x" * 0x2000 + b"\r\n") * 2)) == [413]
-    started = time.monotonic()
     received = talk(port, request("/", "POST", None, "Content-Length: 9", *OFFER), *[b"x"] * 8, pause=0.1)
     assert statuses(received) == [408]
 

@@ -53,7 +53,7 @@ def seen(world: World) -> tuple[object, ...]:
             world.plan(),
             serving_configs.in_force(connection, MODEL),
             runtimes.in_force(connection, MODEL),
-            events.newest(connection, limit=1)[0].event,
+            events.newest(connection, limit=1)[0].event_id,
         )
 
 

@@ -83,7 +83,7 @@ def canary(postgres: Postgres, tmp_path: Path) -> Iterator[tuple[World, Served]]
 
 def _keeps(world: World, number: int) -> bool:
     path = world.root / "serve" / MODEL / "plan.json"
-    return path.exists() and json.loads(path.read_text())["kept"].get("rollout_id") == number
+    return path.exists() and json.loads(path.read_text())["state"].get("rollout_id") == number
 
 
 def _now_us() -> int:

@@ -149,5 +149,5 @@ def test_a_probe_of_an_older_plan_confirms_nothing(story, shell):
     story.world.roll_back()
     (after,) = [each for each in shell.json("status")["servers"] if each["server"] == "srv"]
     plan = story.world.plan().plan_id
-    assert (after["verdict"], after["plan"]) == ("inconclusive", plan - 1)
+    assert (after["verdict"], after["plan_id"]) == ("inconclusive", plan - 1)
     assert after["explanation"].startswith(f"Plan {plan} is newer than this probe")

@@ -317,7 +317,7 @@ class Demo:
         tally = self._sandbox.client.tally
         requests = tally.requests
         ended = self._canary(bad, version)
-        # What was asked between the start of the canary and the end of the day on which it was decided.
+        # Requests between the start of the canary and the end of the day of its decision.
         self._found["bad_push"] = {
             "version": version,
             "requests_to_detect": tally.requests - requests,

@@ -81,24 +81,24 @@ class Handover:
         self._last_error = ""
         return number, row.runtime, command
 
-    def _replace(self, group: Group, number: int, binary: str, command: Sequence[str]) -> None:
-        self._notify(f"starting {binary} alongside {self._runs}")
-        why = group.succeed(SERVER, command, lambda: self._answers(binary), READY_SECONDS)
+    def _replace(self, group: Group, number: int, runtime: str, command: Sequence[str]) -> None:
+        self._notify(f"starting {runtime} alongside {self._runs}")
+        why = group.succeed(SERVER, command, lambda: self._answers(runtime), READY_SECONDS)
         if not why:
-            self._runs = binary
-            self._notify(f"{binary} serves")
+            self._runs = runtime
+            self._notify(f"{runtime} serves")
             return
         self._refused = number
-        self._notify(f"{binary} did not take over: {why}; {self._runs} stays")
+        self._notify(f"{runtime} did not take over: {why}; {self._runs} stays")
         store = self._store
         assert store is not None, "it gave the required runtime"
         try:
-            pushing.failed(store, self._loaded.model.name, binary, why, actor="holdfast", now_us=now_us())
+            pushing.failed(store, self._loaded.model.name, runtime, why, actor="holdfast", now_us=now_us())
         except HoldfastError as error:
-            self._notify_once(f"the failure of {binary} cannot be recorded: {error}")
+            self._notify_once(f"the failure of {runtime} cannot be recorded: {error}")
 
-    def _answers(self, binary: str) -> bool:
-        """Return True if `binary` answers a probe. Meanwhile two processes accept connections: a new one may reach either."""
+    def _answers(self, runtime: str) -> bool:
+        """Return True if `runtime` answers a probe. Meanwhile two processes accept connections: a new one may reach either."""
         settings, model = self._loaded.settings, self._loaded.model.name
         host = "127.0.0.1" if settings.host in ("", "0.0.0.0") else settings.host  # noqa: S104  (a target, not bound)
         server = Server(SERVER, model, f"http://{host}:{settings.port}", settings.root, 0)
@@ -108,7 +108,7 @@ class Handover:
             return True
         try:
             with ServerClient(server) as client:
-                seen = convergence.with_runtime(plan.plan_id, binary, plan.intended)
+                seen = convergence.with_runtime(plan.plan_id, runtime, plan.intended)
                 return seen(client) is not None
         except FAILURES:
             return False

@@ -75,7 +75,7 @@ class Group:
         listening: Callable[[], socket.socket | None] | None = None,
     ) -> None:
         self._commands = commands
-        self._programs = {name: tuple(words) for name, words in (programs or {}).items()}
+        self._programs = {name: tuple(program) for name, program in (programs or {}).items()}
         self._listening = listening
         self._socket: socket.socket | None = None
         self._lock = threading.RLock()

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.commands.runtimes.runtime_trial import ensure_compatible
+from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
 from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import now_us

@@ -83,13 +83,13 @@ def _from_database(
             f"holdfast ingest {feed.name} --batch ID",
         )
     if batch is None:
-        raise _refused(f"which file holds a batch of {feed.name}?", f"holdfast ingest {feed.name} FILE")
+        raise _refused(f"which file has a batch of {feed.name}?", f"holdfast ingest {feed.name} FILE")
     if not arguments:
         if query is not None:
             raise _refused("--query requires the URL of a database, or ${env:NAME}, instead of a file")
         if feed.source is None:
             raise _refused(
-                f"which file holds batch {batch} of {feed.name}? The feed declares no source of its own"
+                f"which file has batch {batch} of {feed.name}? The feed declares no source of its own"
             )
         return DeliveryArg(batch, _bounded(feed.source.of(batch), settings), "the feed's query")
     if len(arguments) > 1 or query is None:

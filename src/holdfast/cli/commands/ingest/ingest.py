@@ -41,7 +41,7 @@ ExpectRows = Annotated[
     typer.Option(
         "--expect-rows",
         help="The row count that the sender declared; a different count is refused.",
-        show_default="what <file>.count beside it says, if there is one",
+        show_default="the content of <file>.count, if there is one",
         min=0,
     ),
 ]

@@ -1,4 +1,4 @@
-"""The command that proves the story: audit."""
+"""Check the hash chain of the event log: audit."""
 
 from __future__ import annotations
 

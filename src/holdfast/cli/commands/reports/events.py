@@ -50,14 +50,14 @@ def events(
     )
     last = since
     while True:
-        reached, found = read(last)
+        newest, found = read(last)
         for each in found:
             _print(run.out, each, as_lines=run.out.as_json or cdevents)
-        if reached == last:
+        if newest == last:
             if not follow:
                 return
             time.sleep(_PAUSE_SECONDS)
-        last = reached
+        last = newest
 
 
 def _plain(store: Store, last: int) -> tuple[int, list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ from holdfast.cli.app import command
 from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
 from holdfast.control.reports.explain import Chapter, Story
-from holdfast.control.reports.explain import explain as told
+from holdfast.control.reports.explain import explain as explanation_of
 from holdfast.formatting import share, timestamp
 from holdfast.records import EVERYTHING_PPM, Verdict
 from holdfast.store.rollout import rollouts
@@ -33,13 +33,13 @@ def explain(
     """
     store = run.store
     number = rollout or rollouts.newest(store, run.model.name).rollout_id
-    story = told(store, number)
-    _print(run.out, story)
-    run.out.result(story.as_dict())
+    explanation = explanation_of(store, number)
+    _print(run.out, explanation)
+    run.out.result(explanation.as_dict())
 
 
-def _print(out: Output, story: Story) -> None:
-    row, policy = story.rollout, story.policy
+def _print(out: Output, explanation: Story) -> None:
+    row, policy = explanation.rollout, explanation.policy
     against = f"against {row.champion}" if row.champion else "the first version"
     out.print(
         f"[bold]rollout {row.rollout_id}[/] of {row.model}: {row.challenger}, {against}; it is [bold]{row.state}[/]"
@@ -48,17 +48,17 @@ def _print(out: Output, story: Story) -> None:
     out.print(
         f"  policy: steps {steps}; false rollbacks at most {policy.false_alarm:g}; {policy.units_per_step:,} units a step"
     )
-    for chapter in story.chapters:
+    for chapter in explanation.chapters:
         _print_chapter(out, chapter)
-    if story.now:
+    if explanation.now:
         out.print("[bold]evidence now[/]")
-        for metric in story.now:
+        for metric in explanation.now:
             out.print(f"  {_metric(metric)}")
-    for result in story.answers:
+    for result in explanation.answers:
         if result.verdict is not Verdict.PASS:
             out.print(f"[yellow]hook {result.webhook}[/] before {result.event}: {escape(result.explanation)}")
-    if story.push is not None:
-        out.print(f"[bold]push outcome[/] {story.push.outcome}: {escape(story.push.reason)}")
+    if explanation.push is not None:
+        out.print(f"[bold]push outcome[/] {explanation.push.outcome}: {escape(explanation.push.reason)}")
 
 
 def _print_chapter(out: Output, chapter: Chapter) -> None:

@@ -122,9 +122,9 @@ def _tables(out: Output, document: dict[str, Any]) -> None:
         out.print("[bold]Newest events[/]")
         for row in document["events"][:_SHOWN_EVENTS]:
             first = row["explanation"].splitlines()[0]
-            told = first if len(first) <= _EVENT_CHARACTERS else first[: _EVENT_CHARACTERS - 1] + "…"
+            text = first if len(first) <= _EVENT_CHARACTERS else first[: _EVENT_CHARACTERS - 1] + "…"
             out.print(
-                f"  [dim]{timestamp(row['at_us'])}[/] {row['kind']} {escape(row['subject'])}: {escape(told)}"
+                f"  [dim]{timestamp(row['at_us'])}[/] {row['kind']} {escape(row['subject'])}: {escape(text)}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Roll traffic back: through the ledger while it answers, and without it when it does not."""
+"""Roll traffic back: through the ledger while it responds, and without it otherwise."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REPLACED_SECONDS: Final = 40.0
 """The same when server processes have to be replaced."""
 _SQLITE: Final = "sqlite:///"
 _LEDGER_CODES: Final = ("HF205", "HF302", "HF307", "HF309", "HF310")
-"""The codes of a ledger that cannot be opened, does not answer, or cannot be written."""
+"""The codes of a ledger that cannot be opened, does not respond, or cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ def _without_ledger(out: Output, settings: Settings, request: Request, why: str,
             "HF404",
             f"{abort.version} cannot be replaced: {next(iter(converged.last_resort.values()))} ({why})",
             state=f"{abort.version} goes on serving",
-            next_command="holdfast up, and the same command again when the ledger answers",
+            next_command="holdfast up, and the same command again when the ledger responds",
         )
     out.print(f"[yellow]{escape(why)}[/]")
     out.print(
@@ -255,15 +255,15 @@ def _without_ledger(out: Output, settings: Settings, request: Request, why: str,
 
 def _abort(directory: Path, request: Request, why: str) -> Abort:
     """Return what to abort, from the plan that the servers of this machine stored. Idempotent."""
-    kept = LocalCopy(directory).load()
-    if kept is None:
+    state = LocalCopy(directory).load()
+    if state is None:
         raise NotFoundError(
             "HF303",
             f"{why}, and no server of {request.model!r} has left a copy of its plan on this machine",
             state="nothing was changed",
             next_command="holdfast rollback --server URL",
         )
-    known = {*kept.plan.versions(), *([kept.under_way.challenger] if kept.under_way else [])}
+    known = {*state.plan.versions(), *([state.under_way.challenger] if state.under_way else [])}
     version = request.version and name_lookup.meant(request.version, known)
     if version is not None and version not in known:
         raise NotFoundError(
@@ -272,14 +272,14 @@ def _abort(directory: Path, request: Request, why: str) -> Abort:
             state="nothing was changed",
             next_command="holdfast rollback --version with one of these",
         )
-    abort = abort_of(kept, version, request.reason, request.actor)
-    version_info = kept.versions.get(abort.version)
+    abort = abort_of(state, version, request.reason, request.actor)
+    version_info = state.versions.get(abort.version)
     repeated = version is None and is_repeated(
         abort.version,
-        kept.plan,
-        kept.under_way,
+        state.plan,
+        state.under_way,
         deployed_us=version_info.deployed_us if version_info else 0,
-        rolled_back_us=kept.rolled_back_us,
+        rolled_back_us=state.rolled_back_us,
         now_us=abort.at_us,
     )
     if repeated and abort.version not in {each.version for each in aborts.load(directory)}:
@@ -292,12 +292,12 @@ def _abort(directory: Path, request: Request, why: str) -> Abort:
     return abort
 
 
-def abort_of(kept: LocalState, version: str | None, reason: str, actor: str) -> Abort:
+def abort_of(state: LocalState, version: str | None, reason: str, actor: str) -> Abort:
     """Return the abort of `version`; None: of the version that a rollback would take the traffic from."""
     return Abort(
-        version or target(kept.plan, kept.under_way),
-        kept.plan.plan_id,
-        max(kept.rollout_id, kept.plan.rollout_id or 0),
+        version or target(state.plan, state.under_way),
+        state.plan.plan_id,
+        max(state.rollout_id, state.plan.rollout_id or 0),
         reason,
         actor,
         now_us(),

@@ -14,7 +14,7 @@ from holdfast.cli.app import app
 from holdfast.cli.commands.evaluation.replay import replay_if_due
 from holdfast.cli.commands.rollout import history, rollback
 from holdfast.cli.commands.rollout.policy import print_change
-from holdfast.cli.commands.runtimes.runtime_trial import ensure_compatible
+from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
 from holdfast.cli.options import Reason, Run, VersionName, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import now_us

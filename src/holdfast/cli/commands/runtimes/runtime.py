@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import app
-from holdfast.cli.commands.runtimes.runtime_trial import compatibility_test, running_in, serving
+from holdfast.cli.commands.runtimes.compatibility_check import compatibility_test, running_in, serving
 from holdfast.cli.options import (
     HERE,
     UNSTATED,
@@ -57,8 +57,8 @@ def list_(run: Run) -> None:
     store, model = run.store, run.model.name
     with store.ledger.read() as connection:
         known = runtimes.listed(connection)
-        asked = pushing.current(connection, model)
-    wanted = None if asked is None else asked[1].runtime
+        current = pushing.current(connection, model)
+    wanted = None if current is None else current[1].runtime
     running: dict[str, list[str]] = defaultdict(list)
     for server, found in running_in(store, model).items():
         running[found].append(server)
@@ -88,9 +88,9 @@ def list_(run: Run) -> None:
             for each in known
         ],
     )
-    others = {name: who for name, who in running.items() if name not in ids}
-    for name, who in others.items():
-        run.out.print(f"{', '.join(who)} runs {name}, which is not registered")
+    others = {name: names for name, names in running.items() if name not in ids}
+    for name, names in others.items():
+        run.out.print(f"{', '.join(names)} runs {name}, which is not registered")
     run.out.result({"runtimes": rows, "unregistered": others})
 
 
@@ -110,7 +110,7 @@ def show(project: Directory = HERE, as_json: AsJson = False) -> None:
 @with_project
 def register(
     run: Run,
-    words: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(metavar="COMMAND...", help="The command that starts it, without `serve`, after `--`."),
     ],
@@ -120,12 +120,12 @@ def register(
     Example: holdfast runtime register -- /opt/holdfast-0.2/bin/python -m holdfast
     """
     store = run.store
-    found = pushing.facts_of(words)
+    found = pushing.facts_of(arguments)
     with store.ledger.write() as connection:
-        name = runtimes.register(connection, found, words, now_us=now_us())
+        name = runtimes.register(connection, found, arguments, now_us=now_us())
     difference = runtimes.here(run.project.settings.build).difference(found)
     run.out.print(f"[green]{name}[/] {escape(difference) or 'is this runtime'}")
-    run.out.result({"runtime": name, "facts": dict(found.facts), "command": words})
+    run.out.result({"runtime": name, "facts": dict(found.facts), "command": arguments})
 
 
 @group.command(name="test")

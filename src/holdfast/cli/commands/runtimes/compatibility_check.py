@@ -65,10 +65,10 @@ def serving(loaded: Project) -> BinaryRow:
     own = BinaryRow("", runtimes.here(loaded.settings.build), OWN, 0)
     with store.ledger.write() as connection:
         runtimes.register(connection, own.facts, OWN, now_us=now_us())
-        asked = pushing.current(connection, model)
+        current = pushing.current(connection, model)
         known = {each.runtime: each for each in runtimes.listed(connection)}
-    if asked is not None:
-        return asked[1]
+    if current is not None:
+        return current[1]
     found = sorted(set(running_in(store, model).values())) or [own.facts.id]
     for each in found:
         if each not in known:

@@ -1,0 +1,44 @@
+"""Every command has an example, explains each option, and prints JSON where it prints a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import typer
+from typer.main import get_command
+
+from holdfast.cli.app import MODULES, app, load_commands
+
+PROCESSES = ("serve", "control", "page", "up")
+"""Commands that run until they are stopped."""
+
+
+def leaves(
+    name: str, command: typer.core.TyperCommand | typer.core.TyperGroup
+) -> Iterator[tuple[str, object]]:
+    if isinstance(command, typer.core.TyperGroup):
+        for each, member in command.commands.items():
+            yield from leaves(f"{name} {each}".strip(), member)
+    else:
+        yield name, command
+
+
+load_commands("")
+COMMANDS = dict(leaves("", get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_shows_an_example_and_explains_its_options(name: str) -> None:
+    command = COMMANDS[name]
+    assert isinstance(command, typer.core.TyperCommand)
+    example = "rollback" if name == "rollout undo" else name
+    assert f"Example: holdfast {example}" in (command.help or "").replace("\n", " ")
+    assert all(getattr(each, "help", None) for each in command.params)
+    options = [option for each in command.params for option in each.opts]
+    assert ("--json" in options) == (name not in PROCESSES)
+
+
+def test_every_command_is_loaded_by_its_own_module() -> None:
+    names = {name.split()[0] for name in COMMANDS}
+    assert names == {name for listed in MODULES.values() for name in listed}

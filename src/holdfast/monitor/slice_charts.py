@@ -14,7 +14,7 @@ from typing import Final
 from holdfast.contract.profile.profile import Profile
 from holdfast.errors import InputError
 from holdfast.stats.chart_baseline import FEWEST, ProportionBaseline, proportion_baseline
-from holdfast.stats.control_charts import Ewma, widened
+from holdfast.stats.control_charts import Ewma, widen_limit
 
 BASELINE: Final = 28
 """Batches that a chart's level is estimated from, if there are as many before those that are shown."""
@@ -116,7 +116,7 @@ def _chart(column: str, value: str, counted: Sequence[tuple[str, dict[str, int]]
 def _points(
     level: ProportionBaseline, batches: Sequence[str], counts: Sequence[int], rows: Sequence[int]
 ) -> list[Point]:
-    chart = Ewma(WEIGHT, widened(LIMIT, level.count))
+    chart = Ewma(WEIGHT, widen_limit(LIMIT, level.count))
     before: float | None = None
     drawn = []
     for place, (batch, count, total) in enumerate(zip(batches, counts, rows, strict=True)):

@@ -1,4 +1,4 @@
-"""Statistics that verdicts rest on: always-valid tests, ranking quality, intervals.
+"""Statistics behind the verdicts: always-valid tests, control charts, ranking quality, intervals.
 
 Pure mathematics. Each function or class states its guarantee, its assumptions and its source.
 """

@@ -1,4 +1,4 @@
-"""How well scores rank the positives above the negatives: the area under the ROC curve, with its uncertainty.
+"""The area under the ROC curve, with its uncertainty.
 
 Ties count one half. The uncertainty is DeLong's, computed from midranks in O(n log n).
 
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """The chance that a random positive scores higher than a random negative, ties counted one half.
+    """Return the probability that a random positive scores higher than a random negative, ties counted one half.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> float:
     >>> auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.75
     """
-    values, positive = _checked(scores, labels)
+    values, positive = _check_scores(scores, labels)
     positives = int(positive.sum())
     negatives = values.size - positives
     rank_sum = float(_midranks(values)[positive].sum())
@@ -44,7 +44,7 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def auc_interval(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The AUC with its DeLong interval, kept within 0 and 1.
+    """Return the AUC with its DeLong interval, limited to 0 and 1.
 
     Guarantee: asymptotic in the smaller class, for independent rows; one look, not a sequential test. When
     DeLong's variance is zero (as under perfect separation) it says nothing, and the interval is instead the
@@ -56,7 +56,7 @@ def auc_interval(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95)
     >>> print(auc_interval([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]))
     1.0000 [0.3424, 1.0000]
     """
-    values, positive = _checked(scores, labels)
+    values, positive = _check_scores(scores, labels)
     over_positives, over_negatives = _placements(values, positive)
     estimate = float(over_positives.mean())
     variance = _variance(over_positives) + _variance(over_negatives)
@@ -70,7 +70,7 @@ def auc_interval(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95)
 def paired_auc_difference(
     a: ArrayLike, b: ArrayLike, labels: ArrayLike, confidence: float = 0.95
 ) -> Interval:
-    """AUC of scores `a` minus AUC of scores `b` on the same rows, with DeLong's paired interval.
+    """Return the AUC of scores `a` minus the AUC of scores `b` on the same rows, with DeLong's paired interval.
 
     Positive means that `a` ranks better. The rows' shared difficulty cancels, so this is far sharper than the
     difference of two separate intervals. Guarantee: asymptotic in the smaller class, for independent rows;
@@ -80,8 +80,8 @@ def paired_auc_difference(
     >>> print(paired_auc_difference([1, 2, 4, 3, 5, 6], [1, 4, 6, 2, 3, 5], labels))
     0.4444 [-0.0425, 0.9314]
     """
-    first, positive = _checked(a, labels)
-    second, _ = _checked(b, labels)
+    first, positive = _check_scores(a, labels)
+    second, _ = _check_scores(b, labels)
     a_positives, a_negatives = _placements(first, positive)
     b_positives, b_negatives = _placements(second, positive)
     estimate = float(a_positives.mean() - b_positives.mean())
@@ -92,7 +92,7 @@ def paired_auc_difference(
 
 
 def _placements(values: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """For each positive the share of negatives below it, for each negative that of positives above it."""
+    """Return for each positive the share of negatives below it, and for each negative that of positives above it."""
     ranks = _midranks(values)
     positives, negatives = int(positive.sum()), int((~positive).sum())
     over_positives = (ranks[positive] - _midranks(values[positive])) / negatives
@@ -114,7 +114,7 @@ def _midranks(values: Floats) -> Floats:
     return ranks
 
 
-def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+def _check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
     values: Floats = np.asarray(scores, dtype=np.float64)
     truth: NDArray[Any] = np.asarray(labels)
     if values.ndim != 1 or values.shape != truth.shape:

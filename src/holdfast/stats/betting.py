@@ -1,4 +1,4 @@
-"""Are the challenger's scores worse than the champion's? A test for bounded scores, valid at every look.
+"""An always-valid test: are the challenger's scores worse than the champion's?
 
 Scores lie in [0, 1], higher is better. Each difference D = (mean of some challenger scores) - (mean of some
 champion scores) lies in [-1, 1]; in shadow both versions scored the same request, and D is one pair's. A gambler who
@@ -23,24 +23,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.stats.interval import Interval
-from holdfast.stats.level_test import log_mean
 from holdfast.stats.odds_ratio import log_sum_exp
 
 Floats = NDArray[np.float64]
 
 STAKES: Final[Floats] = np.geomspace(0.02, 0.95, 32)
-"""What fractions of the wealth are staked at every difference."""
+"""The fractions of the wealth that are staked at every difference."""
 
 LOG_PARTS: Final[Floats] = np.log(STAKES / STAKES.sum())
-"""What part of the wealth is played with each stake: more with the large ones, since the best stake is the mean loss over the
-variance, which is large whenever there is something to find soon."""
+"""The part of the wealth played with each stake.
+
+More with the large ones: the best stake is the mean loss over the variance, which is large if there is harm to find
+soon.
+"""
 
 _PER_UNIT: Final = 32
 POINTS: Final[Floats] = np.linspace(-1.0, 1.0, 2 * _PER_UNIT + 1)
 """The points on which differences are counted."""
 
 WAITING_LIMIT: Final = 256
-"""How many scores of one arm wait for the other. Older ones are dropped: they compare another time of day."""
+"""The maximum number of scores of one arm that wait for the other. Older ones are dropped: they are of another time of
+day.
+"""
 
 _BISECTIONS: Final = 30
 
@@ -78,31 +82,29 @@ class BettingTest:
 
     margin: float
     counts: tuple[float, ...]  # of differences, at each of POINTS
-    earned: float = 0.0  # natural logarithm of what an earlier form of the same test had earned
     waiting_challenger: tuple[float, ...] = ()
     waiting_champion: tuple[float, ...] = ()
 
     @classmethod
     def begin(cls, margin: float = 0.0) -> BettingTest:
-        """A test with no evidence. `ValueError` unless 0 <= `margin` < 1."""
+        """Return a test with no evidence. Raises `ValueError` unless 0 <= `margin` < 1."""
         if not 0.0 <= margin < 1.0:
             raise ValueError(f"the tolerated loss of mean score is {margin}; it is at least 0 and below 1")
         return cls(margin, (0.0,) * POINTS.size)
 
     @property
     def log_e(self) -> float:
-        """Natural logarithm of the e-value at this moment."""
-        return self.earned + float(log_e_values(np.array(self.counts), self.margin))
+        """Return the natural logarithm of the current e-value."""
+        return float(log_e_values(np.array(self.counts), self.margin))
 
     def fold(self, challenger: Sequence[float], champion: Sequence[float]) -> BettingTest:
-        """The test after more scores of either arm, each list in the order of time.
+        """Return the test after more scores of either arm, each list in the order of time.
 
-        As many differences are formed as the smaller arm has scores; the larger arm's scores are averaged in
-        equal runs. Scores of one arm wait while the other has none. Raises `ValueError` for a score
-        outside [0, 1].
+        The number of differences is that of the smaller arm's scores; the larger arm's scores are averaged in equal
+        runs. Scores of one arm wait while the other has none. Raises `ValueError` for a score outside [0, 1].
         """
-        ours = (*self.waiting_challenger, *_checked(challenger))
-        theirs = (*self.waiting_champion, *_checked(champion))
+        ours = (*self.waiting_challenger, *_check_scores(challenger))
+        theirs = (*self.waiting_champion, *_check_scores(champion))
         if not ours or not theirs:
             return replace(
                 self, waiting_challenger=ours[-WAITING_LIMIT:], waiting_champion=theirs[-WAITING_LIMIT:]
@@ -112,7 +114,7 @@ class BettingTest:
         return replace(self._after(differences), waiting_challenger=(), waiting_champion=())
 
     def fold_differences(self, differences: Sequence[float]) -> BettingTest:
-        """The test after more pairs, as of shadow: the challenger's score less the champion's of the same unit.
+        """Return the test after more pairs, as of shadow: the challenger's score minus the champion's of the same unit.
 
         Raises `ValueError` for a difference outside [-1, 1].
 
@@ -125,7 +127,7 @@ class BettingTest:
         return self._after(found)
 
     def interval(self, alpha: float = 0.05) -> Interval:
-        """The mean difference with an interval that may be looked at all the time; -1 to 1 without evidence.
+        """Return the mean difference with an always-valid interval; -1 to 1 without evidence.
 
         Guarantee: if every difference has the same mean given the past, P(any interval ever read misses it) <=
         `alpha`. Raises `ValueError` unless 0 < `alpha` < 1.
@@ -136,54 +138,46 @@ class BettingTest:
         total = float(counts.sum())
         estimate = float(counts @ POINTS) / total if total else 0.0
         # The wealth against "at most m" falls with m, the one against "at least m" rises with it.
-        low = _last(lambda m: _against_at_most(counts, m) >= needed, -1.0, estimate)
-        high = -_last(lambda m: _against_at_most(counts[::-1], m) >= needed, -1.0, -estimate)
+        low = _last_holding(lambda m: _log_wealth_against(counts, m) >= needed, -1.0, estimate)
+        high = -_last_holding(lambda m: _log_wealth_against(counts[::-1], m) >= needed, -1.0, -estimate)
         return Interval(estimate, low, high)
 
     def merge(self, other: BettingTest) -> BettingTest:
-        """The evidence of both, as of two servers that saw different units; the order does not matter, except among
-        scores that wait. Raises `ValueError` when they tolerate different losses.
+        """Return the evidence of both tests, as of two servers with different units. Only scores that wait depend on the
+        order.
+
+        Raises `ValueError` if the margins differ.
         """
         if self.margin != other.margin:
             raise ValueError(f"tests with margins {self.margin} and {other.margin} do not add up")
         counts = (np.array(self.counts) + np.array(other.counts)).tolist()
-        both = BettingTest(self.margin, tuple(counts), self.earned + other.earned)
+        both = BettingTest(self.margin, tuple(counts))
         return both.fold(
             (*self.waiting_challenger, *other.waiting_challenger),
             (*self.waiting_champion, *other.waiting_champion),
         )
 
     def state(self) -> dict[str, Any]:
-        """Everything that the test knows, as plain JSON values."""
+        """Return the state of the test as plain JSON values."""
         return {
-            "kind": "betting-2",
+            "kind": "betting-1",
             "margin": self.margin,
             "counts": {str(at): count for at, count in enumerate(self.counts) if count},
-            "earned": self.earned,
             "waiting_challenger": list(self.waiting_challenger),
             "waiting_champion": list(self.waiting_champion),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> BettingTest:
-        """The test that `state()` described; `ValueError` when it is of another kind.
-
-        A test that the first release put away goes on with what it had earned.
-        """
+        """Return the test that `state()` wrote. Raises `ValueError` for the state of another test."""
+        if state.get("kind") != "betting-1":
+            raise ValueError(f"not the state of a betting test: {state.get('kind')!r}")
         counts = np.zeros(POINTS.size)
-        match state.get("kind"):
-            case "betting-1":
-                earned = log_mean(state["log_wealth"])
-            case "betting-2":
-                earned = float(state["earned"])
-                for at, count in state["counts"].items():
-                    counts[int(at)] = count
-            case other:
-                raise ValueError(f"this is not the state of a betting test: {other!r}")
+        for at, count in state["counts"].items():
+            counts[int(at)] = count
         return cls(
             float(state["margin"]),
             tuple(counts.tolist()),
-            earned,
             tuple(map(float, state["waiting_challenger"])),
             tuple(map(float, state["waiting_champion"])),
         )
@@ -193,15 +187,15 @@ class BettingTest:
 
 
 def log_e_values(counts: Floats, margin: float) -> Floats:
-    """The e-values that counts of shape (..., number of points) hold, natural logarithms, shape (...)."""
+    """Return the e-values of counts of shape (..., number of points), as natural logarithms of shape (...)."""
     gains = np.log1p(-np.multiply.outer((POINTS + margin) / (1.0 + margin), STAKES))
     return log_sum_exp(counts @ gains + LOG_PARTS)
 
 
 def log_e_paths(challenger: Floats, champion: Floats, margin: float) -> Floats:
-    """`log_e` after each window of many runs at once: what folding them one by one gives, in a fraction of the time.
+    """Return `log_e` after each window of many runs at once, equal to folding them one by one.
 
-    Scores have shape (runs, windows, scores of the arm in a window); what is returned has shape (runs, windows).
+    Scores have shape (runs, windows, scores of the arm in a window); the result has shape (runs, windows).
     """
     pairs = min(challenger.shape[-1], champion.shape[-1])
     counts = counts_of(run_means(challenger, pairs) - run_means(champion, pairs))
@@ -209,7 +203,7 @@ def log_e_paths(challenger: Floats, champion: Floats, margin: float) -> Floats:
 
 
 def counts_of(differences: Floats) -> Floats:
-    """How `differences` of shape (..., pairs) count on each point: shape (..., number of points).
+    """Return the counts of `differences` of shape (..., pairs) on each point: shape (..., number of points).
 
     >>> found = counts_of(np.array([-1.0, 1 / 64]))
     >>> found[0], found[32:34]
@@ -227,7 +221,7 @@ def counts_of(differences: Floats) -> Floats:
 
 
 def run_means(scores: Floats, runs: int) -> Floats:
-    """Means of `runs` successive runs of nearly equal length along the last axis: shape (..., runs)."""
+    """Return means of `runs` successive runs of nearly equal length along the last axis: shape (..., runs)."""
     width = scores.shape[-1]
     starts = np.arange(runs) * width // runs
     lengths = np.diff(np.append(starts, width))
@@ -235,21 +229,21 @@ def run_means(scores: Floats, runs: int) -> Floats:
     return means
 
 
-def _against_at_most(counts: Floats, mean: float) -> float:
-    """Natural logarithm of the wealth against "the mean difference is at most `mean`", above -1."""
+def _log_wealth_against(counts: Floats, mean: float) -> float:
+    """Return the natural logarithm of the wealth against "the mean difference is at most `mean`", above -1."""
     gains = np.log1p(np.multiply.outer((POINTS - mean) / (1.0 + mean), STAKES))
     return float(log_sum_exp(counts @ gains + LOG_PARTS))
 
 
-def _last(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The last value from `low` to `high` up to which `holds`, which fails from some value on; `low` is not asked."""
+def _last_holding(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Return the last value from `low` to `high` for which `holds`, which fails from some value on."""
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2.0
         low, high = (middle, high) if middle > -1.0 and holds(middle) else (low, middle)
     return low
 
 
-def _checked(scores: Sequence[float]) -> list[float]:
+def _check_scores(scores: Sequence[float]) -> list[float]:
     # The comparison is written so that NaN fails it.
     for score in scores:
         if not 0.0 <= score <= 1.0:

@@ -1,4 +1,4 @@
-"""What a chart's values are held against: a level and a spread that were estimated while nothing was wrong.
+"""The baseline of a chart: level and spread, estimated from batches without errors.
 
 Shares of batches vary more than their rows explain, and each batch resembles the one before; a chart that ignores either
 alarms many times as often as it says. Here the extra variation is measured and widens the spread (P. B. Laney, Quality
@@ -17,7 +17,7 @@ from typing import Final
 from holdfast.errors import InputError
 
 FEWEST: Final = 12
-"""Batches that a baseline needs."""
+"""The minimum number of batches of a baseline."""
 
 _STRONGEST: Final = 0.95
 
@@ -36,13 +36,14 @@ class ProportionBaseline:
     count: int
 
     def deviation(self, rows: int) -> float:
-        """The standard deviation of the share of a batch of `rows` rows."""
+        """Return the standard deviation of the share in a batch of `rows` rows."""
         return self.over * _binomial(self.share, rows)
 
     def standardise(self, count: int, rows: int, before: float | None) -> tuple[float, float]:
-        """How far `count` of `rows` lie from the level: first the residual, with mean 0 and deviation 1 while nothing is
-        wrong, then the plain distance in deviations, which is `before` for the next batch. Without a batch before
-        (None) the residual is the plain distance.
+        """Return the residual and the plain distance of `count` of `rows` from the level, in deviations.
+
+        The residual has mean 0 and deviation 1 in control. The plain distance is `before` of the next batch. Without
+        a batch before (None) both are equal.
 
         >>> ProportionBaseline(0.5, 1.0, 0.0, 20).standardise(75, 100, None)
         (5.0, 5.0)
@@ -54,7 +55,7 @@ class ProportionBaseline:
 
 
 def proportion_baseline(counts: Sequence[int], rows: Sequence[int]) -> ProportionBaseline:
-    """The baseline from `counts` of so many `rows` in each of at least `FEWEST` batches, in their order.
+    """Return the baseline of `counts` of `rows` in each of at least `FEWEST` batches, in order.
 
     sigma_z is half a normal moving range: the mean of |z_i - z_(i-1)| / 1.128 sees the variation between neighbours only,
     and with batches that resemble each other misses some, so the plain deviation is taken when it is larger.
@@ -79,12 +80,12 @@ def proportion_baseline(counts: Sequence[int], rows: Sequence[int]) -> Proportio
 
 
 def _carry(scores: Sequence[float], mean: float) -> float:
-    """The correlation of each score with the next, shrunk to 0 where so few batches cannot tell it from none."""
+    """Return the correlation of each score with the next, 0 if it is not significant for so few batches."""
     spread = sum((score - mean) ** 2 for score in scores)
     if spread == 0.0:
         return 0.0
-    together = sum((before - mean) * (after - mean) for before, after in pairwise(scores))
-    found = together / spread
+    covariance = sum((before - mean) * (after - mean) for before, after in pairwise(scores))
+    found = covariance / spread
     # The estimate lies low by about (1 + 4 phi) / n (Marriott and Pope, Biometrika 41, 1954).
     found += (1.0 + 4.0 * found) / len(scores)
     return min(_STRONGEST, found) if found > 1.0 / math.sqrt(len(scores)) else 0.0

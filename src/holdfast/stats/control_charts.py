@@ -1,4 +1,4 @@
-"""Control charts: has a series of values left its level, and how often does a chart say so when it has not?
+"""Control charts: detect that a series has left its level, with a known rate of false alarms.
 
 Each chart is an immutable state that takes one standardised value at a time (mean 0 and standard deviation 1 while
 nothing is wrong) and serialises to plain numbers. What a design promises is its in-control run length, the mean number of
@@ -40,24 +40,24 @@ class Shewhart:
     count: int = 0
 
     def __post_init__(self) -> None:
-        _above_zero("Shewhart", limit=self.limit)
+        _check_positive("Shewhart", limit=self.limit)
 
     @property
     def alarm(self) -> bool:
-        """Whether the newest value is beyond the limit."""
+        """Return True if the newest value is beyond the limit."""
         return abs(self.value) > self.limit
 
     def add(self, value: float) -> Self:
-        """The chart after one more standardised value."""
+        """Return the chart after one more standardised value."""
         return replace(self, value=value, count=self.count + 1)
 
     def run_length(self, shift: float = 0.0) -> float:
-        """The mean number of values until an alarm when the true mean lies `shift` standard deviations off."""
+        """Return the mean number of values until an alarm, if the true mean is `shift` standard deviations off."""
         inside = _NORMAL.cdf(self.limit - shift) - _NORMAL.cdf(-self.limit - shift)
         return 1.0 / (1.0 - inside)
 
     def to_json(self) -> dict[str, Any]:
-        """The chart as plain numbers."""
+        """Return the chart as plain numbers."""
         return {"kind": "shewhart", **asdict(self)}
 
 
@@ -78,32 +78,32 @@ class Ewma:
     count: int = 0
 
     def __post_init__(self) -> None:
-        _above_zero("Ewma", limit=self.limit, weight=self.weight)
+        _check_positive("Ewma", limit=self.limit, weight=self.weight)
         if self.weight > 1.0:
             raise ValueError(f"Ewma: the weight {self.weight} is above 1")
 
     @property
     def bound(self) -> float:
-        """How far the weighted mean may lie from 0."""
+        """Return the maximum distance of the weighted mean from 0."""
         return self.limit * math.sqrt(self.weight / (2.0 - self.weight))
 
     @property
     def alarm(self) -> bool:
-        """Whether the weighted mean is outside its limits."""
+        """Return True if the weighted mean is outside its limits."""
         return abs(self.value) > self.bound
 
     def add(self, value: float) -> Self:
-        """The chart after one more standardised value."""
+        """Return the chart after one more standardised value."""
         return replace(
             self, value=self.weight * value + (1.0 - self.weight) * self.value, count=self.count + 1
         )
 
     def run_length(self, shift: float = 0.0) -> float:
-        """The mean number of values until an alarm when the true mean lies `shift` standard deviations off."""
+        """Return the mean number of values until an alarm, if the true mean is `shift` standard deviations off."""
         return _ewma_run_length(self.weight, self.limit, shift)
 
     def to_json(self) -> dict[str, Any]:
-        """The chart as plain numbers."""
+        """Return the chart as plain numbers."""
         return {"kind": "ewma", **asdict(self)}
 
 
@@ -123,15 +123,15 @@ class Cusum:
     count: int = 0
 
     def __post_init__(self) -> None:
-        _above_zero("Cusum", limit=self.limit, slack=self.slack)
+        _check_positive("Cusum", limit=self.limit, slack=self.slack)
 
     @property
     def alarm(self) -> bool:
-        """Whether either sum exceeds the limit."""
+        """Return True if either sum exceeds the limit."""
         return max(self.above, self.below) > self.limit
 
     def add(self, value: float) -> Self:
-        """The chart after one more standardised value."""
+        """Return the chart after one more standardised value."""
         return replace(
             self,
             above=max(0.0, self.above + value - self.slack),
@@ -140,7 +140,7 @@ class Cusum:
         )
 
     def run_length(self, shift: float = 0.0) -> float:
-        """The mean number of values until an alarm when the true mean lies `shift` standard deviations off.
+        """Return the mean number of values until an alarm, if the true mean is `shift` standard deviations off.
 
         Of two one-sided charts with reset at 0 (C. H. Kemp, J. R. Stat. Soc. B 23, 1961): the rates add.
         """
@@ -148,7 +148,7 @@ class Cusum:
         return 1.0 / (1.0 / up + 1.0 / down)
 
     def to_json(self) -> dict[str, Any]:
-        """The chart as plain numbers."""
+        """Return the chart as plain numbers."""
         return {"kind": "cusum", **asdict(self)}
 
 
@@ -157,7 +157,7 @@ _KINDS: Final[dict[str, type[Chart]]] = {"shewhart": Shewhart, "ewma": Ewma, "cu
 
 
 def chart_from_json(value: dict[str, Any]) -> Chart:
-    """The inverse of `to_json`; `ValueError` when `value` is no chart.
+    """Return the chart that `to_json` wrote. Raises `ValueError` if `value` is no chart.
 
     >>> chart_from_json(Ewma().add(1.0).to_json()) == Ewma().add(1.0)
     True
@@ -169,10 +169,10 @@ def chart_from_json(value: dict[str, Any]) -> Chart:
         raise ValueError(f"this is not the JSON of a chart: {error!r}") from error
 
 
-def limit_for(weight: float, run_length: float) -> float:
-    """The limit with which an EWMA chart has the in-control `run_length` (above 1), to four digits.
+def find_limit(weight: float, run_length: float) -> float:
+    """Return the limit with which an EWMA chart has the in-control `run_length` (above 1), to four digits.
 
-    >>> limit_for(0.1, 499.1), limit_for(0.05, 499.2)
+    >>> find_limit(0.1, 499.1), find_limit(0.05, 499.2)
     (2.814, 2.615)
     """
     low, high = 0.1, 6.0
@@ -182,9 +182,8 @@ def limit_for(weight: float, run_length: float) -> float:
     return round(high, 3)
 
 
-def widened(limit: float, baseline: int) -> float:
-    """`limit` for a chart whose mean and deviation were estimated from `baseline` values (at least 8): wide enough that the
-    *mean* coverage of one value is that of known parameters.
+def widen_limit(limit: float, baseline: int) -> float:
+    """Return `limit` for a chart whose mean and deviation were estimated from `baseline` values (at least 8).
 
     The prediction interval of one more value, t with baseline - 1 degrees of freedom times sqrt(1 + 1 / baseline), has
     the tail that `limit` has of the normal law. A bad baseline can still make the run length shorter than designed.
@@ -192,7 +191,7 @@ def widened(limit: float, baseline: int) -> float:
     Source: W. A. Shewhart's limits after D. C. Montgomery's Phase I, as a prediction interval (G. J. Hahn, J. Am. Stat.
     Assoc. 64, 1969).
 
-    >>> round(widened(3.0, 30), 2), round(widened(3.0, 1000), 2)
+    >>> round(widen_limit(3.0, 30), 2), round(widen_limit(3.0, 1000), 2)
     (3.33, 3.01)
     """
     from scipy import stats  # here, because a server reads declarations too and needs no tail of t
@@ -203,7 +202,7 @@ def widened(limit: float, baseline: int) -> float:
     return float(stats.t.isf(tail, baseline - 1)) * math.sqrt(1.0 + 1.0 / baseline)
 
 
-def _above_zero(kind: str, **facts: float) -> None:
+def _check_positive(kind: str, **facts: float) -> None:
     wrong = [f"{name} is {value}" for name, value in facts.items() if not 0.0 < value < float("inf")]
     if wrong:
         raise ValueError(f"{kind}: {', '.join(wrong)}; it must be above 0 and finite")
@@ -217,8 +216,8 @@ def _ewma_run_length(weight: float, limit: float, shift: float) -> float:
     edges = np.linspace(-bound, bound, _STATES + 1)
     centres = (edges[:-1] + edges[1:]) / 2.0
     # From the middle of state i the next mean lies below edge j when the value is at most so much.
-    reach = (edges[None, :] - (1.0 - weight) * centres[:, None]) / weight - shift
-    return _steps(np.diff(_cdf(reach), axis=1), _STATES // 2)
+    edge_values = (edges[None, :] - (1.0 - weight) * centres[:, None]) / weight - shift
+    return _mean_steps(np.diff(_cdf(edge_values), axis=1), _STATES // 2)
 
 
 @lru_cache(maxsize=64)
@@ -228,11 +227,11 @@ def _cusum_run_length(slack: float, limit: float, shift: float) -> float:
     upper = centres[None, :] + width / 2.0 - centres[:, None] + slack - shift
     below = _cdf(upper)
     moves = np.diff(below, axis=1, prepend=0.0)  # state 0 takes everything that falls below
-    return _steps(moves, 0)
+    return _mean_steps(moves, 0)
 
 
-def _steps(moves: NDArray[np.float64], start: int) -> float:
-    """The mean number of steps until a chain with transient part `moves` is absorbed, from state `start`."""
+def _mean_steps(moves: NDArray[np.float64], start: int) -> float:
+    """Return the mean number of steps until a chain with transient part `moves` is absorbed, from state `start`."""
     size = len(moves)
     return float(np.linalg.solve(np.eye(size) - moves, np.ones(size))[start])
 

@@ -1,8 +1,8 @@
-"""Two tests on pairs of counts, both read from the likelihood of `holdfast.stats.odds_ratio`.
+"""Two tests on pairs of counts, both from the likelihood of `holdfast.stats.odds_ratio`.
 
-`DiscordantTest`: the same requests were answered by two versions (in shadow), and only those say something on
-which one version was bad and the other was not. `RateTest`: does a version get as many queries as the one before it?
-A switch that loses requests on the way shows in no request's answer.
+`DiscordantTest`: two versions predicted the same requests (in shadow), and only requests on which exactly one of them
+was bad are informative. `RateTest`: does a version get as many queries as the one before it? A switch that loses
+requests shows in no response.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class DiscordantTest(OddsTest):
     KIND: ClassVar[str] = "discordant-1"
 
     def fold(self, *, challenger_only: int, champion_only: int) -> Self:
-        """The test after more pairs: on so many only the challenger, or only the champion, was bad.
+        """Return the test after more pairs, by the version that alone was bad.
 
         Raises `ValueError` for a number below 0.
         """
-        _not_negative(challenger_only, champion_only)
+        _check_counts(challenger_only, champion_only)
         pairs = challenger_only + champion_only
         return self._after(binomial_gain(challenger_only, pairs, 1.0, self._log_odds))
 
 
 @dataclass(frozen=True, slots=True)
-class _MoreTest(OddsTest):
+class _OneSidedRateTest(OddsTest):
     """One direction of `RateTest`: more queries after than before."""
 
     KIND: ClassVar[str] = "more-1"
@@ -82,30 +82,37 @@ class RateTest:
     True
     """
 
-    more: _MoreTest
-    fewer: _MoreTest
+    more: _OneSidedRateTest
+    fewer: _OneSidedRateTest
 
     @classmethod
     def begin(cls, margin: float = 1.5) -> RateTest:
-        """A test with no evidence. `ValueError` unless `margin` is finite and at least 1."""
-        return cls(_MoreTest.begin(margin), _MoreTest.begin(margin))
+        """Return a test with no evidence. Raises `ValueError` unless `margin` is finite and at least 1."""
+        return cls(_OneSidedRateTest.begin(margin), _OneSidedRateTest.begin(margin))
 
     @property
     def log_e(self) -> float:
-        """Natural logarithm of the e-value at this moment."""
+        """Return the natural logarithm of the current e-value."""
         return log_mean([self.more.log_e, self.fewer.log_e])
 
     @property
     def direction(self) -> str:
-        """Which way the evidence points: "more" or "fewer"."""
+        """Return the direction of the evidence: "more" or "fewer"."""
         return "more" if self.more.log_e > self.fewer.log_e else "fewer"
 
     def fold(self, *, after: int, after_seconds: float, before: int, before_seconds: float) -> RateTest:
-        """The test after one more pair of stretches, each used once: queries, and how long they were counted.
+        """Return the test after one more pair of periods, each used once.
 
-        Raises `ValueError` for a count below 0 or a stretch that is not longer than nothing.
+        Parameters
+        ----------
+        after, before
+            Queries after and before the switch, at least 0.
+        after_seconds, before_seconds
+            The length of each period, above 0.
+
+        Raises `ValueError` for a count or length out of range.
         """
-        _not_negative(after, before)
+        _check_counts(after, before)
         if not (0.0 < after_seconds < math.inf and 0.0 < before_seconds < math.inf):
             raise ValueError(f"stretches of {after_seconds} s and {before_seconds} s have no rates")
         return replace(
@@ -115,25 +122,25 @@ class RateTest:
         )
 
     def interval(self, alpha: float = 0.05) -> Interval:
-        """The rate after as a multiple of the rate before, with an interval as `OddsTest.interval` gives it."""
+        """Return the rate after as a multiple of the rate before, with an interval as in `OddsTest.interval`."""
         return self.more.interval(alpha)
 
     def merge(self, other: RateTest) -> RateTest:
-        """The evidence of both; the order does not matter. `ValueError` when their margins differ."""
+        """Return the evidence of both tests; the order does not matter. Raises `ValueError` if their margins differ."""
         return RateTest(self.more.merge(other.more), self.fewer.merge(other.fewer))
 
     def state(self) -> dict[str, Any]:
-        """Everything that the test knows, as plain JSON values."""
+        """Return the state of the test as plain JSON values."""
         return {"kind": "rate-1", "more": self.more.state(), "fewer": self.fewer.state()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> RateTest:
-        """The test that `state()` described; `ValueError` when it is of another kind."""
+        """Return the test that `state()` wrote. Raises `ValueError` for the state of another test."""
         if state.get("kind") != "rate-1":
             raise ValueError(f"this is not the state of a rate test: {state.get('kind')!r}")
-        return cls(_MoreTest.from_state(state["more"]), _MoreTest.from_state(state["fewer"]))
+        return cls(_OneSidedRateTest.from_state(state["more"]), _OneSidedRateTest.from_state(state["fewer"]))
 
 
-def _not_negative(*counts: int) -> None:
+def _check_counts(*counts: int) -> None:
     if not bool((np.array(counts) >= 0).all()):
         raise ValueError(f"counts are at least 0, not {counts}")

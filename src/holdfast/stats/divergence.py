@@ -1,4 +1,4 @@
-"""How far two counted distributions are from each other."""
+"""Distances between two counted distributions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _HALF: float = 0.5
 
 
 def population_stability(before: Sequence[int], after: Sequence[int]) -> float:
-    """The population stability index of counts over the same bins: the sum of (p - q) ln(p / q), at least 0.
+    """Return the population stability index of counts over the same bins: the sum of (p - q) ln(p / q), at least 0.
 
     Half a row is added to each bin, so that an empty one does not make it infinite. By custom below 0.1 is little and
     above 0.25 much; with fewer than about 200 rows chance alone goes beyond that, so read it beside the numbers of rows.
@@ -24,7 +24,7 @@ def population_stability(before: Sequence[int], after: Sequence[int]) -> float:
 
 
 def jensen_shannon(before: Sequence[int], after: Sequence[int]) -> float:
-    """The Jensen-Shannon divergence of counts over the same bins, in bits: 0 (alike) to 1 (no bin in common).
+    """Return the Jensen-Shannon divergence of counts over the same bins, in bits: 0 (equal) to 1 (no bin in common).
 
     Source: J. Lin, IEEE Trans. Inf. Theory 37 (1991), doi 10.1109/18.61115.
 

@@ -1,4 +1,4 @@
-"""When did a group begin to lose more than it used to? A detector whose mean time between false alarms is known.
+"""A detector of rising loss, with a known mean time between false alarms.
 
 A test that watches for days against one hypothesis grows blind: what it lost while all was well must be won back first.
 A detector forgets: it is the sum of the wealth of gamblers of whom one begins in each window. With e_t the factor by which
@@ -20,7 +20,7 @@ from holdfast.stats.level_test import STAKES, Floats, count_gains, log_mean, los
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """Watches the losses of one group, in [0, 1], against a level that was frozen before.
+    """Detects that the mean loss of one group, in [0, 1], exceeds a fixed level.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Detector:
 
     @classmethod
     def begin(cls, level: float, run_length: float) -> Detector:
-        """A watch with no window yet. Raises `ValueError` for a level or run length that means nothing."""
+        """Return a detector before its first window. Raises `ValueError` for a level or run length out of range."""
         if not (0.0 < level <= 1.0 and 1.0 < run_length < math.inf):
             raise ValueError(
                 f"a level of {level} (above 0, at most 1) and a run length of {run_length} (above 1)"
@@ -63,31 +63,36 @@ class Detector:
 
     @property
     def log_m(self) -> float:
-        """Natural logarithm of the detector's value at this moment; minus infinity before the first window."""
+        """Return the natural logarithm of the detector's current value; minus infinity before the first window."""
         grown = log_mean(self.log_sums)
         return grown + math.log(-math.expm1(-grown)) if grown > 0.0 else -math.inf
 
     @property
     def alarm(self) -> bool:
-        """Whether the value has reached the run length now. Begin anew after an alarm that was seen to."""
+        """Return True if the current value has reached the run length. Begin a new detector after a handled alarm."""
         return self.log_m >= math.log(self.run_length)
 
     def fold_counts(self, *, units: int, bad: int) -> Detector:
-        """The watch after one window of `units`, `bad` of them bad. `ValueError` unless 0 <= bad <= units."""
+        """Return the detector after one window of `units`, `bad` of them bad. Raises `ValueError` unless 0 <= bad <=
+        units.
+        """
         return self.fold_gains(count_gains(self.level, units, bad))
 
     def fold_losses(self, losses: Sequence[float]) -> Detector:
-        """The watch after one window of losses. Raises `ValueError` for one outside [0, 1]."""
+        """Return the detector after one window of losses. Raises `ValueError` for one outside [0, 1]."""
         return self.fold_gains(loss_gains(self.level, losses))
 
     def fold_gains(self, gains: Floats) -> Detector:
-        """The watch after one window whose losses add `gains` to the logarithm of each stake's wealth, shape (BETS,), as
-        `loss_gains` has them; the gains of the parts of a window add up."""
+        """Return the detector after one window with the log gains of each stake, shape (BETS,), as `loss_gains` returns
+        them.
+
+        The gains of the parts of a window add up.
+        """
         sums = np.logaddexp(0.0, np.array(self.log_sums) + gains)
         return replace(self, log_sums=tuple(sums.tolist()), windows=self.windows + 1)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the watch knows, as plain JSON values."""
+        """Return the state of the detector as plain JSON values."""
         return {
             "kind": "detector-1",
             "level": self.level,
@@ -98,7 +103,7 @@ class Detector:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Detector:
-        """The watch that `state()` described; `ValueError` when it is of another kind."""
+        """Return the detector that `state()` wrote. Raises `ValueError` for the state of something else."""
         if state.get("kind") != "detector-1" or len(state["log_sums"]) != STAKES.size:
             raise ValueError(f"this is not the state of a detector: {state.get('kind')!r}")
         sums = tuple(map(float, state["log_sums"]))

@@ -1,23 +1,21 @@
-"""Does the challenger fail more often than the champion? An exact test that may be looked at all the time.
+"""An exact always-valid test: does the challenger fail more often than the champion?
 
 In a window of any length the challenger had `n1` units, `x` of them bad, and the champion `n0`, `y` of them
 bad. Given the sizes and the total K = x + y, and when both arms are equally likely to fail, x is
 hypergeometric *whatever the base rate is*: a surge that hits both arms, a rate that changes with the hour and
 a share that is not the configured one cancel out. When the odds ratio is ψ, x has Fisher's noncentral law,
 P(x) ∝ C(n1, x) C(n0, K - x) ψ^x, so that Z(ψ) = E0[ψ^X] with X hypergeometric(n1 + n0, n1, K); what follows
-from that is said in `holdfast.stats.odds`.
+from that is in `holdfast.stats.odds_ratio`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.stats.level_test import log_mean
 from holdfast.stats.odds_ratio import LOG_RATIOS, Floats, OddsTest, log_e_values, log_sum_exp
 
 Counts = NDArray[np.int64]
@@ -51,12 +49,19 @@ class HypergeometricTest(OddsTest):
     True
     """
 
-    KIND: ClassVar[str] = "hypergeometric-2"
+    KIND: ClassVar[str] = "hypergeometric-1"
 
     def fold(
         self, *, challenger_units: int, challenger_bad: int, champion_units: int, champion_bad: int
     ) -> Self:
-        """The test after one more window. A window in which one arm had no unit changes nothing.
+        """Return the test after one more window. A window without a unit in one arm has no effect.
+
+        Parameters
+        ----------
+        challenger_units, challenger_bad
+            Units of the challenger in the window, and how many of them were bad.
+        champion_units, champion_bad
+            The same of the champion.
 
         Raises `ValueError` unless 0 <= bad <= units in both arms.
         """
@@ -69,20 +74,9 @@ class HypergeometricTest(OddsTest):
             log_factors(challenger_units, challenger_bad, champion_units, champion_bad, self._log_odds)
         )
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The test that `state()` described; `ValueError` when it is of another kind.
-
-        A test that the first release put away goes on with what it had earned.
-        """
-        if state.get("kind") == "hypergeometric-1":
-            begun = cls.begin(float(state["margin"]))
-            return begun._after(np.zeros(LOG_RATIOS.size), log_mean(state["log_wealth"]))
-        return super(HypergeometricTest, cls).from_state(state)
-
 
 def log_factors(n1: int, x: int, n0: int, y: int, log_odds: Floats) -> Floats:
-    """What one window adds to L at each ln ψ of `log_odds`.
+    """Return the contribution of one window to L at each ln ψ of `log_odds`.
 
     >>> log_factors(10, 0, 90, 0, np.array([0.1, 0.2])).any()
     np.False_
@@ -95,7 +89,7 @@ def log_factors(n1: int, x: int, n0: int, y: int, log_odds: Floats) -> Floats:
 
 
 def log_mean_powers(n1: int, n0: int, bad: int, log_odds: Floats) -> Floats:
-    """ln E0[ψ^X] for X hypergeometric(n1 + n0, n1, bad), at each ln ψ of `log_odds`."""
+    """Return ln E0[ψ^X] for X hypergeometric(n1 + n0, n1, bad), at each ln ψ of `log_odds`."""
     values, log_law = _log_hypergeometric(n1, n0, bad)
     powers: Floats = log_sum_exp(log_law + np.multiply.outer(log_odds, values)) - log_sum_exp(log_law)
     return powers
@@ -108,7 +102,7 @@ def log_e_paths(
     champion_bad: Counts,
     margin: float,
 ) -> Floats:
-    """`log_e` after each window of many runs at once: what folding them one by one gives, in a fraction of the time.
+    """Return `log_e` after each window of many runs at once, equal to folding them one by one.
 
     Counts have shape (runs, windows), and so has what is returned.
 
@@ -119,15 +113,15 @@ def log_e_paths(
     log_odds = LOG_RATIOS + np.log(margin)
     bad = challenger_bad + champion_bad
     units = challenger_units + champion_units
-    # A window that tells nothing is kept as one of no unit.
-    told = (challenger_units > 0) & (champion_units > 0) & (bad > 0) & (bad < units)
+    # A window without information is kept as one without units.
+    informative = (challenger_units > 0) & (champion_units > 0) & (bad > 0) & (bad < units)
     names = (challenger_units * (champion_units.max() + 1) + champion_units) * (bad.max() + 1) + bad
-    _, first, kind = np.unique(np.where(told, names, -1), return_index=True, return_inverse=True)
-    sizes = np.stack([challenger_units, champion_units, np.where(told, bad, 0)], axis=-1).reshape(-1, 3)[
-        first
-    ]
+    _, first, kind = np.unique(np.where(informative, names, -1), return_index=True, return_inverse=True)
+    sizes = np.stack([challenger_units, champion_units, np.where(informative, bad, 0)], axis=-1).reshape(
+        -1, 3
+    )[first]
     powers = np.stack([_powers(int(n1), int(n0), int(total), log_odds) for n1, n0, total in sizes])
-    gains = np.where(told, challenger_bad, 0).reshape(-1, 1) * log_odds - powers[kind.reshape(-1)]
+    gains = np.where(informative, challenger_bad, 0).reshape(-1, 1) * log_odds - powers[kind.reshape(-1)]
     return log_e_values(np.cumsum(gains.reshape(*bad.shape, -1), axis=1))
 
 
@@ -136,7 +130,7 @@ def _powers(n1: int, n0: int, bad: int, log_odds: Floats) -> Floats:
 
 
 def _log_hypergeometric(n1: int, n0: int, bad: int) -> tuple[Floats, Floats]:
-    """The support of x and its unnormalised log-probabilities, from the ratios of neighbouring terms."""
+    """Return the support of x and its unnormalised log-probabilities, from the ratios of neighbouring terms."""
     lowest, highest = max(0, bad - n0), min(n1, bad)
     values = np.arange(lowest, highest + 1, dtype=np.float64)
     before = values[:-1]

@@ -22,7 +22,7 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        """The numbers as a person reads them.
+        """Return the numbers with four digits.
 
         >>> str(Interval(0.71234, 0.7, 0.72345))
         '0.7123 [0.7000, 0.7235]'
@@ -31,7 +31,7 @@ class Interval:
 
 
 def two_sided_z(confidence: float) -> float:
-    """The standard normal quantile that a two-sided interval at `confidence` (between 0 and 1) uses.
+    """Return the standard normal quantile of a two-sided interval at `confidence` (between 0 and 1).
 
     >>> round(two_sided_z(0.95), 4)
     1.96
@@ -42,7 +42,7 @@ def two_sided_z(confidence: float) -> float:
 
 
 def wilson(successes: float, trials: float, confidence: float = 0.95) -> Interval:
-    """The share `successes / trials` with its score interval.
+    """Return the share `successes / trials` with its score interval.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def wilson(successes: float, trials: float, confidence: float = 0.95) -> Interva
 
 
 def mean_interval(values: Sequence[float] | NDArray[np.floating], confidence: float = 0.95) -> Interval:
-    """The mean of at least two finite values with its normal-theory interval.
+    """Return the mean of at least two finite values with its normal-theory interval.
 
     Guarantee: asymptotic, for independent values of finite variance; one look, not a sequential test.
     Raises `InputError` HF401 for fewer than two values.

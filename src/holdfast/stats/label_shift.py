@@ -1,4 +1,4 @@
-"""How often the label is true among rows whose labels are not known yet, from a classifier's scores: label prior shift.
+"""Label shift: estimate the share of positive labels among unlabelled rows from a classifier's scores.
 
 Assumes that only the share of the classes moved, and what rows of each class look like did not. Where the meaning of the
 label changed (concept drift) both estimates are wrong and nothing here can tell; two methods that disagree are a sign.
@@ -22,19 +22,21 @@ _HALF_DEVIANCE: Final = 1.9207
 """Half the 95 % quantile of the chi-squared distribution with one degree of freedom."""
 
 FEWEST_KNOWN: Final = 200
-"""Rows with labels that `prior_shift` needs."""
+"""The minimum number of labelled rows for `prior_shift`."""
 
 FEWEST_SCORES: Final = 50
-"""Rows without labels that `prior_shift` needs."""
+"""The minimum number of unlabelled rows for `prior_shift`."""
 
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class PriorShift:
-    """The estimated share of positive labels: by expectation maximisation, and by the confusion of the classifier as a
-    check (None where the classifier cannot tell the classes apart). `trained` is the share that the scores were made for.
-    `low` and `high` are the 95 % interval of `share` for the number of rows alone.
+    """The estimated share of positive labels, by expectation maximisation.
+
+    `check` is a second estimate from the classifier's confusion (None if it cannot separate the classes). `trained`
+    is the share for which the scores were made. `low` and `high` are the 95 % interval of `share` for the number of
+    rows alone.
     """
 
     trained: float
@@ -45,13 +47,13 @@ class PriorShift:
     high: float = 1.0
 
     @property
-    def agree(self) -> bool:
-        """Whether both methods say nearly the same (0.05)."""
+    def do_agree(self) -> bool:
+        """Return True if both estimates differ by at most 0.05."""
         return self.check is not None and abs(self.share - self.check) <= 0.05
 
 
 def prior_by_em(scores: Scores, trained: float) -> float:
-    """The share of positives among rows with calibrated `scores` (probabilities under the share `trained`).
+    """Return the share of positives among rows with calibrated `scores` (probabilities under the share `trained`).
 
     Each round takes the posteriors under the newest share and makes their mean the next share; the likelihood rises with
     each (M. Saerens, P. Latinne, C. Decaestecker, Neural Computation 14, 2002, doi 10.1162/089976602753284446).
@@ -72,8 +74,7 @@ def prior_by_em(scores: Scores, trained: float) -> float:
 
 
 def prior_interval(scores: Scores, trained: float, share: float) -> tuple[float, float]:
-    """The shares around `share`, the most likely one, that rows with calibrated `scores` do not speak against: at 95 %, by
-    the likelihood ratio.
+    """Return the 95 % likelihood-ratio interval around `share`, the most likely one, for rows with calibrated `scores`.
 
     It is about the number of rows. What a wrong calibration or a changed meaning of the label adds is not in it.
     Source: S. S. Wilks, Ann. Math. Stat. 9 (1938), doi 10.1214/aoms/1177732360.
@@ -111,8 +112,18 @@ def _likelihood_ratios(scores: Scores, trained: float) -> Scores:
 def prior_by_confusion(
     scores: Scores, known_scores: Scores, known_labels: NDArray[np.bool_], threshold: float
 ) -> float | None:
-    """The share of positives by black-box shift estimation: the share of `scores` above `threshold`, solved for by the
-    hit and false alarm rates on rows with known labels. None when those rates are too near to each other.
+    """Return the share of positives by black-box shift estimation, None if hit and false alarm rate are too similar.
+
+    It solves for the share of `scores` above `threshold` with the rates on labelled rows.
+
+    Parameters
+    ----------
+    scores
+        Scores of the unlabelled rows, shape (N,).
+    known_scores, known_labels
+        Scores and labels of the labelled rows, shape (M,).
+    threshold
+        The score above which a row counts as positive.
 
     Source: Z. Lipton, Y.-X. Wang, A. Smola, ICML 2018 (arXiv 1802.03916).
     """
@@ -126,7 +137,7 @@ def prior_by_confusion(
 
 
 def prior_shift(scores: Scores, known_scores: Scores, known_labels: NDArray[np.bool_]) -> PriorShift:
-    """Both estimates for rows with `scores`, from rows with `known_scores` and `known_labels` of the same classifier.
+    """Return both estimates for rows with `scores`, from labelled rows of the same classifier.
 
     The scores are calibrated on the known rows first (Platt's line on the log odds), because the estimate of an
     uncalibrated classifier is biased (A. Alexandari, A. Kundaje, A. Shrikumar, ICML 2020, arXiv 1901.06852).
@@ -159,7 +170,7 @@ def _check(scores: Scores, trained: float) -> None:
 
 
 def _platt(scores: Scores, labels: NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and intercept of the line on the log odds that fits the labels best, by Newton's method."""
+    """Return slope and intercept of the line on the log odds that fits the labels best, by Newton's method."""
     if not 0 < int(labels.sum()) < len(labels):
         raise InputError("HF401", "the known rows have one class only")
     odds = _logit(scores)

@@ -1,4 +1,4 @@
-"""Does one group lose more than a level that was frozen before? A test for when nobody is left to compare with.
+"""An always-valid test: is the mean loss of one group above a fixed level? Used when there is nothing to compare with.
 
 Losses lie in [0, 1]: 0 or 1 for a good or bad unit, 1 - score for a scored one. A gambler who holds "the mean
 loss is at most `level`" to be false stakes the fraction λ of her wealth on each loss and multiplies it by
@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 BETS: Final = 32
-"""How many stakes are played at once."""
+"""The number of simultaneous stakes."""
 
 STAKES: Final[Floats] = np.geomspace(0.0005, 0.9, BETS)
-"""What fractions of the wealth are staked, each with an equal part of it."""
+"""The fractions of the wealth that are staked, each with an equal part of it."""
 
 _BISECTIONS: Final = 60
 
 
 def upper_level(total: float, units: int, alpha: float) -> float:
-    """An upper bound on the mean loss of a group of which `units` lost `total` together.
+    """Return an upper bound on the mean loss of a group of `units` with the total loss `total`.
 
     Guarantee: P(the bound is ever below the true mean) <= `alpha`, whenever and however often one looks, for
     losses in [0, 1] that each have this mean given the past. 1.0 without a unit.
@@ -63,7 +63,7 @@ def upper_level(total: float, units: int, alpha: float) -> float:
 
 
 def log_mean(log_wealth: Sequence[float]) -> float:
-    """Natural logarithm of the mean wealth of several bets: the e-value that they have together now.
+    """Return the natural logarithm of the mean wealth of several bets: their joint current e-value.
 
     >>> log_mean([0.0, 0.0])
     0.0
@@ -103,26 +103,26 @@ class LevelTest:
 
     @classmethod
     def begin(cls, level: float) -> LevelTest:
-        """A test with no evidence. `ValueError` unless 0 < `level` <= 1."""
+        """Return a test with no evidence. Raises `ValueError` unless 0 < `level` <= 1."""
         if not 0.0 < level <= 1.0:
             raise ValueError(f"the tolerated mean loss is {level}; it is above 0 and at most 1")
         return cls(level, (0.0,) * BETS)
 
     @property
     def log_e(self) -> float:
-        """Natural logarithm of the e-value at this moment."""
+        """Return the natural logarithm of the current e-value."""
         return log_mean(self.log_wealth)
 
     def fold_counts(self, *, units: int, bad: int) -> LevelTest:
-        """The test after `units` more, `bad` of them bad. Raises `ValueError` unless 0 <= bad <= units."""
+        """Return the test after `units` more, `bad` of them bad. Raises `ValueError` unless 0 <= bad <= units."""
         return self._after(count_gains(self.level, units, bad))
 
     def fold_losses(self, losses: Sequence[float]) -> LevelTest:
-        """The test after more losses. Raises `ValueError` for one outside [0, 1]."""
+        """Return the test after more losses. Raises `ValueError` for one outside [0, 1]."""
         return self._after(loss_gains(self.level, losses))
 
     def merge(self, other: LevelTest) -> LevelTest:
-        """The evidence of both, as of two servers that saw different units; the order does not matter.
+        """Return the evidence of both tests, as of two servers with different units; the order does not matter.
 
         Raises `ValueError` when they tolerate different levels.
         """
@@ -131,12 +131,12 @@ class LevelTest:
         return self._after(np.array(other.log_wealth))
 
     def state(self) -> dict[str, Any]:
-        """Everything that the test knows, as plain JSON values."""
+        """Return the state of the test as plain JSON values."""
         return {"kind": "level-1", "level": self.level, "log_wealth": list(self.log_wealth)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> LevelTest:
-        """The test that `state()` described; `ValueError` when it is of another kind."""
+        """Return the test that `state()` wrote. Raises `ValueError` for the state of another test."""
         if state.get("kind") != "level-1" or len(state["log_wealth"]) != BETS:
             raise ValueError(f"this is not the state of a level test: {state.get('kind')!r}")
         return cls(float(state["level"]), tuple(map(float, state["log_wealth"])))
@@ -146,7 +146,7 @@ class LevelTest:
 
 
 def count_gains(level: float, units: int, bad: int) -> Floats:
-    """What `units`, `bad` of them bad, add to the logarithm of each stake's wealth, shape (BETS,).
+    """Return the log gain of each stake's wealth from `units`, `bad` of them bad, shape (BETS,).
 
     Raises `ValueError` unless 0 <= bad <= units.
     """
@@ -157,7 +157,7 @@ def count_gains(level: float, units: int, bad: int) -> Floats:
 
 
 def loss_gains(level: float, losses: Sequence[float]) -> Floats:
-    """What `losses` add to the logarithm of each stake's wealth, shape (BETS,).
+    """Return the log gain of each stake's wealth from `losses`, shape (BETS,).
 
     Raises `ValueError` for one outside [0, 1].
     """

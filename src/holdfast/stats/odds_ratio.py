@@ -1,4 +1,4 @@
-"""What counts say about an odds ratio: one likelihood, kept as a vector, from which a test and an interval are read.
+"""A likelihood of an odds ratio, kept as a vector, from which a test and an interval are read.
 
 Each window gives a count x whose law, once what tells nothing about the arms is conditioned away, is an exponential
 family in the odds ratio ψ: P(x; ψ) = h(x) ψ^x / Z(ψ). What is kept is
@@ -38,7 +38,7 @@ _BETS: Final[dict[int, float]] = {
     1: 0.01, 2: 0.01, 3: 0.01, 4: 0.01, 6: 0.01, 8: 0.02, 12: 0.20, 16: 0.10, 20: 0.04,
     24: 0.10, 28: 0.34, 32: 0.08, 36: 0.02, 40: 0.02, 44: 0.01, 48: 0.01, 52: 0.01,
 }  # fmt: skip
-"""What is staked on which odds ratio above the margin, the ratio in twelfths of a doubling (12 is 2, 28 is 5.04).
+"""The stake on each odds ratio above the margin, the ratio in twelfths of a doubling (12 is 2, 28 is 5.04).
 
 Most lies on twofold and fivefold harm, which are to be found soonest; the rest is spread from 6 % to twentyfold, so that
 every harm is found in the end, though what is worse by a few percent only after very many units.
@@ -56,32 +56,30 @@ _MARGIN_AT: Final = len(_TWELFTHS)
 
 @dataclass(frozen=True, slots=True)
 class OddsTest:
-    """The evidence about an odds ratio; what a window is, and its assumptions, are said by each kind of test.
+    """The evidence about an odds ratio; each subclass defines a window and its assumptions.
 
-    `margin` is the odds ratio that is tolerated, at least 1; `log_likelihood` is L at `margin` times each of the kept
-    ratios; `earned` is the natural logarithm of what an earlier form of the same test had earned.
+    `margin` is the tolerated odds ratio, at least 1; `log_likelihood` is L at `margin` times each of the kept ratios.
     """
 
     KIND: ClassVar[str]
 
     margin: float
     log_likelihood: tuple[float, ...]
-    earned: float = 0.0
 
     @classmethod
     def begin(cls, margin: float = 1.0) -> Self:
-        """A test with no evidence. `ValueError` unless `margin` is finite and at least 1."""
+        """Return a test with no evidence. Raises `ValueError` unless `margin` is finite and at least 1."""
         if not (math.isfinite(margin) and margin >= 1.0):
             raise ValueError(f"the tolerated odds ratio is {margin}; it is a finite number of at least 1")
         return cls(margin, (0.0,) * LOG_RATIOS.size)
 
     @property
     def log_e(self) -> float:
-        """Natural logarithm of the e-value against "the odds ratio is at most `margin`", at this moment."""
-        return self.earned + float(log_e_values(np.array(self.log_likelihood)))
+        """Return the natural logarithm of the current e-value against "the odds ratio is at most `margin`"."""
+        return float(log_e_values(np.array(self.log_likelihood)))
 
     def interval(self, alpha: float = 0.05) -> Interval:
-        """The odds ratio with an interval that may be looked at all the time; from 0 to infinity without evidence.
+        """Return the odds ratio with an always-valid interval; from 0 to infinity without evidence.
 
         Guarantee: if the odds ratio is the same in every window, P(any interval ever read misses it) <= `alpha`. Raises
         `ValueError` unless 0 < `alpha` < 1.
@@ -91,56 +89,56 @@ class OddsTest:
         kept = np.array(self.log_likelihood)
         at = LOG_RATIOS + math.log(self.margin)
         needed = _log_mean_exp(kept) + math.log(alpha)
-        low, high = _reach(at, kept, needed)
-        estimate = min(max(_peak(at, kept), low), high)
+        low, high = _bounds_above(at, kept, needed)
+        estimate = min(max(_estimate_peak(at, kept), low), high)
         return Interval(math.exp(estimate), math.exp(low), math.exp(high))
 
     def merge(self, other: Self) -> Self:
-        """The evidence of both, as of two servers that saw different units; the order does not matter.
+        """Return the evidence of both tests, as of two servers with different units; the order does not matter.
 
         Raises `ValueError` when they tolerate different odds ratios.
         """
         if self.margin != other.margin:
             raise ValueError(f"tests with margins {self.margin} and {other.margin} do not add up")
-        return self._after(np.array(other.log_likelihood), other.earned)
+        return self._after(np.array(other.log_likelihood))
 
     def state(self) -> dict[str, Any]:
-        """Everything that the test knows, as plain JSON values."""
-        kept = {"margin": self.margin, "log_likelihood": list(self.log_likelihood), "earned": self.earned}
+        """Return the state of the test as plain JSON values."""
+        kept = {"margin": self.margin, "log_likelihood": list(self.log_likelihood)}
         return {"kind": self.KIND, **kept}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The test that `state()` described; `ValueError` when it is of another kind."""
+        """Return the test that `state()` wrote. Raises `ValueError` for the state of another test."""
         if state.get("kind") != cls.KIND or len(state["log_likelihood"]) != LOG_RATIOS.size:
             raise ValueError(f"this is not the state of a {cls.KIND} test: {state.get('kind')!r}")
         kept = tuple(map(float, state["log_likelihood"]))
-        return cls(float(state["margin"]), kept, float(state["earned"]))
+        return cls(float(state["margin"]), kept)
 
     @property
     def _log_odds(self) -> Floats:
         odds: Floats = LOG_RATIOS + math.log(self.margin)
         return odds
 
-    def _after(self, gain: Floats, earned: float = 0.0) -> Self:
+    def _after(self, gain: Floats) -> Self:
         kept = np.array(self.log_likelihood) + gain
-        return replace(self, log_likelihood=tuple(kept.tolist()), earned=self.earned + earned)
+        return replace(self, log_likelihood=tuple(kept.tolist()))
 
 
 def log_e_values(log_likelihood: Floats) -> Floats:
-    """The e-values that likelihoods of shape (..., number of kept ratios) hold, natural logarithms, shape (...)."""
+    """Return the e-values of likelihoods of shape (..., number of kept ratios), as natural logarithms of shape (...)."""
     bets = log_likelihood[..., _MARGIN_AT + 1 :] - log_likelihood[..., _MARGIN_AT, None] + LOG_STAKES
     return log_sum_exp(bets)
 
 
 def binomial_gain(x: int, n: int, odds: float, log_odds: Floats) -> Floats:
-    """x ln ψ - ln Z(ψ) when x of `n` are of the first kind, each with odds ψ · `odds`; at ln ψ = `log_odds`."""
+    """Return x ln ψ - ln Z(ψ) for x of `n` of the first kind, each with odds ψ · `odds`, at ln ψ = `log_odds`."""
     gain: Floats = x * log_odds - n * (np.log1p(odds * np.exp(log_odds)) - math.log1p(odds))
     return gain
 
 
-def _reach(at: Floats, kept: Floats, needed: float) -> tuple[float, float]:
-    """Ends of the stretch outside which a concave function with these values at these points is surely below `needed`.
+def _bounds_above(at: Floats, kept: Floats, needed: float) -> tuple[float, float]:
+    """Return the ends of the range outside which a concave function with these values is surely below `needed`.
 
     On each gap between two points the function lies below both lines that continue the neighbouring gaps. Outside all
     points it lies below the line of the outermost gap.
@@ -150,29 +148,35 @@ def _reach(at: Floats, kept: Floats, needed: float) -> tuple[float, float]:
     for gap in range(slopes.size):
         low, high = float(at[gap]), float(at[gap + 1])
         if gap > 0:
-            low, high = _above(low, high, low, float(kept[gap]), float(slopes[gap - 1]), needed)
+            low, high = _clip_to_line(low, high, low, float(kept[gap]), float(slopes[gap - 1]), needed)
         if gap + 1 < slopes.size:
-            low, high = _above(
+            low, high = _clip_to_line(
                 low, high, float(at[gap + 1]), float(kept[gap + 1]), float(slopes[gap + 1]), needed
             )
         if low < high:
             ends.append((low, high))
-    ends.append(_above(-math.inf, float(at[0]), float(at[0]), float(kept[0]), float(slopes[0]), needed))
-    ends.append(_above(float(at[-1]), math.inf, float(at[-1]), float(kept[-1]), float(slopes[-1]), needed))
+    ends.append(
+        _clip_to_line(-math.inf, float(at[0]), float(at[0]), float(kept[0]), float(slopes[0]), needed)
+    )
+    ends.append(
+        _clip_to_line(float(at[-1]), math.inf, float(at[-1]), float(kept[-1]), float(slopes[-1]), needed)
+    )
     found = [each for each in ends if each[0] <= each[1]]
     return min(low for low, _ in found), max(high for _, high in found)
 
 
-def _above(low: float, high: float, x: float, y: float, slope: float, needed: float) -> tuple[float, float]:
-    """The part of the stretch from `low` to `high` on which the line through (x, y) is at least `needed`."""
+def _clip_to_line(
+    low: float, high: float, x: float, y: float, slope: float, needed: float
+) -> tuple[float, float]:
+    """Return the part of `low` to `high` on which the line through (x, y) is at least `needed`."""
     if slope == 0.0:
         return (low, high) if y >= needed else (math.inf, -math.inf)
     crossing = x + (needed - y) / slope
     return (max(low, crossing), high) if slope > 0.0 else (low, min(high, crossing))
 
 
-def _peak(at: Floats, kept: Floats) -> float:
-    """Where the parabola through the highest value and its neighbours is highest."""
+def _estimate_peak(at: Floats, kept: Floats) -> float:
+    """Return the maximum of the parabola through the highest value and its neighbours."""
     best = int(np.clip(kept.argmax(), 1, kept.size - 2))
     if kept[best] == kept[_MARGIN_AT] == kept[best - 1]:
         return 0.0  # nothing is known

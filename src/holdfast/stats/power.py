@@ -1,4 +1,4 @@
-"""How soon would a planned test find a harm of a given size? By simulation of the very test, many runs at once.
+"""The power of a planned test: how soon it would find a harm of a given size, by simulating the test itself.
 
 A bound on false alarms is half of what is worth knowing about a test; the other half is what it would miss, and that
 depends on the traffic. Given a seed, the same plan gives the same answer.
@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from holdfast.stats import betting, hypergeometric
 
 RUNS: Final = 2000
-"""How many runs are simulated: a share found of one half is then known within 0.022."""
+"""The number of simulated runs: a share of one half is then known within 0.022."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """In which window harm was found in each of many runs; 0 in a run in which it was not."""
+    """The window in which harm was found in each of many runs; 0 in a run in which it was not."""
 
     windows: int
     found_in: tuple[int, ...]
 
     def share_within(self, windows: float) -> float:
-        """The share of runs in which it was found in the first so many windows."""
+        """Return the share of runs in which it was found within the first `windows`."""
         return sum(0 < each <= windows for each in self.found_in) / len(self.found_in)
 
     @property
     def median(self) -> int | None:
-        """The window by which half of the runs had found it; None when fewer did."""
+        """Return the window by which half of the runs had found it; None if fewer did."""
         ordered = sorted(each or self.windows + 1 for each in self.found_in)
         middle = ordered[(len(ordered) - 1) // 2]
         return middle if middle <= self.windows else None
@@ -50,7 +50,8 @@ def bad_units(
     seed: int,
     runs: int = RUNS,
 ) -> Detection:
-    """How soon `HypergeometricTest` finds that the challenger is bad `risk_ratio` times as often as the champion.
+    """Simulate how soon `HypergeometricTest` finds that the challenger is bad `risk_ratio` times as often as the
+    champion.
 
     Parameters
     ----------
@@ -72,9 +73,9 @@ def bad_units(
     """
     _check(base_rate, windows, runs)
     rng = np.random.Generator(np.random.PCG64(seed))
-    ours, theirs = (_whole(rng, each, (runs, windows)) for each in (challenger_units, champion_units))
+    ours, theirs = (_draw_units(rng, each, (runs, windows)) for each in (challenger_units, champion_units))
     our_bad, their_bad = rng.binomial(ours, min(1.0, base_rate * risk_ratio)), rng.binomial(theirs, base_rate)
-    return first_reached(hypergeometric.log_e_paths(ours, our_bad, theirs, their_bad, margin), log_bound)
+    return first_crossing(hypergeometric.log_e_paths(ours, our_bad, theirs, their_bad, margin), log_bound)
 
 
 def score_loss(
@@ -90,7 +91,7 @@ def score_loss(
     seed: int,
     runs: int = RUNS // 4,
 ) -> Detection:
-    """How soon `BettingTest` finds that the challenger's mean score is `loss` below the champion's.
+    """Simulate how soon `BettingTest` finds that the challenger's mean score is `loss` below the champion's.
 
     Scores are drawn from beta laws with the champion's `mean` (between 0 and 1) and standard deviation `spread`, which
     the challenger shares as far as its own mean permits; the rest is as for `bad_units`. Raises `ValueError` for
@@ -107,28 +108,28 @@ def score_loss(
     rng = np.random.Generator(np.random.PCG64(seed))
     pairs = min(challenger_scores, champion_scores)
     shape = (runs, windows, pairs)
-    ours = _means(rng, mean - loss, spread, max(1, challenger_scores // pairs), shape)
-    theirs = _means(rng, mean, spread, max(1, champion_scores // pairs), shape)
-    return first_reached(betting.log_e_paths(ours, theirs, margin), log_bound)
+    ours = _draw_means(rng, mean - loss, spread, max(1, challenger_scores // pairs), shape)
+    theirs = _draw_means(rng, mean, spread, max(1, champion_scores // pairs), shape)
+    return first_crossing(betting.log_e_paths(ours, theirs, margin), log_bound)
 
 
-def first_reached(log_e: NDArray[np.float64], log_bound: float) -> Detection:
-    """When each run, a row of `log_e` after each window, first reached `log_bound`."""
-    reached = log_e >= log_bound
-    found_in = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, 0)
+def first_crossing(log_e: NDArray[np.float64], log_bound: float) -> Detection:
+    """Return when each run, a row of `log_e` after each window, first reached `log_bound`."""
+    crossed = log_e >= log_bound
+    found_in = np.where(crossed.any(axis=1), crossed.argmax(axis=1) + 1, 0)
     return Detection(log_e.shape[1], tuple(found_in.tolist()))
 
 
-def _whole(rng: np.random.Generator, mean: float, shape: tuple[int, int]) -> NDArray[np.int64]:
+def _draw_units(rng: np.random.Generator, mean: float, shape: tuple[int, int]) -> NDArray[np.int64]:
     return (
         np.full(shape, mean, np.int64) if mean == int(mean) else (mean + rng.random(shape)).astype(np.int64)
     )
 
 
-def _means(
+def _draw_means(
     rng: np.random.Generator, mean: float, spread: float, many: int, shape: tuple[int, int, int]
 ) -> NDArray[np.float64]:
-    """Means of `many` scores each. Of a beta law, the mean of n has nearly the beta law with n times as little variance."""
+    """Draw means of `many` scores each. The mean of n beta-distributed scores is nearly beta with 1/n of the variance."""
     most = mean * (1.0 - mean)
     if not (0.0 < mean < 1.0 and spread > 0.0):
         raise ValueError(f"no scores have the mean {mean} and the standard deviation {spread}")

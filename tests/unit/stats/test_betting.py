@@ -174,11 +174,3 @@ def test_the_interval_of_the_mean_difference_holds_at_every_look() -> None:
 def test_the_interval_knows_nothing_without_scores() -> None:
     nothing = BettingTest.begin().interval()
     assert (nothing.estimate, nothing.low, nothing.high) == (0.0, pytest.approx(-1.0), pytest.approx(1.0))
-
-
-def test_what_the_first_release_put_away_goes_on_with_what_it_had_earned() -> None:
-    old = {"kind": "betting-1", "margin": 0.005, "log_wealth": [2.0] * 32, "log_e": 2.5}
-    taken_up = BettingTest.from_state(old | {"waiting_challenger": [0.5], "waiting_champion": []})
-    assert taken_up.log_e == pytest.approx(2.0)
-    assert taken_up.waiting_challenger == (0.5,)
-    assert BettingTest.from_state(taken_up.state()) == taken_up

@@ -7,7 +7,15 @@ import pytest
 
 from holdfast.errors import InputError
 from holdfast.stats.chart_baseline import proportion_baseline
-from holdfast.stats.control_charts import Chart, Cusum, Ewma, Shewhart, chart_from_json, limit_for, widened
+from holdfast.stats.control_charts import (
+    Chart,
+    Cusum,
+    Ewma,
+    Shewhart,
+    chart_from_json,
+    find_limit,
+    widen_limit,
+)
 from tests.soak import control_charts
 
 DESIGNS = [Shewhart(3.0), Ewma(0.1, 2.814), Ewma(0.2, 2.86), Cusum(0.5, 5.0), Cusum(0.5, 4.0)]
@@ -47,13 +55,13 @@ def test_the_run_length_survives_batches_that_resemble_each_other_and_vary_too_m
 
 
 def test_a_short_baseline_widens_the_limits():
-    assert widened(2.814, 30) > widened(2.814, 300) > 2.814
+    assert widen_limit(2.814, 30) > widen_limit(2.814, 300) > 2.814
     with pytest.raises(InputError, match="at least 8"):
-        widened(3.0, 7)
+        widen_limit(3.0, 7)
 
 
 def test_a_limit_is_found_for_a_run_length():
-    assert Ewma(0.2, limit_for(0.2, 500.0)).run_length() == pytest.approx(500.0, rel=0.01)
+    assert Ewma(0.2, find_limit(0.2, 500.0)).run_length() == pytest.approx(500.0, rel=0.01)
 
 
 @pytest.mark.parametrize(

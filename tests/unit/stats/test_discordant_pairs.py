@@ -107,7 +107,7 @@ def test_servers_add_up(
     [
         lambda: DiscordantTest.begin(0.5),
         lambda: DiscordantTest.begin().fold(challenger_only=-1, champion_only=0),
-        lambda: DiscordantTest.from_state({"kind": "hypergeometric-2", "log_likelihood": []}),
+        lambda: DiscordantTest.from_state({"kind": "hypergeometric-1", "log_likelihood": []}),
         lambda: RateTest.begin().fold(after=1, after_seconds=0.0, before=1, before_seconds=1.0),
         lambda: RateTest.begin().fold(after=-1, after_seconds=1.0, before=1, before_seconds=1.0),
         lambda: RateTest.from_state({"kind": "more-1"}),

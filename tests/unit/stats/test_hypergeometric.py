@@ -281,15 +281,6 @@ def test_the_interval_closes_in_and_knows_nothing_without_units() -> None:
         assert seen.low < 2.02 < seen.high
 
 
-def test_what_the_first_release_put_away_goes_on_with_what_it_had_earned() -> None:
-    old = {"kind": "hypergeometric-1", "margin": 1.1, "log_wealth": [3.0] * 32, "log_e": 3.5}
-    taken_up = HypergeometricTest.from_state(old)
-    assert taken_up.log_e == pytest.approx(3.0)
-    assert HypergeometricTest.from_state(taken_up.state()) == taken_up
-    window = (100, 9, 900, 9)
-    assert folded([window], taken_up).log_e == pytest.approx(3.0 + folded([window]).log_e)
-
-
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"the tolerated odds ratio is 0\.9"):
         HypergeometricTest.begin(margin=0.9)

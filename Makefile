@@ -15,7 +15,9 @@ demo: $(VENV)/run.done ## the whole story on real flights, then a page to look a
 	$(BIN)/holdfast demo
 
 # A file stays with one worker, so that what its tests share is made once; the longest files come first (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three workers on two cores, because the tests of processes wait a third of their time.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/dev.done browser ## the whole suite
 	$(PYTEST) $(TESTS)

@@ -27,6 +27,20 @@ settings.load_profile(os.environ.get("HOLDFAST_TEST_PROFILE", "suite"))
 
 FIXTURES_OF_POSTGRES = {"postgres_server", "own_postgres", "postgres_template", "postgres_ledgers"}
 FIXTURES_OF_PROCESSES = {"serve", "start_loader", "hook_server"}
+LONGEST = (
+    "tests/cli/demo",
+    "tests/cli/test_first_project",
+    "tests/soak/test_pushes",
+    "tests/cli/commands/runtimes",
+    "tests/soak",
+    "tests/control/ingest",
+    "tests/control/evaluation",
+    "tests/durability",
+    "tests/simulation",
+    "tests/serve",
+    "tests/store/db",
+)
+"""What takes longest comes first, so that no worker begins it when the others are done."""
 FOLDERS_OF_PROCESSES = ("tests/soak", "tests/durability", "tests/cli/demo", "tests/control/executors")
 
 
@@ -52,6 +66,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.postgres)
         if fixtures & FIXTURES_OF_PROCESSES or folder.startswith(FOLDERS_OF_PROCESSES):
             item.add_marker(pytest.mark.process)
+    items.sort(key=lambda item: _place(item.path.relative_to(config.rootpath).as_posix()))
+
+
+def _place(path: str) -> int:
+    """Return where a file belongs in the order of the run; files of one place keep their order."""
+    return next((at for at, start in enumerate(LONGEST) if path.startswith(start)), len(LONGEST))
 
 
 @pytest.fixture(autouse=True)

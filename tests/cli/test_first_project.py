@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.cli.demo.sandbox import free_port
+from tests.support.project import Project
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.process
@@ -121,43 +122,45 @@ ASKED = {
 }
 
 
-def test_from_nothing_to_an_answer_and_its_truth(
-    running: subprocess.Popen[bytes], run: Run, ports: dict[str, str]
-) -> None:
-    port = ports["HOLDFAST_PORT"]
-    wait_until(lambda: call(port, "GET", "/v2/models/parcels/ready")[0] == 200)
-    status, answer = call(port, "POST", "/v2/models/parcels/infer", ASKED)
+@pytest.fixture(scope="module")
+def group(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, int]]:
+    """A copy of the prepared project with its first version rolled out, and the process of its `holdfast up`."""
+    project = Project(Path(shutil.copytree(prepared, tmp_path_factory.mktemp("group") / "parcels")))
+    project.run("rollout", "start")
+    with project.running("up") as process:
+        project.wait_for_server("parcels")
+        yield project, process.pid
+        assert process.poll() is None
+
+
+def test_from_nothing_to_a_prediction_and_its_label(group: tuple[Project, int]) -> None:
+    project, _ = group
+    status, answer = project.request("POST", "/v2/models/parcels/infer", ASKED)
     assert status == 200, answer
     assert 0.0 < answer["outputs"][0]["data"][0] < 1.0
     prediction = answer["parameters"]["prediction_id"]
-    run("feedback", prediction, "true")
-    refused = run("feedback", prediction, "false", expect=4).stderr
+    project.run("feedback", prediction, "true")
+    refused = project.refused("feedback", prediction, "false", expect=4)
     assert "HF505" in refused
     assert "the earlier one stands" in refused
 
     def joined() -> bool:
-        document = json.loads(run("status", "--json").stdout)
-        return sum(version["labelled"] for version in document["versions"]) == 1
+        return sum(version["labelled"] for version in project.document("status")["versions"]) == 1
 
-    wait_until(joined)
-    assert call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200
-    assert running.poll() is None
+    wait_until(joined, "the label is joined")
+    assert call(str(project.page_port), "GET", "/api/status")[0] == 200
 
 
-def test_every_process_comes_back_after_kill_9(
-    running: subprocess.Popen[bytes], run: Run, ports: dict[str, str]
-) -> None:
+def test_every_process_comes_back_after_kill_9(group: tuple[Project, int]) -> None:
     """kill -9 of server, control loop and page: the group goes on, and nothing is wrong afterwards."""
-    port = ports["HOLDFAST_PORT"]
-    ready = lambda: call(port, "GET", "/v2/models/parcels/ready")[0] == 200  # noqa: E731
-    wait_until(ready)
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    project, pid = group
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert len(children) == 3
     for child in children:
         os.kill(int(child), signal.SIGKILL)
-    wait_until(lambda: call(port, "POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
-    wait_until(lambda: call(ports["HOLDFAST_PAGE_PORT"], "GET", "/api/status")[0] == 200)
-    assert json.loads(run("verify", "--json").stdout)["findings"] == []
+    wait_until(lambda: project.request("POST", "/v2/models/parcels/infer", ASKED)[0] == 200)
+    wait_until(lambda: call(str(project.page_port), "GET", "/api/status")[0] == 200)
+    assert project.document("verify")["findings"] == []
 
 
 def test_a_file_of_ones_own(run: Run, tmp_path: Path) -> None:

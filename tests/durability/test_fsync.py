@@ -42,7 +42,7 @@ def test_every_acknowledgement_is_durable(tmp_path: Path) -> None:
     assert found == dict.fromkeys(found, (set(), set()))
 
 
-def test_a_back_out_a_training_and_a_rebuilt_ledger_are_durable(tmp_path: Path) -> None:
+def test_a_backout_a_training_and_a_rebuilt_ledger_are_durable(tmp_path: Path) -> None:
     """Ledger, tombstones, online values, the files of models, and what a recovery sets aside (R6, R68)."""
     root, trace = tmp_path / "home", tmp_path / "trace"
     root.mkdir()

@@ -130,7 +130,7 @@ def test_the_traffic_goes_back_without_a_ledger_and_stays_there(
     assert aborts.stamp(promoted.root / "serve" / MODEL) is None
 
 
-def test_what_nobody_can_stand_in_for_is_kept_and_said(
+def test_what_nobody_can_stand_in_for_is_kept_and_reported(
     world: World, serve: Start, command: Callable[..., dict[str, Any]]
 ) -> None:
     """Never to nobody, and never to a version whose contract breaks the callers (R133)."""
@@ -226,7 +226,7 @@ def elsewhere(
 
 
 @pytest.mark.process
-def test_a_server_elsewhere_obeys_an_abort_and_the_ledger_learns_it_from_that_server(
+def test_a_server_elsewhere_follows_an_abort_and_the_ledger_learns_it_from_that_server(
     promoted: World,
     elsewhere: tuple[Served, Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -301,7 +301,7 @@ def test_a_server_that_stood_still_forgets_an_abort_of_what_was_pushed_again(
     assert served.infer(unit="u")[1]["model_version"] == promoted.names["half"]
 
 
-def test_a_damaged_file_takes_nothing_and_is_said_and_replaced(promoted: World, serve: Start) -> None:
+def test_a_damaged_file_takes_nothing_and_is_reported_and_replaced(promoted: World, serve: Start) -> None:
     served = serve()
     directory = promoted.root / "serve" / MODEL
     abort = Abort(promoted.names["half"], 99, 9, "bad", "ann", 1)

@@ -34,8 +34,15 @@ class Project:
         ports = {"HOLDFAST_PORT": str(self.port), "HOLDFAST_PAGE_PORT": str(self.page_port)}
         return own | ports | {"PYTHONPATH": PYTHONPATH}
 
-    def run(self, *arguments: str, expect: int = 0) -> str:
+    def run(self, *arguments: str) -> str:
         """Run a command to its end and return what it printed."""
+        return self._run(arguments, 0).stdout
+
+    def refused(self, *arguments: str, expect: int) -> str:
+        """Run a command that is refused with exit status `expect`, and return the error that it printed."""
+        return self._run(arguments, expect).stderr
+
+    def _run(self, arguments: tuple[str, ...], expect: int) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "holdfast", *arguments],
             cwd=self.directory,
@@ -45,7 +52,8 @@ class Project:
             check=False,
         )
         assert done.returncode == expect, f"{arguments}: {done.stdout}{done.stderr}"
-        return done.stdout
+        assert "Traceback" not in done.stderr
+        return done
 
     def document(self, *arguments: str) -> Any:
         """Run a command with ``--json`` and return what it printed."""

@@ -151,7 +151,7 @@ def test_the_same_data_is_drawn_once(store, story):
     assert len(drawings._drawn) == 6
 
 
-def test_what_callers_ask_and_nothing_taught_is_on_the_page_and_escaped(empty_store, story):
+def test_what_callers_ask_and_training_did_not_show_is_on_the_page_and_escaped(empty_store, story):
     """R51, R53, R50: a value of a slice is what a client sent."""
     missing = AskedSlice("origin", story.nasty, 300, 0.3, 0, covered=False)
     taught = AskedSlice("origin", "EWR", 700, 0.7, 9, covered=True)
@@ -171,7 +171,7 @@ def test_what_callers_ask_and_nothing_taught_is_on_the_page_and_escaped(empty_st
     assert "origin = EWR" not in text
 
 
-def test_a_tainted_champion_is_told_at_the_top(store, story):
+def test_a_tainted_champion_is_reported_at_the_top(store, story):
     known = StatusReader(store, "flight-delay").read(now_us=story.now_us)
     plan = dataclasses.replace(known.plan, challenger=None, share_ppm=0)
     spoilt = tuple(

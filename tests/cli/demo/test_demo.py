@@ -56,7 +56,7 @@ def test_nobody_got_a_server_error(told: dict) -> None:
     assert told["http_4xx"] == 0
 
 
-def test_the_good_version_was_promoted_and_the_bad_one_taken_back(told: dict) -> None:
+def test_the_good_version_was_promoted_and_the_bad_one_rolled_back(told: dict) -> None:
     """R117: rolled back without a person, and the champion is the version that was promoted before."""
     bad = told["bad_push"]
     assert bad["rolled_back_by"] == "holdfast"

@@ -220,7 +220,7 @@ class LoadsAndBackOuts(RuleBasedStateMachine):
             shutil.rmtree(self.directory)
 
 
-def test_any_order_of_loads_and_back_outs() -> None:
+def test_any_order_of_loads_and_backouts() -> None:
     """R6: model-based; the model is a dictionary."""
     LoadsAndBackOuts.world = backout_world
     run_state_machine_as_test(
@@ -235,7 +235,7 @@ def test_any_order_of_loads_and_back_outs() -> None:
     )
 
 
-def test_a_back_out_is_done_once_from_two_threads_of_control(tmp_path: Path, store: Store) -> None:
+def test_a_backout_is_done_once_from_two_threads_of_control(tmp_path: Path, store: Store) -> None:
     """The control loop carries on what the command has begun: whoever is second finds it done."""
     world = backout_world
     world.load(store, tmp_path, world.ALONE, 0)

@@ -60,7 +60,7 @@ def _dangling(plan: BackoutPlan) -> dict[str, int]:
     return {step.feed: step.rows for step in plan.steps if isinstance(step, SuspectLoad)}
 
 
-def test_what_refers_to_rows_that_go_is_told_and_suspect(store: Store) -> None:
+def test_what_refers_to_rows_that_go_is_reported_and_suspect(store: Store) -> None:
     """R7, R8: exactly the loads of which rows dangle, with how many; the trained rows of others stay as they are."""
     _load(store, SHOPS, "s0", range(10))
     _load(store, SHOPS, "s1", range(10, 20), day=1)

@@ -169,7 +169,7 @@ def test_without_a_clean_version_the_heuristic_answers(tmp_path: Path) -> None:
     assert plan.champion == HEURISTIC
 
 
-def test_with_nothing_clean_the_last_one_goes_on_and_it_is_said(tmp_path: Path) -> None:
+def test_with_nothing_clean_the_last_one_goes_on_and_it_is_reported(tmp_path: Path) -> None:
     """R9: the rebuild may then take over by a rollout, against the one that is held."""
     case = _only_tainted(tmp_path, heuristic="tainted")
     champion = case.world.row().challenger

@@ -174,7 +174,7 @@ def test_the_same_label_again_counts_once_and_another_value_is_refused(store, lo
     assert len(outcomes.of_model(store, MODEL, days=1)) == 1
 
 
-def test_a_label_whose_answer_is_elsewhere_waits_and_one_without_an_answer_is_told(store, logs, lease):
+def test_a_label_whose_answer_is_elsewhere_waits_and_one_without_an_answer_is_reported(store, logs, lease):
     later = 11 * 60_000_000
     log(logs, prediction(5), label(9), label(2), label(5, row=3))
     assert round_(store, lease) == (4, 0)
@@ -207,7 +207,7 @@ def test_a_torn_tail_waits_for_its_rest(store, logs, lease):
     assert requests(store) == 2
 
 
-def test_a_damaged_log_is_told_once_and_the_others_go_on(store, logs, lease):
+def test_a_damaged_log_is_reported_once_and_the_others_go_on(store, logs, lease):
     log(logs, prediction(1), prediction(2), prediction(3))
     path = logs / "00000001.log"
     data = bytearray(path.read_bytes())
@@ -230,7 +230,7 @@ def test_a_damaged_log_is_told_once_and_the_others_go_on(store, logs, lease):
     assert sorted(event.subject for event in told) == ["log/s1/1", "log/s1/3"]
 
 
-def test_a_damaged_file_of_answers_is_told_once_and_only_its_labels_wait(store, logs, lease):
+def test_a_damaged_file_of_answers_is_reported_once_and_only_its_labels_wait(store, logs, lease):
     """What cannot be read must not keep the labels of other answers, nor be taken for answers that never were."""
     log(logs, prediction(1), label(1))
     collector.collect(store, MODEL, lease, now_us=NOW)

@@ -101,7 +101,7 @@ def leftovers(place: Place) -> list[Path]:
     return list(place.store.root.parent.glob("*.drill-*"))
 
 
-def test_a_roll_back_is_drilled_on_a_server_and_no_user_is_moved(world, place: Place, serve) -> None:
+def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, place: Place, serve) -> None:
     served = serve()
     announced(world)
     before = traffic_plans.newest(world.store, MODEL)

@@ -679,7 +679,7 @@ def test_a_version_of_another_model_is_not_judged(store: Store, trained: tuple[S
         qualify(store, replace(MODEL, name="other"), trained[2].version, now_us=NOW_US)
 
 
-def test_a_snapshot_that_is_too_short_teaches_nothing(
+def test_a_snapshot_that_is_too_short_trains_nothing(
     store: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     before = versions.of_model(store, MODEL.name)

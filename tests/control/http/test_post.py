@@ -62,6 +62,6 @@ def test_a_name_that_nobody_answers_for_is_waited_for_no_longer(monkeypatch: pyt
     released.set()
 
 
-def test_a_server_that_is_not_there_is_said_at_once() -> None:
+def test_a_server_that_is_not_there_is_reported_at_once() -> None:
     with pytest.raises(UnavailableError, match="refused"):
         post("http://127.0.0.1:9/hook", b"{}", {}, within_seconds=5.0)

@@ -260,7 +260,7 @@ def test_a_number_is_missing_only_if_no_loaded_batch_below_has_it(
     assert load(delivery(3), "d3", counting).violations == ()
 
 
-def test_what_comes_late_ends_what_was_said_to_be_missing(
+def test_what_comes_late_ends_what_was_reported_to_be_missing(
     store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path]
 ) -> None:
     expects = Expectations(interval="1d", sequence="id", sequence_gaps=Limits(error=702))
@@ -307,7 +307,7 @@ def test_the_same_rows_in_another_form_are_refused(
     assert _told(store, "d1") == [("repeat", "d0", Level.CRITICAL, None)]
 
 
-def test_values_that_stand_in_no_other_feed_are_kept_apart(
+def test_values_that_stand_in_no_other_feed_are_quarantined(
     store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path]
 ) -> None:
     known = replace(feed, name="known", expects=Expectations())

@@ -157,7 +157,7 @@ def test_what_depends_on_no_other_batch_is_committed_after_one(store: Store) -> 
         assert isinstance(commit(store, batch, now_us=5), LoadResult)
 
 
-def test_what_the_ledger_refuses_is_told_and_not_taken_for_a_race(store: Store) -> None:
+def test_what_the_ledger_refuses_is_reported_and_not_taken_for_a_race(store: Store) -> None:
     nameless = Definition("delay_3h", None, "{}")  # type: ignore[arg-type] # the wrong value is the point
     with staging.staged(store.root) as place:
         batch = admitted(store, place, 1)

@@ -74,7 +74,7 @@ def test_rows_are_published_in_the_order_of_their_event_time(
     assert data_files.read_rows(store, 2, "flights")["id"].to_list() == [9, 1, 3, 2, 0]
 
 
-def test_a_bad_row_is_kept_apart_with_its_reasons(store: Store, load: Callable[..., LoadResult]) -> None:
+def test_a_bad_row_is_quarantined_with_its_reasons(store: Store, load: Callable[..., LoadResult]) -> None:
     bad = "x,EWR,9000,2013-01-01T05:00:00-05:00,\n"
     result = load(_rows([0, 1]) + bad)
     assert (result.rows_loaded, result.rows_quarantined) == (2, 1)
@@ -94,7 +94,7 @@ def test_a_bad_row_is_kept_apart_with_its_reasons(store: Store, load: Callable[.
     assert told.explanation == "2 rows loaded from d1.csv; 1 in quarantine: 1 id|type, 1 delay|range"
 
 
-def test_a_line_that_is_cut_is_kept_apart_whole(store: Store, load: Callable[..., LoadResult]) -> None:
+def test_a_line_that_is_cut_is_quarantined_whole(store: Store, load: Callable[..., LoadResult]) -> None:
     """Padding it with nulls would load a row with wrong values: delay is 4 here, and may have been 45."""
     result = load(_rows([0]) + "2,EWR,4\n" + GOOD.format(id=3, minute=3) + "4,EWR,4,5,6,7\n")
     assert (result.rows_received, result.rows_loaded, result.reasons) == (4, 2, {"_line|fields": 2})
@@ -117,7 +117,7 @@ def test_the_quarantine_is_one_table_however_the_rows_came(
     ]
 
 
-def test_what_means_missing_is_said_by_the_feed(store: Store, tmp_path: Path) -> None:
+def test_what_means_missing_is_reported_by_the_feed(store: Store, tmp_path: Path) -> None:
     """`NA` is Namibia, unless the sender writes it for a missing number."""
     path = tmp_path / "d1.csv"
     path.write_text(_rows([0]).replace("EWR", "NA") + GOOD.format(id=1, minute=1).replace("4.5", "NA"))

@@ -115,7 +115,7 @@ def test_what_comes_before_a_bad_delivery_is_loaded_and_nothing_after_it(tmp_pat
     assert orphans.unnamed(store) == []
 
 
-def test_the_same_content_twice_in_one_load_is_told_as_if_it_came_later(
+def test_the_same_content_twice_in_one_load_is_reported_as_if_it_came_later(
     tmp_path: Path, others: LocalExecutor
 ) -> None:
     store, given = Store.open(tmp_path / "store"), deliveries(tmp_path / "in", count=2)
@@ -131,7 +131,7 @@ def test_the_same_content_twice_in_one_load_is_told_as_if_it_came_later(
     assert orphans.unnamed(other) == []
 
 
-def test_rows_that_refer_to_those_before_them_are_let_in_by_others_too(
+def test_rows_that_refer_to_those_before_them_are_admitted_by_others_too(
     tmp_path: Path, others: LocalExecutor
 ) -> None:
     """Each delivery refers to the one before it, and brings some of its rows again: nobody may look at it too early."""
@@ -173,6 +173,6 @@ def test_tasks_of_a_process_that_died_run_again_in_their_place(tmp_path: Path) -
 
 
 @pytest.mark.process
-def test_an_executor_that_is_not_there_is_said() -> None:
+def test_an_executor_that_is_not_there_is_reported() -> None:
     with pytest.raises(InputError, match=r"HF103.*local, processes, ray"):
         open_executor("spark")

@@ -107,7 +107,7 @@ def test_the_table_names_states_of_rollouts() -> None:
     assert set(SERVICE_EVENTS) <= known
 
 
-def test_a_rollout_and_a_roll_back_are_told(world) -> None:
+def test_a_rollout_and_a_rollback_are_reported(world) -> None:
     first = world.add_version()
     world.promote(first)
     second = world.add_version()

@@ -67,7 +67,7 @@ def jobs(catalogue: Catalogue) -> list[str]:
     return [each["job"]["name"] for each in catalogue.taken if each["eventType"] == "COMPLETE"]
 
 
-def test_loads_and_back_outs_are_told_once_the_catalogue_listens(
+def test_loads_and_backouts_are_reported_once_the_catalog_listens(
     tmp_path: Path, catalogue: Catalogue
 ) -> None:
     store = Store.open(tmp_path / "store")
@@ -108,7 +108,7 @@ def test_told_again_it_is_the_same_run(tmp_path: Path, catalogue: Catalogue) -> 
     assert catalogue.taken[1] == catalogue.taken[3]
 
 
-def test_the_announcer_goes_on_when_the_catalogue_comes_back(
+def test_the_announcer_goes_on_when_the_catalog_comes_back(
     tmp_path: Path, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store.open(tmp_path / "store")
@@ -126,7 +126,7 @@ def test_the_announcer_goes_on_when_the_catalogue_comes_back(
     assert len([record for record in caplog.records if "did not accept" in record.message]) == 1
 
 
-def test_nobody_but_the_declared_catalogue_is_called(tmp_path: Path, catalogue: Catalogue) -> None:
+def test_nobody_but_the_declared_catalog_is_called(tmp_path: Path, catalogue: Catalogue) -> None:
     """A redirect is an answer like any other: what is not taken where it was sent is told again."""
     store = Store.open(tmp_path / "store")
     backout_world.load(store, tmp_path, backout_world.ALONE, 0)

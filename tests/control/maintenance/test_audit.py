@@ -60,7 +60,7 @@ def run(store: Store, statement: str) -> None:
         connection.execute(text(statement))
 
 
-def test_an_untouched_story_is_one_chain(store: Store) -> None:
+def test_an_untouched_event_log_is_one_chain(store: Store) -> None:
     found = audit(store)
     assert found.clean
     assert found.chain.events == TOLD
@@ -101,7 +101,7 @@ def test_a_cut_end_is_found_by_a_head_that_was_kept(store: Store) -> None:
     assert "another digest" in trouble or "taken out" in trouble
 
 
-def test_a_story_that_was_written_anew_is_found_by_a_head_that_was_kept(store: Store) -> None:
+def test_an_event_log_that_was_written_anew_is_found_by_a_head_that_was_kept(store: Store) -> None:
     kept = audit(store).chain.head
     run(store, "UPDATE events SET explanation = 'nothing' WHERE event_id = 2")
     with store.ledger.write() as connection:
@@ -135,7 +135,7 @@ def test_a_digest_is_over_canonical_json(at_us: int, kind: str, subject: str, ac
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_any_change_of_one_story_but_its_end_breaks_the_chain(data: st.DataObject) -> None:
+def test_any_change_of_one_event_log_but_its_end_breaks_the_chain(data: st.DataObject) -> None:
     rows = list(ROWS)
     at = data.draw(st.integers(0, len(rows) - 2), label="at")
     match data.draw(st.sampled_from(["change", "take out", "put in", "swap"]), label="how"):

@@ -21,7 +21,7 @@ def world(tmp_path: Path):
     return made
 
 
-def test_each_decision_is_told_with_its_evidence_and_its_traffic(
+def test_each_decision_is_reported_with_its_evidence_and_its_traffic(
     world, capsys: pytest.CaptureFixture[str]
 ) -> None:
     challenger = world.add_version()

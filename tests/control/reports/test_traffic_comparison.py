@@ -192,7 +192,7 @@ def drawn(rows: pl.DataFrame, share: float, count: int, seed: int) -> pl.DataFra
     return pl.concat(parts).sample(fraction=1.0, shuffle=True, seed=seed)
 
 
-def test_a_slice_that_no_training_row_had_is_told_once_and_shown(line: Line) -> None:
+def test_a_slice_that_no_training_row_had_is_reported_once_and_shown(line: Line) -> None:
     """R51, R53: an airport that appears in the requests."""
     rows = flights(date(2013, 4, 13), date(2013, 4, 13))
     known = rows.filter(pl.col("origin") != "LGA")
@@ -300,7 +300,7 @@ def test_a_loop_that_lost_its_lease_writes_nothing(line: Line) -> None:
     assert line.told("slice.uncovered") == []
 
 
-def test_a_file_that_cannot_be_read_is_told_and_the_others_count(line: Line) -> None:
+def test_a_file_that_cannot_be_read_is_reported_and_the_others_count(line: Line) -> None:
     rows = flights(date(2013, 4, 13), date(2013, 4, 13))
     line.answer(rows.head(100))
     line.answer(rows.tail(200))

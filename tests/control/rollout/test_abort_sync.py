@@ -84,7 +84,7 @@ def abort(world, version: str) -> None:
     aborts.add(aborts.directory_of(world.store.root, MODEL), given)
 
 
-def test_an_abort_that_nobody_can_stand_in_for_is_said_once_and_keeps_no_other_waiting(world) -> None:
+def test_an_abort_that_nobody_can_stand_in_for_is_reported_once_and_keeps_no_other_waiting(world) -> None:
     with world.store.ledger.write() as connection:  # no heuristic either
         connection.exec_driver_sql("DELETE FROM versions")
     first = world.add_version()

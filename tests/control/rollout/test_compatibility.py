@@ -54,13 +54,13 @@ def put_in_force(world: World, binary: Binary) -> None:
     use(world, binary)
 
 
-def test_where_no_plan_asks_for_a_binary_nothing_is_asked_of_a_rollout(world: World) -> None:
+def test_where_no_plan_asks_for_a_runtime_nothing_is_asked_of_a_rollout(world: World) -> None:
     version = world.add_version()
     judge(world, version, GREEN, Verdict.FAIL)
     assert world.begin(version)
 
 
-def test_a_version_that_the_binary_in_force_was_not_tried_with_is_not_rolled_out(world: World) -> None:
+def test_a_version_that_the_runtime_in_force_was_not_tried_with_is_not_rolled_out(world: World) -> None:
     put_in_force(world, GREEN)
     version = world.add_version()
     judge(world, version, BLUE)
@@ -81,7 +81,7 @@ def test_a_version_that_the_binary_in_force_was_not_tried_with_is_not_rolled_out
     assert world.begin(version) == number  # what is under way is only named again
 
 
-def test_another_configuration_is_another_combination(world: World) -> None:
+def test_another_serving_config_is_another_combination(world: World) -> None:
     put_in_force(world, GREEN)
     version = world.add_version()
     judge(world, version, GREEN)
@@ -93,7 +93,7 @@ def test_another_configuration_is_another_combination(world: World) -> None:
     assert world.begin(version)
 
 
-def test_a_binary_is_pushed_only_when_what_is_being_rolled_out_was_tried_with_it_too(world: World) -> None:
+def test_a_runtime_is_pushed_only_when_what_is_being_rolled_out_was_tried_with_it_too(world: World) -> None:
     plan = world.plan()
     assert plan is not None
     version = world.add_version()

@@ -47,7 +47,7 @@ def test_a_first_version_is_censored_because_nothing_was_there_to_compare_it_wit
     assert "nothing to compare" in story.push().reason
 
 
-def test_a_good_push_is_good_only_after_its_watch(begin):
+def test_a_good_push_is_good_only_after_its_bake_time(begin):
     """R128, R129: promoted is not good."""
     story = begin(bake=timedelta(hours=2), rate_margin=None)
     version = story.promote()
@@ -65,7 +65,7 @@ def test_a_good_push_is_good_only_after_its_watch(begin):
     assert story.step() == []
 
 
-def test_harm_after_the_promotion_escapes_and_is_taken_back_without_a_person(begin):
+def test_harm_after_the_promotion_escapes_and_is_rolled_back_without_a_person(begin):
     """R117, R128: the watch goes on although the rollout rests."""
     story = begin()
     champion = story.world.plan().champion
@@ -124,7 +124,7 @@ def test_a_policy_that_wants_labels_in_all_waits_for_them_before_it_gives_everyt
     assert story.world.plan().share_ppm == 1_000_000
 
 
-def test_a_watch_without_answers_is_censored(begin):
+def test_a_bake_time_without_answers_is_censored(begin):
     """No data is inconclusive, never success."""
     story = begin(bake=timedelta(hours=1))
     story.promote()
@@ -134,7 +134,7 @@ def test_a_watch_without_answers_is_censored(begin):
     assert "inconclusive: 0 of 20 units for errors" in story.push().reason
 
 
-def test_a_newer_promotion_censors_the_watch_that_it_replaces(begin):
+def test_a_newer_promotion_censors_the_bake_time_that_it_replaces(begin):
     story = begin()
     story.promote()
     older = story.world.row().rollout_id
@@ -163,7 +163,7 @@ def test_harm_that_is_shown_when_a_newer_version_replaces_it_escapes_all_the_sam
     assert f"rollout {older + 1} replaced it" in story.push(older).reason
 
 
-def test_harm_in_the_watch_ends_a_newer_canary_with_it(begin):
+def test_harm_in_the_bake_time_ends_a_newer_canary_with_it(begin):
     """Two cannot both move the traffic, and a version that is taken back is no champion to compare with."""
     story = begin()
     champion = story.world.plan().champion
@@ -188,7 +188,7 @@ def test_harm_in_the_watch_ends_a_newer_canary_with_it(begin):
     assert refuge(story.world.store, "m", {champion}, fallback="h") == "h"
 
 
-def test_a_rate_that_fell_after_the_switch_is_told_and_nothing_is_called_good(begin):
+def test_a_rate_that_fell_after_the_switch_is_reported_and_nothing_is_called_good(begin):
     story = begin(bake=timedelta(hours=1))
     story.minutes(20)
     story.promote()
@@ -202,7 +202,7 @@ def test_a_rate_that_fell_after_the_switch_is_told_and_nothing_is_called_good(be
     assert len(story.told("rollout.rate_changed")) == 1
 
 
-def test_scores_that_fall_a_little_after_the_switch_are_told_once_and_censor_the_watch(begin):
+def test_scores_that_fall_a_little_after_the_switch_are_reported_once_and_censor_the_bake_time(begin):
     """A harder world does this to any version; what loses more than `bake_quality_margin` is taken back."""
     story = begin(bake=timedelta(hours=2), rate_margin=None)
     story.promote()
@@ -352,7 +352,7 @@ def test_what_a_policy_asks_for_is_waited_for(begin):
     assert story.step() == ["Start"]
 
 
-def test_a_loop_that_lost_its_lease_neither_labels_nor_takes_back(begin):
+def test_a_loop_that_lost_its_lease_neither_labels_nor_rolls_back(begin):
     """D6: whoever slept wakes up too late."""
     story = begin(bake=timedelta(hours=1))
     version = story.promote()
@@ -397,7 +397,7 @@ def test_a_push_is_labelled_in_the_transaction_that_ends_it(begin, point):
     assert (version in story.world.plan().versions()) != ended
 
 
-def test_a_roll_back_of_a_good_push_without_harm_is_no_needless_one(begin):
+def test_a_rollback_of_a_good_push_without_harm_is_no_needless_one(begin):
     """Its watch ended good and a person took it back for a trial: nothing was found out, so nothing took minutes (R130)."""
     story = begin(bake=timedelta(hours=2), rate_margin=None)
     first = story.push()
@@ -419,7 +419,7 @@ def test_a_roll_back_of_a_good_push_without_harm_is_no_needless_one(begin):
     assert (story.push(first.rollout_id).requests, story.push(first.rollout_id).failed_or_wrong) == (0, 0)
 
 
-def test_a_roll_back_for_harm_that_is_called_good_later_is_a_needless_one(begin):
+def test_a_rollback_for_harm_that_is_called_good_later_is_a_needless_one(begin):
     story = begin()
     version = story.promote()
     story.minutes(2, lambda asked, _: {"failed": asked == version})

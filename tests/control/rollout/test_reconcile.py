@@ -108,7 +108,7 @@ def test_harm_that_shows_only_when_it_has_everything_is_rolled_back(
     assert (plan.champion, plan.challenger) == (champion, None)
 
 
-def test_a_version_that_no_server_survives_is_taken_back(served: World) -> None:
+def test_a_version_that_no_server_survives_is_rolled_back(served: World) -> None:
     """R118: silence is not consent; nobody has to notice it."""
     served.begin(served.add_version())
     served.champion_answers()
@@ -149,7 +149,7 @@ def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World
     assert rollouts.get(served.store, promotion).state is State.ROLLED_BACK
 
 
-def test_a_roll_back_keeps_the_fallback_that_servers_have_warm(served: World) -> None:
+def test_a_rollback_keeps_the_fallback_that_servers_have_warm(served: World) -> None:
     """A heuristic that was trained meanwhile is warm nowhere: naming it would hold the roll-back up."""
     served.begin(served.add_version())
     served.champion_answers()
@@ -319,7 +319,7 @@ def test_the_same_command_again_takes_nothing_more_back(served: World, until: st
     assert served.roll_back() == number - 1
 
 
-def test_what_was_promoted_after_a_roll_back_is_taken_back_by_no_name(served: World) -> None:
+def test_what_was_promoted_after_a_rollback_is_rolled_back_by_no_name(served: World) -> None:
     served.begin(served.add_version())
     served.roll_back()
     served.promote(served.add_version())
@@ -327,7 +327,7 @@ def test_what_was_promoted_after_a_roll_back_is_taken_back_by_no_name(served: Wo
     assert served.roll_back() == served.row().rollout_id
 
 
-def test_a_named_version_is_taken_back_or_nothing_is(served: World) -> None:
+def test_a_named_version_is_rolled_back_or_nothing_is(served: World) -> None:
     champion, version = served.row().challenger, served.add_version()
     other = served.add_version()
     for name, why in ((version, "has no traffic"), (other, "has no traffic"), ("v9", "has no traffic")):

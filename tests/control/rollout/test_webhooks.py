@@ -187,7 +187,7 @@ def test_silence_is_asked_with_longer_and_longer_pauses(world, server: HookServe
     assert 5 <= len(server.taken) <= 9
 
 
-def test_a_roll_back_waits_for_nobody(world, server: HookServer) -> None:
+def test_a_rollback_waits_for_nobody(world, server: HookServer) -> None:
     """R117: harm sends the challenger back while a hook that vetoes everything hangs."""
     veto(world, server.start(), on=("advance", "complete", "confirm"))
     server.says(False, "never")
@@ -288,7 +288,7 @@ def test_requests_are_signed_with_a_key_from_outside(
     assert "s3cret" not in row.to_json()
 
 
-def test_who_is_told_is_told_each_event_at_least_once_with_its_number(world, server: HookServer) -> None:
+def test_a_subscriber_gets_each_event_at_least_once_with_its_number(world, server: HookServer) -> None:
     pager = Hook("pager", server.start(), on=("canary", "advanced", "rolled_back"))
     webhooks.declare(world.store, MODEL, [pager], now_us=world.tick())
     assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 0  # what was is not told

@@ -95,7 +95,7 @@ def test_a_label_that_was_not_due_when_the_snapshot_was_made_takes_no_part(tmp_p
     assert read_examples(store, MODEL, (), snapshot).not_due == DELAY_DAYS * 4 - 1
 
 
-def test_labels_of_which_none_is_due_teach_nothing(tmp_path: Path) -> None:
+def test_labels_of_which_none_is_due_train_nothing(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     load(store, tmp_path, 0, 2)
     snapshot = snapshots.create(

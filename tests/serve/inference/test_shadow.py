@@ -214,7 +214,7 @@ def test_requests_that_are_large_together_are_not_held(server: Server) -> None:
     server.kept(10 - thread.dropped["tenth"])
 
 
-def test_a_shadow_that_hangs_is_abandoned_and_told(server: Server) -> None:
+def test_a_shadow_that_hangs_is_abandoned_and_reported(server: Server) -> None:
     gate = threading.Event()
     hung = replace(VERSIONS["tenth"], session=Session(lambda: gate.wait(30)))
     thread = server.shadow(hung, deadline_seconds=0.2)

@@ -187,7 +187,7 @@ def test_back_out_reaches_what_brute_force_reaches(
         print(f" {GRAPHS} histories, {nodes} nodes, seed {SEED}", end="")
 
 
-def test_a_batch_without_an_epoch_is_its_newest_load_and_what_is_unknown_is_told(tmp_path: Path) -> None:
+def test_a_batch_without_an_epoch_is_its_newest_load_and_what_is_unknown_is_reported(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     with store.ledger.write() as connection:
         history = History(connection, random.Random(1))
@@ -209,7 +209,7 @@ def test_a_batch_without_an_epoch_is_its_newest_load_and_what_is_unknown_is_told
                 lineage.find(connection, text)
 
 
-def test_a_load_whose_files_were_let_go_is_in_no_snapshot(tmp_path: Path) -> None:
+def test_a_load_whose_files_were_vacuumed_is_in_no_snapshot(tmp_path: Path) -> None:
     """Retention keeps the files of every snapshot that is left: where there is no file, no snapshot holds the load."""
     store = Store.open(tmp_path)
     with store.ledger.write() as connection:

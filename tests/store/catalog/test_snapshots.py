@@ -102,7 +102,7 @@ def test_a_table_whose_every_row_waits_says_so(store: Store) -> None:
     assert cut(store, "flights").incomplete_loads == ()
 
 
-def test_other_engines_read_exactly_the_rows_of_a_cut(store: Store) -> None:
+def test_other_engines_read_exactly_the_rows_of_a_snapshot(store: Store) -> None:
     """Files that hold rows of other loads too: what is held back or gone is in no published table."""
     for day in (1, 2, 3):
         load(store, "flights", f"d{day}", day)
@@ -155,7 +155,7 @@ def _by_duckdb(table: Path) -> list[tuple[object, ...]]:
         return connection.execute(f"SELECT id FROM delta_scan('{table}') ORDER BY 1").fetchall()
 
 
-def test_labels_that_come_due_make_a_new_cut_each_day(store: Store) -> None:
+def test_labels_that_come_due_make_a_new_snapshot_each_day(store: Store) -> None:
     """Unchanged tables: one cut a day while a label may come due, and one for good when the last one is."""
     load(store, "flights", "d1", 1)
     cuts = [cut(store, "flights", now_us=int(day * DAY_US), delay_days=2) for day in (2, 2.9, 3, 4, 5, 400)]
@@ -166,7 +166,7 @@ def test_labels_that_come_due_make_a_new_cut_each_day(store: Store) -> None:
     assert [made.created_at_us // DAY_US for made in cuts] == [2, 2, 3, 4, 4, 4]
 
 
-def test_an_unknown_table_of_a_cut_is_not_read(store: Store) -> None:
+def test_an_unknown_table_of_a_snapshot_is_not_read(store: Store) -> None:
     load(store, "flights", "d1", 1)
     load(store, "weather", "d1", 1)
     made = cut(store, "flights")

@@ -75,7 +75,7 @@ def test_the_same_holder_again_fences_its_twin(store: Store) -> None:
     assert second.epoch == first.epoch + 1
 
 
-def test_a_lease_is_waited_for_as_long_as_is_said_and_no_longer(store: Store) -> None:
+def test_a_lease_is_waited_for_as_long_as_is_allowed_and_no_longer(store: Store) -> None:
     def take(holder: str, duration_us: int, within_seconds: float) -> Lease | None:
         return leases.take(
             store,

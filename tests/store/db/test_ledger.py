@@ -76,7 +76,7 @@ def test_a_writer_takes_its_turn_when_the_one_before_it_is_done(tmp_path: Path) 
 
 
 @pytest.mark.sqlite
-def test_a_writer_whose_turn_never_comes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_whose_turn_never_comes_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "BUSY_SECONDS", 0.05)
     mine, other = (Ledger.open(sqlite_url(tmp_path / "ledger.db")) for _ in range(2))
     with mine.write(), pytest.raises(HoldfastError, match="locked") as refused, other.write():

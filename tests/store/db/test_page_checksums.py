@@ -218,7 +218,7 @@ def test_a_file_that_was_put_in_the_ledger_s_place_gets_no_checksums_of_the_old_
     assert not page_checksums.path_of(ledger).exists()
 
 
-def test_a_lock_that_never_ends_is_told_in_words(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_never_ends_is_reported_in_words(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_handles, "LOCK_TIMEOUT_SECONDS", 0.05)
     with sqlite_handles.lock_of(ledger).open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)

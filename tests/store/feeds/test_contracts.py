@@ -53,7 +53,7 @@ def test_the_same_contract_and_the_first_one_are_no_change(store: Store, tmp_pat
     assert checked(Store.open(tmp_path / "empty"), feed(KEEP)) is None
 
 
-def test_a_compatible_change_goes_on_and_is_told(store: Store) -> None:
+def test_a_compatible_change_goes_on_and_is_reported(store: Store) -> None:
     wider = feed(replace(V, high=11))
     change = checked(store, wider)
     assert change is not None
@@ -186,7 +186,7 @@ def test_two_loads_under_two_contracts_at_once_are_judged_one_after_the_other(
     assert use.batches == (1 if second == "km" else 2)
 
 
-def test_nothing_to_accept_is_said(store: Store) -> None:
+def test_nothing_to_accept_is_reported(store: Store) -> None:
     with pytest.raises(NotFoundError, match="no change to accept"):
         changing.accept(store, feed(V), reason="x", actor="ann", now_us=5)
 

@@ -34,7 +34,9 @@ def test_putting_twice_keeps_one_file(store: Store) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"mode", b"modfl", b"model!"])
-def test_an_altered_blob_is_never_returned_and_putting_it_again_mends_it(store: Store, damage: bytes) -> None:
+def test_an_altered_blob_is_never_returned_and_putting_it_again_repairs_it(
+    store: Store, damage: bytes
+) -> None:
     digest = blobs.put(store, b"model")
     blobs.path_of(store.root, digest).write_bytes(damage)
     with pytest.raises(IntegrityError, match="was altered"):

@@ -137,7 +137,7 @@ def test_a_version_of_an_unknown_snapshot_is_refused_by_the_ledger(store: Store)
         register(store, "a", replace(ABOUT, snapshot="nowhere"))
 
 
-def test_verdicts_are_kept_and_the_newest_judgement_is_told(store: Store) -> None:
+def test_verdicts_are_kept_and_the_newest_judgement_is_reported(store: Store) -> None:
     row = register(store, "a")
     unsure: list[GateResult] = [gate_result("baseline", Verdict.INCONCLUSIVE, "few")]
     sure = [

@@ -52,7 +52,7 @@ def test_a_drill_is_a_row_from_its_beginning_on(store: Store) -> None:
     assert drills.unfinished(store, "other") == ()
 
 
-def test_how_it_ended_is_kept_and_told(store: Store) -> None:
+def test_how_it_ended_is_kept_and_reported(store: Store) -> None:
     number = _ended(store, Verdict.PASS, 10)
     (found,) = drills.of_model(store, "m")
     assert (found.drill_id, found.kind, found.verdict, found.measured_duration_us) == (

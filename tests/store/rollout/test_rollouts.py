@@ -87,7 +87,7 @@ def test_the_newest_plan_of_a_model_counts_and_plans_only_grow(store: Store) -> 
     assert (found.plan.plan_id, found.plan.champion, found.committed_at_us) == (second, "v2", 6)
 
 
-def test_what_is_not_there_is_said_to_be_missing(store: Store) -> None:
+def test_what_is_not_there_is_reported_to_be_missing(store: Store) -> None:
     for find, code in (
         (lambda: rollouts.get(store, 9), "HF303"),
         (lambda: rollouts.newest(store, "m"), "HF410"),

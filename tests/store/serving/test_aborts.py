@@ -38,7 +38,7 @@ def test_what_was_reserved_is_enough_for_the_first_abort_on_a_full_disk(tmp_path
     assert not aborts.is_reserved(tmp_path)
 
 
-def test_a_full_disk_without_anything_reserved_is_said(tmp_path: Path, fill) -> None:
+def test_a_full_disk_without_anything_reserved_is_reported(tmp_path: Path, fill) -> None:
     fill()
     with pytest.raises(UnavailableError, match="HF307"):
         aborts.add(tmp_path, GIVEN)

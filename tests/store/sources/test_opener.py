@@ -119,7 +119,7 @@ def test_a_value_of_json_is_taken_as_it_is_or_its_row_is_at_fault(
 @pytest.mark.parametrize(
     "line", [b"[1]", b"7", b"{", b'"x"', b'{"id": 1} {"id": 2}', b'{"w": "\xff"}', b"\xef\xbb\xbf{}"]
 )
-def test_a_line_that_is_no_object_is_kept_apart_whole(tmp_path: Path, line: bytes) -> None:
+def test_a_line_that_is_no_object_is_quarantined_whole(tmp_path: Path, line: bytes) -> None:
     verdict = compile_batch(CONTRACT)(
         parse(open_source(_json(tmp_path, _line(), line, b"", _line(id="2"))), CONTRACT)
     )
@@ -331,7 +331,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_refused(
 
 
 @pytest.mark.process
-def test_a_store_that_cannot_be_reached_is_told(bucket: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_reached_is_reported(bucket: object, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()  # takes connections and says nothing

@@ -120,7 +120,7 @@ def test_a_larger_answer_than_the_limit_is_refused(trips: str) -> None:
         open_source(asked, limit_bytes=1_000_000)
 
 
-def test_a_stopped_server_is_waited_for_no_longer_than_was_said(trips: str, postgres_server: Any) -> None:
+def test_a_stopped_server_is_waited_for_no_longer_than_is_allowed(trips: str, postgres_server: Any) -> None:
     """The backend is stopped in the middle of the query: the kernel goes on acknowledging for it."""
     sleeping = "select 1 as id from pg_sleep(600)"
     began = time.monotonic()
@@ -150,7 +150,7 @@ def test_a_stopped_server_is_waited_for_no_longer_than_was_said(trips: str, post
     assert len(_ask(trips).table) == 3
 
 
-def test_a_server_that_is_not_there_is_told(postgres_server: Any) -> None:
+def test_a_server_that_is_not_there_is_reported(postgres_server: Any) -> None:
     with pytest.raises(UnavailableError, match=r"HF209.*did not answer"):
         _ask("postgresql://postgres@127.0.0.1:1/x", seconds=20)
 

@@ -223,7 +223,7 @@ def test_an_aggregate_named_like_a_column_is_refused() -> None:
         (Bucket("distance", quantiles=3), snapshot(None), "HF401"),
     ],
 )
-def test_snapshots_that_teach_nothing_are_refused(feature: Any, frame: pl.DataFrame, code: str) -> None:
+def test_snapshots_that_train_nothing_are_refused(feature: Any, frame: pl.DataFrame, code: str) -> None:
     with pytest.raises(InputError, match=code):
         fit([feature], [], contract(distance="median"), frame)
 

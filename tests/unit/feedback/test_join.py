@@ -29,7 +29,7 @@ def test_a_label_ahead_of_its_answer_waits(ahead):
 
 
 @pytest.mark.parametrize("never", ["s1-2-5/1", "s1-2-4/0", "s1-1-99/0", "s9-1-1/0"])
-def test_a_label_that_can_have_no_answer_is_told(never):
+def test_a_label_that_can_have_no_answer_is_reported(never):
     found = settled(never)
     assert isinstance(found, Impossible)
     assert found.reason

@@ -190,7 +190,7 @@ def test_the_traffic_is_made_of_what_is_expected() -> None:
     ]
 
 
-def test_what_cannot_be_known_yet_is_told() -> None:
+def test_what_cannot_be_known_yet_is_reported() -> None:
     expects = Expectations(early_labels="refuse", max_future="1h")
     rows = _rows(DAY)
     newest = rows["at"].dt.epoch("us").to_list()[-1]

@@ -43,7 +43,7 @@ def test_the_same_content_under_another_id_is_a_conflict_that_names_it() -> None
 
 
 @pytest.mark.parametrize("digest", ["aa", "bb"])
-def test_after_a_back_out_the_id_is_free_under_a_new_epoch(digest: str) -> None:
+def test_after_a_backout_the_id_is_free_under_a_new_epoch(digest: str) -> None:
     assert decide(BATCH, digest, [_load(0, "aa", live=False), _load(1, "cc", live=False)]) == Publish(2)
 
 

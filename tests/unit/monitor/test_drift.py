@@ -85,7 +85,7 @@ def test_a_fault_is_named(changed, expected):
     assert expected in told(orders(40).with_columns(**changed))
 
 
-def test_a_new_slice_is_told_at_once_and_a_rare_new_word_elsewhere_is_not():
+def test_a_new_slice_is_reported_at_once_and_a_rare_new_word_elsewhere_is_not():
     """R33."""
     new = orders(41).with_columns(
         country=pl.when(pl.int_range(pl.len()) < 2).then(pl.lit("IT")).otherwise("country")
@@ -154,7 +154,7 @@ def test_the_real_feeds_of_a_blizzard_have_no_error_and_planted_faults_are_named
     assert missed == []
 
 
-def test_what_is_said_of_miles_read_as_kilometres(spring):
+def test_what_is_reported_of_miles_read_as_kilometres(spring):
     declared = drift_soak.feeds()["flights"]
     day = list(drift_soak.days_of(declared, spring))[-1]
     fault = next(fault for fault in drift_soak.FAULTS if fault.name == "flights.distance in kilometres")

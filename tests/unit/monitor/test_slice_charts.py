@@ -23,7 +23,7 @@ def batches(
     return made
 
 
-def test_a_share_that_moves_is_told_soon_and_since_when():
+def test_a_share_that_moves_is_reported_soon_and_since_when():
     north = charts("site", batches(60, 1, since=40, to=0.4))[1]
     assert north.value == "north"
     assert north.alarm

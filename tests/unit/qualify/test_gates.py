@@ -135,7 +135,7 @@ def test_a_changed_contract_is_told_the_way_out() -> None:
     assert "declare it under another name" in result.explanation
 
 
-def test_a_contract_that_evolved_without_harm_passes_and_is_told() -> None:
+def test_a_contract_that_evolved_without_harm_passes_and_is_reported() -> None:
     """R92: the callers of the champion are understood by a version whose contract lets more through."""
     result = check_signature(made_for(changed("seats", missing="keep")), endpoint_signature(CONTRACT, []))
     assert (result.verdict, "seats: missing values allowed" in result.explanation) == (Verdict.PASS, True)

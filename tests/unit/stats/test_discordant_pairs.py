@@ -60,14 +60,14 @@ def looked_at(rng: np.random.Generator, factor: float, margin: float) -> float:
 
 
 @pytest.mark.simulated
-def test_rates_within_the_margin_are_not_told() -> None:
+def test_rates_within_the_margin_are_not_reported() -> None:
     """80 runs each at both edges of the margin and inside: more than 4 alarms have a chance below 0.002."""
     rng = np.random.default_rng(2)
     for factor in (1.25, 1.0, 0.8):
         assert sum(looked_at(rng, factor, 1.25) >= BOUND for _ in range(80)) <= 4
 
 
-def test_half_of_the_queries_lost_or_twice_as_many_are_told() -> None:
+def test_half_of_the_queries_lost_or_twice_as_many_are_reported() -> None:
     rng = np.random.default_rng(3)
     assert all(looked_at(rng, factor, 1.25) >= BOUND for factor in (0.5, 2.0) for _ in range(20))
     silent = RateTest.begin(1.5).fold(after=0, after_seconds=60, before=600, before_seconds=600)

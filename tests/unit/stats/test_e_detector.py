@@ -35,7 +35,7 @@ def test_the_mean_time_to_a_false_alarm_is_at_least_the_run_length() -> None:
     assert found.mean() - 3.0 * found.std() / math.sqrt(400) >= 100.0 or found.mean() >= 130.0
 
 
-def test_a_rise_after_days_of_peace_is_told_as_soon_as_on_the_first() -> None:
+def test_a_rise_after_days_of_peace_is_reported_as_soon_as_on_the_first() -> None:
     """This is what a test of one hypothesis cannot do: it has first to win back what it lost."""
     rng = np.random.default_rng(2)
     watch, test = Detector.begin(0.03, 43_200.0), LevelTest.begin(0.03)

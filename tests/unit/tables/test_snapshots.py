@@ -13,7 +13,7 @@ from tests.support.profile import examples
 CUTS = (SnapshotTable("flights", 10, 2), SnapshotTable("weather", 5, 1))
 
 
-def test_the_same_cut_has_the_same_name_and_another_has_another() -> None:
+def test_the_same_snapshot_has_the_same_name_and_another_has_another() -> None:
     name = snapshot_name(7, "cc", CUTS)
     assert name == snapshot_name(7, "cc", list(CUTS))
     others = [
@@ -58,7 +58,7 @@ def test_what_only_one_feed_of_a_group_has_is_incomplete() -> None:
     assert _held("a1", "b1", "a2", "b2", "a3", "b3", "c3", "c4") == ["c:d4"]
 
 
-def test_what_is_loaded_again_after_a_back_out_waits_for_the_rest_of_its_group() -> None:
+def test_what_is_loaded_again_after_a_backout_waits_for_the_rest_of_its_group() -> None:
     again = _came("a1", "b1", "a3", "b3", "a2")
     assert find_incomplete_loads(again) == (("a", "d2", 0),)
     assert find_incomplete_loads(again | _came("b1", "b3", "b2")) == ()
@@ -88,7 +88,7 @@ def test_a_delivery_that_reaches_back_waits_for_its_sibling_all_the_same() -> No
     assert find_incomplete_loads(both) == (("a", "d2", 0),)
 
 
-def test_what_a_person_lets_in_waits_no_longer_and_takes_its_id_along() -> None:
+def test_what_a_person_admits_waits_no_longer_and_takes_its_id_along() -> None:
     group = _came("a1", "b1", "c1", "a2", "b2")
     assert find_incomplete_loads(group) == (("a", "d2", 0), ("b", "d2", 0))
     group["a"][1] = replace(group["a"][1], alone=True)
@@ -100,7 +100,9 @@ DELIVERY = st.tuples(st.sampled_from("abc"), st.sampled_from("uvwxyz"), st.integ
 
 @examples(200)
 @given(st.lists(DELIVERY, max_size=14, unique_by=lambda each: each[:2]))
-def test_one_more_delivery_takes_nothing_out_of_the_next_cut(found: list[tuple[str, str, int, int]]) -> None:
+def test_one_more_delivery_takes_nothing_out_of_the_next_snapshot(
+    found: list[tuple[str, str, int, int]],
+) -> None:
     """However deliveries are named, overlap and come: what was in a cut of all feeds is in every later one."""
     group: dict[str, list[GroupLoad]] = {
         feed: [GroupLoad("first", 0, at, at, at)] for at, feed in enumerate("abc")

@@ -113,7 +113,7 @@ def broken(what: str) -> tuple[np.ndarray, np.ndarray]:
         ("shape", "do not fit"),
     ],
 )
-def test_examples_that_cannot_teach_are_refused(learner: Learner, what: str, words: str) -> None:
+def test_examples_that_cannot_train_are_refused(learner: Learner, what: str, words: str) -> None:
     x, y = broken(what)
     with pytest.raises(InputError, match=words) as refused:
         learner.fit(x, y, NAMES, seed=0)
@@ -251,7 +251,7 @@ def test_a_row_that_counts_twice_is_like_two_rows(learner: Learner) -> None:
 
 
 @pytest.mark.parametrize("weights", [np.ones(10), np.full(300, np.nan), np.full(300, -1.0), np.zeros(300)])
-def test_weights_that_cannot_teach_are_refused(weights: npt.NDArray[np.float64]) -> None:
+def test_weights_that_cannot_train_are_refused(weights: npt.NDArray[np.float64]) -> None:
     x = np.arange(300, dtype=np.float32)[:, None]
     y = (np.arange(300) % 2).astype(np.float64)
     with pytest.raises(InputError, match="HF401"):

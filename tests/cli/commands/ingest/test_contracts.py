@@ -71,7 +71,7 @@ def test_contracts_are_named_by_file_hash_and_feed(run: Run, tmp_path: Path) -> 
     assert "HF303" in run("contract", "show", "deadbeef", expect=3).stderr
 
 
-def test_a_feed_whose_contract_breaks_is_refused_accepted_and_told(run: Run, tmp_path: Path) -> None:
+def test_a_feed_whose_contract_breaks_is_refused_accepted_and_reported(run: Run, tmp_path: Path) -> None:
     run("ingest", "rows", "parcels.csv", "--batch", "one")
     edit(tmp_path / "model.py", WEIGHT, 'Number("weight_kg", unit="1", low=0, high=500)')
     second = tmp_path / "second.csv"

@@ -79,7 +79,7 @@ def cut_rows(project: Project) -> tuple[dict[str, int], tuple[LoadKey, ...]]:
     return {table.table: table.rows for table in found.tables}, found.incomplete_loads
 
 
-def test_a_batch_that_nothing_will_complete_is_let_in_by_a_person(
+def test_a_batch_that_nothing_will_complete_is_admitted_by_a_person(
     run: Run, deliver: Callable[[str, int], None], tmp_path: Path
 ) -> None:
     project = Project.load(tmp_path)

@@ -102,7 +102,7 @@ def _versions(store: Store) -> list[Any]:
         return list(connection.execute(select(schema.versions)))
 
 
-def test_a_reader_whose_rows_are_let_go_is_told_of_the_vacuum(
+def test_a_reader_whose_rows_are_vacuumed_is_told_of_the_vacuum(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R8: it has looked its files up, and a vacuum comes before it opens them."""
@@ -198,7 +198,7 @@ def test_a_lost_ledger_is_made_again_and_the_model_trains_on(shell: Shell) -> No
     assert shell.rows() == rows
 
 
-def test_verify_repair_mends_from_a_backup_and_says_what_it_cannot(shell: Shell, tmp_path: Path) -> None:
+def test_verify_repair_repairs_from_a_backup_and_says_what_it_cannot(shell: Shell, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     shell("backup", str(kept))
     victim = sorted((shell.root / "rows").iterdir())[0]

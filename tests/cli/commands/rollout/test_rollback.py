@@ -91,7 +91,7 @@ def _now_us() -> int:
 
 
 @pytest.mark.process
-def test_a_stopped_postgresql_does_not_keep_a_roll_back_waiting(
+def test_a_stopped_postgresql_does_not_keep_a_rollback_waiting(
     canary: tuple[World, Served], postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, served = canary
@@ -215,7 +215,7 @@ def test_a_newer_rollout_is_not_touched_by_an_old_abort(tmp_path: Path) -> None:
     assert world.row().state is State.PENDING
 
 
-def test_an_abort_of_before_does_not_take_back_what_was_proved_since(tmp_path: Path) -> None:
+def test_an_abort_of_before_does_not_roll_back_what_was_proved_since(tmp_path: Path) -> None:
     """A file of a server that stood still: its version was pushed again, promoted, and is what another is compared with."""
     world = rollout_world.World.open(tmp_path)
     first, again, third = (world.add_version() for _ in range(3))
@@ -237,7 +237,7 @@ def test_an_abort_of_before_does_not_take_back_what_was_proved_since(tmp_path: P
     assert (world.plan(), world.row().state) == (plan, State.CANARY)
 
 
-def test_a_champion_that_was_aborted_during_a_canary_is_no_refuge(tmp_path: Path) -> None:
+def test_a_champion_that_was_aborted_during_a_canary_is_no_fallback(tmp_path: Path) -> None:
     """Its promotion stands in the ledger, and what a person took back does not come back by the system."""
     world = rollout_world.World.open(tmp_path)
     first, bad, third = (world.add_version() for _ in range(3))

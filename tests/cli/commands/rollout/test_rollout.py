@@ -69,7 +69,7 @@ def shell(tmp_path, story):
     return Shell(tmp_path)
 
 
-def test_a_rollout_is_shown_held_and_let_go_on(story, shell):
+def test_a_rollout_is_shown_held_and_resumed(story, shell):
     assert shell.json("rollout", "status") == {"progress": None}
     with pytest.raises(NotFoundError, match="no rollout"):
         shell("rollout", "pause")

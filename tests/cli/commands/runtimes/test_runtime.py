@@ -146,7 +146,7 @@ class Load:
         connection.close()
 
 
-def test_a_binary_takes_over_under_load_is_taken_back_and_stays_out_when_it_fails(
+def test_a_runtime_takes_over_under_load_is_rolled_back_and_stays_out_when_it_fails(
     world: World, command: Command, port: int
 ) -> None:
     before = status(port)["runtime"]
@@ -182,7 +182,7 @@ def test_a_binary_takes_over_under_load_is_taken_back_and_stays_out_when_it_fail
     assert {each["runtime"]: each["in_force"] for each in command("runtime list")["runtimes"]}[before]
 
 
-def test_version_configuration_and_binary_go_back_together_and_each_apart(
+def test_version_serving_config_and_runtime_go_back_together_and_each_apart(
     world: World, command: Command, port: int
 ) -> None:
     """R119: what was pushed since the rollout began goes back with it by default, in one plan for all servers to obey."""

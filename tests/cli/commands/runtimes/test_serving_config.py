@@ -43,7 +43,7 @@ def command(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Co
     return run
 
 
-def test_a_configuration_is_pushed_followed_kept_and_taken_back(
+def test_a_serving_config_is_pushed_followed_kept_and_rolled_back(
     world: World, serve: Start, command: Command
 ) -> None:
     world.version("half")
@@ -68,7 +68,7 @@ def test_a_configuration_is_pushed_followed_kept_and_taken_back(
     assert command("serving-config", "get")["serving_config"] == USUAL
 
 
-def test_version_and_configuration_go_back_together_or_apart(
+def test_version_and_serving_config_go_back_together_or_apart(
     world: World, serve: Start, command: Command
 ) -> None:
     """What was pushed since the rollout began goes back with it, by default."""

@@ -125,7 +125,7 @@ def test_what_gives_the_same_value_another_meaning_is_breaking_for_everybody(
     assert {evolution.at(boundary) for boundary in Boundary} == {Compatibility.BREAKING}
 
 
-def test_what_several_changes_mean_is_said_once() -> None:
+def test_what_several_changes_mean_is_reported_once() -> None:
     old = [Number(name, unit="1", high=10) for name in "ab"]
     changes = compare(contract(*old), contract(*(replace(each, high=9) for each in old))).changes
     told = describe_changes(changes)

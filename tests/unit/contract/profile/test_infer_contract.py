@@ -91,7 +91,7 @@ def test_words_of_the_data_stay_in_their_comment() -> None:
     assert all(line.startswith(("contract", "    ", ")")) for line in text.splitlines())
 
 
-def test_two_columns_together_may_be_the_key_and_what_is_wanting_is_said() -> None:
+def test_two_columns_together_may_be_the_key_and_what_is_wanting_is_reported() -> None:
     pairs = pl.DataFrame({"a": [1, 1, 2], "b": ["x", "y", "x"], "at": [START] * 3})
     assert suggest_contract(pairs, zone="UTC").key == ("a", "b")
     same = pl.DataFrame({"a": [1, 1], "at": [None, START]})

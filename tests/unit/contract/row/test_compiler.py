@@ -124,7 +124,7 @@ def test_each_value_has_its_reason(column: str, value: object, rule: str | None)
     assert check({**GOOD, column: value}) == (() if rule is None else (f"{column}|{rule}",))
 
 
-def test_an_absent_key_is_missing_and_a_strange_one_is_said_without_repeating_it() -> None:
+def test_an_absent_key_is_missing_and_a_strange_one_is_reported_without_repeating_it() -> None:
     row: dict[str, Any] = {**GOOD, "altitude\n": 1}
     del row["seats"]
     assert check(row) == ("seats|missing", "*|extra")

@@ -224,7 +224,7 @@ def test_only_an_answer_by_the_right_version_under_the_newest_plan_confirms(
 @pytest.mark.parametrize(
     "probes", [[], [seen("v1", plan=6)], [seen(None, None, Verdict.ERROR)], [seen(None, 7, Verdict.FAIL)]]
 )
-def test_a_version_that_no_server_is_seen_to_answer_with_is_taken_back(probes: list[ProbeSeen]) -> None:
+def test_a_version_that_no_server_is_seen_to_answer_with_is_rolled_back(probes: list[ProbeSeen]) -> None:
     """Servers that disobey, that answer their status and no request, and that have died of it."""
     verifying = replace(RUNNING, state=State.VERIFYING)
     limit_us = POLICY.convergence_timeout_us

@@ -86,7 +86,7 @@ def decided(states: tuple[MetricState, ...], *, over: bool) -> RollBack | EndWat
         (watched(promoted(), minutes=20, score=0.2), False, RollBack, "harm to quality"),
     ],
 )
-def test_what_ends_a_watch(states: tuple[MetricState, ...], over: bool, kind: type, words: str) -> None:
+def test_what_ends_a_bake_time(states: tuple[MetricState, ...], over: bool, kind: type, words: str) -> None:
     """R117, R128."""
     decision = decided(states, over=over)
     assert isinstance(decision, kind)
@@ -116,7 +116,7 @@ def test_a_detector_finds_after_a_week_what_it_finds_after_an_hour() -> None:
     assert late < 30
 
 
-def test_labels_of_the_canary_are_compared_in_the_watch_as_well() -> None:
+def test_labels_of_the_canary_are_compared_in_the_bake_time_as_well() -> None:
     """Labels come days later; both arms' answers are scored, and the comparison goes on."""
     *_, quality = promoted()
     for _ in range(40):
@@ -139,7 +139,7 @@ def graded(champion: float, later: float, policy: Canary = POLICY) -> tuple[Metr
     return states
 
 
-def test_a_world_that_got_harder_is_told_and_nobody_is_taken_back_for_it() -> None:
+def test_a_world_that_got_harder_is_reported_and_nobody_is_rolled_back_for_it() -> None:
     states = graded(0.9, 0.84)
     assert isinstance(decided(states, over=False), Wait)
     decision = decided(states, over=True)
@@ -148,7 +148,7 @@ def test_a_world_that_got_harder_is_told_and_nobody_is_taken_back_for_it() -> No
     assert "the mean score is below what the champion showed" in decision.reason
 
 
-def test_a_loss_that_is_too_large_for_the_world_alone_is_taken_back() -> None:
+def test_a_loss_that_is_too_large_for_the_world_alone_is_rolled_back() -> None:
     assert isinstance(decided(graded(0.9, 0.75), over=False), RollBack)
     strict = graded(0.9, 0.84, replace(POLICY, bake_quality_margin=0.0))
     assert isinstance(decided(strict, over=False), RollBack)

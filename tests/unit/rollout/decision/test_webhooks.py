@@ -37,7 +37,7 @@ def test_what_cannot_mean_what_it_says_is_refused(given_: dict[str, Any], words:
         Hook(**{"name": "freeze", "url": "https://ops.example/x", **given_})
 
 
-def test_a_roll_back_is_never_asked_about() -> None:
+def test_a_rollback_is_never_asked_about() -> None:
     """R117: nothing outside stops a roll-back."""
     assert Event.ROLL_BACK not in Hook("freeze", "https://ops.example", veto=True).asked_before
     assert "rolled_back" in Hook("pager", "https://ops.example").told_after
@@ -45,7 +45,7 @@ def test_a_roll_back_is_never_asked_about() -> None:
     assert upheld(harmful, ["hook x: refuses"], Canary(), waited_us=0) is harmful
 
 
-def test_one_hook_may_be_asked_and_told() -> None:
+def test_one_hook_may_be_asked_and_reported() -> None:
     hook = Hook("freeze", "https://ops.example", on=("start", "rolled_back"), veto=True, secret="${env:KEY}")
     assert hook.asked_before == (Event.START,)
     assert hook.told_after == ("rolled_back",)

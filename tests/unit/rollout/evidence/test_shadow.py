@@ -185,7 +185,7 @@ def test_a_unit_counts_once_however_often_it_comes() -> None:
     ]
 
 
-def test_no_data_is_inconclusive_and_a_score_is_told_and_not_judged() -> None:
+def test_no_data_is_inconclusive_and_a_score_is_reported_and_not_judged() -> None:
     states = begin(POLICY, BOUND)
     assert set(verdicts(states).values()) == {Verdict.INCONCLUSIVE}
     states = fold_pairs(states, [pair(number, 0.49, 0.0) for number in range(100)])

@@ -111,7 +111,7 @@ def test_as_the_one_that_others_are_compared_with_a_version_is_not_pushed() -> N
     assert is_pushed_anew(abort, promoted)
 
 
-def test_a_roll_back_takes_the_traffic_from_what_is_on_its_way() -> None:
+def test_a_rollback_takes_the_traffic_from_what_is_on_its_way() -> None:
     """From every state: pending, shadowing, canary, promoted, and with a rollout that the plan does not name yet."""
     promoted = TrafficPlan("m", 4, "v2", None, 0, "v1", "h1", 1)
     assert target(promoted, None) == "v2"
@@ -121,7 +121,7 @@ def test_a_roll_back_takes_the_traffic_from_what_is_on_its_way() -> None:
     assert target(replace(promoted, challenger="v3", share_ppm=5), UnderWay(2, "v3")) == "v3"
 
 
-def test_who_has_just_got_the_traffic_back_is_taken_back_by_name_only() -> None:
+def test_who_has_just_got_the_traffic_back_is_rolled_back_by_name_only() -> None:
     """R118."""
     plan = TrafficPlan("m", 4, "v2", None, 0, "v1", "h1", 1)
 

@@ -23,7 +23,7 @@ def test_what_is_written_is_read(limits: ConnectionLimits) -> None:
     assert ConnectionLimits.from_json(limits.to_json()).id == limits.id
 
 
-def test_equal_options_are_one_configuration() -> None:
+def test_equal_options_are_one_serving_config() -> None:
     assert ConnectionLimits.of({"idle_seconds": 75}).id == ConnectionLimits().id
     assert ConnectionLimits.of({"idle_seconds": 76}).id != ConnectionLimits().id
 

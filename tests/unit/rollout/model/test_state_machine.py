@@ -37,7 +37,7 @@ def test_every_state_is_reached_and_every_one_reaches_an_end() -> None:
     assert ends == set(State)
 
 
-def test_a_roll_back_is_legal_wherever_the_challenger_may_have_traffic() -> None:
+def test_a_rollback_is_legal_wherever_the_challenger_may_have_traffic() -> None:
     """R117, R118: and it never leads to a state in which the challenger still counts."""
     for state in (State.CANARY, State.PAUSED, State.VERIFYING, State.PROMOTED):
         assert next_state(state, Event.ROLL_BACK) is State.ROLLING_BACK

@@ -22,7 +22,7 @@ def test_every_pair_is_legal_or_refused(state: State, event: Event) -> None:
     assert refused.value.state == "the rollout is unchanged"
 
 
-def test_nothing_leaves_a_terminal_state_and_a_roll_back_leaves_every_other() -> None:
+def test_nothing_leaves_a_terminal_state_and_a_rollback_leaves_every_other() -> None:
     """R118."""
     assert not {state for state, _ in TRANSITIONS} & TERMINAL
     for state in set(State) - TERMINAL - {State.ROLLING_BACK}:

@@ -1,7 +1,7 @@
 """A push that shines offline and is wrong live: the model also leans on the airline's reported delay.
 
 In the table that figure is written while and after the flight leaves, so a model that sees it looks excellent on held-out
-days. At the moment of the answer the flight has not left and the figure is missing. No offline gate can know that; the
+days. At the time of the prediction the flight has not left and the figure is missing. No offline gate can know that; the
 canary finds it (requirements R65, R117).
 """
 

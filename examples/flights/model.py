@@ -39,7 +39,7 @@ NEW_YORK = "America/New_York"
 AIRPORTS = ("EWR", "JFK", "LGA")
 
 # A batch of each feed is one day by New York's clocks. Up to one row in a hundred may break the contract without a word,
-# and a batch with as many as one in twenty teaches nobody before a person has looked at it.
+# and a batch with as many as one in twenty is not trained on before an operator has accepted it.
 DROPPED = Limits(warning=0.02, error=0.05, critical=0.5)
 
 # --- what comes in -----------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ weather = Feed(
     ),
 )
 
-# --- what is known at the moment of the answer --------------------------------------------------------------------------
+# --- what is known at the time of the prediction ------------------------------------------------------------------------
 
 
 def newest(name: str, value: str) -> Aggregate:
@@ -148,17 +148,17 @@ recent_delay = Aggregate(
     agg="mean",
 )
 
-# --- answers that a person vouches for ----------------------------------------------------------------------------------
+# --- predictions that an expert vouches for -----------------------------------------------------------------------------
 
 
 def at(month: int, day: int, hour: int, minute: int = 0) -> datetime:
-    """A moment of 2013 by New York's clocks."""
+    """Return a timestamp of 2013 in New York's time zone."""
     return datetime(2013, month, day, hour, minute, tzinfo=ZoneInfo(NEW_YORK))
 
 
-# These rows are cut from the table, so they carry `reported_delay` as the table holds it: filled in after the flight had
-# left. A request never has it. A version that leans on it (bad_push.py) therefore answers all of them well and passes: a
-# golden query is no better than the row that it is asked with.
+# These rows are copied from the table, so they carry `reported_delay` as the table holds it: filled in after the flight had
+# left. A request never has it. A version that leans on it (bad_push.py) therefore predicts all of them well and passes:
+# a golden query is no better than its row.
 OWNER = "Network operations"
 golden = (
     GoldenQuery(
@@ -231,7 +231,7 @@ model = Model(
         Category("destination", unseen="other"),
         Number("distance", unit="mi", low=0, high=6000),
         Timestamp("scheduled_departure", tz=NEW_YORK),
-        # Whoever leans on this column learns from a figure that is written after the flight has left (see bad_push.py).
+        # A version that reads this column is trained on a figure that is written after the flight has left (see bad_push.py).
         Number("reported_delay", unit="min", low=-120, high=2000, missing=Constant(0.0)),
         key=("carrier", "origin", "destination", "scheduled_departure"),
         event_time="scheduled_departure",
@@ -253,7 +253,7 @@ model = Model(
         Log("distance"),
         Hour("scheduled_departure"),
         # No Month(): a version that was shown the first two days of April knows April by those two alone, and falls behind
-        # one that never heard of it (AUC -0.011 on the two weeks after). Months teach once there are years of them.
+        # one that never heard of it (AUC -0.011 on the two weeks after). Months help once there are years of them.
         Weekday("scheduled_departure"),
         Passthrough("recent_delay"),
         Passthrough("temperature"),

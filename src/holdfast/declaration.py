@@ -41,7 +41,7 @@ _FEATURES: Final = get_args(Feature)
 
 @dataclass(frozen=True)
 class Model:
-    """A model: what it answers, what it learns from, what it must pass, how it reaches its users.
+    """A model: what it predicts, what it is trained on, which gates it must pass, and how it is rolled out.
 
     Parameters
     ----------
@@ -52,36 +52,36 @@ class Model:
     feeds
         Every feed that is read, `examples` among them.
     contract
-        What a request is, and the label that is foretold.
+        What a request is, and the label that is predicted.
     features
-        What the learner sees, in order.
+        The inputs of the learner, in order.
     learner
-        What learns.
+        What fits the model.
     heuristic
-        What answers without learning: the baseline, and the fallback when no version can answer.
+        The baseline of the gates, and the fallback when no version can serve.
     aggregates
         What is known about a row's entity from other rows, by the time of the row.
     holdout
         The newest span of labelled rows that is never trained on and that the gates judge by.
     golden
-        Queries whose answers a person vouches for.
+        Queries whose predictions an expert vouches for.
     gates
         The bounds of the gates.
     rollout
         How a qualified version takes over the traffic.
     objective
-        What it is to achieve; a version that misses it on held-out days is not rolled out. None promises nothing.
+        What the model must achieve; a version that misses it on held-out days is not rolled out. None promises nothing.
     selection
-        Which of the training rows teach, and how much each counts; all of them alike by default.
+        Which training rows the model is trained on, and how much each counts; all rows alike by default.
     hooks
-        Who is asked before a step of a rollout is taken, and who is told after.
+        Webhooks whose consent a step of a rollout needs, and webhooks that are notified after it.
     drills
-        What the control loop exercises by itself, and how often; None leaves it to the command.
+        What the control loop drills by itself, and how often; None leaves it to `holdfast drill`.
 
     Raises
     ------
     InputError
-        HF107 when two parts do not mean the same thing; the message names both.
+        HF107 if two parts contradict each other; the message names both.
     """
 
     name: str
@@ -111,40 +111,40 @@ class Model:
 
     @property
     def label(self) -> str:
-        """The column that is foretold."""
+        """Return the column that is predicted."""
         assert self.contract.label is not None
         return self.contract.label.name
 
     @property
     def selected_besides(self) -> tuple[str, ...]:
-        """Columns that its selection reads and that are only in the feed of its rows."""
+        """Return the columns that its selection reads and that only the feed of its examples has."""
         known = {*self.contract.names, *(aggregate.name for aggregate in self.aggregates)}
         return tuple(name for name in self.selection.columns if name not in known)
 
     @property
     def selection_columns(self) -> dict[str, Column]:
-        """The columns that its selection may read."""
+        """Return the columns that its selection may read."""
         names = [aggregate.name for aggregate in self.aggregates]
         return selectable_columns(self.contract.columns, self.examples.contract.columns, aggregates=names)
 
     @property
     def label_delay(self) -> timedelta:
-        """How long after its event a row's label is known."""
+        """Return how long after its event a row's label is known."""
         assert self.contract.label is not None
         return self.contract.label.delay_span
 
     @property
     def holdout_span(self) -> timedelta:
-        """`holdout` as a `timedelta`."""
+        """Return `holdout` as a `timedelta`."""
         return duration(self.holdout)
 
     @property
     def heuristic_features(self) -> tuple[Feature, ...]:
-        """What the heuristic groups by."""
+        """Return the features that the heuristic groups by."""
         return tuple(feature for feature in self.heuristic.by if isinstance(feature, _FEATURES))
 
     def feed(self, name: str) -> Feed:
-        """The feed of that name; `InputError` HF107 when the model reads none of that name."""
+        """Return the feed of that name. Raises `InputError` HF107 if the model reads no such feed."""
         for feed in self.feeds:
             if feed.name == name:
                 return feed
@@ -152,14 +152,13 @@ class Model:
         raise InputError("HF107", f"model {self.name!r} reads no feed {name!r}; it reads {known}")
 
     def aggregates_read_by(self, features: Iterable[Feature]) -> tuple[Aggregate, ...]:
-        """The aggregates that any of `features` reads, in the declared order."""
+        """Return the aggregates that any of `features` reads, in the declared order."""
         read = {column for feature in features for column in columns_read(feature)}
         return tuple(aggregate for aggregate in self.aggregates if aggregate.name in read)
 
 
 def _problems(model: Model) -> Iterator[str]:
-    """What does not fit together, the most basic first; only the first is told, because the next may follow
-    from it."""
+    """Yield contradictions, the most basic first. Only the first is reported: others may follow from it."""
     yield from _feed_problems(model)
     yield from _row_problems(model)
     yield from _aggregate_problems(model)
@@ -180,7 +179,7 @@ def _selection_problems(model: Model) -> Iterator[str]:
 
 
 def _slice_problems(model: Model) -> Iterator[str]:
-    """A guard by a column that no request brings would never see anything."""
+    """Yield slices by a column that no request has: such a guard would have no data."""
     known = [column.name for column in model.contract.request_columns]
     for name in model.rollout.slices:
         if name not in known:
@@ -197,7 +196,7 @@ def _feed_problems(model: Model) -> Iterator[str]:
 
 def _row_problems(model: Model) -> Iterator[str]:
     if model.contract.label is None:
-        yield "its contract has no label, so there is nothing to foretell"
+        yield "its contract has no label, so there is nothing to predict"
     for column in model.contract.columns:
         yield from _same_column(column, model.examples)
 
@@ -226,24 +225,24 @@ def _aggregate_problems(model: Model) -> Iterator[str]:
         yield f"two aggregates are named {name!r}"
     feeds = {feed.name: feed for feed in model.feeds}
     for aggregate in model.aggregates:
-        told = f"the aggregate {aggregate.name!r}"
+        subject = f"the aggregate {aggregate.name!r}"
         if aggregate.name in model.contract.names:
-            yield f"{told} has the name of a column of the contract"
+            yield f"{subject} has the name of a column of the contract"
         if aggregate.over not in feeds:
-            yield f"{told} is over {aggregate.over!r}, which is none of the feeds {_listed(feeds)}"
+            yield f"{subject} is over {aggregate.over!r}, which is none of the feeds {_listed(feeds)}"
             continue
         over = feeds[aggregate.over]
-        yield from _must_be(told, "by", aggregate.by, over, (Category, Text, Integer))
-        yield from _must_be(told, "known_at", aggregate.known_at, over, (Timestamp,))
-        yield from _must_be(told, "value", aggregate.value, over, (Number, Integer, Boolean, Label))
-        yield from _not_finer(told, aggregate, over)
-        yield from _label_in_time(told, aggregate, over, model)
+        yield from _must_be(subject, "by", aggregate.by, over, (Category, Text, Integer))
+        yield from _must_be(subject, "known_at", aggregate.known_at, over, (Timestamp,))
+        yield from _must_be(subject, "value", aggregate.value, over, (Number, Integer, Boolean, Label))
+        yield from _not_finer(subject, aggregate, over)
+        yield from _label_in_time(subject, aggregate, over, model)
         if aggregate.by not in {column.name for column in model.contract.request_columns}:
-            yield f"{told} is by {aggregate.by!r}, which a request does not bring"
+            yield f"{subject} is by {aggregate.by!r}, which a request does not bring"
 
 
-def _not_finer(told: str, aggregate: Aggregate, over: Feed) -> Iterator[str]:
-    """Data of every five minutes has nothing to say every ten seconds (R44).
+def _not_finer(subject: str, aggregate: Aggregate, over: Feed) -> Iterator[str]:
+    """Yield spans finer than the data: rows of every five minutes add nothing every ten seconds (R44).
 
     The grid may be finer than the feed only where rows become available between its steps, and then as fine as that.
     """
@@ -256,22 +255,22 @@ def _not_finer(told: str, aggregate: Aggregate, over: Feed) -> Iterator[str]:
         span = duration(getattr(aggregate, name))
         if span < least:
             yield (
-                f"{told} has {name} {span}, and the events of the feed {over.name!r} are {step} apart (granularity) and "
+                f"{subject} has {name} {span}, and the events of the feed {over.name!r} are {step} apart (granularity) and "
                 f"available {duration(aggregate.available_after)} after: nothing changes that often"
             )
 
 
-def _label_in_time(told: str, aggregate: Aggregate, over: Feed, model: Model) -> Iterator[str]:
-    """A label that counts as known from its event on would be part of the row that it is to be foretold for."""
+def _label_in_time(subject: str, aggregate: Aggregate, over: Feed, model: Model) -> Iterator[str]:
+    """Yield a label that counts as known from its event on: it would be part of the row that it is predicted for."""
     label = _label_of(over, aggregate.value, model)
     if label is None or aggregate.known_at != over.contract.event_time:
         return
     wait = duration(aggregate.available_after)
     if wait < label.delay_span or not wait:
         yield (
-            f"{told} is of the label {label.name!r}, which is known {label.delay_span} after {aggregate.known_at!r}, "
+            f"{subject} is of the label {label.name!r}, which is known {label.delay_span} after {aggregate.known_at!r}, "
             f"and takes it {wait} after it (available_after); it must wait as long as the label's delay, and not 0, "
-            f"or go by a column that says when the label became known"
+            f"or go by a column with the time at which the label became known"
         )
 
 
@@ -282,12 +281,14 @@ def _label_of(feed: Feed, name: str, model: Model) -> Label | None:
     return label if label is not None and label.name == name else None
 
 
-def _must_be(told: str, role: str, name: str, feed: Feed, kinds: tuple[type[Column], ...]) -> Iterator[str]:
+def _must_be(
+    subject: str, role: str, name: str, feed: Feed, kinds: tuple[type[Column], ...]
+) -> Iterator[str]:
     if name not in feed.contract.names:
-        yield f"{told}: {role} is {name!r}, and the feed {feed.name!r} has no such column"
+        yield f"{subject}: {role} is {name!r}, and the feed {feed.name!r} has no such column"
     elif not isinstance(feed.contract.column(name), kinds):
         found, wanted = _described(feed.contract.column(name)), " or ".join(kind.__name__ for kind in kinds)
-        yield f"{told}: {role} is {name!r}, which is {found} in the feed {feed.name!r}; it must be {wanted}"
+        yield f"{subject}: {role} is {name!r}, which is {found} in the feed {feed.name!r}; it must be {wanted}"
 
 
 def _feature_problems(model: Model) -> Iterator[str]:
@@ -328,7 +329,7 @@ def _golden_problems(model: Model) -> Iterator[str]:
 
 
 def _same_by_other_words(column: Column, delivered: Column) -> bool:
-    """Miles are "mi" and "mile": a row goes from the feed to the model as it is, so nothing else will do."""
+    """Return True if only the spelling of the unit differs ("mi", "mile"): rows go from feed to model unchanged."""
     return (
         isinstance(column, (Number, Integer))
         and isinstance(delivered, (Number, Integer))
@@ -338,7 +339,7 @@ def _same_by_other_words(column: Column, delivered: Column) -> bool:
 
 
 def _described(column: Column) -> str:
-    """What two contracts must say alike of a column: its kind, unit, zone and semantic."""
+    """Return what two contracts must agree on for a column: its kind, unit, zone and semantic."""
     kind = _kind(column)
     return kind if column.semantic is None else f"{kind}, {column.semantic}"
 

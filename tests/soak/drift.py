@@ -158,7 +158,7 @@ class Day:
 def cut_days(directory: Path, first: date, last: date) -> None:
     sys.path.insert(0, str(EXAMPLE))
     try:
-        runpy.run_path(str(EXAMPLE / "cut.py"))["cut"](directory, first, last)
+        runpy.run_path(str(EXAMPLE / "daily_files.py"))["split"](directory, first, last)
     finally:
         sys.path.remove(str(EXAMPLE))
 

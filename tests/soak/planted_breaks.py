@@ -206,7 +206,7 @@ class Year:
         sys.path.insert(0, str(EXAMPLE))
         try:
             model = runpy.run_path(str(EXAMPLE / "model.py"))["model"]
-            cut = runpy.run_path(str(EXAMPLE / "cut.py"))["cut"]
+            cut = runpy.run_path(str(EXAMPLE / "daily_files.py"))["split"]
         finally:
             sys.path.remove(str(EXAMPLE))
         self.feeds: dict[str, Feed] = {feed.name: feed for feed in model.feeds}

@@ -14,7 +14,7 @@ from holdfast.store.db import leases
 
 
 def concerns() -> dict[str, Concern]:
-    """What a round takes care of, by name and in order."""
+    """Return the concerns of a round, by name and in order."""
     return {
         "collecting the logs": collector.collect,
         "joining labels": collector.join,
@@ -23,16 +23,16 @@ def concerns() -> dict[str, Concern]:
         "probing the servers": probe,
         "carrying the rollout on": reconcile.reconcile,
         "watching the promotion": post_promotion.carry,
-        "comparing what is asked": traffic_comparison.compare,
+        "comparing traffic with training data": traffic_comparison.compare,
         "ending drills that were killed": _end_drills,
     }
 
 
 def _carry_back_outs_on(store: Store, _model: str, _lease: leases.Lease, *, now_us: int) -> None:
-    """Whoever began them: a back-out is of the store, and is fenced by its own count of steps."""
+    """Continue back-outs of any process: a back-out is fenced by its own count of steps."""
     backout.carry_on(store, now_us=now_us)
 
 
 def _end_drills(store: Store, model: str, _lease: leases.Lease, *, now_us: int) -> None:
-    """Whoever began them: what one left is put back only where nobody has written since."""
+    """End drills of any process. The state before is restored only where no other process has written since."""
     cleanup.mend(store, model, now_us=now_us)

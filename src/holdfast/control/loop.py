@@ -1,7 +1,7 @@
-"""The control loop: look at what is, do the next step of each concern, begin again.
+"""Run the control loop: observe, do the next step of each concern, repeat.
 
-It is level-triggered: nothing is remembered between two rounds except in the ledger, so it may be killed at any moment and
-started again, and two of them at once are harmless.
+It is level-triggered: only the ledger remembers anything between two rounds. So a loop can be killed at any time and started
+again, and two of them at once are harmless.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def run_round(
         except ConflictError:
             raise
         except Exception:
-            # Whatever it was (a locked or unreachable database, say), the next round begins from the ledger again.
+            # A locked or unreachable database, for example: the next round begins from the ledger again.
             _log.exception("%s failed; it will be tried again", name)
 
 
@@ -58,7 +58,7 @@ def run(
     pause_seconds: float = 0.2,
     doing: Mapping[str, Concern],
 ) -> None:
-    """Go round until `wait`, which sleeps for `pause_seconds`, says that it is time to stop.
+    """Run rounds until `wait`, which sleeps for `pause_seconds`, returns True.
 
     The pause gathers what many requests logged into one transaction and one file, also when there is much to do.
 

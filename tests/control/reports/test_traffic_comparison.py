@@ -82,7 +82,7 @@ MODEL = Model(
 def flights(first: date, last: date) -> pl.DataFrame:
     """Real flights of those days at the moment when they left, and whether they came a quarter of an hour late."""
     rows = (
-        runpy.run_path(str(EXAMPLE / "cut.py"))["_read"]("flights")
+        runpy.run_path(str(EXAMPLE / "daily_files.py"))["_read"]("flights")
         .with_row_index("id")
         .drop_nulls(["arr_delay", "dep_delay"])
         .select(

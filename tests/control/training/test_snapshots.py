@@ -181,7 +181,7 @@ def test_a_golden_query_that_is_forbidden_refuses_the_training(store):
             ),
         ),
     )
-    with pytest.raises(RefusedError, match="golden queries are what must not appear: 1 of them 'huge'"):
+    with pytest.raises(RefusedError, match="golden queries are forbidden by the selection: 1 of them 'huge'"):
         train(store, shop, cut(store), now_us=NOW_US)
 
 

@@ -38,7 +38,7 @@ from holdfast.store.files import data_files
 from holdfast.store.telemetry import labels
 
 MARK: Final = ".holdfast-demo"
-EXAMPLE_FILES: Final = ("model.py", "bad_push.py", "cut.py")
+EXAMPLE_FILES: Final = ("model.py", "bad_push.py", "daily_files.py")
 SETTLE_SECONDS: Final = 30.0
 
 
@@ -247,7 +247,7 @@ def free_port(preferred: int) -> int:
 def _split(directory: Path, first: date, last: date) -> None:
     """Run the example's script that splits the flights into daily deliveries."""
     try:
-        runpy.run_path(str(directory / "cut.py"))["cut"](directory / "incoming", first, last)
+        runpy.run_path(str(directory / "daily_files.py"))["split"](directory / "incoming", first, last)
     except ModuleNotFoundError as error:
         raise InputError(
             "HF201",

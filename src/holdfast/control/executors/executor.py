@@ -1,7 +1,7 @@
-"""Where the work of many files is done: in this process, in several, or on a Ray cluster. The results are the same.
+"""Run work on many files in this process, in several, or on a Ray cluster, with the same results.
 
-A task is a module-level function of one picklable item; it may run twice, when who runs it dies, so it must be such that
-the second run makes the same as one. Whoever hands the tasks out takes the results in the order of the items.
+A task is a module-level function of one picklable item. It must be idempotent: it runs again if its worker dies. Results come
+in the order of the items.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_DEATHS: Final = 3
-"""How often who runs a task may die of it before it is given up."""
+"""How often workers may die on a task before it is given up."""
 
 
 class Executor(Protocol):
     """Runs a function on many items."""
 
     def map(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-        """The result of each item, in their order. Items are taken a few ahead of the results, as there is room for them.
+        """Yield the result of each item, in their order. A few items are submitted ahead of the results.
 
-        What a task raises is raised in its place; `UnavailableError` HF312 when those who ran a task died of it again and
-        again, or the cluster is gone. When the generator is closed, what was begun beyond that place is ended.
+        What a task raises is raised in its place; `UnavailableError` HF312 if workers died on a task repeatedly, or the
+        cluster is lost. Closing the generator ends the tasks that were submitted ahead.
         """
         ...
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release its workers."""
         ...
 
 
@@ -99,23 +99,23 @@ class LocalExecutor:
             self._pool = ProcessPoolExecutor(self.processes, multiprocessing.get_context("spawn"))
         try:
             return self._pool.submit(task, item)
-        except BrokenProcessPool:  # one died since; who waits for its result learns it there
+        except BrokenProcessPool:  # a worker died since; waiting for its result raises it
             self.close()
             return self._submit(task, item)
 
 
 def gave_up(deaths: int) -> UnavailableError:
-    """The error of a task of which those who ran it died."""
+    """Return the error of a task on which workers died."""
     return UnavailableError(
         "HF312",
-        f"who ran a task died {deaths} times, the last time for good",
-        state="what was acknowledged before is kept, the rest is as if it had never begun",
+        f"the worker process died {deaths} times on the same task",
+        state="finished files are kept; nothing else was loaded",
         next_command="look for a lack of memory on the workers, then the same command again",
     )
 
 
 def at_once(room: float) -> int:
-    """How many tasks to have under way where `room` run at the same time: a few more, so that nobody waits for work.
+    """Return how many tasks to submit where `room` run at the same time: a few more, so that no worker waits.
 
     >>> at_once(1.0), at_once(64.0)
     (2, 128)

@@ -1,7 +1,7 @@
-"""The executor on a Ray cluster (https://docs.ray.io): the same functions, on as many machines as there are.
+"""Run tasks on a Ray cluster (https://docs.ray.io): the same functions, on any number of machines.
 
 Every machine must have this Holdfast, and must see the store's directory and its ledger under the same names: workers
-read the ledger and write files, and nobody but the driver publishes.
+read the ledger and write files, and only the driver publishes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-# Before Ray is imported: it reads this once, and nothing of ours is told to anybody.
+# Before Ray is imported: it reads this once. No usage statistics leave the machine.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
@@ -23,12 +23,12 @@ from holdfast.errors import UnavailableError
 
 _OWN: Final = "local"
 _ENDING_SECONDS: Final = 30.0
-"""How long tasks that were called off are waited for."""
+"""How long to wait for cancelled tasks."""
 
 
 @dataclass(slots=True)
 class RayExecutor:
-    """Tasks on the cluster that this process is connected to. `begun` says whether it began the connection and ends it."""
+    """Tasks on the cluster that this process is connected to. `begun` is True if it owns the connection and ends it."""
 
     begun: bool
 
@@ -94,6 +94,6 @@ class RayExecutor:
             raise UnavailableError(
                 "HF312",
                 f"the Ray cluster failed: {type(error).__name__}: {error}",
-                state="what was acknowledged before is kept, the rest is as if it had never begun",
+                state="finished files are kept; nothing else was loaded",
                 next_command="the same command again",
             ) from error

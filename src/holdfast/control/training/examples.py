@@ -24,9 +24,9 @@ from holdfast.train import Split, time_split
 class Examples:
     """Labelled rows in the contract's columns and dtypes, with one more column for each aggregate.
 
-    `unlabelled` counts rows that were left out because they have no label, `not_due` those whose label nobody
-    could know yet, `dropped` says how many rows each reason rejected ("distance|range"); the rows that were
-    rejected are in `rejected` and not in `frame`. Columns of the feed that only the model's selection reads are in both.
+    `unlabelled` counts rows that were left out because they have no label, `not_due` those whose label
+    could not be known yet. `dropped` is the number of rows that each reason rejected ("distance|range"); rejected
+    rows are in `rejected` and not in `frame`. Columns of the feed that only the model's selection reads are in both.
     """
 
     frame: pl.DataFrame
@@ -37,13 +37,12 @@ class Examples:
 
 
 def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], snapshot: str) -> Examples:
-    """The labelled rows of `model` as they stand in `snapshot`, joined with `aggregates` of the same
-    snapshot.
+    """Read the labelled rows of `model` in `snapshot`, joined with `aggregates` of the same snapshot.
 
     A row whose label was not due when the snapshot was made (event time plus the label's delay) is left out:
-    what stands there is a guess or a figure that will still change (R55, R65). The moment is that of the
-    snapshot and not that of reading, because a snapshot stands for the rows as they were then: reading it
-    again, today or in a year, gives the same examples, and training on it the same version. The label comes
+    its value is a guess or will still change (R55, R65). The time of the snapshot counts, not that of
+    reading: reading a snapshot again, today or in a year, gives the same examples, and training on it the
+    same version. The label comes
     in with the next snapshot, after the next load.
 
     Raises `InputError` HF401 when there is no labelled row that is due, `NotFoundError` HF303 for an unknown
@@ -95,15 +94,15 @@ def with_aggregates(
 
 
 def split_days(model: Model, frame: pl.DataFrame) -> Split:
-    """Examples of `model` as `time_split` parts them by its holdout and its label's delay."""
+    """Split examples of `model` with `time_split`, by its holdout and its label's delay."""
     return time_split(frame, model.contract.event_time, model.holdout_span, delay=model.label_delay)
 
 
 def choose(model: Model, rows: pl.DataFrame, rejected: pl.DataFrame, seed: int) -> SelectedRows:
-    """Which of the training `rows` teach by the model's selection; `rejected` are those that the contract rejected.
+    """Choose the training `rows` by the model's selection; `rejected` are those that the contract rejected.
 
     Raises as `select_rows` does, and `RefusedError` HF407 when a golden query is what the selection forbids: a version would be
-    judged by what it may not learn.
+    evaluated by rows that it may not be trained on.
     """
     _refuse_forbidden_golden(model)
     return select_rows(
@@ -124,11 +123,11 @@ def _refuse_forbidden_golden(model: Model) -> None:
     schema = {name: dtype(column) for name, column in columns.items()}
     rows = [{name: query.row.get(name) for name in schema} for query in model.golden]
     found = count_forbidden(pl.DataFrame(rows, schema=schema), model.selection, columns)
-    told = ", ".join(f"{count} of them {name!r}" for name, count in found.items() if count)
-    if told:
+    listed = ", ".join(f"{count} of them {name!r}" for name, count in found.items() if count)
+    if listed:
         raise RefusedError(
             "HF407",
-            f"golden queries are what must not appear: {told}",
+            f"golden queries are forbidden by the selection: {listed}",
             state="nothing was trained",
             next_command="correct the golden queries or the selection",
         )

@@ -1,4 +1,4 @@
-"""Snapshots: what one holds, which of its rows would teach, and how it differs from another."""
+"""Preview, show and compare snapshots."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ class Preview:
 
 
 def shown(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot in plain JSON types."""
+    """Return a snapshot in plain JSON types."""
     return {
         "snapshot": snapshot.snapshot,
         "table_version": snapshot.table_version,
         "contract": snapshot.contract_hash,
         "created_at_us": snapshot.created_at_us,
-        "tables": [asdict(cut) for cut in snapshot.tables],
+        "tables": [asdict(table) for table in snapshot.tables],
         "incomplete_loads": [list(load) for load in snapshot.incomplete_loads],
     }
 
 
 def preview(store: Store, model: Model, snapshot: Snapshot, *, seed: int = 0) -> Preview:
-    """Choose the rows of `snapshot` that would teach `model`, by its selection, and record the choice.
+    """Choose the rows of `snapshot` that `model` would be trained on, and record the choice.
 
     Training on it with the same seed and selection chooses the same rows. Raises `InputError` HF401 when there is too
     little to train on or a quota is missed, `RefusedError` HF405 and HF407 when the selection refuses the rows.
@@ -70,14 +70,14 @@ def preview(store: Store, model: Model, snapshot: Snapshot, *, seed: int = 0) ->
 
 
 def show(store: Store, name: str) -> tuple[Snapshot, list[KeptSelection]]:
-    """The snapshot of that name and every selection that was applied to it; `NotFoundError` HF303 when there is none."""
+    """Return the snapshot of that name and every selection of it. Raises `NotFoundError` HF303 if there is none."""
     found = snapshots.get(store, name)
     with store.ledger.read() as connection:
         return found, selections.of_snapshot(connection, name)
 
 
 def diff(store: Store, before: str, after: str) -> tuple[TableChange, ...]:
-    """How the tables of two snapshots differ; `NotFoundError` HF303 when there is no such snapshot."""
+    """Compare the tables of two snapshots. Raises `NotFoundError` HF303 if one does not exist."""
     first, second = snapshots.get(store, before), snapshots.get(store, after)
     with store.ledger.read() as connection:
         return compare_tables(

@@ -1,4 +1,4 @@
-"""Training: from a named snapshot to a candidate and the heuristic beside it.
+"""Train a candidate and its heuristic on a named snapshot.
 
 The same snapshot, declaration, seed and environment give the same files, so training that was killed and is
 run again ends where the first run would have ended, and never makes a second version of the same thing.
@@ -36,18 +36,27 @@ from holdfast.train.artifact import Role, VersionMetadata, pack_version
 from holdfast.train.conversion_check import TOLERANCE, predict, run_rows
 
 STEPS: Final = 5
-_TOOK_PART: Final = ("holdfast", "lightgbm", "numpy", "onnx", "onnxruntime", "polars", "scikit-learn", "spox")
+_TRAINING_PACKAGES: Final = (
+    "holdfast",
+    "lightgbm",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "polars",
+    "scikit-learn",
+    "spox",
+)
 _COMPARED_ROWS: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What training made. Row counts are of the base feed's rows in the snapshot.
+    """The result of training. Row counts are of the base feed's rows in the snapshot.
 
-    `rows_unlabelled` had no label, and `rows_not_due` one that nobody could know yet when the snapshot was
-    made; `dropped` says how many of the others each broken rule of the contract rejected. `rows_embargoed` have
-    labels that became known during the held-out days. `left_out` says how many of the training rows each filter, the
-    sample and each cap of the selection left out. None of them taught anything. `warnings` names quotas that were missed.
+    `rows_unlabelled` had no label, and `rows_not_due` one that could not be known yet when the snapshot was
+    made; `dropped` is the number of the others that each broken rule of the contract rejected. `rows_embargoed` have
+    labels that became known during the held-out days. `left_out` is the number of training rows that each filter, the
+    sample and each cap of the selection left out. Nothing was trained on them. `warnings` names quotas that were missed.
     """
 
     version: str
@@ -64,7 +73,7 @@ class Trained:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """The result in plain JSON types."""
+        """Return the result in plain JSON types."""
         return asdict(self)
 
 
@@ -94,7 +103,7 @@ def train(
     training days only. A label is used only when it was due: by the time of the snapshot to be used at all,
     and by the first held-out day to be trained on.
 
-    Raises `InputError` HF401 when the snapshot holds too little to learn from, also for a quota, `RefusedError` HF405
+    Raises `InputError` HF401 when the snapshot holds too little to train on, also for a quota, `RefusedError` HF405
     and HF407 when the model's selection refuses the rows, HF402 when a learner fails, HF208 when the snapshot holds a
     suspect batch and HF406 when it is tainted, also when that happened meanwhile, and `NotFoundError` HF303 for an
     unknown one. Nothing is registered then.
@@ -136,7 +145,7 @@ def environment() -> dict[str, str]:
     """Versions of Python and of every package that takes part in training, and the machine's architecture
     (R67)."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in _TOOK_PART:
+    for package in _TRAINING_PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -156,7 +165,7 @@ def _make(
     x = run_rows(feature_graph(fitted), feed, "features")
     y = rows[model.label].cast(pl.Float64).to_numpy()
     weights = recipe.selected.weights
-    # A learner of somebody's own need not know of weights as long as none are declared.
+    # A user's own learner need not know of weights as long as none are declared.
     estimator = (
         learner.fit(x, y, fitted.names, seed=recipe.seed)
         if weights is None

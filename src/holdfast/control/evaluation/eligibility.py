@@ -14,16 +14,16 @@ from holdfast.store.models.versions import VersionRow
 
 
 def breaking_callers_of(connection: Transaction, store: Store, version: str) -> frozenset[str]:
-    """The versions of the same model whose contract refuses or misreads what callers of `version` may send (R133).
+    """Return the versions of the same model whose contract refuses or misreads what callers of `version` may send (R133).
 
-    Of a contract that is not kept nothing can be said; servers, which read it in the version's file, decide for themselves.
+    If the ledger has no copy of a contract, the result is empty; servers read it from the version's file and decide.
     """
-    asked = versions.get(store, version)
-    known = contracts.find(connection, asked.contract_hash)
+    wanted = versions.get(store, version)
+    known = contracts.find(connection, wanted.contract_hash)
     if known is None:
         return frozenset()
-    breaking: dict[str, bool] = {asked.contract_hash: False}
-    rows = versions.of_model(store, asked.model)
+    breaking: dict[str, bool] = {wanted.contract_hash: False}
+    rows = versions.of_model(store, wanted.model)
     for row in rows:
         if row.contract_hash not in breaking:
             other = contracts.find(connection, row.contract_hash)

@@ -46,9 +46,11 @@ from holdfast.train.artifact import VersionMetadata, read_metadata
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
-    """The held-out days as one version answered them, in the order of the table's rows. `admitted` are those that its own
-    contract lets through: a server would not ask it the others."""
+class _Predictions:
+    """The predictions of one version for the held-out days, in the order of the table's rows.
+
+    `admitted` are the rows that its own contract accepts: a server would not send it the others.
+    """
 
     scores: npt.NDArray[np.float64]
     admitted: npt.NDArray[np.bool_]
@@ -56,7 +58,7 @@ class _Answers:
 
 
 class _HeldOut:
-    """The newest labelled days of a snapshot, read once however many versions are asked about them.
+    """The newest labelled days of a snapshot, read once for all versions.
 
     Rows older than the end of a version's training are among them only if the declared holdout has grown
     since; `pair` leaves them out.
@@ -68,16 +70,18 @@ class _HeldOut:
         self._columns: dict[Aggregate, pl.Series] = {}
 
     def rows(self, aggregates: tuple[Aggregate, ...]) -> pl.DataFrame:
-        """The days without their label, with a column for each of `aggregates`. An aggregate that several versions
-        declare alike is joined once."""
+        """Return the days without their label, with a column for each of `aggregates`.
+
+        An aggregate that several versions declare alike is joined once.
+        """
         days = self._days.drop(self._model.label)
         new = [aggregate for aggregate in aggregates if aggregate not in self._columns]
         joined = with_aggregates(self._store, self._model, new, self._snapshot, days)
         self._columns |= {aggregate: joined[aggregate.name] for aggregate in new}
         return days.with_columns(self._columns[aggregate] for aggregate in aggregates)
 
-    def asked_of(self, row: VersionRow, about: VersionMetadata) -> _Answers | None:
-        """What version `row` answers; None when it does not understand rows of the model's contract, or does not answer."""
+    def predictions_of(self, row: VersionRow, about: VersionMetadata) -> _Predictions | None:
+        """Return the predictions of version `row`; None if it cannot read rows of the model's contract, or fails."""
         own = Contract.from_json(about.contract_json)
         if compare(own, self._model.contract).at(Boundary.MODELS) is Compatibility.BREAKING:
             return None
@@ -88,22 +92,24 @@ class _HeldOut:
         scores = _try(self._store, self._model, row, rows).probabilities
         if scores is None or scores.shape != (rows.height,):
             return None
-        return _Answers(scores, self._admitted(own), about.trained_before_us)
+        return _Predictions(scores, self._admitted(own), about.trained_before_us)
 
     def _admitted(self, own: Contract) -> npt.NDArray[np.bool_]:
-        """Which days the contract of a version lets through."""
+        """Return which days the contract of a version accepts."""
         if own.hash == self._model.contract.hash:
             return np.ones(self._days.height, dtype=np.bool_)
         known = [column.name for column in own.request_columns if column.name in self._days.columns]
         check = compile_row(own, request=True)
         return np.array([not check(day) for day in self._days.select(known).iter_rows(named=True)], np.bool_)
 
-    def pair(self, own: _Answers, other: VersionRow) -> HoldoutPair | None:
-        """`own` beside the answers of `other`, on the days that neither learnt from; None when `other` did not
-        pass its gates, or cannot answer."""
+    def pair(self, own: _Predictions, other: VersionRow) -> HoldoutPair | None:
+        """Pair `own` with the predictions of `other`, on the days that neither was trained on.
+
+        Returns None if `other` did not pass its gates or cannot predict.
+        """
         if other.state != "qualified":
             return None
-        theirs = self.asked_of(other, read_metadata(blobs.get(self._store, other.digest)))
+        theirs = self.predictions_of(other, read_metadata(blobs.get(self._store, other.digest)))
         if theirs is None:
             return None
         event_time_us = self._days[self._model.contract.event_time].dt.epoch("us").to_numpy()
@@ -114,16 +120,16 @@ class _HeldOut:
 
 
 def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[GateResult]:
-    """Judge `version` of `model` and return what every gate said, in the order in which the gates were tried.
+    """Evaluate `version` of `model` by its gates, and return their results in order.
 
     Verdicts, the version's state and an event are written in one transaction. A version that was qualified
-    or refused keeps that state: its verdicts are returned as they were. One that could not be judged to the
-    end stays registered and may be judged again. The heuristic beside a candidate is judged first, when it
-    was not yet.
+    or refused keeps that state: its verdicts are returned as they were. One whose
+    evaluation did not end stays registered and may be evaluated again. The heuristic of a candidate is evaluated
+    first, if it was not yet.
 
     Raises `NotFoundError` HF303 for an unknown version and for one of another model,
-    `RefusedError` HF406 for a tainted one, also when it was tainted meanwhile, and `ConflictError` HF304 when somebody
-    else ended the judgement first.
+    `RefusedError` HF406 for a tainted one, also if it was tainted meanwhile, and `ConflictError` HF304 if
+    another process ended its evaluation first.
     """
     row = versions.get(store, version)
     if row.model != model.name:
@@ -151,13 +157,13 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
             at_us=now_us,
             kind=f"version.{'judged' if state == 'registered' else state}",
             subject=version,
-            explanation=_told(results),
+            explanation=_message(results),
         )
     return results
 
 
 def _judge_heuristic(store: Store, model: Model, row: VersionRow) -> list[GateResult]:
-    """A heuristic may answer users, so it must load and fit; nobody asks it to beat itself."""
+    """Evaluate a heuristic: it may serve, so it must load and fit; it is not compared with itself."""
     seen = _try(store, model, row).trial
     return [
         check_load(seen, model.gates),
@@ -167,18 +173,18 @@ def _judge_heuristic(store: Store, model: Model, row: VersionRow) -> list[GateRe
 
 
 def _judge(store: Store, model: Model, row: VersionRow, now_us: int) -> list[GateResult]:
-    current = versions.champion(store, model.name)  # asked once: every gate means the same champion
+    current = versions.champion(store, model.name)  # read once: every gate compares with the same champion
     seen = _try(store, model, row).trial
     results = [check_load(seen, model.gates), _signature(store, model, row, seen, current)]
     if model.golden:
         results.append(check_golden(seen, model.golden))
     results.append(check_size(row.bytes, _size_before(store, row, current), model.gates))
-    beside = _judged_heuristic(store, model, row, now_us)
-    # Held-out rows are asked only of a file that loads and fits: the others have nothing more to say.
+    baseline = _judged_heuristic(store, model, row, now_us)
+    # Only a file that loads and fits gets held-out rows: the others have failed already.
     fits = results[0].verdict is Verdict.PASS and results[1].verdict is Verdict.PASS
     days = _HeldOut(store, model, row.snapshot) if fits else None
-    own = days.asked_of(row, _about(seen)) if days else None
-    against_heuristic = days.pair(own, beside) if days and own else None
+    own = days.predictions_of(row, _about(seen)) if days else None
+    against_heuristic = days.pair(own, baseline) if days and own else None
     results.append(check_baseline(against_heuristic, model.gates))
     if model.objective is not None:
         results.append(check_objective(against_heuristic, model.objective, model.gates))
@@ -190,13 +196,13 @@ def _judge(store: Store, model: Model, row: VersionRow, now_us: int) -> list[Gat
 
 
 def _judged_heuristic(store: Store, model: Model, candidate: VersionRow, now_us: int) -> VersionRow:
-    beside = versions.heuristic_beside(store, candidate)
-    if beside.state == "registered":
-        # Whoever ended first: the verdict is about the same file, and it stands.
+    baseline = versions.heuristic_beside(store, candidate)
+    if baseline.state == "registered":
+        # The process that ended first wins: its verdict is about the same file.
         with suppress(ConflictError):
-            qualify(store, model, beside.version, now_us=now_us)
-        beside = versions.get(store, beside.version)
-    return beside
+            qualify(store, model, baseline.version, now_us=now_us)
+        baseline = versions.get(store, baseline.version)
+    return baseline
 
 
 def _try(store: Store, model: Model, row: VersionRow, rows: pl.DataFrame | None = None) -> Tried:
@@ -206,7 +212,7 @@ def _try(store: Store, model: Model, row: VersionRow, rows: pl.DataFrame | None 
 
 
 def _endpoint(store: Store, model: Model, current: VersionRow | None) -> Signature:
-    """What callers use now: the champion's contract, or the declared one before there is a champion."""
+    """Return what callers use now: the champion's contract, or the declared one before there is a champion."""
     contract = model.contract
     if current is not None and current.contract_hash != contract.hash:
         contract = Contract.from_json(read_metadata(blobs.get(store, current.digest)).contract_json)
@@ -223,7 +229,7 @@ def _signature(
 
 
 def _size_before(store: Store, row: VersionRow, current: VersionRow | None) -> int | None:
-    # A heuristic that answers for want of a model says nothing about how large a model is.
+    # The size of a heuristic that serves for want of a model does not bound the size of a model.
     if current is not None and current.role == "candidate":
         return current.bytes
     for earlier in versions.of_model(store, row.model):
@@ -237,5 +243,5 @@ def _about(trial: LoadReport) -> VersionMetadata:
     return VersionMetadata(**facts)
 
 
-def _told(results: list[GateResult]) -> str:
+def _message(results: list[GateResult]) -> str:
     return "; ".join(f"{result.gate} {result.verdict}: {result.explanation}" for result in results)

@@ -1,7 +1,7 @@
-"""Recorded requests against a candidate, off line: what its contract would refuse, and where it would answer otherwise.
+"""Replay recorded requests against a candidate: which its contract would refuse, and where its predictions differ.
 
-The inputs are those that the log holds, in the units of the contract that was asked then, and they cross into the
-candidate's contract as a caller's would. The log holds no aggregates: they are looked up in the online values at each
+The inputs are those of the log, in the units of the contract that served then. They are converted to the candidate's
+contract as a caller's would be. The log holds no aggregates: they are looked up in the online values at each
 row's own event time, by the server's rule, so that a value which became known later is not used; one that was corrected
 since is used as it is now.
 """
@@ -42,7 +42,7 @@ from holdfast.store.telemetry.recorded_requests import Recorded
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
 DEFAULT_REQUESTS: Final = 1000
-"""How many requests are replayed when neither the policy nor the caller says."""
+"""How many requests are replayed if neither the policy nor the caller sets a number."""
 WORST_SHOWN: Final = 5
 _ROWS_AT_ONCE: Final = 4096
 _EXAMPLES: Final = 3
@@ -50,7 +50,7 @@ _EXAMPLES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class WorstRow:
-    """A row that the candidate answers very differently: its prediction's id, its inputs, and both probabilities."""
+    """A row whose predictions differ most: its prediction's id, its inputs, and both probabilities."""
 
     prediction: str
     inputs: dict[str, Any]
@@ -60,8 +60,10 @@ class WorstRow:
 
 @dataclass(slots=True)
 class ReplayReport:
-    """What a replay showed. `refused` counts requests by reason ("column|rule"), `refused_examples` names some of each;
-    `failed` counts requests by kind of failure; `left_out` says what could not be replayed, and why.
+    """The result of a replay.
+
+    `refused` counts requests by reason ("column|rule"), `refused_examples` names some of each;
+    `failed` counts requests by kind of failure; `left_out` names what could not be replayed, and why.
     """
 
     version: str
@@ -82,7 +84,7 @@ class ReplayReport:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain JSON."""
+        """Return the report as plain JSON."""
         return asdict(self) | {"verdict": str(self.verdict)}
 
 
@@ -94,13 +96,13 @@ class _Candidate:
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Case:
     """One recorded request on its way to the candidate."""
 
     request: Recorded
     rows: list[dict[str, Any]]
     reasons: tuple[str, ...]
-    answers: list[float] = field(default_factory=list)
+    predictions: list[float] = field(default_factory=list)
     failure: str = ""
 
     @property
@@ -118,16 +120,16 @@ def replay(
     now_us: int,
     progress: Progress | None = None,
 ) -> ReplayReport:
-    """Answer the newest recorded requests again by `version`, compare, and keep the verdict as the gate "replay".
+    """Replay the newest recorded requests with `version`, compare, and keep the verdict as the gate "replay".
 
     Parameters
     ----------
     requests
-        How many; by default as many as the rollout's policy asks for, or 1,000.
+        How many; by default the number of the rollout's policy, or 1,000.
     since_us
         How far back at most, microseconds since 1970 UTC.
     progress
-        Is told how many rows are answered, of how many.
+        Called with the number of rows that are done, and of all.
 
     The candidate runs in a process of its own, bounded as in qualification. Raises `NotFoundError` HF303 for an unknown
     version and for one of another model, `RefusedError` HF406 for a tainted one.
@@ -138,17 +140,17 @@ def replay(
     report = ReplayReport(
         version, sorted({each.version for each in found.requests}), left_out=dict(found.damaged)
     )
-    asked = _crossed(store, candidate, found.requests, report)
-    _fill(store, candidate, asked, report)
-    _answer(store, model, candidate, asked, progress or (lambda _done, _of: None))
+    cases = _crossed(store, candidate, found.requests, report)
+    _fill(store, candidate, cases, report)
+    _predict(store, model, candidate, cases, progress or (lambda _done, _of: None))
     columns = model.rollout.slices
-    _judge(store, model, candidate, asked, slicer_of(store, columns) if columns else no_slices, report)
+    _judge(store, model, candidate, cases, slicer_of(store, columns) if columns else no_slices, report)
     _keep(store, report, wanted, now_us)
     return report
 
 
 def is_due(store: Store, model: Model, version: str) -> bool:
-    """Whether the policy asks for a replay that `version` has not had: it was never replayed, or of too few requests."""
+    """Return True if the policy requires a replay that `version` lacks: it was not replayed, or with too few requests."""
     if not model.rollout.replay_requests:
         return False
     with store.ledger.read() as connection:
@@ -183,45 +185,45 @@ def _about(store: Store, version: str) -> VersionMetadata:
 
 def _crossed(
     store: Store, candidate: _Candidate, requests: Iterable[Recorded], report: ReplayReport
-) -> list[_Asked]:
+) -> list[_Case]:
     """Each request as the candidate's contract reads it, with the reasons why it refuses some."""
     crossings: dict[str, RowAdapter | None] = {}
-    asked: list[_Asked] = []
+    cases: list[_Case] = []
     for request in requests:
         if request.version not in crossings:
             try:
-                told = Contract.from_json(_about(store, request.version).contract_json)
-                crossings[request.version] = RowAdapter(told, candidate.contract)
+                known = Contract.from_json(_about(store, request.version).contract_json)
+                crossings[request.version] = RowAdapter(known, candidate.contract)
             except HoldfastError as error:
                 crossings[request.version] = None
                 report.left_out[request.version] = f"its contract cannot be read: {error.what}"
         crossing = crossings[request.version]
         if crossing is not None:
             rows, reasons = crossing.admit(request.rows)
-            asked.append(_Asked(request, rows, reasons))
+            cases.append(_Case(request, rows, reasons))
     refused: Counter[str] = Counter()
-    for each in asked:
+    for each in cases:
         for reason in each.reasons:
             refused[reason] += 1
             examples = report.refused_examples.setdefault(reason, [])
             if len(examples) < _EXAMPLES:
                 examples.append(each.request.id)
     report.refused = dict(refused.most_common())
-    report.refused_requests = sum(bool(each.reasons) for each in asked)
-    report.requests, report.rows = len(asked), sum(len(each.request.rows) for each in asked)
-    return asked
+    report.refused_requests = sum(bool(each.reasons) for each in cases)
+    report.requests, report.rows = len(cases), sum(len(each.request.rows) for each in cases)
+    return cases
 
 
-def _fill(store: Store, candidate: _Candidate, asked: Sequence[_Asked], report: ReplayReport) -> None:
+def _fill(store: Store, candidate: _Candidate, cases: Sequence[_Case], report: ReplayReport) -> None:
     """Give each row what was known about its entities at its own event time."""
-    rows = [row for each in asked if not each.reasons for row in each.rows]
+    rows = [row for each in cases if not each.reasons for row in each.rows]
     if not rows:
         return
     event = candidate.contract.event_time
-    moments = [row[event] for row in rows]
+    event_times = [row[event] for row in rows]
     for aggregate in candidate.fitted.aggregates:
         entities = sorted({key for row in rows if (key := entity_key(row.get(aggregate.by))) is not None})
-        low, high = min(moments) - aggregate.max_age_us, max(moments) + 1
+        low, high = min(event_times) - aggregate.max_age_us, max(event_times) + 1
         table = OnlineTable()
         with store.ledger.read() as connection:
             known = online_features.between(connection, aggregate.key, entities, low, high)
@@ -238,11 +240,11 @@ def _fill(store: Store, candidate: _Candidate, asked: Sequence[_Asked], report: 
                 row[aggregate.name] = found
 
 
-def _answer(
-    store: Store, model: Model, candidate: _Candidate, asked: Sequence[_Asked], progress: Progress
+def _predict(
+    store: Store, model: Model, candidate: _Candidate, cases: Sequence[_Case], progress: Progress
 ) -> None:
     """Ask the candidate, some thousand rows at once, each time in a fresh process."""
-    open_ones = [each for each in asked if not each.reasons]
+    open_ones = [each for each in cases if not each.reasons]
     total = sum(len(each.rows) for each in open_ones)
     path = blobs.path_of(store.root, candidate.row.digest)
     done = 0
@@ -252,40 +254,40 @@ def _answer(
         while open_ones and sum(len(each.rows) for each in part) + len(open_ones[0].rows) <= _ROWS_AT_ONCE:
             part.append(open_ones.pop(0))
         rows = [row for each in part for row in each.rows]
-        seen = tried(path, candidate.row.digest, model.gates, asked=rows)
-        answers = seen.probabilities
+        seen = tried(path, candidate.row.digest, model.gates, single_rows=rows)
+        predictions = seen.probabilities
         at = 0
         for each in part:
             end = at + len(each.rows)
-            if answers is None:
+            if predictions is None:
                 each.failure = seen.trial.outcome.replace(" ", "_")
             elif failed := [what for place, what in seen.failed.items() if at <= place < end]:
                 each.failure = f"exception_{failed[0]}"
             else:
-                each.answers = answers[at:end].tolist()
-                each.failure = _unfit(each.answers)
+                each.predictions = predictions[at:end].tolist()
+                each.failure = _unfit(each.predictions)
             at = end
         done += len(rows)
         progress(done, total)
 
 
-def _unfit(answers: Sequence[float]) -> str:
-    if any(isnan(each) for each in answers):
+def _unfit(predictions: Sequence[float]) -> str:
+    if any(isnan(each) for each in predictions):
         return "not_finite"
-    return "" if all(0.0 <= each <= 1.0 for each in answers) else "not_a_probability"
+    return "" if all(0.0 <= each <= 1.0 for each in predictions) else "not_a_probability"
 
 
 def _judge(
     store: Store,
     model: Model,
     candidate: _Candidate,
-    asked: Sequence[_Asked],
+    cases: Sequence[_Case],
     slicer: Slicer,
     report: ReplayReport,
 ) -> None:
-    pairs = [_pair(each, slicer) for each in asked]
-    report.failed = dict(Counter(each.failure for each in asked if each.failure))
-    labelled = _labelled(store, asked)
+    pairs = [_pair(each, slicer) for each in cases]
+    report.failed = dict(Counter(each.failure for each in cases if each.failure))
+    labelled = _labelled(store, cases)
     report.labelled = len(labelled)
     with store.ledger.read() as connection:
         own = candidate.row.contract_hash
@@ -304,34 +306,35 @@ def _judge(
     report.verdict, report.explanation = ended.verdict, ended.explanation
     report.metrics = {state.metric: describe(state) for state in ended.states if state.challenger_units}
     report.slices = [asdict(each) for each in rank_slices(ended.states)]
-    report.worst = _worst(candidate, asked)
+    report.worst = _worst(candidate, cases)
 
 
-def _pair(each: _Asked, slicer: Slicer) -> Pair:
+def _pair(each: _Case, slicer: Slicer) -> Pair:
     request = each.request
     rows = tuple(
         ComparedRow(ours, theirs, slicer(request.version, inputs))
-        for ours, theirs, inputs in zip(each.answers, request.probabilities, request.rows, strict=False)
+        for ours, theirs, inputs in zip(each.predictions, request.probabilities, request.rows, strict=False)
         if each.result == OK
     )
     return Pair(request.unit, each.result, False, rows, 0.0, None)
 
 
-def _labelled(store: Store, asked: Sequence[_Asked]) -> list[LabelledPair]:
-    answered = [each for each in asked if each.result == OK]
+def _labelled(store: Store, cases: Sequence[_Case]) -> list[LabelledPair]:
+    predicted = [each for each in cases if each.result == OK]
     with store.ledger.read() as connection:
         known = outcomes.labels_of(
-            connection, [f"{each.request.id}/{row}" for each in answered for row in range(len(each.answers))]
+            connection,
+            [f"{each.request.id}/{row}" for each in predicted for row in range(len(each.predictions))],
         )
     return [
         LabelledPair(each.request.unit, score(ours, label), score(theirs, label))
-        for each in answered
-        for row, (ours, theirs) in enumerate(zip(each.answers, each.request.probabilities, strict=False))
+        for each in predicted
+        for row, (ours, theirs) in enumerate(zip(each.predictions, each.request.probabilities, strict=False))
         if (label := known.get(f"{each.request.id}/{row}")) is not None
     ]
 
 
-def _worst(candidate: _Candidate, asked: Sequence[_Asked]) -> list[WorstRow]:
+def _worst(candidate: _Candidate, cases: Sequence[_Case]) -> list[WorstRow]:
     columns = candidate.contract.request_columns
     rows = [
         WorstRow(
@@ -340,22 +343,22 @@ def _worst(candidate: _Candidate, asked: Sequence[_Asked]) -> list[WorstRow]:
             ours,
             theirs,
         )
-        for each in asked
+        for each in cases
         if each.result == OK
-        for at, (ours, theirs) in enumerate(zip(each.answers, each.request.probabilities, strict=False))
+        for at, (ours, theirs) in enumerate(zip(each.predictions, each.request.probabilities, strict=False))
     ]
     rows.sort(key=lambda row: (-abs(row.ours - row.theirs), row.prediction))
-    moments = [column.name for column in columns if isinstance(column, Timestamp)]
+    timestamps = [column.name for column in columns if isinstance(column, Timestamp)]
     return [
-        replace(row, inputs={name: _shown(value, name in moments) for name, value in row.inputs.items()})
+        replace(row, inputs={name: _shown(value, name in timestamps) for name, value in row.inputs.items()})
         for row in rows[:WORST_SHOWN]
         if row.ours != row.theirs
     ]
 
 
-def _shown(value: object, moment: bool) -> object:
-    """An input as a caller may send it: a moment is RFC 3339 in UTC, not the microseconds of the log."""
-    if moment and isinstance(value, int):
+def _shown(value: object, is_timestamp: bool) -> object:
+    """Return an input as a caller may send it: a timestamp is RFC 3339 in UTC, not the microseconds of the log."""
+    if is_timestamp and isinstance(value, int):
         return (EPOCH + timedelta(microseconds=value)).isoformat()
     return value
 

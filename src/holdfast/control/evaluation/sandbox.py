@@ -1,5 +1,4 @@
-"""Tries a version in a process of its own, and says what was seen, however it ended (reliability F8, A1 to
-A9)."""
+"""Load and run a version in a process of its own, and report the result however it ended (reliability F8, A1 to A9)."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from holdfast.control.evaluation.sandbox_worker import ASKED, PROBABILITIES, REPORT, REQUEST, ROWS
+from holdfast.control.evaluation.sandbox_worker import PROBABILITIES, REPORT, REQUEST, ROWS, SINGLE_ROWS
 from holdfast.qualify import Gates, LoadReport, TensorType
 from holdfast.qualify.load_report import Outcome
 
@@ -35,13 +34,12 @@ _WORDS_OF_ERRORS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What was seen, and the answers to the rows that were given: shape (N,), None when it did not answer
-    them."""
+    """The report of a sandbox, and the predictions for the given rows: shape (N,), None if it made none."""
 
     trial: LoadReport
     probabilities: Scores | None
     failed: Mapping[int, str] = field(default_factory=dict)
-    """Of the rows that were asked one by one, by their place: what those that raised did raise."""
+    """Errors of rows that were predicted one by one, by the position of the row."""
 
 
 def tried(
@@ -51,9 +49,9 @@ def tried(
     *,
     golden: Sequence[Mapping[str, object]] = (),
     rows: pl.DataFrame | None = None,
-    asked: Sequence[Mapping[str, object]] = (),
+    single_rows: Sequence[Mapping[str, object]] = (),
 ) -> Tried:
-    """Open `file` in a fresh process, ask it the golden rows, and `rows` when there are some.
+    """Open `file` in a fresh process and predict the golden rows, and `rows` if given.
 
     The process runs without our environment, in a session of its own, with bounds on processor time and
     address space, and is killed when it stays too long. Nothing that it does can end the caller.
@@ -66,8 +64,8 @@ def tried(
         `trial_seconds` and `memory_bytes` bound the process.
     rows
         Rows checked against the contract, with a column for each aggregate; the label is better left out.
-    asked
-        Rows as a server holds them, in place of `rows`: each is answered or has failed for itself.
+    single_rows
+        Rows as a server has them, in place of `rows`: each succeeds or fails for itself.
     """
     with tempfile.TemporaryDirectory(prefix="holdfast-trial-") as name:
         directory = Path(name)
@@ -80,16 +78,16 @@ def tried(
             "address_bytes": gates.memory_bytes + _ADDRESS_ROOM_BYTES,
             "golden": [dict(row) for row in golden],
             "rows": rows is not None,
-            "asked": bool(asked),
+            "single_rows": bool(single_rows),
         }
-        if asked:
-            (directory / ASKED).write_text(json.dumps([dict(row) for row in asked]))
+        if single_rows:
+            (directory / SINGLE_ROWS).write_text(json.dumps([dict(row) for row in single_rows]))
         (directory / REQUEST).write_text(json.dumps(request, default=_as_text))
         status, errors = _run(directory, gates.trial_seconds * _WALL_PER_CPU)
         trial = _report(directory, status, errors)
-        answered = trial.loaded and (rows is not None or bool(asked))
-        scores = np.load(directory / PROBABILITIES, allow_pickle=False) if answered else None
-        failed = _facts(directory).get("failed", {}) if answered else {}
+        has_predictions = trial.loaded and (rows is not None or bool(single_rows))
+        scores = np.load(directory / PROBABILITIES, allow_pickle=False) if has_predictions else None
+        failed = _facts(directory).get("failed", {}) if has_predictions else {}
     return Tried(trial, scores, {int(place): what for place, what in failed.items()})
 
 
@@ -111,7 +109,7 @@ def _run(directory: Path, wall_seconds: float) -> tuple[int | None, str]:
         try:
             status = process.wait(timeout=wall_seconds)
         except subprocess.TimeoutExpired:
-            pass  # `status` stays None, which says that we ended it
+            pass  # `status` stays None: this process killed it
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

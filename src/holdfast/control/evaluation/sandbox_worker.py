@@ -1,10 +1,9 @@
-"""The process that opens a file that nobody has judged. It is started by `holdfast.control.evaluation.sandbox` and may
-die of it.
+"""Open a file that no gate has passed, in a process that `holdfast.control.evaluation.sandbox` starts and that may die.
 
     python -m holdfast.control.evaluation.sandbox_worker DIRECTORY
 
 reads `request.json` in DIRECTORY, limits itself, tries the file, and leaves `report.json` after every stage,
-so that whoever waits knows what it was doing when it died.
+so that the parent knows what it was doing when it died.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from typing import Any, Final
 REQUEST: Final = "request.json"
 REPORT: Final = "report.json"
 ROWS: Final = "rows.arrow"
-ASKED: Final = "asked.json"
+SINGLE_ROWS: Final = "single_rows.json"
 PROBABILITIES: Final = "probabilities.npy"
 
 _CHUNK_ROWS: Final = 65_536
-_CHUNK_ASKED: Final = 256
+_CHUNK_SINGLE_ROWS: Final = 256
 
 
 class _Diary:
@@ -106,31 +105,31 @@ def _try(request: dict[str, Any], directory: Path, diary: _Diary) -> None:
         ]
         np.save(directory / PROBABILITIES, np.concatenate(chunks).astype(np.float64), allow_pickle=False)
     failed = dict[str, str]()
-    if request["asked"]:
-        asked = json.loads((directory / ASKED).read_text())
-        answers, failed = _asked(lambda rows: ask(tensors_from_rows(inputs, rows)), asked)
-        np.save(directory / PROBABILITIES, np.array(answers, np.float64), allow_pickle=False)
+    if request["single_rows"]:
+        single_rows = json.loads((directory / SINGLE_ROWS).read_text())
+        predictions, failed = _predict_each(lambda rows: ask(tensors_from_rows(inputs, rows)), single_rows)
+        np.save(directory / PROBABILITIES, np.array(predictions, np.float64), allow_pickle=False)
     diary.note("done", failed=failed, golden=golden, load_seconds=load_seconds, peak_bytes=_peak_bytes())
 
 
-def _asked(ask: Callable[[list[Any]], Any], rows: list[Any]) -> tuple[list[float], dict[str, str]]:
-    """The answer to each row as a server would ask it, NaN for one that raised, and by its place what it raised."""
-    answers: list[float] = []
+def _predict_each(ask: Callable[[list[Any]], Any], rows: list[Any]) -> tuple[list[float], dict[str, str]]:
+    """Predict each row as a server would: NaN for a row that raised, and the errors by position."""
+    predictions: list[float] = []
     failed = dict[str, str]()
-    for low in range(0, len(rows), _CHUNK_ASKED):
-        part = rows[low : low + _CHUNK_ASKED]
+    for low in range(0, len(rows), _CHUNK_SINGLE_ROWS):
+        part = rows[low : low + _CHUNK_SINGLE_ROWS]
         try:
             found = ask(part).astype(float).tolist()
-            # A file that answers more or fewer rows than it was asked raises here, and below gives each row its first.
-            answers += [answer for answer, _ in zip(found, part, strict=True)]
+            # A file that returns more or fewer rows raises here; below, each row then gets its first value.
+            predictions += [value for value, _ in zip(found, part, strict=True)]
         except Exception:  # one row may have spoilt it for the others: each alone
             for at, row in enumerate(part, low):
                 try:
-                    answers.append(float(ask([row])[0]))
-                except Exception as error:  # whatever the runtime raises is the answer to this row
-                    answers.append(float("nan"))
+                    predictions.append(float(ask([row])[0]))
+                except Exception as error:  # whatever the runtime raises is the result of this row
+                    predictions.append(float("nan"))
                     failed[str(at)] = type(error).__name__
-    return answers, failed
+    return predictions, failed
 
 
 def _limit(cpu_seconds: int, address_bytes: int) -> None:

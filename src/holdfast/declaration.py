@@ -1,6 +1,6 @@
-"""One model, declared: everything that Holdfast does with it follows from this object.
+"""The declaration of one model: everything that Holdfast does with it follows from this object.
 
-Each part checks itself when it is made; what is checked here is that the parts mean the same thing.
+Each part checks itself when it is made; this module checks that the parts agree.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FEATURES: Final = get_args(Feature)
 
 @dataclass(frozen=True)
 class Model:
-    """A model: what it predicts, what it is trained on, which gates it must pass, and how it is rolled out.
+    """A model: what it predicts, its training examples, the gates it must pass, and its rollout.
 
     Parameters
     ----------
@@ -50,38 +50,38 @@ class Model:
     examples
         The feed whose rows are the examples: its contract has every column of `contract`.
     feeds
-        Every feed that is read, `examples` among them.
+        Every feed that the model reads, `examples` among them.
     contract
-        What a request is, and the label that is predicted.
+        The columns of a request, and the label that the model predicts.
     features
         The inputs of the learner, in order.
     learner
-        What fits the model.
+        The learning algorithm and its parameters.
     heuristic
-        The baseline of the gates, and the fallback when no version can serve.
+        The baseline, and the fallback when no version can answer; it needs no learning.
     aggregates
-        What is known about a row's entity from other rows, by the time of the row.
+        Features of a row's entity from other rows, as known at the time of the row.
     holdout
-        The newest span of labelled rows that is never trained on and that the gates judge by.
+        The newest span of labelled rows, which is never trained on and by which the gates judge.
     golden
-        Queries whose predictions an expert vouches for.
+        Requests whose predictions an owner vouches for.
     gates
         The bounds of the gates.
     rollout
-        How a qualified version takes over the traffic.
+        The policy by which a qualified version takes over the traffic.
     objective
-        What the model must achieve; a version that misses it on held-out days is not rolled out. None promises nothing.
+        The bound of a metric; a version that misses it on held-out days is not rolled out. None sets no bound.
     selection
-        Which training rows the model is trained on, and how much each counts; all rows alike by default.
+        Which rows are trained on, and their weights; all rows with equal weight by default.
     hooks
-        Webhooks whose consent a step of a rollout needs, and webhooks that are notified after it.
+        Webhooks that are called before a step of a rollout, or notified after it.
     drills
-        What the control loop drills by itself, and how often; None leaves it to `holdfast drill`.
+        The drills that the control loop runs, and how often; None leaves them to the command.
 
     Raises
     ------
     InputError
-        HF107 if two parts contradict each other; the message names both.
+        HF107 when two parts contradict each other; the message names both.
     """
 
     name: str
@@ -111,25 +111,25 @@ class Model:
 
     @property
     def label(self) -> str:
-        """Return the column that is predicted."""
+        """The column that the model predicts."""
         assert self.contract.label is not None
         return self.contract.label.name
 
     @property
     def selected_besides(self) -> tuple[str, ...]:
-        """Return the columns that its selection reads and that only the feed of its examples has."""
+        """Columns that the selection reads and that only the feed of the examples has."""
         known = {*self.contract.names, *(aggregate.name for aggregate in self.aggregates)}
         return tuple(name for name in self.selection.columns if name not in known)
 
     @property
     def selection_columns(self) -> dict[str, Column]:
-        """Return the columns that its selection may read."""
+        """The columns that the selection may read."""
         names = [aggregate.name for aggregate in self.aggregates]
         return selectable_columns(self.contract.columns, self.examples.contract.columns, aggregates=names)
 
     @property
     def label_delay(self) -> timedelta:
-        """Return how long after its event a row's label is known."""
+        """The time from a row's event until its label is known."""
         assert self.contract.label is not None
         return self.contract.label.delay_span
 
@@ -140,7 +140,7 @@ class Model:
 
     @property
     def heuristic_features(self) -> tuple[Feature, ...]:
-        """Return the features that the heuristic groups by."""
+        """The features that the heuristic groups by."""
         return tuple(feature for feature in self.heuristic.by if isinstance(feature, _FEATURES))
 
     def feed(self, name: str) -> Feed:
@@ -158,7 +158,8 @@ class Model:
 
 
 def _problems(model: Model) -> Iterator[str]:
-    """Yield contradictions, the most basic first. Only the first is reported: others may follow from it."""
+    """Yield what does not fit together, the most basic first: only the first is reported, because the next may follow
+    from it."""
     yield from _feed_problems(model)
     yield from _row_problems(model)
     yield from _aggregate_problems(model)
@@ -179,7 +180,7 @@ def _selection_problems(model: Model) -> Iterator[str]:
 
 
 def _slice_problems(model: Model) -> Iterator[str]:
-    """Yield slices by a column that no request has: such a guard would have no data."""
+    """Yield the slice columns that no request has: a guard by one of them would see nothing."""
     known = [column.name for column in model.contract.request_columns]
     for name in model.rollout.slices:
         if name not in known:
@@ -188,10 +189,10 @@ def _slice_problems(model: Model) -> Iterator[str]:
 
 def _feed_problems(model: Model) -> Iterator[str]:
     names = [feed.name for feed in model.feeds]
-    for name in _repeated(names):
+    for name in _duplicates(names):
         yield f"two feeds are named {name!r}"
     if model.examples not in model.feeds:
-        yield f"the feed of its rows, {model.examples.name!r}, is not among its feeds {_listed(names)}"
+        yield f"the feed of its examples, {model.examples.name!r}, is not among its feeds {_listed(names)}"
 
 
 def _row_problems(model: Model) -> Iterator[str]:
@@ -203,7 +204,7 @@ def _row_problems(model: Model) -> Iterator[str]:
 
 def _same_column(column: Column, feed: Feed) -> Iterator[str]:
     if column.name not in feed.contract.names:
-        yield f"the feed {feed.name!r} has no column {column.name!r}, which the contract asks for"
+        yield f"the feed {feed.name!r} has no column {column.name!r}, which the contract requires"
         return
     delivered = feed.contract.column(column.name)
     same_kind = type(column) is type(delivered) or (
@@ -214,14 +215,14 @@ def _same_column(column: Column, feed: Feed) -> Iterator[str]:
             f"the label {column.name!r} is known after {column.delay_span} in the contract and after "
             f"{delivered.delay_span} in the feed {feed.name!r}"
         )
-    wanted, found = _described(column), _described(delivered)
-    if not same_kind or (wanted != found and not _same_by_other_words(column, delivered)):
+    wanted, found = _describe(column), _describe(delivered)
+    if not same_kind or (wanted != found and not _same_in_other_notation(column, delivered)):
         yield f"the column {column.name!r} is {wanted} in the contract and {found} in the feed {feed.name!r}"
 
 
 def _aggregate_problems(model: Model) -> Iterator[str]:
     names = [aggregate.name for aggregate in model.aggregates]
-    for name in _repeated(names):
+    for name in _duplicates(names):
         yield f"two aggregates are named {name!r}"
     feeds = {feed.name: feed for feed in model.feeds}
     for aggregate in model.aggregates:
@@ -242,7 +243,7 @@ def _aggregate_problems(model: Model) -> Iterator[str]:
 
 
 def _not_finer(subject: str, aggregate: Aggregate, over: Feed) -> Iterator[str]:
-    """Yield spans finer than the data: rows of every five minutes add nothing every ten seconds (R44).
+    """Yield the spans of an aggregate that are finer than its feed: they bring no new value (R44).
 
     The grid may be finer than the feed only where rows become available between its steps, and then as fine as that.
     """
@@ -261,7 +262,7 @@ def _not_finer(subject: str, aggregate: Aggregate, over: Feed) -> Iterator[str]:
 
 
 def _label_in_time(subject: str, aggregate: Aggregate, over: Feed, model: Model) -> Iterator[str]:
-    """Yield a label that counts as known from its event on: it would be part of the row that it is predicted for."""
+    """Yield an aggregate of the label that is known before the label is due: the model would see what it predicts."""
     label = _label_of(over, aggregate.value, model)
     if label is None or aggregate.known_at != over.contract.event_time:
         return
@@ -287,17 +288,17 @@ def _must_be(
     if name not in feed.contract.names:
         yield f"{subject}: {role} is {name!r}, and the feed {feed.name!r} has no such column"
     elif not isinstance(feed.contract.column(name), kinds):
-        found, wanted = _described(feed.contract.column(name)), " or ".join(kind.__name__ for kind in kinds)
+        found, wanted = _describe(feed.contract.column(name)), " or ".join(kind.__name__ for kind in kinds)
         yield f"{subject}: {role} is {name!r}, which is {found} in the feed {feed.name!r}; it must be {wanted}"
 
 
 def _feature_problems(model: Model) -> Iterator[str]:
     if not model.features:
         yield "it has no features"
-    strangers = [
+    unknown = [
         feature for feature in (*model.features, *model.heuristic.by) if not isinstance(feature, _FEATURES)
     ]
-    for feature in strangers:
+    for feature in unknown:
         yield f"{feature!r} is no feature; write one such as Passthrough({feature!r})"
     readable = {column.name for column in model.contract.request_columns} | {a.name for a in model.aggregates}
     for user, features in (("a feature", model.features), ("the heuristic", model.heuristic_features)):
@@ -307,12 +308,12 @@ def _feature_problems(model: Model) -> Iterator[str]:
                     yield f"{user}, {feature!r}, reads the label"
                 elif column not in readable:
                     yield f"{user}, {feature!r}, reads {column!r}: neither in the contract nor an aggregate"
-        for name in _repeated([feature_name(feature) for feature in features]):
+        for name in _duplicates([feature_name(feature) for feature in features]):
             yield f"two features are named {name!r}; give one of them a name of its own"
 
 
 def _golden_problems(model: Model) -> Iterator[str]:
-    for name in _repeated([query.name for query in model.golden]):
+    for name in _duplicates([query.name for query in model.golden]):
         yield f"two golden queries are named {name!r}"
     check = compile_row(model.contract, request=True)
     aggregates = {aggregate.name for aggregate in model.aggregates}
@@ -328,8 +329,8 @@ def _golden_problems(model: Model) -> Iterator[str]:
                 yield f"the golden query {query.name!r} gives {name!r} as {value!r}, not as a number"
 
 
-def _same_by_other_words(column: Column, delivered: Column) -> bool:
-    """Return True if only the spelling of the unit differs ("mi", "mile"): rows go from feed to model unchanged."""
+def _same_in_other_notation(column: Column, delivered: Column) -> bool:
+    """Return True if two columns differ only in the notation of a unit, such as "mi" and "mile"."""
     return (
         isinstance(column, (Number, Integer))
         and isinstance(delivered, (Number, Integer))
@@ -338,8 +339,8 @@ def _same_by_other_words(column: Column, delivered: Column) -> bool:
     )
 
 
-def _described(column: Column) -> str:
-    """Return what two contracts must agree on for a column: its kind, unit, zone and semantic."""
+def _describe(column: Column) -> str:
+    """Return what two contracts must declare alike of a column: its kind, unit, zone and semantic."""
     kind = _kind(column)
     return kind if column.semantic is None else f"{kind}, {column.semantic}"
 
@@ -356,10 +357,10 @@ def _kind(column: Column) -> str:
             return type(column).__name__
 
 
-def _repeated(names: Iterable[str]) -> list[str]:
+def _duplicates(names: Iterable[str]) -> list[str]:
     every = list(names)
     return sorted({name for name in every if every.count(name) > 1})
 
 
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words) or "none"
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

@@ -28,6 +28,7 @@ import polars as pl
 from holdfast.contract import Contract, Integer
 from holdfast.control.ingest.dry_run import check
 from holdfast.control.ingest.ingest import ingest
+from holdfast.control.ingest.read import DeliverySpec
 from holdfast.errors import HoldfastError
 from holdfast.feeds import Expectations, Feed, Granularity, Limits, Reference
 from holdfast.records import Level, Violation
@@ -154,39 +155,39 @@ BREAKS: tuple[Break, ...] = (
     Break("a column more", "flights", change(gate=pl.lit("A1")), "schema", "gate"),
     Break("a number as text", "flights", change(distance=pl.col("distance").cast(pl.String)), "schema", "distance"),
     Break("two columns swapped", "flights", change(carrier=pl.col("destination"), destination=pl.col("carrier")), "swap", "carrier+destination"),
-    Break("UTC taken for local time", "flights", clocks_as("scheduled_departure", "UTC", NEW_YORK), "day", "scheduled_departure"),
+    Break("UTC taken for local time", "flights", clocks_as("scheduled_departure", "UTC", NEW_YORK), "other_days", "scheduled_departure"),
     Break("local time taken for UTC", "flights", clocks_as("scheduled_departure", NEW_YORK, "UTC"), "zone", "scheduled_departure"),
     Break("Chicago's clocks for New York's", "flights", clocks_as("scheduled_departure", "America/Chicago", NEW_YORK), "zone", "scheduled_departure"),
     Break("the first half of a file", "flights", lambda rows: rows.head(rows.height // 2), "gap"),
-    Break("every second row, and the sender counts all", "flights", lambda rows: rows.filter(ROW % 2 == 0), "count", said=2.0),
+    Break("every second row, and the sender counts all", "flights", lambda rows: rows.filter(ROW % 2 == 0), "row_count", said=2.0),
     Break("the same file under another id", "flights", as_it_is, "HF203", ahead=-1, another_id=True),
-    Break("the same rows in another order", "flights", lambda rows: rows.reverse(), "repeat", ahead=-1, another_id=True),
-    Break("yesterday's file dated anew", "flights", dated_anew, "repeat", ahead=-1),
+    Break("the same rows in another order", "flights", lambda rows: rows.reverse(), "duplicates", ahead=-1, another_id=True),
+    Break("yesterday's file dated anew", "flights", dated_anew, "duplicates", ahead=-1),
     Break("an airport missing", "flights", lambda rows: rows.filter(pl.col("origin") != "JFK"), "missing_slice", "origin=JFK"),
-    Break("an airport that is new", "flights", change(origin=pl.when(ROW % 5 == 0).then(pl.lit("HPN")).otherwise("origin")), "drop", "", "origin|unseen"),
+    Break("an airport that is new", "flights", change(origin=pl.when(ROW % 5 == 0).then(pl.lit("HPN")).otherwise("origin")), "invalid_rows", "", "origin|unseen"),
     Break("codes in lower case", "flights", change(carrier=pl.col("carrier").str.to_lowercase()), "new_slice"),
     Break("damaged characters", "flights", change(carrier=pl.col("carrier").str.replace("A", "\ufffd")), "new_slice"),
     Break("a file that is not UTF-8", "flights", as_it_is, "HF201", written=latin_csv),
     Break("the label inverted", "flights", change(late=~pl.col("late")), "label", "late"),
-    Break("the label before it can be known", "flights", as_it_is, "early", "late", same_day=True),
+    Break("the label before it can be known", "flights", as_it_is, "early_labels", "late", same_day=True),
     Break("a constant column", "flights", change(distance=pl.lit(1000.0)), "constant", "distance"),
     Break("every second value missing", "weather", change(humidity=pl.when(ROW % 2 == 0).then(None).otherwise("humidity")), "missing", "humidity"),
-    Break("the sign flipped", "flights", change(distance=-pl.col("distance")), "drop", "", "distance|range"),
+    Break("the sign flipped", "flights", change(distance=-pl.col("distance")), "invalid_rows", "", "distance|range"),
     Break("rounded values", "flights", change(distance=(pl.col("distance") / 500).round() * 500), "rounded", "distance"),
-    Break("every row twice", "flights", lambda rows: pl.concat([rows, rows]), "drop", "", "flight_id|duplicate"),
+    Break("every row twice", "flights", lambda rows: pl.concat([rows, rows]), "invalid_rows", "", "flight_id|duplicate"),
     Break("every row twice with new ids", "flights", twice_with_new_ids, "rows"),
     Break("a program that books", "flights", change(carrier=pl.when(ROW % 10 < 7).then(pl.lit("YV")).otherwise("carrier")), "mix", "carrier"),
     Break("hours missing", "flights", lambda rows: rows.filter(~HOUR.is_between(11, 16)), "gap"),
-    Break("an hour late at the change of clocks", "departures", later("left_at", 1), "day", "left_at"),
+    Break("an hour late at the change of clocks", "departures", later("left_at", 1), "other_days", "left_at"),
     Break("hours for minutes", "departures", change(departure_delay=pl.col("departure_delay") / 60), "shift", "departure_delay"),
     Break("the sign of the delay flipped", "departures", change(departure_delay=-pl.col("departure_delay")), "shift", "departure_delay"),
     Break("seconds for minutes", "departures", change(departure_delay=(pl.col("departure_delay") * 60).clip(-120, 2000)), "shift", "departure_delay"),
-    Break("days missing", "departures", as_it_is, "missing", ahead=2),
-    Break("holes in the numbers", "departures", lambda rows: rows.with_columns(number=ROW.cast(pl.Int64)).filter(ROW % 50 != 7), "sequence", "number", expects=counted),
-    Break("flights that nobody knows", "departures", change(flight_id=pl.when(ROW % 4 == 0).then(pl.lit("x-") + pl.col("flight_id")).otherwise("flight_id")), "drop", "", "flight_id|reference", expects=referring),
+    Break("days missing", "departures", as_it_is, "missing_batches", ahead=2),
+    Break("holes in the numbers", "departures", lambda rows: rows.with_columns(number=ROW.cast(pl.Int64)).filter(ROW % 50 != 7), "sequence_gaps", "number", expects=counted),
+    Break("flights that nobody knows", "departures", change(flight_id=pl.when(ROW % 4 == 0).then(pl.lit("x-") + pl.col("flight_id")).otherwise("flight_id")), "invalid_rows", "", "flight_id|reference", expects=referring),
     Break("degrees Celsius for Fahrenheit", "weather", change(temperature=(pl.col("temperature") - 32) / 1.8), "shift", "temperature", months=WARM),
-    Break("UTC for local time in the weather", "weather", clocks_as("observed_at", "UTC", NEW_YORK), "day", "observed_at"),
-    Break("clocks not set forward", "weather", later("observed_at", 1), "day", "observed_at"),
+    Break("UTC for local time in the weather", "weather", clocks_as("observed_at", "UTC", NEW_YORK), "other_days", "observed_at"),
+    Break("clocks not set forward", "weather", later("observed_at", 1), "other_days", "observed_at"),
     Break("five minutes for an hour", "weather", every_five_minutes, "granularity", "observed_at"),
     Break("three hours for an hour", "weather", lambda rows: rows.filter(pl.col("observed_at").dt.hour() % 3 == 0), "granularity", "observed_at"),
     Break("an hour for ten seconds", "weather", as_it_is, "granularity", "observed_at", "10 s", expects=of_ten_seconds),
@@ -243,7 +244,7 @@ class Year:
         said = None if broken.said is None else int(rows.height * broken.said)
         now_us = self._us(day + (1 if broken.same_day else 2 + max(0, broken.ahead)))
         try:
-            found = check(self.store, feed, batch, path, now_us=now_us, rows_expected=said)
+            found = check(self.store, feed, DeliverySpec(batch, path, said), now_us=now_us)
         except HoldfastError as error:
             return "" if error.code == broken.check else str(error)
         told = [each for each in found.violations if each.level is not Level.WARNING]

@@ -1,9 +1,8 @@
-"""Feeds: what is delivered in batches, who a batch is, and what to do when it arrives (again).
+"""Feeds: what is delivered in batches, and what is decided about a delivery. Pure: nothing here reads a file.
 
-`feed.py` says what a feed is, `identity.py` who a batch is, `arrival.py` decides what a delivery means
-given what the ledger knows, `manifest.py` is what every file of a batch says about itself. `expectations.py` says what a
-delivery should be as a whole, `delivery.py` measures it, `admission.py` judges it, and `machine.py` has the states that a
-feed is in by it. Pure: nothing here reads a file.
+`feed.py` and `expectations.py` are the declaration. `batch_id.py` and `idempotency.py` decide whether a delivery is new,
+`measurements.py` and `admission.py` whether it is admitted; `state_machine.py` has the states of a feed, and `manifest.py`
+is what each file of a batch says about its load.
 """
 
 from __future__ import annotations

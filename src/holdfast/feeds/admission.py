@@ -1,22 +1,23 @@
-"""Whether a delivery may be let in: what was measured, held against what its feed expects and what came before. Pure.
+"""The admission of a delivery: its measurements, held against what its feed expects and what came before. Pure.
 
-Each check names itself in the violations that it finds:
+Each check has the name of its expectation in the violations that it finds:
 
-=========== ===============================================================================================
-count       the sender says that he sent another number of rows
-drop        too many rows break the contract, in all or of a slice
-rows        too few or too many rows, in themselves or beside the batches before
-missing     batches are missing in the event time before this one
-gap         a batch has a time without an event that is too long
-day         rows of another day than the batch's
-sequence    numbers of a counting column are missing
-granularity events are another time apart
-composition a kind of traffic has too much or too little of the rows
-busiest     one value has too many of the rows
-early       a label is there before it can be known, or an event before it can have happened
-again       rows have a key that is loaded already
-repeat      the rows are those of an earlier batch
-=========== ===============================================================================================
+=============== ==================================================================================
+row_count       the sender declares another number of rows
+invalid_rows    too many rows break the contract, in all or of a slice
+rows            too few or too many rows, in themselves or compared with the batches before
+missing_batches batches are missing in the event time before this one
+gap             the time without an event is too long (`completeness`)
+other_days      rows of another day than the batch's
+sequence_gaps   numbers of a counting column are missing
+granularity     events are another time apart
+composition     a kind of traffic has too many or too few of the rows
+top_value_share one value has too many of the rows
+early_labels    a label is there before it can be known
+max_future      an event is later than the load
+duplicate_keys  rows have a key that is loaded already
+duplicates      the rows are those of an earlier batch
+=============== ==================================================================================
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def judge(
 
 
 def in_place(feed: Feed, facts: DeliveryFacts, history: History) -> tuple[Violation, ...]:
-    """What of a delivery's violations depends on where it stands among the others: "missing" and "sequence"."""
+    """What of a delivery's violations depends on where it stands among the others: "missing_batches" and "sequence_gaps"."""
     return (*_missing(feed, facts, history), *_sequence(feed, facts, history))
 
 
@@ -142,7 +143,7 @@ def _count(facts: DeliveryFacts) -> Iterator[Violation]:
     said, came = facts.rows_expected, facts.rows_received
     if said is not None and said != came:
         words = f"{came:,} rows came and the sender says that he sent {said:,}"
-        yield Violation("count", "", Level.CRITICAL, words, came, said)
+        yield Violation("row_count", "", Level.CRITICAL, words, came, said)
 
 
 def _drop(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
@@ -161,7 +162,7 @@ def _drop(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
     for part, (rows, dropped) in parts.items():
         if found := budget.reached(dropped, rows):
             words = f"{dropped:,} of {rows:,} rows{_of(part)} break the contract ({why}); the budget is {found[1]:,.0f}"
-            yield Violation("drop", part, found[0], words, dropped, found[1])
+            yield Violation("invalid_rows", part, found[0], words, dropped, found[1])
 
 
 def _rows(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
@@ -212,7 +213,7 @@ def _missing(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Vio
             f"about {lacking} batches are missing: the events before end at {timestamp(before_us)} and this batch begins at "
             f"{timestamp(low_us)}, and one is expected every {_span(every)}"
         )
-        yield Violation("missing", "", found[0], words, lacking, found[1])
+        yield Violation("missing_batches", "", found[0], words, lacking, found[1])
 
 
 def _gaps(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
@@ -235,7 +236,9 @@ def _gaps(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
             f"{facts.rows_elsewhere:,} of {facts.rows_loaded:,} rows are not of the day that begins at "
             f"{timestamp(facts.day_us or 0)}, as if another time zone or another day had got in"
         )
-        yield Violation("day", feed.contract.event_time, found[0], words, facts.rows_elsewhere, found[1])
+        yield Violation(
+            "other_days", feed.contract.event_time, found[0], words, facts.rows_elsewhere, found[1]
+        )
 
 
 def _sequence(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
@@ -249,7 +252,7 @@ def _sequence(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Vi
         words = f"{holes:,} numbers are missing: {found.holes:,} between {found.low} and {found.high}"
         if between:
             words += f", {between:,} between {before}, where the batches before end, and {found.low}"
-        yield Violation("sequence", name, reached[0], words, holes, reached[1])
+        yield Violation("sequence_gaps", name, reached[0], words, holes, reached[1])
 
 
 def _granularity(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
@@ -289,7 +292,7 @@ def _composition(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
         value, count = facts.busiest.get(one.column, ("", 0))
         if reached := one.limits.reached(count, rows):
             words = f"{count:,} of {rows:,} rows have {one.column} {value!r}; fewer than {reached[1]:,.0f} are expected of one"
-            yield Violation("busiest", one.column, reached[0], words, count, reached[1])
+            yield Violation("top_value_share", one.column, reached[0], words, count, reached[1])
 
 
 def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]:
@@ -301,12 +304,17 @@ def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]
                 f"{label.name} is there for an event of {timestamp(newest_us)}, is known {_span(due_us - newest_us)} after its "
                 f"event, and it is {timestamp(now_us)}: it was foretold, or it leaked"
             )
-            yield Violation("early", label.name, Level.CRITICAL, words, (due_us - now_us) / 1e6, 0.0)
+            yield Violation("early_labels", label.name, Level.CRITICAL, words, (due_us - now_us) / 1e6, 0.0)
     ahead_us, high_us = feed.expects.max_future_us, facts.event_time_max_us
     if ahead_us is not None and high_us is not None and high_us > now_us + ahead_us:
         words = f"the newest event is of {timestamp(high_us)}, {_span(high_us - now_us)} after the load at {timestamp(now_us)}"
         yield Violation(
-            "early", feed.contract.event_time, Level.ERROR, words, (high_us - now_us) / 1e6, ahead_us / 1e6
+            "max_future",
+            feed.contract.event_time,
+            Level.ERROR,
+            words,
+            (high_us - now_us) / 1e6,
+            ahead_us / 1e6,
         )
 
 
@@ -315,18 +323,18 @@ def _again(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
     if limits is not None and (reached := limits.reached(known, rows)):
         key = "+".join(feed.contract.key)
         words = f"{known:,} of {rows:,} rows have a {key} that is loaded already: they are kept apart, and what is loaded stays"
-        yield Violation("again", key, reached[0], words, known, reached[1])
+        yield Violation("duplicate_keys", key, reached[0], words, known, reached[1])
 
 
 def _repeat(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violation]:
     rows = facts.rows_loaded
     if history.same_rows is not None:
         words = f"its {rows:,} rows are those of batch {history.same_rows}, written in another way or order"
-        yield Violation("repeat", history.same_rows, Level.CRITICAL, words, rows)
+        yield Violation("duplicates", history.same_rows, Level.CRITICAL, words, rows)
     elif history.same_values is not None:
         beside = "+".join(dict.fromkeys((*feed.contract.key, feed.contract.event_time)))
         words = f"its {rows:,} rows are those of batch {history.same_values} in all but {beside}: a stale file, dated anew"
-        yield Violation("repeat", history.same_values, Level.CRITICAL, words, rows)
+        yield Violation("duplicates", history.same_values, Level.CRITICAL, words, rows)
 
 
 _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

@@ -1,6 +1,6 @@
-"""What a feed is expected to deliver, beyond what each row must be: how many rows, which hours, how much may be thrown away.
+"""Expectations of a delivery as a whole: its size, its hours, its traffic, and how many of its rows may be invalid.
 
-Every expectation is a declaration; what was delivered is measured by `delivery.py` and judged by `admission.py`.
+`measurements.py` measures a delivery and `admission.py` judges it by what is declared here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _LEVELS: Final = (Level.CRITICAL, Level.ERROR, Level.WARNING)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """From where on something is too much, for each level: a whole number counts, a fraction is a share of the whole.
+    """The limit of a count for each level: a whole number is a count, a fraction a share of the whole.
 
-    What reaches the limit has the level; none at all never does. Raises `InputError` HF106 on a limit below 0, a
+    A count that reaches a limit has its level; a count of 0 has none. Raises `InputError` HF107 on a limit below 0, a
     fraction above 1, or when a worse level has a smaller limit of the same kind.
 
     >>> Limits(warning=0.01, error=0.05, critical=500).reached(60, 1000)
@@ -49,7 +49,7 @@ class Limits:
                 raise InputError("HF106", f"{self} has a worse level that is reached earlier")
 
     def reached(self, count: float, of: float) -> tuple[Level, float] | None:
-        """The worst level that `count` of `of` reaches, with its limit as a count; None when it reaches none."""
+        """Return the worst level that `count` of `of` reaches, with its limit as a count; None if it reaches none."""
         for level in _LEVELS:
             limit = self._of(level)
             if limit is not None and count > 0:
@@ -75,15 +75,16 @@ class Volume:
     Parameters
     ----------
     at_least, at_most
-        Rows that are delivered, valid or not; a batch outside them has `level`.
+        Bounds of the rows delivered, valid or not; a batch outside them has `level`.
     deviation
-        How far from the median of the batches before, as a share of it. A batch reaches a level only when it is also
-        further away than `min_z_score` robust standard deviations (1.4826 times the median absolute deviation), so that a
-        feed that always varies raises no alarm by varying.
+        Limits of the distance from the median of the batches before, as a share of it.
+    min_z_score
+        A batch reaches a level of `deviation` only when it is also further away than this many robust standard deviations
+        (1.4826 times the median absolute deviation): a feed that always varies raises no alarm by varying.
     weekdays
         Compare with batches of the same weekday, by the zone of the event time, as soon as there are `history` of them.
     history
-        With fewer batches than this nothing is compared, at least 4.
+        Number of batches before anything is compared, at least 4.
     """
 
     at_least: int | None = None
@@ -103,24 +104,23 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """No hour of a batch is missing (R18).
+    """The longest time without an event that a batch may have (R18).
 
     Parameters
     ----------
     max_gap
         The longest time without an event, such as "2h".
     by
-        A column: each of its values has events of its own, as each airport has weather of its own. None looks at all.
+        A column each value of which has events of its own, as each airport has its own weather. None: all rows together.
     quiet_hours
-        Hours of the day, by the zone of the event time, in which nothing is expected: (0, 6) is midnight to six. The time
-        in them does not count.
+        Hours of the day, in the zone of the event time, that do not count: (0, 6) is midnight to six.
     daily
-        Whether a batch is one calendar day by the zone of the event time: then the time from its beginning to the first
-        event and from the last event to its end counts too, and rows of another day have the level of `other_days`.
+        True if a batch is one calendar day in the zone of the event time. The times from its beginning to the first event
+        and from the last event to its end then count too, and rows of another day are limited by `other_days`.
     level
-        Of a time without an event that is too long.
+        The level of a time without an event that is too long.
     other_days
-        Limits of the rows that are not of the day that most rows are of; used with `daily`.
+        Limits of the rows of another day than most rows; used with `daily`.
     """
 
     max_gap: timedelta | str
@@ -133,9 +133,11 @@ class Completeness:
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_gap", duration(self.max_gap, "max_gap"))
         if self.max_gap_us <= 0:
-            raise InputError("HF106", "complete: the longest time without an event must be positive")
+            raise InputError("HF106", "completeness: the longest time without an event must be positive")
         if self.quiet_hours is not None and not 0 <= self.quiet_hours[0] < self.quiet_hours[1] <= 24:
-            raise InputError("HF106", f"complete: quiet hours are such as (0, 6), not {self.quiet_hours!r}")
+            raise InputError(
+                "HF106", f"completeness: quiet hours are such as (0, 6), not {self.quiet_hours!r}"
+            )
 
     @property
     def max_gap_us(self) -> int:
@@ -145,10 +147,7 @@ class Completeness:
 
 @dataclass(frozen=True, slots=True)
 class Granularity:
-    """How far apart the events of an entity are (R44): data of every 5 minutes is not data of every 10 seconds.
-
-    `step` is the most common time between two events of the same value of `by` (None: of all rows).
-    """
+    """The most common time between two events of the same value of `by`, or of all rows (R44)."""
 
     step: timedelta | str
     by: str | None = None
@@ -167,11 +166,11 @@ class Granularity:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Values of `column` stand in column `key` of the feed named `feed`, among the rows that are loaded.
+    """A foreign key: values of `column` are in column `key` of the loaded rows of the feed named `feed`.
 
-    Rows with a value that stands nowhere are kept apart with the reason "<column>|reference"; a missing value refers to
-    nothing. Limit how many there may be by `drop`. `lookback` is how long before the first event of the batch the other
-    feed's events may be; None looks through all its rows, however many they are.
+    A row whose value is not there is quarantined with the reason "<column>|reference"; `invalid_rows` limits their number.
+    A missing value refers to nothing. `lookback` bounds how long before the first event of the batch the other feed's
+    events may be; None looks through all its rows, however many.
     """
 
     column: str
@@ -186,7 +185,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """Which share of a batch each kind of traffic may have (R43): `at_most={"bot": 0.2}`, `at_least={"web": 0.3}`."""
+    """Bounds of the share that each value of `column` has of a batch (R43), such as `at_most={"bot": 0.2}`."""
 
     column: str
     at_most: Mapping[str, float] = field(default_factory=dict)
@@ -201,9 +200,7 @@ class Composition:
 
 @dataclass(frozen=True, slots=True)
 class TopValueShare:
-    """How many rows of a batch one single value of `column` may have (R43): a client that sends a third of all requests
-    is no client but a program.
-    """
+    """Limits of the rows that have the most frequent value of `column` (R43), such as those of one client."""
 
     column: str
     limits: Limits
@@ -211,52 +208,50 @@ class TopValueShare:
 
 @dataclass(frozen=True, slots=True)
 class Expectations:
-    """What a feed is expected to deliver. What is None is not expected, so it costs nothing and breaks nothing.
+    """What a feed is expected to deliver. An expectation that is None is not checked and costs nothing.
 
     Parameters
     ----------
     invalid_rows
-        Rows that break the contract: the discard budget of a batch (R28). It holds for the batch and, where a slice of the
-        contract has at least 30 rows, for each slice.
+        Limits of the rows that break the contract: the discard budget of a batch (R28). They hold for the batch, and for
+        each slice of the contract that has at least 30 rows.
     rows
-        How many rows a batch has.
+        The size of a batch.
     interval, grace
-        How far apart batches are in event time, such as "1d": more than `interval` and `grace` between the last event before
-        a batch and its first is a gap in which batches are `missing_batches` (R18).
+        The time between batches in event time, such as "1d". More than `interval` and `grace` between the last event
+        before a batch and its first event is a gap in which batches are missing (R18).
     missing_batches
         Limits of the number of batches that such a gap lacks.
     completeness
-        Which hours a batch has.
+        The longest time without an event.
     sequence
-        An integer column that counts without a hole, in a batch and on from the batch before.
+        An integer column that counts without a gap, in a batch and on from the batch before.
     sequence_gaps
         Limits of the numbers that are missing in `sequence`.
     granularity
-        How far apart the events of an entity are.
+        The time between the events of an entity.
     references
-        Columns whose values stand in other feeds.
+        Columns whose values are keys of other feeds.
     composition, top_value_share
-        Which traffic a batch is made of.
+        The traffic that a batch is made of.
     early_labels
-        "refuse" refuses a batch with a label that is there before it is due (event time and the label's delay): such a label
-        was foretold, or leaked.
+        "refuse" refuses a batch with a label before it is due (event time plus the label's delay): it was predicted, or it
+        leaked.
     max_future
-        How far the newest event may be after the moment of the load, at level "error"; None is as far as it likes.
+        The longest time that the newest event may be after the load, at level "error"; None does not check.
     duplicates
-        What is done with a batch whose rows are those of an earlier batch, whatever their order and however they are
-        written; "stale" also finds rows that differ from an earlier batch only in their key and event time.
+        Which batches are refused as duplicates: "rows" finds the rows of an earlier batch in any order and notation;
+        "stale" also finds rows that differ from those of an earlier batch only in their key and event time.
     duplicate_keys
-        Limits of the rows whose key a loaded row of the feed has already, a share being one of all rows delivered. Such rows
-        are kept apart with the reason "<key>|loaded" and what is loaded stays; a batch that has no other valid row is
-        refused as a repetition. They are looked for in the batches whose event times meet this one's: so every one is found
-        when the key has the event time in it, or a row that is sent again keeps its event time. A key that comes again at
-        another time is found by `holdfast verify`. A batch that meets no other costs nothing; else the keys of those that
-        it meets are read. None for a feed whose keys come again on purpose, as updates do, and for one whose batches all
-        have the same span.
+        Limits of the rows whose key a loaded row of the feed has already, as a count or a share of all rows delivered.
+        Such rows are quarantined with the reason "<key>|loaded", and what is loaded stays. A batch without another valid
+        row is refused as a duplicate. Keys are looked up in the batches whose event times overlap this one's; `holdfast
+        verify` finds a key that comes again at another time. A batch that overlaps no other costs nothing. Use None for a
+        feed whose keys come again on purpose, as updates do, and for one whose batches all have the same span.
     drift
-        Whether the distribution of each column is compared with that of the batches before.
+        True to compare the distribution of each column with that of the batches before.
 
-    Raises `InputError` HF106 when a part cannot mean what it says.
+    Raises `InputError` HF107 when a part is contradictory.
     """
 
     invalid_rows: Limits | None = None
@@ -286,7 +281,7 @@ class Expectations:
             parts = getattr(self, name)
             object.__setattr__(self, name, parts if isinstance(parts, tuple) else (parts,))
         if self.interval is not None and duration(self.interval) <= timedelta(0):
-            raise InputError("HF106", "expectations: every must be positive")
+            raise InputError("HF106", "expectations: the interval must be positive")
 
     @property
     def interval_us(self) -> int | None:
@@ -305,7 +300,7 @@ class Expectations:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that are spoken of, each once."""
+        """The columns that the expectations name, each once."""
         named = [
             *(reference.column for reference in self.references),
             *(each.column for each in self.composition),

@@ -1,4 +1,4 @@
-"""A feed: a stream of batches of rows that all obey one contract."""
+"""A feed: a stream of batches of rows under one contract."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ _LONGEST: Final = 63 - len(_QUARANTINE)
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What is delivered in batches, and what each row of it must be.
+    """A stream of batches, and what each row and each delivery of it must be.
 
     Parameters
     ----------
     name
         1 to 51 of a-z, 0-9, '_' and '-'; also the name of the table that the feed's rows make up.
     contract
-        What a row is. Rows that break it are kept apart, with their reasons, in the quarantine table:
-        every value there is text as it was delivered, and a line without the header's number of fields is in `_line`.
+        What a row is. Rows that break it go to the quarantine table with their reasons: every value there is text as
+        delivered, and a line without the header's number of fields is in `_line`.
     missing_words
-        Texts that mean a missing value in a CSV delivery, besides what the contract itself calls missing; the default
-        is the empty text alone. A typed delivery and a request say null.
+        Texts that mean a missing value in a CSV delivery; by default the empty text alone. Typed deliveries and requests
+        use null.
     group
-        Feeds of one group are cut and backed out together; None for a feed of its own.
+        Feeds of one group enter a snapshot and are backed out together; None for a feed of its own.
     expects
-        What each delivery is expected to be as a whole. One that breaks an expectation is told, makes the feed suspect, or
-        is refused, by the expectation's level.
-
+        What each delivery is expected to be as a whole. A delivery that breaks an expectation is reported, makes the feed
+        suspect, or is refused, by the level of the expectation.
     source
-        Where the rows of a batch are asked for when a load names no file; its $1 is the batch's id.
+        The query that a load without a file runs; its $1 is the batch's id.
 
     Raises `InputError` HF106 on a name that cannot be used, and on an expectation of a column that the contract lacks.
     """
@@ -68,11 +67,11 @@ class Feed:
         object.__setattr__(self, "missing_words", tuple(words))
         if self.group is not None:
             check_name(self.group, "group of feeds")
-        for problem in self._unexpected():
+        for problem in self._contradictions():
             raise InputError("HF106", f"feed {self.name!r}: {problem}")
 
-    def _unexpected(self) -> Iterator[str]:
-        """What its expectations ask that its contract cannot answer."""
+    def _contradictions(self) -> Iterator[str]:
+        """Yield the expectations that do not fit the contract."""
         for name in self.expects.columns:
             if name not in self.contract.names:
                 yield f"its expectations name the column {name!r}, which its contract does not have"
@@ -84,7 +83,7 @@ class Feed:
 
 
 def quarantine_table(feed: str) -> str:
-    """The table of the rows of `feed` that broke its contract.
+    """Return the name of the table of the rows of `feed` that break its contract.
 
     >>> quarantine_table("flights")
     'flights__quarantine'

@@ -145,7 +145,7 @@ def test_a_refusal_is_over_when_it_was_corrected_or_settled(
         deliver(days[1].with_columns(delay=spoilt), "d1", 11)
     with pytest.raises(RefusedError, match="HF207"):
         deliver(days[0].reverse(), "again", 12)
-    assert standing() == [("again", "repeat"), ("d1", "drop")]
+    assert standing() == [("again", "duplicates"), ("d1", "invalid_rows")]
     deliver(days[1], "d1", 13)
     assert standing() == []
     with pytest.raises(NotFoundError, match="HF410"):
@@ -195,7 +195,7 @@ def test_a_critical_break_is_refused_before_anything_is_visible(
                 rows.with_columns(delay=pl.when(pl.int_range(300) % 2 == 0).then(9e9).otherwise("delay")),
                 "d1",
             )
-    assert _told(store, "d1") == [("drop", "", Level.CRITICAL, None)]
+    assert _told(store, "d1") == [("invalid_rows", "", Level.CRITICAL, None)]
     assert _state(store) is State.REFUSING
     assert len(list((store.root / "rows").iterdir())) == 2  # the good batch and its quarantine
     assert verify(store).clean
@@ -240,8 +240,8 @@ def test_gaps_between_batches_are_found_in_time_and_in_numbers(
     load(delivery(0), "d0")
     found = load(delivery(4), "d4").violations
     assert [(each.check, each.subject, each.observed) for each in found] == [
-        ("missing", "", 3),
-        ("sequence", "id", 3701),
+        ("missing_batches", "", 3),
+        ("sequence_gaps", "id", 3701),
     ]
     assert found[0].explanation.startswith(
         "about 3 batches are missing: the events before end at 2013-01-01 19:56:00Z"
@@ -266,7 +266,10 @@ def test_what_comes_late_ends_what_was_reported_to_be_missing(
     expects = Expectations(interval="1d", sequence="id", sequence_gaps=Limits(error=702))
     dated = replace(feed, expects=expects)
     load(delivery(0), "d0", dated)
-    assert [each.check for each in load(delivery(3), "d3", dated).violations] == ["missing", "sequence"]
+    assert [each.check for each in load(delivery(3), "d3", dated).violations] == [
+        "missing_batches",
+        "sequence_gaps",
+    ]
     load(delivery(1), "d1", dated)
     assert _state(store) is State.SUSPECT, "d2 is missing still"
     assert load(delivery(2), "d2", dated).violations == ()
@@ -304,7 +307,7 @@ def test_the_same_rows_in_another_form_are_refused(
     shuffled = pl.read_parquet(delivery(0)).sample(fraction=1, shuffle=True, seed=3)
     with pytest.raises(RefusedError, match=r"HF207.*299 rows are those of batch d0"):
         load(shuffled, "d1")
-    assert _told(store, "d1") == [("repeat", "d0", Level.CRITICAL, None)]
+    assert _told(store, "d1") == [("duplicates", "d0", Level.CRITICAL, None)]
 
 
 def test_values_that_stand_in_no_other_feed_are_quarantined(
@@ -323,7 +326,7 @@ def test_values_that_stand_in_no_other_feed_are_quarantined(
     load(rows.filter(origin="JFK"), "j", known)
     found = load(delivery(1), "d1", referring)
     assert found.reasons == {"delay|range": 1, "origin|reference": 149}
-    assert (found.rows_loaded, [each.check for each in found.violations]) == (150, ["drop"])
+    assert (found.rows_loaded, [each.check for each in found.violations]) == (150, ["invalid_rows"])
     held = quarantine.read(store, "flights", "d1")
     assert held["_batch"].unique().to_list() == ["d1"]
     assert sorted(map(tuple, held["_reasons"].to_list()))[0] == ("delay|range",)
@@ -411,7 +414,7 @@ def test_rows_that_are_loaded_already_do_not_count_twice(
     assert (found.rows_loaded, found.rows_quarantined) == (20, 280)
     assert found.reasons == {"delay|range": 1, "id|loaded": 279}
     assert [(each.check, each.subject, each.level) for each in found.violations] == [
-        ("again", "id", Level.WARNING)
+        ("duplicate_keys", "id", Level.WARNING)
     ]
     version = found.table_version
     assert data_files.read_rows(store, version, "flights")["id"].n_unique() == 299

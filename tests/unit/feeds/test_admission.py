@@ -83,7 +83,7 @@ def test_a_feed_that_expects_nothing_finds_nothing() -> None:
 
 def test_another_number_of_rows_than_the_sender_says_is_no_batch() -> None:
     (found,) = _judged(Expectations(), _rows(DAY), rows_expected=49)
-    assert (found.check, found.level, found.observed, found.bound) == ("count", Level.CRITICAL, 48, 49)
+    assert (found.check, found.level, found.observed, found.bound) == ("row_count", Level.CRITICAL, 48, 49)
     assert _judged(Expectations(), _rows(DAY), rows_expected=48) == []
 
 
@@ -92,11 +92,11 @@ def test_the_discard_budget_holds_for_all_and_for_each_slice() -> None:
     bad = valid.filter(origin="EWR").head(30).with_columns(_reasons=pl.lit(["delay|range"]))
     expects = Expectations(invalid_rows=Limits(warning=0.01, error=0.11, critical=0.9))
     assert _short(_judged(expects, valid, bad=bad)) == [
-        ("drop", "", Level.WARNING),
-        ("drop", "origin=EWR", Level.ERROR),
+        ("invalid_rows", "", Level.WARNING),
+        ("invalid_rows", "origin=EWR", Level.ERROR),
     ]
     small = bad.head(3)
-    assert _short(_judged(expects, _rows([1, 2]), bad=small)) == [("drop", "", Level.ERROR)]
+    assert _short(_judged(expects, _rows([1, 2]), bad=small)) == [("invalid_rows", "", Level.ERROR)]
 
 
 def test_volume_is_held_against_bounds_and_against_the_past() -> None:
@@ -153,9 +153,9 @@ def test_rows_of_another_day_are_found_also_when_clocks_change() -> None:
     spring = _rows(DAY).with_columns(at=pl.col("at").dt.offset_by("6d"))  # 10 March 2013 has 23 hours
     assert _judged(expects, spring.unique("at", keep="first", maintain_order=True)) == []
     moved = _rows(DAY).with_columns(at=pl.col("at") + pl.duration(hours=1))
-    assert _short(_judged(expects, moved)) == [("day", "at", Level.WARNING)]
+    assert _short(_judged(expects, moved)) == [("other_days", "at", Level.WARNING)]
     assert _short(_judged(expects, moved.with_columns(at=pl.col("at") + pl.duration(hours=1)))) == [
-        ("day", "at", Level.ERROR)
+        ("other_days", "at", Level.ERROR)
     ]
 
 
@@ -186,7 +186,7 @@ def test_the_traffic_is_made_of_what_is_expected() -> None:
     assert _short(_judged(expects, rows)) == [
         ("composition", "origin=bot", Level.ERROR),
         ("composition", "origin=kiosk", Level.ERROR),
-        ("busiest", "origin", Level.WARNING),
+        ("top_value_share", "origin", Level.WARNING),
     ]
 
 
@@ -195,10 +195,12 @@ def test_what_cannot_be_known_yet_is_reported() -> None:
     rows = _rows(DAY)
     newest = rows["at"].dt.epoch("us").to_list()[-1]
     assert _judged(expects, rows, now_us=newest + DAY_US) == []
-    assert _short(_judged(expects, rows, now_us=newest)) == [("early", "late", Level.CRITICAL)]
+    assert _short(_judged(expects, rows, now_us=newest)) == [("early_labels", "late", Level.CRITICAL)]
     unlabelled = rows.with_columns(late=pl.lit(None, pl.Boolean))
     assert _judged(expects, unlabelled, now_us=newest) == []
-    assert _short(_judged(expects, unlabelled, now_us=newest - 2 * HOUR_US)) == [("early", "at", Level.ERROR)]
+    assert _short(_judged(expects, unlabelled, now_us=newest - 2 * HOUR_US)) == [
+        ("max_future", "at", Level.ERROR)
+    ]
 
 
 def test_the_same_rows_are_the_same_in_any_order_and_any_other_rows_are_not() -> None:
@@ -214,7 +216,7 @@ def test_the_same_rows_are_the_same_in_any_order_and_any_other_rows_are_not() ->
     few = rows.with_columns(delay=pl.lit(0.0), late=pl.lit(value=True))
     assert measure(CONTRACT, expects, few, pl.DataFrame(), {}).values_digest == ""
     for history in (History(same_rows="d1"), History(same_values="d1")):
-        assert _short(_judged(expects, rows, history)) == [("repeat", "d1", Level.CRITICAL)]
+        assert _short(_judged(expects, rows, history)) == [("duplicates", "d1", Level.CRITICAL)]
 
 
 @given(

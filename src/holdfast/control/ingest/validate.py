@@ -136,7 +136,7 @@ def _repetition(batch: BatchId, feed: Feed, known: Known) -> RefusalError:
     key = "+".join(feed.contract.key)
     words = f"its {known.rows:,} rows are those of {known.whose}, by their {key}"
     whose = known.batches[0] if len(known.batches) == 1 else ""
-    broken = Violation("repeat", whose, Level.CRITICAL, words, known.rows)
+    broken = Violation("duplicates", whose, Level.CRITICAL, words, known.rows)
     error = RefusedError(
         "HF207",
         f"batch {batch} is refused: {words}",

@@ -44,7 +44,7 @@ _OPEN_PLACES: Final = Prepared(
         _VIOLATIONS.c.feed == bindparam("of_feed"),
         _VIOLATIONS.c.batch != bindparam("but"),
         # Written out, because a prepared statement takes no list.
-        or_(_VIOLATIONS.c.check_name == "missing", _VIOLATIONS.c.check_name == "sequence"),
+        or_(_VIOLATIONS.c.check_name == "missing_batches", _VIOLATIONS.c.check_name == "sequence_gaps"),
         _VIOLATIONS.c.accepted_at_us.is_(None),
         LIVE,
         _BATCHES.c.event_time_min_us.is_not(None),
@@ -71,7 +71,7 @@ _IS_LOADED: Final = exists().where(_OF_BATCH, LIVE)
 _STANDS_REFUSED: Final = and_(
     _VIOLATIONS.c.epoch.is_(None),
     ~_LOADED_SINCE.where(
-        or_(_BATCHES.c.batch == _VIOLATIONS.c.batch, _VIOLATIONS.c.check_name == "repeat")
+        or_(_BATCHES.c.batch == _VIOLATIONS.c.batch, _VIOLATIONS.c.check_name == "duplicates")
     ).exists(),
     ~exists().where(
         _AGAIN.c.feed == _VIOLATIONS.c.feed,

@@ -159,7 +159,8 @@ class Model:
 
 def _problems(model: Model) -> Iterator[str]:
     """Yield what does not fit together, the most basic first: only the first is reported, because the next may follow
-    from it."""
+    from it.
+    """
     yield from _feed_problems(model)
     yield from _row_problems(model)
     yield from _aggregate_problems(model)

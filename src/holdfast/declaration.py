@@ -158,9 +158,7 @@ class Model:
 
 
 def _problems(model: Model) -> Iterator[str]:
-    """Yield what does not fit together, the most basic first: only the first is reported, because the next may follow
-    from it.
-    """
+    """Yield what does not fit together, the most basic first: the next may follow from it."""
     yield from _feed_problems(model)
     yield from _row_problems(model)
     yield from _aggregate_problems(model)

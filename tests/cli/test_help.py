@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -42,3 +44,31 @@ def test_a_command_shows_an_example_and_explains_its_options(name: str) -> None:
 def test_every_command_is_loaded_by_its_own_module() -> None:
     names = {name.split()[0] for name in COMMANDS}
     assert names == {name for listed in MODULES.values() for name in listed}
+
+
+ROOT = Path(__file__).parents[2]
+NAMED = re.compile(r"(?<![\w./-])holdfast ((?:[a-z]+-)*[a-z]+)(?: ((?:[a-z]+-)*[a-z]+))?(?![\w/])")
+PROSE = ("in", "with", "for", "and", "keeps", "cannot", "itself", "import")
+"""Words that follow the name of the project where no command is meant."""
+
+
+def test_documents_and_messages_name_commands_that_exist() -> None:
+    groups = {name.split()[0] for name in COMMANDS if " " in name}
+    unknown = []
+    for file in [
+        ROOT / "README.md",
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("src/**/*.py"),
+        *ROOT.glob("src/**/*.html"),
+    ]:
+        for first, second in NAMED.findall(file.read_text(encoding="utf-8")):
+            if first in PROSE:
+                continue
+            known = (
+                f"{first} {second}" in COMMANDS
+                if first in groups and second
+                else first in groups or first in COMMANDS
+            )
+            if not known:
+                unknown.append(f"{file.relative_to(ROOT)}: holdfast {first} {second}".strip())
+    assert unknown == []

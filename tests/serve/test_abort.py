@@ -327,7 +327,7 @@ def test_without_a_copy_the_command_says_where_else_to_ask(
     with pytest.raises(InputError, match="is not set"):
         command("--server", "http://127.0.0.1:9")
     monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "s3cret-token")
-    with pytest.raises(UnavailableError, match="no Holdfast server answers"):
+    with pytest.raises(UnavailableError, match="no Holdfast server responds"):
         command("--server", "http://127.0.0.1:9")
 
 

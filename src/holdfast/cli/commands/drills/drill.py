@@ -47,7 +47,7 @@ def drill(
 ) -> None:
     """Run drills of rollback, restore and the rest. Users are not affected, except with --live. Exit status 1 on a failure.
 
-    Example: holdfast drill rollback restore
+    Example: holdfast drill roll-back restore
     """
     if not listed and not everything and not kinds:
         raise InputError(
@@ -110,7 +110,7 @@ def _print(out: Output, found: Drill) -> None:
 
 def _plain(found: Drill) -> dict[str, object]:
     names = (
-        "drill",
+        "drill_id",
         "kind",
         "verdict",
         "measured_duration_us",

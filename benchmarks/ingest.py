@@ -144,7 +144,7 @@ def commit(store: Store, parts: list[pl.DataFrame], *, check: bool, first: int =
         with staging.staged(store.root) as stage:
             pieces = [valid.slice(start, ROWS_PER_FILE) for start in range(0, valid.height, ROWS_PER_FILE)]
             facts = stage.write_parts("flights", pieces, manifest.as_dict(), event_time="scheduled")
-            stage.seal()
+            stage.sync()
             low, high = facts[0].event_time_min_us, facts[-1].event_time_max_us
             counted = manifest.counted(
                 rows_loaded=valid.height,
@@ -162,7 +162,7 @@ def insert(store: Store, manifest: Manifest, facts: Sequence[FileFacts]) -> None
     batch, now_us = BatchId(manifest.feed, manifest.batch), time.time_ns() // 1000
     with store.ledger.write() as connection:
         assert isinstance(batches.decide_load(connection, batch, manifest.digest), Publish)
-        assert staging.are_there(store.root, facts)
+        assert staging.all_exist(store.root, facts)
         batches.insert(connection, manifest, facts, batches.new_version(connection, f"load {batch}", now_us))
         events.append(
             connection, at_us=now_us, kind="batch.published", subject=str(batch), explanation="loaded"

@@ -154,7 +154,7 @@ def _predictions(store: Store) -> None:
                 segment=segment,
                 numbers=(1, 1),
             )
-            stage.seal()
+            stage.sync()
             with store.ledger.write() as connection:
                 values = {"server": "s9", "segment": segment, "collected_bytes": 9, "predictions": 1}
                 connection.execute(
@@ -176,7 +176,7 @@ def _shadows(store: Store) -> None:
                 server="s9",
                 segment=number,
             )
-            stage.seal()
+            stage.sync()
             with store.ledger.write() as connection:
                 collected_files.register(connection, SHADOWS, made)
 

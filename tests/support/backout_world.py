@@ -1,6 +1,6 @@
 """What the tests of backing out share: two feeds of one group with small deliveries, and a store to load them into.
 
-Run as a program it backs a batch out and kills itself at a fault point: `backout_world.py ROOT POINT BATCH`; POINT "-" is
+Run as a program it backs a batch out and kills itself at a failpoint: `backout_world.py ROOT POINT BATCH`; POINT "-" is
 none.
 """
 

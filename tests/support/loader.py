@@ -3,7 +3,7 @@ acknowledgement.
 
     python loader.py ROOT POINT FILE...
 
-Batches are named after the files. POINT is a fault point at which the process kills itself, or "-" for none.
+Batches are named after the files. POINT is a failpoint at which the process kills itself, or "-" for none.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ again, and two of them at once are harmless.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 from holdfast.errors import ConflictError
@@ -21,6 +23,48 @@ Concern: TypeAlias = Callable[..., object]
 """What the loop takes care of: called with the store, the model, the lease and `now_us`."""
 
 _log = logging.getLogger("holdfast.control")
+
+
+def request_lease(
+    store: Store,
+    name: str,
+    *,
+    holder: str,
+    duration_us: int,
+    clock_us: Callable[[], int],
+    seen: leases.Sighting | None,
+) -> leases.Lease | leases.Sighting:
+    """Call `leases.acquire` once, by the clock of a caller that calls again with what it returned."""
+    found = leases.acquire(store, name, holder=holder, duration_us=duration_us, now_us=clock_us(), seen=seen)
+    if isinstance(found, leases.Sighting) and found != seen:
+        # The clock is read again: a caller that was stopped between its clock and the ledger would count that time as
+        # observed, and take a lease that has just been renewed.
+        return replace(found, since_us=clock_us())
+    return found
+
+
+def take_lease(
+    store: Store,
+    name: str,
+    *,
+    holder: str,
+    duration_us: int,
+    clock_us: Callable[[], int],
+    within_seconds: float,
+) -> leases.Lease | None:
+    """Wait until the lease is free or its holder stopped renewing it; None if that takes more than `within_seconds`."""
+    until = time.monotonic() + within_seconds
+    seen: leases.Sighting | None = None
+    while True:
+        found = request_lease(
+            store, name, holder=holder, duration_us=duration_us, clock_us=clock_us, seen=seen
+        )
+        if isinstance(found, leases.Lease):
+            return found
+        if time.monotonic() >= until:
+            return None
+        seen = found
+        time.sleep(duration_us / 4e6)
 
 
 def run_round(
@@ -68,7 +112,7 @@ def run(
     while True:
         try:
             if not isinstance(held, leases.Lease):
-                held = leases.ask(
+                held = request_lease(
                     store,
                     f"control-{model}",
                     holder=holder,

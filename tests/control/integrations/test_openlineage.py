@@ -93,7 +93,7 @@ def test_loads_and_backouts_are_reported_once_the_catalog_listens(
     assert gone["outputs"][0]["facets"]["version"]["datasetVersion"] == "3"
     with store.ledger.read() as connection:
         newest = events.newest(connection, limit=1)[0].event_id
-        assert event_cursors.reached(connection, openlineage.CURSOR) == newest
+        assert event_cursors.position(connection, openlineage.CURSOR) == newest
 
 
 def test_told_again_it_is_the_same_run(tmp_path: Path, catalogue: Catalogue) -> None:

@@ -200,7 +200,7 @@ def test_a_snapshot_whose_rows_are_gone_stays_known_with_its_version(tmp_path: P
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
     made = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
     with store.ledger.read() as connection:
-        (lost, *_) = data_files.cut_entries(connection, made.snapshot, "visits")
+        (lost, *_) = data_files.snapshot_entries(connection, made.snapshot, "visits")
     (store.root / lost.path).unlink()
     _lose(store)
     done = recover(store.root, now_us=shop.NOW_US + 1)

@@ -31,7 +31,7 @@ def _load(store: Store, batch: BatchId, digest: str, *online: OnlineValue) -> in
     manifest = Manifest.of(batch, 0, digest, "cc")
     with staging.staged(store.root) as stage:
         facts = stage.write(batch.feed, FRAME, manifest.as_dict())
-        stage.seal()
+        stage.sync()
         return insert_load(store, manifest, [facts], low_us=1, high_us=2, online=online)
 
 

@@ -38,7 +38,7 @@ def load(store: Store, batch: str, rows: int, at: int, *, contract: str = "cc", 
     manifest = Manifest.of(BatchId(feed, batch), 0, f"{feed}{batch}", contract, ("id",))
     with staging.staged(store.root) as stage:
         written = stage.write(feed, frame, manifest.as_dict(), event_time="at")
-        stage.seal()
+        stage.sync()
         low = at * 1_000_000
         return insert_load(store, manifest, [written], low_us=low, high_us=low + rows - 1)
 
@@ -144,7 +144,7 @@ def test_what_changed_meanwhile_is_not_put_in_place(store: Store, monkeypatch: p
 
     for number in range(4):
         load(store, f"d{number}", 10, number)
-    monkeypatch.setattr(compacting, "fault_point", lambda _: take_out(store, "d1"))
+    monkeypatch.setattr(compacting, "failpoint", lambda _: take_out(store, "d1"))
     assert compact(store, ["flights"], now_us=7)[0].files_after == 4
     assert len(live(store)) == 3
     assert orphans.sweep(store) == []
@@ -182,7 +182,7 @@ def test_bounds_of_each_file_say_which_reach_a_moment(store: Store) -> None:
     manifest = Manifest.of(BatchId("flights", "d1"), 0, "aa", "cc")
     with staging.staged(store.root) as stage:
         facts = stage.write_parts("flights", [frame[:40], frame[40:]], manifest.as_dict(), event_time="at")
-        stage.seal()
+        stage.sync()
         insert_load(store, manifest, facts, low_us=0, high_us=99)
     with store.ledger.read() as connection:
         assert [fact.rows for fact in data_files.entries(connection, "flights", 1, lookback_start_us=40)] == [

@@ -54,7 +54,7 @@ def _load(store: Store, batch: str, at: int) -> None:
     )
     with staging.staged(store.root) as stage:
         written = stage.write("flights", frame, manifest.as_dict(), event_time="at")
-        stage.seal()
+        stage.sync()
         insert_load(store, manifest, [written], low_us=at, high_us=at, now_us=at)
 
 

@@ -52,7 +52,7 @@ def load(
             files=1,
         )
         written = stage.write(feed, frame, manifest.as_dict(), event_time="at")
-        stage.seal()
+        stage.sync()
         insert_load(store, manifest, [written], low_us=first, high_us=first + 9)
 
 

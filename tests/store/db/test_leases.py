@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.control import loop
 from holdfast.errors import ConflictError
 from holdfast.store import Store
 from holdfast.store.db import leases
@@ -63,7 +64,7 @@ def test_a_released_lease_is_free_at_once(store: Store) -> None:
     mine = _take(store, "a", 0)
     assert isinstance(mine, Lease)
     assert leases.release(store, mine)
-    with pytest.raises(ConflictError, match="nobody"), store.ledger.write() as connection:
+    with pytest.raises(ConflictError, match="no process"), store.ledger.write() as connection:
         leases.assert_epoch(connection, "control", mine.epoch)
     assert isinstance(_take(store, "b", 0), Lease)
 
@@ -77,7 +78,7 @@ def test_the_same_holder_again_fences_its_twin(store: Store) -> None:
 
 def test_a_lease_is_waited_for_as_long_as_is_allowed_and_no_longer(store: Store) -> None:
     def take(holder: str, duration_us: int, within_seconds: float) -> Lease | None:
-        return leases.take(
+        return loop.take_lease(
             store,
             "control",
             holder=holder,
@@ -100,7 +101,7 @@ def test_whoever_was_stopped_before_the_ledger_answered_has_watched_nobody(store
     clock_us = iter((0, 1_000_000, 1_000_099))
     seen: Sighting | None = None
     for _ in range(2):
-        found = leases.ask(
+        found = loop.request_lease(
             store, "control", holder="b", duration_us=100, clock_us=lambda: next(clock_us), seen=seen
         )
         assert isinstance(found, Sighting)

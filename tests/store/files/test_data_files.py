@@ -37,7 +37,7 @@ def _load(store: Store, batch: str = "d1", rows: int = 3) -> int:
     manifest = Manifest.of(BatchId("flights", batch), 0, "aa", "cc", ("id",))
     with staging.staged(store.root) as stage:
         facts = stage.write_parts("flights", [FRAME] * (rows // 3), manifest.as_dict())
-        stage.seal()
+        stage.sync()
         return insert_load(store, manifest, facts, low_us=1, high_us=2)
 
 
@@ -73,7 +73,7 @@ def _loaded(store: Store, *frames: pl.DataFrame) -> None:
         manifest = Manifest.of(BatchId("flights", f"d{number}"), 0, f"{number}", f"c{number}")
         with staging.staged(store.root) as stage:
             facts = stage.write("flights", frame, manifest.as_dict())
-            stage.seal()
+            stage.sync()
             insert_load(store, manifest, [facts], low_us=number, high_us=number)
 
 

@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Store:
 def _staged(stage: staging.Stage, batch: str = "d1") -> tuple[Manifest, FileFacts]:
     manifest = Manifest.of(BatchId("flights", batch), 0, "aa", "cc", ("id",))
     facts = stage.write("flights", FRAME, manifest.as_dict())
-    stage.seal()
+    stage.sync()
     return manifest, facts
 
 
@@ -56,9 +56,9 @@ def test_a_marker_without_a_process_is_a_dead_attempt(store: Store) -> None:
 def test_a_file_that_was_swept_is_not_there(store: Store) -> None:
     with staging.staged(store.root) as stage:
         _, facts = _staged(stage)
-        assert staging.are_there(store.root, [facts])
+        assert staging.all_exist(store.root, [facts])
         (store.root / facts.path).unlink()
-        assert not staging.are_there(store.root, [facts])
+        assert not staging.all_exist(store.root, [facts])
         (store.root / facts.path).write_bytes(b"short")
         with pytest.raises(IntegrityError, match="HF301"):
-            staging.are_there(store.root, [facts])
+            staging.all_exist(store.root, [facts])

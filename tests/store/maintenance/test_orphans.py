@@ -80,14 +80,14 @@ def test_drafts_of_tables_are_swept_when_nobody_holds_them(store: Store) -> None
 
 
 @pytest.mark.process
-def test_blobs_of_no_version_are_swept_when_nobody_puts_any(store: Store) -> None:
+def test_blobs_of_no_version_are_swept_when_no_process_writes_any(store: Store) -> None:
     digest = blobs.put(store, b"model")
     path = blobs.path_of(store.root, digest)
     unfinished = path.with_name(f"0123{blobs.UNFINISHED}")
     unfinished.write_bytes(b"mod")
     with blobs.registering(store):
         assert orphans.sweep(store) == []
-        with blobs.registering(store), blobs.nobody_puts(store) as alone:
+        with blobs.registering(store), blobs.without_writers(store) as alone:
             assert not alone
     with held(store.root / blobs.BLOBS_DIRECTORY):
         assert orphans.sweep(store) == []

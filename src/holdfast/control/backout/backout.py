@@ -25,7 +25,7 @@ from holdfast.store.backout.backouts import BackoutRow
 from holdfast.store.catalog import online_features
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.feeds import feed_states as feeds_rows
 from holdfast.store.feeds import violations
 from holdfast.tables.backout import (
@@ -137,8 +137,8 @@ def _begin(
         if other is not None and other.state is BackoutState.UNDER_WAY:
             return None
         number = backouts.begin(connection, plan, reason=reason, actor=actor, now_us=now_us)
-        fault_point("backout.before_begin")
-    fault_point("backout.begun")
+        failpoint("backout.before_begin")
+    failpoint("backout.begun")
     return number
 
 
@@ -174,13 +174,13 @@ def _next(store: Store, row: BackoutRow, now_us: int) -> None:
     """Everything that is left of `row`, each transaction told before the next is begun."""
     if row.steps_done == 0:
         row = _take_out(store, row, now_us)
-        fault_point("backout.removed")
+        failpoint("backout.removed")
     while row.steps_done < len(row.plan.steps):
         step = row.plan.steps[row.steps_done]
         match step:
             case CancelRollout() | FailOver() | KeepLastResort() | ReplaceFallbacks():
                 row = _move_traffic(store, row, step.model, now_us)
-                fault_point("backout.after_step")
+                failpoint("backout.after_step")
             case ListPredictions() | ListFeedback() | Retrain():
                 break  # what is listed is in the plan already
             case RemoveRows() | RecomputeOnline() | SuspectLoad() | TaintSnapshots() | TaintVersions():
@@ -191,8 +191,8 @@ def _next(store: Store, row: BackoutRow, now_us: int) -> None:
         backouts.advance(
             connection, row, steps_done=len(row.plan.steps), now_us=now_us, state=BackoutState.DONE
         )
-        fault_point("backout.before_end")
-    fault_point("backout.ended")
+        failpoint("backout.before_end")
+    failpoint("backout.ended")
 
 
 def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
@@ -224,7 +224,7 @@ def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
         for feed in dict.fromkeys(feed for feed, _, _ in plan.loads):
             feeds_rows.settle(connection, feed, reason=f"{batch} was backed out", now_us=now_us)
         tombstones.record(store.root, connection, plan.loads, backout=row.backout_id, at_us=now_us)
-        fault_point("backout.before_removal")
+        failpoint("backout.before_removal")
         return backouts.get(connection, row.backout_id)
 
 
@@ -234,7 +234,7 @@ def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> Bac
     with store.ledger.write() as connection:
         carry_out(connection, store, model, reason=reason, actor=row.actor, now_us=now_us)
         backouts.advance(connection, row, steps_done=row.steps_done + 1, now_us=now_us)
-        fault_point("backout.before_step")
+        failpoint("backout.before_step")
         return backouts.get(connection, row.backout_id)
 
 

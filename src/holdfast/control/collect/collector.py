@@ -16,7 +16,7 @@ from holdfast.feedback import Waiting, parse_id
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files.staging import staged
 from holdfast.store.serving import log_directory, prediction_log, servers
 from holdfast.store.serving.servers import Server
@@ -96,7 +96,7 @@ def _collect_server(store: Store, server: Server, context: LogContext, lease: Le
                 stretches += 1
                 position = Position(position.server, position.segment, end)
         except IntegrityError as error:
-            events.tell_once(
+            events.append_once(
                 store,
                 at_us=now_us,
                 kind="log.damaged",
@@ -128,8 +128,8 @@ def _store(
                 stage, SHADOWS, summary.shadow_rows, model=server.model, server=server.server, segment=segment
             )
         if file is not None or shadow_file is not None:
-            stage.seal()
-        fault_point("collect.written")
+            stage.sync()
+        failpoint("collect.written")
         stretch = Stretch(
             model=server.model,
             position=position,

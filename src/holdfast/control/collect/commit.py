@@ -25,7 +25,7 @@ from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord
 from holdfast.store.telemetry import collected_files, labels, log_positions, outcomes, usage
@@ -107,8 +107,8 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
             collected_files.register(connection, SHADOWS, stretch.shadow_file)
             fold_shadow_windows(connection, stretch.pair_windows, now_us)
             fold_late_pairs(connection, stretch.pairs, now_us)
-        fault_point("collect.before_commit")
-    fault_point("collect.after_commit")
+        failpoint("collect.before_commit")
+    failpoint("collect.after_commit")
 
 
 def commit_join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -> tuple[Settled, ...]:
@@ -138,7 +138,7 @@ def commit_join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us:
         impossible = [each for each in settled if isinstance(each, Impossible)]
         labels.give_up(connection, [each.label.prediction_id for each in impossible])
         _emit_unmatched(connection, impossible, now_us)
-        fault_point("join.before_commit")
+        failpoint("join.before_commit")
     return settled
 
 
@@ -181,7 +181,7 @@ def _emit_unmatched(connection: Transaction, impossible: Sequence[Impossible], n
 
 def _emit_damaged(store: Store, damaged: Sequence[Damaged], now_us: int) -> None:
     for each in damaged:
-        events.tell_once(
+        events.append_once(
             store,
             at_us=now_us,
             kind="predictions.damaged",

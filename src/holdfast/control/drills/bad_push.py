@@ -26,7 +26,6 @@ from holdfast.errors import HoldfastError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, State
 from holdfast.store import Store
-from holdfast.store.db import leases
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.rollout import rollouts
@@ -76,7 +75,7 @@ def _pushed(place: Place, store: Store) -> Found:
             Verdict.INCONCLUSIVE, "no request is recorded, and the contract's rules let no made one through"
         )
     bad = _broken(store, champion, place.clock_us())
-    lease = leases.take(  # whoever held it in the original holds nothing in the copy
+    lease = loop.take_lease(  # whoever held it in the original holds nothing in the copy
         store,
         f"control-{model.name}",
         holder="drill",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from holdfast.control import loop
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import drill_traffic
@@ -261,7 +262,7 @@ def _judged(
 
 def _take(place: Place, name: str, holder: str) -> Lease | None:
     """The lease for `holder`, once whoever holds it has stood still for long enough."""
-    return leases.take(
+    return loop.take_lease(
         place.store,
         name,
         holder=holder,

@@ -142,7 +142,7 @@ def refuse_suspects(store: Store, snapshot: str) -> None:
     wrong = dict[BatchId, str]()
     for row in found:
         wrong.setdefault(BatchId(row.feed, row.batch), row.explanation)
-    first = next((row for row in found if row.check_name != violations.ADOPTED), None)
+    first = next((row for row in found if row.check_name != violations.REREGISTERED), None)
     listed = "; ".join(f"{batch}: {why}" for batch, why in list(wrong.items())[:5])
     raise RefusedError(
         "HF208",

@@ -16,7 +16,7 @@ from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events
 from holdfast.store.db.ledger import ConstraintError, LedgerError, Transaction
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.feeds import admissions, feed_states, references, violations
 from holdfast.store.feeds.admissions import HistoryQuery
 from holdfast.store.files import staging
@@ -52,7 +52,7 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
     change, found = batch.judgement.change, batch.judgement.violations
     suspect = [each for each in found if each.level is Level.ERROR]
     with store.ledger.write() as connection:
-        fault_point("commit.begun")
+        failpoint("commit.begun")
         # The binding looks. `validate` and `admit` looked before the writers' lock was held, to do no work in vain; only
         # what is seen under the lock stays true until the commit.
         known = batches.decide_load(connection, identity, manifest.digest)
@@ -67,7 +67,7 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
             )
         if _has_changed(connection, batch):
             return Retry(RetryReason.OVERTAKEN)
-        if not staging.are_there(store.root, staged.files):
+        if not staging.all_exist(store.root, staged.files):
             return Retry(RetryReason.SWEPT)
         version = batches.new_version(connection, f"load {identity}", now_us)
         batches.insert(connection, manifest, staged.files, version)
@@ -94,8 +94,8 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
         late_batches.withdraw_filled(connection, batch.feed, identity, now_us)
         if is_other_contract or change is not None:
             contract_changes.record(connection, batch.feed.contract, change, now_us=now_us)
-        fault_point("commit.before_commit")
-    fault_point("commit.after_commit")
+        failpoint("commit.before_commit")
+    failpoint("commit.after_commit")
     return loaded(manifest, staged.facts, version, found)
 
 

@@ -67,7 +67,7 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
                     changed_at_us=None if row is None else row.changed_at_us,
                     totals=total,
                     suspect=tuple(violations.suspect_batches(connection, name)),
-                    adopted=tuple(violations.adopted_batches(connection, name)),
+                    adopted=tuple(violations.reregistered_batches(connection, name)),
                     overdue_us=None
                     if expects is None or expects.interval_us is None
                     else _overdue(total, expects.interval_us + expects.grace_us, now_us),

@@ -23,7 +23,7 @@ from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
 from holdfast.records import Progress
 from holdfast.store import Store
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import staging
 from holdfast.store.files.staging import Stage
 from holdfast.store.maintenance import orphans
@@ -80,7 +80,7 @@ def ingest(
         HF205: the answer to the commit was lost; the batch is there completely or not at all. After any other error
         nothing was loaded.
     """
-    fault_point("ingest.begun")
+    failpoint("ingest.begun")
     report = progress or _ignore
     spec = DeliverySpec(batch, source, rows_expected)
     orphans.sweep_dead_attempts(store)
@@ -135,7 +135,7 @@ def publish(
     Publish the deliveries of a feed one after the other in the order in which they count: each is judged by those that
     were published before it. Raises as `admit` and `commit` do; after any error but HF205 the staged files are orphans.
     """
-    fault_point("ingest.staged")
+    failpoint("ingest.staged")
     mine = [aggregate for aggregate in aggregates if aggregate.over == feed.name]
     for _ in range(_MOST_ATTEMPTS):
         admitted = admit(store, feed, staged, mine, now_us=now_us)
@@ -143,7 +143,7 @@ def publish(
             return admitted
         result = commit(store, admitted, now_us=now_us)
         if isinstance(result, LoadResult) and result.state == "loaded":
-            fault_point("ingest.before_acknowledge")
+            failpoint("ingest.before_acknowledge")
         if result != Retry(RetryReason.OVERTAKEN):
             return result
     raise UnavailableError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from holdfast.feeds import Feed, batch_id, content_digest
 from holdfast.records import BatchId
 from holdfast.store import sources
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.sources import Source, Spec, control_file
 
 
@@ -39,5 +39,5 @@ def read(feed: Feed, spec: DeliverySpec) -> Delivery:
     identity = batch_id(feed.name, spec.batch)
     source = sources.open_source(spec.source)
     rows_expected = control_file.rows_said(spec.source) if spec.rows_expected is None else spec.rows_expected
-    fault_point("ingest.read")
+    failpoint("ingest.read")
     return Delivery(identity, source, content_digest(source.pieces()), rows_expected)

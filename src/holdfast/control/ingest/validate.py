@@ -24,7 +24,7 @@ from holdfast.feeds.schema_drift import RENAMED, changed_columns
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store, sources
 from holdfast.store.catalog import batches
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.feeds.references import Referred
 from holdfast.store.sources import control_file
 
@@ -86,7 +86,7 @@ def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | L
             broken = Violation(contract_changes.CHECK, "", Level.CRITICAL, error.what)
             raise RefusalError(delivery.batch, feed.contract.hash, (broken,), error) from error
     verdict = _check_rows(feed, delivery)
-    fault_point("ingest.checked")
+    failpoint("ingest.checked")
     resolved = references.resolve(store, feed, verdict)
     valid = _in_event_order(resolved.valid, feed.contract.event_time)
     facts = measure(

@@ -42,7 +42,7 @@ def forward(store: Store, cursor: str, read: Read, send: Callable[[EventRow, byt
         Called outside a transaction; it raises if the receiver did not accept the message.
     """
     with store.ledger.read() as connection:
-        start = event_cursors.reached(connection, cursor) or 0
+        start = event_cursors.position(connection, cursor) or 0
         found = events.since(connection, start, limit=EVENTS_AT_ONCE)
         messages = [(each, read(connection, each)) for each in found]
     done, count = start, 0
@@ -55,7 +55,7 @@ def forward(store: Store, cursor: str, read: Read, send: Callable[[EventRow, byt
     finally:
         if done > start:
             with store.ledger.write() as connection:
-                event_cursors.follow(connection, cursor, done)
+                event_cursors.advance(connection, cursor, done)
     return count
 
 

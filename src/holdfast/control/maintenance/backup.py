@@ -20,7 +20,6 @@ from holdfast.store.db.ledger import sqlite_url
 from holdfast.store.durability import fsync
 from holdfast.store.maintenance import backup as backups
 from holdfast.store.maintenance.backup import Backup
-from holdfast.store.maintenance.backup_layout import path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,7 @@ def _keep_order(draft: Path, written_us: dict[str, int]) -> None:
 
 def _object(directory: Path, sha256: str, what: str) -> bytes:
     try:
-        data = path_of(directory, sha256).read_bytes()
+        data = backups.object_path(directory, sha256).read_bytes()
     except FileNotFoundError as error:
         raise _lost(what, "is missing") from error
     if sha256_hex(data) != sha256:

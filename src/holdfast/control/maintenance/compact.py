@@ -14,7 +14,7 @@ from holdfast.feeds import quarantine_table
 from holdfast.records import Progress
 from holdfast.store import Store
 from holdfast.store.catalog import compaction
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import staging
 from holdfast.store.maintenance import orphans
 from holdfast.tables.compaction import TARGET_ROWS, Groups, plan_compaction
@@ -82,8 +82,8 @@ def _table(store: Store, table: str, groups: Groups, now_us: int) -> tuple[int, 
         return 0, 0
     with staging.staged(store.root) as stage:
         written = [compaction.write(store, stage, table, group) for group in groups]
-        stage.seal()
-        fault_point("compact.written")
+        stage.sync()
+        failpoint("compact.written")
         taken = compaction.publish(store, table, written, now_us=now_us)
         stage.discard([each.facts for each in written if each not in taken])
     merged = sum(len({part.path for part in each.parts}) - 1 for each in taken)

@@ -99,7 +99,7 @@ def _counts(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Re
 
 
 def _forgotten(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator[Repair]:
-    paths = [path for listed in orphans.forgotten(store).values() for path in listed]
+    paths = [path for listed in orphans.lost_loads(store).values() for path in listed]
     if not paths:
         return
     choice = footer_scan.choose(footer_scan.hear(store.root, path) for path in paths)

@@ -151,7 +151,7 @@ def _verified(store: Store, quick: bool, progress: Progress | None) -> Verificat
         findings += _beside(derived_checks.stones(connection, store.root))
     findings += [
         Finding(_LEDGER, f"batch {feed}/{batch}", _FORGOTTEN, _REPAIR)
-        for feed, batch, _ in sorted(orphans.forgotten(store))
+        for feed, batch, _ in sorted(orphans.lost_loads(store))
     ]
     findings += _of_the_files(store, expected, progress, quick=quick)
     if not quick:

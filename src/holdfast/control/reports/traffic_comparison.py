@@ -63,7 +63,7 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Asked
         store, champion.model, champion.version, most_rows=MOST_ANSWERS, most_files=MOST_FILES
     )
     for each in damaged:
-        events.tell_once(
+        events.append_once(
             store,
             at_us=now_us,
             kind="predictions.damaged",
@@ -119,7 +119,7 @@ def _text(value: object) -> str | None:
 
 def _tell(store: Store, model: str, found: Asked, now_us: int) -> None:
     for each in found.uncovered:
-        events.tell_once(
+        events.append_once(
             store,
             at_us=now_us,
             kind="slice.uncovered",
@@ -128,7 +128,7 @@ def _tell(store: Store, model: str, found: Asked, now_us: int) -> None:
             f"{each.value}, and no row that taught {found.version} was: its answers there are a guess",
         )
     if found.label is not None and found.label.shifted:
-        events.tell_once(
+        events.append_once(
             store,
             at_us=now_us,
             kind="label.shifted",

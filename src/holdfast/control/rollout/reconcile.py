@@ -38,7 +38,7 @@ from holdfast.store.backout import taints
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.models import versions
 from holdfast.store.rollout import decisions, drills, evidence, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
@@ -182,8 +182,8 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         commit(
             connection, store, row, decision.event, step, reason, actor, now_us, harm=harm, verdicts=seen_then
         )
-        fault_point("rollout.before_commit")
-    fault_point("rollout.after_commit")
+        failpoint("rollout.before_commit")
+    failpoint("rollout.after_commit")
     return decision
 
 

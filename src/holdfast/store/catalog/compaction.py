@@ -19,9 +19,9 @@ from holdfast.store.db import events, schema
 from holdfast.store.db.dialects import pieces
 from holdfast.store.db.predicates import PUBLISHED, not_removed, same_load
 from holdfast.store.db.store import Store
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import parquet, staging
-from holdfast.store.files.concat import together
+from holdfast.store.files.concat import concat
 from holdfast.store.files.data_files import FileFacts
 from holdfast.store.files.staging import Stage
 from holdfast.tables.compaction import TableFile
@@ -99,7 +99,7 @@ def write(store: Store, stage: Stage, table: str, group: Sequence[TableFile]) ->
             for place, (footer, frame) in enumerate(zip(footers, frames, strict=True))
         ],
     }
-    whole = together(frames, {})
+    whole = concat(frames, {})
     starts = [sum(frame.height for frame in frames[:place]) for place in range(len(frames))]
     aligned = [whole.slice(start, frame.height) for start, frame in zip(starts, frames, strict=True)]
     bounds = [fact.event_time_max_us for fact in facts if fact.event_time_max_us is not None]
@@ -166,7 +166,7 @@ def publish(store: Store, table: str, written: Sequence[Compacted], *, now_us: i
         taken = [
             each
             for each in written
-            if _unchanged(connection, each) and staging.are_there(store.root, [each.facts])
+            if _unchanged(connection, each) and staging.all_exist(store.root, [each.facts])
         ]
         if not taken:
             return []
@@ -184,8 +184,8 @@ def publish(store: Store, table: str, written: Sequence[Compacted], *, now_us: i
             subject=table,
             explanation=f"{merged} files with {rows} rows became {len(taken)}; every row keeps its batch",
         )
-        fault_point("compact.before_commit")
-    fault_point("compact.after_commit")
+        failpoint("compact.before_commit")
+    failpoint("compact.after_commit")
     return taken
 
 

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import uuid
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -70,16 +69,7 @@ def publish(store: Store, snapshot: str) -> dict[str, Path]:
 def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_at_us: int) -> None:
     fsync.make_directory(target.parent)
     draft = target.with_name(f"{uuid.uuid4().hex}{DRAFT}")
-
-    def make() -> int:
-        while True:
-            draft.mkdir(exist_ok=True)
-            with suppress(
-                FileNotFoundError
-            ):  # a sweep was faster: it found the draft before its lock was taken
-                return os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
-
-    lock = file_locks.hold(make, draft)
+    lock = file_locks.create_locked(draft, directory=True)
     try:
         placed = [_place(root, draft, fact) for fact in facts]
         create_table_with_add_actions(

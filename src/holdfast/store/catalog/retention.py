@@ -16,7 +16,7 @@ from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
 from holdfast.store.db import events, schema
 from holdfast.store.db.dialects import pieces
 from holdfast.store.db.store import Store
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import vacuumed_snapshots
 from holdfast.tables.retention import FileLifetime, ReadableSnapshot, VacuumPlan, plan_vacuum
 
@@ -49,7 +49,7 @@ def _files(connection: Connection) -> list[FileLifetime]:
 
 
 def _cuts(connection: Connection) -> list[ReadableSnapshot]:
-    gone = vacuumed_snapshots.everything(connection)
+    gone = vacuumed_snapshots.names(connection)
     tables: dict[str, set[str]] = {}
     for row in connection.execute(select(_TABLES.c.snapshot, _TABLES.c.table_name)):
         tables.setdefault(row.snapshot, set()).add(row.table_name)
@@ -93,8 +93,8 @@ def let_go(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest
             explanation=f"{len(shown.files)} files with {shown.bytes} bytes let go; "
             f"{len(shown.snapshots)} snapshots cannot be read any more" + _named(shown.snapshots),
         )
-        fault_point("vacuum.before_commit")
-    fault_point("vacuum.after_commit")
+        failpoint("vacuum.before_commit")
+    failpoint("vacuum.after_commit")
     for file in shown.files:
         (store.root / file.path).unlink(missing_ok=True)
     _remove_published(store)
@@ -105,7 +105,7 @@ def _remove_published(store: Store) -> None:
     with store.ledger.read() as connection:
         readable = set(
             connection.execute(select(_TABLES.c.snapshot)).scalars()
-        ) - vacuumed_snapshots.everything(connection)
+        ) - vacuumed_snapshots.names(connection)
     for directory in sorted((store.root / PUBLISHED_DIRECTORY).glob("*")):
         drafts = any(path.name.endswith(DRAFT) for path in directory.iterdir())
         if directory.name not in readable and not drafts:

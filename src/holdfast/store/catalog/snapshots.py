@@ -176,8 +176,8 @@ def get(store: Store, snapshot: str) -> Snapshot:
 
 
 def table_files(connection: Connection, snapshot: Snapshot, table: str) -> list[FileFacts]:
-    """The files of `table` in `snapshot`; raises as `files.cut_entries` does."""
-    return data_files.cut_entries(connection, snapshot.snapshot, table)
+    """The files of `table` in `snapshot`; raises as `files.snapshot_entries` does."""
+    return data_files.snapshot_entries(connection, snapshot.snapshot, table)
 
 
 def _cut(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> SnapshotTable:
@@ -201,5 +201,5 @@ def find(connection: Connection, name: str) -> Snapshot | None:
         return None
     query = select(_TABLES).where(_TABLES.c.snapshot == name).order_by(_TABLES.c.table_name)
     cuts = tuple(SnapshotTable(cut.table_name, cut.rows, cut.files) for cut in connection.execute(query))
-    held = tuple(sorted(data_files.held_back(connection, name)))
+    held = tuple(sorted(data_files.incomplete_loads(connection, name)))
     return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_at_us, cuts, held)

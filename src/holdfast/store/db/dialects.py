@@ -1,6 +1,4 @@
-"""What the databases differ in, where SQLAlchemy leaves it to us: an INSERT that yields to rows that are there, and how many
-parameters one statement takes.
-"""
+"""Differences between the databases that SQLAlchemy leaves to its callers."""
 
 from __future__ import annotations
 
@@ -17,14 +15,14 @@ Value = TypeVar("Value")
 
 
 def inserting(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT into `table` that can be told what to do about a row that is there (`on_conflict_...`)."""
+    """Return an INSERT into `table` that has `on_conflict_...` methods."""
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
 
 
 def pieces(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
-    """`values` in their order, in pieces that every database takes as parameters of one statement.
+    """Yield `values` in pieces small enough for the parameters of one statement.
 
     >>> [len(piece) for piece in pieces(range(1_200))]
     [500, 500, 200]

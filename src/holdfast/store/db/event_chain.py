@@ -1,7 +1,7 @@
-"""Whether the story is still the one that was told: each event's digest is over the event before it and what it says.
+"""The hash chain of the event log: each event's digest covers the event before it and its own fields.
 
-Who can write the ledger can write a whole new chain, and nothing inside it shows that. Its head, number and digest, is
-therefore printed to be kept elsewhere: a kept head that still stands proves every event up to it. Source of the idea:
+A process that can write the ledger can write a whole new chain, and nothing inside it shows that. The head, number and digest,
+is therefore printed to be stored elsewhere: a stored head that still matches proves every event up to it. Source of the idea:
 S. Haber and W. S. Stornetta, J. Cryptology 3 (1991), doi 10.1007/BF00196791.
 """
 
@@ -36,18 +36,18 @@ _DIGITS: Final = frozenset("0123456789abcdef")
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One event by number and digest; with its digest it stands for all before it."""
+    """One event by number and digest. Its digest covers all events before it."""
 
     event_id: int
     digest: str
 
     def __str__(self) -> str:
-        """As it is kept: the number, a colon, the digest."""
+        """Return the stored form: number, colon, digest."""
         return f"{self.event_id}:{self.digest}"
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """The head that `str` wrote; `InputError` HF101 for anything else.
+        """Parse what `str` wrote; `InputError` HF101 for anything else.
 
         >>> Head.parse("7:" + "ab" * 32).event_id
         7
@@ -64,7 +64,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """The first event that is not what its digest says, and why it is not."""
+    """The first event that does not match its digest, and why."""
 
     event_id: int
     explanation: str
@@ -72,7 +72,7 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What a look at the chain found: how many events, the newest one that holds, the first that does not."""
+    """The result of a check: how many events, the newest one that matches, the first that does not."""
 
     events: int
     head: Head | None
@@ -80,10 +80,10 @@ class Chain:
 
 
 def check(connection: Connection, *, since: int = 0) -> Chain:
-    """Look at every event after number `since`, page by page.
+    """Check every event after number `since`, page by page. The digest of event `since` itself is trusted.
 
-    The digest of event `since` itself is taken at its word. Guarantee: an event that was changed, put in, taken out, or moved
-    is found, unless it is the newest or all after it were written anew: `trouble_with` finds that by a head that was kept.
+    An event that was changed, inserted, removed or moved is found, unless it is the newest or all events after it were rewritten:
+    `head_mismatch` finds that by a stored head.
     """
     before = FIRST
     if since:
@@ -106,9 +106,7 @@ def check(connection: Connection, *, since: int = 0) -> Chain:
 
 
 def followed(rows: Iterable[Told], before: str) -> tuple[int, Break | None]:
-    """How many of `rows`, in the order of their numbers, follow on an event with digest `before`, and the first that does
-    not.
-    """
+    """Return how many of `rows`, in order, follow an event with digest `before`, and the first that does not."""
     count = 0
     for event, at_us, kind, subject, actor, explanation, digest in rows:
         if digest != chained(before, at_us, kind, subject, actor, explanation):
@@ -123,7 +121,7 @@ def followed(rows: Iterable[Told], before: str) -> tuple[int, Break | None]:
 
 
 def trouble_with(connection: Connection, kept: Head) -> str:
-    """Why a head that was kept before does not stand any more; empty when it does. What lies before it is `check`'s."""
+    """Return why a stored head does not match any more; empty if it does. `check` covers the events before it."""
     found = digest_of(connection, kept.event_id)
     if found is None:
         newest = newest_head(connection)
@@ -137,14 +135,14 @@ def trouble_with(connection: Connection, kept: Head) -> str:
 
 
 def newest_head(connection: Connection) -> Head | None:
-    """The head of the story; None before its first event."""
+    """Return the head of the event log; None before its first event."""
     query = select(_EVENTS.c.event_id, _EVENTS.c.digest).order_by(_EVENTS.c.event_id.desc()).limit(1)
     row = connection.execute(query).one_or_none()
     return None if row is None else Head(row.event_id, row.digest)
 
 
 def digest_of(connection: Connection, event: int) -> str | None:
-    """The digest of event number `event`; None when there is none."""
+    """Return the digest of event number `event`; None if there is none."""
     query = select(_EVENTS.c.digest).where(_EVENTS.c.event_id == event)
     found: str | None = connection.execute(query).scalar_one_or_none()
     return found

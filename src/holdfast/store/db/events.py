@@ -1,4 +1,4 @@
-"""Rows of `events`: what happened, in words, written in the transaction that did it."""
+"""Rows of `events`: the event log, written in the transactions of the operations that it reports."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ FIRST: Final = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One line of the story. `event` grows with time; `subject` is what it is about ("flights/2013-01-05", a
-    model, a version). `digest` chains it to the event before.
+    """One event. `event_id` rises; `subject` is what it is about ("flights/2013-01-05", a model, a version).
+
+    `digest` chains it to the event before.
     """
 
     event_id: int
@@ -46,8 +47,7 @@ class EventRow:
 def append(
     connection: Connection, *, at_us: int, kind: str, subject: str, explanation: str, actor: str = SYSTEM
 ) -> int:
-    """Add an event to the caller's transaction and return its number: it is told if, and only if, the deed
-    is committed.
+    """Append an event in the caller's transaction and return its number. It exists only if the transaction commits.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def append(
     subject
         What it happened to, up to 127 characters.
     explanation
-        Why, in words and numbers; shown to people as it is.
+        Why it happened, with numbers; shown to users unchanged.
     """
     values = {"at_us": at_us, "kind": kind, "subject": subject, "actor": actor, "explanation": explanation}
     # One writer at a time, on PostgreSQL by its lock: nobody adds another event after the one that is read here.
@@ -68,7 +68,7 @@ def append(
 
 
 def chained(before: str, at_us: int, kind: str, subject: str, actor: str, explanation: str) -> str:
-    """The digest of an event: SHA-256 over the digest of the event before it and what it says.
+    """Return the digest of an event: SHA-256 over the digest of the event before it and its fields.
 
     >>> chained(FIRST, 1, "batch.published", "flights/b1", "holdfast", "10 rows")[:8]
     'e4a15484'
@@ -78,8 +78,8 @@ def chained(before: str, at_us: int, kind: str, subject: str, actor: str, explan
     return sha256_hex(f"{before}[{at_us},{said}]")
 
 
-def tell_once(store: Store, *, at_us: int, kind: str, subject: str, explanation: str) -> None:
-    """Tell what stays as it is, such as damage: one event of this kind about `subject`, however often it is seen."""
+def append_once(store: Store, *, at_us: int, kind: str, subject: str, explanation: str) -> None:
+    """Append an event unless one of this kind about `subject` exists: for a state that lasts, such as damage."""
     with store.ledger.read() as connection:
         if newest(connection, subject=subject, kind=kind, limit=1):
             return
@@ -90,7 +90,7 @@ def tell_once(store: Store, *, at_us: int, kind: str, subject: str, explanation:
 def newest(
     connection: Connection, *, subject: str | None = None, kind: str | None = None, limit: int = 100
 ) -> list[EventRow]:
-    """The newest events first, at most `limit`, of one subject or kind when one is named."""
+    """Return the newest events first, at most `limit`, of one subject or kind if given."""
     query = select(_EVENTS).order_by(_EVENTS.c.event_id.desc()).limit(limit)
     if subject is not None:
         query = query.where(_EVENTS.c.subject == subject)
@@ -100,6 +100,6 @@ def newest(
 
 
 def since(connection: Connection, event: int, *, limit: int = 1000) -> list[EventRow]:
-    """Events after number `event`, oldest first: how a follower reads on from where it was."""
+    """Return events after number `event`, oldest first: how a consumer reads on."""
     query = select(_EVENTS).where(_EVENTS.c.event_id > event).order_by(_EVENTS.c.event_id).limit(limit)
     return [EventRow(**row) for row in connection.execute(query).mappings()]

@@ -1,18 +1,14 @@
-"""Rows of `leases`: at most one holder per lease, and an epoch that unmasks a holder who slept through
-losing it.
+"""Rows of `leases`: at most one holder per lease, and an epoch that fences a holder who lost it.
 
-A lease is taken over by *observed change*: who wants it remembers how the row looked and when, on its own
-clock, it first looked so; only when the row stays unchanged for the lease's whole duration is the holder
-taken for dead. The clocks of two machines are never compared (reliability D6). Being wrong about a death
-does no harm, because every write under a lease asserts the epoch in its own transaction, and a taken-over
-lease has a larger one.
+A lease is taken over by *observed change*. A process that wants it remembers the row and when, on its own clock, it first saw
+it so. Only if the row stays unchanged for the whole duration of the lease, the holder is considered dead. The clocks of two
+machines are never compared (reliability D6). A wrong conclusion does no harm: every write under a lease asserts the epoch in
+its own transaction, and a lease that was taken over has a larger one.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, case, insert, select, update
@@ -49,7 +45,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """How another's lease looked, and since when on the observer's own clock."""
+    """The row of another holder's lease, and since when the observer's own clock has seen it so."""
 
     name: str
     holder: str
@@ -59,7 +55,7 @@ class Sighting:
 
 
 def may_take(now: Sighting, before: Sighting | None, duration_us: int) -> bool:
-    """Whether the row has stood still for its whole duration while one observer watched.
+    """Return True if the row stayed unchanged for its whole duration while one observer watched.
 
     >>> first = Sighting("control", "a", 1, 500, since_us=0)
     >>> may_take(Sighting("control", "a", 1, 500, since_us=90), first, 100)
@@ -83,24 +79,20 @@ def may_take(now: Sighting, before: Sighting | None, duration_us: int) -> bool:
 def acquire(
     store: Store, name: str, *, holder: str, duration_us: int, now_us: int, seen: Sighting | None = None
 ) -> Lease | Sighting:
-    """The lease when it is free, was released, is `holder`'s own, or stood still for long enough; else a
-    `Sighting`.
+    """Return the lease if it is free, released, `holder`'s own, or unchanged for long enough; else a `Sighting`.
+
+    A holder that acquires its own lease again gets a new epoch, so that a forgotten twin is fenced.
 
     Parameters
     ----------
     holder
-        Who asks; unique per running loop, not empty.
+        Id of the caller, unique for each running loop, not empty.
     duration_us
-        How long the row may stand still before others take the holder for dead, microseconds; renew several
-        times in it.
+        How long the row may stay unchanged before other processes take it over, microseconds. Renew several times in it.
     now_us
-        The caller's clock, microseconds, read before the call. Only differences between calls of the same caller are
-        used.
+        The caller's clock, microseconds, read before the call. Only differences between calls of the same caller are used.
     seen
-        The `Sighting` that the previous call returned, None on the first. `ask` and `take` date it as they must.
-
-    A caller that takes over its own lease (same `holder`) gets a new epoch as well, so that a forgotten
-    twin is fenced.
+        The `Sighting` that the previous call returned, None on the first.
     """
     if not holder or duration_us <= 0:
         raise ValueError("a lease needs a holder with a name and a positive duration")
@@ -134,50 +126,8 @@ def acquire(
     return _continued(looks, seen)
 
 
-def ask(
-    store: Store,
-    name: str,
-    *,
-    holder: str,
-    duration_us: int,
-    clock_us: Callable[[], int],
-    seen: Sighting | None,
-) -> Lease | Sighting:
-    """`acquire` once by the caller's `clock_us`, for whoever looks again and again: nobody counts as watched before there was
-    something to see.
-    """
-    found = acquire(store, name, holder=holder, duration_us=duration_us, now_us=clock_us(), seen=seen)
-    if isinstance(found, Sighting) and found != seen:
-        # A caller that was stopped between its clock and the ledger would else count that time as watched, and take a lease
-        # that was renewed a moment ago.
-        return replace(found, since_us=clock_us())
-    return found
-
-
-def take(
-    store: Store,
-    name: str,
-    *,
-    holder: str,
-    duration_us: int,
-    clock_us: Callable[[], int],
-    within_seconds: float,
-) -> Lease | None:
-    """The lease, once whoever holds it has stood still for long enough; None when it is not had in `within_seconds`."""
-    until = time.monotonic() + within_seconds
-    seen: Sighting | None = None
-    while True:
-        found = ask(store, name, holder=holder, duration_us=duration_us, clock_us=clock_us, seen=seen)
-        if isinstance(found, Lease):
-            return found
-        if time.monotonic() >= until:
-            return None
-        seen = found
-        time.sleep(duration_us / 4e6)
-
-
 def renew(store: Store, lease: Lease, *, now_us: int) -> None:
-    """Show that the holder lives; `ConflictError` HF304 when the lease has gone to another."""
+    """Renew the lease; `ConflictError` HF304 if another holder has it."""
     with store.ledger.write() as connection:
         values = {"named": lease.name, "held": lease.epoch, "now_us": now_us}
         if _RENEW.change(connection, values) != 1:
@@ -185,7 +135,7 @@ def renew(store: Store, lease: Lease, *, now_us: int) -> None:
 
 
 def release(store: Store, lease: Lease) -> bool:
-    """Give the lease back so that the next one need not wait; False when it had already gone to another."""
+    """Release the lease, so that the next holder need not wait; False if another holder has it already."""
     with store.ledger.write() as connection:
         result = connection.execute(
             update(_LEASES)
@@ -217,7 +167,7 @@ def assert_epoch(connection: Connection, lease: str, epoch: int) -> None:
 
 
 def _continued(looks: Sighting, seen: Sighting | None) -> Sighting:
-    """The sighting to remember: the old one while nothing changed, so that its time runs on."""
+    """Return the sighting to remember: the old one while nothing changed, so that its time runs on."""
     if seen is not None and may_take(looks, seen, 0):
         return seen
     return looks

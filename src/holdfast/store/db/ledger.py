@@ -1,8 +1,8 @@
 """The ledger: one SQL database, opened the same way everywhere.
 
-SQLite runs in WAL mode with synchronous=FULL (an acknowledged transaction survives a power cut; reliability
-F12), one writer at a time through BEGIN IMMEDIATE. PostgreSQL has one writer at a time through a lock (`postgres.py`)
-and runs the same statements.
+SQLite runs in WAL mode with synchronous=FULL, so that an acknowledged transaction survives a power cut (reliability F12), with
+one writer at a time through BEGIN IMMEDIATE. PostgreSQL has one writer at a time through a lock (`postgres.py`) and runs the
+same statements.
 """
 
 from __future__ import annotations
@@ -42,17 +42,27 @@ _ONE_MOMENT: Final[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "pos
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """An open ledger. Cheap to share between threads; not across a fork."""
+    """An open ledger. Threads may share it; forked processes may not."""
 
     engine: Engine
 
     @classmethod
     def open(cls, url: str, *, may_be_new: bool = True) -> Ledger:
-        """The ledger at SQLAlchemy URL `url`, created and migrated when needed; with `may_be_new` False never created.
+        """Open the ledger at SQLAlchemy URL `url`, and create or migrate it if needed.
 
-        Raises `InputError` HF103 when `url` is no URL of a database that can be spoken to, `UnavailableError` HF302
-        when it cannot be reached and `IntegrityError` HF302 when it is not a
-        ledger, is damaged, or was made by a newer Holdfast.
+        Parameters
+        ----------
+        may_be_new
+            If False, the ledger must exist: rows are there, so that a missing one is lost.
+
+        Raises
+        ------
+        InputError
+            HF103 if `url` is no URL of a supported database.
+        UnavailableError
+            HF302 if the database cannot be reached.
+        IntegrityError
+            HF309 if it is damaged or lost, HF310 if it is no ledger or a newer Holdfast made it.
         """
         target = _target(url)
         # A connection that broke while nobody used it is found out before a transaction begins on it.
@@ -96,7 +106,7 @@ class Ledger:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A consistent view of the ledger; nothing is written. `UnavailableError` HF302 when the ledger does not answer."""
+        """Open a consistent view of the ledger. `UnavailableError` HF302 if the ledger does not respond."""
         try:
             with self.engine.connect().execution_options(**self._reading) as connection:
                 yield connection
@@ -105,10 +115,10 @@ class Ledger:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction: everything in the block is committed together, or nothing is.
+        """Open a transaction: everything in the block is committed, or nothing.
 
-        Raises `UnavailableError` HF302 when the ledger does not answer, and HF205 when the answer to the commit was lost:
-        then everything is committed or nothing, and only the ledger can say which.
+        Raises `UnavailableError` HF302 if the ledger does not respond, and HF205 if the connection was lost during the commit: only
+        the ledger can say whether it was committed.
         """
         written = False
         try:
@@ -134,7 +144,7 @@ class Ledger:
 
 
 def sqlite_url(path: Path) -> str:
-    """The URL of the SQLite file at `path`, whatever characters the path has.
+    """Return the URL of the SQLite file at `path`, whatever characters the path has.
 
     >>> sqlite_url(Path("/a?b/ledger.db"))
     'sqlite:////a%3Fb/ledger.db'
@@ -212,9 +222,7 @@ def _configure(connection: sqlite3.Connection) -> None:
 
 
 def _use_wal(cursor: sqlite3.Cursor) -> None:
-    """Switch to WAL. The first processes that open a new file race for it, and SQLite does not wait here as it does
-    elsewhere.
-    """
+    """Switch to WAL. Processes that open a new file race for it, and SQLite does not wait here as it does elsewhere."""
     patience = round(BUSY_SECONDS / _PAUSE_SECONDS)
     while True:
         try:
@@ -242,8 +250,8 @@ def _begin_sqlite(connection: Connection) -> None:
 def _wait_for_turn(connection: Connection) -> None:
     """Begin to write as soon as no other process does.
 
-    SQLite's own wait sleeps a millisecond at least, then two, five, ten: a small load holds the lock for less than one,
-    and two loaders spent a third of their time asleep.
+    SQLite's own wait sleeps at least one millisecond, then two, five, ten. A small load holds the lock for less than one, and two
+    loaders spent a third of their time asleep.
     """
     sqlite = connection.connection.driver_connection
     assert isinstance(sqlite, sqlite3.Connection)

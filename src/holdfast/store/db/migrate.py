@@ -1,7 +1,7 @@
-"""Brings a ledger's tables to this release's schema, inside one transaction, whoever opens it first.
+"""Migrates a ledger to the current schema, in one transaction of the first process that opens it.
 
-The revisions are Alembic's and lie in `migrations/versions`; there is no configuration file to ship or to
-find. A ledger that is up to date costs two small queries and does not load Alembic at all.
+The revisions are Alembic's and lie in `migrations/versions`; no configuration file is needed. A current ledger costs two small
+queries and does not load Alembic.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ _REVISION: Final[Select[str]] = select(column("version_num", String)).select_fro
 def upgrade(engine: Engine, to: str = HEAD) -> None:
     """Run every revision that the ledger lacks, up to and with `to`.
 
-    Raises `IntegrityError` HF310 when the database belongs to something else or was made by a newer
-    Holdfast; it is then left as it is.
+    Raises `IntegrityError` HF310 if the database belongs to another program or was made by a newer Holdfast; nothing is changed.
     """
     with engine.connect() as connection:
         if revision(connection) == to:
@@ -39,15 +38,13 @@ def upgrade(engine: Engine, to: str = HEAD) -> None:
 
 
 def is_new(engine: Engine) -> bool:
-    """Whether the database holds nothing yet."""
+    """Return True if the database is empty."""
     with engine.connect() as connection:
         return revision(connection) is None
 
 
 def revision(connection: Connection) -> str | None:
-    """The revision that the ledger is at, None for an empty database; `IntegrityError` HF310 when it is no
-    ledger.
-    """
+    """Return the ledger's revision, None for an empty database; `IntegrityError` HF310 if it is no ledger."""
     inspector = inspect(connection)
     if inspector.has_table(_VERSION_TABLE):
         found = connection.execute(_REVISION).scalar_one_or_none()

@@ -1,10 +1,10 @@
-"""A ledger on PostgreSQL: how it is connected to, how its writers wait for each other, and how long an answer is waited for.
+"""A ledger on PostgreSQL: connections, the lock of its writers, and time limits.
 
-Writers take one lock of the whole ledger, as SQLite's writers do: table versions and events are then committed in the order
-of their numbers, which a reader who asks for what is newer relies on, and no statement needs a form for races of its own.
+Writers take one lock of the whole ledger, as SQLite's writers do. Table versions and events are then committed in the order of
+their numbers, on which a reader of newer ones relies, and no statement needs a form for concurrent writers.
 
-A stopped PostgreSQL keeps a client waiting for ever, because its machine goes on acknowledging what is sent; no time-out of
-the server and none of TCP helps. So every wait of the client has an end of its own.
+A stopped PostgreSQL would keep a client waiting for ever, because its machine goes on acknowledging what is sent. No timeout of
+the server or of TCP helps, so every wait of the client has a limit of its own.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 def escaped(text: str) -> str:
-    r"""`text` without NUL, which PostgreSQL cannot hold and a category may: a private character and a digit stand for it.
+    r"""Return `text` without NUL, which PostgreSQL cannot store: a private character and a digit replace it.
 
     >>> unescaped(escaped("a\0b\ue000")) == "a\0b\ue000"
     True
@@ -60,14 +60,14 @@ def escaped(text: str) -> str:
 
 
 def unescaped(text: str) -> str:
-    """The inverse of `escaped`."""
+    """Return the inverse of `escaped`."""
     if _ESCAPE not in text:
         return text
     return text.replace(_ESCAPE + "0", _NUL).replace(_ESCAPE + "1", _ESCAPE)
 
 
 def with_driver(url: URL) -> URL:
-    """`url` with psycopg as its driver, when it names none; "postgres" is another word for "postgresql".
+    """Return `url` with psycopg as its driver if it names none; "postgres" means "postgresql".
 
     >>> from sqlalchemy.engine import make_url
     >>> with_driver(make_url("postgresql://db.example/ledger")).drivername
@@ -77,7 +77,7 @@ def with_driver(url: URL) -> URL:
 
 
 def prepare(engine: Engine) -> None:
-    """Make `engine`'s connections patient no longer than is said here, and its writers wait for each other."""
+    """Set the time limits of `engine`'s connections, and make its writers wait for each other."""
     event.listen(engine, "do_connect", _connect)
     event.listen(engine, "begin", _begin)
 
@@ -115,12 +115,11 @@ def _connect(_dialect: Any, _record: Any, arguments: Any, parameters: dict[str, 
 
 
 class SilentError(Exception):
-    """The server did not answer in time."""
+    """The server did not respond in time."""
 
 
 def _bounded(waiting: Generator[Any, Any, T], end: float) -> Generator[Any, Any, T]:
-    """What a generator of psycopg does, until the time `end`: it is resumed with 0 several times a second while nothing
-    comes.
+    """Run a generator of psycopg until the time `end`; it is resumed with 0 several times a second while nothing comes.
     """
     try:
         wanted = next(waiting)

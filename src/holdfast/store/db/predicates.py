@@ -27,7 +27,7 @@ BoundLoad: TypeAlias = tuple[BindParameter[str], BindParameter[str], BindParamet
 
 
 def of_load(table: FromClause, load: LoadKey | BoundLoad) -> ColumnElement[bool]:
-    """Whether a row of `table` is of `load`.
+    """Return the condition that a row of `table` belongs to `load`.
 
     >>> str(of_load(schema.batches, ("flights", "d1", 0))).count(" AND ")
     2
@@ -37,13 +37,13 @@ def of_load(table: FromClause, load: LoadKey | BoundLoad) -> ColumnElement[bool]
 
 
 def refers_to(load: LoadKey) -> ColumnElement[bool]:
-    """Whether a row of `batch_references` was let in for a key of `load`."""
+    """Return the condition that a row of `batch_references` refers to a key of `load`."""
     to, (feed, batch, epoch) = schema.batch_references.c, load
     return and_(to.to_feed == feed, to.to_batch == batch, to.to_epoch == epoch)
 
 
 def same_load(one: FromClause, other: FromClause) -> ColumnElement[bool]:
-    """Whether a row of `one` and a row of `other` are of the same load: feed, batch and epoch.
+    """Return the condition that a row of `one` and a row of `other` belong to the same load.
 
     >>> str(same_load(schema.batches, schema.admissions)).count(" AND ")
     2
@@ -54,14 +54,14 @@ def same_load(one: FromClause, other: FromClause) -> ColumnElement[bool]:
 def at_version(
     table: FromClause, version: int | ColumnElement[int] | BindParameter[int]
 ) -> ColumnElement[bool]:
-    """Whether a row of `files` or `file_row_groups` belongs to table version `version`: time travel is a validity interval.
+    """Return the condition that a row of `files` or `file_row_groups` belongs to table version `version`.
 
-    A part of a file came with the file, so that `file_row_groups` says only when it went: join `files`, and ask both.
+    A row group has no `added_version`: it came with its file. Join `files`, and apply the condition to both.
     """
     there = or_(table.c.removed_version.is_(None), table.c.removed_version > version)
     return and_(table.c.added_version <= version, there) if "added_version" in table.c else there
 
 
 def not_removed(*tables: FromClause) -> ColumnElement[bool]:
-    """Whether the rows of all of `tables` (`files`, `file_row_groups`) belong to the newest table version."""
+    """Return the condition that the rows of all of `tables` belong to the newest table version."""
     return and_(*(table.c.removed_version.is_(None) for table in tables))

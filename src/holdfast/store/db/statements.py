@@ -1,7 +1,7 @@
-"""Statements that are put together once for each database and then run as text.
+"""Statements that are compiled once per database and then run as text.
 
-A small load is a dozen of them, and SQLAlchemy takes longer to look one up, bind it and wrap what it answers than SQLite
-takes to run it. So on SQLite they go to the driver itself; errors are SQLAlchemy's all the same.
+A small load runs a dozen of them, and SQLAlchemy takes longer to look one up, bind it and wrap its result than SQLite takes to
+run it. On SQLite they go to the driver itself; their errors are SQLAlchemy's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 
 class Prepared:
-    """`statement`, compiled once for each dialect. Its parameters are plain numbers and texts, which no type converts.
+    """`statement`, compiled once for each dialect. Parameters are plain numbers and texts without type conversion.
 
     `columns` are those that an INSERT names; a SELECT has none.
     """
@@ -33,7 +33,7 @@ class Prepared:
         self._row = _named(statement.exported_columns.keys())
 
     def put(self, connection: Connection, *rows: Mapping[str, Any]) -> None:
-        """Run what answers nothing with the parameters of each of `rows`, at least one, in a transaction that writes."""
+        """Run the statement once for each of `rows`, at least one, in a transaction that writes."""
         sql, values = self._bound(connection, rows)
         if connection.dialect.name != "sqlite":
             connection.exec_driver_sql(sql, values)
@@ -42,7 +42,7 @@ class Prepared:
             sqlite.executemany(sql, values)
 
     def change(self, connection: Connection, values: Mapping[str, Any]) -> int:
-        """Run an UPDATE or a DELETE, in a transaction that writes: how many rows it changed."""
+        """Run an UPDATE or a DELETE in a transaction that writes; return how many rows it changed."""
         sql, (bound,) = self._bound(connection, [values])
         if connection.dialect.name != "sqlite":
             return connection.exec_driver_sql(sql, bound).rowcount
@@ -50,7 +50,7 @@ class Prepared:
             return sqlite.execute(sql, bound).rowcount
 
     def rows(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Any]:
-        """What a SELECT, or an INSERT with RETURNING, answers: tuples that name their columns."""
+        """Return the rows of a SELECT, or of an INSERT with RETURNING, as named tuples."""
         sql, (bound,) = self._bound(connection, [values])
         if connection.dialect.name != "sqlite":
             return connection.exec_driver_sql(sql, bound).all()
@@ -58,7 +58,7 @@ class Prepared:
             return list(map(self._row, sqlite.execute(sql, bound)))
 
     def value(self, connection: Connection, values: Mapping[str, Any]) -> Any:
-        """The first column of the row that it answers, None when it answers none; it must not answer more."""
+        """Return the first column of the only row, None without a row; `ValueError` for several."""
         found = self.rows(connection, values)
         if len(found) > 1:
             raise ValueError(f"{len(found)} rows where one was asked for")
@@ -81,7 +81,7 @@ class Prepared:
 
 @contextmanager
 def _driver(connection: Connection, sql: str) -> Iterator[sqlite3.Connection]:
-    """SQLite's own connection, in the transaction of `connection`, to run `sql` on; its errors become SQLAlchemy's."""
+    """Yield SQLite's own connection, in the transaction of `connection`; its errors become SQLAlchemy's."""
     if not connection.in_transaction():
         connection.begin()  # as SQLAlchemy does before its own first statement
     found = connection.connection.driver_connection

@@ -1,4 +1,4 @@
-"""A store: a directory of files and the ledger that catalogues them."""
+"""A store: a directory of files and the ledger that catalogs them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from holdfast.store.durability.fsync import make_directory
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where everything is kept: a directory of files and the ledger that says what they mean."""
+    """A directory of files and the ledger that catalogs them."""
 
     root: Path
     ledger: Ledger
 
     @classmethod
     def open(cls, root: Path, ledger_url: str | None = None, *, recovering: bool = False) -> Store:
-        """The store in directory `root`, made when it is not there. Without a URL the ledger is SQLite inside it.
+        """Open the store in directory `root`, created if missing. Without a URL the ledger is a SQLite file in it.
 
-        Where rows lie and the ledger is new, it was lost: an empty one in its place would call every row an orphan.
-        `recovering` allows it to whoever is about to fill it. Raises `UnavailableError` HF307 when the directory cannot be
-        made, `IntegrityError` HF307 when the ledger was lost, and as `Ledger.open` does.
+        If rows are there and the ledger is new, it was lost: an empty one would make every row an orphan. `recovering` allows that to
+        a rebuild. Raises `UnavailableError` HF307 if the directory cannot be created, and as `Ledger.open`.
         """
         try:
             make_directory(root)
@@ -41,5 +40,5 @@ class Store:
 
     @classmethod
     def of(cls, settings: Settings) -> Store:
-        """The store that `settings` name."""
+        """Open the store that `settings` name."""
         return cls.open(settings.root, settings.ledger_url)

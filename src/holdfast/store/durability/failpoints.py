@@ -1,7 +1,6 @@
-"""Named points at which a test may kill the process or fail a step: the portable twin of a power switch.
+"""Failpoints: named points at which a test may kill the process or fail a step, as a power cut would.
 
-Nothing is armed unless a program arms it by calling `arm`; no setting and no variable does. An unarmed
-point costs one comparison.
+A program arms one by calling `arm`; no setting and no variable does. An unarmed failpoint costs one comparison.
 """
 
 from __future__ import annotations
@@ -75,24 +74,24 @@ Hook = Callable[[str], None]
 _hook: Hook | None = None
 
 
-def fault_point(name: str) -> None:
-    """Let the armed hook act at point `name`; nothing happens when none is armed."""
+def failpoint(name: str) -> None:
+    """Call the armed hook with `name`; nothing happens if none is armed."""
     if _hook is not None:
         if name not in _KNOWN:
-            raise ValueError(f"unknown fault point {name!r}")
+            raise ValueError(f"unknown failpoint {name!r}")
         _hook(name)
 
 
 def arm(hook: Hook | None) -> None:
-    """Call `hook` with the name of every point that is passed from now on in this process; None disarms."""
+    """Call `hook` with the name of every failpoint that this process passes from now on; None disarms."""
     global _hook
     _hook = hook
 
 
 def kill_at(point: str) -> Hook:
-    """A hook that kills this process with SIGKILL when it passes `point`."""
+    """Return a hook that kills this process with SIGKILL when it passes `point`."""
     if point not in _KNOWN:
-        raise ValueError(f"unknown fault point {point!r}")
+        raise ValueError(f"unknown failpoint {point!r}")
 
     def hook(name: str) -> None:
         if name == point:

@@ -1,7 +1,7 @@
-"""Kernel locks (flock) that tell the work of a living process from what a dead one left.
+"""File locks (flock) that tell the work of a living process from what a dead one left.
 
-The kernel ends a lock with its process, however it ends. So whoever gets the lock of a thing knows that its maker is
-gone, and as long as he holds it nobody else can take the thing for abandoned, or for his own.
+The kernel ends a lock with its process, however the process ends. A process that gets the lock of a file knows that its maker
+is gone, and no other process takes the file for abandoned while it holds the lock.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -17,12 +17,19 @@ from typing import Final
 _PAUSE_SECONDS: Final = 0.005
 
 
-def hold(make: Callable[[], int], path: Path) -> int:
-    """The descriptor that `make` opened, holding the lock of `path`: `make` makes what `path` names. A sweep may remove it
-    between its making and its locking; then it is made again.
-    """
+def create_locked(path: Path, *, directory: bool = False) -> int:
+    """Create a file or a directory at `path` and return a descriptor that holds its lock; closing it ends the lock."""
     while True:
-        descriptor = make()
+        if directory:
+            path.mkdir(exist_ok=True)
+        try:
+            flags = os.O_RDONLY | os.O_DIRECTORY if directory else os.O_WRONLY | os.O_CREAT
+            descriptor = os.open(path, flags, 0o644)
+        except FileNotFoundError:
+            if not directory:
+                raise
+            continue
+        # A sweep may have removed it before it was locked; then it is created again.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if path.exists():
             return descriptor
@@ -31,9 +38,9 @@ def hold(make: Callable[[], int], path: Path) -> int:
 
 @contextmanager
 def seized(path: Path) -> Iterator[bool]:
-    """Whether no living process holds the lock of `path`; inside the block none can get it.
+    """Yield True if no living process holds the lock of `path`; inside the block none can get it.
 
-    What is not there is held by nobody. A file system that cannot tell counts as held.
+    A missing file is not held. On a file system without locks every file counts as held.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -51,13 +58,13 @@ def seized(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def share(path: Path, patience_seconds: float) -> int:
-    """A descriptor with a shared lock of `path`, which is made when it is not there; closing it ends the lock.
+def share(path: Path, timeout_seconds: float) -> int:
+    """Return a descriptor with a shared lock of `path`, which is created if missing; closing it ends the lock.
 
-    Raises `OSError`, also when somebody has the lock for himself for longer than `patience_seconds`.
+    Raises `OSError`, also if another process has the exclusive lock for longer than `timeout_seconds`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-    end = time.monotonic() + patience_seconds
+    end = time.monotonic() + timeout_seconds
     try:
         while True:
             try:
@@ -74,8 +81,9 @@ def share(path: Path, patience_seconds: float) -> int:
 
 
 def is_last(descriptor: int, path: Path) -> bool:
-    """Whether nobody else shares the lock of `path`; then it is exclusive until `descriptor` is closed. Otherwise it may
-    have been lost: for one who lets go of it either way. A lock whose file was removed tells nothing, so nobody is last.
+    """Return True if no other process shares the lock of `path`; it is then exclusive until `descriptor` is closed.
+
+    If False, the shared lock may be lost: call it only before closing `descriptor`. False if the file was removed.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

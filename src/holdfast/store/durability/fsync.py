@@ -1,6 +1,6 @@
-"""Bytes that survive a power cut: written, then synced, then their name synced, and only then spoken of.
+"""Durable writes: bytes are synced, then their name, and only then acknowledged.
 
-The promise holds for file systems that honour fsync (reliability F1, F5).
+The guarantee holds for file systems that honour fsync (reliability F1, F5).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ UNFINISHED: Final = ".unfinished"
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write all of `data`; one call of write(2) may take less than it was given."""
+    """Write all of `data`; one call of write(2) may write less."""
     rest = memoryview(data).cast("B")
     while len(rest) > 0:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` survive a power cut."""
+    """Make the names in `directory` durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -31,9 +31,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def sync_tree(directory: Path) -> None:
-    """Make every file under `directory`, and every name, survive a power cut: for files that another library
-    wrote.
-    """
+    """Make every file and name under `directory` durable, for files that another library wrote."""
     for path in directory.rglob("*"):
         if path.is_dir():
             sync_directory(path)
@@ -47,7 +45,7 @@ def sync_tree(directory: Path) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make `directory` and its missing parents, each name synced; nothing happens when it is there."""
+    """Create `directory` and its missing parents, durably."""
     if directory.is_dir():
         return
     make_directory(directory.parent)
@@ -56,9 +54,7 @@ def make_directory(directory: Path) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put `data` in the place of what `path` names; whoever reads meanwhile sees the old bytes or the new ones, whole.
-
-    When this returns, bytes and name survive a power cut.
+    """Replace the content of `path` by `data`, durably. A concurrent reader gets the old bytes or the new ones, complete.
     """
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
     try:

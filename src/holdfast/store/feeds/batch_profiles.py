@@ -25,7 +25,7 @@ def of_snapshot(connection: Connection, snapshot: Snapshot) -> list[TableFacts]:
 
     Raises `NotFoundError` HF303 for a snapshot that a vacuum let go: its loads are in files that are not there.
     """
-    vacuumed_snapshots.refuse(connection, snapshot.snapshot)
+    vacuumed_snapshots.raise_if_vacuumed(connection, snapshot.snapshot)
     return [_facts(connection, snapshot, cut.table, cut.rows) for cut in snapshot.tables]
 
 

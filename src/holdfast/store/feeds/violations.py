@@ -209,7 +209,7 @@ def suspect_batches(connection: Connection, feed: str) -> list[str]:
     return list(connection.execute(_SUSPECT_BATCHES, {"of_feed": feed}).scalars())
 
 
-def adopted_batches(connection: Connection, feed: str) -> list[str]:
+def reregistered_batches(connection: Connection, feed: str) -> list[str]:
     """The loaded batches of `feed` of which is not known what was wrong with them, and which nobody has accepted."""
     query = _SUSPECT_BATCHES.where(_VIOLATIONS.c.check_name == ADOPTED)
     return list(connection.execute(query, {"of_feed": feed}).scalars())

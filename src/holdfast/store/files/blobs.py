@@ -1,7 +1,6 @@
-"""Files known by the SHA-256 of their bytes: the ONNX files of versions.
+"""Blobs: files named by the SHA-256 of their bytes, such as the ONNX files of versions.
 
-A blob's name is its digest, so a name never means two things, and what is read is checked against its own
-name.
+A name never means two things, and bytes are checked against their name when they are read.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def path_of(root: Path, digest: str) -> Path:
-    """Where the blob of that digest lies, or would lie, under the store's `root`."""
+    """Return the path of the blob of that digest under the store's `root`; `NotFoundError` HF303 if it is no digest."""
     if not _DIGEST.match(digest):
         raise NotFoundError("HF303", f"{digest!r} is not the digest of a blob: it has 64 hexadecimal digits")
     return root / BLOBS_DIRECTORY / digest[:2] / digest
@@ -38,9 +37,9 @@ def path_of(root: Path, digest: str) -> Path:
 
 @contextmanager
 def registering(store: Store) -> Iterator[None]:
-    """Put blobs in this block, and name them in the ledger before it ends: until then no sweep takes them for orphans.
+    """Put blobs in this block and name them in the ledger before it ends: until then no sweep removes them as orphans.
 
-    `put` alone protects what it puts only until it returns.
+    `put` alone protects a blob only until it returns.
     """
     descriptor = _directory(store)
     try:
@@ -51,8 +50,8 @@ def registering(store: Store) -> Iterator[None]:
 
 
 @contextmanager
-def nobody_puts(store: Store) -> Iterator[bool]:
-    """Whether no living process is inside `registering` or `put`; inside this block none can get there."""
+def without_writers(store: Store) -> Iterator[bool]:
+    """Yield True if no living process is inside `registering` or `put`; inside this block none can get there."""
     descriptor = _directory(store)
     try:
         try:
@@ -66,7 +65,7 @@ def nobody_puts(store: Store) -> Iterator[bool]:
 
 
 def on_disk(store: Store) -> set[str]:
-    """The digests of all blobs that are there."""
+    """Return the digests of all blobs that are there."""
     found = (path.name for path in (store.root / BLOBS_DIRECTORY).glob("*/*"))
     return {name for name in found if _DIGEST.match(name)}
 
@@ -77,9 +76,9 @@ def _directory(store: Store) -> int:
 
 
 def put(store: Store, data: bytes) -> str:
-    """Keep `data` and return its digest. When this returns, file and name survive a power cut.
+    """Store `data` and return its digest; file and name are durable on return.
 
-    Putting the same bytes again changes nothing, and mends a blob that was damaged.
+    Putting the same bytes again changes nothing, and repairs a damaged blob.
     """
     with registering(store):
         return _put(store, data)
@@ -105,10 +104,7 @@ def _put(store: Store, data: bytes) -> str:
 
 
 def get(store: Store, digest: str) -> bytes:
-    """The bytes of that digest.
-
-    Raises `IntegrityError` HF301 when the file is missing or its bytes are not those that were put.
-    """
+    """Return the bytes of that digest; `IntegrityError` HF301 if the file is missing or altered."""
     path = path_of(store.root, digest)
     try:
         data = path.read_bytes()

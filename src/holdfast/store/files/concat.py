@@ -1,4 +1,4 @@
-"""Frames of several contracts as one: what a contract lacked is null, and an instant keeps its moment."""
+"""Concatenation of frames whose contracts differ: a missing column is null, and time zones are converted."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from holdfast.errors import InputError
 
 
 def together(frames: Sequence[pl.DataFrame], kinds: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """`frames`, at least one, one after the other; `kinds` names the dtypes of columns that are wanted in another.
+    """Return `frames`, at least one, one after the other; `kinds` names the dtypes of columns that are wanted in another.
 
-    `InputError` HF212 names the column that has no type in common.
+    `InputError` HF212 names a column that has no common type.
     """
     wanted = _merged(frames) | dict(kinds)
     return pl.concat([_aligned(frame, wanted) for frame in frames])
 
 
 def _merged(frames: Sequence[pl.DataFrame]) -> dict[str, pl.DataType]:
-    """The columns of all `frames` in the order in which they come up, each in a dtype that all its values have."""
+    """Return the columns of all `frames` in the order in which they appear, each in a dtype that fits all its values.
+    """
     merged: dict[str, pl.DataType] = {}
     for frame in frames:
         for name, kind in frame.schema.items():

@@ -1,7 +1,6 @@
-"""Rows of `files`, and the immutable Parquet files that they name: which of them a table is at a version or in a snapshot,
-and their rows.
+"""Rows of `files`, and the immutable Parquet files that they name: those of a table at a version or in a snapshot.
 
-A file means nothing until a transaction publishes it: `staging` writes them, `batches` publishes.
+A file means nothing until a transaction publishes it: `staging` writes files, `batches` publishes them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from holdfast.store.db import schema
 from holdfast.store.db.predicates import at_version, of_load
 from holdfast.store.db.store import Store
 from holdfast.store.files import parquet, vacuumed_snapshots
-from holdfast.store.files.concat import together
+from holdfast.store.files.concat import concat
 from holdfast.tables.snapshots import LoadKey
 
 ROWS_DIRECTORY: Final = "rows"
@@ -34,10 +33,10 @@ _PARTS_TABLE: Final = schema.file_row_groups
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What the ledger says of one file. `path` is relative to the store's root; `bytes` and `sha256` are of all of it.
+    """One file as the ledger knows it. `path` is relative to the store's root; `bytes` and `sha256` are of the whole file.
 
-    `row_groups` are those that are to be read, None for all; `rows` is what they hold. `event_time_min_us` and
-    `event_time_max_us` bound the event times in the file, None where it was not looked at.
+    `row_groups` are those to read, None for all; `rows` is their number of rows. `event_time_min_us` and `event_time_max_us` bound
+    the event times in the file, None if unknown.
     """
 
     path: str
@@ -51,7 +50,7 @@ class FileFacts:
 
 
 def visible(table: str | BindParameter[str], version: int | BindParameter[int]) -> ColumnElement[bool]:
-    """Whether a row of `files` is a file of `table` at table version `version`."""
+    """Return the condition that a row of `files` is a file of `table` at table version `version`."""
     return and_(_FILES.c.table_name == table, at_version(_FILES, version))
 
 
@@ -93,16 +92,15 @@ def entries(
     lookback_start_us: int | None = None,
     held_back: Sequence[LoadKey] = (),
 ) -> list[FileFacts]:
-    """What `table` is at table version `version`: its files in the order of their rows' event time, of each the row
-    groups whose loads are there at that version.
+    """Return the files of `table` at table version `version` in order of event time, with the row groups of current loads.
 
     Parameters
     ----------
     lookback_start_us
-        Only files whose newest event time is at or after it, microseconds UTC: what reads the last hours of a feed
-        then costs what those hours hold, not what its history holds.
+        Only files whose newest event time is at or after it, microseconds UTC: reading the last hours of a feed then costs what
+        those hours hold, not what its history holds.
     held_back
-        Loads that are left out, as a snapshot leaves out what the rest of a group has not delivered yet.
+        Loads to leave out, such as the incomplete loads of a snapshot.
     """
     query = _ENTRIES if lookback_start_us is None else _ENTRIES_REACHING
     values = {"of_table": table, "at_version": version, "lookback_start_us": lookback_start_us}
@@ -120,7 +118,7 @@ def entries(
 def _without(
     connection: Connection, found: Sequence[FileFacts], gone: set[tuple[str, int]]
 ) -> list[FileFacts]:
-    """`found` less the parts that are `gone`, a part being a path and the row group where its load begins."""
+    """Return `found` without the parts in `gone`, each a path and the first row group of its load."""
     paths = {path for path, _ in gone}
     kept: list[FileFacts] = []
     for fact in found:
@@ -179,18 +177,18 @@ def read(
         frames = list(pool.map(one, files))
     if not frames:
         return pl.DataFrame()
-    return together(frames, columns if isinstance(columns, Mapping) else {})
+    return concat(frames, columns if isinstance(columns, Mapping) else {})
 
 
 def read_rows(store: Store, at: int | str, table: str, columns: Columns | None = None) -> pl.DataFrame:
     """The rows of `table` at a table version (a number) or in a snapshot (its name), file after file in order of
     event time.
 
-    A snapshot gives the same rows in the same order for as long as it can be read. Raises as `cut_entries` and `read` do,
+    A snapshot gives the same rows in the same order for as long as it can be read. Raises as `snapshot_entries` and `read` do,
     and `NotFoundError` HF303 when a vacuum let the rows go while they were read.
     """
     with store.ledger.read() as connection:
-        found = entries(connection, table, at) if isinstance(at, int) else cut_entries(connection, at, table)
+        found = entries(connection, table, at) if isinstance(at, int) else snapshot_entries(connection, at, table)
     try:
         return read(store.root, found, columns)
     except IntegrityError as error:
@@ -212,14 +210,18 @@ def _refuse_vacuumed(store: Store, at: int | str, found: Sequence[FileFacts], er
         ) from error
 
 
-def cut_entries(connection: Connection, snapshot: str, table: str) -> list[FileFacts]:
-    """What `table` is in `snapshot`, less the loads that it leaves out; as `entries`.
+def snapshot_entries(connection: Connection, snapshot: str, table: str) -> list[FileFacts]:
+    """Return the files of `table` in `snapshot`, without its incomplete loads; as `entries`.
 
-    Raises `NotFoundError` HF303 for an unknown snapshot, one that a vacuum let go, and for a table that it does not cut, and
-    `IntegrityError` HF301 when the ledger does not find all rows that were cut: never fewer rows than those.
+    Raises
+    ------
+    NotFoundError
+        HF303 for an unknown snapshot or a table that it does not have, HF315 for one that a vacuum removed rows of.
+    IntegrityError
+        HF301 if the ledger does not find all rows of the snapshot: never fewer rows.
     """
     version = snapshot_version(connection, snapshot)
-    vacuumed_snapshots.refuse(connection, snapshot)
+    vacuumed_snapshots.raise_if_vacuumed(connection, snapshot)
     tables = schema.snapshot_tables
     query = select(tables.c.rows).where(tables.c.snapshot == snapshot, tables.c.table_name == table)
     rows = connection.execute(query).scalar_one_or_none()
@@ -242,14 +244,14 @@ def cut_entries(connection: Connection, snapshot: str, table: str) -> list[FileF
 
 
 def held_back(connection: Connection, snapshot: str) -> list[LoadKey]:
-    """The loads that `snapshot` leaves out, because the rest of their group had not delivered them."""
+    """Return the incomplete loads that `snapshot` leaves out."""
     held = schema.snapshot_incomplete_loads
     query = select(held.c.feed, held.c.batch, held.c.epoch).where(held.c.snapshot == snapshot)
     return [(row.feed, row.batch, row.epoch) for row in connection.execute(query)]
 
 
 def snapshot_version(connection: Connection, snapshot: str) -> int:
-    """The table version that `snapshot` names; `NotFoundError` HF303 when there is none of that name."""
+    """Return the table version of `snapshot`; `NotFoundError` HF303 if it is unknown."""
     snapshots = schema.snapshots
     query = select(snapshots.c.table_version).where(snapshots.c.snapshot == snapshot)
     found = connection.execute(query).scalar_one_or_none()

@@ -1,9 +1,8 @@
-"""Attempts: files of rows that are written, and that nothing names yet.
+"""Attempts: files of rows that are written but not yet published.
 
-A file is written under a random name, synced, and means nothing until a transaction publishes it. While an
-attempt is under way its loader holds a kernel lock (flock) on the attempt's marker, and the lock ends with
-the loader however it ends: so a sweep tells an orphan from the work of a living loader at once, without
-guessing by age.
+A file is written under a random name and synced, and means nothing until a transaction publishes it. While an attempt is under
+way, its loader holds a file lock on the attempt's marker. The lock ends with the loader, so that a sweep tells an orphan from
+the work of a living loader without guessing by age.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import polars as pl
 
 from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.store.durability import file_locks, fsync
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import parquet
 from holdfast.store.files.data_files import ROWS_DIRECTORY, FileFacts
 
@@ -47,11 +46,10 @@ def _bounds_us(frame: pl.DataFrame, event_time: str | None) -> tuple[int, int] |
 
 
 class Stage:
-    """Files that one loader has written and not yet published; made by `staged`.
+    """Files that one loader has written and not yet published; `staged` makes it.
 
-    `attempt` is an id that all their names begin with: a ledger that names them has published this
-    very attempt. A sweep leaves them alone while somebody holds the attempt; whoever makes a stage himself, and not by
-    `staged`, writes for one who holds it.
+    `attempt` is an id that all their names begin with. A sweep leaves them alone while the attempt's lock is held; a caller that
+    makes a stage without `staged` writes for a process that holds the lock.
     """
 
     def __init__(self, root: Path, attempt: str) -> None:
@@ -72,8 +70,8 @@ class Stage:
     ) -> FileFacts:
         """Write `frame` as one file of `table` and sync it.
 
-        `manifest` goes into the footer with the table, the number of rows and the format; the bounds of the column
-        `event_time` go into the answer. The name is not yet safe from a power cut: call `seal` before publishing.
+        `manifest` goes into the footer with the table, the number of rows and the format. The result has the bounds of the column
+        `event_time`. The name is not durable yet: call `sync` before publishing.
         """
         (fact,) = self.write_parts(table, [frame], manifest, event_time=event_time)
         return fact
@@ -86,7 +84,7 @@ class Stage:
         *,
         event_time: str | None = None,
     ) -> list[FileFacts]:
-        """Write `frames` as files of `table` side by side, one thread for each core; their order is kept."""
+        """Write `frames` as files of `table`, one thread for each core; their order is kept."""
 
         def write(frame: pl.DataFrame, number: int) -> FileFacts:
             data = parquet.encode(frame, {**manifest, "table": table, "file": number})
@@ -100,19 +98,20 @@ class Stage:
             return list(pool.map(write, frames, numbers))
 
     def put(self, data: memoryview, facts: FileFacts, number: int | None = None) -> FileFacts:
-        """Write `data` as a file and sync it: `facts` with its path, size and digest. As with `write`, call `seal`."""
+        """Write `data` as a file and sync it; return `facts` with its path, size and digest. Call `sync` before publishing.
+        """
         number = next(self._numbers) if number is None else number
         path = self._directory / f"{self.attempt}-{number:05d}.parquet"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         self._written.append(path)
         try:
-            fault_point("files.created")
+            failpoint("files.created")
             fsync.write_all(descriptor, data)
-            fault_point("files.written")
+            failpoint("files.written")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        fault_point("files.synced")
+        failpoint("files.synced")
         return replace(
             facts,
             path=f"{ROWS_DIRECTORY}/{path.name}",
@@ -121,11 +120,11 @@ class Stage:
         )
 
     def seal(self) -> None:
-        """Sync the names of everything that was written."""
+        """Make the names of all written files durable."""
         fsync.sync_directory(self._directory)
 
     def discard(self, facts: Sequence[FileFacts] | None = None) -> None:
-        """Remove what was written, or of it only `facts`, for a loader that knows that it will not be published."""
+        """Remove all written files, or only those of `facts`, which will not be published."""
         for path in list(self._written) if facts is None else [self.root / fact.path for fact in facts]:
             path.unlink(missing_ok=True)
             self._written.remove(path)
@@ -133,17 +132,17 @@ class Stage:
 
 @contextmanager
 def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
-    """A stage to write on; publish inside the block. A sweep leaves its files alone until the block ends, and what is not
-    published then is an orphan. `attempt` is an id that the store has not seen, None for a random one.
+    """Yield a stage; publish inside the block. A sweep leaves its files alone until the block ends; then unpublished ones are orphans.
 
-    When the block ends with an error, the marker stays, as it does when a loader is killed: the next sweep asks the ledger
-    what became of the attempt. So a whole load without a marker that the ledger does not name is one that it forgot.
+    `attempt` is an id that the store has not seen, None for a random one. If the block ends with an error, the marker stays, as it
+    does when a loader is killed: the next sweep asks the ledger whether the attempt was published. So a complete load without a
+    marker that the ledger does not name is one whose transaction the ledger lost.
     """
     attempt = attempt or uuid.uuid4().hex
     marker = root / ATTEMPTS_DIRECTORY / attempt
     with _told_when_full():
         fsync.make_directory(root / ATTEMPTS_DIRECTORY)
-        lock = file_locks.hold(lambda: os.open(marker, os.O_WRONLY | os.O_CREAT, 0o644), marker)
+        lock = file_locks.create_locked(marker)
     try:
         with _told_when_full():
             yield Stage(root, attempt)
@@ -154,7 +153,7 @@ def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
 
 @contextmanager
 def _told_when_full() -> Iterator[None]:
-    """Say in words that the disk is full or fails; whoever asks the ledger for something has errors of his own for it."""
+    """Raise `UnavailableError` HF307 for errors of the disk; the ledger has errors of its own."""
     try:
         yield
     except OSError as error:
@@ -167,14 +166,15 @@ def _told_when_full() -> Iterator[None]:
 
 
 def discard(root: Path, attempt: str) -> None:
-    """Remove what `attempt` wrote, for whoever holds it and knows that it is not published, nor written on any more."""
+    """Remove the files of `attempt`. The caller holds it, and it is not published nor being written."""
     for path in (root / ROWS_DIRECTORY).glob(f"{attempt}-*"):
         path.unlink(missing_ok=True)
 
 
-def are_there(root: Path, facts: Sequence[FileFacts]) -> bool:
-    """Whether every file is there: the last look before a transaction names them. `IntegrityError` HF301 when one has not
-    the size with which it was written.
+def all_exist(root: Path, facts: Sequence[FileFacts]) -> bool:
+    """Return True if every file is there: the last check before a transaction names them.
+
+    `IntegrityError` HF301 if the size of one differs.
     """
     for fact in facts:
         path = root / fact.path

@@ -1,4 +1,4 @@
-"""Rows of `let_go`: snapshots that a vacuum took files from. What was in them stays known; their rows cannot be read."""
+"""Rows of `vacuumed_snapshots`: snapshots that lost files. Their contents are known but can no longer be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LET_GO: Final = schema.vacuumed_snapshots
 
 
 def mark(connection: Connection, snapshots: Sequence[str], *, now_us: int) -> None:
-    """Note in the caller's transaction that `snapshots`, which could be read until now, cannot be read any more."""
+    """Note in the caller's transaction that `snapshots` can no longer be read."""
     if snapshots:
         connection.execute(
             insert(_LET_GO), [{"snapshot": snapshot, "vacuumed_at_us": now_us} for snapshot in snapshots]
@@ -23,12 +23,12 @@ def mark(connection: Connection, snapshots: Sequence[str], *, now_us: int) -> No
 
 
 def everything(connection: Connection) -> frozenset[str]:
-    """Every snapshot that cannot be read any more."""
+    """Return every snapshot that can no longer be read."""
     return frozenset(connection.execute(select(_LET_GO.c.snapshot)).scalars())
 
 
 def refuse(connection: Connection, snapshot: str) -> None:
-    """Raise `NotFoundError` HF315, which names the vacuum, when it let rows of `snapshot` go."""
+    """Raise `NotFoundError` HF315 if a vacuum removed rows of `snapshot`."""
     query = select(_LET_GO.c.vacuumed_at_us).where(_LET_GO.c.snapshot == snapshot)
     at_us = connection.execute(query).scalar_one_or_none()
     if at_us is not None:

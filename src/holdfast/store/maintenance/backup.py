@@ -28,9 +28,11 @@ from holdfast.store.db.store import Store
 from holdfast.store.durability import fsync
 from holdfast.store.feeds import contract_files
 from holdfast.store.files import blobs
-from holdfast.store.maintenance.backup_layout import OBJECTS_DIRECTORY, path_of
 from holdfast.store.maintenance.derived_checks import sha256_of
 from holdfast.store.serving import log_directory
+
+OBJECTS_DIRECTORY: Final = "objects"
+"""Directory of the files: `objects/<first two digits>/<SHA-256>`."""
 
 BACKUPS_DIRECTORY: Final = "backups"
 FORMAT: Final = 1
@@ -79,6 +81,11 @@ class Taken:
 
 class _VanishedError(Exception):
     """A file that the ledger named was removed by retention before it was copied."""
+
+
+def object_path(directory: Path, sha256: str) -> Path:
+    """Return where a backup keeps the file of that digest; backups in one directory share it."""
+    return directory / OBJECTS_DIRECTORY / sha256[:2] / sha256
 
 
 def take(store: Store, directory: Path, *, now_us: int, progress: Progress | None = None) -> Taken:
@@ -196,7 +203,7 @@ def _small_files(store: Store, logs: list[Path]) -> Iterator[tuple[str, bytes]]:
 
 def _keep(source: Path, directory: Path, sha256: str) -> bool:
     """Copy `source` unless its content is there. Whether it was copied."""
-    target = path_of(directory, sha256)
+    target = object_path(directory, sha256)
     if target.exists() and target.stat().st_size == _size(source):
         return False
     fsync.make_directory(target.parent)
@@ -210,7 +217,7 @@ def _keep(source: Path, directory: Path, sha256: str) -> bool:
 
 
 def _keep_bytes(data: bytes, directory: Path, sha256: str) -> bool:
-    target = path_of(directory, sha256)
+    target = object_path(directory, sha256)
     if target.exists() and target.stat().st_size == len(data):
         return False
     fsync.make_directory(target.parent)

@@ -258,7 +258,7 @@ def _take_out(
 
 def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int) -> None:
     """Each load is suspect for itself: what takes one of them out says nothing of the others."""
-    broken = Violation(violations.ADOPTED, "", Level.ERROR, _UNKNOWN, None, None)
+    broken = Violation(violations.REREGISTERED, "", Level.ERROR, _UNKNOWN, None, None)
     first: dict[str, LoadKey] = {}
     for load in done.loads:
         first.setdefault(load[0], load)

@@ -105,7 +105,7 @@ def changed_snapshots(connection: Connection) -> list[Trouble]:
     )
     wrong = []
     for cut in connection.execute(cuts).all():
-        left_out = data_files.held_back(connection, cut.snapshot)
+        left_out = data_files.incomplete_loads(connection, cut.snapshot)
         found = data_files.entries(connection, cut.table_name, cut.table_version, held_back=left_out)
         rows = sum(fact.rows for fact in found)
         if (len(found), rows) != (cut.files, cut.rows):

@@ -108,7 +108,7 @@ def _remove_unnamed(store: Store, paths: Iterable[Path]) -> list[str]:
 def _sweep_blobs(store: Store) -> list[str]:
     """Blobs that no version names, unless somebody is putting blobs just now: he names them a moment later."""
     unfinished = list((store.root / blobs.BLOBS_DIRECTORY).glob(f"*/*{blobs.UNFINISHED}"))
-    with blobs.nobody_puts(store) as alone:
+    with blobs.without_writers(store) as alone:
         if not alone:
             return []
         digests = blobs.on_disk(store)

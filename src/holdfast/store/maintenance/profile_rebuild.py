@@ -17,7 +17,7 @@ from holdfast.feeds.measurements import measure
 from holdfast.store.db import schema
 from holdfast.store.feeds import contracts
 from holdfast.store.files import parquet
-from holdfast.store.files.concat import together
+from holdfast.store.files.concat import concat
 from holdfast.store.maintenance.footer_scan import Choice, Part
 from holdfast.tables.snapshots import LoadKey
 
@@ -76,7 +76,7 @@ def _measured(
         for path, shared, part in parts
     ]
     # A file put together of several has every column that any of them had, as the contract now types it.
-    valid = together(frames, {}).select([column.name for column in contract.columns])
+    valid = concat(frames, {}).select([column.name for column in contract.columns])
     facts = measure(contract, expects, valid, valid.clear(), {})
     return {
         "event_time": contract.event_time,

@@ -25,7 +25,7 @@ from holdfast.store.db.store import Store
 from holdfast.store.durability import fsync
 from holdfast.store.feeds import contract_files, contracts
 from holdfast.store.files import blobs, parquet
-from holdfast.store.maintenance import backup_layout, file_checks
+from holdfast.store.maintenance import backup, file_checks
 from holdfast.store.maintenance.derived_checks import sha256_of
 from holdfast.store.serving import log_directory, prediction_log
 from holdfast.store.serving.aborts import SERVERS_DIRECTORY
@@ -79,7 +79,7 @@ def find_bytes(store: Store, lost: Lost, sources: Sequence[Path]) -> Path | None
     candidates = list((store.root / PUBLISHED_DIRECTORY).glob(f"*/*/{name}"))
     candidates += (store.root / SERVERS_DIRECTORY).glob(f"*/{name}.onnx")
     for source in sources:
-        candidates += [backup_layout.path_of(source, lost.sha256), source / lost.path]
+        candidates += [backup.object_path(source, lost.sha256), source / lost.path]
     return next((path for path in candidates if path.is_file() and _holds(path, lost)), None)
 
 

@@ -50,7 +50,7 @@ def declare(connection: Connection, model: str, hooks: Sequence[Hook], *, now_us
             )
         )
         if hook.name not in before and newest is not None:
-            event_cursors.follow(connection, follower_of(model, hook.name), newest.event_id)
+            event_cursors.advance(connection, follower_of(model, hook.name), newest.event_id)
 
 
 def of_model(connection: Connection, model: str) -> tuple[Hook, ...]:

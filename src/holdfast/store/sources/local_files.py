@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from holdfast.errors import InputError
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.sources.delivery import Bundle, File, refused, too_large
 from holdfast.store.sources.file_names import all_finished, as_file, is_data, is_unfinished, of_one_kind
 
@@ -48,7 +48,7 @@ def read(path: str, limit_bytes: int) -> Bundle:
         file, looked[each] = _read(found[each], each, f"{name}: {each}", left)
         left -= len(file.data)
         files.append(file)
-    fault_point("source.read")
+    failpoint("source.read")
     later = _below(path)
     if all_finished(later, name) != wanted or any(
         _looks(later[each].stat()) != looked[each] for each in wanted

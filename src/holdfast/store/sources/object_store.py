@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from holdfast.errors import HoldfastError, InputError
-from holdfast.store.durability.failpoints import fault_point
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.sources.delivery import Bundle, File, first_line, refused, too_large, unanswered
 from holdfast.store.sources.file_names import all_finished, as_file, is_data, is_unfinished, of_one_kind
 
@@ -68,7 +68,7 @@ def _prefix(store: ObjectStore, prefix: str, name: str, limit_bytes: int) -> Bun
     files = []
     for each in wanted:
         files.append(as_file(each, _get(store, prefix + each, found[each], name), f"{name}: {each}"))
-    fault_point("source.read")
+    failpoint("source.read")
     if _below(store, prefix) != found:
         raise _changed(name)
     return Bundle(name, of_one_kind(files, name), alone=False, limit_bytes=limit_bytes)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.rollout import RESTING, TERMINAL, TRANSITIONS, State
-from holdfast.store.db.events import FIRST, chained
+from holdfast.store.db.events import FIRST, chain_digest
 from tests.simulation.actors import Actor
 from tests.simulation.expected_evidence import Reckoning
 from tests.simulation.ledger_view import Seen, asked_by, look
@@ -89,7 +89,7 @@ class History:
         for at_us, kind, subject, actor, why, digest in self._database.execute(
             "SELECT at_us, kind, subject, actor, explanation, digest FROM events ORDER BY event_id"
         ):
-            before = chained(before, at_us, kind, subject, actor, why)
+            before = chain_digest(before, at_us, kind, subject, actor, why)
             self._require(digest == before, f"the story is broken at {kind} of {subject}")
         self.reckoning.ended(self._database)
 

@@ -64,7 +64,7 @@ def wall_clock() -> Iterator[None]:
     def looks_old(now: leases.Sighting, _before: Any, duration_us: int) -> bool:
         return now.since_us - now.renewed_at_us >= duration_us
 
-    with patch.object(leases, "may_take", looks_old):
+    with patch.object(leases, "is_expired", looks_old):
         yield
 
 

@@ -129,7 +129,7 @@ def _go_on(stopped: list[int]) -> None:
 def test_a_server_that_is_stopped_is_not_waited_for_without_end(
     postgres_server: Any, ledger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(postgres, "RESPONSE_SECONDS", 2.0)
     first, second = _deliveries(tmp_path / "in", 2)
     store = Store.open(tmp_path / "store", ledger)
     with store.ledger.read() as connection:
@@ -155,7 +155,7 @@ def test_a_commit_that_hangs_is_unknown_and_comes_out_whole(
     postgres_server: Any, ledger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The COMMIT is on its way to a process that is stopped: it may still happen, and its files must stay."""
-    monkeypatch.setattr(postgres, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(postgres, "RESPONSE_SECONDS", 2.0)
     (path,) = _deliveries(tmp_path / "in", 1)
     root = tmp_path / "store"
     store = Store.open(root, ledger)

@@ -93,12 +93,12 @@ def test_a_cut_end_is_found_by_a_head_that_was_kept(store: Store) -> None:
     kept = audit(store).chain.head
     run(store, f"DELETE FROM events WHERE event_id > {TOLD - 2}")
     assert audit(store).clean  # nothing inside the ledger shows it
-    (trouble,) = audit(store, kept=kept).troubles
-    assert "cut off" in trouble
+    (reason,) = audit(store, kept=kept).errors
+    assert "cut off" in reason
     tell(store, 4)
-    (trouble,) = audit(store, kept=kept).troubles
+    (reason,) = audit(store, kept=kept).errors
     # SQLite gives the numbers again, PostgreSQL does not.
-    assert "another digest" in trouble or "taken out" in trouble
+    assert "another digest" in reason or "taken out" in reason
 
 
 def test_an_event_log_that_was_written_anew_is_found_by_a_head_that_was_kept(store: Store) -> None:
@@ -107,18 +107,18 @@ def test_an_event_log_that_was_written_anew_is_found_by_a_head_that_was_kept(sto
     with store.ledger.write() as connection:
         before = events.FIRST
         for row in events.since(connection, 0):
-            before = events.chained(before, row.at_us, row.kind, row.subject, row.actor, row.explanation)
+            before = events.chain_digest(before, row.at_us, row.kind, row.subject, row.actor, row.explanation)
             connection.execute(text(f"UPDATE events SET digest = '{before}' WHERE event_id = {row.event_id}"))
     assert audit(store).clean
-    (trouble,) = audit(store, kept=kept).troubles
-    assert "another digest" in trouble
+    (reason,) = audit(store, kept=kept).errors
+    assert "another digest" in reason
 
 
 ROWS: list[tuple[int, int, str, str, str, str, str]] = []
 for _number in range(1, 8):
     _said = (_number, "k.told", "s", "ada", f"words {_number}")
     _before = ROWS[-1][-1] if ROWS else events.FIRST
-    ROWS.append((_number, *_said, events.chained(_before, *_said)))
+    ROWS.append((_number, *_said, events.chain_digest(_before, *_said)))
 
 
 @given(
@@ -130,7 +130,9 @@ for _number in range(1, 8):
 )
 def test_a_digest_is_over_canonical_json(at_us: int, kind: str, subject: str, actor: str, words: str) -> None:
     said = canonical_json([at_us, kind, subject, actor, words])
-    assert events.chained(events.FIRST, at_us, kind, subject, actor, words) == sha256_hex(events.FIRST + said)
+    assert events.chain_digest(events.FIRST, at_us, kind, subject, actor, words) == sha256_hex(
+        events.FIRST + said
+    )
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -153,7 +155,7 @@ def test_any_change_of_one_event_log_but_its_end_breaks_the_chain(data: st.DataO
                 return
         case "swap":
             rows[at], rows[at + 1] = rows[at + 1], rows[at]
-    count, broken = event_chain.followed(rows, events.FIRST)
+    count, broken = event_chain.count_chained(rows, events.FIRST)
     assert broken is not None
     assert count <= at + 1
 
@@ -195,7 +197,9 @@ def test_a_hundred_thousand_events_are_checked(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     count, before, rows = 100_000, events.FIRST, []
     for number in range(count):
-        before = events.chained(before, number, "batch.published", "flights/b", "holdfast", "10 rows loaded")
+        before = events.chain_digest(
+            before, number, "batch.published", "flights/b", "holdfast", "10 rows loaded"
+        )
         rows.append({"n": number, "d": before})
     with store.ledger.write() as connection:
         connection.execute(

@@ -247,6 +247,6 @@ def everything_once(store: Store, rows: int) -> None:
     orphans.sweep(store)
     with store.ledger.read() as connection:
         for expected in file_checks.expected_files(connection):
-            assert file_checks.troubles(store.root, expected) == []
+            assert file_checks.check_file(store.root, expected) == []
     on_disk = {path.name for path in (store.root / "rows").glob("*.parquet")}
     assert on_disk == {Path(file.path).name for file in (*named, *predictions)}

@@ -71,7 +71,7 @@ def _rows(store: Store, asked: _Asked, going: Sequence[LoadKey], basis: int) -> 
         mine = backouts.files_of(connection, asked.load[0], [asked.load])
         leave = backouts.files_of(connection, asked.feed, [load for load in going if load[0] == asked.feed])
         stay = data_files.entries(
-            connection, asked.feed, basis, lookback_start_us=asked.lookback_start_us, held_back=list(going)
+            connection, asked.feed, basis, lookback_start_us=asked.lookback_start_us, excluded=list(going)
         )
     values = _left(store, mine, asked.column, None)
     if values is None:

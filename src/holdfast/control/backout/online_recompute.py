@@ -164,12 +164,12 @@ def _staying(
     feed, columns = aggregate.over, _columns([aggregate])
     # The ledger knows the span of each file in event time; another column's span it does not know.
     if span == _EVER or aggregate.known_at != event_time:
-        found = data_files.entries(connection, feed, basis, held_back=loads)
+        found = data_files.entries(connection, feed, basis, excluded=loads)
         return data_files.read(store.root, found, columns)
     oldest_us = span[0] - aggregate.window_us - aggregate.available_after_us
     found = [
         fact
-        for fact in data_files.entries(connection, feed, basis, lookback_start_us=oldest_us, held_back=loads)
+        for fact in data_files.entries(connection, feed, basis, lookback_start_us=oldest_us, excluded=loads)
         if fact.event_time_min_us is None or fact.event_time_min_us < span[1]
     ]
     oldest = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=oldest_us)

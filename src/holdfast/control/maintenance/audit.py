@@ -1,4 +1,4 @@
-"""Holds the story against its own chain, and against a head that was kept elsewhere."""
+"""Audit of the event log: its hash chain, and a head that was stored elsewhere."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from holdfast.store.db.event_chain import Chain, Head
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found; `troubles` in words, empty when the story is the one that was told."""
+    """The result of an audit; `errors` is empty if the event log is intact."""
 
     chain: Chain
-    troubles: tuple[str, ...]
+    errors: tuple[str, ...]
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.troubles
+        """Return True if nothing is wrong."""
+        return not self.errors
 
     def as_dict(self) -> dict[str, Any]:
-        """The audit as plain JSON."""
+        """Return the audit as plain JSON."""
         broken = self.chain.broken
         return {
             "clean": self.clean,
             "events": self.chain.events,
             "head": None if self.chain.head is None else str(self.chain.head),
             "broken_event": None if broken is None else broken.event_id,
-            "troubles": list(self.troubles),
+            "errors": list(self.errors),
         }
 
 
 def audit(store: Store, *, since: int = 0, kept: Head | None = None) -> Audit:
-    """Check the chain of events after number `since`, and that `kept` still stands.
+    """Check the chain of events after number `since`, and that the stored head `kept` still matches.
 
-    Guarantee: with `since` 0 and a `kept` that stands, every event up to `kept` is as it was when it was kept.
+    With `since` 0 and a `kept` that matches, every event up to `kept` is as it was when the head was stored.
     """
     with store.ledger.read() as connection:
         found = chain.check(connection, since=since)
-        trouble = "" if kept is None else chain.trouble_with(connection, kept)
-    troubles = () if found.broken is None else (found.broken.explanation,)
-    return Audit(found, (*troubles, trouble) if trouble else troubles)
+        reason = "" if kept is None else chain.trouble_with(connection, kept)
+    reasons = () if found.broken is None else (found.broken.explanation,)
+    return Audit(found, (*reasons, reason) if reason else reasons)

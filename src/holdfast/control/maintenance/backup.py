@@ -1,6 +1,4 @@
-"""Backing the store up and restoring it, ledger and files together, with the figures that a drill asks for: how much could
-be lost (the moment that the backup shows) and how long it takes to be back.
-"""
+"""Backup and restore of the store, ledger and files together, with the recovery point and the recovery time."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ class BackedUp:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The outcome as plain JSON."""
+        """Return the outcome as plain JSON."""
         return asdict(self)
 
 
@@ -56,15 +54,15 @@ class Restored:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The outcome as plain JSON."""
+        """Return the outcome as plain JSON."""
         return asdict(self)
 
 
 def backup(store: Store, directory: Path, *, now_us: int, progress: Progress | None = None) -> BackedUp:
-    """Back `store` up into `directory`, beside whatever runs on it; raises as `store.backup.take` does.
+    """Back `store` up into `directory` while it is in use; raises as `store.maintenance.backup.take`.
 
-    Only what earlier backups there do not hold is copied. The backup shows the store at one moment: every load that was
-    acknowledged before this call is in it, and of one that is under way all or nothing.
+    Only what earlier backups there lack is copied. The backup shows the store at one time: every load that was acknowledged
+    before this call is in it, and a load under way is in it completely or not at all.
     """
     begun = time.monotonic()
     taken = backups.take(store, directory, now_us=now_us, progress=progress)
@@ -91,7 +89,10 @@ def restore(
     ledger_url: str | None = None,
     progress: Progress | None = None,
 ) -> Restored:
-    """Make the store at `root` as it was when backup `name` (default: the newest) was taken, and verify it.
+    """Restore the store at `root` as it was when backup `name` (default: the newest) was taken, and verify it.
+
+    Every file is checked against its SHA-256 while it is copied, the ledger against its own, and the restored store is
+    verified.
 
     Parameters
     ----------
@@ -100,9 +101,12 @@ def restore(
     ledger_url
         An empty database for the ledger; None for SQLite inside `root`.
 
-    Every file is held against its SHA-256 while it is copied, the ledger against its own, and the restored store is
-    verified in full. Raises `InputError` HF306 when `root` or the ledger is not empty, and `IntegrityError` HF301 when
-    the backup was altered; then there is nothing at `root`.
+    Raises
+    ------
+    InputError
+        HF306 if `root` or the ledger is not empty.
+    IntegrityError
+        HF301 if the backup was altered; then there is nothing at `root`.
     """
     begun = time.monotonic()
     found = backups.read(directory, name)
@@ -173,7 +177,7 @@ def _restore_files(directory: Path, draft: Path, found: Backup, progress: Progre
 
 
 def _keep_order(draft: Path, written_us: dict[str, int]) -> None:
-    """Give files the times at which they were published: should this ledger be lost too, they tell what came first."""
+    """Set the modification times of files to when they were published: a rebuild of this ledger needs their order."""
     for path, at_us in written_us.items():
         os.utime(draft / path, ns=(at_us * 1000, at_us * 1000))
 
@@ -189,7 +193,7 @@ def _object(directory: Path, sha256: str, what: str) -> bytes:
 
 
 def _agree(store: Store, found: Backup, count: int) -> None:
-    """The restored ledger gives the very rows that were backed up, and nothing in the store contradicts it."""
+    """Check that the restored ledger has the rows that were backed up, and that verify finds nothing."""
     if count != found.ledger_rows or backups.ledger_digest(store) != found.ledger:
         raise _lost("the ledger", "did not come back row for row")
     findings = [each for each in verify(store).findings if each.code != "HF206"]
@@ -198,10 +202,10 @@ def _agree(store: Store, found: Backup, count: int) -> None:
         raise _lost(first.subject, first.explanation)
 
 
-def _lost(what: str, trouble: str) -> IntegrityError:
+def _lost(what: str, reason: str) -> IntegrityError:
     return IntegrityError(
         "HF301",
-        f"{what} {trouble} in the backup",
+        f"{what} {reason} in the backup",
         state="nothing was restored",
         next_command="holdfast restore BACKUP --at NAME, with another of its backups",
     )

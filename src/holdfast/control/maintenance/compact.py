@@ -1,7 +1,7 @@
-"""The compaction: small files of a table become one, and every row goes on saying which batch it came with.
+"""Compaction: small files of a table become one, and every row still belongs to its batch.
 
-Run it as often as you like, beside loaders, back-outs and readers. A compaction that was killed leaves at most files
-that no row of the ledger names, and the next load, compaction or `holdfast verify` sweeps them.
+Run it at any time, beside loaders, back-outs and readers. A killed compaction leaves at most files that no row of the ledger
+names; the next load, compaction or `holdfast verify` removes them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from holdfast.tables.compaction import TARGET_ROWS, Groups, plan_compaction
 
 @dataclass(frozen=True, slots=True)
 class CompactedTable:
-    """What became of one table: how many files it has now, and how many of how many rows were put together."""
+    """The result for one table: its files before and after, and how many rows were rewritten."""
 
     table: str
     files_before: int
@@ -30,7 +30,7 @@ class CompactedTable:
     rows_rewritten: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The result as plain JSON."""
+        """Return the result as plain JSON."""
         return asdict(self)
 
 
@@ -42,19 +42,19 @@ def compact(
     target_rows: int = TARGET_ROWS,
     progress: Progress | None = None,
 ) -> tuple[CompactedTable, ...]:
-    """Put small neighbouring files together, in the tables of `feeds` and their quarantine, or in all tables.
+    """Merge small neighbouring files in the tables of `feeds` and their quarantine, or in all tables.
+
+    At every table version and in every snapshot the same rows are read in the same order as before. Each table is changed
+    in one transaction. Raises `IntegrityError` HF301 for a damaged file; its table is unchanged.
 
     Parameters
     ----------
     now_us
-        The moment, microseconds since 1970 UTC.
+        Timestamp of the compaction, microseconds since 1970 UTC.
     target_rows
-        A new file has at most so many rows.
+        Maximum number of rows in a new file.
     progress
-        Told (files written, files to write).
-
-    At every table version and in every snapshot the same rows are read in the same order as before. Each table is
-    changed in one transaction. Raises `IntegrityError` HF301 for a damaged file; its table is then as it was.
+        Called with (files written, files to write).
     """
     orphans.sweep_dead_attempts(store)
     with store.ledger.read() as connection:
@@ -77,7 +77,7 @@ def _tables_of(feeds: Sequence[str]) -> list[str]:
 
 
 def _table(store: Store, table: str, groups: Groups, now_us: int) -> tuple[int, int]:
-    """By how many its files are fewer, and how many rows were written anew."""
+    """Return by how many its files are fewer, and how many rows were rewritten."""
     if not groups:
         return 0, 0
     with staging.staged(store.root) as stage:

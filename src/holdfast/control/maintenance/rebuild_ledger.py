@@ -1,4 +1,4 @@
-"""Makes a lost ledger again from the footers of the files, as far as they prove it, and says what they do not."""
+"""Rebuild of a lost ledger from the files, and a list of what they do not tell."""
 
 from __future__ import annotations
 
@@ -194,10 +194,10 @@ def _models(root: Path, done: Recovered) -> dict[str, VersionMetadata]:
             if derived_checks.sha256_of(path) == path.name:
                 found[path.name] = read_metadata(path.read_bytes())
                 continue
-            trouble = "its bytes are not those of its name"
+            reason = "its bytes are not those of its name"
         except HoldfastError as error:
-            trouble = error.what
-        done.unproved.append(f"blob {path.name[:12]}: {trouble}")
+            reason = error.what
+        done.unproved.append(f"blob {path.name[:12]}: {reason}")
         done.set_aside.append(str(path.relative_to(root)))
     return found
 

@@ -1,4 +1,4 @@
-"""Mends what can be proved, and nothing else; each repair is told with its proof.
+"""Repairs of what can be proved, and nothing else; each repair is reported with its proof.
 
 What cannot be proved stays a finding, HF305: a guess that is right nine times of ten is a wrong row the tenth time.
 """
@@ -26,26 +26,26 @@ _DERIVED: Final = "HF206"
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One thing that was mended, what was done, and what proves that it is right."""
+    """One repair: what was repaired, how, and what proves that it is right."""
 
     subject: str
     action: str
     proof: str
 
     def as_dict(self) -> dict[str, str]:
-        """The repair as plain JSON."""
+        """Return the repair as plain JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What was mended, and the verification after it."""
+    """The repairs, and the verification after them."""
 
     repairs: tuple[Repair, ...]
     verification: Verification
 
     def as_dict(self) -> dict[str, Any]:
-        """The outcome as plain JSON."""
+        """Return the outcome as plain JSON."""
         return {"repairs": [each.as_dict() for each in self.repairs], **self.verification.as_dict()}
 
 
@@ -55,19 +55,18 @@ Mender = Callable[[Store, Sequence[Path], int], Iterator[Repair]]
 def repair(
     store: Store, *, now_us: int, sources: Sequence[Path] = (), progress: Progress | None = None
 ) -> Repaired:
-    """Mend the store and verify it.
+    """Repair the store and verify it. It may be killed at any time and run again.
+
+    Stop loaders and servers first: a log that is being written looks torn.
 
     Parameters
     ----------
     now_us
-        The moment, microseconds since 1970 UTC; the story says of each repair what was done and why.
+        Timestamp of the repair, microseconds since 1970 UTC; each repair is an event.
     sources
-        Backups or other stores in which lost bytes may be looked for; what is taken from them is taken by its SHA-256.
+        Backups or other stores that are searched for lost bytes, by their SHA-256.
     progress
-        Told (files verified, files in all).
-
-    Safe to be killed at any moment and run again. Stop loaders and servers first: a log that is written just now looks
-    torn.
+        Called with (files verified, files in all).
     """
     repairs: list[Repair] = []
     for mend in _MENDERS:
@@ -126,25 +125,25 @@ def _snapshot_manifests(store: Store, _sources: Sequence[Path], _now_us: int) ->
 
 
 def _published(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for directory, trouble in list(derived_checks.published_tables(store)):
+    for directory, reason in list(derived_checks.published_tables(store)):
         moved = mending.set_aside(store.root, directory)
         try:
             delta.publish(store, directory.parent.name)
         except HoldfastError:
-            proof = f"it {trouble}; no snapshot can make it again, and it lies in {moved}"
+            proof = f"it {reason}; no snapshot can make it again, and it lies in {moved}"
             yield Repair(f"published/{directory.parent.name}/{directory.name}", "withdrawn", proof)
         else:
-            proof = f"it {trouble}; the snapshot's own files make it again"
+            proof = f"it {reason}; the snapshot's own files make it again"
             yield Repair(f"published/{directory.parent.name}/{directory.name}", "published again", proof)
 
 
 def _local_copies(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
     with store.ledger.read() as connection:
         plans = derived_checks.newest_plans(connection)
-    for path, trouble in list(derived_checks.local_copies(store.root, plans)):
-        if "does not know" not in trouble and path.exists():
+    for path, reason in list(derived_checks.local_copies(store.root, plans)):
+        if "does not know" not in reason and path.exists():
             mending.set_aside(store.root, path)
-            proof = f"it {trouble}; the server takes it from the ledger again"
+            proof = f"it {reason}; the server takes it from the ledger again"
             yield Repair(str(path.relative_to(store.root)), "removed", proof)
 
 

@@ -1,4 +1,4 @@
-"""The vacuum: shows what nothing needs any more, and lets exactly that go when it is asked to."""
+"""The vacuum: shows what nothing needs any more, and removes exactly that on request."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NEWEST: Final = 10
 
 
 def plan(store: Store, *, now_us: int, keep: timedelta = KEEP, newest: int = NEWEST) -> VacuumPlan:
-    """What `vacuum` would let go at `now_us` (microseconds since 1970 UTC); nothing is changed.
+    """Return what `vacuum` would remove at `now_us` (microseconds since 1970 UTC); nothing is changed.
 
-    Files of the tables as they are now stay, and those of every pinned snapshot: one that a version was trained on which
-    may still be given traffic, one of the `newest`, and one that is younger than `keep`.
+    The current files of the tables stay, and those of every pinned snapshot: one of a version that may still be given
+    traffic, one of the `newest`, and one younger than `keep`.
     """
     with store.ledger.read() as connection:
         return retention.look(connection, now_us=now_us, keep_us=_us(keep), newest=newest)
@@ -29,10 +29,10 @@ def plan(store: Store, *, now_us: int, keep: timedelta = KEEP, newest: int = NEW
 def vacuum(
     store: Store, shown: VacuumPlan, *, now_us: int, keep: timedelta = KEEP, newest: int = NEWEST
 ) -> VacuumPlan:
-    """Let go of what `shown` says, which `plan` made of the same moment, `keep` and `newest`; what was let go.
+    """Remove what `shown` names; `plan` made it with the same time, `keep` and `newest`. Returns what was removed.
 
-    The ledger first, then the files: killed in between, it leaves orphans, which the next sweep removes. Raises
-    `ConflictError` HF304 when the plan would be another one by now; then nothing was let go.
+    The ledger changes first, then the files go: killed in between, it leaves orphans for the next sweep. Raises `ConflictError`
+    HF304 if the plan would differ by now; then nothing was removed.
     """
     retention.let_go(store, shown, now_us=now_us, keep_us=_us(keep), newest=newest)
     return shown

@@ -1,7 +1,7 @@
-"""The store's fsck: holds every file, footer, checksum, count, blob, published table, log and tombstone against the
-ledger and the ledger against itself, and sweeps orphans.
+"""Verification: checks every file, footer, checksum, count, blob, published table, log and tombstone against the ledger,
+and the ledger against itself, and sweeps orphans.
 
-It changes nothing but orphans, and may run beside loaders, servers and the control loop. `control.repair` mends.
+It changes nothing but orphans, and may run beside loaders, servers and the control loop. `repair` repairs.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ _AUDIT: Final = "holdfast audit; what was told is proved by a backup only: holdf
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: a code of `errors.CODES`, what it is about, what is wrong with it, what to do
-    next.
-    """
+    """One error that was found: a code of `errors.CODES`, its subject, what is wrong, and the next command."""
 
     code: str
     subject: str
@@ -52,14 +50,15 @@ class Finding:
     next_command: str
 
     def as_dict(self) -> dict[str, str]:
-        """The finding as plain JSON."""
+        """Return the finding as plain JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was looked at and what was found. Orphans are no finding: a killed loader leaves them and they
-    mean nothing. `checksums_verified` is True if the ledger's file has page checksums; having none is no finding.
+    """What was checked and found. Orphans are no finding: a killed loader leaves them.
+
+    `checksums_verified` is True if the ledger's file has page checksums; having none is no finding.
     """
 
     files: int
@@ -71,16 +70,16 @@ class Verification:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return True if there is no finding."""
         return not self.findings
 
     @property
     def broken_ledger(self) -> bool:
-        """Whether the ledger itself is damaged: then nothing else could be looked at."""
+        """Return True if the ledger itself is damaged: then nothing else could be checked."""
         return any((each.code, each.subject) == (_LEDGER, "ledger") for each in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """The verification as plain JSON."""
+        """Return the verification as plain JSON."""
         return asdict(self) | {
             "clean": self.clean,
             "findings": [finding.as_dict() for finding in self.findings],
@@ -90,27 +89,27 @@ class Verification:
 def verify(
     store: Store, *, now_us: int | None = None, quick: bool = False, progress: Progress | None = None
 ) -> Verification:
-    """Look at everything that was acknowledged and say what is not as it was.
+    """Check everything that was acknowledged, and return what is not as it was.
+
+    Every file that the ledger names is read to its last byte. One changed bit is a finding, and so are rows whose key
+    another batch of the feed has too (HF206), and a complete load that the ledger does not know (HF309). A SQLite ledger
+    that was closed by all processes is checked against its page checksums: one changed bit is a finding. One that is in
+    use, or that a killed process left, is checked against its files.
 
     Parameters
     ----------
     now_us
-        The moment, microseconds since 1970 UTC; when given, findings and swept orphans go into the story.
+        Timestamp of the verification, microseconds since 1970 UTC; if given, findings and swept orphans are an event.
     quick
-        Look at names, sizes and the ledger alone: no content is read and nothing is swept. What runs before a start.
+        Check only names, sizes and the ledger: no content is read and nothing is swept. It runs before a start.
     progress
-        Told (files done, files in all).
-
-    Guarantee: every file that the ledger names is read to its last byte; one changed bit in one of them is a
-    finding, and so are rows whose key their feed holds in another batch too (HF206), and a load that lies there whole
-    while the ledger does not know it (HF309). A SQLite ledger that was closed by all processes is checked against its page
-    checksums: one changed bit is a finding. One that is in use, or that a killed process left, is checked against its files.
+        Called with (files done, files in all).
     """
     try:
         with store.ledger.read() as connection:
             verified, broken = _check_pages(connection)
             if not quick:
-                broken += file_checks.database_troubles(connection)
+                broken += file_checks.check_database(connection)
         outcome = (
             _broken(broken)
             if broken
@@ -131,9 +130,9 @@ def _check_pages(connection: Transaction) -> tuple[bool, list[str]]:
         return False, [error.what]
 
 
-def _broken(troubles: list[str]) -> Verification:
-    """A ledger that contradicts itself can say nothing of files: nothing else is looked at, and nothing is swept."""
-    found = tuple(Finding(_LEDGER, "ledger", trouble, _RECOVER) for trouble in troubles)
+def _broken(reasons: list[str]) -> Verification:
+    """Return the findings of a damaged ledger: it says nothing reliable about files, so nothing else is checked or swept."""
+    found = tuple(Finding(_LEDGER, "ledger", reason, _RECOVER) for reason in reasons)
     return Verification(0, 0, 0, 0, found)
 
 
@@ -144,9 +143,9 @@ def _verified(store: Store, quick: bool, progress: Progress | None) -> Verificat
         version_blobs = file_checks.version_blobs(connection)
         key_files = [] if quick else duplicate_keys.live_files(connection)
         findings = [
-            Finding(_DAMAGED, subject, trouble, _REPAIR)
-            for look in (ledger_checks.all_troubles, version_checks.all_troubles)
-            for subject, trouble in look(connection)
+            Finding(_DAMAGED, subject, reason, _REPAIR)
+            for look in (ledger_checks.find_mismatches, version_checks.find_mismatches)
+            for subject, reason in look(connection)
         ]
         findings += _beside(derived_checks.stones(connection, store.root))
     findings += [
@@ -179,7 +178,7 @@ def _of_the_derived(store: Store) -> Iterator[Finding]:
         derived_checks.local_copies(store.root, plans),
         derived_checks.log_segments(store),
     ):
-        yield from _beside((str(path.relative_to(store.root)), trouble) for path, trouble in found)
+        yield from _beside((str(path.relative_to(store.root)), reason) for path, reason in found)
 
 
 def _of_the_story(store: Store) -> list[Finding]:
@@ -188,21 +187,21 @@ def _of_the_story(store: Store) -> list[Finding]:
     return [] if broken is None else [Finding(_CHANGED, "events", broken.explanation, _AUDIT)]
 
 
-def _beside(troubles: Iterable[tuple[str, str]]) -> list[Finding]:
-    return [Finding(_DAMAGED, subject, trouble, _REPAIR) for subject, trouble in troubles]
+def _beside(reasons: Iterable[tuple[str, str]]) -> list[Finding]:
+    return [Finding(_DAMAGED, subject, reason, _REPAIR) for subject, reason in reasons]
 
 
 def _of_the_files(
     store: Store, expected: list[file_checks.Expected], progress: Progress | None, *, quick: bool
 ) -> list[Finding]:
     findings = []
-    look = file_checks.quick_troubles if quick else file_checks.troubles
+    look = file_checks.check_file_quickly if quick else file_checks.check_file
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         # To ask for a size takes less time than to hand the asking to a thread.
         over = map if quick else pool.map
         looked = over(lambda file: look(store.root, file), expected)
-        for done, (file, troubles) in enumerate(zip(expected, looked, strict=True), start=1):
-            findings += [Finding(_DAMAGED, file.path, trouble, _RESTORE) for trouble in troubles]
+        for done, (file, reasons) in enumerate(zip(expected, looked, strict=True), start=1):
+            findings += [Finding(_DAMAGED, file.path, reason, _RESTORE) for reason in reasons]
             if progress is not None:
                 progress(done, len(expected))
     return findings
@@ -217,8 +216,8 @@ def _of_the_blobs(store: Store, version_blobs: list[tuple[str, str, int]]) -> li
             findings.append(Finding(_DAMAGED, f"version {version}", error.what, _RESTORE))
             continue
         if found != size:
-            trouble = f"its file has {found} bytes, the ledger says {size}"
-            findings.append(Finding(_DAMAGED, f"version {version}", trouble, _RESTORE))
+            reason = f"its file has {found} bytes, the ledger says {size}"
+            findings.append(Finding(_DAMAGED, f"version {version}", reason, _RESTORE))
     return findings
 
 

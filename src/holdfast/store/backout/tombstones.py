@@ -156,10 +156,10 @@ def read(path: Path) -> Tombstone:
     return found
 
 
-def _damaged(path: Path, trouble: str) -> IntegrityError:
+def _damaged(path: Path, reason: str) -> IntegrityError:
     return IntegrityError(
         "HF301",
-        f"tombstone {path.name} {trouble}",
+        f"tombstone {path.name} {reason}",
         state="nothing was changed",
         next_command="holdfast verify --repair",
     )

@@ -61,7 +61,7 @@ def create(
         version = batches.current_version(connection)
         held = waiting(connection, groups or {})
         found = {
-            table: data_files.entries(connection, table, version, held_back=held)
+            table: data_files.entries(connection, table, version, excluded=held)
             for table in sorted(set(tables))
         }
         cuts = tuple(_cut(table, facts, held) for table, facts in found.items())

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 
 from holdfast.errors import InputError
 from holdfast.store.db import schema
-from holdfast.store.db.events import FIRST, chained
+from holdfast.store.db.events import FIRST, chain_digest
 
 _EVENTS: Final = schema.events
 _READ: Final = select(
@@ -27,8 +27,8 @@ _READ: Final = select(
     _EVENTS.c.explanation,
     _EVENTS.c.digest,
 )
-Told: TypeAlias = tuple[int, int, str, str, str, str, str]
-"""An event: number, moment, kind, subject, actor, explanation, digest."""
+EventTuple: TypeAlias = tuple[int, int, str, str, str, str, str]
+"""An event: number, timestamp, kind, subject, actor, explanation, digest."""
 
 _AT_ONCE: Final = 5000
 _DIGITS: Final = frozenset("0123456789abcdef")
@@ -56,7 +56,7 @@ class Head:
         if not (number.isascii() and number.isdigit() and len(digest) == 64 and set(digest) <= _DIGITS):
             raise InputError(
                 "HF101",
-                f"{text[:80]!r} is no head of the story: it is NUMBER:DIGEST, the digest in 64 hexadecimal digits",
+                f"{text[:80]!r} is no head of the event log: it is NUMBER:DIGEST, the digest in 64 hexadecimal digits",
                 next_command="holdfast audit --head",
             )
         return cls(int(number), digest)
@@ -82,8 +82,8 @@ class Chain:
 def check(connection: Connection, *, since: int = 0) -> Chain:
     """Check every event after number `since`, page by page. The digest of event `since` itself is trusted.
 
-    An event that was changed, inserted, removed or moved is found, unless it is the newest or all events after it were rewritten:
-    `head_mismatch` finds that by a stored head.
+    An event that was changed, inserted, removed or moved is found, unless it is the newest or all events after it were
+    rewritten: `head_mismatch` finds that by a stored head.
     """
     before = FIRST
     if since:
@@ -95,7 +95,7 @@ def check(connection: Connection, *, since: int = 0) -> Chain:
     while True:
         query = _READ.where(_EVENTS.c.event_id > last).order_by(_EVENTS.c.event_id).limit(_AT_ONCE)
         page = connection.execute(query).all()
-        held, broken = followed(page, before)
+        held, broken = count_chained(page, before)
         count += held
         if held:
             head = Head(page[held - 1][0], page[held - 1][-1])
@@ -105,32 +105,32 @@ def check(connection: Connection, *, since: int = 0) -> Chain:
         last = page[-1][0]
 
 
-def followed(rows: Iterable[Told], before: str) -> tuple[int, Break | None]:
+def count_chained(rows: Iterable[EventTuple], before: str) -> tuple[int, Break | None]:
     """Return how many of `rows`, in order, follow an event with digest `before`, and the first that does not."""
     count = 0
     for event, at_us, kind, subject, actor, explanation, digest in rows:
-        if digest != chained(before, at_us, kind, subject, actor, explanation):
+        if digest != chain_digest(before, at_us, kind, subject, actor, explanation):
             return count, Break(
                 event,
-                f"event {event} ({kind} {subject}) is not what its digest says: it, or the one before it, was changed, "
-                "put in or taken out",
+                f"event {event} ({kind} {subject}) does not match its digest: it, or the one before it, was changed, inserted "
+                "or removed",
             )
         before = digest
         count += 1
     return count, None
 
 
-def trouble_with(connection: Connection, kept: Head) -> str:
+def head_mismatch(connection: Connection, kept: Head) -> str:
     """Return why a stored head does not match any more; empty if it does. `check` covers the events before it."""
     found = digest_of(connection, kept.event_id)
     if found is None:
         newest = newest_head(connection)
         if newest is None or newest.event_id < kept.event_id:
-            end = "it has none" if newest is None else f"the newest is {newest.event_id}"
-            return f"event {kept.event_id} was there, and {end}: the end of the story was cut off"
-        return f"event {kept.event_id} was there, and was taken out"
+            end = "there is none" if newest is None else f"the newest is {newest.event_id}"
+            return f"event {kept.event_id} is missing, and {end}: the event log was truncated"
+        return f"event {kept.event_id} was removed"
     if found != kept.digest:
-        return f"event {kept.event_id} has another digest than the one that was kept: it, or one before it, was changed"
+        return f"event {kept.event_id} has another digest than the stored head: it, or one before it, was changed"
     return ""
 
 

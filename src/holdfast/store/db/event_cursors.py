@@ -1,4 +1,4 @@
-"""Rows of `followers`: how far each reader of the events has come, so that it goes on from where it was."""
+"""Rows of `event_cursors`: the read position of each consumer of the event log."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from sqlalchemy import Connection, select
 from holdfast.store.db import schema
 from holdfast.store.db.dialects import inserting
 
-_FOLLOWERS: Final = schema.event_cursors
+_CURSORS: Final = schema.event_cursors
 
 
-def reached(connection: Connection, follower: str) -> int | None:
-    """The last event that `follower` has dealt with; None when it never read any."""
-    query = select(_FOLLOWERS.c.event_id).where(_FOLLOWERS.c.reader == follower)
+def position(connection: Connection, reader: str) -> int | None:
+    """Return the last event that `reader` has processed; None before its first."""
+    query = select(_CURSORS.c.event_id).where(_CURSORS.c.reader == reader)
     found = connection.execute(query).scalar_one_or_none()
     return None if found is None else int(found)
 
 
-def follow(connection: Connection, follower: str, event: int) -> None:
-    """`follower` has dealt with every event up to number `event`; it never goes back."""
-    statement = inserting(connection, _FOLLOWERS).values(reader=follower, event_id=event)
+def advance(connection: Connection, reader: str, event: int) -> None:
+    """Note that `reader` has processed every event up to number `event`; the position never goes back."""
+    statement = inserting(connection, _CURSORS).values(reader=reader, event_id=event)
     statement = statement.on_conflict_do_update(
         index_elements=("reader",),
         set_={"event_id": statement.excluded.event_id},
-        where=_FOLLOWERS.c.event_id < statement.excluded.event_id,
+        where=_CURSORS.c.event_id < statement.excluded.event_id,
     )
     connection.execute(statement)

@@ -14,7 +14,7 @@ from holdfast.store.db.statements import Prepared
 from holdfast.store.db.store import Store
 
 SYSTEM: Final = "holdfast"
-"""The actor of everything that no person asked for."""
+"""The actor of operations that no user requested."""
 
 _EVENTS: Final = schema.events
 _APPEND: Final = Prepared(
@@ -25,7 +25,7 @@ _NEWEST: Final = select(func.max(_EVENTS.c.event_id)).scalar_subquery()
 _LAST: Final = Prepared(select(_EVENTS.c.digest).where(_EVENTS.c.event_id == _NEWEST))
 
 FIRST: Final = "0" * 64
-"""What the first event is chained to."""
+"""The digest before the first event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +61,21 @@ def append(
         Why it happened, with numbers; shown to users unchanged.
     """
     values = {"at_us": at_us, "kind": kind, "subject": subject, "actor": actor, "explanation": explanation}
-    # One writer at a time, on PostgreSQL by its lock: nobody adds another event after the one that is read here.
+    # One writer at a time, on PostgreSQL by its lock: no other event is appended after the one that is read here.
     before = _LAST.value(connection, {}) or FIRST
-    values["digest"] = chained(before, at_us, kind, subject, actor, explanation)
+    values["digest"] = chain_digest(before, at_us, kind, subject, actor, explanation)
     return int(_APPEND.value(connection, values))
 
 
-def chained(before: str, at_us: int, kind: str, subject: str, actor: str, explanation: str) -> str:
+def chain_digest(before: str, at_us: int, kind: str, subject: str, actor: str, explanation: str) -> str:
     """Return the digest of an event: SHA-256 over the digest of the event before it and its fields.
 
-    >>> chained(FIRST, 1, "batch.published", "flights/b1", "holdfast", "10 rows")[:8]
+    >>> chain_digest(FIRST, 1, "batch.published", "flights/b1", "holdfast", "10 rows")[:8]
     'e4a15484'
     """
     # As `canonical_json` writes the list of the five, four times as fast: an audit does it for every event there is.
-    said = ",".join(map(_quoted, (kind, subject, actor, explanation)))
-    return sha256_hex(f"{before}[{at_us},{said}]")
+    fields = ",".join(map(_quoted, (kind, subject, actor, explanation)))
+    return sha256_hex(f"{before}[{at_us},{fields}]")
 
 
 def append_once(store: Store, *, at_us: int, kind: str, subject: str, explanation: str) -> None:

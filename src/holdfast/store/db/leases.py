@@ -20,14 +20,14 @@ from holdfast.store.db.statements import Prepared
 from holdfast.store.db.store import Store
 
 _LEASES: Final = schema.leases
-_NOBODY: Final = ""
+_RELEASED: Final = ""
 _HERE: Final = _LEASES.c.lease == bindparam("named")
 _NOW: Final = bindparam("now_us", type_=_LEASES.c.renewed_at_us.type)
 # FOR UPDATE keeps a take-over out until the caller's commit; SQLite's single writer does so anyway and ignores it.
 _HELD: Final = Prepared(select(_LEASES.c.holder, _LEASES.c.epoch).where(_HERE).with_for_update())
 _RENEW: Final = Prepared(
     update(_LEASES)
-    .where(_HERE, _LEASES.c.epoch == bindparam("held"), _LEASES.c.holder != _NOBODY)
+    .where(_HERE, _LEASES.c.epoch == bindparam("held"), _LEASES.c.holder != _RELEASED)
     # It must change even if the holder's clock stands still or goes back: change is what observers look for.
     .values(renewed_at_us=case((_LEASES.c.renewed_at_us < _NOW, _NOW), else_=_LEASES.c.renewed_at_us + 1))
 )
@@ -54,15 +54,15 @@ class Sighting:
     since_us: int
 
 
-def may_take(now: Sighting, before: Sighting | None, duration_us: int) -> bool:
+def is_expired(now: Sighting, before: Sighting | None, duration_us: int) -> bool:
     """Return True if the row stayed unchanged for its whole duration while one observer watched.
 
     >>> first = Sighting("control", "a", 1, 500, since_us=0)
-    >>> may_take(Sighting("control", "a", 1, 500, since_us=90), first, 100)
+    >>> is_expired(Sighting("control", "a", 1, 500, since_us=90), first, 100)
     False
-    >>> may_take(Sighting("control", "a", 1, 500, since_us=100), first, 100)
+    >>> is_expired(Sighting("control", "a", 1, 500, since_us=100), first, 100)
     True
-    >>> may_take(Sighting("control", "a", 1, 501, since_us=100), first, 100)
+    >>> is_expired(Sighting("control", "a", 1, 501, since_us=100), first, 100)
     False
     """
     if before is None:
@@ -107,7 +107,7 @@ def acquire(
                 )
                 return Lease(name, holder, 1, duration_us)
             looks = Sighting(name, row["holder"], row["epoch"], row["renewed_at_us"], now_us)
-            if row["holder"] in (_NOBODY, holder) or may_take(looks, seen, row["duration_us"]):
+            if row["holder"] in (_RELEASED, holder) or is_expired(looks, seen, row["duration_us"]):
                 taken = connection.execute(
                     update(_LEASES)
                     .where(_LEASES.c.lease == name, _LEASES.c.epoch == row["epoch"])
@@ -144,7 +144,7 @@ def release(store: Store, lease: Lease) -> bool:
                 _LEASES.c.epoch == lease.epoch,
                 _LEASES.c.holder == lease.holder,
             )
-            .values(holder=_NOBODY, renewed_at_us=_LEASES.c.renewed_at_us + 1)
+            .values(holder=_RELEASED, renewed_at_us=_LEASES.c.renewed_at_us + 1)
         )
     return result.rowcount == 1
 
@@ -152,10 +152,10 @@ def release(store: Store, lease: Lease) -> bool:
 def assert_epoch(connection: Connection, lease: str, epoch: int) -> None:
     """Fence the caller's transaction: `ConflictError` HF304 unless lease `lease` still has `epoch`."""
     row = next(iter(_HELD.rows(connection, {"named": lease})), None)
-    if row is None or row.epoch != epoch or row.holder == _NOBODY:
+    if row is None or row.epoch != epoch or row.holder == _RELEASED:
         found = (
-            "nobody holds it"
-            if row is None or row.holder == _NOBODY
+            "no process holds it"
+            if row is None or row.holder == _RELEASED
             else f"{row.holder} holds epoch {row.epoch}"
         )
         raise ConflictError(
@@ -168,6 +168,6 @@ def assert_epoch(connection: Connection, lease: str, epoch: int) -> None:
 
 def _continued(looks: Sighting, seen: Sighting | None) -> Sighting:
     """Return the sighting to remember: the old one while nothing changed, so that its time runs on."""
-    if seen is not None and may_take(looks, seen, 0):
+    if seen is not None and is_expired(looks, seen, 0):
         return seen
     return looks

@@ -28,7 +28,7 @@ from holdfast.store.db import migrate, postgres, sqlite_handles
 __all__ = ["BUSY_SECONDS", "ConstraintError", "Ledger", "LedgerError", "Transaction", "sqlite_url"]
 
 Transaction: TypeAlias = Connection
-"""An open transaction, for callers above the store, who hand it on and know no SQL."""
+"""An open transaction, for callers above the store, which pass it on and use no SQL."""
 
 BUSY_SECONDS: Final = 30.0
 """How long a writer waits for another writer of the same SQLite file before it gives up."""
@@ -37,7 +37,7 @@ _PAUSE_SECONDS: Final = 0.02
 _TURN_SECONDS: Final = 0.0002
 _MOST_TURN_SECONDS: Final = 0.01
 _BUSY_TIMEOUT: Final = f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}"
-_ONE_MOMENT: Final[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+_SNAPSHOT_READ: Final[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class Ledger:
             HF309 if it is damaged or lost, HF310 if it is no ledger or a newer Holdfast made it.
         """
         target = _target(url)
-        # A connection that broke while nobody used it is found out before a transaction begins on it.
+        # A connection that broke while idle is replaced before a transaction begins on it.
         on_sqlite = target.get_backend_name() == "sqlite"
         given = {"factory": sqlite_handles.TrackedConnection} if on_sqlite else {}
         engine = create_engine(target, pool_pre_ping=not on_sqlite, connect_args=given)
-        # A ledger that nobody holds any more closes its files, whether or not somebody thought of `close`; on SQLite its
-        # connections do so themselves, and what is still open when the process ends is closed then.
+        # An unreferenced ledger closes its files without a call of `close`; on SQLite its connections do so themselves, and
+        # the end of the process closes the rest.
         if on_sqlite:
             weakref.finalize(engine, _dispose, weakref.ref(engine))
             event.listen(engine, "connect", _prepare_sqlite)
@@ -83,13 +83,13 @@ class Ledger:
             if not may_be_new and migrate.is_new(engine):
                 raise IntegrityError(
                     "HF309",
-                    f"the ledger {name} is lost: rows are there, and it is missing or empty",
+                    f"the ledger {name} is lost: the store has rows, and the ledger is missing or empty",
                     state="nothing was changed",
                     next_command="holdfast restore BACKUP, or holdfast repair-ledger",
                 )
             migrate.upgrade(engine)
             if on_sqlite:
-                _known(engine)
+                _mark_as_ledger(engine)
         except OperationalError as error:
             raise UnavailableError(
                 "HF302", f"the ledger {name} cannot be opened: {error.orig}", state="nothing was changed"
@@ -111,14 +111,14 @@ class Ledger:
             with self.engine.connect().execution_options(**self._reading) as connection:
                 yield connection
         except (OperationalError, InterfaceError) as error:
-            raise _silent(error, "nothing was changed") from error
+            raise _unresponsive(error, "nothing was changed") from error
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction: everything in the block is committed, or nothing.
 
-        Raises `UnavailableError` HF302 if the ledger does not respond, and HF205 if the connection was lost during the commit: only
-        the ledger can say whether it was committed.
+        Raises `UnavailableError` HF302 if the ledger does not respond, and HF205 if the connection was lost during the
+        commit: only the ledger can say whether it was committed.
         """
         written = False
         try:
@@ -131,12 +131,12 @@ class Ledger:
         except (OperationalError, InterfaceError) as error:
             if written and self.engine.dialect.name != "sqlite":
                 raise _unknown(error) from error
-            raise _silent(error, "nothing was changed") from error
+            raise _unresponsive(error, "nothing was changed") from error
 
     @property
     def _reading(self) -> dict[str, Any]:
-        # SQLite's readers see one moment of the ledger; PostgreSQL's do when they are told to.
-        return {} if self.engine.dialect.name == "sqlite" else _ONE_MOMENT
+        # SQLite's readers see one snapshot of the ledger; PostgreSQL's need the isolation level.
+        return {} if self.engine.dialect.name == "sqlite" else _SNAPSHOT_READ
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -152,10 +152,10 @@ def sqlite_url(path: Path) -> str:
     return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
-def _silent(error: DBAPIError, state: str) -> UnavailableError:
+def _unresponsive(error: DBAPIError, state: str) -> UnavailableError:
     return UnavailableError(
         "HF302",
-        f"the ledger did not answer: {_words(error)}",
+        f"the ledger did not respond: {_message(error)}",
         state=state,
         next_command="the same command again, when the ledger can be reached",
     )
@@ -164,13 +164,13 @@ def _silent(error: DBAPIError, state: str) -> UnavailableError:
 def _unknown(error: DBAPIError) -> UnavailableError:
     return UnavailableError(
         "HF205",
-        f"the ledger was lost while it committed: {_words(error)}",
-        state="what was asked for was done completely, or not at all",
+        f"the connection to the ledger was lost during a commit: {_message(error)}",
+        state="the transaction was committed or rolled back",
         next_command="the same command again, when the ledger can be reached",
     )
 
 
-def _words(error: DBAPIError) -> str:
+def _message(error: DBAPIError) -> str:
     return " ".join(str(error.orig).split())
 
 
@@ -194,14 +194,14 @@ def _target(url: str) -> URL:
         except OSError as error:
             raise UnavailableError(
                 "HF302",
-                f"the ledger {target.database} cannot be made: {error.strerror}",
+                f"the ledger {target.database} cannot be created: {error.strerror}",
                 state="nothing was changed",
             ) from error
     return target
 
 
 def _prepare_sqlite(connection: sqlite_handles.TrackedConnection, _record: Any) -> None:
-    connection.isolation_level = None  # SQLAlchemy says BEGIN itself, in `_begin_sqlite`
+    connection.isolation_level = None  # SQLAlchemy begins transactions itself, in `_begin_sqlite`
     try:
         connection.track()
         _configure(connection)
@@ -250,8 +250,8 @@ def _begin_sqlite(connection: Connection) -> None:
 def _wait_for_turn(connection: Connection) -> None:
     """Begin to write as soon as no other process does.
 
-    SQLite's own wait sleeps at least one millisecond, then two, five, ten. A small load holds the lock for less than one, and two
-    loaders spent a third of their time asleep.
+    SQLite's own wait sleeps at least one millisecond, then two, five, ten. A small load holds the lock for less than one,
+    and two loaders spent a third of their time asleep.
     """
     sqlite = connection.connection.driver_connection
     assert isinstance(sqlite, sqlite3.Connection)
@@ -267,12 +267,12 @@ def _wait_for_turn(connection: Connection) -> None:
                     break
             time.sleep(pause)
             pause = min(pause * 1.5, _MOST_TURN_SECONDS)
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # SQLAlchemy's words for what is wrong
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # raises SQLAlchemy's error
     finally:
         sqlite.execute(_BUSY_TIMEOUT)
 
 
-def _known(engine: Engine) -> None:
+def _mark_as_ledger(engine: Engine) -> None:
     """Let this file get page checksums: it is a ledger."""
     with engine.connect() as connection:
         handle = sqlite_handles.handle_of(connection)

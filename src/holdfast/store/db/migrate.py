@@ -28,13 +28,14 @@ _REVISION: Final[Select[str]] = select(column("version_num", String)).select_fro
 def upgrade(engine: Engine, to: str = HEAD) -> None:
     """Run every revision that the ledger lacks, up to and with `to`.
 
-    Raises `IntegrityError` HF310 if the database belongs to another program or was made by a newer Holdfast; nothing is changed.
+    Raises `IntegrityError` HF310 if the database belongs to another program or was made by a newer Holdfast; nothing is
+    changed.
     """
     with engine.connect() as connection:
         if revision(connection) == to:
             return
     with engine.connect().execution_options(holdfast_writes=True) as connection, connection.begin():
-        _run(connection, revision(connection), to)  # another process may have been faster since
+        _run(connection, revision(connection), to)  # another process may have migrated it meanwhile
 
 
 def is_new(engine: Engine) -> bool:
@@ -93,7 +94,7 @@ def _missing(line: list[Script], found: str | None) -> list[Script]:
     if found not in known:
         raise IntegrityError(
             "HF310",
-            f"the ledger is at revision {found} and this release ends at {known[-1]}: a newer Holdfast made it",
+            f"the ledger is at revision {found} and this release ends at {known[-1]}: a newer Holdfast created it",
             state="nothing was changed",
             next_command="pip install --upgrade holdfast",
         )

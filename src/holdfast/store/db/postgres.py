@@ -21,13 +21,13 @@ LOCK_SECONDS: Final = 30
 STATEMENT_SECONDS: Final = 40
 """How long one statement may take by the server's clock."""
 
-ANSWER_SECONDS = 45.0
-"""How long the client waits for an answer. Longer than the server's own limits, so that only a server that is stopped or
-unreachable meets it. Read at every wait."""
+RESPONSE_SECONDS = 45.0
+"""How long the client waits for a response. Longer than the server's own limits, so that only a stopped or unreachable server
+meets it. Read at every wait."""
 
 CONNECT_SECONDS: Final = 5
 
-_WRITERS: Final = 0x484F4C44464153  # the name of the lock that writers hold until they have committed
+_WRITERS: Final = 0x484F4C44464153  # key of the lock that writers hold until they have committed
 _TCP: Final = {
     "connect_timeout": CONNECT_SECONDS,
     "tcp_user_timeout": 1000 * STATEMENT_SECONDS,
@@ -95,19 +95,19 @@ def _connect(_dialect: Any, _record: Any, arguments: Any, parameters: dict[str, 
             text = super().load(data)
             return unescaped(text) if isinstance(text, str) else text
 
-    class Impatient(psycopg.Connection[Any]):
-        """A connection that gives up on a server which does not answer."""
+    class TimedConnection(psycopg.Connection[Any]):
+        """A connection whose waits end after `RESPONSE_SECONDS`."""
 
         def wait(self, gen: Generator[Any, Any, T], *more: Any, **others: Any) -> T:
             try:
-                return super().wait(_bounded(gen, time.monotonic() + ANSWER_SECONDS), *more, **others)
+                return super().wait(_bounded(gen, time.monotonic() + RESPONSE_SECONDS), *more, **others)
             except SilentError as error:
-                self.pgconn.finish()  # whatever the server says later is nobody's answer
+                self.pgconn.finish()  # a late response must not reach the next statement
                 raise psycopg.OperationalError(
-                    f"no answer within {ANSWER_SECONDS:g} seconds; the connection was given up"
+                    f"no response within {RESPONSE_SECONDS:g} seconds; the connection was closed"
                 ) from error
 
-    connection = Impatient.connect(*arguments, **{**_TCP, **parameters})
+    connection = TimedConnection.connect(*arguments, **{**_TCP, **parameters})
     connection.adapters.register_dumper(str, Escaping)
     for kind in ("text", "varchar"):
         connection.adapters.register_loader(kind, Unescaping)
@@ -119,8 +119,7 @@ class SilentError(Exception):
 
 
 def _bounded(waiting: Generator[Any, Any, T], end: float) -> Generator[Any, Any, T]:
-    """Run a generator of psycopg until the time `end`; it is resumed with 0 several times a second while nothing comes.
-    """
+    """Run a generator of psycopg until the time `end`; it is resumed with 0 several times a second while nothing comes."""
     try:
         wanted = next(waiting)
         while True:

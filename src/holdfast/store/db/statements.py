@@ -61,7 +61,7 @@ class Prepared:
         """Return the first column of the only row, None without a row; `ValueError` for several."""
         found = self.rows(connection, values)
         if len(found) > 1:
-            raise ValueError(f"{len(found)} rows where one was asked for")
+            raise ValueError(f"{len(found)} rows instead of one")
         return found[0][0] if found else None
 
     def _bound(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[Any]]:

@@ -22,8 +22,8 @@ class Store:
     def open(cls, root: Path, ledger_url: str | None = None, *, recovering: bool = False) -> Store:
         """Open the store in directory `root`, created if missing. Without a URL the ledger is a SQLite file in it.
 
-        If rows are there and the ledger is new, it was lost: an empty one would make every row an orphan. `recovering` allows that to
-        a rebuild. Raises `UnavailableError` HF307 if the directory cannot be created, and as `Ledger.open`.
+        If rows are there and the ledger is new, it was lost: an empty one would make every row an orphan. `recovering`
+        allows that to a rebuild. Raises `UnavailableError` HF307 if the directory cannot be created, and as `Ledger.open`.
         """
         try:
             make_directory(root)

@@ -54,8 +54,7 @@ def make_directory(directory: Path) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Replace the content of `path` by `data`, durably. A concurrent reader gets the old bytes or the new ones, complete.
-    """
+    """Replace the content of `path` by `data`, durably. A concurrent reader gets the old bytes or the new ones, complete."""
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)

@@ -53,10 +53,10 @@ def read(root: Path, contract_hash: str) -> str:
     return data.decode()
 
 
-def _damaged(contract_hash: str, trouble: str) -> IntegrityError:
+def _damaged(contract_hash: str, reason: str) -> IntegrityError:
     return IntegrityError(
         "HF301",
-        f"the copy of contract {contract_hash[:12]} {trouble}",
+        f"the copy of contract {contract_hash[:12]} {reason}",
         state="nothing was changed",
         next_command="holdfast verify --repair",
     )

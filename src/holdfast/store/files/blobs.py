@@ -43,7 +43,7 @@ def registering(store: Store) -> Iterator[None]:
     """
     descriptor = _directory(store)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)  # many may put at once; a sweep waits for none and goes away
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # many may put at once; a sweep does not wait
         yield
     finally:
         os.close(descriptor)
@@ -88,7 +88,7 @@ def _put(store: Store, data: bytes) -> str:
     digest = sha256_hex(data)
     path = path_of(store.root, digest)
     if path.is_file() and path.read_bytes() == data:
-        fsync.sync_directory(path.parent)  # whoever wrote it may have been killed before the name was safe
+        fsync.sync_directory(path.parent)  # its writer may have been killed before the name was durable
         return digest
     fsync.make_directory(path.parent)
     unfinished = path.with_name(f"{uuid.uuid4().hex}{UNFINISHED}")

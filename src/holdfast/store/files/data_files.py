@@ -35,8 +35,8 @@ _PARTS_TABLE: Final = schema.file_row_groups
 class FileFacts:
     """One file as the ledger knows it. `path` is relative to the store's root; `bytes` and `sha256` are of the whole file.
 
-    `row_groups` are those to read, None for all; `rows` is their number of rows. `event_time_min_us` and `event_time_max_us` bound
-    the event times in the file, None if unknown.
+    `row_groups` are those to read, None for all; `rows` is their number of rows. `event_time_min_us` and
+    `event_time_max_us` bound the event times in the file, None if unknown.
     """
 
     path: str
@@ -90,7 +90,7 @@ def entries(
     version: int,
     *,
     lookback_start_us: int | None = None,
-    held_back: Sequence[LoadKey] = (),
+    excluded: Sequence[LoadKey] = (),
 ) -> list[FileFacts]:
     """Return the files of `table` at table version `version` in order of event time, with the row groups of current loads.
 
@@ -99,7 +99,7 @@ def entries(
     lookback_start_us
         Only files whose newest event time is at or after it, microseconds UTC: reading the last hours of a feed then costs what
         those hours hold, not what its history holds.
-    held_back
+    excluded
         Loads to leave out, such as the incomplete loads of a snapshot.
     """
     query = _ENTRIES if lookback_start_us is None else _ENTRIES_REACHING
@@ -109,7 +109,7 @@ def entries(
         for path, name, rows, size, sha256, low, high in connection.execute(query, values)
     ]
     gone = {tuple(row) for row in connection.execute(_GONE, {"at_version": version})}
-    for feed, batch, epoch in held_back:
+    for feed, batch, epoch in excluded:
         load = {"of_feed": feed, "of_batch": batch, "of_epoch": epoch}
         gone.update(tuple(row) for row in connection.execute(_OF_LOAD, load))
     return found if not gone else _without(connection, found, gone)
@@ -188,15 +188,19 @@ def read_rows(store: Store, at: int | str, table: str, columns: Columns | None =
     and `NotFoundError` HF303 when a vacuum let the rows go while they were read.
     """
     with store.ledger.read() as connection:
-        found = entries(connection, table, at) if isinstance(at, int) else snapshot_entries(connection, at, table)
+        found = (
+            entries(connection, table, at) if isinstance(at, int) else snapshot_entries(connection, at, table)
+        )
     try:
         return read(store.root, found, columns)
     except IntegrityError as error:
-        _refuse_vacuumed(store, at, found, error)
+        _raise_if_vacuumed(store, at, found, error)
         raise
 
 
-def _refuse_vacuumed(store: Store, at: int | str, found: Sequence[FileFacts], error: IntegrityError) -> None:
+def _raise_if_vacuumed(
+    store: Store, at: int | str, found: Sequence[FileFacts], error: IntegrityError
+) -> None:
     """Say that the ledger has let go of a file of `found` since they were looked up, when that is so."""
     known = select(_FILES.c.path).where(_FILES.c.path == bindparam("of_path"))
     with store.ledger.read() as connection:
@@ -231,7 +235,7 @@ def snapshot_entries(connection: Connection, snapshot: str, table: str) -> list[
             f"snapshot {snapshot} has no table {table!r}",
             next_command="holdfast train",
         )
-    found = entries(connection, table, version, held_back=held_back(connection, snapshot))
+    found = entries(connection, table, version, excluded=incomplete_loads(connection, snapshot))
     there = sum(fact.rows for fact in found)
     if there != rows:
         raise IntegrityError(
@@ -243,7 +247,7 @@ def snapshot_entries(connection: Connection, snapshot: str, table: str) -> list[
     return found
 
 
-def held_back(connection: Connection, snapshot: str) -> list[LoadKey]:
+def incomplete_loads(connection: Connection, snapshot: str) -> list[LoadKey]:
     """Return the incomplete loads that `snapshot` leaves out."""
     held = schema.snapshot_incomplete_loads
     query = select(held.c.feed, held.c.batch, held.c.epoch).where(held.c.snapshot == snapshot)

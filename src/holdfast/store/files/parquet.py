@@ -171,9 +171,9 @@ def manifest(path: Path) -> dict[str, Any]:
 
 def damaged(path: Path, error: Exception) -> IntegrityError:
     """The error for a file that cannot be what was acknowledged."""
-    trouble = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({_first_line(error)})"
+    reason = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({_first_line(error)})"
     return IntegrityError(
-        "HF301", f"file {path.name} {trouble}", state="nothing was changed", next_command="holdfast verify"
+        "HF301", f"file {path.name} {reason}", state="nothing was changed", next_command="holdfast verify"
     )
 
 

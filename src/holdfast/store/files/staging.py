@@ -48,8 +48,8 @@ def _bounds_us(frame: pl.DataFrame, event_time: str | None) -> tuple[int, int] |
 class Stage:
     """Files that one loader has written and not yet published; `staged` makes it.
 
-    `attempt` is an id that all their names begin with. A sweep leaves them alone while the attempt's lock is held; a caller that
-    makes a stage without `staged` writes for a process that holds the lock.
+    `attempt` is an id that all their names begin with. A sweep leaves them alone while the attempt's lock is held; a caller
+    that makes a stage without `staged` writes for a process that holds the lock.
     """
 
     def __init__(self, root: Path, attempt: str) -> None:
@@ -70,8 +70,8 @@ class Stage:
     ) -> FileFacts:
         """Write `frame` as one file of `table` and sync it.
 
-        `manifest` goes into the footer with the table, the number of rows and the format. The result has the bounds of the column
-        `event_time`. The name is not durable yet: call `sync` before publishing.
+        `manifest` goes into the footer with the table, the number of rows and the format. The result has the bounds of the
+        column `event_time`. The name is not durable yet: call `sync` before publishing.
         """
         (fact,) = self.write_parts(table, [frame], manifest, event_time=event_time)
         return fact
@@ -98,8 +98,7 @@ class Stage:
             return list(pool.map(write, frames, numbers))
 
     def put(self, data: memoryview, facts: FileFacts, number: int | None = None) -> FileFacts:
-        """Write `data` as a file and sync it; return `facts` with its path, size and digest. Call `sync` before publishing.
-        """
+        """Write `data` as a file and sync it; return `facts` with its path, size and digest. Call `sync` before publishing."""
         number = next(self._numbers) if number is None else number
         path = self._directory / f"{self.attempt}-{number:05d}.parquet"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -119,7 +118,7 @@ class Stage:
             sha256=hashlib.sha256(data).hexdigest(),
         )
 
-    def seal(self) -> None:
+    def sync(self) -> None:
         """Make the names of all written files durable."""
         fsync.sync_directory(self._directory)
 
@@ -132,19 +131,20 @@ class Stage:
 
 @contextmanager
 def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
-    """Yield a stage; publish inside the block. A sweep leaves its files alone until the block ends; then unpublished ones are orphans.
+    """Yield a stage; publish inside the block. A sweep leaves its files alone until the block ends; then unpublished ones
+    are orphans.
 
-    `attempt` is an id that the store has not seen, None for a random one. If the block ends with an error, the marker stays, as it
-    does when a loader is killed: the next sweep asks the ledger whether the attempt was published. So a complete load without a
-    marker that the ledger does not name is one whose transaction the ledger lost.
+    `attempt` is an id that the store has not seen, None for a random one. If the block ends with an error, the marker
+    stays, as it does when a loader is killed: the next sweep asks the ledger whether the attempt was published. So a
+    complete load without a marker that the ledger does not name is one whose transaction the ledger lost.
     """
     attempt = attempt or uuid.uuid4().hex
     marker = root / ATTEMPTS_DIRECTORY / attempt
-    with _told_when_full():
+    with _raise_if_full():
         fsync.make_directory(root / ATTEMPTS_DIRECTORY)
         lock = file_locks.create_locked(marker)
     try:
-        with _told_when_full():
+        with _raise_if_full():
             yield Stage(root, attempt)
         marker.unlink(missing_ok=True)
     finally:
@@ -152,7 +152,7 @@ def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
 
 
 @contextmanager
-def _told_when_full() -> Iterator[None]:
+def _raise_if_full() -> Iterator[None]:
     """Raise `UnavailableError` HF307 for errors of the disk; the ledger has errors of its own."""
     try:
         yield
@@ -161,7 +161,7 @@ def _told_when_full() -> Iterator[None]:
             "HF307",
             f"a file of the store cannot be written: {error.strerror or error}",
             state="nothing was loaded, and what is loaded is unchanged",
-            next_command="make room on the disk, or mend it, then the same command again",
+            next_command="make room on the disk, or repair it, then the same command again",
         ) from error
 
 

@@ -1,10 +1,10 @@
-"""A backup: ledger and files of one moment, in a directory of their own, while loaders go on.
+"""Backups: ledger and files of one time, in a directory of their own, taken while loaders run.
 
-    objects/<2 digits>/<SHA-256>     every file and every copy of the ledger, once, by its content
-    backups/<moment>.json            one backup: which file of the store has which content
+    objects/<2 digits>/<SHA-256>     every file and every dump of the ledger, once, by its content
+    backups/<timestamp>.json         one backup: which file of the store has which content
 
-The ledger is read first, in one transaction, as lines of JSON that any database can take back. What it names is immutable
-and cannot vanish while its copy is taken, except by retention; then the ledger is read again.
+The ledger is read first, in one transaction, as lines of JSON that any database can load. What it names is immutable and
+vanishes only by a vacuum; then the ledger is read again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """One backup. `at_us` is the moment that it shows, microseconds UTC; `ledger` is the digest of the ledger's rows."""
+    """One backup. `at_us` is the time that it shows, microseconds UTC; `ledger` is the digest of the ledger's rows."""
 
     name: str
     at_us: int
@@ -66,13 +66,13 @@ class Backup:
 
     @property
     def bytes(self) -> int:
-        """The size of all its files."""
+        """Return the size of all its files."""
         return sum(entry.bytes for entry in self.files)
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A backup that was taken, and how much of it was not in the directory yet."""
+    """A backup that was taken, and how much of it was copied."""
 
     backup: Backup
     copied_files: int
@@ -80,7 +80,7 @@ class Taken:
 
 
 class _VanishedError(Exception):
-    """A file that the ledger named was removed by retention before it was copied."""
+    """A file that the ledger named was vacuumed before it was copied."""
 
 
 def object_path(directory: Path, sha256: str) -> Path:
@@ -89,10 +89,14 @@ def object_path(directory: Path, sha256: str) -> Path:
 
 
 def take(store: Store, directory: Path, *, now_us: int, progress: Progress | None = None) -> Taken:
-    """Back the store up into `directory`; what is there from earlier backups is not copied again.
+    """Back the store up into `directory`; what earlier backups have there is not copied again. It is durable on return.
 
-    When this returns, the backup survives a power cut. Raises `UnavailableError` HF306 when the directory cannot be
-    written, and `IntegrityError` HF301 when a file of the store is damaged: a backup of it would hide that.
+    Raises
+    ------
+    UnavailableError
+        HF306 if the directory cannot be written.
+    IntegrityError
+        HF301 if a file of the store is damaged: a backup of it would hide that.
     """
     if directory.resolve().is_relative_to(store.root.resolve()):
         raise InputError(
@@ -165,7 +169,7 @@ def _take(store: Store, directory: Path, now_us: int, progress: Progress | None)
 
 
 def _named(store: Store, connection: Connection) -> Iterator[tuple[str, int, str]]:
-    """Every immutable file that the ledger names: path, size, digest."""
+    """Yield every immutable file that the ledger names: path, size, digest."""
     for table in (schema.files, schema.prediction_files, schema.shadow_files):
         for row in connection.execute(
             select(table.c.path, table.c.bytes, table.c.sha256).order_by(table.c.path)
@@ -178,7 +182,7 @@ def _named(store: Store, connection: Connection) -> Iterator[tuple[str, int, str
 
 
 def _log_tails(store: Store) -> list[Path]:
-    """The logs that are there before the ledger is read: one that is removed afterwards must be looked for again."""
+    """Return the logs that exist before the ledger is read: one that is removed afterwards must be looked for again."""
     found: list[Path] = []
     for directory in log_directory.all_of(store.root):
         found += [path for _, path in log_directory.segments(directory)]
@@ -202,7 +206,7 @@ def _small_files(store: Store, logs: list[Path]) -> Iterator[tuple[str, bytes]]:
 
 
 def _keep(source: Path, directory: Path, sha256: str) -> bool:
-    """Copy `source` unless its content is there. Whether it was copied."""
+    """Copy `source` unless its content is there. Returns whether it was copied."""
     target = object_path(directory, sha256)
     if target.exists() and target.stat().st_size == _size(source):
         return False
@@ -272,15 +276,15 @@ def _seal(backup: Backup) -> bytes:
 
 
 def names(directory: Path) -> list[str]:
-    """The backups in `directory`, the oldest first."""
+    """Return the backups in `directory`, the oldest first."""
     found = (directory / BACKUPS_DIRECTORY).glob("*.json")
     return sorted(path.stem for path in found if path.name[0] != ".")
 
 
 def read(directory: Path, name: str | None = None) -> Backup:
-    """The backup of that name, the newest without one.
+    """Load the backup of that name, or the newest.
 
-    Raises `InputError` HF306 when there is none, and `IntegrityError` HF301 when its manifest was altered.
+    Raises `InputError` HF306 if there is none, and `IntegrityError` HF301 if its manifest was altered.
     """
     there = names(directory)
     chosen = name or (there[-1] if there else "")
@@ -322,7 +326,7 @@ def _altered(name: str) -> IntegrityError:
 
 
 def _dump(connection: Connection) -> Iterator[bytes]:
-    """Every row of the ledger as one line of JSON, table after table, in order of the primary key."""
+    """Yield every row of the ledger as one line of JSON, table after table, in order of the primary key."""
     for table in schema.METADATA.sorted_tables:
         query = select(table).order_by(*table.primary_key.columns)
         for row in connection.execute(query):
@@ -330,18 +334,18 @@ def _dump(connection: Connection) -> Iterator[bytes]:
 
 
 def ledger_digest(store: Store) -> str:
-    """The digest that a backup of the ledger as it is now would have."""
+    """Return the digest that a backup of the current ledger would have."""
     return sha256_hex(dump(store))
 
 
 def dump(store: Store) -> bytes:
-    """Every row of the ledger of one moment, as a backup keeps them and `fill` takes them back."""
+    """Return every row of the ledger as `fill` reads them."""
     with store.ledger.read() as connection:
         return b"".join(_dump(connection))
 
 
 def fill(store: Store, dump: bytes) -> int:
-    """Put every row of `dump` into the empty ledger of `store`, in one transaction; the number of rows."""
+    """Insert every row of `dump` into the empty ledger of `store`, in one transaction. Returns the number of rows."""
     tables = {table.name: table for table in schema.METADATA.sorted_tables}
     count = 0
     with store.ledger.write() as connection:
@@ -368,7 +372,7 @@ def fill(store: Store, dump: bytes) -> int:
 
 
 def written_us(store: Store) -> dict[str, int]:
-    """When each file of rows was published and each blob registered, microseconds UTC, by their paths."""
+    """Return when each file of rows was published and each blob registered, microseconds UTC, by path."""
     made = schema.table_versions
     query = select(schema.files.c.path, made.c.committed_at_us).join(
         made, made.c.table_version == schema.files.c.added_version
@@ -382,7 +386,7 @@ def written_us(store: Store) -> dict[str, int]:
 
 
 def advance_sequences(connection: Connection) -> None:
-    """Let PostgreSQL number new rows after those that were put in with their numbers; SQLite does so by itself."""
+    """Let PostgreSQL number new rows after those that were inserted with their numbers; SQLite does so itself."""
     if connection.dialect.name != "postgresql":
         return
     for table in schema.METADATA.sorted_tables:

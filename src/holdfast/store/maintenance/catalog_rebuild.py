@@ -1,6 +1,6 @@
-"""Makes the catalogue of files that prove what they are: the rows of the ledger that their loads would have written.
+"""Rebuild of the catalog from files: the rows of the ledger that their loads would have written.
 
-For loads that the ledger forgot (a torn write-ahead log), and for all of them when the ledger itself is lost.
+It registers loads that the ledger lost (a torn write-ahead log), and all of them if the ledger itself is lost.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _UNKNOWN: Final = "it was made known again from its files; what was found wrong 
 
 @dataclass(slots=True)
 class Adopted:
-    """What was made known again, and by name what could not be."""
+    """The loads that were re-registered, and by name what could not be."""
 
     loads: list[LoadKey] = field(default_factory=list)
     backed_out: list[LoadKey] = field(default_factory=list)
@@ -56,22 +56,21 @@ def adopt(
     expects: Mapping[str, Expectations] | None = None,
     groups: Mapping[str, str | None] | None = None,
 ) -> Adopted:
-    """Insert what `choice` proves into the caller's transaction, load after load in the order in which they were written.
+    """Re-register the loads of `choice` in the caller's transaction, in the order in which they were written.
+
+    The profile of a load is computed from its rows. Its files do not tell which expectations it violated: it is suspect,
+    and every snapshot that has it, until a user accepts it.
 
     Parameters
     ----------
     tombstones
-        Loads that were backed out: they are inserted as such, so that their rows stay out and their ids may be loaded
-        again.
+        Loads that were backed out: they are inserted as such, so that their rows stay out and their ids may be loaded again.
     numbers
         The table version of each load; None for the next ones.
     expects
-        What is expected of each feed, as far as it is known: which digests of its rows are kept.
+        Expectations of each feed, as far as known: which digests of its rows are stored.
     groups
-        Which group each declared feed is of: what of it was loaded goes together with the rest when it is backed out.
-
-    What a load looked like is taken from its rows again. Which expectations it broke is not in its files: it is
-    suspect, and every snapshot that has it, until a person accepts that.
+        The group of each declared feed: loads of a group are backed out together.
     """
     done = Adopted()
     done.unproved += [
@@ -110,7 +109,7 @@ def adopt(
 
 
 def is_free(connection: Connection, manifest: Manifest) -> bool:
-    """Whether the ledger would take the load of `manifest`: neither its epoch, nor its id, nor its content is there."""
+    """Return True if the ledger has neither the epoch, nor the id, nor the content of the load of `manifest`."""
     same_id = (_BATCHES.c.batch == manifest.batch) & ((_BATCHES.c.epoch >= manifest.epoch) | LIVE)
     same_content = (_BATCHES.c.digest == manifest.digest) & LIVE
     query = select(_BATCHES.c.batch).where(_BATCHES.c.feed == manifest.feed, same_id | same_content)
@@ -222,7 +221,7 @@ def _bury(
     done: Adopted,
     now_us: int,
 ) -> None:
-    """Take out what has a tombstone, and keep the row of a load of which nothing else is left: its epoch was used."""
+    """Remove the loads that have a tombstone, and register those of which nothing else is left: their epoch was used."""
     when: dict[int | None, list[LoadKey]] = {}
     for load in done.backed_out:
         when.setdefault(tombstones[load].removed_version, []).append(load)
@@ -257,8 +256,8 @@ def _take_out(
 
 
 def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int) -> None:
-    """Each load is suspect for itself: what takes one of them out says nothing of the others."""
-    broken = Violation(violations.REREGISTERED, "", Level.ERROR, _UNKNOWN, None, None)
+    """Mark each load as suspect by itself, independent of the others."""
+    broken = Violation(violations.ADOPTED, "", Level.ERROR, _UNKNOWN, None, None)
     first: dict[str, LoadKey] = {}
     for load in done.loads:
         first.setdefault(load[0], load)

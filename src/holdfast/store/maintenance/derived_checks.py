@@ -1,5 +1,5 @@
-"""What lies beside the catalogue and can be held against it: published tables, servers' local copies and logs, the copies
-of contracts, and tombstones. Each function gives (subject, what is wrong).
+"""Checks of what is derived from the catalog: published tables, local copies and logs of servers, contract copies, snapshot
+manifests and tombstones. Each yields (subject, what is wrong).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from holdfast.store.db.predicates import BACKED_OUT
 from holdfast.store.db.store import Store
 from holdfast.store.feeds import contract_files
 from holdfast.store.files.data_files import FileFacts
-from holdfast.store.maintenance.ledger_checks import Trouble
+from holdfast.store.maintenance.ledger_checks import Mismatch
 from holdfast.store.serving import log_directory, prediction_log
 from holdfast.store.serving.aborts import SERVERS_DIRECTORY
 from holdfast.store.serving.prediction_log import PredictionRecord
@@ -44,7 +44,7 @@ class _Kept(msgspec.Struct):
 
 
 def published_tables(store: Store) -> Iterator[tuple[Path, str]]:
-    """Published tables that do not hold what their snapshot holds: (directory, what is wrong)."""
+    """Yield the published tables that differ from their snapshot: (directory, what is wrong)."""
     for directory in sorted((store.root / PUBLISHED_DIRECTORY).glob("*/*")):
         if directory.suffix:
             continue
@@ -55,9 +55,9 @@ def published_tables(store: Store) -> Iterator[tuple[Path, str]]:
         except HoldfastError as error:
             yield directory, error.what
             continue
-        trouble = _published(store.root, directory, facts)
-        if trouble:
-            yield directory, trouble
+        reason = _published(store.root, directory, facts)
+        if reason:
+            yield directory, reason
 
 
 def _published(root: Path, directory: Path, facts: list[FileFacts]) -> str:
@@ -85,7 +85,7 @@ def _same(link: Path, file: Path) -> bool:
 
 
 def local_copies(root: Path, plans: dict[str, int]) -> Iterator[tuple[Path, str]]:
-    """Files of servers' local copies that are not what was kept; `plans` are the newest plans in the ledger, by model."""
+    """Yield the damaged files of servers' local copies; `plans` are the newest plans in the ledger, by model."""
     for directory in sorted((root / SERVERS_DIRECTORY).glob("*")):
         for path in sorted(directory.glob("*.onnx")):
             if sha256_of(path) != path.stem:
@@ -97,9 +97,9 @@ def local_copies(root: Path, plans: dict[str, int]) -> Iterator[tuple[Path, str]
                 yield online, "was altered: its SHA-256 is not the one that it begins with"
         plan = directory / "plan.json"
         if plan.exists() or any(directory.glob("*.onnx")):
-            trouble = _plan(plan, directory, plans.get(directory.name, 0))
-            if trouble:
-                yield plan, trouble
+            reason = _plan(plan, directory, plans.get(directory.name, 0))
+            if reason:
+                yield plan, reason
 
 
 def _plan(path: Path, directory: Path, newest: int) -> str:
@@ -128,14 +128,14 @@ def _plan(path: Path, directory: Path, newest: int) -> str:
 
 
 def newest_plans(connection: Connection) -> dict[str, int]:
-    """The newest traffic plan of each model."""
+    """Return the newest traffic plan of each model."""
     plans = schema.traffic_plans
     query = select(plans.c.model, func.max(plans.c.plan_id)).group_by(plans.c.model)
     return {model: int(plan) for model, plan in connection.execute(query)}
 
 
 def log_segments(store: Store) -> Iterator[tuple[Path, str]]:
-    """Segments of prediction logs that are missing, short, damaged, or another's."""
+    """Yield segments of prediction logs that are missing, short, damaged, or of another server."""
     rows = schema.log_positions
     with store.ledger.read() as connection:
         collected = {
@@ -144,9 +144,9 @@ def log_segments(store: Store) -> Iterator[tuple[Path, str]]:
     for directory in log_directory.all_of(store.root):
         there = log_directory.segments(directory)
         for number, path in there:
-            trouble = _segment(path, directory.name, number, collected.get((directory.name, number), 0))
-            if trouble:
-                yield path, trouble
+            reason = _segment(path, directory.name, number, collected.get((directory.name, number), 0))
+            if reason:
+                yield path, reason
         # What was collected may be removed, but never the newest segment that there is.
         newest = max((number for server, number in collected if server == directory.name), default=0)
         if newest > (there[-1][0] if there else 0):
@@ -176,8 +176,8 @@ def _segment(path: Path, server: str, number: int, collected: int) -> str:
     return f"ends in the middle of a record, at byte {offset}" if offset < path.stat().st_size else ""
 
 
-def copied_contracts(connection: Connection, root: Path) -> Iterator[Trouble]:
-    """Contracts in the ledger whose copy beside the rows is missing or altered, and altered copies of others."""
+def copied_contracts(connection: Connection, root: Path) -> Iterator[Mismatch]:
+    """Yield contracts of the ledger whose copy is missing or altered, and altered copies of other contracts."""
     known = set(connection.execute(select(schema.contracts.c.contract_hash)).scalars())
     judged = set(connection.execute(select(schema.batches.c.contract_hash)).scalars())
     there = {
@@ -192,7 +192,7 @@ def copied_contracts(connection: Connection, root: Path) -> Iterator[Trouble]:
             yield f"contract {contract_hash}", error.what
 
 
-def snapshot_manifests(connection: Connection, root: Path) -> Iterator[Trouble]:
+def snapshot_manifests(connection: Connection, root: Path) -> Iterator[Mismatch]:
     """Yield the snapshots whose manifest is missing or damaged, and damaged manifests of other snapshots."""
     known = set(connection.execute(select(schema.snapshots.c.snapshot)).scalars())
     for name in sorted(known | {path.stem for path in manifests.on_disk(root)}):
@@ -202,8 +202,8 @@ def snapshot_manifests(connection: Connection, root: Path) -> Iterator[Trouble]:
             yield f"snapshot {name}", error.what
 
 
-def stones(connection: Connection, root: Path) -> Iterator[Trouble]:
-    """Tombstones that are damaged, missing, or of a load that the ledger holds as published."""
+def stones(connection: Connection, root: Path) -> Iterator[Mismatch]:
+    """Yield tombstones that are damaged, missing, or of a load that the ledger has as published."""
     batches = schema.batches
     states = {
         (row.feed, row.batch, row.epoch): row.state
@@ -245,7 +245,7 @@ def stones(connection: Connection, root: Path) -> Iterator[Trouble]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of the file's bytes, read piece by piece; empty when it cannot be read."""
+    """Return the SHA-256 of the file's bytes, read in pieces; empty if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:

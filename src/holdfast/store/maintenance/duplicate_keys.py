@@ -1,6 +1,6 @@
-"""Keys that a feed holds more than once: rows that count twice although each batch for itself is in order.
+"""Keys that a feed has more than once: rows that count twice although each batch by itself is valid.
 
-Only the columns of the key are read, and of each key eight bytes are kept.
+Only the columns of the key are read, and eight bytes of each key are kept.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _READERS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """What a feed holds twice. `rows` are those beyond the first of their key, `example` is one of the keys, and
-    `batches` are the ids of the batches that hold it.
+    """Duplicate keys of a feed. `rows` are those beyond the first of their key, `example` is one of the keys, and `batches`
+    are the ids of the batches that have it.
     """
 
     feed: str
@@ -42,8 +42,8 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """A file of a feed's rows, and its live parts in their order: the batch and the rows of each. `row_groups` are
-    those of the live parts, None for all.
+    """A file of a feed's rows with its live parts in order: the batch and the rows of each. `row_groups` are those of the
+    live parts, None for all.
     """
 
     path: str
@@ -53,7 +53,7 @@ class KeyFile:
 
 
 def live_files(connection: Connection) -> list[KeyFile]:
-    """Every file of valid rows that its feed's table has now, feed by feed."""
+    """Return every file of valid rows of the current tables, feed by feed."""
     query = (
         select(_FILES.c.path, _FILES.c.feed, _HELD.c.batch, _HELD.c.row_group, _HELD.c.rows, _FILES.c.rows)
         .join(_HELD, _HELD.c.path == _FILES.c.path)
@@ -83,8 +83,8 @@ def _key_file(parts: Sequence[_Part]) -> KeyFile:
 
 
 def repeated(root: Path, files: list[KeyFile]) -> list[Repeated]:
-    """What is in more than one batch, at most one for each feed and key; files that cannot be read are passed over,
-    because it is another's task to find these.
+    """Find keys that more than one batch has, at most one result per feed and key. Unreadable files are skipped: other
+    checks find them.
     """
     by_key: dict[tuple[str, str], list[KeyFile]] = {}
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
@@ -109,7 +109,7 @@ def _key_of(path: Path) -> str:
 
 
 def _keys(root: Path, file: KeyFile, columns: list[str]) -> pl.DataFrame:
-    """The keys in one file, as text: what two contracts wrote differently is the same key all the same."""
+    """Return the keys in one file as text, so that two contracts that write a key differently agree."""
     try:
         frame = parquet.read(root / file.path, columns, row_groups=file.row_groups)
     except IntegrityError:
@@ -136,7 +136,7 @@ def _twice(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 def _confirmed(
     root: Path, feed: str, columns: list[str], files: list[KeyFile], twice: npt.NDArray[np.uint64]
 ) -> Iterator[Repeated]:
-    """Whether the keys are equal, where their hashes are; two keys may have one hash by chance."""
+    """Compare the keys whose hashes are equal; two keys may have one hash by chance."""
     suspects = pl.Series(twice).implode()
     held = []
     for file in files:

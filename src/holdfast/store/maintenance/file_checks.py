@@ -1,6 +1,4 @@
-"""What the ledger says must be true of the files, and of itself; `holdfast verify` holds the disk against
-it.
-"""
+"""Checks of files against the ledger, and of the database against itself."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ LEDGER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError, Over
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """One file as the ledger knows it; `footer` holds the fields that its manifest must have, `loads` those of each of its
-    parts.
-    """
+    """One file as the ledger knows it; `footer` has the fields of its manifest, `loads` those of each of its parts."""
 
     path: str
     rows: int
@@ -45,9 +41,7 @@ class Expected:
 
 
 def expected_files(connection: Connection) -> list[Expected]:
-    """Every file that the ledger names: rows of tables, removed ones too (time travel reads them), and
-    predictions.
-    """
+    """Return every file that the ledger names: rows of tables, removed ones too (time travel reads them), and predictions."""
     query = (
         select(
             _FILES.c.path,
@@ -86,13 +80,13 @@ def expected_files(connection: Connection) -> list[Expected]:
 
 
 def _load_of(row: Row[Any]) -> dict[str, Any]:
-    """What a footer must say of one load in its file."""
+    """Return what a footer must say of one load in its file."""
     named = {name: getattr(row, name) for name in (*_LOAD, *_COUNTED)}
     return named | {"row_group": row.row_group, "rows": row.of_load}
 
 
-def quick_troubles(root: Path, expected: Expected) -> list[str]:
-    """As `troubles`, of the file's name and size alone."""
+def check_file_quickly(root: Path, expected: Expected) -> list[str]:
+    """Check the name and size of one file; as `check_file`."""
     try:
         size = (root / expected.path).stat().st_size
     except OSError:
@@ -100,10 +94,10 @@ def quick_troubles(root: Path, expected: Expected) -> list[str]:
     return [] if size == expected.bytes else [f"has {size} bytes, {expected.bytes} were acknowledged"]
 
 
-def troubles(root: Path, expected: Expected) -> list[str]:
-    """What is wrong with one file, in words; empty when it is, to the bit, what was acknowledged."""
+def check_file(root: Path, expected: Expected) -> list[str]:
+    """Return what is wrong with one file; empty if it is exactly what was acknowledged."""
     path = root / expected.path
-    wrong = quick_troubles(root, expected)
+    wrong = check_file_quickly(root, expected)
     if wrong:
         return wrong
     if sha256_of(path) != expected.sha256:
@@ -148,7 +142,7 @@ def has_valid_checksums(connection: Connection) -> bool:
     return handle is not None and sqlite_handles.has_valid_checksums(handle)
 
 
-def database_troubles(connection: Connection) -> list[str]:
+def check_database(connection: Connection) -> list[str]:
     """What the database finds wrong with its own pages, indexes and references; PostgreSQL checks these as
     it goes.
     """

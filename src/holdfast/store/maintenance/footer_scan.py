@@ -1,4 +1,4 @@
-"""What files say of themselves: which loads they hold, whole or in part, without asking any ledger."""
+"""Footers of files: which loads they hold, complete or in part, without a ledger."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SOURCES: Final = (IntegrityError, KeyError, TypeError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows of one load in one file, which begin at `row_group`; `number` of `manifest.files` of that load."""
+    """The rows of one load in one file, from `row_group` on; file `number` of `manifest.files` of that load."""
 
     manifest: Manifest
     number: int
@@ -29,13 +29,13 @@ class Part:
 
     @property
     def load(self) -> LoadKey:
-        """The load that it is of."""
+        """Return its load."""
         return (self.manifest.feed, self.manifest.batch, self.manifest.epoch)
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """One file with what its footer says. `modified_us` is the moment of its last write, microseconds UTC."""
+    """One file with its footer. `modified_us` is when it was last written, microseconds UTC."""
 
     path: str
     table: str
@@ -49,7 +49,7 @@ class Witness:
 
     @property
     def attempt(self) -> str:
-        """The attempt that wrote it."""
+        """Return the attempt that wrote it."""
         return Path(self.path).name.partition("-")[0]
 
 
@@ -63,8 +63,9 @@ class Proved:
 
 @dataclass(slots=True)
 class Choice:
-    """Which files together are the tables: each part of each load once. `left` says of every other file why it is not
-    needed, `open` of each load that is not whole what it lacks.
+    """The files that together are the tables: each part of each load once.
+
+    `left` gives the reason for every other file, `open` for each incomplete load.
     """
 
     loads: dict[LoadKey, Proved] = field(default_factory=dict)
@@ -74,14 +75,14 @@ class Choice:
 
 
 def on_disk(root: Path) -> list[str]:
-    """Every file of rows, by its path relative to the store's root, in order."""
+    """Return every file of rows, by its path relative to the store's root, in order."""
     directory = root / ROWS_DIRECTORY
     found = directory.glob("*.parquet") if directory.is_dir() else ()
     return sorted(str(path.relative_to(root)) for path in found)
 
 
 def footer_of(root: Path, path: str) -> tuple[Part, ...]:
-    """The loads in the file at `path` by its footer alone; empty when it says nothing of loads."""
+    """Return the loads in the file at `path` by its footer alone; empty if it names none."""
     try:
         return _parts(parquet.manifest(root / path))
     except _SOURCES:
@@ -89,8 +90,8 @@ def footer_of(root: Path, path: str) -> tuple[Part, ...]:
 
 
 def hear(root: Path, path: str) -> Witness:
-    """The whole file at `path`, every page's checksum verified; `IntegrityError` HF301 when it is damaged or says less
-    than is needed.
+    """Read the whole file at `path` and verify every page's checksum; `IntegrityError` HF301 if it is damaged or lacks a
+    manifest.
     """
     target = root / path
     footer = parquet.manifest(target)
@@ -119,12 +120,11 @@ def hear(root: Path, path: str) -> Witness:
 
 
 def choose(found: Iterable[Witness]) -> Choice:
-    """Which of the files make up the tables.
+    """Choose the files that make up the tables. The same files give the same choice.
 
-    A compacted file stands for those that it was made of, and the newest for those before it: it left out what was backed
-    out by then, and nothing else. Of several attempts at one load the whole one is taken, and the first of these when
-    their content is the same; two attempts with other content contradict each other, and neither is taken. The same
-    files give the same choice.
+    A compacted file replaces those that it was made of, and the newest replaces earlier ones: it left out what was backed
+    out by then, and nothing else. Of several attempts at one load the complete one is taken, and the first of these if
+    their content is the same. Two attempts with different content contradict each other, and neither is taken.
     """
     choice = Choice()
     witnesses = sorted(
@@ -154,7 +154,7 @@ def _rank(each: Witness, whole: set[str]) -> tuple[int, bool, int, str]:
 
 
 def _whole_attempts(witnesses: list[Witness]) -> set[str]:
-    """Attempts that wrote every file of their load."""
+    """Return the attempts that wrote every file of their load."""
     counted: dict[str, set[int]] = {}
     wanted: dict[str, int] = {}
     for each in witnesses:

@@ -1,6 +1,4 @@
-"""What the rows of the ledger must be to each other, beyond what its constraints enforce; each function gives (subject,
-what is wrong).
-"""
+"""Checks of the ledger's rows against each other, beyond its constraints. Each returns (subject, what is wrong)."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from holdfast.store.db.predicates import LIVE, PUBLISHED, at_version, not_remove
 from holdfast.store.files import data_files
 from holdfast.tables.backout import BackoutState
 
-Trouble: TypeAlias = tuple[str, str]
+Mismatch: TypeAlias = tuple[str, str]
 """What something is called, and what is wrong with it."""
 
 _BATCHES: Final = schema.batches
@@ -27,8 +25,8 @@ _VERSIONS: Final = schema.versions
 _MOST: Final = 20
 
 
-def all_troubles(connection: Connection) -> list[Trouble]:
-    """Everything that this module looks at."""
+def find_mismatches(connection: Connection) -> list[Mismatch]:
+    """Run all checks of this module."""
     checks = (
         miscounted_batches,
         mismatched_parts,
@@ -39,11 +37,11 @@ def all_troubles(connection: Connection) -> list[Trouble]:
         strange_definitions,
         strange_leases,
     )
-    return [trouble for check in checks for trouble in check(connection)]
+    return [reason for check in checks for reason in check(connection)]
 
 
-def miscounted_batches(connection: Connection) -> list[Trouble]:
-    """Loads whose files do not add up to their rows; one that was backed out has none."""
+def miscounted_batches(connection: Connection) -> list[Mismatch]:
+    """Find loads whose files do not add up to their rows; one that was backed out has none."""
     by_load = (_HELD.c.feed, _HELD.c.batch, _HELD.c.epoch)
     query = (
         select(*by_load, _FILES.c.table_name, func.sum(_HELD.c.rows))
@@ -61,15 +59,15 @@ def miscounted_batches(connection: Connection) -> list[Trouble]:
         expected = (row.rows_loaded, row.rows_quarantined) if live else (0, 0)
         if (loaded, quarantined) != expected:
             said = f"{expected[0]} + {expected[1]}" + ("" if live else ", because it was backed out")
-            trouble = (
+            reason = (
                 f"its files hold {loaded} + {quarantined} rows (loaded + quarantined), the ledger says {said}"
             )
-            wrong.append((f"batch {row.feed}/{row.batch}", trouble))
+            wrong.append((f"batch {row.feed}/{row.batch}", reason))
     return wrong
 
 
-def mismatched_parts(connection: Connection) -> list[Trouble]:
-    """Files that have other rows than the loads in them, or that are younger or older than these say."""
+def mismatched_parts(connection: Connection) -> list[Mismatch]:
+    """Find files whose rows are not those of the loads in them, or that are older than these."""
     sums = select(_HELD.c.path, func.sum(_HELD.c.rows).label("rows")).group_by(_HELD.c.path).subquery()
     query = (
         select(_FILES.c.path, _FILES.c.rows, func.coalesce(sums.c.rows, 0).label("held"))
@@ -95,8 +93,8 @@ def mismatched_parts(connection: Connection) -> list[Trouble]:
     return wrong
 
 
-def changed_snapshots(connection: Connection) -> list[Trouble]:
-    """Snapshots whose tables do not have the files and rows that they had; those that a vacuum let go need not."""
+def changed_snapshots(connection: Connection) -> list[Mismatch]:
+    """Find snapshots whose tables do not have the files and rows that they had, except vacuumed ones."""
     tables = schema.snapshot_tables
     cuts = (
         select(_SNAPSHOTS.c.table_version, tables)
@@ -106,19 +104,19 @@ def changed_snapshots(connection: Connection) -> list[Trouble]:
     wrong = []
     for cut in connection.execute(cuts).all():
         left_out = data_files.incomplete_loads(connection, cut.snapshot)
-        found = data_files.entries(connection, cut.table_name, cut.table_version, held_back=left_out)
+        found = data_files.entries(connection, cut.table_name, cut.table_version, excluded=left_out)
         rows = sum(fact.rows for fact in found)
         if (len(found), rows) != (cut.files, cut.rows):
-            trouble = (
+            reason = (
                 f"table {cut.table_name} has {rows} rows in {len(found)} files; the snapshot was cut with "
                 f"{cut.rows} in {cut.files}"
             )
-            wrong.append((f"snapshot {cut.snapshot}", trouble))
+            wrong.append((f"snapshot {cut.snapshot}", reason))
     return wrong
 
 
-def unfinished_backouts(connection: Connection) -> list[Trouble]:
-    """Loads that a finished back-out names and that are there all the same."""
+def unfinished_backouts(connection: Connection) -> list[Mismatch]:
+    """Find loads of a finished back-out that are still loaded."""
     of = schema.backout_batches
     query = (
         select(of)
@@ -132,8 +130,8 @@ def unfinished_backouts(connection: Connection) -> list[Trouble]:
     ]
 
 
-def untainted(connection: Connection) -> list[Trouble]:
-    """Versions of a tainted snapshot, and snapshots with rows of a load that was backed out, that are not tainted."""
+def untainted(connection: Connection) -> list[Mismatch]:
+    """Find versions of a tainted snapshot, and snapshots with backed-out rows, that are not tainted."""
     bad = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "snapshot")
     marked = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "version")
     versions = select(_VERSIONS.c.version, _VERSIONS.c.snapshot).where(
@@ -153,7 +151,7 @@ def untainted(connection: Connection) -> list[Trouble]:
 
 
 def _snapshots_of_removed() -> Select[tuple[str, str, str]]:
-    """Snapshots with the loads in them that were backed out by a back-out that has ended."""
+    """Return snapshots with the loads in them that a finished back-out removed."""
     of, tables, left_out = schema.backout_batches, schema.snapshot_tables, schema.snapshot_incomplete_loads
     in_cut = and_(
         tables.c.table_name == _FILES.c.table_name,
@@ -176,8 +174,8 @@ def _snapshots_of_removed() -> Select[tuple[str, str, str]]:
     )
 
 
-def altered_contracts(connection: Connection) -> list[Trouble]:
-    """Contracts whose JSON does not have their hash."""
+def altered_contracts(connection: Connection) -> list[Mismatch]:
+    """Find contracts whose JSON does not have their hash."""
     return [
         (f"contract {row.contract_hash[:12]}", "its text in the ledger does not have its hash")
         for row in connection.execute(select(schema.contracts))
@@ -185,8 +183,8 @@ def altered_contracts(connection: Connection) -> list[Trouble]:
     ]
 
 
-def strange_definitions(connection: Connection) -> list[Trouble]:
-    """Aggregates that claim to hold rows of versions that were never made."""
+def strange_definitions(connection: Connection) -> list[Mismatch]:
+    """Find aggregates whose values claim a table version that does not exist."""
     newest = select(func.coalesce(func.max(schema.table_versions.c.table_version), 0)).scalar_subquery()
     definitions = schema.online_definitions
     return [
@@ -195,8 +193,8 @@ def strange_definitions(connection: Connection) -> list[Trouble]:
     ]
 
 
-def strange_leases(connection: Connection) -> list[Trouble]:
-    """Leases that no acquire can have written."""
+def strange_leases(connection: Connection) -> list[Mismatch]:
+    """Find leases that no call of `acquire` can have written."""
     leases = schema.leases
     strange = or_(leases.c.duration_us <= 0, leases.c.epoch < 1)
     return [

@@ -1,4 +1,4 @@
-"""Rows of a ledger that is made again: snapshots, versions and collected predictions that files prove."""
+"""Rows of models and predictions of a ledger that is rebuilt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SEGMENTS: Final = schema.log_positions
 
 
 def must_be_lost(root: Path) -> None:
-    """Raise `InputError` HF306 when the SQLite ledger in `root` is whole and knows batches: a rebuild would forget gates,
+    """Raise `InputError` HF306 if the SQLite ledger in `root` is intact and has batches: a rebuild would lose gates,
     rollouts and traffic.
     """
     path = root / "ledger.db"
@@ -55,7 +55,7 @@ def must_be_lost(root: Path) -> None:
 
 
 def must_be_empty(connection: Connection) -> None:
-    """Raise `InputError` HF306 when the ledger knows any batch: then it is not lost."""
+    """Raise `InputError` HF306 if the ledger has any batch: then it is not lost."""
     if connection.execute(select(schema.batches.c.batch).limit(1)).first():
         raise InputError(
             "HF306",
@@ -66,28 +66,28 @@ def must_be_empty(connection: Connection) -> None:
 
 
 def count_contracts(connection: Connection) -> int:
-    """How many contracts the ledger knows."""
+    """Return how many contracts the ledger has."""
     return int(connection.execute(select(func.count()).select_from(schema.contracts)).scalar_one())
 
 
 def put_version(
     connection: Connection, root: Path, digest: str, metadata: VersionMetadata, *, now_us: int
 ) -> str:
-    """Register the version of a blob again; its name."""
+    """Register the version of a blob again. Returns its name."""
     size = blobs.path_of(root, digest).stat().st_size
     return versions.register(connection, metadata, digest=digest, size_bytes=size, now_us=now_us).version
 
 
 def named_files(store: Store) -> set[str]:
-    """Every file of predictions that the ledger names."""
+    """Return every file of predictions that the ledger names."""
     with store.ledger.read() as connection:
         return set(connection.execute(select(_FILES.c.path)).scalars())
 
 
 def take_predictions(connection: Connection, root: Path, found: Iterable[Witness]) -> int:
-    """Insert the files of collected answers whose logs are gone; their number.
+    """Insert the files of collected predictions whose logs are gone. Returns their number.
 
-    Those whose logs are still there are not taken: the control loop collects these again, with their labels.
+    Those whose logs are there are not inserted: the control loop collects these logs again, with their labels.
     """
     taken = 0
     for each in sorted(found, key=lambda each: each.path):

@@ -1,8 +1,8 @@
-"""Orphans: what a dead process left half done and no transaction named. Sweeping them is safe at any moment.
+"""Orphans: files that a dead process left unfinished and no transaction named. Sweeping them is always safe.
 
-Who sweeps holds the lock of the thing, which its living maker would hold, for as long as he looks and removes; and
-only under it he asks the ledger whether the thing is named. A maker that was taken for dead all the same (a file
-system without locks) may lose its attempt, but never publishes a file that is gone.
+A sweep holds the lock of the file, which a living maker would hold, while it looks and removes, and only then asks the ledger
+whether the file is named. On a file system without locks a living maker may lose its attempt, but it never publishes a file
+that is gone.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ _NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path, schema.sha
 
 
 def sweep_dead_attempts(store: Store) -> list[str]:
-    """Remove what dead loaders left, found by their markers: costs one look into a directory that is mostly
-    empty.
+    """Remove what dead loaders left, found by their markers in a directory that is mostly empty.
 
-    Returns the removed paths, relative to the store's root. After a power cut a marker may be gone while its
-    files are not; `sweep` finds these too.
+    Returns the removed paths, relative to the store's root. After a power cut a marker may be gone while its files are not;
+    `sweep` finds these too.
     """
     swept: list[str] = []
     for marker in _entries(store.root / ATTEMPTS_DIRECTORY):
@@ -47,10 +46,10 @@ def sweep_dead_attempts(store: Store) -> list[str]:
 
 
 def sweep(store: Store) -> list[str]:
-    """Remove every orphan: rows with a marker or without, blobs of no version, unfinished blobs and drafts of tables.
+    """Remove every orphan: unnamed rows, blobs of no version, unfinished blobs and drafts of tables.
 
-    Looks at every name in the rows directory. What `forgotten` names is no orphan. Returns the removed paths, relative to
-    the store's root.
+    It lists the whole rows directory. Loads of `lost_loads` are no orphans. Returns the removed paths, relative to the
+    store's root.
     """
     swept = sweep_dead_attempts(store)
     kept = {path for paths in forgotten(store).values() for path in paths}
@@ -63,7 +62,7 @@ def sweep(store: Store) -> list[str]:
 
 
 def unnamed(store: Store) -> list[str]:
-    """Every file in the rows directory that the ledger does not name, relative to the store's root."""
+    """Return every file in the rows directory that the ledger does not name, relative to the store's root."""
     # The directory first: a file that is published between the two looks is then in the second.
     on_disk = [_relative(store, path) for path in _entries(store.root / ROWS_DIRECTORY)]
     with store.ledger.read() as connection:
@@ -71,11 +70,10 @@ def unnamed(store: Store) -> list[str]:
 
 
 def forgotten(store: Store) -> dict[LoadKey, tuple[str, ...]]:
-    """Whole loads that lie there as a finished load leaves them, and that the ledger does not know although it would take
-    them: it lost the transaction that published them. Each with its files.
+    """Find complete loads on disk whose publishing transaction the ledger has lost. Returns their file paths by load.
 
-    A loader that fails or dies leaves the marker of its attempt, and one that finds its work superfluous removes its
-    files; so these were published, or a power cut took the marker before the files' names were safe.
+    A loader that fails or dies leaves the marker of its attempt, and one whose work is superfluous removes its files. So these
+    loads were published, or a power cut took the marker before the names of the files were durable.
     """
     attempts: dict[str, list[tuple[str, footer_scan.Part]]] = {}
     for path in unnamed(store):
@@ -106,7 +104,7 @@ def _remove_unnamed(store: Store, paths: Iterable[Path]) -> list[str]:
 
 
 def _sweep_blobs(store: Store) -> list[str]:
-    """Blobs that no version names, unless somebody is putting blobs just now: he names them a moment later."""
+    """Remove blobs that no version names, unless a process is putting blobs: it names them a moment later."""
     unfinished = list((store.root / blobs.BLOBS_DIRECTORY).glob(f"*/*{blobs.UNFINISHED}"))
     with blobs.without_writers(store) as alone:
         if not alone:

@@ -1,4 +1,4 @@
-"""What loads looked like, taken from their rows again when the ledger lost it: rows of `admissions`."""
+"""Rows of `admissions` of a ledger that is rebuilt: profiles computed from the rows of each load."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ def readmit(
     expects: Mapping[str, Expectations],
     groups: Mapping[str, str | None],
 ) -> list[str]:
-    """Measure and profile the valid rows of each of `loads` and insert what was found; in words what could not be.
+    """Measure and profile the valid rows of each of `loads` and insert the result. Returns a message for each that failed.
 
-    How many rows its sender said that he sent is in no file; without `expects` of a feed neither are the digest of its
-    values nor the number that its rows count, and without `groups` of it not the group that it was loaded with. One load
-    is in memory at a time.
+    Not recoverable: the sender's declared row count. The value digest and the sequence need `expects`; the group needs
+    `groups`. One load is in memory at a time.
     """
     parts = _valid_parts(choice)
     unproved = []
@@ -60,7 +59,7 @@ def readmit(
 
 
 def _valid_parts(choice: Choice) -> dict[LoadKey, list[tuple[str, bool, Part]]]:
-    """For each load the parts with its valid rows, in their order: path, whether the file has other loads too, part."""
+    """Return for each load the parts with its valid rows, in order: path, whether the file has other loads too, part."""
     found: dict[LoadKey, list[tuple[str, bool, Part]]] = {}
     for file in choice.files:
         for part in file.parts if file.table == file.feed else ():

@@ -1,5 +1,5 @@
-"""The single repairs of `holdfast verify --repair`: each changes one thing, and only where the store itself proves what
-is right.
+"""The single repairs of `holdfast verify --repair`: each changes one thing, and only where the store itself proves what is
+right.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_time_min_us", "even
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A file whose bytes are not there any more, and what they were."""
+    """A file whose bytes are lost, and their size and digest."""
 
     path: str
     bytes: int
@@ -50,7 +50,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
-    """A row of the ledger that was corrected, and how that was proved."""
+    """A row of the ledger that was corrected, and the proof."""
 
     subject: str
     action: str
@@ -58,7 +58,7 @@ class Corrected:
 
 
 def damaged_files(store: Store) -> Iterator[Lost]:
-    """Every file and blob that the ledger names and that is missing or altered."""
+    """Yield every file and blob of the ledger that is missing or altered."""
     with store.ledger.read() as connection:
         expected = file_checks.expected_files(connection)
         versions = file_checks.version_blobs(connection)
@@ -74,7 +74,7 @@ def damaged_files(store: Store) -> Iterator[Lost]:
 
 
 def find_bytes(store: Store, lost: Lost, sources: Sequence[Path]) -> Path | None:
-    """A file with the very bytes that were lost; None when there is none."""
+    """Return a file with the lost bytes; None if there is none."""
     name = Path(lost.path).name
     candidates = list((store.root / PUBLISHED_DIRECTORY).glob(f"*/*/{name}"))
     candidates += (store.root / SERVERS_DIRECTORY).glob(f"*/{name}.onnx")
@@ -84,7 +84,7 @@ def find_bytes(store: Store, lost: Lost, sources: Sequence[Path]) -> Path | None
 
 
 def put_back(store: Store, lost: Lost, found: Path) -> None:
-    """Put a copy of `found` where the lost file was; what lies there is set aside."""
+    """Copy `found` to the place of the lost file; a damaged file there is moved aside."""
     target = store.root / lost.path
     if target.exists():
         set_aside(store.root, target)
@@ -93,7 +93,7 @@ def put_back(store: Store, lost: Lost, found: Path) -> None:
 
 
 def set_aside(root: Path, path: Path) -> Path:
-    """Move `path` to where nothing reads it; where it is now."""
+    """Move `path` to a directory that nothing reads. Returns its new path."""
     directory = root / ASIDE_DIRECTORY
     fsync.make_directory(directory)
     name = "_".join(path.relative_to(root).parts)
@@ -128,7 +128,7 @@ def set_ledger_aside(root: Path, now_us: int) -> str:
 
 
 def correct_counts(store: Store) -> list[Corrected]:
-    """Set right what the ledger says of files, where a file that is whole to the bit says otherwise."""
+    """Correct what the ledger says of files whose footer proves otherwise."""
     with store.ledger.read() as connection:
         known = connection.execute(select(_FILES).order_by(_FILES.c.path)).all()
     footers = {row.path: footer for row in known if (footer := _footer(store.root / row.path, row.sha256))}
@@ -147,7 +147,7 @@ def correct_counts(store: Store) -> list[Corrected]:
 
 
 def _footer(path: Path, sha256: str) -> dict[str, Any] | None:
-    """The footer of a file that has that digest; None when it has another, or no footer."""
+    """Return the footer of a file with that digest; None if it has another, or no footer."""
     try:
         return parquet.manifest(path) if sha256_of(path) == sha256 else None
     except HoldfastError:
@@ -185,7 +185,7 @@ def _corrected(
 
 
 def rewrite_tombstones(store: Store) -> list[str]:
-    """Write again the tombstones of loads that the ledger has backed out, where one is missing or damaged; their names."""
+    """Write missing and damaged tombstones of backed-out loads anew. Returns their names."""
     written = []
     with store.ledger.read() as connection:
         gone = select(_BATCHES).where(_BATCHES.c.state == BACKED_OUT)
@@ -208,7 +208,9 @@ def rewrite_tombstones(store: Store) -> list[str]:
 
 
 def rewrite_contracts(store: Store, *, now_us: int) -> list[str]:
-    """Make ledger and copies agree on contracts: whichever of the two has the bytes of the hash gives them to the other."""
+    """Make ledger and contract copies agree: the one whose bytes have the hash replaces the other. Returns the contracts'
+    hashes.
+    """
     mended = []
     with store.ledger.write() as connection:
         known = {row.contract_hash: row.contract_json for row in connection.execute(select(schema.contracts))}
@@ -255,7 +257,7 @@ def rewrite_snapshot_manifests(store: Store) -> list[str]:
 
 
 def cut_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:
-    """Cut the torn end of each log whose server does not run: (segment, where it was cut)."""
+    """Truncate the torn end of each log whose server does not run. Yields (segment, new size)."""
     rows = schema.log_positions
     with store.ledger.read() as connection:
         collected = {
@@ -277,7 +279,7 @@ def cut_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:
 
 
 def _whole_bytes(path: Path) -> int | None:
-    """Where the last whole record ends; None when the segment is damaged before its end."""
+    """Return where the last complete record ends; None if the segment is damaged before its end."""
     offset = 0
     try:
         while True:
@@ -305,7 +307,7 @@ def _is_free(lock: Path) -> bool:
 
 
 def drop_strange_leases(store: Store) -> list[str]:
-    """Remove leases that no acquire can have written; their names."""
+    """Remove leases that no call of `acquire` can have written. Returns their names."""
     leases = schema.leases
     strange = or_(leases.c.duration_us <= 0, leases.c.epoch < 1)
     with store.ledger.write() as connection:

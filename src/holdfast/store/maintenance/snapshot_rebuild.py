@@ -60,7 +60,7 @@ def put_snapshots(connection: Connection, manifests: Sequence[SnapshotManifest],
         snapshots.put(connection, snapshot)
         rows = 0
         for table in snapshot.tables:
-            files = data_files.entries(connection, table.table, snapshot.table_version, held_back=incomplete)
+            files = data_files.entries(connection, table.table, snapshot.table_version, excluded=incomplete)
             rows += sum(file.rows for file in files)
         if rows != snapshot.rows:
             vacuumed_snapshots.mark(connection, [snapshot.snapshot], now_us=now_us)

@@ -1,4 +1,4 @@
-"""Back-outs and taints of a ledger that is made again, as tombstones keep them."""
+"""Rows of back-outs and taints of a ledger that is rebuilt, from tombstones."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _MADE: Final = schema.versions
 
 
 def restore(connection: Connection, stones: Iterable[Tombstone]) -> None:
-    """Insert the back-outs that `stones` tell of as done, with the loads that they took out, and taint again what they
-    tainted; to be called when loads and versions are in the ledger.
+    """Insert the back-outs of `stones` as done, with the loads that they removed and what they tainted.
 
-    A version is known by its digest, whatever its name is now. Of a tombstone that was written before any of this was kept
-    only the load is known, and nothing is inserted for it.
+    Call it when loads and versions are in the ledger. A version is found by its digest, because it may have another name
+    now. An unreadable tombstone tells only its load, and nothing is inserted for it.
     """
     told: dict[str, list[Tombstone]] = {}
     for stone in sorted(stones, key=lambda stone: (stone.backout_id, stone.load)):
@@ -55,9 +54,7 @@ def _restore(connection: Connection, stones: list[Tombstone]) -> None:
 
 
 def _taken_out(connection: Connection, load: LoadKey) -> int | None:
-    """The version from which on the load is out; that of the load itself when nothing of it was left, None when the ledger
-    does not know it.
-    """
+    """Return the first table version without the load; that of the load itself if nothing was left of it, None if unknown."""
     removed = select(func.max(_PARTS.c.removed_version)).where(of_load(_PARTS, load))
     out = connection.execute(removed).scalar()
     if out is not None:

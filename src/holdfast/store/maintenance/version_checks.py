@@ -1,7 +1,7 @@
-"""Whether the versions in the catalogue fit together: at every table version each load is there once, whole, or not at all.
+"""Checks of table versions: at each version a load is there once and complete, or not at all.
 
-SQLite has no checksums: a bit that flips in one of these numbers moves rows into versions and snapshots or out of them. Each of
-them is said twice, by neighbours that must agree.
+SQLite has no checksums of its own: a bit that flips in one of these numbers moves rows into versions and snapshots or out of
+them. Each number is stored twice, in neighbouring rows that must agree.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, case, func, select
 from holdfast.feeds import quarantine_table
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import same_load
-from holdfast.store.maintenance.ledger_checks import Trouble
+from holdfast.store.maintenance.ledger_checks import Mismatch
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
@@ -28,14 +28,14 @@ _Span = tuple[int, int | None, int]
 """From which table version, up to which (None: until now), how many rows."""
 
 
-def all_troubles(connection: Connection) -> list[Trouble]:
-    """Everything that this module looks at."""
+def find_mismatches(connection: Connection) -> list[Mismatch]:
+    """Run all checks of this module."""
     checks = (broken_spans, torn_removals, strange_bounds, misnamed_snapshots)
-    return [trouble for check in checks for trouble in check(connection)]
+    return [reason for check in checks for reason in check(connection)]
 
 
-def broken_spans(connection: Connection) -> list[Trouble]:
-    """Loads that are there twice or in part at some table version; not what a vacuum let go of or a recovery left unproved."""
+def broken_spans(connection: Connection) -> list[Mismatch]:
+    """Find loads that are there twice or in part at some table version, except after a vacuum or a rebuild."""
     said = select(schema.events.c.event_id).where(schema.events.c.kind.in_(_SHORTENED))
     vacuumed = connection.execute(said.limit(1)).first() is not None
     spans: dict[tuple[str, str, int, str], list[_Span]] = defaultdict(list)
@@ -58,13 +58,13 @@ def broken_spans(connection: Connection) -> list[Trouble]:
         tables = ((load.feed, load.rows_loaded), (quarantine_table(load.feed), load.rows_quarantined))
         for table, rows in tables:
             mine = spans.get((load.feed, load.batch, load.epoch, table), [])
-            trouble = _span_trouble(mine, rows, load.table_version, vacuumed=vacuumed)
-            if trouble:
-                wrong.append((f"batch {load.feed}/{load.batch}", f"in table {table} {trouble}"))
+            reason = _span_mismatch(mine, rows, load.table_version, vacuumed=vacuumed)
+            if reason:
+                wrong.append((f"batch {load.feed}/{load.batch}", f"in table {table} {reason}"))
     return wrong
 
 
-def _span_trouble(spans: Sequence[_Span], rows: int, since: int, *, vacuumed: bool) -> str:
+def _span_mismatch(spans: Sequence[_Span], rows: int, since: int, *, vacuumed: bool) -> str:
     points = sorted(
         {since, *(span[0] for span in spans), *(span[1] for span in spans if span[1] is not None)}
     )
@@ -80,8 +80,8 @@ def _span_trouble(spans: Sequence[_Span], rows: int, since: int, *, vacuumed: bo
     return ""
 
 
-def torn_removals(connection: Connection) -> Iterator[Trouble]:
-    """Loads whose rows left their files at more than one table version: one transaction takes all of them out."""
+def torn_removals(connection: Connection) -> Iterator[Mismatch]:
+    """Find loads whose rows left their files at more than one table version: one transaction removes all of them."""
     first, last = func.min(_HELD.c.removed_version), func.max(_HELD.c.removed_version)
     load = (_HELD.c.feed, _HELD.c.batch, _HELD.c.epoch)
     query = select(*load, first.label("first"), last.label("last")).group_by(*load).having(first != last)
@@ -92,10 +92,8 @@ def torn_removals(connection: Connection) -> Iterator[Trouble]:
         )
 
 
-def strange_bounds(connection: Connection) -> Iterator[Trouble]:
-    """Files whose bounds of event time are not those of their loads: a reader that asks for the last hours passes them
-    over.
-    """
+def strange_bounds(connection: Connection) -> Iterator[Mismatch]:
+    """Find files whose event time bounds differ from those of their loads: a reader of the last hours would skip them."""
     lows, highs = func.min(_BATCHES.c.event_time_min_us), func.max(_BATCHES.c.event_time_max_us)
     quarantined = _FILES.c.table_name != _FILES.c.feed
     query = (
@@ -144,8 +142,8 @@ def _fits(found: _Bounds, loads: _Bounds, row: Row[Any]) -> bool:
     return loads[0] <= low <= high <= loads[1]  # one of several files of a large load
 
 
-def misnamed_snapshots(connection: Connection) -> Iterator[Trouble]:
-    """Snapshots that do not cut at the version in their name."""
+def misnamed_snapshots(connection: Connection) -> Iterator[Mismatch]:
+    """Find snapshots whose table version is not the one in their name."""
     cuts = schema.snapshots
     for row in connection.execute(select(cuts.c.snapshot, cuts.c.table_version)):
         head, _, tail = row.snapshot.partition("-")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.maintenance.compact import compact
-from holdfast.control.maintenance.rebuild_ledger import recover
+from holdfast.control.maintenance.rebuild_ledger import rebuild
 from holdfast.control.training.train import train
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
@@ -45,7 +45,7 @@ def main(root: str) -> None:
     store.ledger.close()
     for path in store.root.glob("ledger.db*"):
         path.unlink()
-    done = recover(store.root, now_us=shop.NOW_US)
+    done = rebuild(store.root, now_us=shop.NOW_US)
     acknowledge(f"recover {done.batches} {len(done.versions)}")
 
 

@@ -100,10 +100,10 @@ def test_a_damaged_backup_is_never_restored(store: Store, tmp_path: Path, damage
         case "manifest":
             target, other = (kept / "backups" / f"{each}.json" for each in reversed(backups.names(kept)))
         case "object":
-            target, other = (backups.path_of(kept, entry.sha256) for entry in found.files[:2])
+            target, other = (backups.object_path(kept, entry.sha256) for entry in found.files[:2])
         case _:
-            target = backups.path_of(kept, found.ledger)
-            other = backups.path_of(kept, found.files[0].sha256)
+            target = backups.object_path(kept, found.ledger)
+            other = backups.object_path(kept, found.files[0].sha256)
     _damage(target, other, damage)
     with pytest.raises((IntegrityError, InputError)) as raised:
         restore(kept, tmp_path / "back", name=name)

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.maintenance.backup import backup, restore
-from holdfast.control.maintenance.rebuild_ledger import recover
+from holdfast.control.maintenance.rebuild_ledger import rebuild
 from holdfast.control.maintenance.verify import verify
 from holdfast.errors import InputError
 from holdfast.store import Store
@@ -110,7 +110,7 @@ def test_a_lost_database_is_made_again_in_an_empty_one(
     rows = _ids(store)
     store.ledger.close()
     url = database("second")
-    done = recover(store.root, now_us=9, ledger_url=url)
+    done = rebuild(store.root, now_us=9, ledger_url=url)
     assert (done.batches, done.rows, done.unproved) == (3, 900, [])
     back = Store.open(store.root, url)
     assert _ids(back) == rows

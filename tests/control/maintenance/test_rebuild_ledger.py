@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from holdfast.control.ingest.ingest import ingest
-from holdfast.control.maintenance.rebuild_ledger import recover
+from holdfast.control.maintenance.rebuild_ledger import rebuild
 from holdfast.control.maintenance.repair import repair
 from holdfast.control.maintenance.verify import verify
 from holdfast.errors import IntegrityError
@@ -56,7 +56,7 @@ def test_an_empty_ledger_beside_rows_is_refused(store: Store) -> None:
 def test_what_comes_back_is_every_row_once(store: Store, delivery: Delivery) -> None:
     rows, held = _ids(store), _ids(store, "flights__quarantine")
     _lose_the_ledger(store)
-    done = recover(store.root, now_us=9)
+    done = rebuild(store.root, now_us=9)
     assert (done.batches, done.rows, done.files, done.contracts) == (3, 900, 6, 1)
     assert (done.unproved, done.set_aside) == ([], [])
     back = Store.open(store.root)
@@ -81,7 +81,7 @@ def test_half_a_load_and_rows_that_were_taken_out_stay_out(store: Store, deliver
         f"{1000 * day + 7}" for day in range(3) if f"{1000 * day + 7}" not in _quarantined(store, by_table)
     )
     _lose_the_ledger(store)
-    done = recover(store.root, now_us=9)
+    done = rebuild(store.root, now_us=9)
     day = int(lost) // 1000
     back = Store.open(store.root)
     assert done.backed_out == 1

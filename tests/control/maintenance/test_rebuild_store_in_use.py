@@ -14,7 +14,7 @@ from holdfast.control.ingest.acceptance import accept, accept_all
 from holdfast.control.ingest.feed_status import of_model
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.maintenance.compact import compact
-from holdfast.control.maintenance.rebuild_ledger import recover
+from holdfast.control.maintenance.rebuild_ledger import rebuild
 from holdfast.control.maintenance.verify import verify
 from holdfast.control.training.train import train
 from holdfast.errors import NotFoundError, RefusedError
@@ -78,7 +78,7 @@ def test_snapshots_versions_and_profiles_come_back_and_training_goes_on(tmp_path
     rows = data_files.read_rows(store, cut.snapshot, "visits")
     looked = _admissions(store, "group_name")
     _lose(store)
-    done = recover(store.root, now_us=shop.NOW_US + 1, model=model)
+    done = rebuild(store.root, now_us=shop.NOW_US + 1, model=model)
     assert (done.snapshots, sorted(done.versions)) == ([cut.snapshot], sorted([made.version, made.heuristic]))
     assert done.unproved == []
     back = Store.open(store.root)
@@ -87,7 +87,7 @@ def test_snapshots_versions_and_profiles_come_back_and_training_goes_on(tmp_path
     assert data_files.read_rows(back, cut.snapshot, "visits").equals(rows)
     row = versions.get(back, made.version)
     assert (row.state, row.role) == ("registered", "candidate")
-    with pytest.raises(RefusedError, match=r"HF208.*made known again"):
+    with pytest.raises(RefusedError, match=r"HF208.*registered again"):
         train(back, model, cut.snapshot, now_us=shop.NOW_US + 2, seed=1)
     ingest(back, shop.VISITS, "d4", shop.delivery(tmp_path, 4), now_us=shop.NOW_US + 3)
     newer = _cut(back, model, shop.NOW_US + 4)
@@ -109,14 +109,14 @@ def test_taking_one_load_out_says_nothing_of_the_others(tmp_path: Path) -> None:
     for day in range(4):
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
     _lose(store)
-    recover(store.root, now_us=shop.NOW_US + 1, model=model)
+    rebuild(store.root, now_us=shop.NOW_US + 1, model=model)
     back = Store.open(store.root)
     (before,) = of_model(back, [shop.VISITS], now_us=shop.NOW_US + 2)
-    assert (before.state, before.adopted) == ("suspect", ("d0", "d1", "d2", "d3"))
+    assert (before.state, before.reregistered) == ("suspect", ("d0", "d1", "d2", "d3"))
     batch = BatchId("visits", "d0")
     back_out(back, [shop.VISITS], batch, reason="wrong", actor="ann", now_us=shop.NOW_US + 2)
     (after,) = of_model(back, [shop.VISITS], now_us=shop.NOW_US + 3)
-    assert (after.state, after.adopted) == ("suspect", ("d1", "d2", "d3"))
+    assert (after.state, after.reregistered) == ("suspect", ("d1", "d2", "d3"))
     cut = _cut(back, model, shop.NOW_US + 3)
     with pytest.raises(RefusedError, match=r"HF208.*3 suspect"):
         train(back, model, cut.snapshot, now_us=shop.NOW_US + 3)
@@ -138,7 +138,7 @@ def test_clean_and_tainted_versions_come_back_as_what_they_were(tmp_path: Path) 
         made[name] = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
     rows = {name: data_files.read_rows(store, each.snapshot, "visits") for name, each in made.items()}
     _lose(store)
-    done = recover(store.root, now_us=shop.NOW_US + 1, model=model)
+    done = rebuild(store.root, now_us=shop.NOW_US + 1, model=model)
     assert (done.unproved, done.backed_out) == ([], 1)
     assert set(done.snapshots) == {each.snapshot for each in made.values()}
     back = Store.open(store.root)
@@ -172,7 +172,7 @@ def test_snapshots_come_back_without_the_declaration(tmp_path: Path) -> None:
         for table in each.tables
     }
     _lose(store)
-    done = recover(store.root, now_us=world.NOW_US)
+    done = rebuild(store.root, now_us=world.NOW_US)
     assert done.unproved == []
     assert set(done.snapshots) == {each.snapshot for each in made}
     back = Store.open(store.root)
@@ -203,7 +203,7 @@ def test_a_snapshot_whose_rows_are_gone_stays_known_with_its_version(tmp_path: P
         (lost, *_) = data_files.snapshot_entries(connection, made.snapshot, "visits")
     (store.root / lost.path).unlink()
     _lose(store)
-    done = recover(store.root, now_us=shop.NOW_US + 1)
+    done = rebuild(store.root, now_us=shop.NOW_US + 1)
     assert (done.snapshots, sorted(done.versions)) == (
         [made.snapshot],
         sorted([made.version, made.heuristic]),
@@ -223,7 +223,7 @@ def test_a_version_whose_snapshot_has_no_manifest_is_named_and_moved_aside(tmp_p
     path = snapshot_manifests.path_of(store.root, made.snapshot)
     path.write_bytes(path.read_bytes().replace(b'"epoch', b'"epocs').replace(b"visits", b"visitz"))
     _lose(store)
-    done = recover(store.root, now_us=shop.NOW_US + 1)
+    done = rebuild(store.root, now_us=shop.NOW_US + 1)
     assert (done.snapshots, done.versions) == ([], [])
     assert sum("its snapshot has no manifest" in each for each in done.unproved) == 2
     assert any(f"manifest {path.name} is damaged" in each for each in done.unproved)
@@ -244,7 +244,7 @@ def test_compacted_and_backed_out_rows_come_back_as_they_were(tmp_path: Path) ->
     world.take_out(store, world.ALONE, 2)
     rows, looked = world.readable(store), _admissions(store)
     _lose(store)
-    done = recover(store.root, now_us=world.NOW_US)
+    done = rebuild(store.root, now_us=world.NOW_US)
     assert (done.batches, done.backed_out, done.unproved) == (4, 2, [])
     back = Store.open(store.root)
     assert world.readable(back) == rows
@@ -278,7 +278,7 @@ def test_the_newest_compaction_is_taken_where_an_older_one_is_still_there(tmp_pa
     for path in replaced:  # a vacuum that was killed had removed all of them but the older compacted file
         if "parts" not in parquet.manifest(store.root / path):
             (store.root / path).unlink()
-    done = recover(store.root, now_us=world.NOW_US)
+    done = rebuild(store.root, now_us=world.NOW_US)
     assert done.unproved == []
     back = Store.open(store.root)
     assert world.readable(back) == rows

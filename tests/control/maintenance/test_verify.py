@@ -116,7 +116,7 @@ def test_a_key_in_two_batches_is_found(store: Store, delivery: Callable[[int], P
     (found,) = verify(store, now_us=5).findings
     assert (found.code, found.subject) == ("HF206", "feed flights")
     assert found.explanation.startswith(
-        "19 rows have a key that was loaded before, such as id '1000' in batches day-1, day-1-again"
+        "19 rows have a key that another batch has too, such as id '1000' in batches day-1, day-1-again"
     )
 
 
@@ -125,4 +125,4 @@ def test_orphans_are_swept_and_are_no_finding(store: Store) -> None:
     assert (verify(store, now_us=5).swept, verify(store).swept) == (1, 0)
     with store.ledger.read() as connection:
         (told,) = events.newest(connection, kind="store.verified")
-    assert told.explanation == "1 things of unfinished work were swept"
+    assert told.explanation == "1 orphans were swept"

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from holdfast.control.maintenance.rebuild_ledger import recover
+from holdfast.control.maintenance.rebuild_ledger import rebuild
 from holdfast.control.maintenance.verify import verify
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.store import Store
@@ -124,7 +124,7 @@ def test_a_damaged_ledger_is_rebuilt_from_the_files(ledger: Path) -> None:
     turn(ledger, 20, 1)
     with pytest.raises(IntegrityError, match="HF309"):
         Store.open(ledger.parent)
-    assert recover(ledger.parent, now_us=1).old_ledger == "aside/ledger.1.db"
+    assert rebuild(ledger.parent, now_us=1).old_ledger == "aside/ledger.1.db"
     store = Store.open(ledger.parent)
     assert verify(store).checksums_verified
     store.ledger.close()

@@ -24,7 +24,7 @@ class FeedStatus:
     `overdue_us` is how long the next batch is overdue by what the feed expects, None when it is not or nothing is expected.
     `open` are the newest violations that stand, of loads and of refused deliveries, as `violations.open_ones` says.
     `waiting` are the loaded batches that the next cut leaves out, because other feeds of the group lack them, and `alone`
-    those that it takes without the others, because a person accepted that. `adopted` are those of `suspect` that were made
+    those that it takes without the others, because a person accepted that. `reregistered` are those of `suspect` that were made
     known again from their files.
     """
 
@@ -38,7 +38,7 @@ class FeedStatus:
     open: tuple[ViolationRow, ...]
     waiting: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
-    adopted: tuple[str, ...] = ()
+    reregistered: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -67,7 +67,7 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
                     changed_at_us=None if row is None else row.changed_at_us,
                     totals=total,
                     suspect=tuple(violations.suspect_batches(connection, name)),
-                    adopted=tuple(violations.reregistered_batches(connection, name)),
+                    reregistered=tuple(violations.reregistered_batches(connection, name)),
                     overdue_us=None
                     if expects is None or expects.interval_us is None
                     else _overdue(total, expects.interval_us + expects.grace_us, now_us),

@@ -41,6 +41,6 @@ def audit(store: Store, *, since: int = 0, kept: Head | None = None) -> Audit:
     """
     with store.ledger.read() as connection:
         found = chain.check(connection, since=since)
-        reason = "" if kept is None else chain.trouble_with(connection, kept)
+        reason = "" if kept is None else chain.head_mismatch(connection, kept)
     reasons = () if found.broken is None else (found.broken.explanation,)
     return Audit(found, (*reasons, reason) if reason else reasons)

@@ -28,24 +28,24 @@ from holdfast.store.maintenance import (
     snapshot_rebuild,
     taint_rebuild,
 )
-from holdfast.store.maintenance.catalog_rebuild import Adopted, adopt
-from holdfast.store.maintenance.footer_scan import Choice, Witness
+from holdfast.store.maintenance.catalog_rebuild import Reregistered, reregister
+from holdfast.store.maintenance.footer_scan import Choice, ScannedFile
 from holdfast.tables.snapshots import LoadKey
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
 NOT_IN_FILES: Final = (
-    "which expectations a batch broke, and what was accepted: every batch is suspect until a person accepts it",
-    "gate results, rollouts and traffic plans: versions are registered anew and have to be qualified again",
-    "the story: events begin anew with a chain of their own, and no head that was kept before stands",
-    "how many rows senders said that they sent",
-    "which loads a load refers to, and its feed's group then: a back-out goes by the groups that are declared",
-    "labels, outcomes and usage whose logs are gone; what the logs still hold is collected again",
+    "violations and their acceptance: every batch is suspect until a user accepts it",
+    "gate results, rollouts and traffic plans: versions are registered again and have to be qualified again",
+    "the event log: it starts anew with a chain of its own, and no head that was stored before matches",
+    "the row counts that senders declared",
+    "references between loads, and the group of a feed at load time: a back-out uses the declared groups",
+    "labels, outcomes and request counts whose logs are gone; what the logs still have is collected again",
 )
-"""What no file says, and no recovery brings back."""
+"""What no file tells, and no rebuild brings back."""
 
 
 @dataclass(slots=True)
-class Recovered:
+class RebuiltLedger:
     """What was rebuilt, and by name what could not be."""
 
     batches: int = 0
@@ -65,14 +65,14 @@ class Recovered:
         return asdict(self) | {"not_in_files": list(NOT_IN_FILES)}
 
 
-def recover(
+def rebuild(
     root: Path,
     *,
     now_us: int,
     model: Model | None = None,
     ledger_url: str | None = None,
     progress: Progress | None = None,
-) -> Recovered:
+) -> RebuiltLedger:
     """Rebuild a lost ledger from the files in `root`. Stop everything that uses the store first.
 
     A row is readable afterwards only if every file of its load is intact and its load has no tombstone, and then once.
@@ -97,10 +97,10 @@ def recover(
     """
     if ledger_url is None:
         model_rebuild.must_be_lost(root)
-    done = Recovered()
-    found = _hear(root, done, progress)
+    done = RebuiltLedger()
+    found = _scan(root, done, progress)
     choice = footer_scan.choose(found)
-    stones = _tombstones(root, done)
+    found_tombstones = _tombstones(root, done)
     manifests = _manifests(root, done)
     models = _models(root, done)
     feeds = model.feeds if model else ()
@@ -111,13 +111,13 @@ def recover(
         with store.ledger.write() as connection:
             model_rebuild.must_be_empty(connection)
             snapshot_rebuild.put_table_versions(connection, manifests)
-            adopted = adopt(
+            reregistered = reregister(
                 connection,
                 root,
                 choice,
-                stones,
+                found_tombstones,
                 now_us=now_us,
-                numbers=snapshot_rebuild.table_versions(choice, stones, manifests),
+                numbers=snapshot_rebuild.table_versions(choice, found_tombstones, manifests),
                 expects={feed.name: feed.expects for feed in feeds},
                 groups={feed.name: feed.group for feed in feeds},
             )
@@ -125,10 +125,10 @@ def recover(
             done.unproved += snapshot_rebuild.put_snapshots(connection, manifests, now_us=now_us)
             done.snapshots = [each.snapshot.snapshot for each in manifests]
             _versions(connection, root, models, done, now_us)
-            taint_rebuild.restore(connection, stones.values())
+            taint_rebuild.restore(connection, found_tombstones.values())
             done.prediction_files = model_rebuild.take_predictions(connection, root, found)
-            _count(done, choice, adopted)
-            _tell(connection, done, now_us)
+            _count(done, choice, reregistered)
+            _append_event(connection, done, now_us)
             backups.advance_sequences(connection)
         named = model_rebuild.named_files(store)
     finally:
@@ -141,11 +141,11 @@ def recover(
     return done
 
 
-def _hear(root: Path, done: Recovered, progress: Progress | None) -> list[Witness]:
+def _scan(root: Path, done: RebuiltLedger, progress: Progress | None) -> list[ScannedFile]:
     found, paths = [], footer_scan.on_disk(root)
     for number, path in enumerate(paths, start=1):
         try:
-            found.append(footer_scan.hear(root, path))
+            found.append(footer_scan.scan(root, path))
         except HoldfastError as error:
             done.unproved.append(error.what)
             done.set_aside.append(path)
@@ -154,39 +154,43 @@ def _hear(root: Path, done: Recovered, progress: Progress | None) -> list[Witnes
     return found
 
 
-def _count(done: Recovered, choice: Choice, adopted: Adopted) -> None:
-    done.batches, done.backed_out, done.rows = len(adopted.loads), len(adopted.backed_out), adopted.rows
+def _count(done: RebuiltLedger, choice: Choice, reregistered: Reregistered) -> None:
+    done.batches, done.backed_out, done.rows = (
+        len(reregistered.loads),
+        len(reregistered.backed_out),
+        reregistered.rows,
+    )
     done.files = len([each for each in choice.files if each.path not in choice.left])
-    done.unproved += adopted.unproved
+    done.unproved += reregistered.unproved
 
 
-def _tell(connection: Transaction, done: Recovered, now_us: int) -> None:
+def _append_event(connection: Transaction, done: RebuiltLedger, now_us: int) -> None:
     events.append(
         connection,
         at_us=now_us,
-        kind="ledger.recovered",
+        kind="ledger.rebuilt",
         subject="ledger",
-        explanation=f"{done.batches} batches and {done.rows} rows were made known again from {done.files} files; "
-        f"{len(done.unproved)} things could not be proved",
+        explanation=f"{done.batches} batches and {done.rows} rows were registered again from {done.files} files; "
+        f"{len(done.unproved)} items could not be rebuilt",
     )
 
 
-def _tombstones(root: Path, done: Recovered) -> dict[LoadKey, Tombstone]:
+def _tombstones(root: Path, done: RebuiltLedger) -> dict[LoadKey, Tombstone]:
     found = {}
     for path in tombstones.on_disk(root):
         try:
-            stone = tombstones.read(path)
+            tombstone = tombstones.read(path)
         except HoldfastError as error:
-            # Its name alone says which load it is of, and what was backed out must not come back.
+            # Its name alone tells its load, and what was backed out must not come back.
             done.unproved.append(error.what)
             feed, batch, epoch = path.stem.split(".")
-            stone = Tombstone((feed, batch, int(epoch)), 0, 0, {})
-        found[stone.load] = stone
+            tombstone = Tombstone((feed, batch, int(epoch)), 0, 0, {})
+        found[tombstone.load] = tombstone
     return found
 
 
-def _models(root: Path, done: Recovered) -> dict[str, VersionMetadata]:
-    """The metadata of every whole blob, by its digest, in the order in which they were written."""
+def _models(root: Path, done: RebuiltLedger) -> dict[str, VersionMetadata]:
+    """Return the metadata of every intact blob, by its digest, in the order in which they were written."""
     blobs_there = (root / blobs.BLOBS_DIRECTORY).glob("*/*")
     found = {}
     for path in sorted(blobs_there, key=lambda path: (path.stat().st_mtime_ns, path.name)):
@@ -194,7 +198,7 @@ def _models(root: Path, done: Recovered) -> dict[str, VersionMetadata]:
             if derived_checks.sha256_of(path) == path.name:
                 found[path.name] = read_metadata(path.read_bytes())
                 continue
-            reason = "its bytes are not those of its name"
+            reason = "its SHA-256 is not its name"
         except HoldfastError as error:
             reason = error.what
         done.unproved.append(f"blob {path.name[:12]}: {reason}")
@@ -202,7 +206,7 @@ def _models(root: Path, done: Recovered) -> dict[str, VersionMetadata]:
     return found
 
 
-def _manifests(root: Path, done: Recovered) -> list[SnapshotManifest]:
+def _manifests(root: Path, done: RebuiltLedger) -> list[SnapshotManifest]:
     found = []
     for path in snapshot_manifests.on_disk(root):
         try:
@@ -214,7 +218,11 @@ def _manifests(root: Path, done: Recovered) -> list[SnapshotManifest]:
 
 
 def _versions(
-    connection: Transaction, root: Path, models: Mapping[str, VersionMetadata], done: Recovered, now_us: int
+    connection: Transaction,
+    root: Path,
+    models: Mapping[str, VersionMetadata],
+    done: RebuiltLedger,
+    now_us: int,
 ) -> None:
     for digest, metadata in models.items():
         if metadata.snapshot in done.snapshots:

@@ -16,11 +16,10 @@ from holdfast.records import Progress
 from holdfast.store import Store
 from holdfast.store.catalog import delta
 from holdfast.store.db import events
-from holdfast.store.maintenance import derived_checks, footer_scan, orphans
-from holdfast.store.maintenance import repairs as mending
-from holdfast.store.maintenance.catalog_rebuild import adopt
+from holdfast.store.maintenance import derived_checks, footer_scan, orphans, repairs
+from holdfast.store.maintenance.catalog_rebuild import reregister
 
-_UNMENDED: Final = "HF305"
+_UNREPAIRED: Final = "HF305"
 _DERIVED: Final = "HF206"
 
 
@@ -49,7 +48,7 @@ class Repaired:
         return {"repairs": [each.as_dict() for each in self.repairs], **self.verification.as_dict()}
 
 
-Mender = Callable[[Store, Sequence[Path], int], Iterator[Repair]]
+Repairer = Callable[[Store, Sequence[Path], int], Iterator[Repair]]
 
 
 def repair(
@@ -68,72 +67,72 @@ def repair(
     progress
         Called with (files verified, files in all).
     """
-    repairs: list[Repair] = []
-    for mend in _MENDERS:
-        for done in mend(store, sources, now_us):
-            repairs.append(done)
-            _tell(store, done, now_us)
+    made: list[Repair] = []
+    for find_and_repair in _REPAIRERS:
+        for done in find_and_repair(store, sources, now_us):
+            made.append(done)
+            _append_event(store, done, now_us)
     outcome = verify(store, now_us=now_us, progress=progress)
-    left = tuple(_unmended(finding) for finding in outcome.findings)
-    return Repaired(tuple(repairs), replace(outcome, findings=left))
+    left = tuple(_unrepaired(finding) for finding in outcome.findings)
+    return Repaired(tuple(made), replace(outcome, findings=left))
 
 
-def _unmended(finding: Finding) -> Finding:
+def _unrepaired(finding: Finding) -> Finding:
     if finding.code == _DERIVED:
         return finding
-    return replace(finding, code=_UNMENDED, next_command="holdfast verify --repair --backup BACKUP")
+    return replace(finding, code=_UNREPAIRED, next_command="holdfast verify --repair --backup BACKUP")
 
 
 def _files(store: Store, sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for lost in mending.damaged_files(store):
-        found = mending.find_bytes(store, lost, sources)
+    for lost in repairs.damaged_files(store):
+        found = repairs.find_bytes(store, lost, sources)
         if found is not None:
-            mending.put_back(store, lost, found)
+            repairs.put_back(store, lost, found)
             yield Repair(lost.path, "put back", f"{found} has its size and SHA-256 {lost.sha256[:12]}")
 
 
 def _counts(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for fixed in mending.correct_counts(store):
+    for fixed in repairs.correct_counts(store):
         yield Repair(fixed.subject, fixed.action, fixed.proof)
 
 
-def _forgotten(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator[Repair]:
+def _lost_loads(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator[Repair]:
     paths = [path for listed in orphans.lost_loads(store).values() for path in listed]
     if not paths:
         return
-    choice = footer_scan.choose(footer_scan.hear(store.root, path) for path in paths)
+    choice = footer_scan.choose(footer_scan.scan(store.root, path) for path in paths)
     with store.ledger.write() as connection:
-        done = adopt(connection, store.root, choice, {}, now_us=now_us)
+        done = reregister(connection, store.root, choice, {}, now_us=now_us)
     for feed, batch, _ in done.loads:
-        proof = "every file of it is whole and says so, and the ledger has neither its id nor its content"
-        yield Repair(f"batch {feed}/{batch}", "made known again", proof)
+        proof = "all its files are intact and name it, and the ledger has neither its id nor its content"
+        yield Repair(f"batch {feed}/{batch}", "registered again", proof)
 
 
 def _tombstones(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for name in mending.rewrite_tombstones(store):
+    for name in repairs.rewrite_tombstones(store):
         yield Repair(f"tombstones/{name}", "written again", "the ledger has the back-out of that load")
 
 
 def _contracts(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator[Repair]:
-    for contract_hash in mending.rewrite_contracts(store, now_us=now_us):
+    for contract_hash in repairs.rewrite_contracts(store, now_us=now_us):
         yield Repair(f"contract {contract_hash[:12]}", "written again", "its SHA-256 is its name")
 
 
 def _snapshot_manifests(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for name in mending.rewrite_snapshot_manifests(store):
+    for name in repairs.rewrite_snapshot_manifests(store):
         yield Repair(f"snapshot {name}", "given its manifest again", "the ledger has its loads")
 
 
 def _published(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
     for directory, reason in list(derived_checks.published_tables(store)):
-        moved = mending.set_aside(store.root, directory)
+        moved = repairs.set_aside(store.root, directory)
         try:
             delta.publish(store, directory.parent.name)
         except HoldfastError:
-            proof = f"it {reason}; no snapshot can make it again, and it lies in {moved}"
+            proof = f"it {reason}; no snapshot can restore it, and it was moved to {moved}"
             yield Repair(f"published/{directory.parent.name}/{directory.name}", "withdrawn", proof)
         else:
-            proof = f"it {reason}; the snapshot's own files make it again"
+            proof = f"it {reason}; it was exported again from the files of its snapshot"
             yield Repair(f"published/{directory.parent.name}/{directory.name}", "published again", proof)
 
 
@@ -141,28 +140,30 @@ def _local_copies(store: Store, _sources: Sequence[Path], _now_us: int) -> Itera
     with store.ledger.read() as connection:
         plans = derived_checks.newest_plans(connection)
     for path, reason in list(derived_checks.local_copies(store.root, plans)):
-        if "does not know" not in reason and path.exists():
-            mending.set_aside(store.root, path)
-            proof = f"it {reason}; the server takes it from the ledger again"
+        if "does not have" not in reason and path.exists():
+            repairs.set_aside(store.root, path)
+            proof = f"it {reason}; the server copies it from the ledger again"
             yield Repair(str(path.relative_to(store.root)), "removed", proof)
 
 
 def _torn_tails(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for path, cut_at in mending.cut_torn_tails(store):
-        proof = f"from byte {cut_at} on no record is whole, and nobody was told of one that is not"
-        yield Repair(str(path.relative_to(store.root)), "cut", proof)
+    for path, cut_at in repairs.cut_torn_tails(store):
+        proof = f"from byte {cut_at} on no record is complete, and an incomplete one was never acknowledged"
+        yield Repair(str(path.relative_to(store.root)), "truncated", proof)
 
 
 def _leases(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for lease in mending.drop_strange_leases(store):
-        yield Repair(f"lease {lease}", "removed", "no holder can have written it; the next takes a new one")
+    for lease in repairs.remove_invalid_leases(store):
+        yield Repair(
+            f"lease {lease}", "removed", "no holder can have written it; the next holder creates it anew"
+        )
 
 
-_MENDERS: Final[tuple[Mender, ...]] = (
+_REPAIRERS: Final[tuple[Repairer, ...]] = (
     _files,
     _contracts,
     _counts,
-    _forgotten,
+    _lost_loads,
     _tombstones,
     _snapshot_manifests,
     _published,
@@ -172,7 +173,7 @@ _MENDERS: Final[tuple[Mender, ...]] = (
 )
 
 
-def _tell(store: Store, done: Repair, now_us: int) -> None:
+def _append_event(store: Store, done: Repair, now_us: int) -> None:
     with store.ledger.write() as connection:
         events.append(
             connection,

@@ -31,13 +31,13 @@ _DAMAGED: Final = "HF301"
 _REPEATED: Final = "HF206"
 _LEDGER: Final = "HF309"
 _RESTORE: Final = "holdfast verify --repair --backup BACKUP; until then nothing that reads it will run"
-_FORGOTTEN: Final = (
-    "all its files are there, and the ledger does not know it: it lost the transaction that published them"
+_LOST_LOAD: Final = (
+    "all its files are there, and the ledger does not have it: it lost the transaction that published them"
 )
 _RECOVER: Final = "holdfast restore BACKUP, or holdfast repair-ledger"
 _REPAIR: Final = "holdfast verify --repair"
 _CHANGED: Final = "HF308"
-_AUDIT: Final = "holdfast audit; what was told is proved by a backup only: holdfast restore BACKUP"
+_AUDIT: Final = "holdfast audit; only a backup has the former events: holdfast restore BACKUP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def verify(
     except file_checks.LEDGER_ERRORS as error:
         outcome = _broken([f"it cannot be read: {error}"])
     if now_us is not None and (outcome.swept or outcome.findings) and not outcome.broken_ledger:
-        _tell(store, outcome.swept, outcome.findings, now_us)
+        _append_event(store, outcome.swept, outcome.findings, now_us)
     return outcome
 
 
@@ -147,18 +147,18 @@ def _verified(store: Store, quick: bool, progress: Progress | None) -> Verificat
             for look in (ledger_checks.find_mismatches, version_checks.find_mismatches)
             for subject, reason in look(connection)
         ]
-        findings += _beside(derived_checks.stones(connection, store.root))
+        findings += _findings(derived_checks.tombstone_files(connection, store.root))
     findings += [
-        Finding(_LEDGER, f"batch {feed}/{batch}", _FORGOTTEN, _REPAIR)
+        Finding(_LEDGER, f"batch {feed}/{batch}", _LOST_LOAD, _REPAIR)
         for feed, batch, _ in sorted(orphans.lost_loads(store))
     ]
-    findings += _of_the_files(store, expected, progress, quick=quick)
+    findings += _check_files(store, expected, progress, quick=quick)
     if not quick:
-        findings += _of_the_blobs(store, version_blobs)
-        findings += _of_the_story(store)
-        findings += _of_the_derived(store)
+        findings += _check_blobs(store, version_blobs)
+        findings += _check_events(store)
+        findings += _check_derived(store)
         damaged = {finding.subject for finding in findings}
-        findings += _of_the_keys(store, [file for file in key_files if file.path not in damaged])
+        findings += _check_keys(store, [file for file in key_files if file.path not in damaged])
     return Verification(
         files=len(expected),
         rows=sum(file.rows for file in expected),
@@ -168,30 +168,30 @@ def _verified(store: Store, quick: bool, progress: Progress | None) -> Verificat
     )
 
 
-def _of_the_derived(store: Store) -> Iterator[Finding]:
+def _check_derived(store: Store) -> Iterator[Finding]:
     with store.ledger.read() as connection:
         plans = derived_checks.newest_plans(connection)
-        yield from _beside(derived_checks.copied_contracts(connection, store.root))
-        yield from _beside(derived_checks.snapshot_manifests(connection, store.root))
+        yield from _findings(derived_checks.copied_contracts(connection, store.root))
+        yield from _findings(derived_checks.snapshot_manifests(connection, store.root))
     for found in (
         derived_checks.published_tables(store),
         derived_checks.local_copies(store.root, plans),
         derived_checks.log_segments(store),
     ):
-        yield from _beside((str(path.relative_to(store.root)), reason) for path, reason in found)
+        yield from _findings((str(path.relative_to(store.root)), reason) for path, reason in found)
 
 
-def _of_the_story(store: Store) -> list[Finding]:
+def _check_events(store: Store) -> list[Finding]:
     with store.ledger.read() as connection:
         broken = event_chain.check(connection).broken
     return [] if broken is None else [Finding(_CHANGED, "events", broken.explanation, _AUDIT)]
 
 
-def _beside(reasons: Iterable[tuple[str, str]]) -> list[Finding]:
+def _findings(reasons: Iterable[tuple[str, str]]) -> list[Finding]:
     return [Finding(_DAMAGED, subject, reason, _REPAIR) for subject, reason in reasons]
 
 
-def _of_the_files(
+def _check_files(
     store: Store, expected: list[file_checks.Expected], progress: Progress | None, *, quick: bool
 ) -> list[Finding]:
     findings = []
@@ -207,7 +207,7 @@ def _of_the_files(
     return findings
 
 
-def _of_the_blobs(store: Store, version_blobs: list[tuple[str, str, int]]) -> list[Finding]:
+def _check_blobs(store: Store, version_blobs: list[tuple[str, str, int]]) -> list[Finding]:
     findings = []
     for version, digest, size in version_blobs:
         try:
@@ -221,12 +221,12 @@ def _of_the_blobs(store: Store, version_blobs: list[tuple[str, str, int]]) -> li
     return findings
 
 
-def _of_the_keys(store: Store, files: list[duplicate_keys.KeyFile]) -> list[Finding]:
+def _check_keys(store: Store, files: list[duplicate_keys.KeyFile]) -> list[Finding]:
     return [
         Finding(
             _REPEATED,
             f"feed {repeated.feed}",
-            f"{repeated.rows} rows have a key that was loaded before, such as {repeated.example} "
+            f"{repeated.rows} rows have a key that another batch has too, such as {repeated.example} "
             f"in {_some(repeated.batches)}: they count twice",
             "back out the batch that repeats them: holdfast backout FEED BATCH",
         )
@@ -239,14 +239,12 @@ def _some(names: tuple[str, ...]) -> str:
     return ("batches " if len(names) > 1 else "batch ") + ", ".join(names[:3]) + more
 
 
-def _tell(store: Store, swept: int, findings: Sequence[Finding], now_us: int) -> None:
+def _append_event(store: Store, swept: int, findings: Sequence[Finding], now_us: int) -> None:
     parts = []
     if swept:
-        parts.append(f"{swept} things of unfinished work were swept")
+        parts.append(f"{swept} orphans were swept")
     if findings:
-        parts.append(
-            f"{len(findings)} things are wrong, the first: {findings[0].subject} {findings[0].explanation}"
-        )
+        parts.append(f"{len(findings)} findings, the first: {findings[0].subject} {findings[0].explanation}")
     with store.ledger.write() as connection:
         events.append(
             connection, at_us=now_us, kind="store.verified", subject="store", explanation="; ".join(parts)

@@ -7,7 +7,6 @@ tombstone is there and which the ledger holds as published is a back-out that wa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select
 
 from holdfast.errors import IntegrityError
-from holdfast.records import canonical_json, sha256_hex
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import of_load
-from holdfast.store.durability import fsync
+from holdfast.store.durability import checked_json, fsync
 from holdfast.tables.snapshots import LoadKey
 
 TOMBSTONES_DIRECTORY: Final = "tombstones"
@@ -83,8 +81,7 @@ def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, back
             **_span(connection, load),
             **tainted,
         }
-        sealed = {"sha256": sha256_hex(canonical_json(content)), "content": content}
-        fsync.replace(path_of(root, load), canonical_json(sealed).encode())
+        fsync.replace(path_of(root, load), checked_json.encode(content))
 
 
 def _span(connection: Connection, load: LoadKey) -> dict[str, int | None]:
@@ -132,9 +129,7 @@ def on_disk(root: Path) -> list[Path]:
 def read(path: Path) -> Tombstone:
     """The tombstone at `path`; `IntegrityError` HF301 when it is missing, damaged, or another's."""
     try:
-        sealed = json.loads(path.read_bytes())
-        content = sealed["content"]
-        whole = sealed["sha256"] == sha256_hex(canonical_json(content))
+        content = checked_json.decode(path.read_bytes())
         load = (str(content["feed"]), str(content["batch"]), int(content["epoch"]))
         found = Tombstone(
             load,
@@ -149,8 +144,6 @@ def read(path: Path) -> Tombstone:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, "is missing or cannot be read") from error
-    if not whole:
-        raise _damaged(path, "was altered: its SHA-256 is not the one that was written")
     if path.name != path_of(path.parent, load).name:
         raise _damaged(path, f"holds the tombstone of another load, {load[0]}/{load[1]}")
     return found

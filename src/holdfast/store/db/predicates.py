@@ -23,7 +23,7 @@ UNACCEPTED_ERROR: Final = and_(
 """Whether a row of `violations` makes its load suspect."""
 
 BoundLoad: TypeAlias = tuple[BindParameter[str], BindParameter[str], BindParameter[int]]
-"""A load that a statement is told when it is run: parameters for feed, batch and epoch."""
+"""A load as parameters of a statement: feed, batch and epoch."""
 
 
 def of_load(table: FromClause, load: LoadKey | BoundLoad) -> ColumnElement[bool]:

@@ -15,13 +15,13 @@ POINTS: Final[tuple[str, ...]] = (
     "ingest.read",  # the source is in memory
     "ingest.checked",  # every row has its verdict
     "files.created",  # an empty file has its name
-    "files.written",  # the file is complete and may be lost by a power cut
-    "files.synced",  # the file is safe, its name may be lost
-    "ingest.staged",  # files and names are safe; the ledger knows nothing
-    "commit.begun",  # the transaction is open
-    "commit.before_commit",  # everything is in the transaction
-    "commit.after_commit",  # committed, and nobody was told
-    "ingest.before_acknowledge",  # the last moment before the caller hears of it
+    "files.written",  # the file is complete but not durable
+    "files.synced",  # the file is durable, its name is not
+    "ingest.before_publish",  # files and names are durable; the ledger has no row of them
+    "publish.begun",  # the transaction is open
+    "publish.before_commit",  # everything is in the transaction
+    "publish.after_commit",  # committed, and not acknowledged
+    "ingest.before_acknowledge",  # just before the caller gets the result
 )
 """Every point on the way of a batch, in order."""
 
@@ -31,7 +31,7 @@ SOURCE_POINTS: Final[tuple[str, ...]] = (
 """Every point on the way of a delivery of several files into memory."""
 
 COLLECT_POINTS: Final[tuple[str, ...]] = (
-    "collect.written",  # the file of answers is safe; the ledger knows nothing
+    "collect.written",  # the file of predictions is durable; the ledger has no row of it
     "collect.before_commit",  # everything is in the transaction
     "collect.after_commit",  # committed, and the next stretch was not begun
     "join.before_commit",  # outcomes and evidence are in the transaction
@@ -52,15 +52,15 @@ BACKOUT_POINTS: Final[tuple[str, ...]] = (
     "backout.before_step",  # a change of the traffic is in the transaction
     "backout.after_step",  # it is committed, and what follows is not begun
     "backout.before_end",  # the end is in the transaction
-    "backout.ended",  # everything is done, and nobody was told
+    "backout.ended",  # everything is done, and not acknowledged
 )
 """Every point on the way of a back-out, in order."""
 
 COMPACT_POINTS: Final[tuple[str, ...]] = (
-    "compact.written",  # the new files and their names are safe; the ledger knows nothing
+    "compact.written",  # the new files and their names are durable; the ledger has no row of them
     "compact.before_commit",  # everything is in the transaction
     "compact.after_commit",  # committed: readers follow already
-    "vacuum.before_commit",  # what is let go is out of the ledger, in the transaction
+    "vacuum.before_commit",  # removed files are out of the ledger, in the transaction
     "vacuum.after_commit",  # committed: the files are orphans now
 )
 """Every point on the way of a compaction and of a vacuum, in order."""

@@ -23,7 +23,7 @@ _HELD: Final = schema.snapshot_incomplete_loads
 _INSERT: Final = insert(_VIOLATIONS)
 _LONGEST_SUBJECT: Final = 127
 
-ADOPTED: Final = "adopted"
+REREGISTERED: Final = "reregistered"
 """The check of a load that was made known again from its files: nobody knows any more what was wrong with it."""
 
 _OF_BATCH: Final = same_load(_BATCHES, _VIOLATIONS)
@@ -211,7 +211,7 @@ def suspect_batches(connection: Connection, feed: str) -> list[str]:
 
 def reregistered_batches(connection: Connection, feed: str) -> list[str]:
     """The loaded batches of `feed` of which is not known what was wrong with them, and which nobody has accepted."""
-    query = _SUSPECT_BATCHES.where(_VIOLATIONS.c.check_name == ADOPTED)
+    query = _SUSPECT_BATCHES.where(_VIOLATIONS.c.check_name == REREGISTERED)
     return list(connection.execute(query, {"of_feed": feed}).scalars())
 
 
@@ -254,7 +254,7 @@ def accept_adopted(connection: Connection, feed: str, *, actor: str, now_us: int
     live = exists().where(_OF_BATCH, LIVE)
     done = connection.execute(
         update(_VIOLATIONS)
-        .where(_VIOLATIONS.c.feed == feed, UNACCEPTED_ERROR, _VIOLATIONS.c.check_name == ADOPTED, live)
+        .where(_VIOLATIONS.c.feed == feed, UNACCEPTED_ERROR, _VIOLATIONS.c.check_name == REREGISTERED, live)
         .values(accepted_at_us=now_us, accepted_by=actor[:63])
     )
     return int(done.rowcount)

@@ -201,14 +201,14 @@ def read_rows(store: Store, at: int | str, table: str, columns: Columns | None =
 def _raise_if_vacuumed(
     store: Store, at: int | str, found: Sequence[FileFacts], error: IntegrityError
 ) -> None:
-    """Say that the ledger has let go of a file of `found` since they were looked up, when that is so."""
+    """Raise `NotFoundError` HF315 if a file of `found` was vacuumed after it was looked up."""
     known = select(_FILES.c.path).where(_FILES.c.path == bindparam("of_path"))
     with store.ledger.read() as connection:
         gone = [each for each in found if connection.execute(known, {"of_path": each.path}).first() is None]
     if gone:
         raise NotFoundError(
             "HF315",
-            f"a vacuum let go of {len(gone)} files of {at if isinstance(at, str) else f'version {at}'} while they were read",
+            f"a vacuum removed {len(gone)} files of {at if isinstance(at, str) else f'version {at}'} while they were read",
             state="nothing was read",
             next_command="holdfast snapshot list, and next time holdfast vacuum with a longer --keep",
         ) from error
@@ -240,7 +240,7 @@ def snapshot_entries(connection: Connection, snapshot: str, table: str) -> list[
     if there != rows:
         raise IntegrityError(
             "HF301",
-            f"table {table} has {there} rows in snapshot {snapshot}, which was cut with {rows}",
+            f"table {table} has {there} rows in snapshot {snapshot}, which has {rows}",
             state="nothing was read",
             next_command="holdfast verify",
         )

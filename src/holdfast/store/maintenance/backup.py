@@ -20,12 +20,12 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, insert, select, text
 
 from holdfast.errors import InputError, IntegrityError, UnavailableError
-from holdfast.records import Progress, canonical_json, sha256_hex
+from holdfast.records import Progress, sha256_hex
 from holdfast.store.backout import tombstones
 from holdfast.store.catalog import snapshot_manifests
 from holdfast.store.db import migrate, schema
 from holdfast.store.db.store import Store
-from holdfast.store.durability import fsync
+from holdfast.store.durability import checked_json, fsync
 from holdfast.store.feeds import contract_files
 from holdfast.store.files import blobs
 from holdfast.store.maintenance.derived_checks import sha256_of
@@ -117,7 +117,7 @@ def take(store: Store, directory: Path, *, now_us: int, progress: Progress | Non
         raise UnavailableError(
             "HF306",
             f"the backup cannot be written into {directory}: {error.strerror}",
-            state="earlier backups there are whole; of this one only files are there, and they are used next time",
+            state="earlier backups there are intact; files of this one are kept and used next time",
             next_command="the same command again, with room for it",
         ) from error
     raise UnavailableError(
@@ -164,7 +164,7 @@ def _take(store: Store, directory: Path, now_us: int, progress: Progress | None)
         ledger_rows=dump.count(b"\n"),
         files=tuple(entries),
     )
-    fsync.replace(directory / BACKUPS_DIRECTORY / f"{backup.name}.json", _seal(backup))
+    fsync.replace(directory / BACKUPS_DIRECTORY / f"{backup.name}.json", _encoded(backup))
     return Taken(backup, len(copied), sum(entry.bytes for entry in copied))
 
 
@@ -242,7 +242,7 @@ def _settle(unfinished: Path, target: Path, sha256: str, name: str) -> None:
         raise IntegrityError(
             "HF301",
             f"file {name} was altered: its SHA-256 is not the one that was acknowledged",
-            state="no backup was taken; earlier ones are whole",
+            state="no backup was taken; earlier ones are intact",
             next_command="holdfast verify --repair --backup BACKUP",
         )
     unfinished.replace(target)
@@ -261,7 +261,7 @@ def _sync_objects(directory: Path) -> None:
     fsync.sync_directory(directory / OBJECTS_DIRECTORY)
 
 
-def _seal(backup: Backup) -> bytes:
+def _encoded(backup: Backup) -> bytes:
     content: dict[str, Any] = {
         "format": FORMAT,
         "at_us": backup.at_us,
@@ -272,7 +272,7 @@ def _seal(backup: Backup) -> bytes:
         "ledger_rows": backup.ledger_rows,
         "files": [[entry.path, entry.bytes, entry.sha256] for entry in backup.files],
     }
-    return canonical_json({"sha256": sha256_hex(canonical_json(content)), "content": content}).encode()
+    return checked_json.encode(content)
 
 
 def names(directory: Path) -> list[str]:
@@ -292,10 +292,8 @@ def read(directory: Path, name: str | None = None) -> Backup:
     if chosen not in there:
         raise InputError("HF306", f"{directory} has no backup {chosen}".rstrip(), state="nothing was written")
     try:
-        sealed = json.loads(path.read_bytes())
-        content = sealed["content"]
-        whole = sealed["sha256"] == sha256_hex(canonical_json(content))
-        if whole and content["format"] > FORMAT:
+        content = checked_json.decode(path.read_bytes())
+        if content["format"] > FORMAT:
             raise InputError(
                 "HF306", f"backup {chosen} has format {content['format']}; this release reads {FORMAT}"
             )
@@ -311,7 +309,7 @@ def read(directory: Path, name: str | None = None) -> Backup:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _altered(chosen) from error
-    if not whole or f"{found.at_us:020d}" != chosen:
+    if f"{found.at_us:020d}" != chosen:
         raise _altered(chosen)
     return found
 

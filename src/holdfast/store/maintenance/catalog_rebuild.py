@@ -23,7 +23,7 @@ from holdfast.store.db.dialects import inserting
 from holdfast.store.db.predicates import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load
 from holdfast.store.feeds import contract_files, contracts, violations
 from holdfast.store.maintenance import profile_rebuild
-from holdfast.store.maintenance.footer_scan import Choice, Witness
+from holdfast.store.maintenance.footer_scan import Choice, ScannedFile
 from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
@@ -32,11 +32,11 @@ _PARTS: Final = schema.file_row_groups
 _VERSIONS: Final = schema.table_versions
 _FEEDS: Final = schema.feeds
 _LAST: Final = 2**63
-_UNKNOWN: Final = "it was made known again from its files; what was found wrong with it is not known"
+_UNKNOWN: Final = "it was registered again from its files; its violations are not known"
 
 
 @dataclass(slots=True)
-class Adopted:
+class Reregistered:
     """The loads that were re-registered, and by name what could not be."""
 
     loads: list[LoadKey] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Adopted:
     unproved: list[str] = field(default_factory=list)
 
 
-def adopt(
+def reregister(
     connection: Connection,
     root: Path,
     choice: Choice,
@@ -55,7 +55,7 @@ def adopt(
     numbers: Mapping[LoadKey, int] | None = None,
     expects: Mapping[str, Expectations] | None = None,
     groups: Mapping[str, str | None] | None = None,
-) -> Adopted:
+) -> Reregistered:
     """Re-register the loads of `choice` in the caller's transaction, in the order in which they were written.
 
     The profile of a load is computed from its rows. Its files do not tell which expectations it violated: it is suspect,
@@ -72,7 +72,7 @@ def adopt(
     groups
         The group of each declared feed: loads of a group are backed out together.
     """
-    done = Adopted()
+    done = Reregistered()
     done.unproved += [
         f"batch {load[0]}/{load[1]}: {why}"
         for load, why in sorted(choice.open.items())
@@ -86,10 +86,10 @@ def adopt(
         gone = load in tombstones
         if not gone and names & live:
             done.unproved.append(
-                f"batch {load[0]}/{load[1]} of epoch {load[2]}: another load says that it is the same"
+                f"batch {load[0]}/{load[1]} of epoch {load[2]}: another load has the same id or content"
             )
             continue
-        _learn(connection, root, proved.manifest.contract_hash, done, now_us)
+        _register_contract(connection, root, proved.manifest.contract_hash, done, now_us)
         number = (numbers or {}).get(load)
         versions[load] = _version(connection, f"load {load[0]}/{load[1]}", proved.written_us, number)
         _insert_batch(connection, _batch(proved.manifest), load, versions[load], live=not gone)
@@ -98,13 +98,13 @@ def adopt(
             live |= names
             done.rows += proved.manifest.rows_loaded + proved.manifest.rows_quarantined
     unproved = _insert_files(connection, choice, versions)
-    _bury(connection, tombstones, versions, done, now_us)
+    _remove_backed_out(connection, tombstones, versions, done, now_us)
     # Last, so that no version that a tombstone names is taken.
-    _take_out(connection, unproved, "loads that are not whole", now_us)
-    done.unproved += profile_rebuild.readmit(
+    _take_out(connection, unproved, "incomplete loads", now_us)
+    done.unproved += profile_rebuild.rebuild_profiles(
         connection, root, choice, done.loads, expects or {}, groups or {}
     )
-    _suspect(connection, choice, done, now_us)
+    _mark_suspect(connection, choice, done, now_us)
     return done
 
 
@@ -116,7 +116,9 @@ def is_free(connection: Connection, manifest: Manifest) -> bool:
     return connection.execute(query.limit(1)).first() is None
 
 
-def _learn(connection: Connection, root: Path, contract_hash: str, done: Adopted, now_us: int) -> None:
+def _register_contract(
+    connection: Connection, root: Path, contract_hash: str, done: Reregistered, now_us: int
+) -> None:
     if contracts.find(connection, contract_hash) is not None:
         return
     try:
@@ -165,16 +167,16 @@ def _insert_batch(
 
 
 def _insert_files(connection: Connection, choice: Choice, versions: dict[LoadKey, int]) -> list[LoadKey]:
-    """Insert the files of the loads in `versions`. Returns the loads that are not whole."""
+    """Insert the files of the loads in `versions`. Returns the incomplete loads."""
     for file in choice.files:
         loads = [part.load for part in file.parts]
         added = max((versions[load] for load in loads if load in versions), default=None)
         if added is None:
-            choice.left[file.path] = "none of its loads could be proved"
+            choice.left[file.path] = "none of its loads is complete"
             continue
         connection.execute(insert(_FILES).values(_file_row(file, added)))
         for part in file.parts:
-            if part.load not in versions:  # rows of it are here, but not all that it had: they stay out
+            if part.load not in versions:  # some of its rows are missing: the others stay out
                 versions[part.load] = added
                 _insert_batch(connection, _batch(part.manifest), part.load, added, live=False)
             feed, batch, epoch = part.load
@@ -191,7 +193,7 @@ def _insert_files(connection: Connection, choice: Choice, versions: dict[LoadKey
     return [load for load in choice.open if load in versions]
 
 
-def _file_row(file: Witness, added: int) -> dict[str, Any]:
+def _file_row(file: ScannedFile, added: int) -> dict[str, Any]:
     rows = file.table == file.feed
     lows = [
         part.manifest.event_time_min_us for part in file.parts if part.manifest.event_time_min_us is not None
@@ -206,7 +208,7 @@ def _file_row(file: Witness, added: int) -> dict[str, Any]:
         "rows": file.rows,
         "bytes": file.bytes,
         "sha256": file.sha256,
-        # Bounds of the whole load: wider than those of the file, so that a reader may look in vain, but misses nothing.
+        # Bounds of the whole load are wider than those of the file: a reader may read it in vain, but misses no row.
         "event_time_min_us": min(lows) if rows and lows else None,
         "event_time_max_us": max(highs) if rows and highs else None,
         "added_version": added,
@@ -214,11 +216,11 @@ def _file_row(file: Witness, added: int) -> dict[str, Any]:
     }
 
 
-def _bury(
+def _remove_backed_out(
     connection: Connection,
     tombstones: Mapping[LoadKey, Tombstone],
     versions: Mapping[LoadKey, int],
-    done: Adopted,
+    done: Reregistered,
     now_us: int,
 ) -> None:
     """Remove the loads that have a tombstone, and register those of which nothing else is left: their epoch was used."""
@@ -226,19 +228,19 @@ def _bury(
     for load in done.backed_out:
         when.setdefault(tombstones[load].removed_version, []).append(load)
     for version, loads in sorted(when.items(), key=lambda each: each[0] or _LAST):
-        _take_out(connection, loads, "back-outs that left a tombstone", now_us, version)
-    for load, stone in sorted(tombstones.items()):
+        _take_out(connection, loads, "back-outs with a tombstone", now_us, version)
+    for load, tombstone in sorted(tombstones.items()):
         feed, batch, epoch = load
         known = select(_BATCHES.c.batch).where(of_load(_BATCHES, load))
         if load in versions or connection.execute(known).first():
             continue
-        if not stone.batch:
+        if not tombstone.batch:
             done.unproved.append(
                 f"the back-out of {feed}/{batch} of epoch {epoch}: its tombstone cannot be read"
             )
             continue
-        number = _version(connection, f"back-out of {feed}/{batch}", stone.at_us)
-        _insert_batch(connection, stone.batch, load, number, live=False)
+        number = _version(connection, f"back-out of {feed}/{batch}", tombstone.at_us)
+        _insert_batch(connection, tombstone.batch, load, number, live=False)
         done.backed_out.append(load)
 
 
@@ -255,9 +257,9 @@ def _take_out(
     connection.execute(update(_FILES).where(dead).values(removed_version=version))
 
 
-def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int) -> None:
+def _mark_suspect(connection: Connection, choice: Choice, done: Reregistered, now_us: int) -> None:
     """Mark each load as suspect by itself, independent of the others."""
-    broken = Violation(violations.ADOPTED, "", Level.ERROR, _UNKNOWN, None, None)
+    broken = Violation(violations.REREGISTERED, "", Level.ERROR, _UNKNOWN, None, None)
     first: dict[str, LoadKey] = {}
     for load in done.loads:
         first.setdefault(load[0], load)
@@ -265,13 +267,13 @@ def _suspect(connection: Connection, choice: Choice, done: Adopted, now_us: int)
         events.append(
             connection,
             at_us=now_us,
-            kind="batch.adopted",
+            kind="batch.reregistered",
             subject=f"{load[0]}/{load[1]}",
-            explanation="The ledger did not know this load; its files are whole and say what it was.",
+            explanation="The ledger did not have this load; its files are intact and name it.",
         )
     for feed, load in first.items():
         count = sum(each[0] == feed for each in done.loads)
-        why = f"{count} of its loads were made known again from their files; what was found wrong with them is not known"
+        why = f"{count} of its loads were registered again from their files; their violations are not known"
         contract_hash = choice.loads[load].manifest.contract_hash
         row = {"state": FeedState.SUSPECT, "reason": why, "changed_at_us": now_us}
         statement = inserting(connection, _FEEDS).values(feed=feed, contract_hash=contract_hash, **row)

@@ -73,7 +73,7 @@ def _published(root: Path, directory: Path, facts: list[FileFacts]) -> str:
     try:
         seal = json.loads((directory / SEAL).read_bytes())
     except (OSError, ValueError):
-        return "its seal is missing or cannot be read"
+        return "its checksum file is missing or cannot be read"
     return "" if seal == seal_of(directory) else "its commit is not the one that was written"
 
 
@@ -121,7 +121,7 @@ def _plan(path: Path, directory: Path, newest: int) -> str:
         return f"names {lost[0]}.onnx, which is missing"
     number = kept.plan.get("plan_id")
     return (
-        f"has plan {number}, which the ledger does not know"
+        f"has plan {number}, which the ledger does not have"
         if isinstance(number, int) and number > newest
         else ""
     )
@@ -165,7 +165,7 @@ def _segment(path: Path, server: str, number: int, collected: int) -> str:
                 if isinstance(record, PredictionRecord):
                     place = parse_id(f"{record.id}/0")
                     if place is None or place.server != server or place.segment > number:
-                        return f"holds the answer {record.id}, which belongs elsewhere"
+                        return f"has the prediction {record.id}, which belongs to another segment"
             if end == offset:
                 break
             offset = end
@@ -202,7 +202,7 @@ def snapshot_manifests(connection: Connection, root: Path) -> Iterator[Mismatch]
             yield f"snapshot {name}", error.what
 
 
-def stones(connection: Connection, root: Path) -> Iterator[Mismatch]:
+def tombstone_files(connection: Connection, root: Path) -> Iterator[Mismatch]:
     """Yield tombstones that are damaged, missing, or of a load that the ledger has as published."""
     batches = schema.batches
     states = {
@@ -220,25 +220,25 @@ def stones(connection: Connection, root: Path) -> Iterator[Mismatch]:
             .where(schema.backouts.c.state == "under_way")
         )
     }
-    whole = set()
+    intact = set()
     for path in tombstones.on_disk(root):
         try:
-            stone = tombstones.read(path)
+            tombstone = tombstones.read(path)
         except HoldfastError as error:
             yield f"{tombstones.TOMBSTONES_DIRECTORY}/{path.name}", error.what
             continue
-        whole.add(stone.load)
-        if states.get(stone.load) != BACKED_OUT and stone.load not in under_way:
-            found = "holds it as loaded" if stone.load in states else "does not know it"
+        intact.add(tombstone.load)
+        if states.get(tombstone.load) != BACKED_OUT and tombstone.load not in under_way:
+            found = "has it as loaded" if tombstone.load in states else "does not have it"
             yield (
-                f"batch {stone.load[0]}/{stone.load[1]}",
+                f"batch {tombstone.load[0]}/{tombstone.load[1]}",
                 f"its tombstone says that it was backed out, the ledger {found}",
             )
     for load, state in sorted(states.items()):
         name = tombstones.path_of(root, load).name
         if (
             state == BACKED_OUT
-            and load not in whole
+            and load not in intact
             and not (root / tombstones.TOMBSTONES_DIRECTORY / name).exists()
         ):
             yield f"{tombstones.TOMBSTONES_DIRECTORY}/{name}", f"tombstone {name} is missing"

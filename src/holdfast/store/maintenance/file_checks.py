@@ -118,11 +118,11 @@ def check_file(root: Path, expected: Expected) -> list[str]:
 
 
 def _wrong_loads(footer: dict[str, Any], loads: tuple[dict[str, Any], ...]) -> list[str]:
-    said = footer.get("parts", [{**footer, "row_group": 0}])
+    declared = footer.get("parts", [{**footer, "row_group": 0}])
     wrong = []
-    if len(said) != len(loads) and loads:
-        wrong.append(f"its footer names {len(said)} loads, the ledger {len(loads)}")
-    for entry, load in zip(sorted(said, key=lambda each: int(each["row_group"])), loads, strict=False):
+    if len(declared) != len(loads) and loads:
+        wrong.append(f"its footer names {len(declared)} loads, the ledger {len(loads)}")
+    for entry, load in zip(sorted(declared, key=lambda each: int(each["row_group"])), loads, strict=False):
         # Files of an earlier release do not say what their load came to.
         wrong += [
             f"its footer says {name} of {load['batch']} is {entry.get(name)!r}, the ledger says {value!r}"

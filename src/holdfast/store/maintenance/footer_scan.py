@@ -34,7 +34,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class ScannedFile:
     """One file with its footer. `modified_us` is when it was last written, microseconds UTC."""
 
     path: str
@@ -54,7 +54,7 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
-class Proved:
+class CompleteLoad:
     """A load of which every file is there."""
 
     manifest: Manifest
@@ -68,8 +68,8 @@ class Choice:
     `left` gives the reason for every other file, `open` for each incomplete load.
     """
 
-    loads: dict[LoadKey, Proved] = field(default_factory=dict)
-    files: list[Witness] = field(default_factory=list)
+    loads: dict[LoadKey, CompleteLoad] = field(default_factory=dict)
+    files: list[ScannedFile] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     open: dict[LoadKey, str] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ def footer_of(root: Path, path: str) -> tuple[Part, ...]:
         return ()
 
 
-def hear(root: Path, path: str) -> Witness:
+def scan(root: Path, path: str) -> ScannedFile:
     """Read the whole file at `path` and verify every page's checksum; `IntegrityError` HF301 if it is damaged or lacks a
     manifest.
     """
@@ -100,8 +100,8 @@ def hear(root: Path, path: str) -> Witness:
     try:
         is_predictions = footer["table"] in (PREDICTIONS.name, SHADOWS.name)
         parts = () if is_predictions else _parts(footer)
-        said = int(footer["rows"]) if is_predictions else sum(part.rows for part in parts)
-        witness = Witness(
+        declared = int(footer["rows"]) if is_predictions else sum(part.rows for part in parts)
+        scanned = ScannedFile(
             path=path,
             table=str(footer["table"]),
             feed="" if is_predictions else parts[0].manifest.feed,
@@ -114,12 +114,12 @@ def hear(root: Path, path: str) -> Witness:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise parquet.damaged(target, ValueError(str(error))) from error
-    if rows != said:
-        raise parquet.damaged(target, ValueError(f"it holds {rows} rows, its footer says {said}"))
-    return witness
+    if rows != declared:
+        raise parquet.damaged(target, ValueError(f"it has {rows} rows, its footer says {declared}"))
+    return scanned
 
 
-def choose(found: Iterable[Witness]) -> Choice:
+def choose(found: Iterable[ScannedFile]) -> Choice:
     """Choose the files that make up the tables. The same files give the same choice.
 
     A compacted file replaces those that it was made of, and the newest replaces earlier ones: it left out what was backed
@@ -127,14 +127,14 @@ def choose(found: Iterable[Witness]) -> Choice:
     their content is the same. Two attempts with different content contradict each other, and neither is taken.
     """
     choice = Choice()
-    witnesses = sorted(
+    files = sorted(
         (each for each in found if each.parts),
         key=lambda each: (-len(each.parts), each.modified_us, each.path),
     )
-    contradicted = _contradicted(witnesses)
+    contradicted = _contradicted(files)
     held: dict[tuple[LoadKey, int], Part] = {}
-    whole = _whole_attempts(witnesses)
-    for each in sorted(witnesses, key=lambda each: _rank(each, whole)):
+    whole = _whole_attempts(files)
+    for each in sorted(files, key=lambda each: _rank(each, whole)):
         if any(part.load in contradicted for part in each.parts):
             choice.left[each.path] = "another delivery with the same id and other content is there too"
         elif any((part.load, part.number) in held for part in each.parts):
@@ -147,29 +147,29 @@ def choose(found: Iterable[Witness]) -> Choice:
     return choice
 
 
-def _rank(each: Witness, whole: set[str]) -> tuple[int, bool, int, str]:
+def _rank(each: ScannedFile, whole: set[str]) -> tuple[int, bool, int, str]:
     if len(each.parts) > 1:
         return (0, False, -each.modified_us, each.path)
     return (1, each.attempt not in whole, each.modified_us, each.path)
 
 
-def _whole_attempts(witnesses: list[Witness]) -> set[str]:
+def _whole_attempts(files: list[ScannedFile]) -> set[str]:
     """Return the attempts that wrote every file of their load."""
     counted: dict[str, set[int]] = {}
     wanted: dict[str, int] = {}
-    for each in witnesses:
+    for each in files:
         for part in each.parts:
             counted.setdefault(each.attempt, set()).add(part.number)
             wanted[each.attempt] = part.manifest.files
     return {attempt for attempt, numbers in counted.items() if numbers == set(range(wanted[attempt]))}
 
 
-def _contradicted(witnesses: list[Witness]) -> set[LoadKey]:
-    said: dict[LoadKey, set[tuple[str, str]]] = {}
-    for each in witnesses:
+def _contradicted(files: list[ScannedFile]) -> set[LoadKey]:
+    declared: dict[LoadKey, set[tuple[str, str]]] = {}
+    for each in files:
         for part in each.parts:
-            said.setdefault(part.load, set()).add((part.manifest.digest, part.manifest.contract_hash))
-    return {load for load, contents in said.items() if len(contents) > 1}
+            declared.setdefault(part.load, set()).add((part.manifest.digest, part.manifest.contract_hash))
+    return {load for load, contents in declared.items() if len(contents) > 1}
 
 
 def _judge_loads(choice: Choice, held: Mapping[tuple[LoadKey, int], Part]) -> None:
@@ -185,10 +185,10 @@ def _judge_loads(choice: Choice, held: Mapping[tuple[LoadKey, int], Part]) -> No
         if {part.number for part in there} != set(range(manifest.files)):
             choice.open[load] = f"{len(there)} of its {manifest.files} files are there"
         elif rows != manifest.rows_loaded + manifest.rows_quarantined:
-            said = f"{manifest.rows_loaded} + {manifest.rows_quarantined}"
-            choice.open[load] = f"its files hold {rows} rows, not the {said} that they say"
+            declared = f"{manifest.rows_loaded} + {manifest.rows_quarantined}"
+            choice.open[load] = f"its files hold {rows} rows, not {declared}"
         else:
-            choice.loads[load] = Proved(manifest, written[load])
+            choice.loads[load] = CompleteLoad(manifest, written[load])
     for each in [file for file in choice.files if all(part.load in choice.open for part in file.parts)]:
         choice.files.remove(each)
         choice.left[each.path] = choice.open[each.parts[0].load]

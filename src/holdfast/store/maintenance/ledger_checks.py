@@ -34,8 +34,8 @@ def find_mismatches(connection: Connection) -> list[Mismatch]:
         unfinished_backouts,
         untainted,
         altered_contracts,
-        strange_definitions,
-        strange_leases,
+        invalid_definitions,
+        invalid_leases,
     )
     return [reason for check in checks for reason in check(connection)]
 
@@ -58,10 +58,8 @@ def miscounted_batches(connection: Connection) -> list[Mismatch]:
         live = row.state == PUBLISHED
         expected = (row.rows_loaded, row.rows_quarantined) if live else (0, 0)
         if (loaded, quarantined) != expected:
-            said = f"{expected[0]} + {expected[1]}" + ("" if live else ", because it was backed out")
-            reason = (
-                f"its files hold {loaded} + {quarantined} rows (loaded + quarantined), the ledger says {said}"
-            )
+            declared = f"{expected[0]} + {expected[1]}" + ("" if live else ", because it was backed out")
+            reason = f"its files hold {loaded} + {quarantined} rows (loaded + quarantined), the ledger says {declared}"
             wrong.append((f"batch {row.feed}/{row.batch}", reason))
     return wrong
 
@@ -96,22 +94,22 @@ def mismatched_parts(connection: Connection) -> list[Mismatch]:
 def changed_snapshots(connection: Connection) -> list[Mismatch]:
     """Find snapshots whose tables do not have the files and rows that they had, except vacuumed ones."""
     tables = schema.snapshot_tables
-    cuts = (
+    tables_of_snapshots = (
         select(_SNAPSHOTS.c.table_version, tables)
         .join(tables, tables.c.snapshot == _SNAPSHOTS.c.snapshot)
         .where(_SNAPSHOTS.c.snapshot.not_in(select(schema.vacuumed_snapshots.c.snapshot)))
     )
     wrong = []
-    for cut in connection.execute(cuts).all():
-        left_out = data_files.incomplete_loads(connection, cut.snapshot)
-        found = data_files.entries(connection, cut.table_name, cut.table_version, excluded=left_out)
+    for table in connection.execute(tables_of_snapshots).all():
+        excluded = data_files.incomplete_loads(connection, table.snapshot)
+        found = data_files.entries(connection, table.table_name, table.table_version, excluded=excluded)
         rows = sum(fact.rows for fact in found)
-        if (len(found), rows) != (cut.files, cut.rows):
+        if (len(found), rows) != (table.files, table.rows):
             reason = (
-                f"table {cut.table_name} has {rows} rows in {len(found)} files; the snapshot was cut with "
-                f"{cut.rows} in {cut.files}"
+                f"table {table.table_name} has {rows} rows in {len(found)} files; the snapshot has "
+                f"{table.rows} in {table.files}"
             )
-            wrong.append((f"snapshot {cut.snapshot}", reason))
+            wrong.append((f"snapshot {table.snapshot}", reason))
     return wrong
 
 
@@ -183,7 +181,7 @@ def altered_contracts(connection: Connection) -> list[Mismatch]:
     ]
 
 
-def strange_definitions(connection: Connection) -> list[Mismatch]:
+def invalid_definitions(connection: Connection) -> list[Mismatch]:
     """Find aggregates whose values claim a table version that does not exist."""
     newest = select(func.coalesce(func.max(schema.table_versions.c.table_version), 0)).scalar_subquery()
     definitions = schema.online_definitions
@@ -193,11 +191,11 @@ def strange_definitions(connection: Connection) -> list[Mismatch]:
     ]
 
 
-def strange_leases(connection: Connection) -> list[Mismatch]:
+def invalid_leases(connection: Connection) -> list[Mismatch]:
     """Find leases that no call of `acquire` can have written."""
     leases = schema.leases
-    strange = or_(leases.c.duration_us <= 0, leases.c.epoch < 1)
+    invalid = or_(leases.c.duration_us <= 0, leases.c.epoch < 1)
     return [
         (f"lease {row.lease}", f"epoch {row.epoch} lasts {row.duration_us} microseconds")
-        for row in connection.execute(select(leases).where(strange))
+        for row in connection.execute(select(leases).where(invalid))
     ]

@@ -17,7 +17,7 @@ from holdfast.store.db import schema
 from holdfast.store.db.sqlite_handles import TrackedConnection
 from holdfast.store.db.store import Store
 from holdfast.store.files import blobs, parquet
-from holdfast.store.maintenance.footer_scan import Witness
+from holdfast.store.maintenance.footer_scan import ScannedFile
 from holdfast.store.models import versions
 from holdfast.store.serving import log_directory
 from holdfast.store.serving.log_directory import LOGS_DIRECTORY
@@ -84,7 +84,7 @@ def named_files(store: Store) -> set[str]:
         return set(connection.execute(select(_FILES.c.path)).scalars())
 
 
-def take_predictions(connection: Connection, root: Path, found: Iterable[Witness]) -> int:
+def take_predictions(connection: Connection, root: Path, found: Iterable[ScannedFile]) -> int:
     """Insert the files of collected predictions whose logs are gone. Returns their number.
 
     Those whose logs are there are not inserted: the control loop collects these logs again, with their labels.

@@ -52,7 +52,7 @@ def sweep(store: Store) -> list[str]:
     store's root.
     """
     swept = sweep_dead_attempts(store)
-    kept = {path for paths in forgotten(store).values() for path in paths}
+    kept = {path for paths in lost_loads(store).values() for path in paths}
     for path in sorted(set(unnamed(store)) - kept):
         attempt = Path(path).name.partition("-")[0]
         with seized(store.root / ATTEMPTS_DIRECTORY / attempt) as dead:
@@ -69,7 +69,7 @@ def unnamed(store: Store) -> list[str]:
         return sorted(set(on_disk) - _named(connection, on_disk))
 
 
-def forgotten(store: Store) -> dict[LoadKey, tuple[str, ...]]:
+def lost_loads(store: Store) -> dict[LoadKey, tuple[str, ...]]:
     """Find complete loads on disk whose publishing transaction the ledger has lost. Returns their file paths by load.
 
     A loader that fails or dies leaves the marker of its attempt, and one whose work is superfluous removes its files. So these
@@ -86,8 +86,8 @@ def forgotten(store: Store) -> dict[LoadKey, tuple[str, ...]]:
         for files in attempts.values():
             part = files[0][1]
             whole = sorted(each.number for _, each in files) == list(range(part.manifest.files))
-            buried = tombstones.path_of(store.root, part.load).exists()
-            if whole and not buried and catalog_rebuild.is_free(connection, part.manifest):
+            has_tombstone = tombstones.path_of(store.root, part.load).exists()
+            if whole and not has_tombstone and catalog_rebuild.is_free(connection, part.manifest):
                 found[part.load] = tuple(path for path, _ in files)
     return found
 

@@ -25,7 +25,7 @@ _ADMISSIONS: Final = schema.admissions
 _LEFT: Final = (HoldfastError, pl.exceptions.PolarsError, KeyError, ValueError)
 
 
-def readmit(
+def rebuild_profiles(
     connection: Connection,
     root: Path,
     choice: Choice,

@@ -139,8 +139,8 @@ def correct_counts(store: Store) -> list[Corrected]:
             if footer is None:
                 continue
             size = (store.root / row.path).stat().st_size
-            said = {"rows": footer["rows_in_footer"], "bytes": size, "table_name": footer["table"]}
-            corrected += _corrected(connection, _FILES, row.path, {"path": row.path}, row, said)
+            expected = {"rows": footer["rows_in_footer"], "bytes": size, "table_name": footer["table"]}
+            corrected += _corrected(connection, _FILES, row.path, {"path": row.path}, row, expected)
             for entry in footer.get("parts", [{**footer, "row_group": 0}]):
                 corrected += _correct_part(connection, row.path, entry)
     return corrected
@@ -165,15 +165,20 @@ def _correct_part(connection: Connection, path: str, entry: dict[str, Any]) -> I
     batch = connection.execute(select(_BATCHES).filter_by(**named)).one_or_none()
     if batch is None or "files" not in entry:
         return
-    said = {name: entry.get(name) for name in (*_COUNTED, "digest", "contract_hash")}
-    said["rows_received"] = entry["rows_loaded"] + entry["rows_quarantined"]
-    yield from _corrected(connection, _BATCHES, subject, named, batch, said)
+    expected = {name: entry.get(name) for name in (*_COUNTED, "digest", "contract_hash")}
+    expected["rows_received"] = entry["rows_loaded"] + entry["rows_quarantined"]
+    yield from _corrected(connection, _BATCHES, subject, named, batch, expected)
 
 
 def _corrected(
-    connection: Connection, table: Table, subject: str, where: dict[str, Any], row: Any, said: dict[str, Any]
+    connection: Connection,
+    table: Table,
+    subject: str,
+    where: dict[str, Any],
+    row: Any,
+    expected: dict[str, Any],
 ) -> Iterator[Corrected]:
-    wrong = {name: value for name, value in said.items() if getattr(row, name) != value}
+    wrong = {name: value for name, value in expected.items() if getattr(row, name) != value}
     if wrong:
         connection.execute(update(table).filter_by(**where).values(wrong))
         changes = ", ".join(
@@ -211,7 +216,7 @@ def rewrite_contracts(store: Store, *, now_us: int) -> list[str]:
     """Make ledger and contract copies agree: the one whose bytes have the hash replaces the other. Returns the contracts'
     hashes.
     """
-    mended = []
+    repaired = []
     with store.ledger.write() as connection:
         known = {row.contract_hash: row.contract_json for row in connection.execute(select(schema.contracts))}
         judged = set(connection.execute(select(_BATCHES.c.contract_hash)).scalars())
@@ -226,12 +231,12 @@ def rewrite_contracts(store: Store, *, now_us: int) -> list[str]:
             if whole and copy is None and text is not None:
                 fsync.make_directory(store.root / contract_files.CONTRACTS_DIRECTORY)
                 fsync.replace(contract_files.path_of(store.root, contract_hash), text.encode())
-                mended.append(contract_hash)
+                repaired.append(contract_hash)
             elif copy is not None and not whole and contract_hash in judged:
                 connection.execute(delete(schema.contracts).filter_by(contract_hash=contract_hash))
                 contracts.put(connection, Contract.from_json(copy), now_us=now_us)
-                mended.append(contract_hash)
-    return mended
+                repaired.append(contract_hash)
+    return repaired
 
 
 def rewrite_snapshot_manifests(store: Store) -> list[str]:
@@ -306,13 +311,13 @@ def _is_free(lock: Path) -> bool:
         os.close(descriptor)
 
 
-def drop_strange_leases(store: Store) -> list[str]:
+def remove_invalid_leases(store: Store) -> list[str]:
     """Remove leases that no call of `acquire` can have written. Returns their names."""
     leases = schema.leases
-    strange = or_(leases.c.duration_us <= 0, leases.c.epoch < 1)
+    invalid = or_(leases.c.duration_us <= 0, leases.c.epoch < 1)
     with store.ledger.write() as connection:
-        names = [str(name) for name in connection.execute(select(leases.c.lease).where(strange)).scalars()]
-        connection.execute(delete(leases).where(strange))
+        names = [str(name) for name in connection.execute(select(leases.c.lease).where(invalid)).scalars()]
+        connection.execute(delete(leases).where(invalid))
     return names
 
 

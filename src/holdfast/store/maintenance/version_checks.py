@@ -21,7 +21,7 @@ _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
 _HELD: Final = schema.file_row_groups
 _SAME: Final = same_load(_BATCHES, _HELD)
-_SHORTENED: Final = ("store.vacuumed", "ledger.recovered")
+_SHORTENED: Final = ("store.vacuumed", "ledger.rebuilt")
 """Events after which older versions may lack rows."""
 _Bounds = tuple[int | None, int | None]
 _Span = tuple[int, int | None, int]
@@ -30,14 +30,14 @@ _Span = tuple[int, int | None, int]
 
 def find_mismatches(connection: Connection) -> list[Mismatch]:
     """Run all checks of this module."""
-    checks = (broken_spans, torn_removals, strange_bounds, misnamed_snapshots)
+    checks = (broken_spans, torn_removals, wrong_bounds, misnamed_snapshots)
     return [reason for check in checks for reason in check(connection)]
 
 
 def broken_spans(connection: Connection) -> list[Mismatch]:
     """Find loads that are there twice or in part at some table version, except after a vacuum or a rebuild."""
-    said = select(schema.events.c.event_id).where(schema.events.c.kind.in_(_SHORTENED))
-    vacuumed = connection.execute(said.limit(1)).first() is not None
+    expected = select(schema.events.c.event_id).where(schema.events.c.kind.in_(_SHORTENED))
+    vacuumed = connection.execute(expected.limit(1)).first() is not None
     spans: dict[tuple[str, str, int, str], list[_Span]] = defaultdict(list)
     query = select(
         _HELD.c.feed,
@@ -92,7 +92,7 @@ def torn_removals(connection: Connection) -> Iterator[Mismatch]:
         )
 
 
-def strange_bounds(connection: Connection) -> Iterator[Mismatch]:
+def wrong_bounds(connection: Connection) -> Iterator[Mismatch]:
     """Find files whose event time bounds differ from those of their loads: a reader of the last hours would skip them."""
     lows, highs = func.min(_BATCHES.c.event_time_min_us), func.max(_BATCHES.c.event_time_max_us)
     quarantined = _FILES.c.table_name != _FILES.c.feed
@@ -144,8 +144,8 @@ def _fits(found: _Bounds, loads: _Bounds, row: Row[Any]) -> bool:
 
 def misnamed_snapshots(connection: Connection) -> Iterator[Mismatch]:
     """Find snapshots whose table version is not the one in their name."""
-    cuts = schema.snapshots
-    for row in connection.execute(select(cuts.c.snapshot, cuts.c.table_version)):
+    snapshots = schema.snapshots
+    for row in connection.execute(select(snapshots.c.snapshot, snapshots.c.table_version)):
         head, _, tail = row.snapshot.partition("-")
         if tail and head[1:].isdigit() and int(head[1:]) != row.table_version:
-            yield f"snapshot {row.snapshot}", f"the ledger says that it cuts at version {row.table_version}"
+            yield f"snapshot {row.snapshot}", f"the ledger says that it is of version {row.table_version}"

@@ -117,7 +117,7 @@ def test_a_reader_whose_rows_are_vacuumed_is_told_of_the_vacuum(
         return read(*arguments, **more)
 
     monkeypatch.setattr(data_files, "read", late)
-    with pytest.raises(NotFoundError, match=r"HF315: a vacuum let go of \d+ files of version \d+ while"):
+    with pytest.raises(NotFoundError, match=r"HF315: a vacuum removed \d+ files of version \d+ while"):
         data_files.read_rows(store, version, "rows")
 
 

@@ -81,13 +81,13 @@ def feeds(
                 f"[{_COLOURS[each.state]}]{each.state}[/] {each.feed} since {timestamp(each.changed_at_us)}: "
                 f"{escape(each.reason)}"
             )
-        if each.adopted:
+        if each.reregistered:
             run.out.print(
-                f"[red]re-registered from files[/] {each.feed}: {counted(len(each.adopted), 'load')}; "
+                f"[red]re-registered from files[/] {each.feed}: {counted(len(each.reregistered), 'load')}; "
                 "their violations are unknown"
             )
             run.out.print(f"  next: holdfast accept {each.feed} --all --reason WHY")
-        for batch in sorted(set(each.suspect) - set(each.adopted)):
+        for batch in sorted(set(each.suspect) - set(each.reregistered)):
             run.out.print(
                 f"  next: holdfast backout {each.feed} {batch}, or holdfast accept {each.feed} {batch}"
             )

@@ -49,7 +49,7 @@ def audit(
         if head_before is not None:
             run.out.print(f"the stored head, event {head_before.event_id}, is in it")
         run.out.print(f"head {found.chain.head or 'none: there are no events yet'}")
-    for finding in found.troubles:
+    for finding in found.errors:
         run.out.print(f"[red]broken[/] {escape(finding)}")
     if not found.clean and found.chain.head is not None:
         run.out.print(

@@ -156,7 +156,7 @@ def repair_ledger(
     inside = str(settings.root) in settings.ledger_url
     there = declaration is not None or (project / MODEL_FILE).is_file()
     with out.progress("reading the files") as step:
-        done = recovering.recover(
+        done = recovering.rebuild(
             settings.root,
             now_us=now_us(),
             model=Project.load(project, declaration).model if there else None,

@@ -97,5 +97,5 @@ def _write(
     written = place.write_parts(feed.name, slices, footer, event_time=feed.contract.event_time)
     if not validated.quarantined.is_empty():
         written.append(place.write(quarantine_table(feed.name), to_text_rows(validated.quarantined), footer))
-    place.seal()
+    place.sync()
     return tuple(written)

@@ -103,9 +103,9 @@ def let_go(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest
 def _remove_published(store: Store) -> None:
     """Published tables of snapshots that were let go, whichever vacuum did it: their links keep the bytes on the disk."""
     with store.ledger.read() as connection:
-        readable = set(
-            connection.execute(select(_TABLES.c.snapshot)).scalars()
-        ) - vacuumed_snapshots.names(connection)
+        readable = set(connection.execute(select(_TABLES.c.snapshot)).scalars()) - vacuumed_snapshots.names(
+            connection
+        )
     for directory in sorted((store.root / PUBLISHED_DIRECTORY).glob("*")):
         drafts = any(path.name.endswith(DRAFT) for path in directory.iterdir())
         if directory.name not in readable and not drafts:

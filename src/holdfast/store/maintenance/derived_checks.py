@@ -33,12 +33,12 @@ from holdfast.store.serving.prediction_log import PredictionRecord
 _PIECE_BYTES: Final = 1 << 20
 
 
-class _Sealed(msgspec.Struct):
+class _Checksummed(msgspec.Struct):
     sha256: str
-    kept: msgspec.Raw
+    state: msgspec.Raw
 
 
-class _Kept(msgspec.Struct):
+class _State(msgspec.Struct):
     plan: dict[str, object]
     versions: dict[str, dict[str, object]]
 
@@ -104,22 +104,22 @@ def local_copies(root: Path, plans: dict[str, int]) -> Iterator[tuple[Path, str]
 
 def _plan(path: Path, directory: Path, newest: int) -> str:
     try:
-        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
-        if sha256_hex(bytes(sealed.kept)) != sealed.sha256:
+        found = msgspec.json.decode(path.read_bytes(), type=_Checksummed)
+        if sha256_hex(bytes(found.state)) != found.sha256:
             return "was altered: its SHA-256 is not the one that it names"
-        kept = msgspec.json.decode(sealed.kept, type=_Kept)
+        state = msgspec.json.decode(found.state, type=_State)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return "is missing or cannot be read"
-    if kept.plan.get("model") != directory.name:
-        return f"is the plan of model {kept.plan.get('model')}"
+    if state.plan.get("model") != directory.name:
+        return f"is the plan of model {state.plan.get('model')}"
     lost = [
         version["digest"]
-        for version in kept.versions.values()
+        for version in state.versions.values()
         if not (directory / f"{version['digest']}.onnx").exists()
     ]
     if lost:
         return f"names {lost[0]}.onnx, which is missing"
-    number = kept.plan.get("plan_id")
+    number = state.plan.get("plan_id")
     return (
         f"has plan {number}, which the ledger does not have"
         if isinstance(number, int) and number > newest

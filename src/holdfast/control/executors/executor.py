@@ -24,7 +24,7 @@ MOST_DEATHS: Final = 3
 
 
 class Executor(Protocol):
-    """Runs a function on many items."""
+    """An executor: it runs a function on many items."""
 
     def map(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
         """Yield the result of each item, in their order. A few items are submitted ahead of the results.
@@ -41,20 +41,20 @@ class Executor(Protocol):
 
 @dataclass(slots=True)
 class LocalExecutor:
-    """In this process, or in `processes` others that are started anew (spawned, so that they share no locks or threads)."""
+    """Tasks in this process, or in `processes` spawned ones, which share no locks or threads with it."""
 
     processes: int = 0
     _pool: ProcessPoolExecutor | None = None
 
     def map(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-        """As `Executor.map`."""
+        """Run `task` on `items`; see `Executor.map`."""
         if self.processes:
             yield from self._in_others(task, items)
         else:
             yield from map(task, items)
 
     def close(self) -> None:
-        """End the other processes; what they do just now is waited for."""
+        """Wait for the running tasks and end the other processes."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
@@ -78,8 +78,7 @@ class LocalExecutor:
     def _first(
         self, task: Callable[[Item], Result], waiting: deque[tuple[Item, Future[Result]]], deaths: int
     ) -> Generator[Result, None, int]:
-        """Yield the first result; or, when a process died, hand everything out again. Returns how many died since the last
-        result."""
+        """Yield the first result or, after a death, submit everything again; return the deaths since the last result."""
         try:
             result = waiting[0][1].result()
         except BrokenProcessPool as error:
@@ -110,7 +109,7 @@ def gave_up(deaths: int) -> UnavailableError:
         "HF312",
         f"the worker process died {deaths} times on the same task",
         state="finished files are kept; nothing else was loaded",
-        next_command="look for a lack of memory on the workers, then the same command again",
+        next_command="check the memory of the workers, then the same command again",
     )
 
 

@@ -10,12 +10,12 @@ from holdfast.settings import EXECUTORS
 
 
 def open_executor(kind: str, address: str = "") -> Executor:
-    """The executor called `kind`: "local" (this process), "processes" (one for each core) or "ray".
+    """Open the executor `kind`: "local" (this process), "processes" (one for each core) or "ray".
 
     Parameters
     ----------
     address
-        Of the Ray cluster: "host:port", "auto" for the one that this machine is part of, "" to start one here for the time.
+        The Ray cluster: "host:port", "auto" for the one that this machine is part of, "" to start one until `close`.
 
     Raises `InputError` HF103 on another name, or when Ray is not installed, and `UnavailableError` HF302 when the cluster
     cannot be reached.

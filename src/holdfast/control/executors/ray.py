@@ -34,7 +34,7 @@ class RayExecutor:
 
     @classmethod
     def connect(cls, address: str = "") -> RayExecutor:
-        """Connect to the cluster at `address` ("host:port", or "auto"), or start one on this machine, on its loopback alone.
+        """Connect to the cluster at `address` ("host:port", or "auto"), or start one on the loopback of this machine.
 
         A process that is connected already stays so. Raises `UnavailableError` HF312 when the cluster cannot be reached.
         """
@@ -59,7 +59,7 @@ class RayExecutor:
         return cls(begun=True)
 
     def map(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-        """As `Executor.map`. A task whose machine died is run again elsewhere, by Ray itself, a few times."""
+        """Run `task` on `items`; see `Executor.map`. Ray runs a task again elsewhere, a few times, if its machine dies."""
         remote: Any = ray.remote(task).options(max_retries=MOST_DEATHS, retry_exceptions=False)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it bare
         room = at_once(resources.get("CPU", 1.0))
@@ -78,7 +78,7 @@ class RayExecutor:
                 ray.wait(list(waiting), num_returns=len(waiting), timeout=_ENDING_SECONDS)
 
     def close(self) -> None:
-        """Leave the cluster; one that was started for the time ends."""
+        """Leave the cluster, and end it if `connect` started it."""
         if self.begun:
             ray.shutdown()
 

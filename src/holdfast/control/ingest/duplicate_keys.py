@@ -1,6 +1,6 @@
-"""Keeps apart the rows of a delivery whose key is loaded already, and tells when what a delivery was checked against changed.
+"""Duplicate keys: quarantine the rows of a delivery whose key is loaded already, and detect when that has changed.
 
-A sender who sends a file again with a row more, under another id, would otherwise double every other row of it.
+Without it, a file that is sent again with one row more, under another id, would double all its other rows.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Known:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """The number of duplicate rows."""
         return int(self.flags.sum())
 
     @property
     def whose(self) -> str:
-        """The batches in words: "batch d1", "batches d1, d2", "17 batches"."""
+        """The batches as a phrase: "batch d1", "batches d1, d2", "17 batches"."""
         if len(self.batches) > _NAMED:
             return f"{len(self.batches)} batches"
         return f"batch{'es' if len(self.batches) > 1 else ''} {', '.join(self.batches)}"
@@ -67,7 +67,7 @@ def known_rows(
 
 
 def quarantine(feed: Feed, resolved: Resolved, valid: pl.DataFrame, known: Known) -> Resolved:
-    """`resolved` with the rows that are `known` among the bad ones, for the reason "<key>|loaded"."""
+    """Return `resolved` with the rows that are `known` in quarantine, for the reason "<key>|loaded"."""
     reason = f"{'+'.join(feed.contract.key)}|{KNOWN}"
     again = valid.filter(known.flags).with_columns(pl.Series(REASONS, [[reason]] * known.rows))
     return replace(

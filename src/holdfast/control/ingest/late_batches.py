@@ -1,4 +1,4 @@
-"""A batch that comes late fills what was said to be missing before others: then that is no longer said."""
+"""Late batches: a batch that fills a reported gap withdraws the violation that reported it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.store.feeds import admissions, feed_states, violations
 from holdfast.store.feeds.admissions import HistoryQuery
 
 WITHDRAWN = "violation.withdrawn"
-"""The kind of the event by which a violation ends that holds no longer."""
+"""The kind of the event that withdraws a violation."""
 
 
 def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us: int) -> int:

@@ -1,4 +1,4 @@
-"""Holds the values of a delivery against the feeds that they refer to."""
+"""References: look up the values of a delivery in the feeds that they refer to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from holdfast.store.files import data_files
 from holdfast.tables.snapshots import LoadKey
 
 CHECK = "reference"
-"""What a violation is called when the feed that is referred to has nothing to refer to."""
+"""The check of a violation when the feed that is referred to has no row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -683,7 +683,7 @@ def test_a_snapshot_that_is_too_short_trains_nothing(
     store: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     before = versions.of_model(store, MODEL.name)
-    with pytest.raises(InputError, match="nothing is left to train on") as refused:
+    with pytest.raises(InputError, match="no row is left to train on") as refused:
         train(store, replace(MODEL, holdout="60d"), trained[1], now_us=NOW_US)
     assert refused.value.code == "HF401"
     assert versions.of_model(store, MODEL.name) == before

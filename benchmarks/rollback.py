@@ -130,7 +130,8 @@ class Ground:
             "rolling back": ((Event.START, 0), (Event.ADVANCE, 1), (Event.ROLL_BACK, 1)),
         }[state]:
             self.move(event, step)
-        plan = traffic_plans.newest(self.store, MODEL)
+        with self.store.ledger.read() as connection:
+            plan = traffic_plans.newest(connection, MODEL)
         assert plan is not None
         self.until(
             lambda status: status["plan"] == plan.plan_id and not status["aborts"], f"plan {plan.plan_id}"
@@ -141,12 +142,14 @@ class Ground:
 
     def is_kept(self, copy: LocalCopy, plan: int) -> bool:
         kept = copy.load()
-        row = rollouts.newest(self.store, MODEL)
+        with self.store.ledger.read() as connection:
+            row = rollouts.newest(connection, MODEL)
         under_way = UnderWay(row.rollout_id, row.challenger) if row.running else None
         return kept is not None and kept.plan.plan_id == plan and kept.under_way == under_way
 
     def move(self, event: Event, step: int) -> None:
-        row = rollouts.newest(self.store, MODEL)
+        with self.store.ledger.read() as connection:
+            row = rollouts.newest(connection, MODEL)
         with self.store.ledger.write() as connection:
             reconcile.commit(connection, self.store, row, event, step, "drill", "drill", now_us())
 
@@ -154,7 +157,8 @@ class Ground:
         registered = servers.registered(self.store, MODEL)
         roll_back(self.store, Request(MODEL, "drill", state), now_us=now_us())
         decided = time.monotonic()
-        plan = traffic_plans.newest(self.store, MODEL)
+        with self.store.ledger.read() as connection:
+            plan = traffic_plans.newest(connection, MODEL)
         assert plan is not None
         seen = convergence.on_plan(plan.plan_id, plan.intended)
         found = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
@@ -183,7 +187,8 @@ class Ground:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
-        plan = traffic_plans.newest(self.store, MODEL)
+        with self.store.ledger.read() as connection:
+            plan = traffic_plans.newest(connection, MODEL)
         assert plan is not None
         assert plan.champion == self.world.names[GOOD], (plan, self.world.names)
         self.until(
@@ -199,9 +204,12 @@ class Ground:
         )
         assert isinstance(lease, leases.Lease)
         abort_sync.carry(self.store, MODEL, lease, now_us=now_us())
-        if rollouts.newest(self.store, MODEL).state is State.ROLLING_BACK:
+        with self.store.ledger.read() as connection:
+            row = rollouts.newest(connection, MODEL)
+        if row.state is State.ROLLING_BACK:
             self.move(Event.CONFIRM, 0)
-        assert not rollouts.newest(self.store, MODEL).running
+        with self.store.ledger.read() as connection:
+            assert not rollouts.newest(connection, MODEL).running
         leases.release(self.store, lease)
 
     def until(self, holds: Callable[[dict[str, Any]], bool], what: str) -> None:

@@ -48,6 +48,7 @@ from holdfast.features import (
     fit,
     tensors_from_frame,
 )
+from holdfast.records import TrafficPlan
 from holdfast.serve.inference.loaded_model import load
 from holdfast.settings import Settings
 from holdfast.store import Store
@@ -142,7 +143,7 @@ def build(root: Path) -> tuple[bytes, pl.DataFrame]:
         }
         connection.execute(insert(schema.snapshots).values(facts))
         row = versions.register(connection, metadata, digest=digest, size_bytes=len(data), now_us=now_us)
-        traffic_plans.append(connection, model=MODEL, champion=row.version, now_us=now_us)
+        traffic_plans.append(connection, TrafficPlan(MODEL, 0, row.version), now_us=now_us)
     store.ledger.close()
     return data, frame
 

@@ -25,6 +25,7 @@ from typing import Any
 from serve import CONTRACT, MODEL, build, json_body, run_server
 from sqlalchemy import insert, select
 
+from holdfast.records import TrafficPlan
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.db import schema
@@ -104,10 +105,7 @@ def follow(store: Store, client: Client, champion: str, shadow: str | None, shar
     with store.ledger.write() as connection:
         number = traffic_plans.append(
             connection,
-            model=MODEL,
-            champion=champion,
-            shadow=shadow,
-            shadow_ppm=share_ppm if shadow else 0,
+            TrafficPlan(MODEL, 0, champion, shadow=shadow, shadow_ppm=share_ppm if shadow else 0),
             now_us=time.time_ns() // 1000,
         )
     while client.status()["plan"] != number:

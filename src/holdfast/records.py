@@ -89,21 +89,32 @@ class BatchId:
 class TrafficPlan:
     """Which versions of a model serve, and with which share. A server follows the newest plan that it could verify.
 
-    `share_ppm` is the challenger's share of the units in parts per million, 0 to 1,000,000. `plan` grows with every change,
-    and a server never goes back to a smaller one. `previous` is what a rollback of a finished promotion returns to;
-    `fallback` (the heuristic) serves when no model can. `shadow` gets copies of `shadow_ppm` of the requests, off
-    their path; callers never see its predictions. `serving_config` and `runtime` name what the servers should run;
-    None leaves both unchanged.
+    Parameters
+    ----------
+    plan_id
+        Rises with every plan, and a server never goes back to a smaller one. 0 until it is committed.
+    share_ppm
+        The challenger's share of the units in parts per million, 0 to 1,000,000.
+    previous
+        The version that a rollback of a finished promotion returns to.
+    fallback
+        The heuristic that serves when no model can.
+    rollout_id
+        The rollout that made the plan.
+    shadow, shadow_ppm
+        The version that gets copies of so many units, in parts per million; callers never see its predictions.
+    serving_config, runtime
+        What servers should run; None leaves both unchanged.
     """
 
     model: str
     plan_id: int
     champion: str
-    challenger: str | None
-    share_ppm: int
-    previous: str | None
-    fallback: str | None
-    rollout_id: int | None
+    challenger: str | None = None
+    share_ppm: int = 0
+    previous: str | None = None
+    fallback: str | None = None
+    rollout_id: int | None = None
     shadow: str | None = None
     shadow_ppm: int = 0
     serving_config: str | None = None

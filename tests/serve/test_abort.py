@@ -29,6 +29,7 @@ from holdfast.store.db import leases, schema
 from holdfast.store.files import blobs
 from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.serving import aborts, servers
+from tests.support.queries import read
 from tests.support.serving_world import CONTRACT, MODEL, Served, World
 
 Start = Callable[..., Served]
@@ -247,14 +248,17 @@ def test_a_server_elsewhere_follows_an_abort_and_the_ledger_learns_it_from_that_
     assert served.call(f"/v2/models/{MODEL}/versions/{bad}/infer", b"{}")[0] == 404
     assert aborts.stamp(promoted.root / "serve" / MODEL) is None
     assert [each.version for each in aborts.load(root / "serve" / MODEL)] == [bad]
-    plan = traffic_plans.newest(promoted.store, MODEL)
+    plan = read(promoted.store, traffic_plans.newest, MODEL)
     assert plan is not None
     assert plan.champion == bad, "nobody has told the ledger"
     lease = leases.acquire(promoted.store, "control", holder="test", duration_us=10**8, now_us=1)
     assert isinstance(lease, leases.Lease)
     carried = abort_sync.carry(promoted.store, MODEL, lease, now_us=2)
     assert [(each.version, each.reason) for each in carried] == [(bad, "answers 0.5 for everybody")]
-    row, plan = rollouts.newest(promoted.store, MODEL), traffic_plans.newest(promoted.store, MODEL)
+    row, plan = (
+        read(promoted.store, rollouts.newest, MODEL),
+        read(promoted.store, traffic_plans.newest, MODEL),
+    )
     assert plan is not None
     assert (row.state, row.actor, plan.champion) == (State.ROLLING_BACK, getpass.getuser(), good)
     served.wait(lambda status: status["plan"] == plan.plan_id and not status["aborts"])

@@ -38,7 +38,7 @@ def no_epoch() -> Iterator[None]:
 def no_comparison() -> Iterator[None]:
     """A decision is acted on as it was read, whatever has happened since."""
     read: dict[Any, rollouts.RolloutRow | None] = {}
-    really = rollouts.under_way_in
+    really = rollouts.under_way
 
     def remembered(connection: Any, model: str) -> rollouts.RolloutRow | None:
         me = greenlet.getcurrent()
@@ -53,7 +53,7 @@ def no_comparison() -> Iterator[None]:
             update(schema.rollouts).where(schema.rollouts.c.rollout_id == before.rollout).values(**changed)
         )
 
-    with patch.object(rollouts, "under_way_in", remembered), patch.object(rollouts, "move", moved):
+    with patch.object(rollouts, "under_way", remembered), patch.object(rollouts, "move", moved):
         yield
 
 
@@ -125,9 +125,9 @@ def untold() -> Iterator[None]:
     """A plan is written that no transition explains."""
     really = traffic_plans.append
 
-    def twice(connection: Any, **values: Any) -> int:
-        really(connection, **values)
-        return really(connection, **values)
+    def twice(connection: Any, plan: Any, **named: Any) -> int:
+        really(connection, plan, **named)
+        return really(connection, plan, **named)
 
     with patch.object(traffic_plans, "append", twice):
         yield

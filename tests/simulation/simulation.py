@@ -23,6 +23,7 @@ from holdfast.control.rollout import pause, post_promotion, reconcile
 from holdfast.control.rollout.rollback import Request, roll_back
 from holdfast.errors import HoldfastError
 from holdfast.monitor import Observation
+from holdfast.records import TrafficPlan
 from holdfast.rollout import RESTING, State
 from holdfast.store import Store
 from holdfast.store.db import leases, schema
@@ -35,6 +36,7 @@ from tests.simulation.checker import CONTROLLER, History, RejectedError, explain
 from tests.simulation.expected_logs import EXPECTED, REFUSALS, Listener
 from tests.simulation.initial_ledger import MODEL, VERSIONS, Ground, policy
 from tests.simulation.simulated_servers import SimulatedServer
+from tests.support.queries import read
 
 BEGIN_US = 1_700_000_000_000_000
 HOUR_US = 3_600_000_000
@@ -369,11 +371,11 @@ class Run:
             return None
 
     def _plan(self) -> Any:
-        return traffic_plans.newest(self.ground.store, MODEL)
+        return read(self.ground.store, traffic_plans.newest, MODEL)
 
     def _under_way(self) -> rollouts.RolloutRow | None:
         with self.ground.store.ledger.read() as connection:
-            return rollouts.under_way_in(connection, MODEL)
+            return rollouts.under_way(connection, MODEL)
 
 
 def play(ground: Ground, seed: int, steps: int) -> Outcome:
@@ -398,9 +400,9 @@ def _first_champion(run: Run) -> None:
         )  # fmt: skip
         connection.execute(schema.rollouts.update().values(state=State.PROMOTED))
         traffic_plans.append(
-            connection, model=MODEL, champion="v2", previous=None, fallback="v1", rollout_id=number, now_us=1
+            connection, TrafficPlan(MODEL, 0, "v2", previous=None, fallback="v1", rollout_id=number), now_us=1
         )
     run.history.again()
     for server in run.servers:
-        server.follow(traffic_plans.newest(run.ground.store, MODEL))
+        server.follow(read(run.ground.store, traffic_plans.newest, MODEL))
         server.keep()

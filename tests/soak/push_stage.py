@@ -36,6 +36,7 @@ from holdfast.tables.selection import Filter, Sample, Selection
 from holdfast.train import LightGBM
 from holdfast.train.artifact import open_version, pack_version
 from tests.soak.push_faults import Fault, planted
+from tests.support.queries import read
 
 NEW_YORK = ZoneInfo("America/New_York")
 CLIENT = Path(__file__).with_name("push_client.py")
@@ -157,7 +158,7 @@ class World:
 
     def broken(self, good: str, fault: Fault, since_us: int | None) -> str:
         """The version `good` with `fault`, registered as training registers; its metadata stay true."""
-        graph, about = open_version(blobs.get(self.store, versions.get(self.store, good).digest))
+        graph, about = open_version(blobs.get(self.store, read(self.store, versions.get, good).digest))
         data = pack_version(planted(graph, fault, since_us), about)
         with blobs.registering(self.store):
             digest = blobs.put(self.store, data)
@@ -196,7 +197,7 @@ class World:
 
     def row(self) -> rollouts.RolloutRow:
         """The newest rollout."""
-        return rollouts.newest(self.store, self.name)
+        return read(self.store, rollouts.newest, self.name)
 
     def begin(self, version: str, policy: Any = None) -> int:
         """Ask for the rollout of `version`; nothing but the control loop carries it on."""

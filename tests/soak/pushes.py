@@ -36,6 +36,7 @@ from holdfast.store.db import events
 from holdfast.store.rollout import evidence, rollouts
 from tests.soak.push_faults import FAULTS, Fault
 from tests.soak.push_stage import Callers, Extent, World
+from tests.support.queries import read
 
 CONNECTIONS = 8
 WARM_REQUESTS = 1_000
@@ -151,7 +152,7 @@ class Soak:
 
         def over() -> bool:
             nonlocal asked
-            row = rollouts.get(world.store, number)
+            row = read(world.store, rollouts.get, number)
             if not asked and row.state in (State.ROLLING_BACK, State.PROMOTED, *RESTING):
                 asked = self.callers.requests - before
             return row.state in RESTING and self.label(number).outcome is not PushOutcome.OPEN
@@ -168,10 +169,10 @@ class Soak:
         )
 
     def _pushed(self, planned: Planned, number: int, seconds: float, asked: int) -> Pushed:
-        row, label = rollouts.get(self.world.store, number), self.label(number)
+        row, label = read(self.world.store, rollouts.get, number), self.label(number)
         with self.world.store.ledger.read() as connection:
-            states = evidence.canary_of_rollout_in(connection, number)
-            copied = evidence.shadow_of_rollout_in(connection, number)
+            states = evidence.canary_of_rollout(connection, number)
+            copied = evidence.shadow_of_rollout(connection, number)
             canary_us = rollouts.first_reached_us(connection, number, (State.CANARY,))
             promoted_us = rollouts.first_reached_us(connection, number, (State.PROMOTED,))
         found_by = [each.metric for each in (*copied, *states) if each.is_harmful]

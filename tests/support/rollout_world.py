@@ -23,6 +23,7 @@ from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import probes, usage
+from tests.support.queries import read
 
 MODEL = "m"
 SECOND_US = 1_000_000
@@ -107,10 +108,10 @@ class World:
         return self.now_us
 
     def plan(self) -> TrafficPlan | None:
-        return traffic_plans.newest(self.store, MODEL)
+        return read(self.store, traffic_plans.newest, MODEL)
 
     def row(self) -> rollouts.RolloutRow:
-        return rollouts.newest(self.store, MODEL)
+        return read(self.store, rollouts.newest, MODEL)
 
     def champion_answers(self, requests: int = 100) -> None:
         """Traffic before a canary: what the bound on latency is frozen from."""

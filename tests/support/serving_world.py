@@ -23,6 +23,7 @@ from sqlalchemy import insert
 
 from holdfast.contract import Boolean, Category, Contract, Integer, Label, Median, Number, Text, Timestamp
 from holdfast.features import Aggregate, Hour, Impute, Ordinal, Passthrough, compose, fit
+from holdfast.records import TrafficPlan
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import online_features as online
@@ -31,6 +32,7 @@ from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
 from holdfast.train.artifact import VersionMetadata, pack_version
+from tests.support.queries import read
 from tests.support.waiting import PATIENCE_SECONDS
 
 MODEL = "flight-delay"
@@ -208,19 +210,22 @@ class World:
                 rollout = int(made.inserted_primary_key[0])
             return traffic_plans.append(
                 connection,
-                model=MODEL,
-                champion=self.names[champion],
-                challenger=self.names[challenger] if challenger else None,
-                share_ppm=share_ppm,
-                previous=self.names[others["previous"]] if others.get("previous") else None,
-                fallback=self.names[others["fallback"]] if others.get("fallback") else None,
-                rollout_id=rollout,
+                TrafficPlan(
+                    MODEL,
+                    0,
+                    self.names[champion],
+                    challenger=self.names[challenger] if challenger else None,
+                    share_ppm=share_ppm,
+                    previous=self.names[others["previous"]] if others.get("previous") else None,
+                    fallback=self.names[others["fallback"]] if others.get("fallback") else None,
+                    rollout_id=rollout,
+                ),
                 now_us=now_us,
             )
 
     def blob(self, kind: str) -> Path:
         """The file of a version."""
-        return blobs.path_of(self.root, versions.get(self.store, self.names[kind]).digest)
+        return blobs.path_of(self.root, read(self.store, versions.get, self.names[kind]).digest)
 
     def online(self, table_version: int, *values: tuple[str, datetime, float]) -> None:
         with self.store.ledger.write() as connection:

@@ -73,7 +73,8 @@ class RolloutSection:
 def read(store: Store, model: str, *, now_us: int) -> RolloutSection:
     """Read the section of `model` at `now_us`, microseconds since 1970 UTC."""
     now = progress(store, model, now_us)
-    known = drills.of_model(store, model)
+    with store.ledger.read() as connection:
+        known = drills.of_model(connection, model)
     standing = tuple(ready(known, kind, now_us) for kind in DrillKind)
     pushed = totals(listed(store, model))
     if now is None:
@@ -162,7 +163,8 @@ def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tu
 
 
 def _curves(store: Store, now: RolloutProgress) -> tuple[Curve, ...]:
-    states = in_order(evidence.of_rollout(store, now.rollout_id))
+    with store.ledger.read() as connection:
+        states = in_order(evidence.of_rollout(connection, now.rollout_id))
     copies = now.state is State.SHADOWING
     return tuple(
         Curve(

@@ -13,6 +13,7 @@ from sqlalchemy import insert
 from holdfast.control.backout.backout import carry_on, plan_back_out
 from holdfast.control.evaluation import qualify
 from holdfast.control.rollout import failover, reconcile
+from holdfast.control.rollout.failover import Cause
 from holdfast.control.training import train
 from holdfast.errors import RefusedError
 from holdfast.monitor import UsageRow
@@ -38,6 +39,7 @@ from holdfast.tables.backout import (
     total_impact,
 )
 from tests.support import backout_world, rollout_world
+from tests.support.queries import read
 
 if TYPE_CHECKING:
     from tests.support.rollout_world import World
@@ -285,7 +287,7 @@ def state_of(case: Case) -> dict[str, object]:
         "rows": case.rows.readable(case.store),
         "served": case.rows.served(case.store),
         "plan": (plan.champion, plan.challenger, plan.previous, plan.fallback),
-        "rollouts": [(each.rollout_id, each.state) for each in rollouts.of_model(case.store, "m")],
+        "rollouts": [(each.rollout_id, each.state) for each in read(case.store, rollouts.of_model, "m")],
         "events": told,
         "tainted": tainted,
         "backouts": [(each.state, each.steps_done, each.plan) for each in row],
@@ -329,7 +331,7 @@ def test_carrying_out_twice_changes_and_says_nothing_more(case: Case) -> None:
     case.back_out()
     before = state_of(case)
     with case.store.ledger.write() as connection:
-        assert failover.carry_out(connection, case.store, "m", reason="r", actor="a", now_us=1) == []
+        assert failover.fail_over(connection, case.store, "m", Cause("r", "a", 1)) == []
     assert state_of(case) == before
 
 
@@ -360,5 +362,5 @@ def test_a_rollout_that_moves_on_meanwhile_is_found(case: Case) -> None:
     with case.store.ledger.read() as connection:
         assert taints.tainted(connection, "version", bad)
         assert TaintVersions((bad,)) in backouts.newest(connection, 1)[0].plan.steps
-    assert traffic_plans.newest(case.store, "m") == plan
+    assert read(case.store, traffic_plans.newest, "m") == plan
     assert reconcile.reconcile(case.store, "m", case.world.lease, now_us=case.world.tick()) == []

@@ -6,6 +6,7 @@ from sqlalchemy import insert, select
 from holdfast.control.collect import collector, commit
 from holdfast.errors import ConflictError
 from holdfast.monitor import merge
+from holdfast.records import TrafficPlan
 from holdfast.rollout import Canary, begin, freeze_levels
 from holdfast.store import Store
 from holdfast.store.db import events, leases, schema
@@ -15,6 +16,7 @@ from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionReco
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import collected_files, labels, log_positions, outcomes, usage
 from holdfast.store.telemetry.collected_files import PREDICTIONS
+from tests.support.queries import read
 
 MODEL = "m"
 NOW = 1_700_000_000_000_000
@@ -326,7 +328,7 @@ def test_units_not_requests_are_evidence_and_a_failed_challenger_is_its_own(stor
         prediction(19),
     )
     round_(store, lease)
-    states = {state.metric: state for state in evidence.of_rollout(store, number)}
+    states = {state.metric: state for state in read(store, evidence.of_rollout, number)}
     errors, latency = states["errors"], states["latency"]
     assert (
         errors.challenger_units,
@@ -350,7 +352,7 @@ def test_what_a_server_logs_when_the_challenger_has_everything_is_evidence(store
         logs, *[prediction(n, segment=2, rollout=number, failed="exception") for n in range(1, 41)], segment=2
     )
     round_(store, lease)
-    errors = next(state for state in evidence.of_rollout(store, number) if state.metric == "errors")
+    errors = next(state for state in read(store, evidence.of_rollout, number) if state.metric == "errors")
     assert (errors.challenger_units, errors.challenger_total, errors.champion_units) == (80, 40.0, 400)
     assert errors.is_harmful
 
@@ -366,7 +368,7 @@ def test_quality_evidence_counts_each_unit_once(store, logs, lease):
         label(2, 0.0),
     )
     round_(store, lease)
-    quality = next(state for state in evidence.of_rollout(store, number) if state.metric == "quality")
+    quality = next(state for state in read(store, evidence.of_rollout, number) if state.metric == "quality")
     assert (quality.challenger_units, quality.champion_units) == (1, 1)
     assert quality.challenger_total == pytest.approx(1 - 0.75**2)
     assert quality.champion_total == pytest.approx(1 - 0.25**2)
@@ -378,8 +380,17 @@ def test_labels_that_come_together_are_compared_within_an_hour_and_a_share(store
     with store.ledger.write() as connection:
         for at_us, share_ppm in ((NOW, 10_000), (NOW + day, 500_000)):
             traffic_plans.append(
-                connection, model=MODEL, champion="v1", challenger="v2", share_ppm=share_ppm, rollout_id=number, now_us=at_us
-            )  # fmt: skip
+                connection,
+                TrafficPlan(
+                    MODEL,
+                    0,
+                    "v1",
+                    challenger="v2",
+                    share_ppm=share_ppm,
+                    rollout_id=number,
+                ),
+                now_us=at_us,
+            )
     at = 0
     for since_us, value, ours, theirs in ((NOW, 0.25, 3, 297), (NOW + day, 0.85, 100, 100)):
         for arm, many in (("challenger", ours), ("champion", theirs)):
@@ -388,7 +399,7 @@ def test_labels_that_come_together_are_compared_within_an_hour_and_a_share(store
                 answered_us = since_us + at * 1_000_000
                 log(logs, prediction(at, rollout=number, arm=arm, at_us=answered_us), label(at, value))
     round_(store, lease, now_us=NOW + 2 * day)
-    quality = next(state for state in evidence.of_rollout(store, number) if state.metric == "quality")
+    quality = next(state for state in read(store, evidence.of_rollout, number) if state.metric == "quality")
     assert (quality.challenger_units, quality.champion_units) == (103, 397)
     assert quality.log_e < 1.0
 

@@ -27,6 +27,7 @@ from holdfast.store.db import leases
 from holdfast.store.models import runtimes
 from holdfast.store.rollout import drills, traffic_plans
 from holdfast.store.serving import servers
+from tests.support.queries import read
 from tests.support.waiting import wait_until
 
 MODEL = "flight-delay"
@@ -104,7 +105,7 @@ def leftovers(place: Place) -> list[Path]:
 def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, place: Place, serve) -> None:
     served = serve()
     announced(world)
-    before = traffic_plans.newest(world.store, MODEL)
+    before = read(world.store, traffic_plans.newest, MODEL)
     answered: list[str] = []
     stop = threading.Event()
 
@@ -122,7 +123,7 @@ def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, place: Pl
     assert (found.verdict, found.evidence["target"]) == (Verdict.PASS, world.names["tenth"]), found
     assert found.expires_at_us - found.ended_at_us == DAY_US
     assert 0 < found.measured_duration_us < 2_000_000
-    after = traffic_plans.newest(world.store, MODEL)
+    after = read(world.store, traffic_plans.newest, MODEL)
     assert dataclasses.replace(after, plan_id=0) == dataclasses.replace(before, plan_id=0)
     assert after.plan_id == before.plan_id + 2
     assert set(answered) == {world.names["half"]}
@@ -192,10 +193,10 @@ def test_nothing_to_return_to_shows_nothing_and_a_rollout_under_way_is_left_alon
     world.plan("half", "tenth", 1000)
     with world.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE rollouts SET state = 'canary'")
-    newest = traffic_plans.newest(world.store, MODEL)
+    newest = read(world.store, traffic_plans.newest, MODEL)
     found = run(place, DrillKind.ROLL_BACK)
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert traffic_plans.newest(world.store, MODEL) == newest
+    assert read(world.store, traffic_plans.newest, MODEL) == newest
 
 
 def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
@@ -210,7 +211,7 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
         raise KilledError
 
     _was_champion(world, "tenth")
-    before = traffic_plans.newest(world.store, MODEL)
+    before = read(world.store, traffic_plans.newest, MODEL)
     monkeypatch.setattr(convergence, "wait", die)
     monkeypatch.setattr(drill_live, "put_back", die)
     with pytest.raises(KilledError):
@@ -218,17 +219,17 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     monkeypatch.undo()
     with pytest.raises(ConflictError, match="a live drill of roll-back has all users"):
         rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
-    (row,) = drills.unfinished(world.store, MODEL)
+    (row,) = read(world.store, drills.unfinished, MODEL)
     assert row.verdict is Verdict.ERROR
     assert cleanup.mend(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
     later_us = now_us() + cleanup.LIMIT_US[DrillKind.ROLL_BACK]
     assert cleanup.mend(world.store, MODEL, now_us=later_us) == [row.drill_id]
-    after = traffic_plans.newest(world.store, MODEL)
+    after = read(world.store, traffic_plans.newest, MODEL)
     assert after.plan_id == before.plan_id + 2
     assert dataclasses.replace(after, plan_id=before.plan_id) == before
     assert cleanup.mend(world.store, MODEL, now_us=later_us) == []
     rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
-    assert "killed in the middle; plan" in drills.of_model(world.store, MODEL)[0].explanation
+    assert "killed in the middle; plan" in read(world.store, drills.of_model, MODEL)[0].explanation
 
 
 @pytest.mark.process
@@ -301,13 +302,13 @@ def test_a_bad_push_is_rolled_back_in_a_copy(world, place: Place, monkeypatch: p
     with world.store.ledger.write() as connection:
         named = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=now_us())
         connection.exec_driver_sql(f"UPDATE traffic_plans SET runtime = '{named}'")
-    newest, rows = traffic_plans.newest(world.store, MODEL), world.names.copy()
+    newest, rows = read(world.store, traffic_plans.newest, MODEL), world.names.copy()
     found = run(place, DrillKind.BAD_PUSH)
     assert found.verdict is Verdict.PASS, found
     assert found.evidence["failed"] == 0
     assert 0 < found.evidence["requests"] < 2_000
     assert "harm to errors" in found.evidence["reason"]
-    assert traffic_plans.newest(world.store, MODEL) == newest
+    assert read(world.store, traffic_plans.newest, MODEL) == newest
     assert world.names == rows
     with world.store.ledger.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM versions").scalar() == len(rows)
@@ -324,6 +325,6 @@ def test_what_is_due_is_drilled_by_the_loop(world, place: Place) -> None:
     for _ in range(3):
         concern(world.store, MODEL, lease, now_us=now_us())
         concern.wait(20)
-    found = drills.of_model(world.store, MODEL)
+    found = read(world.store, drills.of_model, MODEL)
     assert [(each.kind, each.verdict) for each in found] == [(DrillKind.STALE_LEADER, Verdict.PASS)]
     assert json.loads(json.dumps(dict(found[0].evidence)))["refused"]

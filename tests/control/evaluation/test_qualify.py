@@ -39,6 +39,7 @@ from holdfast.store.models import gate_results, versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.train import GroupMean, LightGBM, LogisticRegression
 from holdfast.train.artifact import VersionMetadata, open_version, pack_version
+from tests.support.queries import read
 
 pytestmark = pytest.mark.process
 
@@ -216,7 +217,7 @@ def plant(store: Store, data: bytes, about: VersionMetadata) -> VersionRow:
 
 
 def sealed(store: Store, version: str) -> tuple[onnx.ModelProto, VersionMetadata]:
-    return open_version(blobs.get(store, versions.get(store, version).digest))
+    return open_version(blobs.get(store, read(store, versions.get, version).digest))
 
 
 def behind(
@@ -239,7 +240,7 @@ def test_a_good_version_passes_every_gate_and_may_be_rolled_out(
     store: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     version = trained[2].version
-    assert versions.get(store, version).state == "registered"
+    assert read(store, versions.get, version).state == "registered"
     results = qualify(store, MODEL, version, now_us=NOW_US + 1)
     assert [result.gate for result in results] == [
         "load_test",
@@ -256,9 +257,9 @@ def test_a_good_version_passes_every_gate_and_may_be_rolled_out(
     assert ahead.low is not None
     assert ahead.observed is not None
     assert 0 < ahead.low < ahead.observed
-    assert versions.get(store, version).state == "qualified"
-    assert versions.get(store, trained[2].heuristic).state == "qualified"
-    assert gate_results.newest(store, version) == results
+    assert read(store, versions.get, version).state == "qualified"
+    assert read(store, versions.get, trained[2].heuristic).state == "qualified"
+    assert read(store, gate_results.newest, version) == results
     assert qualify(store, MODEL, version, now_us=NOW_US + 9) == results  # final: judged once
 
 
@@ -290,7 +291,7 @@ def test_the_file_says_where_it_comes_from(trained: tuple[Store, str, Trained]) 
     assert about.environment["python"]
     assert about.environment["lightgbm"]
     assert about.trained_before_us == round(datetime(2013, 1, 31, tzinfo=UTC).timestamp() * 1e6)
-    assert pack_version(graph, about) == blobs.get(store, versions.get(store, result.version).digest)
+    assert pack_version(graph, about) == blobs.get(store, read(store, versions.get, result.version).digest)
 
 
 # --- planted bad ones --------------------
@@ -415,7 +416,7 @@ def test_a_file_that_cannot_serve_is_refused(
     assert found[gate].verdict is Verdict.FAIL
     assert words in found[gate].explanation
     assert found["baseline"].verdict is Verdict.INCONCLUSIVE
-    assert versions.get(store, row.version).state == "refused"
+    assert read(store, versions.get, row.version).state == "refused"
 
 
 def test_a_pickle_is_never_opened(store: Store, trained: tuple[Store, str, Trained], tmp_path: Path) -> None:
@@ -446,7 +447,7 @@ def test_turned_answers_break_golden_queries_and_fall_behind_the_heuristic(
     assert found["golden"].verdict is Verdict.FAIL
     assert "short trip at dawn" in found["golden"].explanation
     assert found["baseline"].verdict is Verdict.FAIL
-    assert versions.get(store, row.version).state == "refused"
+    assert read(store, versions.get, row.version).state == "refused"
 
 
 def test_a_model_that_knows_less_than_the_heuristic_is_refused(
@@ -459,7 +460,7 @@ def test_a_model_that_knows_less_than_the_heuristic_is_refused(
     result = train(store, useless, trained[1], now_us=NOW_US)
     found = verdicts(store, result.version, useless)
     assert found["baseline"] is Verdict.FAIL
-    assert versions.get(store, result.version).state == "refused"
+    assert read(store, versions.get, result.version).state == "refused"
 
 
 def test_a_model_that_is_worse_than_the_champion_is_refused(
@@ -498,7 +499,7 @@ def test_each_version_is_asked_with_its_own_aggregates(
     brief = replace(MODEL, aggregates=(replace(RECENT, window="20min"),))
     days = judging._HeldOut(served, brief, trained[1])
     assert not days.rows(brief.aggregates).equals(days.rows(MODEL.aggregates))
-    champion = versions.get(served, trained[2].version)
+    champion = read(served, versions.get, trained[2].version)
     own = days.predictions_of(champion, sealed(served, champion.version)[1])
     alone = judging._HeldOut(served, MODEL, trained[1]).predictions_of(
         champion, sealed(served, champion.version)[1]
@@ -551,7 +552,7 @@ def test_a_changed_contract_is_refused_with_the_way_out_which_works(
     found = {result.gate: result for result in qualify(served, changed, result.version, now_us=NOW_US)}
     assert found["signature"].verdict is Verdict.FAIL
     assert "declare it under another name" in found["signature"].explanation
-    assert versions.get(served, result.version).state == "refused"
+    assert read(served, versions.get, result.version).state == "refused"
 
     renamed = replace(changed, name="trip-delay-near")
     result = train(served, renamed, trained[1], now_us=NOW_US)
@@ -573,14 +574,14 @@ def test_a_model_that_misses_its_objective_is_refused(
     assert found["baseline"].verdict is found["champion"].verdict is Verdict.PASS
     assert found["objective"].verdict is Verdict.FAIL
     assert "misses the objective: brier" in found["objective"].explanation
-    assert versions.get(served, row.version).state == "refused"
+    assert read(served, versions.get, row.version).state == "refused"
 
 
 def test_a_bloated_file_is_refused_and_growth_is_reported(
     served: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     """R95. The size is judged of any file, so these need not even be models."""
-    champion = versions.get(served, trained[2].version)
+    champion = read(served, versions.get, trained[2].version)
     about = sealed(served, champion.version)[1]
     for factor, verdict in ((1.2, Verdict.PASS), (2.5, Verdict.FAIL)):
         row = plant(served, bytes(int(champion.bytes * factor)), about)
@@ -599,12 +600,12 @@ def test_too_few_labels_are_no_success(store: Store, trained: tuple[Store, str, 
     found = {result.gate: result for result in qualify(store, strict, version, now_us=NOW_US)}
     assert found["baseline"].verdict is Verdict.INCONCLUSIVE
     assert "fewer than 1000000" in found["baseline"].explanation
-    assert versions.get(store, version).state == "registered"
+    assert read(store, versions.get, version).state == "registered"
     assert set(verdicts(store, version).values()) == {Verdict.PASS}
 
 
 def test_a_process_that_stays_too_long_is_ended(store: Store, trained: tuple[Store, str, Trained]) -> None:
-    row = versions.get(store, trained[2].version)
+    row = read(store, versions.get, trained[2].version)
     seen = tried(blobs.path_of(store.root, row.digest), row.digest, Gates(trial_seconds=0.01)).trial
     assert seen.outcome == "timed out"
     assert not seen.loaded
@@ -614,7 +615,7 @@ def test_a_file_that_is_not_the_registered_one_is_refused(
     store: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     """Reliability A3: one byte changed."""
-    row = versions.get(store, trained[2].version)
+    row = read(store, versions.get, trained[2].version)
     path = blobs.path_of(store.root, row.digest)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -640,7 +641,7 @@ def judged_meanwhile(
 
     def interrupted(path: Path, digest: str, *given: object, **more: object) -> object:
         seen = unhindered(path, digest, *given, **more)
-        if digest == versions.get(rival, heuristic).digest:
+        if digest == read(rival, versions.get, heuristic).digest:
             monkeypatch.setattr(judging, "tried", unhindered)
             said["rival"] = verdicts(rival, heuristic)
         return seen
@@ -658,8 +659,10 @@ def test_a_second_judge_who_comes_too_late_changes_nothing(
     with pytest.raises(ConflictError, match="another judgement ended first"):
         qualify(store, strict, heuristic, now_us=NOW_US + 5)
     assert set(said["rival"].values()) == {Verdict.PASS}
-    assert versions.get(store, heuristic).state == "qualified"
-    assert {result.gate: result.verdict for result in gate_results.newest(store, heuristic)} == said["rival"]
+    assert read(store, versions.get, heuristic).state == "qualified"
+    assert {result.gate: result.verdict for result in read(store, gate_results.newest, heuristic)} == said[
+        "rival"
+    ]
 
 
 def test_a_heuristic_that_another_judge_ended_first_is_no_obstacle(
@@ -670,8 +673,8 @@ def test_a_heuristic_that_another_judge_ended_first_is_no_obstacle(
     said = judged_meanwhile(store, trained[2].heuristic, monkeypatch)
     assert verdicts(store, row.version)["load_test"] is Verdict.FAIL
     assert set(said["rival"].values()) == {Verdict.PASS}
-    assert versions.get(store, row.version).state == "refused"
-    assert versions.get(store, trained[2].heuristic).state == "qualified"
+    assert read(store, versions.get, row.version).state == "refused"
+    assert read(store, versions.get, trained[2].heuristic).state == "qualified"
 
 
 def test_a_version_of_another_model_is_not_judged(store: Store, trained: tuple[Store, str, Trained]) -> None:
@@ -682,8 +685,8 @@ def test_a_version_of_another_model_is_not_judged(store: Store, trained: tuple[S
 def test_a_snapshot_that_is_too_short_trains_nothing(
     store: Store, trained: tuple[Store, str, Trained]
 ) -> None:
-    before = versions.of_model(store, MODEL.name)
+    before = read(store, versions.of_model, MODEL.name)
     with pytest.raises(InputError, match="no row is left to train on") as refused:
         train(store, replace(MODEL, holdout="60d"), trained[1], now_us=NOW_US)
     assert refused.value.code == "HF401"
-    assert versions.of_model(store, MODEL.name) == before
+    assert read(store, versions.of_model, MODEL.name) == before

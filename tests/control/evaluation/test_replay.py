@@ -29,6 +29,7 @@ from holdfast.store.serving import servers
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import FeedbackRecord, frame
 from holdfast.store.serving.servers import Server
+from tests.support.queries import read
 from tests.support.serving_world import CONTRACT, MODEL, START, World, row, sealed, tensors
 
 pytestmark = pytest.mark.process
@@ -104,7 +105,7 @@ def test_a_version_that_answers_alike_passes_and_the_verdict_is_kept(recording: 
     assert (kept.verdict, kept.observed) == (Verdict.PASS, 30.0)
     assert events.count("version.replayed") == 1
     assert (
-        gate_results.newest(recording.store, recording.world.names["nan"]) == []
+        read(recording.store, gate_results.newest, recording.world.names["nan"]) == []
     )  # qualification is another matter
 
 

@@ -28,6 +28,7 @@ from holdfast.store.models import versions
 from holdfast.tables import Snapshot
 from tests.control.training import test_snapshots as shop
 from tests.support import backout_world
+from tests.support.queries import read
 
 KEPT = (
     "feed",
@@ -85,7 +86,7 @@ def test_snapshots_versions_and_profiles_come_back_and_training_goes_on(tmp_path
     assert verify(back).findings == ()
     assert _admissions(back, "group_name") == looked
     assert data_files.read_rows(back, cut.snapshot, "visits").equals(rows)
-    row = versions.get(back, made.version)
+    row = read(back, versions.get, made.version)
     assert (row.state, row.role) == ("registered", "candidate")
     with pytest.raises(RefusedError, match=r"HF208.*registered again"):
         train(back, model, cut.snapshot, now_us=shop.NOW_US + 2, seed=1)

@@ -51,6 +51,7 @@ from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionReco
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import collected_files, traffic_comparison
 from tests.support.processes import ROOT
+from tests.support.queries import read
 
 EXAMPLE = ROOT / "examples" / "flights"
 NOW_US = 1_400_000_000_000_000
@@ -150,7 +151,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     flights(date(2013, 4, 1), date(2013, 4, 12)).filter(pl.col("origin") != "LGA").write_parquet(path)
     ingest(store, ROWS, "april", path, now_us=NOW_US)
     snapshot = snapshots.create(store, ["flights"], contract_hash=ROWS.contract.hash, now_us=NOW_US).snapshot
-    row = versions.get(store, train(store, MODEL, snapshot, now_us=NOW_US).version)
+    row = read(store, versions.get, train(store, MODEL, snapshot, now_us=NOW_US).version)
     with store.ledger.write() as connection:
         connection.execute(
             insert(schema.traffic_plans).values(
@@ -170,7 +171,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def line(trained: tuple[Path, str], tmp_path: Path) -> Line:
     root, name = trained
     store = Store.open(shutil.copytree(root, tmp_path / "store"))
-    row = versions.get(store, name)
+    row = read(store, versions.get, name)
     directory = tmp_path / "log"
     directory.mkdir()
     servers.announce(store, Server("s1", "late", "http://127.0.0.1:1", directory, NOW_US))

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.control.evaluation import eligibility
 from holdfast.control.probing import probe as probing
-from holdfast.control.rollout import abort_sync, traffic
+from holdfast.control.rollout import abort_sync
 from holdfast.records import Verdict
 from holdfast.rollout.model.abort import Abort
 from holdfast.store.db import events
@@ -116,7 +117,7 @@ def test_an_abort_that_the_ledger_refuses_keeps_no_other_waiting(
     world.promote(before)
     version = world.add_version()
     world.promote(version)
-    monkeypatch.setattr(traffic, "breaking_callers_of", lambda *_: {before})
+    monkeypatch.setattr(eligibility, "breaking_callers_of", lambda *_: {before})
     abort(world, version)
     abort(world, before)
     assert carry(world) == [before]

@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.control.drills import live
 from holdfast.control.rollout import drill_traffic, failover, post_promotion, serving_config
+from holdfast.control.rollout.failover import Cause
 from holdfast.errors import ConflictError, RefusedError
 from holdfast.records import TrafficPlan
 from holdfast.rollout import PushOutcome, State
@@ -16,6 +17,7 @@ from holdfast.rollout.model.drills import DrillKind
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.rollout import drills, pushes, rollouts, traffic_plans
 from tests.support import rollout_world
+from tests.support.queries import read, write
 
 MODEL = rollout_world.MODEL
 pytestmark = pytest.mark.sqlite
@@ -23,9 +25,9 @@ pytestmark = pytest.mark.sqlite
 
 def move(world: rollout_world.World) -> tuple[int, TrafficPlan, int]:
     """A live drill moves all users to the former champion; its number, what was before, and its plan's number."""
-    number = drills.begin(world.store, DrillKind.ROLL_BACK, MODEL, actor="ann", now_us=world.tick())
+    number = write(world.store, drills.begin, DrillKind.ROLL_BACK, MODEL, actor="ann", now_us=world.tick())
     with world.store.ledger.write() as connection:
-        newest = traffic_plans.newest_in(connection, MODEL)
+        newest = traffic_plans.newest_committed(connection, MODEL)
         assert newest is not None
         before = newest.plan
         assert before.previous is not None
@@ -56,7 +58,7 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
         live._before(connection, store, MODEL, live=False)
     assert post_promotion.carry(store, MODEL, world.lease, now_us=world.tick()) is None
     with store.ledger.read() as connection:
-        push = pushes.of_rollout_in(connection, promotion.rollout_id)
+        push = pushes.of_rollout(connection, promotion.rollout_id)
     assert push is not None
     assert push.outcome is PushOutcome.OPEN
     limits = replace(ConnectionLimits(), idle_seconds=7.0)
@@ -66,24 +68,27 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
 
     move(world)
     with store.ledger.write() as connection:
-        asked = {"reason": "it fails", "actor": "ann", "now_us": world.tick()}
-        failover.carry_out(connection, store, MODEL, also=(heuristic,), **asked)
+        cause = Cause("it fails", "ann", world.tick())
+        failover.fail_over(connection, store, MODEL, cause, also=(heuristic,))
     assert answers() == (second, first)
 
     copied = rollout_world.EVERYTHING_PPM // 2
     with store.ledger.write() as connection:  # copies go on when who stands by is replaced
         traffic_plans.append(
             connection,
-            model=MODEL,
-            champion=second,
-            previous=first,
-            shadow=heuristic,
-            shadow_ppm=copied,
-            rollout_id=promotion.rollout_id,
+            TrafficPlan(
+                MODEL,
+                0,
+                second,
+                previous=first,
+                shadow=heuristic,
+                shadow_ppm=copied,
+                rollout_id=promotion.rollout_id,
+            ),
             now_us=world.tick(),
         )
-        asked = {"reason": "it fails", "actor": "ann", "now_us": world.tick()}
-        failover.carry_out(connection, store, MODEL, also=(first,), **asked)
+        cause = Cause("it fails", "ann", world.tick())
+        failover.fail_over(connection, store, MODEL, cause, also=(first,))
     plan = world.plan()
     assert plan is not None
     assert (plan.previous, plan.shadow, plan.shadow_ppm) == (None, heuristic, copied)
@@ -92,5 +97,5 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
 
     move(world)
     assert world.roll_back() == promotion.rollout_id
-    assert rollouts.get(store, promotion.rollout_id).state is State.ROLLING_BACK
+    assert read(store, rollouts.get, promotion.rollout_id).state is State.ROLLING_BACK
     assert answers()[0] == first

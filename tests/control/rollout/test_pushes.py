@@ -9,9 +9,10 @@ from sqlalchemy import insert
 
 from holdfast.contract import Contract
 from holdfast.control.collect.log_context import read_context
+from holdfast.control.evaluation import eligibility
 from holdfast.control.rollout import pause, post_promotion, pushes
 from holdfast.control.rollout import reconcile as rollout
-from holdfast.control.rollout.traffic import refuge
+from holdfast.control.rollout.reconcile import Transition
 from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedError
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
@@ -22,6 +23,7 @@ from holdfast.store.models import gate_results
 from holdfast.store.rollout import evidence, rollouts
 from tests.support import rollout_world
 from tests.support.push_world import CONTRACT, MODEL, Pushes, carrier_of
+from tests.support.queries import read
 
 HOUR_US = 3_600_000_000
 
@@ -38,7 +40,7 @@ def begin(tmp_path):
 
 def metric(story, name: str, rollout: int | None = None):
     rollout = rollout or story.world.row().rollout_id
-    return next(each for each in evidence.of_rollout(story.world.store, rollout) if each.metric == name)
+    return next(each for each in read(story.world.store, evidence.of_rollout, rollout) if each.metric == name)
 
 
 def test_a_first_version_is_censored_because_nothing_was_there_to_compare_it_with(begin):
@@ -157,8 +159,9 @@ def test_harm_that_is_shown_when_a_newer_version_replaces_it_escapes_all_the_sam
             f"UPDATE rollout_evidence SET log_e = log_bound + 1 WHERE rollout_id = {older} AND metric = 'errors'"
         )
         for event in (Event.START, Event.COMPLETE, Event.CONFIRM):
-            row = rollouts.newest_in(connection, "m")
-            rollout.commit(connection, store, row, event, 0, "test", "ann", story.world.tick())
+            row = rollouts.newest(connection, "m")
+            transition = Transition(event, "test", "ann", step=0)
+            rollout.commit(connection, store, row, transition, now_us=story.world.tick())
     assert story.push(older).outcome is PushOutcome.ESCAPED
     assert f"rollout {older + 1} replaced it" in story.push(older).reason
 
@@ -184,8 +187,11 @@ def test_harm_in_the_bake_time_ends_a_newer_canary_with_it(begin):
     assert story.told("traffic.withdrawn")
     story.world.probe()
     assert story.step() == ["Confirm"]
-    # And it is no refuge: by the newest rollout of each version, and by what was taken from it since.
-    assert refuge(story.world.store, "m", {champion}, fallback="h") == "h"
+    # And it is no fallback: by the newest rollout of each version, and by what was withdrawn since.
+    store = story.world.store
+    with store.ledger.read() as connection:
+        found = eligibility.fallback(connection, store, "m", None, warm="h", tainted={champion})
+    assert found.version == "h"
 
 
 def test_a_rate_that_fell_after_the_switch_is_reported_and_nothing_is_called_good(begin):

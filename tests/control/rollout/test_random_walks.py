@@ -17,6 +17,7 @@ from holdfast.store import Store
 from holdfast.store.db import events, leases
 from holdfast.store.rollout import rollouts
 from tests.support import rollout_world
+from tests.support.queries import read
 
 COMPARING = (State.CANARY, State.VERIFYING)
 
@@ -37,17 +38,17 @@ class Walk(RuleBasedStateMachine):
         self.directory.cleanup()
 
     def newest(self) -> rollouts.RolloutRow | None:
-        rows = rollouts.of_model(self.world.store, rollout_world.MODEL)
+        rows = read(self.world.store, rollouts.of_model, rollout_world.MODEL)
         return rows[0] if rows else None
 
     def acting(self) -> rollouts.RolloutRow | None:
         """The rollout that decides about the traffic: the one that was moved last and had any."""
-        rows = rollouts.of_model(self.world.store, rollout_world.MODEL)
+        rows = read(self.world.store, rollouts.of_model, rollout_world.MODEL)
         idle = (State.PENDING, State.CANCELLED)
         return max((r for r in rows if r.state not in idle), key=lambda r: r.changed_at_us, default=None)
 
     def running(self) -> bool:
-        return any(row.running for row in rollouts.of_model(self.world.store, rollout_world.MODEL))
+        return any(row.running for row in read(self.world.store, rollouts.of_model, rollout_world.MODEL))
 
     @rule()
     def begin(self) -> None:
@@ -80,7 +81,7 @@ class Walk(RuleBasedStateMachine):
 
     @rule()
     def roll_back(self) -> None:
-        rows, plan = rollouts.of_model(self.world.store, rollout_world.MODEL), self.world.plan()
+        rows, plan = read(self.world.store, rollouts.of_model, rollout_world.MODEL), self.world.plan()
         promoted = plan is not None and any(
             row.state is State.PROMOTED and row.challenger == plan.champion for row in rows
         )
@@ -134,7 +135,7 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_is_under_way_and_the_story_is_whole(self) -> None:
-        rows = rollouts.of_model(self.world.store, rollout_world.MODEL)
+        rows = read(self.world.store, rollouts.of_model, rollout_world.MODEL)
         assert sum(row.running for row in rows) <= 1
         with self.world.store.ledger.read() as connection:
             for row in rows[:1]:
@@ -143,7 +144,7 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def what_did_harm_is_not_promoted(self) -> None:
-        for row in rollouts.of_model(self.world.store, rollout_world.MODEL):
+        for row in read(self.world.store, rollouts.of_model, rollout_world.MODEL):
             assert not (row.state is State.PROMOTED and row.challenger in self.harmed)
 
 

@@ -17,6 +17,7 @@ from holdfast.store.db import events, leases
 from holdfast.store.durability import failpoints
 from holdfast.store.rollout import rollouts
 from tests.support import rollout_world
+from tests.support.queries import read
 
 POLICY_VERIFY_US = 600_000_000
 
@@ -146,7 +147,7 @@ def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World
         served.begin(served.add_version())
     served.probe()
     assert served.reconcile() == ["Confirm"]
-    assert rollouts.get(served.store, promotion).state is State.ROLLED_BACK
+    assert read(served.store, rollouts.get, promotion).state is State.ROLLED_BACK
 
 
 def test_a_rollback_keeps_the_fallback_that_servers_have_warm(served: World) -> None:
@@ -191,11 +192,11 @@ def test_harm_is_rolled_back_without_a_person(served: World) -> None:
     assert (row.state, row.actor) == (State.ROLLING_BACK, events.SYSTEM)
     assert "harm to errors: 15 of 25" in row.reason
     assert plan.versions() == (champion, "v1-00000000")
-    assert rollouts.rollback_seconds(served.store, number) is None
+    assert read(served.store, rollouts.rollback_seconds, number) is None
     served.probe()
     assert served.reconcile() == ["Confirm"]
     assert served.row().state is State.ROLLED_BACK
-    assert 0 < (rollouts.rollback_seconds(served.store, number) or 0) < 10
+    assert 0 < (read(served.store, rollouts.rollback_seconds, number) or 0) < 10
 
 
 def test_late_labels_that_show_harm_roll_back(served: World) -> None:
@@ -310,11 +311,11 @@ def test_the_same_command_again_takes_nothing_more_back(served: World, until: st
     served.roll_back()
     served.probe()
     served.reconcile()
-    before = served.plan(), rollouts.of_model(served.store, "m")
+    before = served.plan(), read(served.store, rollouts.of_model, "m")
     assert served.roll_back(version) == number
     with pytest.raises(RefusedError, match=f"{champion} serves: it is rolled back only if it is named"):
         served.roll_back()
-    assert (served.plan(), rollouts.of_model(served.store, "m")) == before
+    assert (served.plan(), read(served.store, rollouts.of_model, "m")) == before
     served.tick(REPEATED_US)
     assert served.roll_back() == number - 1
 

@@ -29,6 +29,7 @@ from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionReco
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import collected_files
 from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
+from tests.support.queries import read
 from tests.support.serving_world import MODEL, Served, World, row
 
 Start = Callable[..., Served]
@@ -62,10 +63,10 @@ class Loop:
 
     @property
     def row(self) -> rollouts.RolloutRow:
-        return rollouts.newest(self.store, MODEL)
+        return read(self.store, rollouts.newest, MODEL)
 
     def shadow(self) -> dict[str, MetricState]:
-        states = evidence.of_rollout(self.store, self.row.rollout_id)
+        states = read(self.store, evidence.of_rollout, self.row.rollout_id)
         return {state.metric: state for state in states if state.metric.startswith("shadow.")}
 
 
@@ -83,7 +84,7 @@ def started(world: World, serve: Start, challenger: str, policy: Canary) -> tupl
     loop.begin(version, policy)
     loop.round()
     assert loop.row.state is State.SHADOWING
-    newest = traffic_plans.newest(world.store, MODEL)
+    newest = read(world.store, traffic_plans.newest, MODEL)
     assert newest is not None
     assert (newest.shadow, newest.challenger, newest.share_ppm) == (version, None, 0)
     served.wait_for_plan(newest.plan_id)
@@ -109,7 +110,7 @@ def test_a_version_that_decides_otherwise_is_found_before_anybody_sees_it(world:
     assert found.challenger_total == found.challenger_units <= 30
     assert loop.row.state is State.CANCELLED
     assert "decided differently" in loop.row.reason
-    newest = traffic_plans.newest(world.store, MODEL)
+    newest = read(world.store, traffic_plans.newest, MODEL)
     assert newest is not None
     assert newest.shadow is None
 
@@ -154,7 +155,7 @@ def test_a_good_version_passes_on_to_its_canary(world: World, serve: Start) -> N
     quality = shadow["shadow.quality"]
     assert (quality.challenger_units, quality.champion_total) == (35, pytest.approx(35 * 0.75))
     assert quality.challenger_total == pytest.approx(35 * (1.0 - 0.25**2))
-    newest = traffic_plans.newest(world.store, MODEL)
+    newest = read(world.store, traffic_plans.newest, MODEL)
     assert newest is not None
     assert (newest.shadow, newest.challenger, newest.share_ppm) == (None, world.names["delay"], 100_000)
     everything_once(world.store, 140)

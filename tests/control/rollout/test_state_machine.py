@@ -17,6 +17,7 @@ from holdfast.rollout import RESTING, TRANSITIONS, Event, State
 from holdfast.store.db import events, schema
 from holdfast.store.rollout import rollouts
 from tests.support import rollout_world
+from tests.support.queries import read
 
 pytestmark = pytest.mark.sqlite
 
@@ -78,7 +79,7 @@ def _resume(world: Any) -> int:
 def _all(world: Any) -> tuple[Any, ...]:
     with world.store.ledger.read() as connection:
         told = len(events.newest(connection, limit=1000))
-    return rollouts.of_model(world.store, rollout_world.MODEL), world.plan(), told
+    return read(world.store, rollouts.of_model, rollout_world.MODEL), world.plan(), told
 
 
 def _code(deed: Callable[[], object]) -> str:
@@ -128,7 +129,7 @@ def test_every_command_in_every_state(begin_again: Callable[[], Any], state: Sta
         number = before[0][0].rollout_id
         if (state, event) in TRANSITIONS:
             assert code == ""
-            assert rollouts.get(world.store, number).state is TRANSITIONS[state, event]
+            assert read(world.store, rollouts.get, number).state is TRANSITIONS[state, event]
             assert after[2] > before[2]
         elif state in ALREADY[event]:
             assert (code, after) == ("", before)
@@ -137,7 +138,7 @@ def test_every_command_in_every_state(begin_again: Callable[[], Any], state: Sta
             assert (code, after) == ("HF404", before)
             assert _code(lambda world=world, champion=champion: world.roll_back(champion)) == ""
             assert world.plan().champion != champion
-            assert rollouts.get(world.store, number) == before[0][0]
+            assert read(world.store, rollouts.get, number) == before[0][0]
         else:
             assert (code, after) == ("HF410" if state in RESTING else "HF404", before)
 
@@ -157,7 +158,7 @@ def test_another_version_begins_only_where_none_is_under_way(
         return
     assert (code, _all(world)) == ("HF404", before)
     # Asking again for what is under way is no second wish.
-    assert world.begin(rollouts.get(world.store, first).challenger) == first
+    assert world.begin(read(world.store, rollouts.get, first).challenger) == first
     assert _all(world) == before
 
 

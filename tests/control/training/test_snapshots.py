@@ -44,6 +44,7 @@ from holdfast.store.catalog import snapshots
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.train.artifact import read_metadata
+from tests.support.queries import read
 
 NOW_US = 1_380_000_000_000_000
 COLUMNS = (
@@ -125,7 +126,7 @@ def test_training_learns_from_what_was_selected_and_says_so(store):
     assert made.left_out == {"filter:no_robots": 118, "cap:site": 114}
     assert made.rows_trained == 710 - 118 - 114
     assert made.rows_held_out == 240
-    row = versions.get(store, made.version)
+    row = read(store, versions.get, made.version)
     about = read_metadata(blobs.get(store, row.digest))
     assert about.selection_json == CHOSEN.to_json()
     assert about.rows == made.rows_trained

@@ -18,6 +18,7 @@ from holdfast.store.db import events, schema
 from holdfast.store.models import gate_results, versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.train.artifact import VersionMetadata
+from tests.support.queries import read
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
@@ -61,7 +62,7 @@ def register(store: Store, content: str, about: VersionMetadata = ABOUT) -> Vers
 
 def test_the_same_file_is_the_same_version(store: Store) -> None:
     first, again = register(store, "a"), register(store, "a")
-    assert first == again == versions.get(store, first.version)
+    assert first == again == read(store, versions.get, first.version)
     assert first.version == f"v1-{sha256_hex('a')[:8]}"
     with store.ledger.read() as connection:
         assert len(events.newest(connection, subject=first.version)) == 1
@@ -73,7 +74,7 @@ def test_numbers_count_per_model(store: Store) -> None:
         for text, model in zip("abc", "xxy", strict=True)
     ]
     assert names == [1, 2, 1]
-    assert [row.number for row in versions.of_model(store, "x")] == [2, 1]
+    assert [row.number for row in read(store, versions.of_model, "x")] == [2, 1]
 
 
 def test_a_number_names_a_version_the_models_own_first(store: Store) -> None:
@@ -87,27 +88,27 @@ def test_a_number_names_a_version_the_models_own_first(store: Store) -> None:
     with pytest.raises(NotFoundError, match=f"HF314: 'v1' may be .*{other}.*more of the name"):
         name_lookup.version(store, "v1")
     with pytest.raises(NotFoundError, match="there is no version 'v77'"):
-        versions.get(store, name_lookup.version(store, "v77"))
+        read(store, versions.get, name_lookup.version(store, "v77"))
 
 
 def test_newest_by_role_and_state(store: Store) -> None:
     candidate = register(store, "a")
     heuristic = register(store, "b", replace(ABOUT, role="heuristic"))
     other = register(store, "c", replace(ABOUT, role="heuristic", snapshot="s2"))
-    assert versions.newest(store, "flights", role="candidate") == candidate
-    assert versions.newest(store, "flights", role="heuristic") == other
-    assert versions.heuristic_beside(store, candidate) == heuristic
+    assert read(store, versions.newest, "flights", role="candidate") == candidate
+    assert read(store, versions.newest, "flights", role="heuristic") == other
+    assert read(store, versions.heuristic_of, candidate) == heuristic
     with pytest.raises(NotFoundError, match="no qualified candidate"):
-        versions.newest(store, "flights", role="candidate", state="qualified")
+        read(store, versions.newest, "flights", role="candidate", state="qualified")
     with pytest.raises(NotFoundError, match="no heuristic beside"):
-        versions.heuristic_beside(store, replace(candidate, snapshot="s3"))
+        read(store, versions.heuristic_of, replace(candidate, snapshot="s3"))
     with pytest.raises(NotFoundError, match="no version 'v9'"):
-        versions.get(store, "v9")
+        read(store, versions.get, "v9")
 
 
 def test_the_champion_is_what_the_newest_plan_says(store: Store) -> None:
     first, second = register(store, "a"), register(store, "b")
-    assert versions.champion(store, "flights") is None
+    assert read(store, versions.champion, "flights") is None
     for row in (first, second):
         plan = {
             "model": "flights",
@@ -118,8 +119,8 @@ def test_the_champion_is_what_the_newest_plan_says(store: Store) -> None:
         }
         with store.ledger.write() as connection:
             connection.execute(insert(schema.traffic_plans).values(plan))
-    assert versions.champion(store, "flights") == second
-    assert versions.champion(store, "other") is None
+    assert read(store, versions.champion, "flights") == second
+    assert read(store, versions.champion, "other") is None
 
 
 def test_a_state_is_set_once(store: Store) -> None:
@@ -129,7 +130,7 @@ def test_a_state_is_set_once(store: Store) -> None:
     with pytest.raises(ConflictError) as late, store.ledger.write() as connection:
         versions.set_state(connection, row.version, "refused", before="registered")
     assert late.value.code == "HF304"
-    assert versions.get(store, row.version).state == "qualified"
+    assert read(store, versions.get, row.version).state == "qualified"
 
 
 def test_a_version_of_an_unknown_snapshot_is_refused_by_the_ledger(store: Store) -> None:
@@ -144,8 +145,8 @@ def test_verdicts_are_kept_and_the_newest_judgement_is_reported(store: Store) ->
         gate_result("loads", Verdict.PASS, "ok", observed=0.1, bound=1.0),
         gate_result("baseline", Verdict.PASS, "ok", low=0.01),
     ]
-    assert gate_results.newest(store, row.version) == []
+    assert read(store, gate_results.newest, row.version) == []
     for moment, results in ((1, unsure), (2, sure)):
         with store.ledger.write() as connection:
             gate_results.append(connection, row.version, results, now_us=moment)
-    assert gate_results.newest(store, row.version) == sure
+    assert read(store, gate_results.newest, row.version) == sure

@@ -11,6 +11,7 @@ from holdfast.rollout.model.drills import DrillKind, ready
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.rollout import drills
+from tests.support.queries import read, write
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
@@ -23,9 +24,10 @@ def store(tmp_path: Path) -> Store:
 
 
 def _ended(store: Store, verdict: Verdict, at_us: int, kind: DrillKind = BACK, model: str = "m") -> int:
-    number = drills.begin(store, kind, model, actor="ann", now_us=at_us)
-    drills.end(
+    number = write(store, drills.begin, kind, model, actor="ann", now_us=at_us)
+    write(
         store,
+        drills.end,
         number,
         verdict=verdict,
         measured_duration_us=7,
@@ -38,8 +40,8 @@ def _ended(store: Store, verdict: Verdict, at_us: int, kind: DrillKind = BACK, m
 
 
 def test_a_drill_is_a_row_from_its_beginning_on(store: Store) -> None:
-    number = drills.begin(store, BACK, "m", actor="ann", now_us=5)
-    (found,) = drills.unfinished(store, "m")
+    number = write(store, drills.begin, BACK, "m", actor="ann", now_us=5)
+    (found,) = read(store, drills.unfinished, "m")
     assert (found.drill_id, found.verdict, found.measured_duration_us, found.expires_at_us) == (
         number,
         Verdict.ERROR,
@@ -48,13 +50,13 @@ def test_a_drill_is_a_row_from_its_beginning_on(store: Store) -> None:
     )
     with store.ledger.write() as connection:
         drills.note(connection, number, {"plan": 3})
-    assert drills.unfinished(store, "m")[0].evidence == {"plan": 3}
-    assert drills.unfinished(store, "other") == ()
+    assert read(store, drills.unfinished, "m")[0].evidence == {"plan": 3}
+    assert read(store, drills.unfinished, "other") == ()
 
 
 def test_how_it_ended_is_kept_and_reported(store: Store) -> None:
     number = _ended(store, Verdict.PASS, 10)
-    (found,) = drills.of_model(store, "m")
+    (found,) = read(store, drills.of_model, "m")
     assert (found.drill_id, found.kind, found.verdict, found.measured_duration_us) == (
         number,
         BACK,
@@ -66,7 +68,7 @@ def test_how_it_ended_is_kept_and_reported(store: Store) -> None:
         11,
         110,
     )
-    assert drills.unfinished(store, "m") == ()
+    assert read(store, drills.unfinished, "m") == ()
     with store.ledger.read() as connection:
         (told,) = events.newest(connection, kind="drill.ended")
     assert (told.subject, told.actor, told.explanation) == (f"drill/{number}", "ann", "roll-back: pass: seen")
@@ -78,9 +80,9 @@ def test_what_is_tried_again_and_again_hides_nothing(store: Store) -> None:
     for at_us in range(20, 60):
         _ended(store, Verdict.FAIL, at_us, kind=DrillKind.RESTORE)
         _ended(store, Verdict.INCONCLUSIVE, at_us)
-    found = drills.of_model(store, "m")
+    found = read(store, drills.of_model, "m")
     assert [each.drill_id for each in found] == sorted((each.drill_id for each in found), reverse=True)
     assert found[-1].drill_id == passed
     assert ready(found, BACK, 109).ready
     assert not ready(found, DrillKind.RESTORE, 60).ready
-    assert drills.of_model(store, "other") == ()
+    assert read(store, drills.of_model, "other") == ()

@@ -9,10 +9,12 @@ from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError as Refused
 
 from holdfast.errors import ConflictError, NotFoundError
+from holdfast.records import TrafficPlan
 from holdfast.rollout import Canary, begin, begin_step
 from holdfast.store import Store
 from holdfast.store.db import schema
 from holdfast.store.rollout import evidence, rollouts, traffic_plans
+from tests.support.queries import read
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
@@ -43,7 +45,7 @@ def test_one_rollout_of_a_model_is_under_way(store: Store) -> None:
         rollouts.insert_pending(connection, challenger="v2", champion="v1", **MODEL)
     with pytest.raises(ConflictError, match="HF404"), store.ledger.write() as connection:
         rollouts.insert_pending(connection, challenger="v1", champion=None, **MODEL)
-    assert len(rollouts.of_model(store, "m")) == 1
+    assert len(read(store, rollouts.of_model, "m")) == 1
 
 
 def test_a_state_that_does_not_exist_cannot_be_written(store: Store) -> None:
@@ -58,7 +60,7 @@ def test_evidence_comes_back_as_it_was_written(store: Store) -> None:
     with store.ledger.write() as connection:
         number = rollouts.insert_pending(connection, challenger="v2", champion="v1", **MODEL)
         evidence.begin(connection, number, states, now_us=5)
-    assert evidence.of_rollout(store, number) == states
+    assert read(store, evidence.of_rollout, number) == states
 
 
 @pytest.mark.parametrize(
@@ -72,16 +74,16 @@ def test_evidence_comes_back_as_it_was_written(store: Store) -> None:
 )
 def test_a_plan_that_means_nothing_is_refused(store: Store, wrong: dict[str, object]) -> None:
     with pytest.raises(Refused), store.ledger.write() as connection:
-        traffic_plans.append(connection, model="m", now_us=5, **wrong)
-    assert traffic_plans.newest(store, "m") is None
+        traffic_plans.append(connection, TrafficPlan("m", 0, **wrong), now_us=5)
+    assert read(store, traffic_plans.newest, "m") is None
 
 
 def test_the_newest_plan_of_a_model_counts_and_plans_only_grow(store: Store) -> None:
     with store.ledger.write() as connection:
-        first = traffic_plans.append(connection, model="m", champion="v1", now_us=5)
-        second = traffic_plans.append(connection, model="m", champion="v2", previous="v1", now_us=6)
-        traffic_plans.append(connection, model="other", champion="v1", now_us=7)
-    found = traffic_plans.newest_committed(store, "m")
+        first = traffic_plans.append(connection, TrafficPlan("m", 0, "v1"), now_us=5)
+        second = traffic_plans.append(connection, TrafficPlan("m", 0, "v2", previous="v1"), now_us=6)
+        traffic_plans.append(connection, TrafficPlan("other", 0, "v1"), now_us=7)
+    found = read(store, traffic_plans.newest_committed, "m")
     assert found is not None
     assert second > first
     assert (found.plan.plan_id, found.plan.champion, found.committed_at_us) == (second, "v2", 6)
@@ -89,8 +91,8 @@ def test_the_newest_plan_of_a_model_counts_and_plans_only_grow(store: Store) -> 
 
 def test_what_is_not_there_is_reported_to_be_missing(store: Store) -> None:
     for find, code in (
-        (lambda: rollouts.get(store, 9), "HF303"),
-        (lambda: rollouts.newest(store, "m"), "HF410"),
+        (lambda: read(store, rollouts.get, 9), "HF303"),
+        (lambda: read(store, rollouts.newest, "m"), "HF410"),
     ):
         with pytest.raises(NotFoundError, match=code):
             find()

@@ -273,7 +273,8 @@ class Demo:
         sandbox.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the rollback")
         returned, impact = self._rollout(), total_impact(done.plan)
         clean = status(sandbox.store, sandbox.project.model.name, now_us=now_us())["plan"]["champion"]
-        seconds = rollouts.rollback_seconds(sandbox.store, returned.rollout_id)
+        with sandbox.store.ledger.read() as connection:
+            seconds = rollouts.rollback_seconds(connection, returned.rollout_id)
         self._out.print(
             f"  [green]backed out[/]; {clean}, not trained on the file, serves after {seconds:.2f} s"
         )
@@ -318,14 +319,15 @@ class Demo:
         requests = tally.requests
         ended = self._canary(bad, version)
         # Requests between the start of the canary and the end of the day of its decision.
-        self._found["bad_push"] = {
-            "version": version,
-            "requests_to_detect": tally.requests - requests,
-            "bad_answers": tally.by_version.get(version, 0),
-            "rollback_seconds": rollouts.rollback_seconds(self._sandbox.store, ended.rollout_id),
-            "rolled_back_by": ended.actor if ended.state is State.ROLLED_BACK else None,
-            "reason": ended.reason,
-        }
+        with self._sandbox.store.ledger.read() as connection:
+            self._found["bad_push"] = {
+                "version": version,
+                "requests_to_detect": tally.requests - requests,
+                "bad_answers": tally.by_version.get(version, 0),
+                "rollback_seconds": rollouts.rollback_seconds(connection, ended.rollout_id),
+                "rolled_back_by": ended.actor if ended.state is State.ROLLED_BACK else None,
+                "reason": ended.reason,
+            }
         if ended.state is not State.ROLLED_BACK:
             raise RefusedError("HF403", f"the bad version was not rolled back: {ended.reason}", state=ENDS)
         self._out.print(f"  [green]rolled back[/] {version} on {self._today}, by {ended.actor}")
@@ -336,7 +338,8 @@ class Demo:
         reason = ""
         for _ in range(MOST_DAYS):
             self._play_day()
-            current = rollouts.get(sandbox.store, number)
+            with sandbox.store.ledger.read() as connection:
+                current = rollouts.get(connection, number)
             if current.reason != reason:
                 reason = current.reason
                 self._print(f"  {self._today}  {current.state:<12} ", reason)
@@ -345,10 +348,12 @@ class Demo:
             if current.state is not State.CANARY and current.state is not State.PENDING:
                 sandbox.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the decision")
                 break
-        return rollouts.get(sandbox.store, number)
+        with sandbox.store.ledger.read() as connection:
+            return rollouts.get(connection, number)
 
     def _rollout(self) -> RolloutRow:
-        return rollouts.newest(self._sandbox.store, self._sandbox.project.model.name)
+        with self._sandbox.store.ledger.read() as connection:
+            return rollouts.newest(connection, self._sandbox.project.model.name)
 
     # --- 7 ---------------------------------------------------------------------------------------------------------------
 

@@ -103,7 +103,8 @@ class Handover:
         host = "127.0.0.1" if settings.host in ("", "0.0.0.0") else settings.host  # noqa: S104  (a target, not bound)
         server = Server(SERVER, model, f"http://{host}:{settings.port}", settings.root, 0)
         assert self._store is not None, "it gave the required runtime"
-        plan = traffic_plans.newest(self._store, model)
+        with self._store.ledger.read() as connection:
+            plan = traffic_plans.newest(connection, model)
         if plan is None:
             return True
         try:

@@ -14,7 +14,7 @@ from typing import Final, Literal, assert_never
 from holdfast.control.backout.dangling_references import dangling, dependents
 from holdfast.control.backout.impact import forget_all, leaving, plan_of, still_leaving
 from holdfast.control.ingest import references
-from holdfast.control.rollout.failover import carry_out
+from holdfast.control.rollout.failover import Cause, fail_over
 from holdfast.errors import ConflictError, UnavailableError
 from holdfast.feeds import Feed
 from holdfast.feeds.state_machine import Event
@@ -232,7 +232,7 @@ def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> Bac
     """One model's traffic, as far as it is still that of tainted versions; the steps of that model are done with it."""
     reason = f"{row.feed}/{row.batch} was backed out: {row.reason}"
     with store.ledger.write() as connection:
-        carry_out(connection, store, model, reason=reason, actor=row.actor, now_us=now_us)
+        fail_over(connection, store, model, Cause(reason, row.actor, now_us))
         backouts.advance(connection, row, steps_done=row.steps_done + 1, now_us=now_us)
         failpoint("backout.before_step")
         return backouts.get(connection, row.backout_id)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from holdfast.control.backout.dangling_references import Dangling
 from holdfast.control.backout.online_recompute import Forgotten, forget
-from holdfast.control.rollout.failover import retreat
+from holdfast.control.rollout.failover import plan_failover
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.features import aggregates_from_json
 from holdfast.feeds import Feed
@@ -131,7 +131,7 @@ def plan_of(
     steps += [TaintSnapshots(snapshots)] if snapshots else []
     steps += [TaintVersions(reached)] if reached else []
     for model in dict.fromkeys(models.values()):
-        steps += retreat(connection, store, model, taints.versions_of(connection, model) | set(reached))
+        steps += plan_failover(connection, store, model, taints.versions_of(connection, model) | set(reached))
     steps.append(ListPredictions(tuple(_answers(connection, store, models, going, forgotten))))
     feedback = [backouts.feedback_of(connection, model, version) for version, model in models.items()]
     if any(feedback):
@@ -165,7 +165,8 @@ def _answers(
 def _reads(store: Store, version: str, aggregates: set[str]) -> bool:
     """Whether `version` reads any of `aggregates`; one whose file is damaged may have read all of them."""
     try:
-        about = read_metadata(blobs.get(store, versions.get(store, version).digest))
+        with store.ledger.read() as connection:
+            about = read_metadata(blobs.get(store, versions.get(connection, version).digest))
     except IntegrityError:
         return True
     return any(each.key in aggregates for each in aggregates_from_json(about.aggregates_json))
@@ -174,8 +175,8 @@ def _reads(store: Store, version: str, aggregates: set[str]) -> bool:
 def _rebuilds(connection: Transaction, store: Store, models: dict[str, str]) -> Iterator[Retrain]:
     """The models of which a tainted version has traffic, or is the newest that was trained."""
     for model in dict.fromkeys(models.values()):
-        committed = traffic_plans.newest_in(connection, model)
-        known = versions.of_model(store, model)
+        committed = traffic_plans.newest_committed(connection, model)
+        known = versions.of_model(connection, model)
         newest = next((row.version for row in known if row.role == "candidate"), None)
         wanted = {newest}
         if committed is not None:

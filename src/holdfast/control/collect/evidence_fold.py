@@ -92,10 +92,10 @@ def _fold_labelled(connection: Transaction, found: Sequence[tuple[ShadowPair, fl
 
 def _fold_baking(connection: Transaction, model: str, joined: Sequence[Joined], now_us: int) -> None:
     # While a promotion bakes, the new champion's predictions are its evidence, under whatever plan they were made.
-    watched = pushes.watched_in(connection, model)
+    watched = pushes.baking(connection, model)
     if watched is None:
         return
-    challenger = rollouts.get_in(connection, watched.rollout_id).challenger
+    challenger = rollouts.get(connection, watched.rollout_id).challenger
     found = [
         each
         for each in joined
@@ -119,7 +119,7 @@ def _fold_strata(connection: Transaction, rollout: int, strata: Sequence[Stratum
     if after:
         evidence.put(connection, rollout, after, now_us=now_us)
     if any(state.has_warned for state in after) and not any(state.has_warned for state in before):
-        row = rollouts.get_in(connection, rollout)
+        row = rollouts.get(connection, rollout)
         events.append(
             connection,
             at_us=now_us,
@@ -140,7 +140,7 @@ def _after_strata(state: MetricState, strata: Sequence[Stratum], now_us: int) ->
 def _strata(connection: Transaction, joined: Sequence[Joined]) -> tuple[Stratum, ...]:
     """Return the scores of one model's predictions, grouped so that only comparable ones meet."""
     first_us = min(each.answer.at_us for each in joined)
-    changes_us = traffic_plans.changes_in(connection, joined[0].answer.model, first_us - STRATUM_US)
+    changes_us = traffic_plans.changes(connection, joined[0].answer.model, first_us - STRATUM_US)
     answers = (
         LabelledAnswer(
             each.answer.prediction_id,

@@ -43,9 +43,9 @@ class LogContext:
 def read_context(store: Store, model: str) -> LogContext:
     """Return the context of the model's rollouts now."""
     with store.ledger.read() as connection:
-        row = rollouts.under_way_in(connection, model)
-        push = pushes.watched_in(connection, model)
-        promoted = None if push is None else rollouts.get_in(connection, push.rollout_id)
+        row = rollouts.under_way(connection, model)
+        push = pushes.baking(connection, model)
+        promoted = None if push is None else rollouts.get(connection, push.rollout_id)
     baking = None
     if promoted is not None:
         baking = Baking(promoted.rollout_id, promoted.challenger, promoted.changed_at_us)
@@ -114,7 +114,8 @@ def _known_columns(store: Store, version: str) -> tuple[str, ...]:
 @lru_cache(maxsize=64)
 def _request_columns(store: Store, version: str) -> tuple[str, ...]:
     # Cached without end: a version never changes.
-    about = read_metadata(blobs.get(store, versions.get(store, version).digest))
+    with store.ledger.read() as connection:
+        about = read_metadata(blobs.get(store, versions.get(connection, version).digest))
     return tuple(column.name for column in Contract.from_json(about.contract_json).request_columns)
 
 

@@ -60,8 +60,10 @@ def bad_push(place: Place, _drill: int) -> Found:
 
 def _pushed(place: Place, store: Store) -> Found:
     model = place.model
-    champion = versions.champion(store, model.name)
-    row = rollouts.of_model(store, model.name)
+    with store.ledger.read() as connection:
+        champion = versions.champion(connection, model.name)
+    with store.ledger.read() as connection:
+        row = rollouts.of_model(connection, model.name)
     if champion is None or any(each.running for each in row):
         why = "no version serves yet" if champion is None else "a rollout is under way"
         return Found(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
@@ -102,7 +104,8 @@ def _pushed(place: Place, store: Store) -> Found:
         state = State.PENDING
         while state not in (State.ROLLED_BACK, State.PROMOTED, State.CANCELLED) and sent < MOST_REQUESTS:
             loop.run_round(store, model.name, lease, clock_us=place.clock_us, doing=doing)
-            state = rollouts.get(store, number).state
+            with store.ledger.read() as connection:
+                state = rollouts.get(connection, number).state
             if state in (State.CANARY, State.VERIFYING):
                 batch = [asked[(sent + at) % len(asked)] for at in range(_BATCH)]
                 bodies = [tensors(contract, each, sent + at) for at, each in enumerate(batch)]
@@ -113,7 +116,8 @@ def _pushed(place: Place, store: Store) -> Found:
             if time.monotonic() - began > MOST_SECONDS:
                 break
         measured_duration_us = round((time.monotonic() - began) * 1e6)
-    ended = rollouts.get(store, number)
+    with store.ledger.read() as connection:
+        ended = rollouts.get(connection, number)
     evidence = {
         "requests": sent,
         "failed": wrong,

@@ -24,23 +24,26 @@ def mend(store: Store, model: str, *, now_us: int) -> list[int]:
     A plan that somebody has replaced since is left as it is.
     """
     ended = []
-    for each in drills.unfinished(store, model):
+    with store.ledger.read() as connection:
+        unfinished = drills.unfinished(connection, model)
+    for each in unfinished:
         if abs(now_us - each.started_at_us) < LIMIT_US[each.kind]:
             continue
         words = "it was killed in the middle"
         if "returns" in each.evidence:
             back = _put_back(store, each, now_us)
             words += "" if back is None else f"; plan {back} does again what was done before it"
-        drills.end(
-            store,
-            each.drill_id,
-            verdict=Verdict.ERROR,
-            measured_duration_us=None,
-            evidence=each.evidence,
-            explanation=words,
-            now_us=now_us,
-            expires_at_us=now_us,
-        )
+        with store.ledger.write() as connection:
+            drills.end(
+                connection,
+                each.drill_id,
+                verdict=Verdict.ERROR,
+                measured_duration_us=None,
+                evidence=each.evidence,
+                explanation=words,
+                now_us=now_us,
+                expires_at_us=now_us,
+            )
         ended.append(each.drill_id)
     return ended
 

@@ -104,7 +104,7 @@ def put_back(
     any more: whoever wrote the newer one knew better.
     """
     with store.ledger.write() as connection:
-        newest = traffic_plans.newest_in(connection, model)
+        newest = traffic_plans.newest_committed(connection, model)
         if newest is None or newest.plan.plan_id != number:
             return None
         return drill_traffic.append(connection, before, drill, "is over", now_us)
@@ -157,8 +157,8 @@ def stale_leader(place: Place, drill: int) -> Found:
 
 def _before(connection: Transaction, store: Store, model: str, *, live: bool) -> tuple[TrafficPlan, str]:
     """The plan that is followed, and what a roll-back would return to; `RefusedError` HF404 when it cannot be drilled."""
-    newest = traffic_plans.newest_in(connection, model)
-    row = rollouts.under_way_in(connection, model)
+    newest = traffic_plans.newest_committed(connection, model)
+    row = rollouts.under_way(connection, model)
     if newest is None or row is not None:
         why = "no version serves yet" if row is None else f"rollout {row.rollout_id} is {row.state}"
         raise RefusedError(
@@ -168,7 +168,7 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
             next_command="holdfast rollout status",
         )
     plan = newest.plan
-    if drills.moves_users_in(connection, model, plan.plan_id):
+    if drills.moves_users(connection, model, plan.plan_id):
         raise RefusedError(
             "HF404",
             "there is nothing to drill: another drill has moved all users",
@@ -192,8 +192,12 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
 
 def _must_be_proved(store: Store, model: str, target: str) -> None:
     """All users go only to what was the champion before, and is qualified."""
-    row = versions.get(store, target)
-    before = {each.challenger for each in rollouts.of_model(store, model) if each.state == "promoted"}
+    with store.ledger.read() as connection:
+        row = versions.get(connection, target)
+    with store.ledger.read() as connection:
+        before = {
+            each.challenger for each in rollouts.of_model(connection, model) if each.state == "promoted"
+        }
     if row.role != "candidate" or row.state != "qualified" or target not in before:
         raise RefusedError(
             "HF404",

@@ -68,7 +68,8 @@ def dead_database(place: Place, _drill: int) -> Found:
         if narrow := no_room(home, copied(place.store)):
             return narrow
         store = copy(place.store, home / "root")
-        plan = traffic_plans.newest(store, place.model.name)
+        with store.ledger.read() as connection:
+            plan = traffic_plans.newest(connection, place.model.name)
         store.ledger.close()
         if plan is None:
             return Found(Verdict.INCONCLUSIVE, "no version serves yet")
@@ -160,7 +161,8 @@ def copy(store: Store, root: Path) -> Store:
     """A store at `root` with the ledger and the versions of `store`, none of its rows' files, and no server."""
     made = Store.open(root, sqlite_url(root / "ledger.db"), recovering=True)
     backups.fill(made, backups.dump(store))
-    drills.forget_servers(made)
+    with made.ledger.write() as connection:
+        drills.forget_servers(connection)
     blobs_of = blobs.path_of(store.root, "0" * 64).parents[1]
     shutil.copytree(blobs_of, root / blobs_of.relative_to(store.root), dirs_exist_ok=True)
     return made

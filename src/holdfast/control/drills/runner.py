@@ -42,28 +42,31 @@ def run(place: Place, kind: DrillKind, *, actor: str, lasts_us: int) -> Drill:
     """
     store, model = place.store, place.model.name
     mend(store, model, now_us=place.clock_us())
-    number = drills.begin(store, kind, model, actor=actor, now_us=place.clock_us())
+    with store.ledger.write() as connection:
+        number = drills.begin(connection, kind, model, actor=actor, now_us=place.clock_us())
     try:
         found = EXERCISES[kind](place, number)
     except (HoldfastError, OSError, ValueError) as error:
         found = Found(Verdict.ERROR, str(error) or type(error).__name__)
     now_us = place.clock_us()
-    drills.end(
-        store,
-        number,
-        verdict=found.verdict,
-        measured_duration_us=found.measured_duration_us,
-        evidence=found.evidence or {},
-        explanation=found.explanation,
-        now_us=now_us,
-        expires_at_us=now_us + lasts_us if found.verdict is Verdict.PASS else now_us,
-    )
-    return next(each for each in drills.of_model(store, model) if each.drill_id == number)
+    with store.ledger.write() as connection:
+        drills.end(
+            connection,
+            number,
+            verdict=found.verdict,
+            measured_duration_us=found.measured_duration_us,
+            evidence=found.evidence or {},
+            explanation=found.explanation,
+            now_us=now_us,
+            expires_at_us=now_us + lasts_us if found.verdict is Verdict.PASS else now_us,
+        )
+        return next(each for each in drills.of_model(connection, model) if each.drill_id == number)
 
 
 def standings(store: Store, model: str, *, now_us: int) -> tuple[Standing, ...]:
     """Whether each kind of drill is believed now."""
-    known = drills.of_model(store, model)
+    with store.ledger.read() as connection:
+        known = drills.of_model(connection, model)
     return tuple(ready(known, kind, now_us) for kind in DrillKind)
 
 
@@ -81,9 +84,10 @@ class Scheduled:
             return
         mend(store, model, now_us=now_us)
         with store.ledger.read() as connection:
-            if rollouts.under_way_in(connection, model) is not None:
+            if rollouts.under_way(connection, model) is not None:
                 return
-        kinds = due(self._schedule, drills.of_model(store, model), now_us)
+        with store.ledger.read() as connection:
+            kinds = due(self._schedule, drills.of_model(connection, model), now_us)
         if kinds:
             self._running = threading.Thread(target=self._drill, args=(kinds[:1],), name="drill", daemon=True)
             self._running.start()

@@ -1,43 +1,132 @@
-"""Which versions may not answer in another's place although they are clean: the file is damaged, or callers would break."""
+"""Read from ledger and files which versions may serve in place of another, and apply the rule of `decision.fallback`."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
 
 from holdfast.contract.evolution.compatibility import Boundary, Compatibility, worst
 from holdfast.contract.evolution.diff import compare
 from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.rollout.decision import fallback as rule
+from holdfast.rollout.decision.fallback import WITHOUT_TRAFFIC, Candidate, Choice
 from holdfast.store import Store
+from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import contracts
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
-from holdfast.store.models.versions import VersionRow
+from holdfast.store.rollout import rollouts
+from holdfast.store.rollout.rollouts import RolloutRow
+
+WITHDRAWN: Final = "traffic.withdrawn"
+"""The kind of the event of `withdraw`, whose subject is a rollout."""
 
 
-def breaking_callers_of(connection: Transaction, store: Store, version: str) -> frozenset[str]:
+def fallback(
+    connection: Transaction,
+    store: Store,
+    model: str,
+    preferred: str | None,
+    *,
+    warm: str | None,
+    tainted: Collection[str],
+    unfit: Collection[str] = (),
+) -> Choice:
+    """Return the version of `model` that serves by the rule of `decision.fallback`, whose file is intact.
+
+    Parameters
+    ----------
+    preferred
+        The version that serves if it is clean.
+    warm
+        The heuristic that servers have loaded.
+    tainted, unfit
+        Versions that must not serve, and candidates that cannot.
+    """
+    known = candidates(connection, model)
+    unfit = set(unfit)
+    while True:
+        choice = rule.fallback(known, preferred, warm, tainted, unfit)
+        chosen = next((each for each in known if each.version == choice.version), None)
+        # Servers have the preferred version and every heuristic in memory; the file of another may be damaged.
+        if chosen is None or chosen.is_heuristic or chosen.version == preferred:
+            return choice
+        if is_intact(connection, store, chosen.version):
+            return choice
+        unfit.add(chosen.version)
+
+
+def heuristic(connection: Transaction, model: str, warm: str | None, tainted: Collection[str]) -> str | None:
+    """Return the heuristic of `model` that serves when no model can: `warm` if it is clean, else the newest clean one."""
+    return rule.heuristic(candidates(connection, model), warm, tainted)
+
+
+def candidates(connection: Transaction, model: str) -> list[Candidate]:
+    """Return every version of `model` as the rule sees it, the newest first."""
+    # The newest rollout of a version that had traffic decides.
+    last: dict[str, RolloutRow] = {}
+    for row in rollouts.of_model(connection, model):
+        if row.state not in WITHOUT_TRAFFIC:
+            last.setdefault(row.challenger, row)
+    withdrawn = {version for version, row in last.items() if is_withdrawn(connection, row)}
+    return [
+        Candidate(
+            version=row.version,
+            is_heuristic=row.role == "heuristic",
+            state=row.state,
+            last=last[row.version].state if row.version in last else None,
+            is_withdrawn=row.version in withdrawn,
+        )
+        for row in versions.of_model(connection, model)
+    ]
+
+
+def withdraw(connection: Transaction, row: RolloutRow, *, reason: str, actor: str, now_us: int) -> None:
+    """Record that the version which `row` promoted is rolled back by a plan alone, because another rollout is under way.
+
+    It is no fallback until it is pushed again.
+    """
+    events.append(
+        connection,
+        at_us=now_us,
+        kind=WITHDRAWN,
+        subject=row.subject,
+        actor=actor,
+        explanation=f"{row.challenger} was promoted, and is rolled back: {reason}",
+    )
+
+
+def is_withdrawn(connection: Transaction, row: RolloutRow) -> bool:
+    """Return True if `withdraw` rolled back what `row` promoted."""
+    return bool(events.newest(connection, subject=row.subject, kind=WITHDRAWN, limit=1))
+
+
+def breaking_callers_of(connection: Transaction, version: str) -> frozenset[str]:
     """Return the versions of the same model whose contract refuses or misreads what callers of `version` may send (R133).
 
-    If the ledger has no copy of a contract, the result is empty; servers read it from the version's file and decide.
+    A contract that is not in the ledger breaks no caller here; servers read it in the version's file and decide themselves.
     """
-    wanted = versions.get(store, version)
-    known = contracts.find(connection, wanted.contract_hash)
+    row = versions.get(connection, version)
+    known = contracts.find(connection, row.contract_hash)
     if known is None:
         return frozenset()
-    breaking: dict[str, bool] = {wanted.contract_hash: False}
-    rows = versions.of_model(store, wanted.model)
-    for row in rows:
-        if row.contract_hash not in breaking:
-            other = contracts.find(connection, row.contract_hash)
-            breaking[row.contract_hash] = other is not None and (
+    breaking: dict[str, bool] = {row.contract_hash: False}
+    rows = versions.of_model(connection, row.model)
+    for each in rows:
+        if each.contract_hash not in breaking:
+            other = contracts.find(connection, each.contract_hash)
+            breaking[each.contract_hash] = other is not None and (
                 worst(map(compare(known, other).at, (Boundary.CALLERS, Boundary.MODELS)))
                 is Compatibility.BREAKING
             )
-    return frozenset(row.version for row in rows if breaking[row.contract_hash])
+    return frozenset(each.version for each in rows if breaking[each.contract_hash])
 
 
-def is_whole(store: Store, row: VersionRow) -> bool:
-    """Whether the file of the version is there and is the one that was registered."""
+def is_intact(connection: Transaction, store: Store, version: str) -> bool:
+    """Return True if the file of `version` exists and is the one that was registered."""
     try:
-        blobs.get(store, row.digest)
+        blobs.get(store, versions.get(connection, version).digest)
     except (IntegrityError, NotFoundError, OSError):
         return False
     return True

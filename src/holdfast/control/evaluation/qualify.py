@@ -131,7 +131,8 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
     `RefusedError` HF406 for a tainted one, also if it was tainted meanwhile, and `ConflictError` HF304 if
     another process ended its evaluation first.
     """
-    row = versions.get(store, version)
+    with store.ledger.read() as connection:
+        row = versions.get(connection, version)
     if row.model != model.name:
         raise NotFoundError(
             "HF303",
@@ -142,7 +143,8 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
     with store.ledger.read() as connection:
         taints.refuse(connection, "version", version)
     if row.state != "registered":
-        return gate_results.newest(store, version)
+        with store.ledger.read() as connection:
+            return gate_results.newest(connection, version)
     results = (
         _judge_heuristic(store, model, row) if row.role == "heuristic" else _judge(store, model, row, now_us)
     )
@@ -165,15 +167,19 @@ def qualify(store: Store, model: Model, version: str, *, now_us: int) -> list[Ga
 def _judge_heuristic(store: Store, model: Model, row: VersionRow) -> list[GateResult]:
     """Evaluate a heuristic: it may serve, so it must load and fit; it is not compared with itself."""
     seen = _try(store, model, row).trial
-    return [
-        check_load(seen, model.gates),
-        _signature(store, model, row, seen, versions.champion(store, model.name)),
-        check_size(row.bytes, None, model.gates),
-    ]
+    with store.ledger.read() as connection:
+        return [
+            check_load(seen, model.gates),
+            _signature(store, model, row, seen, versions.champion(connection, model.name)),
+            check_size(row.bytes, None, model.gates),
+        ]
 
 
 def _judge(store: Store, model: Model, row: VersionRow, now_us: int) -> list[GateResult]:
-    current = versions.champion(store, model.name)  # read once: every gate compares with the same champion
+    with store.ledger.read() as connection:
+        current = versions.champion(
+            connection, model.name
+        )  # read once: every gate compares with the same champion
     seen = _try(store, model, row).trial
     results = [check_load(seen, model.gates), _signature(store, model, row, seen, current)]
     if model.golden:
@@ -196,12 +202,14 @@ def _judge(store: Store, model: Model, row: VersionRow, now_us: int) -> list[Gat
 
 
 def _judged_heuristic(store: Store, model: Model, candidate: VersionRow, now_us: int) -> VersionRow:
-    baseline = versions.heuristic_beside(store, candidate)
+    with store.ledger.read() as connection:
+        baseline = versions.heuristic_of(connection, candidate)
     if baseline.state == "registered":
         # The process that ended first wins: its verdict is about the same file.
         with suppress(ConflictError):
             qualify(store, model, baseline.version, now_us=now_us)
-        baseline = versions.get(store, baseline.version)
+        with store.ledger.read() as connection:
+            baseline = versions.get(connection, baseline.version)
     return baseline
 
 
@@ -232,7 +240,9 @@ def _size_before(store: Store, row: VersionRow, current: VersionRow | None) -> i
     # The size of a heuristic that serves for want of a model does not bound the size of a model.
     if current is not None and current.role == "candidate":
         return current.bytes
-    for earlier in versions.of_model(store, row.model):
+    with store.ledger.read() as connection:
+        known = versions.of_model(connection, row.model)
+    for earlier in known:
         if earlier.role == "candidate" and earlier.number < row.number and earlier.state == "qualified":
             return earlier.bytes
     return None

@@ -163,7 +163,8 @@ def is_due(store: Store, model: Model, version: str) -> bool:
 
 
 def _candidate(store: Store, model: Model, version: str) -> _Candidate:
-    row = versions.get(store, version)
+    with store.ledger.read() as connection:
+        row = versions.get(connection, version)
     if row.model != model.name:
         raise NotFoundError(
             "HF303",
@@ -180,7 +181,8 @@ def _candidate(store: Store, model: Model, version: str) -> _Candidate:
 
 
 def _about(store: Store, version: str) -> VersionMetadata:
-    return read_metadata(blobs.get(store, versions.get(store, version).digest))
+    with store.ledger.read() as connection:
+        return read_metadata(blobs.get(store, versions.get(connection, version).digest))
 
 
 def _crossed(
@@ -291,7 +293,7 @@ def _judge(
     report.labelled = len(labelled)
     with store.ledger.read() as connection:
         own = candidate.row.contract_hash
-        changed = {versions.get(store, name).contract_hash for name in report.against} - {own}
+        changed = {versions.get(connection, name).contract_hash for name in report.against} - {own}
         accepted = bool(changed) and all(
             contracts.is_accepted(connection, model.name, old, own) for old in changed
         )

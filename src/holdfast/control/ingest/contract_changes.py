@@ -157,7 +157,8 @@ def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, n
     Raises `NotFoundError` HF410 when there is no champion or no change, `RefusedError` HF210 when the change breaks callers
     that cannot follow: that is a new model.
     """
-    champion = versions.champion(store, model.name)
+    with store.ledger.read() as connection:
+        champion = versions.champion(connection, model.name)
     if champion is None or champion.contract_hash == model.contract.hash:
         raise NotFoundError(
             "HF410",

@@ -42,7 +42,8 @@ def probe(
 
     Raises `ConflictError` HF304 when another loop has the lease.
     """
-    newest = traffic_plans.newest_committed(store, model)
+    with store.ledger.read() as connection:
+        newest = traffic_plans.newest_committed(connection, model)
     plan_number = None if newest is None else newest.plan.plan_id
     known = {each.server: each for each in probes.last(store, model)}
     registered = servers.registered(store, model)

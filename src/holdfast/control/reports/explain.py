@@ -61,15 +61,17 @@ class Story:
 
 def explain(store: Store, number: int) -> Story:
     """The story of rollout `number`; `NotFoundError` HF303 when there is none."""
-    row = rollouts.get(store, number)
+    with store.ledger.read() as connection:
+        row = rollouts.get(connection, number)
     policy = Canary.from_json(row.policy_json)
     with store.ledger.read() as connection:
         told = events.newest(connection, subject=row.subject, limit=_MOST_EVENTS)[::-1]
         decided = decisions.of_rollout(connection, number)
-        committed = traffic_plans.of_rollout_in(connection, number)
+        committed = traffic_plans.of_rollout(connection, number)
         answers = webhooks.answers(connection, number)
-        push = pushes.of_rollout_in(connection, number)
-    states = in_order(evidence.of_rollout(store, number))
+        push = pushes.of_rollout(connection, number)
+    with store.ledger.read() as connection:
+        states = in_order(evidence.of_rollout(connection, number))
     now = tuple(
         asdict(verdict) | weigh(state, verdict).arms()
         for state, verdict in zip(states, judged_all(states, policy), strict=True)

@@ -61,17 +61,18 @@ class RolloutProgress:
 def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
     """How far the rollout of `model` is at `now_us`; None when none is under way and no promotion is watched."""
     with store.ledger.read() as connection:
-        row = rollouts.under_way_in(connection, model)
-        watched = pushes.watched_in(connection, model)
+        row = rollouts.under_way(connection, model)
+        watched = pushes.baking(connection, model)
         if row is None and watched is not None:
-            row = rollouts.get_in(connection, watched.rollout_id)
+            row = rollouts.get(connection, watched.rollout_id)
         if row is None:
             return None
-        committed = traffic_plans.newest_in(connection, model)
+        committed = traffic_plans.newest_committed(connection, model)
         begun_us = rollouts.first_reached_us(connection, row.rollout_id, (State.SHADOWING, State.CANARY))
     plan = None if committed is None else committed.plan
     policy = Canary.from_json(row.policy_json)
-    states = _of_this_stage(in_order(evidence.of_rollout(store, row.rollout_id)), row)
+    with store.ledger.read() as connection:
+        states = _of_this_stage(in_order(evidence.of_rollout(connection, row.rollout_id)), row)
     verdicts = judged_all(states, policy)
     step_us = now_us - row.step_started_at_us
     guess = Forecast(None, None)

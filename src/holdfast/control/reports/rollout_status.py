@@ -35,7 +35,8 @@ class RolloutStatus:
 def rollout_status(store: Store, row: RolloutRow, span: RolloutSpan | None) -> RolloutStatus:
     """`row` with its evidence; `span` is where its labelled events lie, None when it has none."""
     policy = Canary.from_json(row.policy_json)
-    states = in_order(evidence.of_rollout(store, row.rollout_id))
+    with store.ledger.read() as connection:
+        states = in_order(evidence.of_rollout(connection, row.rollout_id))
     return RolloutStatus(
         rollout_id=row.rollout_id,
         challenger=row.challenger,

@@ -178,14 +178,18 @@ class StatusReader:
     def read(self, *, now_us: int) -> Status:
         """The status at `now_us`."""
         store, model = self._store, self._model
-        newest = traffic_plans.newest_committed(store, model)
+        with store.ledger.read() as connection:
+            newest = traffic_plans.newest_committed(connection, model)
         plan = None if newest is None else newest.plan
         seen = {each.server: each for each in probes.last(store, model)}
         here = servers.present(servers.registered(store, model))
         told = tuple(_server(server, seen.get(server.server), plan) for server in here)
-        known = versions.of_model(store, model)
-        drilled = drills.of_model(store, model)
-        runs = rollouts.of_model(store, model)
+        with store.ledger.read() as connection:
+            known = versions.of_model(connection, model)
+        with store.ledger.read() as connection:
+            drilled = drills.of_model(connection, model)
+        with store.ledger.read() as connection:
+            runs = rollouts.of_model(connection, model)
         used = self._use(now_us)
         answers = usage.answered_rows(store, model)
         self._judge_quality(answers)
@@ -202,35 +206,42 @@ class StatusReader:
                 version: taints.why(connection, "version", version)
                 for version in taints.versions_of(connection, model)
             }
-        return Status(
-            model=model,
-            now_us=now_us,
-            plan=None if newest is None else _plan(newest.plan, newest.committed_at_us),
-            presence=_presence(plan, told, runs, known, now_us),
-            servers=told,
-            use=used,
-            versions=tuple(
-                _version(
-                    row, plan, gates.newest(store, row.version), qualities.get(row.version), requests, spoilt
-                )
-                for row in known
-            ),
-            rollouts=tuple(
-                rollout_status(store, row, self._spans.get(row.rollout_id)) for row in runs[:NEWEST_ROLLOUTS]
-            ),
-            progress=progress(store, model, now_us),
-            quality=self._days,
-            labels=_labels(store),
-            feeds=loaded,
-            feed_states=states,
-            violations=wrong,
-            asked=live,
-            drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
-            events=story,
-            held_by=tuple(
-                f"{each.webhook}, asked before {each.event}: {each.explanation}" for each in waiting
-            ),
-        )
+        with store.ledger.read() as connection:
+            return Status(
+                model=model,
+                now_us=now_us,
+                plan=None if newest is None else _plan(newest.plan, newest.committed_at_us),
+                presence=_presence(plan, told, runs, known, now_us),
+                servers=told,
+                use=used,
+                versions=tuple(
+                    _version(
+                        row,
+                        plan,
+                        gates.newest(connection, row.version),
+                        qualities.get(row.version),
+                        requests,
+                        spoilt,
+                    )
+                    for row in known
+                ),
+                rollouts=tuple(
+                    rollout_status(store, row, self._spans.get(row.rollout_id))
+                    for row in runs[:NEWEST_ROLLOUTS]
+                ),
+                progress=progress(store, model, now_us),
+                quality=self._days,
+                labels=_labels(store),
+                feeds=loaded,
+                feed_states=states,
+                violations=wrong,
+                asked=live,
+                drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
+                events=story,
+                held_by=tuple(
+                    f"{each.webhook}, asked before {each.event}: {each.explanation}" for each in waiting
+                ),
+            )
 
     def _use(self, now_us: int) -> Use:
         rows = usage.since(self._store, self._model, now_us - USE_WINDOW_US)

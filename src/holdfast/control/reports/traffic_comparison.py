@@ -38,7 +38,8 @@ def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> Asked | N
     (slice.uncovered), and a share of positive labels that is not that of the training rows (label.shifted). Raises
     `ConflictError` HF304 when `lease` has gone to another loop.
     """
-    champion = versions.champion(store, model)
+    with store.ledger.read() as connection:
+        champion = versions.champion(connection, model)
     if champion is None:
         return None
     with store.ledger.read() as connection:

@@ -12,6 +12,8 @@ from typing import Any, Final
 from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
 from holdfast.control.probing.probe import is_silent
 from holdfast.control.rollout import drill_traffic, failover, reconcile
+from holdfast.control.rollout.failover import Cause
+from holdfast.control.rollout.reconcile import Transition
 from holdfast.errors import ConflictError, HoldfastError
 from holdfast.rollout import Event, State
 from holdfast.rollout.model.abort import Abort
@@ -77,22 +79,20 @@ def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, n
     drill_traffic.settle(connection, model, now_us)
     row = _rollout_of(connection, model, abort.version)
     if row is not None:
-        reconcile.commit(connection, store, row, Event.ROLL_BACK, row.step, reason, actor, now_us)
-    failover.carry_out(
-        connection, store, model, reason=reason, actor=actor, now_us=now_us, also=(abort.version,)
-    )
+        reconcile.commit(connection, store, row, Transition(Event.ROLL_BACK, reason, actor), now_us=now_us)
+    failover.fail_over(connection, store, model, Cause(reason, actor, now_us), also=(abort.version,))
     return True
 
 
 def _rollout_of(connection: Transaction, model: str, version: str) -> RolloutRow | None:
     """The rollout that gives `version` its traffic; None when none does, or it is rolling back already."""
-    row = rollouts.under_way_in(connection, model)
+    row = rollouts.under_way(connection, model)
     if row is not None:
         return row if row.challenger == version and row.state is not State.ROLLING_BACK else None
-    committed = traffic_plans.newest_in(connection, model)
-    if committed is None or committed.plan.champion != version:
+    plan = traffic_plans.newest(connection, model)
+    if plan is None or plan.champion != version:
         return None
-    return rollouts.promotion_in(connection, model, version)
+    return rollouts.promotion(connection, model, version)
 
 
 def _say_held(store: Store, lease: Lease, model: str, abort: Abort, why: str, now_us: int) -> None:
@@ -110,9 +110,9 @@ def _say_held(store: Store, lease: Lease, model: str, abort: Abort, why: str, no
 
 def _steps(connection: Transaction, store: Store, model: str, abort: Abort) -> list[TrafficStep]:
     """What the ledger has to do yet for `abort`; nothing when it is over."""
-    if rollouts.is_pushed_after_in(connection, model, abort.version, abort.rollout_id):
+    if rollouts.is_pushed_after(connection, model, abort.version, abort.rollout_id):
         return []  # somebody pushed it again, and knew better than the abort could, whatever is rolled out since
-    return failover.retreat(connection, store, model, {abort.version})
+    return failover.plan_failover(connection, store, model, {abort.version})
 
 
 def _elsewhere(store: Store, model: str, now_us: int) -> list[Abort]:

@@ -53,7 +53,7 @@ def refuse(connection: Transaction, model: str, version: str) -> None:
 def answering(connection: Transaction, plan: TrafficPlan) -> tuple[str, ...]:
     """The versions that another binary would answer with at once or in time: the intended one under `plan`, and what is
     being rolled out."""
-    row = rollouts.under_way_in(connection, plan.model)
+    row = rollouts.under_way(connection, plan.model)
     coming = () if row is None or row.state is State.ROLLING_BACK else (row.challenger,)
     return tuple(dict.fromkeys((plan.intended, *coming)))
 

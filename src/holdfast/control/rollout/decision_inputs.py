@@ -47,7 +47,7 @@ def readiness(connection: Transaction, row: RolloutRow, now_us: int) -> Readines
     if row.state is not State.PENDING or not (policy.replay_requests or policy.max_drill_age_us):
         return Readiness()
     replay = gate_results.newest_replay(connection, row.challenger)
-    drilled = drills.of_model_in(connection, row.model)
+    drilled = drills.of_model(connection, row.model)
     return Readiness(
         replay=None if replay is None else replay.verdict,
         replayed=0 if replay is None or replay.observed is None else int(replay.observed),
@@ -58,7 +58,7 @@ def readiness(connection: Transaction, row: RolloutRow, now_us: int) -> Readines
 
 def _can_drill(connection: Transaction, model: str) -> bool:
     """Whether there is anything clean beside the champion that a drill could return to."""
-    newest = traffic_plans.newest_in(connection, model)
+    newest = traffic_plans.newest_committed(connection, model)
     beside = () if newest is None else (newest.plan.previous, newest.plan.fallback)
     tainted = taints.versions_of(connection, model)
     return any(each is not None and each not in tainted for each in beside)
@@ -77,10 +77,8 @@ def of_decision(
     connection: Transaction, row: RolloutRow, first: tuple[MetricState, ...]
 ) -> tuple[MetricState, ...]:
     """What the decision about `row` looks at; labels of its time in shadow may still come when it has traffic."""
-    others = (
-        first if row.state in BEFORE_TRAFFIC else evidence.canary_of_rollout_in(connection, row.rollout_id)
-    )
-    return (*evidence.shadow_of_rollout_in(connection, row.rollout_id), *others)
+    others = first if row.state in BEFORE_TRAFFIC else evidence.canary_of_rollout(connection, row.rollout_id)
+    return (*evidence.shadow_of_rollout(connection, row.rollout_id), *others)
 
 
 def prepare(

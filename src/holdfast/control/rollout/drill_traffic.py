@@ -6,8 +6,6 @@ champion is, would keep all users where the drill has put them for a moment.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from holdfast.records import TrafficPlan
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
@@ -16,8 +14,7 @@ from holdfast.store.rollout import drills, traffic_plans
 
 def append(connection: Transaction, plan: TrafficPlan, drill: int, what: str, now_us: int) -> int:
     """Add `plan` as one of drill number `drill`, in the caller's transaction; its number."""
-    values = {name: value for name, value in asdict(plan).items() if name != "plan_id"}
-    number = traffic_plans.append(connection, **values, now_us=now_us)
+    number = traffic_plans.append(connection, plan, now_us=now_us)
     events.append(
         connection,
         at_us=now_us,
@@ -32,8 +29,8 @@ def settle(connection: Transaction, model: str, now_us: int) -> int | None:
     """End what a live drill of `model` has moved, in the caller's transaction, which goes on from there; the number of the
     plan, None when no drill has moved anybody. The drill finds a newer plan than its own, and puts nothing back.
     """
-    newest = traffic_plans.newest_in(connection, model)
-    found = None if newest is None else drills.moving_in(connection, model, newest.plan.plan_id)
+    newest = traffic_plans.newest_committed(connection, model)
+    found = None if newest is None else drills.moving(connection, model, newest.plan.plan_id)
     if found is None:
         return None
     drill, before = found

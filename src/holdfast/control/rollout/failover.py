@@ -1,16 +1,16 @@
-"""What becomes of a model's traffic when versions of it are tainted: who answers instead, and how that is brought about.
+"""Move a model's traffic away from tainted versions.
 
-Decided by the ledger as it stands, so that the same question before a back-out, in it, and after a process that died in
-the middle of it has the answer that is right then.
+Computed from the current ledger on every call, so the result is right before, during and after an interrupted back-out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, fields
+from dataclasses import dataclass, replace
 
+from holdfast.control.evaluation import eligibility
 from holdfast.control.rollout import drill_traffic, reconcile
-from holdfast.control.rollout.traffic import Traffic, newest_heuristic, refuge, withdraw
+from holdfast.control.rollout.reconcile import Transition
 from holdfast.records import TrafficPlan
 from holdfast.rollout import Event, State
 from holdfast.store import Store
@@ -22,172 +22,182 @@ from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.tables.backout import CancelRollout, FailOver, KeepLastResort, ReplaceFallbacks, TrafficStep
 
 
-def retreat(connection: Transaction, store: Store, model: str, tainted: Collection[str]) -> list[TrafficStep]:
-    """The steps that take the traffic of `model` from the versions in `tainted`, in order; none when none has any."""
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why traffic moves, who asked for it, and when."""
+
+    reason: str
+    actor: str
+    now_us: int
+
+
+def plan_failover(
+    connection: Transaction, store: Store, model: str, tainted: Collection[str]
+) -> list[TrafficStep]:
+    """Return the steps that move the traffic of `model` away from `tainted`, in order; none when no such version has any."""
     steps: list[TrafficStep] = []
-    committed = traffic_plans.newest_in(connection, model)
-    row = rollouts.under_way_in(connection, model)
-    plan = None if committed is None else committed.plan
-    if row is not None and row.state in (State.PENDING, State.SHADOWING) and _is_spoilt(store, row, tainted):
+    plan = traffic_plans.newest(connection, model)
+    row = rollouts.under_way(connection, model)
+    if (
+        row is not None
+        and row.state in (State.PENDING, State.SHADOWING)
+        and _is_pointless(connection, store, row, tainted)
+    ):
         steps.append(CancelRollout(model, row.rollout_id, row.challenger))
         row = None
     if plan is None:
         return steps
-    moved = _moved(store, plan, row, tainted, connection)
+    moved = _move(connection, store, plan, row, tainted)
     if moved is not None:
         return [*steps, moved]
-    standing_by = tuple(
+    replaced = tuple(
         dict.fromkeys(each for each in (plan.previous, plan.fallback) if each is not None and each in tainted)
     )
-    if standing_by:
-        return [*steps, ReplaceFallbacks(model, standing_by, _fallback(store, plan, tainted))]
+    if replaced:
+        fallback = eligibility.heuristic(connection, model, plan.fallback, tainted)
+        return [*steps, ReplaceFallbacks(model, replaced, fallback)]
     return steps
 
 
-def carry_out(
-    connection: Transaction,
-    store: Store,
-    model: str,
-    *,
-    reason: str,
-    actor: str,
-    now_us: int,
-    also: Collection[str] = (),
+def fail_over(
+    connection: Transaction, store: Store, model: str, cause: Cause, *, also: Collection[str] = ()
 ) -> list[TrafficStep]:
-    """Do what `retreat` says of the versions that the ledger holds for tainted, and `also` of others that must not answer,
-    in the caller's transaction; what was done.
+    """Carry out the steps of `plan_failover` in the caller's transaction, and return them.
 
-    Doing it again finds nothing to do, and says nothing twice.
+    A second call finds nothing to do and appends no event.
+
+    Parameters
+    ----------
+    also
+        Versions that must not serve, in addition to those that the ledger holds for tainted.
     """
     tainted = taints.versions_of(connection, model).union(also)
-    if retreat(connection, store, model, tainted):
-        drill_traffic.settle(connection, model, now_us)
-    steps = retreat(connection, store, model, tainted)
+    if plan_failover(connection, store, model, tainted):
+        drill_traffic.settle(connection, model, cause.now_us)
+    # Ending a live drill restores the plan before it, so the steps are computed again.
+    steps = plan_failover(connection, store, model, tainted)
     for step in steps:
         match step:
             case CancelRollout():
-                row = rollouts.under_way_in(connection, model)
+                row = rollouts.under_way(connection, model)
                 assert row is not None, "it was there in this transaction"
-                reconcile.commit(connection, store, row, Event.ROLL_BACK, row.step, reason, actor, now_us)
+                end = Transition(Event.ROLL_BACK, cause.reason, cause.actor)
+                reconcile.commit(connection, store, row, end, now_us=cause.now_us)
             case FailOver():
-                _return(connection, store, step, tainted, reason, actor, now_us)
+                _fail_over(connection, store, step, tainted, cause)
             case KeepLastResort():
-                _hold(connection, step, reason, actor, now_us)
+                _keep_last_resort(connection, step, cause)
             case ReplaceFallbacks():
-                _replace(connection, store, model, tainted, now_us)
+                _replace_fallbacks(connection, step, tainted, cause.now_us)
     return steps
 
 
-def _is_spoilt(store: Store, row: RolloutRow, tainted: Collection[str]) -> bool:
-    """Whether a rollout without traffic is not worth its beginning; against a champion that stays for want of a clean
-    one it is."""
+def _is_pointless(connection: Transaction, store: Store, row: RolloutRow, tainted: Collection[str]) -> bool:
+    """Return True if a rollout without traffic must not begin.
+
+    Against a tainted champion it goes on if no clean version can replace that champion.
+    """
     if row.challenger in tainted:
         return True
     if row.champion is None or row.champion not in tainted:
         return False
-    return refuge(store, row.model, tainted, fallback=None, but=(row.challenger,)) is not None
+    choice = eligibility.fallback(
+        connection, store, row.model, None, warm=None, tainted=tainted, unfit=(row.challenger,)
+    )
+    return choice.version is not None
 
 
-def _moved(
+def _move(
+    connection: Transaction,
     store: Store,
     plan: TrafficPlan,
     row: RolloutRow | None,
     tainted: Collection[str],
-    connection: Transaction,
 ) -> FailOver | KeepLastResort | None:
-    """Who answers instead of a tainted version that has traffic now; None when none has any."""
-    challenger = None if row is None or row.state is State.ROLLING_BACK else row.challenger
-    if row is not None and challenger is not None and challenger in tainted:
-        clean = row.champion is not None and row.champion not in tainted
-        to = row.champion if clean else _refuge(store, plan, tainted, challenger)
-        to = to or row.champion  # the champion has kept its part of the traffic, and goes on
-        return (
-            KeepLastResort(plan.model, challenger)
-            if to is None
-            else FailOver(plan.model, challenger, to, row.rollout_id)
-        )
+    """Return the step that moves traffic from a tainted version; None when none has any."""
+    running = None if row is None or row.state is State.ROLLING_BACK else row
+    unfit = () if running is None else (running.challenger,)
+
+    def fallback_of(preferred: str | None) -> str | None:
+        return eligibility.fallback(
+            connection, store, plan.model, preferred, warm=plan.fallback, tainted=tainted, unfit=unfit
+        ).version
+
+    if running is not None and running.challenger in tainted:
+        # The champion has kept its part of the traffic, so it is also the last resort.
+        to = fallback_of(running.champion)
+        if to is None:
+            return KeepLastResort(plan.model, running.challenger)
+        return FailOver(plan.model, running.challenger, to, running.rollout_id)
     if plan.champion not in tainted:
         return None
     if row is not None and row.state is State.VERIFYING:
-        return None  # the challenger, which is clean, has everything
-    to = _refuge(store, plan, tainted, challenger)
+        return None  # the challenger, which is clean, has all traffic
+    to = fallback_of(None)
     if to is not None:
-        promotion = row or rollouts.promotion_in(connection, plan.model, plan.champion)
-        return FailOver(plan.model, plan.champion, to, None if promotion is None else promotion.rollout_id)
-    return None if challenger is not None else KeepLastResort(plan.model, plan.champion)
+        ended = row or rollouts.promotion(connection, plan.model, plan.champion)
+        return FailOver(plan.model, plan.champion, to, None if ended is None else ended.rollout_id)
+    return None if running is not None else KeepLastResort(plan.model, plan.champion)
 
 
-def _refuge(store: Store, plan: TrafficPlan, tainted: Collection[str], challenger: str | None) -> str | None:
-    but = () if challenger is None else (challenger,)
-    return refuge(store, plan.model, tainted, fallback=plan.fallback, but=but)
-
-
-def _fallback(store: Store, plan: TrafficPlan, tainted: Collection[str]) -> str | None:
-    if plan.fallback is not None and plan.fallback not in tainted:
-        return plan.fallback
-    return newest_heuristic(store, plan.model, tainted)
-
-
-def _return(
-    connection: Transaction,
-    store: Store,
-    step: FailOver,
-    tainted: Collection[str],
-    reason: str,
-    actor: str,
-    now_us: int,
+def _fail_over(
+    connection: Transaction, store: Store, step: FailOver, tainted: Collection[str], cause: Cause
 ) -> None:
-    """Through the rollout's own transition where there is one to make, else by a plan alone."""
-    committed = traffic_plans.newest_in(connection, step.model)
-    assert committed is not None, "a version has traffic, so there is a plan"
-    plan = committed.plan
-    row = rollouts.under_way_in(connection, step.model)
-    row = row or rollouts.promotion_in(connection, step.model, plan.champion)
-    words = f"{reason}; traffic returns from {step.version} to {step.to}"
+    """Roll back the rollout that gave the version its traffic; where none can, write a plan alone."""
+    plan = traffic_plans.newest(connection, step.model)
+    assert plan is not None, "a version has traffic, so there is a plan"
+    row = rollouts.under_way(connection, step.model)
+    row = row or rollouts.promotion(connection, step.model, plan.champion)
+    reason = f"{cause.reason}; traffic returns from {step.version} to {step.to}"
     if row is not None and row.state is not State.ROLLING_BACK:
-        reconcile.commit(connection, store, row, Event.ROLL_BACK, row.step, words, actor, now_us)
-        now = traffic_plans.newest_in(connection, step.model)
-        if now is not None and now.plan.champion == step.to:
+        transition = Transition(Event.ROLL_BACK, reason, cause.actor)
+        reconcile.commit(connection, store, row, transition, now_us=cause.now_us)
+        now = traffic_plans.newest(connection, step.model)
+        if now is not None and now.champion == step.to:
             return
-    promotion = rollouts.promotion_in(connection, step.model, step.version)
+    promotion = rollouts.promotion(connection, step.model, step.version)
     if promotion is not None:
-        withdraw(connection, promotion, reason=reason, actor=actor, now_us=now_us)
-    traffic = Traffic(step.to, fallback=_fallback(store, plan, tainted))
-    traffic_plans.append(
-        connection,
-        model=step.model,
+        eligibility.withdraw(
+            connection, promotion, reason=cause.reason, actor=cause.actor, now_us=cause.now_us
+        )
+    moved = TrafficPlan(
+        step.model,
+        0,
+        step.to,
+        fallback=eligibility.heuristic(connection, step.model, plan.fallback, tainted),
         rollout_id=None if row is None else row.rollout_id,
-        now_us=now_us,
-        **asdict(traffic),
     )
+    traffic_plans.append(connection, moved, now_us=cause.now_us)
     events.append(
         connection,
-        at_us=now_us,
+        at_us=cause.now_us,
         kind="traffic.returned",
         subject=step.model,
-        actor=actor,
-        explanation=words,
+        actor=cause.actor,
+        explanation=reason,
     )
 
 
-def _hold(connection: Transaction, step: KeepLastResort, reason: str, actor: str, now_us: int) -> None:
-    words = f"{step.version} goes on although it is tainted: no clean version can answer; {reason}"
-    told = events.newest(connection, subject=step.model, kind="traffic.held", limit=1)
-    if not told or told[0].explanation != words:
+def _keep_last_resort(connection: Transaction, step: KeepLastResort, cause: Cause) -> None:
+    why = f"{step.version} serves on although it is tainted: no clean version can; {cause.reason}"
+    newest = events.newest(connection, subject=step.model, kind="traffic.held", limit=1)
+    if not newest or newest[0].explanation != why:
         events.append(
-            connection, at_us=now_us, kind="traffic.held", subject=step.model, actor=actor, explanation=words
+            connection,
+            at_us=cause.now_us,
+            kind="traffic.held",
+            subject=step.model,
+            actor=cause.actor,
+            explanation=why,
         )
 
 
-def _replace(
-    connection: Transaction, store: Store, model: str, tainted: Collection[str], now_us: int
+def _replace_fallbacks(
+    connection: Transaction, step: ReplaceFallbacks, tainted: Collection[str], now_us: int
 ) -> None:
-    committed = traffic_plans.newest_in(connection, model)
-    assert committed is not None, "a version stands by, so there is a plan"
-    plan = committed.plan
-    traffic = {field.name: getattr(plan, field.name) for field in fields(Traffic)} | {
-        "previous": None if plan.previous in tainted else plan.previous,
-        "fallback": _fallback(store, plan, tainted),
-    }
-    traffic |= {"serving_config": None, "runtime": None}  # told by the plan that pushed them
-    traffic_plans.append(connection, model=model, rollout_id=plan.rollout_id, now_us=now_us, **traffic)
+    plan = traffic_plans.newest(connection, step.model)
+    assert plan is not None, "it names a fallback, so there is a plan"
+    previous = None if plan.previous in tainted else plan.previous
+    # Serving config and runtime stay: a plan that names none changes neither.
+    after = replace(plan, previous=previous, fallback=step.fallback, serving_config=None, runtime=None)
+    traffic_plans.append(connection, after, now_us=now_us)

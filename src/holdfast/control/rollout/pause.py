@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.control.rollout.reconcile import commit
+from holdfast.control.rollout.reconcile import Transition, commit
 from holdfast.errors import NotFoundError
 from holdfast.rollout import Event, State
 from holdfast.store import Store
@@ -35,7 +35,7 @@ def _move(
 ) -> int:
     reason = f"{done} by {actor}: {why}"
     with store.ledger.write() as connection:
-        row = rollouts.under_way_in(connection, model)
+        row = rollouts.under_way(connection, model)
         if row is None:
             raise NotFoundError(
                 "HF410",
@@ -44,7 +44,7 @@ def _move(
                 next_command="holdfast rollout start",
             )
         if row.state is not following:
-            commit(connection, store, row, event, row.step, reason, actor, now_us)
+            commit(connection, store, row, Transition(event, reason, actor), now_us=now_us)
         elif event is Event.PAUSE and why != UNSAID and row.reason != reason:
             rollouts.say_anew(connection, row, reason=reason, actor=actor)
             events.append(

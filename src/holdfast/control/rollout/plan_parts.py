@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import Final
 
 from holdfast.control.rollout import drill_traffic
-from holdfast.control.rollout.traffic import Traffic
 from holdfast.errors import NotFoundError
+from holdfast.records import TrafficPlan
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import traffic_plans
-from holdfast.store.rollout.traffic_plans import CommittedPlan
 
 
 class Part(StrEnum):
@@ -28,10 +26,10 @@ ROLLED_BACK: Final = {Part.SERVING_CONFIG: "configuration.rolled_back", Part.RUN
 """The kinds of the events of each part, whose subject is the model."""
 
 
-def newest(connection: Transaction, model: str, now_us: int) -> CommittedPlan:
-    """The plan that is in force, once what a live drill has moved is ended; `NotFoundError` HF410 before the model's first."""
+def newest(connection: Transaction, model: str, now_us: int) -> TrafficPlan:
+    """Return the plan in force, after a live drill has been ended. Raises `NotFoundError` HF410 before the model's first."""
     drill_traffic.settle(connection, model, now_us)
-    found = traffic_plans.newest_in(connection, model)
+    found = traffic_plans.newest(connection, model)
     if found is None:
         raise NotFoundError(
             "HF410",
@@ -40,22 +38,6 @@ def newest(connection: Transaction, model: str, now_us: int) -> CommittedPlan:
             next_command="holdfast rollout start",
         )
     return found
-
-
-def kept_traffic(before: CommittedPlan) -> Traffic:
-    """What `before` says, for a plan that changes a part of it."""
-    return Traffic(**{field.name: getattr(before.plan, field.name) for field in fields(Traffic)})
-
-
-def append(connection: Transaction, before: CommittedPlan, traffic: Traffic, now_us: int) -> int:
-    """The number of a plan that says `traffic`, and belongs to the rollout of `before`."""
-    return traffic_plans.append(
-        connection,
-        model=before.plan.model,
-        rollout_id=before.plan.rollout_id,
-        now_us=now_us,
-        **asdict(traffic),
-    )
 
 
 def record(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from holdfast.control.rollout import drill_traffic, failover, reconcile
 from holdfast.control.rollout import pushes as ledger
+from holdfast.control.rollout.failover import Cause
+from holdfast.control.rollout.reconcile import Transition
 from holdfast.rollout import Canary, Event, MetricState, PushOutcome, RollBack, State, Wait
 from holdfast.rollout.decision.post_promotion import (
     EndWatch,
@@ -62,7 +64,7 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecisi
             ledger.end_watch(connection, row, decision.outcome, decision.reason, now_us=now_us)
             return decision
         drill_traffic.settle(connection, model, now_us)
-        newer = rollouts.under_way_in(connection, model)
+        newer = rollouts.under_way(connection, model)
         if newer is None:
             _take_back(connection, store, row, decision.reason, decision.reason, now_us)
         elif not _take_back_both(connection, store, row, newer, decision, now_us):
@@ -73,9 +75,8 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecisi
 def _take_back(
     connection: Transaction, store: Store, row: RolloutRow, reason: str, harm: str, now_us: int
 ) -> None:
-    reconcile.commit(
-        connection, store, row, Event.ROLL_BACK, row.step, reason, events.SYSTEM, now_us, harm=harm
-    )
+    transition = Transition(Event.ROLL_BACK, reason, events.SYSTEM, harm=harm)
+    reconcile.commit(connection, store, row, transition, now_us=now_us)
 
 
 def _take_back_both(
@@ -95,15 +96,8 @@ def _take_back_both(
     if newer.state is State.VERIFYING:
         return False
     why = f"its champion, {row.challenger}, is taken back: {decision.reason}"
-    steps = failover.carry_out(
-        connection,
-        store,
-        row.model,
-        reason=why,
-        actor=events.SYSTEM,
-        now_us=now_us,
-        also=(row.challenger,),
-    )
+    cause = Cause(why, events.SYSTEM, now_us)
+    steps = failover.fail_over(connection, store, row.model, cause, also=(row.challenger,))
     if any(isinstance(step, FailOver) for step in steps):
         words = f"harm was shown after its promotion: {decision.reason}"
         ledger.end_watch(connection, row, PushOutcome.ESCAPED, words, now_us=now_us)
@@ -116,16 +110,16 @@ def _take_back_both(
 
 def _watched(connection: Transaction, model: str) -> tuple[RolloutRow, int] | None:
     """The promotion that is watched, and until when."""
-    push = pushes.watched_in(connection, model)
+    push = pushes.baking(connection, model)
     if push is None or push.bake_until_us is None:
         return None
-    return rollouts.get_in(connection, push.rollout_id), push.bake_until_us
+    return rollouts.get(connection, push.rollout_id), push.bake_until_us
 
 
 def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int) -> WatchDecision:
-    copies = evidence.shadow_of_rollout_in(connection, row.rollout_id)
+    copies = evidence.shadow_of_rollout(connection, row.rollout_id)
     return decide_watch(
-        (*copies, *evidence.canary_of_rollout_in(connection, row.rollout_id)),
+        (*copies, *evidence.canary_of_rollout(connection, row.rollout_id)),
         Canary.from_json(row.policy_json),
         promoted_us=row.changed_at_us,
         until_us=until_us,
@@ -135,17 +129,15 @@ def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int
 
 def _answers_no_more(connection: Transaction, row: RolloutRow) -> bool:
     """Whether another version was given its traffic without its rollout being taken back, as for tainted rows."""
-    plan = traffic_plans.newest_in(connection, row.model)
+    plan = traffic_plans.newest_committed(connection, row.model)
     if plan is None or plan.plan.champion == row.challenger:
         return plan is None
-    moved = drills.moving_in(connection, row.model, plan.plan.plan_id)
+    moved = drills.moving(connection, row.model, plan.plan.plan_id)
     return moved is None or moved[1].champion != row.challenger  # a live drill gives it back in a moment
 
 
 def _rate(connection: Transaction, row: RolloutRow) -> MetricState | None:
-    found = (
-        each for each in evidence.canary_of_rollout_in(connection, row.rollout_id) if each.metric == RATE
-    )
+    found = (each for each in evidence.canary_of_rollout(connection, row.rollout_id) if each.metric == RATE)
     return next(found, None)
 
 

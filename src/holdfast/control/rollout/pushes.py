@@ -38,7 +38,7 @@ def record(
     `harm` says what the decision saw; without it the evidence is asked, because a person may take a version back when its
     harm is shown already.
     """
-    before = pushes.of_rollout_in(connection, row.rollout_id)
+    before = pushes.of_rollout(connection, row.rollout_id)
     if after is State.ROLLED_BACK or (before is not None and before.labelled_by != events.SYSTEM):
         return  # labelled when the roll-back was decided, or by a person
     policy = Canary.from_json(row.policy_json)
@@ -75,8 +75,8 @@ def end_watch(
     connection: Transaction, row: RolloutRow, outcome: PushOutcome, reason: str, *, now_us: int
 ) -> None:
     """The watch of a promotion is over: its push is labelled, and that is told."""
-    before = pushes.of_rollout_in(connection, row.rollout_id)
-    states = evidence.canary_of_rollout_in(connection, row.rollout_id)
+    before = pushes.of_rollout(connection, row.rollout_id)
+    states = evidence.canary_of_rollout(connection, row.rollout_id)
     until_us = None if before is None else before.bake_until_us
     pushes.put(
         connection,
@@ -107,8 +107,8 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
     HF404 for one that is under way or watched: roll it back, or wait.
     """
     with store.ledger.write() as connection:
-        row = rollouts.get_in(connection, rollout)
-        before = pushes.of_rollout_in(connection, rollout)
+        row = rollouts.get(connection, rollout)
+        before = pushes.of_rollout(connection, rollout)
         if before is None:
             raise NotFoundError(
                 "HF410",
@@ -184,7 +184,8 @@ class Totals:
 
 def listed(store: Store, model: str) -> tuple[Push, ...]:
     """Every push of `model` with its numbers, the newest first."""
-    rows = pushes.of_model(store, model)
+    with store.ledger.read() as connection:
+        rows = pushes.of_model(connection, model)
     with store.ledger.read() as connection:
         return tuple(_told(connection, row) for row in rows)
 
@@ -209,10 +210,10 @@ def totals(found: tuple[Push, ...]) -> Totals:
 
 def _replace_watched(connection: Transaction, row: RolloutRow, now_us: int) -> None:
     """The promotion that was watched until now is not the champion any more, and nobody will see its watch to the end."""
-    older = pushes.watched_in(connection, row.model)
+    older = pushes.baking(connection, row.model)
     if older is None or older.rollout_id == row.rollout_id:
         return
-    promoted = rollouts.get_in(connection, older.rollout_id)
+    promoted = rollouts.get(connection, older.rollout_id)
     policy = Canary.from_json(promoted.policy_json)
     outcome, why = replaced(row.rollout_id, now_us - promoted.changed_at_us, policy)
     if harm := harm_shown(_states(connection, older.rollout_id), policy):
@@ -223,14 +224,14 @@ def _replace_watched(connection: Transaction, row: RolloutRow, now_us: int) -> N
 def _states(connection: Transaction, rollout: int) -> tuple[MetricState, ...]:
     """What traffic showed of a push, and what copies did."""
     return (
-        *evidence.canary_of_rollout_in(connection, rollout),
-        *evidence.shadow_of_rollout_in(connection, rollout),
+        *evidence.canary_of_rollout(connection, rollout),
+        *evidence.shadow_of_rollout(connection, rollout),
     )
 
 
 def _told(connection: Transaction, push: PushRow) -> Push:
-    row = rollouts.get_in(connection, push.rollout_id)
-    requests, failed = requests_of(evidence.canary_of_rollout_in(connection, push.rollout_id))
+    row = rollouts.get(connection, push.rollout_id)
+    requests, failed = requests_of(evidence.canary_of_rollout(connection, push.rollout_id))
 
     def first_us(*states: State) -> int | None:
         return rollouts.first_reached_us(connection, push.rollout_id, states)

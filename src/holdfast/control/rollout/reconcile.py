@@ -7,7 +7,7 @@ plan, under the lease's epoch. A loop that was killed, or a second one, finds ei
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.control.collect.log_context import refuse_unguarded
@@ -48,6 +48,29 @@ from holdfast.store.telemetry import probes
 if TYPE_CHECKING:
     from holdfast.declaration import Model
 
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One move of a rollout by its state machine.
+
+    Parameters
+    ----------
+    step
+        The index of the step that it comes to; None keeps the present one.
+    harm
+        The harm that the decision saw, in words; "" for none, or to compute it from current evidence.
+    verdicts
+        Those that the decision used; None to compute them from current evidence.
+    """
+
+    event: Event
+    reason: str
+    actor: str
+    step: int | None = None
+    harm: str = ""
+    verdicts: Verdicts | None = None
+
+
 DECISIONS_AT_ONCE: Final = 4
 """A round takes few decisions: each has its effect on the traffic before the next is due."""
 
@@ -61,7 +84,8 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
     its policy guards slices by a column that the version or the champion does not have, and `ConflictError` HF404 while
     another version is under way.
     """
-    row = versions.get(store, version)
+    with store.ledger.read() as connection:
+        row = versions.get(connection, version)
     if row.model != model.name:
         raise NotFoundError(
             "HF303",
@@ -80,11 +104,11 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
     _refuse_unguarded(store, model, version)
     with store.ledger.write() as connection:
         taints.refuse(connection, "version", version)
-        current = rollouts.under_way_in(connection, model.name)
+        current = rollouts.under_way(connection, model.name)
         if current is not None and current.challenger == version:
             return current.rollout_id
-        plan = traffic_plans.newest_in(connection, model.name)
-        if plan is not None and drills.moves_users_in(connection, model.name, plan.plan.plan_id):
+        plan = traffic_plans.newest_committed(connection, model.name)
+        if plan is not None and drills.moves_users(connection, model.name, plan.plan.plan_id):
             raise ConflictError(
                 "HF404",
                 f"a live drill of roll-back has all users of {model.name!r} for a moment",
@@ -125,8 +149,8 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
 
 def _refuse_unguarded(store: Store, model: Model, version: str) -> None:
     with store.ledger.read() as connection:
-        plan = traffic_plans.newest_in(connection, model.name)
-        current = rollouts.under_way_in(connection, model.name)
+        plan = traffic_plans.newest_committed(connection, model.name)
+        current = rollouts.under_way(connection, model.name)
     if current is None:  # what is under way is not begun again
         champion = None if plan is None else plan.plan.champion
         refuse_unguarded(store, model.rollout, version, champion)
@@ -154,7 +178,7 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         for each in probes.last(store, model)
     )
     with store.ledger.read() as connection:
-        row = rollouts.under_way_in(connection, model)
+        row = rollouts.under_way(connection, model)
     if row is None:
         return None
     first = decision_inputs.first_evidence(store, row, now_us)
@@ -162,29 +186,32 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         wanted = _decide(connection, store, row, first, seen, now_us)
     if isinstance(wanted, Wait) or not webhooks.may(store, lease, row, wanted, now_us=now_us):
         return None
-    # Decided again inside the transaction that acts: evidence of harm may have come in between.
+    # Look, then compare and set: the first decision only tells whether a transaction is worth it. The second one, inside the
+    # transaction that acts, binds: evidence of harm may have come in between, or a webhook may have answered.
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
-        if rollouts.under_way_in(connection, model) != row:
+        if rollouts.under_way(connection, model) != row:
             return None
         decision = _decide(connection, store, row, first, seen, now_us)
         decision = webhooks.allowed(connection, row, decision, now_us=now_us)
         if isinstance(decision, Wait):
             return None
-        step = decision.step if isinstance(decision, Advance) else row.step
         decision_inputs.prepare(connection, row, decision, first, now_us)
-        reason, actor = decision.reason, events.SYSTEM
-        if isinstance(decision, Confirm):
-            # Who brought it here, and why, is not lost when a probe says that it is done.
-            reason, actor = f"{row.reason}; {decision.reason}", row.actor
-        harm = decision.reason if isinstance(decision, RollBack) and decision.verdict is Verdict.FAIL else ""
-        seen_then = decision.verdicts
-        commit(
-            connection, store, row, decision.event, step, reason, actor, now_us, harm=harm, verdicts=seen_then
-        )
+        commit(connection, store, row, _transition(row, decision), now_us=now_us)
         failpoint("rollout.before_commit")
     failpoint("rollout.after_commit")
     return decision
+
+
+def _transition(row: RolloutRow, decision: Decision) -> Transition:
+    assert not isinstance(decision, Wait), "a wait moves nothing"
+    step = decision.step if isinstance(decision, Advance) else None
+    reason, actor = decision.reason, events.SYSTEM
+    if isinstance(decision, Confirm):
+        # The event keeps who brought the rollout here, and why, when a probe confirms it.
+        reason, actor = f"{row.reason}; {decision.reason}", row.actor
+    harm = decision.reason if isinstance(decision, RollBack) and decision.verdict is Verdict.FAIL else ""
+    return Transition(decision.event, reason, actor, step=step, harm=harm, verdicts=decision.verdicts)
 
 
 def _decide(
@@ -195,7 +222,7 @@ def _decide(
     seen: tuple[ProbeSeen, ...],
     now_us: int,
 ) -> Decision:
-    plan = traffic_plans.newest_in(connection, row.model)
+    plan = traffic_plans.newest_committed(connection, row.model)
     seen_evidence = decision_inputs.of_decision(connection, row, first)
     ready = decision_inputs.readiness(connection, row, now_us)
     return decide(_state(row, plan, ready), seen_evidence, seen, now_us)
@@ -222,27 +249,22 @@ def _state(row: RolloutRow, committed: CommittedPlan | None, ready: Readiness) -
 
 
 def commit(
-    connection: Transaction,
-    store: Store,
-    row: RolloutRow,
-    event: Event,
-    step: int,
-    reason: str,
-    actor: str,
-    now_us: int,
-    *,
-    harm: str = "",
-    verdicts: Verdicts | None = None,
+    connection: Transaction, store: Store, row: RolloutRow, transition: Transition, *, now_us: int
 ) -> None:
-    """The whole of one transition in the caller's transaction: state, story, traffic and the push's label; `harm` is what
-    the decision saw of it, `verdicts` what it rests on; None for what the evidence says now."""
+    """Write one transition in the caller's transaction: rollout state, event, decision, push label, traffic plan.
+
+    Raises `ConflictError` HF304 when the rollout is no longer where `row` has it, `RefusedError` HF404 or HF406 when there
+    is no version to return to.
+    """
+    event, reason, actor = transition.event, transition.reason, transition.actor
+    step = row.step if transition.step is None else transition.step
+    verdicts = transition.verdicts
     if verdicts is None:
-        verdicts = judged_all(
-            evidence.canary_of_rollout_in(connection, row.rollout_id), Canary.from_json(row.policy_json)
-        )
+        states = evidence.canary_of_rollout(connection, row.rollout_id)
+        verdicts = judged_all(states, Canary.from_json(row.policy_json))
     following = next_state(row.state, event)
     rollouts.move(connection, row, state=following, step=step, reason=reason, actor=actor, now_us=now_us)
-    told = events.append(
+    written = events.append(
         connection,
         at_us=now_us,
         kind="rollout.advanced" if event is Event.ADVANCE else f"rollout.{following}",
@@ -250,10 +272,8 @@ def commit(
         actor=actor,
         explanation=f"{row.challenger} is {following}: {reason}",
     )
-    decisions.put(connection, event=told, rollout=row.rollout_id, kind=event, verdicts=verdicts)
-    pushes.record(connection, row, following, reason=reason, actor=actor, harm=harm, now_us=now_us)
-    traffic = traffic_of(connection, store, row, following, step)
-    if traffic is not None:
-        traffic_plans.append(
-            connection, model=row.model, rollout_id=row.rollout_id, now_us=now_us, **asdict(traffic)
-        )
+    decisions.put(connection, event=written, rollout=row.rollout_id, kind=event, verdicts=verdicts)
+    pushes.record(connection, row, following, reason=reason, actor=actor, harm=transition.harm, now_us=now_us)
+    plan = traffic_of(connection, store, row, following, step)
+    if plan is not None:
+        traffic_plans.append(connection, plan, now_us=now_us)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.control.rollout import drill_traffic, plan_parts, reconcile
 from holdfast.control.rollout.plan_parts import ROLLED_BACK, Part
+from holdfast.control.rollout.reconcile import Transition
 from holdfast.control.rollout.traffic import traffic_of
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.rollout import Event, State, next_state
@@ -258,13 +259,13 @@ def roll_back(store: Store, request: Request, *, now_us: int) -> RolledBack:
         row, since_plan, returns_to = None, 0, ""
         if request.only in (None, Part.MODEL):
             row = rollout_to_undo(request, _rollouts(connection, request), now_us=now_us)
-            before = traffic_plans.before_rollout_in(connection, request.model, row.rollout_id)
+            before = traffic_plans.before_rollout(connection, request.model, row.rollout_id)
             since_plan = 0 if before is None else before.plan.plan_id
             returns_to = _returns_to(connection, store, row)
         steps = plan_rollback(request, row, returns_to, since_plan, _histories(connection, request))
         _write(connection, store, request, row, steps, now_us)
-        plan = traffic_plans.newest_in(connection, request.model)
-        after = None if row is None else rollouts.get_in(connection, row.rollout_id)
+        plan = traffic_plans.newest_committed(connection, request.model)
+        after = None if row is None else rollouts.get(connection, row.rollout_id)
     if plan is None:
         return RolledBack(steps, after, 0, None)
     return RolledBack(steps, after, plan.plan.plan_id, plan.plan.intended)
@@ -272,16 +273,16 @@ def roll_back(store: Store, request: Request, *, now_us: int) -> RolledBack:
 
 def _rollouts(connection: Transaction, request: Request) -> Rollouts:
     model, version = request.model, request.version
-    if rollouts.newest_in(connection, model) is None:
+    if rollouts.find_newest(connection, model) is None:
         raise NotFoundError("HF410", f"{model!r} was never rolled out", next_command="holdfast rollout start")
-    plan = traffic_plans.newest_in(connection, model)
+    plan = traffic_plans.newest_committed(connection, model)
     champion = None if plan is None else plan.plan.champion
     return Rollouts(
         champion=champion,
-        running=rollouts.under_way_in(connection, model),
-        promotion=None if champion is None else rollouts.promotion_in(connection, model, champion),
-        of_version=None if version is None else rollouts.last_of_in(connection, model, version),
-        rolled_back=rollouts.last_ended_in(connection, model, TERMINAL),
+        running=rollouts.under_way(connection, model),
+        promotion=None if champion is None else rollouts.promotion(connection, model, champion),
+        of_version=None if version is None else rollouts.last_of(connection, model, version),
+        rolled_back=rollouts.last_ended(connection, model, TERMINAL),
     )
 
 
@@ -292,7 +293,7 @@ def _returns_to(connection: Transaction, store: Store, row: RolloutRow) -> str:
         traffic = traffic_of(connection, store, row, next_state(row.state, Event.ROLL_BACK), row.step)
     if traffic is not None:
         return traffic.champion
-    plan = traffic_plans.newest_in(connection, row.model)
+    plan = traffic_plans.newest_committed(connection, row.model)
     return "nothing" if plan is None else plan.plan.champion
 
 
@@ -331,7 +332,7 @@ def _write(
                 assert row is not None, "the plan has a step for it"
                 reason = f"requested by {request.actor}: {request.reason}"
                 reconcile.commit(
-                    connection, store, row, Event.ROLL_BACK, row.step, reason, request.actor, now_us
+                    connection, store, row, Transition(Event.ROLL_BACK, reason, request.actor), now_us=now_us
                 )
             case Part.SERVING_CONFIG:
                 limits = ConnectionLimits()
@@ -348,9 +349,8 @@ def _write(
     if config is None and runtime is None:
         return
     newest = plan_parts.newest(connection, request.model, now_us)
-    kept = plan_parts.kept_traffic(newest)
-    traffic = replace(kept, serving_config=config or kept.serving_config, runtime=runtime or kept.runtime)
-    plan_parts.append(connection, newest, traffic, now_us)
+    after = replace(newest, serving_config=config or newest.serving_config, runtime=runtime or newest.runtime)
+    traffic_plans.append(connection, after, now_us=now_us)
 
 
 def _record(connection: Transaction, request: Request, part: Part, explanation: str, now_us: int) -> None:

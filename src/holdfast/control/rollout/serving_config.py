@@ -10,6 +10,7 @@ from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store import Store
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.models import serving_configs
+from holdfast.store.rollout import traffic_plans
 
 
 def push(store: Store, model: str, limits: ConnectionLimits, *, actor: str, reason: str, now_us: int) -> int:
@@ -36,8 +37,7 @@ def push(store: Store, model: str, limits: ConnectionLimits, *, actor: str, reas
             actor=actor,
             now_us=now_us,
         )
-        traffic = replace(plan_parts.kept_traffic(newest), serving_config=config)
-        return plan_parts.append(connection, newest, traffic, now_us)
+        return traffic_plans.append(connection, replace(newest, serving_config=config), now_us=now_us)
 
 
 def current(connection: Transaction, model: str) -> ConnectionLimits:

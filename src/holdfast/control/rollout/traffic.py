@@ -1,64 +1,41 @@
-"""Which traffic a rollout's state means: the plan that servers will follow.
+"""Derive the traffic plan from the state of a rollout.
 
-The fallback and the version before the champion stay those that servers have warm: they stand in for the champion, and are
-what a roll-back without the ledger returns to, while another version is rolled out and after it went back. A newer heuristic
-takes its place together with a version that has everything, because there a probe has to confirm the plan that names both.
+The fallback and the version before the champion stay those that servers have loaded: they serve in place of the champion, and
+a rollback without the ledger returns to them. A newer heuristic becomes the fallback together with a version that gets all
+traffic, because a probe then confirms the plan that names both.
 
-A tainted version, made from rows that were backed out, is given nothing again: what would return to it returns to its
-refuge, the newest version that is clean.
+A tainted version, made from rows that were backed out, gets no traffic: its fallback version gets it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final, assert_never
+from dataclasses import replace
+from typing import assert_never
 
-from holdfast.control.evaluation.eligibility import breaking_callers_of, is_whole
+from holdfast.control.evaluation import eligibility
 from holdfast.errors import RefusedError
-from holdfast.records import EVERYTHING_PPM
+from holdfast.records import EVERYTHING_PPM, TrafficPlan
 from holdfast.rollout import Canary, State
 from holdfast.store import Store
 from holdfast.store.backout import taints
-from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.models import versions
-from holdfast.store.rollout import rollouts, traffic_plans
+from holdfast.store.rollout import traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.store.rollout.traffic_plans import CommittedPlan
-
-_WITHOUT_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING, State.CANCELLED})
-WITHDRAWN: Final = "traffic.withdrawn"
-"""The kind of the event of `withdraw`, whose subject is a rollout."""
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What a plan says: who answers, with which share, who stands in. The fields of `records.TrafficPlan`."""
-
-    champion: str
-    challenger: str | None = None
-    share_ppm: int = 0
-    previous: str | None = None
-    fallback: str | None = None
-    shadow: str | None = None
-    shadow_ppm: int = 0
-    serving_config: str | None = None
-    runtime: str | None = None
 
 
 def traffic_of(
     connection: Transaction, store: Store, row: RolloutRow, following: State, step: int
-) -> Traffic | None:
-    """The traffic when `row` comes to `following` at `step`; None when it stays as it is.
+) -> TrafficPlan | None:
+    """Return the plan when `row` comes to `following` at `step`; None when traffic stays as it is.
 
-    Raises `RefusedError` HF404 for a roll-back with nothing to return to, HF406 for one of a promotion with nothing clean
-    to return to.
+    Raises `RefusedError` HF404 for a rollback without a version to return to, HF406 for one of a promotion without a clean
+    version to return to.
     """
-    newest = traffic_plans.newest_in(connection, row.model)
+    newest = traffic_plans.newest(connection, row.model)
     tainted = taints.versions_of(connection, row.model)
-    warm = None if newest is None else _clean(newest.plan.fallback, tainted)
-    behind = None if newest is None else _clean(newest.plan.previous, {*tainted, row.challenger})
+    warm = None if newest is None else _clean(newest.fallback, tainted)
+    behind = None if newest is None else _clean(newest.previous, {*tainted, row.challenger})
     match following:
         case State.SHADOWING:
             return _shadowed(row, behind, warm)
@@ -68,15 +45,18 @@ def traffic_of(
             return None
         case State.CANARY:
             return _shared(row, Canary.from_json(row.policy_json).shares_ppm[step], behind, warm)
-        case State.VERIFYING if row.champion is None:
-            return Traffic(row.challenger, fallback=newest_heuristic(store, row.model, tainted))
         case State.VERIFYING:
-            # Not the champion yet: what it cannot answer the champion answers, and it counts against it.
-            return _shared(row, EVERYTHING_PPM, behind, newest_heuristic(store, row.model, tainted))
+            fallback = eligibility.heuristic(connection, row.model, None, tainted)
+            if row.champion is None:
+                return replace(_plan(row, row.challenger), fallback=fallback)
+            # Not the champion yet: the champion serves what it cannot, and that counts against it.
+            return _shared(row, EVERYTHING_PPM, behind, fallback)
         case State.PROMOTED if row.champion is not None:
-            return Traffic(row.challenger, previous=_clean(row.champion, tainted), fallback=warm)
+            previous = _clean(row.champion, tainted)
+            return replace(_plan(row, row.challenger), previous=previous, fallback=warm)
         case State.CANCELLED if row.state is State.SHADOWING:
-            return _unshadowed(newest)
+            assert newest is not None, "copies are made, so there is a plan"
+            return replace(_plan(row, newest.champion), previous=newest.previous, fallback=newest.fallback)
         case State.ROLLING_BACK:
             return _returned(connection, store, row, newest, tainted)
         case State.PROMOTED | State.PENDING | State.ROLLED_BACK | State.CANCELLED:
@@ -85,13 +65,17 @@ def traffic_of(
             assert_never(following)
 
 
-def _shadowed(row: RolloutRow, previous: str | None, warm: str | None) -> Traffic:
-    """Nothing changes but that copies are made."""
+def _plan(row: RolloutRow, champion: str) -> TrafficPlan:
+    return TrafficPlan(row.model, 0, champion, rollout_id=row.rollout_id)
+
+
+def _shadowed(row: RolloutRow, previous: str | None, warm: str | None) -> TrafficPlan:
+    """Only add copies."""
     shadow = Canary.from_json(row.policy_json).shadow
-    assert row.champion is not None, "a first version has nobody whose requests it could get"
-    assert shadow is not None, "the policy asks for a shadow"
-    return Traffic(
-        row.champion,
+    assert row.champion is not None, "a first version has no champion whose requests it could get"
+    assert shadow is not None, "the policy has a shadow"
+    return replace(
+        _plan(row, row.champion),
         previous=previous,
         fallback=warm,
         shadow=row.challenger,
@@ -99,115 +83,61 @@ def _shadowed(row: RolloutRow, previous: str | None, warm: str | None) -> Traffi
     )
 
 
-def _unshadowed(newest: CommittedPlan | None) -> Traffic:
-    assert newest is not None, "copies are made, so there is a plan"
-    plan = newest.plan
-    return Traffic(plan.champion, previous=plan.previous, fallback=plan.fallback)
-
-
-def _shared(row: RolloutRow, share_ppm: int, previous: str | None, fallback: str | None) -> Traffic:
+def _shared(row: RolloutRow, share_ppm: int, previous: str | None, fallback: str | None) -> TrafficPlan:
     assert row.champion is not None, "traffic is shared with a champion"
-    return Traffic(row.champion, row.challenger, share_ppm, previous, fallback)
-
-
-def refuge(
-    store: Store, model: str, tainted: Collection[str], *, fallback: str | None, but: Collection[str] = ()
-) -> str | None:
-    """The version of `model` that answers in place of tainted ones, none of `but`; None when nothing clean is there.
-
-    The newest qualified version that was promoted and was not taken back; else the newest qualified one that was not taken
-    back; else a heuristic, `fallback` before others, because servers have it warm. The newest rollout of a version that had
-    traffic decides, and what was taken from it since by a plan alone.
-    """
-    known = [row for row in versions.of_model(store, model) if row.version not in tainted]
-    runs = rollouts.of_model(store, model)
-    last = {run.challenger: run for run in reversed(runs) if run.state not in _WITHOUT_TRAFFIC}
-    with store.ledger.read() as connection:
-        withdrawn = {each for each, run in last.items() if is_withdrawn(connection, run)}
-    promoted = {each for each, run in last.items() if run.state is State.PROMOTED} - withdrawn
-    ended = {each for each, run in last.items() if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)}
-    taken_back = ended | withdrawn
-    able = [
-        row
-        for row in known
-        if row.role == "candidate" and row.state == "qualified" and row.version not in but
-    ]
-    for each in (
-        *(row for row in able if row.version in promoted),
-        *(row for row in able if row.version not in taken_back),
-    ):
-        if is_whole(store, each):
-            return each.version
-    return _clean(fallback, tainted) or newest_heuristic(store, model, tainted)
-
-
-def withdraw(connection: Transaction, row: RolloutRow, *, reason: str, actor: str, now_us: int) -> None:
-    """Keep in the ledger that the version which `row` promoted was taken back by a plan alone, while another rollout could
-    move; `refuge` does not return to it until it is pushed again."""
-    events.append(
-        connection,
-        at_us=now_us,
-        kind=WITHDRAWN,
-        subject=row.subject,
-        actor=actor,
-        explanation=f"{row.challenger} was promoted, and is taken back: {reason}",
+    return replace(
+        _plan(row, row.champion),
+        challenger=row.challenger,
+        share_ppm=share_ppm,
+        previous=previous,
+        fallback=fallback,
     )
-
-
-def is_withdrawn(connection: Transaction, row: RolloutRow) -> bool:
-    """Whether what `row` promoted was taken back by `withdraw`."""
-    return bool(events.newest(connection, subject=row.subject, kind=WITHDRAWN, limit=1))
-
-
-def newest_heuristic(store: Store, model: str, tainted: Collection[str]) -> str | None:
-    """What answers when no version can: the newest clean heuristic of the model that was not refused."""
-    for each in versions.of_model(store, model):
-        if each.role == "heuristic" and each.state != "refused" and each.version not in tainted:
-            return each.version
-    return None
 
 
 def _returned(
     connection: Transaction,
     store: Store,
     row: RolloutRow,
-    newest: CommittedPlan | None,
+    newest: TrafficPlan | None,
     tainted: Collection[str],
-) -> Traffic:
-    """What was before, with the fallback that the servers had then: a newer one may be what they cannot load. Whoever stood
-    behind the champion does so again when it is warm still; a roll-back loads no file."""
-    fallback = warm = None if newest is None else _clean(newest.plan.fallback, tainted)
-    before = traffic_plans.before_rollout_in(connection, row.model, row.rollout_id)
+) -> TrafficPlan:
+    """Return the plan of a rollback: what was before, with the fallback that servers had then.
+
+    A newer fallback may be what servers cannot load. The version before the champion stays if it is still loaded; a rollback
+    loads no file.
+    """
+    fallback = warm = None if newest is None else _clean(newest.fallback, tainted)
+    before = traffic_plans.before_rollout(connection, row.model, row.rollout_id)
     if before is not None and row.state is not State.PROMOTED:
         fallback = _clean(before.plan.fallback, tainted) or warm
-    version = row.champion or fallback
+    preferred = row.champion or fallback
     if row.state is State.PROMOTED:
-        # Callers have followed the new contract: who does not understand them any more must not answer them.
-        tainted = {*tainted, *breaking_callers_of(connection, store, row.challenger)}
+        # Callers follow the new contract by now: a version that breaks them must not serve them.
+        tainted = {*tainted, *eligibility.breaking_callers_of(connection, row.challenger)}
         fallback = _clean(fallback, tainted)
-    if version is None or version in tainted:
-        found = refuge(store, row.model, tainted, fallback=fallback, but=(row.challenger,))
-        if found is None and version is not None and row.state is State.PROMOTED:
-            raise RefusedError(
-                "HF406",
-                f"{version}, which was before {row.challenger}, is tainted or breaks callers, and {row.model!r} has nothing "
-                "clean to return to",
-                state="the rollout is unchanged",
-                next_command="holdfast train, then holdfast rollout start",
-            )
-        # Without a refuge the champion, which has kept its part of the traffic, goes on with all of it.
-        version = found or version
-    if version is None:
+    choice = eligibility.fallback(
+        connection, store, row.model, preferred, warm=fallback, tainted=tainted, unfit=(row.challenger,)
+    )
+    if choice.version is None:
         raise RefusedError(
             "HF404",
             f"{row.challenger} is the first version of {row.model!r}, and there is no heuristic to return to",
             state="the rollout is unchanged",
             next_command="holdfast train",
         )
+    # A champion that kept a part of the traffic gets all of it as a last resort; one that was replaced does not.
+    if choice.is_last_resort and row.state is State.PROMOTED:
+        raise RefusedError(
+            "HF406",
+            f"{preferred}, which was before {row.challenger}, is tainted or breaks callers, and {row.model!r} has no "
+            "clean version to return to",
+            state="the rollout is unchanged",
+            next_command="holdfast train, then holdfast rollout start",
+        )
     previous = None
-    if newest is not None and newest.plan.champion == version:
-        previous = _clean(newest.plan.previous, {*tainted, row.challenger, version})
-    return Traffic(version, previous=previous, fallback=fallback)
+    if newest is not None and newest.champion == choice.version:
+        previous = _clean(newest.previous, {*tainted, row.challenger, choice.version})
+    return replace(_plan(row, choice.version), previous=previous, fallback=fallback)
 
 
 def _clean(version: str | None, tainted: Collection[str]) -> str | None:

@@ -302,7 +302,7 @@ def _rollout_of(connection: Transaction, model: str, hook: Hook, event: EventRow
     subject, _, number = event.subject.partition("/")
     if noun != "rollout" or subject != "rollout" or state not in hook.told_after or not number.isdigit():
         return None
-    row = rollouts.get_in(connection, int(number))
+    row = rollouts.get(connection, int(number))
     return row if row.model == model else None
 
 

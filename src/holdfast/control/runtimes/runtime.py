@@ -96,7 +96,8 @@ def try_out(
     with store.ledger.read() as connection:
         limits = serving_config.current(connection, place.model.name)
         taints.refuse(connection, "version", version)
-    versions.get(store, version)
+    with store.ledger.read() as connection:
+        versions.get(connection, version)
     try:
         with scratch(store) as home:
             if narrow := no_room(home, copied(store)):
@@ -150,7 +151,7 @@ def qualified(store: Store, model: str, version: str, own: Binary, *, now_us: in
 def to_try(store: Store, model: str, binary: str) -> tuple[str, ...]:
     """The versions that have yet to pass a trial with `binary` before it may be pushed; none before the model's first plan."""
     with store.ledger.read() as connection:
-        plan = traffic_plans.newest_in(connection, model)
+        plan = traffic_plans.newest_committed(connection, model)
         wanted = () if plan is None else compatibility.answering(connection, plan.plan)
         return tuple(
             each for each in wanted if not compatibility.with_binary(connection, model, each, binary)
@@ -160,10 +161,15 @@ def to_try(store: Store, model: str, binary: str) -> tuple[str, ...]:
 def requests(store: Store, model: str, version: str) -> list[str]:
     """The requests of one row that a trial of `version` asks: what callers asked the intended version, where that has the same
     contract, else what callers asked `version`; where nobody did, such as the contract lets through."""
-    row = versions.get(store, version)
+    with store.ledger.read() as connection:
+        row = versions.get(connection, version)
     contract = Contract.from_json(read_metadata(blobs.get(store, row.digest)).contract_json)
-    plan = traffic_plans.newest(store, model)
-    is_alike = plan is not None and versions.get(store, plan.intended).contract_hash == row.contract_hash
+    with store.ledger.read() as connection:
+        plan = traffic_plans.newest(connection, model)
+    with store.ledger.read() as connection:
+        is_alike = (
+            plan is not None and versions.get(connection, plan.intended).contract_hash == row.contract_hash
+        )
     asked = requests_of(store, model, plan.intended if plan is not None and is_alike else version, contract)
     return [tensors(contract, each, at) for at, each in enumerate(asked[:ROWS])]
 
@@ -173,7 +179,7 @@ def _plan(store: Store, model: str, version: str, now_us: int) -> int:
     with store.ledger.write() as connection:
         before = plan_parts.newest(connection, model, now_us)
         alone = replace(
-            plan_parts.kept_traffic(before),
+            before,
             champion=version,
             challenger=None,
             share_ppm=0,
@@ -181,7 +187,7 @@ def _plan(store: Store, model: str, version: str, now_us: int) -> int:
             shadow=None,
             shadow_ppm=0,
         )
-        return plan_parts.append(connection, before, alone, now_us)
+        return traffic_plans.append(connection, alone, now_us=now_us)
 
 
 def _answers(place: Place, home: Path, number: int, version: str, rows: Sequence[str]) -> list[float]:
@@ -223,13 +229,11 @@ def push(
                 state="nothing was written",
                 next_command="holdfast status",
             )
-        for version in compatibility.answering(connection, before.plan):
+        for version in compatibility.answering(connection, before):
             compatibility.must_be_tried(connection, model, version, binary)
         if not spells:
             runtimes.register(connection, present, (), now_us=now_us)
-            plan_parts.append(
-                connection, before, replace(plan_parts.kept_traffic(before), runtime=present.id), now_us
-            )
+            traffic_plans.append(connection, replace(before, runtime=present.id), now_us=now_us)
         return _append(connection, model, binary, PUSHED[Part.RUNTIME], actor, reason, now_us)
 
 
@@ -256,6 +260,4 @@ def _append(
 ) -> int:
     before = plan_parts.newest(connection, model, now_us)
     plan_parts.record(connection, model, kind, f"{binary} serves: {reason}", actor=actor, now_us=now_us)
-    return plan_parts.append(
-        connection, before, replace(plan_parts.kept_traffic(before), runtime=binary), now_us
-    )
+    return traffic_plans.append(connection, replace(before, runtime=binary), now_us=now_us)

@@ -91,7 +91,8 @@ class AbortHandler:
         switch = self._switch
         if not switch.aborts or switch.plan is None or newest.plan_id != switch.plan.plan_id:
             return
-        runs = rollouts.of_model(store, self._plane.model)
+        with store.ledger.read() as connection:
+            runs = rollouts.of_model(connection, self._plane.model)
         ended = []
         for abort in switch.aborts.values():
             last = next((row for row in runs if row.challenger == abort.version), None)

@@ -59,7 +59,8 @@ class ModelLoader:
         return _load_all(state.plan, lambda name: self._from_copy(name, state), {})
 
     def _from_store(self, store: Store, name: str) -> LoadedVersion:
-        row = versions.get(store, name)
+        with store.ledger.read() as connection:
+            row = versions.get(connection, name)
         data = self._copy.file(row.digest) or blobs.get(store, row.digest)
         return load(name, row.digest, data, created_at_us=row.created_at_us)
 

@@ -208,7 +208,8 @@ class PlanFollower:
     # --- the plan -----------------------------------------------------------------------------------------------------
 
     def _follow_newest(self, store: Store) -> TrafficPlan | None:
-        plan = traffic_plans.newest(store, self._model)
+        with store.ledger.read() as connection:
+            plan = traffic_plans.newest(connection, self._model)
         if plan is not None and self._is_due(plan):
             self._follow(store, plan)
         return plan
@@ -257,7 +258,7 @@ class PlanFollower:
     def _read_rollback_facts(self, store: Store) -> None:
         with store.ledger.read() as connection:
             tainted = taints.versions_of(connection, self._model)
-            row = rollouts.under_way_in(connection, self._model)
+            row = rollouts.under_way(connection, self._model)
         under_way = None if row is None else UnderWay(row.rollout_id, row.challenger)
         if self.switch.set_rollback_facts(RollbackFacts(tainted, under_way)):
             self._is_copy_due = True

@@ -30,13 +30,13 @@ def of_event(connection: Connection, event: EventRow) -> Facts | None:
 
 
 def _rollout(connection: Connection, event: EventRow) -> RolloutFacts | None:
-    row = rollouts.get_in(connection, int(event.subject.removeprefix("rollout/")))
+    row = rollouts.get(connection, int(event.subject.removeprefix("rollout/")))
     query = select(_EVENTS.c.kind).where(
         _EVENTS.c.subject == event.subject, _EVENTS.c.event_id < event.event_id
     )
     answers = row.challenger
     if event.kind == "rollout.rolled_back":
-        followed = traffic_plans.of_rollout_in(connection, row.rollout_id)
+        followed = traffic_plans.of_rollout(connection, row.rollout_id)
         answers = followed[-1].plan.champion if followed else row.champion or row.challenger
     artifact = _artifact(connection, answers)
     if artifact is None:

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, insert, select
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
 from holdfast.store.db import schema
-from holdfast.store.db.store import Store
 
 _RESULTS: Final = schema.gate_results
 
@@ -28,7 +27,7 @@ def append(connection: Connection, version: str, results: Sequence[GateResult], 
         )
 
 
-def newest(store: Store, version: str) -> list[GateResult]:
+def newest(connection: Connection, version: str) -> list[GateResult]:
     """The results of the newest judgement of `version`, in the order in which its gates were tried; empty
     before the first."""
     fields = [_RESULTS.c[name] for name in GateResult.__slots__]
@@ -47,8 +46,7 @@ def newest(store: Store, version: str) -> list[GateResult]:
         )
         .order_by(_RESULTS.c.gate_result_id)
     )
-    with store.ledger.read() as connection:
-        found = [dict(row) for row in connection.execute(query).mappings()]
+    found = [dict(row) for row in connection.execute(query).mappings()]
     return [GateResult(**row | {"verdict": Verdict(row["verdict"])}) for row in found]
 
 

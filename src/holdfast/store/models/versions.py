@@ -9,7 +9,6 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.store.db import events, schema
-from holdfast.store.db.store import Store
 
 if TYPE_CHECKING:
     from holdfast.train.artifact import Role, VersionMetadata
@@ -81,58 +80,53 @@ def register(
     return row
 
 
-def get(store: Store, version: str) -> VersionRow:
-    """The version of that name; `NotFoundError` HF303 when there is none."""
-    with store.ledger.read() as connection:
-        found = (
-            connection.execute(select(_VERSIONS).where(_VERSIONS.c.version == version))
-            .mappings()
-            .one_or_none()
-        )
+def get(connection: Connection, version: str) -> VersionRow:
+    """Return the version of that name. Raises `NotFoundError` HF303 when there is none."""
+    found = (
+        connection.execute(select(_VERSIONS).where(_VERSIONS.c.version == version)).mappings().one_or_none()
+    )
     if found is None:
         raise NotFoundError("HF303", f"there is no version {version!r}", next_command="holdfast status")
     return VersionRow(**found)
 
 
-def of_model(store: Store, model: str) -> list[VersionRow]:
-    """Every version of a model, the newest first."""
+def of_model(connection: Connection, model: str) -> list[VersionRow]:
+    """Return every version of a model, the newest first."""
     query = select(_VERSIONS).where(_VERSIONS.c.model == model).order_by(_VERSIONS.c.number.desc())
-    with store.ledger.read() as connection:
-        return [VersionRow(**row) for row in connection.execute(query).mappings()]
+    return [VersionRow(**row) for row in connection.execute(query).mappings()]
 
 
-def newest(store: Store, model: str, *, role: Role, state: State | None = None) -> VersionRow:
+def newest(connection: Connection, model: str, *, role: Role, state: State | None = None) -> VersionRow:
     """The newest version of a model in a role and, when one is named, a state; `NotFoundError` HF303 when
     there is none."""
-    for row in of_model(store, model):
+    for row in of_model(connection, model):
         if row.role == role and state in (None, row.state):
             return row
     described = f"{state} {role}" if state else role
     raise NotFoundError("HF303", f"the model {model!r} has no {described}", next_command="holdfast train")
 
 
-def heuristic_beside(store: Store, candidate: VersionRow) -> VersionRow:
+def heuristic_of(connection: Connection, candidate: VersionRow) -> VersionRow:
     """The newest heuristic that learnt from the candidate's own snapshot; `NotFoundError` HF303 when there
     is none."""
-    for row in of_model(store, candidate.model):
+    for row in of_model(connection, candidate.model):
         if row.role == "heuristic" and row.snapshot == candidate.snapshot:
             return row
     raise NotFoundError(
         "HF303",
-        f"there is no heuristic beside {candidate.version}, from snapshot {candidate.snapshot}",
+        f"there is no heuristic of the snapshot of {candidate.version}: {candidate.snapshot}",
         next_command="holdfast train",
     )
 
 
-def champion(store: Store, model: str) -> VersionRow | None:
+def champion(connection: Connection, model: str) -> VersionRow | None:
     """The version that the model's newest traffic plan names as champion; None before the first plan."""
     plans = schema.traffic_plans
     newest_plan = (
         select(plans.c.champion).where(plans.c.model == model).order_by(plans.c.plan_id.desc()).limit(1)
     )
-    with store.ledger.read() as connection:
-        name = connection.execute(newest_plan).scalar_one_or_none()
-    return None if name is None else get(store, name)
+    name = connection.execute(newest_plan).scalar_one_or_none()
+    return None if name is None else get(connection, name)
 
 
 def set_state(connection: Connection, version: str, state: State, *, before: State) -> None:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, exists, insert, or_, select, true, update
 
 from holdfast.rollout import RESTING, MetricState
 from holdfast.rollout.evidence.records import evidence_from_json, points_from_json, to_json
 from holdfast.rollout.model.metric import SHADOW_PREFIX
 from holdfast.store.db.schema import pushes, rollout_evidence, rollouts
-from holdfast.store.db.store import Store
-from holdfast.store.rollout.pushes import WATCHED
+from holdfast.store.rollout.pushes import BAKING
 
 _PLAIN = tuple(name for name in MetricState.__slots__ if name not in ("evidence", "history"))
 _COLUMNS = tuple(rollout_evidence.c[name] for name in (*_PLAIN, "evidence_json", "history_json"))
 _SHADOW = f"{SHADOW_PREFIX}%"
 _GOES_ON = or_(
     rollouts.c.state.not_in(sorted(RESTING)),
-    exists().where(pushes.c.rollout_id == rollouts.c.rollout_id, WATCHED),
+    exists().where(pushes.c.rollout_id == rollouts.c.rollout_id, BAKING),
 )
 """Evidence is added until a rollout rests; that of a promotion, until its watch is over."""
 
@@ -35,23 +34,17 @@ def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *
         )
 
 
-def of_rollout(store: Store, rollout: int) -> tuple[MetricState, ...]:
-    """The state of every metric of `rollout`, of shadow, canary and watch, in order of its name; empty before either began."""
-    with store.ledger.read() as connection:
-        query = (
-            select(*_COLUMNS)
-            .where(rollout_evidence.c.rollout_id == rollout)
-            .order_by(rollout_evidence.c.metric)
-        )
-        return tuple(_state(row) for row in connection.execute(query).mappings())
+def of_rollout(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+    """Return the state of every metric of `rollout`, of shadow, canary and bake time, by name; empty before either began."""
+    return _chosen(connection, rollout, true())
 
 
-def canary_of_rollout_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+def canary_of_rollout(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
     """The canary's metrics of `rollout`, as the caller's transaction sees them; empty before its canary began."""
     return _chosen(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
 
 
-def shadow_of_rollout_in(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
+def shadow_of_rollout(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
     """The shadow's metrics of `rollout`, likewise; empty when it has no shadow."""
     return _chosen(connection, rollout, rollout_evidence.c.metric.like(_SHADOW))
 

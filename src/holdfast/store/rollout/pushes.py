@@ -9,11 +9,10 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, insert, sele
 
 from holdfast.rollout import PushOutcome, State
 from holdfast.store.db import schema
-from holdfast.store.db.store import Store
 
 _PUSHES: Final = schema.pushes
 _ROLLOUTS: Final = schema.rollouts
-WATCHED: Final = and_(
+BAKING: Final = and_(
     _ROLLOUTS.c.state == State.PROMOTED,
     _PUSHES.c.outcome == PushOutcome.OPEN,
     _PUSHES.c.bake_until_us.is_not(None),
@@ -49,24 +48,23 @@ def put(connection: Connection, row: PushRow) -> None:
         connection.execute(insert(_PUSHES).values(**values))
 
 
-def of_rollout_in(connection: Connection, rollout: int) -> PushRow | None:
-    """The label of rollout number `rollout`; None for one that ended before there was a ledger of pushes."""
+def of_rollout(connection: Connection, rollout: int) -> PushRow | None:
+    """Return the push of rollout number `rollout`; None before it is opened."""
     found = _rows(connection, _PUSHES.c.rollout_id == rollout)
     return found[0] if found else None
 
 
-def of_model(store: Store, model: str) -> tuple[PushRow, ...]:
-    """Every push of `model`, the newest first."""
-    with store.ledger.read() as connection:
-        return _rows(connection, _PUSHES.c.model == model)
+def of_model(connection: Connection, model: str) -> tuple[PushRow, ...]:
+    """Return every push of `model`, the newest first."""
+    return _rows(connection, _PUSHES.c.model == model)
 
 
-def watched_in(connection: Connection, model: str) -> PushRow | None:
-    """The promotion of `model` that is watched now; there is one at most, because a newer promotion ends it."""
+def baking(connection: Connection, model: str) -> PushRow | None:
+    """Return the promotion of `model` that is in its bake time; a newer promotion ends the bake time of an older one."""
     query = (
         select(*_COLUMNS)
         .join(_ROLLOUTS, _ROLLOUTS.c.rollout_id == _PUSHES.c.rollout_id)
-        .where(_PUSHES.c.model == model, WATCHED)
+        .where(_PUSHES.c.model == model, BAKING)
         .order_by(_PUSHES.c.rollout_id.desc())
         .limit(1)
     )

@@ -12,7 +12,6 @@ from sqlalchemy.exc import IntegrityError as UniqueError
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.rollout import RESTING, State
 from holdfast.store.db import events, schema
-from holdfast.store.db.store import Store
 
 _ROLLOUTS: Final = schema.rollouts
 
@@ -140,45 +139,40 @@ def say_anew(connection: Connection, row: RolloutRow, *, reason: str, actor: str
     )
 
 
-def get(store: Store, rollout: int) -> RolloutRow:
-    """Rollout number `rollout`; `NotFoundError` HF303 when there is none."""
-    with store.ledger.read() as connection:
-        return get_in(connection, rollout)
-
-
-def get_in(connection: Connection, rollout: int) -> RolloutRow:
-    """The same, as the caller's transaction sees it."""
+def get(connection: Connection, rollout: int) -> RolloutRow:
+    """Return rollout number `rollout`. Raises `NotFoundError` HF303 when there is none."""
     found = _rows(connection, _query().where(_ROLLOUTS.c.rollout_id == rollout))
     if not found:
         raise NotFoundError("HF303", f"there is no rollout {rollout}", next_command="holdfast status")
     return found[0]
 
 
-def newest(store: Store, model: str) -> RolloutRow:
-    """The newest rollout of `model`; `NotFoundError` HF303 when there was none."""
-    with store.ledger.read() as connection:
-        found = newest_in(connection, model)
+def newest(connection: Connection, model: str) -> RolloutRow:
+    """Return the newest rollout of `model`. Raises `NotFoundError` HF410 when there is none."""
+    found = find_newest(connection, model)
     if found is None:
         raise NotFoundError("HF410", f"{model!r} was never rolled out", next_command="holdfast rollout start")
     return found
 
 
-def newest_in(connection: Connection, model: str) -> RolloutRow | None:
-    """The newest rollout of `model` as the caller's transaction sees it."""
+def find_newest(connection: Connection, model: str) -> RolloutRow | None:
+    """Return the newest rollout of `model`; None when there is none."""
     found = _rows(connection, _query().where(_ROLLOUTS.c.model == model).limit(1))
     return found[0] if found else None
 
 
-def under_way_in(connection: Connection, model: str) -> RolloutRow | None:
-    """The one rollout of `model` that has still somewhere to go; it need not be the newest, because the
-    promotion that it takes back may be older than others that have ended."""
+def under_way(connection: Connection, model: str) -> RolloutRow | None:
+    """Return the one rollout of `model` that is under way.
+
+    It need not be the newest: a promotion that is rolled back may be older than rollouts that have ended.
+    """
     query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.not_in(sorted(RESTING)))
     found = _rows(connection, query)
     return found[0] if found else None
 
 
-def promotion_in(connection: Connection, model: str, champion: str) -> RolloutRow | None:
-    """The newest rollout that promoted `champion` and stands."""
+def promotion(connection: Connection, model: str, champion: str) -> RolloutRow | None:
+    """Return the newest rollout that promoted `champion` and is not undone."""
     query = _query().where(
         _ROLLOUTS.c.model == model,
         _ROLLOUTS.c.challenger == champion,
@@ -188,30 +182,29 @@ def promotion_in(connection: Connection, model: str, champion: str) -> RolloutRo
     return found[0] if found else None
 
 
-def last_of_in(connection: Connection, model: str, challenger: str) -> RolloutRow | None:
-    """The newest rollout of the version `challenger`; None when it was never rolled out."""
+def last_of(connection: Connection, model: str, challenger: str) -> RolloutRow | None:
+    """Return the newest rollout of the version `challenger`; None when it was never rolled out."""
     query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.challenger == challenger)
     found = _rows(connection, query.limit(1))
     return found[0] if found else None
 
 
-def is_pushed_after_in(connection: Connection, model: str, version: str, rollout: int) -> bool:
-    """Whether a rollout that is newer than number `rollout` pushed `version`, whatever has become of it."""
-    last = last_of_in(connection, model, version)
+def is_pushed_after(connection: Connection, model: str, version: str, rollout: int) -> bool:
+    """Return True if a rollout that is newer than number `rollout` pushed `version`, however it ended."""
+    last = last_of(connection, model, version)
     return last is not None and last.rollout_id > rollout
 
 
-def last_ended_in(connection: Connection, model: str, states: Iterable[State]) -> RolloutRow | None:
-    """The rollout that came last, by the clock, to where it is, of those that are in one of `states`."""
+def last_ended(connection: Connection, model: str, states: Iterable[State]) -> RolloutRow | None:
+    """Return the rollout that came last, by the clock, to one of `states`."""
     query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.in_(sorted(states)))
     found = _rows(connection, query.order_by(None).order_by(_ROLLOUTS.c.changed_at_us.desc()).limit(1))
     return found[0] if found else None
 
 
-def of_model(store: Store, model: str) -> tuple[RolloutRow, ...]:
-    """Every rollout of `model`, the newest first."""
-    with store.ledger.read() as connection:
-        return _rows(connection, _query().where(_ROLLOUTS.c.model == model))
+def of_model(connection: Connection, model: str) -> tuple[RolloutRow, ...]:
+    """Return every rollout of `model`, the newest first."""
+    return _rows(connection, _query().where(_ROLLOUTS.c.model == model))
 
 
 def first_reached_us(connection: Connection, rollout: int, states: Iterable[State]) -> int | None:
@@ -223,12 +216,11 @@ def first_reached_us(connection: Connection, rollout: int, states: Iterable[Stat
     return connection.execute(query).scalar_one_or_none()
 
 
-def rollback_seconds(store: Store, rollout: int) -> float | None:
+def rollback_seconds(connection: Connection, rollout: int) -> float | None:
     """Seconds from the decision to roll back until a probe saw the traffic back; None if there were none."""
     subject = subject_of(rollout)
-    with store.ledger.read() as connection:
-        decided = events.newest(connection, subject=subject, kind="rollout.rolling_back", limit=1)
-        confirmed = events.newest(connection, subject=subject, kind="rollout.rolled_back", limit=1)
+    decided = events.newest(connection, subject=subject, kind="rollout.rolling_back", limit=1)
+    confirmed = events.newest(connection, subject=subject, kind="rollout.rolled_back", limit=1)
     if not decided or not confirmed:
         return None
     return (confirmed[0].at_us - decided[0].at_us) / 1e6

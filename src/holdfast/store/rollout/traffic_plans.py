@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, func, insert, or_, select
 
 from holdfast.records import TrafficPlan
 from holdfast.store.db import schema
-from holdfast.store.db.store import Store
 
 _PLANS: Final = schema.traffic_plans
 
@@ -22,36 +21,30 @@ class CommittedPlan:
     committed_at_us: int
 
 
-def newest(store: Store, model: str) -> TrafficPlan | None:
-    """The plan that the servers of `model` must follow; None before its first rollout."""
-    found = newest_committed(store, model)
+def newest(connection: Connection, model: str) -> TrafficPlan | None:
+    """Return the plan that the servers of `model` must follow; None before its first rollout."""
+    found = newest_committed(connection, model)
     return None if found is None else found.plan
 
 
-def newest_committed(store: Store, model: str) -> CommittedPlan | None:
-    """The newest plan of `model` with its time; None before its first rollout."""
-    with store.ledger.read() as connection:
-        return newest_in(connection, model)
-
-
-def newest_in(connection: Connection, model: str) -> CommittedPlan | None:
-    """The same, as the caller's transaction sees it."""
+def newest_committed(connection: Connection, model: str) -> CommittedPlan | None:
+    """Return the newest plan of `model` with its timestamp; None before its first rollout."""
     return _newest(connection, model)
 
 
-def before_rollout_in(connection: Connection, model: str, rollout: int) -> CommittedPlan | None:
-    """The newest plan of `model` that is not of rollout number `rollout`: what servers did before it."""
+def before_rollout(connection: Connection, model: str, rollout: int) -> CommittedPlan | None:
+    """Return the newest plan of `model` that is not of rollout number `rollout`."""
     return _newest(connection, model, or_(_PLANS.c.rollout_id.is_(None), _PLANS.c.rollout_id != rollout))
 
 
-def of_rollout_in(connection: Connection, rollout: int) -> tuple[CommittedPlan, ...]:
-    """Every plan that rollout number `rollout` made, oldest first."""
+def of_rollout(connection: Connection, rollout: int) -> tuple[CommittedPlan, ...]:
+    """Return every plan of rollout number `rollout`, the oldest first."""
     query = select(_PLANS).where(_PLANS.c.rollout_id == rollout).order_by(_PLANS.c.plan_id)
     return tuple(CommittedPlan(_plan(row), row.committed_at_us) for row in connection.execute(query))
 
 
-def changes_in(connection: Connection, model: str, since_us: int) -> list[int]:
-    """When plans of `model` were committed after `since_us`, rising, microseconds since 1970 UTC."""
+def changes(connection: Connection, model: str, since_us: int) -> list[int]:
+    """Return when plans of `model` were committed after `since_us`, rising, microseconds since 1970 UTC."""
     query = select(_PLANS.c.committed_at_us).where(
         _PLANS.c.model == model, _PLANS.c.committed_at_us > since_us
     )
@@ -91,39 +84,10 @@ def in_force(
     return tuple(spells)
 
 
-def append(
-    connection: Connection,
-    *,
-    model: str,
-    champion: str,
-    challenger: str | None = None,
-    share_ppm: int = 0,
-    previous: str | None = None,
-    fallback: str | None = None,
-    rollout_id: int | None = None,
-    shadow: str | None = None,
-    shadow_ppm: int = 0,
-    serving_config: str | None = None,
-    runtime: str | None = None,
-    now_us: int,
-) -> int:
-    """Add a plan to the caller's transaction and return its number: from its commit on, servers follow it."""
-    result = connection.execute(
-        insert(_PLANS).values(
-            model=model,
-            champion=champion,
-            challenger=challenger,
-            share_ppm=share_ppm,
-            previous=previous,
-            fallback=fallback,
-            rollout_id=rollout_id,
-            shadow=shadow,
-            shadow_ppm=shadow_ppm,
-            serving_config=serving_config,
-            runtime=runtime,
-            committed_at_us=now_us,
-        )
-    )
+def append(connection: Connection, plan: TrafficPlan, *, now_us: int) -> int:
+    """Add `plan` and return its number, whatever number it has: from the commit on, servers follow it."""
+    values = {name: value for name, value in asdict(plan).items() if name != "plan_id"}
+    result = connection.execute(insert(_PLANS).values(committed_at_us=now_us, **values))
     key = result.inserted_primary_key
     assert key is not None, "the database numbers the rows"
     return int(key[0])
@@ -136,17 +100,4 @@ def _newest(connection: Connection, model: str, *which: ColumnElement[bool]) -> 
 
 
 def _plan(row: Row[Any]) -> TrafficPlan:
-    return TrafficPlan(
-        model=row.model,
-        plan_id=row.plan_id,
-        champion=row.champion,
-        challenger=row.challenger,
-        share_ppm=row.share_ppm,
-        previous=row.previous,
-        fallback=row.fallback,
-        rollout_id=row.rollout_id,
-        shadow=row.shadow,
-        shadow_ppm=row.shadow_ppm,
-        serving_config=row.serving_config,
-        runtime=row.runtime,
-    )
+    return TrafficPlan(**{field.name: getattr(row, field.name) for field in fields(TrafficPlan)})

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
 from holdfast.errors import HoldfastError, InputError
+from holdfast.records import TrafficPlan
 from holdfast.store import Store
 from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
+from tests.support.queries import read
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.process]
 
@@ -42,13 +44,13 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     shell("ingest", "rows", str(directory / "parcels.csv"), "--batch", "all")
     shell("train")
     store = Store.open(directory / ".holdfast")
-    champion = versions.newest(store, "parcels", role="candidate")
+    champion = read(store, versions.newest, "parcels", role="candidate")
     with store.ledger.write() as connection:
         traffic_plans.append(
             connection,
-            model="parcels",
-            champion=champion.version,
-            fallback=versions.heuristic_beside(store, champion).version,
+            TrafficPlan(
+                "parcels", 0, champion.version, fallback=versions.heuristic_of(connection, champion).version
+            ),
             now_us=1,
         )
     store.ledger.close()

@@ -18,8 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
+from holdfast.control.evaluation import eligibility
 from holdfast.control.rollout import abort_sync, reconcile
-from holdfast.control.rollout.traffic import refuge
+from holdfast.control.rollout.reconcile import Transition
 from holdfast.rollout import Canary, Event, State
 from holdfast.rollout.model.abort import Abort
 from holdfast.store.db import events, leases
@@ -29,6 +30,7 @@ from holdfast.store.serving import aborts
 from tests.support import rollout_world
 from tests.support.postgres import Server as Postgres
 from tests.support.postgres import UnavailableHereError
+from tests.support.queries import read
 from tests.support.serving_world import MODEL, Served, World
 
 SERVER = """
@@ -63,9 +65,11 @@ def canary(postgres: Postgres, tmp_path: Path) -> Iterator[tuple[World, Served]]
     model: Any = SimpleNamespace(name=MODEL, rollout=Canary(steps=(10, 100)))
     number = reconcile.begin(world.store, model, world.names["half"], actor="ann", now_us=_now_us())
     with world.store.ledger.write() as connection:
-        row = rollouts.under_way_in(connection, MODEL)
+        row = rollouts.under_way(connection, MODEL)
         assert row is not None
-        reconcile.commit(connection, world.store, row, Event.START, 0, "test", "ann", _now_us())
+        reconcile.commit(
+            connection, world.store, row, Transition(Event.START, "test", "ann"), now_us=_now_us()
+        )
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(world.root), postgres.url(), MODEL],
         stdout=subprocess.PIPE,
@@ -134,10 +138,10 @@ def test_a_stopped_postgresql_does_not_keep_a_rollback_waiting(
         for number in stopped:
             os.kill(number, signal.SIGCONT)
     _loop_once(world)
-    row = rollouts.newest(world.store, MODEL)
+    row = read(world.store, rollouts.newest, MODEL)
     assert (row.state, row.actor) == (State.ROLLING_BACK, getpass.getuser())
     assert "without the ledger: bad" in row.reason
-    plan = traffic_plans.newest(world.store, MODEL)
+    plan = read(world.store, traffic_plans.newest, MODEL)
     assert plan is not None
     served.wait(lambda status: status["plan"] == plan.plan_id and not status["aborts"])
     assert aborts.stamp(world.root / "serve" / MODEL) is None
@@ -184,7 +188,9 @@ def test_the_ledger_learns_of_an_abort_in_every_state(
     for event in events_before:
         row = world.row()
         with world.store.ledger.write() as connection:
-            reconcile.commit(connection, world.store, row, event, row.step, "test", "ann", world.tick())
+            reconcile.commit(
+                connection, world.store, row, Transition(event, "test", "ann"), now_us=world.tick()
+            )
     plan = world.plan()
     assert plan is not None
     directory = aborts.directory_of(tmp_path, rollout_world.MODEL)
@@ -237,6 +243,14 @@ def test_an_abort_of_before_does_not_roll_back_what_was_proved_since(tmp_path: P
     assert (world.plan(), world.row().state) == (plan, State.CANARY)
 
 
+def fallback_of(world: rollout_world.World, tainted: str, warm: str) -> str | None:
+    with world.store.ledger.read() as connection:
+        choice = eligibility.fallback(
+            connection, world.store, rollout_world.MODEL, None, warm=warm, tainted={tainted}
+        )
+    return choice.version
+
+
 def test_a_champion_that_was_aborted_during_a_canary_is_no_fallback(tmp_path: Path) -> None:
     """Its promotion stands in the ledger, and what a person took back does not come back by the system."""
     world = rollout_world.World.open(tmp_path)
@@ -256,14 +270,14 @@ def test_a_champion_that_was_aborted_during_a_canary_is_no_fallback(tmp_path: Pa
     plan = world.plan()
     assert plan is not None
     assert plan.champion == first
-    assert rollouts.get(world.store, promotion).state is State.PROMOTED
+    assert read(world.store, rollouts.get, promotion).state is State.PROMOTED
     heuristic = "v1-00000000"
-    assert refuge(world.store, rollout_world.MODEL, {first}, fallback=heuristic) == heuristic
+    assert fallback_of(world, first, heuristic) == heuristic
     world.probe()
     world.reconcile()
     assert world.row().state is State.ROLLED_BACK
     world.begin(bad)  # a push that has given it nothing yet says nothing for it
-    assert refuge(world.store, rollout_world.MODEL, {first}, fallback=heuristic) == heuristic
+    assert fallback_of(world, first, heuristic) == heuristic
 
 
 def test_of_a_stranger_server_only_whole_aborts_are_read() -> None:

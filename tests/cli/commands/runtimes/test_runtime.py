@@ -20,13 +20,14 @@ from typer.testing import CliRunner
 from holdfast.cli.app import app, load_commands
 from holdfast.cli.demo.sandbox import free_port
 from holdfast.errors import HoldfastError, RefusedError
-from holdfast.records import Verdict
+from holdfast.records import TrafficPlan, Verdict
 from holdfast.rollout import Canary, State
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.db import events, schema
 from holdfast.store.models import runtimes, serving_configs, versions
 from holdfast.store.models.runtimes import Release
 from holdfast.store.rollout import rollouts, traffic_plans
+from tests.support.queries import read
 from tests.support.serving_world import MODEL, World
 from tests.support.waiting import wait_until
 
@@ -262,7 +263,7 @@ def qualified(world: World, kind: str) -> str:
     """A version that may be rolled out."""
     version = world.version(kind)
     with world.store.ledger.write() as connection:
-        if versions.get(world.store, version).state == "registered":
+        if versions.get(connection, version).state == "registered":
             versions.set_state(connection, version, "qualified", before="registered")
     return version
 
@@ -278,12 +279,12 @@ def _promote(world: World, champion: str, challenger: str) -> None:
         )  # fmt: skip
         number = made.inserted_primary_key[0]
         traffic_plans.append(
-            connection, model=MODEL, champion=challenger, previous=champion, rollout_id=number, now_us=1
+            connection, TrafficPlan(MODEL, 0, challenger, previous=champion, rollout_id=number), now_us=1
         )
 
 
 def _is_rolled_back(world: World) -> bool:
-    return rollouts.newest(world.store, MODEL).state is State.ROLLED_BACK
+    return read(world.store, rollouts.newest, MODEL).state is State.ROLLED_BACK
 
 
 def _told(world: World) -> list[str]:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
 from holdfast.errors import HoldfastError, RefusedError
+from holdfast.records import TrafficPlan
 from holdfast.rollout import Canary
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.db import schema
@@ -110,10 +111,7 @@ def _promote(world: World) -> None:
         ).inserted_primary_key[0]  # fmt: skip
         traffic_plans.append(
             connection,
-            model=MODEL,
-            champion=world.names["half"],
-            previous=world.names["tenth"],
-            rollout_id=number,
+            TrafficPlan(MODEL, 0, world.names["half"], previous=world.names["tenth"], rollout_id=number),
             now_us=1,
         )
 

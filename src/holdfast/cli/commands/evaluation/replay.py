@@ -49,11 +49,12 @@ def replay(
     """
     store = run.store
     name = run.model.name
-    version = (
-        name_lookup.version(store, version, name)
-        if version
-        else versions.newest(store, name, role="candidate").version
-    )
+    with store.ledger.read() as connection:
+        version = (
+            name_lookup.version(store, version, name)
+            if version
+            else versions.newest(connection, name, role="candidate").version
+        )
     now = now_us()
     since_us = 0 if since is None else now - round(duration(since, "--since").total_seconds() * 1e6)
     with run.out.progress(f"replaying {version}") as step:

@@ -285,7 +285,8 @@ def contract_of(project: Path, which: str) -> Contract:
         if _HASH.fullmatch(which):
             return contracts.get(connection, which)
     if _VERSION.fullmatch(which):
-        version = versions.get(store, name_lookup.version(store, which))
+        with store.ledger.read() as connection:
+            version = versions.get(connection, name_lookup.version(store, which))
         return Contract.from_json(read_metadata(blobs.get(store, version.digest)).contract_json)
     raise NotFoundError(
         "HF303",

@@ -32,7 +32,8 @@ def explain(
     Example: holdfast explain 7
     """
     store = run.store
-    number = rollout or rollouts.newest(store, run.model.name).rollout_id
+    with store.ledger.read() as connection:
+        number = rollout or rollouts.newest(connection, run.model.name).rollout_id
     explanation = explanation_of(store, number)
     _print(run.out, explanation)
     run.out.result(explanation.as_dict())

@@ -39,9 +39,11 @@ def policy(
     declared: Canary = run.model.rollout
     before, number = declared, None
     if against is not None:
-        before, number = Canary.from_json(rollouts.get(store, against).policy_json), against
+        with store.ledger.read() as connection:
+            before, number = Canary.from_json(rollouts.get(connection, against).policy_json), against
     else:
-        known = rollouts.of_model(store, run.model.name)
+        with store.ledger.read() as connection:
+            known = rollouts.of_model(connection, run.model.name)
         if known:
             before, number = Canary.from_json(known[0].policy_json), known[0].rollout_id
     with run.out.progress("simulating the tests"):

@@ -53,9 +53,13 @@ def start(run: Run, version: VersionName = None) -> None:
     """
     store, model = run.store, run.model
     version = name_lookup.version(store, version, model.name) if version else _newest(store, model.name)
-    before = rollouts.of_model(store, model.name)
+    with store.ledger.read() as connection:
+        before = rollouts.of_model(connection, model.name)
+        is_qualified = versions.get(connection, version).state == "qualified"
+        is_qualified = versions.get(connection, version).state == "qualified"
+        is_qualified = versions.get(connection, version).state == "qualified"
     tested = None
-    if versions.get(store, version).state == "qualified":
+    if is_qualified:
         if not any(row.running and row.challenger == version for row in before):
             tested = ensure_compatible(run.project, run.declaration, version, run.out)
         replay_if_due(store, model, version, run.out)
@@ -118,7 +122,8 @@ group.command(name="label")(history.label)
 
 def _move(run: Run, move: Callable[..., int], reason: str) -> None:
     number = move(run.store, run.model.name, actor=getpass.getuser(), reason=reason, now_us=now_us())
-    row = rollouts.get(run.store, number)
+    with run.store.ledger.read() as connection:
+        row = rollouts.get(connection, number)
     run.out.print(f"[green]ok[/] rollout {number} is {row.state}: {escape(row.reason)}")
     run.out.result({"rollout": number, "state": row.state})
 
@@ -189,7 +194,11 @@ def _newest(store: Store, model: str) -> str:
 
     Raises `RefusedError` HF403 if it did not pass its gates or was rolled back before; then the operator must name one.
     """
-    newest = versions.newest(store, model, role="candidate")
+    with store.ledger.read() as connection:
+        newest = versions.newest(connection, model, role="candidate")
+        known = rollouts.of_model(connection, model)
+        known = rollouts.of_model(connection, model)
+        known = rollouts.of_model(connection, model)
     if newest.state != "qualified":
         raise RefusedError(
             "HF403",
@@ -197,7 +206,7 @@ def _newest(store: Store, model: str) -> str:
             state="nothing was changed",
             next_command=f"holdfast qualify {newest.version}, or holdfast rollout start with the name of an older version",
         )
-    for row in rollouts.of_model(store, model):
+    for row in known:
         if row.challenger == newest.version and row.state in (State.ROLLING_BACK, State.ROLLED_BACK):
             raise RefusedError(
                 "HF403",

@@ -179,7 +179,8 @@ def use(
     store, model = run.store, run.model.name
     name = name_lookup.binary(store, name)
     present = serving(run.project)
-    plan = traffic_plans.newest(store, model)
+    with store.ledger.read() as connection:
+        plan = traffic_plans.newest(connection, model)
     if name != present.runtime:
         for version in pushing.to_try(store, model, name):
             compatibility_test(run.out, run.project, run.declaration, name, version)
@@ -212,7 +213,8 @@ def use(
 
 
 def _intended(loaded: Project) -> str:
-    plan = traffic_plans.newest(loaded.store(), loaded.model.name)
+    with loaded.store().ledger.read() as connection:
+        plan = traffic_plans.newest(connection, loaded.model.name)
     if plan is None:
         raise NotFoundError(
             "HF410",

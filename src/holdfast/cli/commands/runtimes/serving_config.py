@@ -65,7 +65,8 @@ def set_(
     registered = servers.registered(store, model)
     number = configuring.push(store, model, limits, actor=getpass.getuser(), reason=reason, now_us=now_us())
     decided = time.monotonic()
-    plan = traffic_plans.newest(store, model)
+    with store.ledger.read() as connection:
+        plan = traffic_plans.newest(connection, model)
     assert plan is not None, "a serving config is pushed by a plan"
     seen = convergence.with_serving_config(number, limits.id, plan.intended)
     converged = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)

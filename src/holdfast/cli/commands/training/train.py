@@ -74,11 +74,12 @@ def qualify(run: Run, version: VersionName = None) -> None:
     """
     store = run.store
     name = run.model.name
-    version = (
-        name_lookup.version(store, version, name)
-        if version
-        else versions.newest(store, name, role="candidate").version
-    )
+    with store.ledger.read() as connection:
+        version = (
+            name_lookup.version(store, version, name)
+            if version
+            else versions.newest(connection, name, role="candidate").version
+        )
     with run.out.progress("qualifying"):
         results = qualifying.qualify(store, run.model, version, now_us=now_us())
     state = decide_status(results)

@@ -1,0 +1,96 @@
+"""Which version serves in place of another: the rule against a literal search, and what it never chooses."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.rollout.decision.fallback import WITHOUT_TRAFFIC, Candidate, Choice, fallback, heuristic
+from holdfast.rollout.model.state_machine import State
+
+NAMES = ("v5", "v4", "v3", "v2", "v1")
+WITH_TRAFFIC = sorted(set(State) - WITHOUT_TRAFFIC)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> list[Candidate]:
+    return [
+        Candidate(
+            name,
+            is_heuristic=draw(st.booleans()),
+            state=draw(st.sampled_from(["registered", "qualified", "qualified", "refused"])),
+            last=draw(st.none() | st.sampled_from(WITH_TRAFFIC)),
+            is_withdrawn=draw(st.booleans()),
+        )
+        for name in NAMES[draw(st.integers(0, 4)) :]
+    ]
+
+
+SETS = st.sets(st.sampled_from([*NAMES, "h0"]))
+ANY = st.none() | st.sampled_from([*NAMES, "h0"])
+
+
+def searched(versions: list[Candidate], warm: str | None, tainted: set[str], unfit: set[str]) -> str | None:
+    """The rule as it was first written: in two passes, then the heuristics."""
+    last = {each.version: each for each in versions if each.last is not None}
+    withdrawn = {name for name, each in last.items() if each.is_withdrawn}
+    promoted = {name for name, each in last.items() if each.last is State.PROMOTED} - withdrawn
+    ended = {name for name, each in last.items() if each.last in (State.ROLLING_BACK, State.ROLLED_BACK)}
+    known = [each for each in versions if each.version not in tainted]
+    able = [
+        each
+        for each in known
+        if not each.is_heuristic and each.state == "qualified" and each.version not in unfit
+    ]
+    for each in (
+        *(each for each in able if each.version in promoted),
+        *(each for each in able if each.version not in ended | withdrawn),
+    ):
+        return each.version
+    if warm is not None and warm not in tainted:
+        return warm
+    for each in known:
+        if each.is_heuristic and each.state != "refused":
+            return each.version
+    return None
+
+
+@given(models(), ANY, ANY, SETS, SETS)
+@settings(max_examples=1500, deadline=None)
+def test_the_rule_finds_what_a_search_finds(
+    versions: list[Candidate], preferred: str | None, warm: str | None, tainted: set[str], unfit: set[str]
+) -> None:
+    choice = fallback(versions, preferred, warm, tainted, unfit)
+    if preferred is not None and preferred not in tainted:
+        assert choice == Choice(preferred)
+    else:
+        found = searched(versions, warm, tainted, unfit)
+        assert choice == (Choice(found) if found else Choice(preferred, is_last_resort=preferred is not None))
+
+
+@given(models(), ANY, ANY, SETS, SETS)
+@settings(max_examples=500, deadline=None)
+def test_a_tainted_version_serves_only_as_a_last_resort(
+    versions: list[Candidate], preferred: str | None, warm: str | None, tainted: set[str], unfit: set[str]
+) -> None:
+    choice = fallback(versions, preferred, warm, tainted, unfit)
+    assert (choice.version in tainted) == choice.is_last_resort
+    if choice.is_last_resort:
+        assert choice.version == preferred
+        assert heuristic(versions, warm, tainted) is None
+    if choice.version is None:
+        assert preferred is None
+
+
+@given(models(), ANY, SETS)
+@settings(max_examples=500, deadline=None)
+def test_damaged_files_are_passed_over_one_by_one(
+    versions: list[Candidate], warm: str | None, damaged: set[str]
+) -> None:
+    """Asked again with each damaged version that it chose, it finds what it finds when all are known at once."""
+    unfit: set[str] = set()
+    while (found := fallback(versions, None, warm, set(), unfit).version) in damaged - unfit:
+        if found == warm or any(each.version == found and each.is_heuristic for each in versions):
+            break
+        unfit.add(found)
+    assert found == fallback(versions, None, warm, set(), damaged).version

@@ -100,7 +100,7 @@ def test_newest_by_role_and_state(store: Store) -> None:
     assert read(store, versions.heuristic_of, candidate) == heuristic
     with pytest.raises(NotFoundError, match="no qualified candidate"):
         read(store, versions.newest, "flights", role="candidate", state="qualified")
-    with pytest.raises(NotFoundError, match="no heuristic beside"):
+    with pytest.raises(NotFoundError, match="no heuristic of the snapshot"):
         read(store, versions.heuristic_of, replace(candidate, snapshot="s3"))
     with pytest.raises(NotFoundError, match="no version 'v9'"):
         read(store, versions.get, "v9")

@@ -252,7 +252,7 @@ class Run:
         for each in asked:
             server = next(known for known in self.servers if known.name == each.server)
             if actor.cut_off or not server.reachable or server.follows is None:
-                found[each.server] = Observation(None, None, "it says nothing", reached=False)
+                found[each.server] = Observation(None, None, "no response", is_reachable=False)
                 continue
             plan, version = server.follows.plan_id, server.follows.intended
             self.history.observed.add((server.name, plan, version))

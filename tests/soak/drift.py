@@ -23,7 +23,7 @@ import polars as pl
 from holdfast.contract import compile_batch, from_frame
 from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.feeds import Feed
-from holdfast.monitor.drift import FEWEST_BATCHES, judge
+from holdfast.monitor.drift import FEWEST_BATCHES, check_profile
 from holdfast.records import Level, Violation
 from tests.support.processes import ROOT
 
@@ -184,7 +184,7 @@ def days_of(feed: Feed, directory: Path) -> Iterator[Day]:
 
 
 def found(fault: Fault, feed: Feed, day: Day) -> tuple[Violation, ...]:
-    return judge(feed.contract, profile_of(feed, fault.break_rows(day.rows)), day.past)
+    return check_profile(feed.contract, profile_of(feed, fault.break_rows(day.rows)), day.past)
 
 
 def named(fault: Fault, violations: tuple[Violation, ...]) -> bool:
@@ -210,7 +210,7 @@ def main() -> None:
         for feed in feeds().values():
             for number, day in enumerate(days_of(feed, Path(directory))):
                 clean["days"] += 1
-                for violation in judge(feed.contract, day.profile, day.past):
+                for violation in check_profile(feed.contract, day.profile, day.past):
                     clean[f"{violation.level}"] += 1
                     if violation.level is Level.ERROR:
                         print(f"without a fault: {day.when} {violation.explanation}")
@@ -225,7 +225,7 @@ def main() -> None:
                     ):
                         struck[fault.name] += 1  # the contract itself says so
                         continue
-                    violations = judge(feed.contract, broken, day.past)
+                    violations = check_profile(feed.contract, broken, day.past)
                     planted[fault.name] += 1
                     hits[fault.name] += named(fault, violations)
                     any_error[fault.name] += any(v.level is Level.ERROR for v in violations)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from holdfast.control.reports.status import StatusReader, status
-from holdfast.monitor.traffic_comparison import Asked, AskedSlice, LabelShare
+from holdfast.monitor.traffic_comparison import LabelShare, TrafficComparison, TrafficSlice
 from holdfast.records import canonical_json
 from holdfast.stats import Interval
 from holdfast.store.telemetry import traffic_comparison
@@ -153,12 +153,12 @@ def test_the_same_data_is_drawn_once(store, story):
 
 def test_what_callers_ask_and_training_did_not_show_is_on_the_page_and_escaped(empty_store, story):
     """R51, R53, R50: a value of a slice is what a client sent."""
-    missing = AskedSlice("origin", story.nasty, 300, 0.3, 0, covered=False)
-    taught = AskedSlice("origin", "EWR", 700, 0.7, 9, covered=True)
+    missing = TrafficSlice("origin", story.nasty, 300, 0.3, 0, covered=False)
+    taught = TrafficSlice("origin", "EWR", 700, 0.7, 9, covered=True)
     label = LabelShare(
         0.2, Interval(0.3, 0.28, 0.32), 0.31, 900, None, 0, shifted=True, words="by estimate for 30.0%"
     )
-    found = Asked(story.first, 1_000, 1, 2, 3, (missing, taught), label)
+    found = TrafficComparison(story.first, 1_000, 1, 2, 3, (missing, taught), label)
     with empty_store.ledger.write() as connection:
         traffic_comparison.put(connection, "flight-delay", found)
         assert traffic_comparison.last(connection, "flight-delay") == found

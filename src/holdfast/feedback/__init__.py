@@ -1,30 +1,30 @@
-"""Labels that come back late: which may be taken, and which answer each belongs to."""
+"""Labels that arrive late: which are accepted, and which prediction each belongs to."""
 
 from holdfast.feedback.join import (
-    Answer,
     Frontier,
     Impossible,
     Joined,
     Label,
-    Settled,
+    Prediction,
+    Settlement,
     Waiting,
-    ahead,
-    settle,
+    is_ahead,
+    settle_labels,
 )
-from holdfast.feedback.labels import Arrival, PredictionId, arrival, parse_id
+from holdfast.feedback.labels import Arrival, PredictionId, classify_label, parse_id
 
 __all__ = [
-    "Answer",
     "Arrival",
     "Frontier",
     "Impossible",
     "Joined",
     "Label",
+    "Prediction",
     "PredictionId",
-    "Settled",
+    "Settlement",
     "Waiting",
-    "ahead",
-    "arrival",
+    "classify_label",
+    "is_ahead",
     "parse_id",
-    "settle",
+    "settle_labels",
 ]

@@ -1,4 +1,4 @@
-"""Which label belongs to which answer, which must wait, and which can never be joined."""
+"""The join of labels and predictions: which are joined, which wait, and which can never be joined."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.feedback.labels import MAXIMUM_WAIT_US, PATIENCE_US, PredictionId,
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What turned out to be true of one answer, 0 to 1, and when that was received."""
+    """The label of one prediction, 0 to 1, and when it was received."""
 
     prediction_id: str
     value: float
@@ -18,9 +18,11 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answered row as it was collected: `event_time_us` is when what it is about happens, `at_us` when it was answered,
-    both microseconds since 1970 UTC."""
+class Prediction:
+    """One collected prediction of a row: `event_time_us` is its event time, `at_us` the time of the prediction.
+
+    Both are microseconds since 1970 UTC.
+    """
 
     prediction_id: str
     model: str
@@ -35,10 +37,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """How far the log of one server has been collected: everything before this segment, and this much of it.
-
-    `number` is the largest record number collected in `segment`.
-    """
+    """How far the log of one server has been collected: all earlier segments, and `segment` up to record `number`."""
 
     segment: int
     number: int
@@ -46,77 +45,78 @@ class Frontier:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A label with its answer."""
+    """A label with its prediction."""
 
     label: Label
-    answer: Answer
+    prediction: Prediction
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A label whose answer was not collected yet."""
+    """A label whose prediction was not collected yet."""
 
     label: Label
 
 
 @dataclass(frozen=True, slots=True)
 class Impossible:
-    """A label whose answer does not exist and never will."""
+    """A label whose prediction does not exist and never will."""
 
     label: Label
     reason: str
 
 
-Settled = Joined | Waiting | Impossible
+Settlement = Joined | Waiting | Impossible
 
 
-def settle(
+def settle_labels(
     labels: Iterable[Label],
-    answers: Mapping[str, Answer],
+    predictions: Mapping[str, Prediction],
     frontiers: Mapping[str, Frontier],
     servers: frozenset[str],
     *,
     now_us: int,
-) -> tuple[Settled, ...]:
-    """What becomes of each label.
+) -> tuple[Settlement, ...]:
+    """Decide for each label whether it is joined, waits, or is impossible.
 
     Parameters
     ----------
     labels
         Labels that are not joined yet.
-    answers
-        The collected answers that they name, by prediction id; one that is missing was not found.
+    predictions
+        The collected predictions that they name, by prediction id.
     frontiers
         How far each server's log has been collected.
     servers
-        Every server that ever announced itself.
+        Every server that ever registered.
+    now_us
+        The current time, microseconds UTC.
 
-    A server numbers requests as they begin and logs them as they end, so a record may lie a little behind the
-    frontier and not be collected yet; hence `PATIENCE_US`.
+    A server numbers requests as they begin and logs them as they end. So a record slightly behind the frontier may
+    not be collected yet; hence `PATIENCE_US`.
 
-    Guarantee: a label is given up only when its answer cannot appear any more: it names a server that never
-    was, a record that lies behind the collected frontier and is not there, or it has waited for
-    `MAXIMUM_WAIT_US`.
+    Guarantee: a label becomes impossible only if its prediction cannot appear any more: it names an unknown server, a
+    record behind the frontier that does not exist, or it has waited for `MAXIMUM_WAIT_US`.
     """
-    return tuple(_settle(label, answers, frontiers, servers, now_us) for label in labels)
+    return tuple(_settle(label, predictions, frontiers, servers, now_us) for label in labels)
 
 
 def _settle(
     label: Label,
-    answers: Mapping[str, Answer],
+    predictions: Mapping[str, Prediction],
     frontiers: Mapping[str, Frontier],
     servers: frozenset[str],
     now_us: int,
-) -> Settled:
-    answer = answers.get(label.prediction_id)
-    if answer is not None:
-        return Joined(label, answer)
+) -> Settlement:
+    prediction = predictions.get(label.prediction_id)
+    if prediction is not None:
+        return Joined(label, prediction)
     place = parse_id(label.prediction_id)
     if place is None:
         return Impossible(label, "this is not the id of an answer")
     frontier = frontiers.get(place.server)
     waited_us = now_us - label.received_at_us
-    if frontier is not None and not ahead(place, frontier) and waited_us > PATIENCE_US:
+    if frontier is not None and not is_ahead(place, frontier) and waited_us > PATIENCE_US:
         return Impossible(label, "the log has been read past this place, and no such answer is in it")
     if frontier is None and place.server not in servers:
         return Impossible(label, f"no server {place.server!r} has ever announced itself")
@@ -125,10 +125,10 @@ def _settle(
     return Waiting(label)
 
 
-def ahead(place: PredictionId, frontier: Frontier) -> bool:
-    """Whether `place` lies beyond what has been collected of its server's log.
+def is_ahead(place: PredictionId, frontier: Frontier) -> bool:
+    """Return True if `place` is beyond the collected part of its server's log.
 
-    >>> ahead(PredictionId("s", 3, 5, 0), Frontier(3, 4)), ahead(PredictionId("s", 2, 9, 0), Frontier(3, 4))
+    >>> is_ahead(PredictionId("s", 3, 5, 0), Frontier(3, 4)), is_ahead(PredictionId("s", 2, 9, 0), Frontier(3, 4))
     (True, False)
     """
     return (place.segment, place.number) > (frontier.segment, frontier.number)

@@ -1,8 +1,7 @@
-"""What a label says, about which answer, and whether it may be taken.
+"""Labels: their prediction ids, and whether they are accepted.
 
-The id that comes with an answer names where its record lies: `<server>-<segment>-<number>`, and `/<row>` for
-one row of a request. So a label finds its prediction without an index, and an id that cannot exist is known
-as such.
+The id of a prediction names the place of its record: `<server>-<segment>-<number>`, and `/<row>` for one row of a
+request. So a label finds its prediction without an index, and an impossible id is detected.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from enum import StrEnum
 from typing import Final
 
 LONGEST_ID: Final = 48
-"""Characters of the longest prediction id that the ledger keeps."""
+"""The maximum length of a prediction id in characters."""
 
 MAXIMUM_WAIT_US: Final = 7 * 86_400_000_000
-"""How long a label waits for the log that holds its prediction, when that log cannot be read."""
+"""How long a label waits for a log that cannot be read."""
 
 PATIENCE_US: Final = 10 * 60_000_000
-"""How long a label whose answer should have been collected waits, before it is given up."""
+"""How long a label waits whose prediction should have been collected."""
 
 _ID: Final = re.compile(r"([a-z0-9][a-z0-9_-]{0,62})-([0-9]{1,9})-([0-9]{1,15})/([0-9]{1,9})\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionId:
-    """Where one answer is recorded: the server's log, its segment, the record's number in it, the row."""
+    """The place of one prediction: the server's log, its segment, the record's number in it, the row."""
 
     server: str
     segment: int
@@ -39,7 +38,7 @@ class PredictionId:
 
 
 def parse_id(text: str) -> PredictionId | None:
-    """The parts of a prediction id with its row; None when it is not one.
+    """Return the parts of a prediction id with its row; None if it is none.
 
     >>> parse_id("web-1-3-17/0")
     PredictionId(server='web-1', segment=3, number=17, row=0)
@@ -55,22 +54,22 @@ def parse_id(text: str) -> PredictionId | None:
 
 
 class Arrival(StrEnum):
-    """What becomes of a label that arrives."""
+    """The outcome of an arriving label."""
 
-    TAKEN = "taken"
+    ACCEPTED = "taken"
     REPEATED = "repeated"  # the same label again: counts once
     CONTRADICTS = "contradicts"  # the same answer has another label already
     MALFORMED = "malformed"  # no id of ours, or a value that is not between 0 and 1
 
 
-def arrival(prediction: str, value: float, known: float | None) -> Arrival:
-    """Whether a label may be taken, given the value that is already known for the same answer.
+def classify_label(prediction: str, value: float, known: float | None) -> Arrival:
+    """Return the outcome of a label, given the known value for the same prediction.
 
-    >>> [str(arrival("s-0-1/0", 1.0, known)) for known in (None, 1.0, 0.0)]
+    >>> [str(classify_label("s-0-1/0", 1.0, known)) for known in (None, 1.0, 0.0)]
     ['taken', 'repeated', 'contradicts']
     """
     if parse_id(prediction) is None or not (math.isfinite(value) and 0.0 <= value <= 1.0):
         return Arrival.MALFORMED
     if known is None:
-        return Arrival.TAKEN
+        return Arrival.ACCEPTED
     return Arrival.REPEATED if known == value else Arrival.CONTRADICTS

@@ -1,7 +1,6 @@
-"""Watching a model that serves: is it there, is it used, is it right.
+"""Monitoring of a serving model: is it there, is it used, is it right.
 
-Pure functions over what the store has collected; the page, `holdfast status` and the metrics show their
-results.
+Pure functions over collected data; the page, `holdfast status` and the metrics show their results.
 """
 
 from holdfast.monitor.latency import LATENCY_EDGES_SECONDS, RESOLUTION, bucket_of, merge, quantile_seconds
@@ -10,18 +9,23 @@ from holdfast.monitor.quality import (
     Quality,
     QualityDay,
     QualityVersion,
-    by_day,
-    by_version,
-    quality,
+    compute_quality,
+    quality_by_day,
+    quality_by_version,
 )
-from holdfast.monitor.usage import ErrorKind, Minute, UsageRow, Use, VersionUse, use
-from holdfast.monitor.version_check import Judgement, Observation, Presence, judge, presence
+from holdfast.monitor.usage import ErrorKind, Minute, Usage, UsageRow, VersionUsage, summarise_usage
+from holdfast.monitor.version_check import (
+    Observation,
+    Presence,
+    ServerVerdict,
+    check_server,
+    summarise_probes,
+)
 
 __all__ = [
     "LATENCY_EDGES_SECONDS",
     "RESOLUTION",
     "ErrorKind",
-    "Judgement",
     "Minute",
     "Observation",
     "Outcomes",
@@ -29,16 +33,17 @@ __all__ = [
     "Quality",
     "QualityDay",
     "QualityVersion",
+    "ServerVerdict",
+    "Usage",
     "UsageRow",
-    "Use",
-    "VersionUse",
+    "VersionUsage",
     "bucket_of",
-    "by_day",
-    "by_version",
-    "judge",
+    "check_server",
+    "compute_quality",
     "merge",
-    "presence",
-    "quality",
+    "quality_by_day",
+    "quality_by_version",
     "quantile_seconds",
-    "use",
+    "summarise_probes",
+    "summarise_usage",
 ]

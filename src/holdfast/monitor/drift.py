@@ -1,9 +1,8 @@
-"""Does a batch look like its feed? What a contract cannot say, because each value by itself is allowed, the feed's own
-past can: units, signs, zones, spellings, columns in each other's place (R20-R25, R32, R33).
+"""Drift of a batch against its feed's own history: units, signs, zones, spellings, swapped columns (R20-R25, R32, R33).
 
-A batch is compared with the feed's own batches before it, and the bounds are how far those lay from each other, so that
-a feed which varies much is given much room. Beyond them there is a least size of effect for each check, because with
-many rows everything differs from everything.
+It finds what a contract cannot, because each single value is valid. A batch is compared with the feed's earlier
+batches, and the bounds follow from how far those differ from each other. Each check also has a minimum effect size,
+because with many rows every difference is significant.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from holdfast.contract.profile.column_profile import (
 from holdfast.contract.profile.profile import Profile
 from holdfast.contract.schema.columns import Category, Integer, Number, Timestamp
 from holdfast.contract.schema.contract import Contract
-from holdfast.monitor.categorical_drift import distance, judge_words, pooled
-from holdfast.monitor.numeric_drift import FEWEST_ROWS, judge_numbers, reference
-from holdfast.monitor.timestamp_drift import judge_instants
+from holdfast.monitor.categorical_drift import check_words, mean_shares, variation_distance
+from holdfast.monitor.numeric_drift import FEWEST_ROWS, check_numbers, make_reference
+from holdfast.monitor.timestamp_drift import check_timestamps
 from holdfast.records import Level, Violation
 
 FEWEST_BATCHES: Final = 8
-"""With fewer batches to compare with nothing is said: they do not show how much the feed varies."""
+"""The minimum number of earlier batches; fewer do not show how much the feed varies."""
 
 MOST_BATCHES: Final = 28
-"""Older ones than this many are left out: seasons change, and four weeks hold every weekday four times."""
+"""The maximum number of earlier batches: seasons change, and four weeks hold every weekday four times."""
 
 _Kind = TypeVar("_Kind", NumberProfile, WordProfile, BooleanProfile, TimestampProfile)
 
 
-def judge(contract: Contract, profile: Profile, history: Sequence[Profile]) -> tuple[Violation, ...]:
-    """What of a batch does not look like its feed, each with the column, the direction and the sizes.
+def check_profile(contract: Contract, profile: Profile, history: Sequence[Profile]) -> tuple[Violation, ...]:
+    """Return the violations of a batch against its feed's history, each with column, direction and sizes.
 
     Parameters
     ----------
@@ -60,34 +59,34 @@ def judge(contract: Contract, profile: Profile, history: Sequence[Profile]) -> t
     recent = history[-MOST_BATCHES:]
     if len(recent) < FEWEST_BATCHES or profile.rows < FEWEST_ROWS:
         return ()
-    swaps = list(_swapped(contract, profile, recent))
+    swaps = list(_find_swaps(contract, profile, recent))
     explained = {name for violation in swaps for name in violation.subject.split("+")}
     found = list(swaps)
     for column in contract.columns:
-        past = _past(column.name, profile, recent)
+        past = _past_columns(column.name, profile, recent)
         if len(past) < FEWEST_BATCHES or column.name not in profile.columns:
             continue
         now = profile.columns[column.name]
-        found += _missing(column.name, now, past)
-        if column.name in explained or column.name in _ids(contract):
+        found += _check_missing(column.name, now, past)
+        if column.name in explained or column.name in _id_columns(contract):
             continue
-        judged = _judge_column(contract, column.name, now, past)
+        judged = _check_column(contract, column.name, now, past)
         # Of an integer of few values the mixture says more than its quantiles.
         found += [each for each in judged if each.check != "shift" or column.name not in profile.values]
     for name, now in profile.values.items():
         past = [other.values[name] for other in recent if name in other.values]
         if len(past) >= FEWEST_BATCHES and name not in explained:
-            found += judge_words(name, now, _same(now, past), is_slice=name in contract.slices)
+            found += check_words(name, now, _same_kind(now, past), is_slice=name in contract.slices)
     moved = {violation.subject for violation in found if violation.level is Level.ERROR}
-    return (*found, *_inverted(contract, profile, recent, moved))
+    return (*found, *_check_label(contract, profile, recent, moved))
 
 
-def _ids(contract: Contract) -> set[str]:
-    """Columns of the key that are numbers: they name, and do not measure."""
+def _id_columns(contract: Contract) -> set[str]:
+    """Return the numeric columns of the key, which are ids and not measurements."""
     return {name for name in contract.key if isinstance(contract.column(name), Integer)}
 
 
-def _past(name: str, profile: Profile, history: Sequence[Profile]) -> list[ColumnProfile]:
+def _past_columns(name: str, profile: Profile, history: Sequence[Profile]) -> list[ColumnProfile]:
     now = profile.columns.get(name)
     return [
         other.columns[name]
@@ -96,33 +95,33 @@ def _past(name: str, profile: Profile, history: Sequence[Profile]) -> list[Colum
     ]
 
 
-def _same(now: _Kind, past: Sequence[ColumnProfile]) -> list[_Kind]:
+def _same_kind(now: _Kind, past: Sequence[ColumnProfile]) -> list[_Kind]:
     return [shape for shape in past if isinstance(shape, type(now))]
 
 
-def _judge_column(
+def _check_column(
     contract: Contract, name: str, now: ColumnProfile, past: Sequence[ColumnProfile]
 ) -> Iterator[Violation]:
     column = contract.column(name)
     match now:
         case NumberProfile() if isinstance(column, (Number, Integer)):
-            yield from judge_numbers(name, column.unit, now, _same(now, past))
+            yield from check_numbers(name, column.unit, now, _same_kind(now, past))
         case NumberProfile():
             # The lengths of texts: their mean may move with what people write, but not to one length or none.
             yield from (
                 found
-                for found in judge_numbers(name, "characters", now, _same(now, past))
+                for found in check_numbers(name, "characters", now, _same_kind(now, past))
                 if found.check == "constant"
             )
         case WordProfile():
-            yield from judge_words(name, now, _same(now, past), is_slice=name in contract.slices)
+            yield from check_words(name, now, _same_kind(now, past), is_slice=name in contract.slices)
         case TimestampProfile() if isinstance(column, Timestamp):
-            yield from judge_instants(name, column.tz, now, _same(now, past))
+            yield from check_timestamps(name, column.tz, now, _same_kind(now, past))
         case _:
             return
 
 
-def _missing(name: str, now: ColumnProfile, past: Sequence[ColumnProfile]) -> Iterator[Violation]:
+def _check_missing(name: str, now: ColumnProfile, past: Sequence[ColumnProfile]) -> Iterator[Violation]:
     share = now.missing / max(1, now.rows)
     most = max(shape.missing / max(1, shape.rows) for shape in past)
     if share <= max(0.2, min(3 * most, (1 + most) / 2), most + 0.2):
@@ -133,10 +132,13 @@ def _missing(name: str, now: ColumnProfile, past: Sequence[ColumnProfile]) -> It
     yield Violation("missing", name, level, words, share, most)
 
 
-def _inverted(
+def _check_label(
     contract: Contract, profile: Profile, history: Sequence[Profile], moved: set[str]
 ) -> Iterator[Violation]:
-    """A label that every column which went with it now goes against; columns that have `moved` are no witnesses."""
+    """Check for an inverted label: every column that correlated with it now correlates inversely.
+
+    Columns that have `moved` are ignored.
+    """
     if contract.label is None:
         return
     turned = []
@@ -163,13 +165,17 @@ def _inverted(
         yield Violation("label", contract.label.name, Level.ERROR, words, now, usual)
 
 
-def _swapped(contract: Contract, profile: Profile, history: Sequence[Profile]) -> Iterator[Violation]:
-    """Two columns of one kind, each of which looks like the other's past and not like its own."""
+def _find_swaps(contract: Contract, profile: Profile, history: Sequence[Profile]) -> Iterator[Violation]:
+    """Yield pairs of columns of one type, each of which is like the other's past and unlike its own."""
     names = [column.name for column in contract.columns if isinstance(column, (Number, Integer, Category))]
-    strange = [name for name in names if name not in _ids(contract) and _strange(profile, history, name)]
+    strange = [
+        name
+        for name in names
+        if name not in _id_columns(contract) and _is_unlike_own_past(profile, history, name)
+    ]
     for place, one in enumerate(strange):
         for other in strange[place + 1 :]:
-            if _looks_like(profile, history, one, other) and _looks_like(profile, history, other, one):
+            if _is_like_other(profile, history, one, other) and _is_like_other(profile, history, other, one):
                 words = (
                     f"{one} looks as {other} did in {len(history)} batches before, and {other} as {one} did: "
                     f"the two columns swapped?"
@@ -177,32 +183,32 @@ def _swapped(contract: Contract, profile: Profile, history: Sequence[Profile]) -
                 yield Violation("swap", f"{one}+{other}", Level.ERROR, words)
 
 
-def _strange(profile: Profile, history: Sequence[Profile], name: str) -> bool:
-    """Whether a column is far from its own past."""
-    past = _past(name, profile, history)
+def _is_unlike_own_past(profile: Profile, history: Sequence[Profile], name: str) -> bool:
+    """Return True if a column is far from its own past."""
+    past = _past_columns(name, profile, history)
     match profile.columns.get(name):
         case NumberProfile() as now if len(past) >= FEWEST_BATCHES and now.count >= FEWEST_ROWS:
-            own = reference(_same(now, past))
+            own = make_reference(_same_kind(now, past))
             return own is not None and own.distance(now.compared_quantiles) > max(1.0, 1.3 * own.farthest)
         case WordProfile() as now if len(past) >= FEWEST_BATCHES and now.named >= FEWEST_ROWS:
-            return distance(now.shares, pooled(_same(now, past))) > 0.5
+            return variation_distance(now.shares, mean_shares(_same_kind(now, past))) > 0.5
         case _:
             return False
 
 
-def _looks_like(profile: Profile, history: Sequence[Profile], one: str, other: str) -> bool:
-    """Whether the column `one` of the batch is near to what `other` was."""
+def _is_like_other(profile: Profile, history: Sequence[Profile], one: str, other: str) -> bool:
+    """Return True if the column `one` of the batch is near to the past of `other`."""
     theirs = [past.columns[other] for past in history if other in past.columns]
     match profile.columns[one]:
         case NumberProfile() as now:
-            foreign = reference(_same(now, theirs))
+            foreign = make_reference(_same_kind(now, theirs))
             return foreign is not None and foreign.distance(now.compared_quantiles) <= max(
                 0.25, 1.1 * foreign.farthest
             )
         case WordProfile() as now:
-            words = _same(now, theirs)
-            usual = pooled(words)
-            farthest = max((distance(shape.shares, usual) for shape in words), default=0.0)
-            return bool(words) and distance(now.shares, usual) <= max(0.2, 1.5 * farthest)
+            words = _same_kind(now, theirs)
+            usual = mean_shares(words)
+            farthest = max((variation_distance(shape.shares, usual) for shape in words), default=0.0)
+            return bool(words) and variation_distance(now.shares, usual) <= max(0.2, 1.5 * farthest)
         case _:
             return False

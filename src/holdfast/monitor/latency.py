@@ -1,4 +1,4 @@
-"""Latency as a histogram: one row per minute, and it adds up over minutes, arms and servers."""
+"""Latency as a histogram: one row per minute, additive over minutes, arms and servers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PER_DECADE: Final = 10
 LATENCY_EDGES_SECONDS: Final[tuple[float, ...]] = tuple(
     round(10.0 ** (-4 + step / PER_DECADE), 9) for step in range(5 * PER_DECADE + 1)
 )
-"""Upper edges of the buckets, 0.1 ms to 10 s, ten in each decade. A last bucket holds what is slower."""
+"""Upper edges of the buckets, 0.1 ms to 10 s, ten in each decade. A last bucket holds slower requests."""
 
 RESOLUTION: Final = 10.0 ** (0.5 / PER_DECADE) - 1.0
-"""How far a quantile may be from the truth, as a share of it, inside the edges: 12.2 %."""
+"""The maximum relative error of a quantile inside the edges: 12.2 %."""
 
 _EDGES_US: Final = tuple(edge * 1e6 for edge in LATENCY_EDGES_SECONDS)
 
@@ -22,7 +22,7 @@ Histogram = Mapping[int, int]
 
 
 def bucket_of(latency_us: float) -> int:
-    """The bucket of one latency in microseconds: the first whose upper edge it does not exceed.
+    """Return the bucket of a latency in microseconds: the first whose upper edge it does not exceed.
 
     >>> bucket_of(100), bucket_of(101), bucket_of(60_000_000)
     (0, 1, 51)
@@ -31,7 +31,7 @@ def bucket_of(latency_us: float) -> int:
 
 
 def merge(histograms: Iterable[Histogram]) -> dict[int, int]:
-    """The sum of histograms; the order does not matter.
+    """Return the sum of histograms; the order does not matter.
 
     >>> merge([{3: 1}, {3: 2, 4: 1}])
     {3: 3, 4: 1}
@@ -44,7 +44,7 @@ def merge(histograms: Iterable[Histogram]) -> dict[int, int]:
 
 
 def quantile_seconds(histogram: Histogram, share: float) -> float | None:
-    """The latency that `share` (0 to 1) of the requests did not exceed, in seconds; None without a request.
+    """Return the latency that `share` (0 to 1) of the requests did not exceed, in seconds; None without a request.
 
     Guarantee: within `RESOLUTION` of the empirical quantile when that lies between the first and the last
     edge. Below the first edge the first edge is returned, above the last edge the last.

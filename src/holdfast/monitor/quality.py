@@ -1,4 +1,4 @@
-"""How good the answers were, by version and day, as labels arrive late (R143, R164)."""
+"""Quality of predictions by version and day, as labels arrive late (R143, R164)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.stats import Interval, auc_interval, mean_interval
 DAY_US: Final = 86_400_000_000
 CONFIDENCE: Final = 0.95
 LEAST_OF_A_CLASS: Final = 5
-"""DeLong's interval rests on the normal approximation; below this many rows of a class no AUC is shown."""
+"""The minimum number of rows of a class for an AUC: DeLong's interval rests on the normal approximation."""
 
 _SMALLEST_PROBABILITY: Final = 1e-7  # single precision cannot tell a probability nearer to 0 or 1 from it
 
@@ -34,7 +34,7 @@ class Outcomes:
         return int(self.event_time_us.size)
 
     def where(self, chosen: NDArray[np.bool_]) -> Outcomes:
-        """The rows that `chosen` (N,) marks."""
+        """Return the rows that `chosen` (N,) marks."""
         return Outcomes(
             self.version[chosen], self.event_time_us[chosen], self.probability[chosen], self.label[chosen]
         )
@@ -42,11 +42,10 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How good `rows` labelled answers were. An interval is at 95 %; None where there is too little to say.
+    """The quality of `rows` labelled predictions. Intervals are at 95 %; None if there are too few rows.
 
-    `auc`: chance that a positive scores above a negative. `brier`: mean squared difference of probability and
-    label. `log_loss`: mean negative log-likelihood, natural logarithm. `bias`: mean probability minus share
-    of positives.
+    `auc`: chance that a positive scores above a negative. `brier`: mean squared difference of probability and label.
+    `log_loss`: mean negative log-likelihood, natural logarithm. `bias`: mean probability minus share of positives.
     """
 
     rows: int
@@ -59,7 +58,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class QualityDay:
-    """The quality of one version on one UTC day of its events. A day that still fills may yet change."""
+    """The quality of one version on one UTC day of its events. A day that is `filling` may still change."""
 
     version: str
     day_us: int
@@ -69,7 +68,7 @@ class QualityDay:
 
 @dataclass(frozen=True, slots=True)
 class QualityVersion:
-    """The quality of one version over all its labelled answers, and the share of its answers that is."""
+    """The quality of one version over all its labelled predictions, and their share of its predictions."""
 
     version: str
     answers: int
@@ -77,14 +76,14 @@ class QualityVersion:
     quality: Quality
 
 
-def quality(outcomes: Outcomes) -> Quality:
-    """The quality of a set of labelled answers.
+def compute_quality(outcomes: Outcomes) -> Quality:
+    """Return the quality of a set of labelled predictions.
 
     A label between 0 and 1 (a rater's) counts as positive from one half on where a metric needs two classes.
 
     >>> p, y = np.array([0.1, 0.4, 0.6, 0.9]), np.array([0.0, 0, 1, 1])
     >>> some = Outcomes(np.array(["v1"] * 4), np.arange(4), p, y)
-    >>> quality(some).auc is None, round(quality(some).brier.estimate, 3)
+    >>> compute_quality(some).auc is None, round(compute_quality(some).brier.estimate, 3)
     (True, 0.085)
     """
     rows = len(outcomes)
@@ -105,10 +104,10 @@ def quality(outcomes: Outcomes) -> Quality:
     )
 
 
-def by_day(outcomes: Outcomes) -> tuple[QualityDay, ...]:
-    """Quality by version and UTC day of the event, in order of day, then version.
+def quality_by_day(outcomes: Outcomes) -> tuple[QualityDay, ...]:
+    """Return the quality by version and UTC day of the event, in order of day, then version.
 
-    The newest day that has a label is marked as filling: labels come late, so more of it are to be expected.
+    The newest day with a label is marked as filling, because more labels of it will arrive.
     """
     if len(outcomes) == 0:
         return ()
@@ -120,22 +119,22 @@ def by_day(outcomes: Outcomes) -> tuple[QualityDay, ...]:
             version,
             d * DAY_US,
             d == newest,
-            quality(outcomes.where((day == d) & (outcomes.version == version))),
+            compute_quality(outcomes.where((day == d) & (outcomes.version == version))),
         )
         for d, version in cells
     )
 
 
-def by_version(outcomes: Outcomes, answers: dict[str, int]) -> tuple[QualityVersion, ...]:
-    """Quality by version over all that is labelled; `answers` counts the rows that each version answered."""
+def quality_by_version(outcomes: Outcomes, answers: dict[str, int]) -> tuple[QualityVersion, ...]:
+    """Return the quality by version over all labels; `answers` is the number of rows that each version predicted."""
     versions = sorted({*answers, *(str(version) for version in np.unique(outcomes.version))})
     return tuple(
-        _of_version(version, outcomes.where(outcomes.version == version), answers.get(version, 0))
+        _version_quality(version, outcomes.where(outcomes.version == version), answers.get(version, 0))
         for version in versions
     )
 
 
-def _of_version(version: str, outcomes: Outcomes, answers: int) -> QualityVersion:
-    found = quality(outcomes)
+def _version_quality(version: str, outcomes: Outcomes, answers: int) -> QualityVersion:
+    found = compute_quality(outcomes)
     coverage = min(1.0, found.rows / answers) if answers else None
     return QualityVersion(version, answers, coverage, found)

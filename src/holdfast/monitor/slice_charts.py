@@ -1,8 +1,9 @@
-"""Are all kinds of rows still there, and in their usual parts? Shares of slices over batches, each on a control chart
-(R32, R33, R51, R53).
+"""Control charts of slice shares over batches: are all kinds of rows present, in their usual shares (R32, R33, R51,
+R53)?
 
-A share varies more from batch to batch than its rows explain, and resembles the batch before: both are measured on the
-older batches and taken into account (`stats.baseline`), so that the chart's false alarms are about as rare as it says.
+A share varies more from batch to batch than its rows explain, and correlates with the batch before. Both are
+estimated from older batches (`stats.chart_baseline`), so that the chart's rate of false alarms is about its nominal
+one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from holdfast.stats.chart_baseline import FEWEST, ProportionBaseline, proportion
 from holdfast.stats.control_charts import Ewma, widen_limit
 
 BASELINE: Final = 28
-"""Batches that a chart's level is estimated from, if there are as many before those that are shown."""
+"""The number of batches that estimate a chart's level, if there are as many before those on the chart."""
 
 WEIGHT: Final = 0.1
 LIMIT: Final = 2.814
@@ -27,7 +28,7 @@ LIMIT: Final = 2.814
 class Point:
     """One batch on a chart: the share of the slice, its EWMA, and the limits of the EWMA, all as shares of the rows.
 
-    Points of the baseline are judged by nothing: their `low` and `high` are the level's.
+    Points of the baseline are not tested: their `low` and `high` are the level's.
     """
 
     batch: str
@@ -41,8 +42,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class SliceChart:
-    """The share of one value of a column over batches. `run_length` is the mean number of batches until a false alarm of
-    the design; `explanation` says what the chart found, in words."""
+    """The share of one value of a column over batches.
+
+    `run_length` is the mean number of batches until a false alarm by design; `explanation` describes the result.
+    """
 
     column: str
     value: str
@@ -53,12 +56,14 @@ class SliceChart:
 
     @property
     def alarm(self) -> bool:
-        """Whether the newest batch is outside the limits."""
+        """Return True if the newest batch is outside the limits."""
         return bool(self.points) and self.points[-1].alarm
 
 
-def charts(column: str, history: Sequence[tuple[str, Profile]], *, most: int = 12) -> tuple[SliceChart, ...]:
-    """A chart for each of the `most` commonest values of `column`.
+def make_charts(
+    column: str, history: Sequence[tuple[str, Profile]], *, most: int = 12
+) -> tuple[SliceChart, ...]:
+    """Return a chart for each of the `most` frequent values of `column`.
 
     Parameters
     ----------
@@ -80,12 +85,12 @@ def charts(column: str, history: Sequence[tuple[str, Profile]], *, most: int = 1
     return tuple(chart for chart in drawn if chart is not None)
 
 
-def uncovered(
+def unseen_slices(
     trained: dict[str, int], live: dict[str, int], *, least_share: float = 0.01
 ) -> dict[str, float]:
-    """Values that at least `least_share` of the live rows have and no training row had, with their live share (R51).
+    """Return values with at least `least_share` of the live rows and no training row, with their live share (R51).
 
-    >>> uncovered({"EWR": 10, "JFK": 9}, {"EWR": 50, "LGA": 49, "HPN": 1}, least_share=0.02)
+    >>> unseen_slices({"EWR": 10, "JFK": 9}, {"EWR": 50, "LGA": 49, "HPN": 1}, least_share=0.02)
     {'LGA': 0.49}
     """
     total = max(1, sum(live.values()))
@@ -109,7 +114,7 @@ def _chart(column: str, value: str, counted: Sequence[tuple[str, dict[str, int]]
     points = tuple(_points(level, [batch for batch, _ in counted], counts, rows))
     design = Ewma(WEIGHT, LIMIT).run_length()
     return SliceChart(
-        column, value, level.share, points, design, _words(column, value, level, points, design)
+        column, value, level.share, points, design, _explain(column, value, level, points, design)
     )
 
 
@@ -133,7 +138,9 @@ def _points(
     return drawn
 
 
-def _words(column: str, value: str, level: ProportionBaseline, points: Sequence[Point], design: float) -> str:
+def _explain(
+    column: str, value: str, level: ProportionBaseline, points: Sequence[Point], design: float
+) -> str:
     newest, shown = points[-1], value or "(missing)"
     promise = (
         f"by design a false alarm every {design:.0f} batches; limits from {level.count} batches, which vary "

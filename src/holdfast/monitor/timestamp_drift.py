@@ -1,4 +1,4 @@
-"""A column of instants against its own history: another time zone, another granularity."""
+"""Drift of a timestamp column against its own history: another time zone, another granularity."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _MOVES: Final = tuple(hours for hours in range(-11, 13) if hours)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def judge_instants(
+def check_timestamps(
     name: str, zone: str, now: TimestampProfile, past: Sequence[TimestampProfile]
 ) -> Iterator[Violation]:
-    """What is wrong with the clock of the column `name` of a batch."""
+    """Yield the violations of the timestamps in the column `name` of a batch."""
     past = [shape for shape in past if shape.count >= FEWEST_ROWS]
     if now.count < FEWEST_ROWS or not past:
         return
-    hours = _by_pattern(now, past) or _by_ends(zone, now, past)
+    hours = _shift_of_pattern(now, past) or _shift_of_ends(zone, now, past)
     if hours:
         later = f"{abs(hours)} hour{'s' if abs(hours) > 1 else ''} {'later' if hours > 0 else 'earlier'}"
         words = (
@@ -31,27 +31,30 @@ def judge_instants(
             f"moved back: another time zone read as {zone}?"
         )
         yield Violation("zone", name, Level.ERROR, words, float(hours), 0.0)
-    yield from _grain(name, now, past)
+    yield from _check_granularity(name, now, past)
 
 
-def _by_pattern(now: TimestampProfile, past: Sequence[TimestampProfile]) -> int:
-    """By how many whole hours the pattern of the day has moved; 0 when it has not, or does not tell."""
+def _shift_of_pattern(now: TimestampProfile, past: Sequence[TimestampProfile]) -> int:
+    """Return by how many whole hours the pattern of the day has shifted; 0 if it has not, or if it is unclear."""
     each = [_shares(shape.hours) for shape in past]
     usual = [sum(column) / len(each) for column in zip(*each, strict=True)]
     found = _shares(now.hours)
     # The day that was farthest but one, so that a single storm does not hide a moved clock for four weeks.
-    farthest = sorted(_apart(shares, usual) for shares in each)[-2]
-    stays = _apart(found, usual)
+    farthest = sorted(_difference(shares, usual) for shares in each)[-2]
+    stays = _difference(found, usual)
     if stays <= max(0.1, 1.5 * farthest):
         return 0
-    best = min(_MOVES, key=lambda hours: (_apart(_moved_back(found, hours), usual), abs(hours)))
-    left = _apart(_moved_back(found, best), usual)
+    best = min(_MOVES, key=lambda hours: (_difference(_moved_back(found, hours), usual), abs(hours)))
+    left = _difference(_moved_back(found, best), usual)
     return best if left <= max(1.2 * farthest, 0.05) and left < 0.5 * stays else 0
 
 
-def _by_ends(zone: str, now: TimestampProfile, past: Sequence[TimestampProfile]) -> int:
-    """By how many whole hours both the first and the last instant of the batch have moved, where both have always
-    been at the same hour: a batch that is a day of a feed that never sleeps has no other pattern."""
+def _shift_of_ends(zone: str, now: TimestampProfile, past: Sequence[TimestampProfile]) -> int:
+    """Return by how many whole hours both the first and the last timestamp of the batch have shifted.
+
+    It applies if both were always at the same hour, as for a batch per day of a continuous feed, which has no other
+    pattern.
+    """
     clock = ZoneInfo(zone)
     firsts = Counter(_hour(shape.low_us, clock) for shape in past)
     lasts = Counter(_hour(shape.high_us, clock) for shape in past)
@@ -63,7 +66,7 @@ def _by_ends(zone: str, now: TimestampProfile, past: Sequence[TimestampProfile])
 
 
 def _round(hours: int) -> int:
-    """`hours` on the clock's face, -11 to 12."""
+    """Return `hours` on the clock's face, -11 to 12."""
     return (hours + 11) % 24 - 11
 
 
@@ -80,17 +83,19 @@ def _moved_back(shares: Sequence[float], hours: int) -> list[float]:
     return [shares[(hour + hours) % 24] for hour in range(24)]
 
 
-def _apart(one: Sequence[float], other: Sequence[float]) -> float:
+def _difference(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / 2
 
 
-def _grain(name: str, now: TimestampProfile, past: Sequence[TimestampProfile]) -> Iterator[Violation]:
-    """A feed that reports at fixed times, at others than before. One whose events come when they come has no grain."""
+def _check_granularity(
+    name: str, now: TimestampProfile, past: Sequence[TimestampProfile]
+) -> Iterator[Violation]:
+    """Check a feed that reports at fixed intervals for a change of the interval. Irregular events have none."""
     spacings = {shape.spacing_seconds for shape in past}
     found, usual = now.spacing_seconds, spacings.pop()
     if spacings or usual is None or found is None or max(found / usual, usual / found) < 3.0:
         return
-    if not all(_regular(shape) for shape in (now, *past)):
+    if not all(_is_regular(shape) for shape in (now, *past)):
         return
     words = (
         f"{name}: one instant follows the other after {found:g} s as a rule, after {usual:g} s in each of {len(past)} "
@@ -99,5 +104,5 @@ def _grain(name: str, now: TimestampProfile, past: Sequence[TimestampProfile]) -
     yield Violation("grain", name, Level.ERROR, words, found, usual)
 
 
-def _regular(shape: TimestampProfile) -> bool:
+def _is_regular(shape: TimestampProfile) -> bool:
     return max(shape.spacings) >= 0.8 * sum(shape.spacings)

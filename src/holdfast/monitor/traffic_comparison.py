@@ -1,6 +1,4 @@
-"""What callers ask the champion, against what it learnt from: slices that no training row had, and how often the label
-will turn out true (R50, R51, R53).
-"""
+"""Comparison of live traffic with training data: unseen slices, and the share of positive labels (R50, R51, R53)."""
 
 from __future__ import annotations
 
@@ -12,16 +10,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from holdfast.monitor.slice_charts import uncovered
+from holdfast.monitor.slice_charts import unseen_slices
 from holdfast.stats.interval import Interval, wilson
 from holdfast.stats.label_shift import FEWEST_KNOWN, FEWEST_SCORES, prior_by_em, prior_interval, prior_shift
 
 FEWEST_ROWS: Final = 20
-"""A slice that fewer answers had is not told: it may be a caller who tries something out."""
+"""The minimum number of predictions of a slice to report it; fewer may be a caller's experiment."""
 
 LEAST_SHARE: Final = 0.01
 LEAST_SHIFT: Final = 0.05
-"""A share of positive labels that is estimated nearer than this to the training rows' has not shifted."""
+"""The minimum difference of the share of positive labels that counts as a shift."""
 
 MOST_VALUES: Final = 100  # none that is left out has more than a hundredth of the rows
 _LONGEST_VALUE: Final = 255
@@ -31,8 +29,8 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class AskedSlice:
-    """One value of a slice of the contract among `rows` answers, a `share` of them; `trained` rows of it taught."""
+class TrafficSlice:
+    """One value of a slice of the contract: `rows` predictions, their `share`, and `trained` training rows."""
 
     column: str
     value: str
@@ -44,12 +42,12 @@ class AskedSlice:
 
 @dataclass(frozen=True, slots=True)
 class LabelShare:
-    """How often the label is true: among the rows that taught, estimated for the newest answers, and seen among those of
-    them whose labels came.
+    """The share of positive labels: in training, estimated for the newest predictions, and seen among their known
+    labels.
 
-    `estimate` is at 95 % for the number of answers alone. `check` is a second estimate from the confusion of the
-    classifier, None where there is none. `calibrated_on` older answers with labels corrected the scores; with 0 they were
-    taken as they are, and no shift is claimed. `words` say all this and what is assumed.
+    `estimate` is at 95 % for the number of predictions alone. `check` is a second estimate from the classifier's
+    confusion, None if there is none. `calibrated_on` older labelled predictions corrected the scores; with 0 they
+    were used as they are, and no shift is claimed. `words` describe all this and the assumptions.
     """
 
     trained: float
@@ -63,46 +61,48 @@ class LabelShare:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The newest `answers` of `version`, given from `first_us` to `last_us`, as they were compared at `computed_at_us`."""
+class TrafficComparison:
+    """The newest `answers` predictions of `version`, given from `first_us` to `last_us`, compared at `computed_at_us`."""
 
     version: str
     answers: int
     first_us: int
     last_us: int
     computed_at_us: int
-    slices: tuple[AskedSlice, ...]
+    slices: tuple[TrafficSlice, ...]
     label: LabelShare | None
 
     @property
-    def uncovered(self) -> tuple[AskedSlice, ...]:
-        """The slices that callers ask about and no training row had, the commonest first."""
+    def uncovered(self) -> tuple[TrafficSlice, ...]:
+        """Return the slices that callers request and no training row had, the most frequent first."""
         found = [each for each in self.slices if not each.covered]
         return tuple(sorted(found, key=lambda each: (-each.share, each.column, each.value)))
 
 
-def compare_slices(asked: pl.DataFrame, trained: Mapping[str, Mapping[str, int]]) -> tuple[AskedSlice, ...]:
-    """The commonest values of the columns of `asked`, which are texts, beside the rows of `trained` that had them.
+def compare_slices(
+    requested: pl.DataFrame, trained: Mapping[str, Mapping[str, int]]
+) -> tuple[TrafficSlice, ...]:
+    """Return the most frequent values of the text columns of `requested`, with the number of training rows of each.
 
-    Columns that `trained` does not count are left out.
+    Columns that `trained` does not count are omitted.
 
     >>> found = compare_slices(pl.DataFrame({"site": ["a"] * 30 + ["b"] * 70}), {"site": {"a": 9}})
     >>> [(each.value, each.share, each.covered) for each in found]
     [('b', 0.7, False), ('a', 0.3, True)]
     """
-    found: list[AskedSlice] = []
-    for column in asked.columns:
+    found: list[TrafficSlice] = []
+    for column in requested.columns:
         if column in trained:
-            taught, live = trained[column], _counts(asked[column])
-            lacking = uncovered(dict(taught), live, least_share=LEAST_SHARE)
+            trained_rows, live = trained[column], _counts(requested[column])
+            lacking = unseen_slices(dict(trained_rows), live, least_share=LEAST_SHARE)
             commonest = sorted(live.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_VALUES]
             found += [
-                AskedSlice(
+                TrafficSlice(
                     column,
                     value,
                     rows,
-                    rows / asked.height,
-                    taught.get(value, 0),
+                    rows / requested.height,
+                    trained_rows.get(value, 0),
                     value not in lacking or rows < FEWEST_ROWS,
                 )
                 for value, rows in commonest
@@ -115,24 +115,25 @@ def _counts(values: pl.Series) -> dict[str, int]:
     return dict(shown.value_counts(name="rows").iter_rows())
 
 
-def label_share(
+def estimate_label_share(
     scores: Numbers,
     trained: float | None,
     known: tuple[Numbers, Numbers],
     seen: Sequence[float] | Numbers,
 ) -> LabelShare | None:
-    """How often the label will be true for rows with `scores`; None with too few of them, or nothing to compare with.
+    """Estimate the share of positive labels for rows with `scores`; None if there are too few, or nothing to compare
+    with.
 
     Parameters
     ----------
     scores
-        The champion's probabilities of the newest answers.
+        The champion's probabilities of the newest predictions.
     trained
-        The share of positive labels among the rows that it learnt from, if it is known.
+        The share of positive labels among its training rows, if known.
     known
-        Probabilities and labels (0 to 1) of answers that are not among the newest.
+        Probabilities and labels (0 to 1) of older predictions.
     seen
-        The labels of the newest answers, as far as they came.
+        The known labels of the newest predictions.
     """
     known_scores, known_labels = known[0], known[1] >= 0.5
     if len(scores) < FEWEST_SCORES:
@@ -154,11 +155,11 @@ def label_share(
     calibrated_on = len(known_scores) if fits else 0
     # Scores that no label corrected may be wrong by more than any shift.
     shifted = fits and abs(share - trained) >= LEAST_SHIFT and not low <= trained <= high
-    words = _words(trained, estimate, check, calibrated_on, came, len(labels))
+    words = _explain(trained, estimate, check, calibrated_on, came, len(labels))
     return LabelShare(trained, estimate, check, calibrated_on, came, len(labels), shifted, words)
 
 
-def _words(
+def _explain(
     trained: float,
     estimate: Interval,
     check: float | None,
@@ -166,24 +167,24 @@ def _words(
     seen: Interval | None,
     seen_rows: int,
 ) -> str:
-    told = [
+    parts = [
         f"the label is true for {trained:.1%} of the training rows and by estimate for {_range(estimate)} of the newest"
     ]
     if seen is not None:
-        told.append(f"seen so far: {_range(seen)} of {seen_rows:,} with a label")
+        parts.append(f"seen so far: {_range(seen)} of {seen_rows:,} with a label")
     if check is not None:
         agrees = "agrees" if abs(check - estimate.estimate) <= LEAST_SHIFT else "disagrees"
-        told.append(f"a second method {agrees} with {check:.1%}")
-    told.append(
+        parts.append(f"a second method {agrees} with {check:.1%}")
+    parts.append(
         f"scores corrected by {calibrated_on:,} older answers with labels"
         if calibrated_on
         else "no labels to correct the scores by: they are taken as they are"
     )
-    told.append(
+    parts.append(
         "assumed: only the share of the classes moved, not what their rows look like; the range is for the number of "
         "answers alone"
     )
-    return "; ".join(told)
+    return "; ".join(parts)
 
 
 def _range(share: Interval) -> str:

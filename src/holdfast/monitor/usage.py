@@ -1,4 +1,4 @@
-"""Is the model used, how often, how fast, and with which errors (R140, R141)."""
+"""Usage of a model: requests, latency and errors (R140, R141)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from holdfast.records import Verdict
 
 MINUTE_US: Final = 60_000_000
 OK: Final = "ok"
-"""The result of a request that was answered; every other result is a kind of error."""
+"""The result of a successful request; every other result is an error kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """Requests of one version in one minute that ended alike."""
+    """Requests of one version in one minute with the same result."""
 
     version: str
     arm: str
@@ -31,15 +31,15 @@ class UsageRow:
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """How many requests of a version ended in one kind of error."""
+    """The number of requests of a version with one kind of error."""
 
     kind: str
     requests: int
 
 
 @dataclass(frozen=True, slots=True)
-class VersionUse:
-    """What one version did in a window of time. Latencies are in seconds; None without a request."""
+class VersionUsage:
+    """The usage of one version in a window of time. Latencies are in seconds; None without a request."""
 
     version: str
     requests: int
@@ -54,7 +54,7 @@ class VersionUse:
 
     @property
     def error_rate(self) -> float:
-        """The share of this version's requests that ended in an error."""
+        """Return the share of this version's requests that ended in an error."""
         return self.failed / self.requests
 
 
@@ -68,8 +68,8 @@ class Minute:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """How a model was used in the window that ended at `until_us`."""
+class Usage:
+    """The usage of a model in the window that ended at `until_us`."""
 
     since_us: int
     until_us: int
@@ -78,44 +78,42 @@ class Use:
     rate_per_second: float
     verdict: Verdict
     explanation: str
-    versions: tuple[VersionUse, ...]
+    versions: tuple[VersionUsage, ...]
     minutes: tuple[Minute, ...]
 
 
-def use(
+def summarise_usage(
     rows: Sequence[UsageRow],
     *,
     since_us: int,
     until_us: int,
     silent_after_us: int,
     last_minute_us: int | None = None,
-) -> Use:
-    """How a model was used between two moments, by version.
+) -> Usage:
+    """Return the usage of a model in a window of time, by version.
 
     Parameters
     ----------
     rows
-        Usage per minute, in any order; what lies outside the window is left out.
+        Usage per minute, in any order; rows outside the window are ignored.
     since_us, until_us
         The window, microseconds since 1970, UTC.
     silent_after_us
-        A model without a request for longer than this is not used: the verdict is fail, whatever else is
-        well.
+        Without a request for longer than this, the verdict is fail.
     last_minute_us
-        The newest minute with a request when that may lie before what `rows` hold; None takes it from `rows`.
+        The newest minute with a request, if it may be before those of `rows`; None takes it from `rows`.
 
-    The rate counts from the first request in the window, so that a model that began a minute ago is not
-    diluted.
+    The rate counts from the first request in the window, so that a recently started model is not diluted.
     """
     inside = [row for row in rows if since_us - MINUTE_US < row.minute_start_us <= until_us]
     total = sum(row.requests for row in inside)
     failed = sum(row.requests for row in inside if row.result != OK)
     last = max((row.minute_start_us for row in rows), default=last_minute_us)
-    verdict, explanation = _in_use(last, until_us, silent_after_us)
+    verdict, explanation = _check_silence(last, until_us, silent_after_us)
     by_version: dict[str, list[UsageRow]] = defaultdict(list)
     for row in inside:
         by_version[row.version].append(row)
-    return Use(
+    return Usage(
         since_us=since_us,
         until_us=until_us,
         requests=total,
@@ -123,12 +121,14 @@ def use(
         rate_per_second=_rate(inside, total, until_us),
         verdict=verdict,
         explanation=explanation,
-        versions=tuple(_of_version(version, found, total) for version, found in sorted(by_version.items())),
+        versions=tuple(
+            _version_usage(version, found, total) for version, found in sorted(by_version.items())
+        ),
         minutes=_by_minute(inside),
     )
 
 
-def _in_use(last_minute_us: int | None, until_us: int, silent_after_us: int) -> tuple[Verdict, str]:
+def _check_silence(last_minute_us: int | None, until_us: int, silent_after_us: int) -> tuple[Verdict, str]:
     if last_minute_us is None:
         return Verdict.INCONCLUSIVE, "No request has been counted yet."
     silent_us = until_us - (last_minute_us + MINUTE_US)
@@ -148,14 +148,14 @@ def _rate(inside: Sequence[UsageRow], total: int, until_us: int) -> float:
     return total / (max(until_us - first_us, MINUTE_US) / 1e6)
 
 
-def _of_version(version: str, rows: Sequence[UsageRow], total: int) -> VersionUse:
+def _version_usage(version: str, rows: Sequence[UsageRow], total: int) -> VersionUsage:
     latency = merge(row.latency for row in rows)
     kinds: dict[str, int] = defaultdict(int)
     for row in rows:
         if row.result != OK:
             kinds[row.result] += row.requests
     requests = sum(row.requests for row in rows)
-    return VersionUse(
+    return VersionUsage(
         version=version,
         requests=requests,
         rows=sum(row.rows for row in rows),

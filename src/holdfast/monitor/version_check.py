@@ -1,7 +1,7 @@
-"""Is the version that should answer the one that does (R131, R132, R136-R138).
+"""Check that the version which should serve is the one that does (R131, R132, R136-R138).
 
-What the plan says is declared; what a request was answered with is observed. Only an answer counts: that a
-server lists a version as loaded proves nothing about its traffic.
+The plan declares a version; a response shows the observed one. Only a response counts: a server that lists a version
+as loaded proves nothing about its traffic.
 """
 
 from __future__ import annotations
@@ -13,35 +13,49 @@ from typing import Final
 from holdfast.records import EVERYTHING_PPM, TrafficPlan, Verdict
 
 SETTLING_US: Final = 10_000_000
-"""How long a server may still follow an older plan before that is a failure."""
+"""How long a server may follow an older plan before that is a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one probe request came back with. `trouble` says why there was no answer, `reached` whether the
-    server said anything at all."""
+    """The result of one probe request. `error` is why there was no prediction; `is_reachable` is False without any
+    response.
+    """
 
     plan_id: int | None
     observed_version: str | None
-    trouble: str = ""
-    reached: bool = True
+    error: str = ""
+    is_reachable: bool = True
     serving_config: str | None = None
-    """What the server says that it runs with."""
+    """The serving config that the server reports."""
     runtime: str | None = None
-    """What the server says that it is."""
+    """The runtime that the server reports."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """Whether a server does what the plan says."""
+class ServerVerdict:
+    """The verdict on whether a server follows the plan."""
 
     verdict: Verdict
     planned_version: str | None
     explanation: str
 
 
-def judge(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: int) -> Judgement:
-    """Compare what a server did with what the newest plan says.
+def check_server(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: int) -> ServerVerdict:
+    """Compare the response of a server with the newest plan.
+
+    Parameters
+    ----------
+    plan
+        The model's newest plan; None if there is none yet.
+    seen
+        The result of the probe.
+    plan_age_us
+        The time since that plan was committed, in microseconds.
+
+    Pass means that a request was served under this very plan, by a version that gets traffic from it, and by the
+    intended one if the plan does not share traffic. The right version under an older plan is not a pass: it may be
+    chance. Silence is an error. A server that is reachable and serves no request fails after `SETTLING_US`.
 
     Parameters
     ----------
@@ -58,57 +72,57 @@ def judge(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: int) -> J
     requests fails once it has had `SETTLING_US` to follow the plan.
 
     >>> plan = TrafficPlan("m", 4, "v1", None, 0, None, None, None)
-    >>> judge(plan, Observation(4, "v1"), plan_age_us=0).verdict
+    >>> check_server(plan, Observation(4, "v1"), plan_age_us=0).verdict
     <Verdict.PASS: 'pass'>
-    >>> judge(plan, Observation(3, "v1"), plan_age_us=0).verdict
+    >>> check_server(plan, Observation(3, "v1"), plan_age_us=0).verdict
     <Verdict.INCONCLUSIVE: 'inconclusive'>
     """
     if plan is None:
-        return Judgement(
+        return ServerVerdict(
             Verdict.INCONCLUSIVE, None, "No version was rolled out yet, so none is expected to answer."
         )
     intended = plan.intended
-    if not seen.reached:
-        return Judgement(Verdict.ERROR, intended, f"No answer: {seen.trouble}.")
+    if not seen.is_reachable:
+        return ServerVerdict(Verdict.ERROR, intended, f"No answer: {seen.error}.")
     if seen.observed_version is None:
-        words = f"No version answered: {seen.trouble or 'the answer does not name the one that gave it'}."
+        words = f"No version answered: {seen.error or 'the answer does not name the one that gave it'}."
         settling = plan_age_us <= SETTLING_US
-        return Judgement(Verdict.INCONCLUSIVE if settling else Verdict.FAIL, intended, words)
+        return ServerVerdict(Verdict.INCONCLUSIVE if settling else Verdict.FAIL, intended, words)
     if seen.plan_id != plan.plan_id:
-        return _other_plan(plan, seen, intended, plan_age_us)
+        return _check_other_plan(plan, seen, intended, plan_age_us)
     if None not in (plan.serving_config, seen.serving_config) and plan.serving_config != seen.serving_config:
         words = (
             f"The server runs with {seen.serving_config}; plan {plan.plan_id} declares {plan.serving_config}."
         )
-        return Judgement(
+        return ServerVerdict(
             Verdict.INCONCLUSIVE if plan_age_us <= SETTLING_US else Verdict.FAIL, intended, words
         )
     shared = plan.challenger is not None and 0 < plan.share_ppm < EVERYTHING_PPM
     welcome = {plan.champion, plan.challenger} if shared else {intended}
     if seen.observed_version in welcome:
-        return Judgement(
+        return ServerVerdict(
             Verdict.PASS,
             intended,
             f"A request was answered by {seen.observed_version} under plan {plan.plan_id}, as declared.",
         )
-    return Judgement(
+    return ServerVerdict(
         Verdict.FAIL,
         intended,
         f"Plan {plan.plan_id} declares {intended}, but {seen.observed_version} answered a request.",
     )
 
 
-def _other_plan(plan: TrafficPlan, seen: Observation, intended: str, plan_age_us: int) -> Judgement:
+def _check_other_plan(plan: TrafficPlan, seen: Observation, intended: str, plan_age_us: int) -> ServerVerdict:
     follows = "no plan" if seen.plan_id is None else f"plan {seen.plan_id}"
     words = f"The server follows {follows}; plan {plan.plan_id} was committed {plan_age_us / 1e6:.0f} s ago"
     if plan_age_us <= SETTLING_US:
-        return Judgement(Verdict.INCONCLUSIVE, intended, f"{words} and may still be on its way.")
-    return Judgement(Verdict.FAIL, intended, f"{words}. {seen.observed_version} answered a request.")
+        return ServerVerdict(Verdict.INCONCLUSIVE, intended, f"{words} and may still be on its way.")
+    return ServerVerdict(Verdict.FAIL, intended, f"{words}. {seen.observed_version} answered a request.")
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Which version a model declares, since when, how old it is, and whether its servers obey."""
+    """The declared version of a model, its age, and whether its servers have converged."""
 
     planned_version: str | None
     deployed_us: int | None
@@ -118,7 +132,7 @@ class Presence:
     explanation: str
 
 
-def presence(
+def summarise_probes(
     plan: TrafficPlan | None,
     verdicts: Sequence[Verdict],
     *,
@@ -127,10 +141,10 @@ def presence(
     trained_us: int | None,
     now_us: int,
 ) -> Presence:
-    """One answer for a model from the probes of all of its servers.
+    """Return one verdict for a model from the probes of all of its servers.
 
-    The worst probe decides: fail before error before inconclusive before pass. No server, or none that was
-    probed, is inconclusive.
+    The worst probe decides: fail before error before inconclusive before pass. No server, or none that was probed, is
+    inconclusive.
     """
     verdict, explanation = _worst(verdicts)
     return Presence(

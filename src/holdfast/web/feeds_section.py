@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.contract.profile.profile import Profile
-from holdfast.monitor.slice_charts import SliceChart, charts
+from holdfast.monitor.slice_charts import SliceChart, make_charts
 from holdfast.stats.chart_baseline import FEWEST
 from holdfast.store import Store
 from holdfast.store.feeds import batch_profiles
@@ -55,7 +55,7 @@ def of_feed(feed: str, batches: Sequence[tuple[str, Profile | None]]) -> FeedDat
     """Return the data of one feed from its newest `batches`, oldest first."""
     known = [(batch, profile) for batch, profile in batches if profile is not None]
     volume = tuple((batch, profile.rows) for batch, profile in known)
-    drawn = [chart for column in _columns(known) for chart in charts(column, known, most=_MOST_SLICES)]
+    drawn = [chart for column in _columns(known) for chart in make_charts(column, known, most=_MOST_SLICES)]
     drawn.sort(key=lambda chart: not chart.alarm)
     return FeedData(feed, volume, _band([rows for _, rows in volume]), tuple(drawn[:_MOST_SLICES]))
 

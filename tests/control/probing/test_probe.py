@@ -9,7 +9,7 @@ import time
 import pytest
 
 from holdfast.control.probing import probe as probing
-from holdfast.monitor import judge
+from holdfast.monitor import check_server
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.store.serving import servers
 from holdfast.store.serving.log_directory import claim
@@ -64,18 +64,18 @@ def test_hung_servers_are_asked_at_once_and_keep_no_answer_from_being_seen(hung,
     began = time.monotonic()
     seen = probing.observe_all(asked)
     assert time.monotonic() - began < probing.TIMEOUT_SECONDS + 0.5
-    assert {name: found.reached for name, found in seen.items()} == {
+    assert {name: found.is_reachable for name, found in seen.items()} == {
         **{f"h{n}": False for n in range(8)},
         "r": True,
     }
-    assert "did not answer within 2 s" in seen["h3"].trouble
+    assert "did not answer within 2 s" in seen["h3"].error
 
 
 def test_a_server_that_answers_its_status_and_no_request_is_not_silent(refusing, tmp_path):
     seen = probing.observe(Server("r", "m", refusing, tmp_path, 1))
-    assert (seen.plan_id, seen.observed_version, seen.reached) == (7, None, True)
+    assert (seen.plan_id, seen.observed_version, seen.is_reachable) == (7, None, True)
     plan = TrafficPlan("m", 7, "v2", None, 0, "v1", None, None)
-    judged = judge(plan, seen, plan_age_us=60_000_000)
+    judged = check_server(plan, seen, plan_age_us=60_000_000)
     assert judged.verdict is Verdict.FAIL
     assert "status 503" in judged.explanation
 
@@ -87,7 +87,7 @@ def test_a_server_that_ended_leaves_when_another_runs(refusing, tmp_path):
     first.release()
     assert servers.present(found) == (found[1],)
     gone = probing.observe(found[0])
-    assert (gone.reached, gone.plan_id) == (False, None), "another listens at its address"
+    assert (gone.is_reachable, gone.plan_id) == (False, None), "another listens at its address"
     second.release()
     assert servers.present(found) == (found[1],), "an outage stays to be seen"
     elsewhere = Server("far", "m", refusing, tmp_path / "not here", 1)

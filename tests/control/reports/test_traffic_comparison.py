@@ -133,7 +133,7 @@ class Line:
         while collector.join(self.store, "late", self.lease, now_us=at_us):
             pass
 
-    def compare(self, minutes: int = 1) -> traffic_comparison.Asked | None:
+    def compare(self, minutes: int = 1) -> traffic_comparison.TrafficComparison | None:
         now_us = NOW_US + self.segment * HOUR_US + minutes * 60_000_000
         return comparing.compare(self.store, "late", self.lease, now_us=now_us)
 

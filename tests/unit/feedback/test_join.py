@@ -1,13 +1,13 @@
 import pytest
 
-from holdfast.feedback import Answer, Frontier, Impossible, Joined, Label, Waiting, settle
+from holdfast.feedback import Frontier, Impossible, Joined, Label, Prediction, Waiting, settle_labels
 from holdfast.feedback.labels import MAXIMUM_WAIT_US, PATIENCE_US
 
-ANSWER = Answer("s1-2-5/0", "m", "v1", "champion", None, b"u", 0.3, 17, 16)
+ANSWER = Prediction("s1-2-5/0", "m", "v1", "champion", None, b"u", 0.3, 17, 16)
 
 
 def settled(prediction, *, waited_us=PATIENCE_US + 1, frontiers=None, servers=("s1",)):
-    (found,) = settle(
+    (found,) = settle_labels(
         [Label(prediction, 1.0, 1000)],
         {ANSWER.prediction_id: ANSWER},
         {"s1": Frontier(2, 9)} if frontiers is None else frontiers,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.feedback import Arrival, arrival, parse_id
+from holdfast.feedback import Arrival, classify_label, parse_id
 
 
 @given(
@@ -42,7 +42,7 @@ def test_what_no_server_gave_out_is_not_an_id(text):
 @pytest.mark.parametrize(
     ("value", "known", "becomes"),
     [
-        (1.0, None, Arrival.TAKEN),
+        (1.0, None, Arrival.ACCEPTED),
         (1.0, 1.0, Arrival.REPEATED),
         (0.0, 1.0, Arrival.CONTRADICTS),
         (1.5, None, Arrival.MALFORMED),
@@ -53,4 +53,4 @@ def test_what_no_server_gave_out_is_not_an_id(text):
 )
 def test_a_label_counts_once_and_never_contradicts(value, known, becomes):
     """R147: the same label again counts once; another value for the same answer is refused."""
-    assert arrival("s1-1-1/0", value, known) is becomes
+    assert classify_label("s1-1-1/0", value, known) is becomes

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.contract import Category, Contract, Integer, Keep, Label, Number, Text, Timestamp, dtypes
 from holdfast.contract.profile.profile import profile_batch
-from holdfast.monitor.drift import FEWEST_BATCHES, judge
+from holdfast.monitor.drift import FEWEST_BATCHES, check_profile
 from holdfast.records import Level
 from tests.soak import drift as drift_soak
 
@@ -52,7 +52,7 @@ PAST = [profile_batch(ORDERS, orders(day)) for day in range(30)]
 
 
 def told(rows: pl.DataFrame, past: int = 30) -> list[tuple[str, str, str]]:
-    found = judge(ORDERS, profile_batch(ORDERS, rows), PAST[:past])
+    found = check_profile(ORDERS, profile_batch(ORDERS, rows), PAST[:past])
     return [(violation.check, violation.subject, str(violation.level)) for violation in found]
 
 
@@ -111,7 +111,7 @@ def test_a_column_that_climbs_is_not_told_to_be_far():
         )
 
     past = [profile_batch(meter, day(number)) for number in range(20)]
-    assert judge(meter, profile_batch(meter, day(20)), past) == ()
+    assert check_profile(meter, profile_batch(meter, day(20)), past) == ()
 
 
 def test_a_column_with_other_bounds_has_no_past():
@@ -125,7 +125,7 @@ def test_a_column_with_other_bounds_has_no_past():
         label=ORDERS.label,
     )
     rows = orders(43).with_columns(weight=pl.col("weight") / 0.45359237, price=-pl.col("price"))
-    found = judge(narrow, profile_batch(narrow, rows), PAST)
+    found = check_profile(narrow, profile_batch(narrow, rows), PAST)
     assert [violation.subject for violation in found] == ["price"]
 
 
@@ -143,7 +143,7 @@ def test_the_real_feeds_of_a_blizzard_have_no_error_and_planted_faults_are_named
     declared = drift_soak.feeds()[feed]
     missed = []
     for number, day in enumerate(drift_soak.days_of(declared, spring)):
-        usual = judge(declared.contract, day.profile, day.past)
+        usual = check_profile(declared.contract, day.profile, day.past)
         assert [found for found in usual if found.level is not Level.WARNING] == []
         if number == 45:
             for fault in (fault for fault in drift_soak.FAULTS if fault.feed == feed):

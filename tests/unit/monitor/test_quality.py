@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from holdfast.monitor import Outcomes, by_day, by_version, quality
+from holdfast.monitor import Outcomes, compute_quality, quality_by_day, quality_by_version
 from holdfast.monitor.quality import DAY_US
 
 
@@ -19,7 +19,7 @@ def outcomes(rows, days=3, versions=("v1", "v2"), seed=1):
 
 def test_the_numbers_agree_with_scikit_learn():
     some = outcomes(500)
-    found = quality(some)
+    found = compute_quality(some)
     assert found.auc.estimate == pytest.approx(roc_auc_score(some.label, some.probability))
     assert found.auc.low < found.auc.estimate < found.auc.high
     assert found.log_loss == pytest.approx(log_loss(some.label, some.probability))
@@ -28,7 +28,7 @@ def test_the_numbers_agree_with_scikit_learn():
 
 def test_days_and_versions_split_every_row_once():
     some = outcomes(400)
-    days = by_day(some)
+    days = quality_by_day(some)
     assert sum(day.quality.rows for day in days) == 400
     assert {(day.version, day.day_us // DAY_US) for day in days} == {
         (v, d) for v in ("v1", "v2") for d in range(3)
@@ -37,20 +37,20 @@ def test_days_and_versions_split_every_row_once():
 
 def test_only_the_newest_day_is_still_filling():
     """R143: labels come late, and a day that may change says so."""
-    assert {day.day_us // DAY_US for day in by_day(outcomes(400)) if day.filling} == {2}
+    assert {day.day_us // DAY_US for day in quality_by_day(outcomes(400)) if day.filling} == {2}
 
 
 def test_too_little_says_nothing_rather_than_something():
     few = outcomes(4)
-    assert quality(few).auc is None
+    assert compute_quality(few).auc is None
     one = few.where(np.array([True, False, False, False]))
-    assert (quality(one).brier, quality(one).rows) == (None, 1)
-    assert by_day(few.where(np.zeros(4, dtype=bool))) == ()
+    assert (compute_quality(one).brier, compute_quality(one).rows) == (None, 1)
+    assert quality_by_day(few.where(np.zeros(4, dtype=bool))) == ()
 
 
 def test_coverage_is_the_share_of_answers_that_have_a_label():
     some = outcomes(100, versions=("v1",))
-    first, silent = by_version(some, {"v1": 400, "v9": 50})
+    first, silent = quality_by_version(some, {"v1": 400, "v9": 50})
     assert (first.version, first.coverage, first.answers) == ("v1", 0.25, 400)
     assert (silent.coverage, silent.quality.rows) == (0.0, 0)
 
@@ -59,4 +59,4 @@ def test_a_sure_and_wrong_answer_costs_much_but_not_everything():
     sure = Outcomes(
         np.array(["v"] * 2), np.zeros(2, dtype=np.int64), np.array([1.0, 0.0]), np.array([0.0, 1.0])
     )
-    assert 10 < quality(sure).log_loss < 20
+    assert 10 < compute_quality(sure).log_loss < 20

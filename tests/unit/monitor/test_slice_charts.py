@@ -6,7 +6,7 @@ import numpy as np
 
 from holdfast.contract.profile.column_profile import WordProfile
 from holdfast.contract.profile.profile import Profile
-from holdfast.monitor.slice_charts import BASELINE, charts, uncovered
+from holdfast.monitor.slice_charts import BASELINE, make_charts, unseen_slices
 
 
 def batches(
@@ -24,7 +24,7 @@ def batches(
 
 
 def test_a_share_that_moves_is_reported_soon_and_since_when():
-    north = charts("site", batches(60, 1, since=40, to=0.4))[1]
+    north = make_charts("site", batches(60, 1, since=40, to=0.4))[1]
     assert north.value == "north"
     assert north.alarm
     alarms = [int(point.batch[1:]) for point in north.points if point.alarm]
@@ -37,23 +37,23 @@ def test_batches_that_vary_more_than_their_rows_explain_alarm_rarely():
     """200 series of 100 batches: with a false alarm every 499 batches about 15 % would; without Laney's correction nearly
     all of them do."""
     alarmed = sum(
-        any(point.alarm for point in charts("site", batches(100, seed, wobble=0.06))[0].points)
+        any(point.alarm for point in make_charts("site", batches(100, seed, wobble=0.06))[0].points)
         for seed in range(60)
     )
     assert alarmed <= 60 * 0.4
 
 
 def test_few_batches_and_a_constant_share_make_no_chart():
-    assert charts("site", batches(12, 2)) == ()
-    assert charts("elsewhere", batches(40, 2)) == ()
+    assert make_charts("site", batches(12, 2)) == ()
+    assert make_charts("elsewhere", batches(40, 2)) == ()
     constant = [(f"b{n}", Profile(9, {"site": WordProfile({"north": 9}, 0, 0)}, {})) for n in range(40)]
-    assert charts("site", constant) == ()
-    drawn = charts("site", batches(40, 2))[0]
+    assert make_charts("site", constant) == ()
+    drawn = make_charts("site", batches(40, 2))[0]
     assert sum(point.baseline for point in drawn.points) == BASELINE
 
 
 def test_live_values_that_no_training_row_had_are_named():
-    assert uncovered({"north": 5, "west": 0}, {"north": 90, "west": 9, "east": 1}) == {
+    assert unseen_slices({"north": 5, "west": 0}, {"north": 90, "west": 9, "east": 1}) == {
         "east": 0.01,
         "west": 0.09,
     }

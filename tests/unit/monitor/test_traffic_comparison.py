@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from holdfast.monitor.traffic_comparison import FEWEST_ROWS, compare_slices, label_share
+from holdfast.monitor.traffic_comparison import FEWEST_ROWS, compare_slices, estimate_label_share
 
 
 def test_a_slice_is_uncovered_only_when_enough_answers_had_it():
@@ -26,18 +26,18 @@ def test_a_slice_is_uncovered_only_when_enough_answers_had_it():
 
 def test_too_few_answers_or_nothing_to_compare_with_say_nothing():
     nothing = (np.array([]), np.array([]))
-    assert label_share(np.full(49, 0.5), 0.5, nothing, []) is None
-    assert label_share(np.full(60, 0.5), None, nothing, []) is None
+    assert estimate_label_share(np.full(49, 0.5), 0.5, nothing, []) is None
+    assert estimate_label_share(np.full(60, 0.5), None, nothing, []) is None
     one_class = (np.full(400, 0.5), np.zeros(400))
-    assert label_share(np.full(60, 0.5), None, one_class, []) is None
-    assert label_share(np.full(60, 0.5), 0.0, one_class, []) is None
+    assert estimate_label_share(np.full(60, 0.5), None, one_class, []) is None
+    assert estimate_label_share(np.full(60, 0.5), 0.0, one_class, []) is None
 
 
 def test_a_share_that_did_not_move_is_no_shift():
     draw = np.random.default_rng(5)
     scores = draw.beta(2, 2, 4_000)
     labels = (draw.random(4_000) < scores).astype(float)
-    found = label_share(scores[:2_000], 0.5, (scores[2_000:], labels[2_000:]), labels[:500])
+    found = estimate_label_share(scores[:2_000], 0.5, (scores[2_000:], labels[2_000:]), labels[:500])
     assert found is not None
     assert not found.shifted
     assert found.estimate.low <= labels[:2_000].mean() <= found.estimate.high

@@ -1,4 +1,4 @@
-from holdfast.monitor import UsageRow, bucket_of, use
+from holdfast.monitor import UsageRow, bucket_of, summarise_usage
 from holdfast.records import Verdict
 
 MINUTE = 60_000_000
@@ -18,7 +18,7 @@ def row(version="v1", minute=0, requests=10, result="ok", arm="champion", latenc
 
 
 def seen(rows, until=10):
-    return use(rows, since_us=0, until_us=until * MINUTE, silent_after_us=5 * MINUTE)
+    return summarise_usage(rows, since_us=0, until_us=until * MINUTE, silent_after_us=5 * MINUTE)
 
 
 def test_errors_are_split_by_kind_and_version():
@@ -54,7 +54,7 @@ def test_latency_is_by_version_over_all_results_and_arms():
 
 
 def test_minutes_outside_the_window_are_left_out():
-    found = use(
+    found = summarise_usage(
         [row(minute=1), row(minute=20)], since_us=10 * MINUTE, until_us=30 * MINUTE, silent_after_us=MINUTE
     )
     assert [minute.minute_start_us for minute in found.minutes] == [20 * MINUTE]

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from holdfast.monitor import Observation, judge, presence
+from holdfast.monitor import Observation, check_server, summarise_probes
 from holdfast.monitor.version_check import SETTLING_US
 from holdfast.records import TrafficPlan, Verdict
 
@@ -26,28 +26,28 @@ ALL = dataclasses.replace(ALONE, challenger="v2", share_ppm=1_000_000)
 )
 def test_the_answer_is_compared_with_the_plan(plan, answered, verdict):
     """R131, R132: declared against observed, by a request that was answered."""
-    assert judge(plan, Observation(7, answered), plan_age_us=SETTLING_US * 9).verdict is verdict
+    assert check_server(plan, Observation(7, answered), plan_age_us=SETTLING_US * 9).verdict is verdict
 
 
 def test_the_right_version_under_an_older_plan_is_not_a_pass():
     lagging = Observation(6, "v2")
-    assert judge(ALL, lagging, plan_age_us=SETTLING_US).verdict is Verdict.INCONCLUSIVE
-    late = judge(ALL, lagging, plan_age_us=SETTLING_US + 1)
+    assert check_server(ALL, lagging, plan_age_us=SETTLING_US).verdict is Verdict.INCONCLUSIVE
+    late = check_server(ALL, lagging, plan_age_us=SETTLING_US + 1)
     assert late.verdict is Verdict.FAIL
     assert "plan 6" in late.explanation
 
 
 def test_no_answer_is_an_error_and_no_plan_is_inconclusive():
-    silent = Observation(None, None, "it refuses", reached=False)
-    assert judge(ALONE, silent, plan_age_us=0).verdict is Verdict.ERROR
-    assert judge(None, Observation(1, "v1"), plan_age_us=0).verdict is Verdict.INCONCLUSIVE
+    silent = Observation(None, None, "it refuses", is_reachable=False)
+    assert check_server(ALONE, silent, plan_age_us=0).verdict is Verdict.ERROR
+    assert check_server(None, Observation(1, "v1"), plan_age_us=0).verdict is Verdict.INCONCLUSIVE
 
 
 def test_a_server_that_is_there_and_answers_no_request_is_not_silent():
     """R132: a version that every request fails with must not be taken for a server that is away."""
     refusing = Observation(7, None, "answered /infer with status 503")
-    assert judge(ALONE, refusing, plan_age_us=SETTLING_US).verdict is Verdict.INCONCLUSIVE
-    late = judge(ALONE, refusing, plan_age_us=SETTLING_US + 1)
+    assert check_server(ALONE, refusing, plan_age_us=SETTLING_US).verdict is Verdict.INCONCLUSIVE
+    late = check_server(ALONE, refusing, plan_age_us=SETTLING_US + 1)
     assert late.verdict is Verdict.FAIL
     assert "503" in late.explanation
 
@@ -67,7 +67,7 @@ def test_the_intended_version_is_the_challenger_only_when_it_has_everything():
     ],
 )
 def test_the_worst_server_decides(verdicts, worst):
-    found = presence(
+    found = summarise_probes(
         ALONE, verdicts, deployed_us=1, rolled_back_us=None, trained_us=5_000_000, now_us=9_000_000
     )
     assert found.verdict is worst

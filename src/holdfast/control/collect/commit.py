@@ -19,7 +19,7 @@ from holdfast.control.collect.evidence_fold import (
 )
 from holdfast.control.collect.log_summary import Window
 from holdfast.control.collect.shadow_pairs import PairWindow
-from holdfast.feedback import Arrival, Impossible, Joined, Label, Settled, arrival, settle
+from holdfast.feedback import Arrival, Impossible, Joined, Label, Settlement, classify_label, settle_labels
 from holdfast.monitor import UsageRow
 from holdfast.store import Store
 from holdfast.store.db import events
@@ -68,8 +68,8 @@ def check_labels(feedback: Iterable[FeedbackRecord], known: dict[str, float]) ->
     accepted: list[NewLabel] = []
     rejected: list[tuple[FeedbackRecord, Arrival]] = []
     for record in feedback:
-        match arrival(record.prediction, record.value, values.get(record.prediction)):
-            case Arrival.TAKEN:
+        match classify_label(record.prediction, record.value, values.get(record.prediction)):
+            case Arrival.ACCEPTED:
                 values[record.prediction] = record.value
                 accepted.append(NewLabel(record.prediction, record.value, record.source[:63], record.at_us))
             case Arrival.REPEATED:
@@ -111,7 +111,9 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
     failpoint("collect.after_commit")
 
 
-def commit_join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int) -> tuple[Settled, ...]:
+def commit_join(
+    store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int
+) -> tuple[Settlement, ...]:
     """Join waiting labels with their predictions, and commit outcomes, quality evidence and the labels' states.
 
     A label whose prediction may be in a damaged file is not settled: it waits until the file is back. Raises `ConflictError`
@@ -129,7 +131,9 @@ def commit_join(store: Store, lease: Lease, waiting: Sequence[Label], *, now_us:
     known_servers = frozenset(server.server for server in servers.registered(store))
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
-        settled = settle(waiting, found, collected_files.frontiers(connection), known_servers, now_us=now_us)
+        settled = settle_labels(
+            waiting, found, collected_files.frontiers(connection), known_servers, now_us=now_us
+        )
         joined = [each for each in settled if isinstance(each, Joined)]
         outcomes.add(connection, joined, now_us=now_us)
         labels.mark_joined(connection, [each.label.prediction_id for each in joined])

@@ -35,11 +35,11 @@ def fold_quality(connection: Transaction, joined: Sequence[Joined], now_us: int)
     """Fold the scores of joined labels into the quality of each rollout, and of each promotion that is baking."""
     by_rollout: dict[int, list[Joined]] = defaultdict(list)
     for each in joined:
-        if each.answer.rollout_id is not None:
-            by_rollout[each.answer.rollout_id].append(each)
+        if each.prediction.rollout_id is not None:
+            by_rollout[each.prediction.rollout_id].append(each)
     for rollout, found in sorted(by_rollout.items()):
         _fold_strata(connection, rollout, _strata(connection, found), now_us)
-    for model in sorted({each.answer.model for each in joined}):
+    for model in sorted({each.prediction.model for each in joined}):
         _fold_baking(connection, model, joined, now_us)
 
 
@@ -72,9 +72,9 @@ def fold_joined_pairs(
 ) -> None:
     """Fold those of `pairs` whose labels are joined in this transaction."""
     found = [
-        (pairs[each.answer.prediction_id], each.label.value)
+        (pairs[each.prediction.prediction_id], each.label.value)
         for each in joined
-        if each.answer.prediction_id in pairs
+        if each.prediction.prediction_id in pairs
     ]
     _fold_labelled(connection, found, now_us)
 
@@ -99,8 +99,8 @@ def _fold_baking(connection: Transaction, model: str, joined: Sequence[Joined], 
     found = [
         each
         for each in joined
-        if (each.answer.version, each.answer.arm) == (challenger, Arm.CHAMPION)
-        and each.answer.rollout_id != watched.rollout_id
+        if (each.prediction.version, each.prediction.arm) == (challenger, Arm.CHAMPION)
+        and each.prediction.rollout_id != watched.rollout_id
     ]
     if found:
         alone = [
@@ -139,15 +139,15 @@ def _after_strata(state: MetricState, strata: Sequence[Stratum], now_us: int) ->
 
 def _strata(connection: Transaction, joined: Sequence[Joined]) -> tuple[Stratum, ...]:
     """Return the scores of one model's predictions, grouped so that only comparable ones meet."""
-    first_us = min(each.answer.at_us for each in joined)
-    changes_us = traffic_plans.changes(connection, joined[0].answer.model, first_us - STRATUM_US)
+    first_us = min(each.prediction.at_us for each in joined)
+    changes_us = traffic_plans.changes(connection, joined[0].prediction.model, first_us - STRATUM_US)
     answers = (
         LabelledAnswer(
-            each.answer.prediction_id,
-            each.answer.at_us,
-            Arm(each.answer.arm),
-            each.answer.unit,
-            score(each.answer.probability, each.label.value),
+            each.prediction.prediction_id,
+            each.prediction.at_us,
+            Arm(each.prediction.arm),
+            each.prediction.unit,
+            score(each.prediction.probability, each.label.value),
         )
         for each in joined
     )

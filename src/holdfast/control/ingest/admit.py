@@ -163,7 +163,7 @@ def judge(
     ]
     if expects.drift:
         profiles = admissions.profiles(connection, feed.name, drift.MOST_BATCHES)
-        found += drift.judge(feed.contract, delivered.profile, [_profile(each) for each in profiles])
+        found += drift.check_profile(feed.contract, delivered.profile, [_profile(each) for each in profiles])
     return Judgement(tuple(found), change, basis)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
-from holdfast.monitor import Observation, judge
+from holdfast.monitor import Observation, check_server
 from holdfast.records import Verdict
 from holdfast.store import Store
 from holdfast.store.db.leases import Lease
@@ -55,10 +55,10 @@ def probe(
     silent = {name for name, each in known.items() if is_silent(each, now_us)}
     seen = observe_all(targets, silent) if look is None else look(targets)
     for server, observed in seen.items():
-        if server in silent and not observed.reached:
+        if server in silent and not observed.is_reachable:
             continue  # its last probe had the full timeout
         plan_age_us = 0 if newest is None else now_us - newest.committed_at_us
-        judged = judge(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
+        judged = check_server(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
         found = Probe(
             server=server,
             model=model,
@@ -101,7 +101,7 @@ def _observed(targets: Sequence[Server], seconds: float) -> dict[str, Observatio
 def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
     """Return the plan of `server` and the version that answers; each response may take `seconds`."""
     if servers.has_ended(server):
-        return Observation(None, None, f"the process behind {server.address} has ended", reached=False)
+        return Observation(None, None, f"the process behind {server.address} has ended", is_reachable=False)
     with ServerClient(server, seconds) as client:
         try:
             before = _plan(client.status())
@@ -124,7 +124,7 @@ def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
 
 
 def _silent(server: Server, error: Exception) -> Observation:
-    return Observation(None, None, f"{server.address} {_describe(error)}", reached=False)
+    return Observation(None, None, f"{server.address} {_describe(error)}", is_reachable=False)
 
 
 def _is_confirmed(before: Probe, plan: int | None, now_us: int) -> bool:

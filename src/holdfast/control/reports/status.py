@@ -13,13 +13,13 @@ from holdfast.monitor import (
     Quality,
     QualityDay,
     QualityVersion,
-    Use,
-    by_day,
-    by_version,
-    presence,
-    use,
+    Usage,
+    quality_by_day,
+    quality_by_version,
+    summarise_probes,
+    summarise_usage,
 )
-from holdfast.monitor.traffic_comparison import Asked
+from holdfast.monitor.traffic_comparison import TrafficComparison
 from holdfast.qualify import GateResult
 from holdfast.records import HOUR_US, TrafficPlan, Verdict
 from holdfast.rollout import State
@@ -130,7 +130,7 @@ class Status:
     plan: PlanStatus | None
     presence: Presence
     servers: tuple[ServerStatus, ...]
-    use: Use
+    use: Usage
     versions: tuple[VersionStatus, ...]
     rollouts: tuple[RolloutStatus, ...]
     progress: RolloutProgress | None
@@ -139,7 +139,7 @@ class Status:
     feeds: tuple[FeedTotals, ...]
     feed_states: tuple[FeedRow, ...]
     violations: tuple[ViolationRow, ...]
-    asked: Asked | None
+    asked: TrafficComparison | None
     drills: tuple[Standing, ...]
     events: tuple[EventRow, ...]
     held_by: tuple[str, ...] = ()
@@ -243,10 +243,10 @@ class StatusReader:
                 ),
             )
 
-    def _use(self, now_us: int) -> Use:
+    def _use(self, now_us: int) -> Usage:
         rows = usage.since(self._store, self._model, now_us - USE_WINDOW_US)
         last = usage.last_minute_us(self._store, self._model)
-        return use(
+        return summarise_usage(
             rows,
             since_us=now_us - USE_WINDOW_US,
             until_us=now_us,
@@ -259,8 +259,8 @@ class StatusReader:
         if newest == self._outcome:
             return
         found = outcomes.of_model(self._store, self._model, days=QUALITY_DAYS)
-        self._days = by_day(found)
-        self._versions = by_version(found, answers)
+        self._days = quality_by_day(found)
+        self._versions = quality_by_version(found, answers)
         self._spans = outcomes.rollout_spans(self._store, self._model)
         self._outcome = newest
 
@@ -314,7 +314,7 @@ def _presence(
         if run.state == State.PROMOTED and plan is not None and run.challenger == plan.champion
     ]
     returned = [run.changed_at_us for run in runs if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)]
-    return presence(
+    return summarise_probes(
         plan,
         [server.verdict for server in told],
         deployed_us=max(promoted, default=None),

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from holdfast.contract import Contract
-from holdfast.monitor.traffic_comparison import Asked, compare_slices, label_share
+from holdfast.monitor.traffic_comparison import TrafficComparison, compare_slices, estimate_label_share
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
@@ -31,7 +31,7 @@ _LONGEST_SUBJECT: Final = 127
 _inputs: Final = msgspec.json.Decoder(list[Any]).decode
 
 
-def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> Asked | None:
+def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> TrafficComparison | None:
     """Compare the champion's newest answers with what it learnt from, where that is due; None where it is not.
 
     Told in an event once for each version: a slice of the contract that callers ask about and no training row had
@@ -58,7 +58,7 @@ def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> Asked | N
     return found
 
 
-def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Asked:
+def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> TrafficComparison:
     about = read_metadata(blobs.get(store, champion.digest))
     rows, damaged = traffic_comparison.newest_answers(
         store, champion.model, champion.version, most_rows=MOST_ANSWERS, most_files=MOST_FILES
@@ -72,20 +72,20 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Asked
             explanation=each.explanation,
         )
     if rows.is_empty():
-        return Asked(champion.version, 0, 0, 0, now_us, (), None)
+        return TrafficComparison(champion.version, 0, 0, 0, now_us, (), None)
     taught = traffic_comparison.taught(store, champion.snapshot, about.selection_json, about.seed)
     with store.ledger.read() as connection:
         came = traffic_comparison.labelled(connection, champion.model, champion.version, most=MOST_LABELS)
     newest = set(rows["prediction"].to_list())  # not np.isin: over texts it compares each with each
     recent = np.fromiter((each in newest for each in came.predictions), np.bool_, len(came.predictions))
-    return Asked(
+    return TrafficComparison(
         version=champion.version,
         answers=rows.height,
         first_us=int(rows["at_us"][0]),
         last_us=int(rows["at_us"][-1]),
         computed_at_us=now_us,
         slices=compare_slices(_texts(rows["inputs"], Contract.from_json(about.contract_json)), taught.slices),
-        label=label_share(
+        label=estimate_label_share(
             rows["probability"].to_numpy(),
             taught.label_share,
             (came.probabilities[~recent], came.labels[~recent]),
@@ -118,7 +118,7 @@ def _text(value: object) -> str | None:
             return str(value)
 
 
-def _tell(store: Store, model: str, found: Asked, now_us: int) -> None:
+def _tell(store: Store, model: str, found: TrafficComparison, now_us: int) -> None:
     for each in found.uncovered:
         events.append_once(
             store,

@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.declaration import Model
-from holdfast.monitor.traffic_comparison import Asked
+from holdfast.monitor.traffic_comparison import TrafficComparison
 from holdfast.store import Store
 from holdfast.store.catalog import selections, snapshots
 from holdfast.store.catalog.selections import KeptSelection
@@ -85,7 +85,7 @@ def diff(store: Store, before: str, after: str) -> tuple[TableChange, ...]:
         )
 
 
-def answered(store: Store, model: str) -> Asked | None:
+def answered(store: Store, model: str) -> TrafficComparison | None:
     """What the champion's newest answers say of the label, as the control loop last compared them; None before that."""
     with store.ledger.read() as connection:
         return traffic_comparison.last(connection, model)

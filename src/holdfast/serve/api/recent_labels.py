@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from holdfast.errors import ConflictError
-from holdfast.feedback import Arrival, arrival
+from holdfast.feedback import Arrival, classify_label
 from holdfast.store.serving.prediction_log import FeedbackRecord
 
 MAX_LABELS: Final = 100_000
@@ -31,7 +31,7 @@ class RecentLabels:
         in_request: dict[str, float] = {}
         for each in records:
             known = self._values.get(each.prediction, in_request.get(each.prediction))
-            if arrival(each.prediction, each.value, known) is Arrival.CONTRADICTS:
+            if classify_label(each.prediction, each.value, known) is Arrival.CONTRADICTS:
                 raise ConflictError(
                     "HF505",
                     f"{each.prediction} has the label {known:g} already, {each.value:g} contradicts it; the earlier one stands",

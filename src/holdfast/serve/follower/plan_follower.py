@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import HoldfastError, UnavailableError
-from holdfast.monitor.traffic_comparison import Asked
+from holdfast.monitor.traffic_comparison import TrafficComparison
 from holdfast.records import TrafficPlan
 from holdfast.rollout.model.abort import UnderWay
 from holdfast.serve.follower.abort_follower import AbortFollower
@@ -59,7 +59,7 @@ class Progress:
     ledger_error: str = ""
     plan_error: str = ""
     """Why the newest plan is not served."""
-    comparison: Asked | None = None
+    comparison: TrafficComparison | None = None
     """The control loop's last comparison of traffic with training data."""
 
 

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from holdfast.monitor.traffic_comparison import Asked
+from holdfast.monitor.traffic_comparison import TrafficComparison
 
 RESULTS: Final = ("ok", "champion_failed", "malformed", "contract", "unavailable")
 """Results of a request: answered; answered by another version because the champion failed; not understood (HF508); against
@@ -157,7 +157,7 @@ class ServerFacts:
     log_sync_failures: int
     open_connections: int
     connections_rejected: int
-    comparison: Asked | None = None
+    comparison: TrafficComparison | None = None
     """The control loop's last comparison of traffic with training data."""
     shadow: ShadowFacts = field(default_factory=ShadowFacts)
     build: Mapping[str, str] = field(default_factory=dict)
@@ -301,7 +301,7 @@ def _shadow(model: str, shadow: ShadowFacts) -> Iterable[Metric]:
     )
 
 
-def _comparison(model: str, comparison: Asked | None) -> Iterable[Metric]:
+def _comparison(model: str, comparison: TrafficComparison | None) -> Iterable[Metric]:
     # A column is a label, a value of it is not: values come from callers.
     version = "" if comparison is None else comparison.version
     shares: dict[str, list[float]] = (

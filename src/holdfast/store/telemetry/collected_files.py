@@ -16,7 +16,7 @@ import polars as pl
 from sqlalchemy import Connection, Table, func, insert, select
 
 from holdfast.errors import IntegrityError
-from holdfast.feedback import Answer, Frontier, parse_id
+from holdfast.feedback import Frontier, Prediction, parse_id
 from holdfast.store.db import schema
 from holdfast.store.files import parquet
 from holdfast.store.files.staging import Stage
@@ -198,9 +198,9 @@ def locate(connection: Connection, table: FileTable, predictions: Iterable[str])
     return tuple(located.values())
 
 
-def read_predictions(root: Path, located: Located) -> tuple[dict[str, Answer], tuple[Damaged, ...]]:
+def read_predictions(root: Path, located: Located) -> tuple[dict[str, Prediction], tuple[Damaged, ...]]:
     """Return the located predictions by id, and the files that cannot be read. Such a file does not stop the others."""
-    found: dict[str, Answer] = {}
+    found: dict[str, Prediction] = {}
     damaged = []
     for file, sought in located:
         try:
@@ -209,7 +209,7 @@ def read_predictions(root: Path, located: Located) -> tuple[dict[str, Answer], t
             damaged.append(Damaged(file.path, frozenset(sought), str(error)))
             continue
         found |= {
-            prediction: Answer(
+            prediction: Prediction(
                 prediction, file.model, version, arm, rollout, unit, probability, event_time_us, at_us
             )
             for prediction, event_time_us, unit, arm, version, rollout, probability, at_us in rows.iter_rows()

@@ -35,14 +35,14 @@ def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> Non
             insert(outcomes),
             [
                 {
-                    "prediction_id": pair.answer.prediction_id,
-                    "model": pair.answer.model,
-                    "version": pair.answer.version,
-                    "arm": pair.answer.arm,
-                    "rollout_id": pair.answer.rollout_id,
-                    "probability": pair.answer.probability,
+                    "prediction_id": pair.prediction.prediction_id,
+                    "model": pair.prediction.model,
+                    "version": pair.prediction.version,
+                    "arm": pair.prediction.arm,
+                    "rollout_id": pair.prediction.rollout_id,
+                    "probability": pair.prediction.probability,
                     "label": pair.label.value,
-                    "event_time_us": pair.answer.event_time_us,
+                    "event_time_us": pair.prediction.event_time_us,
                     "joined_at_us": now_us,
                 }
                 for pair in joined

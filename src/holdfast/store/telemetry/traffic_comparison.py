@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, insert, select
 
 from holdfast.errors import HoldfastError, IntegrityError
-from holdfast.monitor.traffic_comparison import Asked, AskedSlice, LabelShare
+from holdfast.monitor.traffic_comparison import LabelShare, TrafficComparison, TrafficSlice
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.stats import Interval
 from holdfast.store.catalog import snapshots
@@ -49,7 +49,7 @@ class Taught:
     label_share: float | None
 
 
-def put(connection: Connection, model: str, found: Asked) -> None:
+def put(connection: Connection, model: str, found: TrafficComparison) -> None:
     """Store `found` as the last comparison of `model`, in the caller's transaction."""
     connection.execute(delete(_ASKED).where(_ASKED.c.model == model))
     values = {
@@ -62,7 +62,7 @@ def put(connection: Connection, model: str, found: Asked) -> None:
     connection.execute(insert(_ASKED).values(values))
 
 
-def last(connection: Connection, model: str) -> Asked | None:
+def last(connection: Connection, model: str) -> TrafficComparison | None:
     """Return the last comparison of `model`; None before the first."""
     text = connection.execute(
         select(_ASKED.c.comparison_json).where(_ASKED.c.model == model)
@@ -140,12 +140,12 @@ def taught(store: Store, snapshot: str, selection_json: str, seed: int) -> Taugh
     return Taught(slices, next((share for share in shares if share is not None), None))
 
 
-def _from_dict(found: dict[str, Any]) -> Asked:
+def _from_dict(found: dict[str, Any]) -> TrafficComparison:
     label = found["label"]
-    return Asked(
+    return TrafficComparison(
         **{
             **found,
-            "slices": tuple(AskedSlice(**each) for each in found["slices"]),
+            "slices": tuple(TrafficSlice(**each) for each in found["slices"]),
             "label": None
             if label is None
             else LabelShare(

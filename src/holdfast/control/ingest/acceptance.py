@@ -1,4 +1,4 @@
-"""A person says of a suspect batch that it is meant to be so, or of an incomplete one that it will never be whole."""
+"""Accept a suspect batch, or declare an incomplete batch final."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from holdfast.store.feeds import feed_states, violations
 from holdfast.store.feeds.violations import ViolationRow
 
 ACCEPTED = "batch.accepted"
-"""The kind of the event by which a person takes a suspect batch upon himself."""
+"""The kind of the event by which an operator accepts a suspect batch."""
 
-
-LET_IN: Final = "batch.accepted_incomplete"
-"""The kind of the event by which a person lets a batch in that waits for other feeds of its group."""
+ACCEPTED_INCOMPLETE: Final = "batch.accepted_incomplete"
+"""The kind of the event by which an operator accepts a batch that waits for other feeds of its group."""
 
 ALL_ACCEPTED: Final = "feed.accepted"
-"""The kind of the event by which a person takes everything upon himself that was made known again of a feed."""
+"""The kind of the event by which an operator accepts every re-registered batch of a feed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What was accepted, and the other loaded batches of the feed that are suspect still."""
+    """The violations that were accepted, and the loaded batches of the feed that are still suspect."""
 
     batch: BatchId
     violations: tuple[ViolationRow, ...]
@@ -38,7 +37,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedAll:
-    """How many loads of a feed were accepted together, and the loaded batches of it that are suspect still."""
+    """The number of loads that were accepted together, and the loaded batches of the feed that are still suspect."""
 
     feed: str
     loads: int
@@ -46,10 +45,10 @@ class AcceptedAll:
 
 
 def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int) -> Accepted:
-    """Note that `actor` accepts every open violation of the batch, because of `reason`; one transaction.
+    """Record in one transaction that `actor` accepts every open violation of `batch`, because of `reason`.
 
-    The feed flows again when no other batch of it is suspect. Of a delivery that was refused nothing is loaded by that: the
-    refusal is settled, and the feed refuses no more when it was the last. Raises `NotFoundError` HF410 when the batch has no
+    The feed flows again when no other batch of it is suspect. Accepting a refused delivery loads nothing: it settles the
+    refusal, and the feed refuses no more if it was the last. Raises `NotFoundError` HF410 when the batch has no
     open violation.
     """
     with store.ledger.write() as connection:
@@ -122,7 +121,12 @@ def accept_incomplete(
         told = f"{reason}; in without {', '.join(lacking)}"
         snapshots.let_in(connection, held[0], explanation=told, actor=actor, now_us=now_us)
         events.append(
-            connection, at_us=now_us, kind=LET_IN, subject=str(batch), explanation=told, actor=actor
+            connection,
+            at_us=now_us,
+            kind=ACCEPTED_INCOMPLETE,
+            subject=str(batch),
+            explanation=told,
+            actor=actor,
         )
     return lacking
 

@@ -105,7 +105,7 @@ def _has_changed(connection: Transaction, batch: AdmittedBatch) -> bool:
     same = admissions.history(connection, feed.name, HistoryQuery(facts.rows_digest, facts.values_digest))
     return (
         (same.same_rows, same.same_values) != (None, None)
-        or contract_changes.moved_on(connection, feed.name, feed.contract.hash, batch.judgement.change)
+        or contract_changes.has_changed(connection, feed.name, feed.contract.hash, batch.judgement.change)
         or duplicate_keys.may_be_outdated(connection, feed, facts, batch.checked_version)
         or (batch.basis is not None and batches.has_feed_changed(connection, feed.name, batch.basis))
     )

@@ -1,8 +1,8 @@
-"""Whether a delivery may come under a contract that is not the one under which its feed was loaded so far (R92, R93).
+"""Contract changes: decide whether a delivery may come under another contract than its feed's newest batch (R92, R93).
 
-A compatible change goes on and is told; one that asks others to follow goes on with a warning; a breaking one is refused
-with HF210, unless a person took it upon himself (`holdfast contract accept`). Nobody can take upon himself that loaded rows
-are read wrongly: miles beside kilometres in one column are refused for as long as the miles are there.
+A compatible change is loaded and reported; one that asks others to follow is loaded with a warning; a breaking one is
+refused with HF210, unless an operator accepted it (`holdfast contract accept`). A change by which loaded rows would be
+misread cannot be accepted: miles and kilometres in one column are refused for as long as the miles are there.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from holdfast.store.models import versions
 from holdfast.train.artifact import read_metadata
 
 CHECK: Final = "contract"
-"""What a violation of a feed's history by its contract is called."""
+"""The check of a violation of a feed's history by its contract."""
 
 CHANGED: Final = "contract.changed"
-"""The kind of the event that tells the first load under another contract."""
+"""The kind of the event that reports the first load under another contract."""
 
 
 _SHOWN: Final = 5
@@ -86,8 +86,7 @@ class ContractChange:
 
 
 def check(connection: Transaction, feed: Feed) -> ContractChange | None:
-    """How the contract of `feed` differs from the one under which its newest batch was loaded; None when it does not, or
-    nothing was loaded yet. To be asked before any row of the delivery is looked at.
+    """Compare the contract of `feed` with that of its newest batch; None if they are equal or nothing was loaded yet.
 
     Raises `RefusedError` HF210 when the change breaks what is loaded, or what senders deliver, and nobody accepted it; and
     when rows that are live would be read wrongly, whoever accepted it.
@@ -104,9 +103,12 @@ def check(connection: Transaction, feed: Feed) -> ContractChange | None:
     return ContractChange(feed.name, before, feed.contract.hash, evolution, accepted)
 
 
-def moved_on(connection: Transaction, feed: str, contract_hash: str, change: ContractChange | None) -> bool:
-    """Whether `feed` was loaded under another contract since `check` gave `change` for a delivery under `contract_hash`: to be
-    asked in the transaction that publishes the delivery, because two loads may be checked at once.
+def has_changed(
+    connection: Transaction, feed: str, contract_hash: str, change: ContractChange | None
+) -> bool:
+    """Return True if `feed` was loaded under another contract since `check` returned `change`.
+
+    Called in the transaction that commits the delivery under `contract_hash`, because two loads may be checked at once.
     """
     newest = contracts.newest_of(connection, feed)
     return newest not in ((None, contract_hash) if change is None else (change.before,))
@@ -115,7 +117,7 @@ def moved_on(connection: Transaction, feed: str, contract_hash: str, change: Con
 def record(
     connection: Transaction, contract: Contract, change: ContractChange | None, *, now_us: int
 ) -> None:
-    """Keep the contract that judged a delivery, and tell the change, in the transaction that publishes it."""
+    """Insert the contract of a delivery, and the event of its change, in the transaction that commits it."""
     contracts.put(connection, contract, now_us=now_us)
     if change is not None:
         events.append(
@@ -217,7 +219,7 @@ def _refused(feed: Feed, evolution: Evolution) -> RefusedError:
         f"the contract of feed {feed.name!r} breaks what is loaded: {describe_changes(broken)}",
         state="nothing was loaded",
         next_command=(
-            "take the change back in the declaration, or take it upon yourself: "
+            "take the change back in the declaration, or accept it: "
             f"holdfast contract accept {feed.name} --reason WHY"
         ),
     )

@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.cli import app
 from holdfast.cli.project import Project
-from holdfast.control.ingest.acceptance import LET_IN
+from holdfast.control.ingest.acceptance import ACCEPTED_INCOMPLETE
 from holdfast.control.maintenance.verify import verify
 from holdfast.store.db import events
 from holdfast.tables.snapshots import LoadKey
@@ -97,7 +97,7 @@ def test_a_batch_that_nothing_will_complete_is_admitted_by_a_person(
     assert cut_rows(project) == ({"air": 15, "rows": 20}, ())
     store = project.store()
     with store.ledger.read() as connection:
-        (told,) = events.newest(connection, kind=LET_IN)
+        (told,) = events.newest(connection, kind=ACCEPTED_INCOMPLETE)
     assert (told.subject, told.explanation) == ("rows/d3", "the mast was down; in without air")
     deliver("air", 3)
     assert states(run) == {"air": ([], []), "rows": ([], [])}

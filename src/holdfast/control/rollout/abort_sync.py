@@ -69,9 +69,9 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Abort]
 
 
 def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, now_us: int) -> bool:
-    """Take from the aborted version in the ledger what it has there, in the caller's transaction; whether there was any.
+    """Move traffic away from the aborted version in the caller's transaction; return True if it had any.
 
-    By its rollout's own roll-back, which returns to what was before; then, if that may not answer either, to a refuge.
+    Its rollout is rolled back to the version before it; if that must not serve either, the fallback version does.
     """
     if not _steps(connection, store, model, abort):
         return False

@@ -87,11 +87,10 @@ def _take_back_both(
     decision: RollBack,
     now_us: int,
 ) -> bool:
-    """End the rollout against a champion that does harm, and give the champion's traffic to its refuge in the same plan;
-    whether anything was done.
+    """End the rollout against a harmful champion, and give the champion's traffic to its fallback version in the same plan.
 
-    A newer version that has everything already waits for its probe: no user is at the champion. Without a refuge the newer
-    rollout ends first.
+    Return True if anything was done. A newer version that has all traffic waits for its probe: the champion has no caller.
+    Without a fallback version the newer rollout ends first.
     """
     if newer.state is State.VERIFYING:
         return False

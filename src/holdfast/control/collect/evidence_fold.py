@@ -23,11 +23,11 @@ from holdfast.store.telemetry.collected_files import ShadowPair
 
 def fold_window(connection: Transaction, window: Window, now_us: int) -> None:
     """Fold the requests of one window into its rollout's errors and latency."""
-    before = evidence.canary_of_running(connection, window.rollout)
+    before = evidence.canary_of_running(connection, window.rollout_id)
     if before:
         folded = fold_requests(before, window.requests, window.minute_start_us)
         evidence.put(
-            connection, window.rollout, [record_point(state, now_us) for state in folded], now_us=now_us
+            connection, window.rollout_id, [record_point(state, now_us) for state in folded], now_us=now_us
         )
 
 

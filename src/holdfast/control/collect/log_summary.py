@@ -28,7 +28,7 @@ _to_json: Final = msgspec.json.Encoder().encode
 class Window:
     """Requests of one rollout within one minute: one window of its sequential tests."""
 
-    rollout: int
+    rollout_id: int
     minute_start_us: int
     requests: tuple[RequestOutcome, ...]
 

@@ -134,7 +134,8 @@ def wait_for(port: int, holds: Any) -> dict[str, Any]:
 def swap(world: World, present: BinaryRow, wanted: BinaryRow) -> tuple[float, float]:
     """Push a binary, and wait until every server was seen to be it; when that began and ended."""
     began = time.monotonic()
-    registered = servers.registered(world.store, MODEL)
+    with world.store.ledger.read() as connection:
+        registered = servers.registered(connection, MODEL)
     number = pushing.push(
         world.store, MODEL, wanted.runtime, present.facts, actor="bench", reason="swap", now_us=now_us()
     )

@@ -154,7 +154,8 @@ class Ground:
             reconcile.commit(connection, self.store, row, event, step, "drill", "drill", now_us())
 
     def by_ledger(self, state: str) -> tuple[float, bool, float]:
-        registered = servers.registered(self.store, MODEL)
+        with self.store.ledger.read() as connection:
+            registered = servers.registered(connection, MODEL)
         roll_back(self.store, Request(MODEL, "drill", state), now_us=now_us())
         decided = time.monotonic()
         with self.store.ledger.read() as connection:

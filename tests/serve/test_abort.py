@@ -35,6 +35,11 @@ from tests.support.serving_world import CONTRACT, MODEL, Served, World
 Start = Callable[..., Served]
 
 
+def is_registered(world: World) -> bool:
+    with world.store.ledger.read() as connection:
+        return bool(servers.registered(connection, MODEL))
+
+
 @pytest.fixture
 def promoted(world: World) -> World:
     """'half' is the champion by a rollout, 'tenth' was before it, and 'delay' stands in."""
@@ -217,7 +222,7 @@ def elsewhere(
         assert process.stdout is not None
         served = Served(process, process.stdout.readline().split()[-1])
         served.wait(lambda status: bool(status["ready"]))
-        served.wait(lambda _: bool(servers.registered(promoted.store, MODEL)))
+        served.wait(lambda _: is_registered(promoted))
         with promoted.store.ledger.write() as connection:  # no other machine's directory is seen from here
             connection.exec_driver_sql("UPDATE servers SET log_directory = '/nowhere/log'")
         yield served, root

@@ -264,7 +264,8 @@ class Run:
         for server in self.servers:
             if not server.reachable:
                 continue
-            known = log_positions.positions(store, server.name).get(0, Position(server.name, 0, 0))
+            with store.ledger.read() as connection:
+                known = log_positions.positions(connection, server.name).get(0, Position(server.name, 0, 0))
             most = self.chance.randint(1, self.most_at_once)
             found = server.log[known.collected_bytes : known.collected_bytes + most]
             if not found:
@@ -359,7 +360,12 @@ class Run:
 
     def _announce(self, server: SimulatedServer) -> None:
         row = servers.Server(server.name, MODEL, "http://127.0.0.1:1", self.ground.home / "nowhere", 1)
-        self._by_hand(lambda: servers.announce(self.near, row))
+
+        def announce() -> None:
+            with self.near.ledger.write() as connection:
+                servers.announce(connection, row)
+
+        self._by_hand(announce)
 
     def _by_hand(self, act: Callable[[], Any]) -> Any:
         """Act on the ledger, unless somebody stands still in a transaction: then it is left for another time."""

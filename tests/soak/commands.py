@@ -126,7 +126,10 @@ def _lease(store: Store) -> leases.Lease:
 
 
 def _collect(store: Store) -> None:
-    servers.announce(store, Server("s1", "m", "http://127.0.0.1:1", store.root / "log" / "s1", NOW_US))
+    with store.ledger.write() as connection:
+        servers.announce(
+            connection, Server("s1", "m", "http://127.0.0.1:1", store.root / "log" / "s1", NOW_US)
+        )
     lease = _lease(store)
     collector.collect(store, "m", lease, now_us=NOW_US)
     collector.join(store, "m", lease, now_us=NOW_US)

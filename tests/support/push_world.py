@@ -60,7 +60,8 @@ class Pushes:
         """A store in `root`, and the log in `directory`."""
         world = rollout_world.World.open(root)
         directory.mkdir()
-        servers.announce(world.store, Server("s1", MODEL, "127.0.0.1:1", directory, world.now_us))
+        with world.store.ledger.write() as connection:
+            servers.announce(connection, Server("s1", MODEL, "127.0.0.1:1", directory, world.now_us))
         made = cls(world, directory, replace(rollout_world.POLICY, **policy))
         world.__class__ = type("Ruled", (world.__class__,), {"model": property(lambda _: made.model)})
         return made

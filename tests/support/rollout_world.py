@@ -58,7 +58,8 @@ class World:
             )
         world = cls(store, take(store, "loop"))
         world.add_version("heuristic", "registered")
-        servers.announce(store, Server("srv", MODEL, "127.0.0.1:1", "log", world.now_us))
+        with store.ledger.write() as connection:
+            servers.announce(connection, Server("srv", MODEL, "127.0.0.1:1", "log", world.now_us))
         return world
 
     @property
@@ -155,12 +156,14 @@ class World:
         seen = probes.Probe(
             "srv", MODEL, plan.plan_id, plan.intended, version, Verdict.PASS, "probed", self.tick()
         )
-        probes.record(self.store, seen, self.lease)
+        with self.store.ledger.write() as connection:
+            probes.record(connection, seen, self.lease)
 
     def silence(self) -> None:
         """The server is probed and says nothing."""
         seen = probes.Probe("srv", MODEL, None, None, None, Verdict.ERROR, "silent", self.tick())
-        probes.record(self.store, seen, self.lease)
+        with self.store.ledger.write() as connection:
+            probes.record(connection, seen, self.lease)
 
     def promote(self, version: str) -> None:
         """Bring `version` all the way, with evidence that speaks for it."""

@@ -155,7 +155,9 @@ def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tu
     since_us = max(now.step_started_at_us, now_us - HOUR_US)
     counted = {Arm.CHALLENGER: 0, Arm.CHAMPION: 0}
     # Usage is counted by the minute; the minute in which the step began contains requests of the step before.
-    for row in usage.since(store, model, since_us - since_us % MINUTE_US + MINUTE_US):
+    with store.ledger.read() as connection:
+        rows = usage.since(connection, model, since_us - since_us % MINUTE_US + MINUTE_US)
+    for row in rows:
         if row.arm in counted:
             counted[Arm(row.arm)] += row.requests
     requests = sum(counted.values())

@@ -29,9 +29,14 @@ def lease(world):
     return held
 
 
+def registered(store):
+    with store.ledger.read() as connection:
+        return servers.registered(connection)
+
+
 def announced(world):
     """A server answers first and tells the ledger then; wait until it has."""
-    wait_until(lambda: servers.registered(world.store, MODEL), "the server is announced")
+    wait_until(lambda: registered(world.store), "the server is announced")
 
 
 def probed(world, lease, *, later_us=0):
@@ -104,7 +109,8 @@ def test_what_a_killed_server_answered_is_counted_and_joined(world, serve, lease
     assert collector.collect(world.store, MODEL, lease, now_us=now_us()) == 60
     assert collector.join(world.store, MODEL, lease, now_us=now_us()) == 30
     assert collector.collect(world.store, MODEL, lease, now_us=now_us()) == 0
-    assert log_positions.totals(world.store).predictions == 30, "a probe is not a prediction"
+    with world.store.ledger.read() as connection:
+        assert log_positions.totals(connection).predictions == 30, "a probe is not a prediction"
     document = status(world.store, MODEL, now_us=now_us())
     (version,) = document["versions"]
     assert (version["version"], version["requests"], version["labelled"], version["coverage"]) == (
@@ -129,4 +135,5 @@ def test_who_lost_the_lease_writes_nothing(world, serve, lease):
         collector.collect(world.store, MODEL, lease, now_us=now_us())
     with pytest.raises(ConflictError, match="HF304"):
         probe(world.store, MODEL, lease, now_us=now_us())
-    assert log_positions.totals(world.store).predictions == 0
+    with world.store.ledger.read() as connection:
+        assert log_positions.totals(connection).predictions == 0

@@ -34,7 +34,8 @@ def store(tmp_path):
 def logs(store, tmp_path):
     directory = tmp_path / "log" / "s1"
     directory.mkdir(parents=True)
-    servers.announce(store, Server("s1", MODEL, "http://127.0.0.1:1", directory, NOW))
+    with store.ledger.write() as connection:
+        servers.announce(connection, Server("s1", MODEL, "http://127.0.0.1:1", directory, NOW))
     return directory
 
 
@@ -95,7 +96,8 @@ def round_(store, lease, now_us=NOW):
 
 
 def requests(store):
-    return sum(row.requests for row in usage.since(store, MODEL, 0))
+    with store.ledger.read() as connection:
+        return sum(row.requests for row in usage.since(connection, MODEL, 0))
 
 
 def story(store, kind):
@@ -113,18 +115,21 @@ def test_requests_are_counted_once_by_minute_version_and_result(store, logs, lea
     )
     assert round_(store, lease)[0] == 4
     assert round_(store, lease)[0] == 0
-    rows = usage.since(store, MODEL, 0)
+    with store.ledger.read() as connection:
+        rows = usage.since(connection, MODEL, 0)
     assert sorted((row.result, row.requests, row.rows) for row in rows) == [
         ("ok", 1, 1),
         ("ok", 2, 4),
         ("overload", 1, 0),
     ]
     assert sum(merge(row.latency for row in rows).values()) == 4
-    assert usage.answered_rows(store, MODEL) == {"v1": 5}
+    with store.ledger.read() as connection:
+        assert usage.answered_rows(connection, MODEL) == {"v1": 5}
     log(logs, prediction(5))
     assert round_(store, lease)[0] == 1
     assert requests(store) == 5
-    assert log_positions.totals(store).predictions == 5
+    with store.ledger.read() as connection:
+        assert log_positions.totals(connection).predictions == 5
 
 
 def test_every_answered_row_is_in_a_registered_file(store, logs, lease):
@@ -160,7 +165,8 @@ def test_a_label_is_joined_with_its_row(store, logs, lease):
         NOW - 1000,
     )
     assert round_(store, lease) == (0, 0)
-    assert labels.count(store) == (1, 0)
+    with store.ledger.read() as connection:
+        assert labels.count(connection) == (1, 0)
 
 
 def test_the_same_label_again_counts_once_and_another_value_is_refused(store, logs, lease):
@@ -168,26 +174,31 @@ def test_the_same_label_again_counts_once_and_another_value_is_refused(store, lo
     round_(store, lease)
     log(logs, *[label(1)] * 1000, label(1, 0.0))
     round_(store, lease)
-    assert labels.count(store) == (1, 0)
-    assert log_positions.totals(store).rejected_labels == 3
+    with store.ledger.read() as connection:
+        assert labels.count(connection) == (1, 0)
+        assert log_positions.totals(connection).rejected_labels == 3
     told = story(store, "labels.rejected")
     assert len(told) == 2
     assert "contradict an earlier label" in told[0].explanation
-    assert len(outcomes.of_model(store, MODEL, days=1)) == 1
+    with store.ledger.read() as connection:
+        assert len(outcomes.of_model(connection, MODEL, days=1)) == 1
 
 
 def test_a_label_whose_answer_is_elsewhere_waits_and_one_without_an_answer_is_reported(store, logs, lease):
     later = 11 * 60_000_000
     log(logs, prediction(5), label(9), label(2), label(5, row=3))
     assert round_(store, lease) == (4, 0)
-    assert labels.count(store) == (3, 3)
+    with store.ledger.read() as connection:
+        assert labels.count(connection) == (3, 3)
     assert round_(store, lease, NOW + later) == (0, 2)
-    assert labels.count(store) == (1, 1)
+    with store.ledger.read() as connection:
+        assert labels.count(connection) == (1, 1)
     (told,) = story(store, "labels.unmatched")
     assert "2 labels were deleted" in told.explanation
     log(logs, prediction(9))
     assert round_(store, lease, NOW + later) == (1, 1)
-    assert labels.count(store) == (1, 0)
+    with store.ledger.read() as connection:
+        assert labels.count(connection) == (1, 0)
 
 
 def test_an_answer_that_is_logged_in_the_next_segment_is_found(store, logs, lease):
@@ -244,12 +255,14 @@ def test_a_damaged_file_of_answers_is_reported_once_and_only_its_labels_wait(sto
     later = NOW + 11 * MINUTE
     assert round_(store, lease, later) == (2, 1)
     assert round_(store, lease, later) == (0, 0)
-    assert labels.count(store) == (2, 1)
+    with store.ledger.read() as connection:
+        assert labels.count(connection) == (2, 1)
     (told,) = story(store, "predictions.damaged")
     assert told.subject == f"file/{file.path}"
     path.write_bytes(whole)
     assert round_(store, lease, later) == (0, 1)
-    assert labels.count(store) == (2, 0)
+    with store.ledger.read() as connection:
+        assert labels.count(connection) == (2, 0)
 
 
 def test_a_backlog_is_brought_home_in_portions(store, logs, lease, monkeypatch):

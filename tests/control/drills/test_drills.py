@@ -93,9 +93,14 @@ def _deaf(really: Any) -> Any:
     return decide
 
 
+def registered(store: Store) -> tuple[servers.Server, ...]:
+    with store.ledger.read() as connection:
+        return servers.registered(connection)
+
+
 def announced(world) -> None:
     """Wait until the server has told the ledger where it is."""
-    wait_until(lambda: servers.registered(world.store, MODEL), "the server is announced")
+    wait_until(lambda: registered(world.store), "the server is announced")
 
 
 def leftovers(place: Place) -> list[Path]:

@@ -46,7 +46,8 @@ class Recording:
         self.model: Any = SimpleNamespace(name=MODEL, rollout=Canary(**policy), gates=Gates())
         directory = world.root / "log" / "s1"
         self.log = LogWriter(directory, "s1", MODEL)
-        servers.announce(self.store, Server("s1", MODEL, "http://127.0.0.1:1", directory, NOW))
+        with self.store.ledger.write() as connection:
+            servers.announce(connection, Server("s1", MODEL, "http://127.0.0.1:1", directory, NOW))
         world.version(champion)
         data = sealed(champion)
         version = load(world.names[champion], sha256_hex(data), data, created_at_us=1)

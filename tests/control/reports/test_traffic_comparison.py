@@ -174,7 +174,8 @@ def line(trained: tuple[Path, str], tmp_path: Path) -> Line:
     row = read(store, versions.get, name)
     directory = tmp_path / "log"
     directory.mkdir()
-    servers.announce(store, Server("s1", "late", "http://127.0.0.1:1", directory, NOW_US))
+    with store.ledger.write() as connection:
+        servers.announce(connection, Server("s1", "late", "http://127.0.0.1:1", directory, NOW_US))
     lease = leases.acquire(store, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US)
     assert isinstance(lease, Lease)
     version = load(row.version, row.digest, blobs.get(store, row.digest), created_at_us=NOW_US)

@@ -143,7 +143,8 @@ def test_a_machine_that_is_gone_delays_a_round_only_now_and_then(
     world.promote(before)
     version = world.add_version()
     world.promote(version)
-    servers.announce(world.store, Server("far", MODEL, hung, tmp_path / "elsewhere", 1))
+    with world.store.ledger.write() as connection:
+        servers.announce(connection, Server("far", MODEL, hung, tmp_path / "elsewhere", 1))
     first, seconds = probed(world)
     assert (first.verdict, seconds > 2.0) == (Verdict.ERROR, True)
     again, seconds = probed(world)

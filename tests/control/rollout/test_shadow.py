@@ -208,7 +208,8 @@ def test_a_label_counts_once_whether_it_or_the_copy_came_first(world: World, lat
     loop.round()
     log = world.root / "log" / "s1"
     log.mkdir(parents=True)
-    servers.announce(world.store, Server("s1", MODEL, "http://127.0.0.1:1", log, now_us()))
+    with world.store.ledger.write() as connection:
+        servers.announce(connection, Server("s1", MODEL, "http://127.0.0.1:1", log, now_us()))
     number, at = loop.row.rollout_id, now_us()
     answer = PredictionRecord(
         "s1-1-1", at, at, b"u", "champion", champion, "", None, "ok", 900, [0.5], [["F1"]]

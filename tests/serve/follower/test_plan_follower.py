@@ -36,6 +36,11 @@ def metric(served: Served, name: str) -> float:
     return float(found.samples[0].value)
 
 
+def registered(world: World) -> tuple[Server, ...]:
+    with world.store.ledger.read() as connection:
+        return servers.registered(connection)
+
+
 def test_only_the_champion_is_mandatory(world: World, serve: Start) -> None:
     """R113: a plan is followed without the versions that cannot be loaded, roll-backs too, and they are tried again."""
     for kind in ("half", "tenth", "delay", "above"):
@@ -143,9 +148,9 @@ def test_a_server_is_announced_when_it_listens_and_not_before(
     follower.start()
     assert follower.first_read.wait(10)
     time.sleep(0.1)
-    assert servers.registered(world.store) == ()
+    assert registered(world) == ()
     follower.announce()
-    wait_until(lambda: len(servers.registered(world.store)) == 1)
+    wait_until(lambda: len(registered(world)) == 1)
     follower.stop()
 
 

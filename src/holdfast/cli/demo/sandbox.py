@@ -202,7 +202,8 @@ class Sandbox:
         """Wait until the control loop has joined every label that was sent."""
 
         def joined() -> bool:
-            taken, waiting = labels.count(self.store)
+            with self.store.ledger.read() as connection:
+                taken, waiting = labels.count(connection)
             return taken >= self.labels_sent and not waiting
 
         self.wait(joined, "the control loop to join the labels")

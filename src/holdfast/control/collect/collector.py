@@ -45,7 +45,8 @@ def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     then not counted again.
     """
     context = read_context(store, model)
-    found = servers.registered(store, model)
+    with store.ledger.read() as connection:
+        found = servers.registered(connection, model)
     return sum(_collect_server(store, server, context, lease, now_us) for server in found)
 
 
@@ -55,7 +56,8 @@ def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     A label waits until its prediction is collected, or until the damaged file that may hold it is back. A label that can have
     no prediction is deleted; an event names it. Raises `ConflictError` HF304 when another loop has the lease.
     """
-    others = {each.server for each in servers.registered(store) if each.model != model}
+    with store.ledger.read() as connection:
+        others = {each.server for each in servers.registered(connection) if each.model != model}
     done = joins = 0
     last = ""
     while joins < MAX_JOINS:
@@ -80,7 +82,8 @@ def _server(prediction: str) -> str:
 
 def _collect_server(store: Store, server: Server, context: LogContext, lease: Lease, now_us: int) -> int:
     listed = log_directory.segments(server.log_directory)
-    known = log_positions.positions(store, server.server)
+    with store.ledger.read() as connection:
+        known = log_positions.positions(connection, server.server)
     records = stretches = 0
     finished: list[Path] = []
     for number, path in listed:

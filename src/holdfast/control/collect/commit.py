@@ -128,7 +128,8 @@ def commit_join(
     _emit_damaged(store, (*damaged, *damaged_shadows), now_us)
     hidden = {prediction for each in damaged for prediction in each.sought} - found.keys()
     waiting = [label for label in waiting if label.prediction_id not in hidden]
-    known_servers = frozenset(server.server for server in servers.registered(store))
+    with store.ledger.read() as connection:
+        known_servers = frozenset(server.server for server in servers.registered(connection))
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
         settled = settle_labels(

@@ -78,7 +78,8 @@ def roll_back(place: Place, drill: int) -> Found:
             drills.note(connection, drill, {"plan": number, "returns": asdict(before), "live": place.live})
     except RefusedError as refused:
         return Found(Verdict.INCONCLUSIVE, refused.what)
-    here = servers.registered(store, model)
+    with store.ledger.read() as connection:
+        here = servers.registered(connection, model)
     try:
         went = convergence.wait(
             here, convergence.on_plan(number, there.intended), decided=decided, seconds=OBEY_SECONDS

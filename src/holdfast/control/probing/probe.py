@@ -45,8 +45,9 @@ def probe(
     with store.ledger.read() as connection:
         newest = traffic_plans.newest_committed(connection, model)
     plan_number = None if newest is None else newest.plan.plan_id
-    known = {each.server: each for each in probes.last(store, model)}
-    registered = servers.registered(store, model)
+    with store.ledger.read() as connection:
+        known = {each.server: each for each in probes.last(connection, model)}
+        registered = servers.registered(connection, model)
     targets = [
         each
         for each in registered
@@ -71,7 +72,8 @@ def probe(
             serving_config=observed.serving_config,
             runtime=observed.runtime,
         )
-        probes.record(store, found, lease)
+        with store.ledger.write() as connection:
+            probes.record(connection, found, lease)
         known[server] = found
     return tuple(known[each.server] for each in registered)
 

@@ -59,14 +59,18 @@ def measured(store: Store, model: str, *, now_us: int) -> MeasuredTraffic | None
     A request counts as a unit, because who asks again is known to the servers only: where sessions ask often, harm is
     found later than this says.
     """
-    rows = [row for row in usage.since(store, model, now_us - LOOKBACK_US) if row.result in _ANSWERED]
+    with store.ledger.read() as connection:
+        rows = [
+            row for row in usage.since(connection, model, now_us - LOOKBACK_US) if row.result in _ANSWERED
+        ]
     requests = sum(row.requests for row in rows)
     if not requests:
         return None
     first_us = min(row.minute_start_us for row in rows)
     minutes = max(1.0, (now_us - first_us) / MINUTE_US)
     failed = sum(row.requests for row in rows if row.result != "ok")
-    found = outcomes.of_model(store, model, days=7)
+    with store.ledger.read() as connection:
+        found = outcomes.of_model(connection, model, days=7)
     scores = 1.0 - (found.label - found.probability) ** 2
     spread = float(scores.std()) if scores.size else 0.0
     return MeasuredTraffic(

@@ -181,8 +181,9 @@ class StatusReader:
         with store.ledger.read() as connection:
             newest = traffic_plans.newest_committed(connection, model)
         plan = None if newest is None else newest.plan
-        seen = {each.server: each for each in probes.last(store, model)}
-        here = servers.present(servers.registered(store, model))
+        with store.ledger.read() as connection:
+            seen = {each.server: each for each in probes.last(connection, model)}
+            here = servers.present(servers.registered(connection, model))
         told = tuple(_server(server, seen.get(server.server), plan) for server in here)
         with store.ledger.read() as connection:
             known = versions.of_model(connection, model)
@@ -191,9 +192,11 @@ class StatusReader:
         with store.ledger.read() as connection:
             runs = rollouts.of_model(connection, model)
         used = self._use(now_us)
-        answers = usage.answered_rows(store, model)
+        with store.ledger.read() as connection:
+            answers = usage.answered_rows(connection, model)
         self._judge_quality(answers)
-        requests = usage.requests_by_version(store, model)
+        with store.ledger.read() as connection:
+            requests = usage.requests_by_version(connection, model)
         qualities = {each.version: each for each in self._versions}
         with store.ledger.read() as connection:
             story = tuple(events.newest(connection, limit=NEWEST_EVENTS))
@@ -244,8 +247,9 @@ class StatusReader:
             )
 
     def _use(self, now_us: int) -> Usage:
-        rows = usage.since(self._store, self._model, now_us - USE_WINDOW_US)
-        last = usage.last_minute_us(self._store, self._model)
+        with self._store.ledger.read() as connection:
+            rows = usage.since(connection, self._model, now_us - USE_WINDOW_US)
+            last = usage.last_minute_us(connection, self._model)
         return summarise_usage(
             rows,
             since_us=now_us - USE_WINDOW_US,
@@ -255,13 +259,15 @@ class StatusReader:
         )
 
     def _judge_quality(self, answers: dict[str, int]) -> None:
-        newest = outcomes.newest(self._store, self._model)
+        with self._store.ledger.read() as connection:
+            newest = outcomes.newest(connection, self._model)
         if newest == self._outcome:
             return
-        found = outcomes.of_model(self._store, self._model, days=QUALITY_DAYS)
+        with self._store.ledger.read() as connection:
+            found = outcomes.of_model(connection, self._model, days=QUALITY_DAYS)
+            self._spans = outcomes.rollout_spans(connection, self._model)
         self._days = quality_by_day(found)
         self._versions = quality_by_version(found, answers)
-        self._spans = outcomes.rollout_spans(self._store, self._model)
         self._outcome = newest
 
 
@@ -365,5 +371,6 @@ def _place(version: str, plan: TrafficPlan | None) -> str:
 
 
 def _labels(store: Store) -> LabelStatus:
-    taken, waiting = labels.count(store)
-    return LabelStatus(taken, waiting, log_positions.totals(store).rejected_labels)
+    with store.ledger.read() as connection:
+        taken, waiting = labels.count(connection)
+        return LabelStatus(taken, waiting, log_positions.totals(connection).rejected_labels)

@@ -118,12 +118,13 @@ def _steps(connection: Transaction, store: Store, model: str, abort: Abort) -> l
 def _elsewhere(store: Store, model: str, now_us: int) -> list[Abort]:
     """The aborts that servers on other machines obey. One that was silent a moment ago is left to its probe: a machine that
     is gone for good must not delay each round."""
-    silent = {each.server for each in probes.last(store, model) if is_silent(each, now_us)}
-    asked = [
-        each
-        for each in servers.registered(store, model)
-        if each.server not in silent and not each.log_directory.is_dir()
-    ]
+    with store.ledger.read() as connection:
+        silent = {each.server for each in probes.last(connection, model) if is_silent(each, now_us)}
+        asked = [
+            each
+            for each in servers.registered(connection, model)
+            if each.server not in silent and not each.log_directory.is_dir()
+        ]
     return [abort for listed in call_all(asked, _told, TIMEOUT_SECONDS).values() for abort in listed]
 
 

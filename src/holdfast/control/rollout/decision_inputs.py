@@ -118,11 +118,12 @@ def _champions_quantile_seconds(store: Store, row: RolloutRow, policy: Canary, n
     """The champion's own latency quantile before the canary; None while too little is known."""
     if policy.latency_quantile is None or row.champion is None:
         return None
-    found = merge(
-        each.latency
-        for each in usage.since(store, row.model, now_us - LATENCY_LOOKBACK_US)
-        if each.version == row.champion and each.result == "ok"
-    )
+    with store.ledger.read() as connection:
+        found = merge(
+            each.latency
+            for each in usage.since(connection, row.model, now_us - LATENCY_LOOKBACK_US)
+            if each.version == row.champion and each.result == "ok"
+        )
     if sum(found.values()) < policy.latency_requests:
         return None
     return quantile_seconds(found, policy.latency_quantile)

@@ -173,11 +173,11 @@ def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[De
 
 def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | None:
     """One decision, committed; None when there is nothing to do now."""
-    seen = tuple(
-        ProbeSeen(each.server, each.plan_id, each.observed_version, each.verdict)
-        for each in probes.last(store, model)
-    )
     with store.ledger.read() as connection:
+        seen = tuple(
+            ProbeSeen(each.server, each.plan_id, each.observed_version, each.verdict)
+            for each in probes.last(connection, model)
+        )
         row = rollouts.under_way(connection, model)
     if row is None:
         return None

@@ -183,7 +183,8 @@ class PlanFollower:
 
     def _round(self, store: Store, changes: Changes) -> None:
         if self._listening.is_set() and not self._is_announced:
-            servers.announce(store, self._server)
+            with store.ledger.write() as connection:
+                servers.announce(connection, self._server)
             self._is_announced = True
         newest = self._follow_newest(store)
         self.online.follow(store, self.switch.loaded)

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from holdfast.records import check_name
 from holdfast.store.db.schema import probes, servers
-from holdfast.store.db.store import Store
 from holdfast.store.serving.log_directory import OWNER
 
 
@@ -27,7 +26,7 @@ class Server:
     started_at_us: int
 
 
-def announce(store: Store, server: Server) -> None:
+def announce(connection: Connection, server: Server) -> None:
     """Register `server`, or replace its entry from before a restart. Its read position in the log stays.
 
     Raises `InputError` HF109 when the name cannot name a server.
@@ -39,24 +38,22 @@ def announce(store: Store, server: Server) -> None:
         "log_directory": str(server.log_directory),
         "started_at_us": server.started_at_us,
     }
-    with store.ledger.write() as connection:
-        changed = connection.execute(update(servers).where(servers.c.server == server.server).values(values))
-        if changed.rowcount == 0:
-            connection.execute(insert(servers).values(server=server.server, **values))
-        # What was observed before the restart says nothing about the process that runs now.
-        connection.execute(delete(probes).where(probes.c.server == server.server))
+    changed = connection.execute(update(servers).where(servers.c.server == server.server).values(values))
+    if changed.rowcount == 0:
+        connection.execute(insert(servers).values(server=server.server, **values))
+    # What was observed before the restart says nothing about the process that runs now.
+    connection.execute(delete(probes).where(probes.c.server == server.server))
 
 
-def registered(store: Store, model: str | None = None) -> tuple[Server, ...]:
+def registered(connection: Connection, model: str | None = None) -> tuple[Server, ...]:
     """Return every registered server (of `model`), by name."""
     query = select(servers).order_by(servers.c.server)
     if model is not None:
         query = query.where(servers.c.model == model)
-    with store.ledger.read() as connection:
-        return tuple(
-            Server(row.server, row.model, row.address, Path(row.log_directory), row.started_at_us)
-            for row in connection.execute(query)
-        )
+    return tuple(
+        Server(row.server, row.model, row.address, Path(row.log_directory), row.started_at_us)
+        for row in connection.execute(query)
+    )
 
 
 def has_ended(server: Server) -> bool:

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from holdfast.errors import ConflictError
 from holdfast.feedback import Label
 from holdfast.store.db.schema import labels
-from holdfast.store.db.store import Store
 
 _AT_ONCE = 10_000  # SQLite takes 32,766 parameters in one statement
 
@@ -85,11 +84,10 @@ def give_up(connection: Connection, predictions: Sequence[str]) -> None:
         connection.execute(delete(labels).where(labels.c.prediction_id.in_(part), labels.c.joined == 0))
 
 
-def count(store: Store) -> tuple[int, int]:
+def count(connection: Connection) -> tuple[int, int]:
     """Return the number of labels, and how many of them still wait for their predictions."""
     query = select(func.count(), func.coalesce(func.sum(1 - labels.c.joined), 0)).select_from(labels)
-    with store.ledger.read() as connection:
-        taken, still = connection.execute(query).one()
+    taken, still = connection.execute(query).one()
     return int(taken), int(still)
 
 

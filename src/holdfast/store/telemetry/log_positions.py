@@ -15,7 +15,6 @@ from sqlalchemy.exc import IntegrityError as DuplicateKey
 
 from holdfast.errors import ConflictError
 from holdfast.store.db.schema import log_positions
-from holdfast.store.db.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +35,12 @@ class Totals:
     rejected_labels: int
 
 
-def positions(store: Store, server: str) -> dict[int, Position]:
+def positions(connection: Connection, server: str) -> dict[int, Position]:
     """Return how far each segment of `server` has been collected, by segment; a new one is absent."""
     query = select(log_positions.c.segment, log_positions.c.collected_bytes).where(
         log_positions.c.server == server
     )
-    with store.ledger.read() as connection:
-        return {
-            segment: Position(server, segment, collected) for segment, collected in connection.execute(query)
-        }
+    return {segment: Position(server, segment, collected) for segment, collected in connection.execute(query)}
 
 
 def advance(
@@ -109,15 +105,14 @@ def retire(collected: Sequence[Path], *, keep_bytes: int) -> list[Path]:
     return removed
 
 
-def totals(store: Store) -> Totals:
+def totals(connection: Connection) -> Totals:
     """Return what was collected from all servers since the ledger began."""
     query = select(
         func.coalesce(func.sum(log_positions.c.predictions), 0),
         func.coalesce(func.sum(log_positions.c.feedback), 0),
         func.coalesce(func.sum(log_positions.c.rejected_labels), 0),
     )
-    with store.ledger.read() as connection:
-        predictions, feedback, refused = connection.execute(query).one()
+    predictions, feedback, refused = connection.execute(query).one()
     return Totals(int(predictions), int(feedback), int(refused))
 
 

@@ -13,7 +13,6 @@ from holdfast.monitor import Outcomes
 from holdfast.records import DAY_US, Arm
 from holdfast.store.db.dialects import pieces
 from holdfast.store.db.schema import outcomes
-from holdfast.store.db.store import Store
 
 _DECIDED = 0.5
 """From which probability on an answer says yes, and from which label on yes was right."""
@@ -50,25 +49,23 @@ def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> Non
         )
 
 
-def newest(store: Store, model: str) -> int:
+def newest(connection: Connection, model: str) -> int:
     """Return the number of the model's newest outcome; 0 if there is none. It grows with every join."""
     query = select(func.coalesce(func.max(outcomes.c.outcome_id), 0)).where(outcomes.c.model == model)
-    with store.ledger.read() as connection:
-        return int(connection.execute(query).scalar_one())
+    return int(connection.execute(query).scalar_one())
 
 
-def of_model(store: Store, model: str, *, days: int) -> Outcomes:
+def of_model(connection: Connection, model: str, *, days: int) -> Outcomes:
     """Return the outcomes of `model` whose events are in the last `days` before its newest one."""
-    with store.ledger.read() as connection:
-        newest_us = connection.execute(
-            select(func.max(outcomes.c.event_time_us)).where(outcomes.c.model == model)
-        ).scalar_one()
-        if newest_us is None:
-            return _columns([])
-        query = select(
-            outcomes.c.version, outcomes.c.event_time_us, outcomes.c.probability, outcomes.c.label
-        ).where(outcomes.c.model == model, outcomes.c.event_time_us > newest_us - days * DAY_US)
-        return _columns([tuple(row) for row in connection.execute(query)])
+    newest_us = connection.execute(
+        select(func.max(outcomes.c.event_time_us)).where(outcomes.c.model == model)
+    ).scalar_one()
+    if newest_us is None:
+        return _columns([])
+    query = select(
+        outcomes.c.version, outcomes.c.event_time_us, outcomes.c.probability, outcomes.c.label
+    ).where(outcomes.c.model == model, outcomes.c.event_time_us > newest_us - days * DAY_US)
+    return _columns([tuple(row) for row in connection.execute(query)])
 
 
 def labels_of(connection: Connection, predictions: Iterable[str]) -> dict[str, float]:
@@ -118,17 +115,14 @@ def wrong(connection: Connection, model: str, pushed: Pushed) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def rollout_spans(store: Store, model: str) -> dict[int, RolloutSpan]:
+def rollout_spans(connection: Connection, model: str) -> dict[int, RolloutSpan]:
     """Return the first and last labelled event of every rollout of `model`, by rollout."""
     query = (
         select(outcomes.c.rollout_id, func.min(outcomes.c.event_time_us), func.max(outcomes.c.event_time_us))
         .where(outcomes.c.model == model, outcomes.c.rollout_id.is_not(None))
         .group_by(outcomes.c.rollout_id)
     )
-    with store.ledger.read() as connection:
-        return {
-            rollout: RolloutSpan(rollout, first, last) for rollout, first, last in connection.execute(query)
-        }
+    return {rollout: RolloutSpan(rollout, first, last) for rollout, first, last in connection.execute(query)}
 
 
 def _columns(rows: list[tuple[str, int, float, float]]) -> Outcomes:

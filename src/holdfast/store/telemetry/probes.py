@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from holdfast.records import Verdict
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.schema import probes
-from holdfast.store.db.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +29,28 @@ class Probe:
     """What the server said that it is."""
 
 
-def record(store: Store, probe: Probe, lease: Lease) -> None:
+def record(connection: Connection, probe: Probe, lease: Lease) -> None:
     """Store `probe` as the last one of its server. Raises `ConflictError` HF304 when another loop has the lease."""
-    with store.ledger.write() as connection:
-        assert_epoch(connection, lease.name, lease.epoch)
-        connection.execute(
-            delete(probes).where(probes.c.server == probe.server, probes.c.model == probe.model)
-        )
-        connection.execute(insert(probes).values(asdict(probe)))
+    assert_epoch(connection, lease.name, lease.epoch)
+    connection.execute(delete(probes).where(probes.c.server == probe.server, probes.c.model == probe.model))
+    connection.execute(insert(probes).values(asdict(probe)))
 
 
-def last(store: Store, model: str) -> tuple[Probe, ...]:
+def last(connection: Connection, model: str) -> tuple[Probe, ...]:
     """Return the last probe of every server of `model`, by server name."""
     query = select(probes).where(probes.c.model == model).order_by(probes.c.server)
-    with store.ledger.read() as connection:
-        return tuple(
-            Probe(
-                row.server,
-                row.model,
-                row.plan_id,
-                row.planned_version,
-                row.observed_version,
-                Verdict(row.verdict),
-                row.explanation,
-                row.probed_at_us,
-                row.serving_config,
-                row.runtime,
-            )
-            for row in connection.execute(query)
+    return tuple(
+        Probe(
+            row.server,
+            row.model,
+            row.plan_id,
+            row.planned_version,
+            row.observed_version,
+            Verdict(row.verdict),
+            row.explanation,
+            row.probed_at_us,
+            row.serving_config,
+            row.runtime,
         )
+        for row in connection.execute(query)
+    )

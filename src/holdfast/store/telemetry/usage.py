@@ -10,7 +10,6 @@ from sqlalchemy import Connection, func, insert, select, update
 from holdfast.monitor import UsageRow, merge
 from holdfast.records import canonical_json
 from holdfast.store.db.schema import request_counts
-from holdfast.store.db.store import Store
 
 
 def add(connection: Connection, model: str, counted: Iterable[UsageRow]) -> None:
@@ -53,7 +52,7 @@ def add(connection: Connection, model: str, counted: Iterable[UsageRow]) -> None
         )
 
 
-def since(store: Store, model: str, since_us: int) -> tuple[UsageRow, ...]:
+def since(connection: Connection, model: str, since_us: int) -> tuple[UsageRow, ...]:
     """Return the minutes of `model` from `since_us` on, oldest first."""
     query = (
         select(request_counts)
@@ -65,28 +64,26 @@ def since(store: Store, model: str, since_us: int) -> tuple[UsageRow, ...]:
             request_counts.c.result,
         )
     )
-    with store.ledger.read() as connection:
-        return tuple(
-            UsageRow(
-                version=row.version,
-                arm=row.arm,
-                result=row.result,
-                minute_start_us=row.minute_start_us,
-                requests=row.requests,
-                rows=row.rows,
-                latency_sum_us=row.latency_sum_us,
-                latency=_from_text(row.latency_buckets_json),
-            )
-            for row in connection.execute(query)
+    return tuple(
+        UsageRow(
+            version=row.version,
+            arm=row.arm,
+            result=row.result,
+            minute_start_us=row.minute_start_us,
+            requests=row.requests,
+            rows=row.rows,
+            latency_sum_us=row.latency_sum_us,
+            latency=_from_text(row.latency_buckets_json),
         )
+        for row in connection.execute(query)
+    )
 
 
-def last_minute_us(store: Store, model: str) -> int | None:
+def last_minute_us(connection: Connection, model: str) -> int | None:
     """Return the newest minute with requests of `model`; None if there is none."""
-    with store.ledger.read() as connection:
-        return connection.execute(
-            select(func.max(request_counts.c.minute_start_us)).where(request_counts.c.model == model)
-        ).scalar_one_or_none()
+    return connection.execute(
+        select(func.max(request_counts.c.minute_start_us)).where(request_counts.c.model == model)
+    ).scalar_one_or_none()
 
 
 def first_minute_us(connection: Connection, model: str) -> int | None:
@@ -106,26 +103,24 @@ def requests_between(connection: Connection, model: str, from_us: int, to_us: in
     return int(connection.execute(query).scalar_one())
 
 
-def requests_by_version(store: Store, model: str) -> dict[str, int]:
+def requests_by_version(connection: Connection, model: str) -> dict[str, int]:
     """Return the number of requests of each version of `model` since the ledger began, answered or not."""
     query = (
         select(request_counts.c.version, func.sum(request_counts.c.requests))
         .where(request_counts.c.model == model)
         .group_by(request_counts.c.version)
     )
-    with store.ledger.read() as connection:
-        return {version: int(requests) for version, requests in connection.execute(query) if version}
+    return {version: int(requests) for version, requests in connection.execute(query) if version}
 
 
-def answered_rows(store: Store, model: str) -> dict[str, int]:
+def answered_rows(connection: Connection, model: str) -> dict[str, int]:
     """Return the number of rows that each version of `model` predicted since the ledger began."""
     query = (
         select(request_counts.c.version, func.sum(request_counts.c.rows))
         .where(request_counts.c.model == model)
         .group_by(request_counts.c.version)
     )
-    with store.ledger.read() as connection:
-        return {version: int(rows) for version, rows in connection.execute(query) if version}
+    return {version: int(rows) for version, rows in connection.execute(query) if version}
 
 
 def _to_text(latency: dict[int, int]) -> str:

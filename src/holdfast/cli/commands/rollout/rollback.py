@@ -168,7 +168,8 @@ def _commit(settings: Settings, request: Request) -> _Committed:
     store = Store.of(settings)
     if request.version is not None:
         request = replace(request, version=name_lookup.version(store, request.version, request.model))
-    registered = servers.registered(store, request.model)
+    with store.ledger.read() as connection:
+        registered = servers.registered(connection, request.model)
     result = rolling.roll_back(store, request, now_us=now_us())
     return _Committed(result, registered, time.monotonic())
 

@@ -84,7 +84,9 @@ def serving(loaded: Project) -> BinaryRow:
 def running_in(store: Store, model: str) -> dict[str, str]:
     """Return the runtime that each server reports, by server; those that do not respond are left out."""
     reported: dict[str, str] = {}
-    for server in servers.registered(store, model):
+    with store.ledger.read() as connection:
+        registered = servers.registered(connection, model)
+    for server in registered:
         if servers.has_ended(server):
             continue
         try:

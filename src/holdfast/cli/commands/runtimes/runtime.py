@@ -184,7 +184,8 @@ def use(
     if name != present.runtime:
         for version in pushing.to_try(store, model, name):
             compatibility_test(run.out, run.project, run.declaration, name, version)
-    registered = servers.registered(store, model)
+    with store.ledger.read() as connection:
+        registered = servers.registered(connection, model)
     number = pushing.push(
         store, model, name, present.facts, actor=getpass.getuser(), reason=reason, now_us=now_us()
     )

@@ -62,7 +62,8 @@ def set_(
     with store.ledger.read() as connection:
         limits = configuring.current(connection, model)
     limits = ConnectionLimits.of(asdict(limits) | dict(map(_option, options)))
-    registered = servers.registered(store, model)
+    with store.ledger.read() as connection:
+        registered = servers.registered(connection, model)
     number = configuring.push(store, model, limits, actor=getpass.getuser(), reason=reason, now_us=now_us())
     decided = time.monotonic()
     with store.ledger.read() as connection:

@@ -124,7 +124,7 @@ def test_requests_are_counted_once_by_minute_version_and_result(store, logs, lea
     ]
     assert sum(merge(row.latency for row in rows).values()) == 4
     with store.ledger.read() as connection:
-        assert usage.answered_rows(connection, MODEL) == {"v1": 5}
+        assert usage.predicted_rows(connection, MODEL) == {"v1": 5}
     log(logs, prediction(5))
     assert round_(store, lease)[0] == 1
     assert requests(store) == 5

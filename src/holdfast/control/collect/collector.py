@@ -111,7 +111,7 @@ def _collect_server(store: Store, server: Server, context: LogContext, lease: Le
             break
         if number != listed[-1][0]:
             finished.append(path)
-    log_positions.retire(finished, keep_bytes=RETAINED_LOG_BYTES)
+    log_positions.delete_collected(finished, keep_bytes=RETAINED_LOG_BYTES)
     return records
 
 

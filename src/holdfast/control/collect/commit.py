@@ -94,7 +94,7 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
             stretch.end_bytes,
             predictions=stretch.predictions,
             feedback=len(stretch.feedback),
-            refused=len(checked.rejected),
+            rejected=len(checked.rejected),
         )
         if stretch.file is not None:
             collected_files.register(connection, PREDICTIONS, stretch.file)
@@ -141,7 +141,7 @@ def commit_join(
         fold_quality(connection, joined, now_us)
         fold_joined_pairs(connection, joined, pairs, now_us)
         impossible = [each for each in settled if isinstance(each, Impossible)]
-        labels.give_up(connection, [each.label.prediction_id for each in impossible])
+        labels.delete_unmatched(connection, [each.label.prediction_id for each in impossible])
         _emit_unmatched(connection, impossible, now_us)
         failpoint("join.before_commit")
     return settled

@@ -166,7 +166,8 @@ def requests_of(store: Store, model: str, champion: str, contract: Contract) -> 
     """What callers asked the champion, else what its contract lets through."""
     names = [column.name for column in contract.request_columns]
     try:
-        found = recorded_requests.newest(store, model, most=500, since_us=0).requests
+        with store.ledger.read() as connection:
+            found = recorded_requests.newest(connection, store.root, model, most=500, since_us=0).requests
     except HoldfastError:
         found = ()  # a damaged file of answers is for `verify` to tell
     asked = [

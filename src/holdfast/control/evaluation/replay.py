@@ -38,7 +38,7 @@ from holdfast.store.files import blobs
 from holdfast.store.models import gate_results, versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.store.telemetry import outcomes, recorded_requests
-from holdfast.store.telemetry.recorded_requests import Recorded
+from holdfast.store.telemetry.recorded_requests import RecordedRequest
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
 DEFAULT_REQUESTS: Final = 1000
@@ -99,7 +99,7 @@ class _Candidate:
 class _Case:
     """One recorded request on its way to the candidate."""
 
-    request: Recorded
+    request: RecordedRequest
     rows: list[dict[str, Any]]
     reasons: tuple[str, ...]
     predictions: list[float] = field(default_factory=list)
@@ -136,7 +136,8 @@ def replay(
     """
     candidate = _candidate(store, model, version)
     wanted = requests or model.rollout.replay_requests or DEFAULT_REQUESTS
-    found = recorded_requests.newest(store, model.name, most=wanted, since_us=since_us)
+    with store.ledger.read() as connection:
+        found = recorded_requests.newest(connection, store.root, model.name, most=wanted, since_us=since_us)
     report = ReplayReport(
         version, sorted({each.version for each in found.requests}), left_out=dict(found.damaged)
     )
@@ -186,7 +187,7 @@ def _about(store: Store, version: str) -> VersionMetadata:
 
 
 def _crossed(
-    store: Store, candidate: _Candidate, requests: Iterable[Recorded], report: ReplayReport
+    store: Store, candidate: _Candidate, requests: Iterable[RecordedRequest], report: ReplayReport
 ) -> list[_Case]:
     """Each request as the candidate's contract reads it, with the reasons why it refuses some."""
     crossings: dict[str, RowAdapter | None] = {}

@@ -193,7 +193,7 @@ class StatusReader:
             runs = rollouts.of_model(connection, model)
         used = self._use(now_us)
         with store.ledger.read() as connection:
-            answers = usage.answered_rows(connection, model)
+            answers = usage.predicted_rows(connection, model)
         self._judge_quality(answers)
         with store.ledger.read() as connection:
             requests = usage.requests_by_version(connection, model)

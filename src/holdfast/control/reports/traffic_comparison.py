@@ -60,9 +60,15 @@ def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> TrafficCo
 
 def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> TrafficComparison:
     about = read_metadata(blobs.get(store, champion.digest))
-    rows, damaged = traffic_comparison.newest_answers(
-        store, champion.model, champion.version, most_rows=MOST_ANSWERS, most_files=MOST_FILES
-    )
+    with store.ledger.read() as connection:
+        rows, damaged = traffic_comparison.newest_predictions(
+            connection,
+            store.root,
+            champion.model,
+            champion.version,
+            most_rows=MOST_ANSWERS,
+            most_files=MOST_FILES,
+        )
     for each in damaged:
         events.append_once(
             store,
@@ -73,7 +79,7 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
         )
     if rows.is_empty():
         return TrafficComparison(champion.version, 0, 0, 0, now_us, (), None)
-    taught = traffic_comparison.taught(store, champion.snapshot, about.selection_json, about.seed)
+    taught = traffic_comparison.training_rows(store, champion.snapshot, about.selection_json, about.seed)
     with store.ledger.read() as connection:
         came = traffic_comparison.labelled(connection, champion.model, champion.version, most=MOST_LABELS)
     newest = set(rows["prediction"].to_list())  # not np.isin: over texts it compares each with each

@@ -239,8 +239,10 @@ def _told(connection: Transaction, push: PushRow) -> Push:
     begun_us, taken_us = first_us(State.CANARY, State.VERIFYING), first_us(State.ROLLING_BACK)
     promoted_us = None if push.bake_until_us is None else first_us(State.PROMOTED)
     ends_us = [each for each in (taken_us, push.bake_until_us) if each is not None]
-    pushed = outcomes.Pushed(row.rollout_id, row.challenger, promoted_us, min(ends_us, default=None))
-    wrong = 0 if row.champion is None else outcomes.wrong(connection, row.model, pushed)
+    pushed = outcomes.PushedPredictions(
+        row.rollout_id, row.challenger, promoted_us, min(ends_us, default=None)
+    )
+    wrong = 0 if row.champion is None else outcomes.count_wrong(connection, row.model, pushed)
     for_harm = _for_harm(connection, row)
     detected = for_harm or push.outcome in (PushOutcome.BAD, PushOutcome.ESCAPED)
     return Push(

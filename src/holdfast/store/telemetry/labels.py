@@ -33,9 +33,9 @@ def known(connection: Connection, predictions: Sequence[str]) -> dict[str, float
     return found
 
 
-def add(connection: Connection, taken: Sequence[NewLabel]) -> None:
+def add(connection: Connection, accepted: Sequence[NewLabel]) -> None:
     """Insert accepted labels, in the caller's transaction. They wait to be joined."""
-    if taken:
+    if accepted:
         connection.execute(
             insert(labels),
             [
@@ -46,7 +46,7 @@ def add(connection: Connection, taken: Sequence[NewLabel]) -> None:
                     "received_at_us": label.received_at_us,
                     "joined": 0,
                 }
-                for label in taken
+                for label in accepted
             ],
         )
 
@@ -74,11 +74,11 @@ def mark_joined(connection: Connection, predictions: Sequence[str]) -> None:
         ).rowcount
     if changed != len(predictions):
         raise ConflictError(
-            "HF304", "another loop has joined the same labels", state="nothing of this join was kept"
+            "HF304", "the same labels were joined by another loop", state="nothing of this join was written"
         )
 
 
-def give_up(connection: Connection, predictions: Sequence[str]) -> None:
+def delete_unmatched(connection: Connection, predictions: Sequence[str]) -> None:
     """Delete labels whose predictions do not exist. The caller emits an event in the same transaction."""
     for part in _parts(predictions):
         connection.execute(delete(labels).where(labels.c.prediction_id.in_(part), labels.c.joined == 0))
@@ -87,8 +87,8 @@ def give_up(connection: Connection, predictions: Sequence[str]) -> None:
 def count(connection: Connection) -> tuple[int, int]:
     """Return the number of labels, and how many of them still wait for their predictions."""
     query = select(func.count(), func.coalesce(func.sum(1 - labels.c.joined), 0)).select_from(labels)
-    taken, still = connection.execute(query).one()
-    return int(taken), int(still)
+    total, waiting_labels = connection.execute(query).one()
+    return int(total), int(waiting_labels)
 
 
 def _parts(values: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -50,7 +50,7 @@ def advance(
     *,
     predictions: int,
     feedback: int,
-    refused: int,
+    rejected: int,
 ) -> None:
     """Move the read position from where it was found to `collected_bytes`, and add to the counts.
 
@@ -67,7 +67,7 @@ def advance(
                         collected_bytes=collected_bytes,
                         predictions=predictions,
                         feedback=feedback,
-                        rejected_labels=refused,
+                        rejected_labels=rejected,
                     )
                 )
             return
@@ -80,14 +80,14 @@ def advance(
             collected_bytes=collected_bytes,
             predictions=log_positions.c.predictions + predictions,
             feedback=log_positions.c.feedback + feedback,
-            rejected_labels=log_positions.c.rejected_labels + refused,
+            rejected_labels=log_positions.c.rejected_labels + rejected,
         )
     )
     if changed.rowcount != 1:
         raise _moved(found)
 
 
-def retire(collected: Sequence[Path], *, keep_bytes: int) -> list[Path]:
+def delete_collected(collected: Sequence[Path], *, keep_bytes: int) -> list[Path]:
     """Delete completely collected segments, the oldest first, until `keep_bytes` are left; return the deleted ones.
 
     A server stops logging when its directory is full; what was collected is in the ledger and in Parquet. Pass the
@@ -112,13 +112,13 @@ def totals(connection: Connection) -> Totals:
         func.coalesce(func.sum(log_positions.c.feedback), 0),
         func.coalesce(func.sum(log_positions.c.rejected_labels), 0),
     )
-    predictions, feedback, refused = connection.execute(query).one()
-    return Totals(int(predictions), int(feedback), int(refused))
+    predictions, feedback, rejected = connection.execute(query).one()
+    return Totals(int(predictions), int(feedback), int(rejected))
 
 
 def _moved(found: Position) -> ConflictError:
     return ConflictError(
         "HF304",
         f"another collector has moved on from byte {found.collected_bytes} of {found.server}/{found.segment}",
-        state="nothing of this chunk was kept; the other collector keeps it",
+        state="nothing of this part was written; the other collector has it",
     )

@@ -15,7 +15,7 @@ from holdfast.store.db.dialects import pieces
 from holdfast.store.db.schema import outcomes
 
 _DECIDED = 0.5
-"""From which probability on an answer says yes, and from which label on yes was right."""
+"""The threshold of a positive prediction, and of a positive label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,39 +78,39 @@ def labels_of(connection: Connection, predictions: Iterable[str]) -> dict[str, f
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
+class PushedPredictions:
     """The predictions of a push: those of `version` as the challenger of rollout `rollout_id`, and those in its bake time.
 
-    The bake time is from `watched_us` to `until_us`, microseconds since 1970 UTC; None without one, or while it goes on.
+    The bake time is from `baking_since_us` to `until_us`, microseconds since 1970 UTC; None without one, or while it goes on.
     """
 
     rollout_id: int
     version: str
-    watched_us: int | None = None
+    baking_since_us: int | None = None
     until_us: int | None = None
 
 
-def wrong(connection: Connection, model: str, pushed: Pushed) -> int:
+def count_wrong(connection: Connection, model: str, pushed: PushedPredictions) -> int:
     """Return how many requests of the push have a labelled prediction on the other side of 0.5 than the label.
 
     The time of a prediction is not stored with its label: those of the bake time are those that were joined in it.
     """
-    given: ColumnElement[bool] = and_(
+    belongs: ColumnElement[bool] = and_(
         outcomes.c.rollout_id == pushed.rollout_id, outcomes.c.arm == Arm.CHALLENGER.value
     )
-    if pushed.watched_us is not None:
+    if pushed.baking_since_us is not None:
         later = or_(outcomes.c.rollout_id.is_(None), outcomes.c.rollout_id > pushed.rollout_id)
-        watched = and_(later, outcomes.c.joined_at_us > pushed.watched_us)
+        baking = and_(later, outcomes.c.joined_at_us > pushed.baking_since_us)
         until_us = pushed.until_us
-        given = or_(
-            given, watched if until_us is None else and_(watched, outcomes.c.joined_at_us <= until_us)
+        belongs = or_(
+            belongs, baking if until_us is None else and_(baking, outcomes.c.joined_at_us <= until_us)
         )
-    request = func.rtrim(outcomes.c.prediction_id, "0123456789")  # an id ends with the row of its request
+    request = func.rtrim(outcomes.c.prediction_id, "0123456789")  # an id ends with its row in the request
     query = select(func.count(request.distinct())).where(
         outcomes.c.model == model,
         outcomes.c.version == pushed.version,
         (outcomes.c.probability >= _DECIDED) != (outcomes.c.label >= _DECIDED),
-        given,
+        belongs,
     )
     return int(connection.execute(query).scalar_one())
 

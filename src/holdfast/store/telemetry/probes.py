@@ -24,9 +24,9 @@ class Probe:
     explanation: str
     probed_at_us: int
     serving_config: str | None = None
-    """What the server said that it runs with."""
+    """The serving config that the server reports."""
     runtime: str | None = None
-    """What the server said that it is."""
+    """The runtime that the server reports."""
 
 
 def record(connection: Connection, probe: Probe, lease: Lease) -> None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from holdfast.errors import IntegrityError
 from holdfast.records import Arm
 from holdfast.store.db.schema import prediction_files
-from holdfast.store.db.store import Store
 from holdfast.store.files import parquet
 
 _COLUMNS: Final = ("prediction", "at_us", "unit", "arm", "version", "probability", "inputs")
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedRequest:
     """One request that a champion answered: its rows as logged, in the order and the units of the request columns of
     `version`'s contract, and the probability that each row was given.
     """
@@ -33,14 +33,14 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Requests:
+class RecordedRequests:
     """Recorded requests, the newest first, and the files that could not be read, with the reason."""
 
-    requests: tuple[Recorded, ...]
+    requests: tuple[RecordedRequest, ...]
     damaged: dict[str, str]
 
 
-def newest(store: Store, model: str, *, most: int, since_us: int) -> Requests:
+def newest(connection: Connection, root: Path, model: str, *, most: int, since_us: int) -> RecordedRequests:
     """Return the newest requests that champions of `model` answered at or after `since_us`, at most `most`.
 
     `since_us` is in microseconds since 1970 UTC. Requests of a challenger are left to its own canary.
@@ -50,13 +50,12 @@ def newest(store: Store, model: str, *, most: int, since_us: int) -> Requests:
         .where(prediction_files.c.model == model, prediction_files.c.predicted_at_max_us >= since_us)
         .order_by(prediction_files.c.predicted_at_max_us.desc(), prediction_files.c.path)
     )
-    with store.ledger.read() as connection:
-        paths = list(connection.execute(query).scalars())
-    found: list[Recorded] = []
+    paths = list(connection.execute(query).scalars())
+    found: list[RecordedRequest] = []
     damaged: dict[str, str] = {}
     for path in paths:
         try:
-            frame = parquet.read(store.root / path, _COLUMNS)
+            frame = parquet.read(root / path, _COLUMNS)
         except IntegrityError as error:
             damaged[path] = str(error)
             continue
@@ -65,10 +64,10 @@ def newest(store: Store, model: str, *, most: int, since_us: int) -> Requests:
         if len(found) >= most:
             break
     found.sort(key=lambda each: (-each.at_us, each.id))
-    return Requests(tuple(found[:most]), damaged)
+    return RecordedRequests(tuple(found[:most]), damaged)
 
 
-def _requests(frame: pl.DataFrame) -> list[Recorded]:
+def _requests(frame: pl.DataFrame) -> list[RecordedRequest]:
     named = frame.with_columns(
         pl.col("prediction").str.split("/").list.first().alias("id"),
         pl.col("prediction").str.split("/").list.last().cast(pl.Int64).alias("row"),
@@ -85,7 +84,7 @@ def _requests(frame: pl.DataFrame) -> list[Recorded]:
         )
     )
     return [
-        Recorded(
+        RecordedRequest(
             name,
             at_us,
             unit,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +24,7 @@ from holdfast.store.feeds import batch_profiles
 from holdfast.store.files import parquet
 from holdfast.store.telemetry.collected_files import Damaged
 
-_ASKED: Final = schema.traffic_comparisons
+_COMPARISONS: Final = schema.traffic_comparisons
 _FILES: Final = schema.prediction_files
 _OUTCOMES: Final = schema.outcomes
 _SLICES: Final = schema.snapshot_slices
@@ -42,7 +43,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TrainingRows:
     """The training rows of a version: their number by value of each slice, and the share of positive labels if known."""
 
     slices: dict[str, dict[str, int]]
@@ -51,7 +52,7 @@ class Taught:
 
 def put(connection: Connection, model: str, found: TrafficComparison) -> None:
     """Store `found` as the last comparison of `model`, in the caller's transaction."""
-    connection.execute(delete(_ASKED).where(_ASKED.c.model == model))
+    connection.execute(delete(_COMPARISONS).where(_COMPARISONS.c.model == model))
     values = {
         "model": model,
         "version": found.version,
@@ -59,19 +60,19 @@ def put(connection: Connection, model: str, found: TrafficComparison) -> None:
         "computed_at_us": found.computed_at_us,
         "comparison_json": canonical_json(asdict(found)),
     }
-    connection.execute(insert(_ASKED).values(values))
+    connection.execute(insert(_COMPARISONS).values(values))
 
 
 def last(connection: Connection, model: str) -> TrafficComparison | None:
     """Return the last comparison of `model`; None before the first."""
     text = connection.execute(
-        select(_ASKED.c.comparison_json).where(_ASKED.c.model == model)
+        select(_COMPARISONS.c.comparison_json).where(_COMPARISONS.c.model == model)
     ).scalar_one_or_none()
     return None if text is None else _from_dict(json.loads(text))
 
 
-def newest_answers(
-    store: Store, model: str, version: str, *, most_rows: int, most_files: int
+def newest_predictions(
+    connection: Connection, root: Path, model: str, version: str, *, most_rows: int, most_files: int
 ) -> tuple[pl.DataFrame, tuple[Damaged, ...]]:
     """Return the newest predictions of `version` as champion, and the files that could not be read.
 
@@ -83,12 +84,11 @@ def newest_answers(
         .order_by(_FILES.c.predicted_at_max_us.desc(), _FILES.c.path)
         .limit(most_files)
     )
-    with store.ledger.read() as connection:
-        paths = list(connection.execute(query).scalars())
+    paths = list(connection.execute(query).scalars())
     parts, damaged, rows = [], [], 0
     for path in paths:
         try:
-            frame = parquet.read(store.root / path, _COLUMNS)
+            frame = parquet.read(root / path, _COLUMNS)
         except IntegrityError as error:
             damaged.append(Damaged(path, frozenset(), str(error)))
             continue
@@ -118,7 +118,7 @@ def labelled(connection: Connection, model: str, version: str, *, most: int) -> 
     )
 
 
-def taught(store: Store, snapshot: str, selection_json: str, seed: int) -> Taught:
+def training_rows(store: Store, snapshot: str, selection_json: str, seed: int) -> TrainingRows:
     """Return the training rows of `snapshot` by slice after the selection, or all its rows without a stored selection.
 
     The share of positive labels is that of the snapshot's rows, from the profiles of their loads.
@@ -131,13 +131,13 @@ def taught(store: Store, snapshot: str, selection_json: str, seed: int) -> Taugh
         for column, value, rows in connection.execute(query):
             slices.setdefault(column, {})[value] = rows
     try:
-        cut = snapshots.get(store, snapshot)
+        found = snapshots.get(store, snapshot)
         with store.ledger.read() as connection:
-            facts = batch_profiles.of_snapshot(connection, cut)
+            facts = batch_profiles.of_snapshot(connection, found)
     except HoldfastError:
-        return Taught(slices, None)  # its loads are not known any more, as after a recovery
+        return TrainingRows(slices, None)  # its loads are unknown, as after a rebuild of the ledger
     shares = [each.profile.label_share for each in facts if each.profile is not None]
-    return Taught(slices, next((share for share in shares if share is not None), None))
+    return TrainingRows(slices, next((share for share in shares if share is not None), None))
 
 
 def _from_dict(found: dict[str, Any]) -> TrafficComparison:

@@ -113,7 +113,7 @@ def requests_by_version(connection: Connection, model: str) -> dict[str, int]:
     return {version: int(requests) for version, requests in connection.execute(query) if version}
 
 
-def answered_rows(connection: Connection, model: str) -> dict[str, int]:
+def predicted_rows(connection: Connection, model: str) -> dict[str, int]:
     """Return the number of rows that each version of `model` predicted since the ledger began."""
     query = (
         select(request_counts.c.version, func.sum(request_counts.c.rows))

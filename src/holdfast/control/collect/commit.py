@@ -17,8 +17,7 @@ from holdfast.control.collect.evidence_fold import (
     fold_shadow_windows,
     fold_window,
 )
-from holdfast.control.collect.log_summary import Window
-from holdfast.control.collect.shadow_pairs import PairWindow
+from holdfast.control.collect.log_summary import PairWindow, Window
 from holdfast.feedback import Arrival, Impossible, Joined, Label, Settlement, classify_label, settle_labels
 from holdfast.monitor import UsageRow
 from holdfast.store import Store

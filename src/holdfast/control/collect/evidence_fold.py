@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from holdfast.control.collect.log_summary import Window
-from holdfast.control.collect.shadow_pairs import PairWindow
+from holdfast.control.collect.log_summary import PairWindow, Window
 from holdfast.feedback import Joined
 from holdfast.records import MINUTE_US, Arm
 from holdfast.rollout import MetricState, fold_requests, fold_scores, score

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from holdfast.contract import Contract
-from holdfast.control.collect.shadow_pairs import Slicer, no_slices
 from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.rollout import Canary
 from holdfast.store import Store
@@ -20,6 +19,14 @@ from holdfast.train.artifact import read_metadata
 
 _LONGEST: Final = 63
 """A longer value is cut off: it is a name in a table, not data."""
+
+Slicer: TypeAlias = Callable[[str, Sequence[Any]], tuple[str, ...]]
+"""Returns the slices of a row, such as "carrier=AA", from the version that predicted it and its logged inputs."""
+
+
+def no_slices(_version: str, _inputs: Sequence[Any]) -> tuple[str, ...]:
+    """Return no slices: the slicer of a policy that names no columns."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Final, assert_never
 
 import msgspec
 import polars as pl
 
-from holdfast.control.collect.log_context import LogContext
-from holdfast.control.collect.shadow_pairs import PairWindow, Slicer, no_slices, pair_windows, shadow_rows
+from holdfast.control.collect.log_context import LogContext, Slicer, no_slices
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import MINUTE_US, Arm
 from holdfast.rollout import RequestOutcome
+from holdfast.rollout.evidence.shadow import OK, ComparedRow, Pair
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, Record, ShadowRecord
-from holdfast.store.telemetry.collected_files import PREDICTIONS
+from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
 
-_OK: Final = "ok"
 NO_CONTEXT: Final = LogContext()
 """The context without slices and without a baking promotion."""
 _to_json: Final = msgspec.json.Encoder().encode
@@ -31,6 +31,15 @@ class Window:
     rollout_id: int
     minute_start_us: int
     requests: tuple[RequestOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PairWindow:
+    """Pairs of one rollout within one minute."""
+
+    rollout_id: int
+    minute_start_us: int
+    pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +167,7 @@ def _answered(record: PredictionRecord, slicer: Slicer) -> RequestOutcome:
     return RequestOutcome(
         unit=record.unit,
         arm=Arm.CHALLENGER if challenged else Arm.CHAMPION,
-        failed=record.challenger_failed != "" or record.result != _OK,
+        failed=record.challenger_failed != "" or record.result != OK,
         latency_us=record.latency_us,
         slices=tuple(slices),
     )
@@ -191,3 +200,65 @@ def _numbers(predictions: Sequence[PredictionRecord]) -> tuple[int, int]:
 
 def _minute(record: PredictionRecord) -> int:
     return record.at_us - record.at_us % MINUTE_US
+
+
+def shadow_rows(shadowed: Sequence[ShadowRecord]) -> pl.DataFrame:
+    """Return one row per row that either side predicted, at least one per record, in the schema of `SHADOWS`."""
+    rows = [
+        (
+            f"{record.id}/{row}",
+            record.at_us,
+            record.unit,
+            record.rollout,
+            record.version,
+            record.result,
+            record.latency_us,
+            record.champion_rerun_us,
+            ours,
+            record.champion,
+            record.champion_result,
+            record.champion_latency_us,
+            theirs,
+        )
+        for record in shadowed
+        for row, (ours, theirs) in enumerate(
+            list(zip_longest(record.probabilities, record.champion_probabilities)) or [(None, None)]
+        )
+    ]
+    return pl.DataFrame(rows, schema=SHADOWS.schema, orient="row")
+
+
+def pair_windows(
+    shadowed: Sequence[ShadowRecord], predictions: Sequence[PredictionRecord], slicer: Slicer = no_slices
+) -> tuple[PairWindow, ...]:
+    """Return the pairs of each rollout by minute.
+
+    Slices are read from the request, which was logged just before. A pair whose request was collected earlier is in no slice.
+    """
+    requests = {record.id: record for record in predictions} if slicer is not no_slices else {}
+    found: dict[tuple[int, int], list[Pair]] = defaultdict(list)
+    for record in shadowed:
+        if record.rollout is not None:
+            minute_start_us = record.at_us - record.at_us % MINUTE_US
+            found[record.rollout, minute_start_us].append(_pair(record, requests, slicer))
+    return tuple(
+        PairWindow(rollout, minute_start_us, tuple(pairs))
+        for (rollout, minute_start_us), pairs in sorted(found.items())
+    )
+
+
+def _pair(record: ShadowRecord, requests: Mapping[str, PredictionRecord], slicer: Slicer) -> Pair:
+    champion_failed = record.champion_result != OK
+    rows: tuple[ComparedRow, ...] = ()
+    if record.result == OK and not champion_failed:  # a fallback's prediction is no measure
+        request = requests.get(record.id)
+        inputs = [] if request is None else request.inputs
+        rows = tuple(
+            ComparedRow(ours, theirs, () if row is None or request is None else slicer(request.version, row))
+            for ours, theirs, row in zip_longest(
+                record.probabilities, record.champion_probabilities, inputs[: len(record.probabilities)]
+            )
+        )
+    return Pair(
+        record.unit, record.result, champion_failed, rows, record.latency_us, record.champion_rerun_us
+    )

@@ -1,6 +1,6 @@
 """Rows of shadow files hold every field of their records."""
 
-from holdfast.control.collect.shadow_pairs import shadow_rows
+from holdfast.control.collect.log_summary import shadow_rows
 from holdfast.store.serving.prediction_log import ShadowRecord
 
 

@@ -82,7 +82,7 @@ def test_a_server_that_keeps_an_older_plan_never_passes(world, serve, lease):
     try:
         hung = probed(world, lease)
         assert (hung.verdict, hung.planned_version) == (Verdict.ERROR, half)
-        assert "did not answer within 2 s" in hung.explanation
+        assert "did not respond within 2 s" in hung.explanation
     finally:
         served.process.send_signal(signal.SIGCONT)
     until(world, lease, Verdict.PASS)

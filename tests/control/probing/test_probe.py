@@ -68,7 +68,7 @@ def test_hung_servers_are_asked_at_once_and_keep_no_answer_from_being_seen(hung,
         **{f"h{n}": False for n in range(8)},
         "r": True,
     }
-    assert "did not answer within 2 s" in seen["h3"].error
+    assert "did not respond within 2 s" in seen["h3"].error
 
 
 def test_a_server_that_answers_its_status_and_no_request_is_not_silent(refusing, tmp_path):

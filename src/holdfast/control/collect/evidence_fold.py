@@ -91,22 +91,22 @@ def _fold_labelled(connection: Transaction, found: Sequence[tuple[ShadowPair, fl
 
 def _fold_baking(connection: Transaction, model: str, joined: Sequence[Joined], now_us: int) -> None:
     # While a promotion bakes, the new champion's predictions are its evidence, under whatever plan they were made.
-    watched = pushes.baking(connection, model)
-    if watched is None:
+    baking = pushes.baking(connection, model)
+    if baking is None:
         return
-    challenger = rollouts.get(connection, watched.rollout_id).challenger
+    challenger = rollouts.get(connection, baking.rollout_id).challenger
     found = [
         each
         for each in joined
         if (each.prediction.version, each.prediction.arm) == (challenger, Arm.CHAMPION)
-        and each.prediction.rollout_id != watched.rollout_id
+        and each.prediction.rollout_id != baking.rollout_id
     ]
     if found:
         alone = [
             Stratum(each.since_us, challenger=each.champion, champion=())
             for each in _strata(connection, found)
         ]
-        _fold_strata(connection, watched.rollout_id, alone, now_us)
+        _fold_strata(connection, baking.rollout_id, alone, now_us)
 
 
 def _fold_strata(connection: Transaction, rollout: int, strata: Sequence[Stratum], now_us: int) -> None:
@@ -140,7 +140,7 @@ def _strata(connection: Transaction, joined: Sequence[Joined]) -> tuple[Stratum,
     """Return the scores of one model's predictions, grouped so that only comparable ones meet."""
     first_us = min(each.prediction.at_us for each in joined)
     changes_us = traffic_plans.changes(connection, joined[0].prediction.model, first_us - STRATUM_US)
-    answers = (
+    predictions = (
         LabelledAnswer(
             each.prediction.prediction_id,
             each.prediction.at_us,
@@ -150,4 +150,4 @@ def _strata(connection: Transaction, joined: Sequence[Joined]) -> tuple[Stratum,
         )
         for each in joined
     )
-    return stratified(answers, changes_us)
+    return stratified(predictions, changes_us)

@@ -18,7 +18,7 @@ from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.train.artifact import read_metadata
 
 _LONGEST: Final = 63
-"""A longer value is cut off: it is a name in a table, not data."""
+"""A longer value is truncated: it is a name in a table, not data."""
 
 Slicer: TypeAlias = Callable[[str, Sequence[Any]], tuple[str, ...]]
 """Returns the slices of a row, such as "carrier=AA", from the version that predicted it and its logged inputs."""

@@ -98,7 +98,7 @@ class _Count:
 def _usage(predictions: Sequence[PredictionRecord]) -> tuple[UsageRow, ...]:
     counts: dict[tuple[str, str, str, int], _Count] = defaultdict(_Count)
     for record in predictions:
-        # A request that no version answered belongs to the champion's side: it would have had to answer.
+        # A request that no version answered belongs to the champion's side: it was routed there.
         arm = record.arm or Arm.CHAMPION.value
         count = counts[record.version, arm, record.result, _minute(record)]
         count.requests += 1
@@ -125,7 +125,7 @@ def _windows(predictions: Sequence[PredictionRecord], slicer: Slicer) -> tuple[W
     requests: dict[tuple[int, int], list[RequestOutcome]] = defaultdict(list)
     for record in predictions:
         if record.rollout is not None:
-            requests[record.rollout, _minute(record)].append(_answered(record, slicer))
+            requests[record.rollout, _minute(record)].append(_request_outcome(record, slicer))
     return tuple(
         Window(rollout, minute_start_us, tuple(found))
         for (rollout, minute_start_us), found in sorted(requests.items())
@@ -145,8 +145,8 @@ def _baking_windows(predictions: Sequence[PredictionRecord], context: LogContext
     for record in predictions:
         since = record.at_us >= baking.since_us and record.rollout != baking.rollout_id
         if since and record.unit and _is_of_champion(record, baking.challenger):
-            answered = _answered(record, context.slicer)
-            requests[_minute(record)].append(replace(answered, arm=Arm.CHALLENGER))
+            outcome = _request_outcome(record, context.slicer)
+            requests[_minute(record)].append(replace(outcome, arm=Arm.CHALLENGER))
     return tuple(
         Window(baking.rollout_id, minute_start_us, tuple(found))
         for minute_start_us, found in sorted(requests.items())
@@ -160,7 +160,7 @@ def _is_of_champion(record: PredictionRecord, champion: str) -> bool:
     return record.version == champion or record.result == "champion_failed"
 
 
-def _answered(record: PredictionRecord, slicer: Slicer) -> RequestOutcome:
+def _request_outcome(record: PredictionRecord, slicer: Slicer) -> RequestOutcome:
     challenged = record.arm == Arm.CHALLENGER or record.challenger_failed != ""
     rows = record.inputs if slicer is not no_slices else ()
     slices = {name: None for row in rows for name in slicer(record.version, row)}

@@ -99,9 +99,9 @@ def on_plan(plan: int, version: str) -> Check:
     """Require that the server answers a probe with `version` under plan number `plan` or a newer one."""
 
     def check(client: ServerClient) -> str | None:
-        answer = client.probe()
-        number = _parameters(answer).get("plan")
-        is_served = isinstance(number, int) and number >= plan and answer.get("model_version") == version
+        response = client.probe()
+        number = _parameters(response).get("plan")
+        is_served = isinstance(number, int) and number >= plan and response.get("model_version") == version
         return version if is_served else None
 
     return check
@@ -150,8 +150,10 @@ def without_version(version: str, directory: Path) -> Check:
             version in map(status.get, _ROLES) or aborts.stamp(directory) is not None
         ):
             return None
-        answered = client.probe().get("model_version")
-        return answered if answered == status.get("intended") and isinstance(answered, str) else None
+        version_seen = client.probe().get("model_version")
+        return (
+            version_seen if version_seen == status.get("intended") and isinstance(version_seen, str) else None
+        )
 
     return check
 
@@ -184,6 +186,6 @@ def _follow(target: _Target, check: Check, until: float, silent_seconds: float) 
         client.close()
 
 
-def _parameters(answer: dict[str, Any]) -> dict[str, Any]:
-    found = answer.get("parameters")
+def _parameters(response: dict[str, Any]) -> dict[str, Any]:
+    found = response.get("parameters")
     return found if isinstance(found, dict) else {}

@@ -110,16 +110,16 @@ def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
         except FAILURES as error:
             return _silent(server, error)
         try:
-            answer = client.probe()
+            response = client.probe()
             status = client.status()
         except FAILURES as error:
             return Observation(before, None, f"{server.address} {_describe(error)}")
-    answered = answer.get("model_version")
+    version = response.get("model_version")
     after = _plan(status)
     return Observation(
         # Between two plans it is not known under which of them the response was made.
         after if before == after else None,
-        answered if isinstance(answered, str) else None,
+        version if isinstance(version, str) else None,
         serving_config=_text(status, "serving_config"),
         runtime=_text(status, "runtime"),
     )
@@ -148,10 +148,10 @@ def _text(status: dict[str, Any], name: str) -> str | None:
 def _describe(error: Exception) -> str:
     match error:
         case TimeoutError():
-            return f"did not answer within {TIMEOUT_SECONDS:g} s"
+            return f"did not respond within {TIMEOUT_SECONDS:g} s"
         case ConnectionRefusedError():
             return "refuses connections"
         case json.JSONDecodeError():
-            return "answered with something else than JSON"
+            return "responded with something else than JSON"
         case _:
             return str(error) or type(error).__name__

@@ -24,12 +24,12 @@ from holdfast.rollout.model.abort import Abort
 from holdfast.store.durability import fsync
 
 SERVERS_DIRECTORY: Final = "serve"
-"""Where servers keep under the store's root what they need without the ledger: `serve/<model>`."""
+"""The directory of the servers' local copies and abort files under the store's root: `serve/<model>`."""
 FILE_BYTES: Final = 16 * 1024
-"""The spare's size: no list of aborts that a person gave is longer, because reasons are cut."""
+"""The spare's size. No list of aborts is longer, because reasons are truncated."""
 REASON_CHARACTERS: Final = 500
 LOCK_SECONDS: Final = 0.5
-"""How long a writer waits for another one. One that was stopped in the middle must not keep a roll-back from its file."""
+"""How long a writer waits for another one: a stopped writer must not block a rollback."""
 
 _FILE: Final = "abort.json"
 _SPARE: Final = "abort.spare"
@@ -38,7 +38,7 @@ _PAUSE_SECONDS: Final = 0.005
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Stamp = tuple[int, int, int]
-"""What tells one state of the file from another: inode, time of change in nanoseconds, size."""
+"""Identifies one state of the file: inode, time of change in nanoseconds, size."""
 
 
 class _Sealed(msgspec.Struct, frozen=True):
@@ -137,7 +137,7 @@ def _known(directory: Path) -> tuple[Abort, ...]:
     try:
         return load(directory)
     except IntegrityError:
-        return ()  # what it held cannot be known; the new one must not wait for it
+        return ()  # its content is lost; the new abort must not wait for it
 
 
 def _put(directory: Path, aborts: tuple[Abort, ...]) -> None:
@@ -192,7 +192,7 @@ def _try_lock(descriptor: int) -> bool:
 def _altered(path: Path) -> IntegrityError:
     return IntegrityError(
         "HF316",
-        f"{path} was altered: which version must not answer cannot be known from it",
+        f"{path} was altered: its aborts cannot be read",
         state="servers go on with what they knew",
         next_command="holdfast rollback again",
     )

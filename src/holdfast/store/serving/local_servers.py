@@ -26,7 +26,7 @@ def running(directory: Path) -> tuple[Server, ...]:
         try:
             server = msgspec.json.decode(path.read_bytes(), type=Server, dec_hook=_path)
         except (OSError, msgspec.MsgspecError):
-            continue  # half a name says nothing; a server that lives writes it whole
+            continue  # a torn file is no server; a running one writes it in one step
         if not has_ended(server):
             found.append(server)
     return tuple(found)
@@ -35,4 +35,4 @@ def running(directory: Path) -> tuple[Server, ...]:
 def _path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise TypeError(f"{kind} is not kept")
+    raise TypeError(f"{kind} is not stored")

@@ -18,9 +18,9 @@ from holdfast.store.durability.fsync import sync_directory, write_all
 LOGS_DIRECTORY: Final = "log"
 """Where the prediction logs lie under the store's root: `log/<server>`."""
 OWNER: Final = "model"
-"""The file in a server's directory that names its model; whoever runs as that server holds its lock."""
+"""The file in a server's directory that names its model; the process that runs as that server has its lock."""
 NEWEST: Final = "newest"
-"""The file in a server's directory that holds the greatest number of a segment that was ever begun."""
+"""The file in a server's directory with the greatest number of a segment that was ever used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +83,17 @@ def newest_begun(directory: Path) -> int:
     newest = listed[-1][0] if listed else 0
     path = directory / NEWEST
     try:
-        kept = path.read_text(encoding="ascii")
+        text = path.read_text(encoding="ascii")
     except FileNotFoundError:
         return newest
-    if not kept.isdigit():
+    if not text.isdigit():
         raise IntegrityError(
             "HF316",
             f"{path} does not hold the number of the newest segment",
-            state="no server was started, so that no id is given twice",
+            state="no server was started, so that no id is issued twice",
             next_command=f"write into it a number that no segment of {directory.name} in the ledger has reached",
         )
-    return max(newest, int(kept))
+    return max(newest, int(text))
 
 
 def record_newest(directory: Path, number: int) -> None:

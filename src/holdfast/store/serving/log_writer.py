@@ -22,11 +22,11 @@ from holdfast.store.serving.log_directory import newest_begun, path_of, record_n
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 """A segment that reached this size is closed and the next one begun."""
 DIRECTORY_BYTES: Final = 8 * 1024 * 1024 * 1024
-"""A directory of this size takes no more records until somebody removes collected segments; drops are counted."""
+"""A directory of this size takes no more records until collected segments are deleted; drops are counted."""
 SYNC_SECONDS: Final = 0.004
 """The longest time that a record waits for its fdatasync to begin."""
 RETAINED_SEGMENTS: Final = 8
-"""Of so many segments it is remembered how many rows each answer has: 4 bytes a request."""
+"""The row counts of so many segments stay in memory: 4 bytes a request."""
 _IDLE_SECONDS: Final = 1.0
 
 
@@ -173,7 +173,7 @@ class LogWriter:
             self._broken, self._retry_at = True, now + _IDLE_SECONDS
 
     def _begin_segment(self) -> None:
-        # The number is kept first: it stays taken when this segment was collected and removed.
+        # The number is stored first: it stays used when this segment was collected and deleted.
         record_newest(self.directory, self._segment + 1)
         path = path_of(self.directory, self._segment + 1)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)

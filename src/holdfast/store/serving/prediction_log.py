@@ -1,7 +1,7 @@
 """The prediction log: the requests that a server answered, on its own disk, as records in segments.
 
 A record is its length and its CRC-32 (two little-endian 32-bit numbers), then MessagePack. `log_writer` writes
-segments. A torn tail that a dying server leaves is told from damage: no record follows it.
+segments. A torn tail, which a dying server leaves, differs from damage: no record follows it.
 """
 
 from __future__ import annotations
@@ -112,11 +112,11 @@ def read(path: Path, offset: int = 0, *, limit_bytes: int = READ_BYTES) -> tuple
                 size - offset - len(data)
             )  # a record longer than the limit, or a damaged length
             records, used = _parse(data)
-    # Bytes that do not parse are a torn tail only if nothing whole comes after them.
-    if not used and (_record_end(data, 0) or _whole_record_after(data, 0)):
+    # Bytes that do not parse are a torn tail only if no intact record comes after them.
+    if not used and (_record_end(data, 0) or _has_record_after(data, 0)):
         raise IntegrityError(
             "HF316",
-            f"{path} is damaged at byte {offset}: whole records follow",
+            f"{path} is damaged at byte {offset}: intact records follow",
             state="the records before it can be read",
             next_command="holdfast verify",
         )
@@ -148,7 +148,7 @@ def _record_end(data: bytes, position: int) -> int:
     return end
 
 
-def _whole_record_after(data: bytes, position: int) -> bool:
+def _has_record_after(data: bytes, position: int) -> bool:
     for beginning in _BEGINNINGS:
         found = data.find(beginning, position + 1)
         while found >= 0:

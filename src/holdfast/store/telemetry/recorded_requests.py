@@ -21,7 +21,7 @@ _COLUMNS: Final = ("prediction", "at_us", "unit", "arm", "version", "probability
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
     """One request that a champion answered: its rows as logged, in the order and the units of the request columns of
-    `version`'s contract, and the probability that each row was given.
+    `version`'s contract, and the probability of each row.
     """
 
     id: str

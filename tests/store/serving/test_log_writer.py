@@ -1,4 +1,4 @@
-"""The server's end of the prediction log: nothing acknowledged is lost, and no id is given twice."""
+"""The server's end of the prediction log: nothing acknowledged is lost, and no id is issued twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +52,7 @@ def test_rotation_keeps_every_record(tmp_path: Path) -> None:
     for _ in range(20):
         ids.append(writer.next_id())
         assert writer.write([frame(answered(ids[-1]))])
-    durable = threading.Event()
-    writer.when_durable(lambda fine: durable.set() if fine else None)
-    assert durable.wait(5)
+    assert writer.durability().result(5)
     writer.close()
     assert len(segments(tmp_path)) > 1
     assert [record.id for record in kept_in(tmp_path)] == ids
@@ -72,7 +69,7 @@ def test_a_number_stays_taken_when_its_segment_was_removed(tmp_path: Path) -> No
             path.unlink()
     assert len(given) == 3
     (tmp_path / "newest").write_text("x", encoding="ascii")
-    with pytest.raises(IntegrityError, match="no id is given twice"):
+    with pytest.raises(IntegrityError, match="no id is issued twice"):
         LogWriter(tmp_path, "s1", "m")
 
 

@@ -236,15 +236,15 @@ class Routes:
             return
         self._recent_labels.add(records)
 
-        def on_durable(is_durable: bool) -> None:
-            if is_durable:
+        def respond(durable: asyncio.Future[bool]) -> None:
+            if durable.result():
                 self._plane.counters.labels += len(records)
                 exchange.send(202, b'{"accepted":%d}' % len(records))
             else:
                 self._recent_labels.remove(records)
                 exchange.refuse(503, "HF307", "the disk did not take the feedback; send it again")
 
-        log.when_durable(lambda is_durable: _in_loop(self._loop, on_durable, is_durable))
+        asyncio.wrap_future(log.durability(), loop=self._loop).add_done_callback(respond)
 
     def _labels(self, body: bytes) -> list[FeedbackRecord]:
         labels = _parse_labels(body)
@@ -283,14 +283,6 @@ def _parse_labels(body: bytes) -> list[_Label]:
     except RecursionError:
         raise RequestError("HF511", "the body is nested too deeply") from None
     return [one]
-
-
-def _in_loop(loop: asyncio.AbstractEventLoop, then: Callable[[bool], None], is_durable: bool) -> None:
-    try:
-        loop.call_soon_threadsafe(then, is_durable)
-    except RuntimeError:
-        # The loop has ended: the client's connection is gone, and the label is on disk.
-        return
 
 
 def _refuse(exchange: Exchange, error: HoldfastError) -> None:

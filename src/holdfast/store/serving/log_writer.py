@@ -11,7 +11,8 @@ import os
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Final
 
@@ -69,7 +70,7 @@ class LogWriter:
         self._rows_of: dict[int, array[int]] = {}
         self._lock = threading.Lock()
         self._retired: list[int] = []
-        self._waiting: list[Callable[[bool], None]] = []
+        self._waiting: list[Future[bool]] = []
         self._fd = -1
         self._size = 0
         self._writes = 0
@@ -124,12 +125,14 @@ class LogWriter:
         """Count `records` that the caller could not write."""
         self.dropped += records
 
-    def when_durable(self, then: Callable[[bool], None]) -> None:
-        """Call `then(True)` on the sync thread when all that was written so far is on disk, `then(False)` if that fails."""
+    def durability(self) -> Future[bool]:
+        """Return a future of everything written so far: True when it is on disk, False if that fails."""
+        found: Future[bool] = Future()
         with self._lock:
-            self._waiting.append(then)
+            self._waiting.append(found)
         if self._asleep:
             self._wake.set()
+        return found
 
     def close(self) -> None:
         """Sync everything and end the sync thread."""
@@ -229,5 +232,5 @@ class LogWriter:
         for each in retired:
             os.close(each)
         self._synced_writes = writes
-        for then in waiting:
-            then(durable)
+        for future in waiting:
+            future.set_result(durable)

@@ -388,7 +388,7 @@ def test_feedback_that_contradicts_what_was_taken_is_refused(served: Served, wor
 def test_a_wrong_name_is_answered_with_the_right_ones(served: Served, world: World) -> None:
     """A caller who misspells the model or the version learns what is served."""
     status, said = served.call("/v2/models/invented/infer", body())
-    assert (status, said["error"]) == (404, f"this server answers for the model {MODEL!r} alone")
+    assert (status, said["error"]) == (404, f"this server has only the model {MODEL!r}")
     status, said = served.call(f"/v2/models/{MODEL}/versions/invented/infer", body())
     assert status == 404
     assert world.names["half"] in said["error"]

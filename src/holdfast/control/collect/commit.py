@@ -79,9 +79,23 @@ def check_labels(feedback: Iterable[FeedbackRecord], known: dict[str, float]) ->
 
 
 def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int) -> None:
-    """Commit one part of a log. Its files must be written and sealed, and their stage still open.
+    """Commit one part of a log.
 
-    Raises `ConflictError` HF304 when another loop has the lease or has collected the part; then nothing is written.
+    Parameters
+    ----------
+    store
+        The store.
+    lease
+        The lease of the control loop.
+    stretch
+        The part. Its files must be written and sealed, and their stage still open.
+    now_us
+        Microseconds since 1970 UTC.
+
+    Raises
+    ------
+    ConflictError
+        HF304 when another loop has the lease or has collected the part; then nothing is written.
     """
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
@@ -115,8 +129,23 @@ def commit_join(
 ) -> tuple[Settlement, ...]:
     """Join waiting labels with their predictions, and commit outcomes, quality evidence and the labels' states.
 
-    A label whose prediction may be in a damaged file is not settled: it waits until the file is back. Raises `ConflictError`
-    HF304 when another loop has the lease or has joined a label; then nothing is written.
+    A label whose prediction may be in a damaged file is not settled: it waits until the file is back.
+
+    Parameters
+    ----------
+    store
+        The store.
+    lease
+        The lease of the control loop.
+    waiting
+        The labels.
+    now_us
+        Microseconds since 1970 UTC.
+
+    Raises
+    ------
+    ConflictError
+        HF304 when another loop has the lease or has joined a label; then nothing is written.
     """
     with store.ledger.read() as connection:
         located = collected_files.locate(connection, PREDICTIONS, [label.prediction_id for label in waiting])

@@ -37,10 +37,24 @@ def probe(
     The request is marked as a probe: it takes the path of all requests, is answered by the version that the server's
     plan intends, and is not logged as a prediction. A server that does not respond within `TIMEOUT_SECONDS` is an
     error, never a pass. All servers are probed at once, so hung ones cost no more than that together; those that were
-    silent within `SILENT_US` cost `SHORT_TIMEOUT_SECONDS`. A server whose process has ended is not called: another may listen
-    at its address. `look` replaces the network, `observe_all`.
+    silent within `SILENT_US` cost `SHORT_TIMEOUT_SECONDS`. A server whose process has ended is not called: another
+    may listen at its address.
 
-    Raises `ConflictError` HF304 when another loop has the lease.
+    Parameters
+    ----------
+    store, model
+        The store, and the model whose servers are probed.
+    lease
+        The lease of the control loop.
+    now_us
+        Microseconds since 1970 UTC.
+    look
+        Replaces the network; `observe_all` by default.
+
+    Raises
+    ------
+    ConflictError
+        HF304 when another loop has the lease.
     """
     with store.ledger.read() as connection:
         newest = traffic_plans.newest_committed(connection, model)

@@ -291,7 +291,15 @@ class Connection(asyncio.Protocol):
         return self._in_message or bool(self._pending)
 
     def reply(self, exchange: Exchange, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
-        """Queue the response of `exchange`, and send every response whose turn it is."""
+        """Queue the response of `exchange`, and send every response whose turn it is.
+
+        Parameters
+        ----------
+        exchange
+            The request.
+        status, body, content_type, extra
+            See `Exchange.send`.
+        """
         if self._listener.draining:
             exchange.close = True
         first = head(status, content_type, len(body), self._listener.date, extra, exchange.close)

@@ -34,7 +34,15 @@ class Transport(Protocol):
         ...
 
     def reply(self, exchange: Exchange, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
-        """Send the response after those of every earlier request of the connection."""
+        """Send the response of `exchange` after those of every earlier request of the connection.
+
+        Parameters
+        ----------
+        exchange
+            The request.
+        status, body, content_type, extra
+            See `Exchange.send`.
+        """
         ...
 
 
@@ -81,11 +89,35 @@ class Exchange:
         self.reply: bytes | None = None
 
     def send(self, status: int, body: bytes, content_type: bytes = JSON, extra: bytes = b"") -> None:
-        """Send the response. The bytes leave after those of every earlier request. `extra` is complete header lines."""
+        """Send the response. Its bytes leave after those of every earlier request of the connection.
+
+        Parameters
+        ----------
+        status
+            The HTTP status.
+        body
+            The content.
+        content_type
+            Its media type.
+        extra
+            Complete header lines, each with its line end.
+        """
         self._connection.reply(self, status, body, content_type, extra)
 
     def refuse(
         self, status: int, code: str, what: str, reasons: list[str] | None = None, extra: bytes = b""
     ) -> None:
-        """Send an error, in the one shape that all errors have."""
+        """Send an error, in the one shape that all errors have.
+
+        Parameters
+        ----------
+        status, code
+            The HTTP status and the error code.
+        what
+            What happened.
+        reasons
+            Rows and rules, for a request against the contract.
+        extra
+            Complete header lines, each with its line end.
+        """
         self.send(status, error_body(code, what, reasons), JSON, extra)

@@ -68,9 +68,21 @@ class LoadedVersion:
 def load(name: str, digest: str, data: bytes, *, created_at_us: int) -> LoadedVersion:
     """Verify `data` against its digest, load it and run it once, so that the first request finds it warm.
 
-    `created_at_us` is when it was registered, in microseconds since 1970.
+    Parameters
+    ----------
+    name
+        The version.
+    digest
+        SHA-256 of its file, hexadecimal.
+    data
+        The file.
+    created_at_us
+        When it was registered, microseconds since 1970 UTC.
 
-    Raises `IntegrityError` HF301 when the bytes are not those of the digest, are no version's, or cannot be run.
+    Raises
+    ------
+    IntegrityError
+        HF301 when the bytes do not have the digest, are no version, or cannot be run.
     """
     if sha256_hex(data) != digest:
         raise _unusable(name, "its bytes do not have the digest that the ledger names")

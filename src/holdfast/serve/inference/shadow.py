@@ -316,6 +316,17 @@ def run_shadow(
 
     The version that answered runs again alongside: both are timed on the same thread with the same rows, in processor
     time. The unit decides which runs first. Before each run, requests of users go first.
+
+    Parameters
+    ----------
+    copy
+        The request and its response.
+    target
+        The versions to compare.
+    clock_us
+        Returns microseconds since 1970 UTC.
+    yield_to_requests
+        Waits until the request path is idle.
     """
     timed: dict[str, tuple[str, Probabilities | None, int]] = {}
     sides = [(target.shadow, target.schema)]

@@ -52,9 +52,23 @@ def advance(
     feedback: int,
     rejected: int,
 ) -> None:
-    """Move the read position from where it was found to `collected_bytes`, and add to the counts.
+    """Move the read position of a segment, and add to its counts.
 
-    Raises `ConflictError` HF304 when another collector has moved it since; the caller's transaction must not commit.
+    Parameters
+    ----------
+    connection
+        The caller's transaction.
+    found
+        The position from which the reader began.
+    collected_bytes
+        The new position.
+    predictions, feedback, rejected
+        Collected prediction requests, labels, and rejected labels.
+
+    Raises
+    ------
+    ConflictError
+        HF304 when another collector has moved it since; the transaction must not commit.
     """
     here = (log_positions.c.server == found.server, log_positions.c.segment == found.segment)
     if found.collected_bytes == 0:

@@ -41,9 +41,18 @@ class RecordedRequests:
 
 
 def newest(connection: Connection, root: Path, model: str, *, most: int, since_us: int) -> RecordedRequests:
-    """Return the newest requests that champions of `model` answered at or after `since_us`, at most `most`.
+    """Return the newest requests that champions answered; requests of a challenger are left to its own canary.
 
-    `since_us` is in microseconds since 1970 UTC. Requests of a challenger are left to its own canary.
+    Parameters
+    ----------
+    connection, root
+        The ledger, and the store's root directory.
+    model
+        The model.
+    most
+        How many requests to return at most.
+    since_us
+        The oldest time of a request, microseconds since 1970 UTC.
     """
     query = (
         select(prediction_files.c.path)

@@ -76,7 +76,14 @@ def newest_predictions(
 ) -> tuple[pl.DataFrame, tuple[Damaged, ...]]:
     """Return the newest predictions of `version` as champion, and the files that could not be read.
 
-    At most `most_rows` rows, of at most the `most_files` newest files.
+    Parameters
+    ----------
+    connection, root
+        The ledger, and the store's root directory.
+    model, version
+        The model and its version.
+    most_rows, most_files
+        How many rows to return, and how many of the newest files to read, at most.
     """
     query = (
         select(_FILES.c.path)

@@ -159,11 +159,11 @@ async def _serve(
     plane.shadow = ShadowThread(_shadow_waker(loop, plane), now_us)
     server = Server(claimed.server, model, address, claimed.directory, now_us())
     follower = PlanFollower(plane, settings, server, now_us, poll_seconds=poll_seconds)
-    binary = runtimes.here(settings.build)
-    process = _Process(plane, follower, server, binary)
+    runtime = runtimes.here(settings.build)
+    process = _Process(plane, follower, server, runtime)
     guard = RequestGuard([settings.host, *settings.names])
     abort_endpoint = AbortEndpoint(settings.token, follower.abort_handler.abort)
-    routes = Routes(plane, process.status, process.scrape, binary.facts["holdfast"], guard, abort_endpoint)
+    routes = Routes(plane, process.status, process.scrape, runtime.facts["holdfast"], guard, abort_endpoint)
     listener = Listener(routes, limits, lambda: formatdate(usegmt=True).encode())
     process.listener, process.routes = listener, routes
     follower.config.on_change(listener.configure)
@@ -269,11 +269,11 @@ class _Process:
     listener: Listener
     routes: Routes
 
-    def __init__(self, plane: DataPlane, follower: PlanFollower, server: Server, binary: Binary) -> None:
+    def __init__(self, plane: DataPlane, follower: PlanFollower, server: Server, runtime: Binary) -> None:
         self._plane = plane
         self._follower = follower
         self._server = server
-        self._binary, self._binary_id = binary, binary.id
+        self._runtime, self._runtime_id = runtime, runtime.id
 
     def status(self) -> dict[str, object]:
         """Return the document of `/holdfast/status`."""
@@ -304,7 +304,7 @@ class _Process:
             "unavailable": switch.unavailable,
             "aborts": [asdict(abort) for abort in switch.aborts.values()],
             "last_resort": switch.last_resort,
-            "runtime": self._binary_id,
+            "runtime": self._runtime_id,
             "serving_config": self.listener.limits.id,
             "serving_config_error": follower.config.error,
             "abort_error": follower.aborts.error or follower.aborts.reserve_error,
@@ -339,7 +339,7 @@ class _Process:
             connections_rejected=self.listener.rejected_connections,
             comparison=progress.comparison,
             shadow=self._shadow_facts(),
-            build={"runtime": self._binary_id, **self._binary.facts},
+            build={"runtime": self._runtime_id, **self._runtime.facts},
         )
 
     def _shadow_facts(self) -> ShadowFacts:

@@ -83,12 +83,12 @@ def test_a_server_that_answers_its_status_and_no_request_is_not_silent(refusing,
 def test_a_server_that_ended_leaves_when_another_runs(refusing, tmp_path):
     first, second = claim(tmp_path, "m"), claim(tmp_path, "m")
     found = [Server(each.server, "m", refusing, each.directory, n) for n, each in enumerate((first, second))]
-    assert servers.present(found) == tuple(found)
+    assert servers.current(found) == tuple(found)
     first.release()
-    assert servers.present(found) == (found[1],)
+    assert servers.current(found) == (found[1],)
     gone = probing.observe(found[0])
     assert (gone.is_reachable, gone.plan_id) == (False, None), "another listens at its address"
     second.release()
-    assert servers.present(found) == (found[1],), "an outage stays to be seen"
+    assert servers.current(found) == (found[1],), "an outage stays to be seen"
     elsewhere = Server("far", "m", refusing, tmp_path / "not here", 1)
     assert not servers.has_ended(elsewhere)

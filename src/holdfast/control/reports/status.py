@@ -183,7 +183,7 @@ class StatusReader:
         plan = None if newest is None else newest.plan
         with store.ledger.read() as connection:
             seen = {each.server: each for each in probes.last(connection, model)}
-            here = servers.present(servers.registered(connection, model))
+            here = servers.current(servers.registered(connection, model))
         told = tuple(_server(server, seen.get(server.server), plan) for server in here)
         with store.ledger.read() as connection:
             known = versions.of_model(connection, model)

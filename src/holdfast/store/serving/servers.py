@@ -74,7 +74,7 @@ def has_ended(server: Server) -> bool:
     return True
 
 
-def present(found: Iterable[Server]) -> tuple[Server, ...]:
+def current(found: Iterable[Server]) -> tuple[Server, ...]:
     """Return the running servers or, if all have ended, the one that started last.
 
     A server that was stopped for good disappears in this way. If none is left, that stays visible.

@@ -92,8 +92,13 @@ def test_tritonclient_works_unmodified(served: Served, world: World) -> None:
         client.infer(MODEL, inputs)
     client.close()
     # Announced once it listens, in the follower's next round.
-    wait_until(lambda: registered(world.store, MODEL), "the server is announced")
-    assert registered(world.store, MODEL)[0].address == served.address
+
+    def addresses() -> list[str]:
+        with world.store.ledger.read() as connection:
+            return [server.address for server in registered(connection, MODEL)]
+
+    wait_until(addresses, "the server is announced")
+    assert addresses() == [served.address]
 
 
 def body(**changes: Any) -> dict[str, Any]:
